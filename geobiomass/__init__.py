@@ -1,0 +1,1 @@
+"""Biomass maps from monthly satellite images."""

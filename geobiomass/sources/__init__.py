@@ -1,0 +1,1 @@
+"""Where cubes come from: one module a source."""

@@ -1,0 +1,1 @@
+"""Grams of grass from photos of pasture."""
