@@ -1,0 +1,27 @@
+"""What a cube is: its schema, its checks, and its form on disk.
+
+A cube is an :class:`xarray.Dataset` with ``image`` (month, band, y, x), or
+(chip, month, band, y, x) for a collection of chips, and optionally ``agb``,
+above-ground biomass density in Mg/ha. On disk it is a Zarr v3 group.
+"""
+
+from geobiomass.cube.convert import as_cube
+from geobiomass.cube.schema import (
+    BIOMASSTERS_BANDS,
+    CubeError,
+    check_cube,
+    is_chips,
+    select_bands,
+)
+from geobiomass.cube.store import open_cube, write_cube
+
+__all__ = [
+    "BIOMASSTERS_BANDS",
+    "CubeError",
+    "as_cube",
+    "check_cube",
+    "is_chips",
+    "open_cube",
+    "select_bands",
+    "write_cube",
+]

@@ -1,0 +1,314 @@
+"""The network: one encoder for all months, attention over months, a U-Net decoder.
+
+After the design that won the BioMassters competition (DrivenData, 2023). Pure
+torch: tensors in, tensors out; band statistics live in buffers, so a network
+carries its own scaling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+
+class MonthAttention(nn.Module):
+    """Pool month features with one weight a month and pixel.
+
+    Each month's feature vector is scored by Linear, LayerNorm, GELU, Linear; the
+    softmax of the scores over the months that are present weights their sum.
+
+    Parameters
+    ----------
+    channels : int
+        Channels of the features; the module has channels^2 + 4 channels + 1
+        parameters.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.score = nn.Sequential(
+            nn.Linear(channels, channels),
+            nn.LayerNorm(channels),
+            nn.GELU(),
+            nn.Linear(channels, 1),
+        )
+
+    def weights(self, features: Tensor, present: Tensor | None = None) -> Tensor:
+        """Give the weights of the months.
+
+        Parameters
+        ----------
+        features : Tensor
+            (batch, month, channel, y, x).
+        present : Tensor, optional
+            (batch, month) bool; by default all months.
+
+        Returns
+        -------
+        Tensor
+            (batch, month, 1, y, x); they sum to one over the present months and
+            are exactly zero elsewhere, and all zero where no month is present.
+        """
+        scores = self.score(features.movedim(2, -1)).movedim(-1, 2)
+        if present is None:
+            return cast(Tensor, scores.softmax(dim=1))
+        mask = present[:, :, None, None, None]
+        # A sample without months would be 0 / 0: it is scored as if it had all,
+        # and its weights are then set to zero.
+        weights = scores.masked_fill(~mask, -torch.inf)
+        weights = weights.where(mask.any(dim=1, keepdim=True), 0.0).softmax(dim=1)
+        return weights.where(mask, 0.0)
+
+    def forward(self, features: Tensor, present: Tensor | None = None) -> Tensor:
+        """Pool (batch, month, channel, y, x) to (batch, channel, y, x).
+
+        Months that are not `present`, (batch, month) bool, have no influence, even
+        where their features are NaN.
+        """
+        if present is not None:
+            # NaN times a weight of zero is NaN: absent months are set to zero first.
+            features = features.where(present[:, :, None, None, None], 0.0)
+        return (features * self.weights(features, present)).sum(dim=1)
+
+
+class AttentionUNet(nn.Module):
+    """U-Net over monthly images with attention pooling at every level.
+
+    Parameters
+    ----------
+    bands : int
+        Bands of a month's image.
+    encoder : str
+        Any timm model with a feature pyramid (``features_only``).
+    decoder_channels : sequence of int
+        Channels of the decoder's levels, coarse to fine; as many as the encoder
+        has levels, the last at full resolution.
+    outputs : int
+        Maps to predict.
+    pretrained : bool, str or Path
+        False: random weights. True: timm's weights from its hub. A path: weights
+        of the encoder in a local safetensors or pth file, as timm names them.
+
+    Raises
+    ------
+    ValueError
+        If the encoder is unknown, does not halve the resolution at each level, or
+        if `decoder_channels` does not have as many values as it has levels.
+    """
+
+    shift: Tensor
+    scale: Tensor
+    target_shift: Tensor
+    target_scale: Tensor
+
+    def __init__(
+        self,
+        bands: int = 15,
+        encoder: str = "tf_efficientnetv2_l.in21k",
+        decoder_channels: Sequence[int] = (384, 368, 352, 336, 320),
+        outputs: int = 1,
+        pretrained: bool | str | Path = False,
+    ) -> None:
+        super().__init__()
+        from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
+
+        self.encoder = _feature_encoder(encoder, bands, pretrained)
+        channels: list[int] = self.encoder.feature_info.channels()  # type: ignore[operator, union-attr]
+        strides: list[int] = self.encoder.feature_info.reduction()  # type: ignore[operator, union-attr]
+        if strides != [2 ** (level + 1) for level in range(len(strides))]:
+            raise ValueError(
+                f"Levels of encoder {encoder!r} must have strides 2, 4, 8, ..., got "
+                f"{strides}; choose a convolutional encoder such as 'resnet18'."
+            )
+        if len(decoder_channels) != len(channels):
+            raise ValueError(
+                f"decoder_channels must have {len(channels)} values, one for each "
+                f"level of {encoder!r}, got {tuple(decoder_channels)}."
+            )
+        self.stride = strides[-1]
+        self.attention = nn.ModuleList(MonthAttention(c) for c in channels)
+        # The decoder drops the first entry: there is no skip at full resolution.
+        self.decoder = UnetDecoder(
+            encoder_channels=(bands, *channels),
+            decoder_channels=tuple(decoder_channels),
+            n_blocks=len(channels),
+            attention_type="scse",
+            add_center_block=False,
+        )
+        self.head = nn.Conv2d(decoder_channels[-1], outputs, 3, padding=1)
+        _initialise(self.decoder, self.head)
+        self.register_buffer("shift", torch.zeros(bands))
+        self.register_buffer("scale", torch.ones(bands))
+        self.register_buffer("target_shift", torch.zeros(outputs))
+        self.register_buffer("target_scale", torch.ones(outputs))
+
+    def set_statistics(
+        self,
+        shift: Sequence[float],
+        scale: Sequence[float],
+        target_shift: Sequence[float] | None = None,
+        target_scale: Sequence[float] | None = None,
+    ) -> None:
+        """Set how physical values are scaled: (value - shift) / scale, by band.
+
+        Parameters
+        ----------
+        shift, scale : sequence of float
+            One a band, in the cube's units. Scales must be above zero.
+        target_shift, target_scale : sequence of float, optional
+            One an output, Mg/ha: the network's raw output times the scale plus
+            the shift is the prediction.
+
+        Raises
+        ------
+        ValueError
+            If a length differs from the bands or outputs, or a scale is not
+            above zero.
+        """
+        given = {
+            "shift": shift,
+            "scale": scale,
+            "target_shift": target_shift,
+            "target_scale": target_scale,
+        }
+        for name, values in given.items():
+            if values is None:
+                continue
+            buffer: Tensor = getattr(self, name)
+            new = torch.as_tensor(values, dtype=buffer.dtype, device=buffer.device)
+            if new.shape != buffer.shape:
+                raise ValueError(
+                    f"{name} must have {buffer.numel()} values, got {new.numel()}."
+                )
+            if name.endswith("scale") and not bool((new > 0).all()):
+                raise ValueError(f"{name} must be above zero, got {new.tolist()}.")
+            buffer.copy_(new)
+
+    def forward(self, image: Tensor, present: Tensor | None = None) -> Tensor:
+        """Predict maps from monthly images.
+
+        Parameters
+        ----------
+        image : Tensor
+            (batch, month, band, y, x) float, physical units, NaN where missing.
+            Any height and width: what is not a multiple of the network's stride is
+            padded with missing pixels.
+        present : Tensor, optional
+            (batch, month) bool: months that take part. A month without any value
+            never does.
+
+        Returns
+        -------
+        Tensor
+            (batch, outputs, y, x), Mg/ha once statistics are set.
+        """
+        self._check_input(image, present)
+        valid = image.isfinite()
+        there = valid.flatten(2).any(dim=2)
+        present = there if present is None else there & present
+        # Only the months that are there are encoded: (those months, band, y, x).
+        packed = self._standardise(image[present], valid[present])
+        pooled = self._encode_and_pool(packed, present)
+        decoded = self.decoder([packed[:0], *pooled])
+        raw = self.head(decoded)[..., : image.shape[-2], : image.shape[-1]]
+        scale, shift = (
+            v[:, None, None] for v in (self.target_scale, self.target_shift)
+        )
+        return cast(Tensor, raw.float() * scale + shift)
+
+    def month_weights(self, image: Tensor, present: Tensor | None = None) -> Tensor:
+        """Give the attention of the finest level, (batch, month, y / 2, x / 2)."""
+        self._check_input(image, present)
+        valid = image.isfinite()
+        there = valid.flatten(2).any(dim=2)
+        present = there if present is None else there & present
+        packed = self._standardise(image[present], valid[present])
+        features = self._unpack(self.encoder(packed)[0], present)
+        attention = cast(MonthAttention, self.attention[0])
+        return attention.weights(features, present)[:, :, 0]
+
+    def _standardise(self, months: Tensor, valid: Tensor) -> Tensor:
+        """(n, band, y, x) physical -> scaled, zero where missing, padded."""
+        scaled = (months - self.shift[:, None, None]) / self.scale[:, None, None]
+        height, width = months.shape[-2:]
+        padding = (0, -width % self.stride, 0, -height % self.stride)
+        return nn.functional.pad(scaled.where(valid, 0.0), padding)
+
+    def _encode_and_pool(self, packed: Tensor, present: Tensor) -> list[Tensor]:
+        if packed.shape[0] == 0:
+            return self._nothing(packed, present.shape[0])
+        levels = self.encoder(packed)
+        return [
+            attention(self._unpack(level, present), present)
+            for attention, level in zip(self.attention, levels, strict=True)
+        ]
+
+    def _nothing(self, packed: Tensor, batch: int) -> list[Tensor]:
+        """Pooled features of samples without a single month: zeros."""
+        height, width = packed.shape[-2:]
+        info = self.encoder.feature_info
+        sizes = zip(info.channels(), info.reduction(), strict=True)  # type: ignore[operator, union-attr]
+        return [packed.new_zeros(batch, c, height // s, width // s) for c, s in sizes]
+
+    @staticmethod
+    def _unpack(level: Tensor, present: Tensor) -> Tensor:
+        """(months that are there, channel, y, x) -> (batch, month, channel, y, x)."""
+        if bool(present.all()):
+            return level.unflatten(0, present.shape)
+        full = level.new_zeros(*present.shape, *level.shape[1:])
+        full[present] = level
+        return full
+
+    def _check_input(self, image: Tensor, present: Tensor | None) -> None:
+        bands = self.shift.numel()
+        if image.ndim != 5 or image.shape[2] != bands:
+            raise ValueError(
+                f"image must be (batch, month, {bands} bands, y, x), got "
+                f"{tuple(image.shape)}."
+            )
+        if present is not None and (
+            present.shape != image.shape[:2] or present.dtype != torch.bool
+        ):
+            raise ValueError(
+                f"present must be (batch, month) = {tuple(image.shape[:2])} bool, got "
+                f"{tuple(present.shape)} {present.dtype}."
+            )
+
+
+def _feature_encoder(name: str, bands: int, pretrained: bool | str | Path) -> nn.Module:
+    import timm
+
+    base = name.split(".")[0]
+    if not timm.is_model(base):
+        near = ", ".join(timm.list_models(f"{base[:8]}*")[:5]) or "resnet18"
+        raise ValueError(f"encoder {name!r} is not a timm model; near it: {near}.")
+    local = not isinstance(pretrained, bool)
+    if local and not Path(pretrained).is_file():
+        raise ValueError(
+            f"pretrained must be a file of weights, True or False, got {pretrained}."
+        )
+    overlay = {"file": str(pretrained)} if local else None
+    encoder: nn.Module = timm.create_model(
+        name,
+        features_only=True,
+        in_chans=bands,
+        pretrained=bool(pretrained),
+        pretrained_cfg_overlay=overlay,
+    )
+    return encoder
+
+
+def _initialise(decoder: nn.Module, head: nn.Conv2d) -> None:
+    """Kaiming uniform in the decoder, Xavier in the head, as the winner did."""
+    for module in decoder.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    nn.init.xavier_uniform_(head.weight)
+    if head.bias is not None:
+        nn.init.zeros_(head.bias)

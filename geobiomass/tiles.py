@@ -1,0 +1,221 @@
+"""Windows, lattices and blending weights: pure arithmetic on whole pixels.
+
+Integers in, slices and weights out; no files, no tensors. Rows come before
+columns everywhere, as y before x in a cube.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, order=True)
+class Window:
+    """A rectangle of pixels; the stops are not included.
+
+    A window may reach beyond the scene, where :func:`mirror` says which pixel
+    stands in.
+    """
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def height(self) -> int:
+        """Rows of pixels."""
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        """Columns of pixels."""
+        return self.right - self.left
+
+    @property
+    def rows(self) -> slice:
+        """The rows as a slice."""
+        return slice(self.top, self.bottom)
+
+    @property
+    def columns(self) -> slice:
+        """The columns as a slice."""
+        return slice(self.left, self.right)
+
+    def intersect(self, other: Window) -> Window | None:
+        """Give the common part, or None where there is none."""
+        top, left = max(self.top, other.top), max(self.left, other.left)
+        bottom, right = min(self.bottom, other.bottom), min(self.right, other.right)
+        if top >= bottom or left >= right:
+            return None
+        return Window(top, left, bottom, right)
+
+    def within(self, other: Window) -> tuple[slice, slice]:
+        """Give this window's rows and columns counted from the corner of `other`."""
+        return (
+            slice(self.top - other.top, self.bottom - other.top),
+            slice(self.left - other.left, self.right - other.left),
+        )
+
+
+def mirror(start: int, stop: int, size: int) -> npt.NDArray[np.int64]:
+    """Give the pixel that stands at each position from `start` to `stop` - 1.
+
+    Beyond the ends of an axis of `size` pixels the scene is reflected, the edge
+    pixel included (so that an axis of a single pixel works too).
+
+    Returns
+    -------
+    numpy.ndarray
+        (stop - start,) indices from 0 to size - 1.
+    """
+    place = np.arange(start, stop) % (2 * size)
+    return np.minimum(place, 2 * size - 1 - place)
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """The one set of overlapping tiles over a scene, whatever block is computed.
+
+    Tile (row, column) starts at (row, column) times the stride, ``tile -
+    overlap``; the last tiles may reach beyond the scene. Two maps of one scene
+    with the same lattice are made of the same tiles.
+
+    Parameters
+    ----------
+    height, width : int
+        Size of the scene, pixels.
+    tile : int
+        Side of a tile, pixels. An axis shorter than a tile has one tile of its own
+        length, rounded up to a multiple of `multiple`.
+    overlap : int
+        Pixels that neighbouring tiles share, less than `tile`.
+    multiple : int
+        The network's stride, for the rounding above.
+
+    Raises
+    ------
+    ValueError
+        If a length is not positive, or the overlap is not smaller than the tile.
+    """
+
+    height: int
+    width: int
+    tile: int = 256
+    overlap: int = 64
+    multiple: int = 32
+
+    def __post_init__(self) -> None:
+        for name in ("height", "width", "tile", "multiple"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} of a lattice must be at least 1 pixel, got "
+                    f"{getattr(self, name)}."
+                )
+        if not 0 <= self.overlap < self.tile:
+            raise ValueError(
+                "overlap must be at least 0 and less than tile, got overlap="
+                f"{self.overlap} and tile={self.tile} pixels."
+            )
+
+    @property
+    def stride(self) -> int:
+        """Pixels from one tile's start to the next's."""
+        return self.tile - self.overlap
+
+    @cached_property
+    def tile_shape(self) -> tuple[int, int]:
+        """Height and width of every tile, pixels."""
+        return self._side(self.height), self._side(self.width)
+
+    @cached_property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of tiles."""
+        return self._count(self.height), self._count(self.width)
+
+    def _side(self, size: int) -> int:
+        return min(self.tile, -(-size // self.multiple) * self.multiple)
+
+    def _count(self, size: int) -> int:
+        return 1 + max(0, -(-(size - self.tile) // self.stride))
+
+    def window(self, row: int, column: int) -> Window:
+        """Give the window of one tile; it may reach beyond the scene."""
+        top, left = row * self.stride, column * self.stride
+        height, width = self.tile_shape
+        return Window(top, left, top + height, left + width)
+
+    def touching(self, window: Window) -> Iterator[tuple[int, int]]:
+        """Give row and column of the tiles that share a pixel with a window, in order."""
+        for row in self._along(window.top, window.bottom, 0):
+            for column in self._along(window.left, window.right, 1):
+                yield row, column
+
+    def _along(self, start: int, stop: int, axis: int) -> range:
+        first = max(0, (start - self.tile_shape[axis]) // self.stride + 1)
+        last = min(self.shape[axis] - 1, (stop - 1) // self.stride)
+        return range(first, last + 1)
+
+    @cached_property
+    def weights(self) -> npt.NDArray[np.float64]:
+        """(tile height, tile width) weights, above zero everywhere.
+
+        Over the shared pixels the weight rises as a squared sine, so that where
+        two tiles meet theirs sum to one; at the scene's edge the only tile there
+        has all of it, once divided by the sum.
+        """
+        rows, columns = (self._ramp(side) for side in self.tile_shape)
+        return rows[:, None] * columns[None, :]
+
+    def _ramp(self, side: int) -> npt.NDArray[np.float64]:
+        distance = np.minimum(np.arange(side), np.arange(side)[::-1]) + 0.5
+        rise = np.minimum(distance / max(self.overlap, 1), 1.0)
+        return np.asarray(np.sin(0.5 * np.pi * rise) ** 2)
+
+
+def blocks(height: int, width: int, side: int) -> list[Window]:
+    """Cut a scene into blocks of `side` pixels, smaller ones at the far edges.
+
+    Every pixel lies in exactly one block. Blocks come row by row.
+    """
+    if side < 1:
+        raise ValueError(f"side of a block must be at least 1 pixel, got {side}.")
+    return [
+        Window(top, left, min(top + side, height), min(left + side, width))
+        for top in range(0, height, side)
+        for left in range(0, width, side)
+    ]
+
+
+def even_blocks(height: int, width: int, side: int) -> list[Window]:
+    """Cut a scene into blocks of about `side` pixels, none of them narrower.
+
+    What is left over is shared out, so a block is `side` to just under twice
+    `side` long; an axis shorter than `side` is one block. Used to split a scene
+    into parts for training and validation.
+    """
+    edges = [
+        np.linspace(0, n, max(1, n // side) + 1).astype(int) for n in (height, width)
+    ]
+    rows, columns = (
+        list(zip(e[:-1].tolist(), e[1:].tolist(), strict=True)) for e in edges
+    )
+    return [Window(t, left, b, right) for t, b in rows for left, right in columns]
+
+
+def random_crop(
+    window: Window, height: int, width: int, generator: np.random.Generator
+) -> Window:
+    """Draw a crop that lies wholly inside a window.
+
+    An axis on which the window is shorter than the crop is taken whole.
+    """
+    height, width = min(height, window.height), min(width, window.width)
+    top = window.top + int(generator.integers(window.height - height + 1))
+    left = window.left + int(generator.integers(window.width - width + 1))
+    return Window(top, left, top + height, left + width)
