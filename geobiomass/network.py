@@ -61,7 +61,7 @@ class MonthAttention(nn.Module):
         # and its weights are then set to zero.
         weights = scores.masked_fill(~mask, -torch.inf)
         weights = weights.where(mask.any(dim=1, keepdim=True), 0.0).softmax(dim=1)
-        return weights.where(mask, 0.0)
+        return cast(Tensor, weights.where(mask, 0.0))
 
     def forward(self, features: Tensor, present: Tensor | None = None) -> Tensor:
         """Pool (batch, month, channel, y, x) to (batch, channel, y, x).
@@ -72,7 +72,7 @@ class MonthAttention(nn.Module):
         if present is not None:
             # NaN times a weight of zero is NaN: absent months are set to zero first.
             features = features.where(present[:, :, None, None, None], 0.0)
-        return (features * self.weights(features, present)).sum(dim=1)
+        return cast(Tensor, (features * self.weights(features, present)).sum(dim=1))
 
 
 class AttentionUNet(nn.Module):
@@ -258,7 +258,7 @@ class AttentionUNet(nn.Module):
     def _unpack(level: Tensor, present: Tensor) -> Tensor:
         """(months that are there, channel, y, x) -> (batch, month, channel, y, x)."""
         if bool(present.all()):
-            return level.unflatten(0, present.shape)
+            return level.reshape(*present.shape, *level.shape[1:])
         full = level.new_zeros(*present.shape, *level.shape[1:])
         full[present] = level
         return full
@@ -286,12 +286,14 @@ def _feature_encoder(name: str, bands: int, pretrained: bool | str | Path) -> nn
     if not timm.is_model(base):
         near = ", ".join(timm.list_models(f"{base[:8]}*")[:5]) or "resnet18"
         raise ValueError(f"encoder {name!r} is not a timm model; near it: {near}.")
-    local = not isinstance(pretrained, bool)
-    if local and not Path(pretrained).is_file():
-        raise ValueError(
-            f"pretrained must be a file of weights, True or False, got {pretrained}."
-        )
-    overlay = {"file": str(pretrained)} if local else None
+    overlay = None
+    if not isinstance(pretrained, bool):
+        if not Path(pretrained).is_file():
+            raise ValueError(
+                f"pretrained must be a file of weights, True or False, got "
+                f"{pretrained}."
+            )
+        overlay = {"file": str(pretrained)}
     encoder: nn.Module = timm.create_model(
         name,
         features_only=True,
