@@ -53,6 +53,7 @@ class Reader:
         check_cube(cube)
         cube = select_bands(cube, tuple(bands))
         self.chips = is_chips(cube)
+        self.count = cube.sizes["chip"] if self.chips else 1
         self.height, self.width = cube.sizes["y"], cube.sizes["x"]
         self.months = cube.sizes["month"]
         self.bands = tuple(bands)

@@ -53,15 +53,15 @@ class MonthAttention(nn.Module):
             (batch, month, 1, y, x); they sum to one over the present months and
             are exactly zero elsewhere, and all zero where no month is present.
         """
-        scores = self.score(features.movedim(2, -1)).movedim(-1, 2)
+        scores: Tensor = self.score(features.movedim(2, -1)).movedim(-1, 2)
         if present is None:
-            return cast(Tensor, scores.softmax(dim=1))
+            return scores.softmax(dim=1)
         mask = present[:, :, None, None, None]
         # A sample without months would be 0 / 0: it is scored as if it had all,
         # and its weights are then set to zero.
         weights = scores.masked_fill(~mask, -torch.inf)
         weights = weights.where(mask.any(dim=1, keepdim=True), 0.0).softmax(dim=1)
-        return cast(Tensor, weights.where(mask, 0.0))
+        return weights.where(mask, 0.0)
 
     def forward(self, features: Tensor, present: Tensor | None = None) -> Tensor:
         """Pool (batch, month, channel, y, x) to (batch, channel, y, x).
@@ -72,7 +72,7 @@ class MonthAttention(nn.Module):
         if present is not None:
             # NaN times a weight of zero is NaN: absent months are set to zero first.
             features = features.where(present[:, :, None, None, None], 0.0)
-        return cast(Tensor, (features * self.weights(features, present)).sum(dim=1))
+        return (features * self.weights(features, present)).sum(dim=1)
 
 
 class AttentionUNet(nn.Module):
@@ -116,6 +116,12 @@ class AttentionUNet(nn.Module):
         super().__init__()
         from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 
+        self.settings = {
+            "bands": bands,
+            "encoder": encoder,
+            "decoder_channels": list(decoder_channels),
+            "outputs": outputs,
+        }
         self.encoder = _feature_encoder(encoder, bands, pretrained)
         channels: list[int] = self.encoder.feature_info.channels()  # type: ignore[operator, union-attr]
         strides: list[int] = self.encoder.feature_info.reduction()  # type: ignore[operator, union-attr]

@@ -168,7 +168,7 @@ class Mapper:
                 batch = windows[first : first + self.batch_size]
                 images = [image[:, :, *tile.within(strip)] for tile in batch]
                 stacked = np.stack(images)
-                seen = np.isfinite(stacked).any(axis=(1, 2))
+                seen = np.asarray(np.isfinite(stacked).any(axis=(1, 2)))
                 yield from zip(batch, self._forward(stacked, seen), seen, strict=True)
 
     def _whole_batches(self, columns: list[int]) -> range:
