@@ -18,6 +18,7 @@ from torch import Tensor
 
 from geobiomass.chips import ChipFeed, Reader, Statistics, measure_statistics
 from geobiomass.cube import BIOMASSTERS_BANDS, CubeError, check_cube
+from geobiomass.evaluation import EVALUATION_BLOCK, Tally
 from geobiomass.maps import Block, fingerprint_of, refuse_format, write_map
 from geobiomass.network import AttentionUNet
 from geobiomass.predict import Mapper, MapSettings, Region, lazy_map
@@ -43,11 +44,6 @@ from geobiomass.training.losses import (
 from geobiomass.training.metrics import AverageRMSE, Bias, PixelRMSE
 
 Validation = xr.Dataset | float | Sequence[str] | None
-
-BIOMASS_BINS = (0.0, 50.0, 100.0, 150.0, 200.0, 300.0, 400.0, float("inf"))
-"""Edges of the bins of observed biomass that metrics are given by, Mg/ha."""
-
-EVALUATION_BLOCK = 256  # pixels: the part of a scene that counts as one chip
 
 
 class BiomassRegressor(Regressor):
@@ -313,7 +309,7 @@ class BiomassRegressor(Regressor):
         _need_target(cube)
         settings = MapSettings(tile, overlap, block, batch_size, flips)
         mapper, _ = self._lazy(cube, settings, None)
-        tally = _Tally()
+        tally = Tally()
         for work in _map_blocks(mapper):
             place = mapper.place(work.window, work.chip)
             truth = mapper.reader.labels(place).astype(np.float64)
@@ -564,58 +560,3 @@ def _map_blocks(mapper: Mapper) -> list[Block]:
 
 def _compute(mapper: Mapper, block: Block) -> npt.NDArray[np.float32]:
     return mapper.compute(block.window, block.chip)
-
-
-class _Tally:
-    """Sums of errors by bin of observed biomass, gathered part by part."""
-
-    def __init__(self) -> None:
-        self.names = ["all"] + [
-            f"{low:g}-{high:g}" if np.isfinite(high) else f"{low:g} and more"
-            for low, high in zip(BIOMASS_BINS[:-1], BIOMASS_BINS[1:], strict=True)
-        ]
-        # By bin: pixels, sums of error, |error|, error^2, observed, observed^2.
-        self.sums = np.zeros((len(self.names), 6))
-        self.parts: list[list[float]] = [[] for _ in self.names]
-
-    @property
-    def count(self) -> int:
-        return int(self.sums[0, 0])
-
-    def add(self, predicted: npt.NDArray[Any], observed: npt.NDArray[Any]) -> None:
-        valid = np.isfinite(predicted) & np.isfinite(observed)
-        y, error = observed[valid], (predicted - observed)[valid]
-        which = np.digitize(y, BIOMASS_BINS[1:-1]) + 1
-        for row in range(len(self.names)):
-            mine = slice(None) if row == 0 else which == row
-            e, o = error[mine], y[mine]
-            if e.size == 0:
-                continue
-            self.sums[row] += (
-                e.size,
-                e.sum(),
-                np.abs(e).sum(),
-                (e**2).sum(),
-                o.sum(),
-                (o**2).sum(),
-            )
-            self.parts[row].append(float(np.sqrt((e**2).mean())))
-
-    def table(self) -> pd.DataFrame:
-        n, error, absolute, squared, total, squares = self.sums.T
-        with np.errstate(invalid="ignore", divide="ignore"):
-            mean = total / n
-            frame = pd.DataFrame(
-                {
-                    "pixels": n.astype(int),
-                    "average_rmse": [np.mean(p) if p else np.nan for p in self.parts],
-                    "pixel_rmse": np.sqrt(squared / n),
-                    "mae": absolute / n,
-                    "bias": error / n,
-                    "r2": 1 - squared / (squares - n * mean**2),
-                    "observed": mean,
-                    "predicted": mean + error / n,
-                },
-                index=pd.Index(self.names, name="biomass"),
-            )
-        return frame
