@@ -7,6 +7,7 @@ carries its own scaling.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -114,8 +115,6 @@ class AttentionUNet(nn.Module):
         pretrained: bool | str | Path = False,
     ) -> None:
         super().__init__()
-        from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
-
         self.settings = {
             "bands": bands,
             "encoder": encoder,
@@ -137,14 +136,7 @@ class AttentionUNet(nn.Module):
             )
         self.stride = strides[-1]
         self.attention = nn.ModuleList(MonthAttention(c) for c in channels)
-        # The decoder drops the first entry: there is no skip at full resolution.
-        self.decoder = UnetDecoder(
-            encoder_channels=(bands, *channels),
-            decoder_channels=tuple(decoder_channels),
-            n_blocks=len(channels),
-            attention_type="scse",
-            add_center_block=False,
-        )
+        self.decoder = _decoder((bands, *channels), tuple(decoder_channels))
         self.head = nn.Conv2d(decoder_channels[-1], outputs, 3, padding=1)
         _initialise(self.decoder, self.head)
         self.register_buffer("shift", torch.zeros(bands))
@@ -308,6 +300,34 @@ def _feature_encoder(name: str, bands: int, pretrained: bool | str | Path) -> nn
         pretrained_cfg_overlay=overlay,
     )
     return encoder
+
+
+def _decoder(
+    encoder_channels: tuple[int, ...], decoder_channels: tuple[int, ...]
+) -> nn.Module:
+    from segmentation_models_pytorch.base.modules import SCSEModule
+    from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+        # The decoder drops the first entry: there is no skip at full resolution.
+        decoder: nn.Module = UnetDecoder(
+            encoder_channels=encoder_channels,
+            decoder_channels=decoder_channels,
+            n_blocks=len(decoder_channels),
+            attention_type="scse",
+            add_center_block=False,
+        )
+    for module in decoder.modules():
+        gate = getattr(module, "attention", None)
+        # scSE squeezes by 16, which leaves nothing of fewer channels than that.
+        if isinstance(gate, SCSEModule) and gate.cSE[1].out_channels == 0:
+            channels = gate.cSE[1].in_channels
+            module.attention = SCSEModule(channels, reduction=channels)
+    # The last level has no skip, so its first gate is never run. It stays, as the
+    # winner counted it; frozen, it does not hold up training on several processes.
+    decoder.blocks[-1].attention1.requires_grad_(False)  # type: ignore[index, union-attr]
+    return decoder
 
 
 def _initialise(decoder: nn.Module, head: nn.Conv2d) -> None:

@@ -118,12 +118,21 @@ def landscape(
     lazy = partial(_lazy, (height, width), steps, int(seed), int(block), resolution)
     scene = xr.Dataset(
         {
-            "image": (("month", "band", "y", "x"), lazy("image"), {
-                "long_name": "backscatter (dB), reflectance x 10^4, cloud probability",
-            }),
-            "agb": (("y", "x"), lazy("agb"), {
-                "long_name": "above-ground biomass density", "units": "Mg/ha",
-            }),
+            "image": (
+                ("month", "band", "y", "x"),
+                lazy("image"),
+                {
+                    "long_name": "backscatter (dB), reflectance x 10^4, cloud probability",
+                },
+            ),
+            "agb": (
+                ("y", "x"),
+                lazy("agb"),
+                {
+                    "long_name": "above-ground biomass density",
+                    "units": "Mg/ha",
+                },
+            ),
         },
         coords={
             "month": ("month", np.array(steps), {"long_name": "calendar month"}),
@@ -148,9 +157,7 @@ def _shape(size: int | tuple[int, int]) -> tuple[int, int]:
     return int(sides[0]), int(sides[1])
 
 
-def _check_integer(
-    name: str, value: object, low: int, high: int | None = None
-) -> None:
+def _check_integer(name: str, value: object, low: int, high: int | None = None) -> None:
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if whole and value >= low and (high is None or value <= high):
         return

@@ -390,7 +390,9 @@ def _inventory(seed: int, row: Integers, col: Integers) -> Stands:
     )
 
 
-def _grown(age: Floats, fertility: Floats, stocking: Floats, species: Integers) -> Floats:
+def _grown(
+    age: Floats, fertility: Floats, stocking: Floats, species: Integers
+) -> Floats:
     """Return the biomass of forest stands in Mg/ha; `age` a share of the stands.
 
     Forestry keeps few stands beyond a rotation of about a hundred years, so the

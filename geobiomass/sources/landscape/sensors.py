@@ -12,7 +12,6 @@ import numpy.typing as npt
 from geobiomass.sources.landscape.ground import (
     BIRCH,
     FIELD,
-    FOREST,
     MEADOW,
     MIRE,
     Floats,
@@ -100,9 +99,7 @@ GROUND_DORMANT = np.array(
 )
 FELLED = 5
 WATER = np.array([150, 170, 105, 95, 75, 70, 65, 60, 30, 20], np.float32)
-ROAD = np.array(
-    [700, 920, 1020, 1200, 1650, 1800, 1900, 2000, 2100, 1600], np.float32
-)
+ROAD = np.array([700, 920, 1020, 1200, 1650, 1800, 1900, 2000, 2100, 1600], np.float32)
 SNOWPACK = np.array(
     [6900, 6800, 6800, 6700, 6600, 6400, 6500, 6200, 700, 560], np.float32
 )
@@ -245,7 +242,9 @@ def _reflectance(
         left = np.float32(0.3 + 0.7 * GREEN_BIRCH[month - 1])
         leaf = np.where(optics.deciduous, left * leaf, leaf)
     gap = np.exp(np.float32(-0.55) * leaf)
-    soil, crown = (np.take(side, optics.surface, axis=1) for side in optics.tables[step])
+    soil, crown = (
+        np.take(side, optics.surface, axis=1) for side in optics.tables[step]
+    )
     snow = _snow(ground, month)
     if snow is not None:
         pack = SNOWPACK[:, None, None]
@@ -306,9 +305,7 @@ def _illumination(
     return np.clip(light, 0.4, 1.6), crowns * (1 - np.float32(0.5) * shadow)
 
 
-def _blur(
-    patch: Patch, scene: Floats, month: int, random: np.random.Generator
-) -> None:
+def _blur(patch: Patch, scene: Floats, month: int, random: np.random.Generator) -> None:
     """Add what the atmospheric correction leaves and the noise of pixels."""
     air = smooth(patch, ("air", month), 7000.0, octaves=4)
     clear = chance(patch.seed, "air", month) - 0.5
@@ -365,7 +362,9 @@ def _radar(ground: Ground) -> Radar:
     patch, stands = ground.patch, ground.stands
     stand, water = ground.trimmed(ground.stand), ground.trimmed(ground.water)
     biomass = ground.trimmed(ground.biomass)
-    crop = np.where(stands.land == FIELD, 0.8, 0.0) + np.where(stands.land == MIRE, 1, 0)
+    crop = np.where(stands.land == FIELD, 0.8, 0.0) + np.where(
+        stands.land == MIRE, 1, 0
+    )
     rough = (crop + 1.0 * stands.vigour[1]).astype(np.float32)[stand]
     crowns = (0.55 * stands.vigour[2]).astype(np.float32)[stand]
     texture = np.float32(0.75) * smooth(patch, ("texture",), 1.9 * patch.resolution)
@@ -423,9 +422,7 @@ def _backscatter(
     return np.float32(10) * np.log10(scene)
 
 
-def _drop(
-    patch: Patch, month: int, image: Floats, random: np.random.Generator
-) -> None:
+def _drop(patch: Patch, month: int, image: Floats, random: np.random.Generator) -> None:
     """Take away what the real data lack, in place; ascending passes stay."""
     _damage(image[:4], random)
     image[2:4, _descending_missing(patch, month)] = np.nan
