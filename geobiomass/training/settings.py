@@ -250,7 +250,7 @@ class TrainingConfig:
         return ramp * (self.final_learning_rate + span * height)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Collect what decides about the weights, as plain values to compare runs by."""
+        """Collect what decides about the weights, as plain values to compare."""
         values = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
