@@ -336,11 +336,15 @@ class Region:
     def mask(self, window: Window) -> npt.NDArray[np.bool_]:
         """Give the pixels of a window whose centre is in the region, (y, x) bool."""
         from affine import Affine
+        from rasterio import windows
         from rasterio.features import geometry_mask
 
-        corner = Affine(*self.transform) * Affine.translation(window.left, window.top)
+        part = windows.Window(window.left, window.top, window.width, window.height)
         mask = geometry_mask(
-            self.shapes, (window.height, window.width), corner, invert=True
+            self.shapes,
+            (window.height, window.width),
+            windows.transform(part, Affine(*self.transform)),
+            invert=True,
         )
         return np.asarray(mask, bool)
 

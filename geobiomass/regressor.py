@@ -16,7 +16,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from geobiomass.chips import ChipFeed, Reader, Statistics, measure_statistics
+from geobiomass.chips import ChipFeed, Place, Reader, Statistics, measure_statistics
 from geobiomass.cube import BIOMASSTERS_BANDS, CubeError, check_cube
 from geobiomass.evaluation import EVALUATION_BLOCK, Tally
 from geobiomass.maps import Block, fingerprint_of, refuse_format, write_map
@@ -70,6 +70,7 @@ class BiomassRegressor(Regressor):
     """
 
     network: AttentionUNet
+    loader = "gb.load(folder)"
 
     def __init__(
         self,
@@ -85,7 +86,10 @@ class BiomassRegressor(Regressor):
                 raise ValueError(
                     f"{name} must name the network's {expected}, got {list(values)}."
                 )
-        super().__init__(network)
+        self.network = network
+        self.history = pd.DataFrame()
+        # Whoever brings a network vouches for its weights; fit replaces them.
+        self.fitted = True
         self.bands = tuple(bands)
         self.months = months
         self.outputs = tuple(outputs)
@@ -93,7 +97,7 @@ class BiomassRegressor(Regressor):
 
     def __repr__(self) -> str:
         """Say what it is in one line."""
-        state = "fitted" if self.fitted else "not fitted"
+        state = f"{len(self.history)} epochs" if len(self.history) else "not trained"
         encoder = self.network.settings["encoder"]
         return (
             f"BiomassRegressor({encoder}, {len(self.bands)} bands, "
@@ -119,13 +123,13 @@ class BiomassRegressor(Regressor):
             metrics={"average_rmse": AverageRMSE(), "pixel_rmse": PixelRMSE()}
             | {"bias": Bias()},
             augment=Augmentation(
-                orient=recipe.turns, month_dropout=recipe.month_dropout
+                orientations=recipe.turns, probability_batch=recipe.month_dropout
             ),
         )
         result = train(task, training, checking, recipe.training)
         self.months = cube.sizes["month"]
         self.recipe = recipe
-        self._mark_fitted(result.history)
+        self.history = result.history
         return self
 
     # --- predict ---
@@ -311,12 +315,12 @@ class BiomassRegressor(Regressor):
         mapper, _ = self._lazy(cube, settings, None)
         tally = Tally()
         for work in _map_blocks(mapper):
-            place = mapper.place(work.window, work.chip)
+            place = Place(work.window, work.chip)
             truth = mapper.reader.labels(place).astype(np.float64)
             if not np.isfinite(truth).any():
                 continue
             values = mapper.compute(work.window, work.chip)[0].astype(np.float64)
-            for part in blocks(*truth.shape, EVALUATION_BLOCK):
+            for part in blocks(work.window.height, work.window.width, EVALUATION_BLOCK):
                 here = part.rows, part.columns
                 tally.add(values[here], truth[here])
         if tally.count == 0:
@@ -488,7 +492,7 @@ def _feeds(
 def _common(places: Sequence[Any], crop: int | None) -> int | None:
     if crop is None:
         return None
-    return min(crop, *(min(p.window.height, p.window.width) for p in places))
+    return int(min(crop, *(min(p.window.height, p.window.width) for p in places)))
 
 
 def _split(
@@ -533,7 +537,7 @@ def _set_scaling(
         ranges = [BIOMASSTERS_RANGE[band] for band in bands]
         shift = tuple(float(low) for low, _ in ranges)
         scale = tuple(float(high - low) for low, high in ranges)
-    outputs = int(network.settings["outputs"])
+    outputs = network.target_shift.numel()
     network.set_statistics(
         shift,
         scale,
