@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,7 @@ PIXELS = 100_000  # to fit the per-pixel baseline on
 Columns = ["average_rmse", "pixel_rmse", "bias", "r2"]
 
 
-def run(out: Path, seed: int = 0, **overrides: object) -> pd.DataFrame:
+def run(out: Path, seed: int = 0, **overrides: Any) -> pd.DataFrame:
     """Run the demonstration; writes ``map.tif``, ``map.png`` and ``metrics.csv``.
 
     Parameters
@@ -89,9 +90,8 @@ def _scene(out: Path, seed: int) -> tuple[xr.Dataset, xr.Dataset]:
 def _read_map(path: Path, east: xr.Dataset) -> xr.DataArray:
     import rioxarray
 
-    with rioxarray.open_rasterio(path, masked=True) as raster:
-        values = raster.isel(band=0).values
-    return east["agb"].copy(data=values)
+    raster = cast(xr.DataArray, rioxarray.open_rasterio(path, masked=True))
+    return east["agb"].copy(data=raster.isel(band=0).values)
 
 
 def _per_pixel(
@@ -128,7 +128,7 @@ def _compare(
     rows = {}
     for name, predict in methods.items():
         tally = Tally()
-        for window in blocks(*truth.shape, EVALUATION_BLOCK):
+        for window in blocks(east.sizes["y"], east.sizes["x"], EVALUATION_BLOCK):
             tally.add(predict(window), truth[window.rows, window.columns])
         rows[name] = tally.table().loc["all", Columns]
     return pd.DataFrame(rows).T

@@ -62,25 +62,26 @@ def open_cube(
     """
     _refuse_missing(path)
     try:
-        attrs, dask_chunks, quantum = _look(path)
-        wanted = dict(chunks) if isinstance(chunks, Mapping) else dask_chunks
+        store = _look(path)
+        wanted = dict(chunks) if isinstance(chunks, Mapping) else store.chunks
+        if "geobiomass_unfinished" in store.attrs:
+            raise CubeError(
+                f"{path} was not finished being written; run the same ingest or "
+                "write_cube again, it goes on where it stopped."
+            )
         cube = xr.open_dataset(
             path,
             engine="zarr",
             chunks=wanted,
             decode_coords="all",
-            mask_and_scale={"image": quantum is None},
+            mask_and_scale={"image": store.quantum is None},
+            consolidated=store.consolidated,
         )
-    except (FileNotFoundError, KeyError, ValueError, TypeError) as error:
+    except (FileNotFoundError, KeyError, TypeError) as error:
         raise CubeError(
             f"{path} is not a Zarr group that xarray can read ({error})."
         ) from error
-    if "geobiomass_unfinished" in attrs:
-        raise CubeError(
-            f"{path} was not finished being written; run the same ingest or "
-            "write_cube again, it goes on where it stopped."
-        )
-    cube = _decode(cube, quantum)
+    cube = _decode(cube, store.quantum)
     try:
         check_cube(cube)
     except CubeError as error:
@@ -93,27 +94,39 @@ def _refuse_missing(path: str | Path) -> None:
         raise FileNotFoundError(f"There is nothing at {path}; expected a Zarr cube.")
 
 
-def _look(
-    path: str | Path,
-) -> tuple[dict[str, Any], dict[str, int], tuple[float, ...] | None]:
-    """Read a group's attributes, its best dask chunks, and the bands' quanta."""
+@dataclass(frozen=True)
+class _Store:
+    """What must be known of a group before it is opened."""
+
+    attrs: dict[str, Any]
+    consolidated: bool
+    chunks: dict[str, int]  # the best ones for dask
+    quantum: tuple[float, ...] | None  # one a band, where they differ
+
+
+def _look(path: str | Path) -> _Store:
     import zarr
 
     group = zarr.open_group(str(path), mode="r")
+    attrs = dict(group.attrs)
+    consolidated = group.metadata.consolidated_metadata is not None
     image = group.get("image")
-    if not isinstance(image, zarr.Array) or not isinstance(
-        image.metadata, zarr.core.metadata.ArrayV3Metadata
-    ):
-        return dict(group.attrs), {}, None
-    dims = [str(dim) for dim in image.metadata.dimension_names or ()]
+    if not isinstance(image, zarr.Array):
+        return _Store(attrs, consolidated, {}, None)
+    dims: Any = image.attrs.get("_ARRAY_DIMENSIONS")  # of Zarr v2, as xarray writes it
+    if isinstance(image.metadata, zarr.core.metadata.ArrayV3Metadata):
+        dims = image.metadata.dimension_names
     # A dask chunk inside a shard would decode its neighbours over and over.
-    chunks = dict(zip(dims, image.shards or image.chunks, strict=False))
+    sizes = zip(dims or (), image.shards or image.chunks, strict=False)
+    chunks = {str(dim): size for dim, size in sizes}
     chunks |= {dim: -1 for dim in ("month", "band") if dim in chunks}
     if "multiplier" not in group:
-        return dict(group.attrs), chunks, None
+        return _Store(attrs, consolidated, chunks, None)
     multiplier = np.asarray(group["multiplier"], np.float64)
     scale = float(cast(float, image.attrs["scale_factor"]))
-    return dict(group.attrs), chunks, tuple(float(m * scale) for m in multiplier)
+    return _Store(
+        attrs, consolidated, chunks, tuple(float(m * scale) for m in multiplier)
+    )
 
 
 def _decode(cube: xr.Dataset, quantum: tuple[float, ...] | None) -> xr.Dataset:
@@ -412,7 +425,7 @@ def _begin(cube: xr.Dataset, path: Path, layout: _Layout, overwrite: bool) -> se
         _create(cube, path, layout)
         return set()
     try:
-        unfinished = _look(path)[0].get("geobiomass_unfinished")
+        unfinished = _look(path).attrs.get("geobiomass_unfinished")
     except (FileNotFoundError, ValueError, KeyError):
         unfinished = None
     if unfinished is None:
@@ -489,10 +502,8 @@ def _extent(array: xr.DataArray, pixels: int, months: int) -> tuple[int, ...]:
 
 def _attributes(array: xr.DataArray, layout: _Layout | None) -> dict[str, Any]:
     kept = {k: v for k, v in array.attrs.items() if k not in ("_FillValue",)}
-    mapping = array.encoding.get("grid_mapping")
-    if mapping is None and "spatial_ref" in array.coords:
-        mapping = "spatial_ref"
-    if mapping is not None:
+    mapping = array.encoding.get("grid_mapping", "spatial_ref")
+    if mapping in array.coords:
         kept["grid_mapping"] = mapping
     if layout is None or layout.dtype == "float32":
         return kept
