@@ -24,7 +24,6 @@ from geobiomass.tiles import Window
 
 Compute = Callable[["Block"], npt.NDArray[np.float32]]
 
-_JOURNAL = "geobiomass_blocks.txt"
 _FINGERPRINT = "geobiomass_fingerprint"
 _UNFINISHED = "geobiomass_unfinished"
 
@@ -107,8 +106,8 @@ def write_map(
     raster = path.suffix != ".zarr"
     store = path.with_name(path.name + ".unfinished.zarr") if raster else path
     if overwrite:
-        _remove(path)
-        _remove(store)
+        for old in (path, store, _journal(store)):
+            _remove(old)
     if raster and path.exists():
         if _tiff_fingerprint(path) == fingerprint:
             return
@@ -172,6 +171,7 @@ def _begin(
         if resume:
             return _read_journal(store)
         shutil.rmtree(store)
+    _journal(store).unlink(missing_ok=True)
     _create(store, template, fingerprint, side)
     return set()
 
@@ -210,8 +210,13 @@ def _create(store: Path, template: xr.Dataset, fingerprint: str, side: int) -> N
     making.rename(store)
 
 
+def _journal(store: Path) -> Path:
+    """Where finished blocks are noted: beside the store, which stays plain Zarr."""
+    return store.with_name(store.name + ".blocks")
+
+
 def _read_journal(store: Path) -> set[str]:
-    journal = store / _JOURNAL
+    journal = _journal(store)
     lines = journal.read_text().split("\n") if journal.exists() else []
     return set(lines[:-1])  # a line cut short by a kill does not count
 
@@ -233,7 +238,7 @@ def _write_blocks(
     failed: list[tuple[Block, Exception]] = []
     run = _on_threads if client is None else _on_cluster
     with (
-        (store / _JOURNAL).open("a") as journal,
+        _journal(store).open("a") as journal,
         tqdm(
             total=len(blocks),
             initial=len(done),
@@ -249,7 +254,8 @@ def _write_blocks(
                     break  # nothing works: say so now rather than after hours
                 continue
             for values, name in zip(result, template, strict=True):
-                group[str(name)][_place(block)] = values
+                here = values if block.chip is None else values[None]
+                group[str(name)][_place(block)] = here
             journal.write(block.key + "\n")
             journal.flush()
             bar.update()
@@ -344,7 +350,7 @@ def _finish(store: Path) -> None:
     attrs = dict(group.attrs)
     attrs.pop(_UNFINISHED, None)
     group.attrs.put(attrs)
-    (store / _JOURNAL).unlink(missing_ok=True)
+    _journal(store).unlink(missing_ok=True)
     with warnings.catch_warnings():
         # Consolidated metadata is an extension of Zarr v3; xarray and zarr read it.
         warnings.filterwarnings("ignore", "Consolidated metadata is currently")
@@ -357,27 +363,24 @@ def _finish(store: Path) -> None:
 def _write_geotiff(store: Path, path: Path, names: list[str], fingerprint: str) -> None:
     """Make a cloud-optimised GeoTIFF from a finished store, strip by strip.
 
-    In two passes, as GDAL can lay out overviews in the order that a COG needs
-    only once it has the whole map: tiled GeoTIFF first, then rio-cogeo.
+    In two passes, as overviews come before the pixels in a COG and need the whole
+    map: a tiled GeoTIFF first, which GDAL's COG driver then lays out anew.
     """
-    from rio_cogeo.cogeo import cog_translate
-    from rio_cogeo.profiles import cog_profiles
+    from rasterio.shutil import copy
 
     plain = path.with_name(path.name + ".plain.tif")
     making = path.with_name(path.name + ".making.tif")
     try:
         _write_plain_geotiff(store, plain, names, fingerprint)
-        profile = cog_profiles.get("deflate") | {"predictor": 3, "blocksize": 512}
-        cog_translate(
+        copy(
             plain,
             making,
-            profile,
-            nodata=np.nan,
-            overview_resampling="average",
-            forward_band_tags=True,
-            in_memory=False,
-            quiet=True,
-            use_cog_driver=True,
+            driver="COG",
+            compress="DEFLATE",
+            predictor=3,
+            blocksize=512,
+            overview_resampling="AVERAGE",
+            bigtiff="IF_SAFER",
         )
         os.replace(making, path)
     finally:

@@ -260,7 +260,7 @@ def write_cube(
             desc=f"Writing {path.name}",
             disable=not progress,
         ) as bar,
-        (path / _PROGRESS).open("a") as journal,
+        _journal(path).open("a") as journal,
         ThreadPoolExecutor(workers) as pool,
     ):
         for key in _bounded(pool, blocks, cube, group, layout, workers):
@@ -297,7 +297,9 @@ def _bounded(
             future.cancel()
 
 
-_PROGRESS = "geobiomass_written.txt"
+def _journal(path: Path) -> Path:
+    """Where finished shards are noted: beside the store, which stays plain Zarr."""
+    return path.with_name(path.name + ".written")
 
 
 @dataclass(frozen=True)
@@ -422,6 +424,7 @@ def _begin(cube: xr.Dataset, path: Path, layout: _Layout, overwrite: bool) -> se
     if path.exists() and overwrite:
         shutil.rmtree(path)
     if not path.exists():
+        _journal(path).unlink(missing_ok=True)
         _create(cube, path, layout)
         return set()
     try:
@@ -438,7 +441,7 @@ def _begin(cube: xr.Dataset, path: Path, layout: _Layout, overwrite: bool) -> se
             f"{path} is the first part of another cube (other chips, bands, grid or "
             "dtype); finish that one, choose another path, or overwrite=True."
         )
-    journal = path / _PROGRESS
+    journal = _journal(path)
     lines = journal.read_text().split("\n") if journal.exists() else []
     return set(lines[:-1])  # a line cut short by a kill does not count
 
@@ -524,7 +527,7 @@ def _finish(path: Path) -> None:
     attrs = dict(group.attrs)
     attrs.pop("geobiomass_unfinished", None)
     group.attrs.put(attrs)
-    (path / _PROGRESS).unlink(missing_ok=True)
+    _journal(path).unlink(missing_ok=True)
     with warnings.catch_warnings():
         # Consolidated metadata is an extension of Zarr v3; xarray and zarr read it.
         warnings.filterwarnings("ignore", "Consolidated metadata is currently")

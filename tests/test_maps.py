@@ -1,0 +1,580 @@
+"""Maps: laws 3, 4, 6 and 8, in memory, on disk, after interruptions."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import rioxarray
+import torch
+import xarray as xr
+from conftest import make_chips, make_scene
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rio_cogeo.cogeo import cog_info, cog_validate
+from torch import Tensor, nn
+
+import geobiomass as gb
+from geobiomass.chips import Place, Reader
+from geobiomass.network import AttentionUNet
+from geobiomass.predict import Mapper, MapSettings
+from geobiomass.tiles import Window, mirror
+
+BANDS = ("VV_asc", "B04", "B08")
+
+
+def small_network(outputs: int = 1) -> AttentionUNet:
+    torch.manual_seed(0)
+    network = AttentionUNet(3, "resnet10t", (16, 16, 16, 16, 16), outputs)
+    with torch.no_grad():  # statistics of batch norm that are not the identity
+        for _ in range(3):
+            network.train()(torch.randn(2, 3, 3, 64, 64))
+    network.set_statistics([-10, 2000, 2000], [5, 900, 900], [60] * outputs, [40])
+    return network.eval()
+
+
+NETWORK = small_network()
+
+
+@pytest.fixture
+def model() -> gb.BiomassRegressor:
+    return gb.BiomassRegressor(NETWORK, BANDS, months=3)
+
+
+class Counting(nn.Module):
+    """Counts forward passes; the prediction is a plain function of the image."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+        self.anchor = nn.Parameter(torch.zeros(()))
+        self.calls = 0
+
+    def forward(self, image: Tensor) -> Tensor:
+        self.calls += 1
+        return self.function(image)
+
+
+def mapper(cube: xr.Dataset, network: nn.Module, **chosen) -> Mapper:
+    return Mapper(network, Reader(cube, BANDS), MapSettings(**chosen))
+
+
+# --- law 3: a map does not depend on how it was made --------------------------
+
+
+@settings(max_examples=8)
+@given(
+    st.integers(1, 90),
+    st.integers(1, 90),
+    st.sampled_from([(32, 0), (32, 16), (64, 32), (64, 63), (256, 64)]),
+    st.lists(st.integers(7, 120), min_size=2, max_size=2, unique=True),
+    st.sampled_from([1, 2]),
+)
+def test_any_block_gives_the_same_bits(
+    height: int, width: int, tiling: tuple[int, int], blocks: list[int], batch: int
+) -> None:
+    scene = make_scene(height, width)
+    model = gb.BiomassRegressor(NETWORK, BANDS, months=3)
+    tile, overlap = tiling
+    if overlap == 63:
+        height = min(height, 65)  # a stride of one pixel: keep it short
+        scene = scene.isel(y=slice(0, height), x=slice(0, 65))
+    one, other = (
+        model.predict(scene, tile, overlap, block, batch).agb.values for block in blocks
+    )
+    np.testing.assert_array_equal(one, other)
+    assert np.isfinite(one).all()
+
+
+def test_order_and_workers_do_not_matter(model: gb.BiomassRegressor) -> None:
+    scene = make_scene(100, 130)
+    lazy = model.predict(scene, tile=64, overlap=32, block=40)
+    whole = lazy.agb.compute(scheduler="synchronous").values
+    four = lazy.agb.compute(scheduler="threads", num_workers=4).values
+    np.testing.assert_array_equal(whole, four)
+    parts = [(y, x) for y in range(0, 100, 25) for x in range(0, 130, 65)]
+    np.random.default_rng(0).shuffle(parts)
+    for y, x in parts:
+        part = lazy.agb[y : y + 25, x : x + 65].values
+        np.testing.assert_array_equal(part, whole[y : y + 25, x : x + 65])
+
+
+def test_blending_against_a_plain_computation() -> None:
+    # The whole scene reflected, every tile run by itself, weighted sums in numpy.
+    scene = make_scene(70, 90)
+    tile, overlap = 64, 32
+    rows, columns = mirror(0, 128, 70), mirror(0, 128, 90)
+    image = scene["image"].values[:, :, rows][:, :, :, columns]
+    distance = np.minimum(np.arange(64), np.arange(64)[::-1]) + 0.5
+    ramp = np.sin(np.pi / 2 * np.minimum(distance / overlap, 1)) ** 2
+    window = ramp[:, None] * ramp[None, :]
+    total, weight = np.zeros((128, 128)), np.zeros((128, 128))
+    for top in (0, 32):
+        for left in (0, 32):
+            part = image[:, :, top : top + tile, left : left + tile]
+            with torch.inference_mode():
+                values = NETWORK(torch.from_numpy(part.copy())[None])[0, 0].numpy()
+            total[top : top + tile, left : left + tile] += values * window
+            weight[top : top + tile, left : left + tile] += window
+    found = mapper(scene, NETWORK, tile=tile, overlap=overlap).compute(
+        Window(0, 0, 70, 90)
+    )
+    expected = total[:70, :90] / weight[:70, :90]
+    np.testing.assert_allclose(found[0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("overlap", [0, 16, 63])
+def test_a_constant_map_stays_that_constant_to_the_edge(overlap: int) -> None:
+    constant = Counting(lambda image: torch.full((len(image), 1, 64, 64), 0.1))
+    scene = make_scene(100, 77).fillna(0)
+    found = mapper(scene, constant, tile=64, overlap=overlap).compute(
+        Window(0, 0, 100, 77)
+    )
+    assert (found == np.float32(0.1)).all()
+
+
+def test_flips_are_all_used_and_really_averaged() -> None:
+    scene = make_scene(64, 64).fillna(0)
+    ramp = torch.arange(64.0)[None, :] + 100 * torch.arange(64.0)[:, None] ** 2
+
+    def skewed(image: Tensor) -> Tensor:
+        return image[:, 0, :1] + ramp
+
+    network = Counting(skewed)
+    found = mapper(scene, network, tile=64, overlap=0, flips=True).compute(
+        Window(0, 0, 64, 64)
+    )
+    turned = [ramp, ramp.flip(1), ramp.flip(0), ramp.flip(0, 1)]
+    expected = scene["image"].values[0, 0] + np.mean([t.numpy() for t in turned], 0)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-6)
+    assert network.calls == 4
+
+
+def test_nothing_observed_is_nodata_and_costs_nothing(
+    model: gb.BiomassRegressor,
+) -> None:
+    scene = make_scene(128, 128)
+    scene["image"][:, :, :, :70] = np.nan
+    scene["image"][:, :, 5, 100] = np.nan
+    found = model.predict(scene, tile=32, overlap=0).agb.values
+    empty = np.zeros((128, 128), bool)
+    empty[:, :70] = empty[5, 100] = True
+    np.testing.assert_array_equal(np.isnan(found), empty)
+    network = Counting(lambda image: image[:, 0, :1].nan_to_num())
+    mapper(scene, network, tile=32, overlap=0).compute(Window(0, 0, 128, 128))
+    assert network.calls == 8  # of sixteen tiles, two columns have a pixel
+
+
+def test_only_what_is_looked_at_is_computed(scene: xr.Dataset) -> None:
+    scene = make_scene(256, 256)
+    network = Counting(lambda image: image[:, 0, :1].nan_to_num())
+    model = gb.BiomassRegressor(NETWORK, BANDS, months=3)
+    model.network = network
+    lazy = model.predict(scene, tile=32, overlap=0, block=64)
+    assert network.calls == 0
+    lazy.agb[:20, :20].compute()
+    assert network.calls == 4
+    lazy.rio.clip_box(*scene.isel(y=slice(70, 80), x=slice(70, 80)).rio.bounds()).load()
+    assert network.calls == 8
+
+
+def test_the_map_is_on_the_scenes_own_grid(
+    model: gb.BiomassRegressor, scene: xr.Dataset
+) -> None:
+    before = scene.copy(deep=True)
+    found = model.predict(scene)
+    assert found.agb.dims == ("y", "x")
+    assert found.agb.dtype == np.float32
+    assert found.agb.attrs["units"] == "Mg/ha"
+    assert found.rio.crs == scene.rio.crs
+    assert found.rio.transform() == scene.rio.transform()
+    xr.testing.assert_identical(found["x"], scene["x"])
+    found.load()
+    xr.testing.assert_identical(scene, before)
+
+
+def test_chips_are_mapped_one_by_one(model: gb.BiomassRegressor) -> None:
+    chips = make_chips(3, side=40)
+    found = model.predict(chips, tile=32, overlap=16, block=25)
+    assert found.agb.dims == ("chip", "y", "x")
+    assert found["chip"].values.tolist() == chips["chip"].values.tolist()
+    for index in range(3):
+        alone = make_scene(40, 40, seed=index)
+        expected = model.predict(alone, tile=32, overlap=16).agb.values
+        np.testing.assert_array_equal(found.agb[index].values, expected)
+
+
+def test_bands_are_matched_by_name(
+    model: gb.BiomassRegressor, scene: xr.Dataset
+) -> None:
+    expected = model.predict(scene).agb.values
+    other = scene.isel(band=[2, 0, 1])
+    extra = scene.isel(band=[0]).assign_coords(band=["slope"])
+    both = xr.concat([extra, other], "band", data_vars="minimal")
+    np.testing.assert_array_equal(model.predict(both).agb.values, expected)
+    with pytest.raises(gb.CubeError, match=r"Bands \['B08'\] are needed"):
+        model.predict(scene.sel(band=["VV_asc", "B04"]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"tile": 0, "overlap": 0}, "tile must be a whole number above 0, got 0"),
+        ({"overlap": 256}, "got overlap=256 and tile=256"),
+        ({"block": -1}, "block must be"),
+        ({"batch_size": 0}, "batch_size must be"),
+    ],
+)
+def test_bad_settings(
+    model: gb.BiomassRegressor, scene: xr.Dataset, settings: dict, said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        model.predict(scene, **settings)
+
+
+# --- regions ------------------------------------------------------------------
+
+
+def test_a_region_is_mapped_and_nothing_else(model: gb.BiomassRegressor) -> None:
+    scene = make_scene(128, 128)
+    whole = model.predict(scene, tile=32, overlap=0, block=64).agb
+    part = scene.isel(y=slice(10, 40), x=slice(70, 100))
+    bounds = part.rio.bounds()
+    network = Counting(lambda image: NETWORK(image))
+    model.network = network
+    found = model.predict(scene, tile=32, overlap=0, block=64, region=bounds).agb.load()
+    inside = np.zeros((128, 128), bool)
+    inside[10:40, 70:100] = True
+    np.testing.assert_array_equal(np.isfinite(found), inside)
+    np.testing.assert_array_equal(found.values[inside], whole.values[inside])
+    assert network.calls == 4  # one block of four
+
+
+def test_a_region_as_geojson_is_in_longitude_and_latitude(
+    model: gb.BiomassRegressor,
+) -> None:
+    from rasterio.warp import transform_geom
+
+    scene = make_scene(64, 64)
+    left, bottom, right, top = scene.isel(y=slice(16, 48), x=slice(8, 32)).rio.bounds()
+    corners = [(left, bottom), (right, bottom), (right, top), (left, top)]
+    square = {"type": "Polygon", "coordinates": [[*corners, corners[0]]]}
+    feature = {
+        "type": "Feature",
+        "properties": {},
+        "geometry": transform_geom(scene.rio.crs, "EPSG:4326", square),
+    }
+    collection = {"type": "FeatureCollection", "features": [feature]}
+    for region in (feature, collection):
+        found = model.predict(scene, region=region).agb.values
+        rows, columns = np.nonzero(np.isfinite(found))
+        assert (rows.min(), rows.max() + 1) == (16, 48)
+        assert (columns.min(), columns.max() + 1) == (8, 32)
+
+
+def test_regions_that_cannot_be(model: gb.BiomassRegressor, scene: xr.Dataset) -> None:
+    with pytest.raises(ValueError, match="region must be bounds"):
+        model.predict(scene, region="Finland")
+    with pytest.raises(gb.CubeError, match="chips have no place"):
+        model.predict(make_chips(2), region=(0, 0, 1, 1))
+    with pytest.raises(gb.CubeError, match="reference system"):
+        model.predict(scene.drop_vars("spatial_ref"), region={"type": "Point"})
+
+
+# --- on disk ------------------------------------------------------------------
+
+TILING = {"tile": 32, "overlap": 16, "block": 32, "progress": False}
+
+
+def test_zarr_is_read_by_plain_xarray(
+    tmp_path: Path, model: gb.BiomassRegressor, scene: xr.Dataset
+) -> None:
+    path = model.predict_to(tmp_path / "map.zarr", scene, **TILING)
+    plain = xr.open_zarr(path, decode_coords="all")
+    expected = model.predict(scene, tile=32, overlap=16)
+    np.testing.assert_array_equal(plain.agb, expected.agb)
+    assert plain.rio.crs == scene.rio.crs
+    assert plain.rio.transform() == scene.rio.transform()
+    assert plain.agb.attrs["units"] == "Mg/ha"
+
+
+def test_the_geotiff_is_a_right_cog(tmp_path: Path, model: gb.BiomassRegressor) -> None:
+    scene = make_scene(700, 600, months=(7, 8))
+    scene["image"][:, :, :50, :60] = np.nan
+    path = model.predict_to(tmp_path / "map.tif", scene, flips=False, progress=False)
+    valid, errors, warned = cog_validate(path, strict=True, quiet=True)
+    assert valid, (errors, warned)
+    expected = model.predict(scene).agb.values
+    with rasterio.open(path) as source:
+        values = source.read(1)
+        np.testing.assert_array_equal(values, expected)
+        assert source.crs == scene.rio.crs
+        assert source.transform == scene.rio.transform()
+        assert source.shape == (700, 600)
+        assert np.isnan(source.nodata)
+        assert source.descriptions == ("agb",)
+        assert source.units == ("Mg/ha",)
+        tags = source.tags(1)
+        assert float(tags["STATISTICS_MEAN"]) == pytest.approx(np.nanmean(expected))
+        assert float(tags["STATISTICS_STDDEV"]) == pytest.approx(np.nanstd(expected))
+        assert source.overviews(1)
+        factor = source.overviews(1)[0]
+        small = source.read(1, out_shape=(700 // factor, 600 // factor))
+    assert cog_info(path).GEO.Resolution == (10.0, -10.0)
+    blocks = expected[: 700 // 2 * 2].reshape(350, 2, 300, 2)
+    with np.errstate(invalid="ignore"):
+        mean = np.nanmean(blocks[30:], axis=(1, 3))
+    np.testing.assert_allclose(small[30:], mean, rtol=1e-5)
+    raster = rioxarray.open_rasterio(path, masked=True)
+    np.testing.assert_array_equal(raster[0], expected)
+    # Nothing is left of what it was made from.
+    assert [p.name for p in tmp_path.iterdir()] == ["map.tif"]
+
+
+def test_chips_to_zarr_but_not_to_geotiff(
+    tmp_path: Path, model: gb.BiomassRegressor
+) -> None:
+    chips = make_chips(3)
+    path = model.predict_to(tmp_path / "map.zarr", chips, **TILING)
+    plain = xr.open_zarr(path)
+    np.testing.assert_array_equal(plain.agb, model.predict(chips, 32, 16).agb)
+    assert plain["chip"].values.tolist() == chips["chip"].values.tolist()
+    with pytest.raises(ValueError, match="no common grid"):
+        model.predict_to(tmp_path / "map.tif", chips, **TILING)
+
+
+def test_paths_that_cannot_be(
+    tmp_path: Path, model: gb.BiomassRegressor, scene: xr.Dataset
+) -> None:
+    with pytest.raises(ValueError, match=r"must end in \.zarr, \.tif or \.tiff"):
+        model.predict_to(tmp_path / "map.png", scene)
+    with pytest.raises(ValueError, match=r"folder .* does not exist"):
+        model.predict_to(tmp_path / "absent" / "map.tif", scene)
+
+
+# --- law 4: interrupted, it resumes -------------------------------------------
+
+
+class Failing(Counting):
+    """Fails after some forward passes, as a machine does."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(NETWORK)
+        self.limit = limit
+
+    def forward(self, image: Tensor) -> Tensor:
+        if self.calls >= self.limit:
+            raise KeyboardInterrupt
+        return super().forward(image)
+
+    def state_dict(self, *args, **kwargs):
+        return NETWORK.state_dict(*args, **kwargs)
+
+
+@pytest.mark.parametrize("suffix", ["zarr", "tif"])
+@pytest.mark.parametrize("limit", [0, 3, 11])
+def test_an_interrupted_map_resumes_with_the_same_bits(
+    tmp_path: Path, model: gb.BiomassRegressor, suffix: str, limit: int
+) -> None:
+    scene, path = make_scene(128, 96), tmp_path / f"map.{suffix}"
+    plain = {"tile": 32, "overlap": 0, "block": 32, "progress": False}
+    model.network = Failing(limit)
+    with pytest.raises(KeyboardInterrupt):
+        model.predict_to(path, scene, **plain)
+    assert suffix == "zarr" or not path.exists()
+    counting = Failing(10**9)
+    model.network = counting
+    model.predict_to(path, scene, **plain)
+    # Twelve blocks of one tile; what was finished is not computed again, but the
+    # one that the interruption caught in the hands of the other thread.
+    assert 12 - limit <= counting.calls <= min(12, 12 - limit + 1)
+    found = (
+        xr.open_zarr(path).agb.values
+        if suffix == "zarr"
+        else rioxarray.open_rasterio(path)[0].values
+    )
+    model.network = NETWORK
+    np.testing.assert_array_equal(found, model.predict(scene, 32, 0).agb.values)
+
+
+KILLED = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from conftest import make_scene
+from test_maps import NETWORK, BANDS, TILING
+import geobiomass as gb
+model = gb.BiomassRegressor(NETWORK, BANDS, months=3)
+slow = NETWORK.forward
+def forward(*args):
+    time.sleep(0.05)
+    print("tile", flush=True)
+    return slow(*args)
+NETWORK.forward = forward
+model.predict_to({path!r}, make_scene(160, 160), **TILING)
+print("done", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_with_the_same_bits(
+    tmp_path: Path, model: gb.BiomassRegressor
+) -> None:
+    path = tmp_path / "map.zarr"
+    script = KILLED.format(tests=str(Path(__file__).parent), path=str(path))
+    draw = np.random.default_rng(7)
+    kills = 0
+    for _ in range(12):
+        process = subprocess.Popen(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        patience = int(draw.integers(5, 60))
+        for lines, line in enumerate(process.stdout, start=1):
+            if line.startswith("done"):
+                break
+            if kills < 3 and lines >= patience:
+                process.kill()  # SIGKILL: nothing can be tidied up
+                kills += 1
+                break
+        process.stdout.close()
+        if process.wait(60) == 0:
+            break
+    assert kills == 3
+    expected = model.predict(make_scene(160, 160), 32, 16).agb.values
+    np.testing.assert_array_equal(xr.open_zarr(path).agb.values, expected)
+
+
+def test_a_finished_map_is_left_or_refused_but_never_overwritten(
+    tmp_path: Path, model: gb.BiomassRegressor, scene: xr.Dataset
+) -> None:
+    for path in (tmp_path / "map.zarr", tmp_path / "map.tif"):
+        model.predict_to(path, scene, **TILING)
+        counting = Failing(0)
+        model.network = counting
+        model.predict_to(path, scene, **TILING)  # the same again: nothing to do
+        assert counting.calls == 0
+        other = gb.BiomassRegressor(small_network(), BANDS, months=3)
+        with torch.no_grad():
+            other.network.head.bias.add_(1.0)
+        for refused in (
+            lambda p=path, o=other: o.predict_to(p, scene, **TILING),
+            lambda p=path: model.predict_to(p, scene, **TILING | {"overlap": 0}),
+            lambda p=path: model.predict_to(p, scene, **TILING, flips=True),
+            lambda p=path: model.predict_to(p, scene.isel(x=slice(1, 50)), **TILING),
+        ):
+            with pytest.raises(FileExistsError, match="overwrite=True"):
+                refused()
+        other.predict_to(path, scene, **TILING, overwrite=True)
+        found = rioxarray.open_rasterio(path)[0] if path.suffix == ".tif" else None
+        if found is None:
+            found = xr.open_zarr(path).agb
+        model.network = NETWORK
+        expected = model.predict(scene, 32, 16).agb.values + np.float32(40)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_something_else_at_the_path_is_kept(
+    tmp_path: Path, model: gb.BiomassRegressor, scene: xr.Dataset
+) -> None:
+    (tmp_path / "map.tif").write_text("my thesis")
+    (tmp_path / "map.zarr").mkdir()
+    (tmp_path / "map.zarr" / "thesis.txt").write_text("my thesis")
+    for name in ("map.tif", "map.zarr"):
+        with pytest.raises(FileExistsError, match="holds something else"):
+            model.predict_to(tmp_path / name, scene, **TILING)
+    assert (tmp_path / "map.tif").read_text() == "my thesis"
+    assert (tmp_path / "map.zarr" / "thesis.txt").read_text() == "my thesis"
+
+
+def test_a_damaged_chunk_is_named_and_the_rest_is_written(
+    tmp_path: Path, model: gb.BiomassRegressor
+) -> None:
+    scene = make_scene(64, 600)
+    store, path = tmp_path / "scene.zarr", tmp_path / "map.zarr"
+    gb.write_cube(scene, store)
+    shard = store / "image" / "c" / "0" / "0" / "0" / "2"
+    good = shard.read_bytes()
+    shard.write_bytes(good[:-7])
+    tiling = {"tile": 64, "overlap": 0, "block": 64, "progress": False}
+    with pytest.raises(gb.IncompleteMapError, match="columns 512 to 576") as caught:
+        model.predict_to(path, gb.open_cube(store), **tiling)
+    assert "2 of 10 blocks" in str(caught.value)
+    expected = model.predict(gb.open_cube(store).isel(x=slice(0, 512)), 64, 0).agb
+    partly = xr.open_zarr(path, consolidated=False).agb.values
+    np.testing.assert_array_equal(partly[:, :512], expected)
+    assert np.isnan(partly[:, 512:]).all()
+    shard.write_bytes(good)
+    counting = Failing(10**9)
+    model.network = counting
+    model.predict_to(path, gb.open_cube(store), **tiling)
+    assert counting.calls == 2
+    assert np.isfinite(xr.open_zarr(path).agb.values).all()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Sending large graph:UserWarning")
+def test_a_dask_cluster_gives_the_same_bits(
+    tmp_path: Path, model: gb.BiomassRegressor
+) -> None:
+    from distributed import Client, LocalCluster
+
+    scene = make_scene(96, 96)
+    gb.write_cube(scene, tmp_path / "scene.zarr")
+    cube = gb.open_cube(tmp_path / "scene.zarr")
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        model.predict_to(tmp_path / "map.zarr", cube, **TILING, client=client)
+    expected = model.predict(cube, 32, 16).agb.values
+    np.testing.assert_array_equal(xr.open_zarr(tmp_path / "map.zarr").agb, expected)
+
+
+# --- law 8: memory is bounded by the settings ---------------------------------
+
+
+def test_memory_does_not_grow_with_the_scene(tmp_path: Path) -> None:
+    import dask.array as da
+
+    def peak(side: int) -> int:
+        shape = (2, 3, side, side)
+        lazy = da.ones(shape, chunks=(2, 3, 128, 128), dtype=np.float32)
+        scene = make_scene(1, 1, months=(7, 8)).drop_vars(["agb", "image", "y", "x"])
+        scene["image"] = (("month", "band", "y", "x"), lazy)
+        scene = scene.assign_coords(y=-10.0 * np.arange(side), x=10.0 * np.arange(side))
+        model = gb.BiomassRegressor(NETWORK, BANDS, months=2)
+        model.network = Counting(lambda image: image[:, 0, :1] * 0)
+        tracemalloc.start()
+        model.predict_to(
+            tmp_path / f"{side}.zarr", scene, 128, 0, block=128, progress=False
+        )
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(256)  # imports and caches
+    small, large = peak(512), peak(2048)
+    assert large < 1.3 * small + 2_000_000, (small, large)
+
+
+def test_reading_stays_near_the_block(scene: xr.Dataset) -> None:
+    seen: list[Window] = []
+    scene = make_scene(300, 300)
+    found = mapper(scene, Counting(lambda i: i[:, 0, :1] * 0), tile=32, overlap=8)
+    read = found.reader.read
+
+    def watch(place: Place) -> np.ndarray:
+        seen.append(place.window)
+        return read(place)
+
+    found.reader.read = watch  # type: ignore[method-assign]
+    found.compute(Window(100, 100, 150, 150))
+    assert max(window.height for window in seen) == 32
+    assert all(w.left >= 50 and w.right <= 200 for w in seen)
