@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -27,9 +28,40 @@ from geobiomass.training.augment import FLIPS, ORIENTATIONS
 
 Map = npt.NDArray[np.float32]
 
-# One forward pass at a time in a process: torch uses all cores by itself, and
-# other threads read and decode meanwhile.
-_FORWARD = threading.Lock()
+
+class _OneThreadEach:
+    """Runs forward passes on threads, each pass with a single thread of its own.
+
+    On a CPU the number of threads that share one pass changes the last bits of its
+    result; tiles side by side, one thread each, give the same bits on any number
+    of cores, and are no slower. Torch's own setting is given back when no map is
+    being computed.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._pool: ThreadPoolExecutor | None = None
+        self._threads = 1
+
+    def __enter__(self) -> Callable[..., Future[Any]]:
+        with self._lock:
+            if self._users == 0:
+                self._threads = torch.get_num_threads()
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self._threads, "tiles")
+            self._users += 1
+            return self._pool.submit
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0 and self._pool is not None:
+                self._pool.submit(torch.set_num_threads, self._threads).result()
+
+
+_FORWARD = _OneThreadEach()
+_ON_GPU = threading.Lock()  # one pass at a time: the GPU is shared, and so its memory
 
 
 @dataclass(frozen=True)
@@ -154,22 +186,37 @@ class Mapper:
     ) -> Iterator[tuple[Window, npt.NDArray[np.float64], npt.NDArray[np.bool_]]]:
         """Yield the tiles that touch a block, in the lattice's order."""
         touching = self.lattice.touching(window)
-        for row, tiles in groupby(touching, key=lambda tile: tile[0]):
-            columns = [column for _, column in tiles]
-            windows = [
-                self.lattice.window(row, c) for c in self._whole_batches(columns)
-            ]
-            # Tiles of a row overlap: the strip that they share is read once.
-            strip = Window(
-                windows[0].top, windows[0].left, windows[-1].bottom, windows[-1].right
+        ahead: list[_Running] = []
+        with _FORWARD as submit:
+            for row, tiles in groupby(touching, key=lambda tile: tile[0]):
+                # The next row is read while the network is busy with this one.
+                running = self._start(row, [c for _, c in tiles], chip, submit)
+                yield from _results(ahead)
+                ahead = running
+            yield from _results(ahead)
+
+    def _start(
+        self,
+        row: int,
+        columns: list[int],
+        chip: int | None,
+        submit: Callable[..., Future[Any]],
+    ) -> list[_Running]:
+        """Read a row of tiles, once for what they share, and start their batches."""
+        windows = [self.lattice.window(row, c) for c in self._whole_batches(columns)]
+        strip = Window(
+            windows[0].top, windows[0].left, windows[-1].bottom, windows[-1].right
+        )
+        image = self.reader.read(Place(strip, chip))
+        size = self.batch_size
+        batches = [windows[i : i + size] for i in range(0, len(windows), size)]
+        return [
+            (
+                batch,
+                submit(self._forward, [image[:, :, *w.within(strip)] for w in batch]),
             )
-            image = self.reader.read(Place(strip, chip))
-            for first in range(0, len(windows), self.batch_size):
-                batch = windows[first : first + self.batch_size]
-                images = [image[:, :, *tile.within(strip)] for tile in batch]
-                stacked = np.stack(images)
-                seen = np.asarray(np.isfinite(stacked).any(axis=(1, 2)))
-                yield from zip(batch, self._forward(stacked, seen), seen, strict=True)
+            for batch in batches
+        ]
 
     def _whole_batches(self, columns: list[int]) -> range:
         """Widen a run of tiles to whole batches, which the lattice fixes."""
@@ -178,13 +225,31 @@ class Mapper:
         return range(first, min(count, (columns[-1] // size + 1) * size))
 
     def _forward(
-        self, images: npt.NDArray[np.float32], seen: npt.NDArray[np.bool_]
-    ) -> npt.NDArray[np.float64]:
-        """(tile, month, band, y, x) -> (tile, output, y, x)."""
+        self, tiles: list[Map]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+        """Run the network on tiles (month, band, y, x), with all their flips.
+
+        Returns
+        -------
+        values : numpy.ndarray
+            (tile, output, y, x).
+        seen : numpy.ndarray
+            (tile, y, x), whether any month has a value there.
+        """
+        images = np.stack(tiles)
+        seen = np.asarray(np.isfinite(images).any(axis=(1, 2)))
+        shape = (len(tiles), self.outputs, *images.shape[-2:])
         if not seen.any():  # nothing to look at: the values are masked anyway
-            return np.zeros((len(images), self.outputs, *images.shape[-2:]))
+            return np.zeros(shape), seen
+        if self.device.type == "cpu":
+            torch.set_num_threads(1)  # of this thread of the pool
+            return self._average(images), seen
+        with _ON_GPU:
+            return self._average(images), seen
+
+    def _average(self, images: Map) -> npt.NDArray[np.float64]:
         orientations = FLIPS if self.settings.flips else ORIENTATIONS[:1]
-        with _FORWARD, torch.inference_mode():
+        with torch.inference_mode():
             image = torch.from_numpy(images).to(self.device)
             total = torch.zeros((), dtype=torch.float64)
             for orientation in orientations:
@@ -197,6 +262,16 @@ class Mapper:
         if not hasattr(self, "_token"):
             self._token = uuid.uuid4().hex
         return self._token
+
+
+_Running = tuple[list[Window], "Future[Any]"]
+
+
+def _results(
+    running: list[_Running],
+) -> Iterator[tuple[Window, npt.NDArray[np.float64], npt.NDArray[np.bool_]]]:
+    for windows, future in running:
+        yield from zip(windows, *future.result(), strict=True)
 
 
 def lazy_map(mapper: Mapper, cube: xr.Dataset, names: tuple[str, ...]) -> xr.Dataset:

@@ -99,6 +99,13 @@ def test_order_and_workers_do_not_matter(model: gb.BiomassRegressor) -> None:
     np.testing.assert_array_equal(whole, four)
     parts = [(y, x) for y in range(0, 100, 25) for x in range(0, 130, 65)]
     np.random.default_rng(0).shuffle(parts)
+    threads = torch.get_num_threads()
+    for number in (1, 3):  # nor does the number of threads of torch's own
+        torch.set_num_threads(number)
+        again = model.predict(scene, tile=64, overlap=32).agb.values
+        assert torch.get_num_threads() == number
+        np.testing.assert_array_equal(again, whole)
+    torch.set_num_threads(threads)
     for y, x in parts:
         part = lazy.agb[y : y + 25, x : x + 65].values
         np.testing.assert_array_equal(part, whole[y : y + 25, x : x + 65])
