@@ -286,7 +286,8 @@ def _fit(
         raise
     finally:
         # It also leaves Ctrl-C ignored.
-        if threading.current_thread() is threading.main_thread():
+        main = threading.current_thread() is threading.main_thread()
+        if main and handler is not None:
             signal.signal(signal.SIGINT, handler)
     if children := _children(trainer):
         atexit.register(_end_children, children, patience=60)

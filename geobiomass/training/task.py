@@ -204,7 +204,7 @@ class RegressionTask(LightningModule):
     def use(self, config: TrainingConfig) -> None:
         """Train by these settings from now on."""
         self._plan = config
-        self.average = None
+        self.average = self._saved_average = None
 
     def _share_buffers(self) -> None:
         # DDP synchronises gradients; running statistics would drift apart and

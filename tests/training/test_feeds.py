@@ -65,6 +65,8 @@ def test_the_epoch_is_read_at_the_first_batch():
     assert samples([next(iterator)]) == [300]
 
 
+# From Python 3.12 on, forking a loader's worker beside torch's threads warns.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_order_of_a_loader_follows_seed_and_epoch(workers):
     data = loader(shuffle=True, num_workers=workers)
