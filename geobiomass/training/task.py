@@ -133,8 +133,10 @@ class RegressionTask(LightningModule):
         return loss
 
     def _log_training(self, loss: Tensor, step: int) -> None:
-        # Reduced over all processes, so that all of them stop at a bad loss.
-        loss = self.trainer.strategy.reduce(loss.clone(), reduce_op="mean")
+        # Over all processes, so that all of them stop at a bad loss.
+        if self.trainer.world_size > 1:
+            loss = loss / self.trainer.world_size
+            torch.distributed.all_reduce(loss)
         self.last_loss = float(loss)
         if not math.isfinite(self.last_loss):
             raise FloatingPointError(
@@ -202,7 +204,7 @@ class RegressionTask(LightningModule):
     def use(self, config: TrainingConfig) -> None:
         """Train by these settings from now on."""
         self._plan = config
-        self.average = None
+        self.average = self._saved_average = None
 
     def _share_buffers(self) -> None:
         # DDP synchronises gradients; running statistics would drift apart and
