@@ -137,7 +137,8 @@ class ChipFeed:
         One sample each, in every epoch.
     batch_size : int
         Samples in a batch, of one process. Batches are as even as can be, none
-        larger than this.
+        larger than this (batches of one may become two where processes could not
+        share the samples otherwise).
     crop : int, optional
         Side of a random crop drawn anew inside each place in every epoch; None
         takes places as they are, which must then be of one size.
@@ -170,7 +171,8 @@ class ChipFeed:
                 f"{len(self.places)} samples cannot be shared among {ranks} "
                 "processes; train with fewer devices."
             )
-        return -(-len(self.places) // (self.batch_size * ranks))
+        samples = len(self.places)
+        return min(-(-samples // (self.batch_size * ranks)), samples // ranks)
 
     def epoch(
         self, number: int, rank: int = 0, ranks: int = 1

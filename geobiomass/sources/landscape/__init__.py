@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["landscape"]
 
+SCENE_DIMS = ("month", "band", "y", "x")
+IMAGE_NAME = "backscatter, dB; reflectance x 10^4; cloud probability, percent"
 BANDS = (*RADAR_BANDS, *OPTICAL_BANDS, "CLP")
 
 # Outer corner of the first pixel: central Finland in EPSG:3067.
@@ -116,24 +118,14 @@ def landscape(
         )
     steps = ACQUISITION_ORDER[-months:]
     lazy = partial(_lazy, (height, width), steps, int(seed), int(block), resolution)
+    image = xr.Variable(SCENE_DIMS, lazy("image"), {"long_name": IMAGE_NAME})
+    agb = xr.Variable(
+        ("y", "x"),
+        lazy("agb"),
+        {"long_name": "above-ground biomass density", "units": "Mg/ha"},
+    )
     scene = xr.Dataset(
-        {
-            "image": (
-                ("month", "band", "y", "x"),
-                lazy("image"),
-                {
-                    "long_name": "backscatter (dB), reflectance x 10^4, cloud probability",
-                },
-            ),
-            "agb": (
-                ("y", "x"),
-                lazy("agb"),
-                {
-                    "long_name": "above-ground biomass density",
-                    "units": "Mg/ha",
-                },
-            ),
-        },
+        {"image": image, "agb": agb},
         coords={
             "month": ("month", np.array(steps), {"long_name": "calendar month"}),
             "band": ("band", np.array(BANDS)),
@@ -158,9 +150,10 @@ def _shape(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _check_integer(name: str, value: object, low: int, high: int | None = None) -> None:
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if whole and value >= low and (high is None or value <= high):
-        return
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        above = high is not None and value > high
+        if value >= low and not above:
+            return
     expected = f"{low} or more" if high is None else f"{low} to {high}"
     raise ValueError(
         f"{name} of a landscape must be a whole number, {expected}, got {value!r}"
@@ -179,13 +172,14 @@ def _lazy(
     leading = (len(months), len(BANDS)) if kind == "image" else ()
     chunks = da.core.normalize_chunks((*leading, block, block), (*leading, *shape))
     settings = (shape, months, seed, block, resolution, kind)
-    return da.map_blocks(
+    lazy: da.Array = da.map_blocks(
         partial(_block, settings),
         chunks=chunks,
         dtype=np.float32,
         meta=np.empty((0,) * len(chunks), np.float32),
         name=f"landscape-{kind}-{tokenize(settings)}",
     )
+    return lazy
 
 
 def _block(
@@ -244,4 +238,6 @@ def _georeferenced(
             "EPSG:3067 is Finland's"
         )
     transform = Affine(resolution, 0.0, EAST, 0.0, -resolution, NORTH)
-    return scene.rio.write_crs(system).rio.write_transform(transform)
+    # Both return copies; the grid mapping ends in the encoding of the variables.
+    placed: xr.Dataset = scene.rio.write_crs(system).rio.write_transform(transform)
+    return placed

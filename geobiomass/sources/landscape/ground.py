@@ -6,12 +6,12 @@ cells of fixed size and place, so no result depends on how a scene is cut.
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.int64]
 Item = TypeVar("Item", bound=np.generic)
 
@@ -52,7 +52,7 @@ class Patch:
             side=self.side + 2 * pixels,
         )
 
-    def metres(self, first: int) -> npt.NDArray[np.float64]:
+    def metres(self, first: int) -> Floats:
         """Return the pixel centres along an axis, in metres from the origin."""
         return (first + np.arange(self.side) + 0.5) * self.resolution
 
@@ -136,7 +136,7 @@ def chance(seed: int, *layer: str | int) -> float:
 _SPLINE_VARIANCE = 151.0 / 315.0
 
 
-def _taps(position: npt.NDArray[np.float64]) -> tuple[Integers, Floats]:
+def _taps(position: Floats) -> tuple[Integers, Floats]:
     """Return the first of four lattice points and the weights (4, position).
 
     Uniform cubic B-spline weights: twice differentiable and, unlike a faded
@@ -176,8 +176,10 @@ def smooth(
     total = np.zeros((patch.side, patch.side), np.float32)
     for octave in range(octaves):
         step = spacing / 2**octave
-        row, row_weights = _taps(patch.metres(patch.row) / step)
-        col, col_weights = _taps(patch.metres(patch.col) / step)
+        # Shifted, or the lattices of all octaves would meet at the origin.
+        shift = [chance(patch.seed, *layer, octave, axis) for axis in ("row", "col")]
+        row, row_weights = _taps(patch.metres(patch.row) / step + shift[0])
+        col, col_weights = _taps(patch.metres(patch.col) / step + shift[1])
         rows = np.arange(row[0], row[-1] + 4)
         cols = np.arange(col[0], col[-1] + 4)
         key = layer_key(patch.seed, *layer, octave)
@@ -192,7 +194,7 @@ def smooth(
 
 def _combine(weights: Floats, lattice: Floats, first: Integers) -> Floats:
     """Return the weighted sum of four neighbouring rows of `lattice`."""
-    total = weights[0][:, None] * lattice[first]
+    total: Floats = weights[0][:, None] * lattice[first]
     for tap in range(1, 4):
         total += weights[tap][:, None] * lattice[first + tap]
     return total
@@ -201,8 +203,8 @@ def _combine(weights: Floats, lattice: Floats, first: Integers) -> Floats:
 def smooth_at(
     seed: int,
     layer: tuple[str | int, ...],
-    y: npt.NDArray[np.float64],
-    x: npt.NDArray[np.float64],
+    y: Floats,
+    x: Floats,
     spacing: float,
 ) -> Floats:
     """Return one octave of the field of `smooth` at points given in metres."""
@@ -219,8 +221,9 @@ def smooth_at(
 
 def _normal(key_a: np.uint64, key_b: np.uint64, row: Integers, col: Integers) -> Floats:
     """Return a standard normal number for every lattice point (Box, Muller 1958)."""
-    radius = np.sqrt(-2 * np.log1p(-scatter(key_a, row, col)))
-    return radius * np.cos(np.float32(2 * np.pi) * scatter(key_b, row, col))
+    radius: Floats = np.sqrt(-2 * np.log1p(-scatter(key_a, row, col)))
+    radius *= np.cos(np.float32(2 * np.pi) * scatter(key_b, row, col))
+    return radius
 
 
 def survey(patch: Patch) -> Ground:
@@ -270,10 +273,11 @@ def _productivity(patch: Patch) -> Floats:
     """Return the factor on biomass by site and by groups of trees, of mean 1."""
     site = np.float32(0.16) * smooth(patch, ("site",), 900.0, octaves=3)
     pixel = patch.resolution
-    groups = np.float32(0.17) * smooth(patch, ("groups",), 4.0 * pixel)
-    trees = np.float32(0.26) * smooth(patch, ("trees",), 1.7 * pixel)
-    variance = 0.16**2 + 0.17**2 + 0.26**2
-    return np.exp(site + groups + trees - np.float32(variance / 2))
+    groups = np.float32(0.16) * smooth(patch, ("groups",), 4.0 * pixel)
+    trees = np.float32(0.15) * smooth(patch, ("trees",), 2.0 * pixel)
+    variance = 0.16**2 + 0.16**2 + 0.15**2
+    product: Floats = np.exp(site + groups + trees - np.float32(variance / 2))
+    return product
 
 
 def _mixed_biomass(
@@ -301,7 +305,7 @@ def _divide(patch: Patch) -> tuple[Stands, Integers, Integers, Floats]:
         smooth(patch, ("bend", axis), 260.0, octaves=4, persistence=0.55)
         for axis in "yx"
     )
-    amplitude = np.float32(34.0)
+    amplitude = np.float32(40.0)
     y = patch.metres(patch.row)[:, None] + amplitude * bend_y
     x = patch.metres(patch.col)[None, :] + amplitude * bend_x
     y, x = y / STAND_SPACING, x / STAND_SPACING
@@ -400,5 +404,5 @@ def _grown(
     """
     years = np.where(age < 0.88, age / 0.88 * 92, 92 + (age - 0.88) / 0.12 * 68)
     growth = (1 - np.exp(-RATE[species] * years)) ** SHAPE[species]
-    site = np.exp(0.13 * fertility + 0.24 * stocking)
+    site = np.exp(0.13 * fertility + 0.27 * stocking)
     return np.asarray(ASYMPTOTE[species] * growth * site, np.float32)

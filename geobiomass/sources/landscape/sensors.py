@@ -117,9 +117,9 @@ SOIL_DB = {"VV": -13.2, "VH": -19.6}
 WATER_DB = {"VV": -20.0, "VH": -26.5}
 DEPTH = {"VV": 50.0, "VH": 62.0}
 INCIDENCE = 39.0
-# Equivalent number of looks of a monthly value, from the month-to-month
-# differences inside forest of two real chips (0.5 to 0.7 dB).
-LOOKS = 40.0
+# Equivalent number of looks of a monthly value: 1 dB of speckle, which with the
+# persistent texture gives the 1.2 to 2.9 dB of spread inside forest of real chips.
+LOOKS = 20.0
 
 # Months with Sentinel-2 from September to August: the six patterns of the real
 # chips, with plausible shares (the last and the second are 6 % and 15 % there).
@@ -172,7 +172,9 @@ def observe(ground: Ground, months: tuple[int, ...]) -> Floats:
 
 def _gradient(surface: Floats, ground: Ground) -> tuple[Floats, Floats]:
     """Return the rise to the south and to the east in metres a metre."""
-    south, east = np.gradient(surface, np.float32(ground.patch.resolution))
+    step = np.float32(ground.patch.resolution)
+    south: Floats = np.gradient(surface, step, axis=0)
+    east: Floats = np.gradient(surface, step, axis=1)
     return ground.trimmed(south), ground.trimmed(east)
 
 
@@ -195,7 +197,7 @@ def _spectra(stands: Stands, month: int) -> Floats:
     crown = CANOPY_DORMANT[stands.species].T
     crown = crown + leafy * (CANOPY_GREEN[stands.species].T - crown)
     soil = soil * np.exp(0.10 * stands.vigour[1])
-    crown = crown * np.exp(0.07 * stands.vigour[2])
+    crown = crown * np.exp(0.05 * stands.vigour[2])
     fixed = np.stack([WATER, ROAD], axis=1)
     both = [np.concatenate([spectra, fixed], axis=1) for spectra in (soil, crown)]
     return np.stack(both).astype(np.float32)
@@ -209,22 +211,22 @@ def _optics(ground: Ground, months: tuple[int, ...]) -> Optics:
     patch, stands = ground.patch, ground.stands
     surface = ground.trimmed(ground.stand)
     deciduous = stands.species[surface] == BIRCH
-    lushness = np.exp(np.float32(0.12) * stands.vigour[0])[surface]
-    clumping = smooth(patch, ("clumping",), 2.1 * patch.resolution)
+    lushness = np.exp(np.float32(0.08) * stands.vigour[0])[surface]
+    clumping = smooth(patch, ("clumping",), 1.62 * patch.resolution)
     biomass = ground.trimmed(ground.biomass)
     leaf = np.float32(4.3) * (1 - np.exp(biomass / np.float32(-52))) * lushness
-    leaf *= np.exp(np.float32(0.16) * clumping)
+    leaf *= np.exp(np.float32(0.36) * clumping)
     # Water and roads stand behind the stands in the tables.
     last = stands.land.size
     surface = np.where(ground.trimmed(ground.road), last + 1, surface)
     surface = np.where(ground.trimmed(ground.water), last, surface)
-    grain = smooth(patch, ("grain",), 1.8 * patch.resolution)
+    grain = smooth(patch, ("grain",), 1.46 * patch.resolution)
     return Optics(
         tables=np.stack([_spectra(stands, month) for month in months]),
         surface=surface,
         leaf=leaf,
         deciduous=deciduous,
-        grain=np.exp(np.float32(0.07) * grain),
+        grain=np.exp(np.float32(0.15) * grain),
         slopes=_gradient(ground.elevation, ground),
     )
 
@@ -250,7 +252,7 @@ def _reflectance(
         pack = SNOWPACK[:, None, None]
         soil += snow * (pack - soil)
         crown += np.float32(0.09) * snow * (pack - crown)
-    scene = crown + gap * (soil - crown)
+    scene: Floats = crown + gap * (soil - crown)
     scene *= optics.grain
     light, shade = _illumination(ground, optics.slopes, month)
     scene *= 1 + DIRECT[:, None, None] * (light * shade - 1)
@@ -264,10 +266,11 @@ def _snow(ground: Ground, month: int) -> Floats | None:
         return None
     patch = ground.patch
     weather = 0.8 * (chance(patch.seed, "snow", month) - 0.5)
-    depth = np.float32(SNOW[month - 1] + weather)
-    depth = depth + ground.trimmed(ground.elevation) / np.float32(90)
+    depth = ground.trimmed(ground.elevation) / np.float32(90)
+    depth = depth + np.float32(SNOW[month - 1] + weather)
     depth += np.float32(0.25) * smooth(patch, ("snow", month), 1500.0, octaves=4)
-    return np.clip(depth, 0, 1)
+    cover: Floats = np.clip(depth, 0, 1)
+    return cover
 
 
 def _illumination(
@@ -314,7 +317,7 @@ def _blur(patch: Patch, scene: Floats, month: int, random: np.random.Generator) 
     scene *= gain
     scene += PATH[:, None, None] * offset
     noise = random.standard_normal(scene.shape, dtype=np.float32)
-    scene += noise * (np.float32(14) + np.float32(0.035) * scene)
+    scene += noise * (np.float32(14) + np.float32(0.045) * scene)
 
 
 def _cover(
@@ -333,9 +336,11 @@ def _cover(
     optical[:10] *= 1 - opacity
     optical[:10] += CLOUD[:, None, None] * thick
     haze = np.float32(HAZE[month - 1]) * np.exp(np.float32(0.5) * clouds)
-    jitter = 1 + np.float32(0.3) * random.standard_normal(edge.shape, np.float32)
+    noise = random.standard_normal(edge.shape, np.float32)
+    haze *= 1 + np.float32(0.3) * noise
     # The detector wakes up before the cloud is opaque.
-    optical[10] = np.clip((haze + 110 * np.sqrt(edge)) * jitter, 0, 100)
+    likely = (104 + 7 * noise) * np.sqrt(edge)
+    optical[10] = np.clip(haze + likely, 0, 100)
     np.rint(optical, out=optical)
     np.clip(optical[:10], 1, 20000, out=optical[:10])
 
@@ -362,29 +367,29 @@ def _radar(ground: Ground) -> Radar:
     patch, stands = ground.patch, ground.stands
     stand, water = ground.trimmed(ground.stand), ground.trimmed(ground.water)
     biomass = ground.trimmed(ground.biomass)
-    crop = np.where(stands.land == FIELD, 0.8, 0.0) + np.where(
-        stands.land == MIRE, 1, 0
-    )
-    rough = (crop + 1.0 * stands.vigour[1]).astype(np.float32)[stand]
-    crowns = (0.55 * stands.vigour[2]).astype(np.float32)[stand]
-    texture = np.float32(0.75) * smooth(patch, ("texture",), 1.9 * patch.resolution)
-    canopy, soil = {}, {}
+    crop = np.select([stands.land == FIELD, stands.land == MIRE], [0.8, 1.0], 0.0)
+    rough = (crop + stands.vigour[1]).astype(np.float32)[stand]
+    crowns = (0.35 * stands.vigour[2]).astype(np.float32)[stand]
+    texture = smooth(patch, ("texture",), 1.57 * patch.resolution)
+    canopy: dict[str, Floats] = {}
+    soil: dict[str, Floats] = {}
     for band in ("VV", "VH"):
         through = np.exp(biomass / np.float32(-DEPTH[band]))
         canopy[band] = _power(CANOPY_DB[band] + crowns) * (1 - through)
         bare = np.where(water, np.float32(WATER_DB[band]), SOIL_DB[band] + rough)
         soil[band] = _power(bare) * through
-    view = {}
+    view: dict[str, Floats] = {}
     surface = ground.elevation + np.float32(0.35) * ground.height
     _, east = _gradient(surface, ground)
     for orbit, rise in (("asc", east), ("desc", -east)):
-        own = smooth(patch, ("texture", orbit), 1.9 * patch.resolution)
-        view[orbit] = _facing(rise) * _power(texture + np.float32(0.7) * own)
+        own = smooth(patch, ("texture", orbit), 1.57 * patch.resolution)
+        view[orbit] = _facing(rise) * _power(texture + np.float32(0.8) * own)
     return Radar(canopy, soil, view)
 
 
 def _power(decibels: Floats) -> Floats:
-    return np.exp(np.float32(np.log(10) / 10) * decibels)
+    power: Floats = np.exp(np.float32(np.log(10) / 10) * decibels)
+    return power
 
 
 def _facing(rise: Floats) -> Floats:
@@ -456,9 +461,9 @@ def _descending_missing(patch: Patch, month: int) -> npt.NDArray[np.bool_]:
     """
     strip = _strip(patch, "descending", 0.21)
     column = np.zeros_like(strip)
-    lost = scatter(layer_key(patch.seed, "pass", month), strip, column) < 0.08
+    lost = scatter(layer_key(patch.seed, "pass", month), strip, column) < 0.075
     if month in (11, 12, 1, 2, 3, 4):
-        lost |= scatter(layer_key(patch.seed, "winter"), strip, column) < 0.10
+        lost |= scatter(layer_key(patch.seed, "winter"), strip, column) < 0.095
     return lost
 
 
