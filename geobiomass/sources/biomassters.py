@@ -162,8 +162,8 @@ def _fill_reflectance(out: Pixels, stored: npt.NDArray[np.uint16]) -> None:
     out[:] = stored
     empty = ~stored[:-1].any(axis=0)
     unusable = stored[-1] == _CLOUD_UNUSABLE
-    out[:-1, empty] = np.nan
-    out[:, unusable] = np.nan
+    np.copyto(out[:-1], np.nan, where=empty)
+    np.copyto(out, np.nan, where=unusable)
 
 
 def _read_label(plan: ChipPlan) -> Pixels:
