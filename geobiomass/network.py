@@ -7,6 +7,7 @@ carries its own scaling.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -53,9 +54,9 @@ class MonthAttention(nn.Module):
             (batch, month, 1, y, x); they sum to one over the present months and
             are exactly zero elsewhere, and all zero where no month is present.
         """
-        scores = self.score(features.movedim(2, -1)).movedim(-1, 2)
+        scores: Tensor = self.score(features.movedim(2, -1)).movedim(-1, 2)
         if present is None:
-            return cast(Tensor, scores.softmax(dim=1))
+            return scores.softmax(dim=1)
         mask = present[:, :, None, None, None]
         # A sample without months would be 0 / 0: it is scored as if it had all,
         # and its weights are then set to zero.
@@ -114,8 +115,12 @@ class AttentionUNet(nn.Module):
         pretrained: bool | str | Path = False,
     ) -> None:
         super().__init__()
-        from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
-
+        self.settings = {
+            "bands": bands,
+            "encoder": encoder,
+            "decoder_channels": list(decoder_channels),
+            "outputs": outputs,
+        }
         self.encoder = _feature_encoder(encoder, bands, pretrained)
         channels: list[int] = self.encoder.feature_info.channels()  # type: ignore[operator, union-attr]
         strides: list[int] = self.encoder.feature_info.reduction()  # type: ignore[operator, union-attr]
@@ -131,14 +136,7 @@ class AttentionUNet(nn.Module):
             )
         self.stride = strides[-1]
         self.attention = nn.ModuleList(MonthAttention(c) for c in channels)
-        # The decoder drops the first entry: there is no skip at full resolution.
-        self.decoder = UnetDecoder(
-            encoder_channels=(bands, *channels),
-            decoder_channels=tuple(decoder_channels),
-            n_blocks=len(channels),
-            attention_type="scse",
-            add_center_block=False,
-        )
+        self.decoder = _decoder((bands, *channels), tuple(decoder_channels))
         self.head = nn.Conv2d(decoder_channels[-1], outputs, 3, padding=1)
         _initialise(self.decoder, self.head)
         self.register_buffer("shift", torch.zeros(bands))
@@ -258,7 +256,7 @@ class AttentionUNet(nn.Module):
     def _unpack(level: Tensor, present: Tensor) -> Tensor:
         """(months that are there, channel, y, x) -> (batch, month, channel, y, x)."""
         if bool(present.all()):
-            return level.unflatten(0, present.shape)
+            return level.reshape(*present.shape, *level.shape[1:])
         full = level.new_zeros(*present.shape, *level.shape[1:])
         full[present] = level
         return full
@@ -286,12 +284,14 @@ def _feature_encoder(name: str, bands: int, pretrained: bool | str | Path) -> nn
     if not timm.is_model(base):
         near = ", ".join(timm.list_models(f"{base[:8]}*")[:5]) or "resnet18"
         raise ValueError(f"encoder {name!r} is not a timm model; near it: {near}.")
-    local = not isinstance(pretrained, bool)
-    if local and not Path(pretrained).is_file():
-        raise ValueError(
-            f"pretrained must be a file of weights, True or False, got {pretrained}."
-        )
-    overlay = {"file": str(pretrained)} if local else None
+    overlay = None
+    if not isinstance(pretrained, bool):
+        if not Path(pretrained).is_file():
+            raise ValueError(
+                f"pretrained must be a file of weights, True or False, got "
+                f"{pretrained}."
+            )
+        overlay = {"file": str(pretrained)}
     encoder: nn.Module = timm.create_model(
         name,
         features_only=True,
@@ -300,6 +300,34 @@ def _feature_encoder(name: str, bands: int, pretrained: bool | str | Path) -> nn
         pretrained_cfg_overlay=overlay,
     )
     return encoder
+
+
+def _decoder(
+    encoder_channels: tuple[int, ...], decoder_channels: tuple[int, ...]
+) -> nn.Module:
+    from segmentation_models_pytorch.base.modules import SCSEModule
+    from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+        # The decoder drops the first entry: there is no skip at full resolution.
+        decoder: nn.Module = UnetDecoder(
+            encoder_channels=encoder_channels,
+            decoder_channels=decoder_channels,
+            n_blocks=len(decoder_channels),
+            attention_type="scse",
+            add_center_block=False,
+        )
+    for module in decoder.modules():
+        gate = getattr(module, "attention", None)
+        # scSE squeezes by 16, which leaves nothing of fewer channels than that.
+        if isinstance(gate, SCSEModule) and gate.cSE[1].out_channels == 0:
+            channels = gate.cSE[1].in_channels
+            module.attention = SCSEModule(channels, reduction=channels)
+    # The last level has no skip, so its first gate is never run. It stays, as the
+    # winner counted it; frozen, it does not hold up training on several processes.
+    decoder.blocks[-1].attention1.requires_grad_(False)  # type: ignore[index, union-attr]
+    return decoder
 
 
 def _initialise(decoder: nn.Module, head: nn.Conv2d) -> None:

@@ -151,7 +151,7 @@ class Lattice:
         return Window(top, left, top + height, left + width)
 
     def touching(self, window: Window) -> Iterator[tuple[int, int]]:
-        """Give row and column of the tiles that share a pixel with a window, in order."""
+        """Give row and column of the tiles that share a pixel with a window."""
         for row in self._along(window.top, window.bottom, 0):
             for column in self._along(window.left, window.right, 1):
                 yield row, column
@@ -219,3 +219,28 @@ def random_crop(
     top = window.top + int(generator.integers(window.height - height + 1))
     left = window.left + int(generator.integers(window.width - width + 1))
     return Window(top, left, top + height, left + width)
+
+
+def cover(window: Window, height: int, width: int) -> list[Window]:
+    """Cover a window with crops of one size, spread evenly, the last on its edge.
+
+    Neighbours overlap where the size does not divide the window's. An axis on
+    which the window is shorter than the crop is taken whole.
+    """
+    height, width = min(height, window.height), min(width, window.width)
+    tops = _spread(window.height, height)
+    lefts = _spread(window.width, width)
+    return [
+        Window(
+            window.top + top,
+            window.left + left,
+            window.top + top + height,
+            window.left + left + width,
+        )
+        for top in tops
+        for left in lefts
+    ]
+
+
+def _spread(size: int, crop: int) -> list[int]:
+    return [int(s) for s in np.linspace(0, size - crop, -(-size // crop)).round()]

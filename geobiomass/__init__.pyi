@@ -1,0 +1,16 @@
+from . import plots as plots
+from .cube import CubeError as CubeError
+from .cube import as_cube as as_cube
+from .cube import check_cube as check_cube
+from .cube import open_cube as open_cube
+from .cube import write_cube as write_cube
+from .maps import IncompleteMapError as IncompleteMapError
+from .recipes import Recipe as Recipe
+from .regressor import BiomassRegressor as BiomassRegressor
+from .regressor import fit as fit
+from .regressor import load as load
+from .sources.biomassters import from_biomassters as from_biomassters
+from .sources.landscape import landscape as landscape
+from .training.estimator import ModelError as ModelError
+
+__version__: str

@@ -1,0 +1,235 @@
+"""The command line: ``geobiomass info | ingest | train | predict | evaluate | demo``.
+
+Only parses and calls. Bad input ends with one sentence and exit code 2.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+app = typer.Typer(
+    help="Maps of above-ground biomass from monthly satellite images.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="markdown",
+)
+ingest = typer.Typer(help="Make a cube from files of an archive.", no_args_is_help=True)
+app.add_typer(ingest, name="ingest")
+
+
+class Split(StrEnum):
+    """Parts of the BioMassters data."""
+
+    train = "train"
+    test = "test"
+
+
+class StoredAs(StrEnum):
+    """Types that a cube can be stored with."""
+
+    int16 = "int16"
+    int32 = "int32"
+    float32 = "float32"
+
+
+class Damaged(StrEnum):
+    """What becomes of files that are cut short."""
+
+    stop = "raise"
+    skip = "skip"
+
+
+@app.command()
+def info(
+    path: Annotated[Path, typer.Argument(help="A cube, a map or a model's folder.")],
+) -> None:
+    """Say what is at a path: size, months, bands, place, what is missing.
+
+    Example: `geobiomass info chips.zarr`
+    """
+    from geobiomass.info import describe
+
+    facts = describe(path)
+    width = max(len(name) for name in facts if len(name) < 20)
+    for name, text in facts.items():
+        typer.echo(f"{name:<{width}}  {text}")
+
+
+@ingest.command()
+def biomassters(
+    root: Annotated[Path, typer.Argument(help="Folder with train_features and so on.")],
+    out: Annotated[Path, typer.Argument(help="The cube to write, such as chips.zarr.")],
+    split: Annotated[Split, typer.Option(help="Which chips.")] = Split.train,
+    dtype: Annotated[StoredAs, typer.Option(help="How to store.")] = StoredAs.int16,
+    damaged: Annotated[
+        Damaged, typer.Option(help="Stop at damaged files, or leave them out.")
+    ] = Damaged.stop,
+    overwrite: Annotated[bool, typer.Option("--overwrite")] = False,
+) -> None:
+    """Read the BioMassters competition's files into one Zarr cube.
+
+    Interrupted, the same command goes on where it stopped.
+
+    Example: `geobiomass ingest biomassters data/biomassters chips.zarr`
+    """
+    from geobiomass.cube import write_cube
+    from geobiomass.sources.biomassters import from_biomassters
+
+    cube = from_biomassters(root, split.value, damaged=damaged.value)
+    write_cube(cube, out, dtype.value, overwrite=overwrite, progress=True)
+    typer.echo(f"{out}: {cube.sizes['chip']} chips")
+
+
+@app.command()
+def train(
+    cube: Annotated[Path, typer.Argument(help="A Zarr cube with agb.")],
+    model: Annotated[Path, typer.Argument(help="Folder to save the model in.")],
+    recipe: Annotated[str, typer.Option(help="default, quick or biomassters.")] = (
+        "default"
+    ),
+    validation: Annotated[
+        str | None, typer.Option(help="A fraction, or another cube's path.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of all that is random.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other setting, name=value; repeatable."),
+    ] = None,
+) -> None:
+    """Train a model on a cube and save it.
+
+    Checkpoints are kept beside the model, in MODEL.checkpoints: interrupted, the
+    same command goes on from the last epoch.
+
+    Example: `geobiomass train chips.zarr model/ --recipe quick --set crop=96`
+    """
+    from geobiomass.cube import open_cube
+    from geobiomass.regressor import fit
+
+    given: dict[str, Any] = {"epochs": epochs, "seed": seed}
+    changes = {name: value for name, value in given.items() if value is not None}
+    changes |= dict(_setting(text) for text in settings or [])
+    changes.setdefault("folder", f"{model.resolve()}.checkpoints")
+    fitted = fit(open_cube(cube), recipe, validation=_validation(validation), **changes)
+    if int(os.environ.get("LOCAL_RANK", "0")) == 0:  # of several processes the first
+        fitted.save(model)
+        typer.echo(f"{model}: {fitted!r}")
+        typer.echo(fitted.history.tail(1).to_string(index=False))
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise ValueError(f"--set takes name=value, got {text!r}.")
+    try:
+        parsed = json.loads(value)
+    except json.JSONDecodeError:  # a word needs no quotes
+        parsed = value
+    return name, tuple(parsed) if isinstance(parsed, list) else parsed
+
+
+def _validation(text: str | None) -> Any:
+    from geobiomass.cube import open_cube
+
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return open_cube(text)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A model's folder.")],
+    cube: Annotated[Path, typer.Argument(help="A Zarr cube.")],
+    out: Annotated[Path, typer.Argument(help="The map: .zarr or .tif.")],
+    tile: Annotated[int, typer.Option(help="Side of a tile, pixels.")] = 256,
+    overlap: Annotated[int, typer.Option(help="Shared by tiles, pixels.")] = 64,
+    block: Annotated[int, typer.Option(help="Unit of work, pixels.")] = 1024,
+    flips: Annotated[bool, typer.Option("--flips", help="Average over flips.")] = False,
+    region: Annotated[
+        Path | None, typer.Option(help="GeoJSON file: map only there.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite")] = False,
+) -> None:
+    """Map a cube to Zarr or a cloud-optimised GeoTIFF.
+
+    Interrupted, the same command goes on where it stopped.
+
+    Example: `geobiomass predict model/ scene.zarr map.tif --flips`
+    """
+    from geobiomass.cube import open_cube
+    from geobiomass.regressor import load
+
+    load(model).predict_to(
+        out,
+        open_cube(cube),
+        tile=tile,
+        overlap=overlap,
+        block=block,
+        flips=flips,
+        region=json.loads(region.read_text()) if region is not None else None,
+        overwrite=overwrite,
+    )
+    typer.echo(f"{out}: done")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A model's folder.")],
+    cube: Annotated[Path, typer.Argument(help="A Zarr cube with agb.")],
+    csv: Annotated[
+        Path | None, typer.Option(help="Write the table here as well.")
+    ] = None,
+    flips: Annotated[bool, typer.Option("--flips", help="Average over flips.")] = False,
+) -> None:
+    """Compare a model's map with the labels, overall and by biomass bin, in Mg/ha.
+
+    Example: `geobiomass evaluate model/ chips.zarr --csv metrics.csv`
+    """
+    from geobiomass.cube import open_cube
+    from geobiomass.regressor import load
+
+    table = load(model).evaluate(open_cube(cube), flips=flips)
+    typer.echo(table.round(2).to_string())
+    if csv is not None:
+        table.to_csv(csv)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the map.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Of landscape and training.")] = 0,
+) -> None:
+    """Make a landscape, train on one part, map the other, compare and draw.
+
+    Example: `geobiomass demo --out demo`
+    """
+    from geobiomass.demo import run
+
+    run(out, seed=seed)
+
+
+def main() -> NoReturn:
+    """Run the command line; say what is wrong with the input in one sentence."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        if os.environ.get("GEOBIOMASS_TRACEBACK"):
+            raise
+        typer.echo(f"geobiomass: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("geobiomass: interrupted; the same command goes on.", err=True)
+        sys.exit(130)
+    sys.exit(0)

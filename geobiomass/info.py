@@ -1,0 +1,177 @@
+"""What lies at a path, in words: a cube, a map, or a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from geobiomass.cube import CubeError, is_chips, open_cube
+from geobiomass.maps import describe_progress
+
+# Chips or blocks looked at for the table of months: enough to see the pattern,
+# few enough to answer at once.
+SAMPLES = 8
+
+
+def describe(path: str | Path) -> dict[str, str]:
+    """Say what is at a path, as pairs of a heading and a text.
+
+    Parameters
+    ----------
+    path : str or Path
+        A Zarr cube, a map as Zarr or GeoTIFF, or a model's folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If nothing is there.
+    CubeError
+        If it is none of these.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is nothing at {path}.")
+    if path.suffix in (".tif", ".tiff"):
+        return _describe_raster(path)
+    if (path / "config.json").is_file():
+        return _describe_model(path)
+    if _is_map(path):
+        return _describe_map(path)
+    return _describe_cube(path)
+
+
+def _is_map(path: Path) -> bool:
+    import zarr
+
+    try:
+        return "geobiomass_fingerprint" in zarr.open_group(path, mode="r").attrs
+    except (FileNotFoundError, ValueError, KeyError):
+        return False
+
+
+def _describe_cube(path: Path) -> dict[str, str]:
+    cube = open_cube(path)
+    image = cube["image"]
+    encoding = image.encoding
+    memory = image.size * np.dtype(encoding.get("dtype", np.float32)).itemsize
+    disk = _bytes_below(path)
+    lines = {
+        "what": "chips" if is_chips(cube) else "scene",
+        "size": _size(cube),
+        "months": " ".join(map(str, cube["month"].values.tolist())),
+        "bands": " ".join(map(str, cube["band"].values.tolist())),
+        "labels": "agb, Mg/ha" if "agb" in cube else "none",
+        "stored as": f"{encoding.get('dtype', image.dtype)}, {_human(disk)} on disk, "
+        f"compressed {memory / max(disk, 1):.1f} to 1",
+    }
+    lines |= _grid(cube)
+    lines["Sentinel-2 and other bands present"] = _presence(cube)
+    return lines
+
+
+def _size(data: xr.Dataset) -> str:
+    grid = f"{data.sizes['y']} x {data.sizes['x']} pixels"
+    return f"{data.sizes['chip']} chips of {grid}" if "chip" in data.sizes else grid
+
+
+def _grid(data: xr.Dataset) -> dict[str, str]:
+    if "chip" in data.dims:
+        return {}
+    import rioxarray  # noqa: F401  (the .rio accessor)
+
+    crs = data.rio.crs
+    bounds = ", ".join(f"{edge:.10g}" for edge in data.rio.bounds())
+    return {
+        "reference system": crs.to_string() if crs is not None else "none",
+        "bounds": bounds,
+        "resolution": " x ".join(f"{abs(r):.6g}" for r in data.rio.resolution()),
+    }
+
+
+def _presence(cube: xr.Dataset) -> str:
+    """Give the share of values present by band and month, on a few samples."""
+    image = cube["image"]
+    if is_chips(cube):
+        chips = np.unique(np.linspace(0, cube.sizes["chip"] - 1, SAMPLES).astype(int))
+        sample = image.isel(chip=chips)
+    else:
+        middle = {
+            dim: slice(max(0, n // 2 - 128), n // 2 + 128)
+            for dim, n in cube.sizes.items()
+            if dim in ("y", "x")
+        }
+        sample = image.isel(middle)
+    over = [dim for dim in sample.dims if dim not in ("month", "band")]
+    share = sample.notnull().mean(over).compute()
+    table = (share * 100).round().astype(int).to_pandas().T
+    table.index.name, table.columns.name = "% by month", None
+    which = f"{sample.sizes['chip']} chips" if is_chips(cube) else "the middle"
+    return f"(sampled: {which})\n{table.to_string()}"
+
+
+def _describe_map(path: Path) -> dict[str, str]:
+    data = xr.open_zarr(path, decode_coords="all", chunks=None, consolidated=False)
+    progress = describe_progress(path)
+    state = "finished"
+    if not progress["finished"]:
+        state = f"unfinished, {progress['blocks']} blocks written; run predict again"
+    return {
+        "what": "map",
+        "size": _size(data),
+        "layers": ", ".join(f"{n}, {v.attrs.get('units')}" for n, v in data.items()),
+        "state": state,
+        "stored as": f"float32, {_human(_bytes_below(path))} on disk",
+    } | _grid(data)
+
+
+def _describe_raster(path: Path) -> dict[str, str]:
+    import rasterio
+
+    with rasterio.open(path) as source:
+        return {
+            "what": "raster",
+            "size": f"{source.height} x {source.width} pixels",
+            "layers": ", ".join(
+                f"{name}, {unit}"
+                for name, unit in zip(source.descriptions, source.units, strict=True)
+            ),
+            "reference system": str(source.crs),
+            "bounds": ", ".join(f"{edge:.10g}" for edge in source.bounds),
+            "nodata": str(source.nodata),
+            "overviews": " ".join(map(str, source.overviews(1))) or "none",
+        }
+
+
+def _describe_model(path: Path) -> dict[str, str]:
+    try:
+        config: Mapping[str, Any] = json.loads((path / "config.json").read_text())
+        settings = config["settings"]
+    except (json.JSONDecodeError, KeyError) as error:
+        raise CubeError(
+            f"{path / 'config.json'} is not a model's ({error})."
+        ) from error
+    recipe = settings.get("recipe") or {}
+    return {
+        "what": f"model, {config.get('class')}",
+        "network": ", ".join(f"{k} {v}" for k, v in settings["network"].items()),
+        "bands": " ".join(settings["bands"]),
+        "months": str(settings["months"]),
+        "recipe": str(recipe.get("name", "none")),
+    }
+
+
+def _bytes_below(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def _human(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"

@@ -1,0 +1,180 @@
+"""Named settings: what to train and how, as frozen dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from geobiomass.training import TrainingConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to train, on what crops, towards what.
+
+    Parameters
+    ----------
+    name : str
+        Shown in reports and kept in the model's settings.
+    encoder : str
+        Any timm model with a feature pyramid.
+    decoder_channels : tuple of int
+        Channels of the decoder's levels, coarse to fine.
+    pretrained : bool or str
+        Weights of the encoder: False, True (from timm's hub) or a local file.
+    crop : int or None
+        Side of the random crops to train on, pixels; None takes whole chips.
+    scaling : "robust" or "biomassters"
+        How bands are scaled: by median and spread measured on the training data,
+        or by the minima and maxima that the BioMassters winner used.
+    loss : "chip_rmse", "huber" or "mse"
+        What is minimised: the root mean squared error of a chip, averaged over
+        chips; Huber's robust loss; the mean squared error over pixels.
+    ceiling : float or None
+        Labels at or above it, Mg/ha, are left out of "chip_rmse" as damaged.
+    turns : bool
+        Random flips and quarter turns.
+    month_dropout : float
+        Chance that a sample loses months, each with chance 0.3, in training.
+    validation_fraction : float
+        Part of the chips, or of the blocks of a scene, held out where no
+        validation cube is given.
+    block : int or None
+        Side of the blocks that a scene is split into, pixels; None: twice `crop`.
+    groups : str or None
+        A coordinate along ``chip`` (a region, a flight): its chips stay together.
+    training : TrainingConfig
+        Epochs, batch size, optimiser, precision, devices, seed, checkpoints.
+    """
+
+    name: str = "default"
+    encoder: str = "tf_efficientnetv2_b0"
+    decoder_channels: tuple[int, ...] = (256, 128, 96, 64, 48)
+    pretrained: bool | str = False
+    crop: int | None = 128
+    scaling: Literal["robust", "biomassters"] = "robust"
+    loss: Literal["chip_rmse", "huber", "mse"] = "chip_rmse"
+    ceiling: float | None = 1000.0
+    turns: bool = True
+    month_dropout: float = 0.2
+    validation_fraction: float = 0.1
+    block: int | None = None
+    groups: str | None = None
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        _one_of(self, "scaling", ("robust", "biomassters"))
+        _one_of(self, "loss", ("chip_rmse", "huber", "mse"))
+        for name in ("crop", "block"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1 pixel, got {value}.")
+        for name in ("month_dropout", "validation_fraction"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} must be from 0 to below 1, got {getattr(self, name)}."
+                )
+
+    def with_changes(self, **changes: Any) -> Recipe:
+        """Give this recipe with some settings changed, its own or its training's.
+
+        Raises
+        ------
+        ValueError
+            If a name is neither a setting of a recipe nor of TrainingConfig.
+        """
+        ours = {f.name for f in dataclasses.fields(self)}
+        theirs = {f.name for f in dataclasses.fields(TrainingConfig)}
+        for name in changes:
+            if name not in ours | theirs:
+                near = difflib.get_close_matches(name, ours | theirs, n=3)
+                hint = f"; did you mean {' or '.join(near)}?" if near else "."
+                raise ValueError(f"{name!r} is not a setting of a recipe{hint}")
+        training = {k: v for k, v in changes.items() if k in theirs}
+        own = {k: v for k, v in changes.items() if k in ours}
+        base = own.pop("training", self.training)
+        own["training"] = dataclasses.replace(base, **training)
+        return dataclasses.replace(self, **own)
+
+
+def _one_of(recipe: Recipe, name: str, allowed: tuple[str, ...]) -> None:
+    if getattr(recipe, name) not in allowed:
+        raise ValueError(
+            f"{name} must be one of {allowed}, got {getattr(recipe, name)!r}."
+        )
+
+
+RECIPES: dict[str, Recipe] = {
+    "default": Recipe(
+        training=TrainingConfig(epochs=100, batch_size=8, warmup_epochs=1.0)
+    ),
+    # Trains in minutes on two cores: for demonstrations and tests of a pipeline.
+    "quick": Recipe(
+        name="quick",
+        encoder="resnet10t",
+        decoder_channels=(64, 48, 32, 24, 16),
+        crop=64,
+        month_dropout=0.0,
+        training=TrainingConfig(
+            epochs=20, batch_size=8, learning_rate=2e-3, warmup_epochs=1.0
+        ),
+    ),
+    # The network, scaling, loss, optimiser and first stage of the BioMassters
+    # winner; its figures are in docs/design.md.
+    "biomassters": Recipe(
+        name="biomassters",
+        encoder="tf_efficientnetv2_l.in21k",
+        decoder_channels=(384, 368, 352, 336, 320),
+        crop=None,
+        scaling="biomassters",
+        ceiling=400.0,
+        month_dropout=0.5,
+        training=TrainingConfig(
+            epochs=800,
+            batch_size=8,
+            learning_rate=1e-3,
+            weight_decay=1e-2,
+            schedule_by="epoch",
+            final_learning_rate=1e-4,
+            gradient_clip=5.0,
+        ),
+    ),
+}
+
+# Minimum and maximum by band that the winner scaled with, dB and reflectance x 10^4.
+BIOMASSTERS_RANGE: dict[str, tuple[float, float]] = {
+    "VV_asc": (-25, 29),
+    "VH_asc": (-62, 28),
+    "VV_desc": (-25, 30),
+    "VH_desc": (-60, 22),
+    "B02": (0, 19616),
+    "B03": (0, 18400),
+    "B04": (0, 17536),
+    "B05": (0, 17097),
+    "B06": (0, 16928),
+    "B07": (0, 16768),
+    "B08": (0, 16593),
+    "B8A": (0, 16492),
+    "B11": (0, 15401),
+    "B12": (0, 15226),
+    "CLP": (0, 255),
+}
+
+
+def find_recipe(recipe: str | Recipe, **changes: Any) -> Recipe:
+    """Give a recipe by name or as it is, with changes.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown or a change is not a setting.
+    """
+    if isinstance(recipe, str):
+        if recipe not in RECIPES:
+            raise ValueError(
+                f"recipe must be one of {sorted(RECIPES)} or a Recipe, got {recipe!r}."
+            )
+        recipe = RECIPES[recipe]
+    return recipe.with_changes(**changes)

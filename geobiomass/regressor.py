@@ -1,0 +1,566 @@
+"""Fit, predict, evaluate, save, load: the biomass regressor."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+import xarray as xr
+from torch import Tensor
+
+from geobiomass.chips import ChipFeed, Place, Reader, Statistics, measure_statistics
+from geobiomass.cube import BIOMASSTERS_BANDS, CubeError, check_cube
+from geobiomass.evaluation import EVALUATION_BLOCK, Tally
+from geobiomass.maps import Block, fingerprint_of, refuse_format, write_map
+from geobiomass.network import AttentionUNet
+from geobiomass.predict import Mapper, MapSettings, Region, lazy_map
+from geobiomass.recipes import BIOMASSTERS_RANGE, Recipe, find_recipe
+from geobiomass.splits import (
+    crops_in,
+    fixed_crops,
+    groups_of,
+    hold_out,
+    labelled,
+    places_of,
+    refuse_overlap,
+)
+from geobiomass.tiles import blocks
+from geobiomass.training import RegressionTask, train
+from geobiomass.training.augment import Augmentation
+from geobiomass.training.estimator import Regressor
+from geobiomass.training.losses import (
+    chip_rmse_loss,
+    masked_huber_loss,
+    masked_mse_loss,
+)
+from geobiomass.training.metrics import AverageRMSE, Bias, PixelRMSE
+
+Validation = xr.Dataset | float | Sequence[str] | None
+
+
+class BiomassRegressor(Regressor):
+    """A network with the bands it reads: maps cubes to biomass density.
+
+    Parameters
+    ----------
+    network : AttentionUNet
+        With its statistics set, or to be fitted.
+    bands : sequence of str
+        Names of the network's bands, in its order.
+    months : int
+        Months of the cubes it was made for. Cubes with more or fewer months can be
+        mapped too: the attention weighs those that are there.
+    outputs : sequence of str
+        Name of the map of each output.
+    recipe : Recipe, optional
+        How it was trained.
+
+    Raises
+    ------
+    ValueError
+        If the number of bands or outputs differs from the network's.
+    """
+
+    network: AttentionUNet
+    loader = "gb.load(folder)"
+
+    def __init__(
+        self,
+        network: AttentionUNet,
+        bands: Sequence[str] = BIOMASSTERS_BANDS,
+        months: int = 12,
+        outputs: Sequence[str] = ("agb",),
+        recipe: Recipe | None = None,
+    ) -> None:
+        for name, values in (("bands", bands), ("outputs", outputs)):
+            expected = network.settings[name]
+            if len(values) != expected:
+                raise ValueError(
+                    f"{name} must name the network's {expected}, got {list(values)}."
+                )
+        self.network = network
+        self.history = pd.DataFrame()
+        # Whoever brings a network vouches for its weights; fit replaces them.
+        self.fitted = True
+        self.bands = tuple(bands)
+        self.months = months
+        self.outputs = tuple(outputs)
+        self.recipe = recipe
+
+    def __repr__(self) -> str:
+        """Say what it is in one line."""
+        state = f"{len(self.history)} epochs" if len(self.history) else "not trained"
+        encoder = self.network.settings["encoder"]
+        return (
+            f"BiomassRegressor({encoder}, {len(self.bands)} bands, "
+            f"{self.months} months, {state})"
+        )
+
+    # --- fit ---
+
+    def fit(
+        self,
+        cube: xr.Dataset,
+        recipe: str | Recipe = "default",
+        validation: Validation = None,
+        **overrides: Any,
+    ) -> Self:
+        """Train the network on a cube; :func:`fit` says what the arguments mean."""
+        recipe = find_recipe(recipe, **overrides)
+        training, checking, recipe = _feeds(cube, self.bands, recipe, validation)
+        _set_scaling(self.network, self.bands, recipe, measure_statistics(training))
+        task = RegressionTask(
+            self.network,
+            _loss(recipe),
+            metrics={"average_rmse": AverageRMSE(), "pixel_rmse": PixelRMSE()}
+            | {"bias": Bias()},
+            augment=Augmentation(
+                orientations=recipe.turns, probability_batch=recipe.month_dropout
+            ),
+        )
+        result = train(task, training, checking, recipe.training)
+        self.months = cube.sizes["month"]
+        self.recipe = recipe
+        self.history = result.history
+        return self
+
+    # --- predict ---
+
+    def predict(
+        self,
+        cube: xr.Dataset,
+        tile: int = 256,
+        overlap: int = 64,
+        block: int = 1024,
+        batch_size: int | None = None,
+        flips: bool = False,
+        region: Any = None,
+    ) -> xr.Dataset:
+        """Map a scene, or chips, lazily: only what is looked at is computed.
+
+        Parameters
+        ----------
+        cube : xarray.Dataset
+            With all bands that the model needs; others are left out.
+        tile, overlap, block : int
+            Pixels: side of a tile that the network sees at once, what neighbouring
+            tiles share and blend over, and side of the unit of work. `block` has
+            no influence on values.
+        batch_size : int, optional
+            Tiles in a batch; by default 1 on the CPU, 4 on a GPU.
+        flips : bool
+            Average over the image and its flips left-right, up-down and both.
+        region : optional
+            Bounds (left, bottom, right, top) in the scene's reference system,
+            GeoJSON, or a geopandas object: pixels outside are NaN and cost nothing.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``agb`` (y, x) or (chip, y, x) float32, Mg/ha, on the cube's own grid;
+            NaN where no month has any observation.
+
+        Raises
+        ------
+        CubeError
+            If `cube` is not a cube or lacks a band.
+        ValueError
+            If a setting is out of its range.
+        """
+        settings = MapSettings(tile, overlap, block, batch_size, flips)
+        return self._lazy(cube, settings, region)[1]
+
+    def _lazy(
+        self, cube: xr.Dataset, settings: MapSettings, region: Any
+    ) -> tuple[Mapper, xr.Dataset]:
+        reader = Reader(cube, self.bands)
+        where = Region.of(region, cube) if region is not None else None
+        mapper = Mapper(self.network, reader, settings, len(self.outputs), where)
+        return mapper, lazy_map(mapper, cube, self.outputs)
+
+    def predict_to(
+        self,
+        path: str | Path,
+        cube: xr.Dataset,
+        tile: int = 256,
+        overlap: int = 64,
+        block: int = 1024,
+        batch_size: int | None = None,
+        flips: bool = False,
+        region: Any = None,
+        *,
+        resume: bool = True,
+        overwrite: bool = False,
+        client: Any = None,
+        progress: bool = True,
+    ) -> Path:
+        """Map a cube to disk, block by block, resuming where an earlier call stopped.
+
+        Parameters
+        ----------
+        path : str or Path
+            ``.zarr`` for a Zarr group, ``.tif`` for a cloud-optimised GeoTIFF.
+        cube, tile, overlap, block, batch_size, flips, region
+            As in :meth:`predict`.
+        resume : bool
+            Go on with a half-written map by the same model, input and settings;
+            otherwise it is begun again.
+        overwrite : bool
+            Delete what is at `path` first.
+        client : distributed.Client, optional
+            Compute the blocks on its workers.
+        progress : bool
+            Show a progress bar.
+
+        Returns
+        -------
+        Path
+            Where the map is.
+
+        Raises
+        ------
+        FileExistsError
+            If something else is at `path`: another map, or no map. A finished map
+            of the same model, input and settings is left as it is.
+        IncompleteMapError
+            If blocks could not be computed; the others are kept.
+        CubeError, ValueError
+            As in :meth:`predict`.
+        """
+        path = Path(path)
+        settings = MapSettings(tile, overlap, block, batch_size, flips)
+        mapper, template = self._lazy(cube, settings, region)
+        refuse_format(path, template)
+        write_map(
+            path,
+            template,
+            _map_blocks(mapper),
+            partial(_compute, mapper),
+            self._fingerprint(cube, mapper),
+            side=block,
+            resume=resume,
+            overwrite=overwrite,
+            progress=progress,
+            client=client,
+        )
+        return path
+
+    def _fingerprint(self, cube: xr.Dataset, mapper: Mapper) -> str:
+        weights = hashlib.sha256()
+        for name, tensor in self.network.state_dict().items():
+            weights.update(name.encode())
+            weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        place = {
+            dim: hashlib.sha256(repr(cube[dim].values.tolist()).encode()).hexdigest()
+            for dim in ("chip", "month", "y", "x")
+            if dim in cube.coords
+        }
+        return fingerprint_of(
+            {
+                "weights": weights.hexdigest(),
+                "bands": self.bands,
+                "settings": mapper.settings.values_depend_on()
+                | {"batch_size": mapper.batch_size},
+                "region": mapper.region,
+                "place": place,
+                "source": cube.encoding.get("source"),
+            }
+        )
+
+    # --- evaluate ---
+
+    def evaluate(
+        self,
+        cube: xr.Dataset,
+        tile: int = 256,
+        overlap: int = 64,
+        block: int = 1024,
+        batch_size: int | None = None,
+        flips: bool = False,
+    ) -> pd.DataFrame:
+        """Compare the map of a cube with its labels.
+
+        Parameters
+        ----------
+        cube : xarray.Dataset
+            With ``agb``.
+        tile, overlap, block, batch_size, flips
+            As in :meth:`predict`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row "all" and a row a bin of observed biomass ("0-50", ... Mg/ha), with
+            ``pixels`` compared, ``average_rmse`` (the root mean squared error of a
+            chip, or of 256 x 256 pixels of a scene, averaged over those: the
+            measure of the BioMassters competition), ``pixel_rmse`` (over all pixels
+            together), ``mae``, ``bias`` (predicted minus observed), all in Mg/ha;
+            ``r2``; and the mean ``observed`` and ``predicted`` density.
+
+        Raises
+        ------
+        CubeError
+            If there is no ``agb``, or it has no label.
+        """
+        _need_target(cube)
+        settings = MapSettings(tile, overlap, block, batch_size, flips)
+        mapper, _ = self._lazy(cube, settings, None)
+        tally = Tally()
+        for work in _map_blocks(mapper):
+            place = Place(work.window, work.chip)
+            truth = mapper.reader.labels(place).astype(np.float64)
+            if not np.isfinite(truth).any():
+                continue
+            values = mapper.compute(work.window, work.chip)[0].astype(np.float64)
+            for part in blocks(work.window.height, work.window.width, EVALUATION_BLOCK):
+                here = part.rows, part.columns
+                tally.add(values[here], truth[here])
+        if tally.count == 0:
+            raise CubeError(
+                "'agb' has no label where the image has an observation; nothing to "
+                "compare."
+            )
+        return tally.table()
+
+    # --- save and load ---
+
+    def _settings(self) -> dict[str, Any]:
+        recipe = dataclasses.asdict(self.recipe) if self.recipe is not None else None
+        if recipe is not None and recipe["training"]["folder"] is not None:
+            recipe["training"]["folder"] = None  # a place on the trainer's machine
+        return {
+            "network": self.network.settings,
+            "bands": list(self.bands),
+            "months": self.months,
+            "outputs": list(self.outputs),
+            "units": "Mg/ha",
+            "recipe": recipe,
+        }
+
+    @classmethod
+    def _from_settings(cls, settings: Any) -> Self:
+        return cls(
+            AttentionUNet(**settings["network"]),
+            settings["bands"],
+            settings["months"],
+            settings["outputs"],
+            _recipe_from(settings["recipe"]),
+        )
+
+
+def _recipe_from(settings: dict[str, Any] | None) -> Recipe | None:
+    if settings is None:
+        return None
+    from geobiomass.training import TrainingConfig
+
+    training = dict(settings["training"])
+    if isinstance(training.get("monitor"), list):
+        training["monitor"] = tuple(training["monitor"])
+    return Recipe(
+        **settings
+        | {
+            "decoder_channels": tuple(settings["decoder_channels"]),
+            "training": TrainingConfig(**training),
+        }
+    )
+
+
+def fit(
+    cube: xr.Dataset,
+    recipe: str | Recipe = "default",
+    validation: Validation = None,
+    **overrides: Any,
+) -> BiomassRegressor:
+    """Train a biomass regressor on a cube.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        A scene or chips, with ``agb``; NaN where unlabelled, sparse labels are fine.
+        All its bands are used.
+    recipe : str or Recipe
+        ``"default"``, ``"quick"`` (minutes on two cores), ``"biomassters"`` (the
+        network and settings of the competition's winner), or your own.
+    validation : optional
+        What tells which epoch is best. None: a tenth of the chips, or of the blocks
+        of a scene. A number: that fraction, 0 for no validation. A sequence of
+        chip ids: those chips. Another cube: all of it.
+    **overrides
+        Any setting of the recipe or of its training: ``epochs=10``, ``seed=1``,
+        ``encoder="resnet18"``, ``folder="runs/first"`` to be able to resume.
+
+    Returns
+    -------
+    BiomassRegressor
+        Trained; ``.history`` has a row an epoch.
+
+    Raises
+    ------
+    CubeError
+        If `cube` is not a cube, has no ``agb`` or no label, or shares chips or
+        ground with the validation cube.
+    ValueError
+        If a recipe or setting is unknown or out of range.
+
+    Examples
+    --------
+    >>> import geobiomass as gb
+    >>> model = gb.fit(gb.open_cube("chips.zarr"), "quick")  # doctest: +SKIP
+    """
+    chosen = find_recipe(recipe, **overrides)
+    _need_target(cube)
+    bands = [str(name) for name in cube["band"].values]
+    # The same seed gives the same weights, and the caller's random state is kept.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(chosen.training.seed)
+        network = AttentionUNet(
+            bands=len(bands),
+            encoder=chosen.encoder,
+            decoder_channels=chosen.decoder_channels,
+            pretrained=chosen.pretrained,
+        )
+    model = BiomassRegressor(network, bands, cube.sizes["month"])
+    return model.fit(cube, chosen, validation)
+
+
+def load(folder: str | Path) -> BiomassRegressor:
+    """Load a model saved by :meth:`BiomassRegressor.save`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If `folder` does not exist.
+    ModelError
+        If a file of it is missing or broken.
+    """
+    return BiomassRegressor.load(folder)
+
+
+def _need_target(cube: xr.Dataset) -> None:
+    check_cube(cube)
+    if "agb" not in cube:
+        raise CubeError(
+            "The cube has no 'agb' (biomass density, Mg/ha) to learn from or to "
+            f"compare with, only {sorted(map(str, cube))}; add it with "
+            "cube.assign(agb=...) or gb.as_cube(data, agb=...)."
+        )
+
+
+def _feeds(
+    cube: xr.Dataset, bands: Sequence[str], recipe: Recipe, validation: Validation
+) -> tuple[ChipFeed, ChipFeed | None, Recipe]:
+    """Split a cube, or take what the user gave, into what trains and validates."""
+    _need_target(cube)
+    reader = Reader(cube, bands)
+    crop = recipe.crop
+    places = places_of(reader, recipe.block or 2 * (crop or EVALUATION_BLOCK))
+    if crop is not None:
+        narrowest = min(min(p.window.height, p.window.width) for p in places)
+        crop = min(crop, narrowest)
+        recipe = dataclasses.replace(recipe, crop=crop)
+    elif not reader.chips:
+        raise ValueError(
+            "crop must be a number of pixels to train on a scene, got None; "
+            "blocks of a scene differ in size."
+        )
+    places = labelled(reader, places)
+    config = recipe.training
+    checking: ChipFeed | None = None
+    feed = partial(ChipFeed, batch_size=config.batch_size, seed=config.seed)
+    if isinstance(validation, xr.Dataset):
+        _need_target(validation)
+        refuse_overlap(cube, validation)
+        other = Reader(validation, bands)
+        held = labelled(other, places_of(other, EVALUATION_BLOCK))
+        checking = feed(other, fixed_crops(held, _common(held, crop)), shuffle=False)
+    else:
+        places, held = _split(cube, places, recipe, validation)
+        if held:
+            checking = feed(reader, fixed_crops(held, crop), shuffle=False)
+    training = feed(reader, crops_in(places, crop), crop=crop)
+    return training, checking, recipe
+
+
+def _common(places: Sequence[Any], crop: int | None) -> int | None:
+    if crop is None:
+        return None
+    return int(min(crop, *(min(p.window.height, p.window.width) for p in places)))
+
+
+def _split(
+    cube: xr.Dataset, places: list[Any], recipe: Recipe, validation: Validation
+) -> tuple[list[Any], list[Any]]:
+    if validation is None:
+        validation = recipe.validation_fraction
+    if isinstance(validation, int | float):
+        if not 0 <= validation < 1:
+            raise ValueError(f"validation must be from 0 to below 1, got {validation}.")
+        if validation == 0:
+            return places, []
+        groups = groups_of(cube, places, recipe.groups)
+        return hold_out(places, validation, recipe.training.seed, groups)
+    if "chip" not in cube.dims:
+        raise CubeError(
+            "validation by ids needs a cube of chips; for a scene give a fraction or "
+            "another cube."
+        )
+    wanted = {str(chip) for chip in validation}
+    ids = [str(chip) for chip in cube["chip"].values]
+    unknown = sorted(wanted - set(ids))
+    if unknown:
+        raise CubeError(f"Chips {unknown[:5]} to validate on are not in the cube.")
+    training = [place for place in places if ids[place.chip] not in wanted]
+    if not training:
+        raise CubeError("No chip is left to train on: all are for validation.")
+    return training, [place for place in places if ids[place.chip] in wanted]
+
+
+def _set_scaling(
+    network: AttentionUNet, bands: Sequence[str], recipe: Recipe, found: Statistics
+) -> None:
+    shift, scale = found.shift, found.scale
+    if recipe.scaling == "biomassters":
+        unknown = [band for band in bands if band not in BIOMASSTERS_RANGE]
+        if unknown:
+            raise CubeError(
+                f"scaling='biomassters' knows no minimum and maximum of {unknown}; "
+                "use scaling='robust'."
+            )
+        ranges = [BIOMASSTERS_RANGE[band] for band in bands]
+        shift = tuple(float(low) for low, _ in ranges)
+        scale = tuple(float(high - low) for low, high in ranges)
+    outputs = network.target_shift.numel()
+    network.set_statistics(
+        shift,
+        scale,
+        [found.target_shift] * outputs,
+        [found.target_scale] * outputs,
+    )
+
+
+def _loss(recipe: Recipe) -> Callable[[Tensor, Tensor], Tensor]:
+    if recipe.loss == "chip_rmse":
+        return partial(chip_rmse_loss, ceiling=recipe.ceiling)
+    if recipe.loss == "huber":
+        # Below about the error that is reached quadratic, beyond it linear.
+        return partial(masked_huber_loss, delta=30.0)
+    return masked_mse_loss
+
+
+def _map_blocks(mapper: Mapper) -> list[Block]:
+    windows = mapper.blocks()
+    if not mapper.reader.chips:
+        return [Block(window) for window in windows]
+    return [Block(w, chip) for chip in range(mapper.reader.count) for w in windows]
+
+
+def _compute(mapper: Mapper, block: Block) -> npt.NDArray[np.float32]:
+    return mapper.compute(block.window, block.chip)

@@ -1,0 +1,191 @@
+"""Which chips or spatial blocks train and which validate: never both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from geobiomass.chips import Place, Reader
+from geobiomass.cube import CubeError
+from geobiomass.tiles import cover, even_blocks
+
+# A scene is split into at least this many blocks, if they stay 32 pixels wide.
+FEWEST_BLOCKS = 9
+NARROWEST_BLOCK = 32
+
+
+def places_of(reader: Reader, block: int) -> list[Place]:
+    """Give the units that a split never cuts: chips, or blocks of a scene.
+
+    Parameters
+    ----------
+    reader : Reader
+        Over the cube to split.
+    block : int
+        Side of a scene's blocks, pixels; made smaller where the scene would not
+        have nine of them.
+    """
+    if reader.chips:
+        return [Place(reader.whole, chip) for chip in range(reader.count)]
+    side = block
+    while True:
+        windows = even_blocks(reader.height, reader.width, side)
+        if len(windows) >= FEWEST_BLOCKS or side <= NARROWEST_BLOCK:
+            return [Place(window) for window in windows]
+        side = max(NARROWEST_BLOCK, side // 2)
+
+
+def labelled(reader: Reader, places: Sequence[Place]) -> list[Place]:
+    """Keep the places with at least one label.
+
+    Chips are kept all, once one with a label is found: reading the labels of
+    thousands of chips takes long, and the losses pass over chips without any.
+
+    Raises
+    ------
+    CubeError
+        If there is no label anywhere.
+    """
+    kept: list[Place] = []
+    for place in places:
+        if np.isfinite(reader.labels(place)).any():
+            if reader.chips:
+                return list(places)
+            kept.append(place)
+    if not kept:
+        raise CubeError(
+            "'agb' has no label: every value is NaN. Check the nodata value and that "
+            "labels and image overlap."
+        )
+    return kept
+
+
+def hold_out(
+    places: Sequence[Place],
+    fraction: float,
+    seed: int,
+    groups: Sequence[str] | None = None,
+) -> tuple[list[Place], list[Place]]:
+    """Draw the places to validate on, whole groups at a time.
+
+    Parameters
+    ----------
+    places : sequence of Place
+        Chips or blocks.
+    fraction : float
+        Part of the places to hold out; at least one group is, and one stays.
+    seed : int
+        Decides which.
+    groups : sequence of str, optional
+        A place's group; by default each is its own.
+
+    Returns
+    -------
+    training, validation : list of Place
+
+    Raises
+    ------
+    CubeError
+        If there is only one group.
+    """
+    names = list(groups) if groups is not None else [str(i) for i in range(len(places))]
+    order = np.random.default_rng(seed).permutation(sorted(set(names)))
+    if len(order) < 2:
+        raise CubeError(
+            f"{len(places)} chip or block in one group cannot be split into training "
+            "and validation; give a validation cube, or validation=0 for none."
+        )
+    chosen: set[str] = set()
+    taken = 0
+    for name in order[:-1]:
+        if chosen and taken >= fraction * len(places):
+            break
+        chosen.add(str(name))
+        taken += names.count(str(name))
+    pairs = list(zip(places, names, strict=True))
+    training = [place for place, name in pairs if name not in chosen]
+    validation = [place for place, name in pairs if name in chosen]
+    return training, validation
+
+
+def groups_of(
+    cube: xr.Dataset, places: Sequence[Place], coordinate: str | None
+) -> list[str] | None:
+    """Give each chip's group from a coordinate along ``chip``.
+
+    Raises
+    ------
+    CubeError
+        If the cube has no such coordinate.
+    """
+    if coordinate is None:
+        return None
+    if coordinate not in cube.coords or cube[coordinate].dims != ("chip",):
+        raise CubeError(
+            f"groups={coordinate!r} must be a coordinate along 'chip', got coordinates "
+            f"{sorted(map(str, cube.coords))}."
+        )
+    values = cube[coordinate].values
+    return [str(values[place.chip]) for place in places]
+
+
+def refuse_overlap(training: xr.Dataset, validation: xr.Dataset) -> None:
+    """Refuse a validation cube that shares chips or ground with the training cube.
+
+    Raises
+    ------
+    CubeError
+        Names the chips, or the bounds that overlap.
+    """
+    if "chip" in training.dims and "chip" in validation.dims:
+        ours = set(map(str, training["chip"].values))
+        both = sorted(ours & set(map(str, validation["chip"].values)))
+        if both:
+            raise CubeError(
+                f"{len(both)} chips are in training and in validation, such as "
+                f"{both[:3]}; leave them out of one."
+            )
+    if "chip" in training.dims or "chip" in validation.dims:
+        return
+    if training.coords.get("spatial_ref") is None:
+        return
+    if training["spatial_ref"].attrs != validation["spatial_ref"].attrs:
+        return
+    spans = [
+        (min(a.min(), a.max()), max(a.min(), a.max()))
+        for cube in (training, validation)
+        for a in (cube["y"].values, cube["x"].values)
+    ]
+    (y0, y1), (x0, x1), (v0, v1), (w0, w1) = spans
+    if y0 <= v1 and v0 <= y1 and x0 <= w1 and w0 <= x1:
+        raise CubeError(
+            "The validation scene covers ground of the training scene: y "
+            f"{max(y0, v0)} to {min(y1, v1)}, x {max(x0, w0)} to {min(x1, w1)}; "
+            "cut them apart, cube.sel(x=slice(...))."
+        )
+
+
+def crops_in(places: Sequence[Place], crop: int | None) -> list[Place]:
+    """Repeat places so that an epoch's random crops cover about their area."""
+    if crop is None:
+        return list(places)
+    return [
+        place
+        for place in places
+        for _ in range(
+            max(1, round(place.window.height * place.window.width / crop**2))
+        )
+    ]
+
+
+def fixed_crops(places: Sequence[Place], crop: int | None) -> list[Place]:
+    """Cover places with crops of one size, for validation."""
+    if crop is None:
+        return list(places)
+    return [
+        Place(window, place.chip)
+        for place in places
+        for window in cover(place.window, crop, crop)
+    ]

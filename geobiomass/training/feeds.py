@@ -1,0 +1,200 @@
+"""Where batches come from, and which process takes which of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from torch.utils.data import (
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+)
+
+from .randomness import Purpose, derive_seed, seed_generators
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+__all__ = ["Batch", "Batches", "Feed"]
+
+# (*inputs, target)
+Batch = tuple[Any, ...] | list[Any]
+
+
+@runtime_checkable
+class Feed(Protocol):
+    """A source of batches that knows epochs and processes.
+
+    The order of batches must depend on the epoch's number alone (and on a seed
+    of the feed's own), not on what was asked before: the trainer asks for
+    epoch 7 first when it resumes there.
+    """
+
+    def batches_per_epoch(self, ranks: int) -> int:
+        """Batches that each of `ranks` processes gets an epoch, equal for all."""
+
+    def epoch(self, number: int, rank: int, ranks: int) -> Iterator[Batch]:
+        """Yield the batches of epoch `number` (from 0) for process `rank`."""
+
+
+Batches = Feed | Iterable[Batch]
+
+
+class Shard:
+    """The batches of one process, in the order of the epoch that is running.
+
+    The iterable that the trainer hands to Lightning. It opens its source at the
+    first batch and not before, as Lightning asks for an iterator before it knows
+    at which epoch it resumes.
+
+    Parameters
+    ----------
+    source
+        What the user gave.
+    trainer
+        Tells epoch, rank and number of processes, when they are known.
+    seed
+        Of the order of a DataLoader's samples.
+    training
+        In training all ranks get equally many batches and a remainder is left
+        out; in validation every batch goes to exactly one rank, and the epoch's
+        number is always 0.
+    """
+
+    def __init__(
+        self, source: Batches, trainer: Trainer, seed: int, training: bool
+    ) -> None:
+        _check_source(source, training)
+        self._source = source
+        self._trainer = trainer
+        self._seed = seed
+        self._training = training
+        self._loader: DataLoader[Any] | None = None
+
+    def __len__(self) -> int:
+        rank, ranks = self._trainer.global_rank, self._trainer.world_size
+        total = self._total(rank, ranks)
+        if total < 1:
+            kind = "batches" if self._training else "validation"
+            raise ValueError(
+                f"{kind} must hold a batch for each of {ranks} processes, got "
+                f"{type(self._source).__name__} with too few; give more data, smaller "
+                "batches or fewer devices"
+            )
+        return total
+
+    def _total(self, rank: int, ranks: int) -> int:
+        source = self._source
+        if isinstance(source, Feed):
+            return source.batches_per_epoch(ranks)
+        if isinstance(source, DataLoader):
+            return len(self._own_loader(source, rank, ranks))
+        whole, rest = divmod(len(source), ranks)  # type: ignore[arg-type]
+        return whole if self._training else whole + (rank < rest)
+
+    def __iter__(self) -> Iterator[Batch]:
+        rank, ranks = self._trainer.global_rank, self._trainer.world_size
+        epoch = self._trainer.current_epoch if self._training else 0
+        promised = len(self)
+        given = 0
+        for batch in islice(self._open(epoch, rank, ranks), promised):
+            given += 1
+            yield batch
+        if given < promised:
+            raise ValueError(
+                f"epoch {epoch + 1} of {type(self._source).__name__} must hold "
+                f"{promised} batches for process {rank}, by its length; got {given}"
+            )
+
+    def _open(self, epoch: int, rank: int, ranks: int) -> Iterable[Batch]:
+        source = self._source
+        if isinstance(source, Feed):
+            return source.epoch(epoch, rank, ranks)
+        if isinstance(source, DataLoader):
+            return self._open_loader(source, epoch, rank, ranks)
+        end = len(source) // ranks * ranks if self._training else None  # type: ignore[arg-type]
+        return islice(source, rank, end, ranks)
+
+    def _open_loader(
+        self, source: DataLoader[Any], epoch: int, rank: int, ranks: int
+    ) -> Iterable[Batch]:
+        loader = self._own_loader(source, rank, ranks)
+        purpose = Purpose.ORDER if self._training else Purpose.VALIDATION
+        seed = derive_seed(self._seed, purpose, epoch, rank)
+        seed_generators(seed, self._trainer.strategy.root_device)
+        # A generator of the loader's own would remember the epochs before.
+        for owner in (loader, loader.sampler):
+            if (generator := getattr(owner, "generator", None)) is not None:
+                generator.manual_seed(seed)
+        if isinstance(loader.sampler, DistributedSampler):
+            loader.sampler.set_epoch(epoch)
+        return loader
+
+    def _own_loader(
+        self, source: DataLoader[Any], rank: int, ranks: int
+    ) -> DataLoader[Any]:
+        if ranks == 1:
+            return source
+        if self._loader is None:
+            self._loader = _split_loader(
+                source, rank, ranks, self._seed, self._training
+            )
+        return self._loader
+
+
+def _check_source(source: Batches, training: bool) -> None:
+    name = "batches" if training else "validation"
+    if isinstance(source, Feed):
+        return
+    if not isinstance(source, Iterable) or iter(source) is source:
+        raise ValueError(
+            f"{name} must be readable once an epoch (a list, a DataLoader or a Feed), "
+            f"got {type(source).__name__}"
+        )
+    if not hasattr(source, "__len__") or (
+        isinstance(source, DataLoader) and isinstance(source.dataset, IterableDataset)
+    ):
+        raise ValueError(
+            f"{name} must have a length, got {type(source).__name__}; give an object "
+            "with batches_per_epoch(ranks) and epoch(number, rank, ranks)"
+        )
+
+
+def _split_loader(
+    loader: DataLoader[Any], rank: int, ranks: int, seed: int, training: bool
+) -> DataLoader[Any]:
+    """Build the loader of one process: the same settings, its share of the samples."""
+    shuffled = isinstance(loader.sampler, RandomSampler)
+    known = shuffled or isinstance(loader.sampler, SequentialSampler)
+    if not known or loader.batch_size is None:
+        raise ValueError(
+            "a DataLoader shared by several processes must use shuffle=True or False "
+            f"and a batch_size, got the sampler {type(loader.sampler).__name__} and "
+            f"batch_size {loader.batch_size}; give a Feed instead"
+        )
+    dataset = loader.dataset
+    samples = len(dataset)  # type: ignore[arg-type]
+    sampler: Iterable[int] = range(rank, samples, ranks)
+    if training:
+        sampler = DistributedSampler(
+            dataset, ranks, rank, shuffle=shuffled, seed=seed, drop_last=True
+        )
+    return DataLoader(
+        dataset,
+        loader.batch_size,
+        sampler=sampler,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        drop_last=loader.drop_last,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+        generator=loader.generator,
+        prefetch_factor=loader.prefetch_factor,
+        persistent_workers=loader.persistent_workers,
+    )

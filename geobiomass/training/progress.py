@@ -1,0 +1,91 @@
+"""One progress bar over the whole training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch.callbacks import Callback
+from tqdm.auto import tqdm
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+
+    from .task import RegressionTask
+
+__all__ = ["ProgressBar"]
+
+
+class ProgressBar(Callback):
+    """Shows epoch, loss and the latest validation values on the first process.
+
+    Parameters
+    ----------
+    epochs
+        Epochs of the whole training.
+    done
+        Epochs that an earlier call did.
+    """
+
+    def __init__(self, epochs: int, done: int) -> None:
+        self._epochs = epochs
+        self._done = done
+        self._bar: tqdm[Any] | None = None
+        self._values: dict[str, str] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the bar, at the place where an earlier call stopped."""
+        if trainer.is_global_zero:
+            steps = int(trainer.num_training_batches)
+            self._bar = tqdm(
+                total=self._epochs * steps,
+                initial=self._done * steps,
+                unit="batch",
+                dynamic_ncols=True,
+            )
+
+    def on_train_epoch_start(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> None:
+        """Name the epoch."""
+        if self._bar is not None:
+            self._bar.set_description(
+                f"epoch {trainer.current_epoch + 1}/{self._epochs}"
+            )
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: RegressionTask,  # type: ignore[override]
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Advance, with the loss of the batch."""
+        if self._bar is not None:
+            self._values["loss"] = f"{pl_module.last_loss:.4g}"
+            self._bar.set_postfix(self._values, refresh=False)
+            self._bar.update()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the validation's values until the next ones."""
+        for name, value in trainer.callback_metrics.items():
+            if name.startswith("validation_"):
+                self._values[name] = f"{float(value):.4g}"
+
+    def teardown(
+        self, trainer: Trainer, pl_module: LightningModule, stage: str
+    ) -> None:
+        """Leave the finished bar on the screen."""
+        self._close()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Leave the bar where it stopped."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.set_postfix(self._values)
+            self._bar.close()
+            self._bar = None

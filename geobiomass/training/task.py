@@ -1,0 +1,212 @@
+"""A network with its loss and metrics, as Lightning trains it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from .feeds import Batch
+from .randomness import Purpose, derive_seed, seed_generators
+from .settings import TrainingConfig
+from .weights import MovingAverage
+
+__all__ = ["RegressionTask"]
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Augment = Callable[[tuple[Any, ...], Tensor], tuple[tuple[Any, ...], Tensor]]
+
+
+class RegressionTask(LightningModule):
+    """A network with the loss it learns by and the metrics it is judged by.
+
+    Parameters
+    ----------
+    network
+        Any module, called as ``network(*inputs)``.
+    loss
+        ``loss(prediction, target)``, a scalar tensor.
+    metrics
+        Metrics by name, evaluated on validation and logged as
+        ``validation_<name>``.
+    augment
+        ``augment(inputs, target) -> (inputs, target)``, in training only. It may
+        draw from torch's global generator, which is seeded before every step.
+    config
+        The settings, unless `train` is given some.
+
+    Raises
+    ------
+    ValueError
+        A metric is called "loss" or has a name that is no identifier.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: Loss,
+        metrics: Mapping[str, Metric] | None = None,
+        augment: Augment | None = None,
+        config: TrainingConfig | None = None,
+    ) -> None:
+        super().__init__()
+        for name in metrics or {}:
+            if not name.isidentifier() or name == "loss":
+                raise ValueError(
+                    "names of metrics must be identifiers other than 'loss', got "
+                    f"{name!r}"
+                )
+        self.network = network
+        self.loss = loss
+        self.metrics = nn.ModuleDict(
+            {f"validation_{name}": metric for name, metric in (metrics or {}).items()}
+        )
+        self.augment = augment
+        self.config = config
+        self.average: MovingAverage | None = None
+        self.learning_rate = math.nan
+        self.last_loss = math.nan
+        self._plan = config or TrainingConfig()
+        self._saved_average: dict[str, Any] | None = None
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW, without decay on biases and one-dimensional parameters."""
+        decayed: list[nn.Parameter] = []
+        free: list[nn.Parameter] = []
+        for name, value in self.network.named_parameters():
+            if value.requires_grad:
+                bias = value.ndim <= 1 or name.rpartition(".")[2] == "bias"
+                (free if bias else decayed).append(value)
+        groups = [
+            {"params": decayed, "weight_decay": self._plan.weight_decay},
+            {"params": free, "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(
+            [group for group in groups if group["params"]], lr=self._plan.learning_rate
+        )
+
+    def on_fit_start(self) -> None:
+        """Start or continue the moving average, on the network's device."""
+        self.network.train()
+        if self._plan.moving_average is None:
+            return
+        self.average = MovingAverage(self.network, self._plan.moving_average)
+        if self._saved_average is not None:
+            self.average.load_state_dict(self._saved_average)
+            self._saved_average = None
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the saved average, whose device is known later."""
+        self._saved_average = checkpoint["geobiomass"]["moving_average"]
+
+    def on_train_epoch_start(self) -> None:
+        """Let all processes start from the first one's buffers."""
+        self._share_buffers()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Set the learning rate of the step."""
+        steps = int(self.trainer.num_training_batches)
+        self.learning_rate = self._plan.learning_rate_at(
+            self.current_epoch, batch_idx, steps
+        )
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = self.learning_rate
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one augmented batch."""
+        seed = derive_seed(
+            self._plan.seed, Purpose.STEP, self.global_step, self.global_rank
+        )
+        seed_generators(seed, self.device)
+        *parts, target = batch
+        inputs = tuple(parts)
+        if self.augment is not None:
+            inputs, target = self.augment(inputs, target)
+        loss = self.loss(self.network(*inputs), target)
+        self._log_training(loss.detach(), batch_idx)
+        return loss
+
+    def _log_training(self, loss: Tensor, step: int) -> None:
+        # Reduced over all processes, so that all of them stop at a bad loss.
+        loss = self.trainer.strategy.reduce(loss.clone(), reduce_op="mean")
+        self.last_loss = float(loss)
+        if not math.isfinite(self.last_loss):
+            raise FloatingPointError(
+                f"training loss must be finite, got {self.last_loss} in epoch "
+                f"{self.current_epoch + 1}, step {step + 1}, at learning rate "
+                f"{self.learning_rate:g}; lower learning_rate, set gradient_clip or "
+                "precision='float32', and look for NaN or infinite inputs"
+            )
+        self.log(
+            "train_loss",
+            loss,
+            on_step=False,
+            on_epoch=True,
+            batch_size=1,
+            sync_dist=self.trainer.world_size > 1,
+        )
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Take the new weights into the moving average."""
+        if self.average is not None:
+            self.average.update(self.network)
+
+    def on_validation_start(self) -> None:
+        """Evaluate the weights that would be kept."""
+        if self.average is not None:
+            self.average.swap(self.network)
+        self._share_buffers()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Loss and metrics of one batch as it is."""
+        *inputs, target = batch
+        prediction = self.network(*inputs)
+        self.log(
+            "validation_loss",
+            self.loss(prediction, target),
+            on_step=False,
+            on_epoch=True,
+            batch_size=len(target),
+            sync_dist=self.trainer.world_size > 1,
+        )
+        for metric in self.metrics.values():
+            metric.update(prediction, target)  # type: ignore[operator]
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of the whole validation; they reduce over processes."""
+        for name, metric in self.metrics.items():
+            value = metric.compute()  # type: ignore[operator]
+            metric.reset()  # type: ignore[operator]
+            self.log(name, value.float(), sync_dist=self.trainer.world_size > 1)
+
+    def on_validation_end(self) -> None:
+        """Continue with the weights that learn."""
+        if self.average is not None:
+            self.average.swap(self.network)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Let the network hold the weights that are kept, for a while."""
+        if self.average is None:
+            yield
+        else:
+            with self.average.applied(self.network):
+                yield
+
+    def use(self, config: TrainingConfig) -> None:
+        """Train by these settings from now on."""
+        self._plan = config
+        self.average = None
+
+    def _share_buffers(self) -> None:
+        # DDP synchronises gradients; running statistics would drift apart and
+        # a resumed process start from others than it had.
+        if self.trainer.world_size > 1:
+            for buffer in self.network.buffers():
+                torch.distributed.broadcast(buffer, 0)

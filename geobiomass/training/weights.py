@@ -1,0 +1,294 @@
+"""Weights on disk and their averages: safetensors, never a pickle that runs code."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+__all__ = [
+    "MovingAverage",
+    "average_weights",
+    "load_weights",
+    "read_weights",
+    "save_weights",
+]
+
+_NETWORK = "network."
+
+
+def save_weights(module: nn.Module, path: str | Path) -> None:
+    """Write a module's parameters and buffers as a safetensors file.
+
+    The file appears whole or not at all. Tensors that share memory are written
+    once under each of their names.
+
+    Parameters
+    ----------
+    module
+        Any module; its devices do not matter.
+    path
+        The file to write; an old one is replaced.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file(_separate(module.state_dict()), part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load_weights(module: nn.Module, path: str | Path) -> None:
+    """Fill a module with the weights of a file, which must fit it exactly.
+
+    Parameters
+    ----------
+    module
+        The module to fill, in place.
+    path
+        A safetensors file or a checkpoint of the trainer.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        The file is damaged, or its names or shapes are not the module's.
+    """
+    weights = read_weights(path)
+    _check_same(module.state_dict(), weights, "the module", str(path))
+    module.load_state_dict(weights)
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read the weights in a safetensors file or in a checkpoint of the trainer.
+
+    Of a checkpoint the weights that the trainer evaluates: the moving average
+    where there is one.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        The file is damaged or of another kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file with weights at {path}")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a whole safetensors file: {error}") from (
+                error
+            )
+    return _checkpoint_weights(read_checkpoint(path), path)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, refusing anything but tensors and plain values.
+
+    Raises
+    ------
+    ValueError
+        The file is damaged or holds anything else.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"{path} is not a whole checkpoint of tensors and plain values; delete it "
+            f"and train again: {error}"
+        ) from error
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise ValueError(f"{path} is not a checkpoint of the trainer: no state_dict")
+    return content
+
+
+def _checkpoint_weights(checkpoint: dict[str, Any], path: Path) -> dict[str, Tensor]:
+    average = checkpoint.get("geobiomass", {}).get("moving_average")
+    if average is not None:
+        return dict(average["weights"])
+    weights = {
+        name.removeprefix(_NETWORK): value
+        for name, value in checkpoint["state_dict"].items()
+        if name.startswith(_NETWORK)
+    }
+    if not weights:
+        raise ValueError(f"{path} is not a checkpoint of the trainer: no network in it")
+    return weights
+
+
+def average_weights(paths: Iterable[str | Path]) -> dict[str, Tensor]:
+    """Average the weights of several files, each with the same share.
+
+    The same file given twice, or two files of the same content, count once.
+
+    Parameters
+    ----------
+    paths
+        Safetensors files or checkpoints of the trainer.
+
+    Returns
+    -------
+    dict
+        A state dict: floating-point values averaged in float64 and returned in
+        the type of the last file, everything else (counters) from the last.
+
+    Raises
+    ------
+    FileNotFoundError
+        A file is missing.
+    ValueError
+        No file is given, or names or shapes differ; the message names the first.
+    """
+    files = _distinct([Path(path) for path in paths])
+    if not files:
+        raise ValueError("paths of average_weights must hold at least one file, got 0")
+    sums: dict[str, Tensor] = {}
+    last: dict[str, Tensor] = {}
+    for file in files:
+        weights = read_weights(file)
+        if last:
+            _check_same(last, weights, str(files[0]), str(file))
+        for name, value in weights.items():
+            if value.is_floating_point():
+                sums[name] = sums.get(name, 0.0) + value.double()
+        last = weights
+    return {
+        name: (sums[name] / len(files)).to(value.dtype) if name in sums else value
+        for name, value in last.items()
+    }
+
+
+class MovingAverage:
+    """Exponential moving average of a module's weights and float buffers.
+
+    After update n the decay is min(decay, (1 + n) / (10 + n)), as in TensorFlow's
+    ExponentialMovingAverage, so that a short training is not held back by the
+    initial weights. Integer buffers are copied.
+
+    Parameters
+    ----------
+    module
+        The module to follow; its present weights are the first average.
+    decay
+        The share of the old average, 0 or more and below 1.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(
+                f"decay of MovingAverage must be 0 or more and below 1, got {decay}"
+            )
+        self.decay = decay
+        self.updates = 0
+        self.weights = {
+            name: value.detach().clone() for name, value in module.state_dict().items()
+        }
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        """Take the module's present weights into the average."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for name, value in module.state_dict().items():
+            average = self.weights[name]
+            if average.is_floating_point():
+                average.lerp_(value, 1 - decay)
+            else:
+                average.copy_(value)
+
+    @torch.no_grad()
+    def swap(self, module: nn.Module) -> None:
+        """Exchange the average and the module's weights; twice changes nothing."""
+        seen: set[int] = set()
+        for name, value in module.state_dict().items():
+            if value.data_ptr() in seen and value.numel():
+                continue  # tied weights: exchanged under their first name
+            seen.add(value.data_ptr())
+            kept = value.clone()
+            value.copy_(self.weights[name])
+            self.weights[name].copy_(kept)
+
+    @contextmanager
+    def applied(self, module: nn.Module) -> Iterator[None]:
+        """Let the module hold the averaged weights for a while."""
+        self.swap(module)
+        try:
+            yield
+        finally:
+            self.swap(module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs."""
+        return {"updates": self.updates, "weights": dict(self.weights)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from another average's state."""
+        _check_same(self.weights, state["weights"], "the average", "the saved average")
+        self.updates = int(state["updates"])
+        for name, value in state["weights"].items():
+            self.weights[name].copy_(value)
+
+
+def _separate(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous copies where memory is shared, as safetensors asks for."""
+    seen: set[int] = set()
+    separate = {}
+    for name, value in weights.items():
+        plain = value.detach().contiguous().cpu()
+        start = plain.untyped_storage().data_ptr()
+        separate[name] = plain.clone() if start in seen else plain
+        seen.add(start)
+    return separate
+
+
+def _distinct(paths: list[Path]) -> list[Path]:
+    """Leave out files that are the same by identity or by content."""
+    kept: dict[str, Path] = {}
+    identities: set[tuple[int, int]] = set()
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"no file with weights at {path}")
+        stat = path.stat()
+        if (stat.st_dev, stat.st_ino) in identities:
+            continue
+        identities.add((stat.st_dev, stat.st_ino))
+        with path.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        kept.setdefault(content, path)
+    return list(kept.values())
+
+
+def _check_same(
+    expected: Mapping[str, Tensor],
+    actual: Mapping[str, Tensor],
+    here: str,
+    there: str,
+) -> None:
+    """Refuse weights of another network, naming the first difference."""
+    for name in [*expected, *actual]:
+        if name not in actual or name not in expected:
+            holder, lacking = (there, here) if name in actual else (here, there)
+            raise ValueError(
+                f"weights must be of the same network: {name} is in {holder} and not "
+                f"in {lacking}"
+            )
+        if expected[name].shape != actual[name].shape:
+            raise ValueError(
+                f"weights must be of the same network: {name} is "
+                f"{tuple(expected[name].shape)} in {here} and "
+                f"{tuple(actual[name].shape)} in {there}"
+            )

@@ -1,0 +1,86 @@
+"""What several test modules share: real data, small scenes, small networks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from hypothesis import settings
+
+settings.register_profile("steady", derandomize=True, deadline=None, max_examples=30)
+settings.load_profile("steady")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _two_threads() -> None:
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real data; tests that need it are skipped where it is unset."""
+    folder = os.environ.get("GEOBIOMASS_DATA")
+    if not folder:
+        pytest.skip("GEOBIOMASS_DATA is not set: no real data to test with")
+    return Path(folder)
+
+
+def make_scene(
+    height: int = 40,
+    width: int = 56,
+    months: tuple[int, ...] = (6, 7, 8),
+    bands: tuple[str, ...] = ("VV_asc", "B04", "B08"),
+    seed: int = 0,
+) -> xr.Dataset:
+    """A small scene whose biomass follows from its bands, with missing values."""
+    import rioxarray  # noqa: F401  (the .rio accessor)
+
+    draw = np.random.default_rng(seed)
+    agb = draw.gamma(2.0, 40.0, (height, width)).astype(np.float32)
+    image = np.empty((len(months), len(bands), height, width), np.float32)
+    for index, band in enumerate(bands):
+        noise = draw.normal(0, 1, (len(months), height, width))
+        if band.startswith("V"):
+            image[:, index] = -15 + 5 * np.tanh(agb / 100) + noise
+        else:
+            image[:, index] = np.rint(3000 * np.exp(-agb / 150) + 50 * noise + 500)
+    image[0, -1, : height // 4] = np.nan
+    scene = xr.Dataset(
+        {
+            "image": (("month", "band", "y", "x"), image),
+            "agb": (("y", "x"), agb, {"units": "Mg/ha"}),
+        },
+        coords={
+            "month": list(months),
+            "band": list(bands),
+            "y": 6_900_000.0 - 10 * np.arange(height) - 5,
+            "x": 400_000.0 + 10 * np.arange(width) + 5,
+        },
+    )
+    return scene.rio.write_crs("EPSG:3067").rio.write_coordinate_system()
+
+
+def make_chips(count: int = 6, side: int = 32, seed: int = 0) -> xr.Dataset:
+    """A few small chips with labels."""
+    parts = [
+        make_scene(side, side, seed=seed + index).drop_vars(["y", "x", "spatial_ref"])
+        for index in range(count)
+    ]
+    chips = xr.concat(parts, "chip", coords="minimal", compat="override")
+    return chips.assign_coords(chip=[f"chip{index:03d}" for index in range(count)])
+
+
+@pytest.fixture
+def scene() -> xr.Dataset:
+    """A scene of 40 x 56 pixels, three months, three bands."""
+    return make_scene()
+
+
+@pytest.fixture
+def chips() -> xr.Dataset:
+    """Six chips of 32 x 32 pixels, three months, three bands."""
+    return make_chips()

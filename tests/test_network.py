@@ -1,0 +1,249 @@
+"""The network: the winner's parameters, and laws 1 and 2."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import nn
+
+from geobiomass.network import AttentionUNet, MonthAttention
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def small(bands: int = 3, outputs: int = 1) -> AttentionUNet:
+    torch.manual_seed(0)
+    network = AttentionUNet(bands, "resnet10t", (16, 12, 8, 8, 8), outputs)
+    # Statistics as after some training, so that batch norm is not the identity.
+    network.train()
+    for _ in range(2):
+        network(torch.randn(2, 3, bands, 32, 32))
+    return network.eval()
+
+
+@pytest.mark.slow
+def test_the_winners_setting_has_the_winners_parameters() -> None:
+    network = AttentionUNet()
+    assert parameters(network.encoder) == 116_415_968
+    assert [parameters(level) for level in network.attention] == [
+        1_153,
+        4_353,
+        9_601,
+        51_073,
+        412_161,
+    ]
+    assert parameters(network.decoder) == 13_943_508
+    assert parameters(network.head) == 2_881
+    assert parameters(network) == 130_840_698
+
+
+NETWORK = small()
+
+
+def plain_attention(module: MonthAttention, x: np.ndarray, present: np.ndarray):
+    """The attention of one pixel after another, in float64 numpy, from its formula."""
+    norm = module.score[1]
+    weight = {
+        n: p.detach().double().numpy() for n, p in module.score.named_parameters()
+    }
+    batch, months, channels, height, width = x.shape
+    out = np.zeros((batch, channels, height, width))
+    for b, i, j in np.ndindex(batch, height, width):
+        scores = np.full(months, -np.inf)
+        for m in range(months):
+            if not present[b, m]:
+                continue
+            h = weight["0.weight"] @ x[b, m, :, i, j] + weight["0.bias"]
+            h = (h - h.mean()) / np.sqrt(h.var() + norm.eps)
+            h = h * weight["1.weight"] + weight["1.bias"]
+            h = np.array([0.5 * v * (1 + math.erf(v / np.sqrt(2))) for v in h])
+            scores[m] = (weight["3.weight"] @ h + weight["3.bias"])[0]
+        if present[b].any():
+            share = np.exp(scores - scores.max())
+            share /= share.sum()
+            for m in np.flatnonzero(present[b]):
+                out[b, :, i, j] += share[m] * x[b, m, :, i, j]
+    return out
+
+
+@given(
+    st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=3)
+)
+def test_attention_is_a_weighted_sum_over_the_months_present(
+    pattern: list[list[bool]],
+) -> None:
+    torch.manual_seed(1)
+    module = MonthAttention(5)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    present = torch.tensor(pattern)
+    features = torch.randn(len(pattern), 4, 5, 2, 3)
+    expected = plain_attention(module, features.double().numpy(), present.numpy())
+    features[~present] = torch.nan  # what is absent must not matter
+    found = module(features, present)
+    torch.testing.assert_close(
+        found.double(), torch.from_numpy(expected), atol=1e-5, rtol=1e-5
+    )
+    weights = module.weights(features.nan_to_num(), present)
+    assert (weights[~present] == 0).all()
+    torch.testing.assert_close(
+        weights.sum(1).squeeze(1)[:, 0, 0], present.any(1).float(), atol=1e-6, rtol=0
+    )
+
+
+@given(st.integers(0, 2**16), st.sampled_from([torch.nan, torch.inf, -torch.inf]))
+def test_missing_means_missing(seed: int, junk: float) -> None:
+    # Law 1: a month, a band of a month (a pass), and pixels.
+    draw = torch.Generator().manual_seed(seed)
+    network = NETWORK
+    image = torch.randn(2, 4, 3, 32, 32, generator=draw)
+    present = torch.rand(2, 4, generator=draw) < 0.6
+    missing = torch.rand(2, 4, 3, 32, 32, generator=draw) < 0.2
+    missing[:, 1, 2] = True
+    with torch.inference_mode():
+        one = network(image.masked_fill(missing, torch.nan), present)
+        other = image.masked_fill(missing, junk)
+        other[~present] = torch.randn(3, 32, 32, generator=draw) * 1e6
+        two = network(other, present)
+    assert one.isfinite().all()
+    assert torch.equal(one, two)
+
+
+def test_a_month_without_values_takes_no_part_and_costs_nothing() -> None:
+    image = torch.randn(1, 4, 3, 32, 32)
+    image[0, 2] = torch.nan
+    seen: list[int] = []
+    hook = NETWORK.encoder.register_forward_hook(
+        lambda module, inputs, output: seen.append(inputs[0].shape[0])
+    )
+    with torch.inference_mode():
+        with_empty = NETWORK(image)
+        without = NETWORK(image[:, [0, 1, 3]])
+        asked_for = NETWORK(image, torch.ones(1, 4, dtype=torch.bool))
+    hook.remove()
+    assert seen == [3, 3, 3]
+    torch.testing.assert_close(with_empty, without, atol=1e-6, rtol=1e-5)
+    assert torch.equal(with_empty, asked_for)
+
+
+def test_encoding_the_months_there_equals_encoding_all_and_masking() -> None:
+    # Law 2, against the plain form: every month encoded, absent ones as zeros.
+    image = torch.randn(2, 5, 3, 64, 32)
+    present = torch.tensor([[1, 0, 1, 1, 0], [0, 0, 0, 1, 1]], dtype=torch.bool)
+    with torch.inference_mode():
+        found = NETWORK(image, present)
+        levels = NETWORK.encoder(
+            image.where(present[..., None, None, None], 0.0).flatten(0, 1)
+        )
+        pooled = [
+            attention(level.unflatten(0, (2, 5)), present)
+            for attention, level in zip(NETWORK.attention, levels, strict=True)
+        ]
+        raw = NETWORK.head(NETWORK.decoder([image[:, 0], *pooled]))
+    torch.testing.assert_close(found, raw, atol=1e-5, rtol=1e-5)
+
+
+def test_nothing_at_all_gives_finite_numbers_and_gradients() -> None:
+    network = small()
+    prediction = network(torch.full((2, 3, 3, 32, 32), torch.nan))
+    assert prediction.isfinite().all()
+    prediction.sum().backward()
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    assert gradients
+    assert all(g.isfinite().all() for g in gradients)
+
+
+def test_missing_pixels_give_no_nan_gradients() -> None:
+    network = small().train()
+    image = torch.randn(2, 3, 3, 32, 32)
+    image[0, 1] = torch.nan
+    image[1, :, 0, :5] = torch.inf
+    network(image).square().mean().backward()
+    learning = [p for p in network.parameters() if p.requires_grad]
+    # One without a gradient would stop training on several processes.
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in learning)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 33), (32, 64), (100, 100)])
+def test_any_height_and_width(shape: tuple[int, int]) -> None:
+    with torch.inference_mode():
+        assert NETWORK(torch.randn(1, 2, 3, *shape)).shape == (1, 1, *shape)
+
+
+def test_statistics_scale_bands_and_outputs() -> None:
+    network, plain = small(), small()
+    image = torch.randn(1, 2, 3, 32, 32) * 100 + 50
+    network.set_statistics([50, 40, 30], [100, 90, 80], [63.0], [70.0])
+    shift = torch.tensor([50.0, 40, 30])[:, None, None]
+    scale = torch.tensor([100.0, 90, 80])[:, None, None]
+    with torch.inference_mode():
+        found, raw = network(image), plain((image - shift) / scale)
+    torch.testing.assert_close(found, raw * 70 + 63)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_pretrained_weights_from_a_local_file(tmp_path: Path, suffix: str) -> None:
+    torch.manual_seed(5)
+    donor = timm.create_model("resnet10t", pretrained=False)
+    path = tmp_path / f"weights.{suffix}"
+    if suffix == "pth":
+        torch.save(donor.state_dict(), path)
+    else:
+        save_file(donor.state_dict(), path)
+    network = AttentionUNet(3, "resnet10t", (16, 12, 8, 8, 8), pretrained=path)
+    found = network.encoder.state_dict()
+    there = donor.state_dict()
+    assert torch.equal(found["layer1.0.conv1.weight"], there["layer1.0.conv1.weight"])
+
+
+def test_the_attention_can_be_looked_at() -> None:
+    image = torch.randn(1, 3, 3, 32, 32)
+    image[0, 0] = torch.nan
+    with torch.inference_mode():
+        weights = NETWORK.month_weights(image)
+    assert weights.shape == (1, 3, 16, 16)
+    assert (weights[:, 0] == 0).all()
+    torch.testing.assert_close(weights.sum(1), torch.ones(1, 16, 16))
+
+
+def bad_calls() -> list[tuple[type, str, object]]:
+    image = torch.zeros(1, 2, 3, 32, 32)
+    wrong: list[tuple[object, str]] = [
+        (
+            lambda: NETWORK(image[0]),
+            r"must be \(batch, month, 3 bands, y, x\), got \(2",
+        ),
+        (lambda: NETWORK(image[:, :, :2]), "3 bands"),
+        (lambda: NETWORK(image, torch.ones(1, 3, dtype=torch.bool)), r"got \(1, 3\)"),
+        (lambda: NETWORK(image, torch.ones(1, 2)), "float32"),
+        (lambda: AttentionUNet(3, "resnet_ten"), "'resnet_ten' is not a timm model"),
+        (lambda: AttentionUNet(3, "resnet10t", (8, 8)), "5 values"),
+        (lambda: AttentionUNet(3, "vit_tiny_patch16_224", (8,) * 12), "strides 2, 4"),
+        (
+            lambda: AttentionUNet(3, "resnet10t", (8,) * 5, pretrained="no.pth"),
+            "no.pth",
+        ),
+        (lambda: small().set_statistics([0, 0], [1, 1]), "shift must have 3 values"),
+        (
+            lambda: small().set_statistics([0] * 3, [1, 0, 1]),
+            "scale must be above zero",
+        ),
+    ]
+    return [(ValueError, said, call) for call, said in wrong]
+
+
+@pytest.mark.parametrize(("error", "said", "call"), bad_calls())
+def test_bad_input_says_what_is_wrong(error: type, said: str, call) -> None:
+    with pytest.raises(error, match=said):
+        call()
