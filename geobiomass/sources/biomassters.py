@@ -75,7 +75,7 @@ def from_biomassters(
     -----
     Uncompressed files of one kind and the same size in bytes share one look at a
     header; of compressed files every header is read. A file that has its full
-    size and wrong bytes is noticed when it is read, or not at all if it decodes.
+    size and another type is noticed when it is read; wrong pixels are not.
     """
     if split not in ("train", "test"):
         raise CubeError(f"split must be 'train' or 'test', got {split!r}.")
