@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -505,6 +506,32 @@ def test_a_cut_header_is_told_beside_the_usual_size(folder: Path) -> None:
         rf"ends within its TIFF header, 0 bytes \(most files of its kind have {whole}\)"
     )
     with cut_to(path, 0), pytest.raises(gb.CubeError, match=message):
+        gb.from_biomassters(folder)
+
+
+def test_a_compressed_file_cut_to_the_size_of_a_whole_one_is_found(
+    tmp_path: Path,
+) -> None:
+    write_chip(tmp_path, "00aa11bb", compress="zstd")
+    with os.scandir(tmp_path / "train_features") as entries:  # whole before cut
+        listed = [(Path(e), e.stat().st_size) for e in entries if "_S1_" in e.name]
+    path, size = next(
+        (path, size)
+        for (_, size), (path, full) in itertools.combinations(listed, 2)
+        if size < full
+    )
+    message = rf"has 1 problem: \S*{path.name} has {size} bytes"
+    with cut_to(path, size), pytest.raises(gb.CubeError, match=message):
+        gb.from_biomassters(tmp_path)
+
+
+def test_a_broken_header_is_not_held_against_files_of_the_same_size(
+    folder: Path,
+) -> None:
+    first = next((folder / "train_features").iterdir())  # as the folder lists them
+    first.write_bytes(b"x" * first.stat().st_size)
+    message = rf"has 1 problem: \S*{first.name} has no TIFF header"
+    with pytest.raises(gb.CubeError, match=message):
         gb.from_biomassters(folder)
 
 

@@ -225,7 +225,7 @@ def _read_table(path: Path, split: str | None = None) -> dict[str, int] | None:
         return None
     columns = ["filename", "size"] + (["split"] if split else [])
     try:
-        table = pd.read_csv(path, usecols=columns, dtype={"filename": str})
+        table = pd.read_csv(path, usecols=columns)
         sizes = pd.to_numeric(table["size"]).fillna(_UNKNOWN).astype(int)
     except ValueError as error:  # pandas' own errors of parsing are ValueErrors
         raise CubeError(
