@@ -75,7 +75,7 @@ def from_biomassters(
     -----
     Uncompressed files of one kind and the same size in bytes share one look at a
     header; of compressed files every header is read. A file that has its full
-    size and wrong bytes is noticed when it is read, or not at all if it decodes.
+    size and another type is noticed when it is read; wrong pixels are not.
     """
     if split not in ("train", "test"):
         raise CubeError(f"split must be 'train' or 'test', got {split!r}.")
@@ -162,8 +162,8 @@ def _fill_reflectance(out: Pixels, stored: npt.NDArray[np.uint16]) -> None:
     out[:] = stored
     empty = ~stored[:-1].any(axis=0)
     unusable = stored[-1] == _CLOUD_UNUSABLE
-    out[:-1, empty] = np.nan
-    out[:, unusable] = np.nan
+    np.copyto(out[:-1], np.nan, where=empty)
+    np.copyto(out, np.nan, where=unusable)
 
 
 def _read_label(plan: ChipPlan) -> Pixels:

@@ -9,7 +9,7 @@ import os
 import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -95,18 +95,22 @@ def _refuse(root: Path, misfits: list[str], faults: Faults) -> None:
     if problems:
         mend = " Download damaged files again, or pass damaged='skip'."
         raise CubeError(
-            f"{root} has {len(problems)} problems: {_enumerate(problems)}."
+            f"{root} has {_count(problems, 'problem')}: {_enumerate(problems)}."
             + (mend if faults else "")
         )
 
 
 def _warn(root: Path, faults: Faults, left_out: list[str]) -> None:
-    text = f"{root} has {len(faults)} damaged files, treated as missing: "
+    text = f"{root} has {_count(faults, 'damaged file')}, treated as missing: "
     text += f"{_enumerate(_told(faults))}."
     if left_out:
         text += f" Left out for want of a label or any image: {_enumerate(left_out)}."
     # the line that called from_biomassters, above plan_chips and this function
     warnings.warn(text, stacklevel=4)
+
+
+def _count(items: Sized, name: str) -> str:
+    return f"{len(items)} {name}{'s' * (len(items) != 1)}"
 
 
 def _told(faults: Faults) -> list[str]:
@@ -221,7 +225,7 @@ def _read_table(path: Path, split: str | None = None) -> dict[str, int] | None:
         return None
     columns = ["filename", "size"] + (["split"] if split else [])
     try:
-        table = pd.read_csv(path, usecols=columns, dtype={"filename": str})
+        table = pd.read_csv(path, usecols=columns)
         sizes = pd.to_numeric(table["size"]).fillna(_UNKNOWN).astype(int)
     except ValueError as error:  # pandas' own errors of parsing are ValueErrors
         raise CubeError(

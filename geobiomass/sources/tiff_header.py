@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import struct
 from dataclasses import dataclass
-from typing import BinaryIO
+from io import FileIO
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,13 @@ _TAGS = {
 }
 _TYPES = {3: "u2", 4: "u4", 16: "u8"}
 _FORMATS = {1: "uint", 2: "int", 3: "float"}
-_CLASSIC, _BIG = 42, 43
+_ORDERS = {
+    b"II*\0": ("<", 42),
+    b"MM\0*": (">", 42),
+    b"II+\0": ("<", 43),
+    b"MM\0+": (">", 43),
+}
+_BEGINNING = 4096  # bytes: holds the header of any of the competition's files
 
 Tags = dict[int, npt.NDArray[np.unsignedinteger]]
 
@@ -54,8 +60,8 @@ def read_tiff_header(path: str | os.PathLike[str]) -> TiffHeader:
     TiffHeaderError
         If the file is no TIFF, or its header is cut short.
     """
-    with open(path, "rb") as file:
-        tags = _read_tags(file, os.fstat(file.fileno()).st_size)
+    with open(path, "rb", buffering=0) as file:
+        tags = _read_tags(_Bytes(file))
     lacking = {_WIDTH, _HEIGHT} - tags.keys()
     tiled = _TILE_OFFSETS in tags
     starts = tags.get(_TILE_OFFSETS if tiled else _STRIP_OFFSETS)
@@ -79,34 +85,43 @@ def _first(tags: Tags, tag: int, default: int) -> int:
     return int(tags[tag][0]) if tag in tags else default
 
 
-def _read_tags(file: BinaryIO, size: int) -> Tags:
-    head = file.read(16)
-    order = {b"II": "<", b"MM": ">"}.get(head[:2])
-    if order is None or len(head) < 16:
+class _Bytes:
+    """The bytes of a file at any place; its beginning is read once."""
+
+    def __init__(self, file: FileIO) -> None:
+        self._file = file
+        self._beginning = file.read(_BEGINNING)
+
+    def take(self, at: int, length: int) -> bytes:
+        if at + length <= len(self._beginning):
+            return self._beginning[at : at + length]
+        # Ask first: in a damaged header the length may be any number.
+        if at + length > os.fstat(self._file.fileno()).st_size:
+            raise TiffHeaderError("ends within its TIFF header")
+        self._file.seek(at)
+        return self._file.read(length)
+
+
+def _read_tags(source: _Bytes) -> Tags:
+    order, version = _ORDERS.get(source.take(0, 4), ("", 0))
+    if not order:
         raise TiffHeaderError("has no TIFF header")
-    version = struct.unpack(order + "H", head[2:4])[0]
-    if version not in (_CLASSIC, _BIG):
-        raise TiffHeaderError("has no TIFF header")
-    big = version == _BIG
+    big = version == 43
     word, count, entry = ("Q", "Q", "HHQ8s") if big else ("I", "H", "HHI4s")
-    at = struct.unpack(order + word, head[8:16] if big else head[4:8])[0]
-    length = struct.calcsize("=" + count)
-    entries = struct.unpack(order + count, _take(file, at, length, size))[0]
-    table = _take(file, at + length, entries * struct.calcsize("=" + entry), size)
-    tags = {}
+    at = _number(source, order + word, 8 if big else 4)
+    entries = _number(source, order + count, at)
+    start, length = at + struct.calcsize("=" + count), struct.calcsize("=" + entry)
+    tags: Tags = {}
+    table = source.take(start, entries * length)
     for tag, kind, values, inline in struct.iter_unpack(order + entry, table):
-        if tag in _TAGS and kind in _TYPES and values > 0:
-            dtype = np.dtype(order + _TYPES[kind])
-            room = values * dtype.itemsize
+        if tag in _TAGS and kind in _TYPES and values:
+            dtype = order + _TYPES[kind]
+            room = values * int(_TYPES[kind][1])
             if room > len(inline):
-                place = struct.unpack(order + word, inline)[0]
-                inline = _take(file, place, room, size)
+                inline = source.take(struct.unpack(order + word, inline)[0], room)
             tags[tag] = np.frombuffer(inline[:room], dtype)
     return tags
 
 
-def _take(file: BinaryIO, at: int, length: int, size: int) -> bytes:
-    if at + length > size:  # before asking for what a damaged count may make huge
-        raise TiffHeaderError(f"has a TIFF header that goes on to byte {at + length}")
-    file.seek(at)
-    return file.read(length)
+def _number(source: _Bytes, code: str, at: int) -> int:
+    return int(struct.unpack(code, source.take(at, struct.calcsize(code)))[0])
