@@ -24,7 +24,7 @@ def true_colour(
 ) -> Axes:
     """Draw a month in true colour (B04, B03, B02).
 
-    Each band is stretched from its 2nd to its 98th percentile.
+    Each band is stretched from its 2nd to its 98th percentile, clouds left out.
 
     Parameters
     ----------
@@ -49,7 +49,8 @@ def true_colour(
         month = _clearest(visible, months)
     picture = visible.isel(month=months.index(month)).transpose("y", "x", "band")
     values = picture.values.astype(np.float64)
-    low, high = np.nanpercentile(values, [2, 98], axis=(0, 1))
+    ground = values[values.sum(-1) < 3 * np.nanmedian(values.sum(-1))]
+    low, high = np.nanpercentile(ground, [2, 98], axis=0)
     stretched = np.clip((values - low) / np.maximum(high - low, 1e-9), 0, 1)
     axes = _axes(ax)
     axes.imshow(

@@ -95,6 +95,9 @@ class Recipe:
         training = {k: v for k, v in changes.items() if k in theirs}
         own = {k: v for k, v in changes.items() if k in ours}
         base = own.pop("training", self.training)
+        if "epochs" in training and "warmup_epochs" not in training:
+            # A short run warms up for half of it, rather than being refused.
+            training["warmup_epochs"] = min(base.warmup_epochs, training["epochs"] / 2)
         own["training"] = dataclasses.replace(base, **training)
         return dataclasses.replace(self, **own)
 

@@ -40,7 +40,9 @@ def make_scene(
     import rioxarray  # noqa: F401  (the .rio accessor)
 
     draw = np.random.default_rng(seed)
-    agb = draw.gamma(2.0, 40.0, (height, width)).astype(np.float32)
+    stands = draw.gamma(2.0, 40.0, (height // 8 + 1, width // 8 + 1))
+    agb = np.kron(stands, np.ones((8, 8)))[:height, :width]
+    agb = (agb + draw.uniform(0, 5, agb.shape)).astype(np.float32)
     image = np.empty((len(months), len(bands), height, width), np.float32)
     for index, band in enumerate(bands):
         noise = draw.normal(0, 1, (len(months), height, width))

@@ -1,0 +1,340 @@
+"""Fit, predict, evaluate, save, load: laws 5, 7 and 9, and what users do wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+from conftest import make_chips, make_scene
+from sklearn.metrics import r2_score
+
+import geobiomass as gb
+from geobiomass.network import AttentionUNet
+from geobiomass.recipes import BIOMASSTERS_RANGE, RECIPES, find_recipe
+from tests.training.contract import RegressorContract
+
+BANDS = ("VV_asc", "B04", "B08")
+QUICK = {
+    "epochs": 2,
+    "batch_size": 4,
+    "crop": 32,
+    "encoder": "resnet10t",
+    "decoder_channels": (16, 16, 16, 16, 16),
+    "progress": False,
+}
+
+
+def untrained(seed: int = 0) -> gb.BiomassRegressor:
+    torch.manual_seed(seed)
+    network = AttentionUNet(3, "resnet10t", (16, 16, 16, 16, 16))
+    return gb.BiomassRegressor(network, BANDS, months=3)
+
+
+class TestBiomassRegressor(RegressorContract):
+    starts_unfitted = False
+    predict_elsewhere = """
+import numpy as np
+import geobiomass as gb
+cube = gb.open_cube(data_file)
+print(gb.load(folder).predict(cube, 32, 16).agb.values.tobytes().hex())
+"""
+
+    @pytest.fixture
+    def make(self):
+        return untrained
+
+    @pytest.fixture
+    def fit(self):
+        return lambda model, data: model.fit(data, "quick", **QUICK)
+
+    @pytest.fixture
+    def data(self):
+        return make_scene(64, 80)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def fitted(cls):
+        return untrained().fit(make_scene(64, 80), "quick", **QUICK)
+
+    def predict(self, model, data):
+        return model.predict(data, 32, 16).agb.values
+
+    def write_data(self, data, path):
+        gb.write_cube(data, path, "float32")
+
+    def same_data(self, one, other):
+        return one.identical(other)
+
+
+# --- fit ----------------------------------------------------------------------
+
+
+def weights(model: gb.BiomassRegressor) -> dict[str, torch.Tensor]:
+    return model.network.state_dict()
+
+
+def same(one: gb.BiomassRegressor, other: gb.BiomassRegressor) -> bool:
+    pairs = zip(weights(one).values(), weights(other).values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_the_seed_decides_and_the_callers_random_state_is_kept() -> None:
+    scene = make_scene(64, 64)
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    one = gb.fit(scene, "quick", **QUICK)
+    assert torch.equal(torch.rand(3), expected)
+    assert same(one, gb.fit(scene, "quick", **QUICK))
+    assert not same(one, gb.fit(scene, "quick", **QUICK, seed=1))
+
+
+def test_interrupted_and_resumed_it_ends_with_the_same_weights(tmp_path: Path) -> None:
+    scene = make_scene(64, 64)
+    settings = QUICK | {"epochs": 3, "month_dropout": 0.5}
+    whole = gb.fit(scene, "quick", **settings)
+    # Interrupted in the third epoch: the labels cannot be read any more.
+    reads = {"left": 5}  # the statistics, and two epochs with validation
+
+    def fail_late(block: np.ndarray) -> np.ndarray:
+        reads["left"] -= 1
+        if reads["left"] < 0:
+            raise OSError("the disk is gone")
+        return block
+
+    broken = scene.chunk(y=64, x=64)
+    image = broken["image"].data.map_blocks(fail_late, dtype=np.float32)
+    broken["image"] = broken["image"].copy(data=image)
+    with pytest.raises(OSError, match="the disk is gone"):
+        gb.fit(broken, "quick", **settings, folder=tmp_path / "run")
+    assert (tmp_path / "run" / "last.ckpt").exists()
+    reads["left"] = 10**9
+    resumed = gb.fit(broken, "quick", **settings, folder=tmp_path / "run")
+    assert same(whole, resumed)
+    pd.testing.assert_frame_equal(
+        whole.history.drop(columns="seconds"), resumed.history.drop(columns="seconds")
+    )
+    assert len(resumed.history) == 3
+
+
+@pytest.mark.slow
+def test_it_learns_and_beats_the_mean() -> None:
+    west = make_scene(128, 128, seed=0)
+    east = make_scene(96, 96, seed=1)
+    settings = QUICK | {"epochs": 15, "learning_rate": 5e-3}
+    model = gb.fit(west, "quick", **settings)
+    table = model.evaluate(east, tile=96, overlap=0)
+    assert table.loc["all", "r2"] > 0.5
+    assert model.history["train_loss"].iloc[-1] < model.history["train_loss"].iloc[0]
+
+
+def test_it_trains_on_chips_and_on_sparse_labels() -> None:
+    chips = make_chips(6)
+    model = gb.fit(chips, "quick", **QUICK)
+    assert model.bands == BANDS
+    assert model.months == 3
+    assert list(model.history["epoch"]) == [1, 2]
+    assert np.isfinite(model.history["validation_average_rmse"]).all()
+    whole = gb.fit(chips, "quick", **QUICK | {"crop": None})
+    assert np.isfinite(whole.history["train_loss"]).all()
+    scene = make_scene(96, 96)
+    sparse = np.random.default_rng(0).random((96, 96)) < 0.01
+    scene["agb"] = scene["agb"].where(xr.DataArray(sparse, dims=("y", "x")))
+    model = gb.fit(scene, "quick", **QUICK)
+    assert np.isfinite(model.history["validation_loss"]).all()
+
+
+def test_who_validates() -> None:
+    chips = make_chips(6)
+    none = gb.fit(chips, "quick", **QUICK, validation=0)
+    assert none.history["validation_loss"].isna().all()
+    named = gb.fit(chips, "quick", **QUICK, validation=["chip003"])
+    other = gb.fit(
+        chips.isel(chip=[0, 1, 2, 4, 5]),
+        "quick",
+        **QUICK,
+        validation=chips.isel(chip=[3]),
+    )
+    assert same(named, other)
+    np.testing.assert_allclose(
+        named.history["validation_loss"], other.history["validation_loss"], rtol=1e-6
+    )
+
+
+def test_the_winners_scaling_and_the_measured_one() -> None:
+    scene = make_scene(64, 64)
+    model = gb.fit(scene, "quick", **QUICK | {"scaling": "biomassters"})
+    low, high = zip(*(BIOMASSTERS_RANGE[b] for b in BANDS), strict=True)
+    assert weights(model)["shift"].tolist() == list(low)
+    np.testing.assert_allclose(weights(model)["scale"], np.subtract(high, low))
+    model = gb.fit(scene, "quick", **QUICK)
+    median = np.nanmedian(scene["image"].sel(band="B04"))
+    assert weights(model)["shift"][1] == pytest.approx(median, rel=0.1)
+    assert weights(model)["target_shift"] == pytest.approx(
+        scene["agb"].mean().item(), rel=0.2
+    )
+
+
+def test_all_is_missing_in_a_month_somewhere() -> None:
+    chips = make_chips(4)
+    chips["image"][0, 1] = np.nan
+    chips["image"][2] = np.nan
+    model = gb.fit(chips, "quick", **QUICK)
+    assert all(torch.isfinite(v).all() for v in weights(model).values())
+    found = model.predict(chips).agb
+    assert np.isnan(found[2]).all()
+    assert np.isfinite(found[[0, 1, 3]]).all()
+
+
+def bad_fits() -> list[tuple[str, object]]:
+    scene, chips = make_scene(64, 64), make_chips(3)
+    empty = scene.assign(agb=scene["agb"] * np.nan)
+    fit = gb.fit
+    return [
+        ("has no 'agb'", lambda: fit(scene.drop_vars("agb"))),
+        ("'agb' has no label", lambda: fit(empty)),
+        ("must be an xarray.Dataset", lambda: fit("chips.zarr")),
+        (
+            r"recipe must be one of .*got 'winner'",
+            lambda: fit(scene, "winner"),
+        ),
+        (
+            "'epoch' is not a setting of a recipe; did you mean epochs",
+            lambda: fit(scene, epoch=3),
+        ),
+        ("epochs .*got 0", lambda: fit(scene, epochs=0)),
+        ("crop must be at least 1 pixel, got 0", lambda: fit(scene, crop=0)),
+        ("loss must be one of .*got 'l1'", lambda: fit(scene, loss="l1")),
+        ("crop must be a number of pixels", lambda: fit(scene, crop=None)),
+        ("'resnet_5' is not a timm model", lambda: fit(scene, encoder="resnet_5")),
+        ("validation must be from 0 to below 1", lambda: fit(chips, validation=1.5)),
+        (r"Chips \['x'\] to validate on", lambda: fit(chips, validation=["x"])),
+        ("No chip is left", lambda: fit(chips, validation=list(chips.chip.values))),
+        ("needs a cube of chips", lambda: fit(scene, validation=["x"])),
+        ("cannot be split", lambda: fit(chips.isel(chip=[0]))),
+        ("groups='flight'", lambda: fit(chips, groups="flight")),
+        ("chips are in training and in", lambda: fit(chips, validation=chips)),
+        (
+            r"Bands \['B08'\] are needed",
+            lambda: fit(chips, validation=scene.isel(band=[0, 1])),
+        ),
+        (
+            r"no minimum and maximum of \['NDVI'\]",
+            lambda: fit(
+                scene.assign_coords(band=["VV_asc", "B04", "NDVI"]),
+                scaling="biomassters",
+            ),
+        ),
+        ("bands must name the network's 3", lambda: gb.BiomassRegressor(NETWORK, "AB")),
+    ]
+
+
+NETWORK = untrained().network
+
+
+@pytest.mark.parametrize(("said", "call"), bad_fits())
+def test_bad_input_is_one_clear_sentence(said: str, call) -> None:
+    with pytest.raises(ValueError, match=said):
+        call()
+
+
+def test_recipes_by_name_are_complete() -> None:
+    for name, recipe in RECIPES.items():
+        assert recipe.name == name
+        assert find_recipe(name, epochs=1).training.epochs == 1
+        assert find_recipe(name, epochs=7).training.epochs == 7
+        assert find_recipe(name, crop=64).crop == 64
+    winner = RECIPES["biomassters"]
+    assert winner.training.learning_rate == 1e-3
+    assert winner.training.weight_decay == 1e-2
+    assert winner.training.gradient_clip == 5
+    assert winner.training.final_learning_rate == 1e-4
+    assert winner.ceiling == 400
+
+
+# --- evaluate -----------------------------------------------------------------
+
+
+def test_metrics_against_plain_numpy(scene: xr.Dataset) -> None:
+    chips = make_chips(4)
+    chips["agb"][1, :10] = np.nan
+    chips["agb"][2] = np.nan
+    model = untrained()
+    predicted = model.predict(chips).agb.values.astype(float)
+    truth = chips["agb"].values.astype(float)
+    error = predicted - truth
+    table = model.evaluate(chips)
+    row = table.loc["all"]
+    valid = np.isfinite(error)
+    assert row["pixels"] == valid.sum()
+    by_chip = [np.sqrt(np.nanmean(error[i] ** 2)) for i in (0, 1, 3)]
+    assert row["average_rmse"] == pytest.approx(np.mean(by_chip))
+    assert row["pixel_rmse"] == pytest.approx(np.sqrt(np.nanmean(error**2)))
+    assert row["mae"] == pytest.approx(np.nanmean(abs(error)))
+    assert row["bias"] == pytest.approx(np.nanmean(error))
+    assert row["r2"] == pytest.approx(r2_score(truth[valid], predicted[valid]))
+    some = valid & (truth >= 100) & (truth < 150)
+    row = table.loc["100-150"]
+    assert row["pixels"] == some.sum()
+    assert row["bias"] == pytest.approx(error[some].mean())
+    assert row["observed"] == pytest.approx(truth[some].mean())
+    assert row["predicted"] == pytest.approx(predicted[some].mean())
+    assert table["pixels"].iloc[1:].sum() == valid.sum()
+    with pytest.raises(gb.CubeError, match="has no 'agb'"):
+        model.evaluate(chips.drop_vars("agb"))
+    with pytest.raises(gb.CubeError, match="nothing to compare"):
+        model.evaluate(chips.isel(chip=[2]))
+
+
+def test_metrics_of_a_scene_do_not_depend_on_the_block() -> None:
+    scene = make_scene(300, 280)
+    model = untrained()
+    one = model.evaluate(scene, tile=64, overlap=0, block=256)
+    other = model.evaluate(scene, tile=64, overlap=0, block=1024)
+    pd.testing.assert_frame_equal(one, other)
+
+
+# --- the package --------------------------------------------------------------
+
+FACE = {
+    "BiomassRegressor",
+    "CubeError",
+    "IncompleteMapError",
+    "ModelError",
+    "Recipe",
+    "as_cube",
+    "check_cube",
+    "fit",
+    "from_biomassters",
+    "landscape",
+    "load",
+    "open_cube",
+    "plots",
+    "write_cube",
+}
+
+
+def test_the_public_face_is_what_it_says() -> None:
+    assert set(gb.__all__) == FACE
+    for name in FACE:
+        assert getattr(gb, name) is not None
+
+
+def test_importing_is_quick_and_light() -> None:
+    script = (
+        "import time; start = time.perf_counter(); import geobiomass; "
+        "print(time.perf_counter() - start); import sys; "
+        "print([m for m in ('torch', 'xarray', 'rasterio') if m in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    seconds, heavy = result.stdout.splitlines()
+    assert float(seconds) < 2
+    assert heavy == "[]"
