@@ -1,0 +1,185 @@
+"""The command line: the whole way, and one sentence with exit code 2 for bad input."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import rioxarray
+import xarray as xr
+from conftest import make_chips, make_scene
+
+import geobiomass as gb
+from geobiomass import cli
+
+QUICK = [
+    *("--recipe", "quick", "--epochs", "2"),
+    *("--set", "crop=32", "--set", "batch_size=4", "--set", "progress=false"),
+    *("--set", "decoder_channels=[16,16,16,16,16]"),
+]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Run a command; give exit code, output and errors."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["geobiomass", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        caught = capsys.readouterr()
+        return int(stop.value.code or 0), caught.out, caught.err
+
+    return call
+
+
+def test_the_whole_way(run, tmp_path: Path) -> None:
+    store, model = tmp_path / "scene.zarr", tmp_path / "model"
+    scene = make_scene(96, 80)
+    gb.write_cube(scene, store)
+    code, out, err = run("train", store, model, *QUICK)
+    assert code == 0, err
+    assert "2 epochs" in out
+    code, out, err = run("predict", model, store, tmp_path / "map.tif")
+    assert code == 0, err
+    expected = gb.load(model).predict(gb.open_cube(store)).agb
+    raster = rioxarray.open_rasterio(tmp_path / "map.tif")
+    np.testing.assert_array_equal(raster[0], expected)
+    assert raster.rio.crs == scene.rio.crs
+    code, out, err = run("evaluate", model, store, "--csv", tmp_path / "m.csv")
+    assert code == 0, err
+    table = pd.read_csv(tmp_path / "m.csv", index_col=0)
+    assert table.loc["all", "pixels"] == 96 * 80
+    assert "average_rmse" in out
+    # Again: the finished training is read, the finished map is left as it is.
+    before = (tmp_path / "map.tif").stat().st_mtime_ns
+    assert run("train", store, model, *QUICK)[0] == 0
+    assert run("predict", model, store, tmp_path / "map.tif")[0] == 0
+    assert (tmp_path / "map.tif").stat().st_mtime_ns == before
+    code, _, err = run("predict", model, store, tmp_path / "map.tif", "--flips")
+    assert (code, "overwrite" in err) == (2, True)
+    code, _, err = run(
+        *("predict", model, store, tmp_path / "map.tif", "--flips", "--overwrite")
+    )
+    assert code == 0, err
+
+
+def test_info_says_what_is_there(run, tmp_path: Path) -> None:
+    scene, chips = make_scene(), make_chips(3)
+    gb.write_cube(scene, tmp_path / "scene.zarr")
+    gb.write_cube(chips, tmp_path / "chips.zarr")
+    code, out, err = run("info", tmp_path / "scene.zarr")
+    assert code == 0, err
+    for text in ("scene", "40 x 56 pixels", "VV_asc B04 B08", "6 7 8", "EPSG:3067"):
+        assert text in out
+    assert " 75 " in out or " 75\n" in out  # percent of B08 that June has
+    code, out, err = run("info", tmp_path / "chips.zarr")
+    assert code == 0, err
+    assert "3 chips of 32 x 32 pixels" in out
+    assert run("train", tmp_path / "chips.zarr", tmp_path / "model", *QUICK)[0] == 0
+    code, out, err = run("info", tmp_path / "model")
+    assert "BiomassRegressor" in out
+    assert "resnet10t" in out
+    for name in ("map.zarr", "map.tif"):
+        path = tmp_path / name
+        assert run("predict", tmp_path / "model", tmp_path / "scene.zarr", path)[0] == 0
+        code, out, err = run("info", path)
+        assert code == 0, err
+        assert "agb, Mg/ha" in out
+        assert "EPSG:3067" in out
+
+
+def bad_commands(folder: Path) -> dict[str, tuple[list[object], str]]:
+    scene = make_scene(48, 48)
+    gb.write_cube(scene, folder / "scene.zarr")
+    gb.write_cube(scene.drop_vars("agb"), folder / "unlabelled.zarr")
+    gb.write_cube(scene.assign(agb=scene["agb"] * np.nan), folder / "empty.zarr")
+    gb.write_cube(scene.isel(band=[0]), folder / "radar.zarr")
+    months = scene.assign_coords(band=scene["band"].astype(object), month=[0, 7, 8])
+    months.to_zarr(folder / "months.zarr", zarr_format=3, consolidated=False)
+    (folder / "notes").mkdir()
+    (folder / "notes" / "a.txt").write_text("no cube")
+    (folder / "chips").mkdir()
+    gb.fit(scene, "quick", epochs=1, crop=32, progress=False, validation=0).save(
+        folder / "model"
+    )
+    (folder / "part").mkdir()
+    config = (folder / "model" / "config.json").read_text()
+    (folder / "part" / "config.json").write_text(config)
+    model, out = folder / "model", folder / "out"
+    return {
+        "no chips": (["ingest", "biomassters", folder / "chips", out], "chips"),
+        "no folder": (["ingest", "biomassters", folder / "gone", out], "gone"),
+        "lacks a band": (
+            ["predict", model, folder / "radar.zarr", folder / "m.tif"],
+            "Bands ['B04', 'B08'] are needed",
+        ),
+        "no target": (["train", folder / "unlabelled.zarr", out], "has no 'agb'"),
+        "target is NaN": (["train", folder / "empty.zarr", out], "every value is NaN"),
+        "months": (["train", folder / "months.zarr", out], "got [0, 7, 8]"),
+        "no cube": (["train", folder / "notes", out], "is not a Zarr group"),
+        "nothing there": (["info", folder / "gone.zarr"], "nothing at"),
+        "model incomplete": (
+            ["predict", folder / "part", folder / "scene.zarr", folder / "m.tif"],
+            "weights.safetensors is missing",
+        ),
+        "no model": (
+            ["predict", folder / "notes", folder / "scene.zarr", folder / "m.tif"],
+            "config.json is missing",
+        ),
+        "unknown recipe": (
+            ["train", folder / "scene.zarr", out, "--recipe", "best"],
+            "recipe must be one of",
+        ),
+        "unknown setting": (
+            ["train", folder / "scene.zarr", out, "--set", "epoch=1"],
+            "did you mean",
+        ),
+        "no value": (["train", folder / "scene.zarr", out, "--set", "x"], "name=value"),
+        "map's ending": (
+            ["predict", model, folder / "scene.zarr", folder / "m.png"],
+            "must end in",
+        ),
+    }
+
+
+def test_bad_input_is_one_sentence_and_exit_code_2(run, tmp_path: Path) -> None:
+    for name, (words, said) in bad_commands(tmp_path).items():
+        code, out, err = run(*words)
+        assert code == 2, name
+        assert said in err, (name, err)
+        assert err.startswith("geobiomass: "), name
+        assert "Traceback" not in out + err, name
+        assert err.count("\n") == 1, (name, err)
+        assert not (tmp_path / "out").exists(), name
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["info"],
+        ["ingest", "biomassters"],
+        ["train"],
+        ["predict"],
+        ["evaluate"],
+        ["demo"],
+    ],
+)
+def test_help_shows_an_example(run, words: list[str]) -> None:
+    code, out, _ = run(*words, "--help")
+    assert code == 0
+    assert f"geobiomass {' '.join(words)}" in " ".join(out.split())
+    assert "Example" in out
+
+
+def test_a_failing_program_is_not_hidden(
+    run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scene: xr.Dataset
+) -> None:
+    # Bad input is a sentence; a mistake of ours is a traceback.
+    monkeypatch.setattr("geobiomass.info.describe", lambda path: {}["oops"])
+    monkeypatch.setattr(sys, "argv", ["geobiomass", "info", str(tmp_path)])
+    with pytest.raises(KeyError):
+        cli.main()

@@ -1,0 +1,142 @@
+"""Real chips and a real georeferenced cube: from files to a map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import rioxarray
+import xarray as xr
+from rasterio.errors import NotGeoreferencedWarning
+
+import geobiomass as gb
+from geobiomass.cube import BIOMASSTERS_BANDS
+
+pytestmark = pytest.mark.filterwarnings(
+    # The competition's files have no place on Earth; rasterio remarks on it.
+    f"ignore::{NotGeoreferencedWarning.__module__}.NotGeoreferencedWarning"
+)
+
+
+def read(path: Path) -> np.ndarray:
+    with rasterio.open(path) as source:
+        return source.read()
+
+
+@pytest.mark.parametrize("folder", ["biomassters", "biomassters_small"])
+def test_ingested_chips_are_the_files_pixels(
+    data: Path, tmp_path: Path, folder: str
+) -> None:
+    root = data / folder
+    gb.write_cube(gb.from_biomassters(root), tmp_path / "chips.zarr")
+    cube = gb.open_cube(tmp_path / "chips.zarr").load()
+    assert cube["month"].values.tolist() == [9, 10, 11, 12, 1, 2, 3, 4, 5, 6, 7, 8]
+    assert tuple(cube["band"].values) == BIOMASSTERS_BANDS
+    for chip in cube["chip"].values:
+        image = cube["image"].sel(chip=chip).values
+        label = read(root / "train_agbm" / f"{chip}_agbm.tif")[0]
+        np.testing.assert_array_equal(cube["agb"].sel(chip=chip), label)
+        for month in range(12):
+            stem = root / "train_features" / f"{chip}"
+            radar = read(Path(f"{stem}_S1_{month:02d}.tif"))
+            missing = radar == -9999
+            np.testing.assert_array_equal(np.isnan(image[month, :4]), missing)
+            # Steps of 0.01 dB: half of one, and float32's own rounding.
+            np.testing.assert_allclose(
+                image[month, :4][~missing], radar[~missing], atol=0.00501, rtol=0
+            )
+            optical = Path(f"{stem}_S2_{month:02d}.tif")
+            if not optical.exists():
+                assert np.isnan(image[month, 4:]).all()
+                continue
+            values = read(optical).astype(float)
+            unusable = values[10] == 255
+            nothing = (values[:10] == 0).all(axis=0)
+            values[:10, unusable | nothing] = np.nan
+            values[10, unusable] = np.nan
+            np.testing.assert_array_equal(image[month, 4:], values)
+
+
+@pytest.mark.slow
+def test_trained_on_real_chips_it_beats_the_mean_on_another(
+    data: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "chips.zarr"
+    gb.write_cube(gb.from_biomassters(data / "biomassters"), store)
+    chips = gb.open_cube(store)
+    train, test = chips.sel(chip=["0060c0a5"]), chips.sel(chip=["000aa810"])
+    model = gb.fit(
+        train,
+        "quick",
+        validation=0,
+        epochs=30,
+        crop=64,
+        month_dropout=0.5,
+        progress=False,
+    )
+    found = model.evaluate(test).loc["all"]
+    truth = test["agb"].values
+    by_mean = float(np.sqrt(np.mean((truth - float(train["agb"].mean())) ** 2)))
+    assert found["pixels"] == 256 * 256
+    assert found["average_rmse"] < 0.75 * by_mean
+
+
+def worldcereal(data: Path) -> xr.Dataset:
+    """The lines that a user writes: plain xarray, and one call of ours."""
+    raw = xr.open_dataset(
+        data / "worldcereal_monthly" / "worldcereal_preprocessed_inputs.nc",
+        engine="h5netcdf",
+    )
+    crs = raw["crs"].attrs["crs_wkt"] if "crs" in raw else "EPSG:32631"
+    raw = raw[[name for name in raw if raw[name].ndim == 3]]
+    raw = raw.where(raw != 65535)
+    optical = {n: str(n).removeprefix("S2-L2A-") for n in raw if "S2-L2A" in str(n)}
+    radar = {"S1-SIGMA0-VV": "VV", "S1-SIGMA0-VH": "VH"}
+    bands = raw[list(optical)].rename(optical)
+    for theirs, ours in radar.items():
+        bands[ours] = 20 * np.log10(raw[theirs]) - 83
+    july = bands.sel(t=bands["t"].dt.month == 7).isel(t=0)
+    ndvi = (july["B08"] - july["B04"]) / (july["B08"] + july["B04"])
+    earlier = bands.sel(t=bands["t"] < july["t"])
+    return gb.as_cube(earlier, agb=ndvi, crs=crs)
+
+
+def test_the_worldcereal_cube_is_a_scene(data: Path, tmp_path: Path) -> None:
+    cube = worldcereal(data)
+    gb.write_cube(cube, tmp_path / "scene.zarr")
+    back = gb.open_cube(tmp_path / "scene.zarr")
+    assert back.rio.crs.to_epsg() == 32631
+    assert back.rio.bounds() == (664000.0, 5611120.0, 665000.0, 5612120.0)
+    assert back["month"].values.tolist() == [11, 12, 1, 2, 3, 4, 5, 6]
+    seen = back["image"].sel(band="B08").notnull().mean(["y", "x"]).values
+    np.testing.assert_array_equal(seen, [1, 0, 0, 1, 1, 1, 1, 1])
+    assert back["image"].sel(band="VV").notnull().all()
+    assert float(back["agb"].std()) == pytest.approx(0.227, abs=0.01)
+
+
+@pytest.mark.slow
+def test_the_worldcereal_cube_trains_and_is_mapped_on_its_own_grid(
+    data: Path, tmp_path: Path
+) -> None:
+    cube = worldcereal(data)
+    west, east = cube.isel(x=slice(0, 60)), cube.isel(x=slice(60, 100))
+    model = gb.fit(
+        west,
+        "quick",
+        validation=0,
+        epochs=60,
+        crop=32,
+        batch_size=4,
+        loss="huber",
+        progress=False,
+    )
+    path = model.predict_to(tmp_path / "ndvi.tif", east, progress=False)
+    found = rioxarray.open_rasterio(path)[0]
+    assert found.rio.crs.to_epsg() == 32631
+    assert found.rio.transform() == east.rio.transform()
+    assert found.shape == (100, 40)
+    error = found.values - east["agb"].values
+    by_mean = east["agb"].values - float(west["agb"].mean())
+    assert np.sqrt(np.mean(error**2)) < 0.9 * np.sqrt(np.mean(by_mean**2))
