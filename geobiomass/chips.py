@@ -65,6 +65,22 @@ class Reader:
         """The window of the whole scene, or of a whole chip."""
         return Window(0, 0, self.height, self.width)
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of image and labels as float32."""
+        labels = 0 if self._agb is None else self._agb.size
+        return 4 * int(self._image.size + labels)
+
+    def cache(self, limit: int) -> None:
+        """Read the whole cube once and keep it, if it takes no more than `limit` bytes.
+
+        Random crops decode far more than they need, again in every epoch.
+        """
+        if self.bytes <= limit:
+            self._image = _compute([self._image])[0]
+            if self._agb is not None:
+                self._agb = _compute([self._agb])[0]
+
     def read(self, place: Place) -> Array:
         """Read one window; beyond the scene's edge it is reflected.
 

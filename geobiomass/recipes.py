@@ -45,6 +45,9 @@ class Recipe:
         Side of the blocks that a scene is split into, pixels; None: twice `crop`.
     groups : str or None
         A coordinate along ``chip`` (a region, a flight): its chips stay together.
+    cache : int
+        Bytes: data that takes no more is read once and kept in memory; more is read
+        anew in every epoch, ahead of use.
     training : TrainingConfig
         Epochs, batch size, optimiser, precision, devices, seed, checkpoints.
     """
@@ -62,6 +65,7 @@ class Recipe:
     validation_fraction: float = 0.1
     block: int | None = None
     groups: str | None = None
+    cache: int = 2 * 2**30
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
@@ -71,6 +75,8 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1 pixel, got {value}.")
+        if self.cache < 0:
+            raise ValueError(f"cache must be a number of bytes, got {self.cache}.")
         for name in ("month_dropout", "validation_fraction"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(

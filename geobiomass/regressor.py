@@ -471,6 +471,7 @@ def _feeds(
             "crop must be a number of pixels to train on a scene, got None; "
             "blocks of a scene differ in size."
         )
+    reader.cache(recipe.cache)
     places = labelled(reader, places)
     config = recipe.training
     checking: ChipFeed | None = None
@@ -479,6 +480,7 @@ def _feeds(
         _need_target(validation)
         refuse_overlap(cube, validation)
         other = Reader(validation, bands)
+        other.cache(recipe.cache)
         held = labelled(other, places_of(other, EVALUATION_BLOCK))
         checking = feed(other, fixed_crops(held, _common(held, crop)), shuffle=False)
     else:

@@ -147,6 +147,26 @@ def test_batches_are_read_ahead_within_the_memory_given() -> None:
     assert len(started) <= 5
 
 
+def test_what_fits_is_read_once() -> None:
+    reads: list[int] = []
+
+    def count(block: np.ndarray) -> np.ndarray:
+        reads.append(1)
+        return block
+
+    scene = make_scene(64, 64).chunk(y=64, x=64)
+    image = scene["image"].data.map_blocks(count, dtype=np.float32)
+    scene["image"] = scene["image"].copy(data=image)
+    reads.clear()
+    for limit, expected in ((0, 4), (4 * 64 * 64 * 10 - 1, 4), (4 * 64 * 64 * 10, 1)):
+        reader = Reader(scene, BANDS)
+        reader.cache(limit)
+        for _ in range(4):
+            reader.read(Place(Window(0, 0, 8, 8)))
+        assert len(reads) == expected
+        reads.clear()
+
+
 def test_a_failing_read_reaches_the_trainer() -> None:
     reader = numbered(4)
 

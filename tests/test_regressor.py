@@ -97,7 +97,7 @@ def test_the_seed_decides_and_the_callers_random_state_is_kept() -> None:
 
 def test_interrupted_and_resumed_it_ends_with_the_same_weights(tmp_path: Path) -> None:
     scene = make_scene(64, 64)
-    settings = QUICK | {"epochs": 3, "month_dropout": 0.5}
+    settings = QUICK | {"epochs": 3, "month_dropout": 0.5, "cache": 0}
     whole = gb.fit(scene, "quick", **settings)
     # Interrupted in the third epoch: the labels cannot be read any more.
     reads = {"left": 5}  # the statistics, and two epochs with validation
