@@ -215,7 +215,7 @@ def _optics(ground: Ground, months: tuple[int, ...]) -> Optics:
     clumping = smooth(patch, ("clumping",), 1.62 * patch.resolution)
     biomass = ground.trimmed(ground.biomass)
     leaf = np.float32(4.3) * (1 - np.exp(biomass / np.float32(-52))) * lushness
-    leaf *= np.exp(np.float32(0.36) * clumping)
+    leaf *= np.exp(np.float32(0.28) * clumping)
     # Water and roads stand behind the stands in the tables.
     last = stands.land.size
     surface = np.where(ground.trimmed(ground.road), last + 1, surface)
@@ -226,7 +226,7 @@ def _optics(ground: Ground, months: tuple[int, ...]) -> Optics:
         surface=surface,
         leaf=leaf,
         deciduous=deciduous,
-        grain=np.exp(np.float32(0.15) * grain),
+        grain=np.exp(np.float32(0.12) * grain),
         slopes=_gradient(ground.elevation, ground),
     )
 
@@ -312,8 +312,8 @@ def _blur(patch: Patch, scene: Floats, month: int, random: np.random.Generator) 
     """Add what the atmospheric correction leaves and the noise of pixels."""
     air = smooth(patch, ("air", month), 7000.0, octaves=4)
     clear = chance(patch.seed, "air", month) - 0.5
-    gain = np.float32(1 + 0.08 * clear) + np.float32(0.025) * air
-    offset = np.float32(60 * clear) + np.float32(20) * air
+    gain = np.float32(1 + 0.08 * clear) + np.float32(0.012) * air
+    offset = np.float32(60 * clear) + np.float32(7) * air
     scene *= gain
     scene += PATH[:, None, None] * offset
     noise = random.standard_normal(scene.shape, dtype=np.float32)
@@ -370,7 +370,7 @@ def _radar(ground: Ground) -> Radar:
     crop = np.select([stands.land == FIELD, stands.land == MIRE], [0.8, 1.0], 0.0)
     rough = (crop + stands.vigour[1]).astype(np.float32)[stand]
     crowns = (0.35 * stands.vigour[2]).astype(np.float32)[stand]
-    texture = smooth(patch, ("texture",), 1.57 * patch.resolution)
+    texture = np.float32(0.9) * smooth(patch, ("texture",), 1.57 * patch.resolution)
     canopy: dict[str, Floats] = {}
     soil: dict[str, Floats] = {}
     for band in ("VV", "VH"):
@@ -383,7 +383,7 @@ def _radar(ground: Ground) -> Radar:
     _, east = _gradient(surface, ground)
     for orbit, rise in (("asc", east), ("desc", -east)):
         own = smooth(patch, ("texture", orbit), 1.57 * patch.resolution)
-        view[orbit] = _facing(rise) * _power(texture + np.float32(0.8) * own)
+        view[orbit] = _facing(rise) * _power(texture + np.float32(0.7) * own)
     return Radar(canopy, soil, view)
 
 
