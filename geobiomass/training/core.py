@@ -7,6 +7,7 @@ inputs and the loss with its prediction and the target.
 from __future__ import annotations
 
 import atexit
+import inspect
 import logging
 import shutil
 import signal
@@ -26,6 +27,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from .checkpoints import LAST, EpochKeeper, Record, read_record, weights_file
 from .feeds import Batches, Feed, Shard
@@ -222,10 +224,7 @@ def _check_shapes(
 def _build_trainer(config: TrainingConfig, keeper: EpochKeeper) -> Trainer:
     strategy: Any = config.strategy
     if strategy == "auto" and config.ranks > 1:
-        # Buffers are shared once an epoch by the task: a broadcast with each
-        # forward pass would hang in a validation of unequal lengths.
-        backend = "gloo" if config.device == "cpu" else None
-        strategy = DDPStrategy(process_group_backend=backend, broadcast_buffers=False)
+        strategy = _data_parallel(config.device)
     callbacks: list[Callback] = [keeper]
     if config.progress:
         callbacks.append(ProgressBar(config.epochs, keeper.record.epochs))
@@ -244,6 +243,16 @@ def _build_trainer(config: TrainingConfig, keeper: EpochKeeper) -> Trainer:
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+
+
+def _data_parallel(device: str) -> DDPStrategy:
+    # Buffers are shared by the task, once an epoch: a broadcast with each forward
+    # pass would hang in a validation of unequal lengths. PyTorch renamed the option.
+    known = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers"
+    option: dict[str, Any] = {name if name in known else "broadcast_buffers": False}
+    backend = "gloo" if device == "cpu" else None
+    return DDPStrategy(process_group_backend=backend, **option)
 
 
 def _share_out(

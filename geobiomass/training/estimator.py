@@ -221,12 +221,22 @@ def _broken(path: Path, reason: object) -> ModelError:
 
 
 def _read_history(path: Path) -> pd.DataFrame:
+    """Read numbers as Python does: releases of pandas differ in the last bit."""
     try:
-        return pd.read_csv(path, float_precision="round_trip")
+        text = pd.read_csv(path, dtype=str, keep_default_na=False)
+        return pd.DataFrame(
+            {name: [_number(cell) for cell in text[name]] for name in text.columns}
+        )
     except pd.errors.EmptyDataError:
         return pd.DataFrame()
     except (OSError, ValueError) as error:
         raise _broken(path, error) from error
+
+
+def _number(cell: str) -> float:
+    if cell.removeprefix("-").isdecimal():
+        return int(cell)
+    return float(cell or "nan")
 
 
 def _check_replaceable(folder: Path) -> None:

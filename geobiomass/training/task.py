@@ -133,8 +133,10 @@ class RegressionTask(LightningModule):
         return loss
 
     def _log_training(self, loss: Tensor, step: int) -> None:
-        # Reduced over all processes, so that all of them stop at a bad loss.
-        loss = self.trainer.strategy.reduce(loss.clone(), reduce_op="mean")
+        # Over all processes, so that all of them stop at a bad loss.
+        if self.trainer.world_size > 1:
+            loss = loss / self.trainer.world_size
+            torch.distributed.all_reduce(loss)
         self.last_loss = float(loss)
         if not math.isfinite(self.last_loss):
             raise FloatingPointError(
