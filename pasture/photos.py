@@ -142,11 +142,12 @@ def problems_of_table(photos: pd.DataFrame) -> list[str]:
     """Name photos listed twice, and grams that are not a number of 0 or more."""
     twice = photos.index[photos.duplicated("path")]
     targets = [name for name in TARGETS if name in photos]
-    grams = photos[targets]
+    names = [str(name) for name in photos.index]
+    grams = photos[targets].to_numpy(np.float64)
     bad = ~((grams >= 0) & np.isfinite(grams))
     wrong = [
-        f"{photos.index[row]!s} {targets[column]} ({grams.iat[row, column]})"
-        for row, column in np.argwhere(bad.to_numpy())
+        f"{names[row]} {targets[column]} ({grams[row, column]:g})"
+        for row, column in np.argwhere(bad)
     ]
     return [
         *_problem("listed twice, or with details that differ between rows", twice),
