@@ -3,6 +3,7 @@ import math
 import pytest
 import timm
 import torch
+from pasture_files import one_thread
 from safetensors.torch import save_file
 
 from pasture.network import PastureNetwork, add_up
@@ -20,6 +21,12 @@ def draw(height: int = 32, width: int = 64, count: int = 2) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     size = (count, 3, height, width)
     return torch.randint(256, size, dtype=torch.uint8, generator=generator)
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    with one_thread():
+        yield
 
 
 @pytest.mark.parametrize("stream", ["single", "dual"])

@@ -2,11 +2,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pasture_files import draw_photos, lengthen
 from PIL import Image
 
 import pasture
 from geobiomass.training.feeds import Feed
 from pasture.photos import PhotoFeed
+
+
+@pytest.fixture
+def table(tmp_path):
+    return draw_photos(tmp_path)
+
+
+@pytest.fixture
+def photos(table, tmp_path):
+    return pasture.read_photos(table, tmp_path)
 
 
 def feed_of(photos: pd.DataFrame, **settings) -> PhotoFeed:
@@ -18,9 +29,9 @@ def feed_of(photos: pd.DataFrame, **settings) -> PhotoFeed:
 # --- tables ---
 
 
-def test_both_layouts_say_the_same(table, long, tmp_path):
+def test_both_layouts_say_the_same(table, tmp_path):
     plain = pasture.read_photos(table, tmp_path)
-    shuffled = long(table).sample(frac=1, random_state=0)
+    shuffled = lengthen(table).sample(frac=1, random_state=0)
     shuffled.to_csv(tmp_path / "train.csv", index=False)
     read = pasture.read_photos(tmp_path / "train.csv", tmp_path)
     assert sorted(read.index) == sorted(f"ID{number}" for number in range(12))
@@ -30,8 +41,8 @@ def test_both_layouts_say_the_same(table, long, tmp_path):
     assert list(plain.columns[-5:]) == list(pasture.TARGETS)
 
 
-def test_a_row_a_photo_with_what_is_known_of_it(table, long, tmp_path):
-    photos = pasture.read_photos(long(table), tmp_path)
+def test_a_row_a_photo_with_what_is_known_of_it(table, tmp_path):
+    photos = pasture.read_photos(lengthen(table), tmp_path)
     first = photos.loc["ID0"]
     assert first["path"] == str(tmp_path / "train" / "ID0.png")
     assert first["Sampling_Date"] == pd.Timestamp(2015, 9, 4)
@@ -42,8 +53,8 @@ def test_a_row_a_photo_with_what_is_known_of_it(table, long, tmp_path):
     )
 
 
-def test_a_test_table_has_no_grams(table, long, tmp_path):
-    test = long(table)[["sample_id", "image_path", "target_name"]]
+def test_a_test_table_has_no_grams(table, tmp_path):
+    test = lengthen(table)[["sample_id", "image_path", "target_name"]]
     photos = pasture.read_photos(test, tmp_path)
     assert list(photos.columns) == ["path"]
     assert len(photos) == 12
@@ -54,8 +65,8 @@ def test_a_plain_table_may_have_some_targets(table, tmp_path):
     assert list(photos.columns) == ["path", "GDM_g"]
 
 
-def test_input_is_untouched(table, long, tmp_path):
-    given = long(table)
+def test_input_is_untouched(table, tmp_path):
+    given = lengthen(table)
     before = given.copy(deep=True)
     pasture.read_photos(given, tmp_path)
     pd.testing.assert_frame_equal(given, before)
@@ -97,8 +108,8 @@ def test_many_problems_are_counted(tmp_path):
         pasture.read_photos(pd.DataFrame({"image_path": names}), tmp_path)
 
 
-def test_the_rows_of_a_long_table_must_agree(table, long, tmp_path):
-    rows = long(table)
+def test_the_rows_of_a_long_table_must_agree(table, tmp_path):
+    rows = lengthen(table)
     with pytest.raises(pasture.PhotoError, match="given twice: ID3__Dry_Green_g;"):
         pasture.read_photos(pd.concat([rows, rows.iloc[[3]]]), tmp_path)
     with pytest.raises(pasture.PhotoError, match=r"negative: ID3 Dry_Green_g \(nan\)"):
@@ -125,8 +136,8 @@ def test_a_table_that_does_not_fit_is_refused(table, tmp_path, change, message):
         pasture.read_photos(change(table), tmp_path)
 
 
-def test_unknown_targets_of_a_long_table_are_refused(table, long, tmp_path):
-    rows = long(table).replace({"target_name": {"GDM_g": "GDM"}})
+def test_unknown_targets_of_a_long_table_are_refused(table, tmp_path):
+    rows = lengthen(table).replace({"target_name": {"GDM_g": "GDM"}})
     with pytest.raises(pasture.PhotoError, match=r"got GDM$"):
         pasture.read_photos(rows, tmp_path)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
+import torch
 from PIL import Image, ImageDraw
 
 import pasture
@@ -62,19 +63,12 @@ def lengthen(table: pd.DataFrame) -> pd.DataFrame:
     return long
 
 
-@pytest.fixture
-def table(tmp_path: Path) -> pd.DataFrame:
-    """The plain table of twelve photos under `tmp_path`."""
-    return draw_photos(tmp_path)
-
-
-@pytest.fixture
-def photos(table: pd.DataFrame, tmp_path: Path) -> pd.DataFrame:
-    """The twelve photos, read."""
-    return pasture.read_photos(table, tmp_path)
-
-
-@pytest.fixture
-def long() -> Callable[[pd.DataFrame], pd.DataFrame]:
-    """A plain table to the competition's layout."""
-    return lengthen
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread: small networks would wait for the others."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
