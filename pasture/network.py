@@ -1,0 +1,254 @@
+"""The network: a pretrained backbone, pooled, with a small head for each target.
+
+After the public solutions of the CSIRO Image2Biomass competition (Kaggle, 2025).
+Photos in, grams out; the normalisation of pixels lives in buffers.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from geobiomass.training.weights import read_weights
+
+__all__ = ["PastureNetwork", "add_up"]
+
+Stream = Literal["single", "dual"]
+
+# Mean and standard deviation of ImageNet's pixels, red, green, blue, of 1.
+_MEAN = (0.485, 0.456, 0.406)
+_DEVIATION = (0.229, 0.224, 0.225)
+
+
+def add_up(grams: Tensor) -> Tensor:
+    """Replace what is a sum by the sum of its parts.
+
+    Parameters
+    ----------
+    grams
+        (..., 5): green, dead, clover, green dry matter, total.
+
+    Returns
+    -------
+    Tensor
+        (..., 5), the first three as they are, then green + clover and that + dead.
+    """
+    green, dead, clover = grams[..., :3].unbind(-1)
+    matter = green + clover
+    return torch.stack([green, dead, clover, matter, matter + dead], -1)
+
+
+class PastureNetwork(nn.Module):
+    """Photos of pasture to grams, by one shared backbone and a head a target.
+
+    Parameters
+    ----------
+    backbone
+        Any timm model that takes photos of any size: a vision transformer, of which
+        the patch tokens are averaged, or a convolutional network, pooled as its own
+        classifier would.
+    stream
+        "single" sees the photo as a whole. "dual" sees its left and right halves,
+        one after the other with the same weights, and joins their features; out of
+        training it predicts green, dead and clover, and adds up the other two.
+    targets
+        Outputs, a head each: Linear to 512, ReLU, Dropout, Linear to 128, ReLU,
+        Linear to 1, Softplus. "dual" must have the five of `pasture.TARGETS`.
+    freeze
+        Share of the backbone's parameter tensors, the first as registered, that do
+        not learn.
+    pretrained
+        Weights of the backbone. False: random. True: timm's, downloaded. A path: a
+        safetensors file with timm's names. The weights of DINOv3 are under Meta's
+        own licence.
+
+    Raises
+    ------
+    ValueError
+        A setting is out of its range, the backbone is unknown or takes one size
+        only, or the file's weights are another backbone's.
+    FileNotFoundError
+        There is no such file.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self,
+        backbone: str = "vit_large_patch16_dinov3.lvd1689m",
+        stream: Stream = "single",
+        targets: int = 5,
+        freeze: float = 0.8,
+        pretrained: bool | str | Path = False,
+    ) -> None:
+        super().__init__()
+        _check_settings(stream, targets, freeze)
+        self.settings: dict[str, Any] = {
+            "backbone": backbone,
+            "stream": stream,
+            "targets": targets,
+            "freeze": freeze,
+        }
+        self.halves = 2 if stream == "dual" else 1
+        self.backbone = _build_backbone(backbone, pretrained)
+        channels = int(getattr(self.backbone, "head_hidden_size", 0))
+        channels = self.halves * (channels or int(self.backbone.num_features))  # type: ignore[arg-type]
+        self.heads = nn.ModuleList(_head(channels) for _ in range(targets))
+        self.positive = nn.Softplus()
+        for name, values in (("mean", _MEAN), ("deviation", _DEVIATION)):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1))
+        parameters = list(self.backbone.parameters())
+        # The small number keeps 0.29 of 100 from being 28.
+        for value in parameters[: math.floor(freeze * len(parameters) + 1e-9)]:
+            value.requires_grad_(False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Predict grams.
+
+        Parameters
+        ----------
+        image
+            (batch, 3, height, width) RGB, uint8 or float from 0 to 1.
+
+        Returns
+        -------
+        Tensor
+            (batch, targets) float32, grams of 0 or more.
+
+        Raises
+        ------
+        ValueError
+            The backbone's patches do not divide the photo.
+        """
+        self.check_size(*image.shape[-2:])
+        if not image.is_floating_point():
+            image = image / 255
+        image = (image - self.mean) / self.deviation
+        # (batch, 3, y, x) -> (halves * batch, 3, y, x / halves)
+        parts = torch.cat(image.chunk(self.halves, dim=-1))
+        features = torch.cat(self._pool(parts).chunk(self.halves), dim=1)
+        raw = torch.cat([head(features) for head in self.heads], dim=1)
+        grams: Tensor = self.positive(raw.float())
+        return grams if self.training or self.halves == 1 else add_up(grams)
+
+    def _pool(self, image: Tensor) -> Tensor:
+        features = self.backbone.forward_features(image)  # type: ignore[operator]
+        if features.ndim != 3:
+            pooled: Tensor = self.backbone.forward_head(features, pre_logits=True)  # type: ignore[operator]
+            return pooled
+        # (batch, token, channel); class and register tokens come first.
+        prefix = getattr(self.backbone, "num_prefix_tokens", 0)
+        mean: Tensor = features[:, prefix:].mean(1)
+        normed: Tensor = getattr(self.backbone, "fc_norm", nn.Identity())(mean)
+        return normed
+
+    def check_size(self, height: int, width: int) -> None:
+        """Refuse photos that the backbone's patches do not divide.
+
+        Raises
+        ------
+        ValueError
+            The message names the size and what it must be a multiple of.
+        """
+        embed = getattr(self.backbone, "patch_embed", None)
+        rows, columns = getattr(embed, "patch_size", (1, 1))
+        columns *= self.halves
+        if height < 1 or width < 1 or height % rows or width % columns:
+            raise ValueError(
+                f"height and width of photos for {self.settings['backbone']} "
+                f"({self.settings['stream']}) must be multiples of {rows} and "
+                f"{columns} pixels, got {height} x {width}"
+            )
+
+
+def _check_settings(stream: str, targets: int, freeze: float) -> None:
+    dual = stream == "dual"
+    expected = {
+        "stream": (stream in ("single", "dual"), '"single" or "dual"', stream),
+        "targets": (
+            targets == 5 if dual else targets >= 1,
+            "5 for two streams" if dual else "1 or more",
+            targets,
+        ),
+        "freeze": (0 <= freeze <= 1, "from 0 to 1", freeze),
+    }
+    for name, (holds, text, value) in expected.items():
+        if not holds:
+            raise ValueError(f"{name} of PastureNetwork must be {text}, got {value!r}")
+
+
+def _head(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(channels, 512),
+        nn.ReLU(),
+        nn.Dropout(0.3),
+        nn.Linear(512, 128),
+        nn.ReLU(),
+        nn.Linear(128, 1),
+    )
+
+
+def _build_backbone(name: str, pretrained: bool | str | Path) -> nn.Module:
+    import timm
+
+    base, _, tag = name.partition(".")
+    tagged = not tag or name in timm.list_pretrained(f"{base}.*")
+    if not timm.is_model(base) or not tagged:
+        near = timm.list_models(f"{base[:8]}*") or ["resnet18"]
+        if timm.is_model(base):
+            near = timm.list_pretrained(f"{base}.*") or [base]
+        raise ValueError(
+            f"backbone of PastureNetwork must be a model of timm, got {name!r}; near "
+            f"it: {', '.join(near[:5])}"
+        )
+    about = timm.get_pretrained_cfg(name)
+    options: dict[str, Any] = {}
+    if about is not None and about.fixed_input_size:
+        options["dynamic_img_size"] = True
+    try:
+        backbone: nn.Module = timm.create_model(
+            name, pretrained=pretrained is True, num_classes=0, **options
+        )
+    except TypeError as error:
+        if "dynamic_img_size" not in str(error):
+            raise
+        raise ValueError(
+            f"backbone of PastureNetwork must take photos of any size, got {name!r}, "
+            "made for one; choose a plain vision transformer or a convolutional network"
+        ) from error
+    if not isinstance(pretrained, bool):
+        _fill(backbone, Path(pretrained))
+    return backbone
+
+
+def _fill(backbone: nn.Module, path: Path) -> None:
+    """Load a backbone's weights, all of them, and nothing else but a classifier's."""
+    if path.is_file() and path.suffix != ".safetensors":
+        raise ValueError(
+            "pretrained of PastureNetwork must be True, False or a safetensors file, "
+            f"got {path}"
+        )
+    classifier = backbone.pretrained_cfg["classifier"]  # type: ignore[index]
+    names = (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
+    weights = {
+        name: value
+        for name, value in read_weights(path).items()
+        if name.rpartition(".")[0] not in names
+    }
+    own = backbone.state_dict()
+    for name in [*own, *weights]:
+        ours, theirs = (
+            tuple(found[name].shape) if name in found else "missing"
+            for found in (own, weights)
+        )
+        if ours != theirs:
+            raise ValueError(
+                f"weights in {path} must be the backbone's: {name} is {ours} in the "
+                f"backbone and {theirs} in the file"
+            )
+    backbone.load_state_dict(weights)

@@ -1,0 +1,259 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from pasture_files import draw_photos, lengthen
+from PIL import Image
+
+import pasture
+from geobiomass.training.feeds import Feed
+from pasture.photos import PhotoFeed
+
+
+@pytest.fixture
+def table(tmp_path):
+    return draw_photos(tmp_path)
+
+
+@pytest.fixture
+def photos(table, tmp_path):
+    return pasture.read_photos(table, tmp_path)
+
+
+def feed_of(photos: pd.DataFrame, **settings) -> PhotoFeed:
+    grams = photos[list(pasture.TARGETS)].to_numpy(np.float32)
+    settings = {"height": 32, "width": 64, "batch_size": 4} | settings
+    return PhotoFeed(tuple(photos["path"]), grams, **settings)
+
+
+# --- tables ---
+
+
+def test_both_layouts_say_the_same(table, tmp_path):
+    plain = pasture.read_photos(table, tmp_path)
+    shuffled = lengthen(table).sample(frac=1, random_state=0)
+    shuffled.to_csv(tmp_path / "train.csv", index=False)
+    read = pasture.read_photos(tmp_path / "train.csv", tmp_path)
+    assert sorted(read.index) == sorted(f"ID{number}" for number in range(12))
+    read = read.set_index("path").loc[plain["path"]]
+    pd.testing.assert_frame_equal(read, plain.set_index("path"), check_exact=False)
+    assert list(plain.index) == list(table["image_path"])
+    assert list(plain.columns[-5:]) == list(pasture.TARGETS)
+
+
+def test_a_row_a_photo_with_what_is_known_of_it(table, tmp_path):
+    photos = pasture.read_photos(lengthen(table), tmp_path)
+    first = photos.loc["ID0"]
+    assert first["path"] == str(tmp_path / "train" / "ID0.png")
+    assert first["Sampling_Date"] == pd.Timestamp(2015, 9, 4)
+    assert first["State"] == "Tas"
+    np.testing.assert_allclose(
+        first[list(pasture.TARGETS)].astype(float),
+        table.loc[0, list(pasture.TARGETS)].astype(float),
+    )
+
+
+def test_a_test_table_has_no_grams(table, tmp_path):
+    test = lengthen(table)[["sample_id", "image_path", "target_name"]]
+    photos = pasture.read_photos(test, tmp_path)
+    assert list(photos.columns) == ["path"]
+    assert len(photos) == 12
+
+
+def test_a_plain_table_may_have_some_targets(table, tmp_path):
+    photos = pasture.read_photos(table[["image_path", "GDM_g"]], tmp_path)
+    assert list(photos.columns) == ["path", "GDM_g"]
+
+
+def test_input_is_untouched(table, tmp_path):
+    given = lengthen(table)
+    before = given.copy(deep=True)
+    pasture.read_photos(given, tmp_path)
+    pd.testing.assert_frame_equal(given, before)
+
+
+# --- what is wrong is named ---
+
+
+def test_all_problems_are_named_at_once(table, tmp_path):
+    folder = tmp_path / "train"
+    (folder / "ID1.png").unlink()
+    content = (folder / "ID2.png").read_bytes()
+    (folder / "ID2.png").write_bytes(content[: len(content) // 2])
+    Image.new("RGB", (100, 60)).save(folder / "ID3.png")
+    (folder / "ID4.png").write_text("no picture")
+    table.loc[5, "GDM_g"] = -1.5
+    table.loc[6, "Dry_Dead_g"] = np.nan
+    table = pd.concat([table, table.iloc[[7]]], ignore_index=True)
+    with pytest.raises(pasture.PhotoError) as caught:
+        pasture.read_photos(table, tmp_path)
+    message = str(caught.value)
+    for part in (
+        "missing: " + str(folder / "ID1.png"),
+        "unreadable: " + str(folder / "ID2.png"),
+        str(folder / "ID4.png"),
+        f"not twice as wide as high: {folder / 'ID3.png'} (100 x 60)",
+        "train/ID5.png GDM_g (-1.5)",
+        "train/ID6.png Dry_Dead_g (nan)",
+        "rows: train/ID7.png;",
+    ):
+        assert part in message
+    for number in (0, 8, 9, 10, 11):
+        assert f"ID{number}.png" not in message
+
+
+def test_many_problems_are_counted(tmp_path):
+    names = [f"{number}.jpg" for number in range(50)]
+    with pytest.raises(pasture.PhotoError, match=r"19\.jpg and 30 more"):
+        pasture.read_photos(pd.DataFrame({"image_path": names}), tmp_path)
+
+
+def test_the_rows_of_a_long_table_must_agree(table, tmp_path):
+    rows = lengthen(table)
+    with pytest.raises(pasture.PhotoError, match="given twice: ID3__Dry_Green_g;"):
+        pasture.read_photos(pd.concat([rows, rows.iloc[[3]]]), tmp_path)
+    with pytest.raises(pasture.PhotoError, match=r"negative: ID3 Dry_Green_g \(nan\)"):
+        pasture.read_photos(rows.drop(index=3), tmp_path)
+    rows.loc[3, "State"] = "WA"
+    with pytest.raises(pasture.PhotoError, match="differ between rows: ID3;"):
+        pasture.read_photos(rows, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.rename(columns={"image_path": "file"}), "column image_path"),
+        (lambda t: t.iloc[:0], "must have rows"),
+        (lambda t: t.assign(image_path=None), "12 of 12 without"),
+        (lambda t: t.assign(Dry_Moss_g=1.0), "among Dry_Green_g.*got Dry_Moss_g"),
+        (lambda t: t.assign(Sampling_Date="4 Sept"), r"2015/9/4, got 4 Sept$"),
+        (lambda t: t.assign(GDM_g="much"), r"ID0\.png GDM_g \(nan\)"),
+        (lambda t: t.assign(GDM_g=np.inf), r"ID0\.png GDM_g \(inf\)"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused(table, tmp_path, change, message):
+    with pytest.raises(pasture.PhotoError, match=message):
+        pasture.read_photos(change(table), tmp_path)
+
+
+def test_unknown_targets_of_a_long_table_are_refused(table, tmp_path):
+    rows = lengthen(table).replace({"target_name": {"GDM_g": "GDM"}})
+    with pytest.raises(pasture.PhotoError, match=r"got GDM$"):
+        pasture.read_photos(rows, tmp_path)
+
+
+def test_no_table_is_an_error_of_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        pasture.read_photos(tmp_path / "nowhere.csv")
+
+
+def test_a_photo_is_turned_as_its_camera_noted(photos, tmp_path):
+    upright = Image.open(photos["path"].iloc[0])
+    turned = upright.transpose(Image.Transpose.ROTATE_90)
+    note = Image.Exif()
+    note[0x0112] = 6  # to be shown after a quarter turn clockwise
+    turned.save(tmp_path / "turned.png", exif=note)
+    assert turned.size == (64, 128)
+    read = pasture.read_photos(pd.DataFrame({"image_path": ["turned.png"]}), tmp_path)
+    feed = PhotoFeed(tuple(read["path"]), np.zeros((1, 5), np.float32), 64, 128, 1)
+    ((image, _),) = feed.epoch(0)
+    np.testing.assert_array_equal(image[0].permute(1, 2, 0), np.asarray(upright))
+
+
+# --- the feed ---
+
+
+def test_a_feed_is_what_the_trainer_takes(photos):
+    assert isinstance(feed_of(photos), Feed)
+
+
+def test_batches_are_resized_photos_and_their_grams(photos):
+    feed = feed_of(photos, shuffle=False)
+    batches = list(feed.epoch(0))
+    assert [image.shape for image, _ in batches] == [(4, 3, 32, 64)] * 3
+    assert all(image.dtype == torch.uint8 for image, _ in batches)
+    grams = torch.cat([grams for _, grams in batches]).numpy()
+    np.testing.assert_array_equal(grams, photos[list(pasture.TARGETS)].astype("f4"))
+    # Without antialiasing the mean of 2 x 2 pixels would be missed at edges.
+    whole = np.asarray(Image.open(photos["path"].iloc[5])).astype(float)
+    mean = whole.reshape(32, 2, 64, 2, 3).mean((1, 3))
+    found = batches[1][0][1].permute(1, 2, 0).numpy()
+    assert np.abs(found - mean).mean() < 3
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 5])
+@pytest.mark.parametrize("batch_size", [1, 4, 5, 100])
+def test_every_photo_once_an_epoch_in_one_process(photos, ranks, batch_size):
+    feed = feed_of(photos, batch_size=batch_size, height=2, width=4)
+    shares = [list(feed.epoch(3, rank, ranks)) for rank in range(ranks)]
+    assert {len(share) for share in shares} == {feed.batches_per_epoch(ranks)}
+    sizes = [len(grams) for share in shares for _, grams in share]
+    assert min(sizes) >= 1
+    assert max(sizes) - min(sizes) <= 1
+    totals = [grams[:, 4] for share in shares for _, grams in share]
+    np.testing.assert_array_equal(
+        np.sort(torch.cat(totals)), np.sort(photos["Dry_Total_g"].astype("f4"))
+    )
+
+
+def test_order_follows_from_seed_and_epoch_alone(photos):
+    def order(seed: int, epoch: int) -> list[float]:
+        batches = feed_of(photos, seed=seed, height=2, width=4).epoch(epoch)
+        return torch.cat([grams[:, 4] for _, grams in batches]).tolist()
+
+    assert order(0, 7) == order(0, 7)
+    assert order(0, 7) != order(0, 6)
+    assert order(0, 7) != order(1, 7)
+
+
+def test_photos_are_read_no_further_ahead_than_said(photos):
+    batches = feed_of(photos, batch_size=2, shuffle=False, ahead=1).epoch(0)
+    next(batches)
+    for path in photos["path"][4:]:
+        Image.new("RGB", (2, 1)).save(path)
+    assert next(batches)[0].float().std() > 0
+    assert next(batches)[0].max() == 0
+
+
+def test_a_photo_damaged_meanwhile_is_named(photos):
+    path = photos["path"].iloc[9]
+    with open(path, "wb") as file:
+        file.write(b"\x89PNG")
+    with pytest.raises(pasture.PhotoError, match=r"ID9\.png cannot be read"):
+        list(feed_of(photos).epoch(0))
+
+
+def test_more_processes_than_photos_are_refused(photos):
+    with pytest.raises(ValueError, match="13 processes, got 12"):
+        feed_of(photos).batches_per_epoch(13)
+
+
+# --- submissions ---
+
+
+def test_a_submission_is_long_and_exact(photos, tmp_path):
+    grams = photos[list(pasture.TARGETS)] / 3
+    grams.index = [f"ID{number}" for number in range(12)]
+    pasture.write_submission(grams, tmp_path / "submission.csv")
+    read = pd.read_csv(tmp_path / "submission.csv", dtype=str)
+    assert list(read.columns) == ["sample_id", "target"]
+    assert len(read) == 60
+    values = read.set_index("sample_id")["target"]
+    assert float(values["ID3__GDM_g"]) == grams.loc["ID3", "GDM_g"]
+    assert float(values["ID11__Dry_Total_g"]) == grams.loc["ID11", "Dry_Total_g"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: pd.concat([p, p.iloc[:1]]), "predicted twice: a;"),
+        (lambda p: p.replace(2.0, np.nan), "unpredicted: b;"),
+        (lambda p: p.rename(columns={"GDM_g": "GDM"}), "got 2 rows and GDM"),
+        (lambda p: p.iloc[:0], "got 0 rows"),
+    ],
+)
+def test_incomplete_predictions_are_refused(change, message, tmp_path):
+    predictions = pd.DataFrame({"GDM_g": [1.0, 2.0]}, index=["a", "b"])
+    with pytest.raises(pasture.PhotoError, match=message):
+        pasture.write_submission(change(predictions), tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
