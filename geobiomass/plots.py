@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,7 @@ def true_colour(
     axes.imshow(
         np.nan_to_num(stretched, nan=1.0), extent=_extent(cube), interpolation="nearest"
     )
-    axes.set_title(f"true colour, month {month}")
+    axes.set_title(f"true colour, {calendar.month_name[month]}")
     return axes
 
 
@@ -89,7 +90,7 @@ def biomass(
         Ends of the colour scale; by default 0 and the 99th percentile.
     """
     low, high = limits or (0.0, float(values.quantile(0.99)))
-    return _image(values, ax, title, (low, high), BIOMASS_COLOURS, "Mg/ha")
+    return _image(values, ax, title, (low, high), BIOMASS_COLOURS, "max")
 
 
 def error(
@@ -102,7 +103,7 @@ def error(
     """Draw the error of a map, predicted minus observed, white where it is none."""
     difference = predicted - observed
     end = float(abs(difference).quantile(0.98))
-    return _image(difference, ax, title, (-end, end), ERROR_COLOURS, "Mg/ha")
+    return _image(difference, ax, title, (-end, end), ERROR_COLOURS, "both")
 
 
 def comparison(
@@ -123,7 +124,7 @@ def comparison(
 
     truth = cube["agb"]
     limits = (0.0, float(truth.quantile(0.99)))
-    height = 4.6 * min(2.0, max(0.6, cube.sizes["y"] / cube.sizes["x"]))
+    height = 1 + 3.7 * min(2.0, max(0.6, cube.sizes["y"] / cube.sizes["x"]))
     figure, axes = plt.subplots(1, 4, figsize=(19, height), layout="constrained")
     true_colour(cube, month, axes[0])
     biomass(truth, axes[1], title="true biomass", limits=limits)
@@ -140,7 +141,7 @@ def _image(
     title: str,
     limits: tuple[float, float],
     colours: str,
-    units: str,
+    extend: str,
 ) -> Axes:
     axes = _axes(ax)
     picture = axes.imshow(
@@ -151,8 +152,8 @@ def _image(
         cmap=colours,
         interpolation="nearest",
     )
-    bar = axes.figure.colorbar(picture, ax=axes, shrink=0.8, extend="both")
-    bar.set_label(units)
+    bar = axes.figure.colorbar(picture, ax=axes, shrink=0.8, extend=extend)
+    bar.set_label("Mg/ha")
     axes.set_title(title)
     return axes
 

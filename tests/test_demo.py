@@ -32,7 +32,8 @@ def test_the_demonstration(
     ]
     # Ten epochs on a small scene learn; the margin is for the real demonstration.
     assert table.loc["geobiomass", "r2"] > 0.3
-    assert abs(table.loc["predicting the mean", "r2"]) < 0.2
+    errors = table["pixel_rmse"]
+    assert errors["geobiomass"] < 0.8 * errors["predicting the mean"]
     scene = gb.open_cube(tmp_path / "demo" / "scene.zarr")
     east = scene.isel(x=slice(448, 640))
     with rasterio.open(tmp_path / "demo" / "map.tif") as source:

@@ -55,7 +55,7 @@ def test_true_colour_takes_the_clearest_month(coloured: xr.Dataset) -> None:
     coloured["image"][0] += 8000  # June in cloud
     coloured["image"][2, :, :30] = np.nan  # August seen in part
     axes = gb.plots.true_colour(coloured)
-    assert axes.get_title() == "true colour, month 7"
+    assert axes.get_title() == "true colour, July"
     picture = axes.images[0].get_array()
     assert picture.shape == (40, 56, 3)
     red = coloured["image"].sel(month=7, band="B04").values

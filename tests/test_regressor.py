@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -298,43 +296,3 @@ def test_metrics_of_a_scene_do_not_depend_on_the_block() -> None:
     one = model.evaluate(scene, tile=64, overlap=0, block=256)
     other = model.evaluate(scene, tile=64, overlap=0, block=1024)
     pd.testing.assert_frame_equal(one, other)
-
-
-# --- the package --------------------------------------------------------------
-
-FACE = {
-    "BiomassRegressor",
-    "CubeError",
-    "IncompleteMapError",
-    "ModelError",
-    "Recipe",
-    "as_cube",
-    "check_cube",
-    "fit",
-    "from_biomassters",
-    "landscape",
-    "load",
-    "open_cube",
-    "plots",
-    "write_cube",
-}
-
-
-def test_the_public_face_is_what_it_says() -> None:
-    assert set(gb.__all__) == FACE
-    for name in FACE:
-        assert getattr(gb, name) is not None
-
-
-def test_importing_is_quick_and_light() -> None:
-    script = (
-        "import time; start = time.perf_counter(); import geobiomass; "
-        "print(time.perf_counter() - start); import sys; "
-        "print([m for m in ('torch', 'xarray', 'rasterio') if m in sys.modules])"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    seconds, heavy = result.stdout.splitlines()
-    assert float(seconds) < 2
-    assert heavy == "[]"
