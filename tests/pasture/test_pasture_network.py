@@ -125,14 +125,16 @@ def test_four_fifths_of_dinov3_large_are_frozen(name, tensors):
     network.check_size(1024, 2048)
 
 
-@pytest.mark.parametrize(("freeze", "frozen"), [(0, 0), (1, 10), (0.29, 2), (0.3, 3)])
+@pytest.mark.parametrize(
+    ("freeze", "frozen"), [(0, 0), (1, 100), (0.29, 29), (0.555, 55)]
+)
 def test_the_first_tensors_are_frozen(freeze, frozen, monkeypatch):
-    ten = torch.nn.Sequential(*(torch.nn.Linear(1, 1) for _ in range(5)))
-    ten.num_features = 1
-    monkeypatch.setattr("pasture.network._build_backbone", lambda *_: ten)
+    plain = torch.nn.Sequential(*(torch.nn.Linear(1, 1) for _ in range(50)))
+    plain.num_features = 1
+    monkeypatch.setattr("pasture.network._build_backbone", lambda *_: plain)
     network = PastureNetwork(freeze=freeze)
     learning = [value.requires_grad for value in network.backbone.parameters()]
-    assert learning == [False] * frozen + [True] * (10 - frozen)
+    assert learning == [False] * frozen + [True] * (100 - frozen)
 
 
 @pytest.mark.parametrize(

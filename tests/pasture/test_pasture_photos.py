@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -209,6 +211,7 @@ def test_order_follows_from_seed_and_epoch_alone(photos):
 def test_photos_are_read_no_further_ahead_than_said(photos):
     batches = feed_of(photos, batch_size=2, shuffle=False, ahead=1).epoch(0)
     next(batches)
+    time.sleep(0.5)  # for threads that read further to be found out
     for path in photos["path"][4:]:
         Image.new("RGB", (2, 1)).save(path)
     assert next(batches)[0].float().std() > 0
