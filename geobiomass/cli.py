@@ -14,6 +14,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+INTERRUPTED = 130  # what typer exits with on Ctrl-C, as shells do
+
 app = typer.Typer(
     help="Maps of above-ground biomass from monthly satellite images.",
     no_args_is_help=True,
@@ -229,7 +231,8 @@ def main() -> NoReturn:
             raise
         typer.echo(f"geobiomass: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("geobiomass: interrupted; the same command goes on.", err=True)
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            typer.echo("\ngeobiomass: interrupted; the same command goes on.", err=True)
+        raise
     sys.exit(0)

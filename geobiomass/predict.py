@@ -119,7 +119,8 @@ class Mapper:
     Parameters
     ----------
     network : torch.nn.Module
-        Called as network(image) with (batch, month, band, y, x), in evaluation mode.
+        Called as network(image) with (batch, month, band, y, x). It is put into
+        evaluation mode, and on the GPU where there is one.
     reader : Reader
         The cube to map.
     settings : MapSettings
@@ -144,8 +145,8 @@ class Mapper:
             self.settings.tile,
             self.settings.overlap,
         )
-        self.network.eval()
-        self.device = next(self.network.parameters()).device
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.network.to(self.device).eval()
         default = 1 if self.device.type == "cpu" else 4
         self.batch_size = self.settings.batch_size or default
 

@@ -173,8 +173,10 @@ class Lattice:
         return rows[:, None] * columns[None, :]
 
     def _ramp(self, side: int) -> npt.NDArray[np.float64]:
+        if self.overlap == 0:
+            return np.ones(side)
         distance = np.minimum(np.arange(side), np.arange(side)[::-1]) + 0.5
-        rise = np.minimum(distance / max(self.overlap, 1), 1.0)
+        rise = np.minimum(distance / self.overlap, 1.0)
         return np.asarray(np.sin(0.5 * np.pi * rise) ** 2)
 
 

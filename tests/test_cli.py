@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import rioxarray
 import xarray as xr
+from biomassters_files import write_chip
 from conftest import make_chips, make_scene
 
 import geobiomass as gb
@@ -65,6 +66,43 @@ def test_the_whole_way(run, tmp_path: Path) -> None:
         *("predict", model, store, tmp_path / "map.tif", "--flips", "--overwrite")
     )
     assert code == 0, err
+
+
+def test_ingest_goes_on_where_it_was_interrupted(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from geobiomass.sources import biomassters
+
+    root, store = tmp_path / "root", tmp_path / "chips.zarr"
+    for name in ("aaaa0001", "aaaa0002", "aaaa0003", "aaaa0004"):
+        write_chip(root, name)
+    reads: list[str] = []
+    read = biomassters._read_image
+
+    def interrupted(plan) -> np.ndarray:
+        if len(reads) == 2:
+            raise KeyboardInterrupt
+        reads.append(plan.chip)
+        return read(plan)
+
+    monkeypatch.setattr(biomassters, "_read_image", interrupted)
+    code, _, err = run("ingest", "biomassters", root, store)
+    assert code == 130
+    assert "the same command goes on" in err
+    assert "Writing chips.zarr" in err  # the progress bar
+
+    def counted(plan) -> np.ndarray:
+        reads.append(plan.chip)
+        return read(plan)
+
+    reads.clear()
+    monkeypatch.setattr(biomassters, "_read_image", counted)
+    code, out, err = run("ingest", "biomassters", root, store)
+    assert code == 0, err
+    assert "4 chips" in out
+    assert 2 <= len(reads) <= 3
+    expected = gb.from_biomassters(root).load()
+    xr.testing.assert_allclose(gb.open_cube(store).load(), expected, atol=0.00502)
 
 
 def test_info_says_what_is_there(run, tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import tracemalloc
 from pathlib import Path
 
+import dask.array as da
 import numpy as np
 import pytest
 import rioxarray  # noqa: F401  (the .rio accessor)
@@ -301,6 +303,23 @@ def test_an_interrupted_cube_goes_on_where_it_stopped(
     xr.testing.assert_identical(
         gb.open_cube(path).load(), gb.open_cube(tmp_path / "at_once.zarr").load()
     )
+
+
+def test_writing_takes_no_more_memory_for_more_chips(tmp_path: Path) -> None:
+    def peak(count: int) -> int:
+        lazy = da.ones((count, 3, 3, 128, 128), chunks=(1, 3, 3, 128, 128))
+        chips = make_chips(1).drop_vars(["image", "agb", "chip"])
+        chips["image"] = (("chip", "month", "band", "y", "x"), lazy)
+        chips = chips.assign_coords(chip=[str(i) for i in range(count)])
+        tracemalloc.start()
+        gb.write_cube(chips, tmp_path / f"{count}.zarr")
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(2)  # imports and caches
+    few, many = peak(6), peak(60)
+    assert many < 1.3 * few, (few, many)
 
 
 # --- from plain xarray --------------------------------------------------------
