@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-INTERRUPTED = 130  # what typer exits with on Ctrl-C, as shells do
+from geobiomass.training.commands import parse_setting, run
 
 app = typer.Typer(
     help="Maps of above-ground biomass from monthly satellite images.",
@@ -119,24 +118,13 @@ def train(
 
     given: dict[str, Any] = {"epochs": epochs, "seed": seed}
     changes = {name: value for name, value in given.items() if value is not None}
-    changes |= dict(_setting(text) for text in settings or [])
+    changes |= dict(parse_setting(text) for text in settings or [])
     changes.setdefault("folder", f"{model.resolve()}.checkpoints")
     fitted = fit(open_cube(cube), recipe, validation=_validation(validation), **changes)
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:  # of several processes the first
         fitted.save(model)
         typer.echo(f"{model}: {fitted!r}")
         typer.echo(fitted.history.tail(1).to_string(index=False))
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    name, sign, value = text.partition("=")
-    if not sign:
-        raise ValueError(f"--set takes name=value, got {text!r}.")
-    try:
-        parsed = json.loads(value)
-    except json.JSONDecodeError:  # a word needs no quotes
-        parsed = value
-    return name, tuple(parsed) if isinstance(parsed, list) else parsed
 
 
 def _validation(text: str | None) -> Any:
@@ -217,22 +205,11 @@ def demo(
 
     Example: `geobiomass demo --out demo`
     """
-    from geobiomass.demo import run
+    from geobiomass.demo import run as run_demo
 
-    run(out, seed=seed)
+    run_demo(out, seed=seed)
 
 
 def main() -> NoReturn:
-    """Run the command line; say what is wrong with the input in one sentence."""
-    try:
-        app()
-    except (ValueError, OSError) as error:
-        if os.environ.get("GEOBIOMASS_TRACEBACK"):
-            raise
-        typer.echo(f"geobiomass: {error}", err=True)
-        sys.exit(2)
-    except SystemExit as stop:
-        if stop.code == INTERRUPTED:
-            typer.echo("\ngeobiomass: interrupted; the same command goes on.", err=True)
-        raise
-    sys.exit(0)
+    """Run the command line."""
+    run(app, "geobiomass")

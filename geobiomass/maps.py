@@ -11,7 +11,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from geobiomass.pieces import Journal, few_at_a_time
 from geobiomass.tiles import Window
 
 Compute = Callable[["Block"], npt.NDArray[np.float32]]
@@ -106,7 +107,7 @@ def write_map(
     raster = path.suffix != ".zarr"
     store = path.with_name(path.name + ".unfinished.zarr") if raster else path
     if overwrite:
-        for old in (path, store, _journal(store)):
+        for old in (path, store, Journal(store).path):
             _remove(old)
     if raster and path.exists():
         if _tiff_fingerprint(path) == fingerprint:
@@ -169,9 +170,9 @@ def _begin(
                 f"block={side}; use the same, or resume=False to begin again."
             )
         if resume:
-            return _read_journal(store)
+            return Journal(store).done()
         shutil.rmtree(store)
-    _journal(store).unlink(missing_ok=True)
+    Journal(store).remove()
     _create(store, template, fingerprint, side)
     return set()
 
@@ -210,17 +211,6 @@ def _create(store: Path, template: xr.Dataset, fingerprint: str, side: int) -> N
     making.rename(store)
 
 
-def _journal(store: Path) -> Path:
-    """Where finished blocks are noted: beside the store, which stays plain Zarr."""
-    return store.with_name(store.name + ".blocks")
-
-
-def _read_journal(store: Path) -> set[str]:
-    journal = _journal(store)
-    lines = journal.read_text().split("\n") if journal.exists() else []
-    return set(lines[:-1])  # a line cut short by a kill does not count
-
-
 def _write_blocks(
     store: Path,
     template: xr.Dataset,
@@ -238,7 +228,7 @@ def _write_blocks(
     failed: list[tuple[Block, Exception]] = []
     run = _on_threads if client is None else _on_cluster
     with (
-        _journal(store).open("a") as journal,
+        Journal(store) as journal,
         tqdm(
             total=len(blocks),
             initial=len(done),
@@ -256,8 +246,7 @@ def _write_blocks(
             for values, name in zip(result, template, strict=True):
                 here = values if block.chip is None else values[None]
                 group[str(name)][_place(block)] = here
-            journal.write(block.key + "\n")
-            journal.flush()
+            journal.note(block.key)
             bar.update()
     if failed:
         reasons = "; ".join(f"{block}: {error}" for block, error in failed[:5])
@@ -283,23 +272,8 @@ def _on_threads(
     blocks: Sequence[Block], compute: Compute, client: None
 ) -> Iterator[Outcome]:
     """Two blocks at a time: one reads while the other has the network."""
-    remaining = iter(blocks)
-    running: dict[Future[npt.NDArray[np.float32]], Block] = {}
-    with ThreadPoolExecutor(2, thread_name_prefix="map") as pool:
-        try:
-            while True:
-                for block in remaining:
-                    running[pool.submit(compute, block)] = block
-                    if len(running) == 2:
-                        break
-                if not running:
-                    return
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    yield running.pop(future), _outcome(future)
-        finally:
-            for future in running:
-                future.cancel()
+    for block, future in few_at_a_time(blocks, compute, 2):
+        yield block, _outcome(future)
 
 
 def _outcome(
@@ -350,7 +324,7 @@ def _finish(store: Path) -> None:
     attrs = dict(group.attrs)
     attrs.pop(_UNFINISHED, None)
     group.attrs.put(attrs)
-    _journal(store).unlink(missing_ok=True)
+    Journal(store).remove()
     with warnings.catch_warnings():
         # Consolidated metadata is an extension of Zarr v3; xarray and zarr read it.
         warnings.filterwarnings("ignore", "Consolidated metadata is currently")
@@ -475,7 +449,7 @@ def describe_progress(store: Path) -> dict[str, Any]:
     import zarr
 
     attrs = dict(zarr.open_group(store, mode="r").attrs)
-    blocks = len(_read_journal(store)) if attrs.get(_UNFINISHED) else None
+    blocks = len(Journal(store).done()) if attrs.get(_UNFINISHED) else None
     return {"finished": not attrs.get(_UNFINISHED), "blocks": blocks}
 
 

@@ -5,13 +5,13 @@ Only parses and calls. Bad input ends with one sentence and exit code 2.
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+
+from geobiomass.training.commands import parse_setting, run
 
 app = typer.Typer(
     help="Grams of grass from photos of pasture.",
@@ -55,7 +55,7 @@ def train(
 
     given: dict[str, Any] = {"epochs": epochs, "seed": seed, "stream": stream}
     changes = {name: value for name, value in given.items() if value is not None}
-    changes |= dict(_setting(text) for text in settings or [])
+    changes |= dict(parse_setting(text) for text in settings or [])
     changes.setdefault("folder", f"{model.resolve()}.checkpoints")
     held = _validation(validation, root)
     fitted = fit(read_photos(table, root), recipe, validation=held, **changes)
@@ -63,16 +63,6 @@ def train(
         fitted.save(model)
         typer.echo(f"{model}: {fitted!r}")
         typer.echo(fitted.history.tail(1).to_string(index=False))
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    name, sign, value = text.partition("=")
-    if not sign:
-        raise ValueError(f"--set must be name=value, got {text!r}")
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:  # a word needs no quotes
-        return name, value
 
 
 def _validation(text: str | None, root: Path) -> Any:
@@ -106,15 +96,5 @@ def predict(
 
 
 def main() -> NoReturn:
-    """Run the command line; say what is wrong with the input in one sentence."""
-    try:
-        app()
-    except (ValueError, OSError) as error:
-        if os.environ.get("GEOBIOMASS_TRACEBACK"):
-            raise
-        typer.echo(f"pasture: {error}", err=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("pasture: interrupted; the same command goes on.", err=True)
-        sys.exit(130)
-    sys.exit(0)
+    """Run the command line."""
+    run(app, "pasture")

@@ -7,9 +7,9 @@ import json
 import re
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -19,6 +19,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.cube.schema import CubeError, check_cube, is_chips
+from geobiomass.pieces import Journal, few_at_a_time
 
 SCHEMA_VERSION = 1
 CHUNK = 128  # pixels: one random crop of 128 touches four chunks of a month at most
@@ -260,46 +261,14 @@ def write_cube(
             desc=f"Writing {path.name}",
             disable=not progress,
         ) as bar,
-        _journal(path).open("a") as journal,
-        ThreadPoolExecutor(workers) as pool,
+        Journal(path) as journal,
     ):
-        for key in _bounded(pool, blocks, cube, group, layout, workers):
-            journal.write(key + "\n")
-            journal.flush()
+        write = partial(_write_block, cube=cube, group=group, layout=layout)
+        for block, future in few_at_a_time(blocks, write, workers):
+            future.result()
+            journal.note(block.key)
             bar.update()
     _finish(path)
-
-
-def _bounded(
-    pool: ThreadPoolExecutor,
-    blocks: list[_Block],
-    cube: xr.Dataset,
-    group: Any,
-    layout: _Layout,
-    workers: int,
-) -> Iterator[str]:
-    """Yield the keys of blocks as they are written, `workers` at a time in memory."""
-    waiting = iter(blocks)
-    running: set[Future[str]] = set()
-    try:
-        while True:
-            for block in waiting:
-                running.add(pool.submit(_write_block, block, cube, group, layout))
-                if len(running) >= workers:
-                    break
-            if not running:
-                return
-            finished, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                yield future.result()
-    finally:
-        for future in running:
-            future.cancel()
-
-
-def _journal(path: Path) -> Path:
-    """Where finished shards are noted: beside the store, which stays plain Zarr."""
-    return path.with_name(path.name + ".written")
 
 
 @dataclass(frozen=True)
@@ -337,7 +306,9 @@ def _blocks(cube: xr.Dataset) -> list[_Block]:
     return [_Block(None, row, column) for row, column in product(rows, columns)]
 
 
-def _write_block(block: _Block, cube: xr.Dataset, group: Any, layout: _Layout) -> str:
+def _write_block(
+    block: _Block, *, cube: xr.Dataset, group: Any, layout: _Layout
+) -> None:
     names = [name for name in ("image", "agb") if name in cube]
     part = xr.Dataset({name: block.of(cube[name]) for name in names})
     part = part.compute(scheduler="synchronous")
@@ -346,7 +317,6 @@ def _write_block(block: _Block, cube: xr.Dataset, group: Any, layout: _Layout) -
         if name == "image":
             values = _encode(values, layout, [str(b) for b in part["band"].values])
         group[name][block.region(cube[name])] = values
-    return block.key
 
 
 def _encode(
@@ -424,7 +394,7 @@ def _begin(cube: xr.Dataset, path: Path, layout: _Layout, overwrite: bool) -> se
     if path.exists() and overwrite:
         shutil.rmtree(path)
     if not path.exists():
-        _journal(path).unlink(missing_ok=True)
+        Journal(path).remove()
         _create(cube, path, layout)
         return set()
     try:
@@ -441,9 +411,7 @@ def _begin(cube: xr.Dataset, path: Path, layout: _Layout, overwrite: bool) -> se
             f"{path} is the first part of another cube (other chips, bands, grid or "
             "dtype); finish that one, choose another path, or overwrite=True."
         )
-    journal = _journal(path)
-    lines = journal.read_text().split("\n") if journal.exists() else []
-    return set(lines[:-1])  # a line cut short by a kill does not count
+    return Journal(path).done()
 
 
 def _create(cube: xr.Dataset, path: Path, layout: _Layout) -> None:
@@ -527,7 +495,7 @@ def _finish(path: Path) -> None:
     attrs = dict(group.attrs)
     attrs.pop("geobiomass_unfinished", None)
     group.attrs.put(attrs)
-    _journal(path).unlink(missing_ok=True)
+    Journal(path).remove()
     with warnings.catch_warnings():
         # Consolidated metadata is an extension of Zarr v3; xarray and zarr read it.
         warnings.filterwarnings("ignore", "Consolidated metadata is currently")
