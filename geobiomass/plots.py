@@ -26,6 +26,7 @@ def true_colour(
     """Draw a month in true colour (B04, B03, B02).
 
     Each band is stretched from its 2nd to its 98th percentile, clouds left out.
+    What is missing is white.
 
     Parameters
     ----------
