@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -391,7 +392,7 @@ def fit(
         network and settings of the competition's winner), or your own.
     validation : optional
         What tells which epoch is best. None: a tenth of the chips, or of the blocks
-        of a scene. A number: that fraction, 0 for no validation. A sequence of
+        of a scene (nothing, with a warning, where there is only one). A number: that fraction, 0 for no validation. A sequence of
         chip ids: those chips. Another cube: all of it.
     **overrides
         Any setting of the recipe or of its training: ``epochs=10``, ``seed=1``,
@@ -436,10 +437,8 @@ def load(folder: str | Path) -> BiomassRegressor:
 
     Raises
     ------
-    FileNotFoundError
-        If `folder` does not exist.
     ModelError
-        If a file of it is missing or broken.
+        If the folder, or a file of it, is missing or broken.
     """
     return BiomassRegressor.load(folder)
 
@@ -501,6 +500,13 @@ def _split(
     cube: xr.Dataset, places: list[Any], recipe: Recipe, validation: Validation
 ) -> tuple[list[Any], list[Any]]:
     if validation is None:
+        if len(places) == 1:
+            warnings.warn(
+                "one chip, or a scene too small for two blocks: training without "
+                "validation; give a validation cube to know the error",
+                stacklevel=2,
+            )
+            return places, []
         validation = recipe.validation_fraction
     if isinstance(validation, int | float):
         if not 0 <= validation < 1:

@@ -165,6 +165,12 @@ def test_who_validates() -> None:
     )
 
 
+def test_one_chip_trains_without_validation_and_says_so() -> None:
+    with pytest.warns(UserWarning, match="training without validation"):
+        model = gb.fit(make_chips(1), "quick", **QUICK)
+    assert model.history["validation_loss"].isna().all()
+
+
 def test_the_winners_scaling_and_the_measured_one() -> None:
     scene = make_scene(64, 64)
     model = gb.fit(scene, "quick", **QUICK | {"scaling": "biomassters"})
@@ -215,7 +221,7 @@ def bad_fits() -> list[tuple[str, object]]:
         (r"Chips \['x'\] to validate on", lambda: fit(chips, validation=["x"])),
         ("No chip is left", lambda: fit(chips, validation=list(chips.chip.values))),
         ("needs a cube of chips", lambda: fit(scene, validation=["x"])),
-        ("cannot be split", lambda: fit(chips.isel(chip=[0]))),
+        ("cannot be split", lambda: fit(chips.isel(chip=[0]), validation=0.5)),
         ("groups='flight'", lambda: fit(chips, groups="flight")),
         ("chips are in training and in", lambda: fit(chips, validation=chips)),
         (
