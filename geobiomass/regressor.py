@@ -392,8 +392,9 @@ def fit(
         network and settings of the competition's winner), or your own.
     validation : optional
         What tells which epoch is best. None: a tenth of the chips, or of the blocks
-        of a scene (nothing, with a warning, where there is only one). A number: that fraction, 0 for no validation. A sequence of
-        chip ids: those chips. Another cube: all of it.
+        of a scene (nothing, with a warning, where there is only one). A number:
+        that fraction, 0 for no validation. A sequence of chip ids: those chips.
+        Another cube: all of it.
     **overrides
         Any setting of the recipe or of its training: ``epochs=10``, ``seed=1``,
         ``encoder="resnet18"``, ``folder="runs/first"`` to be able to resume.
