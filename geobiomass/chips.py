@@ -185,7 +185,7 @@ class ChipFeed:
         if len(self.places) < ranks:
             raise ValueError(
                 f"{len(self.places)} samples cannot be shared among {ranks} "
-                "processes; train with fewer devices."
+                "processes; give more to train or to validate on, or fewer devices."
             )
         samples = len(self.places)
         return min(-(-samples // (self.batch_size * ranks)), samples // ranks)

@@ -515,7 +515,8 @@ def _split(
         if validation == 0:
             return places, []
         groups = groups_of(cube, places, recipe.groups)
-        return hold_out(places, validation, recipe.training.seed, groups)
+        config = recipe.training
+        return hold_out(places, validation, config.seed, groups, config.ranks)
     if "chip" not in cube.dims:
         raise CubeError(
             "validation by ids needs a cube of chips; for a scene give a fraction or "

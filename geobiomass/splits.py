@@ -67,6 +67,7 @@ def hold_out(
     fraction: float,
     seed: int,
     groups: Sequence[str] | None = None,
+    least: int = 1,
 ) -> tuple[list[Place], list[Place]]:
     """Draw the places to validate on, whole groups at a time.
 
@@ -80,6 +81,8 @@ def hold_out(
         Decides which.
     groups : sequence of str, optional
         A place's group; by default each is its own.
+    least : int
+        Places to hold out at least: every process needs one to validate on.
 
     Returns
     -------
@@ -100,7 +103,7 @@ def hold_out(
     chosen: set[str] = set()
     taken = 0
     for name in order[:-1]:
-        if chosen and taken >= fraction * len(places):
+        if chosen and taken >= max(fraction * len(places), least):
             break
         chosen.add(str(name))
         taken += names.count(str(name))

@@ -262,6 +262,12 @@ def test_places_without_labels_are_left_out() -> None:
         labelled(Reader(scene, BANDS), places)
 
 
+def test_every_process_has_something_to_validate_on() -> None:
+    places = [Place(Window(0, 0, 1, 1), chip) for chip in range(9)]
+    assert len(hold_out(places, 0.1, 0)[1]) == 1
+    assert len(hold_out(places, 0.1, 0, least=3)[1]) == 3
+
+
 def test_one_group_cannot_be_split() -> None:
     with pytest.raises(gb.CubeError, match="cannot be split"):
         hold_out([Place(Window(0, 0, 1, 1))], 0.1, 0)
