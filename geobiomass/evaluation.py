@@ -63,6 +63,9 @@ class Tally:
         n, error, absolute, squared, total, squares = self.sums.T
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = total / n
+            r2 = 1 - squared / (squares - n * mean**2)
+            # Within a bin of observed biomass there is little left to explain.
+            r2[1:] = np.nan
             return pd.DataFrame(
                 {
                     "pixels": n.astype(int),
@@ -70,7 +73,7 @@ class Tally:
                     "pixel_rmse": np.sqrt(squared / n),
                     "mae": absolute / n,
                     "bias": error / n,
-                    "r2": 1 - squared / (squares - n * mean**2),
+                    "r2": r2,
                     "observed": mean,
                     "predicted": mean + error / n,
                 },
