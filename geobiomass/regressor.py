@@ -304,7 +304,8 @@ class BiomassRegressor(Regressor):
             chip, or of 256 x 256 pixels of a scene, averaged over those: the
             measure of the BioMassters competition), ``pixel_rmse`` (over all pixels
             together), ``mae``, ``bias`` (predicted minus observed), all in Mg/ha;
-            ``r2`` (of all; NaN by bin); and the mean ``observed`` and ``predicted`` density.
+            ``r2`` (of all, NaN by bin); and the mean ``observed`` and ``predicted``
+            density.
 
         Raises
         ------
