@@ -111,6 +111,22 @@ def test_order_and_workers_do_not_matter(model: gb.BiomassRegressor) -> None:
         np.testing.assert_array_equal(part, whole[y : y + 25, x : x + 65])
 
 
+def test_batches_follow_the_lattice_and_not_the_block() -> None:
+    # A network that mixes the tiles of a batch shows who was in it.
+    mixing = Counting(lambda i: i.nan_to_num().mean().expand(len(i), 1, 32, 32))
+    scene = make_scene(100, 130)
+    maps = []
+    for block in (20, 47, 200):
+        found = mapper(scene, mixing, tile=32, overlap=8, block=block, batch_size=3)
+        whole = np.empty((100, 130))
+        for window in found.blocks():
+            whole[window.rows, window.columns] = found.compute(window)[0]
+        maps.append(whole)
+    assert len(np.unique(maps[0])) > 4
+    np.testing.assert_array_equal(maps[0], maps[1])
+    np.testing.assert_array_equal(maps[0], maps[2])
+
+
 def test_blending_against_a_plain_computation() -> None:
     # The whole scene reflected, every tile run by itself, weighted sums in numpy.
     scene = make_scene(70, 90)
