@@ -61,6 +61,9 @@ class _OneThreadEach:
 
 
 _FORWARD = _OneThreadEach()
+# rasterio silences a warning of its own by the process's filters, which two threads
+# at once would leave in each other's state.
+_ONE_MASK = threading.Lock()
 _ON_GPU = threading.Lock()  # one pass at a time: the GPU is shared, and so its memory
 
 
@@ -416,12 +419,13 @@ class Region:
         from rasterio.features import geometry_mask
 
         part = windows.Window(window.left, window.top, window.width, window.height)
-        mask = geometry_mask(
-            self.shapes,
-            (window.height, window.width),
-            windows.transform(part, Affine(*self.transform)),
-            invert=True,
-        )
+        with _ONE_MASK:
+            mask = geometry_mask(
+                self.shapes,
+                (window.height, window.width),
+                windows.transform(part, Affine(*self.transform)),
+                invert=True,
+            )
         return np.asarray(mask, bool)
 
 
