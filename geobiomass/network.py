@@ -97,7 +97,7 @@ class AttentionUNet(nn.Module):
     Raises
     ------
     ValueError
-        If the encoder is unknown, does not halve the resolution at each level, or
+        If the encoder is unknown, its levels do not make a pyramid, or
         if `decoder_channels` does not have as many values as it has levels.
     """
 
@@ -124,10 +124,11 @@ class AttentionUNet(nn.Module):
         self.encoder = _feature_encoder(encoder, bands, pretrained)
         channels: list[int] = self.encoder.feature_info.channels()  # type: ignore[operator, union-attr]
         strides: list[int] = self.encoder.feature_info.reduction()  # type: ignore[operator, union-attr]
-        if strides != [2 ** (level + 1) for level in range(len(strides))]:
+        if strides != sorted(set(strides)):
             raise ValueError(
-                f"Levels of encoder {encoder!r} must have strides 2, 4, 8, ..., got "
-                f"{strides}; choose a convolutional encoder such as 'resnet18'."
+                f"Levels of encoder {encoder!r} must have growing strides, such as 2, "
+                f"4, 8 or 4, 8, 16, got {strides}; choose one that makes a pyramid, "
+                "such as 'resnet18' or 'convnext_tiny'."
             )
         if len(decoder_channels) != len(channels):
             raise ValueError(

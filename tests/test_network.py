@@ -181,6 +181,23 @@ def test_any_height_and_width(shape: tuple[int, int]) -> None:
         assert NETWORK(torch.randn(1, 2, 3, *shape)).shape == (1, 1, *shape)
 
 
+@pytest.mark.parametrize(
+    ("encoder", "levels"),
+    [
+        ("mobilenetv3_small_050", 5),
+        ("tf_efficientnetv2_b0", 5),
+        ("convnext_atto", 4),  # its first level has a stride of 4
+    ],
+)
+def test_any_pyramid_is_an_encoder(encoder: str, levels: int) -> None:
+    network = AttentionUNet(3, encoder, (16,) * levels).train()
+    prediction = network(torch.randn(2, 2, 3, 64, 96))
+    assert prediction.shape == (2, 1, 64, 96)
+    prediction.square().mean().backward()
+    learning = [p for p in network.parameters() if p.requires_grad]
+    assert all(p.grad is not None for p in learning)
+
+
 def test_statistics_scale_bands_and_outputs() -> None:
     network, plain = small(), small()
     image = torch.randn(1, 2, 3, 32, 32) * 100 + 50
@@ -229,7 +246,10 @@ def bad_calls() -> list[tuple[type, str, object]]:
         (lambda: NETWORK(image, torch.ones(1, 2)), "float32"),
         (lambda: AttentionUNet(3, "resnet_ten"), "'resnet_ten' is not a timm model"),
         (lambda: AttentionUNet(3, "resnet10t", (8, 8)), "5 values"),
-        (lambda: AttentionUNet(3, "vit_tiny_patch16_224", (8,) * 12), "strides 2, 4"),
+        (
+            lambda: AttentionUNet(3, "vit_tiny_patch16_224", (8,) * 12),
+            "growing strides",
+        ),
         (
             lambda: AttentionUNet(3, "resnet10t", (8,) * 5, pretrained="no.pth"),
             "no.pth",
