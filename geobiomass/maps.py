@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -20,13 +19,12 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from geobiomass.pieces import Journal, few_at_a_time
+from geobiomass.pieces import UNFINISHED, Journal, few_at_a_time, finish
 from geobiomass.tiles import Window
 
 Compute = Callable[["Block"], npt.NDArray[np.float32]]
 
 _FINGERPRINT = "geobiomass_fingerprint"
-_UNFINISHED = "geobiomass_unfinished"
 
 
 class IncompleteMapError(RuntimeError):
@@ -101,7 +99,7 @@ def write_map(
         If blocks failed, by place and reason; the others are kept, and the same
         call computes only what is missing.
     """
-    refuse_format(path, template)
+    _refuse_format(path, template)
     if not path.parent.is_dir():
         raise ValueError(f"The folder {path.parent} does not exist; make it first.")
     raster = path.suffix != ".zarr"
@@ -116,13 +114,13 @@ def write_map(
     done = _begin(store, template, fingerprint, side, resume)
     if done is not None:
         _write_blocks(store, template, blocks, done, compute, progress, client)
-        _finish(store)
+        finish(store)
     if raster:
         _write_geotiff(store, path, list(map(str, template)), fingerprint)
         shutil.rmtree(store)
 
 
-def refuse_format(path: Path, template: xr.Dataset) -> None:
+def _refuse_format(path: Path, template: xr.Dataset) -> None:
     """Refuse a path whose ending is unknown, or chips in one GeoTIFF."""
     if path.suffix not in (".zarr", ".tif", ".tiff"):
         raise ValueError(
@@ -162,7 +160,7 @@ def _begin(
             raise _refusal(store) from error
         if attrs.get(_FINGERPRINT) != fingerprint:
             raise _refusal(store)
-        if not attrs.get(_UNFINISHED):
+        if not attrs.get(UNFINISHED):
             return None
         if resume and attrs["block"] != side:
             raise ValueError(
@@ -187,7 +185,7 @@ def _create(store: Path, template: xr.Dataset, fingerprint: str, side: int) -> N
     if "chip" in frame.coords:  # text of any length: fixed width has no Zarr v3 spec
         frame["chip"] = frame["chip"].astype(object)
         frame["chip"].encoding = {}
-    frame.attrs = {_FINGERPRINT: fingerprint, _UNFINISHED: True, "block": side}
+    frame.attrs = {_FINGERPRINT: fingerprint, UNFINISHED: True, "block": side}
     frame.to_zarr(making, mode="w", zarr_format=3, consolidated=False)
     group = zarr.open_group(making, mode="r+")
     for name, variable in template.items():
@@ -317,20 +315,6 @@ def _call(compute: Compute, block: Block) -> npt.NDArray[np.float32]:
     return compute(block)
 
 
-def _finish(store: Path) -> None:
-    import zarr
-
-    group = zarr.open_group(store, mode="r+")
-    attrs = dict(group.attrs)
-    attrs.pop(_UNFINISHED, None)
-    group.attrs.put(attrs)
-    Journal(store).remove()
-    with warnings.catch_warnings():
-        # Consolidated metadata is an extension of Zarr v3; xarray and zarr read it.
-        warnings.filterwarnings("ignore", "Consolidated metadata is currently")
-        zarr.consolidate_metadata(store)
-
-
 # --- GeoTIFF ------------------------------------------------------------------
 
 
@@ -449,8 +433,8 @@ def describe_progress(store: Path) -> dict[str, Any]:
     import zarr
 
     attrs = dict(zarr.open_group(store, mode="r").attrs)
-    blocks = len(Journal(store).done()) if attrs.get(_UNFINISHED) else None
-    return {"finished": not attrs.get(_UNFINISHED), "blocks": blocks}
+    blocks = len(Journal(store).done()) if attrs.get(UNFINISHED) else None
+    return {"finished": not attrs.get(UNFINISHED), "blocks": blocks}
 
 
 def fingerprint_of(parts: dict[str, Any]) -> str:

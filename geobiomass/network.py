@@ -205,12 +205,7 @@ class AttentionUNet(nn.Module):
         Tensor
             (batch, outputs, y, x), Mg/ha once statistics are set.
         """
-        self._check_input(image, present)
-        valid = image.isfinite()
-        there = valid.flatten(2).any(dim=2)
-        present = there if present is None else there & present
-        # Only the months that are there are encoded: (those months, band, y, x).
-        packed = self._standardise(image[present], valid[present])
+        packed, present = self._pack(image, present)
         pooled = self._encode_and_pool(packed, present)
         decoded = self.decoder([packed[:0], *pooled])
         raw = self.head(decoded)[..., : image.shape[-2], : image.shape[-1]]
@@ -221,14 +216,26 @@ class AttentionUNet(nn.Module):
 
     def month_weights(self, image: Tensor, present: Tensor | None = None) -> Tensor:
         """Give the attention of the finest level, (batch, month, y / 2, x / 2)."""
+        packed, present = self._pack(image, present)
+        features = self._unpack(self.encoder(packed)[0], present)
+        attention = cast(MonthAttention, self.attention[0])
+        return attention.weights(features, present)[:, :, 0]
+
+    def _pack(self, image: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Standardise the months that are there, and only those.
+
+        Returns
+        -------
+        packed : Tensor
+            (months that are there, band, y, x).
+        present : Tensor
+            (batch, month) bool, which months those are.
+        """
         self._check_input(image, present)
         valid = image.isfinite()
         there = valid.flatten(2).any(dim=2)
         present = there if present is None else there & present
-        packed = self._standardise(image[present], valid[present])
-        features = self._unpack(self.encoder(packed)[0], present)
-        attention = cast(MonthAttention, self.attention[0])
-        return attention.weights(features, present)[:, :, 0]
+        return self._standardise(image[present], valid[present]), present
 
     def _standardise(self, months: Tensor, valid: Tensor) -> Tensor:
         """(n, band, y, x) physical -> scaled, zero where missing, padded."""

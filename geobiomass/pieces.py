@@ -5,11 +5,15 @@ Cubes and maps are written by it, so that both can be interrupted and continued.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO, TypeVar
+
+UNFINISHED = "geobiomass_unfinished"
+"""Attribute of a Zarr group that is still being written."""
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -92,3 +96,18 @@ def few_at_a_time(
         finally:
             for future in running:
                 future.cancel()
+
+
+def finish(store: Path) -> None:
+    """Mark a Zarr group as finished: no journal any more, metadata consolidated."""
+    import zarr
+
+    group = zarr.open_group(store, mode="r+")
+    attrs = dict(group.attrs)
+    attrs.pop(UNFINISHED, None)
+    group.attrs.put(attrs)
+    Journal(store).remove()
+    with warnings.catch_warnings():
+        # Consolidated metadata is an extension of Zarr v3; xarray and zarr read it.
+        warnings.filterwarnings("ignore", "Consolidated metadata is currently")
+        zarr.consolidate_metadata(store)

@@ -20,7 +20,7 @@ from torch import Tensor
 from geobiomass.chips import ChipFeed, Place, Reader, Statistics, measure_statistics
 from geobiomass.cube import BIOMASSTERS_BANDS, CubeError, check_cube
 from geobiomass.evaluation import EVALUATION_BLOCK, Tally
-from geobiomass.maps import Block, fingerprint_of, refuse_format, write_map
+from geobiomass.maps import Block, fingerprint_of, write_map
 from geobiomass.network import AttentionUNet
 from geobiomass.predict import Mapper, MapSettings, Region, lazy_map
 from geobiomass.recipes import BIOMASSTERS_RANGE, Recipe, find_recipe
@@ -239,7 +239,6 @@ class BiomassRegressor(Regressor):
         path = Path(path)
         settings = MapSettings(tile, overlap, block, batch_size, flips)
         mapper, template = self._lazy(cube, settings, region)
-        refuse_format(path, template)
         write_map(
             path,
             template,

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.cube.schema import CubeError, check_cube, is_chips
-from geobiomass.pieces import Journal, few_at_a_time
+from geobiomass.pieces import UNFINISHED, Journal, few_at_a_time, finish
 
 SCHEMA_VERSION = 1
 CHUNK = 128  # pixels: one random crop of 128 touches four chunks of a month at most
@@ -65,7 +65,7 @@ def open_cube(
     try:
         store = _look(path)
         wanted = dict(chunks) if isinstance(chunks, Mapping) else store.chunks
-        if "geobiomass_unfinished" in store.attrs:
+        if UNFINISHED in store.attrs:
             raise CubeError(
                 f"{path} was not finished being written; run the same ingest or "
                 "write_cube again, it goes on where it stopped."
@@ -268,7 +268,7 @@ def write_cube(
             future.result()
             journal.note(block.key)
             bar.update()
-    _finish(path)
+    finish(path)
 
 
 @dataclass(frozen=True)
@@ -398,7 +398,7 @@ def _begin(cube: xr.Dataset, path: Path, layout: _Layout, overwrite: bool) -> se
         _create(cube, path, layout)
         return set()
     try:
-        unfinished = _look(path).attrs.get("geobiomass_unfinished")
+        unfinished = _look(path).attrs.get(UNFINISHED)
     except (FileNotFoundError, ValueError, KeyError):
         unfinished = None
     if unfinished is None:
@@ -433,7 +433,7 @@ def _create(cube: xr.Dataset, path: Path, layout: _Layout) -> None:
             frame[name] = frame[name].astype(object)
             frame[name].encoding = {}
     frame.attrs = {**cube.attrs, "geobiomass_cube": SCHEMA_VERSION}
-    frame.attrs["geobiomass_unfinished"] = layout.fingerprint
+    frame.attrs[UNFINISHED] = layout.fingerprint
     frame.to_zarr(making, mode="w", zarr_format=3, consolidated=False)
     group = zarr.open_group(making, mode="r+")
     shapes = {"image": layout.dtype, "agb": "float32"}
@@ -486,17 +486,3 @@ def _attributes(array: xr.DataArray, layout: _Layout | None) -> dict[str, Any]:
             "multiply by the band's 'multiplier' for the cube's units"
         )
     return kept
-
-
-def _finish(path: Path) -> None:
-    import zarr
-
-    group = zarr.open_group(path, mode="r+")
-    attrs = dict(group.attrs)
-    attrs.pop("geobiomass_unfinished", None)
-    group.attrs.put(attrs)
-    Journal(path).remove()
-    with warnings.catch_warnings():
-        # Consolidated metadata is an extension of Zarr v3; xarray and zarr read it.
-        warnings.filterwarnings("ignore", "Consolidated metadata is currently")
-        zarr.consolidate_metadata(path)
