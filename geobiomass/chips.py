@@ -1,28 +1,31 @@
-"""The one reader, for training and for maps: cube and windows in, tensors out.
+"""The one reader, for training and for maps: cube and windows in, pixels out.
 
-dask cuts and decodes on threads, ahead of whoever asks, with bounded memory; no
-worker processes, so nothing is forked or pickled.
+What a cube has on disk is read as it is stored, straight out of its shards; what
+dask has yet to compute is computed; what is in memory is cut.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol, cast
 
 import dask
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 import xarray as xr
+from torch import Tensor
 
-from geobiomass.cube import check_cube, is_chips, select_bands
-from geobiomass.tiles import Window, mirror, random_crop
+from geobiomass.cube import CubeError, DamagedError, check_cube, is_chips, select_bands
+from geobiomass.cube.selection import Selection
+from geobiomass.cube.shards import decode
+from geobiomass.tiles import Window, mirror
 
 Array = npt.NDArray[np.float32]
+Codes = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,9 @@ class Reader:
         self.height, self.width = cube.sizes["y"], cube.sizes["x"]
         self.months = cube.sizes["month"]
         self.bands = tuple(bands)
-        self._image = cube["image"].data
-        self._agb = cube["agb"].data if "agb" in cube else None
+        self.names = [str(name) for name in cube["chip"].values] if self.chips else []
+        self._image = _source(cube["image"].data)
+        self._agb = _source(cube["agb"].data) if "agb" in cube else None
 
     @property
     def whole(self) -> Window:
@@ -66,20 +70,40 @@ class Reader:
         return Window(0, 0, self.height, self.width)
 
     @property
-    def bytes(self) -> int:
-        """Bytes of image and labels as float32."""
-        labels = 0 if self._agb is None else self._agb.size
-        return 4 * int(self._image.size + labels)
+    def statistics(self) -> pd.DataFrame | None:
+        """What the cube that is read from knows of these bands, a row a band."""
+        if not isinstance(self._image, _Stored):
+            return None
+        table = self._image.stored.statistics
+        return None if table is None else table.iloc[self._image.bands]
+
+    @property
+    def decoder(self) -> Decoder:
+        """What turns the codes of :meth:`batch` into physical values."""
+        image = self._image
+        return Decoder(image.steps, image.missing, *image.order)
+
+    def decoded(self) -> Reader:
+        """Give a reader like this one whose batches are physical values already.
+
+        Decoding piece by piece, while a piece is in the processor's cache, is
+        quickest where the network runs on the CPU; a GPU decodes whole batches.
+        """
+        other = copy.copy(self)
+        other._image = _Decoded(self._image)
+        return other
 
     def cache(self, limit: int) -> None:
         """Read the whole cube once and keep it, if it takes no more than `limit` bytes.
 
-        Random crops decode far more than they need, again in every epoch.
+        Random crops decode more than they need, again in every epoch.
         """
-        if self.bytes <= limit:
-            self._image = _compute([self._image])[0]
-            if self._agb is not None:
-                self._agb = _compute([self._agb])[0]
+        sources = [self._image] + ([self._agb] if self._agb is not None else [])
+        if sum(source.bytes for source in sources) > limit:
+            return
+        self._image = self._image.in_memory()
+        if self._agb is not None:
+            self._agb = self._agb.in_memory()
 
     def read(self, place: Place) -> Array:
         """Read one window; beyond the scene's edge it is reflected.
@@ -88,42 +112,104 @@ class Reader:
         -------
         numpy.ndarray
             (month, band, y, x) float32, physical units, NaN where missing.
+
+        Raises
+        ------
+        CubeError
+            If a part of the cube cannot be read; it names the part.
         """
         inside = place.window
         if inside.intersect(self.whole) != inside:
             inside = _reach(inside, self.whole)
-        (image,) = _compute([self._cut(self._image, Place(inside, place.chip))])
+        image = self._read(self._image, Place(inside, place.chip))
         if inside != place.window:
             rows = mirror(place.window.top, place.window.bottom, self.height)
             columns = mirror(place.window.left, place.window.right, self.width)
             image = image[:, :, rows - inside.top][:, :, :, columns - inside.left]
         return image
 
-    def batch(self, places: Sequence[Place]) -> tuple[torch.Tensor, torch.Tensor]:
+    def labels(self, place: Place) -> Array:
+        """Read the labels of one window inside the scene, (y, x), Mg/ha."""
+        return self._read(cast(_Source, self._agb), place)
+
+    def cells(self, places: Sequence[Place]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Give shape and type of what :meth:`fill` fills for any of some places."""
+        shapes = [self._image.cells(place)[0] for place in places]
+        return tuple(np.max(shapes, axis=0).tolist()), self._image.code_type
+
+    def fill(self, place: Place, codes: Codes, agb: Array) -> tuple[int, ...]:
+        """Read one sample, in the form that costs least.
+
+        Parameters
+        ----------
+        place : Place
+            A window inside the scene.
+        codes : numpy.ndarray
+            To be filled: one row of what :meth:`cells` says.
+        agb : numpy.ndarray
+            (y, x), to be filled with the labels.
+
+        Returns
+        -------
+        tuple of int
+            Where in the cells the window begins: month, band, row, column.
+
+        Raises
+        ------
+        CubeError
+            If a part of the cube cannot be read; it names the part.
+        """
+        try:
+            self._image.fill(place, codes)
+        except Exception as error:
+            raise self._named(place, error) from error
+        agb[...] = self.labels(place)
+        return self._image.cells(place)[1]
+
+    def blank(self, codes: Codes, agb: Array) -> None:
+        """Fill one sample with nothing: no month, no label."""
+        missing = self._image.missing
+        codes[...] = np.nan if missing is None else missing
+        agb[...] = np.nan
+
+    def batch(self, places: Sequence[Place]) -> tuple[Tensor, Tensor]:
         """Read windows of one size, with their labels.
 
         Returns
         -------
         image : torch.Tensor
-            (batch, month, band, y, x) float32.
+            (batch, month, band, y, x) float32, physical units.
         agb : torch.Tensor
             (batch, 1, y, x) float32, Mg/ha, NaN where unlabelled.
         """
-        lazy = [self._cut(self._image, place) for place in places]
-        lazy += [self._cut(self._agb, place) for place in places]
-        arrays = _compute(lazy)
-        image = torch.from_numpy(np.stack(arrays[: len(places)]))
-        agb = torch.from_numpy(np.stack(arrays[len(places) :]))
+        images = [self.read(place) for place in places]
+        labels = [self.labels(place) for place in places]
+        image, agb = (torch.from_numpy(np.stack(part)) for part in (images, labels))
         return image, agb[:, None]
 
-    def labels(self, place: Place) -> Array:
-        """Read the labels of one window inside the scene, (y, x), Mg/ha."""
-        (agb,) = _compute([self._cut(self._agb, place)])
-        return agb
+    def _read(self, source: _Source, place: Place) -> Array:
+        try:
+            return source.read(place)
+        except Exception as error:
+            raise self._named(place, error) from error
 
-    def _cut(self, array: Any, place: Place) -> Any:
-        part = array if place.chip is None else array[place.chip]
-        return part[..., place.window.rows, place.window.columns]
+    def _named(self, place: Place, error: Exception) -> CubeError:
+        """Say which part of the cube cannot be read."""
+        if isinstance(error, DamagedError):
+            return error
+        return DamagedError(f"The cube cannot be read at {self.name_of(place)}: {error}")
+
+    def name_of(self, place: Place) -> str:
+        """Say where a place is: the chip's id, rows and columns."""
+        window = place.window
+        pixels = (
+            f"rows {window.top} to {window.bottom - 1}, columns {window.left} to "
+            f"{window.right - 1}"
+        )
+        if place.chip is None:
+            return pixels
+        chip = f"chip {self.names[place.chip]}"
+        return chip if window == self.whole else f"{chip}, {pixels}"
 
 
 def _reach(window: Window, whole: Window) -> Window:
@@ -135,160 +221,319 @@ def _reach(window: Window, whole: Window) -> Window:
     )
 
 
-def _compute(arrays: Sequence[Any]) -> list[Array]:
-    """Compute dask arrays together on threads; numpy arrays pass through."""
-    done = dask.compute(*arrays, scheduler="threads")  # type: ignore[attr-defined, no-untyped-call]
-    return [np.ascontiguousarray(array, np.float32) for array in done]
-
-
-@dataclass(frozen=True)
-class ChipFeed:
-    """Batches of images and labels, in an order that seed and epoch alone decide.
+class Decoder:
+    """Turns batches as they are stored into physical values, on their device.
 
     Parameters
     ----------
-    reader : Reader
-        Over a cube with ``agb``.
-    places : sequence of Place
-        One sample each, in every epoch.
-    batch_size : int
-        Samples in a batch, of one process. Batches are as even as can be, none
-        larger than this (batches of one may become two where processes could not
-        share the samples otherwise).
-    crop : int, optional
-        Side of a random crop drawn anew inside each place in every epoch; None
-        takes places as they are, which must then be of one size.
-    shuffle : bool
-        Whether the order changes from epoch to epoch.
-    seed : int
-        Decides order and crops, with the epoch.
-    memory : int
-        Bytes that batches read ahead may take; at least one is read ahead.
+    steps : numpy.ndarray or None
+        Physical value of one code, one for all or (band, 1, 1).
+    missing : int or None
+        The code of missing values.
+    months, bands : sequence of int
+        Which of the stored months and bands, counted from the window's begin.
     """
 
-    reader: Reader
-    places: Sequence[Place]
-    batch_size: int
-    crop: int | None = None
-    shuffle: bool = True
-    seed: int = 0
-    memory: int = 2**30
+    def __init__(
+        self,
+        steps: Array | None,
+        missing: int | None,
+        months: Sequence[int],
+        bands: Sequence[int],
+    ) -> None:
+        self.steps = None if steps is None else torch.from_numpy(steps)
+        self.missing = missing
+        self.months = torch.tensor(months)
+        self.bands = torch.tensor(bands)
 
-    def batches_per_epoch(self, ranks: int = 1) -> int:
-        """Give the batches that each of `ranks` processes sees in an epoch.
+    def decode(
+        self, codes: Tensor, corners: Sequence[Sequence[int]], size: tuple[int, int]
+    ) -> Tensor:
+        """Arrange and decode a batch.
 
-        Raises
-        ------
-        ValueError
-            If there are fewer samples than processes.
+        Parameters
+        ----------
+        codes : torch.Tensor
+            (batch, cells along month, band, y and x, then size of a cell).
+        corners : sequence of four int
+            Where in its cells each sample begins: month, band, row, column.
+        size : tuple of int
+            Height and width of a sample.
+
+        Returns
+        -------
+        torch.Tensor
+            (batch, month, band, y, x) float32, physical units, NaN where missing.
         """
-        if len(self.places) < ranks:
-            raise ValueError(
-                f"{len(self.places)} samples cannot be shared among {ranks} "
-                "processes; give more to train or to validate on, or fewer devices."
-            )
-        samples = len(self.places)
-        return min(-(-samples // (self.batch_size * ranks)), samples // ranks)
+        whole = codes.permute(0, 1, 5, 2, 6, 3, 7, 4, 8)
+        sizes = [whole.shape[i] * whole.shape[i + 1] for i in (1, 3, 5, 7)]
+        whole = whole.reshape(len(codes), *sizes)
+        if len(set(map(tuple, corners))) == 1:
+            return self._physical(self._choose(whole, corners[0], *size))
+        pairs = zip(whole.split(1), corners, strict=True)
+        return self._physical(torch.cat([self._choose(*pair, *size) for pair in pairs]))
 
-    def epoch(
-        self, number: int, rank: int = 0, ranks: int = 1
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield an epoch's batches for one process, read ahead on a thread.
+    def _choose(
+        self, codes: Tensor, corner: Sequence[int], height: int, width: int
+    ) -> Tensor:
+        """Cut a window out of (batch, month, band, y, x), months and bands in order."""
+        month, band, row, column = corner
+        for dim, wanted in ((1, self.months + month), (2, self.bands + band)):
+            if not torch.equal(wanted, torch.arange(codes.shape[dim])):
+                codes = codes.index_select(dim, wanted.to(codes.device))
+        return codes[..., row : row + height, column : column + width]
 
-        Every sample comes exactly once in an epoch, in one of the processes.
-        """
-        plan = self._plan(number, rank, ranks)
-        ahead = max(1, self.memory // self._bytes(plan[0]))
-        with ThreadPoolExecutor(1, thread_name_prefix="chips") as pool:
-            waiting: deque[Future[tuple[torch.Tensor, torch.Tensor]]] = deque()
-            try:
-                for places in plan:
-                    waiting.append(pool.submit(self.reader.batch, places))
-                    if len(waiting) > ahead:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
-
-    def _plan(self, number: int, rank: int, ranks: int) -> list[list[Place]]:
-        count = self.batches_per_epoch(ranks)
-        generator = np.random.default_rng([self.seed, number])
-        order = np.arange(len(self.places))
-        if self.shuffle:
-            order = generator.permutation(order)
-        places = [self._place(int(index), generator) for index in order]
-        # As even as can be: a batch of one left over would upset batch norm.
-        edges = np.linspace(0, len(places), count * ranks + 1).round().astype(int)
-        pieces = [places[a:b] for a, b in pairwise(edges)]
-        return pieces[rank::ranks]
-
-    def _place(self, index: int, generator: np.random.Generator) -> Place:
-        place = self.places[index]
-        if self.crop is None:
-            return place
-        window = random_crop(place.window, self.crop, self.crop, generator)
-        return Place(window, place.chip)
-
-    def _bytes(self, places: Sequence[Place]) -> int:
-        window = places[0].window
-        pixels = window.height * window.width * len(places)
-        return 4 * pixels * (self.reader.months * len(self.reader.bands) + 1)
+    def _physical(self, codes: Tensor) -> Tensor:
+        if self.steps is None:
+            return codes.float()
+        values = codes * self.steps.to(codes.device)
+        if self.missing is None:
+            return values
+        return values.masked_fill_(codes == self.missing, torch.nan)
 
 
-@dataclass(frozen=True)
-class Statistics:
-    """How bands and target are scaled: (value - shift) / scale."""
-
-    shift: tuple[float, ...]
-    scale: tuple[float, ...]
-    target_shift: float
-    target_scale: float
+# --- where pixels come from ---------------------------------------------------
 
 
-def measure_statistics(feed: ChipFeed, pixels: int = 2_000_000) -> Statistics:
-    """Measure robust statistics by band and of the labels on part of a feed.
+class _Source(Protocol):
+    """An image, (chip, month, band, y, x), or labels, (chip, y, x); chips or none."""
 
-    The shift is the median; the scale is what the range from the 5th to the 95th
-    percentile would be the 3.29-fold of for a normal distribution (its standard
-    deviation), so that clouds and damaged values do not squeeze the rest. A band
-    without spread keeps scale 1. Labels: mean and standard deviation below the
-    99.9th percentile.
+    code_type: np.dtype[Any]
+    steps: Array | None
+    missing: int | None
 
-    Parameters
-    ----------
-    feed : ChipFeed
-        Batches are taken from its first epoch until there are enough pixels.
-    pixels : int
-        Pixels times months to look at.
-    """
-    images: list[npt.NDArray[np.float32]] = []
-    labels: list[npt.NDArray[np.float32]] = []
-    seen = 0
-    for image, agb in feed.epoch(0):
-        by_band = image.numpy().swapaxes(1, 2).swapaxes(0, 1)
-        images.append(by_band.reshape(by_band.shape[0], -1)[:, ::7])
-        labels.append(agb.numpy()[np.isfinite(agb.numpy())])
-        seen += by_band[0].size
-        if seen >= pixels and sum(map(len, labels)) > 0:
-            break
-    bands = [_spread_of(band) for band in np.concatenate(images, axis=1)]
-    target = np.concatenate(labels).astype(np.float64)
-    target = target[target <= np.quantile(target, 0.999)]
-    return Statistics(
-        tuple(shift for shift, _ in bands),
-        tuple(scale for _, scale in bands),
-        float(target.mean()),
-        float(target.std()) or 1.0,
+    @property
+    def bytes(self) -> int: ...
+
+    @property
+    def order(self) -> tuple[list[int], list[int]]: ...
+
+    def read(self, place: Place, out: Array | None = None) -> Array: ...
+
+    def cells(self, place: Place) -> tuple[tuple[int, ...], tuple[int, ...]]: ...
+
+    def fill(self, place: Place, out: Codes) -> None: ...
+
+    def in_memory(self) -> _Source: ...
+
+
+def _source(array: Any) -> _Source:
+    if isinstance(array, np.ndarray):
+        return _Memory(array)
+    found = Selection.of(array)
+    if found is not None and _is_window(found):
+        return _Stored(found)
+    return _Lazy(array)
+
+
+def _is_window(selection: Selection) -> bool:
+    """Tell whether rows and columns are taken without gaps, in their order."""
+    return all(
+        np.array_equal(places, np.arange(places[0], places[0] + len(places)))
+        for places in selection.places[-2:]
     )
 
 
-def _spread_of(values: npt.NDArray[np.float32]) -> tuple[float, float]:
-    """Median and robust spread of one band."""
-    values = values[np.isfinite(values)]
-    if values.size == 0:
-        return 0.0, 1.0
-    low, middle, high = np.quantile(values.astype(np.float64), [0.05, 0.5, 0.95])
-    spread = (high - low) / 3.29 or float(values.std())
-    return float(middle), float(spread) or 1.0
+class _Decoded:
+    """Another source, of which everything comes as physical values."""
+
+    code_type: np.dtype[Any] = np.dtype(np.float32)
+    steps: Array | None = None
+    missing: int | None = None
+
+    def __init__(self, source: _Source) -> None:
+        self.source = source
+        months, bands = source.order
+        self.order = list(range(len(months))), list(range(len(bands)))
+        self.bytes = source.bytes
+
+    def read(self, place: Place, out: Array | None = None) -> Array:
+        return self.source.read(place, out)
+
+    def cells(self, place: Place) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        window = place.window
+        lengths = (*map(len, self.order), window.height, window.width)
+        return (1, 1, 1, 1, *lengths), (0, 0, 0, 0)
+
+    def fill(self, place: Place, out: Codes) -> None:
+        self.source.read(place, out[0, 0, 0, 0])
+
+    def in_memory(self) -> _Source:
+        return _Decoded(self.source.in_memory())
+
+
+def _into(out: Array | None, values: Codes) -> Array:
+    if out is None:
+        return np.ascontiguousarray(values, np.float32)
+    out[...] = values
+    return out
+
+
+class _Cut:
+    """What arrays of dask and numpy have in common: a window is cut from them."""
+
+    code_type: np.dtype[Any] = np.dtype(np.float32)
+    steps: Array | None = None
+    missing: int | None = None
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    @property
+    def bytes(self) -> int:
+        return int(self.array.size) * self.code_type.itemsize
+
+    @property
+    def order(self) -> tuple[list[int], list[int]]:
+        months, bands = self.array.shape[-4:-2]
+        return list(range(months)), list(range(bands))
+
+    def cells(self, place: Place) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        window = place.window
+        pixels = (window.height, window.width)
+        return (1, 1, 1, 1, *self.array.shape[-4:-2], *pixels), (0, 0, 0, 0)
+
+    def _cut(self, place: Place) -> Any:
+        part = self.array if place.chip is None else self.array[place.chip]
+        return part[..., place.window.rows, place.window.columns]
+
+
+class _Lazy(_Cut):
+    """An array that dask has yet to compute."""
+
+    def read(self, place: Place, out: Array | None = None) -> Array:
+        # Whoever reads many windows does so on threads already.
+        scheduler = {"scheduler": "synchronous"}
+        (values,) = dask.compute(self._cut(place), **scheduler)  # type: ignore[attr-defined, no-untyped-call]
+        return _into(out, values)
+
+    def fill(self, place: Place, out: Codes) -> None:
+        out[0, 0, 0, 0] = self.read(place)
+
+    def in_memory(self) -> _Memory:
+        (values,) = dask.compute(self.array, scheduler="threads")  # type: ignore[attr-defined, no-untyped-call]
+        return _Memory(np.ascontiguousarray(values, np.float32))
+
+
+class _Memory(_Cut):
+    """An array in memory: physical values, or codes that wait to be decoded."""
+
+    def __init__(
+        self,
+        array: Codes,
+        steps: Array | None = None,
+        missing: int | None = None,
+    ) -> None:
+        super().__init__(array)
+        self.steps = steps
+        self.missing = missing
+        self.code_type = array.dtype if missing is not None else self.code_type
+
+    def read(self, place: Place, out: Array | None = None) -> Array:
+        part = self._cut(place)
+        if self.missing is None:
+            return _into(out, part)
+        values = np.empty(part.shape, np.float32) if out is None else out
+        decode(part, self.steps, self.missing, values)
+        return values
+
+    def fill(self, place: Place, out: Codes) -> None:
+        out[0, 0, 0, 0] = self._cut(place)
+
+    def in_memory(self) -> _Memory:
+        return self
+
+
+class _Stored:
+    """Part of a variable on disk, read straight from there."""
+
+    def __init__(self, selection: Selection) -> None:
+        self.stored = selection.stored
+        self.places = selection.places
+        self.spans = selection.spans
+        self.code_type = self.stored.code_type
+        exact = self.code_type != np.float32
+        self.missing = self.stored.missing if exact else None
+        self.steps = self._steps() if exact else None
+        self._in_order = self._has_order()
+
+    def _steps(self) -> Array | None:
+        steps = self.stored.steps
+        if steps is None or steps.ndim == 1:
+            return steps
+        return steps[self.bands]
+
+    @property
+    def bands(self) -> list[int]:
+        return self.places[-3].tolist() if len(self.places) > 3 else []
+
+    @property
+    def order(self) -> tuple[list[int], list[int]]:
+        months, bands = (
+            (places - span.start).tolist()
+            for places, span in zip(self.places[-4:-2], self.spans[-4:-2], strict=True)
+        )
+        return months, bands
+
+    @property
+    def bytes(self) -> int:
+        return int(np.prod([len(p) for p in self.places])) * self.code_type.itemsize
+
+    def _spans(self, place: Place) -> tuple[slice, ...]:
+        """Give what a place takes of the stored variable, gaps and all."""
+        spans = list(self.spans)
+        if place.chip is not None:
+            chip = int(self.places[0][place.chip])
+            spans[0] = slice(chip, chip + 1)
+        for at, part in ((-2, place.window.rows), (-1, place.window.columns)):
+            origin = spans[at].start
+            spans[at] = slice(origin + part.start, origin + part.stop)
+        return tuple(spans)
+
+    def _kept(self, values: Codes, place: Place | None) -> Codes:
+        """Take months and bands in their order, and the chip's own dimensions."""
+        if len(self.places) > 3:
+            at = len(self.places) - 4
+            for dim, wanted in zip((at, at + 1), self.order, strict=True):
+                if wanted != list(range(values.shape[dim])):
+                    values = values.take(wanted, axis=dim)
+        return values[0] if place is not None and place.chip is not None else values
+
+    def read(self, place: Place, out: Array | None = None) -> Array:
+        spans = self._spans(place)
+        shape = [s.stop - s.start for s in spans]
+        if out is not None and out.size == np.prod(shape) and self._in_order:
+            self.stored.read(spans, out.reshape(shape))
+            return out
+        values = np.empty(shape, np.float32)
+        self.stored.read(spans, values)
+        return _into(out, self._kept(values, place))
+
+    def _has_order(self) -> bool:
+        """Whether months and bands are taken as they are stored."""
+        if len(self.places) <= 3:
+            return True
+        return all(order == list(range(len(order))) for order in self.order)
+
+    def cells(self, place: Place) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        shape, corner = self.stored.cells(self._spans(place))
+        if place.chip is None:
+            return shape, corner
+        ndim = self.stored.ndim
+        return shape[1:ndim] + shape[ndim + 1 :], corner[1:]
+
+    def fill(self, place: Place, out: Codes) -> None:
+        if place.chip is not None:
+            out = out.reshape(1, *out.shape[:4], 1, *out.shape[4:])
+        self.stored.read_cells(self._spans(place), out)
+
+    def in_memory(self) -> _Memory:
+        spans = self.spans
+        codes = self.stored.through_zarr(spans)
+        if len(self.places) % 2:  # of chips, in whatever order
+            codes = codes.take(self.places[0] - spans[0].start, axis=0)
+        if self.code_type == np.float32:
+            values = np.empty(codes.shape, np.float32)
+            decode(codes, self.stored.steps, self.stored.missing, values)
+            return _Memory(self._kept(values, None))
+        return _Memory(self._kept(codes, None), self.steps, self.missing)

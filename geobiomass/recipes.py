@@ -27,8 +27,8 @@ class Recipe:
     crop : int or None
         Side of the random crops to train on, pixels; None takes whole chips.
     scaling : "robust" or "biomassters"
-        How bands are scaled: by median and spread measured on the training data,
-        or by the minima and maxima that the BioMassters winner used.
+        How bands are scaled: their 1st percentile to -1 and their 99th to 1, or by
+        the minima and maxima that the BioMassters winner used, to 0 and 1.
     loss : "chip_rmse", "huber" or "mse"
         What is minimised: the root mean squared error of a chip, averaged over
         chips; Huber's robust loss; the mean squared error over pixels.
@@ -48,6 +48,11 @@ class Recipe:
     cache : int
         Bytes: data that takes no more is read once and kept in memory; more is read
         anew in every epoch, ahead of use.
+    read_ahead : int
+        Bytes that batches may take, the one in use and those read ahead of it.
+    damaged : "raise" or "skip"
+        What to do about a chip or a part of a scene that cannot be read: stop, or
+        leave it out with a warning. ``model.damaged`` says afterwards which were.
     training : TrainingConfig
         Epochs, batch size, optimiser, precision, devices, seed, checkpoints.
     """
@@ -66,17 +71,23 @@ class Recipe:
     block: int | None = None
     groups: str | None = None
     cache: int = 2 * 2**30
+    read_ahead: int = 2**30
+    damaged: Literal["raise", "skip"] = "raise"
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
         _one_of(self, "scaling", ("robust", "biomassters"))
         _one_of(self, "loss", ("chip_rmse", "huber", "mse"))
+        _one_of(self, "damaged", ("raise", "skip"))
         for name in ("crop", "block"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1 pixel, got {value}.")
-        if self.cache < 0:
-            raise ValueError(f"cache must be a number of bytes, got {self.cache}.")
+        for name in ("cache", "read_ahead"):
+            if getattr(self, name) < 0:
+                raise ValueError(
+                    f"{name} must be a number of bytes, got {getattr(self, name)}."
+                )
         for name in ("month_dropout", "validation_fraction"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(

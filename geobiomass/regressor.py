@@ -17,9 +17,10 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from geobiomass.chips import ChipFeed, Place, Reader, Statistics, measure_statistics
-from geobiomass.cube import BIOMASSTERS_BANDS, CubeError, check_cube
+from geobiomass.chips import Place, Reader
+from geobiomass.cube import BIOMASSTERS_BANDS, CubeError, DamagedError, check_cube
 from geobiomass.evaluation import EVALUATION_BLOCK, Tally
+from geobiomass.feed import ChipFeed, Statistics, decode_batch, measure_statistics
 from geobiomass.maps import Block, fingerprint_of, write_map
 from geobiomass.network import AttentionUNet
 from geobiomass.predict import Mapper, MapSettings, Region, lazy_map
@@ -95,6 +96,7 @@ class BiomassRegressor(Regressor):
         self.months = months
         self.outputs = tuple(outputs)
         self.recipe = recipe
+        self.damaged: dict[str, str] = {}
 
     def __repr__(self) -> str:
         """Say what it is in one line."""
@@ -112,12 +114,18 @@ class BiomassRegressor(Regressor):
         cube: xr.Dataset,
         recipe: str | Recipe = "default",
         validation: Validation = None,
+        *,
+        client: Any = None,
         **overrides: Any,
     ) -> Self:
         """Train the network on a cube; :func:`fit` says what the arguments mean."""
         recipe = find_recipe(recipe, **overrides)
-        training, checking, recipe = _feeds(cube, self.bands, recipe, validation)
-        _set_scaling(self.network, self.bands, recipe, measure_statistics(training))
+        training, checking, recipe = _feeds(
+            cube, self.bands, recipe, validation, client
+        )
+        found = _measure(training, recipe)
+        _set_scaling(self.network, self.bands, recipe, found)
+        feeds = [feed for feed in (training, checking) if feed is not None]
         task = RegressionTask(
             self.network,
             _loss(recipe),
@@ -126,11 +134,19 @@ class BiomassRegressor(Regressor):
             augment=Augmentation(
                 orientations=recipe.turns, probability_batch=recipe.month_dropout
             ),
+            prepare=decode_batch,
         )
         result = train(task, training, checking, recipe.training)
         self.months = cube.sizes["month"]
         self.recipe = recipe
         self.history = result.history
+        self.damaged = {k: v for feed in feeds for k, v in feed.problems.items()}
+        if self.damaged:
+            warnings.warn(
+                f"{len(self.damaged)} samples could not be read and were left out of "
+                "training; model.damaged says which and why.",
+                stacklevel=3,
+            )
         return self
 
     # --- predict ---
@@ -378,6 +394,8 @@ def fit(
     cube: xr.Dataset,
     recipe: str | Recipe = "default",
     validation: Validation = None,
+    *,
+    client: Any = None,
     **overrides: Any,
 ) -> BiomassRegressor:
     """Train a biomass regressor on a cube.
@@ -395,6 +413,9 @@ def fit(
         of a scene (nothing, with a warning, where there is only one). A number:
         that fraction, 0 for no validation. A sequence of chip ids: those chips.
         Another cube: all of it.
+    client : distributed.Client, optional
+        Read chips on its workers, who must see the cube under the same path; the
+        network stays here.
     **overrides
         Any setting of the recipe or of its training: ``epochs=10``, ``seed=1``,
         ``encoder="resnet18"``, ``folder="runs/first"`` to be able to resume.
@@ -430,7 +451,7 @@ def fit(
             pretrained=chosen.pretrained,
         )
     model = BiomassRegressor(network, bands, cube.sizes["month"])
-    return model.fit(cube, chosen, validation)
+    return model.fit(cube, chosen, validation, client=client)
 
 
 def load(folder: str | Path) -> BiomassRegressor:
@@ -455,11 +476,15 @@ def _need_target(cube: xr.Dataset) -> None:
 
 
 def _feeds(
-    cube: xr.Dataset, bands: Sequence[str], recipe: Recipe, validation: Validation
+    cube: xr.Dataset,
+    bands: Sequence[str],
+    recipe: Recipe,
+    validation: Validation,
+    client: Any,
 ) -> tuple[ChipFeed, ChipFeed | None, Recipe]:
     """Split a cube, or take what the user gave, into what trains and validates."""
     _need_target(cube)
-    reader = Reader(cube, bands)
+    reader = _reader(cube, bands, recipe)
     crop = recipe.crop
     places = places_of(reader, recipe.block or 2 * (crop or EVALUATION_BLOCK))
     if crop is not None:
@@ -471,17 +496,23 @@ def _feeds(
             "crop must be a number of pixels to train on a scene, got None; "
             "blocks of a scene differ in size."
         )
-    reader.cache(recipe.cache)
-    places = labelled(reader, places)
+    skip = recipe.damaged == "skip"
+    places = labelled(reader, places, skip)
     config = recipe.training
     checking: ChipFeed | None = None
-    feed = partial(ChipFeed, batch_size=config.batch_size, seed=config.seed)
+    feed = partial(
+        ChipFeed,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        memory=recipe.read_ahead,
+        damaged=recipe.damaged,
+        client=client,
+    )
     if isinstance(validation, xr.Dataset):
         _need_target(validation)
         refuse_overlap(cube, validation)
-        other = Reader(validation, bands)
-        other.cache(recipe.cache)
-        held = labelled(other, places_of(other, EVALUATION_BLOCK))
+        other = _reader(validation, bands, recipe)
+        held = labelled(other, places_of(other, EVALUATION_BLOCK), skip)
         checking = feed(other, fixed_crops(held, _common(held, crop)), shuffle=False)
     else:
         places, held = _split(cube, places, recipe, validation)
@@ -489,6 +520,24 @@ def _feeds(
             checking = feed(reader, fixed_crops(held, crop), shuffle=False)
     training = feed(reader, crops_in(places, crop), crop=crop)
     return training, checking, recipe
+
+
+def _reader(cube: xr.Dataset, bands: Sequence[str], recipe: Recipe) -> Reader:
+    """Give what reads the cube as suits the device."""
+    reader = Reader(cube, bands)
+    try:
+        reader.cache(recipe.cache)
+    except DamagedError:
+        if recipe.damaged == "raise":
+            raise  # else it is read chip by chip, and what cannot be is left out
+    return reader.decoded() if recipe.training.device == "cpu" else reader
+
+
+def _measure(feed: ChipFeed, recipe: Recipe) -> Statistics:
+    places = list(dict.fromkeys(feed.places))  # crops repeat them
+    return measure_statistics(
+        feed.reader, places, recipe.damaged == "skip", recipe.training.progress
+    )
 
 
 def _common(places: Sequence[Any], crop: int | None) -> int | None:

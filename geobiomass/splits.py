@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from geobiomass.chips import Place, Reader
-from geobiomass.cube import CubeError
+from geobiomass.cube import CubeError, DamagedError
 from geobiomass.tiles import cover, even_blocks
 
 # A scene is split into at least this many blocks, if they stay 32 pixels wide.
@@ -37,20 +37,37 @@ def places_of(reader: Reader, block: int) -> list[Place]:
         side = max(NARROWEST_BLOCK, side // 2)
 
 
-def labelled(reader: Reader, places: Sequence[Place]) -> list[Place]:
+def labelled(
+    reader: Reader, places: Sequence[Place], skip: bool = False
+) -> list[Place]:
     """Keep the places with at least one label.
 
     Chips are kept all, once one with a label is found: reading the labels of
     thousands of chips takes long, and the losses pass over chips without any.
 
+    Parameters
+    ----------
+    reader : Reader
+        Over a cube with ``agb``.
+    places : sequence of Place
+        Chips or blocks.
+    skip : bool
+        Pass over labels that cannot be read.
+
     Raises
     ------
     CubeError
-        If there is no label anywhere.
+        If there is no label anywhere, or labels cannot be read and not `skip`.
     """
     kept: list[Place] = []
     for place in places:
-        if np.isfinite(reader.labels(place)).any():
+        try:
+            known = bool(np.isfinite(reader.labels(place)).any())
+        except DamagedError:
+            if not skip:
+                raise
+            continue
+        if known:
             if reader.chips:
                 return list(places)
             kept.append(place)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import geobiomass as gb
-from geobiomass.cube.store import band_quantum
+from geobiomass.cube.writing import band_quantum
 
 # --- the schema ---------------------------------------------------------------
 
@@ -141,7 +141,7 @@ def test_on_disk_it_is_int16_zarr_v3_in_shards(
 ) -> None:
     gb.write_cube(scene, tmp_path / "scene.zarr")
     gb.write_cube(chips, tmp_path / "chips.zarr")
-    for name, shard in (("scene", (3, 3, 40, 56)), ("chips", (1, 3, 3, 32, 32))):
+    for name, shard in (("scene", (3, 3, 64, 56)), ("chips", (1, 3, 3, 32, 32))):
         image = zarr.open_group(tmp_path / f"{name}.zarr", mode="r")["image"]
         assert isinstance(image, zarr.Array)
         assert image.metadata.zarr_format == 3
@@ -156,7 +156,7 @@ def test_a_big_scene_has_shards_of_256_pixels(tmp_path: Path) -> None:
     image = zarr.open_group(tmp_path / "scene.zarr", mode="r")["image"]
     assert isinstance(image, zarr.Array)
     assert image.shards == (1, 1, 256, 256)
-    assert image.chunks == (1, 1, 128, 128)
+    assert image.chunks == (1, 1, 32, 64)
     assert gb.open_cube(tmp_path / "scene.zarr").chunksizes["x"] == (256, 256, 8)
 
 

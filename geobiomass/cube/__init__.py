@@ -9,16 +9,21 @@ from geobiomass.cube.convert import as_cube
 from geobiomass.cube.schema import (
     BIOMASSTERS_BANDS,
     CubeError,
+    DamagedError,
     check_cube,
     is_chips,
     select_bands,
 )
-from geobiomass.cube.store import open_cube, write_cube
+from geobiomass.cube.statistics import band_statistics
+from geobiomass.cube.store import open_cube
+from geobiomass.cube.writing import write_cube
 
 __all__ = [
     "BIOMASSTERS_BANDS",
     "CubeError",
+    "DamagedError",
     "as_cube",
+    "band_statistics",
     "check_cube",
     "is_chips",
     "open_cube",

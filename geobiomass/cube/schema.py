@@ -19,6 +19,25 @@ class CubeError(ValueError):
     """A dataset or a store is not a cube; the message names what is at fault."""
 
 
+class DamagedError(CubeError):
+    """Part of a cube cannot be read; the message names the part and the file.
+
+    Parameters
+    ----------
+    message : str
+        What cannot be read, why, and what to do.
+    file : str
+        The file, or object, at fault.
+    """
+
+    def __init__(self, message: str, file: str = "") -> None:
+        super().__init__(message, file)
+        self.file = file
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 def is_chips(cube: xr.Dataset) -> bool:
     """Tell whether a cube is a collection of chips rather than one scene."""
     return "chip" in cube["image"].dims

@@ -1,58 +1,58 @@
-"""A cube on disk: a Zarr v3 group, written and read a shard at a time."""
+"""Opening a cube on disk: a Zarr group, read lazily a window at a time."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-import shutil
-import warnings
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from itertools import product
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
-import numpy.typing as npt
+import pandas as pd
 import xarray as xr
 
-from geobiomass.cube.schema import CubeError, check_cube, is_chips
-from geobiomass.pieces import UNFINISHED, Journal, few_at_a_time, finish
+from geobiomass.cube.schema import CubeError, check_cube
+from geobiomass.cube.selection import PREFIX
+from geobiomass.cube.shards import StoredArray, quick_codecs
+from geobiomass.pieces import UNFINISHED
 
-SCHEMA_VERSION = 1
-CHUNK = 128  # pixels: one random crop of 128 touches four chunks of a month at most
-SHARD = 256  # pixels: a shard is a chip, or a block of a scene as big as one
+if TYPE_CHECKING:
+    import zarr
+    from zarr.abc.store import Store
 
-Dtype = Literal["int16", "int32", "float32"]
-_MISSING: dict[str, int | float] = {
-    "int16": -(2**15),
-    "int32": -(2**31),
-    "float32": float("nan"),
-}
-# A power of two, so that int32 codes decode exactly: whole reflectances up to
-# 131,071 and decibels to within 1/256 dB share one CF scale_factor.
-_INT32_QUANTUM = 1 / 128
+VERSION = "geobiomass_cube"
+STATISTICS = "band_statistics"
+
+# What of an image's attributes says how it is stored, and nothing to the user.
+_INTERNAL = {"stored_units", "scale_factor", "_FillValue", "coordinates"}
 
 
 def open_cube(
-    path: str | Path, chunks: Mapping[str, int] | Literal["shards"] | None = "shards"
+    path: str | Path | Store,
+    chunks: Mapping[str, int] | Literal["shards"] | None = "shards",
+    *,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Open a Zarr cube lazily and check it against the schema.
 
     Parameters
     ----------
-    path : str or Path
-        A Zarr group, written by :func:`write_cube` or by plain xarray.
+    path : str, Path or zarr.abc.store.Store
+        A Zarr group, written by :func:`write_cube` or by plain xarray: a folder, an
+        address that fsspec knows (``s3://bucket/chips.zarr``), or a store of Zarr,
+        such as one of obstore.
     chunks : mapping, "shards" or None
-        dask chunks by dimension. By default one chunk a shard of the store, which
-        is how it reads fastest; None reads the whole cube into memory.
+        dask chunks by dimension. By default one chunk a shard of the store; None
+        reads the whole cube into memory.
+    storage_options : mapping, optional
+        What fsspec needs for the address: credentials, an endpoint.
 
     Returns
     -------
     xarray.Dataset
-        Physical values as float32: dB, reflectance x 10^4; NaN where missing.
+        Physical values as float32: dB, reflectance x 10^4; NaN where missing. To
+        choose part of it costs reading that part and no more.
 
     Raises
     ------
@@ -61,28 +61,32 @@ def open_cube(
     CubeError
         If the store is not a Zarr group, is not a cube, or was not finished.
     """
-    _refuse_missing(path)
+    refuse_missing(path)
     try:
-        store = _look(path)
-        wanted = dict(chunks) if isinstance(chunks, Mapping) else store.chunks
+        store = look(path, storage_options)
         if UNFINISHED in store.attrs:
             raise CubeError(
                 f"{path} was not finished being written; run the same ingest or "
                 "write_cube again, it goes on where it stopped."
             )
         cube = xr.open_dataset(
-            path,
+            store.address,
             engine="zarr",
-            chunks=wanted,
+            chunks=None,
             decode_coords="all",
-            mask_and_scale={"image": store.quantum is None},
+            mask_and_scale=dict.fromkeys(store.arrays, False),
             consolidated=store.consolidated,
+            **({"storage_options": dict(storage_options)} if storage_options else {}),
         )
     except (FileNotFoundError, KeyError, TypeError) as error:
         raise CubeError(
             f"{path} is not a Zarr group that xarray can read ({error})."
         ) from error
-    cube = _decode(cube, store.quantum)
+    for name, array in store.arrays.items():
+        cube[name] = _lazy(cube[name], array, chunks)
+    wanted = store.chunks if chunks == "shards" else chunks
+    cube = _tidy(cube)
+    cube = cube if wanted is None else cube.chunk(_known(wanted, cube))
     try:
         check_cube(cube)
     except CubeError as error:
@@ -90,399 +94,196 @@ def open_cube(
     return cube.compute() if chunks is None else cube
 
 
-def _refuse_missing(path: str | Path) -> None:
-    if "://" not in str(path) and not Path(path).exists():
-        raise FileNotFoundError(f"There is nothing at {path}; expected a Zarr cube.")
-
-
-@dataclass(frozen=True)
-class _Store:
-    """What must be known of a group before it is opened."""
-
-    attrs: dict[str, Any]
-    consolidated: bool
-    chunks: dict[str, int]  # the best ones for dask
-    quantum: tuple[float, ...] | None  # one a band, where they differ
-
-
-def _look(path: str | Path) -> _Store:
-    import zarr
-
-    group = zarr.open_group(str(path), mode="r")
-    attrs = dict(group.attrs)
-    consolidated = group.metadata.consolidated_metadata is not None
-    image = group.get("image")
-    if not isinstance(image, zarr.Array):
-        return _Store(attrs, consolidated, {}, None)
-    dims: Any = image.attrs.get("_ARRAY_DIMENSIONS")  # of Zarr v2, as xarray writes it
-    if isinstance(image.metadata, zarr.core.metadata.ArrayV3Metadata):
-        dims = image.metadata.dimension_names
-    # A dask chunk inside a shard would decode its neighbours over and over.
-    sizes = zip(dims or (), image.shards or image.chunks, strict=False)
-    chunks = {str(dim): size for dim, size in sizes}
-    chunks |= {dim: -1 for dim in ("month", "band") if dim in chunks}
-    if "multiplier" not in group:
-        return _Store(attrs, consolidated, chunks, None)
-    multiplier = np.asarray(group["multiplier"], np.float64)
-    scale = float(cast(float, image.attrs["scale_factor"]))
-    return _Store(
-        attrs, consolidated, chunks, tuple(float(m * scale) for m in multiplier)
-    )
-
-
-def _decode(cube: xr.Dataset, quantum: tuple[float, ...] | None) -> xr.Dataset:
-    """Turn stored codes into physical values, float32, NaN where missing."""
-    if "image" not in cube:
-        return cube
-    image = cube["image"]
-    encoding = {k: v for k, v in image.encoding.items() if k != "coordinates"}
-    if quantum is not None:
-        steps = np.array(quantum, np.float32)[:, None, None]
-        codes = image
-        image = codes.copy(
-            data=codes.data.map_blocks(
-                _physical, steps, codes.attrs["_FillValue"], dtype=np.float32
-            )
-        )
-        encoding["quantum"] = quantum
-    elif np.issubdtype(image.dtype, np.floating):
-        image = image.astype(np.float32)
-    internal = ("stored_units", "scale_factor", "_FillValue", "coordinates")
-    image.attrs = {k: v for k, v in image.attrs.items() if k not in internal}
-    image.encoding = encoding
-    image = image.drop_vars("multiplier", errors="ignore")
-    cube = cube.drop_vars("multiplier", errors="ignore").assign(image=image)
-    cube.attrs.pop("geobiomass_cube", None)
-    return cube[["image", *(name for name in cube.data_vars if name != "image")]]
-
-
-def _physical(
-    codes: npt.NDArray[Any], steps: npt.NDArray[np.float32], missing: int
-) -> npt.NDArray[np.float32]:
-    """(..., band, y, x) stored codes -> physical values, float32."""
-    values = codes * steps
-    values[codes == missing] = np.nan
-    return values
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """How a cube lies on disk: a value that two runs can compare."""
-
-    dtype: Dtype
-    quantum: tuple[float, ...]  # one for all bands, or one a band; empty for float32
-    fingerprint: str
-
-    @property
-    def by_band(self) -> bool:
-        return len(self.quantum) > 1
-
-    @property
-    def scale_factor(self) -> float:
-        return min(self.quantum)
-
-
-def band_quantum(name: str) -> float | None:
-    """Give the step that int16 stores a known band with; None for unknown bands.
-
-    Radar backscatter (VV, VH, HH, HV) in steps of 0.01 dB; Sentinel-2 bands
-    (B01 to B12, B8A: reflectance x 10^4) and cloud probability (CLP) as whole numbers.
-    """
-    if re.match(r"(VV|VH|HH|HV)(_|$)", name):
-        return 0.01
-    if re.fullmatch(r"B\d{1,2}A?|CLP|SCL", name):
-        return 1.0
-    return None
-
-
-def write_cube(
-    cube: xr.Dataset,
-    path: str | Path,
-    dtype: Dtype = "int16",
-    *,
-    quantum: Mapping[str, float] | None = None,
-    overwrite: bool = False,
-    progress: bool = False,
-    workers: int = 2,
-) -> None:
-    """Write a cube as a Zarr v3 group, a shard at a time, with bounded memory.
-
-    An interrupted call is continued by the same call: shards already on disk are
-    not computed again. A finished cube is not overwritten unless asked.
-
-    Parameters
-    ----------
-    cube : xarray.Dataset
-        Usually backed by dask; one shard (a chip, or 256 x 256 pixels of a scene
-        with all months and bands) is computed at a time by each worker.
-    path : str or Path
-        A folder that does not exist yet, or a half-written cube to continue.
-    dtype : "int16", "int32" or "float32"
-        int16 stores radar in steps of 0.01 dB and Sentinel-2 exactly, in half the
-        memory of the others. CF knows one `scale_factor` a variable, so a cube
-        that mixes them is stored with 0.01: plain xarray then reads decibels, and
-        reflectance in percent, and ``image * multiplier`` (a coordinate on band)
-        gives the cube's own units; :func:`open_cube` does so, exactly. int32
-        stores every band in steps of 1/128 with one `scale_factor`, so that any
-        CF reader gets the cube's own units; float32 keeps every bit.
-    quantum : mapping of band to float, optional
-        Steps for bands that are neither Sentinel-1 nor Sentinel-2 (int16 only).
-    overwrite : bool
-        Delete what is at `path` first.
-    progress : bool
-        Show a progress bar.
-    workers : int
-        Shards computed at the same time.
+def refuse_missing(path: str | Path | Store) -> None:
+    """Refuse a folder that is not there.
 
     Raises
     ------
-    CubeError
-        If `cube` is not a cube, if a band has no known step, or if what is at
-        `path` is something else than the first part of this cube.
-    FileExistsError
-        If a finished cube, or anything else, is at `path` and not `overwrite`.
+    FileNotFoundError
+        Names it.
     """
-    check_cube(cube)
-    path = Path(path)
-    layout = _plan_layout(cube, dtype, quantum)
-    done = _begin(cube, path, layout, overwrite)
+    if is_local(path) and not Path(cast(str, path)).exists():
+        raise FileNotFoundError(f"There is nothing at {path}; expected a Zarr cube.")
+
+
+def is_local(path: str | Path | Store) -> bool:
+    """Tell a folder on disk from an address or a store."""
+    return isinstance(path, Path) or (isinstance(path, str) and "://" not in path)
+
+
+def open_group(
+    path: str | Path | Store,
+    mode: Literal["r", "r+", "w"],
+    storage_options: Mapping[str, Any] | None = None,
+    consolidated: bool | None = None,
+) -> zarr.Group:
+    """Open a Zarr group, its arrays with quick codecs."""
     import zarr
 
-    group = zarr.open_group(path, mode="r+")
-    blocks = [block for block in _blocks(cube) if block.key not in done]
-    total = len(blocks) + len(done)
-    from tqdm.auto import tqdm
-
-    with (
-        tqdm(
-            total=total,
-            initial=len(done),
-            unit="chip" if is_chips(cube) else "block",
-            desc=f"Writing {path.name}",
-            disable=not progress,
-        ) as bar,
-        Journal(path) as journal,
-    ):
-        write = partial(_write_block, cube=cube, group=group, layout=layout)
-        for block, future in few_at_a_time(blocks, write, workers):
-            future.result()
-            journal.note(block.key)
-            bar.update()
-    finish(path)
+    with quick_codecs():
+        return zarr.open_group(
+            str(path) if is_local(path) else cast(Any, path),
+            mode=mode,
+            storage_options=dict(storage_options) if storage_options else None,
+            use_consolidated=consolidated,
+            zarr_format=3 if mode == "w" else None,
+        )
 
 
 @dataclass(frozen=True)
-class _Block:
-    """One shard's place in the cube: slices by dimension."""
+class StoreFacts:
+    """What must be known of a group before xarray opens it."""
 
-    chip: int | None
-    rows: slice
-    columns: slice
-
-    @property
-    def key(self) -> str:
-        return f"{self.chip}/{self.rows.start}/{self.columns.start}"
-
-    def of(self, array: xr.DataArray) -> xr.DataArray:
-        part = array.isel(y=self.rows, x=self.columns)
-        if self.chip is None:
-            return part
-        return part.isel(chip=slice(self.chip, self.chip + 1))
-
-    def region(self, array: xr.DataArray) -> tuple[slice, ...]:
-        place = {"y": self.rows, "x": self.columns}
-        if self.chip is not None:
-            place["chip"] = slice(self.chip, self.chip + 1)
-        return tuple(place.get(str(dim), slice(None)) for dim in array.dims)
+    address: Any
+    attrs: dict[str, Any]
+    consolidated: bool
+    chunks: dict[str, int]  # the best ones for dask
+    arrays: dict[str, StoredArray]  # those that we read ourselves
 
 
-def _blocks(cube: xr.Dataset) -> list[_Block]:
-    height, width = cube.sizes["y"], cube.sizes["x"]
-    if is_chips(cube):
-        whole = slice(0, height), slice(0, width)
-        return [_Block(chip, *whole) for chip in range(cube.sizes["chip"])]
-    rows = [slice(r, min(r + SHARD, height)) for r in range(0, height, SHARD)]
-    columns = [slice(c, min(c + SHARD, width)) for c in range(0, width, SHARD)]
-    return [_Block(None, row, column) for row, column in product(rows, columns)]
+def look(
+    path: str | Path | Store, storage_options: Mapping[str, Any] | None = None
+) -> StoreFacts:
+    """Read a group's metadata.
 
-
-def _write_block(
-    block: _Block, *, cube: xr.Dataset, group: Any, layout: _Layout
-) -> None:
-    names = [name for name in ("image", "agb") if name in cube]
-    part = xr.Dataset({name: block.of(cube[name]) for name in names})
-    part = part.compute(scheduler="synchronous")
-    for name in names:
-        values = part[name].values
-        if name == "image":
-            values = _encode(values, layout, [str(b) for b in part["band"].values])
-        group[name][block.region(cube[name])] = values
-
-
-def _encode(
-    values: npt.NDArray[np.floating[Any]], layout: _Layout, bands: list[str]
-) -> npt.NDArray[Any]:
-    """Round physical values to whole steps; clip what does not fit, with a word."""
-    if layout.dtype == "float32":
-        return values.astype(np.float32)
-    quantum = np.array(layout.quantum, np.float64)
-    steps = np.rint(values / quantum[:, None, None])
-    limit = np.iinfo(layout.dtype).max
-    with np.errstate(invalid="ignore"):
-        beyond = np.abs(steps) > limit
-    if beyond.any():
-        axes = tuple(axis for axis in range(beyond.ndim) if axis != beyond.ndim - 3)
-        which = [bands[i] for i in np.flatnonzero(beyond.any(axis=axes))]
-        warnings.warn(
-            f"{int(beyond.sum())} values of bands {which} do not fit {layout.dtype} "
-            f"(largest {np.nanmax(np.abs(values[beyond])):g}) and were clipped; "
-            "dtype='float32' keeps them.",
-            stacklevel=2,
-        )
-        steps = np.clip(steps, -limit, limit)
-    missing = _MISSING[layout.dtype]
-    return np.where(np.isnan(steps), missing, steps).astype(layout.dtype)
-
-
-def _plan_layout(
-    cube: xr.Dataset, dtype: Dtype, quantum: Mapping[str, float] | None
-) -> _Layout:
-    if dtype not in _MISSING:
-        raise CubeError(f"dtype must be one of {sorted(_MISSING)}, got {dtype!r}.")
-    bands = [str(name) for name in cube["band"].values]
-    steps: tuple[float, ...] = ()
-    if dtype == "int32":
-        steps = (_INT32_QUANTUM,)
-    elif dtype == "int16":
-        steps = _band_steps(cube["image"], bands, quantum or {})
-        steps = steps[:1] if len(set(steps)) == 1 else steps
-    described = {
-        "dtype": dtype,
-        "quantum": steps,
-        "bands": bands,
-        "months": cube["month"].values.tolist(),
-        "sizes": {str(dim): size for dim, size in cube.sizes.items()},
-        "agb": "agb" in cube,
-        "places": [
-            hashlib.sha256(repr(cube[dim].values.tolist()).encode()).hexdigest()
-            for dim in ("chip", "y", "x")
-            if dim in cube.coords
-        ],
-    }
-    text = json.dumps(described, sort_keys=True)
-    return _Layout(dtype, steps, hashlib.sha256(text.encode()).hexdigest())
-
-
-def _band_steps(
-    image: xr.DataArray, bands: list[str], given: Mapping[str, float]
-) -> tuple[float, ...]:
-    before = image.encoding.get("quantum")
-    known = dict(zip(bands, before, strict=True)) if before else {}
-    steps = {b: given.get(b, known.get(b, band_quantum(b))) for b in bands}
-    unknown = [band for band, step in steps.items() if step is None]
-    if unknown:
-        raise CubeError(
-            f"Bands {unknown} are neither Sentinel-1 nor Sentinel-2, so the step to "
-            f"store them with is unknown; give it, quantum={{{unknown[0]!r}: 0.1}}, "
-            "or write with dtype='float32'."
-        )
-    return tuple(float(cast(float, step)) for step in steps.values())
-
-
-def _begin(cube: xr.Dataset, path: Path, layout: _Layout, overwrite: bool) -> set[str]:
-    """Create the arrays, or recognise a half-written cube; return what is done."""
-    if path.exists() and overwrite:
-        shutil.rmtree(path)
-    if not path.exists():
-        Journal(path).remove()
-        _create(cube, path, layout)
-        return set()
-    try:
-        unfinished = _look(path).attrs.get(UNFINISHED)
-    except (FileNotFoundError, ValueError, KeyError):
-        unfinished = None
-    if unfinished is None:
-        raise FileExistsError(
-            f"{path} exists already and is left as it is; choose another path or "
-            "overwrite=True (on the command line --overwrite)."
-        )
-    if unfinished != layout.fingerprint:
-        raise CubeError(
-            f"{path} is the first part of another cube (other chips, bands, grid or "
-            "dtype); finish that one, choose another path, or overwrite=True."
-        )
-    return Journal(path).done()
-
-
-def _create(cube: xr.Dataset, path: Path, layout: _Layout) -> None:
+    Raises
+    ------
+    FileNotFoundError, KeyError, ValueError
+        If it is not a Zarr group.
+    """
     import zarr
-    from zarr.codecs import BloscCodec
 
-    # Everything but the pixels is made under another name and moved into place,
-    # so that a half-made store is never taken for one to continue.
-    making = path.with_name(path.name + ".making")
-    if making.exists():
-        shutil.rmtree(making)
-    making.parent.mkdir(parents=True, exist_ok=True)
-    frame = cube.drop_vars(["image", "agb"], errors="ignore")
-    if layout.by_band:
-        multiplier = np.array(layout.quantum) / layout.scale_factor
-        frame = frame.assign_coords(multiplier=("band", multiplier))
-    for name in ("chip", "band"):
-        if name in frame.coords:  # text of any length: fixed width has no Zarr v3 spec
-            frame[name] = frame[name].astype(object)
-            frame[name].encoding = {}
-    frame.attrs = {**cube.attrs, "geobiomass_cube": SCHEMA_VERSION}
-    frame.attrs[UNFINISHED] = layout.fingerprint
-    frame.to_zarr(making, mode="w", zarr_format=3, consolidated=False)
-    group = zarr.open_group(making, mode="r+")
-    shapes = {"image": layout.dtype, "agb": "float32"}
-    for name, stored in shapes.items():
-        if name not in cube:
-            continue
-        array = cube[name]
-        group.create_array(
-            name,
-            shape=array.shape,
-            dtype=stored,
-            chunks=_extent(array, CHUNK, months=1),
-            shards=_extent(array, SHARD, months=array.sizes.get("month", 1)),
-            compressors=BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"),
-            fill_value=_MISSING[stored],
-            dimension_names=[str(dim) for dim in array.dims],
-            attributes=_attributes(array, layout if name == "image" else None),
+    group = open_group(path, "r", storage_options)
+    consolidated = group.metadata.consolidated_metadata is not None
+    with quick_codecs():
+        image = group.get("image")
+        labels = group.get("agb")
+    chunks: dict[str, int] = {}
+    arrays: dict[str, StoredArray] = {}
+    if isinstance(image, zarr.Array):
+        dims = _dims(image)
+        # A dask chunk inside a shard would decode its neighbours over and over.
+        chunks = dict(zip(dims, image.shards or image.chunks, strict=False))
+        chunks |= {dim: -1 for dim in ("month", "band") if dim in chunks}
+        if (stored := _stored(group, image, dims, str(path))) is not None:
+            arrays["image"] = stored
+            if isinstance(labels, zarr.Array):
+                found = _stored(group, labels, _dims(labels), str(path))
+                arrays |= {"agb": found} if found is not None else {}
+    address = str(path) if is_local(path) else path
+    return StoreFacts(address, dict(group.attrs), consolidated, chunks, arrays)
+
+
+def _dims(array: zarr.Array[Any]) -> tuple[str, ...]:
+    # Zarr v2 has no names; xarray writes them as an attribute.
+    names: Any = getattr(array.metadata, "dimension_names", None)
+    return tuple(map(str, names or cast(Any, array.attrs.get("_ARRAY_DIMENSIONS", ()))))
+
+
+def _stored(
+    group: zarr.Group, array: zarr.Array[Any], dims: tuple[str, ...], where: str
+) -> StoredArray | None:
+    """Give what reads a variable; None where its encoding is left to xarray."""
+    attrs = dict(array.attrs)
+    whole = np.issubdtype(array.dtype, np.integer)
+    scale: Any = attrs.get("scale_factor")
+    missing: Any = attrs.get("_FillValue")
+    known = (
+        array.metadata.zarr_format == 3
+        and len(dims) == array.ndim
+        and "add_offset" not in attrs
+        and (
+            isinstance(scale, int | float) and isinstance(missing, int)
+            if whole
+            else array.dtype.kind == "f" and scale is None and missing is None
         )
-    making.rename(path)
+    )
+    if not known:
+        return None
+    steps = None
+    if whole:
+        steps = np.full(1, scale, np.float32)
+        if "multiplier" in group:
+            multiplier = np.asarray(group["multiplier"], np.float64)
+            steps = (multiplier * scale).astype(np.float32)[:, None, None]
+    labels = {
+        dim: [str(label) for label in np.asarray(group[dim]).tolist()]
+        for dim in ("chip", "month", "band")
+        if dim in dims and dim in group
+    }
+    is_image = "band" in dims
+    return StoredArray(
+        array,
+        where,
+        steps,
+        missing if whole else None,
+        labels,
+        _present(group) if is_image else None,
+        _statistics(dict(group.attrs)) if is_image else None,
+    )
 
 
-def _extent(array: xr.DataArray, pixels: int, months: int) -> tuple[int, ...]:
-    """Size of a chunk or a shard by dimension; a shard is whole chunks."""
-
-    def length(dim: str) -> int:
-        if dim in ("y", "x"):
-            chunk = min(CHUNK, array.sizes[dim])
-            whole = -(-array.sizes[dim] // chunk) * chunk
-            if pixels == CHUNK:
-                return chunk
-            # A chip is one shard however big; a scene has shards of a fixed size.
-            return whole if "chip" in array.dims else min(whole, chunk * 2)
-        return {"chip": 1, "month": months}.get(dim, array.sizes[dim])
-
-    return tuple(length(str(dim)) for dim in array.dims)
+def _present(group: zarr.Group) -> Any:
+    """Pixels of each chip, or block of a scene, that hold a value."""
+    if "statistics/present" not in group:
+        return None
+    return np.asarray(group["statistics/present"]).sum(axis=(-2, -1))
 
 
-def _attributes(array: xr.DataArray, layout: _Layout | None) -> dict[str, Any]:
-    kept = {k: v for k, v in array.attrs.items() if k not in ("_FillValue",)}
-    mapping = array.encoding.get("grid_mapping", "spatial_ref")
-    if mapping in array.coords:
-        kept["grid_mapping"] = mapping
-    if layout is None or layout.dtype == "float32":
-        return kept
-    kept["_FillValue"] = _MISSING[layout.dtype]
-    kept["scale_factor"] = layout.scale_factor
-    if layout.by_band:
-        kept["coordinates"] = "multiplier"
-        kept["stored_units"] = (
-            "multiply by the band's 'multiplier' for the cube's units"
-        )
-    return kept
+def _statistics(attrs: Mapping[str, Any]) -> pd.DataFrame | None:
+    kept = attrs.get(STATISTICS)
+    if kept is None:
+        return None
+    table = pd.DataFrame(kept["values"], kept["bands"], kept["columns"], dtype=float)
+    return table.astype({"count": np.int64})
+
+
+def _lazy(
+    variable: xr.DataArray,
+    stored: StoredArray,
+    chunks: Mapping[str, int] | Literal["shards"] | None,
+) -> xr.DataArray:
+    import dask.array as da
+
+    shard = stored.array.shards or stored.array.chunks
+    sizes = dict(zip(variable.dims, shard, strict=True))
+    sizes |= {dim: -1 for dim in ("month", "band") if dim in sizes}
+    if isinstance(chunks, Mapping):
+        sizes |= {dim: size for dim, size in chunks.items() if dim in sizes}
+    data = da.from_array(
+        stored,
+        chunks=tuple(sizes.values()),
+        name=PREFIX + uuid.uuid4().hex,
+        asarray=False,
+        fancy=False,
+        meta=np.empty((0,) * stored.ndim, np.float32),
+    )
+    lazy = variable.copy(data=data)
+    lazy.encoding["dtype"] = stored.array.dtype
+    if stored.steps is not None and stored.steps.ndim > 1:
+        steps = [float(str(step)) for step in stored.steps.ravel()]
+        lazy.encoding["quantum"] = tuple(steps)
+    return lazy
+
+
+def _tidy(cube: xr.Dataset) -> xr.Dataset:
+    """Give users the schema, and not how it is stored."""
+    for name in ("image", "agb"):
+        if name in cube:
+            variable = cube[name]
+            if variable.dtype != np.float32 and variable.dtype.kind == "f":
+                variable = variable.astype(np.float32, keep_attrs=True)
+            kept = {k: v for k, v in variable.attrs.items() if k not in _INTERNAL}
+            encoding = dict(variable.encoding)
+            encoding.pop("coordinates", None)
+            variable.attrs, variable.encoding = kept, encoding
+            cube[name] = variable
+    cube = cube.drop_vars("multiplier", errors="ignore")
+    for name in (VERSION, STATISTICS):
+        cube.attrs.pop(name, None)
+    names = [str(name) for name in cube.data_vars]
+    return cube[sorted(names, key=lambda name: name != "image")]
+
+
+def _known(chunks: Mapping[str, int], cube: xr.Dataset) -> dict[str, int]:
+    return {dim: size for dim, size in chunks.items() if dim in cube.dims}

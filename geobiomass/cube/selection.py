@@ -1,0 +1,162 @@
+"""Which part of a stored variable a dask array is, if it is just a part of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from geobiomass.cube.shards import StoredArray
+
+Places = npt.NDArray[np.int64]
+
+PREFIX = "stored-"
+"""How the names of dask arrays begin that are made from a StoredArray."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A stored variable, and what of it is taken along each dimension."""
+
+    stored: StoredArray
+    places: tuple[Places, ...]
+
+    @classmethod
+    def of(cls, array: Any) -> Self | None:
+        """Find out what a dask array takes from a stored variable.
+
+        The array's own graph is run on place numbers instead of pixels. Whatever
+        does more than select (arithmetic, casts, masks) cannot be run on those.
+
+        Parameters
+        ----------
+        array : dask.array.Array
+            Such as a variable of an opened cube, with bands, chips or pixels chosen.
+
+        Returns
+        -------
+        Selection or None
+            None where the array is anything else than a part of one variable.
+        """
+        layers = getattr(getattr(array, "dask", None), "layers", {})
+        leaves = [name for name in layers if name.startswith(f"original-{PREFIX}")]
+        if len(leaves) != 1:
+            return None
+        stored = layers[leaves[0]][leaves[0]]
+        stored = getattr(stored, "value", stored)  # dask wraps what it holds
+        try:
+            return cls(stored, _trace(array, leaves[0], stored))
+        except Exception:
+            # Foreign functions fail on place numbers in ways of their own. dask then
+            # computes the array as it is, and shows what is wrong if anything is.
+            return None
+
+    @property
+    def spans(self) -> tuple[slice, ...]:
+        """The window of the stored variable that holds all that is taken."""
+        return tuple(slice(int(p.min()), int(p.max()) + 1) for p in self.places)
+
+
+class _NotASelection(AttributeError, TypeError):
+    """Something else than a choice of places is done to a stored variable."""
+
+
+class _Trace:
+    """Stands for a block of pixels; knows from which places they come."""
+
+    # numpy leaves arithmetic to us, and so gives up; so does all that asks for values.
+    __array_ufunc__ = None
+
+    def __init__(self, places: tuple[Places, ...]) -> None:
+        self.places = places
+        self.shape = tuple(len(one) for one in places)
+        self.ndim = len(places)
+        self.dtype = StoredArray.dtype
+
+    def __getitem__(self, index: Any) -> _Trace:
+        given = list(index) if isinstance(index, tuple) else [index]
+        if any(one is Ellipsis for one in given):
+            at = next(i for i, one in enumerate(given) if one is Ellipsis)
+            given[at : at + 1] = [slice(None)] * (self.ndim - len(given) + 1)
+        given += [slice(None)] * (self.ndim - len(given))
+        lists = [one for one in given if not isinstance(one, slice)]
+        # Two lists would pick points, and whole numbers would drop a dimension.
+        outer = len(lists) <= 1 and all(np.ndim(one) == 1 for one in lists)
+        if len(given) != self.ndim or not outer:
+            raise _NotASelection
+        pairs = zip(self.places, given, strict=True)
+        return _Trace(tuple(places[one] for places, one in pairs))
+
+    def __array__(self, *args: Any, **options: Any) -> Any:
+        raise _NotASelection
+
+    def __array_function__(
+        self, function: Any, types: Any, args: Any, options: Any
+    ) -> _Trace:
+        known: dict[Any, Callable[..., _Trace]] = {
+            np.concatenate: _concatenate,
+            np.take: _take,
+        }
+        if function not in known:
+            raise _NotASelection
+        return known[function](*args, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        raise _NotASelection
+
+
+def _concatenate(parts: Iterable[_Trace], axis: int = 0) -> _Trace:
+    traces = list(parts)
+    if not all(isinstance(part, _Trace) for part in traces):
+        raise _NotASelection
+    places = list(traces[0].places)
+    for part in traces[1:]:
+        for at, (ours, theirs) in enumerate(zip(places, part.places, strict=True)):
+            if at != axis and not np.array_equal(ours, theirs):
+                raise _NotASelection
+    places[axis] = np.concatenate([part.places[axis] for part in traces])
+    return _Trace(tuple(places))
+
+
+def _take(block: _Trace, indices: Any, axis: int) -> _Trace:
+    index = [slice(None)] * block.ndim
+    index[axis] = indices
+    return block[tuple(index)]
+
+
+def _trace(array: Any, leaf: str, stored: StoredArray) -> tuple[Places, ...]:
+    """Follow the blocks along each axis, the other axes at their first or last block."""
+    import dask
+    from dask.optimization import cull
+
+    if array.ndim != stored.ndim or 0 in array.shape:
+        raise _NotASelection
+    ends = [(0,) * array.ndim, tuple(count - 1 for count in array.numblocks)]
+    keys = [
+        [
+            [
+                (array.name, *(i if at == axis else end[at] for at in range(array.ndim)))
+                for i in range(array.numblocks[axis])
+            ]
+            for axis in range(array.ndim)
+        ]
+        for end in ends
+    ]
+    graph = dict(array.dask)
+    graph[leaf] = _Trace(tuple(np.arange(size) for size in stored.shape))
+    flat = [key for cross in keys for axis in cross for key in axis]
+    graph, _ = cull(graph, flat)
+    first, last = (
+        tuple(_along(blocks, axis) for axis, blocks in enumerate(cross))
+        for cross in dask.get(graph, keys)  # type: ignore[attr-defined]
+    )
+    if not all(np.array_equal(*pair) for pair in zip(first, last, strict=True)):
+        raise _NotASelection
+    return first
+
+
+def _along(blocks: list[_Trace], axis: int) -> Places:
+    return _concatenate(blocks, axis).places[axis]

@@ -1,0 +1,486 @@
+"""Variables of a cube on disk, read a window at a time as fast as the machine reads.
+
+A cube that :func:`write_cube` put on a local disk is read straight out of its
+shards: the chunks that a window touches, and no others, are decoded into place.
+Any other array goes through Zarr, with the zarrs codecs where they are installed.
+Both give the same bits; ``benchmarks/store.py`` has the ratios.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import FileIO
+from itertools import product
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from geobiomass.cube.schema import DamagedError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import zarr
+
+Codes = npt.NDArray[Any]
+Pixels = npt.NDArray[np.float32]
+Spans = tuple[slice, ...]
+
+_ABSENT = 2**64 - 1  # where a shard does not hold a chunk
+_OPENING = threading.Lock()
+
+
+@contextmanager
+def quick_codecs() -> Iterator[None]:
+    """Let arrays that are opened meanwhile use the zarrs codecs, where installed."""
+    import zarr
+
+    if importlib.util.find_spec("zarrs") is None:
+        yield
+        return
+    setting = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
+    # Filters of warnings belong to the whole process: one thread at a time.
+    with _OPENING, zarr.config.set(setting), warnings.catch_warnings():
+        # It falls back to Zarr's own codecs by itself, with the same values.
+        warnings.filterwarnings("ignore", "Array is unsupported by Zarrs")
+        yield
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How an array lies in shards that can be read directly."""
+
+    chunk: tuple[int, ...]
+    shard: tuple[int, ...]
+    checksum: bool
+
+    @classmethod
+    def of(cls, array: zarr.Array[Any]) -> Self | None:
+        """Give an array's layout, or None where Zarr has to read it."""
+        from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec
+        from zarr.storage import LocalStore
+
+        codecs = getattr(array.metadata, "codecs", ())
+        if len(codecs) != 1 or not isinstance(codecs[0], ShardingCodec):
+            return None
+        sharding, shard = codecs[0], array.shards
+        inner = tuple(type(codec) for codec in sharding.codecs)
+        plain, checked = (BytesCodec, BloscCodec), (BytesCodec, BloscCodec, Crc32cCodec)
+        known = (
+            isinstance(array.store, LocalStore)
+            and sys.byteorder == "little"
+            and inner in (plain, checked)
+            and tuple(map(type, sharding.index_codecs)) == (BytesCodec, Crc32cCodec)
+            and sharding.index_location.value == "end"
+            and all(
+                codec.endian is None or codec.endian.value == "little"
+                for codec in (*sharding.codecs, *sharding.index_codecs)
+                if isinstance(codec, BytesCodec)
+            )
+        )
+        if not known or shard is None:
+            return None
+        return cls(array.chunks, shard, inner == checked)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Chunks of a shard, by dimension."""
+        return tuple(s // c for s, c in zip(self.shard, self.chunk, strict=True))
+
+
+class StoredArray:
+    """A variable of a cube on disk; indexing gives physical values.
+
+    dask slices it like any array; the feed takes its codes as they are. Pickled it
+    is a place and metadata, no pixels.
+
+    Parameters
+    ----------
+    array : zarr.Array
+        Of any dimensions, the last two y and x.
+    where : str
+        The store, for messages.
+    steps : numpy.ndarray, optional
+        Physical value of one code, one for all or (band, 1, 1); None: values are
+        stored as they are.
+    missing : int, optional
+        The code of missing values.
+    labels : mapping of str to sequence of str
+        Names along dimensions, such as the chips' ids, for messages.
+    present : numpy.ndarray, optional
+        Pixels of each shard that are not missing, by number of chip, or by row and
+        column of a scene's shards. A shard that should hold some and is not there
+        is then told from one that was never needed.
+    statistics : pandas.DataFrame, optional
+        Of the whole variable, a row a band.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(
+        self,
+        array: zarr.Array[Any],
+        where: str,
+        steps: Pixels | None = None,
+        missing: int | None = None,
+        labels: Mapping[str, Sequence[str]] | None = None,
+        present: npt.NDArray[Any] | None = None,
+        statistics: pd.DataFrame | None = None,
+    ) -> None:
+        self.array = array
+        self.where = where
+        self.steps = steps
+        self.missing = missing
+        self.labels = dict(labels or {})
+        self.present = present
+        self.statistics = statistics
+        self.shape = tuple(array.shape)
+        self.ndim = len(self.shape)
+        self.layout = Layout.of(array)
+        exact = missing is not None and array.dtype.itemsize <= 2
+        # float32 holds every code of 16 bits; wider ones are decoded when read.
+        self.code_type = array.dtype if exact else self.dtype
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the open array behind: it may use codecs that others lack."""
+        state = {k: v for k, v in vars(self).items() if k != "array"}
+        metadata = self.array.metadata.to_dict()
+        return state | {"opened": (metadata, self.array.store_path)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open the array again, without reading anything."""
+        import zarr
+        from zarr.core.metadata import ArrayV3Metadata
+
+        metadata, store_path = state.pop("opened")
+        vars(self).update(state)
+        metadata = ArrayV3Metadata.from_dict(metadata)
+        with quick_codecs():
+            self.array = zarr.Array(zarr.AsyncArray(metadata, store_path=store_path))
+
+    def __getitem__(self, index: Any) -> Pixels:
+        """Read by slices or whole numbers: physical values, NaN where missing."""
+        spans, kept = _hull(index, self.shape)
+        values = np.empty(_lengths(spans), np.float32)
+        self.read(spans, values)
+        return values[kept]
+
+    def read(self, spans: Spans, out: Pixels) -> None:
+        """Read a window as physical values.
+
+        Parameters
+        ----------
+        spans : tuple of slice
+            From where to where, by dimension.
+        out : numpy.ndarray
+            Of the window's shape, float32; NaN where missing.
+        """
+        if self.layout is None:
+            self._decode(self.through_zarr(spans), spans, out)
+            return
+        buffer = np.empty(self.layout.chunk, self.array.dtype)
+        for chunk, encoded in self._encoded(spans, self.layout):
+            self._unpack(chunk, encoded, buffer)
+            inside, target = _overlap(chunk, self.layout.chunk, spans)
+            within = tuple(
+                slice(span.start + part.start, span.start + part.stop)
+                for span, part in zip(spans, target, strict=True)
+            )
+            self._decode(buffer[inside], within, out[target])
+
+    def cells(self, spans: Spans) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Give what :meth:`read_cells` fills for a window.
+
+        Returns
+        -------
+        grid, corner : tuple of int
+            Shape: cells by dimension, then the size of a cell; and where in those
+            cells the window begins.
+        """
+        if self.layout is None:
+            return ((1,) * self.ndim + tuple(_lengths(spans)), (0,) * self.ndim)
+        chunk = self.layout.chunk
+        pairs = list(zip(spans, chunk, strict=True))
+        counts = tuple(-(-s.stop // c) - s.start // c for s, c in pairs)
+        return counts + chunk, tuple(s.start % c for s, c in pairs)
+
+    def read_cells(self, spans: Spans, out: Codes) -> None:
+        """Read the chunks that hold a window, each in one piece, as codes.
+
+        To arrange them is left to whoever has the codes: together with the scaling,
+        on the device, it costs next to nothing.
+
+        Parameters
+        ----------
+        spans : tuple of slice
+            From where to where, by dimension.
+        out : numpy.ndarray
+            At least of the shape that :meth:`cells` gives, of :attr:`code_type`.
+        """
+        if self.layout is None:
+            window = out[(0,) * self.ndim]
+            codes = self.through_zarr(spans)
+            window = window[tuple(slice(length) for length in codes.shape)]
+            if out.dtype == codes.dtype:
+                window[...] = codes
+            else:
+                self._decode(codes, spans, window)
+            return
+        first = [s.start // c for s, c in zip(spans, self.layout.chunk, strict=True)]
+        same = out.dtype == self.array.dtype
+        buffer = None if same else np.empty(self.layout.chunk, self.array.dtype)
+        for chunk, encoded in self._encoded(spans, self.layout):
+            cell = out[tuple(i - f for i, f in zip(chunk, first, strict=True))]
+            codes = cell if buffer is None else buffer
+            self._unpack(chunk, encoded, codes)
+            if buffer is not None:
+                pairs = zip(chunk, self.layout.chunk, strict=True)
+                whole = tuple(slice(i * n, (i + 1) * n) for i, n in pairs)
+                self._decode(buffer, whole, cell)
+
+    def _decode(self, codes: Codes, spans: Spans, out: Pixels) -> None:
+        steps = self.steps
+        if steps is not None and steps.ndim > 1:
+            steps = steps[spans[-3]]
+        decode(codes, steps, self.missing, out)
+
+    # --- straight out of shards ---
+
+    def _encoded(
+        self, spans: Spans, layout: Layout
+    ) -> Iterator[tuple[tuple[int, ...], Codes | None]]:
+        """Yield the chunks that hold a window, shard by shard: number and bytes."""
+        pairs = zip(spans, layout.chunk, strict=True)
+        chunks = [range(s.start // c, -(-s.stop // c)) for s, c in pairs]
+        pairs_of_grid = list(zip(chunks, layout.grid, strict=True))
+        shards = [range(r.start // g, (r.stop - 1) // g + 1) for r, g in pairs_of_grid]
+        for shard in product(*shards):
+            inside = [
+                range(max(r.start, k * g), min(r.stop, (k + 1) * g))
+                for k, (r, g) in zip(shard, pairs_of_grid, strict=True)
+            ]
+            yield from self._encoded_in(shard, inside, layout)
+
+    def _encoded_in(
+        self, shard: tuple[int, ...], chunks: Sequence[range], layout: Layout
+    ) -> Iterator[tuple[tuple[int, ...], Codes | None]]:
+        path = self._file(shard)
+        try:
+            file = FileIO(path)
+        except FileNotFoundError:
+            if self._should_hold(shard):
+                raise self._damaged(self._span_of(shard, layout.shard), path) from None
+            yield from ((chunk, None) for chunk in product(*chunks))
+            return
+        with file:
+            index = self._index(file, shard, layout)
+            for chunk in product(*chunks):
+                place = (i % g for i, g in zip(chunk, layout.grid, strict=True))
+                offset, length = index[tuple(place)].tolist()
+                if offset == _ABSENT:
+                    yield chunk, None
+                    continue
+                encoded = np.empty(length, np.uint8)
+                file.seek(offset)
+                yield chunk, encoded[: file.readinto(memoryview(encoded))]
+
+    def _index(
+        self, file: FileIO, shard: tuple[int, ...], layout: Layout
+    ) -> npt.NDArray[np.uint64]:
+        """Read where a shard holds its chunks: offset and length of each."""
+        import google_crc32c
+
+        size = file.seek(0, 2)
+        raw = np.zeros(16 * prod(layout.grid) + 4, np.uint8)
+        if size >= raw.size:
+            file.seek(size - raw.size)
+            file.readinto(memoryview(raw))
+        index = raw[:-4].view(np.uint64).reshape(*layout.grid, 2)
+        used = index[index[..., 0] != _ABSENT]
+        sound = (
+            size >= raw.size
+            and google_crc32c.value(raw[:-4]) == int(raw[-4:].view(np.uint32)[0])
+            and not (used.sum(axis=-1) > size).any()
+        )
+        if not sound:
+            raise self._damaged(self._span_of(shard, layout.shard), self._file(shard))
+        return index
+
+    def _unpack(
+        self, chunk: tuple[int, ...], encoded: Codes | None, out: Codes
+    ) -> None:
+        """Check and decode one chunk."""
+        if encoded is None:
+            out[...] = self.array.fill_value
+            return
+        import google_crc32c
+        from numcodecs import blosc
+
+        layout = self.layout
+        assert layout is not None
+        body = encoded[:-4] if layout.checksum else encoded
+        sound = not layout.checksum or (
+            encoded.size > 4
+            and google_crc32c.value(body) == int(encoded[-4:].copy().view("<u4")[0])
+        )
+        try:
+            # A blosc frame tells in bytes 4 to 7 what it decodes to.
+            sound = sound and int(body[4:8].copy().view("<u4")[0]) == out.nbytes
+            if sound:
+                blosc.decompress(body, out)
+        except (RuntimeError, ValueError, IndexError):
+            sound = False
+        if not sound:
+            shard = tuple(i // g for i, g in zip(chunk, layout.grid, strict=True))
+            span = self._span_of(chunk, layout.chunk)
+            raise self._damaged(span, self._file(shard))
+
+    def _file(self, shard: tuple[int, ...]) -> Path:
+        key = self.array.metadata.encode_chunk_key(shard)
+        return Path(self.array.store.root) / self.array.path / key
+
+    def _should_hold(self, shard: tuple[int, ...]) -> bool:
+        if self.present is None:
+            return False
+        # By chip, or by row and column; months and bands are whole in a shard.
+        place = shard[:1] if "chip" in self.labels else shard[-2:]
+        return bool(self.present[place] > 0)
+
+    # --- through Zarr ---
+
+    def through_zarr(self, spans: Spans) -> Codes:
+        """Read a window's codes in the order of the dimensions.
+
+        Raises
+        ------
+        DamagedError
+            If Zarr cannot read it, or a shard is gone.
+        """
+        try:
+            codes: Codes = np.asarray(self.array[spans])
+        except Exception as error:
+            raise self._damaged(spans, self.array.store_path, error) from error
+        self._refuse_lost_shards(spans, codes)
+        return codes
+
+    def _refuse_lost_shards(self, spans: Spans, codes: Codes) -> None:
+        """Zarr takes a shard that is gone for one without values."""
+        from zarr.core.sync import sync
+
+        shard = self.array.shards or self.array.chunks
+        if self.present is None or self.missing is None:
+            return
+        ranges = [
+            range(s.start // c, -(-s.stop // c))
+            for s, c in zip(spans, shard, strict=True)
+        ]
+        for number in product(*ranges):
+            _, target = _overlap(number, shard, spans)
+            if not self._should_hold(number) or (codes[target] != self.missing).any():
+                continue
+            key = f"{self.array.path}/{self.array.metadata.encode_chunk_key(number)}"
+            if not sync(self.array.store.exists(key.lstrip("/"))):
+                raise self._damaged(self._span_of(number, shard), key)
+
+    # --- messages ---
+
+    def _span_of(self, number: tuple[int, ...], size: tuple[int, ...]) -> Spans:
+        return tuple(
+            slice(i * n, min((i + 1) * n, length))
+            for i, n, length in zip(number, size, self.shape, strict=True)
+        )
+
+    def _damaged(
+        self, spans: Spans, file: Any, error: Exception | None = None
+    ) -> DamagedError:
+        names = self.array.metadata.dimension_names or ("",) * self.ndim
+        place = ", ".join(
+            self._say(str(name), span, length)
+            for name, span, length in zip(names, spans, self.shape, strict=True)
+        )
+        found = f"{file} is damaged or gone" + (f" ({error})" if error else "")
+        return DamagedError(
+            f"{self.array.basename} of {self.where} cannot be read at {place}: {found}; "
+            "write the cube, or these chips, again.",
+            str(file),
+        )
+
+    def _say(self, dim: str, span: slice, length: int) -> str:
+        names = self.labels.get(dim)
+        if span == slice(0, length) and length > 1:
+            return f"all {dim}s" if names is not None else f"{dim} 0 to {length - 1}"
+        if names is None:
+            return f"{dim} {span.start} to {span.stop - 1}"
+        return f"{dim} {' '.join(str(name) for name in names[span])}"
+
+
+def decode(
+    codes: Codes, steps: Pixels | None, missing: int | None, out: Pixels
+) -> None:
+    """Turn codes into physical values, NaN where missing.
+
+    Parameters
+    ----------
+    codes : numpy.ndarray
+        (..., band, y, x).
+    steps : numpy.ndarray or None
+        Physical value of one code, one for all or (band, 1, 1).
+    missing : int or None
+        The code of missing values.
+    out : numpy.ndarray
+        Of the shape of `codes`, float32.
+    """
+    if steps is None:
+        out[...] = codes
+    else:
+        np.multiply(codes, steps, out=out, casting="same_kind")
+    if missing is not None:
+        np.copyto(out, np.nan, where=codes == missing)
+
+
+def _lengths(spans: Spans) -> list[int]:
+    return [span.stop - span.start for span in spans]
+
+
+def _overlap(
+    number: tuple[int, ...], size: tuple[int, ...], spans: Spans
+) -> tuple[Spans, Spans]:
+    """Where a chunk and a window meet: within the chunk, within the window."""
+    inside, target = [], []
+    for index, length, span in zip(number, size, spans, strict=True):
+        origin = index * length
+        start, stop = max(span.start, origin), min(span.stop, origin + length)
+        inside.append(slice(start - origin, stop - origin))
+        target.append(slice(start - span.start, stop - span.start))
+    return tuple(inside), tuple(target)
+
+
+def _hull(index: Any, shape: tuple[int, ...]) -> tuple[Spans, tuple[Any, ...]]:
+    """Give the window that holds an index, and the index within that window."""
+    given = list(index) if isinstance(index, tuple) else [index]
+    if Ellipsis in given:
+        at = given.index(Ellipsis)
+        given[at : at + 1] = [slice(None)] * (len(shape) - len(given) + 1)
+    given += [slice(None)] * (len(shape) - len(given))
+    spans: list[slice] = []
+    kept: list[Any] = []
+    for one, length in zip(given, shape, strict=True):
+        if isinstance(one, slice):
+            places = range(*one.indices(length))
+            low, high = min(places, default=0), max(places, default=-1)
+            # The window ends at the outermost places that are wanted.
+            spans.append(slice(low, high + 1))
+            kept.append(slice(None, None, places.step))
+        else:
+            place = range(length)[one]
+            spans.append(slice(place, place + 1))
+            kept.append(0)
+    return tuple(spans), tuple(kept)

@@ -1,0 +1,284 @@
+"""What a cube holds, band by band, counted in one pass over its values.
+
+Counts by value: from those follow minimum, maximum, mean, standard deviation and
+every percentile, exactly and whatever the order in which blocks are counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from geobiomass.cube.schema import CubeError, check_cube
+from geobiomass.cube.selection import Selection
+
+PERCENTILES = (0.1, 1, 2, 5, 10, 25, 50, 75, 90, 95, 98, 99, 99.9)
+_BINS = 2**16
+_SIGN = np.uint32(2**31)
+
+
+class BandTally:
+    """Counts the values of each band.
+
+    Codes of 16 bits are counted one by one. Floating-point values are counted by
+    their leading 16 bits, which keep their order; percentiles of those are right to
+    within 0.8 %, all else is exact up to the rounding of float64.
+
+    Parameters
+    ----------
+    bands : sequence of str
+        Names of the bands.
+    steps : numpy.ndarray, optional
+        Physical value of one code, one for all or by band; None: values are
+        physical.
+    missing : int, optional
+        The code of missing values.
+    """
+
+    def __init__(
+        self,
+        bands: Sequence[str],
+        steps: npt.NDArray[np.float32] | None = None,
+        missing: int | None = None,
+    ) -> None:
+        self.bands = tuple(bands)
+        self.missing = missing
+        self.histogram = np.zeros((len(self.bands), _BINS), np.int64)
+        self.seen = 0  # values of a band, missing ones too
+        self._steps: npt.NDArray[np.float64] | None = None
+        if steps is not None:
+            by_band = np.broadcast_to(np.ravel(steps), len(self.bands))
+            # The shortest decimals: 0.01, and not what float32 makes of it.
+            self._steps = np.array([float(str(step)) for step in by_band])
+        self._extremes = [(math.inf, -math.inf)] * len(self.bands)
+        self._sums = [(Fraction(0), Fraction(0))] * len(self.bands)
+
+    def add(self, values: npt.NDArray[Any]) -> None:
+        """Count a block, (..., band, y, x): int16 codes, or float32 with NaN."""
+        self.seen += values.size // len(self.bands)
+        for band in range(len(self.bands)):
+            flat = values[..., band, :, :].reshape(-1)
+            if self._steps is None:
+                self._add_floats(band, flat)
+            else:
+                self._add_codes(band, flat)
+
+    def _add_codes(self, band: int, codes: npt.NDArray[np.int16]) -> None:
+        counts = np.bincount(codes.view(np.uint16), minlength=_BINS)
+        if self.missing is not None:
+            counts[np.int16(self.missing).view(np.uint16)] = 0
+        # As unsigned numbers the negative codes come last.
+        self.histogram[band] += np.roll(counts, _BINS // 2)
+
+    def _add_floats(self, band: int, values: npt.NDArray[np.float32]) -> None:
+        values = values[np.isfinite(values)].astype(np.float32)
+        if values.size == 0:
+            return
+        self.histogram[band] += np.bincount(_keys(values), minlength=_BINS)
+        low, high = self._extremes[band]
+        self._extremes[band] = (
+            min(low, float(values.min())),
+            max(high, float(values.max())),
+        )
+        exact = values.astype(np.float64)
+        total, squares = self._sums[band]
+        self._sums[band] = (
+            total + Fraction(float(exact.sum())),
+            squares + Fraction(float((exact * exact).sum())),
+        )
+
+    def merge(self, other: BandTally) -> None:
+        """Add what another tally of the same bands counted."""
+        self.seen += other.seen
+        self.histogram += other.histogram
+        self._extremes = [
+            (min(a, c), max(b, d))
+            for (a, b), (c, d) in zip(self._extremes, other._extremes, strict=True)
+        ]
+        self._sums = [
+            (a + c, b + d)
+            for (a, b), (c, d) in zip(self._sums, other._sums, strict=True)
+        ]
+
+    def state(self) -> dict[str, Any]:
+        """Give all but the histogram as plain values, to be restored exactly."""
+        return {
+            "seen": self.seen,
+            "extremes": [
+                [low, high] if low <= high else None for low, high in self._extremes
+            ],
+            "sums": [[str(a), str(b)] for a, b in self._sums],
+        }
+
+    def restore(
+        self, histogram: npt.NDArray[np.int64], state: Mapping[str, Any]
+    ) -> None:
+        """Take up where another tally of the same bands left off."""
+        self.histogram = histogram.astype(np.int64)
+        self.seen = int(state["seen"])
+        self._extremes = [
+            (math.inf, -math.inf) if pair is None else (pair[0], pair[1])
+            for pair in state["extremes"]
+        ]
+        self._sums = [(Fraction(a), Fraction(b)) for a, b in state["sums"]]
+
+    def table(self) -> pd.DataFrame:
+        """Give the statistics, a row a band.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns count (values that are there), missing (share of all values),
+            minimum, maximum, mean, sd (of the population) and p0.1 to p99.9: the
+            smallest value that is not below that percentage of the values. NaN for
+            a band without any value.
+        """
+        rows = [self._row(band) for band in range(len(self.bands))]
+        return pd.DataFrame(rows, index=pd.Index(self.bands, name="band"))
+
+    def below(self, percentile: float) -> tuple[float, float]:
+        """Give mean and standard deviation of the first band's values below a limit.
+
+        To within 0.4 % for values that are no codes.
+
+        Raises
+        ------
+        CubeError
+            If there is no value.
+        """
+        counts = self.histogram[0]
+        used = np.flatnonzero(counts)
+        if used.size == 0:
+            raise CubeError(f"{self.bands[0]!r} has no value: every one is NaN.")
+        reached = np.cumsum(counts[used])
+        last = np.searchsorted(reached, percentile / 100 * reached[-1])
+        used = used[: last + 1]
+        values, weights = self._values(0, used), counts[used]
+        mean = float(np.average(values, weights=weights))
+        return mean, math.sqrt(np.average((values - mean) ** 2, weights=weights))
+
+    def _row(self, band: int) -> dict[str, float]:
+        counts = self.histogram[band]
+        count = int(counts.sum())
+        names = [f"p{percentile:g}" for percentile in PERCENTILES]
+        missing = 1 - count / self.seen if self.seen else math.nan
+        row: dict[str, float] = {"count": count, "missing": missing}
+        if count == 0:
+            names = ["minimum", "maximum", "mean", "sd", *names]
+            return row | dict.fromkeys(names, math.nan)
+        used = np.flatnonzero(counts)
+        values = self._values(band, used)
+        low, high, total, squares = self._moments(band, used, values)
+        variance = squares / count - (total / count) ** 2
+        reached = np.cumsum(counts[used])
+        wanted = [math.ceil(Fraction(str(p)) * count / 100) for p in PERCENTILES]
+        at = np.searchsorted(reached, wanted)
+        return row | {
+            "minimum": low,
+            "maximum": high,
+            "mean": float(total / count),
+            "sd": math.sqrt(max(variance, 0)),
+            **dict(zip(names, values[at].tolist(), strict=True)),
+        }
+
+    def _values(
+        self, band: int, bins: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float64]:
+        if self._steps is None:
+            low, high = self._extremes[band]
+            return _of_keys(bins).clip(low, high)
+        return (bins - _BINS // 2) * self._steps[band]
+
+    def _moments(
+        self,
+        band: int,
+        used: npt.NDArray[np.int64],
+        values: npt.NDArray[np.float64],
+    ) -> tuple[float, float, Fraction, Fraction]:
+        """Give minimum, maximum, sum and sum of squares."""
+        if self._steps is None:
+            return *self._extremes[band], *self._sums[band]
+        step = Fraction(str(self._steps[band]))
+        codes = [int(code) - _BINS // 2 for code in used]
+        counts = self.histogram[band, used].tolist()
+        total = sum(c * n for c, n in zip(codes, counts, strict=True))
+        squares = sum(c * c * n for c, n in zip(codes, counts, strict=True))
+        low, high = float(values[0]), float(values[-1])
+        return low, high, total * step, squares * step**2
+
+
+def _keys(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
+    """Leading 16 bits of float32, turned so that they grow with the value."""
+    bits = values.view(np.uint32)
+    turned = np.where(bits & _SIGN, ~bits, bits | _SIGN)
+    return np.asarray(turned >> np.uint32(16))
+
+
+def _of_keys(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Give the float32 in the middle of those that share a key."""
+    turned = (keys.astype(np.uint32) << np.uint32(16)) | np.uint32(2**15)
+    bits = np.where(turned & _SIGN, turned & ~_SIGN, ~turned)
+    return bits.astype(np.uint32).view(np.float32).astype(np.float64)
+
+
+def band_statistics(cube: xr.Dataset, *, progress: bool = False) -> pd.DataFrame:
+    """Tell what each band of a cube holds.
+
+    A cube as :func:`open_cube` gives it (or some of its bands) knows the answer
+    from when it was written; of anything else all values are read, once.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        A scene or chips.
+    progress : bool
+        Show a progress bar where values are read.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a band: ``count``, ``missing`` (share), ``minimum``, ``maximum``,
+        ``mean``, ``sd`` and percentiles ``p0.1`` to ``p99.9``, in the cube's units.
+
+    Raises
+    ------
+    CubeError
+        If `cube` is not a cube, or a part of it cannot be read.
+    """
+    check_cube(cube)
+    image = cube["image"]
+    bands = [str(name) for name in image["band"].values]
+    found = Selection.of(image.data)
+    if found is not None and found.stored.statistics is not None:
+        whole = [
+            np.array_equal(places, np.arange(size))
+            for places, size in zip(found.places, found.stored.shape, strict=True)
+        ]
+        if all(whole[:-3] + whole[-2:]):
+            table = found.stored.statistics.iloc[found.places[-3]]
+            return table.set_axis(pd.Index(bands, name="band"))
+    return _count(image, bands, progress).table()
+
+
+def _count(image: xr.DataArray, bands: list[str], progress: bool) -> BandTally:
+    from tqdm.auto import tqdm
+
+    tally = BandTally(bands)
+    if image.chunks is None:
+        tally.add(image.values)
+        return tally
+    import dask
+
+    whole = {dim: -1 for dim in ("month", "band")}
+    blocks = image.chunk(whole).data.to_delayed().ravel()
+    for block in tqdm(blocks, desc="Counting values", disable=not progress):
+        (values,) = dask.compute(block, scheduler="threads")  # type: ignore[attr-defined]
+        tally.add(values)
+    return tally

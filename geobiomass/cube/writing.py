@@ -1,0 +1,724 @@
+"""Writing a cube: a Zarr v3 group, a shard at a time, interruptible and continued.
+
+Which shards are written, and how many pixels of each band and month they hold, is
+kept in the store itself, in ``statistics/written``; so what was interrupted goes on
+where it stopped, on a disk as on object storage.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import product
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from geobiomass.cube.schema import CubeError, check_cube, is_chips, select_bands
+from geobiomass.cube.shards import quick_codecs
+from geobiomass.cube.statistics import BandTally
+from geobiomass.cube.store import (
+    STATISTICS,
+    VERSION,
+    is_local,
+    open_cube,
+    open_group,
+)
+from geobiomass.pieces import UNFINISHED, few_at_a_time
+
+if TYPE_CHECKING:
+    import zarr
+    from zarr.abc.store import Store
+
+SCHEMA_VERSION = 1
+# Chosen by benchmarks/store.py. A random crop of 128 pixels touches at most 160 x 192
+# of them, less than twice what it needs; months lie together, as they are read.
+ROWS, COLUMNS, MONTHS = 32, 64, 12
+SHARD = 256  # pixels: a shard is a chip, or a block of a scene as big as one
+LABEL_CHUNK = 128  # pixels
+
+Dtype = Literal["int16", "int32", "float32"]
+_MISSING: dict[str, int | float] = {
+    "int16": -(2**15),
+    "int32": -(2**31),
+    "float32": float("nan"),
+}
+# A power of two, so that int32 codes decode exactly: whole reflectances up to
+# 131,071 and decibels to within 1/256 dB share one CF scale_factor.
+_INT32_QUANTUM = 1 / 128
+_NOT_WRITTEN = 2**32 - 1
+
+
+def band_quantum(name: str) -> float | None:
+    """Give the step that int16 stores a known band with; None for unknown bands.
+
+    Radar backscatter (VV, VH, HH, HV) in steps of 0.01 dB; Sentinel-2 bands
+    (B01 to B12, B8A: reflectance x 10^4) and cloud probability (CLP) as whole numbers.
+    """
+    if re.match(r"(VV|VH|HH|HV)(_|$)", name):
+        return 0.01
+    if re.fullmatch(r"B\d{1,2}A?|CLP|SCL", name):
+        return 1.0
+    return None
+
+
+def write_cube(
+    cube: xr.Dataset,
+    path: str | Path | Store,
+    dtype: Dtype = "int16",
+    *,
+    quantum: Mapping[str, float] | None = None,
+    append: bool = False,
+    overwrite: bool = False,
+    progress: bool = False,
+    workers: int = 2,
+    storage_options: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a cube as a Zarr v3 group, a shard at a time, with bounded memory.
+
+    An interrupted call is continued by the same call: shards already written are
+    not computed again. A finished cube is not overwritten unless asked. Minimum,
+    maximum, mean, standard deviation and percentiles of each band are counted on
+    the way and stored as an attribute.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        Usually backed by dask; one shard (a chip, or 256 x 256 pixels of a scene
+        with all months and bands) is computed at a time by each worker.
+    path : str, Path or zarr.abc.store.Store
+        A folder, an address that fsspec knows (``s3://bucket/chips.zarr``), or a
+        store of Zarr, such as one of obstore. Nothing may be there yet, except a
+        half-written cube to continue, or the cube to append to.
+    dtype : "int16", "int32" or "float32"
+        int16 stores radar in steps of 0.01 dB and Sentinel-2 exactly, in half the
+        memory of the others. CF knows one `scale_factor` a variable, so a cube
+        that mixes them is stored with 0.01: plain xarray then reads decibels, and
+        reflectance in percent, and ``image * multiplier`` (a coordinate on band)
+        gives the cube's own units; :func:`open_cube` does so, exactly. int32
+        stores every band in steps of 1/128 with one `scale_factor`, so that any
+        CF reader gets the cube's own units; float32 keeps every bit.
+    quantum : mapping of band to float, optional
+        Steps for bands that are neither Sentinel-1 nor Sentinel-2 (int16 only).
+    append : bool
+        Add chips to the cube at `path`, stored as that one is. Until all of them
+        are written, the cube stays what it was.
+    overwrite : bool
+        Delete what is at `path` first.
+    progress : bool
+        Show a progress bar.
+    workers : int
+        Shards computed at the same time.
+    storage_options : mapping, optional
+        What fsspec needs for the address: credentials, an endpoint.
+
+    Raises
+    ------
+    CubeError
+        If `cube` is not a cube, if a band has no known step, if what is at `path`
+        is something else than the first part of this cube, or if the chips to
+        append do not fit the cube that is there.
+    FileExistsError
+        If a finished cube, or anything else, is at `path` and neither `append` nor
+        `overwrite`.
+    """
+    check_cube(cube)
+    place = _Place(path, storage_options)
+    if append:
+        cube, target = _open_to_append(cube, place)
+    else:
+        target = _open_to_write(cube, place, dtype, quantum, overwrite)
+    _write_blocks(cube, target, place, progress, workers)
+    _finish(cube, target)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a cube is written."""
+
+    path: str | Path | Store
+    options: Mapping[str, Any] | None
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def group(self, mode: Literal["r", "r+", "w"]) -> zarr.Group:
+        return open_group(self.path, mode, self.options, consolidated=False)
+
+    def attrs(self) -> dict[str, Any] | None:
+        """Attributes of the group that is there; None where there is nothing."""
+        if is_local(self.path):
+            folder = Path(cast(str, self.path))
+            if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+                return None
+        try:
+            return dict(self.group("r").attrs)
+        except (OSError, ValueError, KeyError):
+            return {} if is_local(self.path) else None
+
+    def clear(self) -> None:
+        if is_local(self.path) and Path(cast(str, self.path)).exists():
+            shutil.rmtree(cast(str, self.path))
+        self.group("w")
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a cube lies on disk: a value that two runs can compare."""
+
+    dtype: Dtype
+    quantum: tuple[float, ...]  # one for all bands, or one a band; empty for float32
+    fingerprint: str
+
+    @property
+    def by_band(self) -> bool:
+        return len(self.quantum) > 1
+
+    @property
+    def scale_factor(self) -> float:
+        return min(self.quantum)
+
+    @property
+    def steps(self) -> npt.NDArray[np.float32] | None:
+        """Physical value of a code, (band or 1, 1, 1); None for float32."""
+        if not self.quantum:
+            return None
+        return np.array(self.quantum, np.float32)[:, None, None]
+
+    def tally(self, bands: Sequence[str]) -> BandTally:
+        """Give a tally of no values yet."""
+        if self.dtype != "int16":
+            return BandTally(bands)
+        return BandTally(bands, self.steps, int(_MISSING["int16"]))
+
+    def physical(self, codes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Codes to physical values."""
+        values = (codes * self.quantum[0]).astype(np.float32)
+        values[codes == _MISSING[self.dtype]] = np.nan
+        return values
+
+
+@dataclass(frozen=True)
+class _Target:
+    """The arrays that blocks are written to."""
+
+    group: zarr.Group
+    arrays: dict[str, zarr.Array[Any]]
+    written: zarr.Array[Any]
+    layout: _Layout
+    tally: BandTally
+    first: int = 0  # chips that were there before
+    lock: Any = field(default_factory=Lock)
+
+    def region(self, block: _Block, array: xr.DataArray) -> tuple[slice, ...]:
+        place = {"y": block.rows, "x": block.columns}
+        if block.chip is not None:
+            chip = self.first + block.chip
+            place["chip"] = slice(chip, chip + 1)
+        return tuple(place.get(str(dim), slice(None)) for dim in array.dims)
+
+
+# --- blocks -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Block:
+    """One shard's place in the cube."""
+
+    chip: int | None
+    rows: slice
+    columns: slice
+
+    @property
+    def number(self) -> tuple[int, ...]:
+        """Where the block is noted: by chip, or by row and column of blocks."""
+        if self.chip is not None:
+            return (self.chip,)
+        return (self.rows.start // SHARD, self.columns.start // SHARD)
+
+    def of(self, array: xr.DataArray) -> xr.DataArray:
+        part = array.isel(y=self.rows, x=self.columns)
+        if self.chip is None:
+            return part
+        return part.isel(chip=slice(self.chip, self.chip + 1))
+
+
+def _blocks(cube: xr.Dataset) -> list[_Block]:
+    height, width = cube.sizes["y"], cube.sizes["x"]
+    if is_chips(cube):
+        whole = slice(0, height), slice(0, width)
+        return [_Block(chip, *whole) for chip in range(cube.sizes["chip"])]
+    rows = [slice(r, min(r + SHARD, height)) for r in range(0, height, SHARD)]
+    columns = [slice(c, min(c + SHARD, width)) for c in range(0, width, SHARD)]
+    return [_Block(None, row, column) for row, column in product(rows, columns)]
+
+
+def _block_counts(cube: xr.Dataset) -> tuple[int, ...]:
+    """How many blocks there are: of chips, or by row and column."""
+    if is_chips(cube):
+        return (cube.sizes["chip"],)
+    return tuple(-(-cube.sizes[dim] // SHARD) for dim in ("y", "x"))
+
+
+def _write_blocks(
+    cube: xr.Dataset, target: _Target, place: _Place, progress: bool, workers: int
+) -> None:
+    from tqdm.auto import tqdm
+
+    done = np.asarray(target.written)[..., 0, 0] != _NOT_WRITTEN
+    blocks = _blocks(cube)
+    left = [block for block in blocks if not done[block.number]]
+    write = partial(_write_block, cube=cube, target=target)
+    count = partial(_count_again, cube=cube, target=target)
+    for _, future in few_at_a_time((b for b in blocks if done[b.number]), count, workers):
+        future.result()
+    with tqdm(
+        total=len(blocks),
+        initial=len(blocks) - len(left),
+        unit="chip" if is_chips(cube) else "block",
+        desc=f"Writing {Path(str(place)).name}",
+        disable=not progress,
+    ) as bar:
+        for _, future in few_at_a_time(left, write, workers):
+            future.result()
+            bar.update()
+
+
+def _write_block(block: _Block, *, cube: xr.Dataset, target: _Target) -> None:
+    part = xr.Dataset({name: block.of(cube[name]) for name in target.arrays})
+    part = part.compute(scheduler="synchronous")
+    bands = [str(band) for band in cube["band"].values]
+    codes = encode(part["image"].values, target.layout, bands)
+    target.arrays["image"][target.region(block, cube["image"])] = codes
+    if "agb" in part:
+        target.arrays["agb"][target.region(block, cube["agb"])] = part["agb"].values
+    _count(codes, target)
+    # Last: what is noted is on disk.
+    target.written[block.number] = _count_present(codes, target.layout.dtype)
+
+
+def _count_again(block: _Block, *, cube: xr.Dataset, target: _Target) -> None:
+    """Count a block that an interrupted call wrote."""
+    _count(target.arrays["image"][target.region(block, cube["image"])], target)
+
+
+def _count(codes: npt.NDArray[Any], target: _Target) -> None:
+    layout = target.layout
+    tally = layout.tally(target.tally.bands)
+    tally.add(layout.physical(codes) if layout.dtype == "int32" else codes)
+    with target.lock:
+        target.tally.merge(tally)
+
+
+def _count_present(codes: npt.NDArray[Any], dtype: Dtype) -> npt.NDArray[np.uint32]:
+    """Pixels that hold a value, (month, band)."""
+    there = np.isfinite(codes) if dtype == "float32" else codes != _MISSING[dtype]
+    by_band = there.reshape(-1, *there.shape[-4:]).sum(axis=(0, -2, -1))
+    return by_band.astype(np.uint32)
+
+
+def encode(
+    values: npt.NDArray[np.floating[Any]], layout: _Layout, bands: Sequence[str]
+) -> npt.NDArray[Any]:
+    """Round physical values to whole steps; clip what does not fit, with a word.
+
+    Band by band, so that what is in between stays in the processor's cache.
+    """
+    if layout.dtype == "float32":
+        return values.astype(np.float32)
+    codes = np.empty(values.shape, layout.dtype)
+    exact = np.float32 if layout.dtype == "int16" else np.float64
+    quantum = np.broadcast_to(np.array(layout.quantum, exact), len(bands))
+    limit, missing = np.iinfo(layout.dtype).max, _MISSING[layout.dtype]
+    beyond: dict[str, float] = {}
+    clipped = 0
+    for place in np.ndindex(values.shape[:-2]):
+        steps = np.rint(values[place] / quantum[place[-1]])
+        gone = np.isnan(steps)
+        if (np.abs(steps, where=~gone, out=np.zeros_like(steps)) > limit).any():
+            too_far = np.abs(steps) > limit
+            clipped += int(too_far.sum())
+            worst = float(np.abs(values[place][too_far]).max())
+            band = bands[place[-1]]
+            beyond[band] = max(worst, beyond.get(band, 0.0))
+            steps = steps.clip(-limit, limit)
+        steps[gone] = missing
+        codes[place] = steps
+    if beyond:
+        warnings.warn(
+            f"{clipped} values of bands {list(beyond)} do not fit {layout.dtype} "
+            f"(largest {max(beyond.values()):g}) and were clipped; dtype='float32' "
+            "keeps them.",
+            stacklevel=2,
+        )
+    return codes
+
+
+# --- a new cube, or one to continue ---------------------------------------------
+
+
+def _open_to_write(
+    cube: xr.Dataset,
+    place: _Place,
+    dtype: Dtype,
+    quantum: Mapping[str, float] | None,
+    overwrite: bool,
+) -> _Target:
+    """Create the arrays, or recognise a half-written cube."""
+    layout = _plan_layout(cube, dtype, quantum)
+    attrs = place.attrs()
+    if attrs is not None and not overwrite:
+        if UNFINISHED not in attrs:
+            raise FileExistsError(
+                f"{place} exists already and is left as it is; choose another path, "
+                "append=True or overwrite=True (on the command line --append or "
+                "--overwrite)."
+            )
+        if attrs[UNFINISHED] != layout.fingerprint:
+            raise CubeError(
+                f"{place} is the first part of another cube (other chips, bands, grid "
+                "or dtype); finish that one, choose another path, or overwrite=True."
+            )
+    if attrs is None or overwrite or "being_made" in attrs:
+        _create(cube, place, layout)
+    bands = [str(band) for band in cube["band"].values]
+    return _target(place.group("r+"), cube, layout, layout.tally(bands))
+
+
+def _target(
+    group: zarr.Group,
+    cube: xr.Dataset,
+    layout: _Layout,
+    tally: BandTally,
+    first: int = 0,
+) -> _Target:
+    import zarr
+
+    names = [name for name in ("image", "agb") if name in cube]
+    # Shards without any value are written too: absent means lost.
+    with quick_codecs(), zarr.config.set({"array.write_empty_chunks": True}):
+        arrays = {name: cast(Any, group[name]) for name in names}
+        if first:
+            arrays = {n: _lengthened(a, first, cube) for n, a in arrays.items()}
+        written = cast(Any, group["statistics/written"])
+    return _Target(group, arrays, written, layout, tally, first)
+
+
+def _plan_layout(
+    cube: xr.Dataset, dtype: Dtype, quantum: Mapping[str, float] | None
+) -> _Layout:
+    if dtype not in _MISSING:
+        raise CubeError(f"dtype must be one of {sorted(_MISSING)}, got {dtype!r}.")
+    bands = [str(name) for name in cube["band"].values]
+    steps: tuple[float, ...] = ()
+    if dtype == "int32":
+        steps = (_INT32_QUANTUM,)
+    elif dtype == "int16":
+        steps = _band_steps(cube["image"], bands, quantum or {})
+        steps = steps[:1] if len(set(steps)) == 1 else steps
+    return _Layout(dtype, steps, _fingerprint(cube, dtype, steps))
+
+
+def _fingerprint(cube: xr.Dataset, dtype: str, steps: Sequence[float]) -> str:
+    described = {
+        "dtype": dtype,
+        "quantum": tuple(steps),
+        "bands": [str(name) for name in cube["band"].values],
+        "months": cube["month"].values.tolist(),
+        "sizes": {str(dim): size for dim, size in cube.sizes.items()},
+        "agb": "agb" in cube,
+        "places": [
+            hashlib.sha256(repr(cube[dim].values.tolist()).encode()).hexdigest()
+            for dim in ("chip", "y", "x")
+            if dim in cube.coords
+        ],
+    }
+    text = json.dumps(described, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _band_steps(
+    image: xr.DataArray, bands: list[str], given: Mapping[str, float]
+) -> tuple[float, ...]:
+    before = image.encoding.get("quantum")
+    known = dict(zip(bands, before, strict=True)) if before else {}
+    steps = {b: given.get(b, known.get(b, band_quantum(b))) for b in bands}
+    unknown = [band for band, step in steps.items() if step is None]
+    if unknown:
+        raise CubeError(
+            f"Bands {unknown} are neither Sentinel-1 nor Sentinel-2, so the step to "
+            f"store them with is unknown; give it, quantum={{{unknown[0]!r}: 0.1}}, "
+            "or write with dtype='float32'."
+        )
+    return tuple(float(cast(float, step)) for step in steps.values())
+
+
+def _create(cube: xr.Dataset, place: _Place, layout: _Layout) -> None:
+    """Make everything but the pixels; until that is done the group says so."""
+    place.clear()
+    group = place.group("r+")
+    marks = {UNFINISHED: layout.fingerprint, "being_made": True}
+    group.attrs.put(marks)
+    frame = cube.drop_vars(["image", "agb"], errors="ignore")
+    if layout.by_band:
+        multiplier = np.array(layout.quantum) / layout.scale_factor
+        frame = frame.assign_coords(multiplier=("band", multiplier))
+    for name in ("chip", "band"):
+        if name in frame.coords:  # text of any length: fixed width has no Zarr v3 spec
+            frame[name] = frame[name].astype(object)
+            frame[name].encoding = {}
+    frame.attrs = marks
+    frame.to_zarr(group.store, mode="a", zarr_format=3, consolidated=False)
+    stored = {"image": layout.dtype, "agb": "float32"}
+    for name in stored:
+        if name in cube:
+            _create_array(group, name, cube[name], layout, stored[name])
+    _create_record(group, cube, layout)
+    attrs = dict(place.group("r").attrs)  # xarray added which are coordinates
+    del attrs["being_made"]
+    group.attrs.put({**attrs, **cube.attrs, VERSION: SCHEMA_VERSION})
+
+
+def _create_array(
+    group: zarr.Group, name: str, array: xr.DataArray, layout: _Layout, dtype: str
+) -> None:
+    from zarr.codecs import BloscCodec, Crc32cCodec
+
+    chunk, shard = _extents(array)
+    group.create_array(
+        name,
+        shape=array.shape,
+        dtype=dtype,
+        chunks=chunk,
+        shards=shard,
+        # The sum notices bits that flipped and still decode.
+        compressors=[
+            BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"),
+            Crc32cCodec(),
+        ],
+        fill_value=_MISSING[dtype],
+        dimension_names=[str(dim) for dim in array.dims],
+        attributes=_attributes(array, layout if name == "image" else None),
+    )
+
+
+def _create_record(group: zarr.Group, cube: xr.Dataset, layout: _Layout) -> None:
+    """Make the array that notes which blocks are written, and what they hold."""
+    months, bands = cube.sizes["month"], cube.sizes["band"]
+    counts = _block_counts(cube)
+    names = ["chip"] if is_chips(cube) else ["row", "column"]
+    group.require_group("statistics").create_array(
+        "written",
+        shape=(*counts, months, bands),
+        chunks=(*(1 for _ in counts), months, bands),
+        dtype="uint32",
+        fill_value=_NOT_WRITTEN,
+        dimension_names=[*names, "month", "band"],
+        attributes={"fingerprint": layout.fingerprint},
+        overwrite=True,
+    )
+
+
+def _extents(array: xr.DataArray) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Size of a chunk and of a shard by dimension; a shard is whole chunks."""
+    image = "band" in array.dims
+    side = {"y": ROWS, "x": COLUMNS} if image else {"y": LABEL_CHUNK, "x": LABEL_CHUNK}
+    chunk, shard = [], []
+    for dim, size in array.sizes.items():
+        length, whole = size, size
+        if dim == "chip":
+            length = whole = 1
+        elif dim == "month":
+            parts = -(-size // MONTHS)
+            length = -(-size // parts)
+            whole = parts * length
+        elif dim in side:
+            length = min(side[str(dim)], size)
+            # A chip is one shard however big; a scene has shards of a fixed size.
+            reach = size if "chip" in array.dims else min(size, SHARD)
+            whole = -(-reach // length) * length
+        chunk.append(length)
+        shard.append(whole)
+    return tuple(chunk), tuple(shard)
+
+
+def _attributes(array: xr.DataArray, layout: _Layout | None) -> dict[str, Any]:
+    kept = {k: v for k, v in array.attrs.items() if k not in ("_FillValue",)}
+    mapping = array.encoding.get("grid_mapping", "spatial_ref")
+    if mapping in array.coords:
+        kept["grid_mapping"] = mapping
+    if layout is None or layout.dtype == "float32":
+        return kept
+    kept["_FillValue"] = _MISSING[layout.dtype]
+    kept["scale_factor"] = layout.scale_factor
+    if layout.by_band:
+        kept["coordinates"] = "multiplier"
+        kept["stored_units"] = (
+            "multiply by the band's 'multiplier' for the cube's units"
+        )
+    return kept
+
+
+# --- more chips for a cube --------------------------------------------------------
+
+
+def _open_to_append(cube: xr.Dataset, place: _Place) -> tuple[xr.Dataset, _Target]:
+    """Make room for more chips, without the cube showing it yet."""
+    there = open_cube(place.path, storage_options=place.options)
+    cube = _fit_to(cube, there, place)
+    group = place.group("r+")
+    known = [str(chip) for chip in there["chip"].values]
+    layout = _layout_there(group, cube, known)
+    record = group.get("statistics/written")
+    if record is None or record.attrs["fingerprint"] != layout.fingerprint:
+        _create_record(group, cube, layout)
+    tally = _tally_there(group, there, layout)
+    return cube, _target(group, cube, layout, tally, first=len(known))
+
+
+def _tally_there(
+    group: zarr.Group, there: xr.Dataset, layout: _Layout
+) -> BandTally:
+    """Take up what was counted when the cube was written."""
+    record = cast(Any, group["statistics"])
+    tally = layout.tally([str(band) for band in there["band"].values])
+    tally.restore(np.asarray(record["histogram"]), record.attrs["tally"])
+    return tally
+
+
+def _fit_to(cube: xr.Dataset, there: xr.Dataset, place: _Place) -> xr.Dataset:
+    """Bring chips into the form of a cube, or say what does not fit."""
+    if not (is_chips(cube) and is_chips(there)):
+        raise CubeError(f"append needs chips, and chips at {place}; a scene is whole.")
+    both = sorted(set(map(str, there["chip"].values)) & set(map(str, cube["chip"].values)))
+    if both:
+        raise CubeError(
+            f"{len(both)} of the chips to append are in {place} already, such as "
+            f"{both[:3]}; leave them out: cube.drop_sel(chip=[...])."
+        )
+    bands = tuple(str(band) for band in there["band"].values)
+    cube = select_bands(cube, bands)
+    for what, ours, theirs in (
+        ("months", cube["month"].values.tolist(), there["month"].values.tolist()),
+        ("pixels", *((d.sizes["y"], d.sizes["x"]) for d in (cube, there))),
+        ("variables", *(_along_chips(d) for d in (cube, there))),
+    ):
+        if ours != theirs:
+            raise CubeError(
+                f"Chips to append to {place} must have its {what}, {theirs}, got "
+                f"{ours}."
+            )
+    for name in there.variables:
+        if name in cube.variables and name not in ("image", "agb"):
+            cube[name].encoding = there[name].encoding
+    return cube
+
+
+def _along_chips(cube: xr.Dataset) -> list[str]:
+    return sorted(str(n) for n, v in cube.variables.items() if "chip" in v.dims)
+
+
+def _layout_there(
+    group: zarr.Group, cube: xr.Dataset, known: Sequence[str]
+) -> _Layout:
+    """Read back how the cube is stored."""
+    image = cast(Any, group["image"])
+    dtype = str(image.dtype)
+    if "statistics" not in group or dtype not in _MISSING:
+        raise CubeError(
+            f"{group.store_path} was not written by this version's write_cube, so "
+            "nothing can be appended to it; write it anew."
+        )
+    steps: tuple[float, ...] = ()
+    if dtype != "float32":
+        steps = (float(image.attrs["scale_factor"]),)
+    if "multiplier" in group:
+        multiplier = np.asarray(group["multiplier"], np.float64)
+        steps = tuple(float(round(m * steps[0], 12)) for m in multiplier)
+    # What comes after other chips is another piece of work.
+    after = hashlib.sha256(repr(list(known)).encode()).hexdigest()
+    return _Layout(cast(Dtype, dtype), steps, after + _fingerprint(cube, dtype, steps))
+
+
+def _lengthened(
+    array: zarr.Array[Any], first: int, cube: xr.Dataset
+) -> zarr.Array[Any]:
+    """Give an array more chips, in memory only: on disk it stays what it was."""
+    import zarr
+
+    shape = (first + cube.sizes["chip"], *array.shape[1:])
+    metadata = dataclasses.replace(cast(Any, array.metadata), shape=shape)
+    return zarr.Array(zarr.AsyncArray(metadata, store_path=array.store_path))
+
+
+# --- the end ----------------------------------------------------------------------
+
+
+def _finish(cube: xr.Dataset, target: _Target) -> None:
+    """Write what was counted; the group's own metadata last, in one piece."""
+    import zarr
+
+    group, record = target.group, cast(Any, target.group["statistics"])
+    histogram = target.tally.histogram
+    record.create_array(
+        "histogram", data=histogram, chunks=(1, histogram.shape[1]), overwrite=True
+    )
+    record.attrs.put({"tally": target.tally.state()})
+    names = ["chip"] if is_chips(cube) else ["row", "column"]
+    _put(group, "statistics/present", np.asarray(target.written), target.first,
+         [*names, "month", "band"])
+    if target.first:
+        for name, array in target.arrays.items():
+            cast(Any, group[name]).resize(array.shape)
+        for name, values in _beside(cube).items():
+            _put(group, name, values, target.first, [])
+    attrs = {k: v for k, v in group.attrs.items() if k != UNFINISHED}
+    attrs[STATISTICS] = _as_json(target.tally)
+    group.attrs.put(attrs)
+    del record["written"]
+    with warnings.catch_warnings():
+        # Consolidated metadata is an extension of Zarr v3; xarray and zarr read it.
+        warnings.filterwarnings("ignore", "Consolidated metadata is currently")
+        zarr.consolidate_metadata(group.store, path=group.path)
+
+
+def _put(
+    group: zarr.Group, name: str, values: npt.NDArray[Any], first: int, dims: list[str]
+) -> None:
+    """Write an array, or what comes after its first entries; twice does no harm."""
+    if first == 0:
+        group.create_array(
+            name, data=values, dimension_names=dims, overwrite=True, fill_value=0
+        )
+        return
+    array = cast(Any, group[name])
+    array.resize((first + len(values), *array.shape[1:]))
+    array[first:] = values
+
+
+def _beside(cube: xr.Dataset) -> dict[str, npt.NDArray[Any]]:
+    """Give what lies along the chips beside pixels: ids, groups, dates, as stored."""
+    names = [
+        str(name)
+        for name, variable in cube.variables.items()
+        if "chip" in variable.dims and name not in ("image", "agb")
+    ]
+    return {n: xr.conventions.encode_cf_variable(cube[n].variable).values for n in names}
+
+
+def _as_json(tally: BandTally) -> dict[str, Any]:
+    table = tally.table()
+    values = [[None if v != v else v for v in row] for row in table.to_numpy().tolist()]
+    return {"bands": [*table.index], "columns": [*table.columns], "values": values}
