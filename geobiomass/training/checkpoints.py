@@ -239,13 +239,13 @@ class Keeper(Callback):
         self._save(trainer)
         if trainer.is_global_zero:
             self._sweep()
-        trainer.strategy.barrier()
 
     def _save(self, trainer: Trainer) -> None:
         unfinished = self.folder / f".{LAST}.part"
         trainer.save_checkpoint(unfinished)
         if trainer.is_global_zero:
             os.replace(unfinished, self.folder / LAST)
+        trainer.strategy.barrier()
         self._saved = time.monotonic()
 
     def on_save_checkpoint(
