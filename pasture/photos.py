@@ -262,9 +262,9 @@ class PhotoFeed:
         return min(-(-count // (self.batch_size * ranks)), count // ranks)
 
     def epoch(
-        self, number: int, rank: int = 0, ranks: int = 1
+        self, number: int, rank: int = 0, ranks: int = 1, start: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (image, grams) of an epoch for one process.
+        """Yield (image, grams) of an epoch for one process, from batch `start` on.
 
         Yields
         ------
@@ -281,7 +281,7 @@ class PhotoFeed:
         waiting: deque[tuple[npt.NDArray[np.intp], list[Future[Tensor]]]] = deque()
         with ThreadPoolExecutor(self.threads, thread_name_prefix="photos") as pool:
             try:
-                for places in self._plan(number, rank, ranks):
+                for places in self._plan(number, rank, ranks)[start:]:
                     photos = [pool.submit(self._read, place) for place in places]
                     waiting.append((places, photos))
                     if len(waiting) > self.ahead:

@@ -1,9 +1,9 @@
 """What a training leaves in its folder, and how the next one continues from it.
 
-``last.ckpt`` holds everything to continue after an epoch; ``epoch-0007.safetensors``
-the weights of an epoch that is kept. Each is written under another name first and
-then renamed, ``last.ckpt`` after the weights it lists: killed in between, the epoch
-is trained again and ends with the same bits.
+``last.ckpt`` holds everything to continue after a step or an epoch;
+``epoch-0007.safetensors`` the weights of an epoch that is kept. Each is written under
+another name first and then renamed, ``last.ckpt`` after the weights it lists: killed
+in between, what came after the last checkpoint is done again, to the same bits.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +27,21 @@ if TYPE_CHECKING:
 
     from .task import RegressionTask
 
-__all__ = ["EpochKeeper", "Record", "read_record"]
+__all__ = ["Keeper", "Part", "Record", "read_record"]
 
 LAST = "last.ckpt"
-_FORMAT = 1
+_FORMAT = 2
+_READABLE = (1, 2)  # format 1 was written at the end of epochs only
 _WEIGHTS = "epoch-*.safetensors"
+
+
+@dataclass
+class Part:
+    """What is done of the epoch that runs: steps, their sum of losses, seconds."""
+
+    steps: int = 0
+    loss: float = 0.0
+    seconds: float = 0.0
 
 
 @dataclass
@@ -46,16 +56,24 @@ class Record:
         A mapping an epoch, the rows of the history.
     best
         For each monitored value its best epochs as (value, epoch), best first.
+    part
+        What is done of the next epoch.
     """
 
     run: dict[str, Any]
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
+    part: Part = field(default_factory=Part)
 
     @property
     def epochs(self) -> int:
         """Epochs done."""
         return len(self.history)
+
+    @property
+    def begun(self) -> int:
+        """Epochs done, and the one that is done in part."""
+        return self.epochs + (self.part.steps > 0)
 
     def kept(self, recent: int) -> list[int]:
         """Epochs whose weights stay, the best of the first monitored value first."""
@@ -69,12 +87,14 @@ class Record:
         rising: Mapping[str, bool],
         places: int,
     ) -> None:
-        """Append an epoch; `rising` names the monitored values, True if high is best.
+        """Finish the epoch that runs.
 
-        Of equal values the earlier epoch stays; NaN is the worst.
+        `rising` names the monitored values, True where high is best. Of
+        equal values the earlier epoch stays; NaN is the worst.
         """
         epoch = self.epochs
         self.history.append(row)
+        self.part = Part()
         for name, upward in rising.items():
             pairs = [*self.best.get(name, []), (row[name], epoch)]
             pairs.sort(key=lambda pair: _badness(pair[0], upward))
@@ -102,7 +122,7 @@ def read_record(path: Path) -> tuple[Record, dict[str, tuple[int, ...]]]:
     """
     content = read_checkpoint(path)
     kept = content.get("geobiomass")
-    if not isinstance(kept, dict) or kept.get("format") != _FORMAT:
+    if not isinstance(kept, dict) or kept.get("format") not in _READABLE:
         raise ValueError(
             f"{path} is not a checkpoint of this trainer; give another folder, or "
             "resume=False to replace it"
@@ -116,11 +136,12 @@ def read_record(path: Path) -> tuple[Record, dict[str, tuple[int, ...]]]:
         for name, value in content["state_dict"].items()
         if name.startswith("network.")
     }
-    return Record(kept["run"], kept["history"], best), shapes
+    part = Part(**kept.get("part", {}))
+    return Record(kept["run"], kept["history"], best, part), shapes
 
 
-class EpochKeeper(Callback):
-    """Writes down every epoch: its row of the history, its weights, the checkpoint.
+class Keeper(Callback):
+    """Writes an epoch's row of the history and its weights down, and checkpoints.
 
     Parameters
     ----------
@@ -143,16 +164,16 @@ class EpochKeeper(Callback):
     ) -> None:
         self.folder = folder
         self.record = record
-        self._config = config
+        self.config = config
         self._rising = rising
-        self._started = 0.0
+        self._started = self._saved = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Agree on the folder (a temporary one has another name in each process)."""
         self.folder = trainer.strategy.broadcast(self.folder)
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if self.record.epochs == 0:
+            if self.record.begun == 0:
                 (self.folder / LAST).unlink(missing_ok=True)
             self._sweep()
 
@@ -165,29 +186,67 @@ class EpochKeeper(Callback):
                 f"a resumed training must have as many batches an epoch as before "
                 f"({before}), got {steps}; give another folder, or resume=False"
             )
+        self._saved = time.monotonic()
 
     def on_train_epoch_start(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> None:
-        """Start the clock."""
-        self._started = time.monotonic()
+        """Start the clock, or continue it."""
+        self._started = time.monotonic() - self.record.part.seconds
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: RegressionTask,  # type: ignore[override]
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Count the step, and write a checkpoint where one is due."""
+        if batch is None:  # trained on by an earlier call
+            return
+        part = self.record.part
+        part.steps += 1
+        part.loss += pl_module.last_loss
+        if self._is_due(trainer):
+            part.seconds = time.monotonic() - self._started
+            epoch = self.record.begun
+            _check_weights(pl_module, f"step {part.steps} of epoch {epoch}")
+            self._save(trainer)
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        minutes = self.config.checkpoint_minutes
+        # Nobody can resume from a temporary folder.
+        if minutes is None or self.config.folder is None:
+            return False
+        late = time.monotonic() - self._saved >= 60 * minutes
+        # Clocks differ, and all processes take part in writing: the first one decides.
+        return trainer.strategy.reduce_boolean_decision(
+            trainer.is_global_zero and late, all=False
+        )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: RegressionTask) -> None:  # type: ignore[override]
         """Write the epoch down."""
-        row = self._row(trainer, pl_module)
-        _check_finite(pl_module, row)
+        row = self._row(trainer)
+        _check_validation(pl_module, row)
+        _check_weights(pl_module, f"epoch {self.record.begun}")
         epoch = self.record.epochs
-        self.record.add(row, self._rising, self._config.keep_best)
-        keep = epoch in self.record.kept(self._config.keep_last)
+        self.record.add(row, self._rising, self.config.keep_best)
+        keep = epoch in self.record.kept(self.config.keep_last)
         if keep and trainer.is_global_zero:
             with pl_module.averaged():
                 save_weights(pl_module.network, weights_file(self.folder, epoch))
-        part = self.folder / f".{LAST}.part"
-        trainer.save_checkpoint(part)
+        self._save(trainer)
         if trainer.is_global_zero:
-            os.replace(part, self.folder / LAST)
             self._sweep()
+
+    def _save(self, trainer: Trainer) -> None:
+        unfinished = self.folder / f".{LAST}.part"
+        trainer.save_checkpoint(unfinished)
+        if trainer.is_global_zero:
+            os.replace(unfinished, self.folder / LAST)
         trainer.strategy.barrier()
+        self._saved = time.monotonic()
 
     def on_save_checkpoint(
         self,
@@ -196,7 +255,9 @@ class EpochKeeper(Callback):
         checkpoint: dict[str, Any],
     ) -> None:
         """Put the record beside what Lightning saves, as plain values."""
-        average = pl_module.average
+        average, part = pl_module.average, self.record.part
+        if part.steps > 0:
+            _rewind(checkpoint["loops"]["fit_loop"]["epoch_progress"])
         checkpoint["geobiomass"] = {
             "format": _FORMAT,
             "run": self.record.run,
@@ -205,47 +266,66 @@ class EpochKeeper(Callback):
                 name: [list(pair) for pair in pairs]
                 for name, pairs in self.record.best.items()
             },
+            "part": asdict(part),
             "moving_average": None if average is None else average.state_dict(),
+            "buffers": pl_module.gather_buffers() if part.steps > 0 else None,
         }
 
-    def _row(self, trainer: Trainer, task: RegressionTask) -> dict[str, float]:
+    def _row(self, trainer: Trainer) -> dict[str, float]:
         values = {
             name: float(value) for name, value in trainer.callback_metrics.items()
         }
+        epoch, part = self.record.epochs, self.record.part
         row = {
-            "epoch": float(self.record.epochs + 1),
-            "train_loss": values.pop("train_loss"),
+            "epoch": float(epoch + 1),
+            "train_loss": part.loss / part.steps,
             "validation_loss": values.pop("validation_loss", math.nan),
         }
         return row | {
             **values,
-            "learning_rate": task.learning_rate,
+            "learning_rate": self.config.learning_rate_at(
+                epoch, part.steps - 1, part.steps
+            ),
             "seconds": time.monotonic() - self._started,
         }
 
     def _sweep(self) -> None:
         """Delete weights that no longer belong to the best or the last."""
-        kept = self.record.kept(self._config.keep_last)
+        kept = self.record.kept(self.config.keep_last)
         named = {weights_file(self.folder, epoch).name for epoch in kept}
         for file in self.folder.glob(_WEIGHTS):
             if file.name not in named:
                 file.unlink()
 
 
-def _check_finite(task: RegressionTask, row: Mapping[str, float]) -> None:
-    """Stop before weights that are no numbers replace the last good checkpoint."""
-    epoch = int(row["epoch"])
+def _rewind(progress: dict[str, dict[str, int]]) -> None:
+    """Let Lightning resume at the start of the epoch that runs.
+
+    The shard of batches then takes it to the step. Lightning's own way into the
+    middle of an epoch passes over the validation after the epoch's last step, and
+    over the start of the epoch.
+    """
+    for counts in progress.values():
+        finished = counts["processed"]
+        counts.update(ready=finished, started=finished, completed=finished)
+
+
+def _check_validation(task: RegressionTask, row: Mapping[str, float]) -> None:
     validated = "validation_loss" in task.trainer.callback_metrics
     if validated and not math.isfinite(row["validation_loss"]):
         raise FloatingPointError(
-            f"validation loss of epoch {epoch} must be finite, got "
-            f"{row['validation_loss']} at learning rate {task.learning_rate:g}; look "
+            f"validation loss of epoch {row['epoch']:.0f} must be finite, got "
+            f"{row['validation_loss']} at learning rate {row['learning_rate']:g}; look "
             "for NaN or infinite values in the validation data, or lower the rate"
         )
+
+
+def _check_weights(task: RegressionTask, place: str) -> None:
+    """Stop before weights that are no numbers replace the last good checkpoint."""
     for name, value in task.network.named_parameters():
         if not bool(torch.isfinite(value).all()):
             raise FloatingPointError(
-                f"weights after epoch {epoch} must be finite, got NaN or infinity in "
+                f"weights after {place} must be finite, got NaN or infinity in "
                 f"{name} at learning rate {task.learning_rate:g}; lower the learning "
                 "rate, clip the gradient or train in float32"
             )

@@ -29,7 +29,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .checkpoints import LAST, EpochKeeper, Record, read_record, weights_file
+from .checkpoints import LAST, Keeper, Record, read_record, weights_file
 from .feeds import Batches, Feed, Shard
 from .progress import ProgressBar
 from .randomness import preserve_generators
@@ -80,9 +80,10 @@ def train(
 
     The same seed gives the same weights on the same CPU. Interrupted by anything
     and called again with the same folder, data and settings, the training ends
-    with the bits of one that was not; it resumes at the last finished epoch. A
-    finished training is read and nothing is trained. The network ends on the CPU
-    in evaluation mode. Torch's random generators are given back as they were.
+    with the bits of one that was not; it resumes at the step of the last
+    checkpoint (`TrainingConfig.checkpoint_minutes`). A finished training is read
+    and nothing is trained. The network ends on the CPU in evaluation mode.
+    Torch's random generators are given back as they were.
 
     Parameters
     ----------
@@ -91,9 +92,10 @@ def train(
     batches
         A list of batches, a DataLoader, or a `Feed`. With several processes each
         takes every n-th batch of a list and leaves out a remainder; a DataLoader
-        is given a sampler by process, likewise; a feed divides itself. A dataset
-        with a generator of its own, or persistent workers that draw random
-        numbers, cannot be resumed to the bit.
+        is given a sampler by process, likewise; a feed divides itself. Resumed in
+        mid-epoch, a list and a feed skip what was trained on, a DataLoader reads
+        it again and drops it. A dataset with a generator of its own, or
+        persistent workers that draw random numbers, cannot be resumed to the bit.
     validation
         The same for validation, where nothing is left out.
     config
@@ -113,7 +115,7 @@ def train(
         training with other settings, data or network. More epochs than before
         are fine with a constant schedule: a cosine would have fallen otherwise.
     KeyboardInterrupt
-        Ctrl-C; the checkpoint of the last finished epoch stays.
+        Ctrl-C; the last checkpoint stays.
     """
     config = _settle_config(task, config)
     rising = _monitored(task, config) if validation is not None else {}
@@ -123,14 +125,14 @@ def train(
         stack.enter_context(_quiet())
         stack.enter_context(preserve_generators(config.device))
         folder, record = _open_folder(task, config, run)
-        keeper = EpochKeeper(folder, record, config, rising)
+        keeper = Keeper(folder, record, config, rising)
         if record.epochs < config.epochs:
             trainer = _build_trainer(config, keeper)
             if config.folder is None and trainer.global_rank == 0:
                 keeper.folder = Path(tempfile.mkdtemp(prefix="training-"))
                 stack.callback(shutil.rmtree, keeper.folder)
-            shards = _share_out(batches, validation, trainer, config)
-            _fit(trainer, task, shards, folder / LAST if record.epochs else None)
+            shards = _share_out(batches, validation, trainer, keeper)
+            _fit(trainer, task, shards, folder / LAST if record.begun else None)
             _restore(task, keeper, config)
             trainer.strategy.barrier()
         else:
@@ -192,7 +194,7 @@ def _check_run(record: Record, run: dict[str, Any], path: Path) -> None:
     now = dict(run)
     if (
         run["schedule"] == before["schedule"] == "constant"
-        and run["epochs"] >= record.epochs
+        and run["epochs"] >= record.begun
     ):
         del before["epochs"], now["epochs"]
     changed = [
@@ -221,13 +223,13 @@ def _check_shapes(
             )
 
 
-def _build_trainer(config: TrainingConfig, keeper: EpochKeeper) -> Trainer:
+def _build_trainer(config: TrainingConfig, keeper: Keeper) -> Trainer:
     strategy: Any = config.strategy
     if strategy == "auto" and config.ranks > 1:
         strategy = _data_parallel(config.device)
     callbacks: list[Callback] = [keeper]
     if config.progress:
-        callbacks.append(ProgressBar(config.epochs, keeper.record.epochs))
+        callbacks.append(ProgressBar(config.epochs, keeper.record))
     return Trainer(
         accelerator=config.device,
         devices=config.ranks,
@@ -259,12 +261,13 @@ def _share_out(
     batches: Batches,
     validation: Batches | None,
     trainer: Trainer,
-    config: TrainingConfig,
+    keeper: Keeper,
 ) -> tuple[Shard, Shard | None]:
-    training = Shard(batches, trainer, config.seed, training=True)
+    seed, record = keeper.config.seed, keeper.record
+    training = Shard(batches, trainer, seed, lambda: record.part.steps)
     if validation is None:
         return training, None
-    return training, Shard(validation, trainer, config.seed, training=False)
+    return training, Shard(validation, trainer, seed, None)
 
 
 def _fit(
@@ -309,7 +312,7 @@ def _end_children(children: list[subprocess.Popen[bytes]], patience: float) -> N
     children.clear()
 
 
-def _restore(task: RegressionTask, keeper: EpochKeeper, config: TrainingConfig) -> None:
+def _restore(task: RegressionTask, keeper: Keeper, config: TrainingConfig) -> None:
     """Fill the network with the weights that the settings ask for."""
     file = keeper.folder / LAST
     if config.keep == "best" and keeper.record.best:
@@ -318,7 +321,7 @@ def _restore(task: RegressionTask, keeper: EpochKeeper, config: TrainingConfig) 
     task.network.eval()
 
 
-def _result(keeper: EpochKeeper, config: TrainingConfig) -> TrainingResult:
+def _result(keeper: Keeper, config: TrainingConfig) -> TrainingResult:
     record = keeper.record
     history = pd.DataFrame(record.history).astype({"epoch": int})
     if config.folder is None:
@@ -342,6 +345,8 @@ def _quiet() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PossibleUserWarning)
+        # What Shard says of batches that were trained on before.
+        warnings.filterwarnings("ignore", "train_dataloader yielded None", UserWarning)
         # Lightning 2.6 calls what PyTorch 2.15 is about to rename.
         warnings.filterwarnings("ignore", r".*\bLeafSpec\b", FutureWarning)
         for logger in loggers:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch.utils.data import (
@@ -29,16 +29,22 @@ Batch = tuple[Any, ...] | list[Any]
 class Feed(Protocol):
     """A source of batches that knows epochs and processes.
 
-    The order of batches must depend on the epoch's number alone (and on a seed
-    of the feed's own), not on what was asked before: the trainer asks for
-    epoch 7 first when it resumes there.
+    The batches must depend on the epoch's number alone (and on a seed of the
+    feed's own), not on what was asked before nor on torch's generators: the
+    trainer asks for epoch 7 from batch 40 on first when it resumes there.
     """
 
     def batches_per_epoch(self, ranks: int) -> int:
         """Batches that each of `ranks` processes gets an epoch, equal for all."""
 
-    def epoch(self, number: int, rank: int, ranks: int) -> Iterator[Batch]:
-        """Yield the batches of epoch `number` (from 0) for process `rank`."""
+    def epoch(
+        self, number: int, rank: int, ranks: int, start: int = 0
+    ) -> Iterator[Batch]:
+        """Yield the batches of epoch `number` (from 0) for process `rank`.
+
+        The first `start` of them were trained on already and are neither read
+        nor yielded.
+        """
 
 
 Batches = Feed | Iterable[Batch]
@@ -49,7 +55,9 @@ class Shard:
 
     The iterable that the trainer hands to Lightning. It opens its source at the
     first batch and not before, as Lightning asks for an iterator before it knows
-    at which epoch it resumes.
+    at which epoch it resumes. For batches that were trained on already it yields
+    None, which Lightning counts and passes over: so an epoch resumed anywhere,
+    even after its last step, goes through all that belongs to an epoch.
 
     Parameters
     ----------
@@ -59,20 +67,26 @@ class Shard:
         Tells epoch, rank and number of processes, when they are known.
     seed
         Of the order of a DataLoader's samples.
-    training
+    done
+        Tells how many batches of the epoch that begins were trained on already.
         In training all ranks get equally many batches and a remainder is left
-        out; in validation every batch goes to exactly one rank, and the epoch's
-        number is always 0.
+        out. None is for validation: every batch goes to exactly one rank, and
+        the epoch's number is always 0.
     """
 
     def __init__(
-        self, source: Batches, trainer: Trainer, seed: int, training: bool
+        self,
+        source: Batches,
+        trainer: Trainer,
+        seed: int,
+        done: Callable[[], int] | None,
     ) -> None:
-        _check_source(source, training)
+        self._training = done is not None
+        _check_source(source, self._training)
         self._source = source
         self._trainer = trainer
         self._seed = seed
-        self._training = training
+        self._done = done or (lambda: 0)
         self._loader: DataLoader[Any] | None = None
 
     def __len__(self) -> int:
@@ -96,12 +110,14 @@ class Shard:
         whole, rest = divmod(len(source), ranks)  # type: ignore[arg-type]
         return whole if self._training else whole + (rank < rest)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch | None]:
         rank, ranks = self._trainer.global_rank, self._trainer.world_size
         epoch = self._trainer.current_epoch if self._training else 0
         promised = len(self)
-        given = 0
-        for batch in islice(self._open(epoch, rank, ranks), promised):
+        given = start = self._done()
+        yield from repeat(None, start)
+        rest = self._open(epoch, rank, ranks, start)
+        for batch in islice(rest, promised - start):
             given += 1
             yield batch
         if given < promised:
@@ -110,29 +126,34 @@ class Shard:
                 f"{promised} batches for process {rank}, by its length; got {given}"
             )
 
-    def _open(self, epoch: int, rank: int, ranks: int) -> Iterable[Batch]:
+    def _open(self, epoch: int, rank: int, ranks: int, start: int) -> Iterable[Batch]:
         source = self._source
         if isinstance(source, Feed):
-            return source.epoch(epoch, rank, ranks)
+            skip = (start,) if start else ()
+            return source.epoch(epoch, rank, ranks, *skip)
         if isinstance(source, DataLoader):
-            return self._open_loader(source, epoch, rank, ranks)
+            return islice(self._read_loader(source, epoch, rank, ranks), start, None)
         end = len(source) // ranks * ranks if self._training else None  # type: ignore[arg-type]
-        return islice(source, rank, end, ranks)
+        return islice(source, rank + start * ranks, end, ranks)
 
-    def _open_loader(
+    def _read_loader(
         self, source: DataLoader[Any], epoch: int, rank: int, ranks: int
-    ) -> Iterable[Batch]:
+    ) -> Iterator[Batch]:
         loader = self._own_loader(source, rank, ranks)
         purpose = Purpose.ORDER if self._training else Purpose.VALIDATION
         seed = derive_seed(self._seed, purpose, epoch, rank)
-        seed_generators(seed, self._trainer.strategy.root_device)
+        device = self._trainer.strategy.root_device
+        seed_generators(seed, device)
         # A generator of the loader's own would remember the epochs before.
         for owner in (loader, loader.sampler):
             if (generator := getattr(owner, "generator", None)) is not None:
                 generator.manual_seed(seed)
         if isinstance(loader.sampler, DistributedSampler):
             loader.sampler.set_epoch(epoch)
-        return loader
+        for number, batch in enumerate(loader):
+            yield batch
+            # A dataset that draws must not see whether the batch was trained on.
+            seed_generators(derive_seed(seed, Purpose.BATCH, number, rank), device)
 
     def _own_loader(
         self, source: DataLoader[Any], rank: int, ranks: int
@@ -160,7 +181,7 @@ def _check_source(source: Batches, training: bool) -> None:
     ):
         raise ValueError(
             f"{name} must have a length, got {type(source).__name__}; give an object "
-            "with batches_per_epoch(ranks) and epoch(number, rank, ranks)"
+            "with batches_per_epoch(ranks) and epoch(number, rank, ranks, start)"
         )
 
 

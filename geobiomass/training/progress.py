@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
+    from .checkpoints import Record
     from .task import RegressionTask
 
 __all__ = ["ProgressBar"]
@@ -22,13 +23,13 @@ class ProgressBar(Callback):
     ----------
     epochs
         Epochs of the whole training.
-    done
-        Epochs that an earlier call did.
+    record
+        What earlier calls did.
     """
 
-    def __init__(self, epochs: int, done: int) -> None:
+    def __init__(self, epochs: int, record: Record) -> None:
         self._epochs = epochs
-        self._done = done
+        self._record = record
         self._bar: tqdm[Any] | None = None
         self._values: dict[str, str] = {}
 
@@ -38,7 +39,7 @@ class ProgressBar(Callback):
             steps = int(trainer.num_training_batches)
             self._bar = tqdm(
                 total=self._epochs * steps,
-                initial=self._done * steps,
+                initial=self._record.epochs * steps + self._record.part.steps,
                 unit="batch",
                 dynamic_ncols=True,
             )
@@ -61,7 +62,7 @@ class ProgressBar(Callback):
         batch_idx: int,
     ) -> None:
         """Advance, with the loss of the batch."""
-        if self._bar is not None:
+        if self._bar is not None and batch is not None:
             self._values["loss"] = f"{pl_module.last_loss:.4g}"
             self._bar.set_postfix(self._values, refresh=False)
             self._bar.update()

@@ -18,6 +18,7 @@ class Purpose(IntEnum):
     STEP = 0
     ORDER = 1
     VALIDATION = 2
+    BATCH = 3
 
 
 def derive_seed(seed: int, purpose: Purpose, number: int, rank: int) -> int:

@@ -21,7 +21,15 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 _LEAST: dict[str, int] = {"epochs": 1, "batch_size": 1, "keep_best": 1, "keep_last": 0}
 # Settings that a resumed run may change: they do not touch the weights.
-_FREE = ("folder", "resume", "progress", "accelerator", "devices", "strategy")
+_FREE = (
+    "folder",
+    "resume",
+    "checkpoint_minutes",
+    "progress",
+    "accelerator",
+    "devices",
+    "strategy",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +84,11 @@ class TrainingConfig:
     resume
         Continue from the folder's `last.ckpt` if there is one. False starts
         anew and removes the checkpoints of the earlier run.
+    checkpoint_minutes
+        While an epoch runs, `last.ckpt` is also written when that many minutes
+        have passed since the last time, by the clock of the first process: 0
+        after every step, None at the end of each epoch only. Nothing is written
+        in mid-epoch without a folder.
     keep
         Which weights the network holds in the end: those of the "best" epoch by
         the (first) monitored value, or the "last". Without validation, the last.
@@ -114,6 +127,7 @@ class TrainingConfig:
     moving_average: float | None = None
     folder: str | Path | None = None
     resume: bool = True
+    checkpoint_minutes: float | None = 10.0
     keep: Literal["best", "last"] = "best"
     keep_best: int = 1
     keep_last: int = 0
@@ -153,6 +167,12 @@ class TrainingConfig:
             "moving_average",
             decay is None or 0 <= decay < 1,
             "None or a decay of 0 or more and below 1",
+        )
+        minutes = self.checkpoint_minutes
+        self._expect(
+            "checkpoint_minutes",
+            minutes is None or 0 <= minutes < math.inf,
+            "None or a number of 0 or more",
         )
         self._expect(
             "devices",

@@ -20,7 +20,8 @@ from .weights import MovingAverage
 __all__ = ["RegressionTask"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-Augment = Callable[[tuple[Any, ...], Tensor], tuple[tuple[Any, ...], Tensor]]
+Inputs = tuple[Any, ...]
+Change = Callable[[Inputs, Tensor], tuple[Inputs, Tensor]]
 
 
 class RegressionTask(LightningModule):
@@ -40,6 +41,13 @@ class RegressionTask(LightningModule):
         draw from torch's global generator, which is seeded before every step.
     config
         The settings, unless `train` is given some.
+    prepare
+        ``prepare(inputs, target) -> (inputs, target)``, on the device, for every
+        batch of training (before `augment`) and of validation. `inputs` is the
+        tuple of a batch's leading elements, `target` its last, as the feed gave
+        them; integers stay the integers they were on their way to the device, so
+        that stored codes need not become floats before. It must not draw random
+        numbers.
 
     Raises
     ------
@@ -52,8 +60,9 @@ class RegressionTask(LightningModule):
         network: nn.Module,
         loss: Loss,
         metrics: Mapping[str, Metric] | None = None,
-        augment: Augment | None = None,
+        augment: Change | None = None,
         config: TrainingConfig | None = None,
+        prepare: Change | None = None,
     ) -> None:
         super().__init__()
         for name in metrics or {}:
@@ -68,12 +77,14 @@ class RegressionTask(LightningModule):
             {f"validation_{name}": metric for name, metric in (metrics or {}).items()}
         )
         self.augment = augment
+        self.prepare = prepare
         self.config = config
         self.average: MovingAverage | None = None
         self.learning_rate = math.nan
         self.last_loss = math.nan
         self._plan = config or TrainingConfig()
         self._saved_average: dict[str, Any] | None = None
+        self._saved_buffers: list[list[Tensor]] | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW, without decay on biases and one-dimensional parameters."""
@@ -102,12 +113,20 @@ class RegressionTask(LightningModule):
             self._saved_average = None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the saved average, whose device is known later."""
-        self._saved_average = checkpoint["geobiomass"]["moving_average"]
+        """Take what is saved beside the network; its device is known later."""
+        saved = checkpoint["geobiomass"]
+        self._saved_average = saved["moving_average"]
+        self._saved_buffers = saved.get("buffers")  # of a running epoch only
 
     def on_train_epoch_start(self) -> None:
-        """Let all processes start from the first one's buffers."""
-        self._share_buffers()
+        """Let all processes start from the first one's buffers, or resume theirs."""
+        if self._saved_buffers is None:
+            self._share_buffers()
+            return
+        own = self._saved_buffers[self.global_rank]
+        for buffer, value in zip(self.network.buffers(), own, strict=True):
+            buffer.copy_(value)
+        self._saved_buffers = None
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rate of the step."""
@@ -124,15 +143,20 @@ class RegressionTask(LightningModule):
             self._plan.seed, Purpose.STEP, self.global_step, self.global_rank
         )
         seed_generators(seed, self.device)
-        *parts, target = batch
-        inputs = tuple(parts)
+        inputs, target = self._prepared(batch)
         if self.augment is not None:
             inputs, target = self.augment(inputs, target)
         loss = self.loss(self.network(*inputs), target)
-        self._log_training(loss.detach(), batch_idx)
+        self._check_loss(loss.detach(), batch_idx)
         return loss
 
-    def _log_training(self, loss: Tensor, step: int) -> None:
+    def _prepared(self, batch: Batch) -> tuple[Inputs, Tensor]:
+        *inputs, target = batch
+        if self.prepare is None:
+            return tuple(inputs), target
+        return self.prepare(tuple(inputs), target)
+
+    def _check_loss(self, loss: Tensor, step: int) -> None:
         # Over all processes, so that all of them stop at a bad loss.
         if self.trainer.world_size > 1:
             loss = loss / self.trainer.world_size
@@ -145,17 +169,10 @@ class RegressionTask(LightningModule):
                 f"{self.learning_rate:g}; lower learning_rate, set gradient_clip or "
                 "precision='float32', and look for NaN or infinite inputs"
             )
-        self.log(
-            "train_loss",
-            loss,
-            on_step=False,
-            on_epoch=True,
-            batch_size=1,
-            sync_dist=self.trainer.world_size > 1,
-        )
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take the new weights into the moving average."""
+        super().optimizer_step(*args, **kwargs)
         if self.average is not None:
             self.average.update(self.network)
 
@@ -166,8 +183,8 @@ class RegressionTask(LightningModule):
         self._share_buffers()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Loss and metrics of one batch as it is."""
-        *inputs, target = batch
+        """Loss and metrics of one batch, not augmented."""
+        inputs, target = self._prepared(batch)
         prediction = self.network(*inputs)
         self.log(
             "validation_loss",
@@ -204,7 +221,16 @@ class RegressionTask(LightningModule):
     def use(self, config: TrainingConfig) -> None:
         """Train by these settings from now on."""
         self._plan = config
-        self.average = self._saved_average = None
+        self.average = self._saved_average = self._saved_buffers = None
+
+    def gather_buffers(self) -> list[list[Tensor]]:
+        """Buffers of each process; they differ while an epoch runs."""
+        own = [buffer.cpu() for buffer in self.network.buffers()]
+        if self.trainer.world_size == 1:
+            return [own]
+        everyone: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(everyone, own)
+        return everyone
 
     def _share_buffers(self) -> None:
         # DDP synchronises gradients; running statistics would drift apart and

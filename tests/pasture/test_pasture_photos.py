@@ -1,4 +1,5 @@
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -206,6 +207,23 @@ def test_order_follows_from_seed_and_epoch_alone(photos):
     assert order(0, 7) == order(0, 7)
     assert order(0, 7) != order(0, 6)
     assert order(0, 7) != order(1, 7)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_what_was_trained_on_is_not_read_again(photos, ranks):
+    feed = feed_of(photos, batch_size=2, height=2, width=4)
+    for rank in range(ranks):
+        whole = list(feed.epoch(3, rank, ranks))
+        for start in range(len(whole) + 1):
+            rest = list(feed.epoch(3, rank, ranks, start))
+            assert len(rest) == len(whole) - start
+            for batch, expected in zip(rest, whole[start:], strict=True):
+                assert torch.equal(batch[0], expected[0])
+                assert torch.equal(batch[1], expected[1])
+    ordered = feed_of(photos, batch_size=2, shuffle=False, height=2, width=4)
+    for path in photos["path"][:8]:
+        Path(path).unlink()
+    assert len(list(ordered.epoch(0, start=4))) == 2
 
 
 def test_photos_are_read_no_further_ahead_than_said(photos):

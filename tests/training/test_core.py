@@ -1,105 +1,23 @@
 import math
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
-
-from geobiomass.training import (
-    RegressionTask,
-    TrainingConfig,
-    average_weights,
-    train,
+from small_training import (
+    StopAt,
+    assert_same,
+    batches,
+    config,
+    mse,
+    network,
+    one_thread,  # noqa: F401  (a fixture for every test here)
+    run,
 )
+from torch import nn
+
+from geobiomass.training import RegressionTask, average_weights, train
 from geobiomass.training.metrics import Bias, PixelRMSE
 from geobiomass.training.weights import load_weights, read_weights
-
-mse = nn.functional.mse_loss
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def network(width: int = 8) -> nn.Module:
-    torch.manual_seed(7)
-    return nn.Sequential(
-        nn.Linear(3, width),
-        nn.BatchNorm1d(width),
-        nn.Dropout(0.3),
-        nn.ReLU(),
-        nn.Linear(width, 1),
-    )
-
-
-def batches(count: int = 5, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.randn(count, 6, 3, generator=generator)
-    return [(x, x.sum(1, keepdim=True)) for x in rows]
-
-
-def jitter(inputs, target):
-    return (inputs[0] + 0.1 * torch.randn_like(inputs[0]),), target
-
-
-def config(**changes) -> TrainingConfig:
-    plain = {"epochs": 4, "accelerator": "cpu", "progress": False}
-    return TrainingConfig(**plain | changes)
-
-
-class StopAt:
-    """Batches that raise at one step of one epoch, as a feed."""
-
-    def __init__(self, epoch: int, step: int, error: type[BaseException]) -> None:
-        self.asked: list[int] = []
-        self.place = epoch, step
-        self.error = error
-
-    def batches_per_epoch(self, ranks):
-        return 5
-
-    def epoch(self, number, rank, ranks):
-        self.asked.append(number)
-        order = torch.randperm(5, generator=torch.Generator().manual_seed(number))
-        for step, which in enumerate(order.tolist()):
-            if (number, step) == self.place:
-                raise self.error("stop here")
-            yield batches()[which]
-
-
-NEVER = (-1, -1, RuntimeError)
-
-
-def run(folder=None, source=None, validation=None, task=None, **changes):
-    task = task or RegressionTask(
-        network(), mse, {"rmse": PixelRMSE()}, jitter, config(folder=folder, **changes)
-    )
-    source = StopAt(*NEVER) if source is None else source
-    validation = batches(2, seed=9) if validation is None else validation
-    result = train(task, source, validation or None)
-    return task.network.state_dict(), result
-
-
-def assert_same(one, other):
-    assert list(one[0]) == list(other[0])
-    for name, value in one[0].items():
-        assert torch.equal(value, other[0][name]), name
-    histories = [
-        result.history.drop(columns="seconds") for result in (one[1], other[1])
-    ]
-    assert histories[0].equals(histories[1])
 
 
 def test_history_and_files(tmp_path):
@@ -173,120 +91,6 @@ def test_validation_does_not_change_the_training():
     for name, value in with_validation.items():
         assert torch.equal(value, without[name]), name
     assert result.history.validation_loss.isna().all()
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-@pytest.mark.parametrize("place", [(0, 2), (1, 0), (2, 3), (3, 4)])
-@pytest.mark.parametrize("average", [None, 0.9])
-def test_interrupted_and_resumed_is_uninterrupted_to_the_bit(
-    tmp_path, error, place, average
-):
-    expected = run(moving_average=average, keep_best=2)
-    handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(error):
-        run(tmp_path, StopAt(*place, error), moving_average=average, keep_best=2)
-    assert signal.getsignal(signal.SIGINT) is handler
-    assert (tmp_path / "last.ckpt").exists() == (place[0] > 0)
-    rest = StopAt(*NEVER)
-    resumed = run(tmp_path, rest, moving_average=average, keep_best=2)
-    assert rest.asked == list(range(place[0], 4))
-    assert_same(expected, resumed)
-
-
-def test_a_resumed_loader_keeps_its_order(tmp_path):
-    rows = torch.cat([x for x, _ in batches()])
-    data = TensorDataset(rows, rows.sum(1, keepdim=True))
-
-    class Breaking(nn.Module):
-        calls = 0
-
-        def forward(self, prediction, target):
-            Breaking.calls += 1
-            if Breaking.calls == 12:
-                raise RuntimeError("stop here")
-            return mse(prediction, target)
-
-    def go(folder, loss):
-        loader = DataLoader(data, batch_size=6, shuffle=True)
-        task = RegressionTask(network(), loss, augment=jitter)
-        return task, train(task, loader, None, config(folder=folder))
-
-    whole, result = go(None, mse)
-    with pytest.raises(RuntimeError, match="stop here"):
-        go(tmp_path, Breaking())
-    resumed, again = go(tmp_path, mse)
-    assert_same(
-        (whole.network.state_dict(), result), (resumed.network.state_dict(), again)
-    )
-
-
-def test_a_finished_training_is_only_read(tmp_path):
-    first = run(tmp_path)
-    source = StopAt(*NEVER)
-    again = run(tmp_path, source)
-    assert source.asked == []
-    assert_same(first, again)
-    assert again[1].history.equals(first[1].history)
-    assert again[1].best == first[1].best
-
-
-def test_starting_anew_removes_the_old_training(tmp_path):
-    run(tmp_path, keep_last=4)
-    (tmp_path / "mine.txt").write_text("stays")
-    source = StopAt(*NEVER)
-    _, result = run(tmp_path, source, epochs=2, resume=False)
-    assert source.asked == [0, 1]
-    assert {f.name for f in tmp_path.iterdir()} == {
-        "mine.txt",
-        "last.ckpt",
-        result.best.name,
-    }
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"learning_rate": 0.5}, r"learning_rate was 0\.001 and is 0\.5"),
-        ({"seed": 3}, "seed was 0 and is 3"),
-        ({"epochs": 9}, "epochs was 4 and is 9"),
-        ({"moving_average": 0.5}, r"moving_average was None and is 0\.5"),
-        ({"validation": batches()[:0]}, "validation was True and is False"),
-    ],
-)
-def test_resuming_with_other_settings_names_them(tmp_path, change, message):
-    run(tmp_path)
-    validation = change.pop("validation", None)
-    with pytest.raises(ValueError, match=message):
-        run(tmp_path, validation=validation, **change)
-
-
-def test_resuming_with_another_network_or_data_is_refused(tmp_path):
-    run(tmp_path, schedule="constant")
-    plan = config(folder=tmp_path, schedule="constant", epochs=6)
-    wide = RegressionTask(network(9), mse, config=plan)
-    with pytest.raises(ValueError, match=r"0\.weight was \(8, 3\) and is \(9, 3\)"):
-        run(task=wide)
-    same = RegressionTask(network(), mse, config=plan)
-    with pytest.raises(ValueError, match=r"as many batches.*\(5\), got 4"):
-        run(task=same, source=batches(4))
-
-
-def test_epochs_may_be_added_under_a_constant_rate(tmp_path):
-    run(tmp_path, schedule="constant", epochs=2)
-    assert_same(
-        run(tmp_path, schedule="constant", epochs=4), run(schedule="constant", epochs=4)
-    )
-    with pytest.raises(ValueError, match="epochs was 4 and is 3"):
-        run(tmp_path, schedule="constant", epochs=3)
-
-
-def test_a_foreign_or_damaged_checkpoint_is_refused(tmp_path):
-    torch.save({"state_dict": {}}, tmp_path / "last.ckpt")
-    with pytest.raises(ValueError, match="not a checkpoint of this trainer"):
-        run(tmp_path)
-    (tmp_path / "last.ckpt").write_bytes(b"cut short")
-    with pytest.raises(ValueError, match="not a whole checkpoint"):
-        run(tmp_path)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -490,80 +294,42 @@ def test_several_inputs_reach_the_network():
     train(RegressionTask(Two(), mse), data, data, config())
 
 
+def test_batches_are_prepared_in_training_before_augment_and_in_validation():
+    seen = []
+
+    def prepare(inputs, target):
+        codes, present = inputs
+        seen.append((codes.dtype, present.dtype, target.dtype, type(inputs)))
+        return (codes / 100,), target.float()
+
+    def augment(inputs, target):
+        (x,) = inputs
+        assert x.dtype == torch.float32
+        seen.append("augment")
+        return (-x,), -target
+
+    def stored(count, seed):
+        codes = [(100 * x).to(torch.int16) for x, _ in batches(count, seed)]
+        present = torch.ones(6, dtype=torch.bool)
+        return [(x, present, x.sum(1, keepdim=True) // 100) for x in codes]
+
+    def physical(count, seed, sign):
+        data = stored(count, seed)
+        return [(sign * (x / 100), sign * y.float()) for x, _, y in data]
+
+    plan = config(epochs=1)
+    task = RegressionTask(network(), mse, None, augment, plan, prepare)
+    result = run(task=task, source=stored(5, 0), validation=stored(2, 9))
+    plain = RegressionTask(network(), mse, config=plan)
+    expected = run(task=plain, source=physical(5, 0, -1), validation=physical(2, 9, 1))
+    assert_same(expected, (task.network.state_dict(), result[1]))
+    as_stored = (torch.int16, torch.bool, torch.int64, tuple)
+    assert seen == [as_stored, "augment"] * 5 + [as_stored] * 2
+
+
 def test_two_different_configs_are_refused():
     task = RegressionTask(network(), mse, config=config())
     with pytest.raises(ValueError, match="config must be given"):
         train(task, batches(), None, config(seed=1))
     with pytest.raises(ValueError, match=r"names of metrics.*'loss'"):
         RegressionTask(network(), mse, {"loss": PixelRMSE()})
-
-
-KILLED = """
-import os, signal, sys
-sys.path.insert(0, {here!r})
-import torch
-torch.set_num_threads(1)
-from test_core import StopAt, run
-
-class Kill(StopAt):
-    def epoch(self, number, rank, ranks):
-        for step, batch in enumerate(super().epoch(number, rank, ranks)):
-            if (number, step) == (2, 1):
-                {action}
-            yield batch
-
-try:
-    run({folder!r}, Kill(-1, -1, RuntimeError))
-except KeyboardInterrupt:
-    print("interrupted")
-"""
-
-
-def start(folder: Path, action: str) -> subprocess.Popen:
-    script = KILLED.format(
-        here=str(Path(__file__).parent), folder=str(folder), action=action
-    )
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def test_killed_and_resumed_is_uninterrupted_to_the_bit(tmp_path):
-    process = start(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)")
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == -signal.SIGKILL, errors
-    assert (tmp_path / "last.ckpt").exists()
-    assert_same(run(), run(tmp_path))
-
-
-def test_ctrl_c_is_a_keyboard_interrupt(tmp_path):
-    waiting = "open({!r}, 'w').close(); import time; time.sleep(60)"
-    sign = tmp_path / "waiting"
-    process = start(tmp_path / "run", waiting.format(str(sign)))
-    deadline = time.monotonic() + 60
-    while not sign.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGINT)
-    out, errors = process.communicate(timeout=60)
-    assert (process.returncode, out) == (0, "interrupted\n"), errors
-    assert_same(run(), run(tmp_path / "run"))
-
-
-def test_killed_between_weights_and_checkpoint(tmp_path, monkeypatch):
-    expected = run()
-    real = os.replace
-
-    def replace(source, target):
-        if Path(target).name == "last.ckpt" and (tmp_path / "last.ckpt").exists():
-            raise KeyboardInterrupt
-        real(source, target)
-
-    monkeypatch.setattr(os, "replace", replace)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path)
-    monkeypatch.undo()
-    assert_same(expected, run(tmp_path))
-    assert len(list(tmp_path.glob("*.safetensors"))) == 1

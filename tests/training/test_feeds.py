@@ -3,7 +3,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    TensorDataset,
+)
 
 from geobiomass.training.feeds import Feed, Shard
 
@@ -15,8 +20,8 @@ def trainer(rank=0, ranks=1, epoch=0):
     )
 
 
-def shard(source, training=True, seed=0, **place):
-    return Shard(source, trainer(**place), seed, training)
+def shard(source, training=True, seed=0, done=0, **place):
+    return Shard(source, trainer(**place), seed, (lambda: done) if training else None)
 
 
 def samples(batches) -> list[int]:
@@ -33,8 +38,8 @@ class Count:
     def batches_per_epoch(self, ranks):
         return 6 // ranks
 
-    def epoch(self, number, rank, ranks):
-        for batch in range(rank, 6, ranks):
+    def epoch(self, number, rank, ranks, start=0):
+        for batch in range(rank + start * ranks, 6, ranks):
             yield [torch.tensor([100 * number + batch])]
 
 
@@ -58,9 +63,69 @@ def test_a_feed_is_asked_for_epoch_and_rank():
     assert samples(shard(Count(), training=False, epoch=4)) == [0, 1, 2, 3, 4, 5]
 
 
+def skip(source, done, **options) -> list[int]:
+    """What a shard yields for an epoch of which `done` batches are done."""
+    first = list(shard(source, done=done, **options))
+    assert first[:done] == [None] * done
+    return samples(first[done:])
+
+
+def loaders() -> list[DataLoader]:
+    own = torch.Generator().manual_seed(3)
+    return [
+        loader(shuffle=True),
+        loader(shuffle=False),
+        loader(shuffle=True, generator=own),
+        loader(sampler=RandomSampler(range(23), replacement=True)),
+    ]
+
+
+@pytest.mark.parametrize("done", [0, 1, 3, 5, 8])
+@pytest.mark.parametrize("source", loaders())
+def test_a_loader_drops_what_is_done(source, done):
+    whole = samples(shard(source, epoch=2))
+    assert skip(source, done, epoch=2) == whole[3 * done :]
+
+
+class Once:
+    """A batch that may be read, or must not."""
+
+    def __init__(self, number, readable):
+        self.number = number
+        self.readable = readable
+
+    def __iter__(self):
+        assert self.readable, f"batch {self.number} was read"
+        return iter([[self.number]])
+
+    def __getitem__(self, place):
+        assert self.readable, f"batch {self.number} was read"
+        return [self.number]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("done", [0, 1, 2])
+def test_a_list_and_a_feed_skip_what_is_done(ranks, done):
+    for rank in range(ranks):
+        place = {"rank": rank, "ranks": ranks}
+        listed = [Once(i, i >= done * ranks) for i in range(7)]
+        expected = [*range(rank, 7 // ranks * ranks, ranks)][done:]
+        assert skip(listed, done, **place) == expected
+        assert skip(Count(), done, **place) == [*range(rank, 6, ranks)][done:]
+
+
+def test_a_feed_is_not_asked_for_batches_that_are_all_done():
+    class Empty(Count):
+        def epoch(self, number, rank, ranks, start=0):
+            assert start < 6
+            yield from super().epoch(number, rank, ranks, start)
+
+    assert skip(Empty(), 6) == []
+
+
 def test_the_epoch_is_read_at_the_first_batch():
     place = trainer(epoch=0)
-    iterator = iter(Shard(Count(), place, 0, True))
+    iterator = iter(Shard(Count(), place, 0, lambda: 0))
     place.current_epoch = 3
     assert samples([next(iterator)]) == [300]
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from geobiomass.training import RegressionTask, TrainingConfig, train
+from geobiomass.training import RegressionTask, TrainingConfig, checkpoints, train
 from geobiomass.training.metrics import PixelRMSE
 from geobiomass.training.weights import save_weights
 
@@ -69,13 +69,13 @@ class Shuffled:
     def batches_per_epoch(self, ranks):
         return 6 // ranks
 
-    def epoch(self, number, rank, ranks):
+    def epoch(self, number, rank, ranks, start=0):
         order = torch.randperm(24, generator=torch.Generator().manual_seed(number))
         blocks = order.reshape(-1, SIZE).tolist()
-        for step in range(6 // ranks):
-            if fails == f"{number}:{rank}":
+        for step in range(start, 6 // ranks):
+            if fails == f"{number}:{step}:{rank}":
                 raise RuntimeError("stop here")
-            if fails == f"{number}:killed" and rank == 0:
+            if fails == f"{number}:{step}:killed" and rank == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
             yield batch(blocks[step * ranks + rank])
 
@@ -88,9 +88,39 @@ def fixed():
 
 
 plain = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))
+
+
+class Memory(nn.Module):
+    """Learns by a buffer that differs between the processes while an epoch runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(3))
+
+    def forward(self, x):
+        if self.training:
+            self.mean.lerp_(x.mean(0), 0.5)
+        return x - self.mean
+
+
 rich = nn.Sequential(
-    nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.ReLU(), nn.Linear(8, 1)
+    Memory(),
+    nn.Linear(3, 8),
+    nn.BatchNorm1d(8),
+    nn.Dropout(0.3),
+    nn.ReLU(),
+    nn.Linear(8, 1),
 )
+
+
+class Clock:
+    """Ticks a minute a call in the first process and an hour in the other."""
+
+    now = 0.0
+
+    def monotonic(self):
+        self.now += 60 if own_rank == 0 else 3600
+        return self.now
 
 
 def jitter(inputs, target):
@@ -108,6 +138,7 @@ def main():
         folder=None if kind == "plain" else out / "run",
         keep="last" if kind == "plain" else "best",
         moving_average=None if kind == "plain" else 0.9,
+        checkpoint_minutes={"step": 0, "clock": 1.5}.get(kind),
     )
     net = Rows(plain if kind == "plain" else rich)
     if kind == "plain":
@@ -117,6 +148,8 @@ def main():
     else:
         task = RegressionTask(net, nn.functional.mse_loss, augment=jitter)
         held = [batch([i, i + 1]) for i in (18, 20, 22)]
+        if kind == "clock":
+            checkpoints.time = Clock()
         result = train(task, Shuffled(), held, config)
     save_weights(net, out / f"weights-{own_rank}.safetensors")
     if own_rank == 0:
@@ -129,6 +162,9 @@ if __name__ == "__main__":
     main()
     (out / f"done-{own_rank}.txt").write_text("done")
 '''
+
+
+SIZE = 4  # samples a step and process
 
 
 def launch(out: Path, kind: str, devices: int, fails: str = "never") -> int:
@@ -212,16 +248,23 @@ def whole(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("fails", ["2:0", "2:1", "2:killed"])
+@pytest.mark.parametrize(
+    ("kind", "fails", "left"),
+    [
+        ("rich", "2:1:killed", 6),  # steps left to do
+        ("step", "1:2:1", 7),
+        ("clock", "2:2:0", 5),
+    ],
+)
 def test_two_processes_interrupted_and_resumed_end_with_the_same_bits(
-    whole, tmp_path, fails
+    whole, tmp_path, kind, fails, left
 ):
-    assert launch(tmp_path, "rich", 2, fails) != 0
+    assert launch(tmp_path, kind, 2, fails) != 0
     message = (tmp_path / "output.txt").read_text()
-    assert ("stop here" in message) == (fails != "2:killed")
+    assert ("stop here" in message) == ("killed" not in fails)
     assert list(tmp_path.glob("done-*")) == []
     launch(tmp_path, "rich", 2)
-    assert [len(numbers) for numbers in seen(tmp_path)] == [24, 24]  # two epochs
+    assert [len(numbers) for numbers in seen(tmp_path)] == [left * SIZE] * 2
     assert (tmp_path / "history.csv").read_text() == (whole / "history.csv").read_text()
     for rank in range(2):
         expected = read_weights(whole / f"weights-{rank}.safetensors")
