@@ -1,6 +1,8 @@
 from . import plots as plots
 from .cube import CubeError as CubeError
+from .cube import DamagedError as DamagedError
 from .cube import as_cube as as_cube
+from .cube import band_statistics as band_statistics
 from .cube import check_cube as check_cube
 from .cube import open_cube as open_cube
 from .cube import write_cube as write_cube

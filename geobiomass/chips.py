@@ -197,7 +197,9 @@ class Reader:
         """Say which part of the cube cannot be read."""
         if isinstance(error, DamagedError):
             return error
-        return DamagedError(f"The cube cannot be read at {self.name_of(place)}: {error}")
+        return DamagedError(
+            f"The cube cannot be read at {self.name_of(place)}: {error}"
+        )
 
     def name_of(self, place: Place) -> str:
         """Say where a place is: the chip's id, rows and columns."""
@@ -270,7 +272,7 @@ class Decoder:
         whole = whole.reshape(len(codes), *sizes)
         if len(set(map(tuple, corners))) == 1:
             return self._physical(self._choose(whole, corners[0], *size))
-        pairs = zip(whole.split(1), corners, strict=True)
+        pairs = zip(torch.split(whole, 1), corners, strict=True)
         return self._physical(torch.cat([self._choose(*pair, *size) for pair in pairs]))
 
     def _choose(

@@ -50,7 +50,7 @@ class Damaged(StrEnum):
 
 @app.command()
 def info(
-    path: Annotated[Path, typer.Argument(help="A cube, a map or a model's folder.")],
+    path: Annotated[str, typer.Argument(help="A cube, a map or a model's folder.")],
 ) -> None:
     """Say what is at a path: size, months, bands, place, what is missing.
 
@@ -73,6 +73,9 @@ def biomassters(
     damaged: Annotated[
         Damaged, typer.Option(help="Stop at damaged files, or leave them out.")
     ] = Damaged.stop,
+    append: Annotated[
+        bool, typer.Option("--append", help="Add to the cube that is there.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite")] = False,
 ) -> None:
     """Read the BioMassters competition's files into one Zarr cube.
@@ -85,7 +88,8 @@ def biomassters(
     from geobiomass.sources.biomassters import from_biomassters
 
     cube = from_biomassters(root, split.value, damaged=damaged.value)
-    write_cube(cube, out, dtype.value, overwrite=overwrite, progress=True)
+    options = {"append": append, "overwrite": overwrite}
+    write_cube(cube, out, dtype.value, **options, progress=True)
     typer.echo(f"{out}: {cube.sizes['chip']} chips")
 
 
@@ -125,6 +129,8 @@ def train(
         fitted.save(model)
         typer.echo(f"{model}: {fitted!r}")
         typer.echo(fitted.history.tail(1).to_string(index=False))
+        for problem in fitted.damaged.values():
+            typer.echo(f"left out: {problem}")
 
 
 def _validation(text: str | None) -> Any:

@@ -301,16 +301,16 @@ def _read_batch(
 
     codes, agb = _empty(reader, places, buffers.take)
     graph = {
-        ("sample", i): (partial(_read_sample, reader, place, codes[i], agb[i, 0], skip),)
+        ("sample", i): (
+            partial(_read_sample, reader, place, codes[i], agb[i, 0], skip),
+        )
         for i, place in enumerate(places)
     }
     found = dask.threaded.get(graph, [*graph], pool=pool)
     return _gather(reader, places, codes, agb, found)
 
 
-def _read_alone(
-    reader: Reader, places: Sequence[Place], skip: bool
-) -> _Read:
+def _read_alone(reader: Reader, places: Sequence[Place], skip: bool) -> _Read:
     """Read a batch in one go, on a worker of a cluster."""
     codes, agb = _empty(reader, places, np.empty)
     found = [

@@ -11,6 +11,8 @@ import numpy as np
 import xarray as xr
 
 from geobiomass.cube import CubeError, is_chips, open_cube
+from geobiomass.cube.selection import Selection
+from geobiomass.cube.store import availability, is_local, open_group
 from geobiomass.maps import describe_progress
 
 # Chips or blocks looked at for the table of months: enough to see the pattern,
@@ -24,7 +26,8 @@ def describe(path: str | Path) -> dict[str, str]:
     Parameters
     ----------
     path : str or Path
-        A Zarr cube, a map as Zarr or GeoTIFF, or a model's folder.
+        A Zarr cube (an address such as ``s3://bucket/chips.zarr`` as well), a map as
+        Zarr or GeoTIFF, or a model's folder.
 
     Raises
     ------
@@ -33,6 +36,8 @@ def describe(path: str | Path) -> dict[str, str]:
     CubeError
         If it is none of these.
     """
+    if not is_local(path):
+        return _describe_cube(path)
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is nothing at {path}.")
@@ -54,12 +59,12 @@ def _is_map(path: Path) -> bool:
         return False
 
 
-def _describe_cube(path: Path) -> dict[str, str]:
+def _describe_cube(path: str | Path) -> dict[str, str]:
     cube = open_cube(path)
     image = cube["image"]
     encoding = image.encoding
     memory = image.size * np.dtype(encoding.get("dtype", np.float32)).itemsize
-    disk = _bytes_below(path)
+    disk = _bytes_in(path)
     lines = {
         "what": "chips" if is_chips(cube) else "scene",
         "size": _size(cube),
@@ -70,7 +75,8 @@ def _describe_cube(path: Path) -> dict[str, str]:
         f"compressed {memory / max(disk, 1):.1f} to 1",
     }
     lines |= _grid(cube)
-    lines["Sentinel-2 and other bands present"] = _presence(cube)
+    lines["Sentinel-2 and other bands present"] = _presence(cube, path)
+    lines |= _ranges(cube)
     return lines
 
 
@@ -93,8 +99,24 @@ def _grid(data: xr.Dataset) -> dict[str, str]:
     }
 
 
-def _presence(cube: xr.Dataset) -> str:
-    """Give the share of values present by band and month, on a few samples."""
+def _presence(cube: xr.Dataset, path: str | Path) -> str:
+    """Give the share of values present by band and month."""
+    known = availability(path)
+    if known is not None:
+        pixels = cube["image"].size / cube.sizes["month"] / cube.sizes["band"]
+        over = [dim for dim in known.dims if dim not in ("month", "band")]
+        return _percentages(known.sum(over) / pixels)
+    return _sampled_presence(cube)
+
+
+def _percentages(share: xr.DataArray) -> str:
+    table = (share * 100).round().astype(int).to_pandas().T
+    table.index.name, table.columns.name = "% by month", None
+    return f"\n{table.to_string()}"
+
+
+def _sampled_presence(cube: xr.Dataset) -> str:
+    """Give the share on a few chips, or on the middle of a scene."""
     image = cube["image"]
     if is_chips(cube):
         chips = np.unique(np.linspace(0, cube.sizes["chip"] - 1, SAMPLES).astype(int))
@@ -108,10 +130,18 @@ def _presence(cube: xr.Dataset) -> str:
         sample = image.isel(middle)
     over = [dim for dim in sample.dims if dim not in ("month", "band")]
     share = sample.notnull().mean(over).compute()
-    table = (share * 100).round().astype(int).to_pandas().T
-    table.index.name, table.columns.name = "% by month", None
     which = f"{sample.sizes['chip']} chips" if is_chips(cube) else "the middle"
-    return f"(sampled: {which})\n{table.to_string()}"
+    return f"(sampled: {which}){_percentages(share)}"
+
+
+def _ranges(cube: xr.Dataset) -> dict[str, str]:
+    """Give what each band holds, where the cube knows it."""
+    found = Selection.of(cube["image"].data)
+    if found is None or found.stored.statistics is None:
+        return {}
+    columns = ["minimum", "p1", "p50", "p99", "maximum", "mean", "sd"]
+    table = found.stored.statistics[columns]
+    return {"value ranges": f"\n{table.round(2).to_string()}"}
 
 
 def _describe_map(path: Path) -> dict[str, str]:
@@ -163,6 +193,15 @@ def _describe_model(path: Path) -> dict[str, str]:
         "months": str(settings["months"]),
         "recipe": str(recipe.get("name", "none")),
     }
+
+
+def _bytes_in(path: str | Path) -> int:
+    """Bytes of a store, by listing it."""
+    if is_local(path):
+        return _bytes_below(Path(path))
+    from zarr.core.sync import sync
+
+    return sync(open_group(path, "r").store.getsize_prefix(""))
 
 
 def _bytes_below(path: Path) -> int:

@@ -258,7 +258,12 @@ class AttentionUNet(nn.Module):
         height, width = packed.shape[-2:]
         info = self.encoder.feature_info
         sizes = zip(info.channels(), info.reduction(), strict=True)  # type: ignore[operator, union-attr]
-        return [packed.new_zeros(batch, c, height // s, width // s) for c, s in sizes]
+        zero = packed.new_zeros(())
+        if torch.is_grad_enabled():
+            # Several processes wait for the gradient of every weight, even a zero.
+            weights = [*self.encoder.parameters(), *self.attention.parameters()]
+            zero = torch.stack([weight.sum() for weight in weights]).sum() * 0
+        return [zero.expand(batch, c, height // s, width // s) for c, s in sizes]
 
     @staticmethod
     def _unpack(level: Tensor, present: Tensor) -> Tensor:

@@ -1,20 +1,20 @@
-"""The feed: every sample once, in an order of seed and epoch, ahead and bounded."""
+"""The reader: windows of a cube, wherever it lies; and the splits of its places."""
 
 from __future__ import annotations
 
-import threading
-import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import make_scene
+from conftest import make_chips, make_scene
 from hypothesis import given
 from hypothesis import strategies as st
 
 import geobiomass as gb
-from geobiomass.chips import ChipFeed, Place, Reader, measure_statistics
+from geobiomass.chips import Place, Reader
+from geobiomass.feed import ChipFeed
 from geobiomass.splits import (
     crops_in,
     fixed_crops,
@@ -29,87 +29,79 @@ from geobiomass.tiles import Window, mirror
 BANDS = ("VV_asc", "B04", "B08")
 
 
-def numbered(count: int) -> Reader:
-    """Chips of one pixel whose label is their number."""
-    chips = xr.Dataset(
-        {
-            "image": (
-                ("chip", "month", "band", "y", "x"),
-                np.zeros((count, 1, 1, 1, 1)),
-            ),
-            "agb": (("chip", "y", "x"), np.arange(float(count)).reshape(-1, 1, 1)),
-        },
-        coords={
-            "chip": [str(i) for i in range(count)],
-            "month": [7],
-            "band": ["B04"],
-        },
-    )
-    return Reader(chips.astype(np.float32), ["B04"])
+def as_codes(reader: Reader, place: Place) -> np.ndarray:
+    """What the feed would hand to the trainer for one place, decoded."""
+    shape, dtype = reader.cells([place])
+    codes = np.empty((1, *shape), dtype)
+    agb = np.empty((place.window.height, place.window.width), np.float32)
+    corner = reader.fill(place, codes[0], agb)
+    np.testing.assert_array_equal(agb, reader.labels(place))
+    size = (place.window.height, place.window.width)
+    return reader.decoder.decode(torch.from_numpy(codes), [corner], size)[0].numpy()
 
 
 @given(
-    count=st.integers(1, 40),
-    batch_size=st.integers(1, 9),
-    ranks=st.integers(1, 4),
-    epoch=st.integers(0, 3),
-    seed=st.integers(0, 99),
-    shuffle=st.booleans(),
+    st.integers(1, 90),
+    st.integers(1, 90),
+    st.data(),
+    st.sampled_from(["int16", "int32", "float32"]),
 )
-def test_every_sample_once_in_every_epoch(
-    count: int, batch_size: int, ranks: int, epoch: int, seed: int, shuffle: bool
+def test_wherever_a_cube_lies_the_same_is_read(
+    tmp_path_factory: pytest.TempPathFactory,
+    height: int,
+    width: int,
+    data: st.DataObject,
+    dtype: str,
 ) -> None:
-    reader = numbered(count)
-    feed = ChipFeed(
-        reader, places_of(reader, 8), batch_size, shuffle=shuffle, seed=seed
+    chips = make_chips(3, 90).isel(y=slice(0, height), x=slice(0, width))
+    path = tmp_path_factory.mktemp("c") / "c.zarr"
+    gb.write_cube(chips, path, dtype)
+    cube = gb.open_cube(path)
+    top, left = (data.draw(st.integers(0, n - 1)) for n in (height, width))
+    window = Window(
+        top,
+        left,
+        data.draw(st.integers(top + 1, height)),
+        data.draw(st.integers(left + 1, width)),
     )
-    if count < ranks:
-        with pytest.raises(ValueError, match=f"{count} samples cannot be shared"):
-            feed.batches_per_epoch(ranks)
-        return
-    seen: list[int] = []
-    for rank in range(ranks):
-        batches = list(feed.epoch(epoch, rank, ranks))
-        assert len(batches) == feed.batches_per_epoch(ranks)
-        sizes = [len(agb) for _, agb in batches]
-        assert max(sizes) <= batch_size + (batch_size == 1 < ranks)
-        assert min(sizes) >= 1
-        seen += [int(value) for _, agb in batches for value in agb.flatten()]
-        again = list(feed.epoch(epoch, rank, ranks))
-        for one, other in zip(batches, again, strict=True):
-            assert torch.equal(one[1], other[1])
-    assert sorted(seen) == list(range(count))
-    if not shuffle and ranks == 1:
-        assert seen == list(range(count))
+    bands = data.draw(st.permutations(BANDS))[: data.draw(st.integers(1, 3))]
+    chosen = data.draw(st.permutations(range(3)))
+    cube = cube.isel(chip=chosen, month=data.draw(st.sampled_from([[0, 1, 2], [2, 0]])))
+    place = Place(window, data.draw(st.integers(0, 2)))
+    plain = cube.sel(band=list(bands)).isel(chip=place.chip).load()
+    expected = plain["image"].values[..., window.rows, window.columns]
+    on_disk, cached = Reader(cube, bands), Reader(cube, bands)
+    cached.cache(2**30)
+    untraceable = cube.copy()
+    untraceable["image"] = cube["image"] + 0
+    for reader in (
+        on_disk,
+        cached,
+        Reader(untraceable, bands),
+        Reader(cube.load(), bands),
+    ):
+        np.testing.assert_array_equal(reader.read(place), expected)
+        np.testing.assert_array_equal(as_codes(reader, place), expected)
+        np.testing.assert_array_equal(as_codes(reader.decoded(), place), expected)
 
 
-def test_epochs_and_seeds_differ() -> None:
-    reader = numbered(30)
-
-    def order(seed: int, epoch: int) -> list[float]:
-        feed = ChipFeed(reader, places_of(reader, 8), 4, seed=seed)
-        return [v for _, agb in feed.epoch(epoch) for v in agb.flatten().tolist()]
-
-    assert order(0, 0) != order(0, 1)
-    assert order(0, 0) != order(1, 0)
-
-
-def test_crops_are_cut_from_image_and_labels_alike(scene: xr.Dataset) -> None:
-    reader = Reader(scene, BANDS)
-    places = crops_in(places_of(reader, 20), 16)
-    feed = ChipFeed(reader, places, 4, crop=16)
-    image, agb = next(feed.epoch(0))
-    assert image.shape == (4, 3, 3, 16, 16)
-    assert agb.shape == (4, 1, 16, 16)
-    whole = torch.from_numpy(scene["agb"].values)
-    for index in range(4):
-        where = (whole == agb[index, 0, 0, 0]).nonzero()
-        assert len(where) == 1
-        top, left = where[0].tolist()
-        rows, columns = slice(top, top + 16), slice(left, left + 16)
-        assert torch.equal(agb[index, 0], whole[rows, columns])
-        expected = scene["image"].values[:, :, rows, columns]
-        np.testing.assert_array_equal(image[index], expected)
+def test_a_cube_on_disk_is_read_as_it_is_stored(tmp_path: Path) -> None:
+    gb.write_cube(make_chips(4), tmp_path / "c.zarr")
+    cube = gb.open_cube(tmp_path / "c.zarr")
+    for part in (
+        cube,
+        cube.isel(chip=[2, 0]),
+        cube.sel(band=["B08"]).isel(x=slice(3, 20)),
+    ):
+        reader = Reader(part, tuple(part["band"].values))
+        place = Place(reader.whole, 0)
+        assert reader.cells([place])[1] == np.int16
+        np.testing.assert_array_equal(reader.read(place), part["image"][0])
+        # What was changed is not what is stored.
+        for changed in (part["image"] * 2, part["image"].where(part["image"] > 0)):
+            reader = Reader(part.assign(image=changed), tuple(part["band"].values))
+            assert reader.cells([place])[1] == np.float32
+            np.testing.assert_array_equal(reader.read(place), changed[0])
 
 
 def test_reading_beyond_the_edge_reflects(scene: xr.Dataset) -> None:
@@ -119,32 +111,6 @@ def test_reading_beyond_the_edge_reflects(scene: xr.Dataset) -> None:
     expected = scene["image"].values[:, [2, 0]][:, :, rows][:, :, :, columns]
     np.testing.assert_array_equal(found, expected)
     assert found.dtype == np.float32
-
-
-def test_batches_are_read_ahead_within_the_memory_given() -> None:
-    reader = numbered(40)
-    started: list[int] = []
-    read = reader.batch
-    threads = set()
-
-    def watch(places):
-        threads.add(threading.current_thread().name)
-        started.append(len(places))
-        return read(places)
-
-    reader.batch = watch  # type: ignore[method-assign]
-    # Eight bytes a sample, two samples a batch: room for three batches.
-    feed = ChipFeed(reader, places_of(reader, 8), 2, memory=48)
-    batches = feed.epoch(0)
-    next(batches)
-    deadline = time.monotonic() + 10
-    while len(started) < 4 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(0.2)  # were there no bound, the rest would have come by now
-    assert len(started) == 4  # one in use, three ahead
-    assert threading.current_thread().name not in threads
-    batches.close()
-    assert len(started) <= 5
 
 
 def test_what_fits_is_read_once() -> None:
@@ -165,33 +131,6 @@ def test_what_fits_is_read_once() -> None:
             reader.read(Place(Window(0, 0, 8, 8)))
         assert len(reads) == expected
         reads.clear()
-
-
-def test_a_failing_read_reaches_the_trainer() -> None:
-    reader = numbered(4)
-
-    def fail(places):
-        raise gb.CubeError("chip 3 is damaged")
-
-    reader.batch = fail  # type: ignore[method-assign]
-    with pytest.raises(gb.CubeError, match="chip 3"):
-        next(ChipFeed(reader, places_of(reader, 8), 2).epoch(0))
-
-
-def test_statistics_are_robust() -> None:
-    scene = make_scene(64, 64)
-    scene["image"][:, 1, :2] = 30_000  # clouds on three in a hundred pixels
-    scene["image"][:, 2] = np.nan
-    scene["agb"][0, 0] = 12_900
-    reader = Reader(scene, BANDS)
-    found = measure_statistics(ChipFeed(reader, [Place(reader.whole)], 1))
-    radar = scene["image"].sel(band="VV_asc").values
-    assert found.shift[0] == pytest.approx(np.nanmedian(radar), abs=0.3)
-    assert 400 < found.scale[1] < 1500
-    assert (found.shift[2], found.scale[2]) == (0.0, 1.0)
-    truth = scene["agb"].values.ravel()
-    assert found.target_shift == pytest.approx(np.sort(truth)[:-5].mean(), rel=0.02)
-    assert found.target_scale < 100
 
 
 # --- splits -------------------------------------------------------------------
@@ -228,7 +167,7 @@ def test_crops_for_training_never_touch_a_validation_block(
     narrowest = min(min(p.window.height, p.window.width) for p in places)
     crop = min(crop, narrowest)
     feed = ChipFeed(reader, crops_in(training, crop), 4, crop=crop, seed=seed)
-    drawn = [p.window for batch in feed._plan(0, 0, 1) for p in batch]
+    drawn = [p.window for batch in feed.plan(0) for p in batch]
     held = [p.window for p in fixed_crops(validation, crop)]
     assert all((w.height, w.width) == (crop, crop) for w in [*drawn, *held])
     for one in drawn:

@@ -16,10 +16,12 @@ ROOT = Path(__file__).parent.parent
 FACE = {
     "BiomassRegressor",
     "CubeError",
+    "DamagedError",
     "IncompleteMapError",
     "ModelError",
     "Recipe",
     "as_cube",
+    "band_statistics",
     "check_cube",
     "fit",
     "from_biomassters",

@@ -128,7 +128,7 @@ def _take(block: _Trace, indices: Any, axis: int) -> _Trace:
 
 
 def _trace(array: Any, leaf: str, stored: StoredArray) -> tuple[Places, ...]:
-    """Follow the blocks along each axis, the other axes at their first or last block."""
+    """Follow the blocks along each axis, the others at their first or last block."""
     import dask
     from dask.optimization import cull
 
@@ -138,7 +138,10 @@ def _trace(array: Any, leaf: str, stored: StoredArray) -> tuple[Places, ...]:
     keys = [
         [
             [
-                (array.name, *(i if at == axis else end[at] for at in range(array.ndim)))
+                (
+                    array.name,
+                    *(i if at == axis else end[at] for at in range(array.ndim)),
+                )
                 for i in range(array.numblocks[axis])
             ]
             for axis in range(array.ndim)
@@ -151,7 +154,7 @@ def _trace(array: Any, leaf: str, stored: StoredArray) -> tuple[Places, ...]:
     graph, _ = cull(graph, flat)
     first, last = (
         tuple(_along(blocks, axis) for axis, blocks in enumerate(cross))
-        for cross in dask.get(graph, keys)  # type: ignore[attr-defined]
+        for cross in dask.get(graph, keys)  # type: ignore[attr-defined, arg-type]
     )
     if not all(np.array_equal(*pair) for pair in zip(first, last, strict=True)):
         raise _NotASelection

@@ -19,7 +19,7 @@ from io import FileIO
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,8 @@ def quick_codecs() -> Iterator[None]:
     with _OPENING, zarr.config.set(setting), warnings.catch_warnings():
         # It falls back to Zarr's own codecs by itself, with the same values.
         warnings.filterwarnings("ignore", "Array is unsupported by Zarrs")
+        # It opens a store of obstore a second time, with connections of its own.
+        warnings.filterwarnings("ignore", "Successfully reconstructed a store")
         yield
 
 
@@ -68,7 +70,7 @@ class Layout:
         from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec
         from zarr.storage import LocalStore
 
-        codecs = getattr(array.metadata, "codecs", ())
+        codecs: tuple[Any, ...] = getattr(array.metadata, "codecs", ())
         if len(codecs) != 1 or not isinstance(codecs[0], ShardingCodec):
             return None
         sharding, shard = codecs[0], array.shards
@@ -167,11 +169,17 @@ class StoredArray:
             self.array = zarr.Array(zarr.AsyncArray(metadata, store_path=store_path))
 
     def __getitem__(self, index: Any) -> Pixels:
-        """Read by slices or whole numbers: physical values, NaN where missing."""
+        """Read physical values, NaN where missing; each dimension by itself.
+
+        By slices, whole numbers, or lists of them, as dask asks when choices were
+        made before.
+        """
         spans, kept = _hull(index, self.shape)
-        values = np.empty(_lengths(spans), np.float32)
+        values: Pixels = np.empty(_lengths(spans), np.float32)
         self.read(spans, values)
-        return values[kept]
+        for axis in reversed(range(self.ndim)):
+            values = values[(slice(None),) * axis + (kept[axis],)]
+        return np.asarray(values)
 
     def read(self, spans: Spans, out: Pixels) -> None:
         """Read a window as physical values.
@@ -290,7 +298,7 @@ class StoredArray:
                     continue
                 encoded = np.empty(length, np.uint8)
                 file.seek(offset)
-                yield chunk, encoded[: file.readinto(memoryview(encoded))]
+                yield chunk, encoded[: file.readinto(encoded.data)]
 
     def _index(
         self, file: FileIO, shard: tuple[int, ...], layout: Layout
@@ -302,7 +310,7 @@ class StoredArray:
         raw = np.zeros(16 * prod(layout.grid) + 4, np.uint8)
         if size >= raw.size:
             file.seek(size - raw.size)
-            file.readinto(memoryview(raw))
+            file.readinto(raw.data)
         index = raw[:-4].view(np.uint64).reshape(*layout.grid, 2)
         used = index[index[..., 0] != _ABSENT]
         sound = (
@@ -345,7 +353,8 @@ class StoredArray:
 
     def _file(self, shard: tuple[int, ...]) -> Path:
         key = self.array.metadata.encode_chunk_key(shard)
-        return Path(self.array.store.root) / self.array.path / key
+        store = cast(Any, self.array.store)  # a LocalStore, by the layout
+        return Path(store.root) / self.array.path / key
 
     def _should_hold(self, shard: tuple[int, ...]) -> bool:
         if self.present is None:
@@ -401,15 +410,16 @@ class StoredArray:
     def _damaged(
         self, spans: Spans, file: Any, error: Exception | None = None
     ) -> DamagedError:
-        names = self.array.metadata.dimension_names or ("",) * self.ndim
+        names = getattr(self.array.metadata, "dimension_names", None)
+        names = names or ("",) * self.ndim
         place = ", ".join(
             self._say(str(name), span, length)
             for name, span, length in zip(names, spans, self.shape, strict=True)
         )
         found = f"{file} is damaged or gone" + (f" ({error})" if error else "")
         return DamagedError(
-            f"{self.array.basename} of {self.where} cannot be read at {place}: {found}; "
-            "write the cube, or these chips, again.",
+            f"{self.array.basename} of {self.where} cannot be read at {place}: "
+            f"{found}; write the cube, or these chips, again.",
             str(file),
         )
 
@@ -480,7 +490,8 @@ def _hull(index: Any, shape: tuple[int, ...]) -> tuple[Spans, tuple[Any, ...]]:
             spans.append(slice(low, high + 1))
             kept.append(slice(None, None, places.step))
         else:
-            place = range(length)[one]
-            spans.append(slice(place, place + 1))
-            kept.append(0)
+            chosen = np.arange(length)[one]
+            low = int(chosen.min()) if chosen.size else 0
+            spans.append(slice(low, int(chosen.max()) + 1 if chosen.size else 0))
+            kept.append(chosen - low)
     return tuple(spans), tuple(kept)

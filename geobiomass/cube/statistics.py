@@ -184,7 +184,7 @@ class BandTally:
             "minimum": low,
             "maximum": high,
             "mean": float(total / count),
-            "sd": math.sqrt(max(variance, 0)),
+            "sd": math.sqrt(max(float(variance), 0.0)),
             **dict(zip(names, values[at].tolist(), strict=True)),
         }
 
@@ -193,8 +193,8 @@ class BandTally:
     ) -> npt.NDArray[np.float64]:
         if self._steps is None:
             low, high = self._extremes[band]
-            return _of_keys(bins).clip(low, high)
-        return (bins - _BINS // 2) * self._steps[band]
+            return np.asarray(_of_keys(bins).clip(low, high))
+        return np.asarray((bins - _BINS // 2) * self._steps[band])
 
     def _moments(
         self,
@@ -276,9 +276,9 @@ def _count(image: xr.DataArray, bands: list[str], progress: bool) -> BandTally:
         return tally
     import dask
 
-    whole = {dim: -1 for dim in ("month", "band")}
+    whole = {"month": -1, "band": -1}
     blocks = image.chunk(whole).data.to_delayed().ravel()
     for block in tqdm(blocks, desc="Counting values", disable=not progress):
-        (values,) = dask.compute(block, scheduler="threads")  # type: ignore[attr-defined]
+        (values,) = dask.compute(block, scheduler="threads")  # type: ignore[attr-defined, no-untyped-call]
         tally.add(values)
     return tally

@@ -76,7 +76,7 @@ def open_cube(
             decode_coords="all",
             mask_and_scale=dict.fromkeys(store.arrays, False),
             consolidated=store.consolidated,
-            **({"storage_options": dict(storage_options)} if storage_options else {}),
+            storage_options=dict(storage_options) if storage_options else None,
         )
     except (FileNotFoundError, KeyError, TypeError) as error:
         raise CubeError(
@@ -206,7 +206,7 @@ def _stored(
         if "multiplier" in group:
             multiplier = np.asarray(group["multiplier"], np.float64)
             steps = (multiplier * scale).astype(np.float32)[:, None, None]
-    labels = {
+    labels: dict[str, list[str]] = {
         dim: [str(label) for label in np.asarray(group[dim]).tolist()]
         for dim in ("chip", "month", "band")
         if dim in dims and dim in group
@@ -228,6 +228,34 @@ def _present(group: zarr.Group) -> Any:
     if "statistics/present" not in group:
         return None
     return np.asarray(group["statistics/present"]).sum(axis=(-2, -1))
+
+
+def availability(
+    path: str | Path | Store, storage_options: Mapping[str, Any] | None = None
+) -> xr.DataArray | None:
+    """Tell how many pixels of each band and month a cube on disk holds.
+
+    Parameters
+    ----------
+    path : str, Path or zarr.abc.store.Store
+        A cube that :func:`write_cube` wrote.
+    storage_options : mapping, optional
+        What fsspec needs for the address.
+
+    Returns
+    -------
+    xarray.DataArray or None
+        (chip, month, band), or (row, column, month, band) of a scene's blocks of
+        256 x 256 pixels; pixels that hold a value. None where the cube does not
+        know, as others wrote it.
+    """
+    group = open_group(path, "r", storage_options)
+    if "statistics/present" not in group:
+        return None
+    array = cast(Any, group["statistics/present"])
+    dims = _dims(array)
+    coords = {dim: np.asarray(group[dim]) for dim in dims if dim in group}
+    return xr.DataArray(np.asarray(array), coords, dims)
 
 
 def _statistics(attrs: Mapping[str, Any]) -> pd.DataFrame | None:
@@ -254,8 +282,6 @@ def _lazy(
         stored,
         chunks=tuple(sizes.values()),
         name=PREFIX + uuid.uuid4().hex,
-        asarray=False,
-        fancy=False,
         meta=np.empty((0,) * stored.ndim, np.float32),
     )
     lazy = variable.copy(data=data)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import re
 import shutil
 import warnings
@@ -282,7 +281,9 @@ def _write_blocks(
     left = [block for block in blocks if not done[block.number]]
     write = partial(_write_block, cube=cube, target=target)
     count = partial(_count_again, cube=cube, target=target)
-    for _, future in few_at_a_time((b for b in blocks if done[b.number]), count, workers):
+    for _, future in few_at_a_time(
+        (b for b in blocks if done[b.number]), count, workers
+    ):
         future.result()
     with tqdm(
         total=len(blocks),
@@ -311,7 +312,8 @@ def _write_block(block: _Block, *, cube: xr.Dataset, target: _Target) -> None:
 
 def _count_again(block: _Block, *, cube: xr.Dataset, target: _Target) -> None:
     """Count a block that an interrupted call wrote."""
-    _count(target.arrays["image"][target.region(block, cube["image"])], target)
+    codes = target.arrays["image"][target.region(block, cube["image"])]
+    _count(np.asarray(codes), target)
 
 
 def _count(codes: npt.NDArray[Any], target: _Target) -> None:
@@ -326,7 +328,7 @@ def _count_present(codes: npt.NDArray[Any], dtype: Dtype) -> npt.NDArray[np.uint
     """Pixels that hold a value, (month, band)."""
     there = np.isfinite(codes) if dtype == "float32" else codes != _MISSING[dtype]
     by_band = there.reshape(-1, *there.shape[-4:]).sum(axis=(0, -2, -1))
-    return by_band.astype(np.uint32)
+    return np.asarray(by_band, np.uint32)
 
 
 def encode(
@@ -469,7 +471,7 @@ def _create(cube: xr.Dataset, place: _Place, layout: _Layout) -> None:
     """Make everything but the pixels; until that is done the group says so."""
     place.clear()
     group = place.group("r+")
-    marks = {UNFINISHED: layout.fingerprint, "being_made": True}
+    marks: dict[str, Any] = {UNFINISHED: layout.fingerprint, "being_made": True}
     group.attrs.put(marks)
     frame = cube.drop_vars(["image", "agb"], errors="ignore")
     if layout.by_band:
@@ -588,9 +590,7 @@ def _open_to_append(cube: xr.Dataset, place: _Place) -> tuple[xr.Dataset, _Targe
     return cube, _target(group, cube, layout, tally, first=len(known))
 
 
-def _tally_there(
-    group: zarr.Group, there: xr.Dataset, layout: _Layout
-) -> BandTally:
+def _tally_there(group: zarr.Group, there: xr.Dataset, layout: _Layout) -> BandTally:
     """Take up what was counted when the cube was written."""
     record = cast(Any, group["statistics"])
     tally = layout.tally([str(band) for band in there["band"].values])
@@ -602,7 +602,9 @@ def _fit_to(cube: xr.Dataset, there: xr.Dataset, place: _Place) -> xr.Dataset:
     """Bring chips into the form of a cube, or say what does not fit."""
     if not (is_chips(cube) and is_chips(there)):
         raise CubeError(f"append needs chips, and chips at {place}; a scene is whole.")
-    both = sorted(set(map(str, there["chip"].values)) & set(map(str, cube["chip"].values)))
+    both = sorted(
+        set(map(str, there["chip"].values)) & set(map(str, cube["chip"].values))
+    )
     if both:
         raise CubeError(
             f"{len(both)} of the chips to append are in {place} already, such as "
@@ -630,9 +632,7 @@ def _along_chips(cube: xr.Dataset) -> list[str]:
     return sorted(str(n) for n, v in cube.variables.items() if "chip" in v.dims)
 
 
-def _layout_there(
-    group: zarr.Group, cube: xr.Dataset, known: Sequence[str]
-) -> _Layout:
+def _layout_there(group: zarr.Group, cube: xr.Dataset, known: Sequence[str]) -> _Layout:
     """Read back how the cube is stored."""
     image = cast(Any, group["image"])
     dtype = str(image.dtype)
@@ -677,8 +677,13 @@ def _finish(cube: xr.Dataset, target: _Target) -> None:
     )
     record.attrs.put({"tally": target.tally.state()})
     names = ["chip"] if is_chips(cube) else ["row", "column"]
-    _put(group, "statistics/present", np.asarray(target.written), target.first,
-         [*names, "month", "band"])
+    _put(
+        group,
+        "statistics/present",
+        np.asarray(target.written),
+        target.first,
+        [*names, "month", "band"],
+    )
     if target.first:
         for name, array in target.arrays.items():
             cast(Any, group[name]).resize(array.shape)
@@ -715,7 +720,9 @@ def _beside(cube: xr.Dataset) -> dict[str, npt.NDArray[Any]]:
         for name, variable in cube.variables.items()
         if "chip" in variable.dims and name not in ("image", "agb")
     ]
-    return {n: xr.conventions.encode_cf_variable(cube[n].variable).values for n in names}
+    return {
+        n: xr.conventions.encode_cf_variable(cube[n].variable).values for n in names
+    }
 
 
 def _as_json(tally: BandTally) -> dict[str, Any]:

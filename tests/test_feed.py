@@ -1,0 +1,344 @@
+"""The feed: every sample once, in an order of seed and epoch, ahead and bounded."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from conftest import make_chips, make_scene
+from hypothesis import given
+from hypothesis import strategies as st
+
+import geobiomass as gb
+from geobiomass.chips import Place, Reader
+from geobiomass.feed import ChipFeed, decode_batch, measure_statistics
+from geobiomass.splits import crops_in, places_of
+
+BANDS = ("VV_asc", "B04", "B08")
+
+
+def numbered(count: int) -> Reader:
+    """Chips of one pixel whose label is their number."""
+    chips = xr.Dataset(
+        {
+            "image": (
+                ("chip", "month", "band", "y", "x"),
+                np.zeros((count, 1, 1, 1, 1)),
+            ),
+            "agb": (("chip", "y", "x"), np.arange(float(count)).reshape(-1, 1, 1)),
+        },
+        coords={
+            "chip": [str(i) for i in range(count)],
+            "month": [7],
+            "band": ["B04"],
+        },
+    )
+    return Reader(chips.astype(np.float32), ["B04"])
+
+
+def labels_of(batch) -> list[int]:
+    return [int(value) for value in batch[-1].flatten()]
+
+
+def images(feed: ChipFeed, epoch: int = 0, **place: int) -> list[torch.Tensor]:
+    """Decoded batches of an epoch."""
+    decoded = [
+        decode_batch(batch[:-1], batch[-1]) for batch in feed.epoch(epoch, **place)
+    ]
+    return [
+        torch.cat([image.flatten(1), agb.flatten(1)], 1) for (image,), agb in decoded
+    ]
+
+
+def same(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> bool:
+    return len(ours) == len(theirs) and all(
+        torch.equal(a.nan_to_num(-1e9), b.nan_to_num(-1e9))
+        for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
+    """Twelve chips of 72 x 80 pixels on disk."""
+    path = tmp_path_factory.mktemp("stored") / "chips.zarr"
+    parts = make_chips(12, 80).isel(y=slice(0, 72))
+    gb.write_cube(parts, path)
+    return gb.open_cube(path)
+
+
+@given(
+    count=st.integers(1, 40),
+    batch_size=st.integers(1, 9),
+    ranks=st.integers(1, 4),
+    epoch=st.integers(0, 3),
+    seed=st.integers(0, 99),
+    shuffle=st.booleans(),
+    start=st.integers(0, 12),
+)
+def test_every_sample_once_in_every_epoch(
+    count: int,
+    batch_size: int,
+    ranks: int,
+    epoch: int,
+    seed: int,
+    shuffle: bool,
+    start: int,
+) -> None:
+    reader = numbered(count)
+    feed = ChipFeed(
+        reader, places_of(reader, 8), batch_size, shuffle=shuffle, seed=seed
+    )
+    if count < ranks:
+        with pytest.raises(ValueError, match=f"{count} samples cannot be shared"):
+            feed.batches_per_epoch(ranks)
+        return
+    seen: list[int] = []
+    for rank in range(ranks):
+        batches = [labels_of(batch) for batch in feed.epoch(epoch, rank, ranks)]
+        assert len(batches) == feed.batches_per_epoch(ranks)
+        sizes = [len(batch) for batch in batches]
+        assert max(sizes) <= batch_size + (batch_size == 1 < ranks)
+        assert min(sizes) >= 1
+        seen += [value for batch in batches for value in batch]
+        again = [labels_of(b) for b in feed.epoch(epoch, rank, ranks, start)]
+        assert again == batches[start:]
+    assert sorted(seen) == list(range(count))
+    if not shuffle and ranks == 1:
+        assert seen == list(range(count))
+
+
+@given(
+    batch_size=st.integers(1, 7),
+    ranks=st.integers(1, 3),
+    crop=st.sampled_from([None, 1, 33, 64, 72]),
+    epoch=st.integers(0, 2),
+    seed=st.integers(0, 9),
+    threads=st.integers(1, 4),
+    memory=st.sampled_from([0, 300_000, 2**30]),
+    decoded=st.booleans(),
+)
+def test_what_is_fed_depends_on_seed_and_epoch_alone(
+    stored: xr.Dataset,
+    batch_size: int,
+    ranks: int,
+    crop: int | None,
+    epoch: int,
+    seed: int,
+    threads: int,
+    memory: int,
+    decoded: bool,
+) -> None:
+    reader = Reader(stored, BANDS)
+    places = places_of(reader, 8)
+    plain = ChipFeed(reader, places, batch_size, crop, seed=seed, threads=1)
+    feed = ChipFeed(
+        reader.decoded() if decoded else reader,
+        places,
+        batch_size,
+        crop,
+        seed=seed,
+        threads=threads,
+        memory=memory,
+    )
+    chips: list[int | None] = []
+    for rank in range(ranks):
+        place = {"rank": rank, "ranks": ranks}
+        assert same(images(feed, epoch, **place), images(plain, epoch, **place))
+        for batch, planned in zip(
+            images(feed, epoch, **place), feed.plan(epoch, rank, ranks), strict=True
+        ):
+            chips += [p.chip for p in planned]
+            for values, p in zip(batch.numpy(), planned, strict=True):
+                expected = [reader.read(p).ravel(), reader.labels(p).ravel()]
+                np.testing.assert_array_equal(values, np.concatenate(expected))
+    assert sorted(map(int, chips)) == list(range(12))
+
+
+def test_epochs_and_seeds_differ() -> None:
+    reader = numbered(30)
+
+    def order(seed: int, epoch: int) -> list[int]:
+        feed = ChipFeed(reader, places_of(reader, 8), 4, seed=seed)
+        return [value for batch in feed.epoch(epoch) for value in labels_of(batch)]
+
+    assert order(0, 0) != order(0, 1)
+    assert order(0, 0) != order(1, 0)
+
+
+def test_crops_are_cut_from_image_and_labels_alike(scene: xr.Dataset) -> None:
+    reader = Reader(scene, BANDS)
+    places = crops_in(places_of(reader, 20), 16)
+    *inputs, agb = next(ChipFeed(reader, places, 4, crop=16).epoch(0))
+    (image,), agb = decode_batch(tuple(inputs), agb)
+    assert image.shape == (4, 3, 3, 16, 16)
+    assert agb.shape == (4, 1, 16, 16)
+    whole = torch.from_numpy(scene["agb"].values)
+    for index in range(4):
+        where = (whole == agb[index, 0, 0, 0]).nonzero()
+        assert len(where) == 1
+        top, left = where[0].tolist()
+        rows, columns = slice(top, top + 16), slice(left, left + 16)
+        assert torch.equal(agb[index, 0], whole[rows, columns])
+        expected = scene["image"].values[:, :, rows, columns]
+        np.testing.assert_array_equal(image[index], expected)
+
+
+def watched(reader: Reader) -> list[tuple[str, int | None]]:
+    """Note each sample that a reader reads, and on which thread."""
+    read: list[tuple[str, int | None]] = []
+    fill = reader.fill
+
+    def watch(place, codes, agb):
+        read.append((threading.current_thread().name, place.chip))
+        return fill(place, codes, agb)
+
+    reader.fill = watch  # type: ignore[method-assign]
+    return read
+
+
+def settled(read: list, count: int) -> int:
+    """Wait until `count` samples are read, and a little for those beyond."""
+    deadline = time.monotonic() + 10
+    while len(read) < count and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.2)  # were there no bound, the rest would have come by now
+    return len(read)
+
+
+@pytest.mark.parametrize(("memory", "batches"), [(0, 2), (32, 2), (48, 3), (64, 4)])
+def test_batches_are_read_ahead_within_the_memory_given(
+    memory: int, batches: int
+) -> None:
+    reader = numbered(40)
+    read = watched(reader)
+    # Eight bytes a sample, two samples a batch. One is read ahead in any case.
+    feed = ChipFeed(reader, places_of(reader, 8), 2, memory=memory)
+    epoch = feed.epoch(0)
+    next(epoch)
+    assert settled(read, 2 * batches) == 2 * batches  # the one in use as well
+    assert threading.current_thread().name not in {name for name, _ in read}
+    epoch.close()
+    assert len(read) <= 2 * (batches + 1)
+
+
+def test_what_was_used_before_an_interruption_is_not_read_again() -> None:
+    reader = numbered(20)
+    read = watched(reader)
+    feed = ChipFeed(reader, places_of(reader, 8), 4)
+    used = {p.chip for batch in feed.plan(2)[:3] for p in batch}
+    assert len(list(feed.epoch(2, start=3))) == 2
+    assert len(read) == 8
+    assert not used & {chip for _, chip in read}
+    assert list(feed.epoch(2, start=5)) == []
+
+
+def test_memory_is_used_again_and_never_while_it_is_held(stored: xr.Dataset) -> None:
+    reader = Reader(stored, BANDS)
+    feed = ChipFeed(reader, places_of(reader, 8), 3, memory=0)
+    held = list(feed.epoch(0))
+    kept = [batch[0].clone() for batch in held]
+    list(feed.epoch(1))
+    assert all(torch.equal(a, batch[0]) for a, batch in zip(kept, held, strict=True))
+    del held, kept
+    places = set()
+    for epoch in (2, 3):
+        for codes, *_ in feed.epoch(epoch):
+            places.add(codes.data_ptr())
+            del codes, _
+    assert len(places) <= 5  # of eight batches
+
+
+@pytest.mark.parametrize("kind", ["raise", "skip"])
+def test_a_damaged_chip_is_named_or_left_out(
+    tmp_path: Path, kind: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    path = tmp_path / "chips.zarr"
+    gb.write_cube(make_chips(6, 64), path)
+    shard = path / "image" / "c" / "2" / "0" / "0" / "0" / "0"
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(content)
+    reader = Reader(gb.open_cube(path), BANDS)
+    feed = ChipFeed(reader, places_of(reader, 8), 2, damaged=kind)  # type: ignore[arg-type]
+    if kind == "raise":
+        with pytest.raises(gb.CubeError, match=r"chip chip002.*image/c/2/0/0/0/0"):
+            list(feed.epoch(0))
+        return
+    with pytest.warns(UserWarning, match="Left out of training: .*chip002"):
+        first = images(feed, 0)
+    images(feed, 1)  # told once
+    assert list(feed.problems) == ["chip chip002"]
+    assert str(shard) in feed.problems["chip chip002"]
+    planned = [p.chip for batch in feed.plan(0) for p in batch]
+    for chip, values in zip(planned, torch.cat(first), strict=True):
+        if chip == 2:
+            assert values.isnan().all()
+        else:
+            assert not values.isnan().all()
+            expected = reader.read(Place(reader.whole, chip)).ravel()
+            np.testing.assert_array_equal(values[: len(expected)], expected)
+
+
+def test_a_failing_read_reaches_the_trainer(chips: xr.Dataset) -> None:
+    def fail(block: np.ndarray) -> np.ndarray:
+        raise OSError("no such disk")
+
+    image = chips["image"].chunk(chip=1)
+    image = image.copy(data=image.data.map_blocks(fail, dtype=np.float32))
+    reader = Reader(chips.assign(image=image), BANDS)
+    with pytest.raises(gb.CubeError, match=r"at chip chip00.: no such disk"):
+        next(ChipFeed(reader, places_of(reader, 8), 2).epoch(0))
+
+
+@pytest.mark.slow
+def test_a_cluster_feeds_the_same_bits(stored: xr.Dataset) -> None:
+    from dask.distributed import Client
+
+    reader = Reader(stored, BANDS)
+    plain = ChipFeed(reader, places_of(reader, 8), 5, crop=40, seed=3)
+    with Client(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True
+    ) as client:
+        feed = ChipFeed(reader, places_of(reader, 8), 5, crop=40, seed=3, client=client)
+        assert same(images(feed, 1), images(plain, 1))
+        assert same(images(feed, 1, start=1), images(plain, 1)[1:])
+        lazy = stored.assign(image=stored["image"] + 1)
+        other = Reader(lazy, BANDS)
+        feed = ChipFeed(other, places_of(other, 8), 5, crop=40, seed=3, client=client)
+        local = ChipFeed(other, places_of(other, 8), 5, crop=40, seed=3)
+        assert same(images(feed), images(local))
+
+
+def test_bands_are_scaled_by_their_percentiles() -> None:
+    scene = make_scene(64, 64)
+    scene["image"][:, 1, :1] = 30_000  # clouds on one or two in a hundred pixels
+    scene["image"][:, 2] = np.nan
+    scene["agb"][0, 0] = 12_900
+    reader = Reader(scene, BANDS)
+    found = measure_statistics(reader, [Place(reader.whole)])
+    radar = scene["image"].sel(band="VV_asc").values
+    low, high = np.percentile(radar, [1, 99])
+    assert found.shift[0] - found.scale[0] == pytest.approx(low, rel=0.01)
+    assert found.shift[0] + found.scale[0] == pytest.approx(high, rel=0.01)
+    assert (found.shift[2], found.scale[2]) == (0.0, 1.0)
+    truth = np.sort(scene["agb"].values.ravel())[:-5]
+    assert found.target_shift == pytest.approx(truth.mean(), rel=0.02)
+    assert found.target_scale == pytest.approx(truth.std(), rel=0.05)
+
+
+def test_a_cube_on_disk_knows_its_percentiles(
+    stored: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Reader(stored.sel(band=["B08", "VV_asc"]), ("B08", "VV_asc"))
+    monkeypatch.setattr(reader, "read", lambda place: pytest.fail("reads pixels"))
+    found = measure_statistics(reader, places_of(reader, 8)[:3])
+    values = stored["image"].sel(band="B08").values
+    values = np.sort(values[np.isfinite(values)])
+    low, high = (values[int(np.ceil(p * values.size)) - 1] for p in (0.01, 0.99))
+    assert found.shift[0] == (low + high) / 2
+    assert found.scale[0] == (high - low) / 2
