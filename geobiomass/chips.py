@@ -166,6 +166,18 @@ class Reader:
         agb[...] = self.labels(place)
         return self._image.cells(place)[1]
 
+    def uncomputed(self, places: Sequence[Place]) -> list[Any] | None:
+        """Give samples that dask has yet to compute; None where they are on disk.
+
+        Computed together, what they share is computed once.
+        """
+        source = self._image
+        if isinstance(source, _Decoded):
+            source = source.source
+        if not isinstance(source, _Lazy):
+            return None
+        return [source.cut(place) for place in places]
+
     def blank(self, codes: Codes, agb: Array) -> None:
         """Fill one sample with nothing: no month, no label."""
         missing = self._image.missing
@@ -395,7 +407,8 @@ class _Cut:
         pixels = (window.height, window.width)
         return (1, 1, 1, 1, *self.array.shape[-4:-2], *pixels), (0, 0, 0, 0)
 
-    def _cut(self, place: Place) -> Any:
+    def cut(self, place: Place) -> Any:
+        """Give a window, not computed yet where the array is not."""
         part = self.array if place.chip is None else self.array[place.chip]
         return part[..., place.window.rows, place.window.columns]
 
@@ -406,7 +419,7 @@ class _Lazy(_Cut):
     def read(self, place: Place, out: Array | None = None) -> Array:
         # Whoever reads many windows does so on threads already.
         scheduler = {"scheduler": "synchronous"}
-        (values,) = dask.compute(self._cut(place), **scheduler)  # type: ignore[attr-defined, no-untyped-call]
+        (values,) = dask.compute(self.cut(place), **scheduler)  # type: ignore[attr-defined, no-untyped-call]
         return _into(out, values)
 
     def fill(self, place: Place, out: Codes) -> None:
@@ -432,7 +445,7 @@ class _Memory(_Cut):
         self.code_type = array.dtype if missing is not None else self.code_type
 
     def read(self, place: Place, out: Array | None = None) -> Array:
-        part = self._cut(place)
+        part = self.cut(place)
         if self.missing is None:
             return _into(out, part)
         values = np.empty(part.shape, np.float32) if out is None else out
@@ -440,7 +453,7 @@ class _Memory(_Cut):
         return values
 
     def fill(self, place: Place, out: Codes) -> None:
-        out[0, 0, 0, 0] = self._cut(place)
+        out[0, 0, 0, 0] = self.cut(place)
 
     def in_memory(self) -> _Memory:
         return self

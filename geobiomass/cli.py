@@ -88,8 +88,9 @@ def biomassters(
     from geobiomass.sources.biomassters import from_biomassters
 
     cube = from_biomassters(root, split.value, damaged=damaged.value)
-    options = {"append": append, "overwrite": overwrite}
-    write_cube(cube, out, dtype.value, **options, progress=True)
+    write_cube(
+        cube, out, dtype.value, append=append, overwrite=overwrite, progress=True
+    )
     typer.echo(f"{out}: {cube.sizes['chip']} chips")
 
 
@@ -113,7 +114,7 @@ def train(
     """Train a model on a cube and save it.
 
     Checkpoints are kept beside the model, in MODEL.checkpoints: interrupted, the
-    same command goes on from the last epoch.
+    same command goes on where it stopped.
 
     Example: `geobiomass train chips.zarr model/ --recipe quick --set crop=96`
     """

@@ -19,6 +19,8 @@ from functools import partial
 from itertools import pairwise
 from typing import Any, Literal, Protocol
 
+import dask
+import dask.threaded
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -297,9 +299,9 @@ def _read_batch(
     skip: bool,
 ) -> _Read:
     """Read a batch on threads: a dask task a sample."""
-    import dask.threaded
-
     codes, agb = _empty(reader, places, buffers.take)
+    if _read_together(reader, pool, places, codes, agb):
+        return codes, agb, [(0, 0, 0, 0)] * len(places), {}
     graph = {
         ("sample", i): (
             partial(_read_sample, reader, place, codes[i], agb[i, 0], skip),
@@ -308,6 +310,27 @@ def _read_batch(
     }
     found = dask.threaded.get(graph, [*graph], pool=pool)
     return _gather(reader, places, codes, agb, found)
+
+
+def _read_together(
+    reader: Reader,
+    pool: ThreadPoolExecutor,
+    places: Sequence[Place],
+    codes: npt.NDArray[Any],
+    agb: npt.NDArray[np.float32],
+) -> bool:
+    """Compute a batch that dask has yet to compute; tell whether that was done."""
+    samples = reader.uncomputed(places)
+    if samples is None:
+        return False
+    try:
+        values = dask.compute(*samples, scheduler="threads", pool=pool)  # type: ignore[attr-defined, no-untyped-call]
+        for i, place in enumerate(places):
+            codes[i, 0, 0, 0, 0] = values[i]
+            agb[i, 0] = reader.labels(place)
+    except Exception:
+        return False  # one by one it shows which sample is at fault
+    return True
 
 
 def _read_alone(reader: Reader, places: Sequence[Place], skip: bool) -> _Read:

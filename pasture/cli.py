@@ -46,7 +46,7 @@ def train(
     """Train a model on photos and save it.
 
     Checkpoints are kept beside the model, in MODEL.checkpoints: interrupted, the
-    same command goes on from the last epoch.
+    same command goes on where it stopped.
 
     Example: `pasture train train.csv model/ --recipe quick --stream dual`
     """

@@ -96,9 +96,7 @@ def test_the_seed_decides_and_the_callers_random_state_is_kept() -> None:
 def test_interrupted_and_resumed_it_ends_with_the_same_weights(tmp_path: Path) -> None:
     scene = make_scene(64, 64)
     settings = QUICK | {"epochs": 3, "month_dropout": 0.5, "cache": 0}
-    whole = gb.fit(scene, "quick", **settings)
-    # Interrupted in the third epoch: the labels cannot be read any more.
-    reads = {"left": 5}  # the statistics, and two epochs with validation
+    reads = {"left": 10**6}
 
     def fail_late(block: np.ndarray) -> np.ndarray:
         reads["left"] -= 1
@@ -109,6 +107,9 @@ def test_interrupted_and_resumed_it_ends_with_the_same_weights(tmp_path: Path) -
     broken = scene.chunk(y=64, x=64)
     image = broken["image"].data.map_blocks(fail_late, dtype=np.float32)
     broken["image"] = broken["image"].copy(data=image)
+    whole = gb.fit(broken, "quick", **settings)
+    # Interrupted in the third epoch: the image cannot be read any more.
+    reads["left"] = 10**6 - reads["left"] - 2
     with pytest.raises(gb.DamagedError, match=r"rows .*the disk is gone"):
         gb.fit(broken, "quick", **settings, folder=tmp_path / "run")
     assert (tmp_path / "run" / "last.ckpt").exists()

@@ -129,8 +129,7 @@ class Shard:
     def _open(self, epoch: int, rank: int, ranks: int, start: int) -> Iterable[Batch]:
         source = self._source
         if isinstance(source, Feed):
-            skip = (start,) if start else ()
-            return source.epoch(epoch, rank, ranks, *skip)
+            return source.epoch(epoch, rank, ranks, start)
         if isinstance(source, DataLoader):
             return islice(self._read_loader(source, epoch, rank, ranks), start, None)
         end = len(source) // ranks * ranks if self._training else None  # type: ignore[arg-type]
