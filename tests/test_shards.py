@@ -192,19 +192,25 @@ def test_no_damage_goes_unnoticed(
 
 
 @pytest.mark.parametrize("direct", [True, False])
-def test_a_shard_that_is_gone_is_no_missing_data(tmp_path: Path, direct: bool) -> None:
+@pytest.mark.parametrize("name", ["image", "agb"])
+def test_a_shard_that_is_gone_is_no_missing_data(
+    tmp_path: Path, direct: bool, name: str
+) -> None:
     chips = make_chips(3)
-    chips["image"][1] = np.nan
+    chips[name][1] = np.nan
     gb.write_cube(chips, tmp_path / "c.zarr")
     cube = gb.open_cube(tmp_path / "c.zarr")
-    found = Selection.of(cube["image"].data)
+    found = Selection.of(cube[name].data)
     assert found is not None
     if not direct:
         found.stored.layout = None
-    assert cube["image"][1].isnull().all()
-    (tmp_path / "c.zarr/image/c/2/0/0/0/0").unlink()
+    assert cube[name][1].isnull().all()
+    (shard,) = (
+        f for f in (tmp_path / "c.zarr" / name / "c/2").rglob("*") if f.is_file()
+    )
+    shard.unlink()
     with pytest.raises(gb.DamagedError, match=r"chip chip002.*damaged or gone"):
-        cube["image"][2].load()
+        cube[name][2].load()
 
 
 def test_damage_is_named_by_month_band_and_pixels(tmp_path: Path) -> None:

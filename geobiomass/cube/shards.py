@@ -117,10 +117,10 @@ class StoredArray:
         The code of missing values.
     labels : mapping of str to sequence of str
         Names along dimensions, such as the chips' ids, for messages.
-    present : numpy.ndarray, optional
-        Pixels of each shard that are not missing, by number of chip, or by row and
-        column of a scene's shards. A shard that should hold some and is not there
-        is then told from one that was never needed.
+    held : numpy.ndarray of bool, optional
+        Whether a shard holds any value, by number of chip, or by row and column of a
+        scene's shards. One that should and is not there is lost; to Zarr it would be
+        missing values.
     statistics : pandas.DataFrame, optional
         Of the whole variable, a row a band.
     """
@@ -134,7 +134,7 @@ class StoredArray:
         steps: Pixels | None = None,
         missing: int | None = None,
         labels: Mapping[str, Sequence[str]] | None = None,
-        present: npt.NDArray[Any] | None = None,
+        held: npt.NDArray[np.bool_] | None = None,
         statistics: pd.DataFrame | None = None,
     ) -> None:
         self.array = array
@@ -142,7 +142,7 @@ class StoredArray:
         self.steps = steps
         self.missing = missing
         self.labels = dict(labels or {})
-        self.present = present
+        self.held = held
         self.statistics = statistics
         self.shape = tuple(array.shape)
         self.ndim = len(self.shape)
@@ -357,11 +357,10 @@ class StoredArray:
         return Path(store.root) / self.array.path / key
 
     def _should_hold(self, shard: tuple[int, ...]) -> bool:
-        if self.present is None:
+        if self.held is None:
             return False
-        # By chip, or by row and column; months and bands are whole in a shard.
-        place = shard[:1] if "chip" in self.labels else shard[-2:]
-        return bool(self.present[place] > 0)
+        # Months and bands are whole in a shard.
+        return bool(self.held[shard[:1] if self.held.ndim == 1 else shard[-2:]])
 
     # --- through Zarr ---
 
@@ -384,16 +383,17 @@ class StoredArray:
         """Zarr takes a shard that is gone for one without values."""
         from zarr.core.sync import sync
 
-        shard = self.array.shards or self.array.chunks
-        if self.present is None or self.missing is None:
+        if self.held is None:
             return
+        shard = self.array.shards or self.array.chunks
+        there = np.isfinite(codes) if self.missing is None else codes != self.missing
         ranges = [
             range(s.start // c, -(-s.stop // c))
             for s, c in zip(spans, shard, strict=True)
         ]
         for number in product(*ranges):
             _, target = _overlap(number, shard, spans)
-            if not self._should_hold(number) or (codes[target] != self.missing).any():
+            if there[target].any() or not self._should_hold(number):
                 continue
             key = f"{self.array.path}/{self.array.metadata.encode_chunk_key(number)}"
             if not sync(self.array.store.exists(key.lstrip("/"))):

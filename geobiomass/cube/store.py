@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
@@ -211,23 +212,23 @@ def _stored(
         for dim in ("chip", "month", "band")
         if dim in dims and dim in group
     }
-    is_image = "band" in dims
     return StoredArray(
         array,
         where,
         steps,
         missing if whole else None,
         labels,
-        _present(group) if is_image else None,
-        _statistics(dict(group.attrs)) if is_image else None,
+        _held(group, "present" if "band" in dims else "labelled"),
+        _statistics(dict(group.attrs)) if "band" in dims else None,
     )
 
 
-def _present(group: zarr.Group) -> Any:
-    """Pixels of each chip, or block of a scene, that hold a value."""
-    if "statistics/present" not in group:
+def _held(group: zarr.Group, name: str) -> npt.NDArray[np.bool_] | None:
+    """Tell which chips, or blocks of a scene, hold any value."""
+    if f"statistics/{name}" not in group:
         return None
-    return np.asarray(group["statistics/present"]).sum(axis=(-2, -1))
+    counts = np.asarray(group[f"statistics/{name}"])
+    return np.asarray(counts.any(axis=(-2, -1)) if name == "present" else counts > 0)
 
 
 def availability(

@@ -216,6 +216,7 @@ class _Target:
     group: zarr.Group
     arrays: dict[str, zarr.Array[Any]]
     written: zarr.Array[Any]
+    labelled: zarr.Array[Any]
     layout: _Layout
     tally: BandTally
     first: int = 0  # chips that were there before
@@ -304,7 +305,9 @@ def _write_block(block: _Block, *, cube: xr.Dataset, target: _Target) -> None:
     codes = encode(part["image"].values, target.layout, bands)
     target.arrays["image"][target.region(block, cube["image"])] = codes
     if "agb" in part:
-        target.arrays["agb"][target.region(block, cube["agb"])] = part["agb"].values
+        labels = part["agb"].values
+        target.arrays["agb"][target.region(block, cube["agb"])] = labels
+        target.labelled[block.number] = np.isfinite(labels).sum()
     _count(codes, target)
     # Last: what is noted is on disk.
     target.written[block.number] = _count_present(codes, target.layout.dtype)
@@ -395,6 +398,11 @@ def _open_to_write(
             )
     if attrs is None or overwrite or "being_made" in attrs:
         _create(cube, place, layout)
+    elif "statistics/written" not in place.group("r"):
+        raise CubeError(
+            f"{place} was begun by an earlier version, which kept its notes elsewhere; "
+            "begin again with overwrite=True."
+        )
     bands = [str(band) for band in cube["band"].values]
     return _target(place.group("r+"), cube, layout, layout.tally(bands))
 
@@ -406,16 +414,15 @@ def _target(
     tally: BandTally,
     first: int = 0,
 ) -> _Target:
-    import zarr
 
     names = [name for name in ("image", "agb") if name in cube]
-    # Shards without any value are written too: absent means lost.
-    with quick_codecs(), zarr.config.set({"array.write_empty_chunks": True}):
+    with quick_codecs():
         arrays = {name: cast(Any, group[name]) for name in names}
         if first:
             arrays = {n: _lengthened(a, first, cube) for n, a in arrays.items()}
         written = cast(Any, group["statistics/written"])
-    return _Target(group, arrays, written, layout, tally, first)
+        labelled = cast(Any, group["statistics/labels_written"])
+    return _Target(group, arrays, written, labelled, layout, tally, first)
 
 
 def _plan_layout(
@@ -521,16 +528,21 @@ def _create_record(group: zarr.Group, cube: xr.Dataset, layout: _Layout) -> None
     months, bands = cube.sizes["month"], cube.sizes["band"]
     counts = _block_counts(cube)
     names = ["chip"] if is_chips(cube) else ["row", "column"]
-    group.require_group("statistics").create_array(
-        "written",
-        shape=(*counts, months, bands),
-        chunks=(*(1 for _ in counts), months, bands),
-        dtype="uint32",
-        fill_value=_NOT_WRITTEN,
-        dimension_names=[*names, "month", "band"],
-        attributes={"fingerprint": layout.fingerprint},
-        overwrite=True,
-    )
+    record = group.require_group("statistics")
+    for name, more in (
+        ("labels_written", {}),
+        ("written", {"month": months, "band": bands}),
+    ):
+        record.create_array(
+            name,
+            shape=(*counts, *more.values()),
+            chunks=(*(1 for _ in counts), *more.values()),
+            dtype="uint32",
+            fill_value=_NOT_WRITTEN,
+            dimension_names=[*names, *more],
+            attributes={"fingerprint": layout.fingerprint},
+            overwrite=True,
+        )
 
 
 def _extents(array: xr.DataArray) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -684,6 +696,9 @@ def _finish(cube: xr.Dataset, target: _Target) -> None:
         target.first,
         [*names, "month", "band"],
     )
+    if "agb" in cube:
+        counts = np.asarray(target.labelled)
+        _put(group, "statistics/labelled", counts, target.first, names)
     if target.first:
         for name, array in target.arrays.items():
             cast(Any, group[name]).resize(array.shape)
@@ -692,7 +707,7 @@ def _finish(cube: xr.Dataset, target: _Target) -> None:
     attrs = {k: v for k, v in group.attrs.items() if k != UNFINISHED}
     attrs[STATISTICS] = _as_json(target.tally)
     group.attrs.put(attrs)
-    del record["written"]
+    del record["written"], record["labels_written"]
     with warnings.catch_warnings():
         # Consolidated metadata is an extension of Zarr v3; xarray and zarr read it.
         warnings.filterwarnings("ignore", "Consolidated metadata is currently")
