@@ -544,11 +544,8 @@ class _Stored:
 
     def in_memory(self) -> _Memory:
         spans = self.spans
-        codes = self.stored.through_zarr(spans)
+        codes = np.empty([s.stop - s.start for s in spans], self.code_type)
+        self.stored.read(spans, codes)
         if len(self.places) % 2:  # of chips, in whatever order
             codes = codes.take(self.places[0] - spans[0].start, axis=0)
-        if self.code_type == np.float32:
-            values = np.empty(codes.shape, np.float32)
-            decode(codes, self.stored.steps, self.stored.missing, values)
-            return _Memory(self._kept(values, None))
         return _Memory(self._kept(codes, None), self.steps, self.missing)

@@ -148,6 +148,8 @@ def test_on_disk_it_is_int16_zarr_v3_in_shards(
         assert image.dtype == np.int16
         assert image.shards == shard
         assert image.attrs["_FillValue"] == -32768
+        metadata = zarr.open_group(tmp_path / f"{name}.zarr").metadata
+        assert metadata.consolidated_metadata is not None
 
 
 def test_a_big_scene_has_shards_of_256_pixels(tmp_path: Path) -> None:

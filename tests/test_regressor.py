@@ -122,6 +122,53 @@ def test_interrupted_and_resumed_it_ends_with_the_same_weights(tmp_path: Path) -
     assert len(resumed.history) == 3
 
 
+def test_damaged_chips_stop_it_or_are_left_out_and_told(tmp_path: Path) -> None:
+    path = tmp_path / "chips.zarr"
+    gb.write_cube(make_chips(6, 32), path)
+    for chip, name in ((1, "image"), (4, "agb")):
+        folder = path / name / "c" / str(chip)
+        (shard,) = (file for file in folder.rglob("*") if file.is_file())
+        content = bytearray(shard.read_bytes())
+        content[60] ^= 4
+        shard.write_bytes(content)
+    cube = gb.open_cube(path)
+    settings = QUICK | {"validation": ["chip000"], "batch_size": 1}
+    # Kept in memory or read anew, it stops before any training.
+    for cache in (0, 2**30):
+        with pytest.raises(gb.DamagedError, match=r"chip chip00[14].*c/[14]/0"):
+            gb.fit(cube, "quick", **settings, cache=cache)
+    with pytest.warns(UserWarning, match="left out of training") as told:
+        model = gb.fit(cube, "quick", **settings, damaged="skip")
+    said = [str(one.message) for one in told]
+    assert sum("Left out of training" in text for text in said) == 2
+    assert any("2 samples could not be read" in text for text in said)
+    assert all("chip001" in p or "chip004" in p for p in model.damaged.values())
+    assert len(model.damaged) == 2
+    assert np.isfinite(model.history["train_loss"]).all()
+    with pytest.raises(ValueError, match="damaged must be one of"):
+        gb.fit(cube, "quick", damaged="ignore")
+
+
+@pytest.mark.slow
+def test_trained_on_a_clusters_feed_the_weights_are_the_same(tmp_path: Path) -> None:
+    from dask.distributed import Client
+
+    gb.write_cube(make_chips(8, 48), tmp_path / "chips.zarr")
+    cube = gb.open_cube(tmp_path / "chips.zarr")
+    here = gb.fit(cube, "quick", **QUICK, cache=0)
+    with Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+        there = gb.fit(cube, "quick", client=client, **QUICK, cache=0)
+    assert same(here, there)
+
+
+def test_on_disk_in_memory_or_changed_the_weights_are_the_same(tmp_path: Path) -> None:
+    gb.write_cube(make_chips(6, 48), tmp_path / "chips.zarr")
+    cube = gb.open_cube(tmp_path / "chips.zarr")
+    on_disk = gb.fit(cube, "quick", **QUICK, cache=0)
+    assert same(on_disk, gb.fit(cube, "quick", **QUICK))
+    assert same(on_disk, gb.fit(cube, "quick", **QUICK, cache=0, read_ahead=0))
+
+
 @pytest.mark.slow
 def test_it_learns_and_beats_the_mean() -> None:
     west = make_scene(128, 128, seed=0)

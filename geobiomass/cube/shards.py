@@ -181,18 +181,19 @@ class StoredArray:
             values = values[(slice(None),) * axis + (kept[axis],)]
         return np.asarray(values)
 
-    def read(self, spans: Spans, out: Pixels) -> None:
-        """Read a window as physical values.
+    def read(self, spans: Spans, out: Codes) -> None:
+        """Read a window as physical values, or as codes.
 
         Parameters
         ----------
         spans : tuple of slice
             From where to where, by dimension.
         out : numpy.ndarray
-            Of the window's shape, float32; NaN where missing.
+            Of the window's shape. float32: physical values, NaN where missing;
+            of :attr:`code_type`, where that is another: codes.
         """
         if self.layout is None:
-            self._decode(self.through_zarr(spans), spans, out)
+            self._decode(self._through_zarr(spans), spans, out)
             return
         buffer = np.empty(self.layout.chunk, self.array.dtype)
         for chunk, encoded in self._encoded(spans, self.layout):
@@ -235,12 +236,9 @@ class StoredArray:
         """
         if self.layout is None:
             window = out[(0,) * self.ndim]
-            codes = self.through_zarr(spans)
+            codes = self._through_zarr(spans)
             window = window[tuple(slice(length) for length in codes.shape)]
-            if out.dtype == codes.dtype:
-                window[...] = codes
-            else:
-                self._decode(codes, spans, window)
+            self._decode(codes, spans, window)
             return
         first = [s.start // c for s, c in zip(spans, self.layout.chunk, strict=True)]
         same = out.dtype == self.array.dtype
@@ -254,8 +252,11 @@ class StoredArray:
                 whole = tuple(slice(i * n, (i + 1) * n) for i, n in pairs)
                 self._decode(buffer, whole, cell)
 
-    def _decode(self, codes: Codes, spans: Spans, out: Pixels) -> None:
+    def _decode(self, codes: Codes, spans: Spans, out: Codes) -> None:
         steps = self.steps
+        if out.dtype == codes.dtype and self.missing is not None:
+            out[...] = codes
+            return
         if steps is not None and steps.ndim > 1:
             steps = steps[spans[-3]]
         decode(codes, steps, self.missing, out)
@@ -364,7 +365,7 @@ class StoredArray:
 
     # --- through Zarr ---
 
-    def through_zarr(self, spans: Spans) -> Codes:
+    def _through_zarr(self, spans: Spans) -> Codes:
         """Read a window's codes in the order of the dimensions.
 
         Raises
