@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,6 @@ from material import SIDE, Material
 from numcodecs import blosc
 from peers import Batch, Epoch, Task
 from tables import THREADS
-
-import geobiomass as gb
-from geobiomass.chips import ChipFeed, Place, Reader
-from geobiomass.tiles import Window
 
 FLOOR, CODEC, OURS = "numpy memory map", "codec from memory", "geobiomass feed"
 OVERLAP_CROP, OVERLAP_BATCH = 64, 8
@@ -49,6 +46,7 @@ class Order:
     epochs: int
     seconds: float
     memory: int
+    quick: bool
 
     @property
     def task(self) -> Task:
@@ -78,7 +76,9 @@ def codec_from_memory(task: Task) -> Epoch:
     """Decode the chunks of our store from memory and throw the pixels away."""
     codes = np.load(task.material.codes, mmap_mode="r")
     held = InMemory(stored_layout(task.material.cube), codes)
-    every = slice(0, codes.shape[1])
+    every, side = slice(0, codes.shape[1]), slice(0, SIDE)
+    for chip in range(task.chips):
+        held.read(chip, every, side, side)  # encodes what is not held yet
     nothing = torch.empty(0)
 
     def make(place: tuple[int, int, int]) -> Batch:
@@ -91,6 +91,10 @@ def codec_from_memory(task: Task) -> Epoch:
 
 def our_feed(task: Task, memory: int) -> Epoch:
     """Give the library's feed, with the bound of memory that was set."""
+    import geobiomass as gb
+    from geobiomass.chips import ChipFeed, Place, Reader
+    from geobiomass.tiles import Window
+
     cube = gb.open_cube(task.material.cube)
     reader = Reader(cube, [str(band) for band in cube["band"].values])
     whole = Window(0, 0, SIDE, SIDE)
@@ -116,22 +120,35 @@ CONTENDERS: dict[str, Callable[[Task], Epoch]] = {
     "rasterio": peers.plain_rasterio,
 }
 
+# What a contender needs, imported before its memory is counted.
+_XARRAY = ("xarray", "dask.array", "zarr")
+IMPORTS = {
+    OURS: ("geobiomass.chips",),
+    "xarray, dask": _XARRAY,
+    "xarray, no dask": _XARRAY,
+    "xarray, zarrs": (*_XARRAY, "zarrs"),
+    "xbatcher": (*_XARRAY, "xbatcher.loaders.torch"),
+    "torchgeo": ("torchgeo.datasets",),
+}
+
 
 def measure(order: Order) -> dict[str, Any]:
-    """Time epochs; then run two more with someone watching the memory."""
-    start = CONTENDERS.get(order.name)
+    """Time epochs; then run one more with someone watching the memory."""
+    for module in IMPORTS.get(order.name, ()):
+        import_module(module)
     begin = memory_of(os.getpid())
+    start = CONTENDERS.get(order.name)
     epoch = start(order.task) if start else our_feed(order.task, order.memory)
-    _, dtype = run(epoch(0))  # opens files, starts workers, fills the page cache
+    if not order.quick:
+        run(epoch(0))  # opens files, starts workers, fills the page cache
     speeds: list[float] = []
     begun = time.perf_counter()
     while len(speeds) < order.epochs or time.perf_counter() - begun < order.seconds:
         start_of_epoch = time.perf_counter()
-        run(epoch(len(speeds) + 1))
+        dtype = run(epoch(len(speeds) + 1))
         speeds.append(order.samples / (time.perf_counter() - start_of_epoch))
     print("watch", flush=True)
-    for number in range(2):
-        run(epoch(len(speeds) + 1 + number))
+    run(epoch(len(speeds) + 1))
     return {
         "best": max(speeds),
         "median": statistics.median(speeds),
@@ -140,13 +157,12 @@ def measure(order: Order) -> dict[str, Any]:
     }
 
 
-def run(batches: Iterator[Batch]) -> tuple[int, str]:
-    """Take an epoch's batches; give the bytes of all tensors, and the image's dtype."""
-    size, dtype = 0, ""
+def run(batches: Iterator[Batch]) -> str:
+    """Take an epoch's batches; give the dtype of their images."""
+    dtype = ""
     for batch in batches:
-        size += sum(tensor.nbytes for tensor in batch)
         dtype = str(batch[0].dtype).removeprefix("torch.")
-    return size, dtype
+    return dtype
 
 
 def memory_of(process: int) -> int:

@@ -13,14 +13,15 @@ import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
 
 import geobiomass as gb
-from geobiomass.cube.store import band_quantum
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 SIDE = 256  # pixels of a chip
 MISSING = -(2**15)
@@ -184,6 +185,8 @@ def _write_numpy(cube: xr.Dataset, material: Material) -> None:
 
 def encode(image: xr.DataArray) -> Codes:
     """Turn physical values into the whole steps that a cube stores as int16."""
+    from geobiomass.cube.store import band_quantum
+
     steps = [band_quantum(str(band)) or 1.0 for band in image["band"].values]
     codes = np.rint(image.values / np.array(steps)[:, None, None])
     limited = np.clip(codes, -(2**15) + 1, 2**15 - 1)
