@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import peers
 import torch
 import zarr
+from numcodecs import blosc
+
+import peers
 from layouts import ZARRS, InMemory, Layout
 from material import SIDE, Material
-from numcodecs import blosc
 from peers import Batch, Epoch, Task
 from tables import THREADS
 
@@ -104,7 +105,7 @@ def our_feed(task: Task, memory: int) -> Epoch:
 
 
 def xarray_with_zarrs(task: Task) -> Epoch:
-    """xarray without dask, with zarrs set as zarr's codec pipeline by hand."""
+    """Give xarray without dask, with zarrs set as zarr's codec pipeline by hand."""
     zarr.config.set({"codec_pipeline.path": ZARRS})
     return peers.plain_xarray(task, lazily=False)
 
@@ -186,7 +187,7 @@ def overlap(order: Order) -> dict[str, Any]:
     """
     network = _network()
     epoch = our_feed(order.task, order.memory)
-    held = [tuple(batch) for batch in islice(epoch(0), 4)]
+    held: list[Batch] = list(islice(epoch(0), 4))
     for batch in held:
         _step(network, batch)
     fed: list[float] = []

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from contend import (
     CODEC,
     CONTENDERS,
@@ -182,7 +183,9 @@ def targets(
             3,
             True,
         ),
-        row("crops over the best peer", crops[OURS]["best"] / best_peer(crops), 3, True),
+        row(
+            "crops over the best peer", crops[OURS]["best"] / best_peer(crops), 3, True
+        ),
         row("peak memory, MB", peak, bound / MEGABYTE, False),
         row("fed step over step on data in memory", step["ratio"], 1.05, False),
     ]
@@ -191,7 +194,7 @@ def targets(
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--chips", type=int, default=24, help="chips on disk")
-    parser.add_argument("--quick", action="store_true", help="two chips, one batch: does it run?")
+    parser.add_argument("--quick", action="store_true", help="one batch: does it run?")
     parser.add_argument("--markdown", action="store_true", help="print as markdown")
     parser.add_argument("--folder", type=Path, help="keep the data here, or use it")
     parser.add_argument(

@@ -16,10 +16,11 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 import zarr
-from material import MISSING, RADAR_BANDS, SIDE, Codes
 from numcodecs import blosc
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.buffer import default_buffer_prototype
+
+from material import MISSING, RADAR_BANDS, SIDE, Codes
 
 Pixels = npt.NDArray[Any]
 ZARRS = "zarrs.ZarrsCodecPipeline"
@@ -131,9 +132,7 @@ class Direct:
     ) -> Pixels:
         month, row, column = place
         if not self.layout.shards:
-            return decode(
-                self.layout, self._file(chip, month, row, column), self.count
-            )
+            return decode(self.layout, self._file(chip, month, row, column), self.count)
         counts = SIDE // self.layout.height, SIDE // self.layout.width
         shard = row // counts[0], column // counts[1]
         if shard not in opened:
@@ -160,7 +159,7 @@ def decode(layout: Layout, raw: Pixels, count: int) -> Pixels:
     """
     if layout.checksum:
         raw, found = raw[:-4], raw[-4:].tobytes()
-        if google_crc32c.value(raw).to_bytes(4, "little") != found:  # type: ignore[arg-type]
+        if google_crc32c.value(raw).to_bytes(4, "little") != found:
             raise ValueError(f"A chunk of layout {layout} does not fit its checksum.")
     if not layout.codec:
         return np.frombuffer(raw, layout.dtype)
@@ -205,15 +204,15 @@ class InMemory:
         spans = [range(p.start // size, -(-p.stop // size)) for p, size in sizes]
         out = _scratch(self._count, lay.dtype)
         for place in product(*spans):
-            held = self._held((chip, *place))
+            held = self._held(chip, *place)
             if lay.codec:
                 blosc.decompress(held, out)
             else:
                 out[...] = held
 
-    def _held(self, key: tuple[int | None, int, int, int]) -> Any:
+    def _held(self, chip: int | None, t: int, r: int, c: int) -> Any:
+        key = (chip, t, r, c)
         if key not in self._encoded:
-            chip, t, r, c = key
             lay = self.layout
             part = self.codes if chip is None else self.codes[chip]
             part = part[t * lay.months : (t + 1) * lay.months, :]

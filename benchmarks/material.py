@@ -88,7 +88,8 @@ def prepare(folder: Path, chips: int) -> Material:
         found = json.loads(stamp.read_text())
         if found != wanted:
             raise ValueError(
-                f"{folder} holds {found}, and {wanted} is wanted; choose another folder."
+                f"{folder} holds {found}, and {wanted} is wanted; "
+                "choose another folder."
             )
         return material
     source = real_folder() or _landscape_tiffs(folder / "landscape")
@@ -153,23 +154,16 @@ def _write_chip(
 
 def _write_tiff(path: Path, values: npt.NDArray[Any]) -> None:
     import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
 
     count, height, width = values.shape
+    size = {"count": count, "height": height, "width": width}
+    profile = {"driver": "GTiff", "dtype": values.dtype, "interleave": "pixel"}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        warnings.catch_warnings(),
-        rasterio.open(
-            path,
-            "w",
-            driver="GTiff",
-            dtype=values.dtype,
-            count=count,
-            height=height,
-            width=width,
-            interleave="pixel",
-        ) as file,
-    ):
-        file.write(values)
+    with warnings.catch_warnings():  # the competition's have no place either
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path, "w", **profile, **size) as file:
+            file.write(values)
 
 
 def _write_numpy(cube: xr.Dataset, material: Material) -> None:
@@ -185,10 +179,9 @@ def _write_numpy(cube: xr.Dataset, material: Material) -> None:
 
 def encode(image: xr.DataArray) -> Codes:
     """Turn physical values into the whole steps that a cube stores as int16."""
-    from geobiomass.cube.store import band_quantum
-
-    steps = [band_quantum(str(band)) or 1.0 for band in image["band"].values]
-    codes = np.rint(image.values / np.array(steps)[:, None, None])
+    steps = np.ones((image.sizes["band"], 1, 1))
+    steps[:RADAR_BANDS] = 0.01
+    codes = np.rint(image.values / steps)
     limited = np.clip(codes, -(2**15) + 1, 2**15 - 1)
     return np.where(np.isnan(codes), MISSING, limited).astype(np.int16)
 

@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from material import SIDE, Material
 from tables import THREADS
-from torch import Tensor
 
 MONTHS, RADAR, OPTICAL = 12, 4, 11  # months, bands of Sentinel-1 and Sentinel-2
 WORKERS = 2
@@ -79,7 +80,7 @@ def _on_threads(make: Callable[[Any], Batch], plan: Sequence[Any]) -> Iterator[B
 
 
 def memory_mapped(task: Task) -> Epoch:
-    """numpy's memory map of int16 codes, copied on two threads: no codec at all."""
+    """Copy a memory map of numpy's, int16 codes, on two threads: no codec at all."""
     codes = np.load(task.material.codes, mmap_mode="r")
     labels = np.load(task.material.labels, mmap_mode="r")
 
@@ -125,7 +126,7 @@ def plain_xarray(task: Task, *, lazily: bool) -> Epoch:
 
 
 def xbatcher_loader(task: Task) -> Epoch:
-    """xbatcher's MapDataset in torch's DataLoader, two worker processes.
+    """Give xbatcher's MapDataset in torch's DataLoader, two worker processes.
 
     It has no random crops: `crop` gives a fixed grid of squares, which is easier,
     as these never straddle chunks. Workers start by forkserver, since forked ones
@@ -154,7 +155,7 @@ def _join_samples(samples: Sequence[tuple[Tensor, Tensor]]) -> Batch:
 
 
 def torchgeo_loader(task: Task) -> Epoch:
-    """torchgeo's BioMassters dataset in torch's DataLoader, two worker processes.
+    """Give torchgeo's BioMassters dataset in torch's DataLoader, two worker processes.
 
     It reads whole files and casts all of them to int32, decibels too. Months without
     a file are dropped, so that chips differ in length and torch cannot stack them:
@@ -183,9 +184,7 @@ def _pad(samples: Sequence[dict[str, Tensor]], side: int) -> Batch:
     return [*images, labels]
 
 
-def _load(
-    task: Task, dataset: Any, collate: Callable[..., Batch], start: str
-) -> Epoch:
+def _load(task: Task, dataset: Any, collate: Callable[..., Batch], start: str) -> Epoch:
     """Give epochs of torch's DataLoader; workers are kept from epoch to epoch."""
     from torch.utils.data import DataLoader, RandomSampler
 
@@ -203,7 +202,7 @@ def _load(
 
 
 def plain_rasterio(task: Task) -> Epoch:
-    """rasterio on the TIFFs, windows of them for crops, on two threads.
+    """Read with rasterio from the TIFFs, windows of them for crops, on two threads.
 
     float32, NaN for months without a file; absent pixels are not looked for.
     """

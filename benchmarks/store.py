@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numcodecs import blosc
+
 from layouts import (
     ZARR_PYTHON,
     ZARRS,
@@ -32,7 +34,6 @@ from layouts import (
     through_zarr,
 )
 from material import SIDE, Codes, describe, mosaic, varied_chips
-from numcodecs import blosc
 from tables import THREADS, Row, rate, show
 
 CROP, TILE, STRIDE = 128, 256, 192

@@ -18,7 +18,7 @@ def show(title: str, rows: Sequence[Row], *, markdown: bool) -> None:
     if markdown:
         print(f"\n### {title}\n")
         print("| " + " | ".join(heads) + " |")
-        print("|" + "|".join("---" if i == 0 else "---:" for i in range(len(heads))), "|")
+        print("|---|" + "---:|" * (len(heads) - 1))
         for line in cells:
             print("| " + " | ".join(line) + " |")
         return
