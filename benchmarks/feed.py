@@ -243,12 +243,13 @@ def compare(material: Material, chips: int, chosen: argparse.Namespace) -> None:
     show("Whole chips, 256 x 256", table(whole, SIDE), markdown=markdown)
     show(f"Random crops of {CROP}", table(crops, CROP), markdown=markdown)
     overlap = {
-        "step, ms": "median",
+        "step, ms": "median round",
         "fed": 1000 * step["fed"],
         "in memory": 1000 * step["memory"],
         "fed / in memory": step["ratio"],
-        "of means": step["ratio_of_means"],
-        "steps": step["steps"],
+        "least": step["least"],
+        "most": step["most"],
+        "steps a round": step["steps"],
     }
     show("Overlap with the network", [overlap], markdown=markdown)
     if chosen.quick:

@@ -51,6 +51,14 @@ class Layout:
         """The codec's level: fast ones, since reading is what is paid for often."""
         return 1 if self.codec == "zstd" else 5
 
+    def spans(self, window: Sequence[slice]) -> list[range]:
+        """Give the chunks that months, rows and columns touch, by dimension."""
+        sizes = (self.months, self.height, self.width)
+        return [
+            range(part.start // size, -(-part.stop // size))
+            for part, size in zip(window, sizes, strict=True)
+        ]
+
     def touched(self, top: int, left: int, side: int) -> float:
         """Give pixels of the chunks that a window touches, over its own."""
         rows = -(-(top + side) // self.height) - top // self.height
@@ -110,13 +118,10 @@ class Direct:
         wanted = (months, rows, cols)
         out = _window(wanted, self.shape[1], lay.dtype)
         sizes = (lay.months, lay.height, lay.width)
-        spans = [
-            range(part.start // size, -(-part.stop // size))
-            for part, size in zip(wanted, sizes, strict=True)
-        ]
         opened: dict[tuple[int, ...], Pixels] = {}
-        for place in product(*spans):
-            chunk = self._chunk(chip, place, opened).reshape(self.chunk)
+        for place in product(*lay.spans(wanted)):
+            raw = self.raw(chip, place, opened)
+            chunk = decode(lay, raw, self.count).reshape(self.chunk)
             inside, outside = [], []
             for index, size, part in zip(place, sizes, wanted, strict=True):
                 first = max(part.start, index * size)
@@ -127,12 +132,16 @@ class Direct:
             out[ot, :, orow, oc] = chunk[t, :, r, c]
         return out
 
-    def _chunk(
-        self, chip: int | None, place: tuple[int, ...], opened: dict[Any, Pixels]
+    def raw(
+        self,
+        chip: int | None,
+        place: tuple[int, ...],
+        opened: dict[tuple[int, ...], Pixels],
     ) -> Pixels:
+        """Give a chunk's bytes as stored; `opened` keeps the shards of one window."""
         month, row, column = place
         if not self.layout.shards:
-            return decode(self.layout, self._file(chip, month, row, column), self.count)
+            return self._file(chip, month, row, column)
         counts = SIDE // self.layout.height, SIDE // self.layout.width
         shard = row // counts[0], column // counts[1]
         if shard not in opened:
@@ -142,7 +151,7 @@ class Direct:
         index = raw[-(16 * total + 4) : -4].view("<u8").reshape(-1, 2)  # 4: crc32c
         within = (month * counts[0] + row % counts[0]) * counts[1] + column % counts[1]
         start, length = (int(value) for value in index[within])
-        return decode(self.layout, raw[start : start + length], self.count)
+        return raw[start : start + length]
 
     def _file(self, chip: int | None, month: int, row: int, column: int) -> Pixels:
         lead = () if chip is None else (chip,)
@@ -188,43 +197,24 @@ def _window(parts: Sequence[slice], bands: int, dtype: str) -> Pixels:
 
 
 class InMemory:
-    """Chunks held in memory, to be decoded and thrown away: what the codec can do."""
+    """Chunks held in memory, to be decoded and thrown away: what the codec can do.
 
-    def __init__(self, layout: Layout, codes: Codes) -> None:
-        self.layout, self.codes = layout, codes
-        self._encoded: dict[tuple[int | None, int, int, int], Any] = {}
-        self._count = layout.months * codes.shape[-3] * layout.height * layout.width
+    The first pass over the windows takes the chunks from the store.
+    """
+
+    def __init__(self, store: Direct) -> None:
+        self.store = store
+        self._held: dict[tuple[int | None, tuple[int, ...]], Pixels] = {}
 
     def read(self, chip: int | None, months: slice, rows: slice, cols: slice) -> None:
         """Decode the chunks that a window touches."""
-        lay = self.layout
-        sizes = zip(
-            (months, rows, cols), (lay.months, lay.height, lay.width), strict=True
-        )
-        spans = [range(p.start // size, -(-p.stop // size)) for p, size in sizes]
-        out = _scratch(self._count, lay.dtype)
-        for place in product(*spans):
-            held = self._held(chip, *place)
-            if lay.codec:
-                blosc.decompress(held, out)
-            else:
-                out[...] = held
-
-    def _held(self, chip: int | None, t: int, r: int, c: int) -> Any:
-        key = (chip, t, r, c)
-        if key not in self._encoded:
-            lay = self.layout
-            part = self.codes if chip is None else self.codes[chip]
-            part = part[t * lay.months : (t + 1) * lay.months, :]
-            part = part[:, :, r * lay.height : (r + 1) * lay.height]
-            part = part[..., c * lay.width : (c + 1) * lay.width]
-            pixels = np.ascontiguousarray(stored(part, lay.dtype))
-            self._encoded[key] = (
-                blosc.compress(pixels, lay.codec.encode(), lay.level, blosc.BITSHUFFLE)
-                if lay.codec
-                else pixels.ravel()
-            )
-        return self._encoded[key]
+        lay = self.store.layout
+        for place in product(*lay.spans((months, rows, cols))):
+            if (chip, place) not in self._held:
+                self._held[chip, place] = self.store.raw(chip, place, {}).copy()
+            pixels = decode(lay, self._held[chip, place], self.store.count)
+            if not lay.codec:
+                _scratch(self.store.count, lay.dtype)[...] = pixels
 
 
 def through_zarr(path: Path) -> Callable[..., Pixels]:

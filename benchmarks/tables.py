@@ -41,30 +41,21 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def rate(
-    call: Callable[[Any], object], items: Sequence[Any], *, rounds: int, seconds: float
-) -> float:
-    """Give calls a second, on two threads, of the best of several rounds.
-
-    The best, since whatever else runs on the machine only ever takes time away.
+def rate(call: Callable[[Any], object], items: Sequence[Any], seconds: float) -> float:
+    """Give calls a second, on two threads, after a pass that is not counted.
 
     Parameters
     ----------
     call : callable
         Takes one item.
     items : sequence
-        Gone through again and again, for at least `seconds` a round.
-    rounds : int
-        Rounds to take the best of, after one that is not counted.
+        Gone through again and again.
     seconds : float
-        How long a round takes at least.
+        How long at least.
     """
-    best = 0.0
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(call, items))
-        for _ in range(rounds):
-            begin, done = time.perf_counter(), 0
-            while (spent := time.perf_counter() - begin) < seconds or not done:
-                done += len(list(pool.map(call, items)))
-            best = max(best, done / spent)
-    return best
+        begin, done = time.perf_counter(), 0
+        while (spent := time.perf_counter() - begin) < seconds or not done:
+            done += len(list(pool.map(call, items)))
+    return done / spent

@@ -53,7 +53,7 @@ def test_every_feed_has_its_row() -> None:
         *("xbatcher", "torchgeo", "rasterio"),
     ]
     names = [row[0] for row in rows]
-    assert names == ["feed", *feeds, "feed", *feeds, "step, ms", "median"]
+    assert names == ["feed", *feeds, "feed", *feeds, "step, ms", "median round"]
     figures = [row for row in rows if row[0] in feeds]
     assert all(float(row[1]) > 0 for row in figures)
     # Sixteen megabytes of floats and more cannot be held in less.
