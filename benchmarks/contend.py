@@ -1,0 +1,250 @@
+"""One contender of feed.py in a process of its own; prints its figures as JSON.
+
+A process each, so that the peak of memory is the contender's alone and no thread
+pool is shared. Run by feed.py, which also looks at the memory from outside.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+import zarr
+from numcodecs import blosc
+
+import peers
+from layouts import ZARRS, Direct, InMemory, Layout
+from material import SIDE, Material
+from peers import Batch, Epoch, Task
+from tables import THREADS
+
+FLOOR, CODEC, OURS = "numpy memory map", "codec from memory", "geobiomass feed"
+OVERLAP_CROP, OVERLAP_BATCH = 64, 8
+
+
+@dataclass(frozen=True)
+class Order:
+    """What one process is asked to measure."""
+
+    name: str
+    folder: str
+    chips: int
+    samples: int
+    batch_size: int
+    crop: int | None
+    epochs: int
+    seconds: float
+    memory: int
+    quick: bool
+
+    @property
+    def task(self) -> Task:
+        """The task of a contender."""
+        material = Material(Path(self.folder))
+        return Task(material, self.chips, self.samples, self.batch_size, self.crop)
+
+
+def stored_layout(cube: Path) -> Layout:
+    """Give the layout that a cube's image has on disk."""
+    array = zarr.open_array(cube / "image", mode="r")
+    names = [type(codec).__name__ for codec in array.compressors]
+    codec = next((c for c in array.compressors if hasattr(c, "cname")), None)
+    _, months, _, height, width = array.chunks
+    return Layout(
+        months,
+        height,
+        width,
+        codec=codec.cname.value if codec else None,
+        dtype=str(array.dtype),
+        checksum="Crc32cCodec" in names,
+        shards=array.shards is not None,
+    )
+
+
+def codec_from_memory(task: Task) -> Epoch:
+    """Decode the chunks of our store from memory and throw the pixels away."""
+    path = task.material.cube
+    held = InMemory(Direct(path / "image", stored_layout(path)))
+    every, side = slice(0, peers.MONTHS), slice(0, SIDE)
+    for chip in range(task.chips):
+        held.read(chip, every, side, side)  # takes it into memory
+    nothing = torch.empty(0)
+
+    def make(place: tuple[int, int, int]) -> Batch:
+        chip, top, left = place
+        held.read(chip, every, *task.window(top, left))
+        return (nothing,)
+
+    return lambda epoch: peers._on_threads(make, task.draw(epoch))
+
+
+def our_feed(task: Task, memory: int) -> Epoch:
+    """Give the library's feed, with the bound of memory that was set."""
+    import geobiomass as gb
+    from geobiomass.chips import ChipFeed, Place, Reader
+    from geobiomass.tiles import Window
+
+    cube = gb.open_cube(task.material.cube)
+    reader = Reader(cube, [str(band) for band in cube["band"].values])
+    whole = Window(0, 0, SIDE, SIDE)
+    places = [Place(whole, index % task.chips) for index in range(task.samples)]
+    feed = ChipFeed(reader, places, task.batch_size, crop=task.crop, memory=memory)
+    return feed.epoch
+
+
+def xarray_with_zarrs(task: Task) -> Epoch:
+    """Give xarray without dask, with zarrs set as zarr's codec pipeline by hand."""
+    zarr.config.set({"codec_pipeline.path": ZARRS})
+    return peers.plain_xarray(task, lazily=False)
+
+
+CONTENDERS: dict[str, Callable[[Task], Epoch]] = {
+    CODEC: codec_from_memory,
+    FLOOR: peers.memory_mapped,
+    "xarray, dask": partial(peers.plain_xarray, lazily=True),
+    "xarray, no dask": partial(peers.plain_xarray, lazily=False),
+    "xarray, zarrs": xarray_with_zarrs,
+    "xbatcher": peers.xbatcher_loader,
+    "torchgeo": peers.torchgeo_loader,
+    "rasterio": peers.plain_rasterio,
+}
+
+# What a contender needs, imported before its memory is counted.
+_XARRAY = ("xarray", "dask.array", "zarr")
+IMPORTS = {
+    OURS: ("geobiomass.chips",),
+    "xarray, dask": _XARRAY,
+    "xarray, no dask": _XARRAY,
+    "xarray, zarrs": (*_XARRAY, "zarrs"),
+    "xbatcher": (*_XARRAY, "xbatcher.loaders.torch"),
+    "torchgeo": ("torchgeo.datasets",),
+}
+
+
+def measure(order: Order) -> dict[str, Any]:
+    """Time epochs; then run one more with someone watching the memory."""
+    for module in IMPORTS.get(order.name, ()):
+        import_module(module)
+    begin = memory_of(os.getpid())
+    start = CONTENDERS.get(order.name)
+    epoch = start(order.task) if start else our_feed(order.task, order.memory)
+    if not order.quick:
+        run(epoch(0))  # opens files, starts workers, fills the page cache
+    speeds: list[float] = []
+    begun = time.perf_counter()
+    while len(speeds) < order.epochs or time.perf_counter() - begun < order.seconds:
+        start_of_epoch = time.perf_counter()
+        dtype = run(epoch(len(speeds) + 1))
+        speeds.append(order.samples / (time.perf_counter() - start_of_epoch))
+    print("watch", flush=True)
+    run(epoch(len(speeds) + 1))
+    return {
+        "best": max(speeds),
+        "median": statistics.median(speeds),
+        "dtype": dtype,
+        "begin": begin,
+    }
+
+
+def run(batches: Iterator[Batch]) -> str:
+    """Take an epoch's batches; give the dtype of their images."""
+    dtype = ""
+    for batch in batches:
+        dtype = str(batch[0].dtype).removeprefix("torch.")
+    return dtype
+
+
+def memory_of(process: int) -> int:
+    """Give the bytes that are a process's own: not the page cache's, shared by share.
+
+    Anonymous and shared memory in proportion to who shares it, as Linux tells it;
+    file pages that are mapped are left out, since the system takes them back.
+    """
+    text = Path(f"/proc/{process}/smaps_rollup").read_text()
+    lines = [line.split() for line in text.splitlines()[1:]]
+    return sum(
+        1024 * int(line[1]) for line in lines if line[0] in ("Pss_Anon:", "Pss_Shmem:")
+    )
+
+
+def overlap(order: Order) -> dict[str, Any]:
+    """Time training steps of a small network, fed and on batches held in memory.
+
+    An epoch of one and as many steps of the other take turns, a round; the ratio is
+    of their whole times, since the steps that wait for data are few and long where a
+    feed reads ahead, and no median step would show them. The network is the one of
+    recipe "quick", forward and backward, with two threads.
+    """
+    network = _network()
+    epoch = our_feed(order.task, order.memory)
+    held: list[Batch] = list(islice(epoch(0), 4))
+    for batch in held:
+        _step(network, batch)
+    fed: list[float] = []
+    memory: list[float] = []
+    count = 0
+    for number in range(order.epochs):
+        begin = time.perf_counter()
+        count = sum(_step(network, batch) for batch in epoch(number + 1))
+        fed.append((time.perf_counter() - begin) / count)
+        begin = time.perf_counter()
+        for batch in islice(cycle(held), count):
+            _step(network, batch)
+        memory.append((time.perf_counter() - begin) / count)
+    ratios = [a / b for a, b in zip(fed, memory, strict=True)]
+    return {
+        "fed": statistics.median(fed),
+        "memory": statistics.median(memory),
+        "ratio": statistics.median(ratios),
+        "least": min(ratios),
+        "most": max(ratios),
+        "steps": count,
+    }
+
+
+def _network() -> torch.nn.Module:
+    from geobiomass.network import AttentionUNet
+    from geobiomass.recipes import find_recipe
+
+    recipe = find_recipe("quick")
+    torch.manual_seed(0)
+    return AttentionUNet(
+        bands=peers.RADAR + peers.OPTICAL,
+        encoder=recipe.encoder,
+        decoder_channels=recipe.decoder_channels,
+    ).train()
+
+
+def _step(network: torch.nn.Module, batch: Batch) -> int:
+    """Run forward and backward; give the steps done, one."""
+    image, label = batch
+    network.zero_grad(set_to_none=True)
+    # Centimetres of decibels or decibels: the time of a step does not depend on it.
+    error = network(image.float()) - torch.nan_to_num(label)
+    error.square().mean().backward()
+    return 1
+
+
+def main() -> None:
+    order = Order(**json.loads(sys.argv[1]))
+    torch.set_num_threads(THREADS)
+    zarr.config.set({"threading.max_workers": THREADS})
+    blosc.use_threads = False
+    peers.quiet()
+    figures = overlap(order) if order.name == "overlap" else measure(order)
+    print(json.dumps(figures), flush=True)
+
+
+if __name__ == "__main__":
+    main()
