@@ -27,6 +27,7 @@ import numpy as np
 from contend import (
     CODEC,
     CONTENDERS,
+    DECODED,
     FLOOR,
     OURS,
     OVERLAP_BATCH,
@@ -41,7 +42,7 @@ from tables import THREADS, Row, show
 
 CROP, BATCH = 128, 4
 MEGABYTE = 1e6
-NOT_PEERS = (CODEC, FLOOR, OURS)
+NOT_PEERS = (CODEC, FLOOR, OURS, DECODED)
 PACKAGES = {"xarray, zarrs": "zarrs", "xbatcher": "xbatcher", "torchgeo": "torchgeo"}
 Figures = dict[str, dict[str, Any]]
 
@@ -106,7 +107,8 @@ def race(order: Order) -> Figures:
     """Measure every contender on one task."""
     found: Figures = {}
     absent = missing_packages()
-    for name in [CODEC, FLOOR, OURS, *(n for n in CONTENDERS if n not in NOT_PEERS)]:
+    others = [name for name in CONTENDERS if name not in NOT_PEERS]
+    for name in [CODEC, FLOOR, OURS, DECODED, *others]:
         if name in absent:
             continue
         print(f"{name}, {order.crop or SIDE} ...", file=sys.stderr, flush=True)
@@ -167,7 +169,8 @@ def targets(
             "met": "yes" if met else "no",
         }
 
-    peak = max(whole[OURS]["peak"], crops[OURS]["peak"]) / MEGABYTE
+    peak = max(f[name]["peak"] for f in (whole, crops) for name in (OURS, DECODED))
+    peak /= MEGABYTE
     return [
         row(
             "whole chips over the codec alone",

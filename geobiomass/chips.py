@@ -8,32 +8,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
-import dask
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 import xarray as xr
 from torch import Tensor
 
 from geobiomass.cube import CubeError, DamagedError, check_cube, is_chips, select_bands
-from geobiomass.cube.selection import Selection
-from geobiomass.cube.shards import decode
-from geobiomass.tiles import Window, mirror
+from geobiomass.pixels import Array, Codes, Decoded, Lazy, OnDisk, Pixels, pixels_of
+from geobiomass.tiles import Place, Window, mirror
 
-Array = npt.NDArray[np.float32]
-Codes = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a sample lies: a window, of one chip where there are chips."""
-
-    window: Window
-    chip: int | None = None
+__all__ = ["Decoder", "Place", "Reader"]
 
 
 class Reader:
@@ -61,8 +48,8 @@ class Reader:
         self.months = cube.sizes["month"]
         self.bands = tuple(bands)
         self.names = [str(name) for name in cube["chip"].values] if self.chips else []
-        self._image = _source(cube["image"].data)
-        self._agb = _source(cube["agb"].data) if "agb" in cube else None
+        self._image = pixels_of(cube["image"].data)
+        self._agb = pixels_of(cube["agb"].data) if "agb" in cube else None
 
     @property
     def whole(self) -> Window:
@@ -72,7 +59,7 @@ class Reader:
     @property
     def statistics(self) -> pd.DataFrame | None:
         """What the cube that is read from knows of these bands, a row a band."""
-        if not isinstance(self._image, _Stored):
+        if not isinstance(self._image, OnDisk):
             return None
         table = self._image.stored.statistics
         return None if table is None else table.iloc[self._image.bands]
@@ -90,7 +77,7 @@ class Reader:
         quickest where the network runs on the CPU; a GPU decodes whole batches.
         """
         other = copy.copy(self)
-        other._image = _Decoded(self._image)
+        other._image = Decoded(self._image)
         return other
 
     def cache(self, limit: int) -> None:
@@ -130,7 +117,7 @@ class Reader:
 
     def labels(self, place: Place) -> Array:
         """Read the labels of one window inside the scene, (y, x), Mg/ha."""
-        return self._read(cast(_Source, self._agb), place)
+        return self._read(cast(Pixels, self._agb), place)
 
     def cells(self, places: Sequence[Place]) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """Give shape and type of what :meth:`fill` fills for any of some places."""
@@ -172,9 +159,9 @@ class Reader:
         Computed together, what they share is computed once.
         """
         source = self._image
-        if isinstance(source, _Decoded):
+        if isinstance(source, Decoded):
             source = source.source
-        if not isinstance(source, _Lazy):
+        if not isinstance(source, Lazy):
             return None
         return [source.cut(place) for place in places]
 
@@ -199,7 +186,7 @@ class Reader:
         image, agb = (torch.from_numpy(np.stack(part)) for part in (images, labels))
         return image, agb[:, None]
 
-    def _read(self, source: _Source, place: Place) -> Array:
+    def _read(self, source: Pixels, place: Place) -> Array:
         try:
             return source.read(place)
         except Exception as error:
@@ -304,248 +291,3 @@ class Decoder:
         if self.missing is None:
             return values
         return values.masked_fill_(codes == self.missing, torch.nan)
-
-
-# --- where pixels come from ---------------------------------------------------
-
-
-class _Source(Protocol):
-    """An image, (chip, month, band, y, x), or labels, (chip, y, x); chips or none."""
-
-    code_type: np.dtype[Any]
-    steps: Array | None
-    missing: int | None
-
-    @property
-    def bytes(self) -> int: ...
-
-    @property
-    def order(self) -> tuple[list[int], list[int]]: ...
-
-    def read(self, place: Place, out: Array | None = None) -> Array: ...
-
-    def cells(self, place: Place) -> tuple[tuple[int, ...], tuple[int, ...]]: ...
-
-    def fill(self, place: Place, out: Codes) -> None: ...
-
-    def in_memory(self) -> _Source: ...
-
-
-def _source(array: Any) -> _Source:
-    if isinstance(array, np.ndarray):
-        return _Memory(array)
-    found = Selection.of(array)
-    if found is not None and _is_window(found):
-        return _Stored(found)
-    return _Lazy(array)
-
-
-def _is_window(selection: Selection) -> bool:
-    """Tell whether rows and columns are taken without gaps, in their order."""
-    return all(
-        np.array_equal(places, np.arange(places[0], places[0] + len(places)))
-        for places in selection.places[-2:]
-    )
-
-
-class _Decoded:
-    """Another source, of which everything comes as physical values."""
-
-    code_type: np.dtype[Any] = np.dtype(np.float32)
-    steps: Array | None = None
-    missing: int | None = None
-
-    def __init__(self, source: _Source) -> None:
-        self.source = source
-        months, bands = source.order
-        self.order = list(range(len(months))), list(range(len(bands)))
-        self.bytes = source.bytes
-
-    def read(self, place: Place, out: Array | None = None) -> Array:
-        return self.source.read(place, out)
-
-    def cells(self, place: Place) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        window = place.window
-        lengths = (*map(len, self.order), window.height, window.width)
-        return (1, 1, 1, 1, *lengths), (0, 0, 0, 0)
-
-    def fill(self, place: Place, out: Codes) -> None:
-        self.source.read(place, out[0, 0, 0, 0])
-
-    def in_memory(self) -> _Source:
-        return _Decoded(self.source.in_memory())
-
-
-def _into(out: Array | None, values: Codes) -> Array:
-    if out is None:
-        return np.ascontiguousarray(values, np.float32)
-    out[...] = values
-    return out
-
-
-class _Cut:
-    """What arrays of dask and numpy have in common: a window is cut from them."""
-
-    code_type: np.dtype[Any] = np.dtype(np.float32)
-    steps: Array | None = None
-    missing: int | None = None
-
-    def __init__(self, array: Any) -> None:
-        self.array = array
-
-    @property
-    def bytes(self) -> int:
-        return int(self.array.size) * self.code_type.itemsize
-
-    @property
-    def order(self) -> tuple[list[int], list[int]]:
-        months, bands = self.array.shape[-4:-2]
-        return list(range(months)), list(range(bands))
-
-    def cells(self, place: Place) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        window = place.window
-        pixels = (window.height, window.width)
-        return (1, 1, 1, 1, *self.array.shape[-4:-2], *pixels), (0, 0, 0, 0)
-
-    def cut(self, place: Place) -> Any:
-        """Give a window, not computed yet where the array is not."""
-        part = self.array if place.chip is None else self.array[place.chip]
-        return part[..., place.window.rows, place.window.columns]
-
-
-class _Lazy(_Cut):
-    """An array that dask has yet to compute."""
-
-    def read(self, place: Place, out: Array | None = None) -> Array:
-        # Whoever reads many windows does so on threads already.
-        scheduler = {"scheduler": "synchronous"}
-        (values,) = dask.compute(self.cut(place), **scheduler)  # type: ignore[attr-defined, no-untyped-call]
-        return _into(out, values)
-
-    def fill(self, place: Place, out: Codes) -> None:
-        out[0, 0, 0, 0] = self.read(place)
-
-    def in_memory(self) -> _Memory:
-        (values,) = dask.compute(self.array, scheduler="threads")  # type: ignore[attr-defined, no-untyped-call]
-        return _Memory(np.ascontiguousarray(values, np.float32))
-
-
-class _Memory(_Cut):
-    """An array in memory: physical values, or codes that wait to be decoded."""
-
-    def __init__(
-        self,
-        array: Codes,
-        steps: Array | None = None,
-        missing: int | None = None,
-    ) -> None:
-        super().__init__(array)
-        self.steps = steps
-        self.missing = missing
-        self.code_type = array.dtype if missing is not None else self.code_type
-
-    def read(self, place: Place, out: Array | None = None) -> Array:
-        part = self.cut(place)
-        if self.missing is None:
-            return _into(out, part)
-        values = np.empty(part.shape, np.float32) if out is None else out
-        decode(part, self.steps, self.missing, values)
-        return values
-
-    def fill(self, place: Place, out: Codes) -> None:
-        out[0, 0, 0, 0] = self.cut(place)
-
-    def in_memory(self) -> _Memory:
-        return self
-
-
-class _Stored:
-    """Part of a variable on disk, read straight from there."""
-
-    def __init__(self, selection: Selection) -> None:
-        self.stored = selection.stored
-        self.places = selection.places
-        self.spans = selection.spans
-        self.code_type = self.stored.code_type
-        exact = self.code_type != np.float32
-        self.missing = self.stored.missing if exact else None
-        self.steps = self._steps() if exact else None
-        self._in_order = self._has_order()
-
-    def _steps(self) -> Array | None:
-        steps = self.stored.steps
-        if steps is None or steps.ndim == 1:
-            return steps
-        return steps[self.bands]
-
-    @property
-    def bands(self) -> list[int]:
-        return self.places[-3].tolist() if len(self.places) > 3 else []
-
-    @property
-    def order(self) -> tuple[list[int], list[int]]:
-        months, bands = (
-            (places - span.start).tolist()
-            for places, span in zip(self.places[-4:-2], self.spans[-4:-2], strict=True)
-        )
-        return months, bands
-
-    @property
-    def bytes(self) -> int:
-        return int(np.prod([len(p) for p in self.places])) * self.code_type.itemsize
-
-    def _spans(self, place: Place) -> tuple[slice, ...]:
-        """Give what a place takes of the stored variable, gaps and all."""
-        spans = list(self.spans)
-        if place.chip is not None:
-            chip = int(self.places[0][place.chip])
-            spans[0] = slice(chip, chip + 1)
-        for at, part in ((-2, place.window.rows), (-1, place.window.columns)):
-            origin = spans[at].start
-            spans[at] = slice(origin + part.start, origin + part.stop)
-        return tuple(spans)
-
-    def _kept(self, values: Codes, place: Place | None) -> Codes:
-        """Take months and bands in their order, and the chip's own dimensions."""
-        if len(self.places) > 3:
-            at = len(self.places) - 4
-            for dim, wanted in zip((at, at + 1), self.order, strict=True):
-                if wanted != list(range(values.shape[dim])):
-                    values = values.take(wanted, axis=dim)
-        return values[0] if place is not None and place.chip is not None else values
-
-    def read(self, place: Place, out: Array | None = None) -> Array:
-        spans = self._spans(place)
-        shape = [s.stop - s.start for s in spans]
-        if out is not None and out.size == np.prod(shape) and self._in_order:
-            self.stored.read(spans, out.reshape(shape))
-            return out
-        values = np.empty(shape, np.float32)
-        self.stored.read(spans, values)
-        return _into(out, self._kept(values, place))
-
-    def _has_order(self) -> bool:
-        """Whether months and bands are taken as they are stored."""
-        if len(self.places) <= 3:
-            return True
-        return all(order == list(range(len(order))) for order in self.order)
-
-    def cells(self, place: Place) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        shape, corner = self.stored.cells(self._spans(place))
-        if place.chip is None:
-            return shape, corner
-        ndim = self.stored.ndim
-        return shape[1:ndim] + shape[ndim + 1 :], corner[1:]
-
-    def fill(self, place: Place, out: Codes) -> None:
-        if place.chip is not None:
-            out = out.reshape(1, *out.shape[:4], 1, *out.shape[4:])
-        self.stored.read_cells(self._spans(place), out)
-
-    def in_memory(self) -> _Memory:
-        spans = self.spans
-        codes = np.empty([s.stop - s.start for s in spans], self.code_type)
-        self.stored.read(spans, codes)
-        if len(self.places) % 2:  # of chips, in whatever order
-            codes = codes.take(self.places[0] - spans[0].start, axis=0)
-        return _Memory(self._kept(codes, None), self.steps, self.missing)

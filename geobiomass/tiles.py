@@ -63,6 +63,14 @@ class Window:
         )
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a sample lies: a window, of one chip where there are chips."""
+
+    window: Window
+    chip: int | None = None
+
+
 def mirror(start: int, stop: int, size: int) -> npt.NDArray[np.int64]:
     """Give the pixel that stands at each position from `start` to `stop` - 1.
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import geobiomass as gb
-from geobiomass.cube.writing import band_quantum
+from geobiomass.cube.encoding import band_quantum
 
 # --- the schema ---------------------------------------------------------------
 

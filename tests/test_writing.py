@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import geobiomass as gb
+from geobiomass.cube.encoding import band_quantum
 from geobiomass.cube.store import availability
-from geobiomass.cube.writing import band_quantum
 
 ROOT = Path(__file__).parent.parent
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import re
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
@@ -25,6 +23,17 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from geobiomass.cube.encoding import (
+    MISSING,
+    SHARD,
+    Dtype,
+    Encoding,
+    attributes,
+    encode,
+    extents,
+    fingerprint_of,
+    plan_encoding,
+)
 from geobiomass.cube.schema import CubeError, check_cube, is_chips, select_bands
 from geobiomass.cube.shards import quick_codecs
 from geobiomass.cube.statistics import BandTally
@@ -42,35 +51,7 @@ if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 SCHEMA_VERSION = 1
-# Chosen by benchmarks/store.py. A random crop of 128 pixels touches at most 160 x 192
-# of them, less than twice what it needs; months lie together, as they are read.
-ROWS, COLUMNS, MONTHS = 32, 64, 12
-SHARD = 256  # pixels: a shard is a chip, or a block of a scene as big as one
-LABEL_CHUNK = 128  # pixels
-
-Dtype = Literal["int16", "int32", "float32"]
-_MISSING: dict[str, int | float] = {
-    "int16": -(2**15),
-    "int32": -(2**31),
-    "float32": float("nan"),
-}
-# A power of two, so that int32 codes decode exactly: whole reflectances up to
-# 131,071 and decibels to within 1/256 dB share one CF scale_factor.
-_INT32_QUANTUM = 1 / 128
 _NOT_WRITTEN = 2**32 - 1
-
-
-def band_quantum(name: str) -> float | None:
-    """Give the step that int16 stores a known band with; None for unknown bands.
-
-    Radar backscatter (VV, VH, HH, HV) in steps of 0.01 dB; Sentinel-2 bands
-    (B01 to B12, B8A: reflectance x 10^4) and cloud probability (CLP) as whole numbers.
-    """
-    if re.match(r"(VV|VH|HH|HV)(_|$)", name):
-        return 0.01
-    if re.fullmatch(r"B\d{1,2}A?|CLP|SCL", name):
-        return 1.0
-    return None
 
 
 def write_cube(
@@ -174,42 +155,6 @@ class _Place:
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """How a cube lies on disk: a value that two runs can compare."""
-
-    dtype: Dtype
-    quantum: tuple[float, ...]  # one for all bands, or one a band; empty for float32
-    fingerprint: str
-
-    @property
-    def by_band(self) -> bool:
-        return len(self.quantum) > 1
-
-    @property
-    def scale_factor(self) -> float:
-        return min(self.quantum)
-
-    @property
-    def steps(self) -> npt.NDArray[np.float32] | None:
-        """Physical value of a code, (band or 1, 1, 1); None for float32."""
-        if not self.quantum:
-            return None
-        return np.array(self.quantum, np.float32)[:, None, None]
-
-    def tally(self, bands: Sequence[str]) -> BandTally:
-        """Give a tally of no values yet."""
-        if self.dtype != "int16":
-            return BandTally(bands)
-        return BandTally(bands, self.steps, int(_MISSING["int16"]))
-
-    def physical(self, codes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Codes to physical values."""
-        values = (codes * self.quantum[0]).astype(np.float32)
-        values[codes == _MISSING[self.dtype]] = np.nan
-        return values
-
-
-@dataclass(frozen=True)
 class _Target:
     """The arrays that blocks are written to."""
 
@@ -217,7 +162,7 @@ class _Target:
     arrays: dict[str, zarr.Array[Any]]
     written: zarr.Array[Any]
     labelled: zarr.Array[Any]
-    layout: _Layout
+    encoding: Encoding
     tally: BandTally
     first: int = 0  # chips that were there before
     lock: Any = field(default_factory=Lock)
@@ -302,7 +247,7 @@ def _write_block(block: _Block, *, cube: xr.Dataset, target: _Target) -> None:
     part = xr.Dataset({name: block.of(cube[name]) for name in target.arrays})
     part = part.compute(scheduler="synchronous")
     bands = [str(band) for band in cube["band"].values]
-    codes = encode(part["image"].values, target.layout, bands)
+    codes = encode(part["image"].values, target.encoding, bands)
     target.arrays["image"][target.region(block, cube["image"])] = codes
     if "agb" in part:
         labels = part["agb"].values
@@ -310,7 +255,7 @@ def _write_block(block: _Block, *, cube: xr.Dataset, target: _Target) -> None:
         target.labelled[block.number] = np.isfinite(labels).sum()
     _count(codes, target)
     # Last: what is noted is on disk.
-    target.written[block.number] = _count_present(codes, target.layout.dtype)
+    target.written[block.number] = _count_present(codes, target.encoding.dtype)
 
 
 def _count_again(block: _Block, *, cube: xr.Dataset, target: _Target) -> None:
@@ -320,55 +265,18 @@ def _count_again(block: _Block, *, cube: xr.Dataset, target: _Target) -> None:
 
 
 def _count(codes: npt.NDArray[Any], target: _Target) -> None:
-    layout = target.layout
-    tally = layout.tally(target.tally.bands)
-    tally.add(layout.physical(codes) if layout.dtype == "int32" else codes)
+    encoding = target.encoding
+    tally = encoding.tally(target.tally.bands)
+    tally.add(encoding.physical(codes) if encoding.dtype == "int32" else codes)
     with target.lock:
         target.tally.merge(tally)
 
 
 def _count_present(codes: npt.NDArray[Any], dtype: Dtype) -> npt.NDArray[np.uint32]:
     """Pixels that hold a value, (month, band)."""
-    there = np.isfinite(codes) if dtype == "float32" else codes != _MISSING[dtype]
+    there = np.isfinite(codes) if dtype == "float32" else codes != MISSING[dtype]
     by_band = there.reshape(-1, *there.shape[-4:]).sum(axis=(0, -2, -1))
     return np.asarray(by_band, np.uint32)
-
-
-def encode(
-    values: npt.NDArray[np.floating[Any]], layout: _Layout, bands: Sequence[str]
-) -> npt.NDArray[Any]:
-    """Round physical values to whole steps; clip what does not fit, with a word.
-
-    Band by band, so that what is in between stays in the processor's cache.
-    """
-    if layout.dtype == "float32":
-        return values.astype(np.float32)
-    codes = np.empty(values.shape, layout.dtype)
-    exact = np.float32 if layout.dtype == "int16" else np.float64
-    quantum = np.broadcast_to(np.array(layout.quantum, exact), len(bands))
-    limit, missing = np.iinfo(layout.dtype).max, _MISSING[layout.dtype]
-    beyond: dict[str, float] = {}
-    clipped = 0
-    for place in np.ndindex(values.shape[:-2]):
-        steps = np.rint(values[place] / quantum[place[-1]])
-        gone = np.isnan(steps)
-        if (np.abs(steps, where=~gone, out=np.zeros_like(steps)) > limit).any():
-            too_far = np.abs(steps) > limit
-            clipped += int(too_far.sum())
-            worst = float(np.abs(values[place][too_far]).max())
-            band = bands[place[-1]]
-            beyond[band] = max(worst, beyond.get(band, 0.0))
-            steps = steps.clip(-limit, limit)
-        steps[gone] = missing
-        codes[place] = steps
-    if beyond:
-        warnings.warn(
-            f"{clipped} values of bands {list(beyond)} do not fit {layout.dtype} "
-            f"(largest {max(beyond.values()):g}) and were clipped; dtype='float32' "
-            "keeps them.",
-            stacklevel=2,
-        )
-    return codes
 
 
 # --- a new cube, or one to continue ---------------------------------------------
@@ -382,7 +290,7 @@ def _open_to_write(
     overwrite: bool,
 ) -> _Target:
     """Create the arrays, or recognise a half-written cube."""
-    layout = _plan_layout(cube, dtype, quantum)
+    encoding = plan_encoding(cube, dtype, quantum)
     attrs = place.attrs()
     if attrs is not None and not overwrite:
         if UNFINISHED not in attrs:
@@ -391,26 +299,26 @@ def _open_to_write(
                 "append=True or overwrite=True (on the command line --append or "
                 "--overwrite)."
             )
-        if attrs[UNFINISHED] != layout.fingerprint:
+        if attrs[UNFINISHED] != encoding.fingerprint:
             raise CubeError(
                 f"{place} is the first part of another cube (other chips, bands, grid "
                 "or dtype); finish that one, choose another path, or overwrite=True."
             )
     if attrs is None or overwrite or "being_made" in attrs:
-        _create(cube, place, layout)
+        _create(cube, place, encoding)
     elif "statistics/written" not in place.group("r"):
         raise CubeError(
             f"{place} was begun by an earlier version, which kept its notes elsewhere; "
             "begin again with overwrite=True."
         )
     bands = [str(band) for band in cube["band"].values]
-    return _target(place.group("r+"), cube, layout, layout.tally(bands))
+    return _target(place.group("r+"), cube, encoding, encoding.tally(bands))
 
 
 def _target(
     group: zarr.Group,
     cube: xr.Dataset,
-    layout: _Layout,
+    encoding: Encoding,
     tally: BandTally,
     first: int = 0,
 ) -> _Target:
@@ -422,67 +330,18 @@ def _target(
             arrays = {n: _lengthened(a, first, cube) for n, a in arrays.items()}
         written = cast(Any, group["statistics/written"])
         labelled = cast(Any, group["statistics/labels_written"])
-    return _Target(group, arrays, written, labelled, layout, tally, first)
+    return _Target(group, arrays, written, labelled, encoding, tally, first)
 
 
-def _plan_layout(
-    cube: xr.Dataset, dtype: Dtype, quantum: Mapping[str, float] | None
-) -> _Layout:
-    if dtype not in _MISSING:
-        raise CubeError(f"dtype must be one of {sorted(_MISSING)}, got {dtype!r}.")
-    bands = [str(name) for name in cube["band"].values]
-    steps: tuple[float, ...] = ()
-    if dtype == "int32":
-        steps = (_INT32_QUANTUM,)
-    elif dtype == "int16":
-        steps = _band_steps(cube["image"], bands, quantum or {})
-        steps = steps[:1] if len(set(steps)) == 1 else steps
-    return _Layout(dtype, steps, _fingerprint(cube, dtype, steps))
-
-
-def _fingerprint(cube: xr.Dataset, dtype: str, steps: Sequence[float]) -> str:
-    described = {
-        "dtype": dtype,
-        "quantum": tuple(steps),
-        "bands": [str(name) for name in cube["band"].values],
-        "months": cube["month"].values.tolist(),
-        "sizes": {str(dim): size for dim, size in cube.sizes.items()},
-        "agb": "agb" in cube,
-        "places": [
-            hashlib.sha256(repr(cube[dim].values.tolist()).encode()).hexdigest()
-            for dim in ("chip", "y", "x")
-            if dim in cube.coords
-        ],
-    }
-    text = json.dumps(described, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _band_steps(
-    image: xr.DataArray, bands: list[str], given: Mapping[str, float]
-) -> tuple[float, ...]:
-    before = image.encoding.get("quantum")
-    known = dict(zip(bands, before, strict=True)) if before else {}
-    steps = {b: given.get(b, known.get(b, band_quantum(b))) for b in bands}
-    unknown = [band for band, step in steps.items() if step is None]
-    if unknown:
-        raise CubeError(
-            f"Bands {unknown} are neither Sentinel-1 nor Sentinel-2, so the step to "
-            f"store them with is unknown; give it, quantum={{{unknown[0]!r}: 0.1}}, "
-            "or write with dtype='float32'."
-        )
-    return tuple(float(cast(float, step)) for step in steps.values())
-
-
-def _create(cube: xr.Dataset, place: _Place, layout: _Layout) -> None:
+def _create(cube: xr.Dataset, place: _Place, encoding: Encoding) -> None:
     """Make everything but the pixels; until that is done the group says so."""
     place.clear()
     group = place.group("r+")
-    marks: dict[str, Any] = {UNFINISHED: layout.fingerprint, "being_made": True}
+    marks: dict[str, Any] = {UNFINISHED: encoding.fingerprint, "being_made": True}
     group.attrs.put(marks)
     frame = cube.drop_vars(["image", "agb"], errors="ignore")
-    if layout.by_band:
-        multiplier = np.array(layout.quantum) / layout.scale_factor
+    if encoding.by_band:
+        multiplier = np.array(encoding.quantum) / encoding.scale_factor
         frame = frame.assign_coords(multiplier=("band", multiplier))
     for name in ("chip", "band"):
         if name in frame.coords:  # text of any length: fixed width has no Zarr v3 spec
@@ -490,22 +349,22 @@ def _create(cube: xr.Dataset, place: _Place, layout: _Layout) -> None:
             frame[name].encoding = {}
     frame.attrs = marks
     frame.to_zarr(group.store, mode="a", zarr_format=3, consolidated=False)
-    stored = {"image": layout.dtype, "agb": "float32"}
+    stored = {"image": encoding.dtype, "agb": "float32"}
     for name in stored:
         if name in cube:
-            _create_array(group, name, cube[name], layout, stored[name])
-    _create_record(group, cube, layout)
+            _create_array(group, name, cube[name], encoding, stored[name])
+    _create_record(group, cube, encoding)
     attrs = dict(place.group("r").attrs)  # xarray added which are coordinates
     del attrs["being_made"]
     group.attrs.put({**attrs, **cube.attrs, VERSION: SCHEMA_VERSION})
 
 
 def _create_array(
-    group: zarr.Group, name: str, array: xr.DataArray, layout: _Layout, dtype: str
+    group: zarr.Group, name: str, array: xr.DataArray, encoding: Encoding, dtype: str
 ) -> None:
     from zarr.codecs import BloscCodec, Crc32cCodec
 
-    chunk, shard = _extents(array)
+    chunk, shard = extents(array)
     group.create_array(
         name,
         shape=array.shape,
@@ -517,13 +376,13 @@ def _create_array(
             BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"),
             Crc32cCodec(),
         ],
-        fill_value=_MISSING[dtype],
+        fill_value=MISSING[dtype],
         dimension_names=[str(dim) for dim in array.dims],
-        attributes=_attributes(array, layout if name == "image" else None),
+        attributes=attributes(array, encoding if name == "image" else None),
     )
 
 
-def _create_record(group: zarr.Group, cube: xr.Dataset, layout: _Layout) -> None:
+def _create_record(group: zarr.Group, cube: xr.Dataset, encoding: Encoding) -> None:
     """Make the array that notes which blocks are written, and what they hold."""
     months, bands = cube.sizes["month"], cube.sizes["band"]
     counts = _block_counts(cube)
@@ -540,49 +399,9 @@ def _create_record(group: zarr.Group, cube: xr.Dataset, layout: _Layout) -> None
             dtype="uint32",
             fill_value=_NOT_WRITTEN,
             dimension_names=[*names, *more],
-            attributes={"fingerprint": layout.fingerprint},
+            attributes={"fingerprint": encoding.fingerprint},
             overwrite=True,
         )
-
-
-def _extents(array: xr.DataArray) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Size of a chunk and of a shard by dimension; a shard is whole chunks."""
-    image = "band" in array.dims
-    side = {"y": ROWS, "x": COLUMNS} if image else {"y": LABEL_CHUNK, "x": LABEL_CHUNK}
-    chunk, shard = [], []
-    for dim, size in array.sizes.items():
-        length, whole = size, size
-        if dim == "chip":
-            length = whole = 1
-        elif dim == "month":
-            parts = -(-size // MONTHS)
-            length = -(-size // parts)
-            whole = parts * length
-        elif dim in side:
-            length = min(side[str(dim)], size)
-            # A chip is one shard however big; a scene has shards of a fixed size.
-            reach = size if "chip" in array.dims else min(size, SHARD)
-            whole = -(-reach // length) * length
-        chunk.append(length)
-        shard.append(whole)
-    return tuple(chunk), tuple(shard)
-
-
-def _attributes(array: xr.DataArray, layout: _Layout | None) -> dict[str, Any]:
-    kept = {k: v for k, v in array.attrs.items() if k not in ("_FillValue",)}
-    mapping = array.encoding.get("grid_mapping", "spatial_ref")
-    if mapping in array.coords:
-        kept["grid_mapping"] = mapping
-    if layout is None or layout.dtype == "float32":
-        return kept
-    kept["_FillValue"] = _MISSING[layout.dtype]
-    kept["scale_factor"] = layout.scale_factor
-    if layout.by_band:
-        kept["coordinates"] = "multiplier"
-        kept["stored_units"] = (
-            "multiply by the band's 'multiplier' for the cube's units"
-        )
-    return kept
 
 
 # --- more chips for a cube --------------------------------------------------------
@@ -594,18 +413,18 @@ def _open_to_append(cube: xr.Dataset, place: _Place) -> tuple[xr.Dataset, _Targe
     cube = _fit_to(cube, there, place)
     group = place.group("r+")
     known = [str(chip) for chip in there["chip"].values]
-    layout = _layout_there(group, cube, known)
+    encoding = _encoding_there(group, cube, known)
     record = group.get("statistics/written")
-    if record is None or record.attrs["fingerprint"] != layout.fingerprint:
-        _create_record(group, cube, layout)
-    tally = _tally_there(group, there, layout)
-    return cube, _target(group, cube, layout, tally, first=len(known))
+    if record is None or record.attrs["fingerprint"] != encoding.fingerprint:
+        _create_record(group, cube, encoding)
+    tally = _tally_there(group, there, encoding)
+    return cube, _target(group, cube, encoding, tally, first=len(known))
 
 
-def _tally_there(group: zarr.Group, there: xr.Dataset, layout: _Layout) -> BandTally:
+def _tally_there(group: zarr.Group, there: xr.Dataset, encoding: Encoding) -> BandTally:
     """Take up what was counted when the cube was written."""
     record = cast(Any, group["statistics"])
-    tally = layout.tally([str(band) for band in there["band"].values])
+    tally = encoding.tally([str(band) for band in there["band"].values])
     tally.restore(np.asarray(record["histogram"]), record.attrs["tally"])
     return tally
 
@@ -644,11 +463,13 @@ def _along_chips(cube: xr.Dataset) -> list[str]:
     return sorted(str(n) for n, v in cube.variables.items() if "chip" in v.dims)
 
 
-def _layout_there(group: zarr.Group, cube: xr.Dataset, known: Sequence[str]) -> _Layout:
+def _encoding_there(
+    group: zarr.Group, cube: xr.Dataset, known: Sequence[str]
+) -> Encoding:
     """Read back how the cube is stored."""
     image = cast(Any, group["image"])
     dtype = str(image.dtype)
-    if "statistics" not in group or dtype not in _MISSING:
+    if "statistics" not in group or dtype not in MISSING:
         raise CubeError(
             f"{group.store_path} was not written by this version's write_cube, so "
             "nothing can be appended to it; write it anew."
@@ -661,7 +482,9 @@ def _layout_there(group: zarr.Group, cube: xr.Dataset, known: Sequence[str]) -> 
         steps = tuple(float(round(m * steps[0], 12)) for m in multiplier)
     # What comes after other chips is another piece of work.
     after = hashlib.sha256(repr(list(known)).encode()).hexdigest()
-    return _Layout(cast(Dtype, dtype), steps, after + _fingerprint(cube, dtype, steps))
+    return Encoding(
+        cast(Dtype, dtype), steps, after + fingerprint_of(cube, dtype, steps)
+    )
 
 
 def _lengthened(

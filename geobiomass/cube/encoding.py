@@ -1,0 +1,220 @@
+"""How a cube's values are stored: types, steps, and the sizes of chunks and shards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from geobiomass.cube.schema import CubeError
+from geobiomass.cube.statistics import BandTally
+
+SHARD = 256  # pixels: a shard is a chip, or a block of a scene as big as one
+# Chosen by benchmarks/store.py. A random crop of 128 pixels touches at most 160 x 192
+# of them, less than twice what it needs; months lie together, as they are read.
+ROWS, COLUMNS, MONTHS = 32, 64, 12
+LABEL_CHUNK = 128  # pixels
+
+Dtype = Literal["int16", "int32", "float32"]
+MISSING: dict[str, int | float] = {
+    "int16": -(2**15),
+    "int32": -(2**31),
+    "float32": float("nan"),
+}
+# A power of two, so that int32 codes decode exactly: whole reflectances up to
+# 131,071 and decibels to within 1/256 dB share one CF scale_factor.
+_INT32_QUANTUM = 1 / 128
+
+
+def band_quantum(name: str) -> float | None:
+    """Give the step that int16 stores a known band with; None for unknown bands.
+
+    Radar backscatter (VV, VH, HH, HV) in steps of 0.01 dB; Sentinel-2 bands
+    (B01 to B12, B8A: reflectance x 10^4) and cloud probability (CLP) as whole numbers.
+    """
+    if re.match(r"(VV|VH|HH|HV)(_|$)", name):
+        return 0.01
+    if re.fullmatch(r"B\d{1,2}A?|CLP|SCL", name):
+        return 1.0
+    return None
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a cube's values are stored: a value that two runs can compare."""
+
+    dtype: Dtype
+    quantum: tuple[float, ...]  # one for all bands, or one a band; empty for float32
+    fingerprint: str
+
+    @property
+    def by_band(self) -> bool:
+        """Whether bands differ in their step."""
+        return len(self.quantum) > 1
+
+    @property
+    def scale_factor(self) -> float:
+        """The one step that CF knows; a band's own is a multiple of it."""
+        return min(self.quantum)
+
+    @property
+    def steps(self) -> npt.NDArray[np.float32] | None:
+        """Physical value of a code, (band or 1, 1, 1); None for float32."""
+        if not self.quantum:
+            return None
+        return np.array(self.quantum, np.float32)[:, None, None]
+
+    def tally(self, bands: Sequence[str]) -> BandTally:
+        """Give a tally of no values yet."""
+        if self.dtype != "int16":
+            return BandTally(bands)
+        return BandTally(bands, self.steps, int(MISSING["int16"]))
+
+    def physical(self, codes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Codes to physical values."""
+        values = (codes * self.quantum[0]).astype(np.float32)
+        values[codes == MISSING[self.dtype]] = np.nan
+        return values
+
+
+def plan_encoding(
+    cube: xr.Dataset, dtype: Dtype, quantum: Mapping[str, float] | None
+) -> Encoding:
+    """Choose how to store a cube's values.
+
+    Raises
+    ------
+    CubeError
+        If the type is unknown, or a band's step.
+    """
+    if dtype not in MISSING:
+        raise CubeError(f"dtype must be one of {sorted(MISSING)}, got {dtype!r}.")
+    bands = [str(name) for name in cube["band"].values]
+    steps: tuple[float, ...] = ()
+    if dtype == "int32":
+        steps = (_INT32_QUANTUM,)
+    elif dtype == "int16":
+        steps = _band_steps(cube["image"], bands, quantum or {})
+        steps = steps[:1] if len(set(steps)) == 1 else steps
+    return Encoding(dtype, steps, fingerprint_of(cube, dtype, steps))
+
+
+def fingerprint_of(cube: xr.Dataset, dtype: str, steps: Sequence[float]) -> str:
+    """Tell one cube from another by all but its pixels."""
+    described = {
+        "dtype": dtype,
+        "quantum": tuple(steps),
+        "bands": [str(name) for name in cube["band"].values],
+        "months": cube["month"].values.tolist(),
+        "sizes": {str(dim): size for dim, size in cube.sizes.items()},
+        "agb": "agb" in cube,
+        "places": [
+            hashlib.sha256(repr(cube[dim].values.tolist()).encode()).hexdigest()
+            for dim in ("chip", "y", "x")
+            if dim in cube.coords
+        ],
+    }
+    text = json.dumps(described, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _band_steps(
+    image: xr.DataArray, bands: list[str], given: Mapping[str, float]
+) -> tuple[float, ...]:
+    before = image.encoding.get("quantum")
+    known = dict(zip(bands, before, strict=True)) if before else {}
+    steps = {b: given.get(b, known.get(b, band_quantum(b))) for b in bands}
+    unknown = [band for band, step in steps.items() if step is None]
+    if unknown:
+        raise CubeError(
+            f"Bands {unknown} are neither Sentinel-1 nor Sentinel-2, so the step to "
+            f"store them with is unknown; give it, quantum={{{unknown[0]!r}: 0.1}}, "
+            "or write with dtype='float32'."
+        )
+    return tuple(float(cast(float, step)) for step in steps.values())
+
+
+def encode(
+    values: npt.NDArray[np.floating[Any]], encoding: Encoding, bands: Sequence[str]
+) -> npt.NDArray[Any]:
+    """Round physical values to whole steps; clip what does not fit, with a word.
+
+    Band by band, so that what is in between stays in the processor's cache.
+    """
+    if encoding.dtype == "float32":
+        return values.astype(np.float32)
+    codes = np.empty(values.shape, encoding.dtype)
+    exact = np.float32 if encoding.dtype == "int16" else np.float64
+    quantum = np.broadcast_to(np.array(encoding.quantum, exact), len(bands))
+    limit, missing = np.iinfo(encoding.dtype).max, MISSING[encoding.dtype]
+    beyond: dict[str, float] = {}
+    clipped = 0
+    for place in np.ndindex(values.shape[:-2]):
+        steps = np.rint(values[place] / quantum[place[-1]])
+        gone = np.isnan(steps)
+        if (np.abs(steps, where=~gone, out=np.zeros_like(steps)) > limit).any():
+            too_far = np.abs(steps) > limit
+            clipped += int(too_far.sum())
+            worst = float(np.abs(values[place][too_far]).max())
+            band = bands[place[-1]]
+            beyond[band] = max(worst, beyond.get(band, 0.0))
+            steps = steps.clip(-limit, limit)
+        steps[gone] = missing
+        codes[place] = steps
+    if beyond:
+        warnings.warn(
+            f"{clipped} values of bands {list(beyond)} do not fit {encoding.dtype} "
+            f"(largest {max(beyond.values()):g}) and were clipped; dtype='float32' "
+            "keeps them.",
+            stacklevel=2,
+        )
+    return codes
+
+
+def extents(array: xr.DataArray) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Size of a chunk and of a shard by dimension; a shard is whole chunks."""
+    image = "band" in array.dims
+    side = {"y": ROWS, "x": COLUMNS} if image else {"y": LABEL_CHUNK, "x": LABEL_CHUNK}
+    chunk, shard = [], []
+    for dim, size in array.sizes.items():
+        length, whole = size, size
+        if dim == "chip":
+            length = whole = 1
+        elif dim == "month":
+            parts = -(-size // MONTHS)
+            length = -(-size // parts)
+            whole = parts * length
+        elif dim in side:
+            length = min(side[str(dim)], size)
+            # A chip is one shard however big; a scene has shards of a fixed size.
+            reach = size if "chip" in array.dims else min(size, SHARD)
+            whole = -(-reach // length) * length
+        chunk.append(length)
+        shard.append(whole)
+    return tuple(chunk), tuple(shard)
+
+
+def attributes(array: xr.DataArray, encoding: Encoding | None) -> dict[str, Any]:
+    """Give a variable's attributes on disk, for CF readers as well."""
+    kept = {k: v for k, v in array.attrs.items() if k not in ("_FillValue",)}
+    mapping = array.encoding.get("grid_mapping", "spatial_ref")
+    if mapping in array.coords:
+        kept["grid_mapping"] = mapping
+    if encoding is None or encoding.dtype == "float32":
+        return kept
+    kept["_FillValue"] = MISSING[encoding.dtype]
+    kept["scale_factor"] = encoding.scale_factor
+    if encoding.by_band:
+        kept["coordinates"] = "multiplier"
+        kept["stored_units"] = (
+            "multiply by the band's 'multiplier' for the cube's units"
+        )
+    return kept

@@ -1,0 +1,265 @@
+"""Where a cube's pixels are, and how a window of them is had: disk, dask or memory."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import dask
+import numpy as np
+import numpy.typing as npt
+
+from geobiomass.cube.selection import Selection
+from geobiomass.cube.shards import decode
+from geobiomass.tiles import Place
+
+Array = npt.NDArray[np.float32]
+Codes = npt.NDArray[Any]
+
+
+class Pixels(Protocol):
+    """An image, (chip, month, band, y, x), or labels, (chip, y, x); chips or none."""
+
+    code_type: np.dtype[Any]
+    steps: Array | None
+    missing: int | None
+
+    @property
+    def bytes(self) -> int:
+        """What all of it takes in memory."""
+
+    @property
+    def order(self) -> tuple[list[int], list[int]]:
+        """Months and bands in the order that is wanted, among those that are read."""
+
+    def read(self, place: Place, out: Array | None = None) -> Array:
+        """Read a window as physical values: (month, band, y, x), or (y, x)."""
+
+    def cells(self, place: Place) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Give the shape that :meth:`fill` fills, and where in it a window begins."""
+
+    def fill(self, place: Place, out: Codes) -> None:
+        """Read the cells that hold a window, as they are stored."""
+
+    def in_memory(self) -> Pixels:
+        """Read all of it."""
+
+
+def pixels_of(array: Any) -> Pixels:
+    """Find out where an array's pixels are: on disk, with dask, or in memory."""
+    if isinstance(array, np.ndarray):
+        return InMemory(array)
+    found = Selection.of(array)
+    if found is not None and _is_window(found):
+        return OnDisk(found)
+    return Lazy(array)
+
+
+def _is_window(selection: Selection) -> bool:
+    """Tell whether rows and columns are taken without gaps, in their order."""
+    return all(
+        np.array_equal(places, np.arange(places[0], places[0] + len(places)))
+        for places in selection.places[-2:]
+    )
+
+
+class Decoded:
+    """Another source, of which everything comes as physical values."""
+
+    code_type: np.dtype[Any] = np.dtype(np.float32)
+    steps: Array | None = None
+    missing: int | None = None
+
+    def __init__(self, source: Pixels) -> None:
+        self.source = source
+        months, bands = source.order
+        self.order = list(range(len(months))), list(range(len(bands)))
+        self.bytes = source.bytes
+
+    def read(self, place: Place, out: Array | None = None) -> Array:
+        return self.source.read(place, out)
+
+    def cells(self, place: Place) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        window = place.window
+        lengths = (*map(len, self.order), window.height, window.width)
+        return (1, 1, 1, 1, *lengths), (0, 0, 0, 0)
+
+    def fill(self, place: Place, out: Codes) -> None:
+        self.source.read(place, out[0, 0, 0, 0])
+
+    def in_memory(self) -> Pixels:
+        return Decoded(self.source.in_memory())
+
+
+def _into(out: Array | None, values: Codes) -> Array:
+    if out is None:
+        return np.ascontiguousarray(values, np.float32)
+    out[...] = values
+    return out
+
+
+class _Cut:
+    """What arrays of dask and numpy have in common: a window is cut from them."""
+
+    code_type: np.dtype[Any] = np.dtype(np.float32)
+    steps: Array | None = None
+    missing: int | None = None
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    @property
+    def bytes(self) -> int:
+        return int(self.array.size) * self.code_type.itemsize
+
+    @property
+    def order(self) -> tuple[list[int], list[int]]:
+        months, bands = self.array.shape[-4:-2]
+        return list(range(months)), list(range(bands))
+
+    def cells(self, place: Place) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        window = place.window
+        pixels = (window.height, window.width)
+        return (1, 1, 1, 1, *self.array.shape[-4:-2], *pixels), (0, 0, 0, 0)
+
+    def cut(self, place: Place) -> Any:
+        """Give a window, not computed yet where the array is not."""
+        part = self.array if place.chip is None else self.array[place.chip]
+        return part[..., place.window.rows, place.window.columns]
+
+
+class Lazy(_Cut):
+    """An array that dask has yet to compute."""
+
+    def read(self, place: Place, out: Array | None = None) -> Array:
+        # Whoever reads many windows does so on threads already.
+        scheduler = {"scheduler": "synchronous"}
+        (values,) = dask.compute(self.cut(place), **scheduler)  # type: ignore[attr-defined, no-untyped-call]
+        return _into(out, values)
+
+    def fill(self, place: Place, out: Codes) -> None:
+        out[0, 0, 0, 0] = self.read(place)
+
+    def in_memory(self) -> InMemory:
+        (values,) = dask.compute(self.array, scheduler="threads")  # type: ignore[attr-defined, no-untyped-call]
+        return InMemory(np.ascontiguousarray(values, np.float32))
+
+
+class InMemory(_Cut):
+    """An array in memory: physical values, or codes that wait to be decoded."""
+
+    def __init__(
+        self,
+        array: Codes,
+        steps: Array | None = None,
+        missing: int | None = None,
+    ) -> None:
+        super().__init__(array)
+        self.steps = steps
+        self.missing = missing
+        self.code_type = array.dtype if missing is not None else self.code_type
+
+    def read(self, place: Place, out: Array | None = None) -> Array:
+        part = self.cut(place)
+        if self.missing is None:
+            return _into(out, part)
+        values = np.empty(part.shape, np.float32) if out is None else out
+        decode(part, self.steps, self.missing, values)
+        return values
+
+    def fill(self, place: Place, out: Codes) -> None:
+        out[0, 0, 0, 0] = self.cut(place)
+
+    def in_memory(self) -> InMemory:
+        return self
+
+
+class OnDisk:
+    """Part of a variable on disk, read straight from there."""
+
+    def __init__(self, selection: Selection) -> None:
+        self.stored = selection.stored
+        self.places = selection.places
+        self.spans = selection.spans
+        self.code_type = self.stored.code_type
+        exact = self.code_type != np.float32
+        self.missing = self.stored.missing if exact else None
+        self.steps = self._steps() if exact else None
+        self._in_order = self._has_order()
+
+    def _steps(self) -> Array | None:
+        steps = self.stored.steps
+        if steps is None or steps.ndim == 1:
+            return steps
+        return steps[self.bands]
+
+    @property
+    def bands(self) -> list[int]:
+        return self.places[-3].tolist() if len(self.places) > 3 else []
+
+    @property
+    def order(self) -> tuple[list[int], list[int]]:
+        months, bands = (
+            (places - span.start).tolist()
+            for places, span in zip(self.places[-4:-2], self.spans[-4:-2], strict=True)
+        )
+        return months, bands
+
+    @property
+    def bytes(self) -> int:
+        return int(np.prod([len(p) for p in self.places])) * self.code_type.itemsize
+
+    def _spans(self, place: Place) -> tuple[slice, ...]:
+        """Give what a place takes of the stored variable, gaps and all."""
+        spans = list(self.spans)
+        if place.chip is not None:
+            chip = int(self.places[0][place.chip])
+            spans[0] = slice(chip, chip + 1)
+        for at, part in ((-2, place.window.rows), (-1, place.window.columns)):
+            origin = spans[at].start
+            spans[at] = slice(origin + part.start, origin + part.stop)
+        return tuple(spans)
+
+    def _kept(self, values: Codes, place: Place | None) -> Codes:
+        """Take months and bands in their order, and the chip's own dimensions."""
+        if len(self.places) > 3:
+            at = len(self.places) - 4
+            for dim, wanted in zip((at, at + 1), self.order, strict=True):
+                if wanted != list(range(values.shape[dim])):
+                    values = values.take(wanted, axis=dim)
+        return values[0] if place is not None and place.chip is not None else values
+
+    def read(self, place: Place, out: Array | None = None) -> Array:
+        spans = self._spans(place)
+        shape = [s.stop - s.start for s in spans]
+        if out is not None and out.size == np.prod(shape) and self._in_order:
+            self.stored.read(spans, out.reshape(shape))
+            return out
+        values = np.empty(shape, np.float32)
+        self.stored.read(spans, values)
+        return _into(out, self._kept(values, place))
+
+    def _has_order(self) -> bool:
+        """Whether months and bands are taken as they are stored."""
+        if len(self.places) <= 3:
+            return True
+        return all(order == list(range(len(order))) for order in self.order)
+
+    def cells(self, place: Place) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        shape, corner = self.stored.cells(self._spans(place))
+        if place.chip is None:
+            return shape, corner
+        ndim = self.stored.ndim
+        return shape[1:ndim] + shape[ndim + 1 :], corner[1:]
+
+    def fill(self, place: Place, out: Codes) -> None:
+        if place.chip is not None:
+            out = out.reshape(1, *out.shape[:4], 1, *out.shape[4:])
+        self.stored.read_cells(self._spans(place), out)
+
+    def in_memory(self) -> InMemory:
+        spans = self.spans
+        codes = np.empty([s.stop - s.start for s in spans], self.code_type)
+        self.stored.read(spans, codes)
+        if len(self.places) % 2:  # of chips, in whatever order
+            codes = codes.take(self.places[0] - spans[0].start, axis=0)
+        return InMemory(self._kept(codes, None), self.steps, self.missing)
