@@ -150,7 +150,7 @@ class Reader:
             self._image.fill(place, codes)
         except Exception as error:
             raise self._named(place, error) from error
-        agb[...] = self.labels(place)
+        self._read(cast(Pixels, self._agb), place, agb)
         return self._image.cells(place)[1]
 
     def uncomputed(self, places: Sequence[Place]) -> list[Any] | None:
@@ -186,9 +186,9 @@ class Reader:
         image, agb = (torch.from_numpy(np.stack(part)) for part in (images, labels))
         return image, agb[:, None]
 
-    def _read(self, source: Pixels, place: Place) -> Array:
+    def _read(self, source: Pixels, place: Place, out: Array | None = None) -> Array:
         try:
-            return source.read(place)
+            return source.read(place, out)
         except Exception as error:
             raise self._named(place, error) from error
 

@@ -127,7 +127,7 @@ class ChipFeed:
         Bytes that batches may take, the one in use and those read ahead; one is
         read ahead even where it takes more.
     threads : int, optional
-        Samples read at the same time; by default as many as there are cores, eight
+        Samples read at the same time; by default one more than there are cores, nine
         at most. It has no influence on what is read.
     damaged : "raise" or "skip"
         What becomes of a sample that cannot be read: an error that names it, or a
@@ -249,7 +249,8 @@ class ChipFeed:
                 skip=self.damaged == "skip",
                 pure=False,
             )
-        threads = self.threads or min(8, os.cpu_count() or 1)
+        # One more than cores: one or the other waits for its turn in Python.
+        threads = self.threads or min(8, os.cpu_count() or 1) + 1
         readers = stack.enter_context(ThreadPoolExecutor(threads, "chips"))
         planner = stack.enter_context(ThreadPoolExecutor(1, "feed"))
         skip = self.damaged == "skip"

@@ -21,7 +21,7 @@ SHARD = 256  # pixels: a shard is a chip, or a block of a scene as big as one
 # Chosen by benchmarks/store.py. A random crop of 128 pixels touches at most 160 x 192
 # of them, less than twice what it needs; months lie together, as they are read.
 ROWS, COLUMNS, MONTHS = 32, 64, 12
-LABEL_CHUNK = 128  # pixels
+LABEL_CHUNK = SHARD  # pixels: labels are small, and one piece is quicker than four
 
 Dtype = Literal["int16", "int32", "float32"]
 MISSING: dict[str, int | float] = {
