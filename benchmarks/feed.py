@@ -181,13 +181,28 @@ def targets(
         row("pixels touched by a crop over needed, mean", touched[0], 2, False),
         row("the same, most", touched[1], 2, False),
         row(
-            "whole chips over the best peer",
+            "whole chips, as stored, over the best peer",
             whole[OURS]["best"] / best_peer(whole),
             3,
             True,
         ),
         row(
-            "crops over the best peer", crops[OURS]["best"] / best_peer(crops), 3, True
+            "crops, as stored, over the best peer",
+            crops[OURS]["best"] / best_peer(crops),
+            3,
+            True,
+        ),
+        row(
+            "whole chips, decoded, over the best peer",
+            whole[DECODED]["best"] / best_peer(whole),
+            3,
+            True,
+        ),
+        row(
+            "crops, decoded, over the best peer",
+            crops[DECODED]["best"] / best_peer(crops),
+            3,
+            True,
         ),
         row("peak memory, MB", peak, bound / MEGABYTE, False),
         row("fed step over step on data in memory", step["ratio"], 1.05, False),

@@ -17,6 +17,7 @@ import xarray as xr
 from torch import Tensor
 
 from geobiomass.cube import CubeError, DamagedError, check_cube, is_chips, select_bands
+from geobiomass.cube.statistics import BandTally
 from geobiomass.pixels import Array, Codes, Decoded, Lazy, OnDisk, Pixels, pixels_of
 from geobiomass.tiles import Place, Window, mirror
 
@@ -57,12 +58,33 @@ class Reader:
         return Window(0, 0, self.height, self.width)
 
     @property
+    def pixels(self) -> int:
+        """Pixels of the scene, or of all chips."""
+        return self.count * self.height * self.width
+
+    @property
     def statistics(self) -> pd.DataFrame | None:
-        """What the cube that is read from knows of these bands, a row a band."""
-        if not isinstance(self._image, OnDisk):
+        """What a cube on disk, if all of it is read, knows of these bands."""
+        image = self._plain
+        if not isinstance(image, OnDisk) or not image.whole:
             return None
-        table = self._image.stored.statistics
-        return None if table is None else table.iloc[self._image.bands]
+        table = image.stored.statistics
+        return None if table is None else table.iloc[image.bands]
+
+    @property
+    def _plain(self) -> Pixels:
+        return self._image.source if isinstance(self._image, Decoded) else self._image
+
+    def tally(self) -> BandTally:
+        """Give what counts the values of :meth:`codes`."""
+        return BandTally(self.bands, self._plain.steps, self._plain.missing)
+
+    def codes(self, place: Place) -> Codes:
+        """Read one window inside the scene as it is stored, (month, band, y, x)."""
+        try:
+            return self._plain.codes(place)
+        except Exception as error:
+            raise self._named(place, error) from error
 
     @property
     def decoder(self) -> Decoder:
@@ -158,9 +180,7 @@ class Reader:
 
         Computed together, what they share is computed once.
         """
-        source = self._image
-        if isinstance(source, Decoded):
-            source = source.source
+        source = self._plain
         if not isinstance(source, Lazy):
             return None
         return [source.cut(place) for place in places]

@@ -29,6 +29,7 @@ from torch import Tensor
 from geobiomass.chips import Decoder, Place, Reader
 from geobiomass.cube import CubeError, DamagedError
 from geobiomass.cube.statistics import BandTally
+from geobiomass.pieces import few_at_a_time
 from geobiomass.tiles import random_crop
 
 Corners = Sequence[tuple[int, ...]]
@@ -396,9 +397,9 @@ def measure_statistics(
     """Measure how to scale bands and labels, in one pass over what is trained on.
 
     Bands: the 1st percentile becomes -1 and the 99th 1, so that clouds and damaged
-    values do not squeeze the rest. Those percentiles come with a cube that
-    :func:`geobiomass.write_cube` wrote, of all its chips; of anything else they
-    are measured on `places`. Labels: mean and standard deviation of those that are
+    values do not squeeze the rest. Where all of a cube on disk is trained on, it
+    knows its percentiles; else they are counted on `places` alone, so that nothing of
+    what is held out enters. Labels: mean and standard deviation of those that are
     not above their 99.9th percentile. What has no spread keeps scale 1.
 
     Parameters
@@ -406,7 +407,7 @@ def measure_statistics(
     reader : Reader
         Over a cube with ``agb``.
     places : sequence of Place
-        What is trained on.
+        What is trained on; they do not overlap.
     skip : bool
         Pass over what cannot be read.
     progress : bool
@@ -419,16 +420,21 @@ def measure_statistics(
     """
     from tqdm.auto import tqdm
 
-    known = reader.statistics
-    images, labels = BandTally(reader.bands), BandTally(["agb"])
-    for place in tqdm(places, desc="Measuring", disable=not progress):
-        try:
-            if known is None:
-                images.add(reader.read(place))
-            labels.add(reader.labels(place)[None])
-        except DamagedError:
-            if not skip:
-                raise
+    known = reader.statistics if _area(places) == reader.pixels else None
+    images, labels = reader.tally(), BandTally(["agb"])
+    count = partial(_count, reader, known is None)
+    workers = min(8, os.cpu_count() or 1)
+    with tqdm(total=len(places), desc="Measuring", disable=not progress) as bar:
+        for _, future in few_at_a_time(places, count, workers):
+            bar.update()
+            try:
+                image, label = future.result()
+            except DamagedError:
+                if not skip:
+                    raise
+                continue
+            images.merge(image)
+            labels.merge(label)
     table = images.table() if known is None else known
     ranges = [
         (low, high) if high > low else (low - 1, low + 1)
@@ -441,3 +447,16 @@ def measure_statistics(
         mean,
         spread or 1.0,
     )
+
+
+def _area(places: Sequence[Place]) -> int:
+    return sum(place.window.height * place.window.width for place in places)
+
+
+def _count(reader: Reader, with_image: bool, place: Place) -> tuple[BandTally, ...]:
+    """Count the values of one place, and its labels."""
+    image, labels = reader.tally(), BandTally(["agb"])
+    if with_image:
+        image.add(reader.codes(place))
+    labels.add(reader.labels(place)[None])
+    return image, labels

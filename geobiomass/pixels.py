@@ -34,6 +34,9 @@ class Pixels(Protocol):
     def read(self, place: Place, out: Array | None = None) -> Array:
         """Read a window as physical values: (month, band, y, x), or (y, x)."""
 
+    def codes(self, place: Place) -> Codes:
+        """Read a window of an image as it is stored, (month, band, y, x)."""
+
     def cells(self, place: Place) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Give the shape that :meth:`fill` fills, and where in it a window begins."""
 
@@ -74,6 +77,9 @@ class Decoded:
         months, bands = source.order
         self.order = list(range(len(months))), list(range(len(bands)))
         self.bytes = source.bytes
+
+    def codes(self, place: Place) -> Codes:
+        return self.source.read(place)
 
     def read(self, place: Place, out: Array | None = None) -> Array:
         return self.source.read(place, out)
@@ -120,6 +126,9 @@ class _Cut:
         window = place.window
         pixels = (window.height, window.width)
         return (1, 1, 1, 1, *self.array.shape[-4:-2], *pixels), (0, 0, 0, 0)
+
+    def codes(self, place: Place) -> Codes:
+        return np.asarray(self.cut(place))
 
     def cut(self, place: Place) -> Any:
         """Give a window, not computed yet where the array is not."""
@@ -178,6 +187,7 @@ class OnDisk:
 
     def __init__(self, selection: Selection) -> None:
         self.stored = selection.stored
+        self.whole = selection.whole
         self.places = selection.places
         self.spans = selection.spans
         self.code_type = self.stored.code_type
@@ -237,6 +247,12 @@ class OnDisk:
         values = np.empty(shape, np.float32)
         self.stored.read(spans, values)
         return _into(out, self._kept(values, place))
+
+    def codes(self, place: Place) -> Codes:
+        spans = self._spans(place)
+        codes = np.empty([s.stop - s.start for s in spans], self.code_type)
+        self.stored.read(spans, codes)
+        return self._kept(codes, place)
 
     def _has_order(self) -> bool:
         """Whether months and bands are taken as they are stored."""

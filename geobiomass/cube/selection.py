@@ -55,6 +55,15 @@ class Selection:
             return None
 
     @property
+    def whole(self) -> bool:
+        """Whether all of the variable is taken, in its order; bands may be chosen."""
+        taken = [
+            np.array_equal(places, np.arange(size))
+            for places, size in zip(self.places, self.stored.shape, strict=True)
+        ]
+        return all(taken[:-3] + taken[-2:])
+
+    @property
     def spans(self) -> tuple[slice, ...]:
         """The window of the stored variable that holds all that is taken."""
         return tuple(slice(int(p.min()), int(p.max()) + 1) for p in self.places)

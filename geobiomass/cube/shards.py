@@ -149,7 +149,7 @@ class StoredArray:
         self.shape = tuple(array.shape)
         self.ndim = len(self.shape)
         self.layout = Layout.of(array)
-        exact = missing is not None and array.dtype.itemsize <= 2
+        exact = missing is not None and array.dtype == np.int16
         # float32 holds every code of 16 bits; wider ones are decoded when read.
         self.code_type = array.dtype if exact else self.dtype
 
@@ -453,9 +453,9 @@ def decode(
     # In memory of its own first, while it is in the processor's cache: the rows of a
     # window are short. 16 bits are exact in float32, wider codes need float64.
     exact = codes.dtype.itemsize <= 2
-    values = codes.astype(np.float32 if exact or steps is None else np.float64)
+    values: Codes = codes.astype(np.float32 if exact or steps is None else np.float64)
     if steps is not None:
-        values *= steps
+        np.multiply(values, steps, out=values)
     if missing is not None and (gone := codes == missing).any():
         np.copyto(values, np.nan, where=gone)
     out[...] = values

@@ -256,14 +256,9 @@ def band_statistics(cube: xr.Dataset, *, progress: bool = False) -> pd.DataFrame
     image = cube["image"]
     bands = [str(name) for name in image["band"].values]
     found = Selection.of(image.data)
-    if found is not None and found.stored.statistics is not None:
-        whole = [
-            np.array_equal(places, np.arange(size))
-            for places, size in zip(found.places, found.stored.shape, strict=True)
-        ]
-        if all(whole[:-3] + whole[-2:]):
-            table = found.stored.statistics.iloc[found.places[-3]]
-            return table.set_axis(pd.Index(bands, name="band"))
+    if found is not None and found.whole and found.stored.statistics is not None:
+        table = found.stored.statistics.iloc[found.places[-3]]
+        return table.set_axis(pd.Index(bands, name="band"))
     return _count(image, bands, progress).table()
 
 
