@@ -216,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--markdown", action="store_true", help="print as markdown")
     parser.add_argument("--folder", type=Path, help="keep the data here, or use it")
     parser.add_argument(
-        "--memory", type=int, default=512, help="bound for our feed, MB (10^6 bytes)"
+        "--memory", type=int, default=1074, help="bound for our feed, MB (10^6 bytes)"
     )
     chosen = parser.parse_args(arguments)
     print(describe())

@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
+from threading import Lock
 from typing import Any, Literal, Protocol
 
 import dask
@@ -88,18 +89,23 @@ class _Buffers:
 
     def __init__(self) -> None:
         self._all: list[npt.NDArray[np.uint8]] = []
+        self._one_at_a_time = Lock()
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         size = int(np.prod(shape)) * dtype.itemsize
+        with self._one_at_a_time:
+            return self._large_enough(size)[:size].view(dtype).reshape(shape)
+
+    def _large_enough(self, size: int) -> npt.NDArray[np.uint8]:
         for index in range(len(self._all)):
-            # Two: the list's, and getrefcount's own. A view or tensor counts as well.
             if self._all[index].size >= size and self._free(index):
-                return self._all[index][:size].view(dtype).reshape(shape)
+                return self._all[index]
         self._all = [b for i, b in enumerate(self._all) if not self._free(i)]
         self._all.append(np.empty(size, np.uint8))
-        return self._all[-1].view(dtype).reshape(shape)
+        return self._all[-1]
 
     def _free(self, index: int) -> bool:
+        # Two: the list's, and getrefcount's own. A view or a tensor counts as well.
         return sys.getrefcount(self._all[index]) <= 2
 
 
@@ -125,8 +131,8 @@ class ChipFeed:
     seed : int
         Decides order and crops, with the epoch.
     memory : int
-        Bytes that batches may take, the one in use and those read ahead; one is
-        read ahead even where it takes more.
+        Bytes that batches may take: the one in use, the one that follows, and those
+        read ahead. There are three at least, even where they take more.
     threads : int, optional
         Samples read at the same time; by default one more than there are cores, nine
         at most. It has no influence on what is read.
@@ -201,7 +207,8 @@ class ChipFeed:
         plan = self.plan(number, rank, ranks)[start:]
         if not plan:
             return
-        ahead = max(1, self.memory // self._bytes(plan[0]) - 1)
+        # Besides those there is one in use, and the one that takes its place.
+        ahead = max(1, self.memory // self._bytes(plan[0]) - 2)
         with ExitStack() as stack:
             submit = self._start(stack)
             waiting: deque[Any] = deque()
@@ -253,7 +260,8 @@ class ChipFeed:
         # One more than cores: one or the other waits for its turn in Python.
         threads = self.threads or min(8, os.cpu_count() or 1) + 1
         readers = stack.enter_context(ThreadPoolExecutor(threads, "chips"))
-        planner = stack.enter_context(ThreadPoolExecutor(1, "feed"))
+        # Two: while the last samples of a batch are read, the next one is begun.
+        planner = stack.enter_context(ThreadPoolExecutor(2, "feed"))
         skip = self.damaged == "skip"
         read = partial(_read_batch, self.reader, readers, self._buffers, skip=skip)
         return partial(planner.submit, read)

@@ -49,7 +49,8 @@ class Recipe:
         Bytes: data that takes no more is read once and kept in memory; more is read
         anew in every epoch, ahead of use.
     read_ahead : int
-        Bytes that batches may take, the one in use and those read ahead of it.
+        Bytes that batches may take, those in use and those read ahead; three at
+        least, even where they take more.
     damaged : "raise" or "skip"
         What to do about a chip or a part of a scene that cannot be read: stop, or
         leave it out with a warning. ``model.damaged`` says afterwards which were.
