@@ -31,7 +31,9 @@ from tables import THREADS
 
 FLOOR, CODEC, OURS = "numpy memory map", "codec from memory", "geobiomass feed"
 DECODED = "geobiomass feed, decoded"
-OVERLAP_CROP, OVERLAP_BATCH = 64, 8
+# Recipes that are trained beside the feed, and the crops that they train on.
+OVERLAP_CROPS = {"default": 128, "quick": 64}
+OVERLAP_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Order:
     seconds: float
     memory: int
     quick: bool
+    recipe: str = ""
 
     @property
     def task(self) -> Task:
@@ -190,14 +193,14 @@ def memory_of(process: int) -> int:
 
 
 def overlap(order: Order) -> dict[str, Any]:
-    """Time training steps of a small network, fed and on batches held in memory.
+    """Time training steps of a recipe's network, fed and on batches held in memory.
 
     An epoch of one and as many steps of the other take turns, a round; the ratio is
     of their whole times, since the steps that wait for data are few and long where a
-    feed reads ahead, and no median step would show them. The network is the one of
-    recipe "quick", forward and backward, with two threads.
+    feed reads ahead, and no median step would show them. A step is forward and
+    backward, with two threads; the first round warms up.
     """
-    network = _network()
+    network = _network(order.recipe)
     epoch = our_feed(order.task, order.memory, decoded=True)
     held: list[Batch] = list(islice(epoch(0), 4))
     for batch in held:
@@ -213,6 +216,8 @@ def overlap(order: Order) -> dict[str, Any]:
         for batch in islice(cycle(held), count):
             _step(network, batch)
         memory.append((time.perf_counter() - begin) / count)
+    if len(fed) > 1:
+        del fed[0], memory[0]
     ratios = [a / b for a, b in zip(fed, memory, strict=True)]
     return {
         "fed": statistics.median(fed),
@@ -224,11 +229,11 @@ def overlap(order: Order) -> dict[str, Any]:
     }
 
 
-def _network() -> torch.nn.Module:
+def _network(name: str) -> torch.nn.Module:
     from geobiomass.network import AttentionUNet
     from geobiomass.recipes import find_recipe
 
-    recipe = find_recipe("quick")
+    recipe = find_recipe(name)
     torch.manual_seed(0)
     return AttentionUNet(
         bands=peers.RADAR + peers.OPTICAL,
