@@ -28,9 +28,7 @@ import torch
 from torch import Tensor
 
 from geobiomass.chips import Decoder, Place, Reader
-from geobiomass.cube import CubeError, DamagedError
-from geobiomass.cube.statistics import BandTally
-from geobiomass.pieces import few_at_a_time
+from geobiomass.cube import CubeError
 from geobiomass.tiles import random_crop
 
 Corners = Sequence[tuple[int, ...]]
@@ -384,87 +382,3 @@ def _gather(
         if problem is not None
     }
     return codes, agb, corners, problems
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """How bands and target are scaled: (value - shift) / scale."""
-
-    shift: tuple[float, ...]
-    scale: tuple[float, ...]
-    target_shift: float
-    target_scale: float
-
-
-def measure_statistics(
-    reader: Reader,
-    places: Sequence[Place],
-    skip: bool = False,
-    progress: bool = False,
-) -> Statistics:
-    """Measure how to scale bands and labels, in one pass over what is trained on.
-
-    Bands: the 1st percentile becomes -1 and the 99th 1, so that clouds and damaged
-    values do not squeeze the rest. Where all of a cube on disk is trained on, it
-    knows its percentiles; else they are counted on `places` alone, so that nothing of
-    what is held out enters. Labels: mean and standard deviation of those that are
-    not above their 99.9th percentile. What has no spread keeps scale 1.
-
-    Parameters
-    ----------
-    reader : Reader
-        Over a cube with ``agb``.
-    places : sequence of Place
-        What is trained on; they do not overlap.
-    skip : bool
-        Pass over what cannot be read.
-    progress : bool
-        Show a progress bar.
-
-    Raises
-    ------
-    CubeError
-        If there is no label, or something cannot be read and not `skip`.
-    """
-    from tqdm.auto import tqdm
-
-    known = reader.statistics if _area(places) == reader.pixels else None
-    images, labels = reader.tally(), BandTally(["agb"])
-    count = partial(_count, reader, known is None)
-    workers = min(8, os.cpu_count() or 1)
-    with tqdm(total=len(places), desc="Measuring", disable=not progress) as bar:
-        for _, future in few_at_a_time(places, count, workers):
-            bar.update()
-            try:
-                image, label = future.result()
-            except DamagedError:
-                if not skip:
-                    raise
-                continue
-            images.merge(image)
-            labels.merge(label)
-    table = images.table() if known is None else known
-    ranges = [
-        (low, high) if high > low else (low - 1, low + 1)
-        for low, high in table[["p1", "p99"]].fillna(0).to_numpy().tolist()
-    ]
-    mean, spread = labels.below(99.9)
-    return Statistics(
-        tuple((low + high) / 2 for low, high in ranges),
-        tuple((high - low) / 2 for low, high in ranges),
-        mean,
-        spread or 1.0,
-    )
-
-
-def _area(places: Sequence[Place]) -> int:
-    return sum(place.window.height * place.window.width for place in places)
-
-
-def _count(reader: Reader, with_image: bool, place: Place) -> tuple[BandTally, ...]:
-    """Count the values of one place, and its labels."""
-    image, labels = reader.tally(), BandTally(["agb"])
-    if with_image:
-        image.add(reader.codes(place))
-    labels.add(reader.labels(place)[None])
-    return image, labels

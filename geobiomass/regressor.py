@@ -20,11 +20,12 @@ from torch import Tensor
 from geobiomass.chips import Place, Reader
 from geobiomass.cube import BIOMASSTERS_BANDS, CubeError, DamagedError, check_cube
 from geobiomass.evaluation import EVALUATION_BLOCK, Tally
-from geobiomass.feed import ChipFeed, Statistics, decode_batch, measure_statistics
+from geobiomass.feed import ChipFeed, decode_batch
 from geobiomass.maps import Block, fingerprint_of, write_map
 from geobiomass.network import AttentionUNet
 from geobiomass.predict import Mapper, MapSettings, Region, lazy_map
-from geobiomass.recipes import BIOMASSTERS_RANGE, Recipe, find_recipe
+from geobiomass.recipes import Recipe, find_recipe
+from geobiomass.scaling import Statistics, measure_statistics, set_scaling
 from geobiomass.splits import (
     crops_in,
     fixed_crops,
@@ -124,7 +125,7 @@ class BiomassRegressor(Regressor):
             cube, self.bands, recipe, validation, client
         )
         found = _measure(training, recipe)
-        _set_scaling(self.network, self.bands, recipe, found)
+        set_scaling(self.network, self.bands, recipe, found)
         feeds = [feed for feed in (training, checking) if feed is not None]
         task = RegressionTask(
             self.network,
@@ -580,29 +581,6 @@ def _split(
     if not training:
         raise CubeError("No chip is left to train on: all are for validation.")
     return training, [place for place in places if ids[place.chip] in wanted]
-
-
-def _set_scaling(
-    network: AttentionUNet, bands: Sequence[str], recipe: Recipe, found: Statistics
-) -> None:
-    shift, scale = found.shift, found.scale
-    if recipe.scaling == "biomassters":
-        unknown = [band for band in bands if band not in BIOMASSTERS_RANGE]
-        if unknown:
-            raise CubeError(
-                f"scaling='biomassters' knows no minimum and maximum of {unknown}; "
-                "use scaling='robust'."
-            )
-        ranges = [BIOMASSTERS_RANGE[band] for band in bands]
-        shift = tuple(float(low) for low, _ in ranges)
-        scale = tuple(float(high - low) for low, high in ranges)
-    outputs = network.target_shift.numel()
-    network.set_statistics(
-        shift,
-        scale,
-        [found.target_shift] * outputs,
-        [found.target_scale] * outputs,
-    )
 
 
 def _loss(recipe: Recipe) -> Callable[[Tensor, Tensor], Tensor]:

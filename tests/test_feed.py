@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 import geobiomass as gb
 from geobiomass.chips import Place, Reader
-from geobiomass.feed import ChipFeed, decode_batch, measure_statistics
+from geobiomass.feed import ChipFeed, decode_batch
+from geobiomass.scaling import measure_statistics
 from geobiomass.splits import crops_in, places_of
 
 BANDS = ("VV_asc", "B04", "B08")
