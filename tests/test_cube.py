@@ -321,8 +321,10 @@ def test_writing_takes_no_more_memory_for_more_chips(tmp_path: Path) -> None:
 
     peak(2)  # imports and caches
     few, many = peak(6), peak(60)
-    # All 60 chips at once would be 70 MB; dask's graph of them is a little more.
-    assert many < 2 * few < 20_000_000, (few, many)
+    # All 60 chips at once would be 70 MB; dask's graph of them is a little more, and
+    # two workers may or may not be at the same point.
+    assert many < 2 * few, (few, many)
+    assert many < 20_000_000, (few, many)
 
 
 # --- from plain xarray --------------------------------------------------------
