@@ -27,8 +27,9 @@ class Recipe:
     crop : int or None
         Side of the random crops to train on, pixels; None takes whole chips.
     scaling : "robust" or "biomassters"
-        How bands are scaled: their 1st percentile to -1 and their 99th to 1, or by
-        the minima and maxima that the BioMassters winner used, to 0 and 1.
+        How bands are scaled: by a robust minimum and maximum, their 5th and 95th
+        percentile, to -1.645 and 1.645; or by the minima and maxima that the
+        BioMassters winner used, to 0 and 1.
     loss : "chip_rmse", "huber" or "mse"
         What is minimised: the root mean squared error of a chip, averaged over
         chips; Huber's robust loss; the mean squared error over pixels.

@@ -15,6 +15,9 @@ from geobiomass.pieces import few_at_a_time
 from geobiomass.recipes import BIOMASSTERS_RANGE, Recipe
 from geobiomass.tiles import Place
 
+# From the 5th to the 95th percentile of a normal distribution, in standard deviations.
+_SPAN = 3.29
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -34,8 +37,9 @@ def measure_statistics(
 ) -> Statistics:
     """Measure how to scale bands and labels, in one pass over what is trained on.
 
-    Bands: the 1st percentile becomes -1 and the 99th 1, so that clouds and damaged
-    values do not squeeze the rest. Where all of a cube on disk is trained on, it
+    Bands: a robust minimum and maximum, the 5th and 95th percentile, become -1.645
+    and 1.645, which they are of a normal distribution of spread one; so clouds and
+    damaged values do not squeeze the rest. Where all of a cube on disk is trained on, it
     knows its percentiles; else they are counted on `places` alone, so that nothing of
     what is held out enters. Labels: mean and standard deviation of those that are
     not above their 99.9th percentile. What has no spread keeps scale 1.
@@ -74,14 +78,11 @@ def measure_statistics(
             images.merge(image)
             labels.merge(label)
     table = images.table() if known is None else known
-    ranges = [
-        (low, high) if high > low else (low - 1, low + 1)
-        for low, high in table[["p1", "p99"]].fillna(0).to_numpy().tolist()
-    ]
+    ranges = table[["p5", "p95"]].fillna(0).to_numpy().tolist()
     mean, spread = labels.below(99.9)
     return Statistics(
         tuple((low + high) / 2 for low, high in ranges),
-        tuple((high - low) / 2 for low, high in ranges),
+        tuple((high - low) / _SPAN or 1.0 for low, high in ranges),
         mean,
         spread or 1.0,
     )
