@@ -39,9 +39,9 @@ def measure_statistics(
 
     Bands: a robust minimum and maximum, the 5th and 95th percentile, become -1.645
     and 1.645, which they are of a normal distribution of spread one; so clouds and
-    damaged values do not squeeze the rest. Where all of a cube on disk is trained on, it
-    knows its percentiles; else they are counted on `places` alone, so that nothing of
-    what is held out enters. Labels: mean and standard deviation of those that are
+    damaged values do not squeeze the rest. Where all of a cube on disk is trained on,
+    it knows its percentiles; else they are counted on `places` alone, so that nothing
+    of what is held out enters. Labels: mean and standard deviation of those that are
     not above their 99.9th percentile. What has no spread keeps scale 1.
 
     Parameters
