@@ -267,46 +267,6 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path, scene: xr.Dataset) -> 
     np.testing.assert_allclose(gb.open_cube(path)["agb"], scene["agb"] + 1)
 
 
-class Interrupt(Exception):
-    """Stands for a power cut while a cube is written."""
-
-
-def counted(cube: xr.Dataset, limit: int | None) -> tuple[xr.Dataset, list[int]]:
-    """The same chips, lazily; counts what is computed and fails after `limit`."""
-    calls: list[int] = []
-
-    def pass_on(block: np.ndarray) -> np.ndarray:
-        calls.append(1)
-        if limit is not None and len(calls) > limit:
-            raise Interrupt
-        return block
-
-    lazy = cube["image"].chunk(chip=1).data
-    lazy = lazy.map_blocks(pass_on, dtype=lazy.dtype, meta=lazy._meta)
-    return cube.assign(image=cube["image"].copy(data=lazy)), calls
-
-
-@pytest.mark.parametrize("limit", [0, 1, 4])
-def test_an_interrupted_cube_goes_on_where_it_stopped(
-    tmp_path: Path, limit: int
-) -> None:
-    chips, path = make_chips(6), tmp_path / "chips.zarr"
-    broken, calls = counted(chips, limit)
-    with pytest.raises(Interrupt):
-        gb.write_cube(broken, path, workers=1)
-    with pytest.raises(gb.CubeError, match="was not finished"):
-        gb.open_cube(path)
-    with pytest.raises(gb.CubeError, match="first part of another cube"):
-        gb.write_cube(chips.isel(chip=slice(0, 5)), path)
-    whole, calls = counted(chips, None)
-    gb.write_cube(whole, path, workers=1)
-    assert len(calls) == 6 - limit
-    gb.write_cube(chips, tmp_path / "at_once.zarr")
-    xr.testing.assert_identical(
-        gb.open_cube(path).load(), gb.open_cube(tmp_path / "at_once.zarr").load()
-    )
-
-
 def test_writing_takes_no_more_memory_for_more_chips(tmp_path: Path) -> None:
     def peak(count: int) -> int:
         lazy = da.ones((count, 3, 3, 128, 128), chunks=(1, 3, 3, 128, 128))

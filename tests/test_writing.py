@@ -99,6 +99,8 @@ def test_a_scene_goes_on_as_well(tmp_path: Path) -> None:
     broken, _ = failing(scene, 4)
     with pytest.raises(Interrupt):
         gb.write_cube(broken, tmp_path / "c.zarr", workers=1)
+    with pytest.raises(gb.CubeError, match="first part of another cube"):
+        gb.write_cube(scene.isel(x=slice(0, 500)), tmp_path / "c.zarr")
     whole, calls = failing(scene, None)
     gb.write_cube(whole, tmp_path / "c.zarr", workers=1)
     assert len(calls) == 2
