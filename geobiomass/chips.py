@@ -88,7 +88,7 @@ class Reader:
 
     @property
     def decoder(self) -> Decoder:
-        """What turns the codes of :meth:`batch` into physical values."""
+        """What turns what :meth:`fill` gives into physical values."""
         image = self._image
         return Decoder(image.steps, image.missing, *image.order)
 
@@ -190,21 +190,6 @@ class Reader:
         missing = self._image.missing
         codes[...] = np.nan if missing is None else missing
         agb[...] = np.nan
-
-    def batch(self, places: Sequence[Place]) -> tuple[Tensor, Tensor]:
-        """Read windows of one size, with their labels.
-
-        Returns
-        -------
-        image : torch.Tensor
-            (batch, month, band, y, x) float32, physical units.
-        agb : torch.Tensor
-            (batch, 1, y, x) float32, Mg/ha, NaN where unlabelled.
-        """
-        images = [self.read(place) for place in places]
-        labels = [self.labels(place) for place in places]
-        image, agb = (torch.from_numpy(np.stack(part)) for part in (images, labels))
-        return image, agb[:, None]
 
     def _read(self, source: Pixels, place: Place, out: Array | None = None) -> Array:
         try:

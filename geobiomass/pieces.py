@@ -1,6 +1,7 @@
 """Long work in pieces: a journal of what is done, and a few pieces at a time.
 
-Cubes and maps are written by it, so that both can be interrupted and continued.
+Maps keep the journal; a cube notes its shards in its own store. Both work on a few
+pieces at a time.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TextIO, TypeVar
+from typing import TYPE_CHECKING, Self, TextIO, TypeVar
+
+if TYPE_CHECKING:
+    import zarr
 
 UNFINISHED = "geobiomass_unfinished"
 """Attribute of a Zarr group that is still being written."""
@@ -107,7 +111,14 @@ def finish(store: Path) -> None:
     attrs.pop(UNFINISHED, None)
     group.attrs.put(attrs)
     Journal(store).remove()
+    consolidate(group)
+
+
+def consolidate(group: zarr.Group) -> None:
+    """Gather a group's metadata in one place, which opens it in one read."""
+    import zarr
+
     with warnings.catch_warnings():
         # Consolidated metadata is an extension of Zarr v3; xarray and zarr read it.
         warnings.filterwarnings("ignore", "Consolidated metadata is currently")
-        zarr.consolidate_metadata(store)
+        zarr.consolidate_metadata(group.store, path=group.path)

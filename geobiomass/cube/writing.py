@@ -10,11 +10,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shutil
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import product
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -44,7 +42,8 @@ from geobiomass.cube.store import (
     open_cube,
     open_group,
 )
-from geobiomass.pieces import UNFINISHED, few_at_a_time
+from geobiomass.pieces import UNFINISHED, consolidate, few_at_a_time
+from geobiomass.tiles import blocks
 
 if TYPE_CHECKING:
     import zarr
@@ -205,9 +204,8 @@ def _blocks(cube: xr.Dataset) -> list[_Block]:
     if is_chips(cube):
         whole = slice(0, height), slice(0, width)
         return [_Block(chip, *whole) for chip in range(cube.sizes["chip"])]
-    rows = [slice(r, min(r + SHARD, height)) for r in range(0, height, SHARD)]
-    columns = [slice(c, min(c + SHARD, width)) for c in range(0, width, SHARD)]
-    return [_Block(None, row, column) for row, column in product(rows, columns)]
+    windows = blocks(height, width, SHARD)
+    return [_Block(None, window.rows, window.columns) for window in windows]
 
 
 def _block_counts(cube: xr.Dataset) -> tuple[int, ...]:
@@ -322,7 +320,6 @@ def _target(
     tally: BandTally,
     first: int = 0,
 ) -> _Target:
-
     names = [name for name in ("image", "agb") if name in cube]
     with quick_codecs():
         arrays = {name: cast(Any, group[name]) for name in names}
@@ -503,8 +500,6 @@ def _lengthened(
 
 def _finish(cube: xr.Dataset, target: _Target) -> None:
     """Write what was counted; the group's own metadata last, in one piece."""
-    import zarr
-
     group, record = target.group, cast(Any, target.group["statistics"])
     histogram = target.tally.histogram
     record.create_array(
@@ -531,10 +526,7 @@ def _finish(cube: xr.Dataset, target: _Target) -> None:
     attrs[STATISTICS] = _as_json(target.tally)
     group.attrs.put(attrs)
     del record["written"], record["labels_written"]
-    with warnings.catch_warnings():
-        # Consolidated metadata is an extension of Zarr v3; xarray and zarr read it.
-        warnings.filterwarnings("ignore", "Consolidated metadata is currently")
-        zarr.consolidate_metadata(group.store, path=group.path)
+    consolidate(group)
 
 
 def _put(
@@ -553,11 +545,7 @@ def _put(
 
 def _beside(cube: xr.Dataset) -> dict[str, npt.NDArray[Any]]:
     """Give what lies along the chips beside pixels: ids, groups, dates, as stored."""
-    names = [
-        str(name)
-        for name, variable in cube.variables.items()
-        if "chip" in variable.dims and name not in ("image", "agb")
-    ]
+    names = [name for name in _along_chips(cube) if name not in ("image", "agb")]
     return {
         n: xr.conventions.encode_cf_variable(cube[n].variable).values for n in names
     }
