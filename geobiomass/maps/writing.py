@@ -7,24 +7,22 @@ it stopped and a finished one is recognised.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from geobiomass.maps.geotiff import FINGERPRINT, geotiff_fingerprint, write_geotiff
 from geobiomass.pieces import UNFINISHED, Journal, few_at_a_time, finish
 from geobiomass.tiles import Window
 
 Compute = Callable[["Block"], npt.NDArray[np.float32]]
-
-_FINGERPRINT = "geobiomass_fingerprint"
 
 
 class IncompleteMapError(RuntimeError):
@@ -108,7 +106,7 @@ def write_map(
         for old in (path, store, Journal(store).path):
             _remove(old)
     if raster and path.exists():
-        if _tiff_fingerprint(path) == fingerprint:
+        if geotiff_fingerprint(path) == fingerprint:
             return
         raise _refusal(path)
     done = _begin(store, template, fingerprint, side, resume)
@@ -116,7 +114,7 @@ def write_map(
         _write_blocks(store, template, blocks, done, compute, progress, client)
         finish(store)
     if raster:
-        _write_geotiff(store, path, list(map(str, template)), fingerprint)
+        write_geotiff(store, path, list(map(str, template)), fingerprint)
         shutil.rmtree(store)
 
 
@@ -158,7 +156,7 @@ def _begin(
             attrs = dict(zarr.open_group(store, mode="r").attrs)
         except (FileNotFoundError, ValueError, KeyError) as error:
             raise _refusal(store) from error
-        if attrs.get(_FINGERPRINT) != fingerprint:
+        if attrs.get(FINGERPRINT) != fingerprint:
             raise _refusal(store)
         if not attrs.get(UNFINISHED):
             return None
@@ -185,7 +183,7 @@ def _create(store: Path, template: xr.Dataset, fingerprint: str, side: int) -> N
     if "chip" in frame.coords:  # text of any length: fixed width has no Zarr v3 spec
         frame["chip"] = frame["chip"].astype(object)
         frame["chip"].encoding = {}
-    frame.attrs = {_FINGERPRINT: fingerprint, UNFINISHED: True, "block": side}
+    frame.attrs = {FINGERPRINT: fingerprint, UNFINISHED: True, "block": side}
     frame.to_zarr(making, mode="w", zarr_format=3, consolidated=False)
     group = zarr.open_group(making, mode="r+")
     for name, variable in template.items():
@@ -313,119 +311,6 @@ def _on_cluster(
 
 def _call(compute: Compute, block: Block) -> npt.NDArray[np.float32]:
     return compute(block)
-
-
-# --- GeoTIFF ------------------------------------------------------------------
-
-
-def _write_geotiff(store: Path, path: Path, names: list[str], fingerprint: str) -> None:
-    """Make a cloud-optimised GeoTIFF from a finished store, strip by strip.
-
-    In two passes, as overviews come before the pixels in a COG and need the whole
-    map: a tiled GeoTIFF first, which GDAL's COG driver then lays out anew.
-    """
-    from rasterio.shutil import copy
-
-    plain = path.with_name(path.name + ".plain.tif")
-    making = path.with_name(path.name + ".making.tif")
-    try:
-        _write_plain_geotiff(store, plain, names, fingerprint)
-        copy(
-            plain,
-            making,
-            driver="COG",
-            compress="DEFLATE",
-            predictor=3,
-            blocksize=512,
-            overview_resampling="AVERAGE",
-            bigtiff="IF_SAFER",
-        )
-        os.replace(making, path)
-    finally:
-        for leftover in (plain, making):
-            leftover.unlink(missing_ok=True)
-
-
-def _write_plain_geotiff(
-    store: Path, plain: Path, names: list[str], fingerprint: str
-) -> None:
-    import rasterio
-    import rioxarray  # noqa: F401  (the .rio accessor)
-
-    scene = xr.open_zarr(store, chunks=None, decode_coords="all")
-    height, width = scene.sizes["y"], scene.sizes["x"]
-    side = min(scene.attrs["block"], height)
-    with rasterio.open(
-        plain,
-        "w",
-        driver="GTiff",
-        height=height,
-        width=width,
-        count=len(names),
-        dtype="float32",
-        crs=scene.rio.crs,
-        transform=scene.rio.transform(),
-        nodata=np.nan,
-        tiled=True,
-        blockxsize=256,
-        blockysize=256,
-        bigtiff="IF_SAFER",
-    ) as target:
-        target.update_tags(**{_FINGERPRINT: fingerprint})
-        for band, name in enumerate(names, start=1):
-            attributes = scene[name].attrs
-            target.set_band_description(band, name)
-            target.set_band_unit(band, attributes.get("units", ""))
-            sums = _Sums()
-            for top in range(0, height, side):
-                strip = scene[name][top : top + side].values
-                target.write(strip, band, window=((top, top + len(strip)), (0, width)))
-                sums.add(strip)
-            target.update_tags(band, **sums.tags(), **attributes)
-
-
-@dataclass
-class _Sums:
-    """Statistics of a band, gathered strip by strip, as GDAL names them."""
-
-    count: int = 0
-    total: float = 0.0
-    squares: float = 0.0
-    low: float = float("inf")
-    high: float = float("-inf")
-
-    def add(self, strip: npt.NDArray[np.float32]) -> None:
-        values = strip[np.isfinite(strip)].astype(np.float64)
-        if values.size == 0:
-            return
-        self.count += values.size
-        self.total += float(values.sum())
-        self.squares += float((values**2).sum())
-        self.low = min(self.low, float(values.min()))
-        self.high = max(self.high, float(values.max()))
-
-    def tags(self) -> dict[str, str]:
-        if self.count == 0:
-            return {}
-        mean = self.total / self.count
-        spread = max(0.0, self.squares / self.count - mean**2) ** 0.5
-        return {
-            "STATISTICS_MINIMUM": repr(self.low),
-            "STATISTICS_MAXIMUM": repr(self.high),
-            "STATISTICS_MEAN": repr(mean),
-            "STATISTICS_STDDEV": repr(spread),
-        }
-
-
-def _tiff_fingerprint(path: Path) -> str | None:
-    import rasterio
-    from rasterio.errors import RasterioIOError
-
-    try:
-        with rasterio.open(path) as source:
-            return cast("str | None", source.tags().get(_FINGERPRINT))
-    except RasterioIOError:
-        return None
 
 
 def describe_progress(store: Path) -> dict[str, Any]:
