@@ -62,6 +62,14 @@ class Reader:
         """Pixels of the scene, or of all chips."""
         return self.count * self.height * self.width
 
+    def identity(self) -> str:
+        """Stand for the pixels, as well as can be told without computing them."""
+        return self._image.identity()
+
+    def stored_bytes(self) -> int:
+        """Give what the image takes where it is, compressed where it is so."""
+        return self._plain.stored_bytes()
+
     @property
     def statistics(self) -> pd.DataFrame | None:
         """What a cube on disk, if all of it is read, knows of these bands."""

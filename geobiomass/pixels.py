@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Protocol
 
 import dask
@@ -45,6 +46,12 @@ class Pixels(Protocol):
 
     def in_memory(self) -> Pixels:
         """Read all of it."""
+
+    def identity(self) -> str:
+        """Stand for the values, as well as can be told without computing them."""
+
+    def stored_bytes(self) -> int:
+        """Give what all of it takes where it is, compressed where it is so."""
 
 
 def pixels_of(array: Any) -> Pixels:
@@ -95,6 +102,12 @@ class Decoded:
     def in_memory(self) -> Pixels:
         return Decoded(self.source.in_memory())
 
+    def identity(self) -> str:
+        return self.source.identity()
+
+    def stored_bytes(self) -> int:
+        return self.source.stored_bytes()
+
 
 def _into(out: Array | None, values: Codes) -> Array:
     if out is None:
@@ -130,6 +143,9 @@ class _Cut:
     def codes(self, place: Place) -> Codes:
         return np.asarray(self.cut(place))
 
+    def stored_bytes(self) -> int:
+        return self.bytes
+
     def cut(self, place: Place) -> Any:
         """Give a window, not computed yet where the array is not."""
         part = self.array if place.chip is None else self.array[place.chip]
@@ -151,6 +167,9 @@ class Lazy(_Cut):
     def in_memory(self) -> InMemory:
         (values,) = dask.compute(self.array, scheduler="threads")  # type: ignore[attr-defined, no-untyped-call]
         return InMemory(np.ascontiguousarray(values, np.float32))
+
+    def identity(self) -> str:
+        return f"computed {self.array.shape}"
 
 
 class InMemory(_Cut):
@@ -180,6 +199,10 @@ class InMemory(_Cut):
 
     def in_memory(self) -> InMemory:
         return self
+
+    def identity(self) -> str:
+        parts = (np.ascontiguousarray(part).tobytes() for part in self.array)
+        return _hash(repr(self.array.shape).encode(), *parts)
 
 
 class OnDisk:
@@ -279,3 +302,29 @@ class OnDisk:
         if len(self.places) % 2:  # of chips, in whatever order
             codes = codes.take(self.places[0] - spans[0].start, axis=0)
         return InMemory(self._kept(codes, None), self.steps, self.missing)
+
+    def stored_bytes(self) -> int:
+        from zarr.core.sync import sync
+
+        array = self.stored.array
+        share = np.prod([len(part) for part in self.places]) / np.prod(array.shape)
+        return int(share * sync(array.store.getsize_prefix(f"{array.path}/")))
+
+    def identity(self) -> str:
+        stored = self.stored
+        # A store that was moved, or mended, is the same one; without statistics only
+        # its place can tell two of one shape apart.
+        known = stored.where
+        if stored.statistics is not None:
+            known = stored.statistics.to_csv()
+        held = b"" if stored.held is None else stored.held.tobytes()
+        form = repr(sorted(stored.array.metadata.to_dict().items(), key=str))
+        places = repr([part.tolist() for part in self.places])
+        return _hash(known.encode(), held, form.encode(), places.encode())
+
+
+def _hash(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()

@@ -9,62 +9,34 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import groupby
-from typing import Any
+from collections import deque
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 import xarray as xr
 from torch import nn
 
 from geobiomass.chips import Place, Reader
-from geobiomass.cube import CubeError
-from geobiomass.tiles import Lattice, Window, blocks
-from geobiomass.training.augment import FLIPS, ORIENTATIONS
+from geobiomass.forward import (
+    AHEAD_BYTES,
+    THREADS,
+    Batches,
+    Network,
+    Precision,
+    Predicted,
+    Started,
+    resolve_precision,
+)
+from geobiomass.region import Region
+from geobiomass.tiles import Blend, Lattice, Window, blocks
+from geobiomass.training.augment import FLIPS, ORIENTATIONS, Orientation
 
 Map = npt.NDArray[np.float32]
-
-
-class _OneThreadEach:
-    """Runs forward passes on threads, each pass with a single thread of its own.
-
-    On a CPU the number of threads that share one pass changes the last bits of its
-    result; tiles side by side, one thread each, give the same bits on any number
-    of cores, and are no slower. Torch's own setting is given back when no map is
-    being computed.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._pool: ThreadPoolExecutor | None = None
-        self._threads = 1
-
-    def __enter__(self) -> Callable[..., Future[Any]]:
-        with self._lock:
-            if self._users == 0:
-                self._threads = torch.get_num_threads()
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self._threads, "tiles")
-            self._users += 1
-            return self._pool.submit
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0 and self._pool is not None:
-                self._pool.submit(torch.set_num_threads, self._threads).result()
-
-
-_FORWARD = _OneThreadEach()
-# rasterio silences a warning of its own by the process's filters, which two threads
-# at once would leave in each other's state.
-_ONE_MASK = threading.Lock()
-_ON_GPU = threading.Lock()  # one pass at a time: the GPU is shared, and so its memory
 
 
 @dataclass(frozen=True)
@@ -81,11 +53,22 @@ class MapSettings:
         Side of a block, the unit that is computed, written and resumed. It has no
         influence on values.
     batch_size : int, optional
-        Tiles in a batch, neighbours in a row of the lattice. None: 1 on the CPU,
-        4 on a GPU.
+        Tiles in a batch, neighbours in a row of the lattice. None: 1 on the CPU, on
+        a GPU as many as its memory holds, up to 16.
     flips : bool
         Average the predictions over the image and its flips left-right, up-down
         and both.
+    turns : bool
+        Average over quarter turns: four of them, or with `flips` all eight
+        orientations.
+    blend : "smooth" or "crop"
+        Tiles fade into each other over the overlap, or each pixel is of one tile.
+    precision : "float32", "bf16" or "auto"
+        Of the network's multiplications. "auto": bf16 where the CPU or GPU has it.
+    memory : int, optional
+        Bytes for passes of the network side by side on the CPU, each as large as
+        the first was measured to be; by default half of what the process may use.
+        It has no influence on values.
     """
 
     tile: int = 256
@@ -93,26 +76,56 @@ class MapSettings:
     block: int = 1024
     batch_size: int | None = None
     flips: bool = False
+    turns: bool = False
+    blend: Blend = "smooth"
+    precision: Precision = "float32"
+    memory: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("tile", "block", "batch_size"):
+        for name in ("tile", "block", "batch_size", "memory"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"{name} must be a whole number above 0, got {value}.")
-        if not 0 <= self.overlap < self.tile:
+        Lattice(1, 1, self.tile, self.overlap, blend=self.blend)  # refuses what is off
+        if self.precision not in ("float32", "bf16", "auto"):
             raise ValueError(
-                "overlap must be at least 0 and less than tile, got overlap="
-                f"{self.overlap} and tile={self.tile} pixels."
+                f"precision must be 'float32', 'bf16' or 'auto', got "
+                f"{self.precision!r}."
             )
+
+    @property
+    def orientations(self) -> tuple[Orientation, ...]:
+        """The ways to lay the image that predictions are averaged over."""
+        if self.flips and self.turns:
+            return ORIENTATIONS
+        turns = ORIENTATIONS[:4] if self.turns else ORIENTATIONS[:1]
+        return FLIPS if self.flips else turns
+
+    @property
+    def numbers(self) -> Literal["float32", "bf16"]:
+        """What `precision` means on this machine."""
+        return resolve_precision(self.precision)
 
     def values_depend_on(self) -> dict[str, Any]:
         """Give the settings that a map's values depend on."""
         return {
             "tile": self.tile,
             "overlap": self.overlap,
+            "blend": self.blend,
             "batch_size": self.batch_size,
             "flips": self.flips,
+            "turns": self.turns,
+            "precision": self.numbers,
         }
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Neighbouring tiles in a row of the lattice."""
+
+    chip: int | None
+    row: int
+    columns: range
 
 
 @dataclass(eq=False)
@@ -131,7 +144,7 @@ class Mapper:
     outputs : int
         Maps that the network predicts.
     region : Region, optional
-        Outside of it pixels are NaN, and blocks that it does not touch cost nothing.
+        Outside of it pixels are NaN, and tiles that it does not touch cost nothing.
     """
 
     network: nn.Module
@@ -139,23 +152,28 @@ class Mapper:
     settings: MapSettings
     outputs: int = 1
     region: Region | None = None
-    lattice: Lattice = field(init=False)
 
     def __post_init__(self) -> None:
+        self.token = uuid.uuid4().hex
         self.lattice = Lattice(
             self.reader.height,
             self.reader.width,
             self.settings.tile,
             self.settings.overlap,
+            blend=self.settings.blend,
         )
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.network.to(self.device).eval()
-        default = 1 if self.device.type == "cpu" else 4
-        self.batch_size = self.settings.batch_size or default
+        self._one = threading.Lock()
 
     def blocks(self) -> list[Window]:
-        """Give the blocks of the scene, or of every chip."""
-        return blocks(self.reader.height, self.reader.width, self.settings.block)
+        """Give the blocks of the scene, or of a chip, that the region touches."""
+        side = self.settings.block
+        cut = blocks(self.reader.height, self.reader.width, side)
+        if self.region is None:
+            return cut
+        last = cut[-1]
+        shape = (last.top // side + 1, last.left // side + 1)
+        touched = self.region.touched(*shape, side).ravel()
+        return [window for window, one in zip(cut, touched, strict=True) if one]
 
     def compute(self, window: Window, chip: int | None = None) -> Map:
         """Compute one block.
@@ -166,116 +184,169 @@ class Mapper:
             (output, y, x) float32; NaN where nothing was observed in any month.
         """
         shape = (window.height, window.width)
+        inside = np.ones(shape, bool)
+        if self.region is not None:
+            inside = self.region.mask(window)
         total = np.zeros((self.outputs, *shape), np.float64)
-        weight = np.zeros(shape, np.float64)
         observed = np.zeros(shape, bool)
-        inside = self.region.mask(window) if self.region is not None else None
-        if inside is not None and not inside.any():
-            return np.full((self.outputs, *shape), np.nan, np.float32)
-        for tile, values, seen in self._tiles(window, chip):
+        for tile, share, values, seen in self._tiles(window, chip, inside):
             common = tile.intersect(window)
             if common is None:
                 continue
             here, there = common.within(window), common.within(tile)
-            share = self.lattice.weights[there]
-            total[:, *here] += share * values[:, *there]
-            weight[here] += share
+            total[:, *here] += share[there] * values[:, *there]
             observed[here] |= seen[there]
-        if inside is not None:
-            observed &= inside
-        return np.where(observed, total / weight, np.nan).astype(np.float32)
+        return np.where(observed & inside, total, np.nan).astype(np.float32)
 
     def _tiles(
-        self, window: Window, chip: int | None
-    ) -> Iterator[tuple[Window, npt.NDArray[np.float64], npt.NDArray[np.bool_]]]:
+        self, window: Window, chip: int | None, inside: npt.NDArray[np.bool_]
+    ) -> Iterator[tuple[Window, npt.NDArray[np.float64], Map, npt.NDArray[np.bool_]]]:
         """Yield the tiles that touch a block, in the lattice's order."""
-        touching = self.lattice.touching(window)
-        ahead: list[_Running] = []
-        with _FORWARD as submit:
-            for row, tiles in groupby(touching, key=lambda tile: tile[0]):
-                # The next row is read while the network is busy with this one.
-                running = self._start(row, [c for _, c in tiles], chip, submit)
-                yield from _results(ahead)
-                ahead = running
-            yield from _results(ahead)
+        with (
+            THREADS,
+            closing(self._in_order(self.running, window, chip, inside)) as batches,
+        ):
+            for batch, started in batches:
+                predicted: Predicted = started.result()
+                for column, values, seen in zip(
+                    batch.columns, predicted.values, predicted.seen, strict=True
+                ):
+                    share = self.lattice.weights(batch.row, column)
+                    yield self.lattice.window(batch.row, column), share, values, seen
 
-    def _start(
+    def _in_order(
         self,
-        row: int,
-        columns: list[int],
+        running: Batches,
+        window: Window,
         chip: int | None,
-        submit: Callable[..., Future[Any]],
-    ) -> list[_Running]:
-        """Read a row of tiles, once for what they share, and start their batches."""
-        windows = [self.lattice.window(row, c) for c in self._whole_batches(columns)]
-        strip = Window(
-            windows[0].top, windows[0].left, windows[-1].bottom, windows[-1].right
-        )
-        image = self.reader.read(Place(strip, chip))
-        size = self.batch_size
-        batches = [windows[i : i + size] for i in range(0, len(windows), size)]
-        return [
-            (
-                batch,
-                submit(self._forward, [image[:, :, *w.within(strip)] for w in batch]),
-            )
-            for batch in batches
-        ]
+        inside: npt.NDArray[np.bool_],
+    ) -> Generator[tuple[_Batch, Started], None, None]:
+        """Start batches ahead of their use, and let go of them, in any case."""
+        waiting: deque[tuple[_Batch, Started]] = deque()
+        try:
+            for batch in self._batches_of(window, chip, inside):
+                tiles = [
+                    Place(self.lattice.window(batch.row, column), chip)
+                    for column in batch.columns
+                ]
+                wanted = self._blocks_that_want(batch)
+                waiting.append((batch, running.start(batch, tiles, wanted)))
+                if len(waiting) > running.slots:
+                    yield waiting[0]
+                    waiting.popleft()[1].leave()
+            while waiting:
+                yield waiting[0]
+                waiting.popleft()[1].leave()
+        finally:
+            for _, started in waiting:
+                started.leave()
 
-    def _whole_batches(self, columns: list[int]) -> range:
-        """Widen a run of tiles to whole batches, which the lattice fixes."""
+    def _batches_of(
+        self, window: Window, chip: int | None, inside: npt.NDArray[np.bool_]
+    ) -> Iterator[_Batch]:
+        """Give the batches with a tile that is needed; the lattice cuts them."""
+        rows, columns = self.lattice.touching(window)
         size, count = self.batch_size, self.lattice.shape[1]
-        first = columns[0] // size * size
-        return range(first, min(count, (columns[-1] // size + 1) * size))
+        for row in rows:
+            for number in range(columns[0] // size, columns[-1] // size + 1):
+                batch = range(number * size, min(count, (number + 1) * size))
+                hull = self._hull(row, batch).intersect(window)
+                if hull is not None and inside[hull.within(window)].any():
+                    yield _Batch(chip, row, batch)
 
-    def _forward(
-        self, tiles: list[Map]
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-        """Run the network on tiles (month, band, y, x), with all their flips.
+    def _hull(self, row: int, columns: range) -> Window:
+        first = self.lattice.window(row, columns[0])
+        last = self.lattice.window(row, columns[-1])
+        return Window(first.top, first.left, last.bottom, last.right)
 
-        Returns
-        -------
-        values : numpy.ndarray
-            (tile, output, y, x).
-        seen : numpy.ndarray
-            (tile, y, x), whether any month has a value there.
-        """
-        images = np.stack(tiles)
-        seen = np.asarray(np.isfinite(images).any(axis=(1, 2)))
-        shape = (len(tiles), self.outputs, *images.shape[-2:])
-        if not seen.any():  # nothing to look at: the values are masked anyway
-            return np.zeros(shape), seen
-        if self.device.type == "cpu":
-            torch.set_num_threads(1)  # of this thread of the pool
-            return self._average(images), seen
-        with _ON_GPU:
-            return self._average(images), seen
+    def _blocks_that_want(self, batch: _Batch) -> int:
+        """Count the blocks that a batch touches."""
+        hull = self._hull(batch.row, batch.columns).intersect(self.reader.whole)
+        side, number = self.settings.block, 1
+        for start, stop in (
+            ()
+            if hull is None
+            else (
+                (hull.top, hull.bottom),
+                (hull.left, hull.right),
+            )
+        ):
+            number *= (stop - 1) // side - start // side + 1
+        return number
 
-    def _average(self, images: Map) -> npt.NDArray[np.float64]:
-        orientations = FLIPS if self.settings.flips else ORIENTATIONS[:1]
-        with torch.inference_mode():
-            image = torch.from_numpy(images).to(self.device)
-            total = torch.zeros((), dtype=torch.float64)
-            for orientation in orientations:
-                turned = self.network(orientation.apply(image))
-                total = total + orientation.inverse.apply(turned).double().cpu()
-            return np.asarray(total.numpy() / len(orientations))
+    # --- the network, where the map is computed -------------------------------
+
+    @cached_property
+    def prepared(self) -> Network:
+        """The network, on this machine's device."""
+        settings = self.settings
+        return Network(
+            self.network,
+            self.outputs,
+            settings.orientations,
+            settings.numbers,
+            settings.memory,
+        )
+
+    @cached_property
+    def batch_size(self) -> int:
+        """Tiles in a batch."""
+        if self.settings.batch_size is not None:
+            return self.settings.batch_size
+        if self.prepared.device.type == "cpu":
+            return 1
+        return self.prepared.measured_batch(self._tile_size)
+
+    @property
+    def _tile_size(self) -> tuple[int, int, int, int]:
+        height, width = self.lattice.tile_shape
+        return self.reader.months, len(self.reader.bands), height, width
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of the images of a batch."""
+        return 4 * int(np.prod(self._tile_size)) * self.batch_size
+
+    @property
+    def running(self) -> Batches:
+        """What runs batches, for all blocks of this process."""
+        with self._one:
+            return self._batches
+
+    @cached_property
+    def _batches(self) -> Batches:
+        on_gpu = self.prepared.device.type == "cuda"
+        ahead = AHEAD_BYTES // self.image_bytes
+        # One that is read and one that is ready, beside those in the network.
+        slots = max(2, min(ahead, 3 if on_gpu else THREADS.count + 2))
+        return Batches(self.prepared, self.reader.read, slots)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel without threads; the network travels as its class says."""
+        return {
+            "prepared": self.prepared,
+            "reader": self.reader,
+            "settings": self.settings,
+            "outputs": self.outputs,
+            "region": self.region,
+            "token": self.token,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Settle down on another machine."""
+        prepared: Network = state["prepared"]
+        self.__init__(  # type: ignore[misc]
+            prepared.network,
+            state["reader"],
+            state["settings"],
+            state["outputs"],
+            state["region"],
+        )
+        self.token, self.prepared = state["token"], prepared
 
     def __dask_tokenize__(self) -> str:
         """Tell dask not to hash weights and pixels: every mapper is its own."""
-        if not hasattr(self, "_token"):
-            self._token = uuid.uuid4().hex
-        return self._token
-
-
-_Running = tuple[list[Window], "Future[Any]"]
-
-
-def _results(
-    running: list[_Running],
-) -> Iterator[tuple[Window, npt.NDArray[np.float64], npt.NDArray[np.bool_]]]:
-    for windows, future in running:
-        yield from zip(windows, *future.result(), strict=True)
+        return self.token
 
 
 def lazy_map(mapper: Mapper, cube: xr.Dataset, names: tuple[str, ...]) -> xr.Dataset:
@@ -297,7 +368,10 @@ def lazy_map(mapper: Mapper, cube: xr.Dataset, names: tuple[str, ...]) -> xr.Dat
         block, computed only where it is looked at.
     """
     import dask.array as da
+    from dask.delayed import delayed
 
+    # As a task of its own it goes to every worker once, not with every block.
+    everywhere = delayed(mapper, name=f"mapper-{mapper.token}", traverse=False)
     side = mapper.settings.block
     spatial = tuple(_chunks(cube.sizes[dim], side) for dim in ("y", "x"))
     dims: tuple[str, ...] = ("y", "x")
@@ -307,11 +381,11 @@ def lazy_map(mapper: Mapper, cube: xr.Dataset, names: tuple[str, ...]) -> xr.Dat
         chunks = ((1,) * cube.sizes["chip"], *chunks)
     stacked = da.map_blocks(
         _compute_block,
-        mapper=mapper,
+        mapper=everywhere,
         chunks=((mapper.outputs,), *chunks),
         dtype=np.float32,
         meta=np.empty((0,) * (len(dims) + 1), np.float32),
-        name=f"map-{mapper.__dask_tokenize__()}",
+        name=f"map-{mapper.token}",
     )
     variables = {
         name: (dims, stacked[index], map_attributes())
@@ -345,98 +419,3 @@ def _compute_block(mapper: Mapper, block_info: Any = None) -> Map:
     if not mapper.reader.chips:
         return mapper.compute(window)
     return mapper.compute(window, int(place[1][0]))[:, None]
-
-
-@dataclass(frozen=True)
-class Region:
-    """A region of interest on a scene's grid.
-
-    Parameters
-    ----------
-    shapes : tuple
-        GeoJSON geometries in the scene's coordinate reference system.
-    transform : tuple of float
-        The scene's affine transform, six numbers.
-    """
-
-    shapes: tuple[Mapping[str, Any], ...]
-    transform: tuple[float, float, float, float, float, float]
-
-    @classmethod
-    def of(cls, region: Any, cube: xr.Dataset) -> Region:
-        """Make a region from what a user has.
-
-        Parameters
-        ----------
-        region : tuple of four floats, GeoJSON mapping, or geopandas object
-            Bounds (left, bottom, right, top) in the scene's reference system;
-            GeoJSON, in longitude and latitude as its standard says; or anything
-            with ``to_crs`` and ``__geo_interface__``, in its own reference system.
-        cube : xarray.Dataset
-            A scene.
-
-        Raises
-        ------
-        CubeError
-            If the cube holds chips, or has no reference system to bring a GeoJSON
-            region to.
-        ValueError
-            If the region is of none of these kinds.
-        """
-        import rioxarray  # noqa: F401  (the .rio accessor)
-
-        if "chip" in cube.dims:
-            raise CubeError("region needs a scene; chips have no place on Earth.")
-        transform = tuple(cube.rio.transform())[:6]
-        if isinstance(region, tuple | list) and len(region) == 4:
-            return cls((_rectangle(*map(float, region)),), transform)
-        if cube.rio.crs is None:
-            raise CubeError(
-                "region needs the scene's reference system; set it with "
-                "cube.rio.write_crs('EPSG:...')."
-            )
-        if hasattr(region, "to_crs"):
-            shapes = _geometries(region.to_crs(cube.rio.crs).__geo_interface__)
-            return cls(tuple(shapes), transform)
-        mapping = getattr(region, "__geo_interface__", region)
-        if not isinstance(mapping, Mapping) or "type" not in mapping:
-            raise ValueError(
-                "region must be bounds (left, bottom, right, top), GeoJSON or a "
-                f"geopandas object, got {type(region).__name__}."
-            )
-        from rasterio.warp import transform_geom
-
-        shapes = [
-            transform_geom("EPSG:4326", cube.rio.crs, shape)
-            for shape in _geometries(mapping)
-        ]
-        return cls(tuple(shapes), transform)
-
-    def mask(self, window: Window) -> npt.NDArray[np.bool_]:
-        """Give the pixels of a window whose centre is in the region, (y, x) bool."""
-        from affine import Affine
-        from rasterio import windows
-        from rasterio.features import geometry_mask
-
-        part = windows.Window(window.left, window.top, window.width, window.height)
-        with _ONE_MASK:
-            mask = geometry_mask(
-                self.shapes,
-                (window.height, window.width),
-                windows.transform(part, Affine(*self.transform)),
-                invert=True,
-            )
-        return np.asarray(mask, bool)
-
-
-def _rectangle(left: float, bottom: float, right: float, top: float) -> dict[str, Any]:
-    ring = [(left, bottom), (right, bottom), (right, top), (left, top), (left, bottom)]
-    return {"type": "Polygon", "coordinates": [ring]}
-
-
-def _geometries(mapping: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    if mapping["type"] == "FeatureCollection":
-        return [feature["geometry"] for feature in mapping["features"]]
-    if mapping["type"] == "Feature":
-        return [mapping["geometry"]]
-    return [mapping]

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 import xarray as xr
 from torch import Tensor
 
-from geobiomass.chips import Place, Reader
-from geobiomass.cube import BIOMASSTERS_BANDS, CubeError, DamagedError, check_cube
-from geobiomass.evaluation import EVALUATION_BLOCK, Tally
+from geobiomass.chips import Reader
+from geobiomass.cube import BIOMASSTERS_BANDS, CubeError, DamagedError
+from geobiomass.evaluation import EVALUATION_BLOCK
 from geobiomass.feed import ChipFeed, decode_batch
-from geobiomass.maps import Block, fingerprint_of, write_map
 from geobiomass.network import AttentionUNet
-from geobiomass.predict import Mapper, MapSettings, Region, lazy_map
+from geobiomass.predictor import Predictor, need_target
 from geobiomass.recipes import Recipe, find_recipe
 from geobiomass.scaling import Statistics, measure_statistics, set_scaling
 from geobiomass.splits import (
@@ -35,7 +31,6 @@ from geobiomass.splits import (
     places_of,
     refuse_overlap,
 )
-from geobiomass.tiles import blocks
 from geobiomass.training import RegressionTask, train
 from geobiomass.training.augment import Augmentation
 from geobiomass.training.estimator import Regressor
@@ -49,7 +44,7 @@ from geobiomass.training.metrics import AverageRMSE, Bias, PixelRMSE
 Validation = xr.Dataset | float | Sequence[str] | None
 
 
-class BiomassRegressor(Regressor):
+class BiomassRegressor(Predictor, Regressor):
     """A network with the bands it reads: maps cubes to biomass density.
 
     Parameters
@@ -150,204 +145,6 @@ class BiomassRegressor(Regressor):
             )
         return self
 
-    # --- predict ---
-
-    def predict(
-        self,
-        cube: xr.Dataset,
-        tile: int = 256,
-        overlap: int = 64,
-        block: int = 1024,
-        batch_size: int | None = None,
-        flips: bool = False,
-        region: Any = None,
-    ) -> xr.Dataset:
-        """Map a scene, or chips, lazily: only what is looked at is computed.
-
-        Parameters
-        ----------
-        cube : xarray.Dataset
-            With all bands that the model needs; others are left out.
-        tile, overlap, block : int
-            Pixels: side of a tile that the network sees at once, what neighbouring
-            tiles share and blend over, and side of the unit of work. `block` has
-            no influence on values.
-        batch_size : int, optional
-            Tiles in a batch; by default 1 on the CPU, 4 on a GPU.
-        flips : bool
-            Average over the image and its flips left-right, up-down and both.
-        region : optional
-            Bounds (left, bottom, right, top) in the scene's reference system,
-            GeoJSON, or a geopandas object: pixels outside are NaN and cost nothing.
-
-        Returns
-        -------
-        xarray.Dataset
-            ``agb`` (y, x) or (chip, y, x) float32, Mg/ha, on the cube's own grid;
-            NaN where no month has any observation.
-
-        Raises
-        ------
-        CubeError
-            If `cube` is not a cube or lacks a band.
-        ValueError
-            If a setting is out of its range.
-        """
-        settings = MapSettings(tile, overlap, block, batch_size, flips)
-        return self._lazy(cube, settings, region)[1]
-
-    def _lazy(
-        self, cube: xr.Dataset, settings: MapSettings, region: Any
-    ) -> tuple[Mapper, xr.Dataset]:
-        reader = Reader(cube, self.bands)
-        where = Region.of(region, cube) if region is not None else None
-        mapper = Mapper(self.network, reader, settings, len(self.outputs), where)
-        return mapper, lazy_map(mapper, cube, self.outputs)
-
-    def predict_to(
-        self,
-        path: str | Path,
-        cube: xr.Dataset,
-        tile: int = 256,
-        overlap: int = 64,
-        block: int = 1024,
-        batch_size: int | None = None,
-        flips: bool = False,
-        region: Any = None,
-        *,
-        resume: bool = True,
-        overwrite: bool = False,
-        client: Any = None,
-        progress: bool = True,
-    ) -> Path:
-        """Map a cube to disk, block by block, resuming where an earlier call stopped.
-
-        Parameters
-        ----------
-        path : str or Path
-            ``.zarr`` for a Zarr group, ``.tif`` for a cloud-optimised GeoTIFF.
-        cube, tile, overlap, block, batch_size, flips, region
-            As in :meth:`predict`.
-        resume : bool
-            Go on with a half-written map by the same model, input and settings;
-            otherwise it is begun again.
-        overwrite : bool
-            Delete what is at `path` first.
-        client : distributed.Client, optional
-            Compute the blocks on its workers.
-        progress : bool
-            Show a progress bar.
-
-        Returns
-        -------
-        Path
-            Where the map is.
-
-        Raises
-        ------
-        FileExistsError
-            If something else is at `path`: another map, or no map. A finished map
-            of the same model, input and settings is left as it is.
-        IncompleteMapError
-            If blocks could not be computed; the others are kept.
-        CubeError, ValueError
-            As in :meth:`predict`.
-        """
-        path = Path(path)
-        settings = MapSettings(tile, overlap, block, batch_size, flips)
-        mapper, template = self._lazy(cube, settings, region)
-        write_map(
-            path,
-            template,
-            _map_blocks(mapper),
-            partial(_compute, mapper),
-            self._fingerprint(cube, mapper),
-            side=block,
-            resume=resume,
-            overwrite=overwrite,
-            progress=progress,
-            client=client,
-        )
-        return path
-
-    def _fingerprint(self, cube: xr.Dataset, mapper: Mapper) -> str:
-        weights = hashlib.sha256()
-        for name, tensor in self.network.state_dict().items():
-            weights.update(name.encode())
-            weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        place = {
-            dim: hashlib.sha256(repr(cube[dim].values.tolist()).encode()).hexdigest()
-            for dim in ("chip", "month", "y", "x")
-            if dim in cube.coords
-        }
-        return fingerprint_of(
-            {
-                "weights": weights.hexdigest(),
-                "bands": self.bands,
-                "settings": mapper.settings.values_depend_on()
-                | {"batch_size": mapper.batch_size},
-                "region": mapper.region,
-                "place": place,
-                "source": cube.encoding.get("source"),
-            }
-        )
-
-    # --- evaluate ---
-
-    def evaluate(
-        self,
-        cube: xr.Dataset,
-        tile: int = 256,
-        overlap: int = 64,
-        block: int = 1024,
-        batch_size: int | None = None,
-        flips: bool = False,
-    ) -> pd.DataFrame:
-        """Compare the map of a cube with its labels.
-
-        Parameters
-        ----------
-        cube : xarray.Dataset
-            With ``agb``.
-        tile, overlap, block, batch_size, flips
-            As in :meth:`predict`.
-
-        Returns
-        -------
-        pandas.DataFrame
-            A row "all" and a row a bin of observed biomass ("0-50", ... Mg/ha), with
-            ``pixels`` compared, ``average_rmse`` (the root mean squared error of a
-            chip, or of 256 x 256 pixels of a scene, averaged over those: the
-            measure of the BioMassters competition), ``pixel_rmse`` (over all pixels
-            together), ``mae``, ``bias`` (predicted minus observed), all in Mg/ha;
-            ``r2`` (of all, NaN by bin); and the mean ``observed`` and ``predicted``
-            density.
-
-        Raises
-        ------
-        CubeError
-            If there is no ``agb``, or it has no label.
-        """
-        _need_target(cube)
-        settings = MapSettings(tile, overlap, block, batch_size, flips)
-        mapper, _ = self._lazy(cube, settings, None)
-        tally = Tally()
-        for work in _map_blocks(mapper):
-            place = Place(work.window, work.chip)
-            truth = mapper.reader.labels(place).astype(np.float64)
-            if not np.isfinite(truth).any():
-                continue
-            values = mapper.compute(work.window, work.chip)[0].astype(np.float64)
-            for part in blocks(work.window.height, work.window.width, EVALUATION_BLOCK):
-                here = part.rows, part.columns
-                tally.add(values[here], truth[here])
-        if tally.count == 0:
-            raise CubeError(
-                "'agb' has no label where the image has an observation; nothing to "
-                "compare."
-            )
-        return tally.table()
-
     # --- save and load ---
 
     def _settings(self) -> dict[str, Any]:
@@ -440,7 +237,7 @@ def fit(
     >>> model = gb.fit(gb.open_cube("chips.zarr"), "quick")  # doctest: +SKIP
     """
     chosen = find_recipe(recipe, **overrides)
-    _need_target(cube)
+    need_target(cube)
     bands = [str(name) for name in cube["band"].values]
     # The same seed gives the same weights, and the caller's random state is kept.
     with torch.random.fork_rng(devices=[]):
@@ -466,16 +263,6 @@ def load(folder: str | Path) -> BiomassRegressor:
     return BiomassRegressor.load(folder)
 
 
-def _need_target(cube: xr.Dataset) -> None:
-    check_cube(cube)
-    if "agb" not in cube:
-        raise CubeError(
-            "The cube has no 'agb' (biomass density, Mg/ha) to learn from or to "
-            f"compare with, only {sorted(map(str, cube))}; add it with "
-            "cube.assign(agb=...) or gb.as_cube(data, agb=...)."
-        )
-
-
 def _feeds(
     cube: xr.Dataset,
     bands: Sequence[str],
@@ -484,7 +271,7 @@ def _feeds(
     client: Any,
 ) -> tuple[ChipFeed, ChipFeed | None, Recipe]:
     """Split a cube, or take what the user gave, into what trains and validates."""
-    _need_target(cube)
+    need_target(cube)
     reader = _reader(cube, bands, recipe)
     crop = recipe.crop
     places = places_of(reader, recipe.block or 2 * (crop or EVALUATION_BLOCK))
@@ -510,7 +297,7 @@ def _feeds(
         client=client,
     )
     if isinstance(validation, xr.Dataset):
-        _need_target(validation)
+        need_target(validation)
         refuse_overlap(cube, validation)
         other = _reader(validation, bands, recipe)
         held = labelled(other, places_of(other, EVALUATION_BLOCK), skip)
@@ -590,14 +377,3 @@ def _loss(recipe: Recipe) -> Callable[[Tensor, Tensor], Tensor]:
         # Below about the error that is reached quadratic, beyond it linear.
         return partial(masked_huber_loss, delta=30.0)
     return masked_mse_loss
-
-
-def _map_blocks(mapper: Mapper) -> list[Block]:
-    windows = mapper.blocks()
-    if not mapper.reader.chips:
-        return [Block(window) for window in windows]
-    return [Block(w, chip) for chip in range(mapper.reader.count) for w in windows]
-
-
-def _compute(mapper: Mapper, block: Block) -> npt.NDArray[np.float32]:
-    return mapper.compute(block.window, block.chip)

@@ -6,9 +6,9 @@ columns everywhere, as y before x in a cube.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -86,6 +86,9 @@ def mirror(start: int, stop: int, size: int) -> npt.NDArray[np.int64]:
     return np.minimum(place, 2 * size - 1 - place)
 
 
+Blend = Literal["smooth", "crop"]
+
+
 @dataclass(frozen=True)
 class Lattice:
     """The one set of overlapping tiles over a scene, whatever block is computed.
@@ -105,11 +108,16 @@ class Lattice:
         Pixels that neighbouring tiles share, less than `tile`.
     multiple : int
         The network's stride, for the rounding above.
+    blend : "smooth" or "crop"
+        What becomes of shared pixels. "smooth": tiles fade into each other, as
+        squared sines over the overlap. "crop": each pixel is of one tile, cut in
+        the middle of the overlap.
 
     Raises
     ------
     ValueError
-        If a length is not positive, or the overlap is not smaller than the tile.
+        If a length is not positive, the overlap is not smaller than the tile, or
+        the blend is unknown.
     """
 
     height: int
@@ -117,6 +125,7 @@ class Lattice:
     tile: int = 256
     overlap: int = 64
     multiple: int = 32
+    blend: Blend = "smooth"
 
     def __post_init__(self) -> None:
         for name in ("height", "width", "tile", "multiple"):
@@ -130,6 +139,8 @@ class Lattice:
                 "overlap must be at least 0 and less than tile, got overlap="
                 f"{self.overlap} and tile={self.tile} pixels."
             )
+        if self.blend not in ("smooth", "crop"):
+            raise ValueError(f"blend must be 'smooth' or 'crop', got {self.blend!r}.")
 
     @property
     def stride(self) -> int:
@@ -158,27 +169,49 @@ class Lattice:
         height, width = self.tile_shape
         return Window(top, left, top + height, left + width)
 
-    def touching(self, window: Window) -> Iterator[tuple[int, int]]:
-        """Give row and column of the tiles that share a pixel with a window."""
-        for row in self._along(window.top, window.bottom, 0):
-            for column in self._along(window.left, window.right, 1):
-                yield row, column
+    def touching(self, window: Window) -> tuple[range, range]:
+        """Give rows and columns of the tiles that share a pixel with a window."""
+        return (
+            self._along(window.top, window.bottom, 0),
+            self._along(window.left, window.right, 1),
+        )
 
     def _along(self, start: int, stop: int, axis: int) -> range:
         first = max(0, (start - self.tile_shape[axis]) // self.stride + 1)
         last = min(self.shape[axis] - 1, (stop - 1) // self.stride)
         return range(first, last + 1)
 
-    @cached_property
-    def weights(self) -> npt.NDArray[np.float64]:
-        """(tile height, tile width) weights, above zero everywhere.
+    def weights(self, row: int, column: int) -> npt.NDArray[np.float64]:
+        """Give the weights of one tile's pixels, (tile height, tile width).
 
-        Over the shared pixels the weight rises as a squared sine, so that where
-        two tiles meet theirs sum to one; at the scene's edge the only tile there
-        has all of it, once divided by the sum.
+        At every pixel of the scene, its edge included, the weights of all tiles
+        that hold it sum to one; those of "smooth" are above zero everywhere.
         """
-        rows, columns = (self._ramp(side) for side in self.tile_shape)
+        rows, columns = self._shares(0, row), self._shares(1, column)
         return rows[:, None] * columns[None, :]
+
+    def _shares(self, axis: int, index: int) -> npt.NDArray[np.float64]:
+        """Give the share of a tile along an axis; rows and columns multiply."""
+        side, start = self.tile_shape[axis], index * self.stride
+        if self.blend == "crop":
+            place = np.arange(side) + start
+            low = start + self.overlap // 2 if index else 0
+            last = index == self.shape[axis] - 1
+            high = start + side if last else start + self.stride + self.overlap // 2
+            return ((low <= place) & (place < high)).astype(np.float64)
+        return self._ramp(side) / self._sums[axis][start : start + side]
+
+    @cached_property
+    def _sums(self) -> tuple[npt.NDArray[np.float64], ...]:
+        """Along y and x, the sum of the ramps of all tiles there."""
+        return tuple(self._sum_along(axis) for axis in (0, 1))
+
+    def _sum_along(self, axis: int) -> npt.NDArray[np.float64]:
+        side, count = self.tile_shape[axis], self.shape[axis]
+        total, ramp = np.zeros((count - 1) * self.stride + side), self._ramp(side)
+        for index in range(count):
+            total[index * self.stride :][:side] += ramp
+        return total
 
     def _ramp(self, side: int) -> npt.NDArray[np.float64]:
         if self.overlap == 0:

@@ -17,6 +17,7 @@ FACE = {
     "BiomassRegressor",
     "CubeError",
     "DamagedError",
+    "Ensemble",
     "IncompleteMapError",
     "ModelError",
     "Recipe",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import product
+from typing import Literal
+
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from geobiomass.tiles import (
@@ -18,6 +21,9 @@ from geobiomass.tiles import (
 )
 
 sizes = st.integers(1, 150)
+blends: st.SearchStrategy[Literal["smooth", "crop"]] = st.sampled_from(
+    ["smooth", "crop"]
+)
 
 
 @st.composite
@@ -28,37 +34,45 @@ def lattices(draw: st.DrawFn) -> Lattice:
     stride = tile - overlap
     longest = min(150, 40 * stride)
     height, width = draw(st.integers(1, longest)), draw(st.integers(1, longest))
-    return Lattice(height, width, tile, overlap, draw(st.sampled_from([1, 8, 32])))
-
-
-def all_tiles(lattice: Lattice) -> list[Window]:
-    rows, columns = lattice.shape
-    return [lattice.window(r, c) for r in range(rows) for c in range(columns)]
+    multiple, blend = draw(st.sampled_from([1, 8, 32])), draw(blends)
+    return Lattice(height, width, tile, overlap, multiple, blend)
 
 
 @given(lattices())
-def test_every_pixel_is_covered_and_weights_are_positive(lattice: Lattice) -> None:
+def test_weights_sum_to_one_at_every_pixel_to_the_edge(lattice: Lattice) -> None:
     total = np.zeros((lattice.height, lattice.width))
     scene = Window(0, 0, lattice.height, lattice.width)
-    assert (lattice.weights > 0).all()
-    for tile in all_tiles(lattice):
-        common = tile.intersect(scene)
-        assert common is not None, "a tile without a pixel of the scene is waste"
-        total[common.rows, common.columns] += lattice.weights[common.within(tile)]
-    assert (total > 0).all()
+    rows, columns = lattice.shape
+    for row in range(rows):
+        for column in range(columns):
+            tile, weights = lattice.window(row, column), lattice.weights(row, column)
+            common = tile.intersect(scene)
+            assert common is not None, "a tile without a pixel of the scene is waste"
+            here = weights[common.within(tile)]
+            if lattice.blend == "smooth":
+                assert (here > 0).all()
+            else:
+                assert set(np.unique(here)) <= {0.0, 1.0}
+            total[common.rows, common.columns] += here
+    np.testing.assert_allclose(total, 1.0, rtol=0, atol=1e-14)
 
 
-@example(tile=2, overlap=0)
-@given(st.integers(2, 60), st.integers(0, 30))
-def test_weights_of_tiles_that_meet_sum_to_one(tile: int, overlap: int) -> None:
-    overlap = min(overlap, tile // 2)
-    lattice = Lattice(4 * tile, tile, tile, overlap, multiple=1)
-    total = np.zeros(lattice.height + tile)
-    for row in range(lattice.shape[0]):
-        window = lattice.window(row, 0)
-        total[window.rows] += np.sqrt(np.diag(lattice.weights))
-    inner = total[overlap : lattice.height - overlap]
-    np.testing.assert_allclose(inner, 1.0, atol=1e-12)
+def test_cropping_cuts_in_the_middle_of_the_overlap() -> None:
+    lattice = Lattice(40, 16, 16, 4, multiple=1, blend="crop")
+    owner = [np.nonzero(lattice.weights(row, 0)[:, 0])[0] for row in range(3)]
+    assert [(o[0] + 12 * i, o[-1] + 12 * i) for i, o in enumerate(owner)] == [
+        (0, 13),
+        (14, 25),
+        (26, 39),
+    ]
+
+
+def test_smooth_weights_rise_as_a_squared_sine() -> None:
+    weights = Lattice(100, 32, 32, 8, multiple=1).weights(1, 0)[:, 5]
+    expected = np.sin(np.pi / 2 * (np.arange(8) + 0.5) / 8) ** 2
+    np.testing.assert_allclose(weights[:8], expected, atol=1e-14)
+    np.testing.assert_allclose(weights[-8:], expected[::-1], atol=1e-14)
+    np.testing.assert_allclose(weights[8:-8], 1)
 
 
 @given(lattices(), st.data())
@@ -77,7 +91,7 @@ def test_touching_finds_the_tiles_that_share_a_pixel(
         for column in range(columns)
         if lattice.window(row, column).intersect(window) is not None
     ]
-    assert list(lattice.touching(window)) == expected
+    assert list(product(*lattice.touching(window))) == expected
 
 
 @given(sizes, sizes, st.integers(1, 80))

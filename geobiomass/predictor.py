@@ -1,0 +1,394 @@
+"""What everything that maps cubes has in common: predict, predict_to, evaluate, plan.
+
+One model, or an ensemble of several.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+from torch import nn
+
+from geobiomass.chips import Place, Reader
+from geobiomass.cube import CubeError, check_cube
+from geobiomass.evaluation import EVALUATION_BLOCK, Tally
+from geobiomass.forward import Precision
+from geobiomass.maps import Block, fingerprint_of, write_map
+from geobiomass.network import Ensemble as EnsembleNetwork
+from geobiomass.plan import MapPlan, plan_map
+from geobiomass.predict import Mapper, MapSettings, lazy_map
+from geobiomass.region import Region
+from geobiomass.tiles import Blend, blocks
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
+
+
+class Predictor:
+    """Maps cubes with a network.
+
+    Attributes
+    ----------
+    network : torch.nn.Module
+        (batch, month, band, y, x) -> (batch, output, y, x).
+    bands : tuple of str
+        The network's bands, in its order.
+    outputs : tuple of str
+        Name of the map of each output.
+    """
+
+    network: nn.Module
+    bands: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def predict(
+        self,
+        cube: xr.Dataset,
+        tile: int = 256,
+        overlap: int = 64,
+        block: int = 1024,
+        batch_size: int | None = None,
+        flips: bool = False,
+        region: Any = None,
+        *,
+        turns: bool = False,
+        blend: Blend = "smooth",
+        precision: Precision = "float32",
+        memory: int | None = None,
+    ) -> xr.Dataset:
+        """Map a scene, or chips, lazily: only what is looked at is computed.
+
+        Parameters
+        ----------
+        cube : xarray.Dataset
+            With all bands that the model needs; others are left out.
+        tile, overlap, block : int
+            Pixels: side of a tile that the network sees at once, what neighbouring
+            tiles share and blend over, and side of the unit of work. `block` has
+            no influence on values.
+        batch_size : int, optional
+            Tiles in a batch; by default 1 on the CPU, on a GPU as many as its
+            memory holds, up to 16.
+        flips : bool
+            Average over the image and its flips left-right, up-down and both.
+        region : optional
+            Bounds (left, bottom, right, top) in the scene's reference system,
+            GeoJSON, or a geopandas object: pixels outside are NaN and cost nothing.
+        turns : bool
+            Average over quarter turns: four, or with `flips` all eight
+            orientations.
+        blend : "smooth" or "crop"
+            Tiles fade into each other over the overlap; or each pixel is of one
+            tile, cut in the middle of the overlap.
+        precision : "float32", "bf16" or "auto"
+            Of the network's multiplications. "auto" takes bf16 where the CPU or
+            GPU has it: quicker, and off by some parts in a thousand. With float32
+            a GPU's map agrees with a CPU's to 1e-5.
+        memory : int, optional
+            Bytes for tiles side by side on the CPU; by default half of what the
+            process may use. Has no influence on values.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``agb`` (y, x) or (chip, y, x) float32, Mg/ha, on the cube's own grid;
+            NaN where no month has any observation. A variable an output.
+
+        Raises
+        ------
+        CubeError
+            If `cube` is not a cube or lacks a band.
+        ValueError
+            If a setting is out of its range.
+        """
+        settings = MapSettings(
+            tile, overlap, block, batch_size, flips, turns, blend, precision, memory
+        )
+        return self._lazy(cube, settings, region)[1]
+
+    def predict_to(
+        self,
+        path: str | Path | Store,
+        cube: xr.Dataset,
+        tile: int = 256,
+        overlap: int = 64,
+        block: int = 1024,
+        batch_size: int | None = None,
+        flips: bool = False,
+        region: Any = None,
+        *,
+        turns: bool = False,
+        blend: Blend = "smooth",
+        precision: Precision = "float32",
+        memory: int | None = None,
+        resume: bool = True,
+        overwrite: bool = False,
+        client: Any = None,
+        progress: bool = True,
+    ) -> Any:
+        """Map a cube to disk, block by block, resuming where an earlier call stopped.
+
+        Parameters
+        ----------
+        path : str or Path
+            ``.zarr`` for a Zarr group, ``.tif`` for a cloud-optimised GeoTIFF.
+        cube, tile, overlap, block, batch_size, flips, region, turns, blend
+            As in :meth:`predict`.
+        precision, memory
+            As in :meth:`predict`.
+        resume : bool
+            Go on with a half-written map by the same model, input and settings;
+            otherwise it is begun again.
+        overwrite : bool
+            Delete what is at `path` first.
+        client : distributed.Client, optional
+            Compute the blocks on its workers; by default on those of the active
+            client, if there is one, else on this machine.
+        progress : bool
+            Show a progress bar.
+
+        Returns
+        -------
+        Path, str or Store
+            Where the map is: `path`.
+
+        Raises
+        ------
+        FileExistsError
+            If something else is at `path`: another map, or no map. A finished map
+            of the same model, input and settings is left as it is.
+        IncompleteMapError
+            If blocks could not be computed; the others are kept.
+        CubeError, ValueError
+            As in :meth:`predict`.
+        """
+        path = Path(cast(str, path))
+        settings = MapSettings(
+            tile, overlap, block, batch_size, flips, turns, blend, precision, memory
+        )
+        mapper, template = self._lazy(cube, settings, region)
+        write_map(
+            path,
+            template,
+            _map_blocks(mapper),
+            partial(_compute, mapper),
+            fingerprint_of(self._depends_on(cube, mapper)),
+            side=block,
+            resume=resume,
+            overwrite=overwrite,
+            progress=progress,
+            client=client,
+        )
+        return path
+
+    def plan(
+        self,
+        cube: xr.Dataset,
+        tile: int = 256,
+        overlap: int = 64,
+        block: int = 1024,
+        batch_size: int | None = None,
+        flips: bool = False,
+        region: Any = None,
+        *,
+        turns: bool = False,
+        blend: Blend = "smooth",
+        precision: Precision = "float32",
+        memory: int | None = None,
+        workers: int = 1,
+    ) -> MapPlan:
+        """Predict what a map costs, from a short measurement on this machine.
+
+        Parameters
+        ----------
+        cube, tile, overlap, block, batch_size, flips, region, turns, blend
+            As in :meth:`predict`.
+        precision, memory
+            As in :meth:`predict`.
+        workers : int
+            Machines like this one that share the work.
+
+        Returns
+        -------
+        MapPlan
+            Blocks, tiles, bytes, memory and hours; prints itself.
+
+        Raises
+        ------
+        CubeError, ValueError
+            As in :meth:`predict`.
+        """
+        settings = MapSettings(
+            tile, overlap, block, batch_size, flips, turns, blend, precision, memory
+        )
+        return plan_map(self._lazy(cube, settings, region)[0], workers)
+
+    def _lazy(
+        self, cube: xr.Dataset, settings: MapSettings, region: Any
+    ) -> tuple[Mapper, xr.Dataset]:
+        reader = Reader(cube, self.bands)
+        where = Region.of(region, cube) if region is not None else None
+        mapper = Mapper(self.network, reader, settings, len(self.outputs), where)
+        return mapper, lazy_map(mapper, cube, self.outputs)
+
+    def _depends_on(self, cube: xr.Dataset, mapper: Mapper) -> dict[str, Any]:
+        """Give all that a map's values depend on, in words and hashes."""
+        weights = hashlib.sha256()
+        for name, tensor in self.network.state_dict().items():
+            weights.update(name.encode())
+            weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        grid = [
+            repr(cube[dim].values.tolist())
+            for dim in ("chip", "month", "y", "x")
+            if dim in cube.coords
+        ]
+        return {
+            "model": weights.hexdigest(),
+            "bands": list(self.bands),
+            "input": mapper.reader.identity(),
+            "grid": hashlib.sha256("".join(grid).encode()).hexdigest(),
+            "region": repr(mapper.region),
+            **mapper.settings.values_depend_on(),
+        }
+
+    def evaluate(
+        self,
+        cube: xr.Dataset,
+        tile: int = 256,
+        overlap: int = 64,
+        block: int = 1024,
+        batch_size: int | None = None,
+        flips: bool = False,
+        *,
+        turns: bool = False,
+        blend: Blend = "smooth",
+        precision: Precision = "float32",
+    ) -> pd.DataFrame:
+        """Compare the map of a cube with its labels.
+
+        Parameters
+        ----------
+        cube : xarray.Dataset
+            With ``agb``.
+        tile, overlap, block, batch_size, flips, turns, blend, precision
+            As in :meth:`predict`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row "all" and a row a bin of observed biomass ("0-50", ... Mg/ha), with
+            ``pixels`` compared, ``average_rmse`` (the root mean squared error of a
+            chip, or of 256 x 256 pixels of a scene, averaged over those: the
+            measure of the BioMassters competition), ``pixel_rmse`` (over all pixels
+            together), ``mae``, ``bias`` (predicted minus observed), all in Mg/ha;
+            ``r2`` (of all, NaN by bin); and the mean ``observed`` and ``predicted``
+            density.
+
+        Raises
+        ------
+        CubeError
+            If there is no ``agb``, or it has no label.
+        """
+        need_target(cube)
+        settings = MapSettings(
+            tile, overlap, block, batch_size, flips, turns, blend, precision
+        )
+        mapper, _ = self._lazy(cube, settings, None)
+        tally = Tally()
+        for work in _map_blocks(mapper):
+            place = Place(work.window, work.chip)
+            truth = mapper.reader.labels(place).astype(np.float64)
+            if not np.isfinite(truth).any():
+                continue
+            values = mapper.compute(work.window, work.chip)[0].astype(np.float64)
+            for part in blocks(work.window.height, work.window.width, EVALUATION_BLOCK):
+                here = part.rows, part.columns
+                tally.add(values[here], truth[here])
+        if tally.count == 0:
+            raise CubeError(
+                "'agb' has no label where the image has an observation; nothing to "
+                "compare."
+            )
+        return tally.table()
+
+
+class Ensemble(Predictor):
+    """Several models as one: their mean, and on demand how far they are apart.
+
+    Parameters
+    ----------
+    models : sequence of Predictor
+        With the same outputs. Each takes the bands it knows; a cube needs those of
+        all of them.
+    spread : bool
+        Also map the standard deviation among the models, as ``agb_spread``.
+
+    Raises
+    ------
+    ValueError
+        If there is no model, or they differ in outputs.
+
+    Examples
+    --------
+    >>> import geobiomass as gb
+    >>> both = gb.Ensemble([gb.load("first/"), gb.load("second/")])  # doctest: +SKIP
+    >>> both.predict_to("map.tif", scene)  # doctest: +SKIP
+    """
+
+    def __init__(self, models: Sequence[Predictor], spread: bool = False) -> None:
+        if not models or any(m.outputs != models[0].outputs for m in models):
+            raise ValueError(
+                "models of an Ensemble must be one or more with the same outputs, got "
+                f"{[model.outputs for model in models]}."
+            )
+        if spread and len(models) < 2:
+            raise ValueError("spread of an Ensemble needs at least two models, got 1.")
+        self.models = tuple(models)
+        self.bands = tuple(dict.fromkeys(b for model in models for b in model.bands))
+        self.outputs = models[0].outputs
+        if spread:
+            self.outputs += tuple(f"{name}_spread" for name in self.outputs)
+        choices = [[self.bands.index(b) for b in model.bands] for model in models]
+        self.network = EnsembleNetwork(
+            [model.network for model in models], choices, spread
+        )
+
+    def __repr__(self) -> str:
+        """Say what it is in one line."""
+        return f"Ensemble of {len(self.models)}: {', '.join(map(repr, self.models))}"
+
+
+def need_target(cube: xr.Dataset) -> None:
+    """Refuse a cube without labels.
+
+    Raises
+    ------
+    CubeError
+        Says how to add them.
+    """
+    check_cube(cube)
+    if "agb" not in cube:
+        raise CubeError(
+            "The cube has no 'agb' (biomass density, Mg/ha) to learn from or to "
+            f"compare with, only {sorted(map(str, cube))}; add it with "
+            "cube.assign(agb=...) or gb.as_cube(data, agb=...)."
+        )
+
+
+def _map_blocks(mapper: Mapper) -> list[Block]:
+    windows = mapper.blocks()
+    if not mapper.reader.chips:
+        return [Block(window) for window in windows]
+    return [Block(w, chip) for chip in range(mapper.reader.count) for w in windows]
+
+
+def _compute(mapper: Mapper, block: Block) -> npt.NDArray[np.float32]:
+    return mapper.compute(block.window, block.chip)
