@@ -18,7 +18,16 @@ from torch import Tensor
 
 from geobiomass.cube import CubeError, DamagedError, check_cube, is_chips, select_bands
 from geobiomass.cube.statistics import BandTally
-from geobiomass.pixels import Array, Codes, Decoded, Lazy, OnDisk, Pixels, pixels_of
+from geobiomass.pixels import (
+    Array,
+    Codes,
+    Decoded,
+    Kept,
+    Lazy,
+    OnDisk,
+    Pixels,
+    pixels_of,
+)
 from geobiomass.tiles import Place, Window, mirror
 
 __all__ = ["Decoder", "Place", "Reader"]
@@ -108,6 +117,18 @@ class Reader:
         """
         other = copy.copy(self)
         other._image = Decoded(self._image)
+        return other
+
+    def keeping(self, height: int, width: int) -> Reader:
+        """Give a reader like this one for windows that are neighbours.
+
+        What dask has yet to compute is then computed a chunk at a time and kept for
+        the next window: as many chunks as `height` x `width` pixels may touch.
+        """
+        if not isinstance(self._image, Lazy):
+            return self
+        other = copy.copy(self)
+        other._image = Kept(self._image.array, height, width)
         return other
 
     def cache(self, limit: int) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``geobiomass info | ingest | train | predict | evaluate | demo``.
+"""The command line: ``geobiomass ingest | info | train | plan | predict | evaluate``.
 
 Only parses and calls. Bad input ends with one sentence and exit code 2.
 """
@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 
 from geobiomass.training.commands import parse_setting, run
+
+if TYPE_CHECKING:
+    from geobiomass.predictor import Predictor
 
 app = typer.Typer(
     help="Maps of above-ground biomass from monthly satellite images.",
@@ -145,17 +149,54 @@ def _validation(text: str | None) -> Any:
         return open_cube(text)
 
 
+class Blending(StrEnum):
+    """What becomes of pixels that tiles share."""
+
+    smooth = "smooth"
+    crop = "crop"
+
+
+class Numbers(StrEnum):
+    """Precision of the network's multiplications."""
+
+    float32 = "float32"
+    bf16 = "bf16"
+    auto = "auto"
+
+
+Tile = Annotated[int, typer.Option(help="Side of a tile, pixels.")]
+Overlap = Annotated[int, typer.Option(help="Shared by tiles, pixels.")]
+BlockSide = Annotated[int, typer.Option(help="Unit of work, pixels.")]
+Flips = Annotated[bool, typer.Option("--flips", help="Average over flips.")]
+Turns = Annotated[bool, typer.Option("--turns", help="Average over quarter turns.")]
+Precise = Annotated[Numbers, typer.Option(help="auto: bf16 where the machine has it.")]
+Where = Annotated[
+    Path | None, typer.Option("--region", help="GeoJSON file: map only there.")
+]
+
+
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="A model's folder.")],
-    cube: Annotated[Path, typer.Argument(help="A Zarr cube.")],
-    out: Annotated[Path, typer.Argument(help="The map: .zarr or .tif.")],
-    tile: Annotated[int, typer.Option(help="Side of a tile, pixels.")] = 256,
-    overlap: Annotated[int, typer.Option(help="Shared by tiles, pixels.")] = 64,
-    block: Annotated[int, typer.Option(help="Unit of work, pixels.")] = 1024,
-    flips: Annotated[bool, typer.Option("--flips", help="Average over flips.")] = False,
-    region: Annotated[
-        Path | None, typer.Option(help="GeoJSON file: map only there.")
+    cube: Annotated[str, typer.Argument(help="A Zarr cube; s3://... as well.")],
+    out: Annotated[str, typer.Argument(help="The map: .zarr or .tif; s3://... too.")],
+    tile: Tile = 256,
+    overlap: Overlap = 64,
+    block: BlockSide = 1024,
+    flips: Flips = False,
+    turns: Turns = False,
+    blend: Annotated[Blending, typer.Option(help="Of tiles.")] = Blending.smooth,
+    precision: Precise = Numbers.float32,
+    region: Where = None,
+    ensemble: Annotated[
+        list[Path] | None,
+        typer.Option(help="Another model, to take the mean with; repeatable."),
+    ] = None,
+    overviews: Annotated[
+        bool, typer.Option("--overviews", help="Smaller maps beside, in Zarr.")
+    ] = False,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a dask cluster, tcp://...")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite")] = False,
 ) -> None:
@@ -166,19 +207,86 @@ def predict(
     Example: `geobiomass predict model/ scene.zarr map.tif --flips`
     """
     from geobiomass.cube import open_cube
+
+    with _client(scheduler) as client:
+        _predictor(model, ensemble).predict_to(
+            out,
+            open_cube(cube),
+            tile=tile,
+            overlap=overlap,
+            block=block,
+            flips=flips,
+            turns=turns,
+            blend=blend.value,
+            precision=precision.value,
+            region=_region(region),
+            overviews=overviews,
+            overwrite=overwrite,
+            client=client,
+        )
+    typer.echo(f"{out}: done")
+
+
+def _predictor(model: Path, more: list[Path] | None) -> Predictor:
+    from geobiomass.predictor import Ensemble
     from geobiomass.regressor import load
 
-    load(model).predict_to(
-        out,
-        open_cube(cube),
+    return (
+        Ensemble([load(folder) for folder in (model, *more)]) if more else load(model)
+    )
+
+
+def _region(path: Path | None) -> Any:
+    return json.loads(path.read_text()) if path is not None else None
+
+
+def _client(address: str | None) -> AbstractContextManager[Any]:
+    if address is None:
+        return nullcontext()
+    from distributed import Client
+
+    return cast("AbstractContextManager[Any]", Client(address))
+
+
+@app.command()
+def plan(
+    cube: Annotated[str, typer.Argument(help="A Zarr cube; s3://... as well.")],
+    model: Annotated[
+        Path | None, typer.Option(help="A model's folder; else the recipe's network.")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="Whose network, untrained.")] = "default",
+    workers: Annotated[int, typer.Option(help="Machines like this one.")] = 1,
+    tile: Tile = 256,
+    overlap: Overlap = 64,
+    block: BlockSide = 1024,
+    flips: Flips = False,
+    turns: Turns = False,
+    precision: Precise = Numbers.float32,
+    region: Where = None,
+) -> None:
+    """Say what a map would take: blocks, bytes, memory, hours.
+
+    Runs a few tiles on this machine to find out; writes nothing.
+
+    Example: `geobiomass plan scene.zarr --model model/ --workers 8`
+    """
+    from geobiomass.cube import open_cube
+    from geobiomass.regressor import load, untrained
+
+    scene = open_cube(cube)
+    network = load(model) if model is not None else untrained(scene, recipe)
+    plan = network.plan(
+        scene,
         tile=tile,
         overlap=overlap,
         block=block,
         flips=flips,
-        region=json.loads(region.read_text()) if region is not None else None,
-        overwrite=overwrite,
+        turns=turns,
+        precision=precision.value,
+        region=_region(region),
+        workers=workers,
     )
-    typer.echo(f"{out}: done")
+    typer.echo(plan)
 
 
 @app.command()

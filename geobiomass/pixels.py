@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from itertools import pairwise, product
 from typing import Any, Protocol
 
 import dask
@@ -11,7 +15,7 @@ import numpy.typing as npt
 
 from geobiomass.cube.selection import Selection
 from geobiomass.cube.shards import decode
-from geobiomass.tiles import Place
+from geobiomass.tiles import Place, Window
 
 Array = npt.NDArray[np.float32]
 Codes = npt.NDArray[Any]
@@ -170,6 +174,98 @@ class Lazy(_Cut):
 
     def identity(self) -> str:
         return f"computed {self.array.shape}"
+
+
+class Kept(Lazy):
+    """The same, of which each chunk is computed once and kept for neighbouring windows.
+
+    Windows that overlap, or are smaller than a chunk, would compute it every time.
+
+    Parameters
+    ----------
+    array : dask.array.Array
+        What dask has yet to compute.
+    height, width : int
+        As many chunks are kept as this many pixels may touch; the oldest leave first.
+    """
+
+    def __init__(self, array: Any, height: int, width: int) -> None:
+        super().__init__(array)
+        tall, wide = (max(chunks) for chunks in array.chunks[-2:])
+        months, bands = array.shape[-4:-2]
+        self._limit = 4 * months * bands * (height + tall) * (width + wide)
+        self._edges = [np.cumsum([0, *chunks]) for chunks in array.chunks[-2:]]
+        self._start()
+
+    def _start(self) -> None:
+        self._lock = threading.Lock()
+        self._chunks: dict[Any, Future[Array]] = {}
+
+    def read(self, place: Place, out: Array | None = None) -> Array:
+        window = place.window
+        parts = [
+            (Window(*corner, *opposite), (place.chip, *corner))
+            for corner, opposite in self._chunks_of(window)
+        ]
+        shape = (*self.array.shape[-4:-2], window.height, window.width)
+        values = np.empty(shape, np.float32) if out is None else out
+        for chunk, key in parts:
+            common = chunk.intersect(window)
+            if common is not None:
+                part = self._chunk(Place(chunk, place.chip), key)
+                values[:, :, *common.within(window)] = part[:, :, *common.within(chunk)]
+        return values
+
+    def _chunks_of(
+        self, window: Window
+    ) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+        """Give the corners of the chunks that hold a window, all along months."""
+        rows, columns = (
+            [
+                (int(low), int(high))
+                for low, high in pairwise(edges)
+                if low < stop and high > start
+            ]
+            for edges, start, stop in (
+                (self._edges[0], window.top, window.bottom),
+                (self._edges[1], window.left, window.right),
+            )
+        )
+        for (top, bottom), (left, right) in product(rows, columns):
+            yield (top, left), (bottom, right)
+
+    def _chunk(self, place: Place, key: Any) -> Array:
+        """Compute a chunk, or wait for whoever does; and remember that it was used."""
+        with self._lock:
+            found = self._chunks.pop(key, None)
+            ours = found is None
+            self._chunks[key] = found = found or Future()
+        if ours:
+            try:
+                found.set_result(super().read(place))
+            except BaseException as error:
+                with self._lock:
+                    self._chunks.pop(key, None)  # it may be mended
+                found.set_exception(error)
+            self._make_room()
+        return found.result()
+
+    def _make_room(self) -> None:
+        with self._lock:
+            done = [(key, f.result()) for key, f in self._chunks.items() if f.done()]
+            size = sum(values.nbytes for _, values in done)
+            for key, values in done[:-1]:
+                if size <= self._limit:
+                    return
+                del self._chunks[key]
+                size -= values.nbytes
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"array": self.array, "_limit": self._limit, "_edges": self._edges}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._start()
 
 
 class InMemory(_Cut):

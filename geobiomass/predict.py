@@ -319,7 +319,10 @@ class Mapper:
         ahead = AHEAD_BYTES // self.image_bytes
         # One that is read and one that is ready, beside those in the network.
         slots = max(2, min(ahead, 3 if on_gpu else THREADS.count + 2))
-        return Batches(self.prepared, self.reader.read, slots)
+        # Enough for the rows of tiles that two blocks at once are at.
+        tile, block = self.settings.tile, self.settings.block
+        reader = self.reader.keeping(2 * tile, 2 * (block + 2 * tile))
+        return Batches(self.prepared, reader.read, slots)
 
     def __getstate__(self) -> dict[str, Any]:
         """Travel without threads; the network travels as its class says."""

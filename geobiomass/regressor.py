@@ -238,18 +238,23 @@ def fit(
     """
     chosen = find_recipe(recipe, **overrides)
     need_target(cube)
+    return untrained(cube, chosen).fit(cube, chosen, validation, client=client)
+
+
+def untrained(cube: xr.Dataset, recipe: str | Recipe) -> BiomassRegressor:
+    """Make a recipe's network for the bands and months of a cube, random weights."""
+    recipe = find_recipe(recipe)
     bands = [str(name) for name in cube["band"].values]
     # The same seed gives the same weights, and the caller's random state is kept.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(chosen.training.seed)
+        torch.manual_seed(recipe.training.seed)
         network = AttentionUNet(
             bands=len(bands),
-            encoder=chosen.encoder,
-            decoder_channels=chosen.decoder_channels,
-            pretrained=chosen.pretrained,
+            encoder=recipe.encoder,
+            decoder_channels=recipe.decoder_channels,
+            pretrained=recipe.pretrained,
         )
-    model = BiomassRegressor(network, bands, cube.sizes["month"])
-    return model.fit(cube, chosen, validation, client=client)
+    return BiomassRegressor(network, bands, cube.sizes["month"])
 
 
 def load(folder: str | Path) -> BiomassRegressor:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +24,10 @@ from torch import Tensor, nn
 
 import geobiomass as gb
 from geobiomass.chips import Place, Reader
+from geobiomass.forward import THREADS, resolve_precision
 from geobiomass.network import AttentionUNet
 from geobiomass.predict import Mapper, MapSettings
+from geobiomass.region import Region
 from geobiomass.tiles import Window, mirror
 
 BANDS = ("VV_asc", "B04", "B08")
@@ -34,7 +39,9 @@ def small_network(outputs: int = 1) -> AttentionUNet:
     with torch.no_grad():  # statistics of batch norm that are not the identity
         for _ in range(3):
             network.train()(torch.randn(2, 3, 3, 64, 64))
-    network.set_statistics([-10, 2000, 2000], [5, 900, 900], [60] * outputs, [40])
+    network.set_statistics(
+        [-10, 2000, 2000], [5, 900, 900], [60] * outputs, [40] * outputs
+    )
     return network.eval()
 
 
@@ -67,16 +74,22 @@ def mapper(cube: xr.Dataset, network: nn.Module, **chosen) -> Mapper:
 # --- law 3: a map does not depend on how it was made --------------------------
 
 
-@settings(max_examples=8)
+@settings(max_examples=10)
 @given(
     st.integers(1, 90),
     st.integers(1, 90),
     st.sampled_from([(32, 0), (32, 16), (64, 32), (64, 63), (256, 64)]),
     st.lists(st.integers(7, 120), min_size=2, max_size=2, unique=True),
     st.sampled_from([1, 2]),
+    st.sampled_from([{}, {"blend": "crop"}, {"precision": "bf16"}, {"turns": True}]),
 )
 def test_any_block_gives_the_same_bits(
-    height: int, width: int, tiling: tuple[int, int], blocks: list[int], batch: int
+    height: int,
+    width: int,
+    tiling: tuple[int, int],
+    blocks: list[int],
+    batch: int,
+    more: dict,
 ) -> None:
     scene = make_scene(height, width)
     model = gb.BiomassRegressor(NETWORK, BANDS, months=3)
@@ -85,7 +98,8 @@ def test_any_block_gives_the_same_bits(
         height = min(height, 65)  # a stride of one pixel: keep it short
         scene = scene.isel(y=slice(0, height), x=slice(0, 65))
     one, other = (
-        model.predict(scene, tile, overlap, block, batch).agb.values for block in blocks
+        model.predict(scene, tile, overlap, block, batch, **more).agb.values
+        for block in blocks
     )
     np.testing.assert_array_equal(one, other)
     assert np.isfinite(one).all()
@@ -178,6 +192,167 @@ def test_flips_are_all_used_and_really_averaged() -> None:
     assert network.calls == 4
 
 
+@pytest.mark.parametrize("flips", [False, True])
+def test_turns_are_all_used_and_really_averaged(flips: bool) -> None:
+    scene = make_scene(64, 64).fillna(0)
+    ramp = torch.arange(64.0)[None, :] + 100 * torch.arange(64.0)[:, None] ** 2
+    network = Counting(lambda image: image[:, 0, :1] + ramp)
+    found = mapper(scene, network, tile=64, overlap=0, flips=flips, turns=True).compute(
+        Window(0, 0, 64, 64)
+    )
+    turned = [np.rot90(ramp.numpy(), number) for number in range(4)]
+    turned += [np.rot90(ramp.numpy().T, number) for number in range(4) if flips]
+    expected = scene["image"].values[0, 0] + np.mean(turned, 0)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-6)
+    assert network.calls == len(turned)
+
+
+def test_quarter_turns_of_tiles_that_are_not_square(
+    model: gb.BiomassRegressor,
+) -> None:
+    scene = make_scene(20, 90)
+    found = model.predict(scene, tile=64, overlap=32, turns=True).agb.values
+    assert found.shape == (20, 90)
+    assert np.isfinite(found).all()
+
+
+def test_cropping_gives_each_pixel_one_tiles_value() -> None:
+    scene = make_scene(32, 56).fillna(0)
+    numbers = iter(range(100))
+    counted = Counting(lambda i: torch.full((len(i), 1, 32, 32), next(numbers) * 1.0))
+    torch.set_num_threads(1)  # tiles in their order
+    found = mapper(scene, counted, tile=32, overlap=8, blend="crop").compute(
+        Window(0, 0, 32, 56)
+    )
+    np.testing.assert_array_equal(found[0, 5], np.repeat([0.0, 1.0], 28))
+
+
+def test_bf16_is_near_float32_and_not_in_steps(model: gb.BiomassRegressor) -> None:
+    scene = make_scene(96, 96)
+    exact = model.predict(scene, tile=64, overlap=32).agb.values
+    near = model.predict(scene, tile=64, overlap=32, precision="bf16").agb.values
+    assert 0 < np.abs(near - exact).max() < 0.05 * np.ptp(exact)
+    # Numbers of eight bits would leave a few hundred different values.
+    assert len(np.unique(near)) > 5000
+    chosen = model.predict(scene, tile=64, overlap=32, precision="auto").agb.values
+    has_it = resolve_precision("auto") == "bf16"
+    np.testing.assert_array_equal(chosen, near if has_it else exact)
+
+
+def test_a_tile_of_two_blocks_is_computed_once() -> None:
+    scene = make_scene(128, 160).fillna(0)
+    network = Counting(lambda image: image[:, 0, :1])
+    found = mapper(scene, network, tile=32, overlap=16, block=40)
+    whole = np.concatenate([found.compute(w).ravel() for w in found.blocks()])
+    rows, columns = found.lattice.shape
+    assert network.calls == rows * columns == 63
+    # Where nothing can be kept, tiles are computed again, with the same result.
+    forgetful = mapper(scene, network, tile=32, overlap=16, block=40)
+    with THREADS:
+        forgetful.running._kept = 0
+    again = [forgetful.compute(w).ravel() for w in forgetful.blocks()]
+    np.testing.assert_array_equal(np.concatenate(again), whole)
+    assert network.calls > 2 * 63
+
+
+def test_kept_tiles_stay_within_their_limit() -> None:
+    scene = make_scene(64, 640).fillna(0)
+    network = Counting(lambda image: image[:, 0, :1])
+    found = mapper(scene, network, tile=32, overlap=16, block=16)
+    with THREADS:
+        running = found.running
+    running._kept = limit = 10 * 32 * 32 * 5
+    for window in found.blocks():
+        found.compute(window)
+        entries = list(running._entries.values())
+        assert sum(entry.bytes for entry in entries) <= limit
+    # Enough for the blocks of a row to share tiles, not for the next row of blocks.
+    rows = [
+        found.lattice.touching(Window(y, 0, y + 16, 640))[0] for y in (0, 16, 32, 48)
+    ]
+    assert network.calls == sum(map(len, rows)) * found.lattice.shape[1]
+
+
+def test_the_next_tiles_are_read_while_the_network_works() -> None:
+    scene = make_scene(32, 320).fillna(0)
+    several = threading.Event()
+
+    def patient(image: Tensor) -> Tensor:
+        assert several.wait(30), "nothing is read while the network works"
+        return image[:, 0, :1]
+
+    found = mapper(scene, Counting(patient), tile=32, overlap=0)
+    read, count = found.reader.read, iter(range(100))
+
+    def watch(place: Place) -> np.ndarray:
+        if next(count) >= torch.get_num_threads():  # more than the network has taken
+            several.set()
+        return read(place)
+
+    found.reader.read = watch  # type: ignore[method-assign]
+    assert np.isfinite(found.compute(Window(0, 0, 32, 320))).all()
+
+
+def test_little_memory_means_fewer_tiles_side_by_side() -> None:
+    scene = make_scene(64, 256).fillna(0)
+    lock, at_work, most = threading.Lock(), 0, []
+
+    def watched(image: Tensor) -> Tensor:
+        nonlocal at_work
+        with lock:
+            at_work += 1
+            most.append(at_work)
+        ballast = torch.ones(40_000_000 // 4)  # grows the process, as a network does
+        time.sleep(0.03)
+        with lock:
+            at_work -= 1
+        return image[:, 0, :1] + 0 * ballast[0]
+
+    torch.set_num_threads(4)
+    maps = []
+    for memory, expected in ((100_000_000, 2), (None, 4)):
+        most.clear()
+        found = mapper(scene, Counting(watched), tile=32, overlap=0, memory=memory)
+        maps.append(found.compute(Window(0, 0, 64, 256)))
+        assert max(most) == expected
+    np.testing.assert_array_equal(*maps)
+
+
+def test_months_that_a_tile_lacks_are_not_encoded(model: gb.BiomassRegressor) -> None:
+    scene = make_scene(64, 64)
+    scene["image"][1, :, :, :32] = np.nan  # in the west one month is missing
+    scene["image"][:, :, 32:, 32:] = np.nan  # and in the south east all of them
+    encoded = []
+    hook = NETWORK.encoder.register_forward_hook(lambda _, i, __: encoded.append(i[0]))
+    found = model.predict(scene, tile=32, overlap=0).agb.values
+    hook.remove()
+    assert sorted(len(images) for images in encoded) == [2, 2, 3]
+    assert np.isnan(found).sum() == 32 * 32
+
+
+def test_what_dask_computes_is_computed_once() -> None:
+    scene = make_scene(128, 128)
+    calls = []
+
+    def noted(part: np.ndarray) -> np.ndarray:
+        calls.append(part.shape)
+        return part * 1.0
+
+    image = scene["image"].chunk(y=64, x=64)
+    lazy = image.data.map_blocks(noted, dtype=np.float32, meta=np.empty((0,) * 4))
+    model = gb.BiomassRegressor(NETWORK, BANDS, months=3)
+    found = model.predict(scene.assign(image=(image.dims, lazy)), tile=32, overlap=16)
+    np.testing.assert_array_equal(found.agb, model.predict(scene, 32, 16).agb)
+    assert len(calls) == 4  # chunks; 49 tiles
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 def test_nothing_observed_is_nodata_and_costs_nothing(
     model: gb.BiomassRegressor,
 ) -> None:
@@ -251,6 +426,9 @@ def test_bands_are_matched_by_name(
         ({"overlap": 256}, "got overlap=256 and tile=256"),
         ({"block": -1}, "block must be"),
         ({"batch_size": 0}, "batch_size must be"),
+        ({"memory": 0}, "memory must be"),
+        ({"blend": "hard"}, "blend must be 'smooth' or 'crop', got 'hard'"),
+        ({"precision": "fp16"}, "precision must be .* got 'fp16'"),
     ],
 )
 def test_bad_settings(
@@ -275,7 +453,7 @@ def test_a_region_is_mapped_and_nothing_else(model: gb.BiomassRegressor) -> None
     inside[10:40, 70:100] = True
     np.testing.assert_array_equal(np.isfinite(found), inside)
     np.testing.assert_array_equal(found.values[inside], whole.values[inside])
-    assert network.calls == 4  # one block of four
+    assert network.calls == 4  # tiles of 32 that it touches, of sixteen
 
 
 def test_a_region_as_geojson_is_in_longitude_and_latitude(
@@ -298,6 +476,32 @@ def test_a_region_as_geojson_is_in_longitude_and_latitude(
         rows, columns = np.nonzero(np.isfinite(found))
         assert (rows.min(), rows.max() + 1) == (16, 48)
         assert (columns.min(), columns.max() + 1) == (8, 32)
+
+
+def test_a_region_as_geopandas_in_its_own_reference_system(
+    model: gb.BiomassRegressor,
+) -> None:
+    import geopandas
+    from shapely import box
+
+    scene = make_scene(128, 128)
+    part = scene.isel(y=slice(16, 48), x=slice(8, 32))
+    far = scene.isel(y=slice(100, 102), x=slice(100, 102))
+    frame = geopandas.GeoDataFrame(
+        geometry=[box(*part.rio.bounds()), box(*far.rio.bounds())], crs=scene.rio.crs
+    ).to_crs("EPSG:4326")
+    network = Counting(lambda image: image[:, 0, :1].nan_to_num())
+    model.network = network
+    found = model.predict(scene, tile=16, overlap=0, block=32, region=frame)
+    values = found.agb.values
+    inside = np.zeros((128, 128), bool)
+    inside[16:48, 8:32] = inside[100:102, 100:102] = True
+    np.testing.assert_array_equal(np.isfinite(values), inside)
+    assert network.calls == 5
+    whole = Region.of(frame, scene)
+    blocks = mapper(scene, network, block=32)
+    blocks.region = whole
+    assert len(blocks.blocks()) == 3  # of sixteen: two, and the far one
 
 
 def test_regions_that_cannot_be(model: gb.BiomassRegressor, scene: xr.Dataset) -> None:
