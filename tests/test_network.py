@@ -137,6 +137,35 @@ def test_a_month_without_values_takes_no_part_and_costs_nothing() -> None:
     assert torch.equal(with_empty, asked_for)
 
 
+def test_months_that_no_sample_has_cost_no_attention_either() -> None:
+    image = torch.randn(2, 4, 3, 32, 32)
+    image[:, 2] = torch.nan
+    image[0, 3] = torch.nan
+    seen: list[tuple[int, ...]] = []
+    hook = NETWORK.attention[0].register_forward_hook(
+        lambda module, inputs, output: seen.append(tuple(inputs[0].shape[:2]))
+    )
+    with torch.inference_mode():
+        NETWORK(image)
+    hook.remove()
+    assert seen == [(2, 3)]
+
+
+def test_bf16_does_not_round_the_prediction_to_steps() -> None:
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        found = NETWORK(torch.randn(1, 2, 3, 64, 64))
+    assert found.dtype == torch.float32
+    assert len(found.unique()) > 3000  # of 4,096; in bf16 a few hundred
+
+
+def test_the_image_is_left_as_it_is() -> None:
+    image = torch.randn(1, 2, 3, 32, 32)
+    image[0, 0, 1, 5:9] = torch.nan
+    before = image.clone()
+    small()(image)
+    torch.testing.assert_close(image, before, rtol=0, atol=0, equal_nan=True)
+
+
 def test_encoding_the_months_there_equals_encoding_all_and_masking() -> None:
     # Law 2, against the plain form: every month encoded, absent ones as zeros.
     image = torch.randn(2, 5, 3, 64, 32)
