@@ -143,9 +143,10 @@ def transform_of(scene: xr.Dataset) -> Affine | None:
     if not all(_evenly_spaced(scene[name].values) for name in ("y", "x")):
         return None
     try:
-        transform: Affine = scene.rio.transform()
-    except OneDimensionalRaster:
+        scene.rio.resolution()
+    except OneDimensionalRaster:  # of which rioxarray's transform says the identity
         return None
+    transform: Affine = scene.rio.transform()
     return transform
 
 

@@ -18,7 +18,6 @@ from geobiomass.maps.conventions import (
     PROJ,
     REGISTRY,
     SPATIAL,
-    Convention,
     conventions_of,
     declare,
     transform_of,
@@ -44,7 +43,8 @@ def write_overviews(
     coordinates, grid mapping and attributes of their own. Last of all, the root
     gets the attribute ``multiscales`` [1]_; until it is there, no level is whole.
     Called again, also after an interruption, it writes the same anew. A map whose
-    smaller side is at most 256 pixels gets no levels and no such attribute.
+    smaller side is at most 256 pixels gets no levels and no such attribute. `group`
+    keeps the attributes it was opened with: open it anew before changing them.
 
     Parameters
     ----------
@@ -140,16 +140,15 @@ def _array(group: zarr.Group, name: str) -> Any:
     return group[name]
 
 
-def _declared(group: zarr.Group) -> list[dict[str, str]]:
-    entries: Any = group.attrs.get(REGISTRY, ())
-    return list(entries)
+def _entries(attributes: Mapping[str, Any]) -> list[dict[str, str]]:
+    return list(attributes.get(REGISTRY, ()))
 
 
 def _forget(group: zarr.Group) -> None:
     """Take back that there are overviews, while they are being written."""
     attributes: dict[str, Any] = dict(group.attrs)
     if attributes.pop("multiscales", None) is not None:
-        kept = [e for e in _declared(group) if e.get("uuid") != MULTISCALES.uuid]
+        kept = [e for e in _entries(group.attrs) if e.get("uuid") != MULTISCALES.uuid]
         group.attrs.put({**attributes, REGISTRY: kept})
 
 
@@ -282,22 +281,21 @@ def _describe(group: zarr.Group, names: Sequence[str], factors: Sequence[int]) -
     import zarr
 
     conventions = conventions_of(_open(group))
-    declared = declare(_declared(group), *_kept(conventions))
-    described: dict[str, Any] = {**group.attrs, **conventions, REGISTRY: declared}
+    kept = [
+        known for known in (PROJ, SPATIAL) if known.entry() in _entries(conventions)
+    ]
+    described: dict[str, Any] = {**group.attrs, **conventions}
     if factors:
-        described[REGISTRY] = declare(declared, MULTISCALES)
+        kept.append(MULTISCALES)
         described["multiscales"] = {
             "layout": list(_layout(group, names, factors, conventions)),
             "resampling_method": "average",
         }
+    if kept:
+        described[REGISTRY] = declare(_entries(group.attrs), *kept)
     consolidate(group)
     # Opened anew with what was gathered, so that both are written in one step.
     zarr.open_group(group.store, path=group.path, mode="r+").attrs.put(described)
-
-
-def _kept(conventions: Mapping[str, Any]) -> list[Convention]:
-    uuids = {entry["uuid"] for entry in conventions.get(REGISTRY, ())}
-    return [known for known in (PROJ, SPATIAL) if known.uuid in uuids]
 
 
 def _layout(
