@@ -179,7 +179,7 @@ def test_conventions_say_only_what_is_true() -> None:
     "frame",
     [
         xr.Dataset({"agb": (("y", "x"), np.zeros((4, 4)))}),
-        xr.Dataset({"agb": (("chip", "y", "x"), np.zeros((2, 4, 4)))}),
+        a_frame(4, 5).assign(agb=(("chip", "y", "x"), np.zeros((2, 4, 5)))),
         a_frame(1, 5, None),
         a_frame(4, 5).assign_coords(x=[1.0, 2, 3, 4, 6]),
         a_frame(4, 2).assign_coords(x=["a", "b"]),
@@ -552,6 +552,18 @@ def test_nothing_is_left_of_a_geotiff_that_failed(
     assert path.read_text() == "what was there"
     left = sorted(p.name for p in tmp_path.iterdir())
     assert left == ["map 1.tif.plain.tif", "map [1].tif"]
+
+
+def test_leftovers_of_a_killed_call_do_not_get_into_the_next(tmp_path: Path) -> None:
+    scene = a_frame(60, 70).assign(agb=(("y", "x"), some_values(60, 70)))
+    path = tmp_path / "map.tif"
+    (tmp_path / "map.tif.plain.tif.aux.xml").write_text(
+        "<PAMDataset><Metadata><MDI key='old'>1</MDI></Metadata></PAMDataset>"
+    )
+    write_geotiff(scene, path, ["agb"], "abc")
+    with rasterio.open(path) as source:
+        assert "old" not in source.tags()
+    assert [p.name for p in tmp_path.iterdir()] == ["map.tif"]
 
 
 def test_chips_have_no_geotiff(tmp_path: Path) -> None:
