@@ -3,114 +3,290 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from geobiomass.maps.conventions import transform_of
+
+if TYPE_CHECKING:
+    import zarr
+    from zarr.abc.store import Store
+
 FINGERPRINT = "geobiomass_fingerprint"
 """Attribute of a map, and tag of a GeoTIFF: what its values depend on."""
 
+TILE = 512
+"""Side of a tile of the GeoTIFF, pixels; GDAL's own default for COG."""
 
-def write_geotiff(store: Path, path: Path, names: list[str], fingerprint: str) -> None:
-    """Make a cloud-optimised GeoTIFF from a finished store, strip by strip.
+CACHE = 64 * 2**20
+"""Bytes of GDAL's cache of tiles while a map is written: its own default is a share
+of the machine's memory, 5 %, whatever the machine."""
+
+Source: TypeAlias = "str | Path | Store | zarr.Group | xr.Dataset"
+Grid = tuple[slice, slice]
+
+
+def write_geotiff(
+    source: Source,
+    path: Path,
+    names: Sequence[str],
+    fingerprint: str,
+    *,
+    side: int = 1024,
+    progress: bool = False,
+) -> None:
+    """Make a cloud-optimised GeoTIFF from a finished map, window by window.
 
     In two passes, as overviews come before the pixels in a COG and need the whole
-    map: a tiled GeoTIFF first, which GDAL's COG driver then lays out anew.
+    map: a tiled GeoTIFF first, which GDAL's COG driver [1]_ then lays out anew. Both,
+    and the overviews before they are laid out, lie beside `path` meanwhile and need
+    up to the space of two and a third GeoTIFFs; what an earlier call that was killed
+    left there is removed, and so is everything when this one fails.
+
+    Parameters
+    ----------
+    source : Path, str, zarr.abc.store.Store, zarr.Group or xarray.Dataset
+        The map: a store, on disk or not, a group in one, or either opened lazily.
+        Variables (y, x) float32, NaN where there is no data.
+    path : Path
+        The GeoTIFF, on a local disk. What is there is replaced, once all is written.
+    names : sequence of str
+        The variables, a band each, in this order.
+    fingerprint : str
+        Stands for what the values depend on; see `geotiff_fingerprint`.
+    side : int
+        Side of a window that is read at once, pixels; rounded up to whole tiles.
+    progress : bool
+        Show a progress bar.
+
+    Raises
+    ------
+    ValueError
+        If a variable has no dimensions (y, x): chips have no common grid.
+
+    Notes
+    -----
+    Each band has a description, unit, its attributes and exact statistics as tags,
+    and nodata NaN. Overviews are averages of what is not NaN.
+
+    References
+    ----------
+    .. [1] https://gdal.org/drivers/raster/cog.html
     """
+    import rasterio
     from rasterio.shutil import copy
 
-    plain = path.with_name(path.name + ".plain.tif")
-    making = path.with_name(path.name + ".making.tif")
+    scene = _opened(source)
+    for name in names:
+        _refuse_chips(name, scene[name])
+    plain, making = (_beside(path, stage) for stage in ("plain", "making"))
+    _remove_leftovers(path)
     try:
-        _write_plain_geotiff(store, plain, names, fingerprint)
-        copy(
-            plain,
-            making,
-            driver="COG",
-            compress="DEFLATE",
-            predictor=3,
-            blocksize=512,
-            overview_resampling="AVERAGE",
-            bigtiff="IF_SAFER",
-        )
+        with rasterio.Env(GDAL_CACHEMAX=CACHE, GDAL_NUM_THREADS="ALL_CPUS"):
+            _write_plain(scene, plain, names, fingerprint, side, progress)
+            with _without_place(scene):
+                copy(plain, making, **_COG)
         os.replace(making, path)
     finally:
-        for leftover in (plain, making):
+        _remove_leftovers(path)
+
+
+_PASSING: dict[str, Any] = {
+    "compress": "DEFLATE",
+    "zlevel": 1,
+    "predictor": 3,
+    "num_threads": "ALL_CPUS",
+}
+_COG: dict[str, Any] = {
+    "driver": "COG",
+    "compress": "DEFLATE",
+    "predictor": 3,
+    "blocksize": TILE,
+    "overview_resampling": "AVERAGE",
+    "bigtiff": "IF_SAFER",
+    "num_threads": "ALL_CPUS",
+}
+
+
+def _opened(source: Source) -> xr.Dataset:
+    import zarr
+
+    if isinstance(source, xr.Dataset):
+        return source
+    store: Any = source
+    path = None
+    if isinstance(source, zarr.Group):
+        store, path = source.store, source.path or None
+    scene: xr.Dataset = xr.open_zarr(
+        store, group=path, chunks=None, consolidated=False, decode_coords="all"
+    )
+    return scene
+
+
+def _refuse_chips(name: str, band: xr.DataArray) -> None:
+    if band.dims != ("y", "x"):
+        raise ValueError(
+            f"A GeoTIFF holds maps on one grid: {name} must have dimensions (y, x), "
+            f"got {band.dims}. Write chips to a .zarr."
+        )
+
+
+def _beside(path: Path, stage: str) -> Path:
+    return path.with_name(f"{path.name}.{stage}.tif")
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what is made on the way, with the files that GDAL puts beside it."""
+    for stage in ("plain", "making"):
+        beside = _beside(path, stage)
+        for leftover in path.parent.glob(f"{_literal(beside.name)}*"):
             leftover.unlink(missing_ok=True)
 
 
-def _write_plain_geotiff(
-    store: Path, plain: Path, names: list[str], fingerprint: str
-) -> None:
-    import rasterio
-    import rioxarray  # noqa: F401  (the .rio accessor)
+def _literal(name: str) -> str:
+    from glob import escape
 
-    scene = xr.open_zarr(store, chunks=None, decode_coords="all")
+    return escape(name)
+
+
+@contextmanager
+def _without_place(scene: xr.Dataset | None) -> Iterator[None]:
+    """Let a map that lies nowhere pass without rasterio's warning."""
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with warnings.catch_warnings():
+        if scene is None or transform_of(scene) is None:
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
+
+
+def _write_plain(
+    scene: xr.Dataset,
+    plain: Path,
+    names: Sequence[str],
+    fingerprint: str,
+    side: int,
+    progress: bool,
+) -> None:
+    """Write a tiled GeoTIFF, each tile once, and its statistics."""
+    import rasterio
+    from tqdm.auto import tqdm
+
     height, width = scene.sizes["y"], scene.sizes["x"]
-    side = min(scene.attrs["block"], height)
-    with rasterio.open(
-        plain,
-        "w",
-        driver="GTiff",
-        height=height,
-        width=width,
-        count=len(names),
-        dtype="float32",
-        crs=scene.rio.crs,
-        transform=scene.rio.transform(),
-        nodata=np.nan,
-        tiled=True,
-        blockxsize=256,
-        blockysize=256,
-        bigtiff="IF_SAFER",
-    ) as target:
+    windows = list(_windows(height, width, side))
+    with (
+        _without_place(scene),
+        rasterio.open(
+            plain,
+            "w",
+            driver="GTiff",
+            height=height,
+            width=width,
+            count=len(names),
+            dtype="float32",
+            crs=scene.rio.crs,
+            transform=transform_of(scene),
+            nodata=np.nan,
+            tiled=True,
+            blockxsize=TILE,
+            blockysize=TILE,
+            interleave="band",
+            bigtiff="IF_SAFER",
+            **_PASSING,
+        ) as target,
+        tqdm(
+            total=len(windows) * len(names),
+            unit="window",
+            desc="GeoTIFF",
+            disable=not progress,
+        ) as bar,
+    ):
         target.update_tags(**{FINGERPRINT: fingerprint})
         for band, name in enumerate(names, start=1):
-            attributes = scene[name].attrs
-            target.set_band_description(band, name)
-            target.set_band_unit(band, attributes.get("units", ""))
-            sums = _Sums()
-            for top in range(0, height, side):
-                strip = scene[name][top : top + side].values
-                target.write(strip, band, window=((top, top + len(strip)), (0, width)))
-                sums.add(strip)
-            target.update_tags(band, **sums.tags(), **attributes)
+            statistics = Statistics()
+            for rows, columns in windows:
+                values = scene[name][rows, columns].values
+                target.write(values, band, window=(_ends(rows), _ends(columns)))
+                statistics.add(values)
+                bar.update()
+            _describe(target, band, scene[name], statistics.tags(height * width))
+
+
+def _windows(height: int, width: int, side: int) -> Iterator[Grid]:
+    """Yield windows of whole tiles, row by row."""
+    step = -(-side // TILE) * TILE
+    for top in range(0, height, step):
+        for left in range(0, width, step):
+            rows = slice(top, min(top + step, height))
+            yield rows, slice(left, min(left + step, width))
+
+
+def _ends(axis: slice) -> tuple[int, int]:
+    return axis.start, axis.stop
+
+
+def _describe(
+    target: Any, band: int, variable: xr.DataArray, statistics: dict[str, str]
+) -> None:
+    """Give a band its name, unit, attributes and statistics."""
+    attributes = {name: str(value) for name, value in variable.attrs.items()}
+    target.set_band_description(band, str(variable.name))
+    target.set_band_unit(band, attributes.get("units", ""))
+    target.update_tags(band, **attributes, **statistics)
 
 
 @dataclass
-class _Sums:
-    """Statistics of a band, gathered strip by strip, as GDAL names them."""
+class Statistics:
+    """Statistics of a band, gathered window by window, under the names GDAL has.
+
+    Means and sums of squared differences are merged by the formulas of Chan, Golub
+    and LeVeque [1]_, which lose no digits where the mean is far from zero.
+
+    References
+    ----------
+    .. [1] Updating formulae and a pairwise algorithm for computing sample
+       variances, Stanford STAN-CS-79-773, 1979.
+    """
 
     count: int = 0
-    total: float = 0.0
+    mean: float = 0.0
     squares: float = 0.0
     low: float = float("inf")
     high: float = float("-inf")
 
-    def add(self, strip: npt.NDArray[np.float32]) -> None:
-        values = strip[np.isfinite(strip)].astype(np.float64)
+    def add(self, window: npt.NDArray[np.float32]) -> None:
+        """Take in a window; what is not finite does not count."""
+        values = window[np.isfinite(window)].astype(np.float64)
         if values.size == 0:
             return
-        self.count += values.size
-        self.total += float(values.sum())
-        self.squares += float((values**2).sum())
+        mean = float(values.mean())
+        apart = mean - self.mean
+        both = self.count + values.size
+        self.squares += float(((values - mean) ** 2).sum())
+        self.squares += apart**2 * self.count * (values.size / both)
+        self.mean += apart * values.size / both
+        self.count = both
         self.low = min(self.low, float(values.min()))
         self.high = max(self.high, float(values.max()))
 
-    def tags(self) -> dict[str, str]:
+    def tags(self, pixels: int) -> dict[str, str]:
+        """Give GDAL's tags for a band of so many pixels; none if all are NaN."""
         if self.count == 0:
             return {}
-        mean = self.total / self.count
-        spread = max(0.0, self.squares / self.count - mean**2) ** 0.5
         return {
             "STATISTICS_MINIMUM": repr(self.low),
             "STATISTICS_MAXIMUM": repr(self.high),
-            "STATISTICS_MEAN": repr(mean),
-            "STATISTICS_STDDEV": repr(spread),
+            "STATISTICS_MEAN": repr(self.mean),
+            "STATISTICS_STDDEV": repr((self.squares / self.count) ** 0.5),
+            "STATISTICS_VALID_PERCENT": f"{100 * self.count / pixels:.4g}",
         }
 
 
@@ -120,7 +296,7 @@ def geotiff_fingerprint(path: Path) -> str | None:
     from rasterio.errors import RasterioIOError
 
     try:
-        with rasterio.open(path) as source:
+        with _without_place(None), rasterio.open(path) as source:
             return cast("str | None", source.tags().get(FINGERPRINT))
     except RasterioIOError:
         return None

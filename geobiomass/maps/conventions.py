@@ -1,0 +1,171 @@
+"""Where a map lies, in the words of the Zarr conventions that GDAL and others read.
+
+They stand beside the CF grid mapping, which rioxarray reads, and say the same:
+`proj` [1]_ names the reference system, `spatial` [2]_ the place of the pixels.
+
+References
+----------
+.. [1] https://github.com/zarr-conventions/proj/blob/v0.1/README.md
+.. [2] https://github.com/zarr-conventions/spatial/blob/v0.1/README.md
+.. [3] https://github.com/zarr-conventions/multiscales/blob/v0.1/README.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+if TYPE_CHECKING:
+    from affine import Affine
+
+REGISTRY = "zarr_conventions"
+"""Attribute that lists the conventions a node keeps."""
+
+
+@dataclass(frozen=True)
+class Convention:
+    """A Zarr convention, as a node declares that it keeps it.
+
+    Parameters
+    ----------
+    name : str
+        Its name, and that of its repository.
+    uuid : str
+        What readers know it by, whatever its version.
+    description : str
+        As its schema words it.
+    version : str
+        The tag whose schema the attributes keep to.
+    """
+
+    name: str
+    uuid: str
+    description: str
+    version: str = "v0.1"
+
+    def entry(self) -> dict[str, str]:
+        """Give what stands for it in the list of conventions."""
+        place = f"zarr-conventions/{self.name}"
+        return {
+            "schema_url": f"https://raw.githubusercontent.com/{place}/refs/tags/"
+            f"{self.version}/schema.json",
+            "spec_url": f"https://github.com/{place}/blob/{self.version}/README.md",
+            "uuid": self.uuid,
+            "name": self.name,
+            "description": self.description,
+        }
+
+
+PROJ = Convention(
+    "proj",
+    "f17cb550-5864-4468-aeb7-f3180cfb622f",
+    "Coordinate reference system information for geospatial data",
+)
+SPATIAL = Convention(
+    "spatial",
+    "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
+    "Spatial coordinate information",
+)
+MULTISCALES = Convention(
+    "multiscales",
+    "d35379db-88df-4056-af3a-620245f8e347",
+    "Multiscale layout of zarr datasets",
+)
+
+
+def conventions_of(template: xr.Dataset) -> dict[str, Any]:
+    """Give the attributes that tell where a map lies.
+
+    Parameters
+    ----------
+    template : xarray.Dataset
+        A map on a regular grid, (y, x), with `y` and `x` at pixel centres and the
+        grid mapping `spatial_ref`; only its coordinates are read.
+
+    Returns
+    -------
+    dict
+        ``zarr_conventions`` and the ``spatial:`` and ``proj:`` attributes of the
+        Zarr group, plain JSON. Only what is true: nothing for chips and where the
+        pixels' places are unknown, no ``proj:`` without a reference system, no
+        ``proj:code`` for one that EPSG does not list.
+    """
+    transform = transform_of(template)
+    if transform is None:
+        return {}
+    height, width = template.sizes["y"], template.sizes["x"]
+    attributes = spatial_attributes(transform, height, width)
+    system = _reference_system(template)
+    kept = [SPATIAL, PROJ] if system else [SPATIAL]
+    return {REGISTRY: declare((), *kept), **attributes, **system}
+
+
+def declare(
+    present: Iterable[Mapping[str, str]], *conventions: Convention
+) -> list[dict[str, str]]:
+    """Give a list of conventions with these in it, each once."""
+    known = {convention.uuid for convention in conventions}
+    others = [dict(entry) for entry in present if entry.get("uuid") not in known]
+    return others + [convention.entry() for convention in conventions]
+
+
+def spatial_attributes(transform: Affine, height: int, width: int) -> dict[str, Any]:
+    """Give the ``spatial:`` attributes of a grid of pixels, (y, x)."""
+    a, b, c, d, e, f = (float(number) for number in transform[:6])
+    corners = [(x, y) for x in (0, width) for y in (0, height)]
+    across = [a * x + b * y + c for x, y in corners]
+    down = [d * x + e * y + f for x, y in corners]
+    return {
+        "spatial:dimensions": ["y", "x"],
+        "spatial:bbox": [min(across), min(down), max(across), max(down)],
+        "spatial:transform_type": "affine",
+        "spatial:transform": [a, b, c, d, e, f],
+        "spatial:shape": [height, width],
+        "spatial:registration": "pixel",
+    }
+
+
+def transform_of(scene: xr.Dataset) -> Affine | None:
+    """Give the transform from pixels to coordinates, None where it is unknown.
+
+    It is unknown for chips, without `y` and `x`, where these are not evenly spaced,
+    and for a single row or column whose grid mapping does not tell a pixel's side.
+    """
+    import rioxarray  # noqa: F401  (the .rio accessor)
+    from rioxarray.exceptions import OneDimensionalRaster
+
+    if "chip" in scene.dims or not {"y", "x"} <= set(scene.coords):
+        return None
+    if not all(_evenly_spaced(scene[name].values) for name in ("y", "x")):
+        return None
+    try:
+        scene.rio.resolution()
+    except OneDimensionalRaster:  # of which rioxarray's transform says the identity
+        return None
+    transform: Affine = scene.rio.transform()
+    return transform
+
+
+def _evenly_spaced(centres: Any) -> bool:
+    """Tell whether pixels lie side by side, up to a thousandth of a pixel."""
+    if not np.issubdtype(centres.dtype, np.number) or not np.isfinite(centres).all():
+        return False
+    if len(centres) < 3:
+        return len(centres) < 2 or bool(centres[0] != centres[1])
+    step = (centres[-1] - centres[0]) / (len(centres) - 1)
+    even = centres[0] + step * np.arange(len(centres))
+    return bool(step != 0 and np.abs(centres - even).max() < abs(step) / 1000)
+
+
+def _reference_system(template: xr.Dataset) -> dict[str, str]:
+    crs = template.rio.crs
+    if crs is None:
+        return {}
+    described = {"proj:wkt2": crs.to_wkt(version="WKT2_2019")}
+    # Anything less than certain would name another system that is merely similar.
+    code = crs.to_epsg(confidence_threshold=100)
+    return described if code is None else {"proj:code": f"EPSG:{code}", **described}

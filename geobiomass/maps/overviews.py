@@ -1,0 +1,334 @@
+"""Overviews of a finished map, so that a far look reads few pixels.
+
+Full resolution stays at the root, where plain `xr.open_zarr` finds it; each level is
+a group of its own below ``overviews``, named after how many pixels one stands for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from geobiomass.maps.conventions import (
+    MULTISCALES,
+    PROJ,
+    REGISTRY,
+    SPATIAL,
+    conventions_of,
+    declare,
+    transform_of,
+)
+from geobiomass.pieces import consolidate, few_at_a_time
+
+if TYPE_CHECKING:
+    import zarr
+    from affine import Affine
+
+SMALLEST = 256
+"""Levels are added until the smaller side is no longer than this, pixels."""
+
+
+def write_overviews(
+    group: zarr.Group, names: Sequence[str], side: int, progress: bool = False
+) -> None:
+    """Write levels of half, a quarter, ... the resolution of a finished map.
+
+    A pixel of a level is the mean of the finite ones among the up to four pixels of
+    the level before that it covers, NaN where none is finite. The groups
+    ``overviews/2``, ``overviews/4``, ... hold the same variables as the root, with
+    coordinates, grid mapping and attributes of their own. Last of all, the root
+    gets the attribute ``multiscales`` [1]_; until it is there, no level is whole.
+    Called again, also after an interruption, it writes the same anew. A map whose
+    smaller side is at most 256 pixels gets no levels and no such attribute. `group`
+    keeps the attributes it was opened with: open it anew before changing them.
+
+    Parameters
+    ----------
+    group : zarr.Group
+        A finished map, Zarr v3, open for writing, in any store: variables (y, x)
+        float32, NaN where there is no data; `y`, `x` and `spatial_ref` where known.
+    names : sequence of str
+        The variables.
+    side : int
+        Side of a piece of work, pixels of the level that is written; rounded up to
+        whole shards. Up to four pieces of four times as many pixels are in memory.
+    progress : bool
+        Show a progress bar.
+
+    Raises
+    ------
+    ValueError
+        If a variable has no dimensions (y, x): chips have no common grid.
+
+    References
+    ----------
+    .. [1] https://github.com/zarr-conventions/multiscales/blob/v0.1/README.md
+    """
+    import zarr
+    from tqdm.auto import tqdm
+
+    # Metadata gathered earlier does not know what is created here.
+    root = zarr.open_group(
+        group.store, path=group.path, mode="r+", use_consolidated=False
+    )
+    for name in names:
+        _refuse_chips(name, _array(root, name))
+    _forget(root)
+    finer = root
+    sizes = list(level_sizes(*_array(root, names[0]).shape))
+    with tqdm(desc="Overviews", unit="block", disable=not progress) as bar:
+        for factor, (height, width) in sizes:
+            level = _create_level(root, finer, names, factor, height, width)
+            for name in names:
+                _fill(finer, level, name, side, bar)
+            consolidate(level)
+            finer = level
+    _describe(root, names, [factor for factor, _ in sizes])
+
+
+def level_sizes(height: int, width: int) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Yield factor and (height, width) of each level of a map, finest first."""
+    factor = 1
+    while min(height, width) > SMALLEST:
+        factor, height, width = factor * 2, -(-height // 2), -(-width // 2)
+        yield factor, (height, width)
+
+
+def halve(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Average pixels two by two, leaving out what is not finite.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        (y, x) float32, of any size.
+
+    Returns
+    -------
+    numpy.ndarray
+        (ceil(y / 2), ceil(x / 2)) float32; sums are taken in float64, so that the
+        mean of equal values is that value to the bit.
+    """
+    height, width = values.shape
+    ragged = ((0, height % 2), (0, width % 2))
+    padded = np.pad(values, ragged, constant_values=np.nan)
+    total = np.zeros((len(padded) // 2, padded.shape[1] // 2))
+    count = np.zeros(total.shape, np.uint8)
+    for row in (0, 1):
+        for column in (0, 1):
+            corner = padded[row::2, column::2]
+            finite = np.isfinite(corner)
+            np.add(total, corner, out=total, where=finite)
+            count += finite
+    mean = np.full(total.shape, np.nan)
+    np.divide(total, count, out=mean, where=count > 0)
+    return mean.astype(np.float32)
+
+
+def _refuse_chips(name: str, array: Any) -> None:
+    if tuple(array.metadata.dimension_names or ()) != ("y", "x"):
+        raise ValueError(
+            f"Overviews are made of maps on one grid: {name} must have dimensions "
+            f"(y, x), got {array.metadata.dimension_names}. Leave them out for chips."
+        )
+
+
+def _array(group: zarr.Group, name: str) -> Any:
+    return group[name]
+
+
+def _entries(attributes: Mapping[str, Any]) -> list[dict[str, str]]:
+    return list(attributes.get(REGISTRY, ()))
+
+
+def _forget(group: zarr.Group) -> None:
+    """Take back that there are overviews, while they are being written."""
+    attributes: dict[str, Any] = dict(group.attrs)
+    if attributes.pop("multiscales", None) is not None:
+        kept = [e for e in _entries(group.attrs) if e.get("uuid") != MULTISCALES.uuid]
+        group.attrs.put({**attributes, REGISTRY: kept})
+
+
+def _create_level(
+    root: zarr.Group,
+    finer: zarr.Group,
+    names: Sequence[str],
+    factor: int,
+    height: int,
+    width: int,
+) -> zarr.Group:
+    """Create the group of a level: coordinates, attributes, empty variables."""
+    import zarr
+
+    root.require_group("overviews")
+    path = f"{root.path}/overviews/{factor}".lstrip("/")
+    frame = _halved_frame(finer, names, height, width)
+    frame.attrs = {**_titles(root), **conventions_of(frame)}
+    frame.to_zarr(root.store, group=path, mode="w", zarr_format=3, consolidated=False)
+    level = zarr.open_group(root.store, path=path, mode="r+")
+    for name in names:
+        source = _array(root, name)
+        grids = map(_chunk_and_shard, (height, width), *_chunking(source))
+        chunks, shards = zip(*grids, strict=True)
+        level.create_array(
+            name,
+            shape=(height, width),
+            dtype="float32",
+            chunks=chunks,
+            shards=None if source.shards is None else shards,
+            compressors=source.compressors,
+            fill_value=float("nan"),
+            dimension_names=["y", "x"],
+            attributes={**source.attrs, "cell_methods": "area: mean"},
+        )
+    return level
+
+
+def _chunking(source: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return source.chunks, source.shards or source.chunks
+
+
+def _chunk_and_shard(size: int, chunk: int, shard: int) -> tuple[int, int]:
+    """Cut a chunk and a shard, pixels, down to an axis of `size` pixels."""
+    chunk = min(chunk, size)
+    return chunk, min(shard // chunk, -(-size // chunk)) * chunk
+
+
+def _titles(root: zarr.Group) -> dict[str, Any]:
+    """Give the attributes of a map that hold for its overviews, too."""
+    kept = ("Conventions", "title", "institution", "source", "history", "references")
+    return {name: root.attrs[name] for name in kept if name in root.attrs}
+
+
+def _halved_frame(
+    finer: zarr.Group, names: Sequence[str], height: int, width: int
+) -> xr.Dataset:
+    """Give the coordinates of a map of half the resolution, (height, width)."""
+    scene = _open(finer)
+    coordinates = {
+        name: _pairs(scene[name], size)
+        for name, size in (("y", height), ("x", width))
+        if name in scene.coords
+    }
+    mapping = _array(finer, names[0]).attrs.get("grid_mapping", "spatial_ref")
+    if mapping in scene.coords:
+        coordinates[mapping] = scene[mapping].variable.copy(deep=True)
+    transform = transform_of(scene)
+    if transform is not None:
+        _place(coordinates, mapping, _doubled(transform))
+    return xr.Dataset(coords=coordinates)
+
+
+def _open(group: zarr.Group) -> xr.Dataset:
+    scene: xr.Dataset = xr.open_zarr(
+        group.store,
+        group=group.path or None,
+        chunks=None,
+        consolidated=False,
+        decode_coords="all",
+    )
+    return scene
+
+
+def _pairs(centres: xr.DataArray, size: int) -> xr.Variable:
+    """Give the middle of each two pixels, of the one where it is alone."""
+    values = centres.values
+    middles = [values[2 * i : 2 * i + 2].mean() for i in range(size)]
+    return xr.Variable(centres.dims, np.array(middles), centres.attrs)
+
+
+def _doubled(transform: Affine) -> Affine:
+    """Give the transform of pixels twice as wide and high, from the same corner."""
+    a, b, c, d, e, f = transform[:6]
+    return type(transform)(2 * a, 2 * b, c, 2 * d, 2 * e, f)
+
+
+def _place(coordinates: dict[str, Any], mapping: str, transform: Affine) -> None:
+    """Put pixel centres, and the grid mapping, where a transform says."""
+    axes = (("y", transform.e, transform.f), ("x", transform.a, transform.c))
+    for name, side, start in axes:
+        size = coordinates[name].size
+        coordinates[name].values = start + side * (np.arange(size) + 0.5)
+    if mapping in coordinates:
+        numbers = map(float, transform.to_gdal())
+        coordinates[mapping].attrs["GeoTransform"] = " ".join(map(str, numbers))
+
+
+def _fill(finer: zarr.Group, level: zarr.Group, name: str, side: int, bar: Any) -> None:
+    """Compute a variable of a level, a few pieces of whole shards at a time."""
+    source, target = _array(finer, name), _array(level, name)
+    height, width = target.shape
+    # A piece is whole shards, so that no two threads write to the same one.
+    down, across = (-(-side // shard) * shard for shard in _chunking(target)[1])
+    corners = [(y, x) for y in range(0, height, down) for x in range(0, width, across)]
+    bar.total = (bar.total or 0) + len(corners)
+
+    def compute(corner: tuple[int, int]) -> None:
+        top, left = corner
+        fine = source[2 * top : 2 * (top + down), 2 * left : 2 * (left + across)]
+        target[top : top + down, left : left + across] = halve(np.asarray(fine))
+
+    for _, future in few_at_a_time(corners, compute, 2):
+        future.result()
+        bar.update()
+
+
+def _describe(group: zarr.Group, names: Sequence[str], factors: Sequence[int]) -> None:
+    """Say at the root which levels there are, once all of them are written."""
+    import zarr
+
+    conventions = conventions_of(_open(group))
+    kept = [
+        known for known in (PROJ, SPATIAL) if known.entry() in _entries(conventions)
+    ]
+    described: dict[str, Any] = {**group.attrs, **conventions}
+    if factors:
+        kept.append(MULTISCALES)
+        described["multiscales"] = {
+            "layout": list(_layout(group, names, factors, conventions)),
+            "resampling_method": "average",
+        }
+    if kept:
+        described[REGISTRY] = declare(_entries(group.attrs), *kept)
+    consolidate(group)
+    # Opened anew with what was gathered, so that both are written in one step.
+    zarr.open_group(group.store, path=group.path, mode="r+").attrs.put(described)
+
+
+def _layout(
+    group: zarr.Group,
+    names: Sequence[str],
+    factors: Sequence[int],
+    conventions: Mapping[str, Any],
+) -> Iterator[dict[str, Any]]:
+    """Yield each variable at each level, by paths that any Zarr reader resolves.
+
+    Arrays rather than groups, which the convention allows as well: the root, where
+    full resolution is, has no relative path ("." is none in Zarr).
+    """
+    for name in names:
+        yield {"asset": name, "transform": _scaled(1.0), **_where(conventions)}
+        finer = name
+        for factor in factors:
+            path = f"overviews/{factor}"
+            yield {
+                "asset": f"{path}/{name}",
+                "derived_from": finer,
+                "transform": _scaled(2.0),
+                "resampling_method": "average",
+                **_where(group[path].attrs),
+            }
+            finer = f"{path}/{name}"
+
+
+def _scaled(factor: float) -> dict[str, list[float]]:
+    """Give the transform to the next level; pixels share their upper left corner."""
+    return {"scale": [factor, factor], "translation": [0.0, 0.0]}
+
+
+def _where(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("spatial:shape", "spatial:transform")
+    return {name: attributes[name] for name in names if name in attributes}
