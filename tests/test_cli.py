@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import rioxarray
+import torch
 import xarray as xr
 from biomassters_files import write_chip
 from conftest import make_chips, make_scene
+from rasterio.warp import transform_geom
+from shapely import box
 
 import geobiomass as gb
 from geobiomass import cli
+from geobiomass.network import AttentionUNet
 
 QUICK = [
     *("--recipe", "quick", "--epochs", "2"),
@@ -67,6 +72,69 @@ def test_the_whole_way(run, tmp_path: Path) -> None:
         *("predict", model, store, tmp_path / "map.tif", "--flips", "--overwrite")
     )
     assert code == 0, err
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> list[Path]:
+    """Two small models, not trained."""
+    folders = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        network = AttentionUNet(3, "resnet10t", (16, 16, 16, 16, 16))
+        model = gb.BiomassRegressor(network, ("VV_asc", "B04", "B08"), 3)
+        folders.append(tmp_path / f"model{seed}")
+        model.save(folders[-1])
+    return folders
+
+
+def test_predict_takes_all_that_python_takes(
+    run, tmp_path: Path, models: list[Path]
+) -> None:
+    store, out = tmp_path / "scene.zarr", tmp_path / "map.zarr"
+    scene = make_scene(600, 300)
+    gb.write_cube(scene, store)
+    corners = scene.isel(y=slice(100, 130), x=slice(20, 90)).rio.bounds()
+    region = {"type": "Polygon", "coordinates": [list(box(*corners).exterior.coords)]}
+    region = transform_geom(scene.rio.crs, "EPSG:4326", region)
+    (tmp_path / "park.geojson").write_text(json.dumps(region))
+    code, _, err = run(
+        *("predict", models[0], store, out, "--ensemble", models[1]),
+        *("--tile", 64, "--overlap", 32, "--block", 128, "--turns"),
+        *("--blend", "crop", "--precision", "bf16", "--overviews"),
+        *("--region", tmp_path / "park.geojson"),
+    )
+    assert code == 0, err
+    found = xr.open_zarr(out)
+    both = gb.Ensemble([gb.load(folder) for folder in models])
+    expected = both.predict(
+        gb.open_cube(store),
+        *(64, 32),
+        turns=True,
+        blend="crop",
+        precision="bf16",
+        region=region,
+    )
+    np.testing.assert_array_equal(found.agb, expected.agb)
+    assert np.isfinite(found.agb.values).sum() == 30 * 70
+    assert xr.open_zarr(out, group="overviews/2").agb.shape == (300, 150)
+
+
+def test_plan_says_what_a_map_takes(run, tmp_path: Path, models: list[Path]) -> None:
+    store = tmp_path / "scene.zarr"
+    gb.write_cube(make_scene(100, 90), store)
+    tiling = ("--tile", 32, "--overlap", 0, "--block", 64)
+    code, out, err = run("plan", store, "--model", models[0], "--workers", 2, *tiling)
+    assert code == 0, err
+    lines = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert lines["tiles"].startswith("12 of 32 pixels")
+    assert lines["blocks"] == "4 of 64 pixels"
+    assert "2 machines like this one" in lines["takes"]
+    code, out, err = run("plan", store, "--recipe", "quick", *tiling)
+    assert code == 0, err
+    assert "12 of 32 pixels" in out
+    code, _, err = run("plan", store, "--workers", 0)
+    assert (code, "workers must be at least 1" in err) == (2, True)
+    assert not list(tmp_path.glob("*.unfinished*"))
 
 
 def test_ingest_goes_on_where_it_was_interrupted(
