@@ -390,6 +390,11 @@ class Batches:
         self._kept = kept
         self._lock = threading.Lock()
         self._entries: dict[Hashable, _Entry] = {}
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Start nothing any more: whoever wants another batch gets an error."""
+        self._stopped = True
 
     def start(self, key: Hashable, tiles: Sequence[Any], wanted: int) -> Started:
         """Start a batch, unless it was; wait while there is no slot.
@@ -411,6 +416,10 @@ class Batches:
             entry.waiting += 1
         if ours:
             self._free.acquire()
+            if self._stopped:
+                self._free.release()
+                entry.result.set_exception(InterruptedError("the map was interrupted"))
+                return Started(self, key, entry)
             reading = [THREADS.readers.submit(self._read, tile) for tile in tiles]
             on_gpu = self._network.device.type == "cuda"
             staging = THREADS.stager.submit(self._stage, reading) if on_gpu else None

@@ -313,6 +313,12 @@ class Mapper:
         with self._one:
             return self._batches
 
+    def stop(self) -> None:
+        """Let blocks that are being computed end with an error, soon."""
+        with self._one:
+            if "_batches" in vars(self):
+                self._batches.stop()
+
     @cached_property
     def _batches(self) -> Batches:
         on_gpu = self.prepared.device.type == "cuda"

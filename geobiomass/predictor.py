@@ -175,18 +175,22 @@ class Predictor:
             tile, overlap, block, batch_size, flips, turns, blend, precision, memory
         )
         mapper, template = self._lazy(cube, settings, region)
-        write_map(
-            path,
-            template,
-            _map_blocks(mapper),
-            partial(_compute, mapper),
-            fingerprint_of(self._depends_on(cube, mapper)),
-            side=block,
-            resume=resume,
-            overwrite=overwrite,
-            progress=progress,
-            client=client,
-        )
+        try:
+            write_map(
+                path,
+                template,
+                _map_blocks(mapper),
+                partial(_compute, mapper),
+                fingerprint_of(self._depends_on(cube, mapper)),
+                side=block,
+                resume=resume,
+                overwrite=overwrite,
+                progress=progress,
+                client=client,
+            )
+        except BaseException:
+            mapper.stop()  # blocks on other threads, after Ctrl-C for one
+            raise
         return path
 
     def plan(

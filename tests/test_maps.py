@@ -293,6 +293,23 @@ def test_the_next_tiles_are_read_while_the_network_works() -> None:
     assert np.isfinite(found.compute(Window(0, 0, 32, 320))).all()
 
 
+def test_a_stopped_map_runs_no_further_tile() -> None:
+    scene = make_scene(32, 640).fillna(0)
+    stopping = threading.Event()
+
+    def stop(image: Tensor) -> Tensor:
+        found.stop()
+        stopping.set()
+        return image[:, 0, :1]
+
+    network = Counting(stop)
+    found = mapper(scene, network, tile=32, overlap=0)
+    with pytest.raises(InterruptedError):
+        found.compute(Window(0, 0, 32, 640))
+    assert stopping.is_set()
+    assert network.calls <= found.running.slots < 20
+
+
 def test_little_memory_means_fewer_tiles_side_by_side() -> None:
     scene = make_scene(64, 256).fillna(0)
     lock, at_work, most = threading.Lock(), 0, []
