@@ -804,8 +804,9 @@ def test_memory_does_not_grow_with_the_scene(tmp_path: Path) -> None:
         return found
 
     peak(256)  # imports and caches
-    small, large = peak(512), peak(2048)
-    assert large < 1.3 * small + 2_000_000, (small, large)
+    # At 1,024 pixels there are more chunks than are kept for neighbouring tiles.
+    small, large = peak(1024), peak(2048)
+    assert large < 1.2 * small + 2_000_000, (small, large)
 
 
 def test_reading_stays_near_the_block(scene: xr.Dataset) -> None:
