@@ -1,7 +1,8 @@
 """The map on disk: Zarr or cloud-optimised GeoTIFF, written block by block."""
 
+from geobiomass.maps.blocks import Block
+from geobiomass.maps.writers import MapInUseError
 from geobiomass.maps.writing import (
-    Block,
     IncompleteMapError,
     describe_progress,
     fingerprint_of,
@@ -11,6 +12,7 @@ from geobiomass.maps.writing import (
 __all__ = [
     "Block",
     "IncompleteMapError",
+    "MapInUseError",
     "describe_progress",
     "fingerprint_of",
     "write_map",
