@@ -142,10 +142,10 @@ def _read_lock(path: Path) -> Writer | None:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold a lock that ends with the process, however that ends."""
-    from filelock import FileLock, SoftFileLock, Timeout
+    from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
     file = _lock_path(path)
-    lock = FileLock(file)
+    lock: BaseFileLock = FileLock(file)
     try:
         lock.acquire(timeout=_PATIENCE)
     except Timeout as error:
