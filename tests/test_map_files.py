@@ -371,7 +371,8 @@ def test_a_blank_block_is_not_computed_again(tmp_path: Path) -> None:
     assert not (path / "written").exists()
     group = zarr.open_group(path)
     assert group.metadata.consolidated_metadata is not None
-    assert set(group.attrs) == {"geobiomass_fingerprint", "block"}
+    marks = {"geobiomass_fingerprint", "block", "blocks"}
+    assert set(group.attrs) == marks | {"coordinates"}
 
 
 @pytest.mark.parametrize("harm", ["torn", "flipped", "emptied", "gone", "swapped"])
@@ -486,13 +487,12 @@ def start(path: Path, work: Work, prelude: str = "") -> subprocess.Popen[str]:
         log=str(work.log),
         seconds=work.seconds,
     )
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-c", script],
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parent.parent,
     )
-    return process
 
 
 def wait_for(true: Callable[[], bool], seconds: float = 30) -> None:
@@ -507,9 +507,9 @@ def test_a_second_writer_is_refused_and_a_dead_one_is_not_waited_for(
     tmp_path: Path, suffix: str, run: Run
 ) -> None:
     path = tmp_path / f"map.{suffix}"
-    work, mine = Work(tmp_path / "log", seconds=0.2), Work(tmp_path / "mine")
+    work, mine = Work(tmp_path / "log", seconds=0.7), Work(tmp_path / "mine")
     with start(path, work) as process:
-        wait_for(lambda: len(work.computed) >= 5)
+        wait_for(lambda: len(work.computed) >= 4)
         began = time.monotonic()
         for more in ({}, {"overwrite": True}, {"resume": False}):
             with pytest.raises(MapInUseError, match=f"by process {process.pid} on "):
@@ -522,7 +522,7 @@ def test_a_second_writer_is_refused_and_a_dead_one_is_not_waited_for(
         process.kill()
     code, out, err = run("info", path)
     assert code == 0, err
-    assert re.search(r"unfinished, [34567] of 12 blocks written \(\d+ %\)", out), out
+    assert re.search(r"unfinished, \d+ of 12 blocks written \(\d+ %\)", out), out
     assert "blocks of 64 x 64 pixels" in out
     assert "by nobody" in out
     assert "make the same call of predict again" in out
@@ -589,7 +589,7 @@ sys.addaudithook(die)
 def test_killed_before_any_change_to_a_file_it_ends_with_the_same_bits(
     tmp_path: Path, suffix: str
 ) -> None:
-    """Moments of the making, of blocks and of the end: there are about 110."""
+    """Moments of the making, of blocks and of the end: there are about 120."""
     path, work = tmp_path / f"map.{suffix}", Work(tmp_path / "log")
     draw = np.random.default_rng(5)
     kills, whole = 0, 0

@@ -152,6 +152,12 @@ class Destination:
         in_step(rest())
         _look_again(store)
 
+    def sweep(self) -> None:
+        """Delete what a kill left between a file's writing and its name."""
+        if isinstance(self.store, Path):
+            for file in self.store.rglob("*.partial"):
+                file.unlink()
+
     # --- the GeoTIFF ---
 
     def raster_there(self) -> str | None:

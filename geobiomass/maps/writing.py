@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 _MAKING, _FINISHING = "being made", "finishing"
-_BLOCKS = "blocks"  # how many there are to compute; an attribute until they are
+_BLOCKS = "blocks"  # attribute: how many there are to compute
 
 _HOPELESS = 3  # failures in a row, not of the input, after which others fail as well
 
@@ -180,6 +180,7 @@ def _begin(
                 f"{place.name} was begun with block={attrs['block']} and cannot go on "
                 f"with block={side}; use the same, or resume=False to begin again."
             )
+        place.sweep()
         return place.group("r+")
     place.clear()
     marks = {FINGERPRINT: fingerprint, "block": side, _BLOCKS: count}
@@ -304,8 +305,7 @@ def _say_finished(group: zarr.Group) -> None:
     import zarr
 
     whole = zarr.open_group(group.store, path=group.path, mode="r+")
-    dropped = (UNFINISHED, _BLOCKS)
-    whole.attrs.put({k: v for k, v in whole.attrs.items() if k not in dropped})
+    whole.attrs.put({k: v for k, v in whole.attrs.items() if k != UNFINISHED})
 
 
 def _write_raster(place: Destination, names: list[str], fingerprint: str) -> None:
@@ -332,7 +332,7 @@ def describe_progress(
     Returns
     -------
     dict or None
-        ``finished``; and of an unfinished map how many ``blocks`` are ``written``,
+        ``finished``; how many of its ``blocks`` are ``written``,
         the ``side`` of a block in pixels, ``writer`` (who writes it now, None if
         nobody does), ``being_made`` (it has no variables yet) and the Zarr ``store``.
         None where there is no map of ours.
@@ -341,17 +341,16 @@ def describe_progress(
     attrs = place.attrs()
     if attrs is None or FINGERPRINT not in attrs:
         return None
-    if UNFINISHED not in attrs:
-        return {"finished": place.raster is None, "store": place.store}
     total = int(attrs.get(_BLOCKS, 0))
-    noted = attrs[UNFINISHED] == _FINISHING
+    state = attrs.get(UNFINISHED, _FINISHING)
+    done = state == _FINISHING
     return {
-        "finished": False,
-        "written": total if noted else len(Manifest(place.group("r")).read()),
+        "finished": UNFINISHED not in attrs and place.raster is None,
+        "written": total if done else len(Manifest(place.group("r")).read()),
         "blocks": total,
         "side": attrs["block"],
         "writer": writer_of(place),
-        "being_made": attrs[UNFINISHED] == _MAKING,
+        "being_made": state == _MAKING,
         "store": place.store,
     }
 
