@@ -277,27 +277,6 @@ def test_a_damaged_chunk_is_named_and_the_rest_is_written(
     assert np.isfinite(xr.open_zarr(path).agb.values).all()
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Sending large graph:UserWarning")
-def test_a_dask_cluster_gives_the_same_bits(
-    tmp_path: Path, model: gb.BiomassRegressor
-) -> None:
-    from distributed import Client, LocalCluster
-
-    scene = make_scene(96, 96)
-    gb.write_cube(scene, tmp_path / "scene.zarr")
-    cube = gb.open_cube(tmp_path / "scene.zarr")
-    with (
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        model.predict_to(tmp_path / "map.zarr", cube, **TILING, client=client)
-    expected = model.predict(cube, 32, 16).agb.values
-    np.testing.assert_array_equal(xr.open_zarr(tmp_path / "map.zarr").agb, expected)
-
-
 # --- how a map is written -----------------------------------------------------
 
 

@@ -202,6 +202,7 @@ def _create(
 
     group = zarr.create_group(store, zarr_format=3)
     group.attrs.put(marks | {UNFINISHED: _MAKING})
+    group.require_group(WRITTEN)
     frame = template.drop_vars(list(template))
     if "chip" in frame.coords:  # text of any length: fixed width has no Zarr v3 spec
         frame["chip"] = frame["chip"].astype(object)
@@ -210,7 +211,6 @@ def _create(
     frame.to_zarr(group.store, mode="a", zarr_format=3, consolidated=False)
     for name, variable in template.items():
         create_array(group, str(name), variable, side)
-    group.require_group(WRITTEN)
     attrs = dict(zarr.open_group(store, mode="r").attrs)  # xarray added to them
     group.attrs.put(attrs | template.attrs | marks | {UNFINISHED: True})
 
