@@ -7,6 +7,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -67,12 +68,12 @@ def test_the_network_goes_to_each_worker_once(tmp_path: Path, client: Any) -> No
     assert set(unpacked) == set(pids(work)) == set(client.run(os.getpid).values())
     assert set(unpacked.values()) == {1}
     assert len(work.computed) == 12
-    assert client.run(worker_keeps) == dict.fromkeys(client.nthreads(), [])
+    assert client.run(worker_keeps) == {name: [] for name in client.nthreads()}
     # Contiguous: a process passes from a block to its neighbour, but for the end.
     order = [block.key for block in layout()]
     for pid in unpacked:
         mine = [order.index(key) for p, key in work.lines if p == pid and key in order]
-        assert sum(b - a == 1 for a, b in zip(mine, mine[1:], strict=False)) >= 3
+        assert sum(b - a == 1 for a, b in pairwise(mine)) >= 3
 
 
 def worker_keeps(dask_worker: Any) -> list[str]:
@@ -165,7 +166,7 @@ def test_workers_write_to_object_storage_themselves(
     monkeypatch.setattr(Target, "write", lambda *a: pytest.fail("the client writes"))
     work = Work(tmp_path / "log", damaged=("64.64",))
     address = "s3://cubes/cluster.zarr"
-    with pytest.raises(gb.IncompleteMapError, match="^1 of 12 blocks"):
+    with pytest.raises(gb.IncompleteMapError, match=r"^1 of 12 blocks"):
         write(address, work, client=client, storage_options=options)
     again = Work(tmp_path / "again")
     write(address, again, client=client, storage_options=options)

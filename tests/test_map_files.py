@@ -399,7 +399,9 @@ def test_damage_in_many_places_stops_nothing_else(tmp_path: Path) -> None:
 def test_where_nothing_works_it_says_so_at_once(tmp_path: Path) -> None:
     keys = [block.key for block in layout()]
     work = Work(tmp_path / "log", broken=tuple(keys[4:]))
-    with pytest.raises(gb.IncompleteMapError, match=r"^3 of 12 .*no space left"):
+    with pytest.raises(
+        gb.IncompleteMapError, match=r"^[345] of 12 .*no space left.* not tried"
+    ):
         write(tmp_path / "map.zarr", work)
     assert len(work.computed) <= 4 + 3 + 2
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from geobiomass.maps.blocks import Block, Target
-from geobiomass.maps.places import in_step, listed
+from geobiomass.maps.places import as_buffer, in_step, listed
 from geobiomass.pieces import few_at_a_time
 
 if TYPE_CHECKING:
@@ -45,10 +45,7 @@ class Manifest:
 
     def note(self, block: Block, checksum: str) -> None:
         """Note a block that is written."""
-        from zarr.core.buffer import default_buffer_prototype
-
-        nothing = default_buffer_prototype().buffer.from_bytes(b"")
-        in_step((self._place / f"{block.key}.{checksum}").set(nothing))
+        in_step((self._place / f"{block.key}.{checksum}").set(as_buffer("")))
 
     def forget(self, block: Block, checksum: str) -> None:
         """Take a note back."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
@@ -17,8 +18,10 @@ from geobiomass.maps.geotiff import geotiff_fingerprint
 if TYPE_CHECKING:
     import zarr
     from zarr.abc.store import Store
+    from zarr.core.buffer import Buffer
 
 _RASTERS = (".tif", ".tiff")
+ROOT = "zarr.json"
 LEASE = "written/writer.json"
 """Object that says who writes a map on object storage."""
 
@@ -135,28 +138,43 @@ class Destination:
         _look_again(store)
         return in_step(other())
 
-    def clear(self) -> None:
-        """Delete the group, so that it is never seen in part."""
+    def clear(self, attrs: Mapping[str, Any] | None = None) -> None:
+        """Delete the group, so that it never passes for a whole one.
+
+        Parameters
+        ----------
+        attrs : mapping, optional
+            Leave an empty group with these; elsewhere than on a disk they are there
+            before anything is deleted, so that a kill meanwhile is recognised.
+        """
         if isinstance(self.store, Path):
             remove(self.store)
+        else:
+            in_step(_delete_all(self.store, attrs))
+            _look_again(self.store)
+
+    @property
+    def work(self) -> Path:
+        """A folder beside the group for what is not finished."""
+        return cast(Path, self.store).with_name(f"{cast(Path, self.store).name}.making")
+
+    def leftovers(self) -> list[Path]:
+        """Give what an earlier call left beside a map when it was killed."""
+        if not isinstance(self.store, Path) or self.local is None:
+            return []
+        found = [self.work, going(self.store), lock_path(self.local)]
+        found += [going(self.local)] if self.raster is not None else []
+        return [path for path in found if path.exists()]
+
+    def tidy(self) -> None:
+        """Delete what kills left, in the group between a file and its name too."""
+        if not isinstance(self.store, Path) or self.local is None:
             return
-        store = self.store
-        in_step(store.delete("zarr.json"))  # without it the rest is no map
-
-        async def rest() -> None:
-            keys = [key async for key in store.list_prefix("") if key != LEASE]
-            for start in range(0, len(keys), 64):
-                await asyncio.gather(*map(store.delete, keys[start : start + 64]))
-
-        _look_again(store)
-        in_step(rest())
-        _look_again(store)
-
-    def sweep(self) -> None:
-        """Delete what a kill left between a file's writing and its name."""
-        if isinstance(self.store, Path):
-            for file in self.store.rglob("*.partial"):
-                file.unlink()
+        for path in self.leftovers():
+            if path != lock_path(self.local):  # this is held
+                shutil.rmtree(path)
+        for file in self.store.rglob("*.partial"):
+            file.unlink()
 
     # --- the GeoTIFF ---
 
@@ -205,10 +223,39 @@ def remove(path: Path) -> None:
 
     Killed meanwhile, half a folder never passes for a whole one.
     """
-    going = path.with_name(path.name + ".removing")
-    shutil.rmtree(going, ignore_errors=True)
     if path.is_dir():
-        path.rename(going)
-        shutil.rmtree(going)
+        path.rename(going(path))
+        shutil.rmtree(going(path))
     else:
         path.unlink(missing_ok=True)
+
+
+def going(path: Path) -> Path:
+    """Give the name of a folder that is being deleted."""
+    return path.with_name(path.name + ".removing")
+
+
+def lock_path(path: Path) -> Path:
+    """Give the file that the writer of a map holds."""
+    return path.with_name(path.name + ".lock")
+
+
+async def _delete_all(store: Store, attrs: Mapping[str, Any] | None) -> None:
+    kept = {LEASE}
+    if attrs is None:
+        await store.delete(ROOT)  # without it the rest is no map
+    else:
+        root = {"zarr_format": 3, "node_type": "group", "attributes": dict(attrs)}
+        await store.set(ROOT, as_buffer(json.dumps(root)))
+        kept.add(ROOT)
+    _look_again(store)
+    keys = [key async for key in store.list_prefix("") if key not in kept]
+    for start in range(0, len(keys), 64):
+        await asyncio.gather(*map(store.delete, keys[start : start + 64]))
+
+
+def as_buffer(text: str) -> Buffer:
+    """Give a text as stores of Zarr take it."""
+    from zarr.core.buffer import default_buffer_prototype
+
+    return default_buffer_prototype().buffer.from_bytes(text.encode())

@@ -19,7 +19,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Self, cast
 
-from geobiomass.maps.places import LEASE, Destination, in_step
+from geobiomass.maps.places import LEASE, Destination, as_buffer, in_step, lock_path
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -115,7 +115,7 @@ def writer_of(place: Destination) -> str | None:
         return None if writer is None or writer.gone else str(writer)
     from filelock import FileLock, Timeout
 
-    path = _lock_path(place.local)
+    path = lock_path(place.local)
     if not path.exists():
         return None
     try:
@@ -126,10 +126,6 @@ def writer_of(place: Destination) -> str | None:
 
 
 # --- on a disk ----------------------------------------------------------------
-
-
-def _lock_path(path: Path) -> Path:
-    return path.with_name(path.name + ".lock")
 
 
 def _read_lock(path: Path) -> Writer | None:
@@ -144,7 +140,7 @@ def _locked(path: Path) -> Iterator[None]:
     """Hold a lock that ends with the process, however that ends."""
     from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-    file = _lock_path(path)
+    file = lock_path(path)
     lock: BaseFileLock = FileLock(file)
     try:
         lock.acquire(timeout=_PATIENCE)
@@ -171,10 +167,7 @@ def _read_lease(store: Store) -> Writer | None:
 
 
 def _write_lease(store: Store, writer: Writer) -> None:
-    from zarr.core.buffer import default_buffer_prototype
-
-    text = default_buffer_prototype().buffer.from_bytes(writer.text().encode())
-    in_step(store.set(LEASE, text))
+    in_step(store.set(LEASE, as_buffer(writer.text())))
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from geobiomass.cube import CubeError
 from geobiomass.maps.blocks import Block, Target, create_array
 from geobiomass.maps.geotiff import FINGERPRINT, write_geotiff
 from geobiomass.maps.manifest import WRITTEN, Manifest, verified
-from geobiomass.maps.places import Destination, in_step, remove
+from geobiomass.maps.places import Destination, in_step
 from geobiomass.maps.running import (
     Compute,
     Outcome,
@@ -104,15 +104,20 @@ def write_map(
     """
     place = Destination.of(path, storage_options)
     _refuse_form(place, template)
-    if not overwrite and _is_done(place, fingerprint):
+    if not overwrite and _is_done(place, fingerprint) and not place.leftovers():
         return
     with only_writer(place):
+        place.tidy()
         if overwrite:
             place.remove_raster()
-            place.clear()
         elif _is_done(place, fingerprint):  # by the one who was writing a moment ago
+            if place.raster is not None and place.attrs() is not None:
+                place.clear()  # what it was made from, after a kill
             return
-        group = _begin(place, template, fingerprint, side, len(blocks), resume)
+        marks = {FINGERPRINT: fingerprint, "block": side, _BLOCKS: len(blocks)}
+        group = None if overwrite else _go_on(place, marks, resume)
+        if group is None:
+            group = _make(place, template, marks)
         if group.attrs.get(UNFINISHED, _FINISHING) != _FINISHING:
             target = Target(place.store, tuple(map(str, template)))
             _write_blocks(place, group, target, blocks, compute, progress, client)
@@ -145,8 +150,6 @@ def _is_done(place: Destination, fingerprint: str) -> bool:
         return False
     if raster != fingerprint:
         raise _refusal(place.name)
-    if place.attrs() is not None:  # what it was made from, after a kill
-        place.clear()
     return True
 
 
@@ -161,58 +164,56 @@ def _refusal(name: str) -> FileExistsError:
 # --- a new map, or one to go on with ------------------------------------------
 
 
-def _begin(
-    place: Destination,
-    template: xr.Dataset,
-    fingerprint: str,
-    side: int,
-    count: int,
-    resume: bool,
-) -> zarr.Group:
-    """Create the group or recognise it."""
+def _go_on(
+    place: Destination, marks: Mapping[str, Any], resume: bool
+) -> zarr.Group | None:
+    """Recognise a map that was begun; None where there is none to go on with."""
     attrs = place.attrs()
-    if attrs is not None and attrs.get(FINGERPRINT) != fingerprint:
+    if attrs is None:
+        return None
+    if attrs.get(FINGERPRINT) != marks[FINGERPRINT]:
         raise _refusal(str(place.store))
-    begun = attrs is not None and attrs.get(UNFINISHED) != _MAKING
-    if begun and attrs is not None and (resume or UNFINISHED not in attrs):
-        if UNFINISHED in attrs and attrs["block"] != side:
-            raise ValueError(
-                f"{place.name} was begun with block={attrs['block']} and cannot go on "
-                f"with block={side}; use the same, or resume=False to begin again."
-            )
-        place.sweep()
-        return place.group("r+")
-    place.clear()
-    marks = {FINGERPRINT: fingerprint, "block": side, _BLOCKS: count}
-    if isinstance(place.store, Path):
-        making = place.store.with_name(place.store.name + ".making")
-        remove(making)
-        _create(making, template, marks, side)
-        making.rename(place.store)
-    else:
-        _create(place.store, template, marks, side)
+    state = attrs.get(UNFINISHED)
+    if state == _MAKING or (state is not None and not resume):
+        return None
+    if state is not None and attrs["block"] != marks["block"]:
+        raise ValueError(
+            f"{place.name} was begun with block={attrs['block']} and cannot go on "
+            f"with block={marks['block']}; use the same, or resume=False to begin "
+            "again."
+        )
     return place.group("r+")
 
 
-def _create(
-    store: Path | Store, template: xr.Dataset, marks: dict[str, Any], side: int
-) -> None:
-    """Make everything but the pixels; until that is done the group says so."""
+def _make(
+    place: Destination, template: xr.Dataset, marks: Mapping[str, Any]
+) -> zarr.Group:
+    """Make everything but the pixels; until that is done no other call goes on."""
+    if isinstance(place.store, Path):
+        _fill(place.work, template, marks)
+        place.clear()
+        place.work.rename(place.store)
+    else:
+        place.clear({**marks, UNFINISHED: _MAKING})
+        _fill(place.store, template, marks)
+    return place.group("r+")
+
+
+def _fill(store: Path | Store, template: xr.Dataset, marks: Mapping[str, Any]) -> None:
     import zarr
 
-    group = zarr.create_group(store, zarr_format=3)
-    group.attrs.put(marks | {UNFINISHED: _MAKING})
+    group = zarr.open_group(store, mode="a", zarr_format=3)
     group.require_group(WRITTEN)
     frame = template.drop_vars(list(template))
     if "chip" in frame.coords:  # text of any length: fixed width has no Zarr v3 spec
         frame["chip"] = frame["chip"].astype(object)
         frame["chip"].encoding = {}
-    frame.attrs = marks | {UNFINISHED: _MAKING}
+    frame.attrs = {**marks, UNFINISHED: _MAKING}
     frame.to_zarr(group.store, mode="a", zarr_format=3, consolidated=False)
     for name, variable in template.items():
-        create_array(group, str(name), variable, side)
+        create_array(group, str(name), variable, marks["block"])
     attrs = dict(zarr.open_group(store, mode="r").attrs)  # xarray added to them
-    group.attrs.put(attrs | template.attrs | marks | {UNFINISHED: True})
+    group.attrs.put({**attrs, **template.attrs, **marks, UNFINISHED: True})
 
 
 # --- blocks -------------------------------------------------------------------
@@ -246,8 +247,9 @@ def _write_blocks(
         disable=not progress,
     ) as bar:
         failed = _follow(outcomes, bar)
+        rest = len(blocks) - bar.n - len(failed)
     if failed:
-        raise _incomplete(place, failed, len(blocks)) from failed[0][1]
+        raise _incomplete(place, failed, len(blocks), rest) from failed[0][1]
 
 
 def _follow(outcomes: Any, bar: Any) -> list[tuple[Block, Exception]]:
@@ -273,10 +275,12 @@ def _follow(outcomes: Any, bar: Any) -> list[tuple[Block, Exception]]:
 
 
 def _incomplete(
-    place: Destination, failed: list[tuple[Block, Exception]], count: int
+    place: Destination, failed: list[tuple[Block, Exception]], count: int, rest: int
 ) -> IncompleteMapError:
     reasons = "; ".join(f"{block}: {_reason(error)}" for block, error in failed[:5])
     more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
+    if rest:
+        more += f"; {rest} were not tried, as {_HOPELESS} in a row failed"
     return IncompleteMapError(
         f"{len(failed)} of {count} blocks of {place.name} could not be computed "
         f"({reasons}{more}). The finished ones are kept; mend what is wrong and make "
@@ -312,7 +316,11 @@ def _write_raster(place: Destination, names: list[str], fingerprint: str) -> Non
     """Make the GeoTIFF, and take away what it was made from."""
     store: Any = place.store
     if isinstance(place.raster, Path):
-        write_geotiff(store, place.raster, names, fingerprint)
+        place.work.mkdir()  # beside it, so that it comes into its place in one step
+        making = place.work / place.raster.name
+        write_geotiff(store, making, names, fingerprint)
+        making.replace(place.raster)
+        place.work.rmdir()
     else:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "map.tif"
