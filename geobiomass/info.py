@@ -42,7 +42,9 @@ def describe(path: str | Path) -> dict[str, str]:
     if progress is not None:
         return _describe_map(progress["store"])
     if not is_local(path):
-        return _describe_cube(path)
+        address = str(path)
+        raster = address.endswith((".tif", ".tiff"))
+        return _describe_raster_at(address) if raster else _describe_cube(path)
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is nothing at {path}.")
@@ -186,7 +188,14 @@ def _map_size(store: Any) -> dict[str, str]:
     return {"size": _size(data), "layers": ", ".join(layers)}
 
 
-def _describe_raster(path: Path) -> dict[str, str]:
+def _describe_raster_at(address: str) -> dict[str, str]:
+    import fsspec
+
+    with fsspec.open(address, "rb") as file:
+        return _describe_raster(file)
+
+
+def _describe_raster(path: Any) -> dict[str, str]:
     import rasterio
 
     with rasterio.open(path) as source:

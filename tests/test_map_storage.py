@@ -120,6 +120,8 @@ def test_a_geotiff_is_made_beside_and_put_into_the_bucket(
     fsspec.filesystem("s3", **options).get("cubes/map.tif", str(tmp_path / "map.tif"))
     with rasterio.open(tmp_path / "map.tif") as source:
         np.testing.assert_array_equal(source.read(), expected())
+    facts = describe(address)
+    assert (facts["what"], facts["size"]) == ("raster", "150 x 220 pixels")
     write(address, again, storage_options=options)
     assert again.computed == ["64.0"]
     with pytest.raises(FileExistsError, match="holds something else"):

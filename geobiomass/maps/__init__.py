@@ -1,10 +1,10 @@
 """The map on disk: Zarr or cloud-optimised GeoTIFF, written block by block."""
 
 from geobiomass.maps.blocks import Block
+from geobiomass.maps.progress import describe_progress
 from geobiomass.maps.writers import MapInUseError
 from geobiomass.maps.writing import (
     IncompleteMapError,
-    describe_progress,
     fingerprint_of,
     write_map,
 )

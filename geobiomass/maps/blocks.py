@@ -31,6 +31,10 @@ Values = npt.NDArray[np.float32]
 _CHUNK = (64, 256)
 
 
+class WorkersDiedError(RuntimeError):
+    """The workers of a cluster died over a block, though it was alone on them."""
+
+
 @dataclass(frozen=True, order=True)
 class Block:
     """One block of a map: a window, of one chip where there are chips."""

@@ -16,12 +16,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from distributed import WorkerPlugin, as_completed
+from distributed import KilledWorker, WorkerPlugin, as_completed
 from distributed.protocol.pickle import dumps, loads
 
-from geobiomass.maps.blocks import Block, Target
+from geobiomass.maps.blocks import Block, Target, WorkersDiedError
 
 Result = str | npt.NDArray[np.float32]
+
+ALONE = ""
+"""Stands for whichever worker has a block to itself."""
 
 _AHEAD = 2  # blocks on their way to each thread of a worker, or on it
 
@@ -130,31 +133,37 @@ def _given_out(
     running: dict[Any, tuple[Block, str]] = {}
     load: Counter[str] = Counter()
     queue = as_completed(loop=client.loop)
+    lost: deque[Block] = deque()
+
+    def give(block: Block, worker: str, key: str, **where: Any) -> None:
+        future = client.submit(_work_on, name, block, key=key, pure=False, **where)
+        running[future] = (block, worker)
+        load[worker] += 1
+        queue.add(future)
+
     try:
         while True:
             for worker, threads in client.nthreads().items():
-                while load[worker] < _AHEAD * threads:
-                    block = strips.next(worker)
-                    if block is None:
-                        break
-                    future = client.submit(
-                        _work_on,
-                        name,
-                        block,
-                        key=f"{name}-{block.key}",
-                        workers=[worker],
-                        allow_other_workers=True,  # should this one die
-                        pure=False,
-                    )
-                    running[future] = (block, worker)
-                    load[worker] += 1
-                    queue.add(future)
+                while load[worker] < _AHEAD * threads and (
+                    block := strips.next(worker)
+                ):
+                    # Others may take it over, should this worker die.
+                    where = {"workers": [worker], "allow_other_workers": True}
+                    give(block, worker, f"{name}-{block.key}", **where)
+            if not running and lost:
+                give(lost[0], ALONE, f"{name}-{lost.popleft().key}-alone")
             if not running:
                 return
             future = next(queue)
             block, worker = running.pop(future)
             load[worker] -= 1
-            yield block, future.exception() or future.result()
+            error = future.exception()
+            if isinstance(error, KilledWorker) and worker != ALONE:
+                lost.append(block)  # which block it was that killed them shows alone
+            elif isinstance(error, KilledWorker):
+                yield block, WorkersDiedError(str(error))
+            else:
+                yield block, error or future.result()
             del future  # the worker may forget its result
     finally:
         client.cancel(list(running))

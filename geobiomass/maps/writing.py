@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from geobiomass.cube import CubeError
-from geobiomass.maps.blocks import Block, Target, create_array
+from geobiomass.maps.blocks import Block, Target, WorkersDiedError, create_array
 from geobiomass.maps.geotiff import FINGERPRINT, write_geotiff
 from geobiomass.maps.manifest import WRITTEN, Manifest, verified
 from geobiomass.maps.places import Destination, in_step
+from geobiomass.maps.progress import BLOCKS, FINISHING, MAKING
 from geobiomass.maps.running import (
     Compute,
     Outcome,
@@ -27,15 +28,13 @@ from geobiomass.maps.running import (
     on_cluster,
     on_threads,
 )
-from geobiomass.maps.writers import only_writer, writer_of
+from geobiomass.maps.writers import only_writer
 from geobiomass.pieces import UNFINISHED, consolidate
 
 if TYPE_CHECKING:
     import zarr
     from zarr.abc.store import Store
 
-_MAKING, _FINISHING = "being made", "finishing"
-_BLOCKS = "blocks"  # attribute: how many there are to compute
 
 _HOPELESS = 3  # failures in a row, not of the input, after which others fail as well
 
@@ -114,11 +113,11 @@ def write_map(
             if place.raster is not None and place.attrs() is not None:
                 place.clear()  # what it was made from, after a kill
             return
-        marks = {FINGERPRINT: fingerprint, "block": side, _BLOCKS: len(blocks)}
+        marks = {FINGERPRINT: fingerprint, "block": side, BLOCKS: len(blocks)}
         group = None if overwrite else _go_on(place, marks, resume)
         if group is None:
             group = _make(place, template, marks)
-        if group.attrs.get(UNFINISHED, _FINISHING) != _FINISHING:
+        if group.attrs.get(UNFINISHED, FINISHING) != FINISHING:
             target = Target(place.store, tuple(map(str, template)))
             _write_blocks(place, group, target, blocks, compute, progress, client)
         _finish(group)
@@ -174,7 +173,7 @@ def _go_on(
     if attrs.get(FINGERPRINT) != marks[FINGERPRINT]:
         raise _refusal(str(place.store))
     state = attrs.get(UNFINISHED)
-    if state == _MAKING or (state is not None and not resume):
+    if state == MAKING or (state is not None and not resume):
         return None
     if state is not None and attrs["block"] != marks["block"]:
         raise ValueError(
@@ -194,7 +193,7 @@ def _make(
         place.clear()
         place.work.rename(place.store)
     else:
-        place.clear({**marks, UNFINISHED: _MAKING})
+        place.clear({**marks, UNFINISHED: MAKING})
         _fill(place.store, template, marks)
     return place.group("r+")
 
@@ -208,7 +207,7 @@ def _fill(store: Path | Store, template: xr.Dataset, marks: Mapping[str, Any]) -
     if "chip" in frame.coords:  # text of any length: fixed width has no Zarr v3 spec
         frame["chip"] = frame["chip"].astype(object)
         frame["chip"].encoding = {}
-    frame.attrs = {**marks, UNFINISHED: _MAKING}
+    frame.attrs = {**marks, UNFINISHED: MAKING}
     frame.to_zarr(group.store, mode="a", zarr_format=3, consolidated=False)
     for name, variable in template.items():
         create_array(group, str(name), variable, marks["block"])
@@ -247,7 +246,7 @@ def _write_blocks(
         disable=not progress,
     ) as bar:
         failed = _follow(outcomes, bar)
-        rest = len(blocks) - bar.n - len(failed)
+        rest = len(blocks) - int(bar.n) - len(failed)
     if failed:
         raise _incomplete(place, failed, len(blocks), rest) from failed[0][1]
 
@@ -265,8 +264,8 @@ def _follow(outcomes: Any, bar: Any) -> list[tuple[Block, Exception]]:
                 bar.update()
                 continue
             failed.append((block, result))
-            # Damaged input is of one place; a full disk, or no memory, of them all.
-            in_a_row += not isinstance(result, CubeError)
+            # Damaged input is of one place; a full disk is of all of them.
+            in_a_row += not isinstance(result, CubeError | WorkersDiedError)
             if in_a_row == _HOPELESS:
                 break
     finally:
@@ -299,7 +298,7 @@ def _finish(group: zarr.Group) -> None:
     """Take the notes away; that the map is finished is said last, in one write."""
     if UNFINISHED not in group.attrs:
         return
-    group.attrs.put(dict(group.attrs) | {UNFINISHED: _FINISHING})
+    group.attrs.put(dict(group.attrs) | {UNFINISHED: FINISHING})
     in_step(group.store.delete_dir(f"{group.path}/{WRITTEN}".strip("/")))
     consolidate(group)
     _say_finished(group)
@@ -327,40 +326,6 @@ def _write_raster(place: Destination, names: list[str], fingerprint: str) -> Non
             write_geotiff(store, file, names, fingerprint)
             place.upload(file)
     place.clear()
-
-
-# --- what others ask ----------------------------------------------------------
-
-
-def describe_progress(
-    path: str | Path | Store, storage_options: Mapping[str, Any] | None = None
-) -> dict[str, Any] | None:
-    """Tell how far the map at a path is.
-
-    Returns
-    -------
-    dict or None
-        ``finished``; how many of its ``blocks`` are ``written``,
-        the ``side`` of a block in pixels, ``writer`` (who writes it now, None if
-        nobody does), ``being_made`` (it has no variables yet) and the Zarr ``store``.
-        None where there is no map of ours.
-    """
-    place = Destination.of(path, storage_options)
-    attrs = place.attrs()
-    if attrs is None or FINGERPRINT not in attrs:
-        return None
-    total = int(attrs.get(_BLOCKS, 0))
-    state = attrs.get(UNFINISHED, _FINISHING)
-    done = state == _FINISHING
-    return {
-        "finished": UNFINISHED not in attrs and place.raster is None,
-        "written": total if done else len(Manifest(place.group("r")).read()),
-        "blocks": total,
-        "side": attrs["block"],
-        "writer": writer_of(place),
-        "being_made": state == _MAKING,
-        "store": place.store,
-    }
 
 
 def fingerprint_of(parts: dict[str, Any]) -> str:
