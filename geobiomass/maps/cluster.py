@@ -23,9 +23,7 @@ from geobiomass.maps.blocks import Block, Target, WorkersDiedError
 
 Result = str | npt.NDArray[np.float32]
 
-ALONE = ""
-"""Stands for whichever worker has a block to itself."""
-
+_ALONE = ""  # stands for whichever worker has a block to itself
 _AHEAD = 2  # blocks on their way to each thread of a worker, or on it
 
 
@@ -151,14 +149,14 @@ def _given_out(
                     where = {"workers": [worker], "allow_other_workers": True}
                     give(block, worker, f"{name}-{block.key}", **where)
             if not running and lost:
-                give(lost[0], ALONE, f"{name}-{lost.popleft().key}-alone")
+                give(lost[0], _ALONE, f"{name}-{lost.popleft().key}-alone")
             if not running:
                 return
             future = next(queue)
             block, worker = running.pop(future)
             load[worker] -= 1
             error = future.exception()
-            if isinstance(error, KilledWorker) and worker != ALONE:
+            if isinstance(error, KilledWorker) and worker != _ALONE:
                 lost.append(block)  # which block it was that killed them shows alone
             elif isinstance(error, KilledWorker):
                 yield block, WorkersDiedError(str(error))
