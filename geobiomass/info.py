@@ -26,8 +26,8 @@ def describe(path: str | Path) -> dict[str, str]:
     Parameters
     ----------
     path : str or Path
-        A Zarr cube (an address such as ``s3://bucket/chips.zarr`` as well), a map as
-        Zarr or GeoTIFF, or a model's folder.
+        A Zarr cube or a map as Zarr or GeoTIFF, finished or not (an address such as
+        ``s3://bucket/chips.zarr`` as well), or a model's folder.
 
     Raises
     ------
@@ -36,8 +36,15 @@ def describe(path: str | Path) -> dict[str, str]:
     CubeError
         If it is none of these.
     """
+    progress = _progress(path)
+    if progress is not None and not progress["finished"]:
+        return _describe_unfinished(progress)
+    if progress is not None:
+        return _describe_map(progress["store"])
     if not is_local(path):
-        return _describe_cube(path)
+        address = str(path)
+        raster = address.endswith((".tif", ".tiff"))
+        return _describe_raster_at(address) if raster else _describe_cube(path)
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is nothing at {path}.")
@@ -45,18 +52,14 @@ def describe(path: str | Path) -> dict[str, str]:
         return _describe_raster(path)
     if (path / "config.json").is_file():
         return _describe_model(path)
-    if _is_map(path):
-        return _describe_map(path)
     return _describe_cube(path)
 
 
-def _is_map(path: Path) -> bool:
-    import zarr
-
-    try:
-        return "geobiomass_fingerprint" in zarr.open_group(path, mode="r").attrs
-    except (FileNotFoundError, ValueError, KeyError):
-        return False
+def _progress(path: str | Path) -> dict[str, Any] | None:
+    """Tell how far the map at a path is, if there is one."""
+    if not str(path).rstrip("/").endswith((".zarr", ".tif", ".tiff")):
+        return None
+    return describe_progress(path)
 
 
 def _describe_cube(path: str | Path) -> dict[str, str]:
@@ -144,22 +147,55 @@ def _ranges(cube: xr.Dataset) -> dict[str, str]:
     return {"value ranges": f"\n{table.round(2).to_string()}"}
 
 
-def _describe_map(path: Path) -> dict[str, str]:
-    data = xr.open_zarr(path, decode_coords="all", chunks=None, consolidated=False)
-    progress = describe_progress(path)
-    state = "finished"
-    if not progress["finished"]:
-        state = f"unfinished, {progress['blocks']} blocks written; run predict again"
+def _describe_map(store: Any) -> dict[str, str]:
     return {
         "what": "map",
-        "size": _size(data),
-        "layers": ", ".join(f"{n}, {v.attrs.get('units')}" for n, v in data.items()),
-        "state": state,
-        "stored as": f"float32, {_human(_bytes_below(path))} on disk",
-    } | _grid(data)
+        **_map_size(store),
+        "state": "finished",
+        "stored as": f"float32, {_human(_bytes_in(store))} on disk",
+    } | _grid(_open_map(store))
 
 
-def _describe_raster(path: Path) -> dict[str, str]:
+def _describe_unfinished(progress: Mapping[str, Any]) -> dict[str, str]:
+    written, blocks, side = (progress[name] for name in ("written", "blocks", "side"))
+    writer, store = progress["writer"], progress["store"]
+    if progress["being_made"]:
+        facts = {"what": "map"}
+    else:
+        facts = {"what": "map", **_map_size(store), **_grid(_open_map(store))}
+    facts["state"] = (
+        f"unfinished, {written} of {blocks} blocks written "
+        f"({100 * written // max(blocks, 1)} %), blocks of {side} x {side} pixels"
+    )
+    facts["being written"] = f"by {writer}" if writer else "by nobody"
+    facts["what to do"] = (
+        "wait; the same call goes on, should it be interrupted"
+        if writer
+        else "make the same call of predict again, it goes on where it stopped"
+    )
+    return facts
+
+
+def _open_map(store: Any) -> xr.Dataset:
+    return xr.open_dataset(
+        store, engine="zarr", decode_coords="all", chunks=None, consolidated=False
+    )
+
+
+def _map_size(store: Any) -> dict[str, str]:
+    data = _open_map(store)
+    layers = (f"{n}, {v.attrs.get('units')}" for n, v in data.items())
+    return {"size": _size(data), "layers": ", ".join(layers)}
+
+
+def _describe_raster_at(address: str) -> dict[str, str]:
+    import fsspec
+
+    with fsspec.open(address, "rb") as file:
+        return _describe_raster(file)
+
+
+def _describe_raster(path: Any) -> dict[str, str]:
     import rasterio
 
     with rasterio.open(path) as source:
@@ -195,7 +231,7 @@ def _describe_model(path: Path) -> dict[str, str]:
     }
 
 
-def _bytes_in(path: str | Path) -> int:
+def _bytes_in(path: Any) -> int:
     """Bytes of a store, by listing it."""
     if is_local(path):
         return _bytes_below(Path(path))

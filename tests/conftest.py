@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +45,44 @@ def data() -> Path:
     if not folder:
         pytest.skip("GEOBIOMASS_DATA is not set: no real data to test with")
     return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server on this machine that speaks S3, with an empty bucket 'cubes'."""
+    script = textwrap.dedent(
+        """
+        import logging, sys
+        from moto.server import ThreadedMotoServer
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        server = ThreadedMotoServer(port=0, verbose=False)
+        server.start()
+        print(server.get_host_and_port()[1], flush=True)
+        sys.stdin.read()
+        """
+    )
+    keys = {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    patch = pytest.MonkeyPatch()
+    for name, value in keys.items():
+        patch.setenv(name, value)
+    from s3fs import S3FileSystem
+
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        address = f"http://127.0.0.1:{server.stdout.readline().strip()}"
+        S3FileSystem(endpoint_url=address).mkdir("cubes")
+        yield address
+        server.kill()
+    patch.undo()
 
 
 def make_scene(

@@ -10,10 +10,12 @@ import pytest
 import torch
 import xarray as xr
 from conftest import make_chips, make_scene
-from test_maps import BANDS, NETWORK, TILING, Counting, small_network
+from test_maps import BANDS, NETWORK, Counting, small_network
 
 import geobiomass as gb
 from geobiomass.network import AttentionUNet
+
+TILING = {"tile": 32, "overlap": 16, "block": 32, "progress": False}
 
 
 def model_of(network: torch.nn.Module, bands: tuple[str, ...] = BANDS):

@@ -1,9 +1,10 @@
 """The map on disk: Zarr or cloud-optimised GeoTIFF, written block by block."""
 
+from geobiomass.maps.blocks import Block
+from geobiomass.maps.progress import describe_progress
+from geobiomass.maps.writers import MapInUseError
 from geobiomass.maps.writing import (
-    Block,
     IncompleteMapError,
-    describe_progress,
     fingerprint_of,
     write_map,
 )
@@ -11,6 +12,7 @@ from geobiomass.maps.writing import (
 __all__ = [
     "Block",
     "IncompleteMapError",
+    "MapInUseError",
     "describe_progress",
     "fingerprint_of",
     "write_map",

@@ -1,55 +1,50 @@
-"""The map on disk: Zarr or cloud-optimised GeoTIFF, written block by block.
+"""Writing a map to Zarr or GeoTIFF, block by block, interruptible and continued.
 
-Finished blocks are noted in a journal, so that an interrupted map goes on where
-it stopped and a finished one is recognised.
+What is written is noted in the map's own store (see :mod:`geobiomass.maps.manifest`),
+so that an interrupted map goes on where it stopped, on a disk as on object storage.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
-from geobiomass.maps.geotiff import FINGERPRINT, geotiff_fingerprint, write_geotiff
-from geobiomass.pieces import UNFINISHED, Journal, few_at_a_time, finish
-from geobiomass.tiles import Window
+from geobiomass.cube import CubeError
+from geobiomass.maps.blocks import Block, Target, WorkersDiedError, create_array
+from geobiomass.maps.geotiff import FINGERPRINT, write_geotiff
+from geobiomass.maps.manifest import WRITTEN, Manifest, verified
+from geobiomass.maps.places import Destination, in_step
+from geobiomass.maps.progress import BLOCKS, FINISHING, MAKING
+from geobiomass.maps.running import (
+    Compute,
+    Outcome,
+    active_client,
+    on_cluster,
+    on_threads,
+)
+from geobiomass.maps.writers import only_writer
+from geobiomass.pieces import UNFINISHED, consolidate
 
-Compute = Callable[["Block"], npt.NDArray[np.float32]]
+if TYPE_CHECKING:
+    import zarr
+    from zarr.abc.store import Store
+
+
+_HOPELESS = 3  # failures in a row, not of the input, after which others fail as well
 
 
 class IncompleteMapError(RuntimeError):
     """Some blocks of a map could not be computed; the others are on disk."""
 
 
-@dataclass(frozen=True, order=True)
-class Block:
-    """One block of a map: a window, of one chip where there are chips."""
-
-    window: Window
-    chip: int | None = None
-
-    @property
-    def key(self) -> str:
-        """How the journal names the block."""
-        place = (self.chip, self.window.top, self.window.left)
-        return "/".join("-" if part is None else str(part) for part in place)
-
-    def __str__(self) -> str:
-        w = self.window
-        where = f"rows {w.top} to {w.bottom}, columns {w.left} to {w.right}"
-        return where if self.chip is None else f"chip {self.chip}, {where}"
-
-
 def write_map(
-    path: Path,
+    path: str | Path | Store,
     template: xr.Dataset,
     blocks: Sequence[Block],
     compute: Compute,
@@ -60,20 +55,23 @@ def write_map(
     overwrite: bool = False,
     progress: bool = True,
     client: Any = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a map to Zarr (``.zarr``) or a cloud-optimised GeoTIFF (``.tif``).
 
     Parameters
     ----------
-    path : Path
-        Ends in ``.zarr``, ``.tif`` or ``.tiff``.
+    path : str, Path or zarr.abc.store.Store
+        A path or an address that fsspec knows (``s3://bucket/map.tif``) that ends
+        in ``.zarr``, ``.tif`` or ``.tiff``; or a store of Zarr.
     template : xarray.Dataset
         The lazy map: its variables, coordinates and attributes are taken over; it
         is not computed.
     blocks : sequence of Block
-        Cover the map once.
+        What is to be computed, row by row, each once; the rest stays NaN.
     compute : callable
-        Block -> (output, y, x) float32; must pickle where there is a `client`.
+        Block -> (output, y, x) float32, on several threads at once; must pickle
+        where there is a cluster.
     fingerprint : str
         Stands for the model, the input and the settings that values depend on.
     side : int
@@ -85,246 +83,252 @@ def write_map(
     progress : bool
         Show a progress bar.
     client : distributed.Client, optional
-        Its workers compute the blocks; this process writes them.
+        Its workers compute the blocks; by default those of the client in use, if
+        there is one, else threads of this process.
+    storage_options : mapping, optional
+        What fsspec needs for the address: credentials, an endpoint.
 
     Raises
     ------
     ValueError
-        If the ending of `path` is none of those above.
+        If the ending of `path` is none of those above, or the map there was begun
+        with another `side`.
     FileExistsError
         If another map, or anything else, is at `path` and not `overwrite`.
+    MapInUseError
+        If another process is writing this map.
     IncompleteMapError
         If blocks failed, by place and reason; the others are kept, and the same
         call computes only what is missing.
     """
-    _refuse_format(path, template)
-    if not path.parent.is_dir():
-        raise ValueError(f"The folder {path.parent} does not exist; make it first.")
-    raster = path.suffix != ".zarr"
-    store = path.with_name(path.name + ".unfinished.zarr") if raster else path
-    if overwrite:
-        for old in (path, store, Journal(store).path):
-            _remove(old)
-    if raster and path.exists():
-        if geotiff_fingerprint(path) == fingerprint:
+    place = Destination.of(path, storage_options)
+    _refuse_form(place, template)
+    if not overwrite and _is_done(place, fingerprint) and not place.leftovers():
+        return
+    with only_writer(place):
+        place.tidy()
+        if overwrite:
+            place.remove_raster()
+        elif _is_done(place, fingerprint):  # by the one who was writing a moment ago
+            if place.raster is not None and place.attrs() is not None:
+                place.clear()  # what it was made from, after a kill
             return
-        raise _refusal(path)
-    done = _begin(store, template, fingerprint, side, resume)
-    if done is not None:
-        _write_blocks(store, template, blocks, done, compute, progress, client)
-        finish(store)
-    if raster:
-        write_geotiff(store, path, list(map(str, template)), fingerprint)
-        shutil.rmtree(store)
+        marks = {FINGERPRINT: fingerprint, "block": side, BLOCKS: len(blocks)}
+        group = None if overwrite else _go_on(place, marks, resume)
+        if group is None:
+            group = _make(place, template, marks)
+        if group.attrs.get(UNFINISHED, FINISHING) != FINISHING:
+            target = Target(place.store, tuple(map(str, template)))
+            _write_blocks(place, group, target, blocks, compute, progress, client)
+        _finish(group)
+        if place.raster is not None:
+            _write_raster(place, list(map(str, template)), fingerprint)
 
 
-def _refuse_format(path: Path, template: xr.Dataset) -> None:
-    """Refuse a path whose ending is unknown, or chips in one GeoTIFF."""
-    if path.suffix not in (".zarr", ".tif", ".tiff"):
+def _refuse_form(place: Destination, template: xr.Dataset) -> None:
+    """Refuse a folder that is not there, or chips in one GeoTIFF."""
+    if place.local is not None and not place.local.parent.is_dir():
         raise ValueError(
-            f"A map's path must end in .zarr, .tif or .tiff, got {str(path)!r}."
+            f"The folder {place.local.parent} does not exist; make it first."
         )
-    if path.suffix != ".zarr" and "chip" in template.dims:
+    if place.raster is not None and "chip" in template.dims:
         raise ValueError(
-            f"Chips have no common grid for one GeoTIFF, {path.name}; write a .zarr."
+            f"Chips have no common grid for one GeoTIFF, {place.name}; write a .zarr."
         )
 
 
-def _refusal(path: Path) -> FileExistsError:
+def _is_done(place: Destination, fingerprint: str) -> bool:
+    """Tell whether this very map is there, finished; refuse anything else."""
+    if place.raster is None:
+        attrs = place.attrs()
+        if attrs is not None and attrs.get(FINGERPRINT) != fingerprint:
+            raise _refusal(place.name)
+        return attrs is not None and UNFINISHED not in attrs
+    raster = place.raster_there()
+    if raster is None:
+        return False
+    if raster != fingerprint:
+        raise _refusal(place.name)
+    return True
+
+
+def _refusal(name: str) -> FileExistsError:
     return FileExistsError(
-        f"{path} exists and holds something else: a map by another model, of other "
+        f"{name} exists and holds something else: a map by another model, of other "
         "input or with other settings, or no map. Choose another path, or "
         "overwrite=True (on the command line --overwrite)."
     )
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
+# --- a new map, or one to go on with ------------------------------------------
+
+
+def _go_on(
+    place: Destination, marks: Mapping[str, Any], resume: bool
+) -> zarr.Group | None:
+    """Recognise a map that was begun; None where there is none to go on with."""
+    attrs = place.attrs()
+    if attrs is None:
+        return None
+    if attrs.get(FINGERPRINT) != marks[FINGERPRINT]:
+        raise _refusal(str(place.store))
+    state = attrs.get(UNFINISHED)
+    if state == MAKING or (state is not None and not resume):
+        return None
+    if state is not None and attrs["block"] != marks["block"]:
+        raise ValueError(
+            f"{place.name} was begun with block={attrs['block']} and cannot go on "
+            f"with block={marks['block']}; use the same, or resume=False to begin "
+            "again."
+        )
+    return place.group("r+")
+
+
+def _make(
+    place: Destination, template: xr.Dataset, marks: Mapping[str, Any]
+) -> zarr.Group:
+    """Make everything but the pixels; until that is done no other call goes on."""
+    if isinstance(place.store, Path):
+        _fill(place.work, template, marks)
+        place.clear()
+        place.work.rename(place.store)
     else:
-        path.unlink(missing_ok=True)
+        place.clear({**marks, UNFINISHED: MAKING})
+        _fill(place.store, template, marks)
+    return place.group("r+")
 
 
-def _begin(
-    store: Path, template: xr.Dataset, fingerprint: str, side: int, resume: bool
-) -> set[str] | None:
-    """Create the store or recognise it; give what is done, None if all of it."""
+def _fill(store: Path | Store, template: xr.Dataset, marks: Mapping[str, Any]) -> None:
     import zarr
 
-    if store.exists():
-        try:
-            attrs = dict(zarr.open_group(store, mode="r").attrs)
-        except (FileNotFoundError, ValueError, KeyError) as error:
-            raise _refusal(store) from error
-        if attrs.get(FINGERPRINT) != fingerprint:
-            raise _refusal(store)
-        if not attrs.get(UNFINISHED):
-            return None
-        if resume and attrs["block"] != side:
-            raise ValueError(
-                f"{store} was begun with block={attrs['block']} and cannot go on with "
-                f"block={side}; use the same, or resume=False to begin again."
-            )
-        if resume:
-            return Journal(store).done()
-        shutil.rmtree(store)
-    Journal(store).remove()
-    _create(store, template, fingerprint, side)
-    return set()
-
-
-def _create(store: Path, template: xr.Dataset, fingerprint: str, side: int) -> None:
-    import zarr
-    from zarr.codecs import BloscCodec
-
-    making = store.with_name(store.name + ".making")
-    _remove(making)
+    group = zarr.open_group(store, mode="a", zarr_format=3)
+    group.require_group(WRITTEN)
     frame = template.drop_vars(list(template))
     if "chip" in frame.coords:  # text of any length: fixed width has no Zarr v3 spec
         frame["chip"] = frame["chip"].astype(object)
         frame["chip"].encoding = {}
-    frame.attrs = {FINGERPRINT: fingerprint, UNFINISHED: True, "block": side}
-    frame.to_zarr(making, mode="w", zarr_format=3, consolidated=False)
-    group = zarr.open_group(making, mode="r+")
+    frame.attrs = {**marks, UNFINISHED: MAKING}
+    frame.to_zarr(group.store, mode="a", zarr_format=3, consolidated=False)
     for name, variable in template.items():
-        attributes = dict(variable.attrs)
-        if "spatial_ref" in template.coords:
-            attributes["grid_mapping"] = "spatial_ref"
-        # A block is whole chunks, so that two blocks never write the same one.
-        group.create_array(
-            str(name),
-            shape=variable.shape,
-            dtype="float32",
-            chunks=tuple(
-                1 if dim == "chip" else min(side, size)
-                for dim, size in variable.sizes.items()
-            ),
-            compressors=BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle"),
-            fill_value=float("nan"),
-            dimension_names=[str(dim) for dim in variable.dims],
-            attributes=attributes,
-        )
-    making.rename(store)
+        create_array(group, str(name), variable, marks["block"])
+    attrs = dict(zarr.open_group(store, mode="r").attrs)  # xarray added to them
+    group.attrs.put({**attrs, **template.attrs, **marks, UNFINISHED: True})
+
+
+# --- blocks -------------------------------------------------------------------
 
 
 def _write_blocks(
-    store: Path,
-    template: xr.Dataset,
+    place: Destination,
+    group: zarr.Group,
+    target: Target,
     blocks: Sequence[Block],
-    done: set[str],
     compute: Compute,
     progress: bool,
     client: Any,
 ) -> None:
-    import zarr
     from tqdm.auto import tqdm
 
-    group: Any = zarr.open_group(store, mode="r+")
-    waiting = [block for block in blocks if block.key not in done]
-    failed: list[tuple[Block, Exception]] = []
-    run = _on_threads if client is None else _on_cluster
-    with (
-        Journal(store) as journal,
-        tqdm(
-            total=len(blocks),
-            initial=len(done),
-            unit="block",
-            desc="Mapping",
-            disable=not progress,
-        ) as bar,
-    ):
-        for block, result in run(waiting, compute, client):
-            if isinstance(result, Exception):
-                failed.append((block, result))
-                if len(failed) == bar.n + 3 - len(done):
-                    break  # nothing works: say so now rather than after hours
-                continue
-            for values, name in zip(result, template, strict=True):
-                here = values if block.chip is None else values[None]
-                group[str(name)][_place(block)] = here
-            journal.note(block.key)
-            bar.update()
+    manifest = Manifest(group)
+    done = verified(manifest, target, blocks, progress)
+    waiting = [block for block in blocks if block not in done]
+    client = client if client is not None else active_client()
+    outcomes = (
+        on_threads(waiting, compute, target, manifest)
+        if client is None
+        else on_cluster(waiting, compute, target, manifest, client)
+    )
+    with tqdm(
+        total=len(blocks),
+        initial=len(done),
+        unit="block",
+        desc="Mapping",
+        disable=not progress,
+    ) as bar:
+        failed = _follow(outcomes, bar)
+        rest = len(blocks) - int(bar.n) - len(failed)
     if failed:
-        reasons = "; ".join(f"{block}: {error}" for block, error in failed[:5])
-        more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
-        raise IncompleteMapError(
-            f"{len(failed)} of {len(blocks)} blocks of {store.name} could not be "
-            f"computed ({reasons}{more}). The finished ones are kept; mend the input "
-            "and make the same call again."
-        ) from failed[0][1]
+        raise _incomplete(place, failed, len(blocks), rest) from failed[0][1]
 
 
-def _place(block: Block) -> tuple[slice, ...]:
-    place = (block.window.rows, block.window.columns)
-    if block.chip is None:
-        return place
-    return (slice(block.chip, block.chip + 1), *place)
+def _follow(outcomes: Any, bar: Any) -> list[tuple[Block, Exception]]:
+    """Take in blocks as they are done; give those that failed."""
+    failed: list[tuple[Block, Exception]] = []
+    in_a_row = 0
+    try:
+        outcome: Outcome
+        for outcome in outcomes:
+            block, result = outcome
+            if not isinstance(result, Exception):
+                in_a_row = 0
+                bar.update()
+                continue
+            failed.append((block, result))
+            # Damaged input is of one place; a full disk is of all of them.
+            in_a_row += not isinstance(result, CubeError | WorkersDiedError)
+            if in_a_row == _HOPELESS:
+                break
+    finally:
+        outcomes.close()
+    return failed
 
 
-Outcome = tuple[Block, "npt.NDArray[np.float32] | Exception"]
+def _incomplete(
+    place: Destination, failed: list[tuple[Block, Exception]], count: int, rest: int
+) -> IncompleteMapError:
+    reasons = "; ".join(f"{block}: {_reason(error)}" for block, error in failed[:5])
+    more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
+    if rest:
+        more += f"; {rest} were not tried, as {_HOPELESS} in a row failed"
+    return IncompleteMapError(
+        f"{len(failed)} of {count} blocks of {place.name} could not be computed "
+        f"({reasons}{more}). The finished ones are kept; mend what is wrong and make "
+        "the same call again."
+    )
 
 
-def _on_threads(
-    blocks: Sequence[Block], compute: Compute, client: None
-) -> Iterator[Outcome]:
-    """Two blocks at a time: one reads while the other has the network."""
-    for block, future in few_at_a_time(blocks, compute, 2):
-        yield block, _outcome(future)
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
-def _outcome(
-    future: Future[npt.NDArray[np.float32]],
-) -> npt.NDArray[np.float32] | Exception:
-    error = future.exception()
-    if isinstance(error, Exception):
-        return error
-    return future.result()
+# --- the end ------------------------------------------------------------------
 
 
-def _on_cluster(
-    blocks: Sequence[Block], compute: Compute, client: Any
-) -> Iterator[Outcome]:
-    """Give out twice as many blocks as there are workers, and more as they end."""
-    from distributed import as_completed
-
-    remaining = iter(blocks)
-    shared = client.scatter(compute, broadcast=True, hash=False)
-    width = 2 * max(1, len(client.scheduler_info()["workers"]))
-    places: dict[str, Block] = {}
-
-    def submit() -> list[Any]:
-        for block in remaining:
-            future = client.submit(_call, shared, block, pure=False)
-            places[future.key] = block
-            return [future]
-        return []
-
-    first = [future for _ in range(width) for future in submit()]
-    queue = as_completed(first, with_results=False)
-    for future in queue:
-        block = places.pop(future.key)
-        error = future.exception()
-        yield block, error if error is not None else future.result()
-        for more in submit():
-            queue.add(more)
+def _finish(group: zarr.Group) -> None:
+    """Take the notes away; that the map is finished is said last, in one write."""
+    if UNFINISHED not in group.attrs:
+        return
+    group.attrs.put(dict(group.attrs) | {UNFINISHED: FINISHING})
+    in_step(group.store.delete_dir(f"{group.path}/{WRITTEN}".strip("/")))
+    consolidate(group)
+    _say_finished(group)
 
 
-def _call(compute: Compute, block: Block) -> npt.NDArray[np.float32]:
-    return compute(block)
-
-
-def describe_progress(store: Path) -> dict[str, Any]:
-    """Tell how far a map at `store` is: its attributes and finished blocks."""
+def _say_finished(group: zarr.Group) -> None:
     import zarr
 
-    attrs = dict(zarr.open_group(store, mode="r").attrs)
-    blocks = len(Journal(store).done()) if attrs.get(UNFINISHED) else None
-    return {"finished": not attrs.get(UNFINISHED), "blocks": blocks}
+    whole = zarr.open_group(group.store, path=group.path, mode="r+")
+    whole.attrs.put({k: v for k, v in whole.attrs.items() if k != UNFINISHED})
+
+
+def _write_raster(place: Destination, names: list[str], fingerprint: str) -> None:
+    """Make the GeoTIFF, and take away what it was made from."""
+    store: Any = place.store
+    if isinstance(place.raster, Path):
+        place.work.mkdir()  # beside it, so that it comes into its place in one step
+        making = place.work / place.raster.name
+        write_geotiff(store, making, names, fingerprint)
+        making.replace(place.raster)
+        place.work.rmdir()
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "map.tif"
+            write_geotiff(store, file, names, fingerprint)
+            place.upload(file)
+    place.clear()
 
 
 def fingerprint_of(parts: dict[str, Any]) -> str:
     """Give one short text that stands for what a map's values depend on."""
-    import hashlib
-
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,92 @@
+"""Which blocks of a map are written: an entry a block, in the map's own store.
+
+The name of an entry is the block's and the checksum of its values, so a listing
+tells all, on a disk as on object storage, and no entry can be half written. It is
+noted after the block is there.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from geobiomass.maps.blocks import Block, Target
+from geobiomass.maps.places import as_buffer, in_step, listed
+from geobiomass.pieces import few_at_a_time
+
+if TYPE_CHECKING:
+    import zarr
+
+WRITTEN = "written"
+"""Group of the entries, while a map is unfinished."""
+
+_ENTRY = re.compile(r"(\d+(?:\.\d+){1,2})\.([0-9a-f]{16})")
+
+
+class Manifest:
+    """The entries of a map that is being written.
+
+    Parameters
+    ----------
+    group : zarr.Group
+        The map's.
+    """
+
+    def __init__(self, group: zarr.Group) -> None:
+        self._place = group.store_path / WRITTEN
+
+    def read(self) -> dict[str, str]:
+        """Give the checksum of each block that was written, by its key."""
+        names = listed(self._place.store, self._place.path)
+        entries = (_ENTRY.fullmatch(name) for name in names)
+        return {entry[1]: entry[2] for entry in entries if entry is not None}
+
+    def note(self, block: Block, checksum: str) -> None:
+        """Note a block that is written."""
+        in_step((self._place / f"{block.key}.{checksum}").set(as_buffer("")))
+
+    def forget(self, block: Block, checksum: str) -> None:
+        """Take a note back."""
+        in_step((self._place / f"{block.key}.{checksum}").delete())
+
+
+def verified(
+    manifest: Manifest, target: Target, blocks: Sequence[Block], progress: bool
+) -> set[Block]:
+    """Give the blocks that are noted and hold what was noted.
+
+    Others lose their note, with a warning, and so are computed again.
+    """
+    from tqdm.auto import tqdm
+
+    noted = manifest.read()
+    whole: set[Block] = set()
+    damaged: dict[Block, str] = {}
+    there = [block for block in blocks if block.key in noted]
+    with tqdm(
+        total=len(there),
+        unit="block",
+        desc="Checking what is there",
+        disable=not (progress and there),
+    ) as bar:
+        for block, future in few_at_a_time(there, target.checksum, 2):
+            error = future.exception()
+            if isinstance(error, Exception):
+                damaged[block] = str(error)
+            elif future.result() == noted[block.key]:
+                whole.add(block)
+            else:
+                damaged[block] = "not the values that were written, or gone"
+            bar.update()
+    for block in damaged:
+        manifest.forget(block, noted[block.key])
+    if damaged:
+        block, reason = next(iter(damaged.items()))
+        warnings.warn(
+            f"{len(damaged)} of {len(there)} blocks that were written are damaged and "
+            f"are computed again; the first, {block}: {reason}",
+            stacklevel=2,
+        )
+    return whole

@@ -1,0 +1,261 @@
+"""Where a map is written: a folder, an address or a store; Zarr or GeoTIFF."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from geobiomass.cube.store import is_local, open_group
+from geobiomass.maps.geotiff import geotiff_fingerprint
+
+if TYPE_CHECKING:
+    import zarr
+    from zarr.abc.store import Store
+    from zarr.core.buffer import Buffer
+
+_RASTERS = (".tif", ".tiff")
+ROOT = "zarr.json"
+LEASE = "written/writer.json"
+"""Object that says who writes a map on object storage."""
+
+Answer = TypeVar("Answer")
+
+
+def in_step(work: Coroutine[Any, Any, Answer]) -> Answer:
+    """Wait for what a store of Zarr does."""
+    from zarr.core.sync import sync
+
+    return sync(work)
+
+
+def listed(store: Store, folder: str) -> list[str]:
+    """Give the names in a folder of a store, as they are now."""
+
+    async def names() -> list[str]:
+        return [name async for name in store.list_dir(folder)]
+
+    _look_again(store)
+    return in_step(names())
+
+
+def _look_again(store: Store) -> None:
+    """Forget what fsspec remembers of a listing: other processes write as well."""
+    files = getattr(store, "fs", None)
+    if files is not None:
+        files.invalidate_cache()
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a map is written.
+
+    Parameters
+    ----------
+    name : str
+        How the user named it.
+    store : Path or zarr.abc.store.Store
+        Where the Zarr group goes: the map, or what a GeoTIFF is made from.
+    raster : Path or str, optional
+        Where the GeoTIFF goes: a file, or an address.
+    options : mapping, optional
+        What fsspec needs for an address.
+    """
+
+    name: str
+    store: Path | Store
+    raster: Path | str | None = None
+    options: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(
+        cls, path: str | Path | Store, options: Mapping[str, Any] | None = None
+    ) -> Self:
+        """Tell where a map goes by what a user gives.
+
+        Raises
+        ------
+        ValueError
+            If the ending is none of a map's.
+        """
+        from zarr.storage import LocalStore
+
+        if isinstance(path, LocalStore):
+            return cls(str(path.root), Path(path.root))
+        if not isinstance(path, str | Path):
+            return cls(str(path), path)
+        if isinstance(path, str) and path.startswith("file:"):
+            path = url2pathname(urlsplit(path).path)
+        ending = PurePosixPath(str(path).rstrip("/")).suffix
+        if ending not in (".zarr", *_RASTERS):
+            raise ValueError(
+                f"A map's path must end in .zarr, .tif or .tiff, got {str(path)!r}."
+            )
+        if is_local(path):
+            path = Path(path)
+            beside = path.with_name(path.name + ".unfinished.zarr")
+            return cls(str(path), *((beside, path) if ending in _RASTERS else (path,)))
+        path = str(path).rstrip("/")
+        if ending == ".zarr":
+            return cls(path, _remote(path, options), None, options)
+        return cls(path, _remote(path + ".unfinished.zarr", options), path, options)
+
+    @property
+    def local(self) -> Path | None:
+        """The file or folder on this machine's disk, if it is one."""
+        return Path(self.name) if isinstance(self.store, Path) else None
+
+    def group(self, mode: Literal["r", "r+", "w"]) -> zarr.Group:
+        """Open the Zarr group."""
+        return open_group(self.store, mode)
+
+    def attrs(self) -> dict[str, Any] | None:
+        """Give the group's attributes; none of something else, None of nothing."""
+        if not self._anything():
+            return None
+        try:
+            return dict(self.group("r").attrs)
+        except (OSError, ValueError, KeyError):
+            return {}
+
+    def _anything(self) -> bool:
+        if isinstance(self.store, Path):
+            return self.store.exists()
+        store = self.store
+
+        async def other() -> bool:
+            async for key in store.list_prefix(""):
+                if key != LEASE:
+                    return True
+            return False
+
+        _look_again(store)
+        return in_step(other())
+
+    def clear(self, attrs: Mapping[str, Any] | None = None) -> None:
+        """Delete the group, so that it never passes for a whole one.
+
+        Parameters
+        ----------
+        attrs : mapping, optional
+            Leave an empty group with these; elsewhere than on a disk they are there
+            before anything is deleted, so that a kill meanwhile is recognised.
+        """
+        if isinstance(self.store, Path):
+            remove(self.store)
+        else:
+            in_step(_delete_all(self.store, attrs))
+            _look_again(self.store)
+
+    @property
+    def work(self) -> Path:
+        """A folder beside the group for what is not finished."""
+        return cast(Path, self.store).with_name(f"{cast(Path, self.store).name}.making")
+
+    def leftovers(self) -> list[Path]:
+        """Give what an earlier call left beside a map when it was killed."""
+        if not isinstance(self.store, Path) or self.local is None:
+            return []
+        found = [self.work, going(self.store), lock_path(self.local)]
+        found += [going(self.local)] if self.raster is not None else []
+        return [path for path in found if path.exists()]
+
+    def tidy(self) -> None:
+        """Delete what kills left, in the group between a file and its name too."""
+        if not isinstance(self.store, Path) or self.local is None:
+            return
+        for path in self.leftovers():
+            if path != lock_path(self.local):  # this is held
+                shutil.rmtree(path)
+        for file in self.store.rglob("*.partial"):
+            file.unlink()
+
+    # --- the GeoTIFF ---
+
+    def raster_there(self) -> str | None:
+        """Give the fingerprint of the GeoTIFF; "" of another file, None of none."""
+        if self.raster is None:
+            return None
+        if isinstance(self.raster, Path):
+            exists = self.raster.exists()
+            return (geotiff_fingerprint(self.raster) or "") if exists else None
+        files, key = self._files()
+        files.invalidate_cache()
+        if not files.exists(key):
+            return None
+        with files.open(key, "rb") as file:
+            return geotiff_fingerprint(file) or ""
+
+    def remove_raster(self) -> None:
+        """Delete the GeoTIFF."""
+        if isinstance(self.raster, Path):
+            remove(self.raster)
+        elif self.raster is not None:
+            files, key = self._files()
+            if files.exists(key):
+                files.rm(key)
+
+    def upload(self, file: Path) -> None:
+        """Put a GeoTIFF where it belongs."""
+        files, key = self._files()
+        files.put_file(str(file), key)
+
+    def _files(self) -> tuple[Any, str]:
+        from fsspec.core import url_to_fs
+
+        return cast("tuple[Any, str]", url_to_fs(self.raster, **(self.options or {})))
+
+
+def _remote(address: str, options: Mapping[str, Any] | None) -> Store:
+    from zarr.storage import FsspecStore
+
+    return FsspecStore.from_url(address, storage_options=dict(options or {}))
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder; a folder out of the way first, in one step.
+
+    Killed meanwhile, half a folder never passes for a whole one.
+    """
+    if path.is_dir():
+        path.rename(going(path))
+        shutil.rmtree(going(path))
+    else:
+        path.unlink(missing_ok=True)
+
+
+def going(path: Path) -> Path:
+    """Give the name of a folder that is being deleted."""
+    return path.with_name(path.name + ".removing")
+
+
+def lock_path(path: Path) -> Path:
+    """Give the file that the writer of a map holds."""
+    return path.with_name(path.name + ".lock")
+
+
+async def _delete_all(store: Store, attrs: Mapping[str, Any] | None) -> None:
+    kept = {LEASE}
+    if attrs is None:
+        await store.delete(ROOT)  # without it the rest is no map
+    else:
+        root = {"zarr_format": 3, "node_type": "group", "attributes": dict(attrs)}
+        await store.set(ROOT, as_buffer(json.dumps(root)))
+        kept.add(ROOT)
+    _look_again(store)
+    keys = [key async for key in store.list_prefix("") if key not in kept]
+    for start in range(0, len(keys), 64):
+        await asyncio.gather(*map(store.delete, keys[start : start + 64]))
+
+
+def as_buffer(text: str) -> Buffer:
+    """Give a text as stores of Zarr take it."""
+    from zarr.core.buffer import default_buffer_prototype
+
+    return default_buffer_prototype().buffer.from_bytes(text.encode())

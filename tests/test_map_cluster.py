@@ -1,0 +1,175 @@
+"""Maps on a dask cluster: the network once a worker, workers that die, that come."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from conftest import make_scene
+from map_work import Work, assert_is_the_map, layout, write
+from test_maps import BANDS, NETWORK
+
+import geobiomass as gb
+from geobiomass.maps.cluster import Strips
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    """Two workers of one thread, in processes of their own that a nanny restarts."""
+    import dask
+    from distributed import Client, LocalCluster
+
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def pids(work: Work, what: str | None = None) -> Counter[int]:
+    """How often each process unpacked the work, or computed a block."""
+    return Counter(
+        pid for pid, did in work.lines if (did == "unpacked") == (what is not None)
+    )
+
+
+def test_strips_are_runs_of_neighbours_and_the_longest_is_shared() -> None:
+    blocks = layout(10, 30, 100)
+    strips = Strips(blocks, ["a", "b"])
+    assert [strips.next("a") for _ in range(15)] == blocks[:15]
+    late = [strips.next("c") for _ in range(8)]
+    assert late == blocks[22:30]
+    given = [strips.next(name) for name in "abcabcab" if name]
+    assert sorted(given[:7]) == blocks[15:22]
+    assert given[7] is None
+    assert strips.next("b") is None
+
+
+def test_the_network_goes_to_each_worker_once(tmp_path: Path, client: Any) -> None:
+    path, work = tmp_path / "map.zarr", Work(tmp_path / "log", seconds=0.1)
+    write(path, work, client=client)
+    assert_is_the_map(path)
+    unpacked = pids(work, "unpacked")
+    assert set(unpacked) == set(pids(work)) == set(client.run(os.getpid).values())
+    assert set(unpacked.values()) == {1}
+    assert len(work.computed) == 12
+    assert client.run(worker_keeps) == {name: [] for name in client.nthreads()}
+    # Contiguous: a process passes from a block to its neighbour, but for the end.
+    order = [block.key for block in layout()]
+    for pid in unpacked:
+        mine = [order.index(key) for p, key in work.lines if p == pid and key in order]
+        assert sum(b - a == 1 for a, b in pairwise(mine)) >= 3
+
+
+def worker_keeps(dask_worker: Any) -> list[str]:
+    from geobiomass.maps import cluster
+
+    plugins = [name for name in dask_worker.plugins if "geobiomass" in name]
+    return plugins + list(cluster._READY) + list(cluster._PACKED)
+
+
+def test_a_worker_that_is_killed_changes_no_bit(tmp_path: Path, client: Any) -> None:
+    path, work = tmp_path / "map.zarr", Work(tmp_path / "log", seconds=0.3)
+    before = set(client.run(os.getpid).values())
+    killed: list[int] = []
+
+    def kill() -> None:
+        while len(work.computed) < 3:
+            time.sleep(0.02)
+        killed.append(work.lines[-1][0])
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = Thread(target=kill)
+    killer.start()
+    client.run_on_scheduler(lambda dask_scheduler: allow(dask_scheduler, 3))
+    write(path, work, client=client, side=25)
+    killer.join()
+    client.run_on_scheduler(lambda dask_scheduler: allow(dask_scheduler, 0))
+    assert killed[0] in before
+    assert_is_the_map(path)
+    newcomers = set(pids(work)) - before
+    assert newcomers  # the one that the nanny started took part
+    assert set(pids(work, "unpacked").values()) == {1}
+    assert len(layout(25)) <= len(work.computed) <= len(layout(25)) + 2
+
+
+def allow(scheduler: Any, failures: int) -> None:
+    scheduler.allowed_failures = failures
+
+
+def test_blocks_that_fail_are_named_and_the_rest_is_written(
+    tmp_path: Path, client: Any
+) -> None:
+    path = tmp_path / "map.zarr"
+    work = Work(
+        tmp_path / "log", damaged=("0.64", "64.0"), broken=("64.64",), deadly=("128.0",)
+    )
+    with pytest.raises(gb.IncompleteMapError) as caught:
+        write(path, work, client=client)
+    said = str(caught.value)
+    assert "rows 0 to 64, columns 64 to 128: pixels of" in said
+    assert "month 7" in said
+    assert "rows 64 to 128, columns 64 to 128: no space left" in said
+    assert "rows 128 to 150, columns 0 to 64: " in said
+    assert "128.0" in said.split("columns 0 to 64: ")[-1]  # as dask names the task
+    again = Work(tmp_path / "again")
+    write(path, again, client=client)
+    # Not what the dying worker had in hand beside the deadly block.
+    assert sorted(again.computed) == ["0.64", "128.0", "64.0", "64.64"]
+    assert_is_the_map(path)
+
+
+def test_an_active_client_is_used(tmp_path: Path, client: Any) -> None:
+    work = Work(tmp_path / "log")
+    with client.as_current():
+        write(tmp_path / "map.zarr", work)
+    assert set(pids(work)) <= set(client.run(os.getpid).values())
+    assert os.getpid() not in pids(work)
+    assert_is_the_map(tmp_path / "map.zarr")
+
+
+def test_a_model_maps_on_a_cluster_with_the_same_bits(
+    tmp_path: Path, client: Any
+) -> None:
+    model = gb.BiomassRegressor(NETWORK, BANDS, months=3)
+    gb.write_cube(make_scene(96, 96), tmp_path / "scene.zarr")
+    cube = gb.open_cube(tmp_path / "scene.zarr")
+    path = tmp_path / "map.zarr"
+    tiling = {"tile": 32, "overlap": 16, "block": 32, "progress": False}
+    model.predict_to(path, cube, **tiling, client=client)
+    expected = model.predict(cube, 32, 16).agb.values
+    np.testing.assert_array_equal(xr.open_zarr(path).agb, expected)
+
+
+def test_workers_write_to_object_storage_themselves(
+    tmp_path: Path, client: Any, s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from geobiomass.maps.blocks import Target
+
+    options = {"endpoint_url": s3, "key": "key", "secret": "secret"}
+    monkeypatch.setattr(Target, "write", lambda *a: pytest.fail("the client writes"))
+    work = Work(tmp_path / "log", damaged=("64.64",))
+    address = "s3://cubes/cluster.zarr"
+    with pytest.raises(gb.IncompleteMapError, match=r"^1 of 12 blocks"):
+        write(address, work, client=client, storage_options=options)
+    again = Work(tmp_path / "again")
+    write(address, again, client=client, storage_options=options)
+    assert again.computed == ["64.64"]
+    from zarr.storage import FsspecStore
+
+    assert_is_the_map(FsspecStore.from_url(address, storage_options=options))
