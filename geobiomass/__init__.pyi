@@ -7,6 +7,7 @@ from .cube import check_cube as check_cube
 from .cube import open_cube as open_cube
 from .cube import write_cube as write_cube
 from .maps import IncompleteMapError as IncompleteMapError
+from .maps import MapInUseError as MapInUseError
 from .predictor import Ensemble as Ensemble
 from .recipes import Recipe as Recipe
 from .regressor import BiomassRegressor as BiomassRegressor

@@ -6,10 +6,10 @@ One model, or an ensemble of several.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,10 @@ from torch import nn
 
 from geobiomass.chips import Place, Reader
 from geobiomass.cube import CubeError, check_cube
+from geobiomass.cube.store import is_local
 from geobiomass.evaluation import EVALUATION_BLOCK, Tally
 from geobiomass.forward import Precision
-from geobiomass.maps import Block, fingerprint_of, write_map
+from geobiomass.maps import MADE_WITH, Block, fingerprint_of, write_map
 from geobiomass.network import Ensemble as EnsembleNetwork
 from geobiomass.plan import MapPlan, plan_map
 from geobiomass.predict import Mapper, MapSettings, lazy_map
@@ -129,21 +130,28 @@ class Predictor:
         blend: Blend = "smooth",
         precision: Precision = "float32",
         memory: int | None = None,
+        overviews: bool = False,
         resume: bool = True,
         overwrite: bool = False,
         client: Any = None,
         progress: bool = True,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> Any:
         """Map a cube to disk, block by block, resuming where an earlier call stopped.
 
         Parameters
         ----------
-        path : str or Path
-            ``.zarr`` for a Zarr group, ``.tif`` for a cloud-optimised GeoTIFF.
+        path : str, Path or zarr.abc.store.Store
+            ``.zarr`` for a Zarr group, ``.tif`` for a cloud-optimised GeoTIFF: a path
+            or an address that fsspec knows (``s3://bucket/map.zarr``). Or a store of
+            Zarr, such as one of obstore.
         cube, tile, overlap, block, batch_size, flips, region, turns, blend
             As in :meth:`predict`.
         precision, memory
             As in :meth:`predict`.
+        overviews : bool
+            Add maps of half, a quarter, ... the resolution to a Zarr map; a GeoTIFF
+            has them always.
         resume : bool
             Go on with a half-written map by the same model, input and settings;
             otherwise it is begun again.
@@ -154,6 +162,8 @@ class Predictor:
             client, if there is one, else on this machine.
         progress : bool
             Show a progress bar.
+        storage_options : mapping, optional
+            What fsspec needs for the address: credentials, an endpoint.
 
         Returns
         -------
@@ -165,33 +175,37 @@ class Predictor:
         FileExistsError
             If something else is at `path`: another map, or no map. A finished map
             of the same model, input and settings is left as it is.
+        MapInUseError
+            If another process is writing this map.
         IncompleteMapError
             If blocks could not be computed; the others are kept.
         CubeError, ValueError
             As in :meth:`predict`.
         """
-        path = Path(cast(str, path))
         settings = MapSettings(
             tile, overlap, block, batch_size, flips, turns, blend, precision, memory
         )
         mapper, template = self._lazy(cube, settings, region)
+        template.attrs[MADE_WITH] = made_with = self._depends_on(cube, mapper)
         try:
             write_map(
                 path,
                 template,
                 _map_blocks(mapper),
                 partial(_compute, mapper),
-                fingerprint_of(self._depends_on(cube, mapper)),
+                fingerprint_of(made_with),
                 side=block,
+                overviews=overviews,
                 resume=resume,
                 overwrite=overwrite,
                 progress=progress,
                 client=client,
+                storage_options=storage_options,
             )
         except BaseException:
             mapper.stop()  # blocks on other threads, after Ctrl-C for one
             raise
-        return path
+        return Path(path) if isinstance(path, str) and is_local(path) else path
 
     def plan(
         self,
@@ -258,8 +272,8 @@ class Predictor:
             "model": weights.hexdigest(),
             "bands": list(self.bands),
             "input": mapper.reader.identity(),
-            "grid": hashlib.sha256("".join(grid).encode()).hexdigest(),
-            "region": repr(mapper.region),
+            "grid": _hash("".join(grid)),
+            "region": _hash(repr(mapper.region)) if mapper.region else "whole",
             **mapper.settings.values_depend_on(),
         }
 
@@ -385,6 +399,10 @@ def need_target(cube: xr.Dataset) -> None:
             f"compare with, only {sorted(map(str, cube))}; add it with "
             "cube.assign(agb=...) or gb.as_cube(data, agb=...)."
         )
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _map_blocks(mapper: Mapper) -> list[Block]:

@@ -304,7 +304,7 @@ def test_a_cluster_feeds_the_same_bits(stored: xr.Dataset) -> None:
     reader = Reader(stored, BANDS)
     plain = ChipFeed(reader, places_of(reader, 8), 5, crop=40, seed=3)
     with Client(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True
+        n_workers=2, threads_per_worker=1, dashboard_address=":0", processes=True
     ) as client:
         feed = ChipFeed(reader, places_of(reader, 8), 5, crop=40, seed=3, client=client)
         assert same(images(feed, 1), images(plain, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -239,6 +240,50 @@ def test_a_finished_map_is_left_or_refused_but_never_overwritten(
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("suffix", ["zarr", "tif.unfinished.zarr"])
+def test_a_refusal_says_what_differs(
+    tmp_path: Path, model: gb.BiomassRegressor, suffix: str
+) -> None:
+    scene, path = make_scene(64, 64), tmp_path / f"map.{suffix.split('.')[0]}"
+    model.network = Failing(2 if path.suffix == ".tif" else 99)
+    with contextlib.suppress(KeyboardInterrupt):
+        model.predict_to(path, scene, **TILING)
+    model.network = NETWORK
+    with pytest.raises(FileExistsError, match="overlap 16, not 0") as caught:
+        model.predict_to(path, scene, **TILING | {"overlap": 0}, precision="bf16")
+    assert "precision float32, not bf16" in str(caught.value)
+    assert "tile" not in str(caught.value)
+    with pytest.raises(FileExistsError, match=r"input [0-9a-f]{12}\.\.\., not"):
+        model.predict_to(path, scene.fillna(0), **TILING)
+    there = xr.open_zarr(tmp_path / f"map.{suffix}", consolidated=False)
+    assert there.attrs["made_with"]["bands"] == list(BANDS)
+
+
+def test_overviews_where_they_are_asked_for(
+    tmp_path: Path, model: gb.BiomassRegressor
+) -> None:
+    scene, path = make_scene(600, 520, months=(7,)), tmp_path / "map.zarr"
+    plain = {"tile": 256, "overlap": 0, "progress": False}
+    model.predict_to(path, scene, **plain)
+    assert "overviews" not in zarr.open_group(path)
+    # They can be added later, without computing the map again.
+    model.network = Failing(0)
+    model.predict_to(path, scene, **plain, overviews=True)
+    full = xr.open_zarr(path).agb.values
+    levels = [
+        xr.open_zarr(path, group=f"overviews/{f}", decode_coords="all") for f in (2, 4)
+    ]
+    assert [level.agb.shape for level in levels] == [(300, 260), (150, 130)]
+    mean = full.reshape(300, 2, 260, 2).mean((1, 3), dtype=np.float64)
+    np.testing.assert_allclose(levels[0].agb, mean, rtol=1e-6)
+    assert levels[1].rio.bounds() == pytest.approx(scene.rio.bounds())
+    before = sorted(path.rglob("*"))
+    model.predict_to(path, scene, **plain, overviews=True)
+    assert sorted(path.rglob("*")) == before
+    with pytest.raises(ValueError, match="no common grid for overviews"):
+        model.predict_to(tmp_path / "chips.zarr", make_chips(2), overviews=True)
+
+
 def test_something_else_at_the_path_is_kept(
     tmp_path: Path, model: gb.BiomassRegressor, scene: xr.Dataset
 ) -> None:
@@ -351,7 +396,8 @@ def test_a_blank_block_is_not_computed_again(tmp_path: Path) -> None:
     group = zarr.open_group(path)
     assert group.metadata.consolidated_metadata is not None
     marks = {"geobiomass_fingerprint", "block", "blocks"}
-    assert set(group.attrs) == marks | {"coordinates"}
+    ours = {name for name in group.attrs if ":" not in name}
+    assert ours == marks | {"coordinates", "zarr_conventions"}
 
 
 @pytest.mark.parametrize("harm", ["torn", "flipped", "emptied", "gone", "swapped"])

@@ -19,6 +19,7 @@ FACE = {
     "DamagedError",
     "Ensemble",
     "IncompleteMapError",
+    "MapInUseError",
     "ModelError",
     "Recipe",
     "as_cube",

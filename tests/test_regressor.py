@@ -156,7 +156,7 @@ def test_trained_on_a_clusters_feed_the_weights_are_the_same(tmp_path: Path) -> 
     gb.write_cube(make_chips(8, 48), tmp_path / "chips.zarr")
     cube = gb.open_cube(tmp_path / "chips.zarr")
     here = gb.fit(cube, "quick", **QUICK, cache=0)
-    with Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+    with Client(n_workers=2, threads_per_worker=1, dashboard_address=":0") as client:
         there = gb.fit(cube, "quick", client=client, **QUICK, cache=0)
     assert same(here, there)
 

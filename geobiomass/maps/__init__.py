@@ -4,12 +4,14 @@ from geobiomass.maps.blocks import Block
 from geobiomass.maps.progress import describe_progress
 from geobiomass.maps.writers import MapInUseError
 from geobiomass.maps.writing import (
+    MADE_WITH,
     IncompleteMapError,
     fingerprint_of,
     write_map,
 )
 
 __all__ = [
+    "MADE_WITH",
     "Block",
     "IncompleteMapError",
     "MapInUseError",

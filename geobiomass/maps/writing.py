@@ -17,8 +17,10 @@ import xarray as xr
 
 from geobiomass.cube import CubeError
 from geobiomass.maps.blocks import Block, Target, WorkersDiedError, create_array
+from geobiomass.maps.conventions import conventions_of
 from geobiomass.maps.geotiff import FINGERPRINT, write_geotiff
 from geobiomass.maps.manifest import WRITTEN, Manifest, verified
+from geobiomass.maps.overviews import level_sizes, write_overviews
 from geobiomass.maps.places import Destination, in_step
 from geobiomass.maps.progress import BLOCKS, FINISHING, MAKING
 from geobiomass.maps.running import (
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 
+MADE_WITH = "made_with"
+"""Attribute of a map: what its values depend on, in words and hashes."""
+
 _HOPELESS = 3  # failures in a row, not of the input, after which others fail as well
 
 
@@ -51,6 +56,7 @@ def write_map(
     fingerprint: str,
     *,
     side: int,
+    overviews: bool = False,
     resume: bool = True,
     overwrite: bool = False,
     progress: bool = True,
@@ -66,7 +72,8 @@ def write_map(
         in ``.zarr``, ``.tif`` or ``.tiff``; or a store of Zarr.
     template : xarray.Dataset
         The lazy map: its variables, coordinates and attributes are taken over; it
-        is not computed.
+        is not computed. What its attribute ``made_with`` says is compared with
+        what a map at `path` says, for the message that refuses another one.
     blocks : sequence of Block
         What is to be computed, row by row, each once; the rest stays NaN.
     compute : callable
@@ -76,6 +83,9 @@ def write_map(
         Stands for the model, the input and the settings that values depend on.
     side : int
         Side of a block, pixels.
+    overviews : bool
+        Add levels of half, a quarter, ... the resolution to a Zarr map; a GeoTIFF
+        has them always.
     resume : bool
         Go on with a half-written map; otherwise it is begun again.
     overwrite : bool
@@ -102,31 +112,37 @@ def write_map(
         call computes only what is missing.
     """
     place = Destination.of(path, storage_options)
-    _refuse_form(place, template)
-    if not overwrite and _is_done(place, fingerprint) and not place.leftovers():
+    _refuse_form(place, template, overviews)
+    names = list(map(str, template))
+    levels = names if overviews and place.raster is None else []
+    here = template.attrs.get(MADE_WITH)
+    done = not overwrite and _is_done(place, fingerprint, here)
+    if done and not place.leftovers() and not _lacks(place, levels):
         return
     with only_writer(place):
         place.tidy()
         if overwrite:
             place.remove_raster()
-        elif _is_done(place, fingerprint):  # by the one who was writing a moment ago
+        elif _is_done(place, fingerprint, here):  # or by who was writing a moment ago
             if place.raster is not None and place.attrs() is not None:
                 place.clear()  # what it was made from, after a kill
+            if _lacks(place, levels):
+                write_overviews(place.group("r+"), levels, side, progress)
             return
         marks = {FINGERPRINT: fingerprint, "block": side, BLOCKS: len(blocks)}
-        group = None if overwrite else _go_on(place, marks, resume)
+        group = None if overwrite else _go_on(place, marks, resume, here)
         if group is None:
             group = _make(place, template, marks)
         if group.attrs.get(UNFINISHED, FINISHING) != FINISHING:
-            target = Target(place.store, tuple(map(str, template)))
+            target = Target(place.store, tuple(names))
             _write_blocks(place, group, target, blocks, compute, progress, client)
-        _finish(group)
+        _finish(group, levels, progress)
         if place.raster is not None:
-            _write_raster(place, list(map(str, template)), fingerprint)
+            _write_raster(place, names, fingerprint)
 
 
-def _refuse_form(place: Destination, template: xr.Dataset) -> None:
-    """Refuse a folder that is not there, or chips in one GeoTIFF."""
+def _refuse_form(place: Destination, template: xr.Dataset, overviews: bool) -> None:
+    """Refuse a folder that is not there, and what chips cannot have."""
     if place.local is not None and not place.local.parent.is_dir():
         raise ValueError(
             f"The folder {place.local.parent} does not exist; make it first."
@@ -135,14 +151,27 @@ def _refuse_form(place: Destination, template: xr.Dataset) -> None:
         raise ValueError(
             f"Chips have no common grid for one GeoTIFF, {place.name}; write a .zarr."
         )
+    if overviews and "chip" in template.dims:
+        raise ValueError("Chips have no common grid for overviews; leave them out.")
 
 
-def _is_done(place: Destination, fingerprint: str) -> bool:
+def _lacks(place: Destination, levels: Sequence[str]) -> bool:
+    """Tell whether a finished map has yet to get the overviews that are wanted."""
+    attrs = place.attrs() if levels else None
+    if attrs is None or "multiscales" in attrs:
+        return False
+    height, width = place.group("r")[levels[0]].shape  # type: ignore[union-attr]
+    return any(level_sizes(height, width))
+
+
+def _is_done(
+    place: Destination, fingerprint: str, here: Mapping[str, Any] | None
+) -> bool:
     """Tell whether this very map is there, finished; refuse anything else."""
     if place.raster is None:
         attrs = place.attrs()
         if attrs is not None and attrs.get(FINGERPRINT) != fingerprint:
-            raise _refusal(place.name)
+            raise _refusal(place.name, attrs.get(MADE_WITH), here)
         return attrs is not None and UNFINISHED not in attrs
     raster = place.raster_there()
     if raster is None:
@@ -152,26 +181,46 @@ def _is_done(place: Destination, fingerprint: str) -> bool:
     return True
 
 
-def _refusal(name: str) -> FileExistsError:
+def _refusal(
+    name: str,
+    there: Mapping[str, Any] | None = None,
+    here: Mapping[str, Any] | None = None,
+) -> FileExistsError:
+    what = "a map by another model, of other input or with other settings, or no map"
+    if there and here:
+        both = [(key, there.get(key), here.get(key)) for key in here]
+        what = "a map with " + "; ".join(
+            f"{key} {_short(one)}, not {_short(other)}"
+            for key, one, other in both
+            if one != other
+        )
     return FileExistsError(
-        f"{name} exists and holds something else: a map by another model, of other "
-        "input or with other settings, or no map. Choose another path, or "
+        f"{name} exists and holds something else: {what}. Choose another path, or "
         "overwrite=True (on the command line --overwrite)."
     )
+
+
+def _short(value: Any) -> str:
+    """Give a value in a few letters: hashes are long and all alike."""
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:12]}..."
 
 
 # --- a new map, or one to go on with ------------------------------------------
 
 
 def _go_on(
-    place: Destination, marks: Mapping[str, Any], resume: bool
+    place: Destination,
+    marks: Mapping[str, Any],
+    resume: bool,
+    here: Mapping[str, Any] | None,
 ) -> zarr.Group | None:
     """Recognise a map that was begun; None where there is none to go on with."""
     attrs = place.attrs()
     if attrs is None:
         return None
     if attrs.get(FINGERPRINT) != marks[FINGERPRINT]:
-        raise _refusal(str(place.store))
+        raise _refusal(str(place.store), attrs.get(MADE_WITH), here)
     state = attrs.get(UNFINISHED)
     if state == MAKING or (state is not None and not resume):
         return None
@@ -212,7 +261,8 @@ def _fill(store: Path | Store, template: xr.Dataset, marks: Mapping[str, Any]) -
     for name, variable in template.items():
         create_array(group, str(name), variable, marks["block"])
     attrs = dict(zarr.open_group(store, mode="r").attrs)  # xarray added to them
-    group.attrs.put({**attrs, **template.attrs, **marks, UNFINISHED: True})
+    said = conventions_of(template) | dict(template.attrs)
+    group.attrs.put({**attrs, **said, **marks, UNFINISHED: True})
 
 
 # --- blocks -------------------------------------------------------------------
@@ -294,11 +344,14 @@ def _reason(error: Exception) -> str:
 # --- the end ------------------------------------------------------------------
 
 
-def _finish(group: zarr.Group) -> None:
+def _finish(group: zarr.Group, overviews: Sequence[str], progress: bool) -> None:
     """Take the notes away; that the map is finished is said last, in one write."""
     if UNFINISHED not in group.attrs:
         return
     group.attrs.put(dict(group.attrs) | {UNFINISHED: FINISHING})
+    if overviews:
+        side: Any = group.attrs["block"]
+        write_overviews(group, overviews, side, progress)
     in_step(group.store.delete_dir(f"{group.path}/{WRITTEN}".strip("/")))
     consolidate(group)
     _say_finished(group)
