@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from conftest import make_scene
-from map_work import Work, assert_is_the_map, layout, write
+from map_work import Traced, Work, assert_is_the_map, layout, write
 from test_maps import BANDS, NETWORK
 
 import geobiomass as gb
@@ -154,6 +154,41 @@ def test_a_model_maps_on_a_cluster_with_the_same_bits(
     model.predict_to(path, cube, **tiling, client=client)
     expected = model.predict(cube, 32, 16).agb.values
     np.testing.assert_array_equal(xr.open_zarr(path).agb, expected)
+
+
+def test_a_lazy_map_is_computed_by_the_workers_of_an_active_client(
+    tmp_path: Path, client: Any
+) -> None:
+    scene = make_scene(128, 128)
+    gb.write_cube(scene, tmp_path / "scene.zarr")
+    cube = gb.open_cube(tmp_path / "scene.zarr")
+    model = gb.BiomassRegressor(NETWORK, BANDS, months=3)
+    model.network = traced = Traced(tmp_path / "log")
+    with client.as_current():
+        lazy = model.predict(cube, tile=32, overlap=0, block=32)
+        corner = lazy.agb[:20, :20].compute()
+        assert len(traced.where("tile")) == 1
+        whole = lazy.agb.compute().values
+    workers = set(client.run(os.getpid).values())
+    assert set(traced.where("tile")) <= workers
+    unpacked = Counter(pid for pid in traced.where("unpacked") if pid in workers)
+    # Two computations of two graphs; sixteen blocks do not each bring a network.
+    assert max(unpacked.values()) <= 2
+    expected = cube["image"].values[0, 0]
+    np.testing.assert_array_equal(whole, np.where(np.isnan(whole), np.nan, expected))
+    np.testing.assert_array_equal(corner, whole[:20, :20])
+
+
+def test_strips_run_few_tiles_twice(tmp_path: Path, client: Any) -> None:
+    gb.write_cube(make_scene(160, 160).fillna(0), tmp_path / "scene.zarr")
+    cube = gb.open_cube(tmp_path / "scene.zarr")
+    model = gb.BiomassRegressor(NETWORK, BANDS, months=3)
+    model.network = traced = Traced(tmp_path / "log")
+    tiling = {"tile": 32, "overlap": 16, "block": 32, "progress": False}
+    model.predict_to(tmp_path / "map.zarr", cube, **tiling, client=client)
+    # Of 81 tiles one row or two lie between the strips of the two workers; without
+    # strips and kept results it would be 2.5 as many.
+    assert 81 <= len(traced.where("tile")) <= 81 + 3 * 9
 
 
 def test_workers_write_to_object_storage_themselves(

@@ -15,8 +15,11 @@ import fsspec
 import numpy as np
 import pytest
 import rasterio
+import xarray as xr
 import zarr
+from conftest import make_scene
 from map_work import Stop, Work, assert_is_the_map, expected, interrupted, write
+from test_maps import BANDS, NETWORK
 from zarr.storage import FsspecStore
 
 import geobiomass as gb
@@ -167,6 +170,27 @@ from pathlib import Path
 from map_work import Work, write
 write({address!r}, Work(Path({log!r}), seconds=0.4), storage_options={options!r})
 """
+
+
+def test_a_model_maps_from_bucket_to_bucket(
+    tmp_path: Path, options: dict[str, str]
+) -> None:
+    scene = make_scene(300, 280, months=(7,))
+    gb.write_cube(scene, "s3://cubes/scene.zarr", storage_options=options)
+    cube = gb.open_cube("s3://cubes/scene.zarr", storage_options=options)
+    model = gb.BiomassRegressor(NETWORK, BANDS, months=1)
+    given = {"progress": False, "storage_options": options}
+    address = "s3://cubes/map.zarr"
+    assert model.predict_to(address, cube, **given, overviews=True) == address
+    expected = model.predict(cube).agb.values
+    found = xr.open_zarr(address, storage_options=options)
+    np.testing.assert_array_equal(found.agb, expected)
+    level = xr.open_zarr(address, group="overviews/2", storage_options=options)
+    assert level.agb.shape == (150, 140)
+    # The plan counts what the bucket holds.
+    plan = model.plan(cube, tile=100, overlap=0)
+    held = fsspec.filesystem("s3", **options).du("cubes/scene.zarr/image")
+    assert plan.bytes_read == held
 
 
 @pytest.mark.parametrize("address", ["s3://cubes/two.zarr", "s3://cubes/two.tif"])
