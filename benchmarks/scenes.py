@@ -7,7 +7,6 @@ the one peer that wants rasters gets the same pixels as a GeoTIFF of many bands.
 from __future__ import annotations
 
 import contextlib
-import json
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -227,19 +226,3 @@ def measure_seam(values: Map, tile: int, overlap: int) -> Seam:
 def rmse(values: Map, truth: Map) -> float:
     """Root mean squared error over all pixels of a map, Mg/ha."""
     return float(np.sqrt(np.nanmean((values.astype(np.float64) - truth) ** 2)))
-
-
-def stamp(folder: Path, wanted: dict[str, Any]) -> None:
-    """Note what a folder is made of.
-
-    Raises
-    ------
-    ValueError
-        If an earlier run made the folder of something else.
-    """
-    path = folder / "made.json"
-    if path.exists() and (found := json.loads(path.read_text())) != wanted:
-        raise ValueError(
-            f"{folder} holds {found}, and {wanted} is wanted; choose another folder."
-        )
-    path.write_text(json.dumps(wanted))
