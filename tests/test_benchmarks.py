@@ -7,6 +7,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 SCRIPTS = Path(__file__).parent.parent / "benchmarks"
@@ -105,3 +106,22 @@ def by_table(rows: list[list[str]]) -> list[list[dict[str, str]]]:
         else:
             tables[-1].append(dict(zip(head, row, strict=True)))
     return tables
+
+
+@pytest.mark.parametrize(
+    ("first", "way"), [(0, "begins"), (8, "cropped"), (16, "ends")]
+)
+def test_a_seam_is_seen_wherever_tiles_are_joined(
+    first: int, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    from scenes import measure_seam
+
+    side, stride, overlap = 256, 48, 16
+    slope = np.add.outer(np.arange(side), np.arange(side)).astype(float)
+    assert measure_seam(slope, 64, overlap).ratio == 1
+    # Each tile lies four higher than the one before, along both axes.
+    tile = ((np.arange(side) - first) // stride).clip(0, 4)
+    values = slope + 4 * np.add.outer(tile, tile)
+    found = measure_seam(values, 64, overlap)
+    assert (found.at_tiles, found.inside) == (5, 1), way
