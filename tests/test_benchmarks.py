@@ -7,10 +7,11 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 SCRIPTS = Path(__file__).parent.parent / "benchmarks"
-PACKAGES = ("psutil", "requests", "torchgeo", "xbatcher", "zarrs")
+PACKAGES = ("monai", "psutil", "requests", "torchgeo", "xbatcher", "zarrs")
 ABSENT = [name for name in PACKAGES if find_spec(name) is None]
 
 pytestmark = [
@@ -61,3 +62,66 @@ def test_every_feed_has_its_row() -> None:
     # Sixteen megabytes of floats and more cannot be held in less.
     assert all(float(row[5]) > 4 for row in figures if row[0] != "codec from memory")
     assert float(rows[-1][3]) > 0
+
+
+@pytest.mark.timeout(1200)  # a dozen processes, each with its own imports
+def test_every_way_to_map_has_its_rows() -> None:
+    tables = by_table(printed("maps.py"))
+    ways, speed, peers, seams, memory, workers, months = tables
+    assert len(ways) == len(months) == 3
+    assert [row["tiles"] for row in speed] == [*["16"] * 3, *["25"] * 3, *["49"] * 3]
+    names = ["geobiomass", "xbatcher", "torchgeo", "monai"]
+    assert [row["map by"] for row in peers] == names
+    assert peers[0]["predicted of a ragged scene"] == "100.0 %"
+    # Random weights disagree on borders: who does not blend is seen to step there.
+    found = {row["map by"]: float(row["seam"]) for row in seams}
+    assert found["geobiomass"] < 1.5 < found["geobiomass, no overlap"]
+    assert float(found["the landscape itself"]) == pytest.approx(1, abs=0.3)
+    assert [row["scene"] for row in memory] == ["256 x 256", "1024 x 1024"]
+    assert [row["workers"] for row in workers] == ["1", "2"]
+    timed = [*speed, *peers, *memory, *workers, *months]
+    assert all(float(row["seconds"]) > 0 for row in timed)
+    # A tile of 64 in float32 with its 180 months and bands alone is three megabytes.
+    held = [row["peak MB"] for row in timed if row.get("peak MB")]
+    assert len(held) == 6 + 4 + 2
+    assert all(float(megabytes) > 3 for megabytes in held)
+
+
+def by_table(rows: list[list[str]]) -> list[list[dict[str, str]]]:
+    """Give the tables that printed rows belong to; they differ in their heads."""
+    heads = (
+        "network alone",
+        "overlap",
+        "map by",
+        "scene",
+        "workers",
+        "months observed",
+    )
+    tables: list[list[dict[str, str]]] = []
+    head: list[str] = []
+    for row in rows:
+        if row[0] in heads and not row[1][0].isdigit():
+            head = row
+            tables.append([])
+        else:
+            tables[-1].append(dict(zip(head, row, strict=True)))
+    return tables
+
+
+@pytest.mark.parametrize(
+    ("first", "way"), [(0, "begins"), (8, "cropped"), (16, "ends")]
+)
+def test_a_seam_is_seen_wherever_tiles_are_joined(
+    first: int, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    from scenes import measure_seam
+
+    side, stride, overlap = 256, 48, 16
+    slope = np.add.outer(np.arange(side), np.arange(side)).astype(float)
+    assert measure_seam(slope, 64, overlap).ratio == 1
+    # Each tile lies four higher than the one before, along both axes.
+    tile = ((np.arange(side) - first) // stride).clip(0, 4)
+    values = slope + 4 * np.add.outer(tile, tile)
+    found = measure_seam(values, 64, overlap)
+    assert (found.at_tiles, found.inside) == (5, 1), way

@@ -1,0 +1,241 @@
+"""One contender of maps.py in a process of its own; it maps whenever it is told to.
+
+A process each, so that the peak of memory is the contender's alone and no thread pool
+is shared; they wait for their turn, so that all see the same state of the machine.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from tables import THREADS
+
+OURS, ALONE = "geobiomass", "network alone"
+TOGETHER = "one tile at a time, two threads"
+SIDE_BY_SIDE = "two tiles at a time, one thread each"
+CHANNELS_LAST = "the same, channels last"
+WAYS = (TOGETHER, SIDE_BY_SIDE, CHANNELS_LAST)
+ANSWER = "answer:"
+
+# What is counted; it may give what is to be done once the clock has stopped.
+Run = Callable[[], Callable[[], None] | None]
+
+# Imported before memory is counted.
+IMPORTS = {
+    OURS: ("geobiomass.predict", "geobiomass.maps", "dask.array", "zarr"),
+    ALONE: ("geobiomass.chips", "dask.array", "zarr"),
+    "xbatcher": ("xbatcher", "xarray", "zarr"),
+    "torchgeo": ("torchgeo.datasets", "torchgeo.samplers", "rioxarray"),
+    "monai": ("monai.inferers", "rioxarray"),
+}
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to map, and how; lengths in pixels.
+
+    Parameters
+    ----------
+    name : str
+        The contender.
+    scene, model, output : str
+        Paths; the ending of `output` is the format.
+    way : str
+        For the network alone: one of WAYS.
+    blend : str
+        For ours: "smooth" or "crop".
+    workers : int
+        For ours: processes of a local cluster, 0 for none.
+    """
+
+    name: str
+    scene: str
+    model: str
+    output: str
+    tile: int
+    overlap: int
+    block: int = 1024
+    way: str = SIDE_BY_SIDE
+    blend: str = "smooth"
+    workers: int = 0
+
+
+def resident(process: int) -> int:
+    """Give the bytes of a process's own memory, without the pages of files.
+
+    Linux counts them as they come and go, so that looking costs microseconds and can
+    be done while seconds are counted.
+    """
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return sum(
+        1024 * int(line.split()[1])
+        for line in lines
+        if line.startswith(("RssAnon:", "RssShmem:"))
+    )
+
+
+def knows_blend() -> bool:
+    """Tell whether this version of the library can crop tiles to their core."""
+    import geobiomass as gb
+
+    parameters = inspect.signature(gb.BiomassRegressor.predict_to).parameters
+    return "blend" in parameters
+
+
+def ours(order: Order, model: Any) -> Run:
+    """Map with this library, to Zarr or GeoTIFF."""
+    import geobiomass as gb
+
+    options: dict[str, Any] = {"client": _cluster(order.workers)}
+    if order.blend != "smooth":
+        options["blend"] = order.blend
+
+    def run() -> None:
+        model.predict_to(
+            order.output,
+            gb.open_cube(order.scene),
+            tile=order.tile,
+            overlap=order.overlap,
+            block=order.block,
+            overwrite=True,
+            progress=False,
+            **options,
+        )
+
+    return run
+
+
+@lru_cache
+def _cluster(workers: int) -> Any:
+    """Start worker processes of one thread each; None for no workers."""
+    if not workers:
+        return None
+    import torch
+    from distributed import Client, LocalCluster
+
+    os.environ.pop("OMP_NUM_THREADS", None)  # dask's own is one a worker's thread
+    cluster = LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address=None,
+    )
+    client = Client(cluster)
+    threads = client.run(torch.get_num_threads)
+    if set(threads.values()) != {1}:
+        raise RuntimeError(f"Workers must have one thread each, got {threads}.")
+    return client
+
+
+def alone(order: Order, model: Any) -> Run:
+    """Run the network on all tiles of the lattice, held in memory; each once.
+
+    Nothing is read, blended or written while seconds are counted. What the network
+    gives is laid out afterwards, so that it can be compared.
+    """
+    import numpy as np
+    import torch
+
+    windows, tiles = _held(order.scene, order.tile, order.overlap, model.bands)
+    network = model.network.eval()
+    if order.way == CHANNELS_LAST:
+        network = copy.deepcopy(network).to(memory_format=torch.channels_last)
+    passes, threads = (1, THREADS) if order.way == TOGETHER else (THREADS, 1)
+    pool = _pool(passes)
+
+    def forward(tile: torch.Tensor) -> torch.Tensor:
+        torch.set_num_threads(threads)  # of this thread of the pool
+        with torch.inference_mode():
+            result: torch.Tensor = network(tile)
+        return result
+
+    def run() -> Callable[[], None]:
+        results = list(pool.map(forward, tiles))
+
+        def lay() -> None:
+            height = max(window.bottom for window in windows)
+            out = np.empty((height, windows[-1].right), np.float32)
+            for window, result in zip(windows, results, strict=True):
+                out[window.rows, window.columns] = result[0, 0]
+            np.save(order.output, out)
+
+        return lay
+
+    return run
+
+
+@lru_cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)
+
+
+@lru_cache(maxsize=1)  # gigabytes
+def _held(
+    scene: str, tile: int, overlap: int, bands: tuple[str, ...]
+) -> tuple[list[Any], list[Any]]:
+    """Read the tiles of a scene's lattice; give their windows, and them as batches."""
+    import numpy as np
+    import torch
+
+    import geobiomass as gb
+    from geobiomass.chips import Place, Reader
+    from geobiomass.tiles import Lattice
+
+    reader = Reader(gb.open_cube(scene), bands)
+    lattice = Lattice(reader.height, reader.width, tile, overlap)
+    windows = [lattice.window(*place) for place in np.ndindex(lattice.shape)]
+    return windows, [torch.from_numpy(reader.read(Place(w)))[None] for w in windows]
+
+
+def start(order: Order, model: Any) -> Run:
+    """Make ready what an order needs that is not counted; give what is."""
+    if order.name == OURS:
+        return ours(order, model)
+    if order.name == ALONE:
+        return alone(order, model)
+    from map_peers import PEERS
+
+    paths = Path(order.scene), Path(order.output)
+    return PEERS[order.name](*paths, order.tile, order.overlap, model.network.eval())
+
+
+def main() -> None:
+    """Import, load the model, tell the level of memory; then map as told."""
+    import torch
+    import zarr
+
+    import geobiomass as gb
+
+    name, model = sys.argv[1:]
+    torch.set_num_threads(THREADS)
+    zarr.config.set({"threading.max_workers": THREADS})
+    for module in IMPORTS[name]:
+        import_module(module)
+    load = lru_cache(gb.load)
+    load(model)
+    print(ANSWER, resident(os.getpid()), flush=True)
+    for line in sys.stdin:
+        order = Order(**json.loads(line))
+        run = start(order, load(order.model))
+        begin = time.perf_counter()
+        afterwards = run()
+        seconds = time.perf_counter() - begin
+        if afterwards is not None:
+            afterwards()
+        print(ANSWER, seconds, flush=True)
+
+
+if __name__ == "__main__":
+    main()
