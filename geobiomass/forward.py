@@ -30,6 +30,10 @@ Precision = Literal["float32", "bf16", "auto"]
 # so this is enough for a scene of 150,000 pixels across; what does not fit is
 # computed again.
 KEPT_BYTES = 512 * 2**20
+# A pass takes up to so many times its image: the default network 3, "quick" 7, the
+# winner's 12 times, measured. Where there is room for more than three times that, the
+# first pass need not be measured, and so need not run alone.
+_PLENTY = 40
 # Images that are read ahead of the network: twelve months and fifteen bands of a
 # tile of 256 pixels take 47 MB.
 AHEAD_BYTES = 2**30
@@ -177,7 +181,6 @@ class Network:
         self.network.to(self.device).eval()
         self._measuring = threading.Lock()
         self._side_by_side: threading.Semaphore | None = None
-        self._pass_bytes = 0
         if self.device.type == "cuda":
             self._copies = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
@@ -206,7 +209,7 @@ class Network:
             return Predicted(np.zeros(shape, np.float32), seen)
         if self.device.type == "cpu":
             torch.set_num_threads(1)  # of this thread of the pool
-            with self._one_of_few():
+            with self._one_of_few(batch.nbytes):
                 return Predicted(self._average(tensor), seen)
         with _ON_GPU:
             current = torch.cuda.current_stream(self.device)
@@ -231,29 +234,24 @@ class Network:
     # --- memory ---
 
     @contextlib.contextmanager
-    def _one_of_few(self) -> Iterator[None]:
-        """Wait until there is memory for one more pass; the first one is measured."""
+    def _one_of_few(self, image: int) -> Iterator[None]:
+        """Wait until there is memory for one more pass, of an image of so many bytes.
+
+        Where memory may be short the first pass runs alone and is measured.
+        """
         if self._side_by_side is None:
             with self._measuring:
                 if self._side_by_side is None:
-                    with _Watched() as watched:
-                        yield
-                    self._pass_bytes = watched.growth
-                    self._side_by_side = threading.Semaphore(self._fitting())
-                    return
+                    limit = self.memory or _half_of_memory()
+                    if limit < THREADS.count * _PLENTY * image:
+                        with Watched() as watched:
+                            yield
+                        few = max(1, limit // max(1, watched.growth))
+                        self._side_by_side = threading.Semaphore(few)
+                        return
+                    self._side_by_side = threading.Semaphore(THREADS.count)
         with self._side_by_side:
             yield
-
-    def _fitting(self) -> int:
-        """How many passes side by side there is memory for."""
-        limit = self.memory or _half_of_memory()
-        return max(1, limit // max(1, self._pass_bytes))
-
-    def memory_of(self, passes: int) -> int:
-        """Give the bytes that passes side by side take, once one was measured."""
-        if self.device.type == "cuda":
-            return 0
-        return self._pass_bytes * min(passes, self._fitting())
 
     def measured_batch(self, shape: tuple[int, int, int, int]) -> int:
         """Give the tiles (month, band, y, x) that fit in the GPU's memory at once.
@@ -304,12 +302,12 @@ def _seen(batch: Image) -> npt.NDArray[np.bool_]:
     return seen
 
 
-class _Watched:
+class Watched:
     """How much the process grows while something runs (Linux; 0 elsewhere)."""
 
     growth = 0
 
-    def __enter__(self) -> _Watched:
+    def __enter__(self) -> Watched:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()

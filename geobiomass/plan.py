@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from geobiomass.chips import Place
-from geobiomass.forward import KEPT_BYTES, THREADS
+from geobiomass.forward import KEPT_BYTES, THREADS, Watched
 from geobiomass.predict import Mapper
 
 # Blocks that one process has in hands: one is computed, one read ahead or written.
@@ -196,7 +196,10 @@ def _measure(mapper: Mapper) -> _Measured:
         places = _some_places(mapper, 1 + 4 * number)
         start = time.perf_counter()
         first = [mapper.reader.read(places[0])]
-        THREADS.passes.submit(lambda: network.predict(*network.stage(first))).result()
+        with Watched() as watched:
+            THREADS.passes.submit(
+                lambda: network.predict(*network.stage(first))
+            ).result()
         seconds = time.perf_counter() - start
         sample = places[1 : 1 + (number if seconds > 5 else 4 * number)]
         if sample:
@@ -210,7 +213,9 @@ def _measure(mapper: Mapper) -> _Measured:
                 job.result()
                 job.leave()
             seconds = (time.perf_counter() - start) / len(sample)
-        memory = network.memory_of(THREADS.count) + running.slots * mapper.image_bytes
+        # Of a GPU's own memory nothing is said: batches are sized by what is free.
+        passes = THREADS.count if network.device.type == "cpu" else 1
+        memory = watched.growth * passes + running.slots * mapper.image_bytes
         shape, result = mapper.lattice.shape, (4 * mapper.outputs + 1)
         tiles = shape[0] * shape[1] * result * int(np.prod(mapper.lattice.tile_shape))
         side = min(

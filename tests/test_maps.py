@@ -322,7 +322,7 @@ def test_a_stopped_map_runs_no_further_tile() -> None:
 
 
 def test_little_memory_means_fewer_tiles_side_by_side() -> None:
-    scene = make_scene(64, 256).fillna(0)
+    scene = make_scene(512, 1024).fillna(0)
     lock, at_work, most = threading.Lock(), 0, []
 
     def watched(image: Tensor) -> Tensor:
@@ -340,8 +340,8 @@ def test_little_memory_means_fewer_tiles_side_by_side() -> None:
     maps = []
     for memory, expected in ((100_000_000, 2), (None, 4)):
         most.clear()
-        found = mapper(scene, Counting(watched), tile=32, overlap=0, memory=memory)
-        maps.append(found.compute(Window(0, 0, 64, 256)))
+        found = mapper(scene, Counting(watched), tile=256, overlap=0, memory=memory)
+        maps.append(found.compute(Window(0, 0, 512, 1024)))
         assert max(most) == expected
     np.testing.assert_array_equal(*maps)
 
