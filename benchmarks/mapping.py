@@ -7,7 +7,6 @@ is shared; they wait for their turn, so that all see the same state of the machi
 from __future__ import annotations
 
 import copy
-import inspect
 import json
 import os
 import sys
@@ -56,6 +55,8 @@ class Order:
         For the network alone: one of WAYS.
     blend : str
         For ours: "smooth" or "crop".
+    precision : str
+        For ours: "float32" or "bf16".
     workers : int
         For ours: processes of a local cluster, 0 for none.
     """
@@ -69,6 +70,7 @@ class Order:
     block: int = 1024
     way: str = SIDE_BY_SIDE
     blend: str = "smooth"
+    precision: str = "float32"
     workers: int = 0
 
 
@@ -86,21 +88,11 @@ def resident(process: int) -> int:
     )
 
 
-def knows_blend() -> bool:
-    """Tell whether this version of the library can crop tiles to their core."""
-    import geobiomass as gb
-
-    parameters = inspect.signature(gb.BiomassRegressor.predict_to).parameters
-    return "blend" in parameters
-
-
 def ours(order: Order, model: Any) -> Run:
     """Map with this library, to Zarr or GeoTIFF."""
     import geobiomass as gb
 
-    options: dict[str, Any] = {"client": _cluster(order.workers)}
-    if order.blend != "smooth":
-        options["blend"] = order.blend
+    client = _cluster(order.workers)
 
     def run() -> None:
         model.predict_to(
@@ -109,9 +101,11 @@ def ours(order: Order, model: Any) -> Run:
             tile=order.tile,
             overlap=order.overlap,
             block=order.block,
+            blend=order.blend,
+            precision=order.precision,
             overwrite=True,
             progress=False,
-            **options,
+            client=client,
         )
 
     return run

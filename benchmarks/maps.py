@@ -20,12 +20,12 @@ import scenes
 from bench import Bench, installed_peers, say
 from geobiomass.tiles import Lattice
 from map_peers import PEERS
-from mapping import ALONE, OURS, WAYS, knows_blend
+from mapping import ALONE, OURS, WAYS
 from tables import Row, show
 from turns import Contender, Process, take_turns
 
 MEGABYTE = 1e6
-PARTS = ("ways", "speed", "peers", "seams", "memory", "workers", "months")
+PARTS = ("ways", "speed", "peers", "seams", "memory", "workers", "months", "numbers")
 
 
 def percent(bench: Bench, overlap: int) -> str:
@@ -136,9 +136,6 @@ def seams(bench: Bench) -> list[Row]:
         "geobiomass": (OURS, quarter, "smooth"),
         "geobiomass, half": (OURS, half, "smooth"),
     } | {name: (name, quarter, "smooth") for name in installed_peers()}
-    if not knows_blend():
-        print("This version has no blend='crop': no row 'geobiomass, cropped'.")
-        del plan["geobiomass, cropped"]
     scenes.write_tiff(bench.scene)
     truth = scenes.truth_of(bench.scene)
     rows: list[Row] = []
@@ -254,6 +251,32 @@ def months(bench: Bench) -> list[Row]:
     ]
 
 
+def numbers(bench: Bench) -> list[Row]:
+    """Map with float32 and with bf16, on the demonstration's model."""
+    say("float32 and bf16 ...")
+    overlap, model = bench.overlaps[1], str(bench.demo)
+    contenders = []
+    for precision in ("float32", "bf16"):
+        order = bench.order(
+            OURS, overlap, f"numbers-{precision}", precision=precision, model=model
+        )
+        contenders.append(bench.contender(order))
+    take_turns(contenders, bench.rounds)
+    truth = scenes.truth_of(bench.scene)
+    maps = [scenes.read_map(contender.output) for contender in contenders]
+    return [
+        {
+            "numbers": contender.order.precision,
+            "seconds": contender.median,
+            "speed over float32": contender.speed_over(contenders[0]),
+            "RMSE, Mg/ha": scenes.rmse(values, truth),
+            "RMS difference, Mg/ha": scenes.rmse(values, maps[0]),
+            "greatest, Mg/ha": float(np.nanmax(np.abs(values - maps[0]))),
+        }
+        for contender, values in zip(contenders, maps, strict=True)
+    ]
+
+
 TITLES = {
     "ways": "The network alone",
     "speed": "Maps over the network alone",
@@ -262,6 +285,7 @@ TITLES = {
     "memory": "Memory of a larger scene",
     "workers": "Two workers over one",
     "months": "Absent months",
+    "numbers": "Float32 and bf16",
 }
 MEASURES = {
     "ways": ways,
@@ -271,6 +295,7 @@ MEASURES = {
     "memory": memory,
     "workers": workers,
     "months": months,
+    "numbers": numbers,
 }
 
 

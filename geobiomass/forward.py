@@ -34,9 +34,6 @@ KEPT_BYTES = 512 * 2**20
 # winner's 12 times, measured. Where there is room for more than three times that, the
 # first pass need not be measured, and so need not run alone.
 _PLENTY = 40
-# Images that are read ahead of the network: twelve months and fifteen bands of a
-# tile of 256 pixels take 47 MB.
-AHEAD_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -242,7 +239,7 @@ class Network:
         if self._side_by_side is None:
             with self._measuring:
                 if self._side_by_side is None:
-                    limit = self.memory or _half_of_memory()
+                    limit = self.memory or half_of_memory()
                     if limit < THREADS.count * _PLENTY * image:
                         with Watched() as watched:
                             yield
@@ -331,7 +328,7 @@ def _resident() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _half_of_memory() -> int:
+def half_of_memory() -> int:
     """Give half of what this process may use: of the machine, container or worker."""
     from distributed.system import MEMORY_LIMIT
 

@@ -153,7 +153,27 @@ def _describe_map(store: Any) -> dict[str, str]:
         **_map_size(store),
         "state": "finished",
         "stored as": f"float32, {_human(_bytes_in(store))} on disk",
+        **_making(_open_map(store).attrs),
     } | _grid(_open_map(store))
+
+
+def _making(attrs: Mapping[str, Any]) -> dict[str, str]:
+    """Say what a map was made with, where it says so; hashes in their first letters."""
+    made = attrs.get("made_with", {})
+    plain = {k: v for k, v in made.items() if k != "bands" and v not in (None, False)}
+    text = ", ".join(
+        f"{name} {value if len(str(value)) < 20 else str(value)[:12]}"
+        for name, value in plain.items()
+    )
+    levels = [
+        level["asset"].split("/")[1]
+        for level in attrs.get("multiscales", {}).get("layout", [])
+        if level["asset"].startswith("overviews/")
+    ]
+    lines = {"made with": text} if text else {}
+    if levels:
+        lines["overviews"] = " ".join(dict.fromkeys(levels))
+    return lines
 
 
 def _describe_unfinished(progress: Mapping[str, Any]) -> dict[str, str]:

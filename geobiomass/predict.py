@@ -23,13 +23,13 @@ from torch import nn
 
 from geobiomass.chips import Place, Reader
 from geobiomass.forward import (
-    AHEAD_BYTES,
     THREADS,
     Batches,
     Network,
     Precision,
     Predicted,
     Started,
+    half_of_memory,
     resolve_precision,
 )
 from geobiomass.region import Region
@@ -261,18 +261,11 @@ class Mapper:
 
     def _blocks_that_want(self, batch: _Batch) -> int:
         """Count the blocks that a batch touches."""
-        hull = self._hull(batch.row, batch.columns).intersect(self.reader.whole)
-        side, number = self.settings.block, 1
-        for start, stop in (
-            ()
-            if hull is None
-            else (
-                (hull.top, hull.bottom),
-                (hull.left, hull.right),
-            )
-        ):
-            number *= (stop - 1) // side - start // side + 1
-        return number
+        hull = self._hull(batch.row, batch.columns)
+        height, width, side = self.reader.height, self.reader.width, self.settings.block
+        down = (min(hull.bottom, height) - 1) // side - hull.top // side + 1
+        across = (min(hull.right, width) - 1) // side - hull.left // side + 1
+        return down * across
 
     # --- the network, where the map is computed -------------------------------
 
@@ -322,13 +315,14 @@ class Mapper:
     @cached_property
     def _batches(self) -> Batches:
         on_gpu = self.prepared.device.type == "cuda"
-        ahead = AHEAD_BYTES // self.image_bytes
-        # One that is read and one that is ready, beside those in the network.
-        slots = max(2, min(ahead, 3 if on_gpu else THREADS.count + 2))
+        memory = self.settings.memory or half_of_memory()
+        # One that is read and one that is ready, beside those in the network; images
+        # take at most a quarter of the memory.
+        slots = min(3 if on_gpu else THREADS.count + 2, memory // 4 // self.image_bytes)
         # Enough for the rows of tiles that two blocks at once are at.
         tile, block = self.settings.tile, self.settings.block
         reader = self.reader.keeping(2 * tile, 2 * (block + 2 * tile))
-        return Batches(self.prepared, reader.read, slots)
+        return Batches(self.prepared, reader.read, max(2, slots))
 
     def __getstate__(self) -> dict[str, Any]:
         """Travel without threads; the network travels as its class says."""

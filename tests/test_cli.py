@@ -117,6 +117,10 @@ def test_predict_takes_all_that_python_takes(
     np.testing.assert_array_equal(found.agb, expected.agb)
     assert np.isfinite(found.agb.values).sum() == 30 * 70
     assert xr.open_zarr(out, group="overviews/2").agb.shape == (300, 150)
+    code, said, err = run("info", out)
+    assert code == 0, err
+    assert "tile 64, overlap 32, blend crop, turns True, precision bf16" in said
+    assert "overviews" in said
 
 
 def test_plan_says_what_a_map_takes(run, tmp_path: Path, models: list[Path]) -> None:

@@ -310,6 +310,10 @@ def test_a_damaged_chunk_is_named_and_the_rest_is_written(
     with pytest.raises(gb.IncompleteMapError, match="columns 512 to 576") as caught:
         model.predict_to(path, gb.open_cube(store), **tiling)
     assert "2 of 10 blocks" in str(caught.value)
+    said = (
+        "image of .* at all months, all bands, y 0 to 63, x 512 to 599: .*/2 is damaged"
+    )
+    assert re.search(said, str(caught.value))
     expected = model.predict(gb.open_cube(store).isel(x=slice(0, 512)), 64, 0).agb
     partly = xr.open_zarr(path, consolidated=False).agb.values
     np.testing.assert_array_equal(partly[:, :512], expected)
@@ -320,6 +324,32 @@ def test_a_damaged_chunk_is_named_and_the_rest_is_written(
     model.predict_to(path, gb.open_cube(store), **tiling)
     assert counting.calls == 2
     assert np.isfinite(xr.open_zarr(path).agb.values).all()
+
+
+def test_damage_is_named_by_months_bands_and_pixels(
+    tmp_path: Path, model: gb.BiomassRegressor
+) -> None:
+    # Fourteen months are two chunks along months; one byte of a chunk is wrong.
+    months = (*range(1, 13), 1, 2)
+    gb.write_cube(make_scene(128, 64, months=months), tmp_path / "scene.zarr")
+    shard = tmp_path / "scene.zarr" / "image" / "c" / "0" / "0" / "0" / "0"
+    raw = bytearray(shard.read_bytes())
+    raw[2000] ^= 255  # in the first chunk that was written
+    shard.write_bytes(raw)
+    tiling = TILING | {"overlap": 0}
+    with pytest.raises(gb.IncompleteMapError) as caught:
+        model.predict_to(
+            tmp_path / "map.zarr", gb.open_cube(tmp_path / "scene.zarr"), **tiling
+        )
+    # A chunk is twelve months, all bands, and a row of two of the eight blocks.
+    named = r"at month [\d ]+, all bands, y (\d+) to (\d+), x 0 to 63: "
+    found = re.findall(named, str(caught.value))
+    assert len(found) == 2
+    top = int(found[0][0])
+    assert found == [(str(top), str(top + 31))] * 2
+    written = np.isfinite(xr.open_zarr(tmp_path / "map.zarr", consolidated=False).agb)
+    assert not written[top : top + 32].any()
+    assert written.sum() == 96 * 64
 
 
 # --- how a map is written -----------------------------------------------------

@@ -15,6 +15,7 @@ import xarray as xr
 from conftest import make_chips, make_scene
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shapely import box
 from torch import Tensor, nn
 
 import geobiomass as gb
@@ -407,6 +408,11 @@ def test_only_what_is_looked_at_is_computed(scene: xr.Dataset) -> None:
     assert network.calls == 4
     lazy.rio.clip_box(*scene.isel(y=slice(70, 80), x=slice(70, 80)).rio.bounds()).load()
     assert network.calls == 8
+    corner = scene.isel(y=slice(140, 150), x=slice(10, 20))
+    lazy.rio.clip([box(*corner.rio.bounds())]).load()
+    assert network.calls == 12
+    lazy.agb.sel(x=corner.x, y=corner.y).plot()
+    assert network.calls == 16
 
 
 def test_the_map_is_on_the_scenes_own_grid(
@@ -510,7 +516,6 @@ def test_a_region_as_geopandas_in_its_own_reference_system(
     model: gb.BiomassRegressor,
 ) -> None:
     import geopandas
-    from shapely import box
 
     scene = make_scene(128, 128)
     part = scene.isel(y=slice(16, 48), x=slice(8, 32))
