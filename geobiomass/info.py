@@ -14,6 +14,7 @@ from geobiomass.cube import CubeError, is_chips, open_cube
 from geobiomass.cube.selection import Selection
 from geobiomass.cube.store import availability, is_local, open_group
 from geobiomass.maps import describe_progress
+from geobiomass.plan import bytes_in_words
 
 # Chips or blocks looked at for the table of months: enough to see the pattern,
 # few enough to answer at once.
@@ -74,7 +75,7 @@ def _describe_cube(path: str | Path) -> dict[str, str]:
         "months": " ".join(map(str, cube["month"].values.tolist())),
         "bands": " ".join(map(str, cube["band"].values.tolist())),
         "labels": "agb, Mg/ha" if "agb" in cube else "none",
-        "stored as": f"{encoding.get('dtype', image.dtype)}, {_human(disk)} on disk, "
+        "stored as": f"{encoding.get('dtype', image.dtype)}, {bytes_in_words(disk)} on disk, "
         f"compressed {memory / max(disk, 1):.1f} to 1",
     }
     lines |= _grid(cube)
@@ -152,7 +153,7 @@ def _describe_map(store: Any) -> dict[str, str]:
         "what": "map",
         **_map_size(store),
         "state": "finished",
-        "stored as": f"float32, {_human(_bytes_in(store))} on disk",
+        "stored as": f"float32, {bytes_in_words(_bytes_in(store))} on disk",
         **_making(_open_map(store).attrs),
     } | _grid(_open_map(store))
 
@@ -262,11 +263,3 @@ def _bytes_in(path: Any) -> int:
 
 def _bytes_below(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-
-
-def _human(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"

@@ -82,9 +82,9 @@ class MapPlan:
             "tiles": f"{self.tiles:,} of {self.tile} pixels, overlapping by "
             f"{self.overlap}",
             "blocks": f"{self.blocks:,} of {self.block} pixels",
-            "reads": f"{_human(self.bytes_read)} as stored",
-            "writes": f"{_human(self.bytes_written)} before compression",
-            "memory": f"{_human(self.memory)} a worker, beside the program",
+            "reads": f"{bytes_in_words(self.bytes_read)} as stored",
+            "writes": f"{bytes_in_words(self.bytes_written)} before compression",
+            "memory": f"{bytes_in_words(self.memory)} a worker, beside the program",
             "measured": f"{self.seconds_a_tile:.3g} s a tile here, {cores} "
             f"({self.sampled} tiles)",
             "takes": f"{_duration(self.hours)} on {self.workers} "
@@ -246,7 +246,8 @@ def _some_places(mapper: Mapper, number: int) -> list[Place]:
     return places[:number]
 
 
-def _human(size: float) -> str:
+def bytes_in_words(size: float) -> str:
+    """Give a number of bytes as people read it."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.3g} {unit}"
