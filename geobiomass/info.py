@@ -75,8 +75,8 @@ def _describe_cube(path: str | Path) -> dict[str, str]:
         "months": " ".join(map(str, cube["month"].values.tolist())),
         "bands": " ".join(map(str, cube["band"].values.tolist())),
         "labels": "agb, Mg/ha" if "agb" in cube else "none",
-        "stored as": f"{encoding.get('dtype', image.dtype)}, {bytes_in_words(disk)} on disk, "
-        f"compressed {memory / max(disk, 1):.1f} to 1",
+        "stored as": f"{encoding.get('dtype', image.dtype)}, "
+        f"{bytes_in_words(disk)} on disk, compressed {memory / max(disk, 1):.1f} to 1",
     }
     lines |= _grid(cube)
     lines["Sentinel-2 and other bands present"] = _presence(cube, path)
