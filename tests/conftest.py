@@ -79,6 +79,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ) as server:
         assert server.stdout is not None
         address = f"http://127.0.0.1:{server.stdout.readline().strip()}"
+        S3FileSystem.clear_instance_cache()  # of the server that another module had
         S3FileSystem(endpoint_url=address).mkdir("cubes")
         yield address
         server.kill()

@@ -180,7 +180,7 @@ def test_a_model_maps_from_bucket_to_bucket(
     cube = gb.open_cube("s3://cubes/scene.zarr", storage_options=options)
     model = gb.BiomassRegressor(NETWORK, BANDS, months=1)
     given = {"progress": False, "storage_options": options}
-    address = "s3://cubes/map.zarr"
+    address = "s3://cubes/whole.zarr"
     assert model.predict_to(address, cube, **given, overviews=True) == address
     expected = model.predict(cube).agb.values
     found = xr.open_zarr(address, storage_options=options)
