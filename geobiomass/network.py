@@ -211,7 +211,7 @@ class AttentionUNet(nn.Module):
         decoded = self.decoder([packed[:0], *pooled])
         # In bf16 the last layer would round to steps of one part in 256.
         with torch.autocast(image.device.type, enabled=False):
-            raw = self.head(decoded.float())
+            raw = self.head(decoded.to(self.head.weight.dtype))
         raw = raw[..., : image.shape[-2], : image.shape[-1]]
         scale, shift = (
             v[:, None, None] for v in (self.target_scale, self.target_shift)
@@ -243,8 +243,8 @@ class AttentionUNet(nn.Module):
     def _standardise(self, months: Tensor) -> Tensor:
         """(n, band, y, x) physical -> scaled, zero where missing, padded.
 
-        Pixel by pixel in memory ("channels last"), in which convolutions on a CPU
-        are up to twice as fast, and in which attention reads without a copy.
+        For maps pixel by pixel in memory ("channels last"), in which convolutions on
+        a CPU are up to 1.7 times as fast and attention reads without a copy.
         """
         height, width = months.shape[-2:]
         padding = (0, -width % self.stride, 0, -height % self.stride)
@@ -252,6 +252,8 @@ class AttentionUNet(nn.Module):
         scaled = months.sub_(self.shift[:, None, None]).div_(self.scale[:, None, None])
         scaled = scaled.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
         padded = nn.functional.pad(scaled, padding) if any(padding) else scaled
+        if torch.is_grad_enabled():
+            return padded
         return padded.contiguous(memory_format=torch.channels_last)
 
     def _encode_and_pool(self, packed: Tensor, present: Tensor) -> list[Tensor]:

@@ -158,6 +158,14 @@ def test_bf16_does_not_round_the_prediction_to_steps() -> None:
     assert len(found.unique()) > 3000  # of 4,096; in bf16 a few hundred
 
 
+def test_networks_of_double_precision_work_too() -> None:
+    network, image = small().eval(), torch.randn(1, 2, 3, 32, 32)
+    with torch.inference_mode():
+        single, double = network(image), network.double()(image.double())
+    assert double.dtype == torch.float64
+    torch.testing.assert_close(single.double(), double, atol=1e-4, rtol=1e-4)
+
+
 def test_the_image_is_left_as_it_is() -> None:
     image = torch.randn(1, 2, 3, 32, 32)
     image[0, 0, 1, 5:9] = torch.nan
