@@ -47,7 +47,9 @@ def data() -> Path:
     return Path(folder)
 
 
-@pytest.fixture(scope="module")
+# One for all modules: s3fs keeps connections by their settings, not by the address that
+# the environment names.
+@pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server on this machine that speaks S3, with an empty bucket 'cubes'."""
     script = textwrap.dedent(
@@ -79,7 +81,6 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ) as server:
         assert server.stdout is not None
         address = f"http://127.0.0.1:{server.stdout.readline().strip()}"
-        S3FileSystem.clear_instance_cache()  # of the server that another module had
         S3FileSystem(endpoint_url=address).mkdir("cubes")
         yield address
         server.kill()
