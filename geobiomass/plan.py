@@ -125,7 +125,8 @@ def plan_map(mapper: Mapper, workers: int = 1) -> MapPlan:
     reader, lattice, settings = mapper.reader, mapper.lattice, mapper.settings
     rows, columns = lattice.shape
     share = _share_of_tiles(mapper)
-    blocks = len(mapper.blocks()) * reader.count
+    windows = mapper.blocks()
+    blocks = len(windows) * reader.count
     # Two workers that have neighbouring strips both run the row of tiles between.
     borders = min(workers, blocks or 1) - 1
     twice = (
@@ -133,7 +134,7 @@ def plan_map(mapper: Mapper, workers: int = 1) -> MapPlan:
     )
     once = round(rows * columns * reader.count * share)
     measured = _measure(mapper)
-    pixels = sum(w.height * w.width for w in mapper.blocks()) * reader.count
+    pixels = sum(w.height * w.width for w in windows) * reader.count
     return MapPlan(
         reader.height,
         reader.width,

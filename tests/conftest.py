@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,24 @@ def data() -> Path:
     if not folder:
         pytest.skip("GEOBIOMASS_DATA is not set: no real data to test with")
     return Path(folder)
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run a command; give exit code, output and errors."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        from geobiomass import cli
+
+        monkeypatch.setattr(sys, "argv", ["geobiomass", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        caught = capsys.readouterr()
+        return int(stop.value.code or 0), caught.out, caught.err
+
+    return call
 
 
 # One for all modules: s3fs keeps connections by their settings, not by the address that

@@ -29,20 +29,6 @@ QUICK = [
 ]
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Run a command; give exit code, output and errors."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["geobiomass", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        caught = capsys.readouterr()
-        return int(stop.value.code or 0), caught.out, caught.err
-
-    return call
-
-
 def test_the_whole_way(run, tmp_path: Path) -> None:
     store, model = tmp_path / "scene.zarr", tmp_path / "model"
     scene = make_scene(96, 80)

@@ -36,26 +36,11 @@ from rio_cogeo.cogeo import cog_info, cog_validate
 from test_maps import BANDS, NETWORK, Failing, small_network
 
 import geobiomass as gb
-from geobiomass import cli
 from geobiomass.maps import Block, MapInUseError
 from geobiomass.maps.blocks import Target, create_array
 from geobiomass.tiles import Window
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command; give exit code, output and errors."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["geobiomass", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        caught = capsys.readouterr()
-        return int(stop.value.code or 0), caught.out, caught.err
-
-    return call
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.maps.conventions import transform_of
+from geobiomass.tiles import blocks
 
 if TYPE_CHECKING:
     import zarr
@@ -31,7 +32,6 @@ CACHE = 64 * 2**20
 of the machine's memory, 5 %, whatever the machine."""
 
 Source: TypeAlias = "str | Path | Store | zarr.Group | xr.Dataset"
-Grid = tuple[slice, slice]
 
 
 def write_geotiff(
@@ -181,7 +181,7 @@ def _write_plain(
     from tqdm.auto import tqdm
 
     height, width = scene.sizes["y"], scene.sizes["x"]
-    windows = list(_windows(height, width, side))
+    windows = blocks(height, width, -(-side // TILE) * TILE)
     with (
         _without_place(scene),
         rasterio.open(
@@ -212,21 +212,13 @@ def _write_plain(
         target.update_tags(**{FINGERPRINT: fingerprint})
         for band, name in enumerate(names, start=1):
             statistics = Statistics()
-            for rows, columns in windows:
-                values = scene[name][rows, columns].values
-                target.write(values, band, window=(_ends(rows), _ends(columns)))
+            for window in windows:
+                grid = window.rows, window.columns
+                values = scene[name][grid].values
+                target.write(values, band, window=tuple(map(_ends, grid)))
                 statistics.add(values)
                 bar.update()
             _describe(target, band, scene[name], statistics.tags(height * width))
-
-
-def _windows(height: int, width: int, side: int) -> Iterator[Grid]:
-    """Yield windows of whole tiles, row by row."""
-    step = -(-side // TILE) * TILE
-    for top in range(0, height, step):
-        for left in range(0, width, step):
-            rows = slice(top, min(top + step, height))
-            yield rows, slice(left, min(left + step, width))
 
 
 def _ends(axis: slice) -> tuple[int, int]:
