@@ -24,14 +24,19 @@ def _two_threads() -> None:
     torch.set_num_threads(2)
 
 
+# dask's workers set these in this process too, a module's cluster before the first test
+# that uses it; a process that a later test starts would then compute with one thread,
+# which changes the last bits of training.
+_THREADS = {
+    name: os.environ.get(name)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+}
+
+
 @pytest.fixture(autouse=True)
 def _threads_of_later_processes() -> Iterator[None]:
-    # dask's workers set these in this process too; a process that a later test starts
-    # would then compute with one thread, which changes the last bits of training.
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
     yield
-    for name, value in before.items():
+    for name, value in _THREADS.items():
         if value is None:
             os.environ.pop(name, None)
         else:

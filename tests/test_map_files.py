@@ -462,9 +462,11 @@ def test_where_nothing_works_it_says_so_at_once(tmp_path: Path) -> None:
     work = Work(tmp_path / "log", broken=tuple(keys[4:]))
     with pytest.raises(
         gb.IncompleteMapError, match=r"^[345] of 12 .*no space left.* not tried"
-    ):
+    ) as caught:
         write(tmp_path / "map.zarr", work)
-    assert len(work.computed) <= 4 + 3 + 2
+    # A slow block that works can end the row, after two; one more may be under way.
+    failed = int(str(caught.value)[0])
+    assert len(work.computed) <= 4 + failed + 1
 
 
 def test_another_side_of_blocks_cannot_go_on(tmp_path: Path) -> None:
