@@ -132,5 +132,5 @@ def _flatten(value: object) -> Iterator[bytes | memoryview]:
         yield repr(value).encode()
 
 
-def _words(shape: object) -> str:
-    return "missing" if shape is None else str(tuple(shape))  # type: ignore[call-overload]
+def _words(shape: torch.Size | None) -> str:
+    return "missing" if shape is None else str(tuple(shape))
