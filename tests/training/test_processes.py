@@ -332,7 +332,7 @@ def staged(tmp_path_factory):
         (2, "stages", (1, 1), "main"),
         (2, "stages", (4, 0), "all"),
         (2, "stages-step", (3, 1), "killed"),
-        (2, "stages", (5, 2), "other"),
+        (2, "stages", (5, 1), "other"),
     ],
 )
 def test_stages_interrupted_and_resumed_end_with_the_same_bits(
