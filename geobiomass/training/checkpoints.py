@@ -173,10 +173,7 @@ class Keeper(Callback):
         self._rising = rising
         self._stop = stop
         self._started = self._saved = 0.0
-        # Lightning's counters after an epoch's last step, and the validation batches
-        # that every process has.
-        self._counters: dict[str, Any] | None = None
-        self._shared_batches = 0
+        self._shared_batches = 0  # of validation, that every process has
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Agree on the folder (a temporary one has another name in each process)."""
@@ -206,7 +203,6 @@ class Keeper(Callback):
         self, trainer: Trainer, pl_module: LightningModule
     ) -> None:
         """Start the clock, or continue it."""
-        self._counters = None
         self._started = time.monotonic() - self.record.part.seconds
 
     def on_train_batch_end(
@@ -218,13 +214,12 @@ class Keeper(Callback):
         batch_idx: int,
     ) -> None:
         """Count the step, and write a checkpoint where one is due."""
+        if batch is None:  # trained on by an earlier call
+            return
         part = self.record.part
-        if batch is not None:  # else trained on by an earlier call
-            part.steps += 1
-            part.loss += pl_module.last_loss
-        if batch_idx + 1 == trainer.num_training_batches:
-            self._counters = trainer.fit_loop.state_dict()
-        if batch is None or not self._agree(trainer, self._is_due(trainer)):
+        part.steps += 1
+        part.loss += pl_module.last_loss
+        if not self._agree(trainer, self._is_due(trainer)):
             return
         if self._can_resume:
             self._save_step(trainer, pl_module)
@@ -329,8 +324,6 @@ class Keeper(Callback):
         """Put the record beside what Lightning saves, as plain values."""
         average, part = pl_module.average, self.record.part
         if part.steps > 0:
-            if self._counters is not None:
-                checkpoint["loops"]["fit_loop"] = self._counters
             _rewind(checkpoint["loops"]["fit_loop"]["epoch_progress"])
         checkpoint["geobiomass"] = {
             "format": _FORMAT,

@@ -23,6 +23,7 @@ from test_stages import train_all
 
 from geobiomass.training import RegressionTask, TrainingInterrupted, core
 from geobiomass.training.checkpoints import Keeper
+from geobiomass.training.interruption import Termination
 from geobiomass.training.metrics import PixelRMSE
 
 
@@ -184,3 +185,16 @@ def test_in_another_thread_training_goes_without_handlers(tmp_path):
 def test_the_exception_survives_a_pickle():
     error = pickle.loads(pickle.dumps(TrainingInterrupted("stopped here")))
     assert (str(error), error.code) == ("stopped here", 143)
+
+
+def test_lightnings_own_handler_is_not_in_force():
+    # It broadcasts, in the middle of whatever the processes are at.
+    found = []
+
+    class Look(StopAt):
+        def epoch(self, number, rank, ranks, start=0):
+            found.append(signal.getsignal(signal.SIGTERM).__self__)
+            yield from super().epoch(number, rank, ranks, start)
+
+    run(source=Look(*NEVER))
+    assert [type(owner) for owner in found] == [Termination] * 4
