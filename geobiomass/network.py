@@ -16,7 +16,6 @@ from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 Missing = Literal["zero", "validity", "renormalise"]
@@ -140,12 +139,14 @@ def _pool(features: Tensor, scores: Tensor, counts: Sequence[int]) -> Tensor:
         (batch, channel, y, x).
     """
     samples = zip(features.split(counts), scores.split(counts), strict=True)
-    return torch.cat(
+    pooled = torch.cat(
         [
             (each * score.softmax(dim=0)).sum(dim=0, keepdim=True)
             for each, score in samples
         ]
     )
+    # The sum gave up the order of memory in which the decoder is fastest.
+    return pooled.contiguous(memory_format=torch.channels_last)
 
 
 def seasons(calendar: Sequence[int] | Tensor) -> Tensor:
@@ -335,16 +336,8 @@ class AttentionUNet(nn.Module):
         packed, present = self._pack(image, present)
         counts: list[int] = present.sum(dim=1).tolist()
         season = _season_of_each(season, present)
-        pooled = self._encode_and_pool(packed, counts, season)
-        decoded = self.decoder([packed[:0], *pooled])
-        # In bf16 the last layer would round to steps of one part in 256.
-        with torch.autocast(image.device.type, enabled=False):
-            raw = self.head(decoded.to(self.head.weight.dtype))
-        raw = raw[..., : image.shape[-2], : image.shape[-1]]
-        scale, shift = (
-            v[:, None, None] for v in (self.target_scale, self.target_shift)
-        )
-        return cast(Tensor, raw * scale + shift)
+        padded = self._predict(packed, counts, season)
+        return padded[..., : image.shape[-2], : image.shape[-1]]
 
     def month_weights(
         self,
@@ -426,6 +419,20 @@ class AttentionUNet(nn.Module):
         seen = [there[:, bands].any(dim=1) for bands in chosen]
         return (~torch.stack(seen, dim=1)).to(dtype)
 
+    def _predict(
+        self, packed: Tensor, counts: Sequence[int], season: Tensor | None
+    ) -> Tensor:
+        """Give the maps of samples with so many images each, still padded."""
+        pooled = self._encode_and_pool(packed, counts, season)
+        decoded = self.decoder([packed[:0], *pooled])
+        # In bf16 the last layer would round to steps of one part in 256.
+        with torch.autocast(packed.device.type, enabled=False):
+            raw = self.head(decoded.to(self.head.weight.dtype))
+        scale, shift = (
+            v[:, None, None] for v in (self.target_scale, self.target_shift)
+        )
+        return cast(Tensor, raw * scale + shift)
+
     def _encode_and_pool(
         self, packed: Tensor, counts: Sequence[int], season: Tensor | None
     ) -> list[Tensor]:
@@ -470,10 +477,7 @@ class AttentionUNet(nn.Module):
         order = torch.arange(len(packed), device=packed.device)
         place = torch.cat([order[first::groups] for first in range(groups)]).argsort()
         levels, scores = (
-            [
-                torch.cat(level).index_select(0, place)
-                for level in zip(*kind, strict=True)
-            ]
+            [torch.cat(level)[place] for level in zip(*kind, strict=True)]
             for kind in zip(*parts, strict=True)
         )
         return levels, scores
@@ -508,17 +512,19 @@ class AttentionUNet(nn.Module):
 
 @contextmanager
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Keep batch norm from counting images a second time."""
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
-    tracking = [norm.track_running_stats for norm in norms]
-    for norm in norms:
-        # In training it then normalises as before, and updates nothing.
-        norm.track_running_stats = norm.track_running_stats and not norm.training
+    """Let a second pass over the same images change copies of all buffers."""
+    owners = [
+        (owner, name, buffer)
+        for owner in module.modules()
+        for name, buffer in owner.named_buffers(recurse=False)
+    ]
+    for owner, name, buffer in owners:
+        setattr(owner, name, buffer.clone())
     try:
         yield
     finally:
-        for norm, was in zip(norms, tracking, strict=True):
-            norm.track_running_stats = was
+        for owner, name, buffer in owners:
+            setattr(owner, name, buffer)
 
 
 class Ensemble(nn.Module):
