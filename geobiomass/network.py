@@ -194,10 +194,6 @@ class AttentionUNet(nn.Module):
         `passes` as many as there are bands, or another setting is out of range.
     """
 
-    #: Months of a sample that are encoded together in training, None for all: fewer
-    #: take less memory, and a third more time. Batch norm then sees a group at a time.
-    month_group: int | None = None
-
     shift: Tensor
     scale: Tensor
     target_shift: Tensor
@@ -244,6 +240,9 @@ class AttentionUNet(nn.Module):
                 f"level of {encoder!r}, got {tuple(decoder_channels)}."
             )
         self.stride = strides[-1]
+        # Months of a sample to encode together in training, None for all: fewer take
+        # less memory, and a third more time. Batch norm then sees a group at a time.
+        self.month_group: int | None = None
         self.attention = nn.ModuleList(
             MonthAttention(c, calendar is not None) for c in channels
         )
@@ -525,6 +524,27 @@ def _statistics_kept(module: nn.Module) -> Iterator[None]:
     finally:
         for owner, name, buffer in owners:
             setattr(owner, name, buffer)
+
+
+class InMonths(nn.Module):
+    """A network for images of other months than it was made for.
+
+    Parameters
+    ----------
+    network : AttentionUNet
+        With a month-of-year term.
+    calendar : sequence of int
+        Calendar months, 1 to 12, of the images' steps.
+    """
+
+    def __init__(self, network: AttentionUNet, calendar: Sequence[int]) -> None:
+        super().__init__()
+        self.network = network
+        self.calendar = tuple(calendar)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(batch, month, band, y, x) -> (batch, output, y, x)."""
+        return cast(Tensor, self.network(image, calendar=self.calendar))
 
 
 class Ensemble(nn.Module):
