@@ -125,9 +125,7 @@ def _flatten(value: object) -> Iterator[bytes | memoryview]:
             yield from _flatten(item)
     elif isinstance(value, Tensor):
         yield f"{value.dtype}{tuple(value.shape)}".encode()
-        yield (
-            value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-        )
+        yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
     else:
         yield repr(value).encode()
 
