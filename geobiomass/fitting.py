@@ -23,6 +23,7 @@ from geobiomass.network import AttentionUNet
 from geobiomass.predictor import Ensemble, need_target
 from geobiomass.recipes import Recipe, find_recipe, sensor_passes
 from geobiomass.regressor import BiomassRegressor, load
+from geobiomass.schedule import TrainingPlan
 from geobiomass.splits import groups_of, places_of
 
 

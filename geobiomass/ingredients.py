@@ -222,6 +222,7 @@ def augmentation_of(recipe: Recipe, feed: ChipFeed) -> Augmentation:
         passes=passes,
         optical=0,
         calendar=feed.reader.calendar,
+        ceiling=recipe.ceiling,
     )
 
 

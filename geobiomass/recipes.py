@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from geobiomass.network import Missing
-from geobiomass.training import TrainingConfig
+from geobiomass.training import Stage, TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,10 @@ class Recipe:
     damaged : "raise" or "skip"
         What to do about a chip or a part of a scene that cannot be read: stop, or
         leave it out with a warning. ``model.damaged`` says afterwards which were.
+    stages : tuple of Stage
+        What follows when `training` is through, each from the last weights and the
+        optimiser of the one before. Another number of ``epochs`` keeps the stages'
+        proportions.
     training : TrainingConfig
         Epochs, batch size, optimiser, precision, devices, seed, checkpoints.
     """
@@ -106,6 +110,7 @@ class Recipe:
     cache: int = 2 * 2**30
     read_ahead: int = 2**30
     damaged: Literal["raise", "skip"] = "raise"
+    stages: tuple[Stage, ...] = ()
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
@@ -166,6 +171,12 @@ class Recipe:
         if "epochs" in training and "warmup_epochs" not in training:
             # A short run warms up for half of it, rather than being refused.
             training["warmup_epochs"] = min(base.warmup_epochs, training["epochs"] / 2)
+        if "epochs" in training and "stages" not in own:
+            share = training["epochs"] / base.epochs
+            own["stages"] = tuple(
+                dataclasses.replace(stage, epochs=max(1, round(share * stage.epochs)))
+                for stage in self.stages
+            )
         own["training"] = dataclasses.replace(base, **training)
         return dataclasses.replace(self, **own)
 
@@ -175,6 +186,18 @@ def _one_of(recipe: Recipe, name: str, allowed: tuple[str, ...]) -> None:
         raise ValueError(
             f"{name} must be one of {allowed}, got {getattr(recipe, name)!r}."
         )
+
+
+def _winners_stage(name: str, everything: bool = False) -> Stage:
+    """One of the shorter stages of the winner; the floor is max(rate / 10, 5e-5)."""
+    return Stage(
+        name=name,
+        epochs=100,
+        learning_rate=1e-4,
+        final_learning_rate=5e-5,
+        schedule_by="epoch",
+        everything=everything,
+    )
 
 
 RECIPES: dict[str, Recipe] = {
@@ -194,8 +217,8 @@ RECIPES: dict[str, Recipe] = {
             epochs=20, batch_size=8, learning_rate=2e-3, warmup_epochs=1.0
         ),
     ),
-    # The network, scaling, loss, optimiser and first stage of the BioMassters
-    # winner; its figures are in docs/design.md.
+    # What won BioMassters, in all its stages, but that missing months are left out;
+    # its figures are in docs/design.md.
     "biomassters": Recipe(
         name="biomassters",
         encoder="tf_efficientnetv2_l.in21k",
@@ -217,6 +240,11 @@ RECIPES: dict[str, Recipe] = {
             schedule_by="epoch",
             final_learning_rate=1e-4,
             gradient_clip=5.0,
+        ),
+        stages=(
+            _winners_stage("cool-down"),
+            _winners_stage("all-chips", everything=True),
+            _winners_stage("all-chips-again", everything=True),
         ),
     ),
 }
