@@ -12,7 +12,7 @@ import copy
 import statistics
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
@@ -28,8 +28,10 @@ from geobiomass.training.losses import chip_rmse_loss
 from tables import Row, show
 
 # Months with optical images in BioMassters, September to August.
-PATTERNS = ("111011111111", "000000111111", "111111111111")
-PATTERNS += ("111001111111", "110001111111", "000000011111")
+PATTERNS = (
+    *("111011111111", "000000111111", "111111111111"),
+    *("111001111111", "110001111111", "000000011111"),
+)
 MISSING, STEP = -32768, 0.01  # of the codes: int16, hundredths
 LAST = torch.channels_last
 
@@ -67,11 +69,18 @@ class PlainUNet(nn.Module):
         What is not plain.
     """
 
-    def __init__(self, network: AttentionUNet, parts: Parts = Parts()) -> None:
+    shift: Tensor
+    scale: Tensor
+    target_shift: Tensor
+    target_scale: Tensor
+
+    def __init__(self, network: AttentionUNet, parts: Parts) -> None:
         super().__init__()
         self.parts = parts
-        for name in ("encoder", "attention", "decoder", "head"):
-            setattr(self, name, copy.deepcopy(getattr(network, name)))
+        self.encoder: nn.Module = copy.deepcopy(network.encoder)
+        self.attention = copy.deepcopy(network.attention)
+        self.decoder: nn.Module = copy.deepcopy(network.decoder)
+        self.head = copy.deepcopy(network.head)
         for name, buffer in network.named_buffers(recurse=False):
             if name != "season":
                 self.register_buffer(name, buffer.clone())
@@ -90,8 +99,8 @@ class PlainUNet(nn.Module):
             there = torch.ones(months, dtype=torch.bool, device=image.device)
         pool = self._pool_packed if self.parts.attention else self._pool_plain
         levels = zip(self.attention, self.encoder(scaled), strict=True)
-        decoded = self.decoder([scaled[:0], *(pool(*pair, there) for pair in levels)])
-        raw = self.head(decoded).float()
+        pooled = [pool(cast(MonthAttention, m), level, there) for m, level in levels]
+        raw = self.head(self.decoder([scaled[:0], *pooled])).float()
         scale, shift = self.target_scale, self.target_shift
         return cast(Tensor, raw * scale[:, None, None] + shift[:, None, None])
 
@@ -104,7 +113,7 @@ class PlainUNet(nn.Module):
             full[there.flatten()] = level
         features = full.reshape(*there.shape, *level.shape[1:])
         rows = features.permute(0, 1, 3, 4, 2).contiguous()
-        scores = module.score(rows).permute(0, 1, 4, 2, 3)
+        scores: Tensor = module.score(rows).permute(0, 1, 4, 2, 3)
         absent = ~there[:, :, None, None, None]
         weights = scores.masked_fill(absent, -torch.inf).softmax(dim=1)
         return (features * weights).sum(dim=1)
@@ -127,53 +136,53 @@ class Contender:
     peak: int = 0
 
     def __post_init__(self) -> None:
+        self.device = next(self.network.parameters()).device
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=1e-4)
-        self.run: Callable[[Tensor], Tensor] = self.network
         if self.parts.compiled:
-            self.network.encoder = torch.compile(self.network.encoder)
+            encoder: Any = torch.compile(cast(nn.Module, self.network.encoder))
+            self.network.encoder = encoder
 
-    def step(self, codes: Tensor, target: Tensor) -> float:
-        """Train one step on codes of the host; give the loss."""
-        device = next(self.network.parameters()).device
+    def on_host(self, codes: Tensor) -> Tensor:
+        """Give what is sent to the device: codes, or what a feed made of them."""
+        return codes if self.parts.int16 else decoded(codes)
+
+    def step(self, sent: Tensor, target: Tensor) -> float:
+        """Train one step on what :meth:`on_host` gave; give the loss."""
+        image = sent.to(self.device, non_blocking=True)
         if self.parts.int16:
-            moved = codes.to(device, non_blocking=True)
-            image = (moved * STEP).masked_fill_(moved == MISSING, torch.nan)
-        else:
-            image = self._decoded(codes).to(device, non_blocking=True)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.parts.bf16):
-            prediction = self.run(image)
-        loss = chip_rmse_loss(prediction, target.to(device))
+            image = decoded(image)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.parts.bf16):
+            prediction = self.network(image)
+        loss: Any = chip_rmse_loss(prediction, target.to(self.device))
         loss.backward()
         self.optimiser.step()
         self.optimiser.zero_grad()
         return float(loss.detach())
 
-    def _decoded(self, codes: Tensor) -> Tensor:
-        """Decode on the host, as a feed of float32 does; counted on a CPU alone."""
-        return (codes * STEP).masked_fill_(codes == MISSING, torch.nan)
-
     def timed(self, codes: Tensor, target: Tensor) -> None:
-        """Train one step and note what it took."""
-        device = next(self.network.parameters()).device
-        if device.type == "cpu":
-            # Of the only thread: what else runs on the machine is not counted.
+        """Train one step and note what it took.
+
+        On a CPU what the only thread takes, decoding included: what else runs on the
+        machine is not counted. On a GPU from sending on: a feed decodes beside it.
+        """
+        if self.device.type == "cpu":
             begin = time.thread_time()
-            self.step(codes, target)
+            self.step(self.on_host(codes), target)
             self.seconds.append(time.thread_time() - begin)
             return
-        host = codes if self.parts.int16 else self._decoded(codes)
-        codes, kept = host.pin_memory(), self._decoded
-        self._decoded = lambda ready: ready  # type: ignore[method-assign]
-        torch.cuda.reset_peak_memory_stats(device)
-        begin_event, end_event = (torch.cuda.Event(enable_timing=True) for _ in "ab")
-        torch.cuda.synchronize(device)
-        begin_event.record()
-        self.step(codes, target)
-        end_event.record()
-        torch.cuda.synchronize(device)
-        self._decoded = kept  # type: ignore[method-assign]
-        self.seconds.append(begin_event.elapsed_time(end_event) / 1000)
-        self.peak = torch.cuda.max_memory_allocated(device)
+        sent = self.on_host(codes).pin_memory()
+        torch.cuda.reset_peak_memory_stats(self.device)
+        torch.cuda.synchronize(self.device)
+        begin = time.perf_counter()
+        self.step(sent, target)
+        torch.cuda.synchronize(self.device)
+        self.seconds.append(time.perf_counter() - begin)
+        self.peak = torch.cuda.max_memory_allocated(self.device)
+
+
+def decoded(codes: Tensor) -> Tensor:
+    """Turn codes into float32, NaN where missing."""
+    return (codes * STEP).masked_fill_(codes == MISSING, torch.nan)
 
 
 def network_of(recipe: str) -> AttentionUNet:
@@ -227,7 +236,7 @@ def time_steps(recipe: str, size: int, rounds: int, device: str, batch: int) -> 
     for mix, patterns in mixes.items():
         codes, target = batch_of(size, batch, patterns)
         for each in contenders:
-            each.step(codes, target)
+            each.step(each.on_host(codes), target)
             each.seconds = []
         for number in range(rounds):
             for each in contenders[:: -1 if number % 2 else 1]:
@@ -259,9 +268,9 @@ def compare_losses(recipe: str, size: int, steps: int, device: str) -> None:
             weight.mul_(1 + 1e-6 * torch.randn_like(weight))
     ours = Parts(int16=True)
     runs = [
-        Contender("plain", Parts(), PlainUNet(network)),
-        Contender("plain, weights off by 1e-6", Parts(), PlainUNet(shaken)),
-        Contender("plain, bf16", Parts(bf16=True), PlainUNet(network)),
+        Contender("plain", Parts(), PlainUNet(network, Parts())),
+        Contender("plain, weights off by 1e-6", Parts(), PlainUNet(shaken, Parts())),
+        Contender("plain, bf16", Parts(bf16=True), PlainUNet(network, Parts())),
         Contender("geobiomass, float32", ours, copy.deepcopy(network)),
         Contender("geobiomass, bf16", replace(ours, bf16=True), network),
     ]
@@ -269,7 +278,10 @@ def compare_losses(recipe: str, size: int, steps: int, device: str) -> None:
     for each in runs:
         each.network.to(device)
         losses[each.name] = [
-            each.step(*batch_of(size, 4, ("1" * 12,), seed)) for seed in range(steps)
+            each.step(each.on_host(codes), target)
+            for codes, target in (
+                batch_of(size, 4, ("1" * 12,), seed) for seed in range(steps)
+            )
         ]
     rows: list[Row] = []
     for name, own in losses.items():
@@ -282,11 +294,11 @@ def compare_losses(recipe: str, size: int, steps: int, device: str) -> None:
 # --- memory -----------------------------------------------------------------------
 
 
-class Live(TorchDispatchMode):
+class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of tensors that live, whether they are computed or not."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._seen: dict[int, weakref.ref[Any]] = {}
 
@@ -334,7 +346,7 @@ def memory_of(
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             prediction = network._predict(images, [12] * batch, None)
         between = live.now
-        prediction.square().mean().backward()
+        prediction.square().mean().backward()  # type: ignore[no-untyped-call]
         del moments, optimiser
     return between, live.peak
 

@@ -79,7 +79,7 @@ class MonthAttention(nn.Module):
             present = features.new_ones(features.shape[:2], dtype=torch.bool)
         scores = self.scores(features[present], _season_of_each(season, present))
         counts: list[int] = present.sum(dim=1).tolist()
-        shares = [of_sample.softmax(dim=0) for of_sample in scores.split(counts)]
+        shares = [of_sample.softmax(dim=0) for of_sample in torch.split(scores, counts)]
         weights = scores.new_zeros(*present.shape, *scores.shape[1:])
         weights[present] = torch.cat(shares)
         return weights
@@ -120,7 +120,7 @@ def _season_of_each(season: Tensor | None, present: Tensor) -> Tensor | None:
     return season.expand(len(present), *season.shape)[present]
 
 
-def _pool(features: Tensor, scores: Tensor, counts: Sequence[int]) -> Tensor:
+def _pool(features: Tensor, scores: Tensor, counts: list[int]) -> Tensor:
     """Average the images of each sample by the softmax of their scores.
 
     Sample by sample, so that months that are absent need no place in a full array,
@@ -130,7 +130,7 @@ def _pool(features: Tensor, scores: Tensor, counts: Sequence[int]) -> Tensor:
     ----------
     features, scores : Tensor
         (image, channel, y, x) and (image, 1, y, x), sample by sample.
-    counts : sequence of int
+    counts : list of int
         Images of each sample; one without any becomes zero.
 
     Returns
@@ -138,11 +138,11 @@ def _pool(features: Tensor, scores: Tensor, counts: Sequence[int]) -> Tensor:
     Tensor
         (batch, channel, y, x).
     """
-    samples = zip(features.split(counts), scores.split(counts), strict=True)
+    of_sample = torch.split(features, counts), torch.split(scores, counts)
     pooled = torch.cat(
         [
             (each * score.softmax(dim=0)).sum(dim=0, keepdim=True)
-            for each, score in samples
+            for each, score in zip(*of_sample, strict=True)
         ]
     )
     # The sum gave up the order of memory in which the decoder is fastest.
@@ -419,7 +419,7 @@ class AttentionUNet(nn.Module):
         return (~torch.stack(seen, dim=1)).to(dtype)
 
     def _predict(
-        self, packed: Tensor, counts: Sequence[int], season: Tensor | None
+        self, packed: Tensor, counts: list[int], season: Tensor | None
     ) -> Tensor:
         """Give the maps of samples with so many images each, still padded."""
         pooled = self._encode_and_pool(packed, counts, season)
@@ -433,7 +433,7 @@ class AttentionUNet(nn.Module):
         return cast(Tensor, raw * scale + shift)
 
     def _encode_and_pool(
-        self, packed: Tensor, counts: Sequence[int], season: Tensor | None
+        self, packed: Tensor, counts: list[int], season: Tensor | None
     ) -> list[Tensor]:
         if packed.shape[0] == 0:
             return self._nothing(packed, len(counts))
