@@ -241,7 +241,8 @@ class AttentionUNet(nn.Module):
             )
         self.stride = strides[-1]
         # Months of a sample to encode together in training, None for all: fewer take
-        # less memory, and a third more time. Batch norm then sees a group at a time.
+        # less memory, and up to half as much time again. Batch norm then sees a group
+        # at a time.
         self.month_group: int | None = None
         self.attention = nn.ModuleList(
             MonthAttention(c, calendar is not None) for c in channels
