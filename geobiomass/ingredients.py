@@ -222,7 +222,6 @@ def augmentation_of(recipe: Recipe, feed: ChipFeed) -> Augmentation:
         passes=passes,
         optical=0,
         calendar=feed.reader.calendar,
-        ceiling=recipe.ceiling,
     )
 
 

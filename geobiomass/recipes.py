@@ -38,10 +38,6 @@ class Recipe:
         no part in any case.
     month_term : bool
         Whether the attention knows the month of the year.
-    month_group : int or None
-        Months encoded at a time in training; what lies between is computed again
-        for the gradient, which saves memory and takes a third more time. None: all
-        months at once, nothing computed again.
     loss : "chip_rmse", "huber" or "mse"
         What is minimised: the root mean squared error of a chip, averaged over
         chips; Huber's robust loss; the mean squared error over pixels.
@@ -92,17 +88,16 @@ class Recipe:
     pretrained: bool | str = False
     crop: int | None = 128
     scaling: Literal["robust", "biomassters"] = "robust"
-    missing: Missing = "validity"
-    month_term: bool = True
-    month_group: int | None = None
+    missing: Missing = "zero"
+    month_term: bool = False
     loss: Literal["chip_rmse", "huber", "mse"] = "chip_rmse"
     ceiling: float | None = 1000.0
     huber_delta: float = 30.0
     turns: bool = True
     rotation: float = 0.0
     month_dropout: float = 0.2
-    pattern_dropout: float = 0.3
-    pass_dropout: float = 0.2
+    pattern_dropout: float = 0.0
+    pass_dropout: float = 0.0
     validation_fraction: float = 0.1
     fold: int = 0
     block: int | None = None
@@ -118,10 +113,10 @@ class Recipe:
         _one_of(self, "loss", ("chip_rmse", "huber", "mse"))
         _one_of(self, "damaged", ("raise", "skip"))
         _one_of(self, "missing", ("validity", "renormalise", "zero"))
-        for name in ("crop", "block", "month_group"):
+        for name in ("crop", "block"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}.")
+                raise ValueError(f"{name} must be at least 1 pixel, got {value}.")
         for name in ("cache", "read_ahead"):
             if getattr(self, name) < 0:
                 raise ValueError(
@@ -211,8 +206,6 @@ RECIPES: dict[str, Recipe] = {
         decoder_channels=(64, 48, 32, 24, 16),
         crop=64,
         month_dropout=0.0,
-        pattern_dropout=0.0,
-        pass_dropout=0.0,
         training=TrainingConfig(
             epochs=20, batch_size=8, learning_rate=2e-3, warmup_epochs=1.0
         ),
@@ -225,13 +218,9 @@ RECIPES: dict[str, Recipe] = {
         decoder_channels=(384, 368, 352, 336, 320),
         crop=None,
         scaling="biomassters",
-        missing="zero",
-        month_term=False,
         ceiling=400.0,
         rotation=0.7,
         month_dropout=0.5,
-        pattern_dropout=0.0,
-        pass_dropout=0.0,
         training=TrainingConfig(
             epochs=800,
             batch_size=8,

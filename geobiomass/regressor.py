@@ -108,7 +108,6 @@ class BiomassRegressor(Predictor, Regressor):
         )
         recipe = feeds.recipe
         set_scaling(self.network, self.bands, recipe, feeds.measure())
-        self.network.month_group = recipe.month_group
         task = RegressionTask(
             self.network,
             loss_of(recipe),

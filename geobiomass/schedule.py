@@ -100,8 +100,8 @@ class TrainingPlan:
         return "\n".join(
             [
                 *lines,
-                f"{self.steps:,} steps of about {self.seconds_a_step:.2g} s on {where}: "
-                f"about {self.hours:.2g} hours",
+                f"{self.steps:,} steps of about {self.seconds_a_step:.2g} s on "
+                f"{where}: about {self.hours:.2g} hours",
             ]
         )
 
