@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 Missing = Literal["zero", "validity", "renormalise"]
 _HARMONICS = 2  # waves a year that tell the months apart
@@ -73,18 +75,25 @@ class MonthAttention(nn.Module):
             (batch, month, 1, y, x); they sum to one over the present months and
             are exactly zero elsewhere, and all zero where no month is present.
         """
-        hidden: Tensor = self.score[0](features.movedim(2, -1))
+        if present is None:
+            present = features.new_ones(features.shape[:2], dtype=torch.bool)
+        scores = self.scores(features[present], _season_of_each(season, present))
+        counts: list[int] = present.sum(dim=1).tolist()
+        shares = [of_sample.softmax(dim=0) for of_sample in torch.split(scores, counts)]
+        weights = scores.new_zeros(*present.shape, *scores.shape[1:])
+        weights[present] = torch.cat(shares)
+        return weights
+
+    def scores(self, features: Tensor, season: Tensor | None = None) -> Tensor:
+        """Score images one by one: (image, channel, y, x) -> (image, 1, y, x).
+
+        `season` is (image, 4). Features in channels-last order are not copied.
+        """
+        hidden: Tensor = self.score[0](features.movedim(1, -1))
         if self.season is not None and season is not None:
             hidden = hidden + self.season(season)[:, None, None]
-        scores: Tensor = self.score[1:](hidden).movedim(-1, 2)
-        if present is None:
-            return scores.softmax(dim=1)
-        mask = present[:, :, None, None, None]
-        # A sample without months would be 0 / 0: it is scored as if it had all,
-        # and its weights are then set to zero.
-        weights = scores.masked_fill(~mask, -torch.inf)
-        weights = weights.where(mask.any(dim=1, keepdim=True), 0.0).softmax(dim=1)
-        return weights.where(mask, 0.0)
+        scores: Tensor = self.score[1:](hidden)
+        return scores.movedim(-1, 1)
 
     def forward(
         self,
@@ -97,10 +106,47 @@ class MonthAttention(nn.Module):
         Months that are not `present`, (batch, month) bool, have no influence, even
         where their features are NaN.
         """
-        if present is not None:
-            # NaN times a weight of zero is NaN: absent months are set to zero first.
-            features = features.where(present[:, :, None, None, None], 0.0)
-        return (features * self.weights(features, present, season)).sum(dim=1)
+        if present is None:
+            present = features.new_ones(features.shape[:2], dtype=torch.bool)
+        packed = features[present]
+        scores = self.scores(packed, _season_of_each(season, present))
+        return _pool(packed, scores, present.sum(dim=1).tolist())
+
+
+def _season_of_each(season: Tensor | None, present: Tensor) -> Tensor | None:
+    """(month, 4) -> (months that are there, 4), sample by sample."""
+    if season is None:
+        return None
+    return season.expand(len(present), *season.shape)[present]
+
+
+def _pool(features: Tensor, scores: Tensor, counts: list[int]) -> Tensor:
+    """Average the images of each sample by the softmax of their scores.
+
+    Sample by sample, so that months that are absent need no place in a full array,
+    and the weighted features, as large as the features, are never there as a whole.
+
+    Parameters
+    ----------
+    features, scores : Tensor
+        (image, channel, y, x) and (image, 1, y, x), sample by sample.
+    counts : list of int
+        Images of each sample; one without any becomes zero.
+
+    Returns
+    -------
+    Tensor
+        (batch, channel, y, x).
+    """
+    of_sample = torch.split(features, counts), torch.split(scores, counts)
+    pooled = torch.cat(
+        [
+            (each * score.softmax(dim=0)).sum(dim=0, keepdim=True)
+            for each, score in zip(*of_sample, strict=True)
+        ]
+    )
+    # The sum gave up the order of memory in which the decoder is fastest.
+    return pooled.contiguous(memory_format=torch.channels_last)
 
 
 def seasons(calendar: Sequence[int] | Tensor) -> Tensor:
@@ -194,6 +240,10 @@ class AttentionUNet(nn.Module):
                 f"level of {encoder!r}, got {tuple(decoder_channels)}."
             )
         self.stride = strides[-1]
+        # Months of a sample to encode together in training, None for all: fewer take
+        # less memory, and up to half as much time again. Batch norm then sees a group
+        # at a time.
+        self.month_group: int | None = None
         self.attention = nn.ModuleList(
             MonthAttention(c, calendar is not None) for c in channels
         )
@@ -284,20 +334,10 @@ class AttentionUNet(nn.Module):
         """
         season = self._seasons_of(image, calendar)
         packed, present = self._pack(image, present)
-        # Months that no sample has are left out: attention over them costs too.
-        some = present.any(dim=0)
-        if season is not None:
-            season = season[some]
-        pooled = self._encode_and_pool(packed, present[:, some], season)
-        decoded = self.decoder([packed[:0], *pooled])
-        # In bf16 the last layer would round to steps of one part in 256.
-        with torch.autocast(image.device.type, enabled=False):
-            raw = self.head(decoded.to(self.head.weight.dtype))
-        raw = raw[..., : image.shape[-2], : image.shape[-1]]
-        scale, shift = (
-            v[:, None, None] for v in (self.target_scale, self.target_shift)
-        )
-        return cast(Tensor, raw * scale + shift)
+        counts: list[int] = present.sum(dim=1).tolist()
+        season = _season_of_each(season, present)
+        padded = self._predict(packed, counts, season)
+        return padded[..., : image.shape[-2], : image.shape[-1]]
 
     def month_weights(
         self,
@@ -308,7 +348,9 @@ class AttentionUNet(nn.Module):
         """Give the attention of the finest level, (batch, month, y / 2, x / 2)."""
         season = self._seasons_of(image, calendar)
         packed, present = self._pack(image, present)
-        features = self._unpack(self.encoder(packed)[0], present)
+        finest = self.encoder(packed)[0]
+        features = finest.new_zeros(*present.shape, *finest.shape[1:])
+        features[present] = finest
         attention = cast(MonthAttention, self.attention[0])
         return attention.weights(features, present, season)[:, :, 0]
 
@@ -349,8 +391,8 @@ class AttentionUNet(nn.Module):
     def _standardise(self, months: Tensor) -> Tensor:
         """(n, band, y, x) physical -> what the encoder sees, padded.
 
-        For maps pixel by pixel in memory ("channels last"), in which convolutions on
-        a CPU are up to 1.7 times as fast and attention reads without a copy.
+        Pixel by pixel in memory ("channels last"), in which convolutions on a CPU are
+        up to 1.7 times as fast and attention reads without a copy.
         """
         height, width = months.shape[-2:]
         padding = (0, -width % self.stride, 0, -height % self.stride)
@@ -365,8 +407,6 @@ class AttentionUNet(nn.Module):
         elif there is not None:
             count = there.sum(dim=1, keepdim=True).clamp(min=1)
             scaled = scaled.mul_(there.shape[1] / count)
-        if torch.is_grad_enabled():
-            return scaled
         return scaled.contiguous(memory_format=torch.channels_last)
 
     def _flags(self, there: Tensor, dtype: torch.dtype) -> Tensor:
@@ -379,16 +419,68 @@ class AttentionUNet(nn.Module):
         seen = [there[:, bands].any(dim=1) for bands in chosen]
         return (~torch.stack(seen, dim=1)).to(dtype)
 
+    def _predict(
+        self, packed: Tensor, counts: list[int], season: Tensor | None
+    ) -> Tensor:
+        """Give the maps of samples with so many images each, still padded."""
+        pooled = self._encode_and_pool(packed, counts, season)
+        decoded = self.decoder([packed[:0], *pooled])
+        # In bf16 the last layer would round to steps of one part in 256.
+        with torch.autocast(packed.device.type, enabled=False):
+            raw = self.head(decoded.to(self.head.weight.dtype))
+        scale, shift = (
+            v[:, None, None] for v in (self.target_scale, self.target_shift)
+        )
+        return cast(Tensor, raw * scale + shift)
+
     def _encode_and_pool(
-        self, packed: Tensor, present: Tensor, season: Tensor | None
+        self, packed: Tensor, counts: list[int], season: Tensor | None
     ) -> list[Tensor]:
         if packed.shape[0] == 0:
-            return self._nothing(packed, present.shape[0])
-        levels = self.encoder(packed)
-        return [
-            attention(self._unpack(level, present), present, season)
+            return self._nothing(packed, len(counts))
+        if self.month_group is None or not torch.is_grad_enabled():
+            levels, scores = self._encode(packed, season)
+        else:
+            groups = math.ceil(max(counts) / self.month_group)
+            levels, scores = self._encode_by_group(packed, season, groups)
+        return [_pool(*level, counts) for level in zip(levels, scores, strict=True)]
+
+    def _encode(
+        self, packed: Tensor, season: Tensor | None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Give features and scores of each level, for each image."""
+        levels: list[Tensor] = self.encoder(packed)
+        scores = [
+            cast(MonthAttention, attention).scores(level, season)
             for attention, level in zip(self.attention, levels, strict=True)
         ]
+        return levels, scores
+
+    def _encode_by_group(
+        self, packed: Tensor, season: Tensor | None, groups: int
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Encode group by group, and again in the backward pass.
+
+        A group takes its months from the whole year and from all samples: batch norm
+        has no other images to tell what is usual.
+        """
+        parts = [
+            checkpoint(
+                self._encode,
+                packed[first::groups],
+                None if season is None else season[first::groups],
+                use_reentrant=False,
+                context_fn=lambda: (nullcontext(), _statistics_kept(self.encoder)),
+            )
+            for first in range(groups)
+        ]
+        order = torch.arange(len(packed), device=packed.device)
+        place = torch.cat([order[first::groups] for first in range(groups)]).argsort()
+        levels, scores = (
+            [torch.cat(level)[place] for level in zip(*kind, strict=True)]
+            for kind in zip(*parts, strict=True)
+        )
+        return levels, scores
 
     def _nothing(self, packed: Tensor, batch: int) -> list[Tensor]:
         """Pooled features of samples without a single month: zeros."""
@@ -401,15 +493,6 @@ class AttentionUNet(nn.Module):
             weights = [*self.encoder.parameters(), *self.attention.parameters()]
             zero = torch.stack([weight.sum() for weight in weights]).sum() * 0
         return [zero.expand(batch, c, height // s, width // s) for c, s in sizes]
-
-    @staticmethod
-    def _unpack(level: Tensor, present: Tensor) -> Tensor:
-        """(months that are there, channel, y, x) -> (batch, month, channel, y, x)."""
-        if bool(present.all()):
-            return level.reshape(*present.shape, *level.shape[1:])
-        full = level.new_zeros(*present.shape, *level.shape[1:])
-        full[present] = level
-        return full
 
     def _check_input(self, image: Tensor, present: Tensor | None) -> None:
         bands = self.shift.numel()
@@ -425,6 +508,23 @@ class AttentionUNet(nn.Module):
                 f"present must be (batch, month) = {tuple(image.shape[:2])} bool, got "
                 f"{tuple(present.shape)} {present.dtype}."
             )
+
+
+@contextmanager
+def _statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Let a second pass over the same images change copies of all buffers."""
+    owners = [
+        (owner, name, buffer)
+        for owner in module.modules()
+        for name, buffer in owner.named_buffers(recurse=False)
+    ]
+    for owner, name, buffer in owners:
+        setattr(owner, name, buffer.clone())
+    try:
+        yield
+    finally:
+        for owner, name, buffer in owners:
+            setattr(owner, name, buffer)
 
 
 class InMonths(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -150,18 +151,82 @@ def test_a_month_without_values_takes_no_part_and_costs_nothing() -> None:
     assert torch.equal(with_empty, asked_for)
 
 
-def test_months_that_no_sample_has_cost_no_attention_either() -> None:
+def test_absent_months_cost_no_attention_either() -> None:
     image = torch.randn(2, 4, 3, 32, 32)
     image[:, 2] = torch.nan
     image[0, 3] = torch.nan
-    seen: list[tuple[int, ...]] = []
-    hook = NETWORK.attention[0].register_forward_hook(
-        lambda module, inputs, output: seen.append(tuple(inputs[0].shape[:2]))
+    seen: list[int] = []
+    hook = (
+        NETWORK.attention[0]
+        .score[2]
+        .register_forward_hook(
+            lambda module, inputs, output: seen.append(inputs[0].shape[0])
+        )
     )
     with torch.inference_mode():
         NETWORK(image)
     hook.remove()
-    assert seen == [(2, 3)]
+    assert seen == [5]
+
+
+def test_groups_of_months_learn_what_they_would_without_a_second_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(3)
+    network = AttentionUNet(
+        3, "tf_efficientnetv2_b0", (16, 12, 8, 8, 8), calendar=range(1, 7)
+    )
+    image = torch.randn(2, 6, 3, 64, 64)
+    image[0, 1], image[1, 4:] = torch.nan, torch.nan
+    found = []
+    for again in (True, False):
+        if not again:
+            run = lambda encode, *inputs, **settings: encode(*inputs)  # noqa: E731
+            monkeypatch.setattr("geobiomass.network.checkpoint", run)
+        trained = copy.deepcopy(network).train()
+        trained.month_group = 2
+        trained(image).square().mean().backward()
+        found.append(trained)
+    once, twice = ([p.grad for p in each.parameters()] for each in found)
+    assert all(a is b or torch.equal(a, b) for a, b in zip(once, twice, strict=True))
+    # Batch norm has counted every group once: three in the encoder.
+    buffers = [dict(each.named_buffers()) for each in found]
+    assert all(torch.equal(buffers[0][name], buffers[1][name]) for name in buffers[0])
+    assert buffers[0]["encoder.bn1.num_batches_tracked"] == 3
+
+
+def test_groups_of_months_change_nothing_where_batch_norm_is_settled() -> None:
+    network, grouped = small(), small()
+    image = torch.randn(2, 5, 3, 32, 32)
+    image[0, 3] = torch.nan
+    grouped.month_group = 2
+    seen: list[int] = []
+    grouped.encoder.register_forward_hook(
+        lambda module, inputs, output: seen.append(inputs[0].shape[0])
+    )
+    one, other = network(image), grouped(image)
+    assert seen == [3, 3, 3]  # nine images, in three groups
+    torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    one.sum().backward()
+    other.sum().backward()
+    for a, b in zip(network.parameters(), grouped.parameters(), strict=True):
+        if a.grad is not None:
+            torch.testing.assert_close(a.grad, b.grad, atol=1e-3, rtol=1e-3)
+
+
+def test_training_and_maps_work_in_the_same_order_of_memory() -> None:
+    network = small()
+    orders: list[bool] = []
+    for module in (network.encoder, *network.decoder.blocks):
+        module.register_forward_pre_hook(
+            lambda module, inputs: orders.append(
+                inputs[0].is_contiguous(memory_format=torch.channels_last)
+            )
+        )
+    for mode in (network.train(), network.eval()):
+        mode(torch.randn(2, 3, 3, 64, 64))
+    assert len(orders) == 12
+    assert all(orders)
 
 
 def test_bf16_does_not_round_the_prediction_to_steps() -> None:
