@@ -96,12 +96,18 @@ def write_chips(folder: Path, chips: Chips) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     parts = deal(chips)
     training = parts.pop("training")
-    parts |= {"even": training, "shift": shifted(training)}
+    parts["even"] = training
     for part, members in parts.items():
         gb.write_cube(
             _cube(part, members, chips.side), cube_of(folder, part), overwrite=True
         )
-    lists = {part: [asdict(chip) for chip in members] for part, members in parts.items()}
+    parts["shift"] = shifted(training)
+    even = gb.open_cube(cube_of(folder, "even"))
+    image = even["image"].where(_kept(parts["shift"], even))
+    gb.write_cube(even.assign(image=image), cube_of(folder, "shift"), overwrite=True)
+    lists = {
+        part: [asdict(chip) for chip in members] for part, members in parts.items()
+    }
     mark.write_text(json.dumps({"fingerprint": chips.fingerprint} | lists))
 
 
@@ -137,7 +143,9 @@ def deal(chips: Chips) -> dict[str, list[Chip]]:
         fitting = [
             slot
             for slot, number in open_.items()
-            if number > 0 and natural in TESTED and slot[1] in TESTED[TESTED.index(natural) :]
+            if number > 0
+            and natural in TESTED
+            and slot[1] in TESTED[TESTED.index(natural) :]
         ]
         if not fitting:
             continue
@@ -195,17 +203,12 @@ def _pattern_of(months: np.ndarray) -> str | None:
 def _cube(part: str, members: list[Chip], side: int) -> xr.Dataset:
     """Stack landscapes to chips, without Sentinel-2 where the pattern says so."""
     scenes = [gb.landscape(side, seed=chip.seed, block=side) for chip in members]
-    images = []
-    for scene, chip in zip(scenes, members, strict=True):
-        kept = np.array([flag == "1" for flag in chip.pattern])
-        optical = np.array([not str(b).startswith("V") for b in scene["band"].values])
-        absent = (~kept[:, None] & optical[None])[..., None, None]
-        images.append(da.where(absent, np.float32(np.nan), scene["image"].data))
     first = scenes[0]
     dims = ("month", "band", "y", "x")
-    return xr.Dataset(
+    image = da.stack([scene["image"].data for scene in scenes])
+    cube = xr.Dataset(
         {
-            "image": (("chip", *dims), da.stack(images), first["image"].attrs),
+            "image": (("chip", *dims), image, first["image"].attrs),
             "agb": (
                 ("chip", "y", "x"),
                 da.stack([scene["agb"].data for scene in scenes]),
@@ -219,6 +222,15 @@ def _cube(part: str, members: list[Chip], side: int) -> xr.Dataset:
         },
         attrs={"title": "chips of synthetic landscapes"},
     )
+    return cube.assign(image=cube["image"].where(_kept(members, cube)))
+
+
+def _kept(members: list[Chip], cube: xr.Dataset) -> xr.DataArray:
+    """Tell by chip, month and band what the chips' patterns leave."""
+    flags = [[flag == "1" for flag in chip.pattern] for chip in members]
+    radar = [str(band).startswith("V") for band in cube["band"].values]
+    kept = xr.DataArray(np.array(flags), dims=("chip", "month"))
+    return kept | xr.DataArray(np.array(radar), dims="band")
 
 
 def shares(members: list[Chip]) -> Mapping[str, float]:
