@@ -11,12 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 
-import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
@@ -181,6 +180,11 @@ def _patterns(side: int, together: int = 64) -> Iterator[tuple[int, str]]:
                 yield seed, pattern
 
 
+def _within(pattern: str) -> tuple[str, ...]:
+    """Give the test chips' patterns that a landscape of a pattern can be given."""
+    return TESTED[TESTED.index(pattern) :] if pattern in TESTED else ()
+
+
 def _observed(seeds: range, side: int) -> list[np.ndarray]:
     """Tell by cell and month whether Sentinel-2 saw anything; an array a seed."""
     cells = -(-side // CELL)
@@ -189,7 +193,7 @@ def _observed(seeds: range, side: int) -> list[np.ndarray]:
         image = gb.landscape(cells * CELL, seed=seed, block=CELL)["image"].data
         seen = da.isfinite(image[:, 4]).reshape(12, cells, CELL, cells, CELL)
         lazy.append(seen.any(axis=(2, 4)).reshape(12, -1).T)
-    return list(dask.compute(*lazy))
+    return list(da.stack(lazy).compute())
 
 
 def _pattern_of(months: np.ndarray) -> str | None:
@@ -231,9 +235,3 @@ def _kept(members: list[Chip], cube: xr.Dataset) -> xr.DataArray:
     radar = [str(band).startswith("V") for band in cube["band"].values]
     kept = xr.DataArray(np.array(flags), dims=("chip", "month"))
     return kept | xr.DataArray(np.array(radar), dims="band")
-
-
-def shares(members: list[Chip]) -> Mapping[str, float]:
-    """Give the share of chips by pattern."""
-    numbers = Counter(chip.pattern for chip in members)
-    return {pattern: n / len(members) for pattern, n in sorted(numbers.items())}

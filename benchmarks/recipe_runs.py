@@ -198,9 +198,10 @@ def evaluate(predict: Predict, cube: xr.Dataset) -> Figures:
         observed = reader.labels(place).astype(np.float64)
         tally.add(predict(reader.read(place)).astype(np.float64), observed)
     table = tally.table()
+    overall = table.iloc[0]
     return {
-        "average_rmse": float(table.loc["all", "average_rmse"]),
-        "pixel_rmse": float(table.loc["all", "pixel_rmse"]),
+        "average_rmse": float(overall["average_rmse"]),
+        "pixel_rmse": float(overall["pixel_rmse"]),
         "bias": {str(name): float(value) for name, value in table["bias"].items()},
         "chips": tally.parts[0],
     }

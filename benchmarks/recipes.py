@@ -46,7 +46,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unknown:
         parser.error(f"--rows must be of {sorted(rows)}, got {unknown}.")
     picked = [rows[name] for name in rows if name in (chosen.rows or rows)]
-    folder = _folder(chosen.folder, size)
+    _say_what_is_missing()
+    with tempfile.TemporaryDirectory(prefix="recipes-") as temporary:
+        kept = Path(temporary if chosen.quick else f"build/recipes-{size.name}")
+        folder = (chosen.folder or kept).resolve()
+        _compare(chosen, size, steps, picked, folder)
+
+
+def _compare(
+    chosen: argparse.Namespace, size: Size, steps: int, picked: list[Row], folder: Path
+) -> None:
+    """Run the rows that are picked, and print them."""
     seeds = [int(seed) for seed in (chosen.seeds or _seeds(size)).split(",")]
     orders = [
         Order(size.name, row.name, data, seed, steps, str(folder))
@@ -54,11 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for data in chosen.data
         for row in picked
     ]
-    _say_what_is_missing()
     results = carry_out(orders, picked, size, chosen.out or folder, chosen.jobs)
     for data in chosen.data:
         mine = {
-            row.name: [results[order.key] for order in orders if _is(order, row, data)]
+            row.name: [
+                results[order.key]
+                for order in orders
+                if (order.row, order.data) == (row.name, data)
+            ]
             for row in picked
         }
         report(data, picked, mine, chosen.part, chosen.markdown)
@@ -85,16 +98,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _seeds(size: Size) -> str:
     return "0" if size.name == "quick" else "0,1,2"
-
-
-def _folder(given: Path | None, size: Size) -> Path:
-    if given is None and size.name == "quick":
-        return Path(tempfile.mkdtemp(prefix="recipes-"))
-    return (given or Path("build") / f"recipes-{size.name}").resolve()
-
-
-def _is(order: Order, row: Row, data: str) -> bool:
-    return order.row == row.name and order.data == data
 
 
 def _say_what_is_missing() -> None:
