@@ -110,6 +110,9 @@ def train(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of all that is random.")] = None,
+    devices: Annotated[
+        str | None, typer.Option(help="How many GPUs, or auto for all.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any other setting, name=value; repeatable."),
@@ -117,8 +120,9 @@ def train(
 ) -> None:
     """Train a model on a cube and save it.
 
-    Checkpoints are kept beside the model, in MODEL.checkpoints: interrupted, the
-    same command goes on where it stopped.
+    Says first what will be done and about how long it takes. Checkpoints are kept
+    beside the model, in MODEL.checkpoints: interrupted, by Ctrl-C or the SIGTERM of a
+    scheduler, the same command goes on where it stopped.
 
     Example: `geobiomass train chips.zarr model/ --recipe quick --set crop=96`
     """
@@ -126,10 +130,18 @@ def train(
     from geobiomass.fitting import fit
 
     given: dict[str, Any] = {"epochs": epochs, "seed": seed}
+    if devices is not None:
+        given["devices"] = int(devices) if devices.isdecimal() else devices
     changes = {name: value for name, value in given.items() if value is not None}
     changes |= dict(parse_setting(text) for text in settings or [])
     changes.setdefault("folder", f"{model.resolve()}.checkpoints")
-    fitted = fit(open_cube(cube), recipe, validation=_validation(validation), **changes)
+    fitted = fit(
+        open_cube(cube),
+        recipe,
+        validation=_validation(validation),
+        announce=typer.echo,
+        **changes,
+    )
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:  # of several processes the first
         fitted.save(model)
         typer.echo(f"{model}: {fitted!r}")

@@ -23,6 +23,7 @@ from geobiomass.network import AttentionUNet
 from geobiomass.predictor import Ensemble, need_target
 from geobiomass.recipes import Recipe, find_recipe, sensor_passes
 from geobiomass.regressor import BiomassRegressor, load
+from geobiomass.schedule import TrainingPlan
 from geobiomass.splits import groups_of, places_of
 
 
@@ -181,7 +182,8 @@ def fit_folds(
         of range, or a client is given and members train side by side.
     """
     members = _members(cube, recipe, folds)
-    at_once = at_once or max(1, torch.cuda.device_count())
+    if at_once is None:
+        at_once = max(1, torch.cuda.device_count())
     if at_once < 1 or (at_once > 1 and client is not None):
         raise ValueError(
             "at_once must be 1 or more, and 1 where a dask client reads, got "

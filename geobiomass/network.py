@@ -194,7 +194,6 @@ class AttentionUNet(nn.Module):
                 f"level of {encoder!r}, got {tuple(decoder_channels)}."
             )
         self.stride = strides[-1]
-        self.month_group: int | None = None
         self.attention = nn.ModuleList(
             MonthAttention(c, calendar is not None) for c in channels
         )

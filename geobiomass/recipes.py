@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from geobiomass.network import Missing
-from geobiomass.training import TrainingConfig
+from geobiomass.training import Stage, TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,6 @@ class Recipe:
         no part in any case.
     month_term : bool
         Whether the attention knows the month of the year.
-    month_group : int or None
-        Months encoded at a time in training; what lies between is computed again
-        for the gradient, which saves memory and takes a third more time. None: all
-        months at once, nothing computed again.
     loss : "chip_rmse", "huber" or "mse"
         What is minimised: the root mean squared error of a chip, averaged over
         chips; Huber's robust loss; the mean squared error over pixels.
@@ -78,6 +74,10 @@ class Recipe:
     damaged : "raise" or "skip"
         What to do about a chip or a part of a scene that cannot be read: stop, or
         leave it out with a warning. ``model.damaged`` says afterwards which were.
+    stages : tuple of Stage
+        What follows when `training` is through, each from the last weights and the
+        optimiser of the one before. Another number of ``epochs`` keeps the stages'
+        proportions.
     training : TrainingConfig
         Epochs, batch size, optimiser, precision, devices, seed, checkpoints.
     """
@@ -88,17 +88,16 @@ class Recipe:
     pretrained: bool | str = False
     crop: int | None = 128
     scaling: Literal["robust", "biomassters"] = "robust"
-    missing: Missing = "validity"
-    month_term: bool = True
-    month_group: int | None = None
+    missing: Missing = "zero"
+    month_term: bool = False
     loss: Literal["chip_rmse", "huber", "mse"] = "chip_rmse"
     ceiling: float | None = 1000.0
     huber_delta: float = 30.0
     turns: bool = True
     rotation: float = 0.0
     month_dropout: float = 0.2
-    pattern_dropout: float = 0.3
-    pass_dropout: float = 0.2
+    pattern_dropout: float = 0.0
+    pass_dropout: float = 0.0
     validation_fraction: float = 0.1
     fold: int = 0
     block: int | None = None
@@ -106,6 +105,7 @@ class Recipe:
     cache: int = 2 * 2**30
     read_ahead: int = 2**30
     damaged: Literal["raise", "skip"] = "raise"
+    stages: tuple[Stage, ...] = ()
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
@@ -113,10 +113,10 @@ class Recipe:
         _one_of(self, "loss", ("chip_rmse", "huber", "mse"))
         _one_of(self, "damaged", ("raise", "skip"))
         _one_of(self, "missing", ("validity", "renormalise", "zero"))
-        for name in ("crop", "block", "month_group"):
+        for name in ("crop", "block"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}.")
+                raise ValueError(f"{name} must be at least 1 pixel, got {value}.")
         for name in ("cache", "read_ahead"):
             if getattr(self, name) < 0:
                 raise ValueError(
@@ -166,6 +166,12 @@ class Recipe:
         if "epochs" in training and "warmup_epochs" not in training:
             # A short run warms up for half of it, rather than being refused.
             training["warmup_epochs"] = min(base.warmup_epochs, training["epochs"] / 2)
+        if "epochs" in training and "stages" not in own:
+            share = training["epochs"] / base.epochs
+            own["stages"] = tuple(
+                dataclasses.replace(stage, epochs=max(1, round(share * stage.epochs)))
+                for stage in self.stages
+            )
         own["training"] = dataclasses.replace(base, **training)
         return dataclasses.replace(self, **own)
 
@@ -175,6 +181,18 @@ def _one_of(recipe: Recipe, name: str, allowed: tuple[str, ...]) -> None:
         raise ValueError(
             f"{name} must be one of {allowed}, got {getattr(recipe, name)!r}."
         )
+
+
+def _winners_stage(name: str, everything: bool = False) -> Stage:
+    """One of the shorter stages of the winner; the floor is max(rate / 10, 5e-5)."""
+    return Stage(
+        name=name,
+        epochs=100,
+        learning_rate=1e-4,
+        final_learning_rate=5e-5,
+        schedule_by="epoch",
+        everything=everything,
+    )
 
 
 RECIPES: dict[str, Recipe] = {
@@ -188,27 +206,21 @@ RECIPES: dict[str, Recipe] = {
         decoder_channels=(64, 48, 32, 24, 16),
         crop=64,
         month_dropout=0.0,
-        pattern_dropout=0.0,
-        pass_dropout=0.0,
         training=TrainingConfig(
             epochs=20, batch_size=8, learning_rate=2e-3, warmup_epochs=1.0
         ),
     ),
-    # The network, scaling, loss, optimiser and first stage of the BioMassters
-    # winner; its figures are in docs/design.md.
+    # What won BioMassters, in all its stages, but that missing months are left out;
+    # its figures are in docs/design.md.
     "biomassters": Recipe(
         name="biomassters",
         encoder="tf_efficientnetv2_l.in21k",
         decoder_channels=(384, 368, 352, 336, 320),
         crop=None,
         scaling="biomassters",
-        missing="zero",
-        month_term=False,
         ceiling=400.0,
         rotation=0.7,
         month_dropout=0.5,
-        pattern_dropout=0.0,
-        pass_dropout=0.0,
         training=TrainingConfig(
             epochs=800,
             batch_size=8,
@@ -217,6 +229,11 @@ RECIPES: dict[str, Recipe] = {
             schedule_by="epoch",
             final_learning_rate=1e-4,
             gradient_clip=5.0,
+        ),
+        stages=(
+            _winners_stage("cool-down"),
+            _winners_stage("all-chips", everything=True),
+            _winners_stage("all-chips-again", everything=True),
         ),
     ),
 }

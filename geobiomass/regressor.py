@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,7 +25,8 @@ from geobiomass.network import AttentionUNet, InMonths
 from geobiomass.predictor import Predictor
 from geobiomass.recipes import Recipe, find_recipe
 from geobiomass.scaling import set_scaling
-from geobiomass.training import RegressionTask, train
+from geobiomass.schedule import TrainingPlan, plan_training, stages_of
+from geobiomass.training import RegressionTask, Stage, TrainingConfig, train_stages
 from geobiomass.training.estimator import Regressor
 from geobiomass.training.metrics import AverageRMSE, Bias, PixelRMSE
 
@@ -96,6 +98,7 @@ class BiomassRegressor(Predictor, Regressor):
         recipe: str | Recipe = "default",
         validation: Validation = None,
         *,
+        announce: Callable[[TrainingPlan], object] | None = None,
         client: Any = None,
         **overrides: Any,
     ) -> Self:
@@ -105,7 +108,6 @@ class BiomassRegressor(Predictor, Regressor):
         )
         recipe = feeds.recipe
         set_scaling(self.network, self.bands, recipe, feeds.measure())
-        self.network.month_group = recipe.month_group
         task = RegressionTask(
             self.network,
             loss_of(recipe),
@@ -114,7 +116,10 @@ class BiomassRegressor(Predictor, Regressor):
             augment=augmentation_of(recipe, feeds.training),
             prepare=prepare_with_calendar,
         )
-        result = train(task, feeds.training, feeds.validation, recipe.training)
+        stages = stages_of(feeds)
+        if announce is not None and int(os.environ.get("LOCAL_RANK", "0")) == 0:
+            announce(plan_training(task, stages))
+        result = train_stages(task, stages)
         self.months = cube.sizes["month"]
         self.recipe = recipe
         self.history = result.history
@@ -161,8 +166,6 @@ class BiomassRegressor(Predictor, Regressor):
 def _recipe_from(settings: dict[str, Any] | None) -> Recipe | None:
     if settings is None:
         return None
-    from geobiomass.training import TrainingConfig
-
     training = dict(settings["training"])
     if isinstance(training.get("monitor"), list):
         training["monitor"] = tuple(training["monitor"])
@@ -170,6 +173,7 @@ def _recipe_from(settings: dict[str, Any] | None) -> Recipe | None:
         **settings
         | {
             "decoder_channels": tuple(settings["decoder_channels"]),
+            "stages": tuple(Stage(**stage) for stage in settings.get("stages", ())),
             "training": TrainingConfig(**training),
         }
     )

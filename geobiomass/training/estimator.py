@@ -233,10 +233,14 @@ def _read_history(path: Path) -> pd.DataFrame:
         raise _broken(path, error) from error
 
 
-def _number(cell: str) -> float:
+def _number(cell: str) -> float | str:
+    """Read a cell: a number, NaN where there is nothing, or the name of a stage."""
     if cell.removeprefix("-").isdecimal():
         return int(cell)
-    return float(cell or "nan")
+    try:
+        return float(cell or "nan")
+    except ValueError:
+        return cell
 
 
 def _check_replaceable(folder: Path) -> None:

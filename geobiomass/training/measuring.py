@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Generator, Iterator
 from itertools import cycle, islice
 from typing import Any
 
@@ -151,6 +150,9 @@ def _read(source: Batches, count: int) -> Iterator[Batch]:
         yield from islice(source, count)
         return
     epoch = source.epoch(0, 0, 1)
-    # A feed that reads ahead stops when its generator is closed.
-    with closing(epoch) if hasattr(epoch, "close") else ExitStack():
+    try:
         yield from islice(epoch, count)
+    finally:
+        # A feed that reads ahead stops when its generator is closed.
+        if isinstance(epoch, Generator):
+            epoch.close()

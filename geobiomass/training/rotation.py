@@ -91,16 +91,24 @@ def _mend(turned: Tensor, planes: Tensor, grid: Tensor) -> None:
     sources = planes[month, band]
     partly = sources.isfinite().flatten(1).any(1)
     month, band, sources = month[partly], band[partly], sources[partly]
-    nearest = _sample(sources[:, None], grid, "nearest")[:, 0]
-    open_to = nearest.isfinite() & ~turned[month, band].isfinite()
-    plane, y, x = open_to.nonzero(as_tuple=True)
-    turned[month[plane], band[plane], y, x] = _mean_of_known(sources, plane, grid[y, x])
+    plane, y, x = (~turned[month, band].isfinite()).nonzero(as_tuple=True)
+    height, width = sources.shape[-2:]
+    row = _reflected(grid[y, x, 1], height)
+    column = _reflected(grid[y, x, 0], width)
+    nearest = sources[plane, row.round().long(), column.round().long()]
+    plane, y, x, row, column = (
+        v[nearest.isfinite()] for v in (plane, y, x, row, column)
+    )
+    turned[month[plane], band[plane], y, x] = _mean_of_known(
+        sources, plane, row, column
+    )
 
 
-def _mean_of_known(planes: Tensor, plane: Tensor, places: Tensor) -> Tensor:
-    """Interpolate planes (plane, y, x) at places of the grid, from what is finite."""
+def _mean_of_known(
+    planes: Tensor, plane: Tensor, row: Tensor, column: Tensor
+) -> Tensor:
+    """Interpolate planes (plane, y, x) at some places from what is finite."""
     height, width = planes.shape[-2:]
-    row, column = _reflected(places[:, 1], height), _reflected(places[:, 0], width)
     total, weights = torch.zeros_like(row), torch.zeros_like(row)
     for dy, dx in product((0, 1), repeat=2):
         y, x = row.floor() + dy, column.floor() + dx

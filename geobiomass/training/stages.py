@@ -79,9 +79,7 @@ class Stage:
         )
 
 
-def train_stages(
-    task: RegressionTask, stages: Sequence[StagePlan]
-) -> TrainingResult:
+def train_stages(task: RegressionTask, stages: Sequence[StagePlan]) -> TrainingResult:
     """Train in stages, or continue a training in stages that was interrupted.
 
     Each stage is one `train` with a schedule of its own, in a subfolder of the

@@ -125,10 +125,12 @@ def _flatten(value: object) -> Iterator[bytes | memoryview]:
             yield from _flatten(item)
     elif isinstance(value, Tensor):
         yield f"{value.dtype}{tuple(value.shape)}".encode()
-        yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+        yield (
+            value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+        )
     else:
         yield repr(value).encode()
 
 
-def _words(shape: object) -> str:
-    return "missing" if shape is None else str(tuple(shape))  # type: ignore[call-overload]
+def _words(shape: torch.Size | None) -> str:
+    return "missing" if shape is None else str(tuple(shape))
