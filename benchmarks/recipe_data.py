@@ -138,7 +138,7 @@ def deal(chips: Chips) -> dict[str, list[Chip]]:
         for place in range(number)
     )
     parts: dict[str, list[Chip]] = {part: [] for part in chips.counts}
-    for seed, natural in _patterns(chips.side):
+    for seed, natural in _patterns(chips.side, min(64, sum(open_.values()))):
         fitting = [
             slot
             for slot, number in open_.items()
@@ -170,7 +170,7 @@ def shifted(training: list[Chip]) -> list[Chip]:
     return result
 
 
-def _patterns(side: int, together: int = 64) -> Iterator[tuple[int, str]]:
+def _patterns(side: int, together: int) -> Iterator[tuple[int, str]]:
     """Give seeds and the pattern of their landscape, where it has one throughout."""
     for first in count(0, together):
         seeds = range(first, first + together)
