@@ -123,7 +123,7 @@ def train(
     Example: `geobiomass train chips.zarr model/ --recipe quick --set crop=96`
     """
     from geobiomass.cube import open_cube
-    from geobiomass.regressor import fit
+    from geobiomass.fitting import fit
 
     given: dict[str, Any] = {"epochs": epochs, "seed": seed}
     changes = {name: value for name, value in given.items() if value is not None}
@@ -271,7 +271,8 @@ def plan(
     Example: `geobiomass plan scene.zarr --model model/ --workers 8`
     """
     from geobiomass.cube import open_cube
-    from geobiomass.regressor import load, untrained
+    from geobiomass.fitting import untrained
+    from geobiomass.regressor import load
 
     scene = open_cube(cube)
     network = load(model) if model is not None else untrained(scene, recipe)

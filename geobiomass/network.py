@@ -194,6 +194,7 @@ class AttentionUNet(nn.Module):
                 f"level of {encoder!r}, got {tuple(decoder_channels)}."
             )
         self.stride = strides[-1]
+        self.month_group: int | None = None
         self.attention = nn.ModuleList(
             MonthAttention(c, calendar is not None) for c in channels
         )
@@ -425,6 +426,27 @@ class AttentionUNet(nn.Module):
                 f"present must be (batch, month) = {tuple(image.shape[:2])} bool, got "
                 f"{tuple(present.shape)} {present.dtype}."
             )
+
+
+class InMonths(nn.Module):
+    """A network for images of other months than it was made for.
+
+    Parameters
+    ----------
+    network : AttentionUNet
+        With a month-of-year term.
+    calendar : sequence of int
+        Calendar months, 1 to 12, of the images' steps.
+    """
+
+    def __init__(self, network: AttentionUNet, calendar: Sequence[int]) -> None:
+        super().__init__()
+        self.network = network
+        self.calendar = tuple(calendar)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(batch, month, band, y, x) -> (batch, output, y, x)."""
+        return cast(Tensor, self.network(image, calendar=self.calendar))
 
 
 class Ensemble(nn.Module):

@@ -254,8 +254,13 @@ class Predictor:
     ) -> tuple[Mapper, xr.Dataset]:
         reader = Reader(cube, self.bands)
         where = Region.of(region, cube) if region is not None else None
-        mapper = Mapper(self.network, reader, settings, len(self.outputs), where)
+        network = self._in_months(reader.calendar)
+        mapper = Mapper(network, reader, settings, len(self.outputs), where)
         return mapper, lazy_map(mapper, cube, self.outputs)
+
+    def _in_months(self, calendar: tuple[int, ...]) -> nn.Module:
+        """Give the network for steps of these calendar months."""
+        return self.network
 
     def _depends_on(self, cube: xr.Dataset, mapper: Mapper) -> dict[str, Any]:
         """Give all that a map's values depend on, in words and hashes."""
@@ -374,10 +379,17 @@ class Ensemble(Predictor):
         self.outputs = models[0].outputs
         if spread:
             self.outputs += tuple(f"{name}_spread" for name in self.outputs)
-        choices = [[self.bands.index(b) for b in model.bands] for model in models]
-        self.network = EnsembleNetwork(
-            [model.network for model in models], choices, spread
-        )
+        self._spread = spread
+        self.network = self._joined([model.network for model in models])
+
+    def _joined(self, networks: Sequence[nn.Module]) -> EnsembleNetwork:
+        choices = [[self.bands.index(b) for b in m.bands] for m in self.models]
+        return EnsembleNetwork(networks, choices, self._spread)
+
+    def _in_months(self, calendar: tuple[int, ...]) -> nn.Module:
+        networks = [model._in_months(calendar) for model in self.models]
+        own = [model.network for model in self.models]
+        return self.network if networks == own else self._joined(networks)
 
     def __repr__(self) -> str:
         """Say what it is in one line."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from geobiomass.network import Missing
 from geobiomass.training import TrainingConfig
 
 
@@ -30,18 +32,39 @@ class Recipe:
         How bands are scaled: by a robust minimum and maximum, their 5th and 95th
         percentile, to -1.645 and 1.645; or by the minima and maxima that the
         BioMassters winner used, to 0 and 1.
+    missing : "validity", "renormalise" or "zero"
+        What the network sees where a band has no value in a month that has others:
+        see :class:`geobiomass.network.AttentionUNet`. Months without any value take
+        no part in any case.
+    month_term : bool
+        Whether the attention knows the month of the year.
+    month_group : int or None
+        Months encoded at a time in training; what lies between is computed again
+        for the gradient, which saves memory and takes a third more time. None: all
+        months at once, nothing computed again.
     loss : "chip_rmse", "huber" or "mse"
         What is minimised: the root mean squared error of a chip, averaged over
         chips; Huber's robust loss; the mean squared error over pixels.
     ceiling : float or None
-        Labels at or above it, Mg/ha, are left out of "chip_rmse" as damaged.
+        Labels at or above it, Mg/ha, are left out of the loss as damaged.
+    huber_delta : float
+        Mg/ha: "huber" squares errors up to it and takes larger ones as they are.
     turns : bool
         Random flips and quarter turns.
+    rotation : float
+        Chance that a sample is rotated by any angle up to 45 degrees.
     month_dropout : float
         Chance that a sample loses months, each with chance 0.3, in training.
+    pattern_dropout : float
+        Chance that a sample loses the optical bands in the months that one of the
+        BioMassters data's six patterns lacks.
+    pass_dropout : float
+        Chance that a sample loses one radar pass in some months.
     validation_fraction : float
         Part of the chips, or of the blocks of a scene, held out where no
         validation cube is given.
+    fold : int
+        Which part that is: 0 to 9 where the fraction is 0.1.
     block : int or None
         Side of the blocks that a scene is split into, pixels; None: twice `crop`.
     groups : str or None
@@ -65,11 +88,19 @@ class Recipe:
     pretrained: bool | str = False
     crop: int | None = 128
     scaling: Literal["robust", "biomassters"] = "robust"
+    missing: Missing = "validity"
+    month_term: bool = True
+    month_group: int | None = None
     loss: Literal["chip_rmse", "huber", "mse"] = "chip_rmse"
     ceiling: float | None = 1000.0
+    huber_delta: float = 30.0
     turns: bool = True
+    rotation: float = 0.0
     month_dropout: float = 0.2
+    pattern_dropout: float = 0.3
+    pass_dropout: float = 0.2
     validation_fraction: float = 0.1
+    fold: int = 0
     block: int | None = None
     groups: str | None = None
     cache: int = 2 * 2**30
@@ -81,20 +112,38 @@ class Recipe:
         _one_of(self, "scaling", ("robust", "biomassters"))
         _one_of(self, "loss", ("chip_rmse", "huber", "mse"))
         _one_of(self, "damaged", ("raise", "skip"))
-        for name in ("crop", "block"):
+        _one_of(self, "missing", ("validity", "renormalise", "zero"))
+        for name in ("crop", "block", "month_group"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1 pixel, got {value}.")
+                raise ValueError(f"{name} must be at least 1, got {value}.")
         for name in ("cache", "read_ahead"):
             if getattr(self, name) < 0:
                 raise ValueError(
                     f"{name} must be a number of bytes, got {getattr(self, name)}."
                 )
-        for name in ("month_dropout", "validation_fraction"):
-            if not 0 <= getattr(self, name) < 1:
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(
+                "validation_fraction must be from 0 to below 1, got "
+                f"{self.validation_fraction}."
+            )
+        for name in ("rotation", "month_dropout", "pattern_dropout", "pass_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(
-                    f"{name} must be from 0 to below 1, got {getattr(self, name)}."
+                    f"{name} must be from 0 to 1, got {getattr(self, name)}."
                 )
+        if not self.huber_delta > 0:
+            raise ValueError(f"huber_delta must be above 0, got {self.huber_delta}.")
+        if not 0 <= self.fold < self.folds:
+            raise ValueError(
+                f"fold must be from 0 to {self.folds - 1} where validation_fraction "
+                f"is {self.validation_fraction}, got {self.fold}."
+            )
+
+    @property
+    def folds(self) -> int:
+        """How many parts there are to hold out, one at a time."""
+        return round(1 / self.validation_fraction) if self.validation_fraction else 1
 
     def with_changes(self, **changes: Any) -> Recipe:
         """Give this recipe with some settings changed, its own or its training's.
@@ -139,6 +188,8 @@ RECIPES: dict[str, Recipe] = {
         decoder_channels=(64, 48, 32, 24, 16),
         crop=64,
         month_dropout=0.0,
+        pattern_dropout=0.0,
+        pass_dropout=0.0,
         training=TrainingConfig(
             epochs=20, batch_size=8, learning_rate=2e-3, warmup_epochs=1.0
         ),
@@ -151,8 +202,13 @@ RECIPES: dict[str, Recipe] = {
         decoder_channels=(384, 368, 352, 336, 320),
         crop=None,
         scaling="biomassters",
+        missing="zero",
+        month_term=False,
         ceiling=400.0,
+        rotation=0.7,
         month_dropout=0.5,
+        pattern_dropout=0.0,
+        pass_dropout=0.0,
         training=TrainingConfig(
             epochs=800,
             batch_size=8,
@@ -183,6 +239,17 @@ BIOMASSTERS_RANGE: dict[str, tuple[float, float]] = {
     "B12": (0, 15226),
     "CLP": (0, 255),
 }
+
+
+def sensor_passes(bands: Sequence[str]) -> tuple[int, ...]:
+    """Give each band the number of its sensor pass, 0 for all optical ones.
+
+    Bands of one pass are missing together. Radar bands end in ``_asc`` or ``_desc``,
+    as VV_asc; 1 is the pass that is met first, 2 the other.
+    """
+    ends = [next((e for e in ("_asc", "_desc") if b.endswith(e)), "") for b in bands]
+    met = [end for end in dict.fromkeys(ends) if end]
+    return tuple(met.index(end) + 1 if end else 0 for end in ends)
 
 
 def find_recipe(recipe: str | Recipe, **changes: Any) -> Recipe:
