@@ -33,6 +33,9 @@ from .model_folder import (
 )
 from .weights import load_weights, save_weights
 
+STAGE = "stage"
+"""Column of a history that is not a number: the stage that an epoch is of."""
+
 __all__ = ["ModelError", "NotFittedError", "Regressor", "SavedModel", "read_config"]
 
 
@@ -40,7 +43,7 @@ class NotFittedError(ValueError, AttributeError):
     """A regressor is asked for what it has not learnt yet."""
 
 
-class SavedModel(ModelHubMixin, ABC):  # type: ignore[misc]
+class SavedModel(ModelHubMixin, ABC):
     """What is kept in a folder, or in a repository of the Hugging Face Hub.
 
     A subclass supplies `_write` and `_read`.
@@ -52,8 +55,8 @@ class SavedModel(ModelHubMixin, ABC):  # type: ignore[misc]
     """
 
     loader: ClassVar[str] = ""
-    # The mixin would note the arguments of ``__init__``; a model says itself what it is.
-    _hub_mixin_config: ClassVar[dict[str, Any]] = {}
+    # Else the mixin notes the arguments of ``__init__``; a model says what it is.
+    _hub_mixin_config: dict[str, Any] = {}  # noqa: RUF012  (as the mixin has it)
 
     @abstractmethod
     def _write(self, folder: Path) -> None:
@@ -307,13 +310,16 @@ def _read_history(path: Path) -> pd.DataFrame:
     """Read numbers as Python does: releases of pandas differ in the last bit."""
     try:
         text = pd.read_csv(path, dtype=str, keep_default_na=False)
-        return pd.DataFrame(
-            {name: [_number(cell) for cell in text[name]] for name in text.columns}
-        )
+        return pd.DataFrame({name: _numbers(name, text[name]) for name in text.columns})
     except pd.errors.EmptyDataError:
         return pd.DataFrame()
     except (OSError, ValueError) as error:
         raise broken(path, error) from error
+
+
+def _numbers(name: str, cells: pd.Series) -> list[float] | list[str]:
+    """Read a column; the names of stages are words even where they are digits."""
+    return list(cells) if name == STAGE else [_number(cell) for cell in cells]
 
 
 def _number(cell: str) -> float:
