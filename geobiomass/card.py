@@ -14,11 +14,12 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from geobiomass.chips import Reader
-from geobiomass.evaluation import Tally
+from geobiomass.chips import Place, Reader
+from geobiomass.cube import DamagedError
+from geobiomass.evaluation import EVALUATION_BLOCK, Tally
 from geobiomass.feed import ChipFeed, decode_batch
 from geobiomass.network import AttentionUNet
-from geobiomass.pixels import pixels_of
+from geobiomass.tiles import blocks
 from geobiomass.training.model_folder import package_versions
 
 _MONTHS = [
@@ -37,6 +38,7 @@ _MONTHS = [
 ]
 # A bin with fewer pixels than one chip of the competition says little.
 _FEW_PIXELS = 256 * 256
+_SAMPLES = 64  # of the labels, for the fingerprint
 
 Facts = Mapping[str, Any]
 
@@ -181,16 +183,39 @@ def _describe_data(
 def data_fingerprint(cube: xr.Dataset, bands: Sequence[str]) -> str:
     """Give 64 letters that stand for what was trained on: pixels, labels, names.
 
-    Of a cube on disk what it knows of itself is hashed, not each pixel: the
-    statistics of its bands, the form of its arrays. Of data that dask has yet to
-    compute only the shape is known.
+    Of images on disk what the cube knows of itself is hashed, not each pixel: the
+    statistics of its bands, the form of its arrays; of images that dask has yet to
+    compute only the shape. Of the labels up to 64 chips, or blocks of a scene, from
+    all over the cube are read.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        With ``agb``.
+    bands : sequence of str
+        Those that are used, in their order.
     """
-    parts = [Reader(cube, bands).identity(), pixels_of(cube["agb"].data).identity()]
-    for name in ("band", "month", "chip", "y", "x"):
+    reader = Reader(cube, bands)
+    digest = hashlib.sha256(f"{reader.identity()} {list(bands)}".encode())
+    for name in ("month", "chip", "y", "x"):
         if name in cube.coords:
-            chosen = bands if name == "band" else cube[name].values.tolist()
-            parts.append(repr(list(chosen)))
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+            digest.update(f"{name} {cube[name].values.tolist()}".encode())
+    for place in _spread_out(reader):
+        try:
+            digest.update(np.nan_to_num(reader.labels(place), nan=-1.0).tobytes())
+        except DamagedError:
+            digest.update(b"damaged")
+    return digest.hexdigest()
+
+
+def _spread_out(reader: Reader) -> list[Place]:
+    """Give up to 64 chips, or blocks of a scene, from all over it."""
+    windows = blocks(reader.height, reader.width, EVALUATION_BLOCK)
+    places = [Place(window) for window in windows]
+    if reader.chips:
+        places = [Place(reader.whole, chip) for chip in range(reader.count)]
+    chosen = np.linspace(0, len(places) - 1, min(_SAMPLES, len(places)))
+    return [places[int(index)] for index in chosen]
 
 
 def _describe_feed(feed: ChipFeed) -> dict[str, Any]:

@@ -266,7 +266,7 @@ class Regressor(SavedModel):
         """Describe the model to a reader, in Markdown."""
         settings = json.dumps(self.settings, indent=2)
         return (
-            f"# {type(self).__name__}\n\nMade by geobiomass. Load it with "
+            f"---\nlibrary_name: geobiomass\n---\n\n# {type(self).__name__}\n\nMade by geobiomass. Load it with "
             f"`{self.loader}`.\n\n```json\n{settings}\n```\n"
         )
 

@@ -110,7 +110,8 @@ def check_replaceable(folder: Path) -> None:
     members = {name for name in found if _MEMBER.fullmatch(name)}
     strangers = sorted(found - members - {CONFIG, WEIGHTS, HISTORY, CARD})
     # A README.md beside a config.json may be of any program's.
-    ours = CONFIG in found and (CARD not in found or WEIGHTS in found or members)
+    rest = members or found & {WEIGHTS, HISTORY}
+    ours = CONFIG in found and (CARD not in found or rest)
     if strangers or (found and not ours):
         raise _refusal(folder, strangers or sorted(found))
     for name in members:
