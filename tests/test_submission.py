@@ -1,4 +1,4 @@
-"""Competition files: one GeoTIFF a chip, resumable, damage named, nothing overwritten."""
+"""Competition files: a GeoTIFF a chip, resumable; nothing else is overwritten."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def counting(limit: int | None = None) -> Counting:
         return NETWORK(image)
 
     network = Counting(forward)
+    network.calendar = None
     network.state_dict = NETWORK.state_dict  # type: ignore[method-assign]
     return network
 

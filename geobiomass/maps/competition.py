@@ -161,16 +161,16 @@ class _Files:
 def _write(path: Path, layer: npt.NDArray[np.float32], tags: dict[str, str]) -> None:
     """Write a GeoTIFF without a place, (1, y, x)."""
     count, height, width = layer.shape
+    import rasterio
+
     _, placeless_writer = _placeless()
-    with placeless_writer(
-        str(path),
-        "w",
-        driver="GTiff",
-        dtype="float32",
-        count=count,
-        height=height,
-        width=width,
-    ) as target:
+    size = {"count": count, "height": height, "width": width}
+    with (
+        rasterio.Env(),  # registers GDAL's drivers
+        placeless_writer(
+            str(path), "w", driver="GTiff", dtype="float32", **size
+        ) as target,
+    ):
         target.write(layer)
         target.update_tags(**tags)
 
