@@ -98,6 +98,7 @@ def test_the_command_writes_a_graph_of_an_ensemble(tmp_path: Path, run) -> None:
         other.head.weight.mul_(0.7)
     models = [gb.BiomassRegressor(net, BANDS, 3) for net in (small_network(), other)]
     narrow = AttentionUNet(2, "resnet10t", (16, 16, 16, 16, 16)).eval()
+    narrow.set_statistics([2000, -10], [900, 5], [60], [40])
     models.append(gb.BiomassRegressor(narrow, ("B08", "VV_asc"), 3))
     both = gb.Ensemble(models, spread=True)
     both.save(tmp_path / "both")
