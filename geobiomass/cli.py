@@ -1,4 +1,4 @@
-"""The command line: ``geobiomass ingest | info | train | plan | predict | evaluate``.
+"""The command line: ``geobiomass ingest | info | train | plan | predict | ...``.
 
 Only parses and calls. Bad input ends with one sentence and exit code 2.
 """
@@ -176,6 +176,13 @@ class Numbers(StrEnum):
     auto = "auto"
 
 
+class Form(StrEnum):
+    """What a map is written as."""
+
+    map = "map"
+    biomassters = "biomassters"
+
+
 Tile = Annotated[int, typer.Option(help="Side of a tile, pixels.")]
 Overlap = Annotated[int, typer.Option(help="Shared by tiles, pixels.")]
 BlockSide = Annotated[int, typer.Option(help="Unit of work, pixels.")]
@@ -192,6 +199,12 @@ def predict(
     model: Annotated[Path, typer.Argument(help="A model's folder.")],
     cube: Annotated[str, typer.Argument(help="A Zarr cube; s3://... as well.")],
     out: Annotated[str, typer.Argument(help="The map: .zarr or .tif; s3://... too.")],
+    form: Annotated[
+        Form,
+        typer.Option(
+            "--format", help="biomassters: a folder of competition files, one a chip."
+        ),
+    ] = Form.map,
     tile: Tile = 256,
     overlap: Overlap = 64,
     block: BlockSide = 1024,
@@ -217,25 +230,40 @@ def predict(
     Interrupted, the same command goes on where it stopped.
 
     Example: `geobiomass predict model/ scene.zarr map.tif --flips`
+
+    With `--format biomassters` the map is a folder with a GeoTIFF for each chip, as
+    the competition takes them.
     """
     from geobiomass.cube import open_cube
 
+    predictor, images = _predictor(model, ensemble), open_cube(cube)
+    settings: dict[str, Any] = {
+        "tile": tile,
+        "overlap": overlap,
+        "flips": flips,
+        "turns": turns,
+        "blend": blend.value,
+        "precision": precision.value,
+        "overwrite": overwrite,
+    }
     with _client(scheduler) as client:
-        _predictor(model, ensemble).predict_to(
-            out,
-            open_cube(cube),
-            tile=tile,
-            overlap=overlap,
-            block=block,
-            flips=flips,
-            turns=turns,
-            blend=blend.value,
-            precision=precision.value,
-            region=_region(region),
-            overviews=overviews,
-            overwrite=overwrite,
-            client=client,
-        )
+        if form is Form.biomassters:
+            if region is not None or overviews:
+                raise ValueError(
+                    "--region and --overviews are for maps of scenes; leave them out "
+                    "with --format biomassters."
+                )
+            predictor.predict_chips_to(out, images, client=client, **settings)
+        else:
+            predictor.predict_to(
+                out,
+                images,
+                block=block,
+                region=_region(region),
+                overviews=overviews,
+                client=client,
+                **settings,
+            )
     typer.echo(f"{out}: done")
 
 
@@ -246,6 +274,29 @@ def _predictor(model: Path, more: list[Path] | None) -> Predictor:
     return (
         Ensemble([load(folder) for folder in (model, *more)]) if more else load(model)
     )
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A model's folder.")],
+    out: Annotated[Path, typer.Argument(help="The file: .pt2 or .onnx.")],
+    months: Annotated[
+        int | None, typer.Option(help="Of the images; else the model's.")
+    ] = None,
+    height: Annotated[int, typer.Option(help="Of the images, pixels.")] = 256,
+    width: Annotated[int, typer.Option(help="Of the images, pixels.")] = 256,
+) -> None:
+    """Write a model as a graph that runs without this package: torch.export or ONNX.
+
+    Example: `geobiomass export model/ model.onnx`
+    """
+    from geobiomass.regressor import load
+
+    predictor = load(model)
+    predictor.export(out, months=months, height=height, width=width)
+    size = (months or predictor.months, len(predictor.bands), height, width)
+    shape = ", ".join(map(str, size))
+    typer.echo(f"{out}: takes (batch, month, band, y, x) = (any, {shape})")
 
 
 def _region(path: Path | None) -> Any:

@@ -22,12 +22,12 @@ from geobiomass.ingredients import (
     prepare_with_calendar,
 )
 from geobiomass.network import AttentionUNet, InMonths
-from geobiomass.predictor import Predictor
+from geobiomass.predictor import Ensemble, Predictor
 from geobiomass.recipes import Recipe, find_recipe
 from geobiomass.scaling import set_scaling
 from geobiomass.schedule import TrainingPlan, plan_training, stages_of
 from geobiomass.training import RegressionTask, Stage, TrainingConfig, train_stages
-from geobiomass.training.estimator import Regressor
+from geobiomass.training.estimator import Regressor, read_config
 from geobiomass.training.metrics import AverageRMSE, Bias, PixelRMSE
 
 
@@ -162,6 +162,11 @@ class BiomassRegressor(Predictor, Regressor):
             _recipe_from(settings["recipe"]),
         )
 
+    def _card(self) -> str:
+        from geobiomass.card import model_card
+
+        return model_card(self.settings, self.provenance, self.loader)
+
 
 def _recipe_from(settings: dict[str, Any] | None) -> Recipe | None:
     if settings is None:
@@ -179,12 +184,25 @@ def _recipe_from(settings: dict[str, Any] | None) -> Recipe | None:
     )
 
 
-def load(folder: str | Path) -> BiomassRegressor:
-    """Load a model saved by :meth:`BiomassRegressor.save`.
+def load(folder: str | Path) -> Any:
+    """Load a model saved by ``save``, whichever of the two kinds it is.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The model's folder. For a repository of the Hugging Face Hub there is
+        ``gb.BiomassRegressor.from_pretrained("owner/name")``.
+
+    Returns
+    -------
+    BiomassRegressor or Ensemble
+        As it was saved; it predicts the same bits.
 
     Raises
     ------
     ModelError
         If the folder, or a file of it, is missing or broken.
     """
+    if read_config(folder)["class"] == Ensemble.__name__:
+        return Ensemble.load(folder)
     return BiomassRegressor.load(folder)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import make_chips, make_scene
+from conftest import make_chips
 
 import geobiomass as gb
 from geobiomass.recipes import RECIPES, sensor_passes
