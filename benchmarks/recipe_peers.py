@@ -33,15 +33,9 @@ class MonthMean(nn.Module):
         super().__init__()
         self.channels = channels
 
-    def forward(
-        self, features: Tensor, present: Tensor | None = None, *_: object
-    ) -> Tensor:
-        """Pool (batch, month, channel, y, x) to (batch, channel, y, x)."""
-        if present is None:
-            return features.mean(dim=1)
-        mask = present[:, :, None, None, None]
-        count = mask.sum(dim=1).clamp(min=1)
-        return features.where(mask, 0.0).sum(dim=1) / count
+    def scores(self, features: Tensor, *_: object) -> Tensor:
+        """Score images alike: (image, channel, y, x) -> (image, 1, y, x)."""
+        return features.new_zeros(len(features), 1, *features.shape[2:])
 
 
 def average_months(network: Any) -> None:

@@ -129,8 +129,9 @@ ALONE: dict[str, dict[str, Any]] = {
     "ceiling 400": {"loss": "chip_rmse", "ceiling": 400.0},
     "ceiling 1000": {"loss": "chip_rmse", "ceiling": 1000.0},
     "no ceiling": {"loss": "chip_rmse", "ceiling": None},
-    "huber": {"loss": "huber", "ceiling": None},
-    "mse": {"loss": "mse", "ceiling": None},
+    "robust loss by chip": {"loss": "chip_huber", "ceiling": None},
+    "robust loss by pixel": {"loss": "huber", "ceiling": None},
+    "squared loss by pixel": {"loss": "mse", "ceiling": None},
     "no dropout": {"month_dropout": 0.0, "pattern_dropout": 0.0, "pass_dropout": 0.0},
     "month dropout alone": {
         "month_dropout": 0.5,

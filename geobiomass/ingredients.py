@@ -30,6 +30,7 @@ from geobiomass.splits import (
 )
 from geobiomass.training.augment import Augmentation
 from geobiomass.training.losses import (
+    chip_huber_loss,
     chip_rmse_loss,
     masked_huber_loss,
     masked_mse_loss,
@@ -201,13 +202,14 @@ def _split(
 
 def loss_of(recipe: Recipe) -> Callable[[Tensor, Tensor], Tensor]:
     """Give the loss that a recipe names."""
+    tail = {"ceiling": recipe.ceiling, "tail": recipe.tail}
     if recipe.loss == "chip_rmse":
-        return partial(chip_rmse_loss, ceiling=recipe.ceiling)
+        return partial(chip_rmse_loss, **tail)
+    if recipe.loss == "chip_huber":
+        return partial(chip_huber_loss, delta=recipe.huber_delta, **tail)
     if recipe.loss == "huber":
-        return partial(
-            masked_huber_loss, delta=recipe.huber_delta, ceiling=recipe.ceiling
-        )
-    return partial(masked_mse_loss, ceiling=recipe.ceiling)
+        return partial(masked_huber_loss, delta=recipe.huber_delta, **tail)
+    return partial(masked_mse_loss, **tail)
 
 
 def augmentation_of(recipe: Recipe, feed: ChipFeed) -> Augmentation:
@@ -217,6 +219,7 @@ def augmentation_of(recipe: Recipe, feed: ChipFeed) -> Augmentation:
         orientations=recipe.turns,
         probability_batch=recipe.month_dropout,
         rotation=recipe.rotation,
+        ceiling=recipe.ceiling if recipe.tail == "drop" else None,
         pattern_dropout=recipe.pattern_dropout if 0 in passes else 0.0,
         pass_dropout=recipe.pass_dropout if max(passes) else 0.0,
         passes=passes,

@@ -38,13 +38,18 @@ class Recipe:
         no part in any case.
     month_term : bool
         Whether the attention knows the month of the year.
-    loss : "chip_rmse", "huber" or "mse"
+    loss : "chip_rmse", "chip_huber", "huber" or "mse"
         What is minimised: the root mean squared error of a chip, averaged over
-        chips; Huber's robust loss; the mean squared error over pixels.
+        chips; the same, with errors above `huber_delta` taken as they are, not
+        squared, so that damaged labels do not lead; Huber's robust loss, or the mean
+        squared error, over all pixels of a batch alike.
     ceiling : float or None
-        Labels at or above it, Mg/ha, are left out of the loss as damaged.
+        Labels at or above it, Mg/ha, are treated as `tail` says; None: none are.
+    tail : "drop" or "clip"
+        Leave labels at or above the ceiling out of the loss, as damaged; or take
+        them for the ceiling, and predictions above it for right.
     huber_delta : float
-        Mg/ha: "huber" squares errors up to it and takes larger ones as they are.
+        Mg/ha: "chip_huber" and "huber" square errors up to it.
     turns : bool
         Random flips and quarter turns.
     rotation : float
@@ -90,9 +95,10 @@ class Recipe:
     scaling: Literal["robust", "biomassters"] = "robust"
     missing: Missing = "zero"
     month_term: bool = False
-    loss: Literal["chip_rmse", "huber", "mse"] = "chip_rmse"
+    loss: Literal["chip_rmse", "chip_huber", "huber", "mse"] = "chip_rmse"
     ceiling: float | None = 1000.0
-    huber_delta: float = 30.0
+    tail: Literal["drop", "clip"] = "drop"
+    huber_delta: float = 100.0
     turns: bool = True
     rotation: float = 0.0
     month_dropout: float = 0.2
@@ -110,7 +116,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _one_of(self, "scaling", ("robust", "biomassters"))
-        _one_of(self, "loss", ("chip_rmse", "huber", "mse"))
+        _one_of(self, "loss", ("chip_rmse", "chip_huber", "huber", "mse"))
+        _one_of(self, "tail", ("drop", "clip"))
         _one_of(self, "damaged", ("raise", "skip"))
         _one_of(self, "missing", ("validity", "renormalise", "zero"))
         for name in ("crop", "block"):

@@ -266,8 +266,8 @@ class Regressor(SavedModel):
         """Describe the model to a reader, in Markdown."""
         settings = json.dumps(self.settings, indent=2)
         return (
-            f"---\nlibrary_name: geobiomass\n---\n\n# {type(self).__name__}\n\nMade by geobiomass. Load it with "
-            f"`{self.loader}`.\n\n```json\n{settings}\n```\n"
+            f"---\nlibrary_name: geobiomass\n---\n\n# {type(self).__name__}\n\n"
+            f"Made by geobiomass. Load it with `{self.loader}`.\n\n```json\n{settings}\n```\n"
         )
 
     def _check_savable(self) -> None:
