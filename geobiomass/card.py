@@ -281,7 +281,7 @@ def model_card(settings: Facts, provenance: Facts, loader: str) -> str:
         _what(settings),
         _input(settings, provenance),
         _training(settings, provenance),
-        _errors(provenance),
+        _errors(settings, provenance),
         _limits(settings, provenance),
         _loading(loader),
     ]
@@ -416,8 +416,14 @@ def _data_in_words(data: Facts) -> str:
     return f"{text}. Fingerprint of the data: `{data['fingerprint'][:16]}`."
 
 
-def _errors(provenance: Facts) -> str:
+def _errors(settings: Facts, provenance: Facts) -> str:
     table = provenance.get("validation")
+    stages = (settings.get("recipe") or {}).get("stages") or ()
+    if not table and any(stage["everything"] for stage in stages):
+        return (
+            "## Error\n\nNot measured: the last stages trained on what the first ones "
+            "held out. What those measured is in `history.csv`."
+        )
     if not table:
         return "## Error\n\nNot measured: nothing was held out."
     columns = {

@@ -202,14 +202,13 @@ def _split(
 
 def loss_of(recipe: Recipe) -> Callable[[Tensor, Tensor], Tensor]:
     """Give the loss that a recipe names."""
-    tail = {"ceiling": recipe.ceiling, "tail": recipe.tail}
-    if recipe.loss == "chip_rmse":
-        return partial(chip_rmse_loss, **tail)
-    if recipe.loss == "chip_huber":
-        return partial(chip_huber_loss, delta=recipe.huber_delta, **tail)
-    if recipe.loss == "huber":
-        return partial(masked_huber_loss, delta=recipe.huber_delta, **tail)
-    return partial(masked_mse_loss, **tail)
+    losses: dict[str, Callable[..., Tensor]] = {
+        "chip_rmse": chip_rmse_loss,
+        "chip_huber": partial(chip_huber_loss, delta=recipe.huber_delta),
+        "huber": partial(masked_huber_loss, delta=recipe.huber_delta),
+        "mse": masked_mse_loss,
+    }
+    return partial(losses[recipe.loss], ceiling=recipe.ceiling, tail=recipe.tail)
 
 
 def augmentation_of(recipe: Recipe, feed: ChipFeed) -> Augmentation:

@@ -76,6 +76,10 @@ class Recipe:
     read_ahead : int
         Bytes that batches may take, those in use and those read ahead; three at
         least, even where they take more.
+    month_group : int or None
+        Months of a sample that are encoded together in training; None: all. Fewer
+        take less memory and up to half as much time again, as each group is encoded
+        anew in the backward pass. docs/benchmarks.md states the memory.
     damaged : "raise" or "skip"
         What to do about a chip or a part of a scene that cannot be read: stop, or
         leave it out with a warning. ``model.damaged`` says afterwards which were.
@@ -110,6 +114,7 @@ class Recipe:
     groups: str | None = None
     cache: int = 2 * 2**30
     read_ahead: int = 2**30
+    month_group: int | None = None
     damaged: Literal["raise", "skip"] = "raise"
     stages: tuple[Stage, ...] = ()
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -120,10 +125,14 @@ class Recipe:
         _one_of(self, "tail", ("drop", "clip"))
         _one_of(self, "damaged", ("raise", "skip"))
         _one_of(self, "missing", ("validity", "renormalise", "zero"))
-        for name in ("crop", "block"):
+        for name, unit in (
+            ("crop", "pixel"),
+            ("block", "pixel"),
+            ("month_group", "month"),
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1 pixel, got {value}.")
+                raise ValueError(f"{name} must be at least 1 {unit}, got {value}.")
         for name in ("cache", "read_ahead"):
             if getattr(self, name) < 0:
                 raise ValueError(
@@ -151,6 +160,11 @@ class Recipe:
     def folds(self) -> int:
         """How many parts there are to hold out, one at a time."""
         return round(1 / self.validation_fraction) if self.validation_fraction else 1
+
+    @property
+    def ends_with_everything(self) -> bool:
+        """Whether the last weights were trained on what was held out before."""
+        return bool(self.stages) and self.stages[-1].everything
 
     def with_changes(self, **changes: Any) -> Recipe:
         """Give this recipe with some settings changed, its own or its training's.

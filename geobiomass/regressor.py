@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 from torch import nn
 
+from geobiomass.card import describe_training, model_card
 from geobiomass.cube import BIOMASSTERS_BANDS
 from geobiomass.ingredients import (
     Validation,
@@ -119,10 +120,20 @@ class BiomassRegressor(Predictor, Regressor):
         stages = stages_of(feeds)
         if announce is not None and int(os.environ.get("LOCAL_RANK", "0")) == 0:
             announce(plan_training(task, stages))
+        self.network.month_group = recipe.month_group
         result = train_stages(task, stages)
+        self.network.month_group = None
         self.months = cube.sizes["month"]
         self.recipe = recipe
         self.history = result.history
+        self.provenance = describe_training(
+            cube,
+            self.network,
+            self.bands,
+            feeds.everything if recipe.ends_with_everything else feeds.training,
+            None if recipe.ends_with_everything else feeds.validation,
+            recipe.training.device,
+        )
         self.damaged = feeds.problems
         if self.damaged:
             warnings.warn(
@@ -163,8 +174,6 @@ class BiomassRegressor(Predictor, Regressor):
         )
 
     def _card(self) -> str:
-        from geobiomass.card import model_card
-
         return model_card(self.settings, self.provenance, self.loader)
 
 

@@ -267,7 +267,8 @@ class Regressor(SavedModel):
         settings = json.dumps(self.settings, indent=2)
         return (
             f"---\nlibrary_name: geobiomass\n---\n\n# {type(self).__name__}\n\n"
-            f"Made by geobiomass. Load it with `{self.loader}`.\n\n```json\n{settings}\n```\n"
+            f"Made by geobiomass. Load it with `{self.loader}`.\n\n"
+            f"```json\n{settings}\n```\n"
         )
 
     def _check_savable(self) -> None:
