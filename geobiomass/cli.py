@@ -110,6 +110,10 @@ def train(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of all that is random.")] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(help="So many models, each with another part held out, as one."),
+    ] = None,
     devices: Annotated[
         str | None, typer.Option(help="How many GPUs, or auto for all.")
     ] = None,
@@ -129,13 +133,13 @@ def train(
     from geobiomass.cube import open_cube
     from geobiomass.fitting import fit
 
-    given: dict[str, Any] = {"epochs": epochs, "seed": seed}
+    given: dict[str, Any] = {"epochs": epochs, "seed": seed, "folds": folds}
     if devices is not None:
         given["devices"] = int(devices) if devices.isdecimal() else devices
     changes = {name: value for name, value in given.items() if value is not None}
     changes |= dict(parse_setting(text) for text in settings or [])
     changes.setdefault("folder", f"{model.resolve()}.checkpoints")
-    fitted = fit(
+    fitted: Any = fit(
         open_cube(cube),
         recipe,
         validation=_validation(validation),
@@ -145,9 +149,10 @@ def train(
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:  # of several processes the first
         fitted.save(model)
         typer.echo(f"{model}: {fitted!r}")
-        typer.echo(fitted.history.tail(1).to_string(index=False))
-        for problem in fitted.damaged.values():
-            typer.echo(f"left out: {problem}")
+        for member in fitted.models if folds else [fitted]:
+            typer.echo(member.history.tail(1).to_string(index=False))
+            for problem in member.damaged.values():
+                typer.echo(f"left out: {problem}")
 
 
 def _validation(text: str | None) -> Any:

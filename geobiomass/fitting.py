@@ -49,7 +49,7 @@ def fit(
     *,
     folds: int,
     at_once: int | None = None,
-    announce: None = None,
+    announce: Callable[[TrainingPlan], object] | None = None,
     client: Any = None,
     **overrides: Any,
 ) -> Ensemble: ...
@@ -90,7 +90,8 @@ def fit(
         default as many as there are GPUs, or one.
     announce : callable, optional
         Called with the :class:`TrainingPlan` (stages, steps, hours) before training
-        begins, after some steps were timed: ``announce=print``.
+        begins, after some steps were timed: ``announce=print``. With `folds` once, for
+        the first member: the others do as much.
     client : distributed.Client, optional
         Read chips on its workers, who must see the cube under the same path; the
         network stays here.
@@ -122,7 +123,7 @@ def fit(
     if folds is not None:
         if validation is not None:
             raise ValueError("validation must be left out where folds is given.")
-        return fit_folds(cube, chosen, folds, at_once, client)
+        return fit_folds(cube, chosen, folds, at_once, announce, client)
     model = untrained(cube, chosen)
     return model.fit(cube, chosen, validation, announce=announce, client=client)
 
@@ -151,6 +152,7 @@ def fit_folds(
     recipe: Recipe,
     folds: int,
     at_once: int | None = None,
+    announce: Callable[[TrainingPlan], object] | None = None,
     client: Any = None,
 ) -> Ensemble:
     """Train a member for each fold; :func:`geobiomass.fit` says what is meant.
@@ -167,6 +169,8 @@ def fit_folds(
     at_once : int, optional
         Members that train side by side, in processes of their own, each on the next
         GPU where there are several; by default as many as there are GPUs, or one.
+    announce : callable, optional
+        Called with the first member's plan.
     client : distributed.Client, optional
         Reads chips, where members train one after another.
 
@@ -189,6 +193,8 @@ def fit_folds(
             "at_once must be 1 or more, and 1 where a dask client reads, got "
             f"{at_once}; leave out one of the two."
         )
+    if announce is not None:
+        announce(untrained(cube, members[0]).plan_fit(cube, members[0]))
     if at_once == 1:
         return Ensemble([_fit_member(cube, member, client) for member in members])
     with ExitStack() as stack:

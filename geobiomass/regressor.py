@@ -16,6 +16,7 @@ from torch import nn
 from geobiomass.card import describe_training, model_card
 from geobiomass.cube import BIOMASSTERS_BANDS
 from geobiomass.ingredients import (
+    Feeds,
     Validation,
     augmentation_of,
     loss_of,
@@ -104,36 +105,26 @@ class BiomassRegressor(Predictor, Regressor):
         **overrides: Any,
     ) -> Self:
         """Train the network on a cube; :func:`fit` says what the arguments mean."""
-        feeds = make_feeds(
-            cube, self.bands, find_recipe(recipe, **overrides), validation, client
-        )
-        recipe = feeds.recipe
-        set_scaling(self.network, self.bands, recipe, feeds.measure())
-        task = RegressionTask(
-            self.network,
-            loss_of(recipe),
-            metrics={"average_rmse": AverageRMSE(), "pixel_rmse": PixelRMSE()}
-            | {"bias": Bias()},
-            augment=augmentation_of(recipe, feeds.training),
-            prepare=prepare_with_calendar,
-        )
-        stages = stages_of(feeds)
-        if announce is not None and int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        recipe = find_recipe(recipe, **overrides)
+        first = int(os.environ.get("LOCAL_RANK", "0")) == 0  # of several processes
+        feeds, task = self._prepare(cube, recipe, validation, client)
+        recipe, stages = feeds.recipe, stages_of(feeds)
+        if announce is not None and first:
             announce(plan_training(task, stages))
-        self.network.month_group = recipe.month_group
         result = train_stages(task, stages)
-        self.network.month_group = None
         self.months = cube.sizes["month"]
         self.recipe = recipe
         self.history = result.history
-        self.provenance = describe_training(
-            cube,
-            self.network,
-            self.bands,
-            feeds.everything if recipe.ends_with_everything else feeds.training,
-            None if recipe.ends_with_everything else feeds.validation,
-            recipe.training.device,
-        )
+        if first:
+            everything = recipe.ends_with_everything
+            self.provenance = describe_training(
+                cube,
+                self.network,
+                self.bands,
+                feeds.everything if everything else feeds.training,
+                None if everything else feeds.validation,
+                recipe.training.device,
+            )
         self.damaged = feeds.problems
         if self.damaged:
             warnings.warn(
@@ -142,6 +133,32 @@ class BiomassRegressor(Predictor, Regressor):
                 stacklevel=3,
             )
         return self
+
+    def plan_fit(self, cube: xr.Dataset, recipe: Recipe) -> TrainingPlan:
+        """Say what :meth:`fit` would do, after some steps were timed on copies."""
+        feeds, task = self._prepare(cube, recipe)
+        return plan_training(task, stages_of(feeds))
+
+    def _prepare(
+        self,
+        cube: xr.Dataset,
+        recipe: Recipe,
+        validation: Validation = None,
+        client: Any = None,
+    ) -> tuple[Feeds, RegressionTask]:
+        feeds = make_feeds(cube, self.bands, recipe, validation, client)
+        recipe = feeds.recipe
+        set_scaling(self.network, self.bands, recipe, feeds.measure())
+        self.network.month_group = recipe.month_group
+        task = RegressionTask(
+            self.network,
+            loss_of(recipe),
+            metrics={"average_rmse": AverageRMSE(), "pixel_rmse": PixelRMSE()}
+            | {"bias": Bias()},
+            augment=augmentation_of(recipe, feeds.training),
+            prepare=prepare_with_calendar,
+        )
+        return feeds, task
 
     def _in_months(self, calendar: tuple[int, ...]) -> nn.Module:
         if self.network.calendar in (None, calendar):
