@@ -92,8 +92,15 @@ class Exported(nn.Module):
         season: Tensor | None,
     ) -> Tensor:
         """(batch x month, channel, y, x) -> (batch, channel, y, x)."""
-        features = level.reshape(*present.shape, *level.shape[1:])
-        return (features * attention.weights(features, present, season)).sum(dim=1)
+        batch, months = present.shape
+        if season is not None:
+            season = season.expand(batch, months, season.shape[-1]).flatten(0, 1)
+        scores = attention.scores(level, season)
+        scores = scores.reshape(batch, months, *scores.shape[1:])
+        absent = ~present[:, :, None, None, None]
+        # Where no month is there all scores are minus infinity, and shares not a number.
+        shares = scores.masked_fill(absent, -torch.inf).softmax(dim=1).nan_to_num(0.0)
+        return (level.reshape(batch, months, *level.shape[1:]) * shares).sum(dim=1)
 
 
 def exportable(network: nn.Module, months: int) -> nn.Module:

@@ -17,6 +17,7 @@ from geobiomass.recipes import RECIPES, sensor_passes
 from geobiomass.schedule import TrainingPlan
 from geobiomass.splits import hold_out
 from geobiomass.tiles import Place, Window
+from geobiomass.training import average_weights
 
 SMALL: dict[str, Any] = {
     "encoder": "resnet10t",
@@ -63,37 +64,68 @@ def test_the_winners_recipe_has_four_stages() -> None:
     assert [s.epochs for s in recipe.with_changes(epochs=80).stages] == [10, 10, 10]
 
 
-@pytest.mark.parametrize("after", [0, 3, 5])
-def test_stages_go_on_where_they_stopped(tmp_path: Path, after: int) -> None:
-    chips = make_chips(5)
-    plans: list[TrainingPlan] = []
-    whole = gb.fit(chips, "biomassters", **SMALL, announce=plans.append)
-    assert whole.history.stage.tolist() == (
-        ["long"] * 2 + ["cool-down", "all-chips", "all-chips-again"]
-    )
-    held = [stage.held_out for stage in plans[0].stages]
-    assert held == [1, 1, 0, 0]
-    assert [stage.samples for stage in plans[0].stages] == [4, 4, 5, 5]
-    assert whole.history.validation_loss.isna().tolist() == [False] * 3 + [True] * 2
-    steps = 0
+class Reads:
+    """Counts the blocks of a cube that are read, and may end the process at one."""
 
-    def stop(block: np.ndarray) -> np.ndarray:
-        nonlocal steps
-        steps += 1
-        if steps > 25 + 5 * after:
+    def __init__(self, chips: xr.Dataset, last: float = np.inf) -> None:
+        self.count, self.last = 0, last
+        lazy = chips.chunk({"chip": 1})
+        image = lazy["image"].copy(data=lazy["image"].data.map_blocks(self.note))
+        self.cube = lazy.assign(image=image)
+
+    def note(self, block: np.ndarray) -> np.ndarray:
+        self.count += 1
+        if self.count > self.last:
             raise Killed
         return block
 
-    settings = SMALL | {"folder": tmp_path, "cache": 0, "checkpoint_minutes": 0}
-    lazy = chips.chunk({"chip": 1})
-    failing = lazy.assign(
-        image=lazy["image"].copy(data=lazy["image"].data.map_blocks(stop))
+
+RESUMABLE = {"cache": 0, "checkpoint_minutes": 0, "moving_average": 0.9, "keep_last": 2}
+
+
+@pytest.mark.parametrize("recipe", ["default", "biomassters"])
+def test_recipes_go_on_where_they_stopped(tmp_path: Path, recipe: str) -> None:
+    settings = SMALL | RESUMABLE | {"epochs": 4 if recipe == "default" else 2}
+    calm = Reads(make_chips(5))
+    whole = gb.fit(calm.cube, recipe, **settings, folder=tmp_path / "whole")
+    for share in (0.5, 0.8):
+        folder = tmp_path / str(share)
+        halted = Reads(make_chips(5), share * calm.count)
+        with pytest.raises(Killed):
+            gb.fit(halted.cube, recipe, **settings, folder=folder)
+        assert list(folder.rglob("last.ckpt"))
+        rest = Reads(make_chips(5))
+        resumed = gb.fit(rest.cube, recipe, **settings, folder=folder)
+        assert rest.count < calm.count
+        assert same(resumed, whole)
+        assert resumed.history.drop(columns="seconds").equals(
+            whole.history.drop(columns="seconds")
+        )
+        assert average_of_kept(folder, recipe) == average_of_kept(
+            tmp_path / "whole", recipe
+        )
+
+
+def average_of_kept(folder: Path, recipe: str) -> dict[str, bytes]:
+    """Average the epochs' weights that the last stage keeps, two at least."""
+    last = folder / "3-all-chips" if recipe == "biomassters" else folder
+    averaged = average_weights(sorted(last.glob("epoch-*.safetensors")))
+    return {name: value.numpy().tobytes() for name, value in averaged.items()}
+
+
+def test_the_winners_stages_hold_out_and_then_take_all() -> None:
+    plans: list[TrainingPlan] = []
+    model = gb.fit(make_chips(5), "biomassters", **SMALL, announce=plans.append)
+    assert model.history.stage.tolist() == (
+        ["long"] * 2 + ["cool-down", "all-chips", "all-chips-again"]
     )
-    with pytest.raises(Killed):
-        gb.fit(failing, "biomassters", **settings)
-    resumed = gb.fit(lazy, "biomassters", **settings)
-    assert same(resumed, whole)
-    assert resumed.history.stage.tolist() == whole.history.stage.tolist()
+    assert [stage.held_out for stage in plans[0].stages] == [1, 1, 0, 0]
+    assert [stage.samples for stage in plans[0].stages] == [4, 4, 5, 5]
+    assert model.history.validation_loss.isna().tolist() == [False] * 3 + [True] * 2
+    # Nothing is left that the last weights have not seen.
+    assert model.provenance["validation"] is None
+    assert model.provenance["data"]["training"]["places"] == 5
+    assert "the last stages trained on what" in model._card()
 
 
 def test_a_model_of_several_stages_is_saved_with_them(tmp_path: Path) -> None:
