@@ -231,9 +231,8 @@ def fitted(
     if decay is not None:
         recipe = recipe.with_changes(moving_average=min(decay, size.moving_average))
     side = recipe.crop or size.chips.side
-    crops = (size.chips.side // side) ** 2
-    batch = size.batch * crops
-    an_epoch = size.chips.training * crops // batch
+    batch = round(size.batch * (size.chips.side / side) ** 2)
+    an_epoch = size.chips.training * (size.chips.side // side) ** 2 // batch
     return recipe.with_changes(batch_size=batch, epochs=max(1, round(steps / an_epoch)))
 
 
@@ -274,8 +273,8 @@ def _chain(first: Row, ours: Recipe, size: Size, steps: int) -> list[Row]:
 def _alone(ours: Recipe, size: Size, steps: int) -> list[Row]:
     known = names_of(Recipe) | names_of(TrainingConfig)
     changed = dict(ALONE)
-    half = size.chips.side // 2
-    changed[f"crops of {half}"] = {"crop": half}
+    part = size.chips.side * 3 // 4
+    changed[f"crops of {part}"] = {"crop": part}
     changed["whole chips"] = {"crop": None}
     if size.winner:
         changed["the winner's decoder"] = {"decoder_channels": size.winner}

@@ -97,8 +97,8 @@ class Recipe:
     pretrained: bool | str = False
     crop: int | None = 128
     scaling: Literal["robust", "biomassters"] = "robust"
-    missing: Missing = "zero"
-    month_term: bool = False
+    missing: Missing = "validity"
+    month_term: bool = True
     loss: Literal["chip_rmse", "chip_huber", "huber", "mse"] = "chip_rmse"
     ceiling: float | None = 1000.0
     tail: Literal["drop", "clip"] = "drop"
@@ -106,8 +106,8 @@ class Recipe:
     turns: bool = True
     rotation: float = 0.0
     month_dropout: float = 0.2
-    pattern_dropout: float = 0.0
-    pass_dropout: float = 0.0
+    pattern_dropout: float = 0.1
+    pass_dropout: float = 0.1
     validation_fraction: float = 0.1
     fold: int = 0
     block: int | None = None
@@ -218,7 +218,9 @@ def _winners_stage(name: str, everything: bool = False) -> Stage:
 
 RECIPES: dict[str, Recipe] = {
     "default": Recipe(
-        training=TrainingConfig(epochs=100, batch_size=8, warmup_epochs=1.0)
+        training=TrainingConfig(
+            epochs=100, batch_size=8, warmup_epochs=1.0, moving_average=0.999
+        )
     ),
     # Trains in minutes on two cores: for demonstrations and tests of a pipeline.
     "quick": Recipe(
@@ -226,7 +228,11 @@ RECIPES: dict[str, Recipe] = {
         encoder="resnet10t",
         decoder_channels=(64, 48, 32, 24, 16),
         crop=64,
+        missing="zero",
+        month_term=False,
         month_dropout=0.0,
+        pattern_dropout=0.0,
+        pass_dropout=0.0,
         training=TrainingConfig(
             epochs=20, batch_size=8, learning_rate=2e-3, warmup_epochs=1.0
         ),
@@ -239,9 +245,13 @@ RECIPES: dict[str, Recipe] = {
         decoder_channels=(384, 368, 352, 336, 320),
         crop=None,
         scaling="biomassters",
+        missing="zero",
+        month_term=False,
         ceiling=400.0,
         rotation=0.7,
         month_dropout=0.5,
+        pattern_dropout=0.0,
+        pass_dropout=0.0,
         training=TrainingConfig(
             epochs=800,
             batch_size=8,
