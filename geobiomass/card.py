@@ -22,20 +22,10 @@ from geobiomass.network import AttentionUNet
 from geobiomass.tiles import blocks
 from geobiomass.training.model_folder import package_versions
 
-_MONTHS = [
-    "Jan",
-    "Feb",
-    "Mar",
-    "Apr",
-    "May",
-    "Jun",
-    "Jul",
-    "Aug",
-    "Sep",
-    "Oct",
-    "Nov",
-    "Dec",
-]
+_MONTHS = (
+    *("Jan", "Feb", "Mar", "Apr", "May", "Jun"),
+    *("Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
+)
 # A bin with fewer pixels than one chip of the competition says little.
 _FEW_PIXELS = 256 * 256
 _SAMPLES = 64  # of the labels, for the fingerprint
@@ -461,8 +451,9 @@ def _limits(settings: Facts, provenance: Facts) -> str:
         "a probability sample of plots.",
     ]
     points += _weak_bins(provenance.get("validation") or {})
-    ceiling = (settings.get("recipe") or {}).get("ceiling")
-    if ceiling is not None:
+    recipe = settings.get("recipe") or {}
+    ceiling = recipe.get("ceiling")
+    if ceiling is not None and recipe.get("tail") != "clip":
         points.append(
             f"Labels of {ceiling:g} Mg/ha and more were left out of the loss, so "
             "denser forest comes out too low."

@@ -98,7 +98,7 @@ class Exported(nn.Module):
         scores = attention.scores(level, season)
         scores = scores.reshape(batch, months, *scores.shape[1:])
         absent = ~present[:, :, None, None, None]
-        # Where no month is there all scores are minus infinity, and shares not a number.
+        # Where no month is there, all scores are minus infinity and shares are NaN.
         shares = scores.masked_fill(absent, -torch.inf).softmax(dim=1).nan_to_num(0.0)
         return (level.reshape(batch, months, *level.shape[1:]) * shares).sum(dim=1)
 
