@@ -30,8 +30,8 @@ def test_the_demonstration(
         "gradient boosting by pixel",
         "geobiomass",
     ]
-    # A small scene gives 72 steps in as many epochs as the real one: three seeds gave R2
-    # of 0.67 to 0.80, where 30 steps gave 0.17 to 0.52.
+    # A small scene gives 72 steps in as many epochs as the real one: at three seeds R2
+    # was 0.67 to 0.80, with 30 steps 0.17 to 0.52.
     assert table.loc["geobiomass", "r2"] > 0.3
     errors = table["pixel_rmse"]
     assert errors["geobiomass"] < 0.8 * errors["predicting the mean"]
