@@ -89,7 +89,6 @@ HIS: dict[str, Any] = {
     "scaling": "biomassters",
     "missing": "zero",
     "month_term": False,
-    "even_start": False,
     "loss": "chip_rmse",
     "ceiling": 400.0,
     "crop": None,
@@ -104,7 +103,6 @@ HIS: dict[str, Any] = {
 SWITCHES: dict[str, tuple[str, ...]] = {
     "the treatment of missing pixels": ("missing",),
     "the month-of-year term": ("month_term",),
-    "the even start of the attention": ("even_start",),
     "the scaling": ("scaling",),
     "the loss": ("loss", "ceiling", "huber_delta", "tail"),
     "the encoder": ("encoder",),
@@ -127,7 +125,6 @@ ALONE: dict[str, dict[str, Any]] = {
     "renormalised pixels": {"missing": "renormalise"},
     "no month-of-year term": {"month_term": False},
     "month-of-year term": {"month_term": True},
-    "attention from random weights": {"even_start": False},
     "min-max scaling": {"scaling": "biomassters"},
     "ceiling 400": {"loss": "chip_rmse", "ceiling": 400.0},
     "ceiling 1000": {"loss": "chip_rmse", "ceiling": 1000.0},

@@ -143,7 +143,6 @@ def untrained(cube: xr.Dataset, recipe: str | Recipe) -> BiomassRegressor:
             passes=sensor_passes(bands),
             missing=recipe.missing,
             calendar=cube["month"].values.tolist() if recipe.month_term else None,
-            even_start=recipe.even_start,
         )
     return BiomassRegressor(network, bands, cube.sizes["month"])
 

@@ -36,14 +36,9 @@ class MonthAttention(nn.Module):
     calendar : bool
         Whether the score knows the month of the year, by a term that is zero before
         training: 4 channels more parameters.
-    even_start : bool
-        Whether all months weigh the same before training. Otherwise random weights
-        prefer some, as in the winner's network.
     """
 
-    def __init__(
-        self, channels: int, calendar: bool = False, even_start: bool = False
-    ) -> None:
+    def __init__(self, channels: int, calendar: bool = False) -> None:
         super().__init__()
         self.score = nn.Sequential(
             nn.Linear(channels, channels),
@@ -51,8 +46,6 @@ class MonthAttention(nn.Module):
             nn.GELU(),
             nn.Linear(channels, 1),
         )
-        if even_start:
-            nn.init.zeros_(self.score[-1].weight)
         self.season: nn.Linear | None = None
         if calendar:
             self.season = nn.Linear(2 * _HARMONICS, channels, bias=False)
@@ -192,8 +185,6 @@ class AttentionUNet(nn.Module):
     calendar : sequence of int, optional
         Calendar months, 1 to 12, of the steps that the network is made for; the
         attention then has a month-of-year term.
-    even_start : bool
-        Whether all months weigh the same before training.
 
     Raises
     ------
@@ -220,7 +211,6 @@ class AttentionUNet(nn.Module):
         passes: Sequence[int] | None = None,
         missing: Missing = "zero",
         calendar: Sequence[int] | None = None,
-        even_start: bool = False,
     ) -> None:
         super().__init__()
         self.missing, self.passes = missing, _checked_passes(passes, bands, missing)
@@ -255,7 +245,7 @@ class AttentionUNet(nn.Module):
         # at a time.
         self.month_group: int | None = None
         self.attention = nn.ModuleList(
-            MonthAttention(c, calendar is not None, even_start) for c in channels
+            MonthAttention(c, calendar is not None) for c in channels
         )
         self.decoder = _decoder((bands, *channels), tuple(decoder_channels))
         self.head = nn.Conv2d(decoder_channels[-1], outputs, 3, padding=1)

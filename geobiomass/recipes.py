@@ -38,9 +38,6 @@ class Recipe:
         no part in any case.
     month_term : bool
         Whether the attention knows the month of the year.
-    even_start : bool
-        Whether the attention weighs all months alike before training, instead of by
-        random weights.
     loss : "chip_rmse", "chip_huber", "huber" or "mse"
         What is minimised: the root mean squared error of a chip, averaged over
         chips; the same, with errors above `huber_delta` taken as they are, not
@@ -102,7 +99,6 @@ class Recipe:
     scaling: Literal["robust", "biomassters"] = "robust"
     missing: Missing = "validity"
     month_term: bool = True
-    even_start: bool = True
     loss: Literal["chip_rmse", "chip_huber", "huber", "mse"] = "chip_rmse"
     ceiling: float | None = 1000.0
     tail: Literal["drop", "clip"] = "drop"
@@ -234,7 +230,6 @@ RECIPES: dict[str, Recipe] = {
         crop=64,
         missing="zero",
         month_term=False,
-        even_start=False,
         month_dropout=0.0,
         pattern_dropout=0.0,
         pass_dropout=0.0,
@@ -252,7 +247,6 @@ RECIPES: dict[str, Recipe] = {
         scaling="biomassters",
         missing="zero",
         month_term=False,
-        even_start=False,
         ceiling=400.0,
         rotation=0.7,
         month_dropout=0.5,
