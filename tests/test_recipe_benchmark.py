@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import geobiomass as gb
+from geobiomass.network import AttentionUNet
 
 ROOT = Path(__file__).parent.parent
 
@@ -128,26 +129,28 @@ def test_the_way_from_the_winner_to_ours_is_one_switch_at_a_time() -> None:
                 setting
                 for names in groups
                 for setting in names
-                if setting != "tail"
-                and value_of(row.recipe, setting) != value_of(before.recipe, setting)
+                if value_of(row.recipe, setting) != value_of(before.recipe, setting)
             }
             assert changed, name
             assert any(changed <= group for group in groups), (name, changed)
-        steps = {steps_of(row, size) for row in rows.values()}
-        assert steps == {size.steps}
+        # Crops do not go into an epoch evenly: 297 steps of seven in place of 288.
+        for row in rows.values():
+            rounding = 0.05 if row.recipe.crop else 0
+            assert steps_of(row, size) == pytest.approx(size.steps, rel=rounding)
 
 
 def test_months_are_averaged_where_they_are() -> None:
-    from recipe_peers import MonthMean
+    from recipe_peers import average_months
 
-    features = torch.randn(2, 3, 4, 5, 6)
-    present = torch.tensor([[True, False, True], [False, False, False]])
-    features[0, 1] = torch.nan
-    pooled = MonthMean(4)(features, present)
-    torch.testing.assert_close(pooled[0], features[0, ::2].mean(dim=0))
-    assert (pooled[1] == 0).all()
-    complete = torch.randn(2, 3, 4, 5, 6)
-    torch.testing.assert_close(MonthMean(4)(complete), complete.mean(dim=1))
+    torch.manual_seed(0)
+    network = AttentionUNet(3, "resnet10t", (16, 12, 8, 8, 8)).eval()
+    average_months(network)
+    image = torch.randn(1, 3, 3, 32, 32)
+    image[:, 1] = torch.nan
+    with torch.inference_mode():
+        weights = [network.encoder(image[:, m])[0] for m in (0, 2)]
+        pooled = network._encode_and_pool(image[0, ::2], [2], None)
+    torch.testing.assert_close(pooled[0], (weights[0] + weights[1]) / 2)
 
 
 def test_peers_do_not_see_what_stands_in_absent_months() -> None:
