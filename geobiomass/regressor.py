@@ -161,7 +161,8 @@ class BiomassRegressor(Predictor, Regressor):
         return feeds, task
 
     def _in_months(self, calendar: tuple[int, ...]) -> nn.Module:
-        if self.network.calendar in (None, calendar):
+        # Whoever brings another network need not know of months.
+        if getattr(self.network, "calendar", None) in (None, calendar):
             return self.network
         return InMonths(self.network, calendar)
 
