@@ -6,12 +6,12 @@ from .cube import band_statistics as band_statistics
 from .cube import check_cube as check_cube
 from .cube import open_cube as open_cube
 from .cube import write_cube as write_cube
+from .fitting import fit as fit
 from .maps import IncompleteMapError as IncompleteMapError
 from .maps import MapInUseError as MapInUseError
 from .predictor import Ensemble as Ensemble
 from .recipes import Recipe as Recipe
 from .regressor import BiomassRegressor as BiomassRegressor
-from .regressor import fit as fit
 from .regressor import load as load
 from .sources.biomassters import from_biomassters as from_biomassters
 from .sources.landscape import landscape as landscape

@@ -56,6 +56,7 @@ class Reader:
         self.count = cube.sizes["chip"] if self.chips else 1
         self.height, self.width = cube.sizes["y"], cube.sizes["x"]
         self.months = cube.sizes["month"]
+        self.calendar = tuple(int(month) for month in cube["month"].values)
         self.bands = tuple(bands)
         self.names = [str(name) for name in cube["chip"].values] if self.chips else []
         self._image = pixels_of(cube["image"].data)
@@ -107,7 +108,7 @@ class Reader:
     def decoder(self) -> Decoder:
         """What turns what :meth:`fill` gives into physical values."""
         image = self._image
-        return Decoder(image.steps, image.missing, *image.order)
+        return Decoder(image.steps, image.missing, *image.order, self.calendar)
 
     def decoded(self) -> Reader:
         """Give a reader like this one whose batches are physical values already.
@@ -267,6 +268,8 @@ class Decoder:
         The code of missing values.
     months, bands : sequence of int
         Which of the stored months and bands, counted from the window's begin.
+    calendar : tuple of int
+        Calendar months of the steps, for whoever wants to know.
     """
 
     def __init__(
@@ -275,7 +278,9 @@ class Decoder:
         missing: int | None,
         months: Sequence[int],
         bands: Sequence[int],
+        calendar: tuple[int, ...] = (),
     ) -> None:
+        self.calendar = calendar
         self.steps = None if steps is None else torch.from_numpy(steps)
         self.missing = missing
         self.months = torch.tensor(months)

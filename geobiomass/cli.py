@@ -1,4 +1,4 @@
-"""The command line: ``geobiomass ingest | info | train | plan | predict | evaluate``.
+"""The command line: ``geobiomass ingest | info | train | plan | predict | ...``.
 
 Only parses and calls. Bad input ends with one sentence and exit code 2.
 """
@@ -110,6 +110,13 @@ def train(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of all that is random.")] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(help="So many models, each with another part held out, as one."),
+    ] = None,
+    devices: Annotated[
+        str | None, typer.Option(help="How many GPUs, or auto for all.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any other setting, name=value; repeatable."),
@@ -117,25 +124,35 @@ def train(
 ) -> None:
     """Train a model on a cube and save it.
 
-    Checkpoints are kept beside the model, in MODEL.checkpoints: interrupted, the
-    same command goes on where it stopped.
+    Says first what will be done and about how long it takes. Checkpoints are kept
+    beside the model, in MODEL.checkpoints: interrupted, by Ctrl-C or the SIGTERM of a
+    scheduler, the same command goes on where it stopped.
 
     Example: `geobiomass train chips.zarr model/ --recipe quick --set crop=96`
     """
     from geobiomass.cube import open_cube
-    from geobiomass.regressor import fit
+    from geobiomass.fitting import fit
 
-    given: dict[str, Any] = {"epochs": epochs, "seed": seed}
+    given: dict[str, Any] = {"epochs": epochs, "seed": seed, "folds": folds}
+    if devices is not None:
+        given["devices"] = int(devices) if devices.isdecimal() else devices
     changes = {name: value for name, value in given.items() if value is not None}
     changes |= dict(parse_setting(text) for text in settings or [])
     changes.setdefault("folder", f"{model.resolve()}.checkpoints")
-    fitted = fit(open_cube(cube), recipe, validation=_validation(validation), **changes)
+    fitted: Any = fit(
+        open_cube(cube),
+        recipe,
+        validation=_validation(validation),
+        announce=typer.echo,
+        **changes,
+    )
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:  # of several processes the first
         fitted.save(model)
         typer.echo(f"{model}: {fitted!r}")
-        typer.echo(fitted.history.tail(1).to_string(index=False))
-        for problem in fitted.damaged.values():
-            typer.echo(f"left out: {problem}")
+        for member in fitted.models if folds else [fitted]:
+            typer.echo(member.history.tail(1).to_string(index=False))
+            for problem in member.damaged.values():
+                typer.echo(f"left out: {problem}")
 
 
 def _validation(text: str | None) -> Any:
@@ -164,6 +181,13 @@ class Numbers(StrEnum):
     auto = "auto"
 
 
+class Form(StrEnum):
+    """What a map is written as."""
+
+    map = "map"
+    biomassters = "biomassters"
+
+
 Tile = Annotated[int, typer.Option(help="Side of a tile, pixels.")]
 Overlap = Annotated[int, typer.Option(help="Shared by tiles, pixels.")]
 BlockSide = Annotated[int, typer.Option(help="Unit of work, pixels.")]
@@ -180,6 +204,12 @@ def predict(
     model: Annotated[Path, typer.Argument(help="A model's folder.")],
     cube: Annotated[str, typer.Argument(help="A Zarr cube; s3://... as well.")],
     out: Annotated[str, typer.Argument(help="The map: .zarr or .tif; s3://... too.")],
+    form: Annotated[
+        Form,
+        typer.Option(
+            "--format", help="biomassters: a folder of competition files, one a chip."
+        ),
+    ] = Form.map,
     tile: Tile = 256,
     overlap: Overlap = 64,
     block: BlockSide = 1024,
@@ -205,25 +235,40 @@ def predict(
     Interrupted, the same command goes on where it stopped.
 
     Example: `geobiomass predict model/ scene.zarr map.tif --flips`
+
+    With `--format biomassters` the map is a folder with a GeoTIFF for each chip, as
+    the competition takes them.
     """
     from geobiomass.cube import open_cube
 
+    predictor, images = _predictor(model, ensemble), open_cube(cube)
+    settings: dict[str, Any] = {
+        "tile": tile,
+        "overlap": overlap,
+        "flips": flips,
+        "turns": turns,
+        "blend": blend.value,
+        "precision": precision.value,
+        "overwrite": overwrite,
+    }
     with _client(scheduler) as client:
-        _predictor(model, ensemble).predict_to(
-            out,
-            open_cube(cube),
-            tile=tile,
-            overlap=overlap,
-            block=block,
-            flips=flips,
-            turns=turns,
-            blend=blend.value,
-            precision=precision.value,
-            region=_region(region),
-            overviews=overviews,
-            overwrite=overwrite,
-            client=client,
-        )
+        if form is Form.biomassters:
+            if region is not None or overviews:
+                raise ValueError(
+                    "--region and --overviews are for maps of scenes; leave them out "
+                    "with --format biomassters."
+                )
+            predictor.predict_chips_to(out, images, client=client, **settings)
+        else:
+            predictor.predict_to(
+                out,
+                images,
+                block=block,
+                region=_region(region),
+                overviews=overviews,
+                client=client,
+                **settings,
+            )
     typer.echo(f"{out}: done")
 
 
@@ -234,6 +279,29 @@ def _predictor(model: Path, more: list[Path] | None) -> Predictor:
     return (
         Ensemble([load(folder) for folder in (model, *more)]) if more else load(model)
     )
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A model's folder.")],
+    out: Annotated[Path, typer.Argument(help="The file: .pt2 or .onnx.")],
+    months: Annotated[
+        int | None, typer.Option(help="Of the images; else the model's.")
+    ] = None,
+    height: Annotated[int, typer.Option(help="Of the images, pixels.")] = 256,
+    width: Annotated[int, typer.Option(help="Of the images, pixels.")] = 256,
+) -> None:
+    """Write a model as a graph that runs without this package: torch.export or ONNX.
+
+    Example: `geobiomass export model/ model.onnx`
+    """
+    from geobiomass.regressor import load
+
+    predictor = load(model)
+    predictor.export(out, months=months, height=height, width=width)
+    size = (months or predictor.months, len(predictor.bands), height, width)
+    shape = ", ".join(map(str, size))
+    typer.echo(f"{out}: takes (batch, month, band, y, x) = (any, {shape})")
 
 
 def _region(path: Path | None) -> Any:
@@ -271,7 +339,8 @@ def plan(
     Example: `geobiomass plan scene.zarr --model model/ --workers 8`
     """
     from geobiomass.cube import open_cube
-    from geobiomass.regressor import load, untrained
+    from geobiomass.fitting import untrained
+    from geobiomass.regressor import load
 
     scene = open_cube(cube)
     network = load(model) if model is not None else untrained(scene, recipe)

@@ -20,7 +20,7 @@ import xarray as xr
 from geobiomass.chips import Place, Reader
 from geobiomass.cube import open_cube, write_cube
 from geobiomass.evaluation import EVALUATION_BLOCK, Tally
-from geobiomass.regressor import fit
+from geobiomass.fitting import fit
 from geobiomass.sources.landscape import landscape
 from geobiomass.tiles import Window, blocks
 

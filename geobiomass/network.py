@@ -7,13 +7,19 @@ carries its own scaling.
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+Missing = Literal["zero", "validity", "renormalise"]
+_HARMONICS = 2  # waves a year that tell the months apart
 
 
 class MonthAttention(nn.Module):
@@ -27,9 +33,12 @@ class MonthAttention(nn.Module):
     channels : int
         Channels of the features; the module has channels^2 + 4 channels + 1
         parameters.
+    calendar : bool
+        Whether the score knows the month of the year, by a term that is zero before
+        training: 4 channels more parameters.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, calendar: bool = False) -> None:
         super().__init__()
         self.score = nn.Sequential(
             nn.Linear(channels, channels),
@@ -37,8 +46,17 @@ class MonthAttention(nn.Module):
             nn.GELU(),
             nn.Linear(channels, 1),
         )
+        self.season: nn.Linear | None = None
+        if calendar:
+            self.season = nn.Linear(2 * _HARMONICS, channels, bias=False)
+            nn.init.zeros_(self.season.weight)
 
-    def weights(self, features: Tensor, present: Tensor | None = None) -> Tensor:
+    def weights(
+        self,
+        features: Tensor,
+        present: Tensor | None = None,
+        season: Tensor | None = None,
+    ) -> Tensor:
         """Give the weights of the months.
 
         Parameters
@@ -47,6 +65,9 @@ class MonthAttention(nn.Module):
             (batch, month, channel, y, x).
         present : Tensor, optional
             (batch, month) bool; by default all months.
+        season : Tensor, optional
+            (month, 4), what :func:`seasons` gives; without it the month-of-year term
+            is left out.
 
         Returns
         -------
@@ -54,26 +75,85 @@ class MonthAttention(nn.Module):
             (batch, month, 1, y, x); they sum to one over the present months and
             are exactly zero elsewhere, and all zero where no month is present.
         """
-        scores: Tensor = self.score(features.movedim(2, -1)).movedim(-1, 2)
         if present is None:
-            return scores.softmax(dim=1)
-        mask = present[:, :, None, None, None]
-        # A sample without months would be 0 / 0: it is scored as if it had all,
-        # and its weights are then set to zero.
-        weights = scores.masked_fill(~mask, -torch.inf)
-        weights = weights.where(mask.any(dim=1, keepdim=True), 0.0).softmax(dim=1)
-        return weights.where(mask, 0.0)
+            present = features.new_ones(features.shape[:2], dtype=torch.bool)
+        scores = self.scores(features[present], _season_of_each(season, present))
+        counts: list[int] = present.sum(dim=1).tolist()
+        shares = [of_sample.softmax(dim=0) for of_sample in torch.split(scores, counts)]
+        weights = scores.new_zeros(*present.shape, *scores.shape[1:])
+        weights[present] = torch.cat(shares)
+        return weights
 
-    def forward(self, features: Tensor, present: Tensor | None = None) -> Tensor:
+    def scores(self, features: Tensor, season: Tensor | None = None) -> Tensor:
+        """Score images one by one: (image, channel, y, x) -> (image, 1, y, x).
+
+        `season` is (image, 4). Features in channels-last order are not copied.
+        """
+        hidden: Tensor = self.score[0](features.movedim(1, -1))
+        if self.season is not None and season is not None:
+            hidden = hidden + self.season(season)[:, None, None]
+        scores: Tensor = self.score[1:](hidden)
+        return scores.movedim(-1, 1)
+
+    def forward(
+        self,
+        features: Tensor,
+        present: Tensor | None = None,
+        season: Tensor | None = None,
+    ) -> Tensor:
         """Pool (batch, month, channel, y, x) to (batch, channel, y, x).
 
         Months that are not `present`, (batch, month) bool, have no influence, even
         where their features are NaN.
         """
-        if present is not None:
-            # NaN times a weight of zero is NaN: absent months are set to zero first.
-            features = features.where(present[:, :, None, None, None], 0.0)
-        return (features * self.weights(features, present)).sum(dim=1)
+        if present is None:
+            present = features.new_ones(features.shape[:2], dtype=torch.bool)
+        packed = features[present]
+        scores = self.scores(packed, _season_of_each(season, present))
+        return _pool(packed, scores, present.sum(dim=1).tolist())
+
+
+def _season_of_each(season: Tensor | None, present: Tensor) -> Tensor | None:
+    """(month, 4) -> (months that are there, 4), sample by sample."""
+    if season is None:
+        return None
+    return season.expand(len(present), *season.shape)[present]
+
+
+def _pool(features: Tensor, scores: Tensor, counts: list[int]) -> Tensor:
+    """Average the images of each sample by the softmax of their scores.
+
+    Sample by sample, so that months that are absent need no place in a full array,
+    and the weighted features, as large as the features, are never there as a whole.
+
+    Parameters
+    ----------
+    features, scores : Tensor
+        (image, channel, y, x) and (image, 1, y, x), sample by sample.
+    counts : list of int
+        Images of each sample; one without any becomes zero.
+
+    Returns
+    -------
+    Tensor
+        (batch, channel, y, x).
+    """
+    of_sample = torch.split(features, counts), torch.split(scores, counts)
+    pooled = torch.cat(
+        [
+            (each * score.softmax(dim=0)).sum(dim=0, keepdim=True)
+            for each, score in zip(*of_sample, strict=True)
+        ]
+    )
+    # The sum gave up the order of memory in which the decoder is fastest.
+    return pooled.contiguous(memory_format=torch.channels_last)
+
+
+def seasons(calendar: Sequence[int] | Tensor) -> Tensor:
+    """Give (month, 4), the first two waves of the year at calendar months 1 to 12."""
+    months = torch.as_tensor(calendar, dtype=torch.float32)
+    angles = [2 * math.pi * wave / 12 * months for wave in range(1, _HARMONICS + 1)]
+    return torch.stack([f(a) for a in angles for f in (torch.sin, torch.cos)], dim=-1)
 
 
 class AttentionUNet(nn.Module):
@@ -93,18 +173,32 @@ class AttentionUNet(nn.Module):
     pretrained : bool, str or Path
         False: random weights. True: timm's weights from its hub. A path: weights
         of the encoder in a local safetensors or pth file, as timm names them.
+    passes : sequence of int, optional
+        For each band the number of the sensor pass that it comes from: bands of one
+        pass are missing together. By default all bands are of one pass.
+    missing : "zero", "validity" or "renormalise"
+        What the encoder sees where a band has no value in a month that has others.
+        "zero": zero after scaling, and nothing else. "validity": besides, a channel
+        for each pass that is 1 where it has no value, else 0. "renormalise": the
+        bands that are there are multiplied by bands / bands that are there, as
+        partial convolutions do (Liu and co-workers, 2018).
+    calendar : sequence of int, optional
+        Calendar months, 1 to 12, of the steps that the network is made for; the
+        attention then has a month-of-year term.
 
     Raises
     ------
     ValueError
-        If the encoder is unknown, its levels do not make a pyramid, or
-        if `decoder_channels` does not have as many values as it has levels.
+        If the encoder is unknown, its levels do not make a pyramid, if
+        `decoder_channels` does not have as many values as it has levels, or
+        `passes` as many as there are bands, or another setting is out of range.
     """
 
     shift: Tensor
     scale: Tensor
     target_shift: Tensor
     target_scale: Tensor
+    season: Tensor
 
     def __init__(
         self,
@@ -113,15 +207,25 @@ class AttentionUNet(nn.Module):
         decoder_channels: Sequence[int] = (384, 368, 352, 336, 320),
         outputs: int = 1,
         pretrained: bool | str | Path = False,
+        *,
+        passes: Sequence[int] | None = None,
+        missing: Missing = "zero",
+        calendar: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        self.missing, self.passes = missing, _checked_passes(passes, bands, missing)
+        self.calendar = None if calendar is None else _checked_calendar(calendar)
         self.settings = {
             "bands": bands,
             "encoder": encoder,
             "decoder_channels": list(decoder_channels),
             "outputs": outputs,
+            "passes": None if passes is None else list(self.passes),
+            "missing": missing,
+            "calendar": None if self.calendar is None else list(self.calendar),
         }
-        self.encoder = _feature_encoder(encoder, bands, pretrained)
+        flags = len(set(self.passes)) if missing == "validity" else 0
+        self.encoder = _feature_encoder(encoder, bands + flags, pretrained)
         channels: list[int] = self.encoder.feature_info.channels()  # type: ignore[operator, union-attr]
         strides: list[int] = self.encoder.feature_info.reduction()  # type: ignore[operator, union-attr]
         if strides != sorted(set(strides)):
@@ -136,7 +240,13 @@ class AttentionUNet(nn.Module):
                 f"level of {encoder!r}, got {tuple(decoder_channels)}."
             )
         self.stride = strides[-1]
-        self.attention = nn.ModuleList(MonthAttention(c) for c in channels)
+        # Months of a sample to encode together in training, None for all: fewer take
+        # less memory, and up to half as much time again. Batch norm then sees a group
+        # at a time.
+        self.month_group: int | None = None
+        self.attention = nn.ModuleList(
+            MonthAttention(c, calendar is not None) for c in channels
+        )
         self.decoder = _decoder((bands, *channels), tuple(decoder_channels))
         self.head = nn.Conv2d(decoder_channels[-1], outputs, 3, padding=1)
         _initialise(self.decoder, self.head)
@@ -144,6 +254,9 @@ class AttentionUNet(nn.Module):
         self.register_buffer("scale", torch.ones(bands))
         self.register_buffer("target_shift", torch.zeros(outputs))
         self.register_buffer("target_scale", torch.ones(outputs))
+        # On the network's device; the settings tell it, so it is not saved.
+        season = torch.zeros(0) if self.calendar is None else seasons(self.calendar)
+        self.register_buffer("season", season, persistent=False)
 
     def set_statistics(
         self,
@@ -187,7 +300,12 @@ class AttentionUNet(nn.Module):
                 raise ValueError(f"{name} must be above zero, got {new.tolist()}.")
             buffer.copy_(new)
 
-    def forward(self, image: Tensor, present: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        image: Tensor,
+        present: Tensor | None = None,
+        calendar: Sequence[int] | None = None,
+    ) -> Tensor:
         """Predict maps from monthly images.
 
         Parameters
@@ -199,31 +317,61 @@ class AttentionUNet(nn.Module):
         present : Tensor, optional
             (batch, month) bool: months that take part. A month without any value
             never does.
+        calendar : sequence of int, optional
+            Calendar months of the steps, for the month-of-year term; by default
+            those that the network was made for.
 
         Returns
         -------
         Tensor
             (batch, outputs, y, x), Mg/ha once statistics are set.
-        """
-        packed, present = self._pack(image, present)
-        # Months that no sample has are left out: attention over them costs too.
-        pooled = self._encode_and_pool(packed, present[:, present.any(dim=0)])
-        decoded = self.decoder([packed[:0], *pooled])
-        # In bf16 the last layer would round to steps of one part in 256.
-        with torch.autocast(image.device.type, enabled=False):
-            raw = self.head(decoded.to(self.head.weight.dtype))
-        raw = raw[..., : image.shape[-2], : image.shape[-1]]
-        scale, shift = (
-            v[:, None, None] for v in (self.target_scale, self.target_shift)
-        )
-        return cast(Tensor, raw * scale + shift)
 
-    def month_weights(self, image: Tensor, present: Tensor | None = None) -> Tensor:
-        """Give the attention of the finest level, (batch, month, y / 2, x / 2)."""
+        Raises
+        ------
+        ValueError
+            If a shape does not fit, or there is a month-of-year term and it is not
+            known which months the image has.
+        """
+        season = self._seasons_of(image, calendar)
         packed, present = self._pack(image, present)
-        features = self._unpack(self.encoder(packed)[0], present)
+        counts: list[int] = present.sum(dim=1).tolist()
+        season = _season_of_each(season, present)
+        padded = self._predict(packed, counts, season)
+        return padded[..., : image.shape[-2], : image.shape[-1]]
+
+    def month_weights(
+        self,
+        image: Tensor,
+        present: Tensor | None = None,
+        calendar: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Give the attention of the finest level, (batch, month, y / 2, x / 2)."""
+        season = self._seasons_of(image, calendar)
+        packed, present = self._pack(image, present)
+        finest = self.encoder(packed)[0]
+        features = finest.new_zeros(*present.shape, *finest.shape[1:])
+        features[present] = finest
         attention = cast(MonthAttention, self.attention[0])
-        return attention.weights(features, present)[:, :, 0]
+        return attention.weights(features, present, season)[:, :, 0]
+
+    def _seasons_of(
+        self, image: Tensor, calendar: Sequence[int] | None
+    ) -> Tensor | None:
+        """Give (month, 4) for the image's steps; None without month-of-year term."""
+        if self.calendar is None:
+            return None
+        if calendar is None:
+            own = self.season
+        else:
+            own = seasons(_checked_calendar(calendar)).to(self.season)
+        if image.ndim == 5 and len(own) != image.shape[1]:
+            given = self.calendar if calendar is None else tuple(calendar)
+            raise ValueError(
+                f"calendar must name the calendar months of the image's "
+                f"{image.shape[1]} steps, got {given}; give network(image, "
+                "calendar=[9, 10, ...])."
+            )
+        return own
 
     def _pack(self, image: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
         """Standardise the months that are there, and only those.
@@ -241,29 +389,98 @@ class AttentionUNet(nn.Module):
         return self._standardise(image[present]), present
 
     def _standardise(self, months: Tensor) -> Tensor:
-        """(n, band, y, x) physical -> scaled, zero where missing, padded.
+        """(n, band, y, x) physical -> what the encoder sees, padded.
 
-        For maps pixel by pixel in memory ("channels last"), in which convolutions on
-        a CPU are up to 1.7 times as fast and attention reads without a copy.
+        Pixel by pixel in memory ("channels last"), in which convolutions on a CPU are
+        up to 1.7 times as fast and attention reads without a copy.
         """
         height, width = months.shape[-2:]
         padding = (0, -width % self.stride, 0, -height % self.stride)
+        if any(padding):
+            months = nn.functional.pad(months, padding, value=math.nan)
+        there = None if self.missing == "zero" else months.isfinite()
         # In place: the months that are there were copied out of the image.
         scaled = months.sub_(self.shift[:, None, None]).div_(self.scale[:, None, None])
         scaled = scaled.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
-        padded = nn.functional.pad(scaled, padding) if any(padding) else scaled
-        if torch.is_grad_enabled():
-            return padded
-        return padded.contiguous(memory_format=torch.channels_last)
+        if there is not None and self.missing == "validity":
+            scaled = torch.cat([scaled, self._flags(there, scaled.dtype)], dim=1)
+        elif there is not None:
+            count = there.sum(dim=1, keepdim=True).clamp(min=1)
+            scaled = scaled.mul_(there.shape[1] / count)
+        return scaled.contiguous(memory_format=torch.channels_last)
 
-    def _encode_and_pool(self, packed: Tensor, present: Tensor) -> list[Tensor]:
+    def _flags(self, there: Tensor, dtype: torch.dtype) -> Tensor:
+        """(n, band, y, x) bool -> (n, pass, y, x), 1 where a pass has no value.
+
+        Zero is the usual case, so that weights learnt without flags fit as they are.
+        """
+        numbers = sorted(set(self.passes))
+        chosen = [[i for i, p in enumerate(self.passes) if p == n] for n in numbers]
+        seen = [there[:, bands].any(dim=1) for bands in chosen]
+        return (~torch.stack(seen, dim=1)).to(dtype)
+
+    def _predict(
+        self, packed: Tensor, counts: list[int], season: Tensor | None
+    ) -> Tensor:
+        """Give the maps of samples with so many images each, still padded."""
+        pooled = self._encode_and_pool(packed, counts, season)
+        decoded = self.decoder([packed[:0], *pooled])
+        # In bf16 the last layer would round to steps of one part in 256.
+        with torch.autocast(packed.device.type, enabled=False):
+            raw = self.head(decoded.to(self.head.weight.dtype))
+        scale, shift = (
+            v[:, None, None] for v in (self.target_scale, self.target_shift)
+        )
+        return cast(Tensor, raw * scale + shift)
+
+    def _encode_and_pool(
+        self, packed: Tensor, counts: list[int], season: Tensor | None
+    ) -> list[Tensor]:
         if packed.shape[0] == 0:
-            return self._nothing(packed, present.shape[0])
-        levels = self.encoder(packed)
-        return [
-            attention(self._unpack(level, present), present)
+            return self._nothing(packed, len(counts))
+        if self.month_group is None or not torch.is_grad_enabled():
+            levels, scores = self._encode(packed, season)
+        else:
+            groups = math.ceil(max(counts) / self.month_group)
+            levels, scores = self._encode_by_group(packed, season, groups)
+        return [_pool(*level, counts) for level in zip(levels, scores, strict=True)]
+
+    def _encode(
+        self, packed: Tensor, season: Tensor | None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Give features and scores of each level, for each image."""
+        levels: list[Tensor] = self.encoder(packed)
+        scores = [
+            cast(MonthAttention, attention).scores(level, season)
             for attention, level in zip(self.attention, levels, strict=True)
         ]
+        return levels, scores
+
+    def _encode_by_group(
+        self, packed: Tensor, season: Tensor | None, groups: int
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Encode group by group, and again in the backward pass.
+
+        A group takes its months from the whole year and from all samples: batch norm
+        has no other images to tell what is usual.
+        """
+        parts = [
+            checkpoint(
+                self._encode,
+                packed[first::groups],
+                None if season is None else season[first::groups],
+                use_reentrant=False,
+                context_fn=lambda: (nullcontext(), _statistics_kept(self.encoder)),
+            )
+            for first in range(groups)
+        ]
+        order = torch.arange(len(packed), device=packed.device)
+        place = torch.cat([order[first::groups] for first in range(groups)]).argsort()
+        levels, scores = (
+            [torch.cat(level)[place] for level in zip(*kind, strict=True)]
+            for kind in zip(*parts, strict=True)
+        )
+        return levels, scores
 
     def _nothing(self, packed: Tensor, batch: int) -> list[Tensor]:
         """Pooled features of samples without a single month: zeros."""
@@ -276,15 +493,6 @@ class AttentionUNet(nn.Module):
             weights = [*self.encoder.parameters(), *self.attention.parameters()]
             zero = torch.stack([weight.sum() for weight in weights]).sum() * 0
         return [zero.expand(batch, c, height // s, width // s) for c, s in sizes]
-
-    @staticmethod
-    def _unpack(level: Tensor, present: Tensor) -> Tensor:
-        """(months that are there, channel, y, x) -> (batch, month, channel, y, x)."""
-        if bool(present.all()):
-            return level.reshape(*present.shape, *level.shape[1:])
-        full = level.new_zeros(*present.shape, *level.shape[1:])
-        full[present] = level
-        return full
 
     def _check_input(self, image: Tensor, present: Tensor | None) -> None:
         bands = self.shift.numel()
@@ -300,6 +508,44 @@ class AttentionUNet(nn.Module):
                 f"present must be (batch, month) = {tuple(image.shape[:2])} bool, got "
                 f"{tuple(present.shape)} {present.dtype}."
             )
+
+
+@contextmanager
+def _statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Let a second pass over the same images change copies of all buffers."""
+    owners = [
+        (owner, name, buffer)
+        for owner in module.modules()
+        for name, buffer in owner.named_buffers(recurse=False)
+    ]
+    for owner, name, buffer in owners:
+        setattr(owner, name, buffer.clone())
+    try:
+        yield
+    finally:
+        for owner, name, buffer in owners:
+            setattr(owner, name, buffer)
+
+
+class InMonths(nn.Module):
+    """A network for images of other months than it was made for.
+
+    Parameters
+    ----------
+    network : AttentionUNet
+        With a month-of-year term.
+    calendar : sequence of int
+        Calendar months, 1 to 12, of the images' steps.
+    """
+
+    def __init__(self, network: AttentionUNet, calendar: Sequence[int]) -> None:
+        super().__init__()
+        self.network = network
+        self.calendar = tuple(calendar)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(batch, month, band, y, x) -> (batch, output, y, x)."""
+        return cast(Tensor, self.network(image, calendar=self.calendar))
 
 
 class Ensemble(nn.Module):
@@ -338,6 +584,29 @@ class Ensemble(nn.Module):
         if not self.spread:
             return maps.mean(dim=0)
         return torch.cat([maps.mean(dim=0), maps.std(dim=0)], dim=1)
+
+
+def _checked_passes(
+    passes: Sequence[int] | None, bands: int, missing: str
+) -> tuple[int, ...]:
+    if missing not in ("zero", "validity", "renormalise"):
+        raise ValueError(
+            f"missing must be 'zero', 'validity' or 'renormalise', got {missing!r}."
+        )
+    if passes is not None and len(passes) != bands:
+        raise ValueError(
+            f"passes must have a number for each of {bands} bands, got {list(passes)}."
+        )
+    return tuple(int(number) for number in passes or [0] * bands)
+
+
+def _checked_calendar(calendar: Sequence[int]) -> tuple[int, ...]:
+    months = tuple(int(month) for month in calendar)
+    if any(not 1 <= month <= 12 for month in months):
+        raise ValueError(
+            f"calendar must hold calendar months 1 to 12, got {list(months)}."
+        )
+    return months
 
 
 def _with_values(image: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +18,31 @@ import xarray as xr
 from torch import nn
 
 from geobiomass.chips import Place, Reader
-from geobiomass.cube import CubeError, check_cube
+from geobiomass.cube import CubeError, check_cube, is_chips
 from geobiomass.cube.store import is_local
 from geobiomass.evaluation import EVALUATION_BLOCK, Tally
 from geobiomass.forward import Precision
-from geobiomass.maps import MADE_WITH, Block, fingerprint_of, write_map
+from geobiomass.maps import (
+    MADE_WITH,
+    Block,
+    fingerprint_of,
+    write_competition,
+    write_map,
+)
 from geobiomass.network import Ensemble as EnsembleNetwork
 from geobiomass.plan import MapPlan, plan_map
 from geobiomass.predict import Mapper, MapSettings, lazy_map
 from geobiomass.region import Region
 from geobiomass.tiles import Blend, blocks
+from geobiomass.training.estimator import SavedModel
+from geobiomass.training.model_folder import (
+    CARD,
+    CONFIG,
+    ModelError,
+    broken,
+    member_name,
+    write_config,
+)
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -44,11 +59,14 @@ class Predictor:
         The network's bands, in its order.
     outputs : tuple of str
         Name of the map of each output.
+    months : int
+        Months of the cubes that it was made for.
     """
 
     network: nn.Module
     bands: tuple[str, ...]
     outputs: tuple[str, ...]
+    months: int
 
     def predict(
         self,
@@ -207,6 +225,139 @@ class Predictor:
             raise
         return Path(path) if isinstance(path, str) and is_local(path) else path
 
+    def predict_chips_to(
+        self,
+        folder: str | Path,
+        cube: xr.Dataset,
+        tile: int = 256,
+        overlap: int = 64,
+        batch_size: int | None = None,
+        flips: bool = False,
+        *,
+        turns: bool = False,
+        blend: Blend = "smooth",
+        precision: Precision = "float32",
+        memory: int | None = None,
+        overwrite: bool = False,
+        client: Any = None,
+        progress: bool = True,
+    ) -> Path:
+        """Map chips to files as the BioMassters competition takes them.
+
+        A GeoTIFF a chip, ``{chip}_agbm.tif``: float32, Mg/ha, without a place on
+        Earth. What is predicted below zero is written as zero, as no biomass is
+        negative; so are pixels without any observation, as the competition takes
+        no gaps. Called again, chips whose file is there are left as they are.
+
+        Parameters
+        ----------
+        folder : str or Path
+            New, or with such files of these chips and nothing else.
+        cube, tile, overlap, batch_size, flips, turns, blend, precision, memory
+            As in :meth:`predict`.
+        overwrite : bool
+            Make files anew that are there.
+        client : distributed.Client, optional
+            Compute the chips on its workers, as :meth:`predict_to` does.
+        progress : bool
+            Show a progress bar.
+
+        Returns
+        -------
+        Path
+            The folder.
+
+        Raises
+        ------
+        CubeError
+            If the cube is a scene, is no cube, or lacks a band.
+        FileExistsError
+            If the folder holds anything else, or files by another model, of other
+            input or settings.
+        MapInUseError
+            If another process writes to the folder.
+        IncompleteMapError
+            If chips could not be computed, by name; the others are written.
+        ValueError
+            If a setting is out of its range.
+        """
+        check_cube(cube)
+        if not is_chips(cube):
+            raise CubeError(
+                "The competition takes chips, got a scene; map it with predict_to "
+                "(on the command line, without --format biomassters)."
+            )
+        side = max(cube.sizes["y"], cube.sizes["x"])
+        settings = MapSettings(
+            tile, overlap, side, batch_size, flips, turns, blend, precision, memory
+        )
+        mapper, _ = self._lazy(cube, settings, None)
+        try:
+            write_competition(
+                folder,
+                mapper.reader.names,
+                _map_blocks(mapper),
+                partial(_compute, mapper),
+                fingerprint_of(self._depends_on(cube, mapper)),
+                overwrite=overwrite,
+                progress=progress,
+                client=client,
+            )
+        except BaseException:
+            mapper.stop()
+            raise
+        return Path(folder)
+
+    def export(
+        self,
+        path: str | Path,
+        *,
+        months: int | None = None,
+        height: int = 256,
+        width: int = 256,
+    ) -> Path:
+        """Write the network as a graph that runs without this package.
+
+        It takes an image (batch, month, band, y, x) float32 in physical units, NaN
+        where missing, bands in the order of `bands`, and gives (batch, output, y,
+        x) in Mg/ha, the same as the network to about one part in a million. Any
+        number of images can be in a batch; the other sizes are fixed. Absent months
+        are encoded as well, so it is slower where months are missing.
+
+        Parameters
+        ----------
+        path : str or Path
+            ``.pt2`` for ``torch.export.load``; ``.onnx`` for ONNX, which needs
+            ``pip install 'geobiomass[export]'``. A file there is replaced.
+        months : int, optional
+            Of the images; by default as the model was made for.
+        height, width : int
+            Of the images, pixels.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        ValueError
+            If the ending is another, or a number is out of range.
+        ModuleNotFoundError
+            If the packages for ONNX are not there.
+        """
+        from geobiomass.export import export_network
+
+        return export_network(
+            self.network,
+            path,
+            months=self.months if months is None else months,
+            bands=len(self.bands),
+            outputs=self.outputs,
+            height=height,
+            width=width,
+        )
+
     def plan(
         self,
         cube: xr.Dataset,
@@ -254,8 +405,13 @@ class Predictor:
     ) -> tuple[Mapper, xr.Dataset]:
         reader = Reader(cube, self.bands)
         where = Region.of(region, cube) if region is not None else None
-        mapper = Mapper(self.network, reader, settings, len(self.outputs), where)
+        network = self._in_months(reader.calendar)
+        mapper = Mapper(network, reader, settings, len(self.outputs), where)
         return mapper, lazy_map(mapper, cube, self.outputs)
+
+    def _in_months(self, calendar: tuple[int, ...]) -> nn.Module:
+        """Give the network for steps of these calendar months."""
+        return self.network
 
     def _depends_on(self, cube: xr.Dataset, mapper: Mapper) -> dict[str, Any]:
         """Give all that a map's values depend on, in words and hashes."""
@@ -338,7 +494,7 @@ class Predictor:
         return tally.table()
 
 
-class Ensemble(Predictor):
+class Ensemble(Predictor, SavedModel):
     """Several models as one: their mean, and on demand how far they are apart.
 
     Parameters
@@ -354,12 +510,18 @@ class Ensemble(Predictor):
     ValueError
         If there is no model, or they differ in outputs.
 
+    See Also
+    --------
+    geobiomass.load : Reads what :meth:`save` wrote.
+
     Examples
     --------
     >>> import geobiomass as gb
     >>> both = gb.Ensemble([gb.load("first/"), gb.load("second/")])  # doctest: +SKIP
     >>> both.predict_to("map.tif", scene)  # doctest: +SKIP
     """
+
+    loader = "gb.load(folder)"
 
     def __init__(self, models: Sequence[Predictor], spread: bool = False) -> None:
         if not models or any(m.outputs != models[0].outputs for m in models):
@@ -374,10 +536,71 @@ class Ensemble(Predictor):
         self.outputs = models[0].outputs
         if spread:
             self.outputs += tuple(f"{name}_spread" for name in self.outputs)
-        choices = [[self.bands.index(b) for b in model.bands] for model in models]
-        self.network = EnsembleNetwork(
-            [model.network for model in models], choices, spread
-        )
+        self.months = max(model.months for model in models)
+        self._spread = spread
+        self.network = self._joined([model.network for model in models])
+
+    def _joined(self, networks: Sequence[nn.Module]) -> EnsembleNetwork:
+        choices = [[self.bands.index(b) for b in m.bands] for m in self.models]
+        return EnsembleNetwork(networks, choices, self._spread)
+
+    def _in_months(self, calendar: tuple[int, ...]) -> nn.Module:
+        networks = [model._in_months(calendar) for model in self.models]
+        own = [model.network for model in self.models]
+        return self.network if networks == own else self._joined(networks)
+
+    # --- save and load: each member is a model's folder in the ensemble's ---
+
+    def _check_savable(self) -> None:
+        for model in self.models:
+            if not isinstance(model, SavedModel):
+                raise ModelError(
+                    "models of an Ensemble that is saved must be gb.BiomassRegressor "
+                    f"or gb.Ensemble, got a {type(model).__name__}"
+                )
+            model._check_savable()
+
+    def _write(self, folder: Path) -> None:
+        from geobiomass.card import ensemble_card
+
+        names = [member_name(number) for number in range(1, len(self.models) + 1)]
+        members = [cast(SavedModel, model) for model in self.models]
+        for name, member in zip(names, members, strict=True):
+            (folder / name).mkdir()
+            member._write(folder / name)
+        settings = {
+            "members": names,
+            "spread": self._spread,
+            "network": {"members": len(names)},
+            "bands": list(self.bands),
+            "months": self.months,
+            "outputs": list(self.outputs),
+            "units": "Mg/ha",
+        }
+        content = {"class": "Ensemble", "loader": self.loader, "settings": settings}
+        write_config(folder, content)
+        facts = [
+            (getattr(m, "settings", {}), getattr(m, "provenance", {})) for m in members
+        ]
+        card = ensemble_card(facts, self.outputs, self.loader)
+        (folder / CARD).write_text(card, encoding="utf-8")
+
+    @classmethod
+    def _read(cls, folder: Path, config: Mapping[str, Any]) -> Self:
+        # Members are of classes that stand above this one in the order of imports;
+        # the public face knows them all.
+        from geobiomass import load
+
+        settings = config["settings"]
+        try:
+            names, spread = list(settings["members"]), bool(settings["spread"])
+            if any(member_name(i) != name for i, name in enumerate(names, 1)):
+                raise ValueError(f"members are {names}")
+            return cls([load(folder / name) for name in names], spread)
+        except ModelError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise broken(folder / CONFIG, error) from error
 
     def __repr__(self) -> str:
         """Say what it is in one line."""

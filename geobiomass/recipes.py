@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from geobiomass.training import TrainingConfig
+from geobiomass.network import Missing
+from geobiomass.training import Stage, TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -30,18 +32,40 @@ class Recipe:
         How bands are scaled: by a robust minimum and maximum, their 5th and 95th
         percentile, to -1.645 and 1.645; or by the minima and maxima that the
         BioMassters winner used, to 0 and 1.
-    loss : "chip_rmse", "huber" or "mse"
+    missing : "validity", "renormalise" or "zero"
+        What the network sees where a band has no value in a month that has others:
+        see :class:`geobiomass.network.AttentionUNet`. Months without any value take
+        no part in any case.
+    month_term : bool
+        Whether the attention knows the month of the year.
+    loss : "chip_rmse", "chip_huber", "huber" or "mse"
         What is minimised: the root mean squared error of a chip, averaged over
-        chips; Huber's robust loss; the mean squared error over pixels.
+        chips; the same, with errors above `huber_delta` taken as they are, not
+        squared, so that damaged labels do not lead; Huber's robust loss, or the mean
+        squared error, over all pixels of a batch alike.
     ceiling : float or None
-        Labels at or above it, Mg/ha, are left out of "chip_rmse" as damaged.
+        Labels at or above it, Mg/ha, are treated as `tail` says; None: none are.
+    tail : "drop" or "clip"
+        Leave labels at or above the ceiling out of the loss, as damaged; or take
+        them for the ceiling, and predictions above it for right.
+    huber_delta : float
+        Mg/ha: "chip_huber" and "huber" square errors up to it.
     turns : bool
         Random flips and quarter turns.
+    rotation : float
+        Chance that a sample is rotated by any angle up to 45 degrees.
     month_dropout : float
         Chance that a sample loses months, each with chance 0.3, in training.
+    pattern_dropout : float
+        Chance that a sample loses the optical bands in the months that one of the
+        BioMassters data's six patterns lacks.
+    pass_dropout : float
+        Chance that a sample loses one radar pass in some months.
     validation_fraction : float
         Part of the chips, or of the blocks of a scene, held out where no
         validation cube is given.
+    fold : int
+        Which part that is: 0 to 9 where the fraction is 0.1.
     block : int or None
         Side of the blocks that a scene is split into, pixels; None: twice `crop`.
     groups : str or None
@@ -52,9 +76,17 @@ class Recipe:
     read_ahead : int
         Bytes that batches may take, those in use and those read ahead; three at
         least, even where they take more.
+    month_group : int or None
+        Months of a sample that are encoded together in training; None: all. Fewer
+        take less memory and up to half as much time again, as each group is encoded
+        anew in the backward pass. docs/benchmarks.md states the memory.
     damaged : "raise" or "skip"
         What to do about a chip or a part of a scene that cannot be read: stop, or
         leave it out with a warning. ``model.damaged`` says afterwards which were.
+    stages : tuple of Stage
+        What follows when `training` is through, each from the last weights and the
+        optimiser of the one before. Another number of ``epochs`` keeps the stages'
+        proportions.
     training : TrainingConfig
         Epochs, batch size, optimiser, precision, devices, seed, checkpoints.
     """
@@ -65,36 +97,74 @@ class Recipe:
     pretrained: bool | str = False
     crop: int | None = 128
     scaling: Literal["robust", "biomassters"] = "robust"
-    loss: Literal["chip_rmse", "huber", "mse"] = "chip_rmse"
+    missing: Missing = "validity"
+    month_term: bool = True
+    loss: Literal["chip_rmse", "chip_huber", "huber", "mse"] = "chip_rmse"
     ceiling: float | None = 1000.0
+    tail: Literal["drop", "clip"] = "drop"
+    huber_delta: float = 100.0
     turns: bool = True
+    rotation: float = 0.0
     month_dropout: float = 0.2
+    pattern_dropout: float = 0.1
+    pass_dropout: float = 0.1
     validation_fraction: float = 0.1
+    fold: int = 0
     block: int | None = None
     groups: str | None = None
     cache: int = 2 * 2**30
     read_ahead: int = 2**30
+    month_group: int | None = None
     damaged: Literal["raise", "skip"] = "raise"
+    stages: tuple[Stage, ...] = ()
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
         _one_of(self, "scaling", ("robust", "biomassters"))
-        _one_of(self, "loss", ("chip_rmse", "huber", "mse"))
+        _one_of(self, "loss", ("chip_rmse", "chip_huber", "huber", "mse"))
+        _one_of(self, "tail", ("drop", "clip"))
         _one_of(self, "damaged", ("raise", "skip"))
-        for name in ("crop", "block"):
+        _one_of(self, "missing", ("validity", "renormalise", "zero"))
+        for name, unit in (
+            ("crop", "pixel"),
+            ("block", "pixel"),
+            ("month_group", "month"),
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1 pixel, got {value}.")
+                raise ValueError(f"{name} must be at least 1 {unit}, got {value}.")
         for name in ("cache", "read_ahead"):
             if getattr(self, name) < 0:
                 raise ValueError(
                     f"{name} must be a number of bytes, got {getattr(self, name)}."
                 )
-        for name in ("month_dropout", "validation_fraction"):
-            if not 0 <= getattr(self, name) < 1:
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(
+                "validation_fraction must be from 0 to below 1, got "
+                f"{self.validation_fraction}."
+            )
+        for name in ("rotation", "month_dropout", "pattern_dropout", "pass_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(
-                    f"{name} must be from 0 to below 1, got {getattr(self, name)}."
+                    f"{name} must be from 0 to 1, got {getattr(self, name)}."
                 )
+        if not self.huber_delta > 0:
+            raise ValueError(f"huber_delta must be above 0, got {self.huber_delta}.")
+        if not 0 <= self.fold < self.folds:
+            raise ValueError(
+                f"fold must be from 0 to {self.folds - 1} where validation_fraction "
+                f"is {self.validation_fraction}, got {self.fold}."
+            )
+
+    @property
+    def folds(self) -> int:
+        """How many parts there are to hold out, one at a time."""
+        return round(1 / self.validation_fraction) if self.validation_fraction else 1
+
+    @property
+    def ends_with_everything(self) -> bool:
+        """Whether the last weights were trained on what was held out before."""
+        return bool(self.stages) and self.stages[-1].everything
 
     def with_changes(self, **changes: Any) -> Recipe:
         """Give this recipe with some settings changed, its own or its training's.
@@ -117,6 +187,12 @@ class Recipe:
         if "epochs" in training and "warmup_epochs" not in training:
             # A short run warms up for half of it, rather than being refused.
             training["warmup_epochs"] = min(base.warmup_epochs, training["epochs"] / 2)
+        if "epochs" in training and "stages" not in own:
+            share = training["epochs"] / base.epochs
+            own["stages"] = tuple(
+                dataclasses.replace(stage, epochs=max(1, round(share * stage.epochs)))
+                for stage in self.stages
+            )
         own["training"] = dataclasses.replace(base, **training)
         return dataclasses.replace(self, **own)
 
@@ -128,9 +204,23 @@ def _one_of(recipe: Recipe, name: str, allowed: tuple[str, ...]) -> None:
         )
 
 
+def _winners_stage(name: str, everything: bool = False) -> Stage:
+    """One of the shorter stages of the winner; the floor is max(rate / 10, 5e-5)."""
+    return Stage(
+        name=name,
+        epochs=100,
+        learning_rate=1e-4,
+        final_learning_rate=5e-5,
+        schedule_by="epoch",
+        everything=everything,
+    )
+
+
 RECIPES: dict[str, Recipe] = {
     "default": Recipe(
-        training=TrainingConfig(epochs=100, batch_size=8, warmup_epochs=1.0)
+        training=TrainingConfig(
+            epochs=100, batch_size=8, warmup_epochs=1.0, moving_average=0.999
+        )
     ),
     # Trains in minutes on two cores: for demonstrations and tests of a pipeline.
     "quick": Recipe(
@@ -138,21 +228,30 @@ RECIPES: dict[str, Recipe] = {
         encoder="resnet10t",
         decoder_channels=(64, 48, 32, 24, 16),
         crop=64,
+        missing="zero",
+        month_term=False,
         month_dropout=0.0,
+        pattern_dropout=0.0,
+        pass_dropout=0.0,
         training=TrainingConfig(
             epochs=20, batch_size=8, learning_rate=2e-3, warmup_epochs=1.0
         ),
     ),
-    # The network, scaling, loss, optimiser and first stage of the BioMassters
-    # winner; its figures are in docs/design.md.
+    # What won BioMassters, in all its stages, but that missing months are left out;
+    # its figures are in docs/design.md.
     "biomassters": Recipe(
         name="biomassters",
         encoder="tf_efficientnetv2_l.in21k",
         decoder_channels=(384, 368, 352, 336, 320),
         crop=None,
         scaling="biomassters",
+        missing="zero",
+        month_term=False,
         ceiling=400.0,
+        rotation=0.7,
         month_dropout=0.5,
+        pattern_dropout=0.0,
+        pass_dropout=0.0,
         training=TrainingConfig(
             epochs=800,
             batch_size=8,
@@ -161,6 +260,11 @@ RECIPES: dict[str, Recipe] = {
             schedule_by="epoch",
             final_learning_rate=1e-4,
             gradient_clip=5.0,
+        ),
+        stages=(
+            _winners_stage("cool-down"),
+            _winners_stage("all-chips", everything=True),
+            _winners_stage("all-chips-again", everything=True),
         ),
     ),
 }
@@ -183,6 +287,17 @@ BIOMASSTERS_RANGE: dict[str, tuple[float, float]] = {
     "B12": (0, 15226),
     "CLP": (0, 255),
 }
+
+
+def sensor_passes(bands: Sequence[str]) -> tuple[int, ...]:
+    """Give each band the number of its sensor pass, 0 for all optical ones.
+
+    Bands of one pass are missing together. Radar bands end in ``_asc`` or ``_desc``,
+    as VV_asc; 1 is the pass that is met first, 2 the other.
+    """
+    ends = [next((e for e in ("_asc", "_desc") if b.endswith(e)), "") for b in bands]
+    met = [end for end in dict.fromkeys(ends) if end]
+    return tuple(met.index(end) + 1 if end else 0 for end in ends)
 
 
 def find_recipe(recipe: str | Recipe, **changes: Any) -> Recipe:

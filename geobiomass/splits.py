@@ -85,6 +85,7 @@ def hold_out(
     seed: int,
     groups: Sequence[str] | None = None,
     least: int = 1,
+    fold: int = 0,
 ) -> tuple[list[Place], list[Place]]:
     """Draw the places to validate on, whole groups at a time.
 
@@ -100,6 +101,9 @@ def hold_out(
         A place's group; by default each is its own.
     least : int
         Places to hold out at least: every process needs one to validate on.
+    fold : int
+        Which part to hold out: those of one seed and fraction share no place, and
+        1 / fraction of them are all places.
 
     Returns
     -------
@@ -108,7 +112,7 @@ def hold_out(
     Raises
     ------
     CubeError
-        If there is only one group.
+        If there is only one group, or none for this fold.
     """
     names = list(groups) if groups is not None else [str(i) for i in range(len(places))]
     order = np.random.default_rng(seed).permutation(sorted(set(names)))
@@ -117,13 +121,21 @@ def hold_out(
             f"{len(places)} chip or block in one group cannot be split into training "
             "and validation; give a validation cube, or validation=0 for none."
         )
+    size = fraction * len(places)
+    end = max((fold + 1) * size, fold * size + least)
     chosen: set[str] = set()
-    taken = 0
-    for name in order[:-1]:
-        if chosen and taken >= max(fraction * len(places), least):
+    passed = 0
+    for name in order:
+        if (chosen and passed >= end) or len(chosen) == len(order) - 1:
             break
-        chosen.add(str(name))
-        taken += names.count(str(name))
+        if passed >= fold * size:
+            chosen.add(str(name))
+        passed += names.count(str(name))
+    if not chosen:
+        raise CubeError(
+            f"fold {fold} of {len(places)} chips or blocks in {len(order)} groups is "
+            "empty; ask for fewer folds."
+        )
     pairs = list(zip(places, names, strict=True))
     training = [place for place, name in pairs if name not in chosen]
     validation = [place for place, name in pairs if name in chosen]

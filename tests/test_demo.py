@@ -21,7 +21,7 @@ def test_the_demonstration(
     for name, size in (("HEIGHT", 256), ("TRAINED", 384), ("MAPPED", 192)):
         monkeypatch.setattr(demo, name, size)
     monkeypatch.setattr(demo, "PIXELS", 20_000)
-    table = demo.run(tmp_path / "demo", epochs=10, progress=False)
+    table = demo.run(tmp_path / "demo", progress=False)
     out = capsys.readouterr().out
     for text in ("average_rmse", "pixel_rmse", "bias", "r2", "Mg/ha", *table.index):
         assert text in out
@@ -30,7 +30,8 @@ def test_the_demonstration(
         "gradient boosting by pixel",
         "geobiomass",
     ]
-    # Ten epochs on a small scene learn; the margin is for the real demonstration.
+    # A small scene gives 72 steps in as many epochs as the real one: at three seeds R2
+    # was 0.67 to 0.80, with 30 steps 0.17 to 0.52.
     assert table.loc["geobiomass", "r2"] > 0.3
     errors = table["pixel_rmse"]
     assert errors["geobiomass"] < 0.8 * errors["predicting the mean"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,20 +16,24 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from geobiomass.network import AttentionUNet, MonthAttention
+from geobiomass.network import AttentionUNet, InMonths, MonthAttention, seasons
 
 
 def parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def small(bands: int = 3, outputs: int = 1) -> AttentionUNet:
+def small(bands: int = 3, outputs: int = 1, **settings: Any) -> AttentionUNet:
     torch.manual_seed(0)
-    network = AttentionUNet(bands, "resnet10t", (16, 12, 8, 8, 8), outputs)
+    network = AttentionUNet(bands, "resnet10t", (16, 12, 8, 8, 8), outputs, **settings)
+    for attention in network.attention:  # as if the months of the year mattered
+        if attention.season is not None:
+            nn.init.normal_(attention.season.weight)
     # Statistics as after some training, so that batch norm is not the identity.
     network.train()
     for _ in range(2):
-        network(torch.randn(2, 3, bands, 32, 32))
+        calendar = None if network.calendar is None else [6, 7, 8]
+        network(torch.randn(2, 3, bands, 32, 32), calendar=calendar)
     return network.eval()
 
 
@@ -48,6 +54,13 @@ def test_the_winners_setting_has_the_winners_parameters() -> None:
 
 
 NETWORK = small()
+PASSES = (0, 1, 1)
+KINDS = {
+    "zero": NETWORK,
+    "validity": small(passes=PASSES, missing="validity"),
+    "renormalise": small(missing="renormalise"),
+    "month term": small(passes=PASSES, missing="validity", calendar=(6, 7, 8, 9)),
+}
 
 
 def plain_attention(module: MonthAttention, x: np.ndarray, present: np.ndarray):
@@ -102,15 +115,16 @@ def test_attention_is_a_weighted_sum_over_the_months_present(
     )
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @given(st.integers(0, 2**16), st.sampled_from([torch.nan, torch.inf, -torch.inf]))
-def test_missing_means_missing(seed: int, junk: float) -> None:
+def test_missing_means_missing(kind: str, seed: int, junk: float) -> None:
     # Law 1: a month, a band of a month (a pass), and pixels.
     draw = torch.Generator().manual_seed(seed)
-    network = NETWORK
+    network = KINDS[kind]
     image = torch.randn(2, 4, 3, 32, 32, generator=draw)
     present = torch.rand(2, 4, generator=draw) < 0.6
     missing = torch.rand(2, 4, 3, 32, 32, generator=draw) < 0.2
-    missing[:, 1, 2] = True
+    missing[:, 1, 1:] = True
     with torch.inference_mode():
         one = network(image.masked_fill(missing, torch.nan), present)
         other = image.masked_fill(missing, junk)
@@ -137,18 +151,82 @@ def test_a_month_without_values_takes_no_part_and_costs_nothing() -> None:
     assert torch.equal(with_empty, asked_for)
 
 
-def test_months_that_no_sample_has_cost_no_attention_either() -> None:
+def test_absent_months_cost_no_attention_either() -> None:
     image = torch.randn(2, 4, 3, 32, 32)
     image[:, 2] = torch.nan
     image[0, 3] = torch.nan
-    seen: list[tuple[int, ...]] = []
-    hook = NETWORK.attention[0].register_forward_hook(
-        lambda module, inputs, output: seen.append(tuple(inputs[0].shape[:2]))
+    seen: list[int] = []
+    hook = (
+        NETWORK.attention[0]
+        .score[2]
+        .register_forward_hook(
+            lambda module, inputs, output: seen.append(inputs[0].shape[0])
+        )
     )
     with torch.inference_mode():
         NETWORK(image)
     hook.remove()
-    assert seen == [(2, 3)]
+    assert seen == [5]
+
+
+def test_groups_of_months_learn_what_they_would_without_a_second_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(3)
+    network = AttentionUNet(
+        3, "tf_efficientnetv2_b0", (16, 12, 8, 8, 8), calendar=range(1, 7)
+    )
+    image = torch.randn(2, 6, 3, 64, 64)
+    image[0, 1], image[1, 4:] = torch.nan, torch.nan
+    found = []
+    for again in (True, False):
+        if not again:
+            run = lambda encode, *inputs, **settings: encode(*inputs)  # noqa: E731
+            monkeypatch.setattr("geobiomass.network.checkpoint", run)
+        trained = copy.deepcopy(network).train()
+        trained.month_group = 2
+        trained(image).square().mean().backward()
+        found.append(trained)
+    once, twice = ([p.grad for p in each.parameters()] for each in found)
+    assert all(a is b or torch.equal(a, b) for a, b in zip(once, twice, strict=True))
+    # Batch norm has counted every group once: three in the encoder.
+    buffers = [dict(each.named_buffers()) for each in found]
+    assert all(torch.equal(buffers[0][name], buffers[1][name]) for name in buffers[0])
+    assert buffers[0]["encoder.bn1.num_batches_tracked"] == 3
+
+
+def test_groups_of_months_change_nothing_where_batch_norm_is_settled() -> None:
+    network, grouped = small(), small()
+    image = torch.randn(2, 5, 3, 32, 32)
+    image[0, 3] = torch.nan
+    grouped.month_group = 2
+    seen: list[int] = []
+    grouped.encoder.register_forward_hook(
+        lambda module, inputs, output: seen.append(inputs[0].shape[0])
+    )
+    one, other = network(image), grouped(image)
+    assert seen == [3, 3, 3]  # nine images, in three groups
+    torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    one.sum().backward()
+    other.sum().backward()
+    for a, b in zip(network.parameters(), grouped.parameters(), strict=True):
+        if a.grad is not None:
+            torch.testing.assert_close(a.grad, b.grad, atol=1e-3, rtol=1e-3)
+
+
+def test_training_and_maps_work_in_the_same_order_of_memory() -> None:
+    network = small()
+    orders: list[bool] = []
+    for module in (network.encoder, *network.decoder.blocks):
+        module.register_forward_pre_hook(
+            lambda module, inputs: orders.append(
+                inputs[0].is_contiguous(memory_format=torch.channels_last)
+            )
+        )
+    for mode in (network.train(), network.eval()):
+        mode(torch.randn(2, 3, 3, 64, 64))
+    assert len(orders) == 12
+    assert all(orders)
 
 
 def test_bf16_does_not_round_the_prediction_to_steps() -> None:
@@ -172,6 +250,79 @@ def test_the_image_is_left_as_it_is() -> None:
     before = image.clone()
     small()(image)
     torch.testing.assert_close(image, before, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_pass_that_is_missing_is_told_from_one_that_is_average() -> None:
+    image = torch.randn(1, 4, 3, 32, 32)
+    image[:, 1, 1:] = 0.0  # what a missing value becomes once it is scaled
+    lacking = image.clone()
+    lacking[:, 1, 1:] = torch.nan
+    with torch.inference_mode():
+        for kind, network in KINDS.items():
+            same = torch.equal(network(image), network(lacking))
+            assert same == (kind == "zero")
+
+
+def test_what_the_encoder_sees_of_missing_values() -> None:
+    image = torch.full((1, 1, 3, 32, 32), 2.0)
+    image[..., 0, :4, :] = torch.nan  # of the first pass; the second has bands 1 and 2
+    image[..., 1, 4:8, :] = torch.nan  # of the second, which has another band
+    image[..., 1:, 8:12, :] = torch.nan
+    seen: dict[str, torch.Tensor] = {}
+    for kind in ("validity", "renormalise"):
+        hook = KINDS[kind].encoder.register_forward_hook(
+            lambda module, inputs, output, kind=kind: seen.update({kind: inputs[0][0]})
+        )
+        with torch.inference_mode():
+            KINDS[kind](image)
+        hook.remove()
+    rows = [0, 4, 8, 12]  # one of each kind of row
+    expected = [[0, 2, 2, 2], [2, 0, 0, 2], [2, 2, 0, 2]]
+    flags = [[1, 0, 0, 0], [0, 0, 1, 0]]
+    found = seen["validity"][:, rows, 0].tolist()
+    assert found == expected + flags
+    times = torch.tensor([1.5, 1.5, 3.0, 1.0])
+    assert torch.equal(seen["renormalise"][:, rows, 0], torch.tensor(expected) * times)
+
+
+def test_beyond_the_edge_nothing_is_there() -> None:
+    padded = torch.full((1, 2, 3, 64, 64), torch.nan)
+    padded[..., :40, :50] = torch.randn(1, 2, 3, 40, 50)
+    with torch.inference_mode():
+        for network in (KINDS["validity"], KINDS["renormalise"]):
+            found = network(padded[..., :40, :50])
+            assert torch.equal(found, network(padded)[..., :40, :50])
+
+
+def test_the_month_of_the_year_counts_and_not_the_order() -> None:
+    network = KINDS["month term"]
+    image = torch.randn(1, 4, 3, 32, 32)
+    with torch.inference_mode():
+        found = network(image)
+        assert torch.equal(found, network(image, calendar=(6, 7, 8, 9)))
+        assert not torch.equal(found, network(image, calendar=(9, 8, 7, 6)))
+        turned = network(image.flip(1), calendar=(9, 8, 7, 6))
+        torch.testing.assert_close(turned, found, atol=1e-5, rtol=1e-5)
+        weights = network.month_weights(image, calendar=(9, 8, 7, 6))
+        assert not torch.equal(weights, network.month_weights(image))
+        wrapped = InMonths(network, (9, 8, 7, 6))(image)
+        assert torch.equal(wrapped, network(image, calendar=(9, 8, 7, 6)))
+
+
+def test_before_training_the_month_of_the_year_changes_nothing() -> None:
+    torch.manual_seed(0)
+    network = AttentionUNet(3, "resnet10t", (8,) * 5, calendar=(1, 2)).eval()
+    image = torch.randn(1, 2, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(network(image), network(image, calendar=(7, 8)))
+
+
+def test_the_year_is_a_circle_of_twelve_different_months() -> None:
+    waves = seasons(range(1, 13))
+    assert waves.shape == (12, 4)
+    apart = torch.cdist(waves, waves) + 9 * torch.eye(12)
+    assert apart.min() > 0.5
+    torch.testing.assert_close(seasons([0]), seasons([12]), atol=1e-6, rtol=0)
 
 
 def test_encoding_the_months_there_equals_encoding_all_and_masking() -> None:
@@ -290,6 +441,13 @@ def bad_calls() -> list[tuple[type, str, object]]:
         (
             lambda: AttentionUNet(3, "resnet10t", (8,) * 5, pretrained="no.pth"),
             "no.pth",
+        ),
+        (lambda: small(passes=(0, 1)), "passes must have a number for each of 3 bands"),
+        (lambda: small(missing="mean"), "missing must be .*, got 'mean'"),
+        (lambda: small(calendar=(0, 1)), r"1 to 12, got \[0, 1\]"),
+        (
+            lambda: KINDS["month term"](image),
+            r"image's 2 steps, got \(6, 7, 8, 9\); give network\(image, calendar=",
         ),
         (lambda: small().set_statistics([0, 0], [1, 1]), "shift must have 3 values"),
         (

@@ -1,6 +1,7 @@
 """The map on disk: Zarr or cloud-optimised GeoTIFF, written block by block."""
 
 from geobiomass.maps.blocks import Block
+from geobiomass.maps.competition import write_competition
 from geobiomass.maps.progress import describe_progress
 from geobiomass.maps.writers import MapInUseError
 from geobiomass.maps.writing import (
@@ -17,5 +18,6 @@ __all__ = [
     "MapInUseError",
     "describe_progress",
     "fingerprint_of",
+    "write_competition",
     "write_map",
 ]

@@ -277,8 +277,6 @@ def _write_blocks(
     progress: bool,
     client: Any,
 ) -> None:
-    from tqdm.auto import tqdm
-
     manifest = Manifest(group)
     done = verified(manifest, target, blocks, progress)
     waiting = [block for block in blocks if block not in done]
@@ -288,17 +286,43 @@ def _write_blocks(
         if client is None
         else on_cluster(waiting, compute, target, manifest, client)
     )
+    finish_or_say(place.name, outcomes, len(blocks), len(done), progress)
+
+
+def finish_or_say(
+    name: str, outcomes: Any, count: int, done: int, progress: bool
+) -> None:
+    """Take in blocks as they are done, with a progress bar, to the last one.
+
+    Parameters
+    ----------
+    name : str
+        How the user named the map.
+    outcomes : generator of Outcome
+        As the functions of :mod:`geobiomass.maps.running` give them.
+    count, done : int
+        Blocks of the map, and how many of them an earlier call wrote.
+    progress : bool
+        Show the bar.
+
+    Raises
+    ------
+    IncompleteMapError
+        If blocks failed, by place and reason.
+    """
+    from tqdm.auto import tqdm
+
     with tqdm(
-        total=len(blocks),
-        initial=len(done),
+        total=count,
+        initial=done,
         unit="block",
         desc="Mapping",
         disable=not progress,
     ) as bar:
         failed = _follow(outcomes, bar)
-        rest = len(blocks) - int(bar.n) - len(failed)
+        rest = count - int(bar.n) - len(failed)
     if failed:
-        raise _incomplete(place, failed, len(blocks), rest) from failed[0][1]
+        raise _incomplete(name, failed, count, rest) from failed[0][1]
 
 
 def _follow(outcomes: Any, bar: Any) -> list[tuple[Block, Exception]]:
@@ -324,14 +348,14 @@ def _follow(outcomes: Any, bar: Any) -> list[tuple[Block, Exception]]:
 
 
 def _incomplete(
-    place: Destination, failed: list[tuple[Block, Exception]], count: int, rest: int
+    name: str, failed: list[tuple[Block, Exception]], count: int, rest: int
 ) -> IncompleteMapError:
     reasons = "; ".join(f"{block}: {_reason(error)}" for block, error in failed[:5])
     more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
     if rest:
         more += f"; {rest} were not tried, as {_HOPELESS} in a row failed"
     return IncompleteMapError(
-        f"{len(failed)} of {count} blocks of {place.name} could not be computed "
+        f"{len(failed)} of {count} blocks of {name} could not be computed "
         f"({reasons}{more}). The finished ones are kept; mend what is wrong and make "
         "the same call again."
     )

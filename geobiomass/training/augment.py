@@ -1,8 +1,9 @@
-"""Flips, quarter turns and left-out months: changes that leave the answer as it is.
+"""Flips, turns and left-out months: changes that leave the answer as it is.
 
 The eight orientations own their inverses, so that training and test-time averaging
-use the same ones. Random choices come from torch's global generator of the CPU,
-which the trainer seeds before every step, unless a generator is given.
+use the same ones; turns by any angle stand in `rotation`, what is left out in
+`dropout`. Random choices come from torch's global generator of the CPU, which the
+trainer seeds before every step, unless a generator is given.
 """
 
 from __future__ import annotations
@@ -14,13 +15,18 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from .dropout import draw_passes, draw_patterns, drop_bands, drop_months
+from .rotation import Rotation, check_places, random_rotation
+
 __all__ = [
     "FLIPS",
     "ORIENTATIONS",
     "Augmentation",
     "Orientation",
+    "Rotation",
     "drop_months",
     "random_orientation",
+    "random_rotation",
 ]
 
 
@@ -98,11 +104,7 @@ def random_orientation(
         Image and target differ in batch, y or x.
     """
     image, *rest = inputs
-    if image.shape[-2:] != target.shape[-2:] or len(image) != len(target):
-        raise ValueError(
-            "image and target must have the same batch, y and x, got image "
-            f"{tuple(image.shape)} and target {tuple(target.shape)}"
-        )
+    check_places(image, target)
     square = image.shape[-1] == image.shape[-2]
     choices = ORIENTATIONS if square else FLIPS
     drawn = torch.randint(len(choices), (len(image),), generator=generator)
@@ -118,82 +120,77 @@ def _orient(tensor: Tensor, choices: Sequence[Orientation], drawn: Tensor) -> Te
     return torch.stack(laid)
 
 
-def drop_months(
-    image: Tensor,
-    present: Tensor | None,
-    probability_batch: float = 0.5,
-    probability_month: float = 0.3,
-    generator: Generator | None = None,
-) -> Tensor:
-    """Declare some months of some samples missing, never all of a sample's.
-
-    The image itself stays, as values of a missing month change no prediction.
-
-    Parameters
-    ----------
-    image
-        (batch, month, band, y, x) float, NaN where missing.
-    present
-        (batch, month) bool; None: months with any finite value.
-    probability_batch
-        That a sample loses months at all.
-    probability_month
-        That it then loses one of its months.
-    generator
-        Of the CPU; None is torch's global one.
-
-    Returns
-    -------
-    Tensor
-        (batch, month) bool, which months are there now. Where all of a sample's
-        months would go, one of them, drawn at random, stays.
-    """
-    if present is None:
-        present = image.isfinite().flatten(2).any(2)
-    batch, months = present.shape
-    affected = torch.rand(batch, 1, generator=generator) < probability_batch
-    scores = torch.rand(batch, months, generator=generator)
-    leaves = (affected & (scores < probability_month)).to(present.device)
-    kept = present & ~leaves
-    highest = scores.to(present.device).masked_fill(~present, -1.0).argmax(1)
-    survivor = torch.zeros_like(present)
-    survivor[torch.arange(batch, device=present.device), highest] = True
-    emptied = ~kept.any(1, keepdim=True)
-    return kept | (emptied & present & survivor)
-
-
 @dataclass(frozen=True)
 class Augmentation:
-    """What the trainer does to a batch of chips: turns them and drops months.
+    """What the trainer does to a batch of chips: turns them and leaves things out.
 
-    Called with ((image,) or (image, present), target); returns the same, with
-    `present` wherever months may be dropped.
+    Called with ((image,) or (image, present, ...), target); returns the same, with
+    `present` wherever months may be dropped. Further inputs are passed on.
 
     Parameters
     ----------
     orientations
-        Whether chips are flipped and turned.
+        Whether chips are flipped and turned by quarters.
     probability_batch
         That a sample loses months; 0 drops none.
     probability_month
         That it then loses one of its months.
+    rotation
+        That a sample is turned by any angle, as `random_rotation` does.
+    pattern_dropout
+        That a sample keeps optical images only in the months of a real pattern, as
+        `drop_patterns` does; asks for `passes`, `optical` and `calendar`.
+    pass_dropout
+        That a sample loses a radar pass in some months, as `drop_passes` does; asks
+        for `passes`.
+    passes
+        The number of its sensor pass for each band.
+    optical
+        The number of the optical pass; None: there is none.
+    calendar
+        The calendar month, 1 to 12, of each step of the image.
+    ceiling
+        The ceiling of the loss, above which a rotation mixes no labels; None: none.
 
     Raises
     ------
     ValueError
-        A probability lies outside 0 to 1.
+        A probability lies outside 0 to 1, or what a switch asks for is not given.
     """
 
     orientations: bool = True
     probability_batch: float = 0.5
     probability_month: float = 0.3
+    rotation: float = 0.0
+    pattern_dropout: float = 0.0
+    pass_dropout: float = 0.0
+    passes: tuple[int, ...] | None = None
+    optical: int | None = None
+    calendar: tuple[int, ...] | None = None
+    ceiling: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("probability_batch", "probability_month"):
+        for name in (
+            "probability_batch",
+            "probability_month",
+            "rotation",
+            "pattern_dropout",
+            "pass_dropout",
+        ):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ValueError(
                     f"{name} of Augmentation must be between 0 and 1, got {value!r}"
+                )
+        self._check_given("pass_dropout", "passes")
+        self._check_given("pattern_dropout", "passes", "optical", "calendar")
+
+    def _check_given(self, switch: str, *needs: str) -> None:
+        for name in needs:
+            if getattr(self, switch) and getattr(self, name) is None:
+                raise ValueError(
+                    f"{name} of Augmentation must be given where {switch} is above 0, "
+                    f"got None with {switch}={getattr(self, switch)!r}"
                 )
 
     def __call__(
@@ -202,13 +199,43 @@ class Augmentation:
         """Change one batch."""
         if self.orientations:
             inputs, target = random_orientation(inputs, target)
-        if self.probability_batch > 0 and self.probability_month > 0:
-            image, *rest = inputs
-            present = drop_months(
-                image,
-                rest[0] if rest else None,
-                self.probability_batch,
-                self.probability_month,
+        if self.rotation:
+            inputs, target = random_rotation(
+                inputs, target, self.rotation, ceiling=self.ceiling
             )
-            inputs = (image, present)
-        return inputs, target
+        return self._leave_out(inputs), target
+
+    def _leave_out(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        image, present, *rest = inputs if len(inputs) > 1 else (*inputs, None)
+        image, present = drop_bands(image, self._losses(image), present)
+        if self.probability_batch > 0 and self.probability_month > 0:
+            present = drop_months(
+                image, present, self.probability_batch, self.probability_month
+            )
+        elif len(inputs) == 1:
+            return (image,)
+        return (image, present, *rest)
+
+    def _losses(self, image: Tensor) -> list[Tensor]:
+        batch, months = image.shape[:2]
+        losses = []
+        if self.pass_dropout and self.passes is not None:
+            losses.append(
+                draw_passes(batch, months, self.passes, self.optical, self.pass_dropout)
+            )
+        if (
+            self.pattern_dropout
+            and self.passes is not None
+            and self.optical is not None
+            and self.calendar is not None
+        ):
+            losses.append(
+                draw_patterns(
+                    batch,
+                    self.passes,
+                    self.optical,
+                    self.calendar,
+                    self.pattern_dropout,
+                )
+            )
+        return losses

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from .interruption import Termination, TrainingInterrupted
 from .settings import TrainingConfig
 from .weights import read_checkpoint, save_weights
 
@@ -153,6 +155,8 @@ class Keeper(Callback):
         The settings of the training.
     rising
         The monitored values, True where high is best; empty without validation.
+    stop
+        Tells whether this process is to end.
     """
 
     def __init__(
@@ -161,12 +165,15 @@ class Keeper(Callback):
         record: Record,
         config: TrainingConfig,
         rising: Mapping[str, bool],
+        stop: Termination,
     ) -> None:
         self.folder = folder
         self.record = record
         self.config = config
         self._rising = rising
+        self._stop = stop
         self._started = self._saved = 0.0
+        self._shared_batches = 0  # of validation, that every process has
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Agree on the folder (a temporary one has another name in each process)."""
@@ -178,7 +185,7 @@ class Keeper(Callback):
             self._sweep()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse to continue with another amount of data."""
+        """Refuse to continue with another amount of data, or after a SIGTERM."""
         steps = int(trainer.num_training_batches)
         before = self.record.run.setdefault("steps_per_epoch", steps)
         if before != steps:
@@ -187,6 +194,10 @@ class Keeper(Callback):
                 f"({before}), got {steps}; give another folder, or resume=False"
             )
         self._saved = time.monotonic()
+        # Lightning has just put a handler of its own in place.
+        self._stop.listen()
+        if self._agree(trainer, self._stop.received):
+            self._interrupt(trainer)
 
     def on_train_epoch_start(
         self, trainer: Trainer, pl_module: LightningModule
@@ -208,22 +219,74 @@ class Keeper(Callback):
         part = self.record.part
         part.steps += 1
         part.loss += pl_module.last_loss
-        if self._is_due(trainer):
-            part.seconds = time.monotonic() - self._started
-            epoch = self.record.begun
-            _check_weights(pl_module, f"step {part.steps} of epoch {epoch}")
-            self._save(trainer)
+        if not self._agree(trainer, self._is_due(trainer)):
+            return
+        if self._can_resume:
+            self._save_step(trainer, pl_module)
+        # The processes may have saved because the time had come.
+        if self._agree(trainer, self._stop.received):
+            self._interrupt(trainer)
+
+    @property
+    def _can_resume(self) -> bool:
+        # Nobody can resume from a temporary folder.
+        return self.config.folder is not None
 
     def _is_due(self, trainer: Trainer) -> bool:
         minutes = self.config.checkpoint_minutes
-        # Nobody can resume from a temporary folder.
-        if minutes is None or self.config.folder is None:
+        if self._stop.received:
+            return True
+        # Clocks differ: the first process's decides.
+        if minutes is None or not self._can_resume or not trainer.is_global_zero:
             return False
-        late = time.monotonic() - self._saved >= 60 * minutes
-        # Clocks differ, and all processes take part in writing: the first one decides.
-        return trainer.strategy.reduce_boolean_decision(
-            trainer.is_global_zero and late, all=False
-        )
+        return time.monotonic() - self._saved >= 60 * minutes
+
+    @staticmethod
+    def _agree(trainer: Trainer, wish: bool) -> bool:
+        """Whether any process wishes it, as all take part in saving and stopping."""
+        return trainer.strategy.reduce_boolean_decision(wish, all=False)
+
+    def _save_step(self, trainer: Trainer, task: RegressionTask) -> None:
+        part = self.record.part
+        part.seconds = time.monotonic() - self._started
+        _check_weights(task, f"step {part.steps} of epoch {self.record.begun}")
+        self._save(trainer)
+
+    def _interrupt(self, trainer: Trainer) -> None:
+        part, epochs = self.record.part, self.record.epochs
+        place = f"step {part.steps} of epoch {epochs + 1}"
+        if part.steps == 0:
+            place = f"epoch {epochs}" if epochs else "its start"
+        advice = "nothing is kept, as `folder` of TrainingConfig is not set"
+        if self._can_resume:
+            advice = f"the same command goes on from there, with {self.folder}"
+        message = f"SIGTERM: training stopped after {place}; {advice}"
+        if trainer.is_global_zero:
+            print(message, file=sys.stderr, flush=True)
+        raise TrainingInterrupted(message)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count the batches at whose end all processes can agree to stop."""
+        own = torch.tensor(sum(trainer.num_val_batches), device=pl_module.device)
+        self._shared_batches = int(trainer.strategy.reduce(own, reduce_op="min"))
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: RegressionTask,  # type: ignore[override]
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Stop on SIGTERM, saved as after the epoch's last step."""
+        if batch_idx >= self._shared_batches:
+            return
+        if self._agree(trainer, self._stop.received):
+            pl_module.on_validation_end()
+            if self._can_resume:
+                self._save_step(trainer, pl_module)
+            self._interrupt(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: RegressionTask) -> None:  # type: ignore[override]
         """Write the epoch down."""
@@ -239,6 +302,10 @@ class Keeper(Callback):
         self._save(trainer)
         if trainer.is_global_zero:
             self._sweep()
+        # Finished is finished: who follows looks for a SIGTERM before the first step.
+        finished = self.record.epochs == self.config.epochs
+        if not finished and self._agree(trainer, self._stop.received):
+            self._interrupt(trainer)
 
     def _save(self, trainer: Trainer) -> None:
         unfinished = self.folder / f".{LAST}.part"

@@ -6,40 +6,31 @@ inputs and the loss with its prediction and the target.
 
 from __future__ import annotations
 
-import atexit
-import inspect
-import logging
 import shutil
-import signal
-import subprocess
 import tempfile
-import threading
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from .checkpoints import LAST, Keeper, Record, read_record, weights_file
 from .feeds import Batches, Feed, Shard
+from .interruption import Termination, heed_termination
 from .progress import ProgressBar
 from .randomness import preserve_generators
+from .running import build_trainer, fit, quiet
 from .settings import TrainingConfig
+from .start import Start, read_start
 from .task import RegressionTask
 from .weights import load_weights
 
 __all__ = ["Feed", "RegressionTask", "TrainingConfig", "TrainingResult", "train"]
-
-_PRECISIONS = {"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 @dataclass(frozen=True)
@@ -75,6 +66,8 @@ def train(
     batches: Batches,
     validation: Batches | None = None,
     config: TrainingConfig | None = None,
+    *,
+    start: str | Path | None = None,
 ) -> TrainingResult:
     """Train a task's network, or continue a training that was interrupted.
 
@@ -100,6 +93,13 @@ def train(
         The same for validation, where nothing is left out.
     config
         The settings; by default the task's.
+    start
+        The `last.ckpt` of a finished training of the same network: this one begins
+        with its last weights, its optimiser's state and, where both have one, its
+        moving average. The learning rate follows this training's own schedule from
+        its first epoch; a feed's epochs and the random numbers of the steps count on
+        from the other's, so that they do not repeat. Only what the file holds
+        matters, not where it lies.
 
     Returns
     -------
@@ -116,33 +116,84 @@ def train(
         are fine with a constant schedule: a cosine would have fallen otherwise.
     KeyboardInterrupt
         Ctrl-C; the last checkpoint stays.
+    TrainingInterrupted
+        SIGTERM, sent to any of the processes. All of them finish their step (in
+        validation, their batch), and `last.ckpt` is written where there is a
+        folder. Not caught, it ends the process with exit code 143; the first
+        process says so in a sentence on stderr.
     """
-    config = _settle_config(task, config)
-    rising = _monitored(task, config) if validation is not None else {}
-    run = config.fingerprint() | {"validation": validation is not None}
+    config = settle_config(task, config)
+    with heed_termination() as stop, ExitStack() as stack:
+        plan = Plan(batches, validation, config, stop, start=start)
+        keeper = carry_out(task, plan, stack)
+        return summarise(keeper, config)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One training: what `train` is given, and what a stage is besides."""
+
+    batches: Batches
+    validation: Batches | None
+    config: TrainingConfig
+    stop: Termination
+    start: str | Path | None = None
+    name: str = ""
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """What decides about the weights, but for where training starts."""
+        validated = self.validation is not None
+        return self.config.fingerprint() | {"validation": validated}
+
+
+def carry_out(task: RegressionTask, plan: Plan, stack: ExitStack) -> Keeper:
+    """Train, or continue; a temporary folder lasts as long as the stack."""
+    config, start = plan.config, None
+    rising = _monitored(task, config) if plan.validation is not None else {}
+    run = plan.run | {"start": None}
+    if plan.start is not None:
+        start = read_start(Path(plan.start))
+        run["start"] = start.place
     task.use(config)
-    with ExitStack() as stack:
-        stack.enter_context(_quiet())
-        stack.enter_context(preserve_generators(config.device))
-        folder, record = _open_folder(task, config, run)
-        keeper = Keeper(folder, record, config, rising)
+    with quiet(), preserve_generators(config.device):
+        folder, record = open_folder(task, config, run)
+        keeper = Keeper(folder, record, config, rising, plan.stop)
         if record.epochs < config.epochs:
-            trainer = _build_trainer(config, keeper)
-            if config.folder is None and trainer.global_rank == 0:
-                keeper.folder = Path(tempfile.mkdtemp(prefix="training-"))
-                stack.callback(shutil.rmtree, keeper.folder)
-            shards = _share_out(batches, validation, trainer, keeper)
-            _fit(trainer, task, shards, folder / LAST if record.begun else None)
-            _restore(task, keeper, config)
-            trainer.strategy.barrier()
+            _train(task, plan, keeper, start, stack)
         else:
             _restore(task, keeper, config)
-    return _result(keeper, config)
+    return keeper
 
 
-def _settle_config(
+def _train(
+    task: RegressionTask,
+    plan: Plan,
+    keeper: Keeper,
+    start: Start | None,
+    stack: ExitStack,
+) -> None:
+    config, record = plan.config, keeper.record
+    callbacks: list[Callback] = [keeper]
+    if config.progress:
+        callbacks.append(ProgressBar(config.epochs, record, plan.name))
+    trainer = build_trainer(config, callbacks)
+    if config.folder is None and trainer.global_rank == 0:
+        keeper.folder = Path(tempfile.mkdtemp(prefix="training-"))
+        stack.callback(shutil.rmtree, keeper.folder)
+    if start is not None:
+        task.follow(start, anew=record.begun == 0)
+    shards = _share_out(plan, trainer, keeper, task.epochs_before)
+    checkpoint = keeper.folder / LAST if record.begun else None
+    fit(trainer, task, shards, checkpoint)
+    _restore(task, keeper, config)
+    trainer.strategy.barrier()
+
+
+def settle_config(
     task: RegressionTask, config: TrainingConfig | None
 ) -> TrainingConfig:
+    """Give the settings of the task or of the call, which must not differ."""
     if config is not None and task.config is not None and config != task.config:
         raise ValueError(
             "config must be given to the task or to train, or be the same: got "
@@ -173,7 +224,7 @@ def _monitored(task: RegressionTask, config: TrainingConfig) -> dict[str, bool]:
     return rising
 
 
-def _open_folder(
+def open_folder(
     task: RegressionTask, config: TrainingConfig, run: dict[str, Any]
 ) -> tuple[Path, Record]:
     """Where to write, and what stands there from an earlier call."""
@@ -223,93 +274,16 @@ def _check_shapes(
             )
 
 
-def _build_trainer(config: TrainingConfig, keeper: Keeper) -> Trainer:
-    strategy: Any = config.strategy
-    if strategy == "auto" and config.ranks > 1:
-        strategy = _data_parallel(config.device)
-    callbacks: list[Callback] = [keeper]
-    if config.progress:
-        callbacks.append(ProgressBar(config.epochs, keeper.record))
-    return Trainer(
-        accelerator=config.device,
-        devices=config.ranks,
-        strategy=strategy,
-        precision=_PRECISIONS[config.numbers],  # type: ignore[arg-type]
-        max_epochs=config.epochs,
-        gradient_clip_val=config.gradient_clip,
-        callbacks=callbacks,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-
-
-def _data_parallel(device: str) -> DDPStrategy:
-    # Buffers are shared by the task, once an epoch: a broadcast with each forward
-    # pass would hang in a validation of unequal lengths. PyTorch renamed the option.
-    known = inspect.signature(DistributedDataParallel).parameters
-    name = "forward_sync_buffers"
-    option: dict[str, Any] = {name if name in known else "broadcast_buffers": False}
-    backend = "gloo" if device == "cpu" else None
-    return DDPStrategy(process_group_backend=backend, **option)
-
-
 def _share_out(
-    batches: Batches,
-    validation: Batches | None,
-    trainer: Trainer,
-    keeper: Keeper,
+    plan: Plan, trainer: Trainer, keeper: Keeper, before: int
 ) -> tuple[Shard, Shard | None]:
-    seed, record = keeper.config.seed, keeper.record
-    training = Shard(batches, trainer, seed, lambda: record.part.steps)
-    if validation is None:
+    seed, record = plan.config.seed, keeper.record
+    training = Shard(
+        plan.batches, trainer, seed, lambda: record.part.steps, before=before
+    )
+    if plan.validation is None:
         return training, None
-    return training, Shard(validation, trainer, seed, None)
-
-
-def _fit(
-    trainer: Trainer,
-    task: RegressionTask,
-    shards: tuple[Shard, Shard | None],
-    checkpoint: Path | None,
-) -> None:
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        trainer.fit(task, *shards, ckpt_path=checkpoint)
-    except BaseException as error:
-        _end_children(_children(trainer), patience=0)
-        # Lightning turns Ctrl-C into an exit, which would end a notebook's cell
-        # without a word and pass by the caller's own handling.
-        interrupted = isinstance(error.__context__, KeyboardInterrupt)
-        if isinstance(error, SystemExit) and interrupted:
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        # It also leaves Ctrl-C ignored.
-        main = threading.current_thread() is threading.main_thread()
-        if main and handler is not None:
-            signal.signal(signal.SIGINT, handler)
-    if children := _children(trainer):
-        atexit.register(_end_children, children, patience=60)
-
-
-def _children(trainer: Trainer) -> list[subprocess.Popen[bytes]]:
-    return getattr(trainer.strategy.launcher, "procs", [])
-
-
-def _end_children(children: list[subprocess.Popen[bytes]], patience: float) -> None:
-    """Wait for the other processes' scripts to end, and kill those that do not."""
-    for child in children:
-        try:
-            child.wait(patience)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-    # Lightning's watcher would take a killed child for a crash and kill us.
-    children.clear()
+    return training, Shard(plan.validation, trainer, seed, None)
 
 
 def _restore(task: RegressionTask, keeper: Keeper, config: TrainingConfig) -> None:
@@ -321,7 +295,8 @@ def _restore(task: RegressionTask, keeper: Keeper, config: TrainingConfig) -> No
     task.network.eval()
 
 
-def _result(keeper: Keeper, config: TrainingConfig) -> TrainingResult:
+def summarise(keeper: Keeper, config: TrainingConfig) -> TrainingResult:
+    """Collect the history, and the files where they stay."""
     record = keeper.record
     history = pd.DataFrame(record.history).astype({"epoch": int})
     if config.folder is None:
@@ -336,23 +311,3 @@ def _result(keeper: Keeper, config: TrainingConfig) -> TrainingResult:
         last=keeper.folder / LAST,
         kept=files,
     )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Lightning's advertisements and advice off the user's screen."""
-    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PossibleUserWarning)
-        # What Shard says of batches that were trained on before.
-        warnings.filterwarnings("ignore", "train_dataloader yielded None", UserWarning)
-        # Lightning 2.6 calls what PyTorch 2.15 is about to rename.
-        warnings.filterwarnings("ignore", r".*\bLeafSpec\b", FutureWarning)
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

@@ -72,6 +72,8 @@ class Shard:
         In training all ranks get equally many batches and a remainder is left
         out. None is for validation: every batch goes to exactly one rank, and
         the epoch's number is always 0.
+    before
+        Epochs of the trainings that this one follows; its own count on from there.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Shard:
         trainer: Trainer,
         seed: int,
         done: Callable[[], int] | None,
+        before: int = 0,
     ) -> None:
         self._training = done is not None
         _check_source(source, self._training)
@@ -87,6 +90,7 @@ class Shard:
         self._trainer = trainer
         self._seed = seed
         self._done = done or (lambda: 0)
+        self._before = before
         self._loader: DataLoader[Any] | None = None
 
     def __len__(self) -> int:
@@ -112,7 +116,7 @@ class Shard:
 
     def __iter__(self) -> Iterator[Batch | None]:
         rank, ranks = self._trainer.global_rank, self._trainer.world_size
-        epoch = self._trainer.current_epoch if self._training else 0
+        epoch = self._before + self._trainer.current_epoch if self._training else 0
         promised = len(self)
         given = start = self._done()
         yield from repeat(None, start)

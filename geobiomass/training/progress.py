@@ -25,9 +25,12 @@ class ProgressBar(Callback):
         Epochs of the whole training.
     record
         What earlier calls did.
+    name
+        Of the stage, where there are several.
     """
 
-    def __init__(self, epochs: int, record: Record) -> None:
+    def __init__(self, epochs: int, record: Record, name: str = "") -> None:
+        self._name = f"{name}: " if name else ""
         self._epochs = epochs
         self._record = record
         self._bar: tqdm[Any] | None = None
@@ -50,7 +53,7 @@ class ProgressBar(Callback):
         """Name the epoch."""
         if self._bar is not None:
             self._bar.set_description(
-                f"epoch {trainer.current_epoch + 1}/{self._epochs}"
+                f"{self._name}epoch {trainer.current_epoch + 1}/{self._epochs}"
             )
 
     def on_train_batch_end(

@@ -15,6 +15,7 @@ from torchmetrics import Metric
 from .feeds import Batch
 from .randomness import Purpose, derive_seed, seed_generators
 from .settings import TrainingConfig
+from .start import Start
 from .weights import MovingAverage
 
 __all__ = ["RegressionTask"]
@@ -83,34 +84,27 @@ class RegressionTask(LightningModule):
         self.learning_rate = math.nan
         self.last_loss = math.nan
         self._plan = config or TrainingConfig()
+        self.epochs_before = self._steps_before = 0
         self._saved_average: dict[str, Any] | None = None
+        self._saved_optimizer: dict[str, Any] | None = None
         self._saved_buffers: list[list[Tensor]] | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW, without decay on biases and one-dimensional parameters."""
-        decayed: list[nn.Parameter] = []
-        free: list[nn.Parameter] = []
-        for name, value in self.network.named_parameters():
-            if value.requires_grad:
-                bias = value.ndim <= 1 or name.rpartition(".")[2] == "bias"
-                (free if bias else decayed).append(value)
-        groups = [
-            {"params": decayed, "weight_decay": self._plan.weight_decay},
-            {"params": free, "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(
-            [group for group in groups if group["params"]], lr=self._plan.learning_rate
-        )
+        return make_optimizer(self.network, self._plan)
 
     def on_fit_start(self) -> None:
-        """Start or continue the moving average, on the network's device."""
+        """Start or continue optimiser and moving average, on the network's device."""
         self.network.train()
+        if self._saved_optimizer is not None:
+            _continue_optimizer(self.trainer.optimizers[0], self._saved_optimizer)
+            self._saved_optimizer = None
+        saved, self._saved_average = self._saved_average, None
         if self._plan.moving_average is None:
             return
         self.average = MovingAverage(self.network, self._plan.moving_average)
-        if self._saved_average is not None:
-            self.average.load_state_dict(self._saved_average)
-            self._saved_average = None
+        if saved is not None:
+            self.average.load_state_dict(saved)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take what is saved beside the network; its device is known later."""
@@ -139,9 +133,8 @@ class RegressionTask(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one augmented batch."""
-        seed = derive_seed(
-            self._plan.seed, Purpose.STEP, self.global_step, self.global_rank
-        )
+        step = self._steps_before + self.global_step
+        seed = derive_seed(self._plan.seed, Purpose.STEP, step, self.global_rank)
         seed_generators(seed, self.device)
         inputs, target = self._prepared(batch)
         if self.augment is not None:
@@ -178,6 +171,8 @@ class RegressionTask(LightningModule):
 
     def on_validation_start(self) -> None:
         """Evaluate the weights that would be kept."""
+        for metric in self.metrics.values():
+            metric.reset()  # type: ignore[operator]
         if self.average is not None:
             self.average.swap(self.network)
         self._share_buffers()
@@ -222,6 +217,16 @@ class RegressionTask(LightningModule):
         """Train by these settings from now on."""
         self._plan = config
         self.average = self._saved_average = self._saved_buffers = None
+        self._saved_optimizer = None
+        self.epochs_before = self._steps_before = 0
+
+    def follow(self, start: Start, anew: bool) -> None:
+        """Count on from another training; `anew` takes its state as well."""
+        self.epochs_before, self._steps_before = start.epochs, start.steps
+        if anew:
+            start.fill(self.network)
+            self._saved_average = start.average
+            self._saved_optimizer = start.optimizer
 
     def gather_buffers(self) -> list[list[Tensor]]:
         """Buffers of each process; they differ while an epoch runs."""
@@ -238,3 +243,37 @@ class RegressionTask(LightningModule):
         if self.trainer.world_size > 1:
             for buffer in self.network.buffers():
                 torch.distributed.broadcast(buffer, 0)
+
+
+def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW, without decay on biases and one-dimensional parameters."""
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
+    for name, value in network.named_parameters():
+        if value.requires_grad:
+            bias = value.ndim <= 1 or name.rpartition(".")[2] == "bias"
+            (free if bias else decayed).append(value)
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=config.learning_rate
+    )
+
+
+def _continue_optimizer(
+    optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]
+) -> None:
+    """Take over what an optimiser remembers of each parameter, not its settings."""
+    own = optimizer.state_dict()["param_groups"]
+    counts = [
+        [len(group["params"]) for group in groups]
+        for groups in (own, saved["param_groups"])
+    ]
+    if counts[0] != counts[1]:
+        raise ValueError(
+            "start must be a training of the same parameters, those with and those "
+            f"without weight decay: this one has {counts[0]}, got one of {counts[1]}"
+        )
+    optimizer.load_state_dict({"state": saved["state"], "param_groups": own})

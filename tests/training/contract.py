@@ -16,7 +16,7 @@ import pytest
 
 from geobiomass.training.estimator import ModelError, NotFittedError, Regressor
 
-FILES = ("config.json", "weights.safetensors", "history.csv")
+FILES = ("config.json", "weights.safetensors", "history.csv", "README.md")
 
 
 class RegressorContract:

@@ -168,3 +168,122 @@ def test_augmentation_can_be_switched_off():
     assert answer is target
     with pytest.raises(ValueError, match=r"probability_month.*1\.5"):
         Augmentation(probability_month=1.5)
+
+
+SWITCHES = {
+    "passes": (0, 0, 1, 1, 2, 2),
+    "optical": 2,
+    "calendar": (9, 10, 11, 12, 1, 2, 3, 4, 5, 6, 7, 8),
+}
+
+
+def test_without_the_newer_switches_the_draws_are_the_older_ones():
+    image, target = numbered(6, 12, 6, 4, 4), numbered(6, 1, 4, 4)
+    torch.manual_seed(3)
+    (turned, present), answer = Augmentation(**SWITCHES)((image,), target)
+    torch.manual_seed(3)
+    (expected,), label = random_orientation((image,), target)
+    kept = drop_months(expected, None, 0.5, 0.3)
+    assert torch.equal(turned, expected)
+    assert torch.equal(answer, label)
+    assert torch.equal(present, kept)
+
+
+def test_all_switches_together():
+    image, target = numbered(8, 12, 6, 6, 6) / 1000, numbered(8, 1, 6, 6)
+    image[0, :, 2:] = torch.nan
+    given_mask = torch.rand(8, 12, generator=torch.Generator().manual_seed(1)) < 0.5
+    given_mask[:, 0] = True
+    before = image.clone()
+    augment = Augmentation(
+        rotation=1.0, pattern_dropout=1.0, pass_dropout=1.0, **SWITCHES
+    )
+    calendar = torch.tensor(SWITCHES["calendar"])
+    for seed in range(20):
+        torch.manual_seed(seed)
+        (changed, present, same), answer = augment(
+            (image, given_mask, calendar), target
+        )
+        assert same is calendar
+        there = changed.isfinite().flatten(2).any(2)
+        assert not (present & ~given_mask).any()
+        assert not (present & ~there).any()
+        assert present.any(1).all()
+        assert not torch.equal(answer, target)
+    assert torch.equal(image.nan_to_num(-1), before.nan_to_num(-1))
+    torch.manual_seed(seed)
+    (again, mask, _), label = augment((image, given_mask, calendar), target)
+    assert torch.equal(again.nan_to_num(-1), changed.nan_to_num(-1))
+    assert torch.equal(mask, present)
+    assert torch.equal(label, answer)
+
+
+def test_passes_go_before_patterns_and_a_last_month_stays():
+    # In a single month the radar always goes, and so the optical image never can.
+    image = torch.ones(50, 1, 2, 1, 1)
+    augment = Augmentation(
+        probability_batch=1.0,
+        probability_month=1.0,
+        pass_dropout=1.0,
+        pattern_dropout=1.0,
+        passes=(0, 2),
+        optical=2,
+        calendar=(9,),
+    )
+    (changed, present), _ = augment((image,), torch.zeros(50, 1, 1, 1))
+    assert changed[:, :, 0].isnan().all()
+    assert changed[:, :, 1].eq(1).all()
+    assert present.all()
+
+
+def test_dropped_months_are_drawn_from_those_that_are_left():
+    image = torch.full((300, 12, 6, 1, 1), torch.nan)
+    image[:, :2, 4:] = 1.0  # September and October, the optical bands alone
+    augment = Augmentation(
+        probability_batch=1.0, probability_month=1.0, pattern_dropout=1.0, **SWITCHES
+    )
+    (changed, present), _ = augment((image,), torch.zeros(300, 1, 1, 1))
+    there = changed.isfinite().flatten(2).any(2)
+    assert (present & there).sum(1).eq(1).all()
+
+
+def test_a_mask_is_not_made_up_and_further_inputs_stay():
+    image, target = numbered(4, 12, 6, 3, 3), numbered(4, 1, 3, 3)
+    quiet = {"orientations": False, "probability_batch": 0.0}
+    for switches in ({}, {"pass_dropout": 1.0}, {"pattern_dropout": 1.0}):
+        augment = Augmentation(**quiet, **switches, **SWITCHES)
+        (changed,), _ = augment((image,), target)
+        assert (changed is image) == (not switches)
+        (_, present, extra), _ = augment((image, None, "extra"), target)
+        assert extra == "extra"
+        assert present is None or present.dtype == torch.bool
+    (_, present, extra), _ = Augmentation()((image, None, "extra"), target)
+    assert present.shape == (4, 12)
+    assert extra == "extra"
+
+
+def test_the_ceiling_reaches_the_rotation():
+    target = torch.full((4, 1, 16, 16), 50.0)
+    target[:, :, 4, 4] = 5000.0
+    image = torch.zeros(4, 1, 1, 16, 16)
+    augment = Augmentation(rotation=1.0, probability_batch=0.0, ceiling=400.0)
+    _, answer = augment((image,), target)
+    assert ((answer == 5000) | ((answer - 50).abs() < 1e-3)).all()
+
+
+@pytest.mark.parametrize("name", ["rotation", "pattern_dropout", "pass_dropout"])
+def test_newer_probabilities_are_checked(name):
+    with pytest.raises(ValueError, match=rf"{name}.*got -0\.1"):
+        Augmentation(**{name: -0.1}, **SWITCHES)
+
+
+@pytest.mark.parametrize("missing", ["passes", "optical", "calendar"])
+def test_a_switch_asks_for_what_it_needs(missing):
+    given_rest = SWITCHES | {missing: None}
+    with pytest.raises(ValueError, match=f"{missing} of Augmentation.*pattern_dropout"):
+        Augmentation(pattern_dropout=0.5, **given_rest)
+    if missing == "passes":
+        with pytest.raises(ValueError, match=r"passes of Augmentation.*pass_dropout"):
+            Augmentation(pass_dropout=0.5, **given_rest)
+    else:
+        Augmentation(pass_dropout=0.5, **given_rest)

@@ -143,3 +143,56 @@ def test_an_empty_history_survives(tmp_path):
     model.fitted = True
     model.save(tmp_path / "model")
     assert Line.load(tmp_path / "model").history.empty
+
+
+def test_where_weights_come_from_is_kept(tmp_path):
+    model = Line().fit(np.ones((4, 3)))
+    model.provenance = {"data": {"rows": 4}, "validation": {"all": {"r2": None}}}
+    model.save(tmp_path / "model")
+    assert Line.load(tmp_path / "model").provenance == model.provenance
+    assert read_config(tmp_path / "model")["provenance"] == model.provenance
+    assert "Line.load(folder)" in (tmp_path / "model" / "README.md").read_text()
+
+
+def test_a_model_of_before_cards_still_loads(saved):
+    expected = Line.load(saved).predict(np.ones((2, 3)))
+    config = json.loads((saved / "config.json").read_text())
+    del config["provenance"]
+    (saved / "config.json").write_text(json.dumps(config))
+    (saved / "README.md").unlink()
+    model = Line.load(saved)
+    assert model.provenance == {}
+    np.testing.assert_array_equal(model.predict(np.ones((2, 3))), expected)
+    model.save(saved)
+    assert (saved / "README.md").is_file()
+
+
+def test_names_of_stages_survive_in_the_history(tmp_path):
+    model = Line().fit(np.ones((4, 3)))
+    model.history.insert(0, "stage", ["1", "1", "cool-down"])
+    model.save(tmp_path / "model")
+    assert Line.load(tmp_path / "model").history.equals(model.history)
+
+
+@pytest.mark.parametrize("way", ["save", "save_pretrained"])
+def test_a_project_of_another_program_is_left_alone(tmp_path, way):
+    model = Line().fit(np.ones((4, 3)))
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "README.md").write_text("My project")
+    with pytest.raises(ModelError, match=r"README\.md"):
+        getattr(model, way)(folder)
+    assert (folder / "config.json").read_text() == "{}"
+    assert (folder / "README.md").read_text() == "My project"
+
+
+def test_the_hubs_words_for_save_and_load(tmp_path, saved):
+    model = Line.load(saved)
+    assert model.save_pretrained(tmp_path / "other") is None
+    back = Line.from_pretrained(tmp_path / "other")
+    table = np.ones((2, 3))
+    np.testing.assert_array_equal(back.predict(table), model.predict(table))
+    model.save_pretrained(tmp_path / "other")  # replaced, as by save
+    with pytest.raises(ModelError, match="must hold a Curve"):
+        Curve.from_pretrained(str(saved))

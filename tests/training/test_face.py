@@ -7,10 +7,14 @@ import geobiomass.training
 def test_the_face_is_complete():
     names = {
         "RegressionTask",
+        "Stage",
         "TrainingConfig",
+        "TrainingInterrupted",
         "TrainingResult",
         "average_weights",
+        "measure_steps",
         "train",
+        "train_stages",
     }
     assert set(geobiomass.training.__all__) == names
     assert names <= set(dir(geobiomass.training))

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import r2_score
 
 from geobiomass.training.losses import (
+    chip_huber_loss,
     chip_rmse_loss,
     masked_huber_loss,
     masked_mse_loss,
@@ -13,7 +14,8 @@ from geobiomass.training.losses import (
 )
 
 SHAPE = (3, 1, 4, 5)
-MASKED = [chip_rmse_loss, masked_mse_loss, masked_huber_loss]
+MASKED = [chip_rmse_loss, chip_huber_loss, masked_mse_loss, masked_huber_loss]
+CHIPWISE = [chip_rmse_loss, chip_huber_loss]
 
 
 def chips(seed: int, missing: float) -> tuple[np.ndarray, np.ndarray]:
@@ -142,8 +144,109 @@ def test_huber_is_pytorchs():
     assert masked_huber_loss(prediction, target, 20.0).item() == pytest.approx(
         expected.item(), rel=1e-5
     )
-    with pytest.raises(ValueError, match="delta"):
-        masked_huber_loss(prediction, target, 0.0)
+    for loss in (masked_huber_loss, chip_huber_loss):
+        with pytest.raises(ValueError, match="delta"):
+            loss(prediction, target, 0.0)
+
+
+def twice_huber(error: np.ndarray, delta: float) -> np.ndarray:
+    return np.where(abs(error) <= delta, error**2, delta * (2 * abs(error) - delta))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    missing=st.sampled_from([0.0, 0.3, 1.0]),
+    ceiling=st.sampled_from([None, 400.0, 50.0]),
+    tail=st.sampled_from(["drop", "clip"]),
+)
+def test_tails_agree_with_numpy(seed, missing, ceiling, tail):
+    prediction, target = chips(seed, missing)
+    prediction *= 4  # so that some lie above the ceiling, as some targets do
+    roots, robust, all_errors = [], [], [np.zeros(0)]
+    for p, t in zip(prediction.astype(float), target.astype(float), strict=True):
+        keep = np.isfinite(t)
+        high = keep & (t >= (np.inf if ceiling is None else ceiling))
+        error = np.where(high, np.minimum(p - (ceiling or 0), 0), p - t)
+        error = error[keep & ~high] if tail == "drop" else error[keep]
+        if error.size:
+            roots.append(np.sqrt(np.mean(error**2)))
+            robust.append(np.sqrt(np.mean(twice_huber(error, 80.0))))
+        all_errors.append(error)
+    together = np.concatenate(all_errors)
+    pair = torch.from_numpy(prediction), torch.from_numpy(target)
+    how = {"ceiling": ceiling, "tail": tail}
+    expected = {
+        chip_rmse_loss(*pair, **how): np.mean(roots) if roots else 0.0,
+        chip_huber_loss(*pair, 80.0, **how): np.mean(robust) if robust else 0.0,
+        masked_mse_loss(*pair, **how): np.sum(together**2) / max(together.size, 1),
+        masked_huber_loss(*pair, 80.0, **how): (
+            np.sum(twice_huber(together, 80.0)) / 2 / max(together.size, 1)
+        ),
+    }
+    for loss, value in expected.items():
+        assert loss.item() == pytest.approx(value, rel=1e-5)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    data=st.data(),
+    loss=st.sampled_from(CHIPWISE),
+    dtype=st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
+    ceiling=st.sampled_from([None, 0.0, 400.0]),
+    tail=st.sampled_from(["drop", "clip"]),
+)
+def test_values_and_gradients_are_always_finite(data, loss, dtype, ceiling, tail):
+    # What float16 holds; the two share values, so that errors are often zero.
+    numbers = st.one_of(
+        st.sampled_from([0.0, 1e-7, 399.75, 400.0, 400.25, 12_900.0, 65_504.0]),
+        st.floats(-65_504, 65_504, width=16),
+    )
+    labels = st.one_of(numbers, st.sampled_from([np.nan, np.inf]))
+    draw = (st.lists(v, min_size=6, max_size=6) for v in (numbers, labels))
+    guesses, known = (
+        torch.tensor(data.draw(d), dtype=torch.float64).reshape(2, 1, 1, 3).to(dtype)
+        for d in draw
+    )
+    guesses.requires_grad_()
+    value = loss(guesses, known, ceiling=ceiling, tail=tail)
+    value.backward()
+    assert value.dtype == torch.float32
+    assert value.isfinite()
+    assert guesses.grad.isfinite().all()
+    assert (guesses.grad[~known.isfinite()] == 0).all()
+
+
+@pytest.mark.parametrize("loss", MASKED)
+def test_a_clipped_tail_pulls_up_to_the_ceiling_and_no_further(loss):
+    target = torch.tensor([100.0, 500.0, 12_900.0, 400.0]).reshape(1, 1, 1, 4)
+    below = torch.tensor([110.0, 300.0, 300.0, 300.0]).reshape_as(target)
+    below.requires_grad_()
+    loss(below, target, ceiling=400.0, tail="clip").backward()
+    pull = below.grad.flatten()
+    assert pull[0] > 0
+    assert pull[1] < 0
+    assert (pull[1:] == pull[1]).all()  # an outlier pulls like any tall forest
+    above = torch.tensor([110.0, 401.0, 700.0, 400.0]).reshape_as(target)
+    above.requires_grad_()
+    loss(above, target, ceiling=400.0, tail="clip").backward()
+    assert (above.grad.flatten()[1:] == 0).all()
+
+
+def test_robust_loss_is_the_other_one_where_errors_are_small():
+    prediction, target = map(torch.from_numpy, chips(5, 0.2))
+    near = target.nan_to_num(0) + (prediction - 60).clamp(-99, 99)
+    expected = chip_rmse_loss(near, target, ceiling=None)
+    assert chip_huber_loss(near, target).item() == pytest.approx(expected.item())
+    target[0, 0, 0, 0], near[0, 0, 0, 0] = 12_900.0, 100.0
+    assert chip_huber_loss(near, target) < expected + 150
+    assert chip_rmse_loss(near, target, ceiling=None) > expected + 500
+
+
+@pytest.mark.parametrize("loss", MASKED)
+def test_an_unknown_tail_is_refused(loss):
+    with pytest.raises(ValueError, match=r"tail.*'cut'"):
+        loss(torch.zeros(SHAPE), torch.zeros(SHAPE), tail="cut")
 
 
 @settings(max_examples=50, deadline=None)

@@ -20,12 +20,21 @@ SCRIPT = '''
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
-from geobiomass.training import RegressionTask, TrainingConfig, checkpoints, train
+from geobiomass.training import (
+    RegressionTask,
+    TrainingConfig,
+    average_weights,
+    checkpoints,
+    train,
+    train_stages,
+)
 from geobiomass.training.metrics import PixelRMSE
 from geobiomass.training.weights import save_weights
 
@@ -77,6 +86,12 @@ class Shuffled:
                 raise RuntimeError("stop here")
             if fails == f"{number}:{step}:killed" and rank == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
+            if fails == f"{number}:{step}:main" and rank == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+            if fails == f"{number}:{step}:other" and rank == ranks - 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            if fails == f"{number}:{step}:all" and rank == 0:
+                os.killpg(0, signal.SIGTERM)
             yield batch(blocks[step * ranks + rank])
 
 
@@ -138,7 +153,8 @@ def main():
         folder=None if kind == "plain" else out / "run",
         keep="last" if kind == "plain" else "best",
         moving_average=None if kind == "plain" else 0.9,
-        checkpoint_minutes={"step": 0, "clock": 1.5}.get(kind),
+        checkpoint_minutes={"step": 0, "clock": 1.5, "stages-step": 0}.get(kind),
+        keep_last=2,
     )
     net = Rows(plain if kind == "plain" else rich)
     if kind == "plain":
@@ -150,7 +166,19 @@ def main():
         held = [batch([i, i + 1]) for i in (18, 20, 22)]
         if kind == "clock":
             checkpoints.time = Clock()
-        result = train(task, Shuffled(), held, config)
+        if kind.startswith("stages"):
+            cool = replace(config, epochs=2, learning_rate=1e-3)
+            every = replace(config, epochs=1, learning_rate=1e-4, keep="last")
+            plans = [
+                ("long", replace(config, epochs=3), Shuffled(), held),
+                ("cool", cool, Shuffled(), held),
+                ("all", every, Shuffled(), None),
+            ]
+            result = train_stages(task, plans)
+        else:
+            result = train(task, Shuffled(), held, config)
+        average = average_weights(result.kept)
+        save_file(average, out / f"average-{own_rank}.safetensors")
     save_weights(net, out / f"weights-{own_rank}.safetensors")
     if own_rank == 0:
         history = result.history.drop(columns="seconds")
@@ -265,9 +293,65 @@ def test_two_processes_interrupted_and_resumed_end_with_the_same_bits(
     assert list(tmp_path.glob("done-*")) == []
     launch(tmp_path, "rich", 2)
     assert [len(numbers) for numbers in seen(tmp_path)] == [left * SIZE] * 2
-    assert (tmp_path / "history.csv").read_text() == (whole / "history.csv").read_text()
-    for rank in range(2):
-        expected = read_weights(whole / f"weights-{rank}.safetensors")
-        actual = read_weights(tmp_path / f"weights-{rank}.safetensors")
-        for name, value in expected.items():
-            assert torch.equal(actual[name], value), name
+    assert_same_end(whole, tmp_path, 2)
+
+
+def assert_same_end(whole: Path, resumed: Path, devices: int) -> None:
+    """Weights, their average over kept epochs and history, to the bit."""
+    for name in ("history.csv", *map("weights-{}.safetensors".format, range(devices))):
+        assert (resumed / name).read_bytes() == (whole / name).read_bytes(), name
+    for rank in range(devices):
+        averages = [
+            read_weights(folder / f"average-{rank}.safetensors")
+            for folder in (whole, resumed)
+        ]
+        assert list(averages[0]) == list(averages[1])
+        for name, value in averages[0].items():
+            assert torch.equal(averages[1][name], value), name
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory):
+    """Give the folder of an uninterrupted training in stages, by its processes."""
+    folders: dict[int, Path] = {}
+
+    def find(devices: int) -> Path:
+        if devices not in folders:
+            folders[devices] = tmp_path_factory.mktemp(f"staged{devices}")
+            launch(folders[devices], "stages", devices)
+        return folders[devices]
+
+    return find
+
+
+# Epochs of the stages: 0 to 2, 3 and 4, 5.
+@pytest.mark.parametrize(
+    ("devices", "kind", "place", "who"),
+    [
+        (1, "stages", (4, 3), "main"),
+        (2, "stages", (1, 1), "main"),
+        (2, "stages", (4, 0), "all"),
+        (2, "stages-step", (3, 1), "killed"),
+        (2, "stages", (5, 1), "other"),
+    ],
+)
+def test_stages_interrupted_and_resumed_end_with_the_same_bits(
+    staged, tmp_path, devices, kind, place, who
+):
+    whole = staged(devices)
+    names = {file.name for file in (whole / "run").iterdir()}
+    assert names == {"1-long", "2-cool", "3-all"}
+    code = launch(tmp_path, kind, devices, f"{place[0]}:{place[1]}:{who}")
+    said = (tmp_path / "output.txt").read_text()
+    if who == "killed":
+        assert code == -signal.SIGKILL
+    else:
+        assert code == 143, said
+        assert said.count("SIGTERM: training stopped after step") == 1, said
+        assert said.count("\n") == 1, said
+    assert list(tmp_path.glob("done-*")) == []
+    launch(tmp_path, "stages", devices)
+    steps = 6 // devices
+    left = 6 * steps - (place[0] * steps + place[1] + (who != "killed"))
+    assert [len(numbers) for numbers in seen(tmp_path)] == [left * SIZE] * devices
+    assert_same_end(whole, tmp_path, devices)

@@ -1,0 +1,237 @@
+"""Chips with known biomass to compare recipes on, with the real set's absent months.
+
+Every chip is of a landscape of its own seed, so that no two are neighbours and none is
+in two parts. What a landscape lacks of Sentinel-1, and its clouds, are as they come:
+whole months without a descending pass, of 7 to 18 % of the pixels by month. Months
+without Sentinel-2 are dealt out: which of the six patterns of the real set a chip has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+import geobiomass as gb
+from geobiomass.recipes import BIOMASSTERS_RANGE
+
+CELL = 128  # pixels: a landscape is computed in squares of that side
+
+# Months with Sentinel-2, September to August: those of test and training chips, each
+# within the one before; then those that training chips alone have, with their share.
+TESTED = ("111111111111", "111011111111", "111001111111", "110001111111")
+UNTESTED = {"000000111111": 1311 / 8689, "000000011111": 518 / 8689}
+
+DATA = {
+    "shift": "training with the two patterns that the test set lacks, as in the real "
+    "set: 15 % and 6 % of the chips",
+    "even": "training with the patterns of the test set",
+}
+PARTS = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class Chips:
+    """How many chips of which side, pixels."""
+
+    side: int
+    training: int
+    validation: int
+    test: int
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Chips by part."""
+        return {part: getattr(self, part) for part in ("training", *PARTS)}
+
+    @property
+    def fingerprint(self) -> str:
+        """Stand for the chips in results."""
+        text = json.dumps([asdict(self), TESTED, UNTESTED, CELL])
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One chip: the seed of its landscape and its months with Sentinel-2."""
+
+    seed: int
+    pattern: str
+
+
+def cube_of(folder: Path, part: str, filled: bool = False) -> Path:
+    """Say where the chips of a part lie: a kind of training, validation or test."""
+    return folder / f"{part}{'-filled' if filled else ''}.zarr"
+
+
+def write_chips(folder: Path, chips: Chips) -> None:
+    """Write the chips of all parts as cubes, unless they are there.
+
+    The shares of the four patterns among the test chips are not published: they are
+    equal here, and so they are among the training chips of "even". For "shift" the
+    shares of training chips that the real set has of the other two, drawn at random,
+    have these instead.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds other chips.
+    """
+    mark = folder / "chips.json"
+    if mark.exists():
+        if json.loads(mark.read_text())["fingerprint"] != chips.fingerprint:
+            raise ValueError(
+                f"{folder} holds other chips than {chips}; name another --folder."
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = deal(chips)
+    training = parts.pop("training")
+    parts["even"] = training
+    for part, members in parts.items():
+        gb.write_cube(
+            _cube(part, members, chips.side), cube_of(folder, part), overwrite=True
+        )
+    parts["shift"] = shifted(training)
+    even = gb.open_cube(cube_of(folder, "even"))
+    image = even["image"].where(_kept(parts["shift"], even))
+    gb.write_cube(even.assign(image=image), cube_of(folder, "shift"), overwrite=True)
+    lists = {
+        part: [asdict(chip) for chip in members] for part, members in parts.items()
+    }
+    mark.write_text(json.dumps({"fingerprint": chips.fingerprint} | lists))
+
+
+def fill_chips(folder: Path, part: str) -> Path:
+    """Write a part with the winner's minima wherever a value is missing.
+
+    Scaled by the winner's constants they are zero, and no month counts as absent.
+    """
+    path = cube_of(folder, part, filled=True)
+    if not path.exists():
+        cube = gb.open_cube(cube_of(folder, part))
+        lowest = [BIOMASSTERS_RANGE[str(band)][0] for band in cube["band"].values]
+        minima = xr.DataArray(np.array(lowest, np.float32), dims="band")
+        half = path.with_suffix(".half.zarr")
+        gb.write_cube(cube.assign(image=cube["image"].fillna(minima)), half)
+        half.rename(path)
+    return path
+
+
+def deal(chips: Chips) -> dict[str, list[Chip]]:
+    """Give landscapes to parts and patterns, in equal numbers of the four patterns.
+
+    A landscape has a pattern of its own. As each pattern lies within the one before,
+    it can be given the same or a later one, and is given the first there is need of.
+    """
+    open_ = Counter(
+        (part, TESTED[place % len(TESTED)])
+        for part, number in chips.counts.items()
+        for place in range(number)
+    )
+    parts: dict[str, list[Chip]] = {part: [] for part in chips.counts}
+    for seed, natural in _patterns(chips.side, min(64, sum(open_.values()))):
+        fitting = [
+            slot
+            for slot, number in open_.items()
+            if number > 0
+            and natural in TESTED
+            and slot[1] in TESTED[TESTED.index(natural) :]
+        ]
+        if not fitting:
+            continue
+        # Parts take turns by what they still need, so that none gets other places.
+        slot = min(
+            fitting,
+            key=lambda s: (TESTED.index(s[1]), -open_[s] / chips.counts[s[0]], s[0]),
+        )
+        open_[slot] -= 1
+        parts[slot[0]].append(Chip(seed, slot[1]))
+        if not any(open_.values()):
+            return parts
+    raise AssertionError("there are more seeds than chips")
+
+
+def shifted(training: list[Chip]) -> list[Chip]:
+    """Give the real set's share of training chips the patterns of no test chip."""
+    order = np.random.default_rng(0).permutation(len(training)).tolist()
+    result = list(training)
+    for pattern, share in UNTESTED.items():
+        for place in [order.pop() for _ in range(round(share * len(training)))]:
+            result[place] = Chip(training[place].seed, pattern)
+    return result
+
+
+def _patterns(side: int, together: int) -> Iterator[tuple[int, str]]:
+    """Give seeds and the pattern of their landscape, where it has one throughout."""
+    for first in count(0, together):
+        seeds = range(first, first + together)
+        for seed, months in zip(seeds, _observed(seeds, side), strict=True):
+            cells = {_pattern_of(cell) for cell in months}
+            if len(cells) == 1 and (pattern := cells.pop()) is not None:
+                yield seed, pattern
+
+
+def _within(pattern: str) -> tuple[str, ...]:
+    """Give the test chips' patterns that a landscape of a pattern can be given."""
+    return TESTED[TESTED.index(pattern) :] if pattern in TESTED else ()
+
+
+def _observed(seeds: range, side: int) -> list[np.ndarray]:
+    """Tell by cell and month whether Sentinel-2 saw anything; an array a seed."""
+    cells = -(-side // CELL)
+    lazy = []
+    for seed in seeds:
+        image = gb.landscape(cells * CELL, seed=seed, block=CELL)["image"].data
+        seen = da.isfinite(image[:, 4]).reshape(12, cells, CELL, cells, CELL)
+        lazy.append(seen.any(axis=(2, 4)).reshape(12, -1).T)
+    return list(da.stack(lazy).compute())
+
+
+def _pattern_of(months: np.ndarray) -> str | None:
+    """Find the smallest pattern that holds the months; a file can be all but empty."""
+    for pattern in reversed((*TESTED, *UNTESTED)):
+        if all(has == "1" for has, seen in zip(pattern, months, strict=True) if seen):
+            return pattern
+    return None
+
+
+def _cube(part: str, members: list[Chip], side: int) -> xr.Dataset:
+    """Stack landscapes to chips, without Sentinel-2 where the pattern says so."""
+    scenes = [gb.landscape(side, seed=chip.seed, block=side) for chip in members]
+    first = scenes[0]
+    dims = ("month", "band", "y", "x")
+    image = da.stack([scene["image"].data for scene in scenes])
+    cube = xr.Dataset(
+        {
+            "image": (("chip", *dims), image, first["image"].attrs),
+            "agb": (
+                ("chip", "y", "x"),
+                da.stack([scene["agb"].data for scene in scenes]),
+                first["agb"].attrs,
+            ),
+        },
+        coords={
+            "chip": [f"{part}-{chip.seed}" for chip in members],
+            "month": first["month"],
+            "band": first["band"],
+        },
+        attrs={"title": "chips of synthetic landscapes"},
+    )
+    return cube.assign(image=cube["image"].where(_kept(members, cube)))
+
+
+def _kept(members: list[Chip], cube: xr.Dataset) -> xr.DataArray:
+    """Tell by chip, month and band what the chips' patterns leave."""
+    flags = [[flag == "1" for flag in chip.pattern] for chip in members]
+    radar = [str(band).startswith("V") for band in cube["band"].values]
+    kept = xr.DataArray(np.array(flags), dims=("chip", "month"))
+    return kept | xr.DataArray(np.array(radar), dims="band")

@@ -1,0 +1,322 @@
+"""The rows of the comparison of recipes: each is one switch away from its neighbour.
+
+One chain leads from the winner's recipe to ours, a group of settings after the other;
+what each group becomes is read from the recipe "default", so that the chain ends there.
+Beside it stand rows that change one thing of ours, and what others would use instead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from geobiomass.recipes import RECIPES, Recipe
+from geobiomass.training import TrainingConfig
+from recipe_data import Chips
+from recipe_peers import Concatenated, Peer, Recurrent, YearlyMedian, average_months
+
+OURS, WINNER = "ours", "winner"
+Method = Literal["network", "boosting"]
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a comparison is.
+
+    Parameters
+    ----------
+    name : str
+        As it is asked for.
+    chips : Chips
+        To train and test on.
+    steps : int
+        Of the optimiser, for every network.
+    batch : int
+        Chips a step; random crops make up for their size by their number.
+    encoder : str, optional
+        Of all networks; None: each recipe's own.
+    winner, ours : tuple of int, optional
+        Decoder channels; None: the recipe's own. The winner's are 0.3 times his, so
+        that the decoder costs about as much as the encoder of twelve months, as his.
+    moving_average : float
+        The longest that a moving average of weights may be in so few steps.
+    """
+
+    name: str
+    chips: Chips
+    steps: int
+    batch: int
+    encoder: str | None = None
+    winner: tuple[int, ...] | None = None
+    ours: tuple[int, ...] | None = None
+    moving_average: float = 0.999
+
+
+SMALL_DECODERS: dict[str, Any] = {
+    "encoder": "resnet10t",
+    "winner": (112, 108, 104, 100, 96),
+    "ours": (64, 48, 32, 24, 16),
+}
+SIZES = {
+    # Two or three minutes a run on one thread.
+    "small": Size(
+        "small",
+        Chips(64, 192, 64, 96),
+        288,
+        4,
+        **SMALL_DECODERS,
+        moving_average=0.98,
+    ),
+    # The recipes as they are, for a GPU.
+    "full": Size("full", Chips(256, 256, 48, 96), 3200, 8),
+    # Shows that everything runs.
+    "quick": Size(
+        "quick",
+        Chips(32, 8, 4, 4),
+        2,
+        4,
+        encoder="resnet10t",
+        winner=(24, 20, 16, 12, 12),
+        ours=(16, 12, 8, 8, 8),
+    ),
+}
+
+# What the winner did, in settings that his recipe here need not hold.
+HIS: dict[str, Any] = {
+    "scaling": "biomassters",
+    "missing": "zero",
+    "month_term": False,
+    "loss": "chip_rmse",
+    "ceiling": 400.0,
+    "crop": None,
+    "turns": True,
+    "rotation": 0.7,
+    "month_dropout": 0.5,
+    "pattern_dropout": 0.0,
+    "pass_dropout": 0.0,
+    "moving_average": None,
+}
+# The way from his recipe to ours: what is taken over at a time.
+SWITCHES: dict[str, tuple[str, ...]] = {
+    "the treatment of missing pixels": ("missing",),
+    "the month-of-year term": ("month_term",),
+    "the scaling": ("scaling",),
+    "the loss": ("loss", "ceiling", "huber_delta", "tail"),
+    "the encoder": ("encoder",),
+    "the decoder": ("decoder_channels",),
+    "dropout of months, patterns and passes": (
+        *("month_dropout", "pattern_dropout", "pass_dropout"),
+    ),
+    "rotation by any angle": ("rotation", "turns"),
+    "random crops": ("crop",),
+    "the optimiser's settings": (
+        *("learning_rate", "final_learning_rate", "schedule", "schedule_by"),
+        *("warmup_epochs", "weight_decay", "gradient_clip"),
+    ),
+    "the moving average": ("moving_average",),
+}
+# One thing of ours changed.
+ALONE: dict[str, dict[str, Any]] = {
+    "zero for missing pixels": {"missing": "zero"},
+    "validity channels": {"missing": "validity"},
+    "renormalised pixels": {"missing": "renormalise"},
+    "no month-of-year term": {"month_term": False},
+    "month-of-year term": {"month_term": True},
+    "min-max scaling": {"scaling": "biomassters"},
+    "ceiling 400": {"loss": "chip_rmse", "ceiling": 400.0},
+    "ceiling 1000": {"loss": "chip_rmse", "ceiling": 1000.0},
+    "no ceiling": {"loss": "chip_rmse", "ceiling": None},
+    "robust loss by chip": {"loss": "chip_huber", "ceiling": None},
+    "robust loss by pixel": {"loss": "huber", "ceiling": None},
+    "squared loss by pixel": {"loss": "mse", "ceiling": None},
+    "no dropout": {"month_dropout": 0.0, "pattern_dropout": 0.0, "pass_dropout": 0.0},
+    "month dropout alone": {
+        "month_dropout": 0.5,
+        "pattern_dropout": 0.0,
+        "pass_dropout": 0.0,
+    },
+    "pattern and pass dropout alone": {
+        "month_dropout": 0.0,
+        "pattern_dropout": 0.3,
+        "pass_dropout": 0.2,
+    },
+    "rotation 0.7": {"rotation": 0.7},
+    "no rotation": {"rotation": 0.0},
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to get a map.
+
+    Parameters
+    ----------
+    name : str
+        As it is printed and asked for.
+    neighbour : str
+        The row that it is one switch away from; empty where it has none.
+    recipe : Recipe
+        What is trained, at the seed 0.
+    change : callable, optional
+        Given a regressor with random weights, changes its network.
+    peer : callable, optional
+        Given bands and months, makes another network instead.
+    filled : bool
+        Missing pixels are the winner's minima, so that no month counts as absent.
+    method : str
+        "network", or "boosting" by pixel.
+    last : str
+        Of ours: which switch was the last on the way from the winner to it.
+    """
+
+    name: str
+    neighbour: str
+    recipe: Recipe
+    change: Callable[[Any], None] | None = None
+    peer: Callable[[int, int], Peer] | None = field(default=None, compare=False)
+    filled: bool = False
+    method: Method = "network"
+    last: str = ""
+
+    @property
+    def definition(self) -> str:
+        """Stand for what is run: a result of another definition is of no use."""
+        change = self.change.__name__ if self.change else ""
+        peer = self.name if self.peer or self.method != "network" else ""
+        return repr((self.recipe, change, peer, self.filled, self.method))
+
+
+def make_rows(size: Size, steps: int) -> dict[str, Row]:
+    """Give all rows by name, the winner first, ours after what leads to it."""
+    winner = fitted(RECIPES["biomassters"], size, steps, HIS, size.winner)
+    ours = fitted(RECIPES["default"], size, steps, {}, size.ours)
+    rows = [
+        Row(WINNER, "", winner, filled=True),
+        Row("+ absent months masked", WINNER, winner),
+    ]
+    rows += _chain(rows[-1], ours, size, steps)
+    # The last step leads to ours, whatever else may differ; its name says what it was.
+    rows[-1] = dataclasses.replace(rows[-1], name=OURS, recipe=ours, last=rows[-1].name)
+    rows += _alone(ours, size, steps)
+    rows.append(Row("mean over months", OURS, ours, change=average_months))
+    rows += _peers(ours)
+    return {row.name: row for row in rows}
+
+
+def fitted(
+    recipe: Recipe,
+    size: Size,
+    steps: int,
+    changes: Mapping[str, Any],
+    decoder: tuple[int, ...] | None = None,
+) -> Recipe:
+    """Give a recipe for a size of comparison: as many steps, one stage, last weights.
+
+    Settings that recipes do not have (yet) are left out.
+    """
+    known = names_of(Recipe) | names_of(TrainingConfig)
+    chosen = {name: value for name, value in changes.items() if name in known}
+    if size.encoder:
+        chosen["encoder"] = size.encoder
+    if decoder:
+        chosen["decoder_channels"] = decoder
+    alone = {"progress": False} | ({"stages": ()} if "stages" in known else {})
+    recipe = recipe.with_changes(**chosen, **alone)
+    if recipe.crop is not None and recipe.crop >= size.chips.side:
+        recipe = recipe.with_changes(crop=None)
+    decay = recipe.training.moving_average
+    if decay is not None:
+        recipe = recipe.with_changes(moving_average=min(decay, size.moving_average))
+    side = recipe.crop or size.chips.side
+    batch = round(size.batch * (size.chips.side / side) ** 2)
+    an_epoch = size.chips.training * (size.chips.side // side) ** 2 // batch
+    return recipe.with_changes(batch_size=batch, epochs=max(1, round(steps / an_epoch)))
+
+
+def steps_of(row: Row, size: Size) -> int:
+    """Give the optimiser's steps that a row comes to."""
+    recipe = row.recipe
+    crops = (size.chips.side // (recipe.crop or size.chips.side)) ** 2
+    an_epoch = size.chips.training * crops // recipe.training.batch_size
+    return an_epoch * recipe.training.epochs
+
+
+def names_of(settings: type) -> set[str]:
+    """Give the names of a dataclass's fields."""
+    return {field.name for field in dataclasses.fields(settings)}
+
+
+def value_of(recipe: Recipe, name: str) -> Any:
+    """Give a setting of a recipe or of its training."""
+    own = name in names_of(Recipe)
+    return getattr(recipe if own else recipe.training, name)
+
+
+def _chain(first: Row, ours: Recipe, size: Size, steps: int) -> list[Row]:
+    """Take over one group of settings after the other; what changes nothing is left."""
+    known = names_of(Recipe) | names_of(TrainingConfig)
+    rows: list[Row] = []
+    before = first
+    for what, names in SWITCHES.items():
+        values = {name: value_of(ours, name) for name in names if name in known}
+        recipe = fitted(before.recipe, size, steps, values)
+        if recipe == before.recipe:
+            continue
+        before = Row(f"+ {what}", before.name, recipe)
+        rows.append(before)
+    return rows
+
+
+def _alone(ours: Recipe, size: Size, steps: int) -> list[Row]:
+    known = names_of(Recipe) | names_of(TrainingConfig)
+    changed = dict(ALONE)
+    part = size.chips.side * 3 // 4
+    changed[f"crops of {part}"] = {"crop": part}
+    changed["whole chips"] = {"crop": None}
+    if size.winner:
+        changed["the winner's decoder"] = {"decoder_channels": size.winner}
+    if ours.training.moving_average is None:
+        decay = size.moving_average
+        changed[f"moving average {decay}"] = {"moving_average": decay}
+    else:
+        changed["no moving average"] = {"moving_average": None}
+    rows = []
+    for name, changes in changed.items():
+        recipe = fitted(ours, size, steps, changes)
+        if set(changes) <= known and recipe != ours:
+            rows.append(Row(f"ours, {name}", OURS, recipe))
+    return rows
+
+
+def _peers(ours: Recipe) -> list[Row]:
+    encoder, decoder = ours.encoder, ours.decoder_channels
+    rows = [
+        Row(
+            "months concatenated, smp U-Net",
+            OURS,
+            ours,
+            peer=lambda bands, months: Peer(
+                Concatenated(encoder, decoder, bands, months), bands
+            ),
+        ),
+        Row(
+            "yearly median, smp U-Net",
+            OURS,
+            ours,
+            peer=lambda bands, _: Peer(YearlyMedian(encoder, decoder, bands), bands),
+        ),
+    ]
+    if find_spec("torchgeo"):
+        rows.append(
+            Row(
+                "torchgeo ConvLSTM",
+                OURS,
+                ours,
+                peer=lambda bands, _: Peer(Recurrent(bands), bands),
+            )
+        )
+    rows.append(Row("gradient boosting by pixel", "", ours, method="boosting"))
+    return rows

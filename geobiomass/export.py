@@ -1,0 +1,258 @@
+"""Models for use without this package: ``torch.export`` and ONNX.
+
+The exported form takes images in physical units, NaN where missing, as the model
+does, and encodes all months of all samples: a graph cannot leave out what is not
+there. Absent months then take no part in the attention, so the map is the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import uuid
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from geobiomass.network import AttentionUNet, Ensemble, MonthAttention
+
+__all__ = ["FORMATS", "Exported", "export_network"]
+
+FORMATS = (".pt2", ".onnx")
+"""Endings of the files that models are exported to."""
+
+# What every operator that is used here has been in since 2023.
+_OPSET = 18
+
+
+class Exported(nn.Module):
+    """The form of a network that can be exported; shares its weights.
+
+    Parameters
+    ----------
+    network : AttentionUNet
+        With its scaling.
+    months : int
+        Of the images.
+
+    Raises
+    ------
+    ValueError
+        If a month-of-year term was made for another number of months.
+    """
+
+    def __init__(self, network: AttentionUNet, months: int) -> None:
+        super().__init__()
+        if network.calendar is not None and len(network.calendar) != months:
+            raise ValueError(
+                f"months must be {len(network.calendar)}, those that the network's "
+                f"month-of-year term was made for, got {months}."
+            )
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Predict maps.
+
+        Parameters
+        ----------
+        image : Tensor
+            (batch, month, band, y, x) float32, physical units, NaN where missing.
+
+        Returns
+        -------
+        Tensor
+            (batch, output, y, x), Mg/ha.
+        """
+        network = self.network
+        present = image.isfinite().flatten(2).any(dim=2)
+        # The network scales in place, and the image is the caller's.
+        months = network._standardise(image.flatten(0, 1).clone())
+        season = None if network.calendar is None else network.season
+        pooled = [
+            self._pool(cast(MonthAttention, attention), level, present, season)
+            for attention, level in zip(
+                network.attention, network.encoder(months), strict=True
+            )
+        ]
+        raw: Tensor = network.head(network.decoder([months[:0], *pooled]))
+        raw = raw[..., : image.shape[-2], : image.shape[-1]]
+        scale, shift = network.target_scale, network.target_shift
+        return raw * scale[:, None, None] + shift[:, None, None]
+
+    @staticmethod
+    def _pool(
+        attention: MonthAttention,
+        level: Tensor,
+        present: Tensor,
+        season: Tensor | None,
+    ) -> Tensor:
+        """(batch x month, channel, y, x) -> (batch, channel, y, x)."""
+        batch, months = present.shape
+        if season is not None:
+            season = season.expand(batch, months, season.shape[-1]).flatten(0, 1)
+        scores = attention.scores(level, season)
+        scores = scores.reshape(batch, months, *scores.shape[1:])
+        absent = ~present[:, :, None, None, None]
+        # Where no month is there, all scores are minus infinity and shares are NaN.
+        shares = scores.masked_fill(absent, -torch.inf).softmax(dim=1).nan_to_num(0.0)
+        return (level.reshape(batch, months, *level.shape[1:]) * shares).sum(dim=1)
+
+
+def exportable(network: nn.Module, months: int) -> nn.Module:
+    """Give the form of a network, or of several as one, that can be exported.
+
+    Raises
+    ------
+    ValueError
+        If the network is none of this package's.
+    """
+    if isinstance(network, AttentionUNet):
+        return Exported(network, months)
+    if isinstance(network, Ensemble):
+        members = [exportable(member, months) for member in network.members]
+        return Ensemble(members, network.bands, network.spread)
+    raise ValueError(
+        "network to export must be an AttentionUNet or an ensemble of them, got a "
+        f"{type(network).__name__}; export that with torch.export itself."
+    )
+
+
+def export_network(
+    network: nn.Module,
+    path: str | Path,
+    *,
+    months: int,
+    bands: int,
+    outputs: Sequence[str],
+    height: int = 256,
+    width: int = 256,
+) -> Path:
+    """Write a network as a graph that runs without this package.
+
+    Any number of images can be in a batch; months, bands, height and width are those
+    given here.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        An AttentionUNet, or an ensemble of them; it is not changed.
+    path : str or Path
+        ``.pt2`` for ``torch.export.load``, ``.onnx`` for ONNX. A file that is there
+        is replaced, once the new one is whole.
+    months, bands : int
+        Of the images.
+    outputs : sequence of str
+        Names of the maps, noted in the file.
+    height, width : int
+        Of the images, pixels.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        If the ending is neither, a size is below one pixel, or the network is none
+        of this package's.
+    ModuleNotFoundError
+        If ONNX is not installed; it says how to.
+    """
+    path = Path(path)
+    if path.suffix not in FORMATS:
+        raise ValueError(
+            f"A model is exported to a file that ends in .pt2 or .onnx, got "
+            f"{str(path)!r}."
+        )
+    if min(months, bands, height, width) < 1:
+        raise ValueError(
+            "months, bands, height and width must be at least 1, got "
+            f"{(months, bands, height, width)}."
+        )
+    onnx = path.suffix == ".onnx"
+    if onnx:
+        _need_onnx()
+    # Two samples and more: a graph of one would be of one only.
+    example = torch.zeros(2, months, bands, height, width)
+    with _quiet(), _on_cpu(network), torch.no_grad():
+        program = torch.export.export(
+            exportable(network, months).eval(),
+            (example,),
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            strict=False,
+        )
+        with _in_place(path) as part:
+            notes = {"outputs": ",".join(outputs), "units": "Mg/ha"}
+            if onnx:
+                _write_onnx(program, example, part, notes)
+            else:
+                torch.export.save(program, part, extra_files=notes)
+    return path
+
+
+def _write_onnx(
+    program: Any, example: Tensor, path: Path, notes: dict[str, str]
+) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):  # it reports its steps there
+        written: Any = torch.onnx.export(
+            program,
+            (example,),
+            input_names=["image"],
+            output_names=["maps"],
+            opset_version=_OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    written.model.metadata_props.update(notes)
+    # A file above 2 GB cannot hold its weights; the largest recipe's take 0.6 GB.
+    written.save(path, external_data=False)
+
+
+def _need_onnx() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "Export to ONNX needs the packages onnx and onnxscript: "
+            "pip install 'geobiomass[export]'"
+        ) from error
+
+
+@contextlib.contextmanager
+def _on_cpu(network: nn.Module) -> Iterator[None]:
+    """Export for the CPU, in evaluation mode; a .pt2 can be moved elsewhere later."""
+    before, mode = next(network.parameters()).device, network.training
+    network.cpu().eval()
+    try:
+        yield
+    finally:
+        network.to(before).train(mode)
+
+
+@contextlib.contextmanager
+def _in_place(path: Path) -> Iterator[Path]:
+    """Give a name to write to; the file comes into its place whole."""
+    if not path.parent.is_dir():
+        raise ValueError(f"The folder {path.parent} does not exist; make it first.")
+    part = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what the exporters say of their own insides."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        yield

@@ -1,0 +1,148 @@
+"""A model's folder on disk: what is in it, how it is replaced, how it is read.
+
+``config.json`` says what the model is, ``weights.safetensors`` what it learnt,
+``history.csv`` how, ``README.md`` tells a reader. Of several models as one, each has
+a folder ``member-1``, ``member-2``, ... inside. None can run code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+__all__ = ["ModelError", "package_versions", "read_config"]
+
+CONFIG = "config.json"
+WEIGHTS = "weights.safetensors"
+HISTORY = "history.csv"
+CARD = "README.md"
+FORMAT = 1
+
+_MEMBER = re.compile(r"member-[1-9]\d*")
+_PACKAGES = ("geobiomass", "torch", "lightning", "timm", "numpy", "pandas")
+
+
+class ModelError(ValueError):
+    """A model's folder is not one, or is damaged; the message says what to do."""
+
+
+def member_name(number: int) -> str:
+    """Give the name of the folder of a model among several, counted from 1."""
+    return f"member-{number}"
+
+
+def patterns() -> list[str]:
+    """Give the patterns of all files of a model, for downloads."""
+    names = [CONFIG, WEIGHTS, HISTORY, CARD]
+    return names + [f"member-*/{name}" for name in names]
+
+
+def write_config(folder: Path, content: dict[str, Any]) -> None:
+    """Write ``config.json``: the format, the versions of packages, and `content`."""
+    config = {"format": FORMAT, **content, "packages": package_versions()}
+    text = json.dumps(config, indent=2, allow_nan=False)
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """Read what a model's folder says of itself.
+
+    Parameters
+    ----------
+    folder
+        The model's folder.
+
+    Returns
+    -------
+    dict
+        "format", "class", "loader", "settings" and "packages" (versions); of models
+        saved since there is one "provenance" as well.
+
+    Raises
+    ------
+    ModelError
+        There is no such folder, no ``config.json``, or it cannot be read.
+    """
+    path = Path(folder) / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise broken(path, error) from error
+    expected = {"format": int, "class": str, "settings": dict}
+    for key, kind in expected.items():
+        if not isinstance(config, dict) or not isinstance(config.get(key), kind):
+            raise broken(path, f"it has no {key}")
+    if config["format"] != FORMAT:
+        raise ModelError(
+            f"{path} must be of format {FORMAT}, got {config['format']}; install the "
+            f"version of geobiomass that wrote it: {config.get('packages')}"
+        )
+    return dict(config)
+
+
+def broken(path: Path, reason: object) -> ModelError:
+    """Say that a file of a model is missing or damaged."""
+    state = "is damaged" if path.is_file() else "is missing"
+    return ModelError(
+        f"{path} {state} ({reason}); give the folder of a saved model, or copy the "
+        "model again from where it was made"
+    )
+
+
+def check_replaceable(folder: Path) -> None:
+    """Refuse a place that holds anything but a model.
+
+    Raises
+    ------
+    ModelError
+        Names what is there.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise _refusal(folder, ["a file"])
+    found = {file.name for file in folder.iterdir()}
+    members = {name for name in found if _MEMBER.fullmatch(name)}
+    strangers = sorted(found - members - {CONFIG, WEIGHTS, HISTORY, CARD})
+    # A README.md beside a config.json may be of any program's.
+    rest = members or found & {WEIGHTS, HISTORY}
+    ours = CONFIG in found and (CARD not in found or rest)
+    if strangers or (found and not ours):
+        raise _refusal(folder, strangers or sorted(found))
+    for name in members:
+        check_replaceable(folder / name)
+
+
+def _refusal(folder: Path, found: list[str]) -> ModelError:
+    return ModelError(
+        f"{folder} must be new, empty or a saved model, got a place with "
+        f"{', '.join(found)}; give another folder, as saving would delete what is "
+        "there"
+    )
+
+
+def replace(folder: Path, part: Path) -> None:
+    """Put the new folder in the place of the old one."""
+    if not folder.exists():
+        os.rename(part, folder)
+        return
+    old = part.with_suffix(".old")
+    os.rename(folder, old)
+    os.rename(part, folder)
+    shutil.rmtree(old)
+
+
+def package_versions() -> dict[str, str]:
+    """Give the versions of the packages that a model's values depend on."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found

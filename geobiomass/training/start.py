@@ -1,0 +1,136 @@
+"""Where a training begins that follows another one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .weights import read_checkpoint
+
+__all__ = ["Start", "read_start"]
+
+_NETWORK = "network."
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a finished training hands on.
+
+    Parameters
+    ----------
+    path
+        Its checkpoint.
+    weights
+        The network's last weights and buffers, those that learn.
+    optimizer
+        The optimiser's state dict.
+    average
+        The moving average's; None without one.
+    epochs, steps
+        Done in all, those of the trainings before it included.
+    """
+
+    path: Path
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    average: dict[str, Any] | None
+    epochs: int
+    steps: int
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """What tells it from another start, as plain values to compare."""
+        content = [self.weights, self.optimizer["state"], self.average]
+        digest = hashlib.sha256()
+        for part in _flatten(content):
+            digest.update(part)
+        return {
+            "content": digest.hexdigest()[:16],
+            "epochs": self.epochs,
+            "steps": self.steps,
+        }
+
+    def fill(self, network: nn.Module) -> None:
+        """Give a network the weights.
+
+        Raises
+        ------
+        ValueError
+            They are another network's.
+        """
+        own = {name: value.shape for name, value in network.state_dict().items()}
+        given = {name: value.shape for name, value in self.weights.items()}
+        for name in [*own, *given]:
+            if own.get(name) != given.get(name):
+                raise ValueError(
+                    f"start must be a training of the same network, got {self.path}, "
+                    f"where {name} is {_words(given.get(name))} and not "
+                    f"{_words(own.get(name))}"
+                )
+        network.load_state_dict(self.weights)
+
+
+def read_start(path: Path) -> Start:
+    """Read what a finished training hands on.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        The file is damaged, not a checkpoint of the trainer, or of a training that
+        is not finished.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint to start from at {path}")
+    content = read_checkpoint(path)
+    kept = content.get("geobiomass")
+    if not isinstance(kept, dict) or not content.get("optimizer_states"):
+        raise ValueError(f"start must be a checkpoint of this trainer, got {path}")
+    run, done = kept["run"], len(kept["history"])
+    if done < run["epochs"] or kept.get("part", {}).get("steps", 0) > 0:
+        raise ValueError(
+            f"start must be a finished training, got {path} with {done} of "
+            f"{run['epochs']} epochs done; finish it first"
+        )
+    before = run.get("start") or {"epochs": 0, "steps": 0}
+    return Start(
+        path,
+        {
+            name.removeprefix(_NETWORK): value
+            for name, value in content["state_dict"].items()
+            if name.startswith(_NETWORK)
+        },
+        content["optimizer_states"][0],
+        kept["moving_average"],
+        before["epochs"] + done,
+        before["steps"] + done * run["steps_per_epoch"],
+    )
+
+
+def _flatten(value: object) -> Iterator[bytes | memoryview]:
+    """Names, numbers and the bytes of tensors, in an order that is always the same."""
+    if isinstance(value, Mapping):
+        for name in sorted(value, key=str):
+            yield f"{name}:".encode()
+            yield from _flatten(value[name])
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _flatten(item)
+    elif isinstance(value, Tensor):
+        yield f"{value.dtype}{tuple(value.shape)}".encode()
+        yield (
+            value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+        )
+    else:
+        yield repr(value).encode()
+
+
+def _words(shape: torch.Size | None) -> str:
+    return "missing" if shape is None else str(tuple(shape))

@@ -1,0 +1,287 @@
+"""gb.fit: the winner's stages, folds, the plan, months of other years' order."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from conftest import make_chips
+
+import geobiomass as gb
+from geobiomass.recipes import RECIPES, sensor_passes
+from geobiomass.schedule import TrainingPlan
+from geobiomass.splits import hold_out
+from geobiomass.tiles import Place, Window
+from geobiomass.training import average_weights
+
+SMALL: dict[str, Any] = {
+    "encoder": "resnet10t",
+    "decoder_channels": (8, 8, 8, 8, 8),
+    "batch_size": 2,
+    "progress": False,
+    "epochs": 2,
+}
+
+
+def weights(model: Any) -> list[torch.Tensor]:
+    return list(model.network.state_dict().values())
+
+
+def same(one: Any, other: Any) -> bool:
+    pairs = zip(weights(one), weights(other), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+class Killed(BaseException):
+    pass
+
+
+# --- stages ---
+
+
+def test_the_winners_recipe_has_four_stages() -> None:
+    recipe = RECIPES["biomassters"]
+    plan = [(s.name, s.epochs, s.everything) for s in recipe.stages]
+    assert recipe.training.epochs == 800
+    assert plan == [
+        ("cool-down", 100, False),
+        ("all-chips", 100, True),
+        ("all-chips-again", 100, True),
+    ]
+    assert {s.learning_rate for s in recipe.stages} == {1e-4}
+    assert {s.final_learning_rate for s in recipe.stages} == {5e-5}
+    assert (recipe.training.learning_rate, recipe.training.final_learning_rate) == (
+        1e-3,
+        1e-4,
+    )
+    assert (recipe.folds, recipe.rotation, recipe.month_dropout) == (10, 0.7, 0.5)
+    # Another length keeps the proportions.
+    assert [s.epochs for s in recipe.with_changes(epochs=80).stages] == [10, 10, 10]
+
+
+class Reads:
+    """Counts the blocks of a cube that are read, and may end the process at one."""
+
+    def __init__(self, chips: xr.Dataset, last: float = np.inf) -> None:
+        self.count, self.last = 0, last
+        lazy = chips.chunk({"chip": 1})
+        image = lazy["image"].copy(data=lazy["image"].data.map_blocks(self.note))
+        self.cube = lazy.assign(image=image)
+
+    def note(self, block: np.ndarray) -> np.ndarray:
+        self.count += 1
+        if self.count > self.last:
+            raise Killed
+        return block
+
+
+RESUMABLE = {"cache": 0, "checkpoint_minutes": 0, "moving_average": 0.9, "keep_last": 2}
+
+
+@pytest.mark.parametrize("recipe", ["default", "biomassters"])
+def test_recipes_go_on_where_they_stopped(tmp_path: Path, recipe: str) -> None:
+    settings = SMALL | RESUMABLE | {"epochs": 4 if recipe == "default" else 2}
+    calm = Reads(make_chips(5))
+    whole = gb.fit(calm.cube, recipe, **settings, folder=tmp_path / "whole")
+    for share in (0.5, 0.8):
+        folder = tmp_path / str(share)
+        halted = Reads(make_chips(5), share * calm.count)
+        with pytest.raises(Killed):
+            gb.fit(halted.cube, recipe, **settings, folder=folder)
+        assert list(folder.rglob("last.ckpt"))
+        rest = Reads(make_chips(5))
+        resumed = gb.fit(rest.cube, recipe, **settings, folder=folder)
+        assert rest.count < calm.count
+        assert same(resumed, whole)
+        assert resumed.history.drop(columns="seconds").equals(
+            whole.history.drop(columns="seconds")
+        )
+        assert average_of_kept(folder, recipe) == average_of_kept(
+            tmp_path / "whole", recipe
+        )
+
+
+def average_of_kept(folder: Path, recipe: str) -> dict[str, bytes]:
+    """Average the epochs' weights that the last stage keeps, two at least."""
+    last = folder / "3-all-chips" if recipe == "biomassters" else folder
+    averaged = average_weights(sorted(last.glob("epoch-*.safetensors")))
+    return {name: value.numpy().tobytes() for name, value in averaged.items()}
+
+
+def test_the_winners_stages_hold_out_and_then_take_all() -> None:
+    plans: list[TrainingPlan] = []
+    model = gb.fit(make_chips(5), "biomassters", **SMALL, announce=plans.append)
+    assert model.history.stage.tolist() == (
+        ["long"] * 2 + ["cool-down", "all-chips", "all-chips-again"]
+    )
+    assert [stage.held_out for stage in plans[0].stages] == [1, 1, 0, 0]
+    assert [stage.samples for stage in plans[0].stages] == [4, 4, 5, 5]
+    assert model.history.validation_loss.isna().tolist() == [False] * 3 + [True] * 2
+    # Nothing is left that the last weights have not seen.
+    assert model.provenance["validation"] is None
+    assert model.provenance["data"]["training"]["places"] == 5
+    assert "the last stages trained on what" in model._card()
+
+
+def test_a_model_of_several_stages_is_saved_with_them(tmp_path: Path) -> None:
+    model = gb.fit(make_chips(3), "biomassters", **SMALL)
+    model.save(tmp_path / "model")
+    loaded = gb.load(tmp_path / "model")
+    assert loaded.recipe == model.recipe
+    assert same(loaded, model)
+
+
+# --- the plan ---
+
+
+def test_the_plan_says_stages_steps_and_hours_and_changes_nothing() -> None:
+    chips, said = make_chips(5), []
+    planned = gb.fit(chips, "biomassters", **SMALL, announce=said.append)
+    (plan,) = said
+    assert plan.steps == 2 * 2 + 2 + 3 + 3
+    assert plan.hours == pytest.approx(plan.steps * plan.seconds_a_step / 3600)
+    text = str(plan).splitlines()
+    assert len(text) == 6
+    assert text[1].split()[:5] == ["long", "2", "4", "1", "4"]
+    assert text[-1].startswith("12 steps of about ")
+    assert same(planned, gb.fit(chips, "biomassters", **SMALL))
+
+
+# --- folds ---
+
+
+@pytest.mark.parametrize("count", [5, 12, 13])
+@pytest.mark.parametrize("folds", [2, 5])
+def test_folds_share_nothing_and_are_all_together(count: int, folds: int) -> None:
+    places = [Place(Window(0, 0, 8, 8), chip) for chip in range(count)]
+    held = []
+    for fold in range(folds):
+        training, validation = hold_out(places, 1 / folds, 3, fold=fold)
+        assert sorted(p.chip for p in training + validation) == list(range(count))
+        held += [p.chip for p in validation]
+        assert abs(len(validation) - count / folds) < 1
+    assert sorted(held) == list(range(count))
+
+
+def test_folds_of_groups_keep_them_together() -> None:
+    places = [Place(Window(0, 0, 8, 8), chip) for chip in range(12)]
+    groups = [f"flight {chip // 3}" for chip in range(12)]
+    held = [hold_out(places, 1 / 4, 0, groups, fold=fold)[1] for fold in range(4)]
+    assert all(len({p.chip // 3 for p in part}) == 1 for part in held)
+    assert sorted(p.chip for part in held for p in part) == list(range(12))
+    with pytest.raises(gb.CubeError, match="ask for fewer folds"):
+        hold_out(places, 1 / 9, 0, groups, fold=8)
+
+
+def test_folds_are_members_that_map_as_one(tmp_path: Path) -> None:
+    chips = make_chips(4)
+    settings = SMALL | {"crop": None, "epochs": 1, "folder": tmp_path}
+    model = gb.fit(chips, "quick", folds=2, **settings)
+    assert isinstance(model, gb.Ensemble)
+    assert [m.recipe.fold for m in model.models] == [0, 1]
+    assert not same(*model.models)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["member-1", "member-2"]
+    maps = [m.predict(chips, 32, 0).agb.values for m in model.models]
+    np.testing.assert_allclose(
+        model.predict(chips, 32, 0).agb, np.mean(maps, axis=0), rtol=1e-5
+    )
+    # Again: both are read, nothing is trained.
+    again = gb.fit(chips, "quick", folds=2, **settings)
+    assert same(again, model)
+    assert all(len(m.history) == 1 for m in again.models)
+
+
+@pytest.mark.slow
+def test_folds_side_by_side_are_the_same() -> None:
+    chips = make_chips(4)
+    settings = SMALL | {"crop": None, "epochs": 1}
+    one = gb.fit(chips, "quick", folds=2, **settings)
+    assert same(one, gb.fit(chips, "quick", folds=2, at_once=2, **settings))
+
+
+# --- months ---
+
+
+def test_the_months_of_a_cube_count_wherever_they_stand(tmp_path: Path) -> None:
+    chips = make_chips(4)
+    settings = SMALL | {"month_term": True, "missing": "validity", "crop": None}
+    model = gb.fit(chips, "quick", validation=0, **settings)
+    assert model.network.calendar == tuple(chips.month.values)
+    expected = model.predict(chips, 32, 0).agb
+    backwards = chips.isel(month=slice(None, None, -1))
+    np.testing.assert_allclose(
+        model.predict(backwards, 32, 0).agb, expected, rtol=1e-4, atol=1e-3
+    )
+    renamed = chips.assign_coords(month=(chips.month + 5) % 12 + 1)
+    assert abs(model.predict(renamed, 32, 0).agb - expected).max() > 1e-4
+    both = gb.Ensemble([model, model])
+    np.testing.assert_allclose(
+        both.predict(renamed, 32, 0).agb, model.predict(renamed, 32, 0).agb, rtol=1e-5
+    )
+    model.save(tmp_path / "model")
+    again = gb.load(tmp_path / "model").predict(renamed, 32, 0).agb
+    np.testing.assert_array_equal(again, model.predict(renamed, 32, 0).agb)
+
+
+def test_a_validation_cube_may_have_other_months() -> None:
+    chips = make_chips(4)
+    other = make_chips(6).isel(chip=slice(4, 6), month=slice(0, 2))
+    settings = SMALL | {"month_term": True, "crop": None}
+    model = gb.fit(chips, "quick", validation=other, **settings)
+    assert np.isfinite(model.history.validation_loss).all()
+
+
+def test_left_out_passes_and_patterns_change_what_is_learnt() -> None:
+    # September to November: in three of the six patterns some of them are left out.
+    chips = make_chips(4)
+    chips = chips.assign_coords(month=[9, 10, 11][: chips.sizes["month"]])
+    plain = gb.fit(chips, "quick", **SMALL, crop=None)
+    for change in ({"pattern_dropout": 1.0}, {"pass_dropout": 1.0}, {"rotation": 1.0}):
+        assert not same(plain, gb.fit(chips, "quick", **SMALL, crop=None, **change))
+
+
+def test_which_bands_are_missing_together() -> None:
+    bands = ("VV_asc", "VH_asc", "VV_desc", "VH_desc", "B02", "CLP")
+    assert sensor_passes(bands) == (1, 1, 2, 2, 0, 0)
+    assert sensor_passes(("VV_desc", "height")) == (1, 0)
+
+
+# --- bad input ---
+
+
+def bad_fits() -> list[tuple[str, Any]]:
+    chips: xr.Dataset = make_chips(3)
+    return [
+        ("folds must be 2 or more, got 1", lambda: gb.fit(chips, folds=1)),
+        ("folds=4 needs as many chips.* got 3", lambda: gb.fit(chips, folds=4)),
+        (
+            "validation must be left out where folds",
+            lambda: gb.fit(chips, validation=0.5, folds=2),  # type: ignore[call-overload]
+        ),
+        (
+            "at_once must be 1 or more.* got 0",
+            lambda: gb.fit(chips, folds=2, at_once=0),
+        ),
+        ("rotation must be from 0 to 1, got 2", lambda: gb.fit(chips, rotation=2)),
+        ("missing must be one of", lambda: gb.fit(chips, missing="mean")),
+        ("huber_delta must be above 0", lambda: gb.fit(chips, huber_delta=0)),
+        ("fold must be from 0 to 9.* got 10", lambda: gb.fit(chips, fold=10)),
+        ("No chips|no 'agb'", lambda: gb.fit(chips.drop_vars("agb"), folds=2)),
+    ]
+
+
+@pytest.mark.parametrize(("said", "call"), bad_fits())
+def test_bad_input_is_one_clear_sentence(said: str, call: Any) -> None:
+    with pytest.raises(ValueError, match=said):
+        call()
+
+
+def test_a_recipe_is_its_settings() -> None:
+    recipe = RECIPES["default"].with_changes(fold=1, validation_fraction=0.2)
+    assert (recipe.fold, recipe.folds) == (1, 5)
+    assert dataclasses.replace(recipe, validation_fraction=0.0, fold=0).folds == 1
