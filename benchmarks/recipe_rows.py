@@ -14,7 +14,6 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 from geobiomass.recipes import RECIPES, Recipe
-from geobiomass.training import TrainingConfig
 from recipe_data import Chips
 from recipe_peers import Concatenated, Peer, Recurrent, YearlyMedian, average_months
 
@@ -84,22 +83,7 @@ SIZES = {
     ),
 }
 
-# What the winner did, in settings that his recipe here need not hold.
-HIS: dict[str, Any] = {
-    "scaling": "biomassters",
-    "missing": "zero",
-    "month_term": False,
-    "loss": "chip_rmse",
-    "ceiling": 400.0,
-    "crop": None,
-    "turns": True,
-    "rotation": 0.7,
-    "month_dropout": 0.5,
-    "pattern_dropout": 0.0,
-    "pass_dropout": 0.0,
-    "moving_average": None,
-}
-# The way from his recipe to ours: what is taken over at a time.
+# The way from the winner's recipe to ours: what is taken over at a time.
 SWITCHES: dict[str, tuple[str, ...]] = {
     "the treatment of missing pixels": ("missing",),
     "the month-of-year term": ("month_term",),
@@ -191,7 +175,7 @@ class Row:
 
 def make_rows(size: Size, steps: int) -> dict[str, Row]:
     """Give all rows by name, the winner first, ours after what leads to it."""
-    winner = fitted(RECIPES["biomassters"], size, steps, HIS, size.winner)
+    winner = fitted(RECIPES["biomassters"], size, steps, {}, size.winner)
     ours = fitted(RECIPES["default"], size, steps, {}, size.ours)
     rows = [
         Row(WINNER, "", winner, filled=True),
@@ -213,18 +197,13 @@ def fitted(
     changes: Mapping[str, Any],
     decoder: tuple[int, ...] | None = None,
 ) -> Recipe:
-    """Give a recipe for a size of comparison: as many steps, one stage, last weights.
-
-    Settings that recipes do not have (yet) are left out.
-    """
-    known = names_of(Recipe) | names_of(TrainingConfig)
-    chosen = {name: value for name, value in changes.items() if name in known}
+    """Give a recipe for a size of comparison: so many steps, one stage, last weights."""
+    chosen = dict(changes)
     if size.encoder:
         chosen["encoder"] = size.encoder
     if decoder:
         chosen["decoder_channels"] = decoder
-    alone = {"progress": False} | ({"stages": ()} if "stages" in known else {})
-    recipe = recipe.with_changes(**chosen, **alone)
+    recipe = recipe.with_changes(**chosen, progress=False, stages=())
     if recipe.crop is not None and recipe.crop >= size.chips.side:
         recipe = recipe.with_changes(crop=None)
     decay = recipe.training.moving_average
@@ -244,24 +223,17 @@ def steps_of(row: Row, size: Size) -> int:
     return an_epoch * recipe.training.epochs
 
 
-def names_of(settings: type) -> set[str]:
-    """Give the names of a dataclass's fields."""
-    return {field.name for field in dataclasses.fields(settings)}
-
-
 def value_of(recipe: Recipe, name: str) -> Any:
     """Give a setting of a recipe or of its training."""
-    own = name in names_of(Recipe)
-    return getattr(recipe if own else recipe.training, name)
+    return getattr(recipe if hasattr(recipe, name) else recipe.training, name)
 
 
 def _chain(first: Row, ours: Recipe, size: Size, steps: int) -> list[Row]:
     """Take over one group of settings after the other; what changes nothing is left."""
-    known = names_of(Recipe) | names_of(TrainingConfig)
     rows: list[Row] = []
     before = first
     for what, names in SWITCHES.items():
-        values = {name: value_of(ours, name) for name in names if name in known}
+        values = {name: value_of(ours, name) for name in names}
         recipe = fitted(before.recipe, size, steps, values)
         if recipe == before.recipe:
             continue
@@ -271,7 +243,6 @@ def _chain(first: Row, ours: Recipe, size: Size, steps: int) -> list[Row]:
 
 
 def _alone(ours: Recipe, size: Size, steps: int) -> list[Row]:
-    known = names_of(Recipe) | names_of(TrainingConfig)
     changed = dict(ALONE)
     part = size.chips.side * 3 // 4
     changed[f"crops of {part}"] = {"crop": part}
@@ -286,7 +257,7 @@ def _alone(ours: Recipe, size: Size, steps: int) -> list[Row]:
     rows = []
     for name, changes in changed.items():
         recipe = fitted(ours, size, steps, changes)
-        if set(changes) <= known and recipe != ours:
+        if recipe != ours:
             rows.append(Row(f"ours, {name}", OURS, recipe))
     return rows
 

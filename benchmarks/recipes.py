@@ -18,13 +18,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from recipe_data import DATA, PARTS, fill_chips, write_chips
-from recipe_rows import ALONE, OURS, SIZES, SWITCHES, Row, Size, make_rows, names_of
+from recipe_rows import OURS, SIZES, Row, Size, make_rows
 from recipe_runs import Figures, Order, run
 from tables import Row as Line
 from tables import show
@@ -101,17 +102,7 @@ def _seeds(size: Size) -> str:
 
 
 def _say_what_is_missing() -> None:
-    """Name settings that recipes do not have here: their rows are left out."""
-    from importlib.util import find_spec
-
-    from geobiomass.recipes import Recipe
-    from geobiomass.training import TrainingConfig
-
-    known = names_of(Recipe) | names_of(TrainingConfig)
-    wanted = {name for names in SWITCHES.values() for name in names}
-    wanted |= {name for changes in ALONE.values() for name in changes}
-    for name in sorted(wanted - known):
-        _say(f"recipes have no setting {name!r}: no row that changes it.")
+    """Name the package whose row is left out."""
     if not find_spec("torchgeo"):
         _say("torchgeo is not installed: no row 'torchgeo ConvLSTM'.")
 
