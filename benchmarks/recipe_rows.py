@@ -197,7 +197,7 @@ def fitted(
     changes: Mapping[str, Any],
     decoder: tuple[int, ...] | None = None,
 ) -> Recipe:
-    """Give a recipe for a size of comparison: so many steps, one stage, last weights."""
+    """Fit a recipe to a size of comparison: so many steps, one stage, last weights."""
     chosen = dict(changes)
     if size.encoder:
         chosen["encoder"] = size.encoder
