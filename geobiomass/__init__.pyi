@@ -1,4 +1,7 @@
 from . import plots as plots
+from .accounting.change import change as change
+from .accounting.change_totals import change_totals as change_totals
+from .accounting.totals import totals as totals
 from .cube import CubeError as CubeError
 from .cube import DamagedError as DamagedError
 from .cube import as_cube as as_cube
@@ -8,6 +11,7 @@ from .cube import open_cube as open_cube
 from .cube import write_cube as write_cube
 from .fitting import fit as fit
 from .info import describe as describe
+from .lineage import provenance as provenance
 from .maps import IncompleteMapError as IncompleteMapError
 from .maps import MapInUseError as MapInUseError
 from .predictor import Ensemble as Ensemble
@@ -20,6 +24,12 @@ from .sources.labels import with_labels as with_labels
 from .sources.landscape import landscape as landscape
 from .sources.rasters import from_rasters as from_rasters
 from .sources.stac import from_stac as from_stac
+from .stac_item import write_stac_item as write_stac_item
 from .training.estimator import ModelError as ModelError
+from .validation.cross_validation import CrossValidation as CrossValidation
+from .validation.cross_validation import cross_validate as cross_validate
+from .validation.folds import Folds as Folds
+from .validation.folds import make_folds as make_folds
+from .validation.residuals import residuals as residuals
 
 __version__: str

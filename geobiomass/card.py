@@ -7,6 +7,7 @@ import math
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from geobiomass.chips import Place, Reader
 from geobiomass.cube import DamagedError
 from geobiomass.evaluation import EVALUATION_BLOCK, Tally
 from geobiomass.feed import ChipFeed, decode_batch
+from geobiomass.intervals import Calibration
+from geobiomass.layers import density
 from geobiomass.network import AttentionUNet
 from geobiomass.tiles import blocks
 from geobiomass.training.model_folder import package_versions
@@ -272,6 +275,7 @@ def model_card(settings: Facts, provenance: Facts, loader: str) -> str:
         _input(settings, provenance),
         _training(settings, provenance),
         _errors(settings, provenance),
+        *_interval(settings),
         _limits(settings, provenance),
         _loading(loader),
     ]
@@ -279,7 +283,10 @@ def model_card(settings: Facts, provenance: Facts, loader: str) -> str:
 
 
 def ensemble_card(
-    members: Sequence[tuple[Facts, Facts]], outputs: Sequence[str], loader: str
+    members: Sequence[tuple[Facts, Facts]],
+    outputs: Sequence[str],
+    loader: str,
+    settings: Facts = MappingProxyType({}),
 ) -> str:
     """Write the card of several models as one.
 
@@ -291,6 +298,8 @@ def ensemble_card(
         Names of the maps.
     loader : str
         How a user loads them.
+    settings : mapping
+        Of all together: ``calibration``, where there is one.
     """
     rows = []
     for number, (_, provenance) in enumerate(members, 1):
@@ -300,11 +309,12 @@ def ensemble_card(
     sections = [
         f"# Above-ground biomass from monthly satellite images, {len(members)} models",
         f"The mean of {len(members)} models, each with a card of its own in its "
-        f"folder. Maps: {', '.join(outputs)}, in Mg/ha.",
+        f"folder. Maps: {', '.join(map_names(outputs, settings))}, in Mg/ha.",
         "| model | average RMSE on what it held out, Mg/ha | bias |\n|---|---|---|\n"
         + "\n".join(rows),
         "The mean is mostly nearer to the truth than its members; by how much is "
         "known only from data that none of them was trained on.",
+        *_interval(settings),
         _loading(loader),
     ]
     return _with_front_matter("\n\n".join(sections) + "\n", {})
@@ -336,12 +346,57 @@ def _with_front_matter(text: str, provenance: Facts) -> str:
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}"))
 
 
+def map_names(outputs: Sequence[str], settings: Facts) -> list[str]:
+    """Give the names of the layers that a model's maps have.
+
+    Parameters
+    ----------
+    outputs : sequence of str
+        Of its network.
+    settings : mapping
+        With ``calibration``, where there is one.
+    """
+    calibration = settings.get("calibration")
+    if calibration is None:
+        return list(outputs)
+    found = density(outputs)
+    return list(Calibration.from_dict(calibration).layers(found))
+
+
+def _interval(settings: Facts) -> list[str]:
+    """Describe the interval, where there is one."""
+    if settings.get("calibration") is None:
+        return []
+    calibration = Calibration.from_dict(settings["calibration"])
+    held = f"{100 * calibration.interval:.4g} %"
+    promise = (
+        f"In new chips or blocks of the same kind about {held} of the pixels lie "
+        "within, by class of predicted biomass"
+    )
+    if calibration.folds:
+        promise += (
+            "; as each model was calibrated on its own fold and the map is their mean, "
+            "this is what is seen, not what is proven"
+        )
+    head = "| predicted, Mg/ha | chips or blocks | pixels | margin, Mg/ha |"
+    if "spread" in calibration.base and "quantiles" not in calibration.base:
+        head = head.replace("margin, Mg/ha", "margin, spreads")
+    rows = [
+        f"| {name} | {row['units']:.0f} | {row['pixels']:,.0f} | {row['margin']:.2f} |"
+        for name, row in calibration.table.iterrows()
+    ]
+    return [
+        f"## Interval\n\nA {calibration}. {promise}. Elsewhere nothing is promised.\n\n"
+        + "\n".join([head, "|---" * 4 + "|", *rows])
+    ]
+
+
 def _what(settings: Facts) -> str:
     return (
         "# Above-ground biomass from monthly satellite images\n\n"
         "Maps the density of above-ground dry biomass, in Mg/ha (tonnes per hectare), "
         "pixel by pixel, from a year of satellite images. Maps: "
-        f"{', '.join(settings['outputs'])}. Encoder "
+        f"{', '.join(map_names(settings['outputs'], settings))}. Encoder "
         f"`{settings['network']['encoder']}`, attention over the months, U-Net decoder."
     )
 

@@ -7,10 +7,11 @@ dask has yet to compute is computed; what is in memory is cut.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 import xarray as xr
@@ -31,6 +32,8 @@ from geobiomass.pixels import (
 from geobiomass.tiles import Place, Window, mirror
 
 __all__ = ["Decoder", "Place", "Reader"]
+
+Mask = npt.NDArray[np.bool_]
 
 
 class Reader:
@@ -61,6 +64,7 @@ class Reader:
         self.names = [str(name) for name in cube["chip"].values] if self.chips else []
         self._image = pixels_of(cube["image"].data)
         self._agb = pixels_of(cube["agb"].data) if "agb" in cube else None
+        self._known: Callable[[Place], Mask] | None = None
 
     @property
     def whole(self) -> Window:
@@ -120,6 +124,18 @@ class Reader:
         other._image = Decoded(self._image)
         return other
 
+    def with_labels_where(self, known: Callable[[Place], Mask]) -> Reader:
+        """Give a reader like this one that sees fewer labels.
+
+        Parameters
+        ----------
+        known : callable
+            Tells which pixels of a place (y, x) keep their label; others are NaN.
+        """
+        other = copy.copy(self)
+        other._known = known
+        return other
+
     def keeping(self, height: int, width: int) -> Reader:
         """Give a reader like this one for windows that are neighbours.
 
@@ -169,7 +185,16 @@ class Reader:
 
     def labels(self, place: Place) -> Array:
         """Read the labels of one window inside the scene, (y, x), Mg/ha."""
-        return self._read(cast(Pixels, self._agb), place)
+        return self._labels(place)
+
+    def _labels(self, place: Place, out: Array | None = None) -> Array:
+        labels = self._read(cast(Pixels, self._agb), place, out)
+        if self._known is None:
+            return labels
+        if out is None:
+            return np.where(self._known(place), labels, np.float32(np.nan))
+        labels[~self._known(place)] = np.nan
+        return labels
 
     def cells(self, places: Sequence[Place]) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """Give shape and type of what :meth:`fill` fills for any of some places."""
@@ -202,7 +227,7 @@ class Reader:
             self._image.fill(place, codes)
         except Exception as error:
             raise self._named(place, error) from error
-        self._read(cast(Pixels, self._agb), place, agb)
+        self._labels(place, agb)
         return self._image.cells(place)[1]
 
     def uncomputed(self, places: Sequence[Place]) -> list[Any] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import multiprocessing
 import os
 import tempfile
@@ -17,14 +16,20 @@ import xarray as xr
 
 from geobiomass.chips import Reader
 from geobiomass.cube import CubeError, as_cube
-from geobiomass.evaluation import EVALUATION_BLOCK
-from geobiomass.ingredients import Validation
+from geobiomass.ingredients import (
+    Validation,
+    calibration_places,
+    held_places,
+    parts_of,
+)
+from geobiomass.intervals import Calibration
 from geobiomass.network import AttentionUNet
 from geobiomass.predictor import Ensemble, need_target
 from geobiomass.recipes import Recipe, find_recipe, sensor_passes
-from geobiomass.regressor import BiomassRegressor, load
+from geobiomass.regressor import BiomassRegressor, calibrate_together, load
 from geobiomass.schedule import TrainingPlan
-from geobiomass.splits import groups_of, places_of
+from geobiomass.splits import groups_of
+from geobiomass.validation.folds import Fold, Folds
 
 
 @overload
@@ -47,7 +52,7 @@ def fit(
     recipe: str | Recipe = "default",
     validation: None = None,
     *,
-    folds: int,
+    folds: int | Folds,
     at_once: int | None = None,
     announce: Callable[[TrainingPlan], object] | None = None,
     client: Any = None,
@@ -60,7 +65,7 @@ def fit(
     recipe: str | Recipe = "default",
     validation: Validation = None,
     *,
-    folds: int | None = None,
+    folds: int | Folds | None = None,
     at_once: int | None = None,
     announce: Callable[[TrainingPlan], object] | None = None,
     client: Any = None,
@@ -80,11 +85,16 @@ def fit(
         What tells which epoch is best. None: a tenth of the chips, or of the blocks
         of a scene (nothing, with a warning, where there is only one). A number:
         that fraction, 0 for no validation. A sequence of chip ids: those chips.
-        Another cube: all of it.
-    folds : int, optional
+        A :class:`~geobiomass.validation.folds.Fold`: what it holds out. Another
+        cube: all of it.
+    folds : int or Folds, optional
         Train so many models, each with another part of the chips or blocks held out,
-        and give them as one. With ``folder=`` each has its own folder there, and the
-        same call goes on where it stopped.
+        and give them as one; :func:`make_folds` holds out by region, or with a
+        buffer, and :func:`cross_validate` keeps what each says of what it did not
+        see. With ``folder=`` each has its own folder there, and the same call goes on
+        where it stopped.
+        With ``interval=`` each leaves its part out altogether, another one tells
+        which epoch is best, and the parts of all calibrate the interval.
     at_once : int, optional
         Of those, how many train side by side, each in a process of its own; by
         default as many as there are GPUs, or one.
@@ -98,7 +108,9 @@ def fit(
         network stays here.
     **overrides
         Any setting of the recipe or of its training: ``epochs=10``, ``seed=1``,
-        ``encoder="resnet18"``, ``folder="runs/first"`` to be able to resume.
+        ``encoder="resnet18"``, ``folder="runs/first"`` to be able to resume;
+        ``interval=0.9`` for maps with ``agb_lower`` and ``agb_upper``, calibrated on
+        chips or blocks that are held out for it.
 
     Returns
     -------
@@ -108,8 +120,8 @@ def fit(
     Raises
     ------
     CubeError
-        If `cube` is not a cube, has no ``agb`` or no label, or shares chips or
-        ground with the validation cube.
+        If `cube` is not a cube, has no ``agb`` or no label, shares chips or ground
+        with the validation cube, or has too few chips or blocks for the interval.
     ValueError
         If a recipe or setting is unknown or out of range, or `folds` and
         `validation` are both given.
@@ -142,18 +154,20 @@ def untrained(
             bands=len(bands),
             encoder=recipe.encoder,
             decoder_channels=recipe.decoder_channels,
+            outputs=len(recipe.outputs),
             pretrained=recipe.pretrained,
             passes=sensor_passes(bands),
             missing=recipe.missing,
             calendar=cube["month"].values.tolist() if recipe.month_term else None,
         )
-    return BiomassRegressor(network, bands, cube.sizes["month"])
+    months = cube.sizes["month"]
+    return BiomassRegressor(network, bands, months, recipe.outputs)
 
 
 def fit_folds(
     cube: xr.Dataset,
     recipe: Recipe,
-    folds: int,
+    folds: int | Folds,
     at_once: int | None = None,
     announce: Callable[[TrainingPlan], object] | None = None,
     client: Any = None,
@@ -167,7 +181,7 @@ def fit_folds(
     recipe : Recipe
         Of every member; its fold and validation fraction are set here. In its folder,
         if it names one, each member has its own, and a finished one is read again.
-    folds : int
+    folds : int or Folds
         Parts that are held out, one by each member: 2 or more.
     at_once : int, optional
         Members that train side by side, in processes of their own, each on the next
@@ -188,6 +202,7 @@ def fit_folds(
         If there are fewer groups of chips, or blocks, than folds; if a number is out
         of range, or a client is given and members train side by side.
     """
+    held: Sequence[Fold | None] = [None] * folds if isinstance(folds, int) else [*folds]
     members = _members(cube, recipe, folds)
     if at_once is None:
         at_once = max(1, torch.cuda.device_count())
@@ -197,22 +212,59 @@ def fit_folds(
             f"{at_once}; leave out one of the two."
         )
     if announce is not None:
-        announce(untrained(cube, members[0]).plan_fit(cube, members[0]))
-    if at_once == 1:
-        return Ensemble([_fit_member(cube, member, client) for member in members])
+        announce(untrained(cube, members[0]).plan_fit(cube, members[0], held[0]))
     with ExitStack() as stack:
-        if recipe.training.folder is None:
-            folder = stack.enter_context(tempfile.TemporaryDirectory())
-            members = [_in_folder(m, folder) for m in members]
-        return Ensemble(_side_by_side(cube, members, min(at_once, folds)))
+        if at_once == 1:
+            pairs = zip(members, held, strict=True)
+            models = [_fit_member(cube, *pair, client) for pair in pairs]
+        else:
+            if recipe.training.folder is None:
+                folder = stack.enter_context(tempfile.TemporaryDirectory())
+                members = [_in_folder(m, folder) for m in members]
+            at_once = min(at_once, len(members))
+            models = _side_by_side(cube, members, held, at_once)
+    ensemble = Ensemble(models)
+    if recipe.interval is not None:
+        ensemble.calibration = _calibration(models, cube, members, held)
+    return ensemble
 
 
-def _members(cube: xr.Dataset, recipe: Recipe, folds: int) -> list[Recipe]:
+def _calibration(
+    models: Sequence[BiomassRegressor],
+    cube: xr.Dataset,
+    members: Sequence[Recipe],
+    held: Sequence[Fold | None],
+) -> Calibration:
+    """Calibrate members together, each on what it left out."""
+    if held[0] is None:
+        aside = [calibration_places(cube, member) for member in members]
+        return calibrate_together(models, cube, aside)
+    folds = [fold for fold in held if fold is not None]
+    aside = [held_places(cube, *pair) for pair in zip(members, folds, strict=True)]
+    return calibrate_together(models, cube, aside, [fold.validates for fold in folds])
+
+
+def _members(cube: xr.Dataset, recipe: Recipe, folds: int | Folds) -> list[Recipe]:
     cube = need_target(cube)
-    if folds < 2:
+    if isinstance(folds, Folds):
+        folds.check(cube)
+        folds = folds.count
+    elif folds < 2:
         raise ValueError(f"folds must be 2 or more, got {folds}.")
+    else:
+        _enough_for(cube, recipe, folds)
+    # With an interval a fold calibrates, and another part tells which epoch is best.
+    held = "validation_fraction" if recipe.interval is None else "calibration_fraction"
+    members = [
+        recipe.with_changes(**{held: 1 / folds, "fold": fold}) for fold in range(folds)
+    ]
+    folder = recipe.training.folder
+    return members if folder is None else [_in_folder(m, folder) for m in members]
+
+
+def _enough_for(cube: xr.Dataset, recipe: Recipe, folds: int) -> None:
     reader = Reader(cube, [str(name) for name in cube["band"].values])
-    places = places_of(reader, recipe.block or 2 * (recipe.crop or EVALUATION_BLOCK))
+    places = parts_of(reader, recipe, alone=False)
     groups = groups_of(cube, places, recipe.groups)
     count = len(set(groups)) if groups is not None else len(places)
     if count < folds:
@@ -220,12 +272,6 @@ def _members(cube: xr.Dataset, recipe: Recipe, folds: int) -> list[Recipe]:
             f"folds={folds} needs as many chips, groups of chips or blocks of a scene, "
             f"got {count}; ask for fewer folds."
         )
-    members = [
-        dataclasses.replace(recipe, validation_fraction=1 / folds, fold=fold)
-        for fold in range(folds)
-    ]
-    folder = recipe.training.folder
-    return members if folder is None else [_in_folder(m, folder) for m in members]
 
 
 def _in_folder(member: Recipe, folder: str | Path) -> Recipe:
@@ -233,15 +279,18 @@ def _in_folder(member: Recipe, folder: str | Path) -> Recipe:
 
 
 def _fit_member(
-    cube: xr.Dataset, member: Recipe, client: Any = None
+    cube: xr.Dataset, member: Recipe, held: Fold | None, client: Any = None
 ) -> BiomassRegressor:
     if member.training.progress:
         print(f"Fold {member.fold + 1} of {member.folds}")
-    return untrained(cube, member).fit(cube, member, client=client)
+    return untrained(cube, member)._fit(cube, member, held, client=client, alone=False)
 
 
 def _side_by_side(
-    cube: xr.Dataset, members: Sequence[Recipe], at_once: int
+    cube: xr.Dataset,
+    members: Sequence[Recipe],
+    held: Sequence[Fold | None],
+    at_once: int,
 ) -> list[BiomassRegressor]:
     """Train members in processes; each has a GPU to itself, where there are some."""
     context = multiprocessing.get_context("spawn")
@@ -250,7 +299,8 @@ def _side_by_side(
         places.put(place)
     settle = (places, torch.cuda.device_count(), torch.get_num_threads())
     with ProcessPoolExecutor(at_once, context, _settle, settle) as pool:
-        jobs = [pool.submit(_fit_and_save, cube, member) for member in members]
+        pairs = zip(members, held, strict=True)
+        jobs = [pool.submit(_fit_and_save, cube, *pair) for pair in pairs]
         return [load(job.result()) for job in jobs]
 
 
@@ -265,8 +315,8 @@ def _settle(places: Any, gpus: int, threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _fit_and_save(cube: xr.Dataset, member: Recipe) -> Path:
-    model = _fit_member(cube, member)
+def _fit_and_save(cube: xr.Dataset, member: Recipe, held: Fold | None) -> Path:
+    model = _fit_member(cube, member, held)
     folder = Path(str(member.training.folder)) / "model"
     model.save(folder)
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,16 +11,20 @@ from functools import partial
 from typing import Any
 
 import xarray as xr
-from torch import Tensor
+from torch import Tensor, nn
+from torchmetrics import Metric
 
+from geobiomass.applicability import Domain, learn_domain
 from geobiomass.chips import Place, Reader
 from geobiomass.cube import CubeError, DamagedError
 from geobiomass.evaluation import EVALUATION_BLOCK
 from geobiomass.feed import ChipFeed, decode_batch
+from geobiomass.intervals import needed_units, too_few
 from geobiomass.predictor import need_target
 from geobiomass.recipes import Recipe, sensor_passes
 from geobiomass.scaling import Statistics, measure_statistics
 from geobiomass.splits import (
+    FEWEST_BLOCKS,
     crops_in,
     fixed_crops,
     groups_of,
@@ -29,15 +34,19 @@ from geobiomass.splits import (
     places_of,
     refuse_overlap,
 )
+from geobiomass.tiles import Marks
 from geobiomass.training.augment import Augmentation
 from geobiomass.training.losses import (
     chip_huber_loss,
     chip_rmse_loss,
     masked_huber_loss,
     masked_mse_loss,
+    pinball_loss,
 )
+from geobiomass.training.metrics import AverageRMSE, Bias, PixelRMSE
+from geobiomass.validation.folds import Fold
 
-Validation = xr.Dataset | float | Sequence[str] | None
+Validation = xr.Dataset | Fold | float | Sequence[str] | None
 
 
 @dataclass(frozen=True)
@@ -51,15 +60,18 @@ class Feeds:
     validation : ChipFeed or None
         What is held out, or the user's own validation cube.
     everything : ChipFeed
-        Training data with what was held out of it, for stages that train on all.
+        Training data with what validates, for stages that train on all.
     recipe : Recipe
         With a crop that fits.
+    calibration : list of Place
+        Chips or blocks that none of these holds, for an interval's calibration.
     """
 
     training: ChipFeed
     validation: ChipFeed | None
     everything: ChipFeed
     recipe: Recipe
+    calibration: list[Place]
 
     @property
     def problems(self) -> dict[str, str]:
@@ -85,6 +97,7 @@ def make_feeds(
     recipe: Recipe,
     validation: Validation = None,
     client: Any = None,
+    alone: bool = True,
 ) -> Feeds:
     """Split a cube, or take what the user gave, into what trains and validates.
 
@@ -96,6 +109,8 @@ def make_feeds(
         Of the network, in its order.
     recipe : Recipe
         How to split, crop and batch.
+    alone : bool
+        Whether the model is calibrated by itself, not together with other folds'.
 
     Raises
     ------
@@ -105,7 +120,12 @@ def make_feeds(
     cube = need_target(cube)
     reader = _reader(cube, bands, recipe)
     crop = recipe.crop
-    places = places_of(reader, recipe.block or 2 * (crop or EVALUATION_BLOCK))
+    places = parts_of(reader, recipe, alone)
+    if isinstance(validation, Fold):
+        validation.folds.check(cube)
+        block = validation.folds.block or 0
+        if recipe.interval is None and block > _side_of(recipe):
+            places = places_of(reader, block)  # none is cut by a border of the fold
     if crop is not None:
         narrowest = min(min(p.window.height, p.window.width) for p in places)
         crop = min(crop, narrowest)
@@ -118,16 +138,13 @@ def make_feeds(
     skip = recipe.damaged == "skip"
     marks = {} if reader.chips else label_marks(reader, places, skip)
     places = list(marks) or labelled(reader, places, skip)
-    config = recipe.training
+    if isinstance(validation, Fold):
+        every = _Found(reader, places, marks)
+        return _feeds_of(cube, every, validation, recipe, client, alone)
+    places, aside = _set_aside(cube, places, recipe, validation, alone)
+    marks = {place: marks[place] for place in places if place in marks}
     checking: ChipFeed | None = None
-    feed = partial(
-        ChipFeed,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        memory=recipe.read_ahead,
-        damaged=recipe.damaged,
-        client=client,
-    )
+    feed = _feed(recipe, client)
     if isinstance(validation, xr.Dataset | xr.DataArray):
         validation = need_target(validation)
         refuse_overlap(cube, validation)
@@ -146,7 +163,175 @@ def make_feeds(
         checking,
         feed(reader, crops_in(places, crop, marks), crop=crop, marks=marks),
         recipe,
+        aside,
     )
+
+
+def _feed(recipe: Recipe, client: Any) -> Callable[..., ChipFeed]:
+    """Give what makes feeds with a recipe's settings."""
+    return partial(
+        ChipFeed,
+        batch_size=recipe.training.batch_size,
+        seed=recipe.training.seed,
+        memory=recipe.read_ahead,
+        damaged=recipe.damaged,
+        client=client,
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What reads labels, the places that have some, and of a scene where."""
+
+    reader: Reader
+    places: list[Place]
+    marks: dict[Place, Marks]
+
+    def crops(self, crop: int | None, places: list[Place] | None = None) -> list[Place]:
+        return crops_in(self.places if places is None else places, crop, self.marks)
+
+
+def _feeds_of(
+    cube: xr.Dataset,
+    every: _Found,
+    fold: Fold,
+    recipe: Recipe,
+    client: Any,
+    alone: bool,
+) -> Feeds:
+    """Give what trains and validates where a fold says what is held out."""
+    crop, feed, aside = recipe.crop, _feed(recipe, client), list[Place]()
+    learning = _side(every, fold, recipe, trains=True)
+    training = learning.places
+    if recipe.interval is not None and not alone:
+        # The fold calibrates, so that another part tells which epoch is best.
+        whole, looking = learning, learning
+        training, held = hold_out(
+            training,
+            recipe.validation_fraction,
+            recipe.training.seed,
+            groups_of(cube, training, recipe.groups),
+            recipe.training.ranks,
+        )
+    else:
+        training, aside = _set_aside(cube, training, recipe, None, alone)
+        looking = _side(every, fold, recipe, trains=False)
+        held = looking.places
+        left = [place for place in every.places if place not in set(aside)]
+        whole = dataclasses.replace(every, places=left)
+    return Feeds(
+        feed(
+            learning.reader,
+            learning.crops(crop, training),
+            crop=crop,
+            marks=learning.marks,
+        ),
+        feed(looking.reader, fixed_crops(held, crop, looking.marks), shuffle=False),
+        feed(whole.reader, whole.crops(crop), crop=crop, marks=whole.marks),
+        recipe,
+        aside,
+    )
+
+
+def held_places(cube: xr.Dataset, recipe: Recipe, fold: Fold) -> list[Place]:
+    """Give the places with labels that a fold holds out, to be calibrated on.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        That all members are trained on.
+    recipe : Recipe
+        The member's.
+    fold : Fold
+        What it left out.
+    """
+    reader = Reader(cube, [str(name) for name in cube["band"].values])
+    found = _Found(reader, parts_of(reader, recipe, alone=False), {})
+    return _side(found, fold, recipe, trains=False).places
+
+
+def calibration_places(cube: xr.Dataset, recipe: Recipe) -> list[Place]:
+    """Give what a member of several folds leaves out, to be calibrated on.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        That all members are trained on.
+    recipe : Recipe
+        The member's.
+    """
+    reader = Reader(cube, [str(name) for name in cube["band"].values])
+    skip = recipe.damaged == "skip"
+    places = labelled(reader, parts_of(reader, recipe, alone=False), skip)
+    return _set_aside(cube, places, recipe, None, alone=False)[1]
+
+
+def parts_of(reader: Reader, recipe: Recipe, alone: bool = True) -> list[Place]:
+    """Give the chips, or the blocks of a scene, that a recipe's split never cuts.
+
+    Parameters
+    ----------
+    reader : Reader
+        Over the cube to split.
+    recipe : Recipe
+        With an interval there are as many blocks as its calibration needs.
+    alone : bool
+        As :func:`make_feeds` takes it.
+    """
+    side = _side_of(recipe)
+    if recipe.interval is None:
+        return places_of(reader, side)
+    needed = needed_units(recipe.interval)
+    part = recipe.calibration_fraction if alone else 1.0
+    fewest = max(2 * needed, math.ceil(needed / part))
+    return places_of(reader, side, max(FEWEST_BLOCKS, fewest))
+
+
+def _side_of(recipe: Recipe) -> int:
+    return recipe.block or 2 * (recipe.crop or EVALUATION_BLOCK)
+
+
+def _set_aside(
+    cube: xr.Dataset,
+    places: list[Place],
+    recipe: Recipe,
+    validation: Validation,
+    alone: bool,
+) -> tuple[list[Place], list[Place]]:
+    """Split off what calibrates an interval; what the user validates on stays."""
+    if recipe.interval is None:
+        return places, []
+    needed = needed_units(recipe.interval)
+    named = _named(cube, places, validation)
+    free = [place for place in places if place not in named]
+    if len(free) < 2 * needed:
+        found = f"and as many to train on, got {len(free)}"
+        raise CubeError(too_few(recipe.interval, found))
+    _, aside = hold_out(
+        free,
+        recipe.calibration_fraction,
+        recipe.training.seed,
+        groups_of(cube, free, recipe.groups),
+        needed if alone else 1,
+        recipe.fold,
+    )
+    if alone and len(aside) < needed:
+        found = f"got {len(aside)} in fold {recipe.fold}"
+        raise CubeError(too_few(recipe.interval, found))
+    chosen = set(aside)
+    return [place for place in places if place not in chosen], aside
+
+
+def _named(
+    cube: xr.Dataset, places: Sequence[Place], validation: Validation
+) -> set[Place]:
+    """Give the chips that the user validates on, by id."""
+    ids = validation
+    if ids is None or isinstance(ids, Fold | int | float | xr.Dataset | xr.DataArray):
+        return set()
+    wanted = {str(chip) for chip in ids}
+    names = [str(chip) for chip in cube["chip"].values] if "chip" in cube.dims else []
+    return {p for p in places if p.chip is not None and names[p.chip] in wanted}
 
 
 def _reader(cube: xr.Dataset, bands: Sequence[str], recipe: Recipe) -> Reader:
@@ -166,8 +351,27 @@ def _common(places: Sequence[Place], crop: int | None) -> int | None:
     return int(min(crop, *(min(p.window.height, p.window.width) for p in places)))
 
 
+def _side(every: _Found, fold: Fold, recipe: Recipe, trains: bool) -> _Found:
+    """Give what one side of a fold may see of the labels."""
+    known = fold.trains if trains else fold.validates
+    reader = every.reader.with_labels_where(known)
+    skip = recipe.damaged == "skip"
+    none = (
+        f"{fold!r} leaves no label to {'train' if trains else 'validate'} on: give a "
+        "smaller buffer, fewer folds or other blocks."
+    )
+    if not reader.chips:
+        marks = label_marks(reader, every.places, skip, none)
+        return _Found(reader, list(marks), marks)
+    chosen = [place for place in every.places if known(place).any()]
+    return _Found(reader, labelled(reader, chosen, skip, none), {})
+
+
 def _split(
-    cube: xr.Dataset, places: list[Place], recipe: Recipe, validation: Validation
+    cube: xr.Dataset,
+    places: list[Place],
+    recipe: Recipe,
+    validation: float | Sequence[str] | None,
 ) -> tuple[list[Place], list[Place]]:
     if validation is None:
         if len(places) == 1:
@@ -186,7 +390,7 @@ def _split(
         groups = groups_of(cube, places, recipe.groups)
         config = recipe.training
         return hold_out(
-            places, validation, config.seed, groups, config.ranks, recipe.fold
+            places, validation, config.seed, groups, config.ranks, _fold_of(recipe)
         )
     if "chip" not in cube.dims:
         raise CubeError(
@@ -204,6 +408,11 @@ def _split(
     return training, [p for p in places if ids[p.chip or 0] in wanted]
 
 
+def _fold_of(recipe: Recipe) -> int:
+    """Give which part validates; with an interval the fold is what calibrates."""
+    return recipe.fold if recipe.interval is None else 0
+
+
 def loss_of(recipe: Recipe) -> Callable[[Tensor, Tensor], Tensor]:
     """Give the loss that a recipe names."""
     losses: dict[str, Callable[..., Tensor]] = {
@@ -212,7 +421,40 @@ def loss_of(recipe: Recipe) -> Callable[[Tensor, Tensor], Tensor]:
         "huber": partial(masked_huber_loss, delta=recipe.huber_delta),
         "mse": masked_mse_loss,
     }
-    return partial(losses[recipe.loss], ceiling=recipe.ceiling, tail=recipe.tail)
+    point = partial(losses[recipe.loss], ceiling=recipe.ceiling, tail=recipe.tail)
+    if recipe.interval is None:
+        return point
+    ends = ((1 - recipe.interval) / 2, (1 + recipe.interval) / 2)
+    edge = partial(pinball_loss, ceiling=recipe.ceiling, tail=recipe.tail)
+    return partial(_interval_loss, point, edge, ends)
+
+
+def _interval_loss(
+    point: Callable[[Tensor, Tensor], Tensor],
+    end: Callable[[Tensor, Tensor, float], Tensor],
+    quantiles: tuple[float, float],
+    prediction: Tensor,
+    target: Tensor,
+) -> Tensor:
+    """Add the losses of a map and of the two ends of its interval.
+
+    All are in Mg/ha; docs/explanation/intervals.md says what the map loses by it.
+    """
+    lower, upper = quantiles
+    return (
+        point(prediction[:, :1], target)
+        + end(prediction[:, 1:2], target, lower)
+        + end(prediction[:, 2:3], target, upper)
+    )
+
+
+def metrics_of() -> dict[str, Metric]:
+    """Give what judges the map of biomass, whatever else the network gives."""
+    return {
+        "average_rmse": AverageRMSE(outputs=1),
+        "pixel_rmse": PixelRMSE(outputs=1),
+        "bias": Bias(outputs=1),
+    }
 
 
 def augmentation_of(recipe: Recipe, feed: ChipFeed) -> Augmentation:
@@ -246,3 +488,43 @@ def prepare_with_calendar(
     """
     (image,), target = decode_batch(inputs, target)
     return (image, None, inputs[1].decoder.calendar), target
+
+
+def domain_of(network: nn.Module, cube: xr.Dataset, feeds: Feeds) -> Domain | None:
+    """Learn what a network was trained on, at the end of its training.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Trained on the feeds.
+    cube : xarray.Dataset
+        That the feeds are of.
+    feeds : Feeds
+        What was held out to the end is not looked at.
+
+    Returns
+    -------
+    Domain or None
+        None where the recipe asks for none, or there is too little to tell.
+    """
+    recipe = feeds.recipe
+    if not recipe.domain_cells:
+        return None
+    feed = feeds.everything if recipe.ends_with_everything else feeds.training
+    places = list(dict.fromkeys(feed.places))
+    groups = groups_of(cube, places, recipe.groups)
+    augment = dataclasses.replace(
+        augmentation_of(recipe, feed), orientations=False, rotation=0.0
+    )
+    drops = (recipe.month_dropout, recipe.pattern_dropout, recipe.pass_dropout)
+    return learn_domain(
+        network,
+        feed.reader,
+        places,
+        recipe.domain_cells,
+        recipe.training.seed,
+        groups=None if groups is None else dict(zip(places, groups, strict=True)),
+        marks=feed.marks,
+        augment=augment if any(drops) else None,
+        skip=recipe.damaged == "skip",
+    )

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -154,6 +154,27 @@ def seasons(calendar: Sequence[int] | Tensor) -> Tensor:
     months = torch.as_tensor(calendar, dtype=torch.float32)
     angles = [2 * math.pi * wave / 12 * months for wave in range(1, _HARMONICS + 1)]
     return torch.stack([f(a) for a in angles for f in (torch.sin, torch.cos)], dim=-1)
+
+
+class Look(NamedTuple):
+    """Maps, and what the network made them from.
+
+    Parameters
+    ----------
+    maps : Tensor
+        (batch, outputs, y, x), Mg/ha.
+    levels : list of Tensor
+        (batch, channel, rows, columns) a level of the encoder, the finest first, of
+        the image padded to a multiple of the network's stride, pooled over months.
+    seen : Tensor
+        (batch, 2 bands, rows, columns) on the finest level's cells: the bands as the
+        encoder saw them, and whether they have a value, pooled over months with that
+        level's attention.
+    """
+
+    maps: Tensor
+    levels: list[Tensor]
+    seen: Tensor
 
 
 class AttentionUNet(nn.Module):
@@ -339,6 +360,45 @@ class AttentionUNet(nn.Module):
         padded = self._predict(packed, counts, season)
         return padded[..., : image.shape[-2], : image.shape[-1]]
 
+    def look(
+        self,
+        image: Tensor,
+        present: Tensor | None = None,
+        calendar: Sequence[int] | None = None,
+    ) -> Look:
+        """Predict maps, and tell what they were made from, in the same pass.
+
+        Parameters
+        ----------
+        image, present, calendar
+            As :meth:`forward` takes them.
+
+        Returns
+        -------
+        Look
+            Its ``maps`` are what :meth:`forward` gives.
+        """
+        season = self._seasons_of(image, calendar)
+        packed, present = self._pack(image, present)
+        counts: list[int] = present.sum(dim=1).tolist()
+        finest = self.encoder.feature_info.reduction()[0]  # type: ignore[operator, union-attr]
+        pooled = nn.functional.avg_pool2d(packed, finest)[:, : self.shift.numel()]
+        # One pixel a cell stands for its others, as copies of the image take long.
+        there = image[..., ::finest, ::finest][present].isfinite().to(packed.dtype)
+        edges = [pooled.shape[d] - there.shape[d] for d in (-1, -2)]
+        there = nn.functional.pad(there, (0, edges[0], 0, edges[1]))
+        bands = torch.cat([pooled, there], dim=1)
+        if packed.shape[0] == 0:
+            levels = self._nothing(packed, len(counts))
+            seen = bands.new_zeros(len(counts), *bands.shape[1:])
+        else:
+            each, scores = self._encode(packed, _season_of_each(season, present))
+            levels = [_pool(*pair, counts) for pair in zip(each, scores, strict=True)]
+            seen = _pool(bands, scores[0], counts)
+        padded = self._decode(packed, levels)
+        maps = padded[..., : image.shape[-2], : image.shape[-1]]
+        return Look(maps, levels, seen)
+
     def month_weights(
         self,
         image: Tensor,
@@ -447,7 +507,10 @@ class AttentionUNet(nn.Module):
         self, packed: Tensor, counts: list[int], season: Tensor | None
     ) -> Tensor:
         """Give the maps of samples with so many images each, still padded."""
-        pooled = self._encode_and_pool(packed, counts, season)
+        return self._decode(packed, self._encode_and_pool(packed, counts, season))
+
+    def _decode(self, packed: Tensor, pooled: list[Tensor]) -> Tensor:
+        """Give the maps of pooled features, still padded."""
         decoded = self.decoder([packed[:0], *pooled])
         # In bf16 the last layer would round to steps of one part in 256.
         with torch.autocast(packed.device.type, enabled=False):
@@ -571,6 +634,10 @@ class InMonths(nn.Module):
         """(batch, month, band, y, x) -> (batch, output, y, x)."""
         return cast(Tensor, self.network(image, calendar=self.calendar))
 
+    def look(self, image: Tensor) -> Look:
+        """Predict and tell from what, as :meth:`AttentionUNet.look` does."""
+        return self.network.look(image, calendar=self.calendar)
+
 
 class Ensemble(nn.Module):
     """Several networks as one: the mean of their maps.
@@ -583,6 +650,8 @@ class Ensemble(nn.Module):
         Which of the image's bands each member takes, in its order.
     spread : bool
         Give the standard deviation among the members too, after the means.
+    last : int
+        So many of each member's last maps have no spread; their means come last.
     """
 
     def __init__(
@@ -590,11 +659,13 @@ class Ensemble(nn.Module):
         members: Sequence[nn.Module],
         bands: Sequence[Sequence[int]],
         spread: bool = False,
+        last: int = 0,
     ) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
         self.bands = [list(chosen) for chosen in bands]
         self.spread = spread
+        self.last = last
 
     def forward(self, image: Tensor) -> Tensor:
         """(batch, month, band, y, x) -> (batch, output, y, x)."""
@@ -607,7 +678,10 @@ class Ensemble(nn.Module):
         )
         if not self.spread:
             return maps.mean(dim=0)
-        return torch.cat([maps.mean(dim=0), maps.std(dim=0)], dim=1)
+        mean, first = maps.mean(dim=0), maps.shape[2] - self.last
+        return torch.cat(
+            [mean[:, :first], maps[:, :, :first].std(dim=0), mean[:, first:]], dim=1
+        )
 
 
 def _checked_passes(

@@ -140,7 +140,7 @@ def plan_map(mapper: Mapper, workers: int = 1) -> MapPlan:
         blocks,
         once + twice,
         round(reader.stored_bytes() * _times_read(mapper) * share),
-        pixels * mapper.outputs * 4,
+        pixels * len(mapper.layers) * 4,
         measured.memory,
         measured.seconds,
         measured.tiles,
@@ -212,13 +212,17 @@ def _measure(mapper: Mapper) -> _Measured:
         # Of a GPU's own memory nothing is said: batches are sized by what is free.
         passes = THREADS.count if network.device.type == "cpu" else 1
         memory = watched.growth * passes + running.slots * mapper.image_bytes
-        shape, result = mapper.lattice.shape, (4 * mapper.outputs + 1)
+        shape, result = mapper.lattice.shape, (4 * len(mapper.outputs) + 1)
         tiles = shape[0] * shape[1] * result * int(np.prod(mapper.lattice.tile_shape))
         side = min(
             mapper.settings.block, max(mapper.reader.height, mapper.reader.width)
         )
         memory += min(KEPT_BYTES, tiles)
-        memory += BLOCKS_AT_ONCE * side**2 * (12 * mapper.outputs + 2)
+        memory += (
+            BLOCKS_AT_ONCE
+            * side**2
+            * (8 * len(mapper.outputs) + 4 * len(mapper.layers) + 2)
+        )
         return _Measured(seconds, memory, 1 + len(sample), THREADS.count)
 
 

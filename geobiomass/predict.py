@@ -32,6 +32,7 @@ from geobiomass.forward import (
     half_of_memory,
     resolve_precision,
 )
+from geobiomass.layers import Attributes, Step, after, density, taken
 from geobiomass.region import Region
 from geobiomass.tiles import Blend, Lattice, Window, blocks
 from geobiomass.training.augment import FLIPS, ORIENTATIONS, Orientation
@@ -141,17 +142,20 @@ class Mapper:
         The cube to map.
     settings : MapSettings
         Tiles, blocks and test-time flips.
-    outputs : int
-        Maps that the network predicts.
+    outputs : tuple of str
+        Names of the maps that the network predicts.
     region : Region, optional
         Outside of it pixels are NaN, and tiles that it does not touch cost nothing.
+    steps : tuple of Step
+        From the network's maps, blended, to the layers that are given out.
     """
 
     network: nn.Module
     reader: Reader
     settings: MapSettings
-    outputs: int = 1
+    outputs: tuple[str, ...] = ("agb",)
     region: Region | None = None
+    steps: tuple[Step, ...] = ()
 
     def __post_init__(self) -> None:
         self.token = uuid.uuid4().hex
@@ -163,6 +167,11 @@ class Mapper:
             blend=self.settings.blend,
         )
         self._one = threading.Lock()
+
+    @cached_property
+    def layers(self) -> dict[str, Attributes]:
+        """What is given out, in order: attributes by name."""
+        return after(self.steps, density(self.outputs))
 
     def blocks(self) -> list[Window]:
         """Give the blocks of the scene, or of a chip, that the region touches."""
@@ -181,13 +190,13 @@ class Mapper:
         Returns
         -------
         numpy.ndarray
-            (output, y, x) float32; NaN where nothing was observed in any month.
+            (layer, y, x) float32; NaN where nothing was observed in any month.
         """
         shape = (window.height, window.width)
         inside = np.ones(shape, bool)
         if self.region is not None:
             inside = self.region.mask(window)
-        total = np.zeros((self.outputs, *shape), np.float64)
+        total = np.zeros((len(self.outputs), *shape), np.float64)
         observed = np.zeros(shape, bool)
         for tile, share, values, seen in self._tiles(window, chip, inside):
             common = tile.intersect(window)
@@ -196,7 +205,8 @@ class Mapper:
             here, there = common.within(window), common.within(tile)
             total[:, *here] += share[there] * values[:, *there]
             observed[here] |= seen[there]
-        return np.where(observed & inside, total, np.nan).astype(np.float32)
+        values = np.where(observed & inside, total, np.nan).astype(np.float32)
+        return taken(self.steps, self.outputs, values)
 
     def _tiles(
         self, window: Window, chip: int | None, inside: npt.NDArray[np.bool_]
@@ -275,7 +285,7 @@ class Mapper:
         settings = self.settings
         return Network(
             self.network,
-            self.outputs,
+            len(self.outputs),
             settings.orientations,
             settings.numbers,
             settings.memory,
@@ -332,6 +342,7 @@ class Mapper:
             "settings": self.settings,
             "outputs": self.outputs,
             "region": self.region,
+            "steps": self.steps,
             "token": self.token,
         }
 
@@ -344,6 +355,7 @@ class Mapper:
             state["settings"],
             state["outputs"],
             state["region"],
+            state["steps"],
         )
         self.token, self.prepared = state["token"], prepared
 
@@ -352,7 +364,7 @@ class Mapper:
         return self.token
 
 
-def lazy_map(mapper: Mapper, cube: xr.Dataset, names: tuple[str, ...]) -> xr.Dataset:
+def lazy_map(mapper: Mapper, cube: xr.Dataset) -> xr.Dataset:
     """Give the map as a lazy dataset on the cube's own grid.
 
     Parameters
@@ -361,13 +373,11 @@ def lazy_map(mapper: Mapper, cube: xr.Dataset, names: tuple[str, ...]) -> xr.Dat
         Over `cube`.
     cube : xarray.Dataset
         Whose chips or grid the map takes over.
-    names : tuple of str
-        A variable an output.
 
     Returns
     -------
     xarray.Dataset
-        Variables (y, x) or (chip, y, x) float32, Mg/ha, dask-backed: a task a
+        A variable a layer, (y, x) or (chip, y, x) float32, dask-backed: a task a
         block, computed only where it is looked at.
     """
     import dask.array as da
@@ -385,25 +395,20 @@ def lazy_map(mapper: Mapper, cube: xr.Dataset, names: tuple[str, ...]) -> xr.Dat
     stacked = da.map_blocks(
         _compute_block,
         mapper=everywhere,
-        chunks=((mapper.outputs,), *chunks),
+        chunks=((len(mapper.layers),), *chunks),
         dtype=np.float32,
         meta=np.empty((0,) * (len(dims) + 1), np.float32),
         name=f"map-{mapper.token}",
     )
     variables = {
-        name: (dims, stacked[index], map_attributes())
-        for index, name in enumerate(names)
+        name: (dims, stacked[index], dict(attributes))
+        for index, (name, attributes) in enumerate(mapper.layers.items())
     }
     result = xr.Dataset(variables, coords=_grid(cube))
-    for name in names:
+    for name in mapper.layers:
         if "spatial_ref" in result.coords:
             result[name].encoding["grid_mapping"] = "spatial_ref"
     return result
-
-
-def map_attributes() -> dict[str, str]:
-    """Give the attributes of a map of biomass density."""
-    return {"long_name": "above-ground biomass density", "units": "Mg/ha"}
 
 
 def _grid(cube: xr.Dataset) -> dict[str, Any]:

@@ -17,12 +17,33 @@ import pandas as pd
 import xarray as xr
 from torch import nn
 
+from geobiomass.applicability import (
+    INDEX,
+    INSIDE,
+    Applicability,
+    Domain,
+    Domains,
+    WithDissimilarity,
+    need_looking,
+)
 from geobiomass.chips import Place, Reader
 from geobiomass.cube import CubeError, as_cube, is_chips
 from geobiomass.cube.axes import named_like
 from geobiomass.cube.store import is_local
-from geobiomass.evaluation import EVALUATION_BLOCK, Tally
+from geobiomass.evaluation import (
+    BOOTSTRAP,
+    CONFIDENCE,
+    EVALUATION_BLOCK,
+    Bins,
+    Tally,
+    add_parts,
+    interval_of,
+    months_seen,
+)
 from geobiomass.forward import Precision
+from geobiomass.intervals import Calibration, check_interval
+from geobiomass.layers import Step
+from geobiomass.lineage import note_provenance, weights_fingerprint
 from geobiomass.maps import (
     MADE_WITH,
     Block,
@@ -34,7 +55,8 @@ from geobiomass.network import Ensemble as EnsembleNetwork
 from geobiomass.plan import MapPlan, plan_map
 from geobiomass.predict import Mapper, MapSettings, lazy_map
 from geobiomass.region import Region
-from geobiomass.tiles import Blend, blocks
+from geobiomass.stac_item import check_item_can_be_written, write_stac_item
+from geobiomass.tiles import Blend
 from geobiomass.training.estimator import SavedModel
 from geobiomass.training.model_folder import (
     CARD,
@@ -62,12 +84,21 @@ class Predictor:
         Name of the map of each output.
     months : int
         Months of the cubes that it was made for.
+    calibration : Calibration or None
+        What makes maps have ``agb_lower`` and ``agb_upper``.
     """
 
     network: nn.Module
     bands: tuple[str, ...]
     outputs: tuple[str, ...]
     months: int
+    calibration: Calibration | None = None
+    _domain: Domain | None = None
+
+    @property
+    def domain(self) -> Domain | Domains | None:
+        """What it was trained on, that maps are compared with; None: unknown."""
+        return self._domain
 
     def predict(
         self,
@@ -83,6 +114,7 @@ class Predictor:
         blend: Blend = "smooth",
         precision: Precision = "float32",
         memory: int | None = None,
+        applicability: bool = False,
     ) -> xr.Dataset:
         """Map a scene, or chips, lazily: only what is looked at is computed.
 
@@ -116,26 +148,66 @@ class Predictor:
         memory : int, optional
             Bytes for tiles side by side on the CPU; by default half of what the
             process may use. Has no influence on values.
+        applicability : bool
+            Also map, in the same pass, what :meth:`applicability` tells.
 
         Returns
         -------
         xarray.Dataset
             ``agb`` (y, x) or (chip, y, x) float32, Mg/ha, on the cube's own grid and
             with the names that it has for its axes; NaN where no month has any
-            observation. A variable an output.
+            observation. A variable an output; with a calibration ``agb_lower`` and
+            ``agb_upper``, the ends of the interval.
 
         Raises
         ------
         CubeError
             If `cube` is not a cube or lacks a band.
         ValueError
-            If a setting is out of its range.
+            If a setting is out of its range, or `applicability` is asked for and
+            the model does not know its training data.
         """
         settings = MapSettings(
             tile, overlap, block, batch_size, flips, turns, blend, precision, memory
         )
-        result = self._lazy(as_cube(cube), settings, region)[1]
+        own = as_cube(cube)
+        mapper, result = self._lazy(own, settings, region, applicability)
+        # Not of the input: all of what is in memory would be read for a fingerprint.
+        note_provenance(result, self, own, _settings_of(mapper), mapper.region)
         return named_like(result, cube)
+
+    def applicability(
+        self, cube: xr.Dataset | xr.DataArray, **settings: Any
+    ) -> xr.Dataset:
+        """Map where the model's maps can be trusted as its reported error says.
+
+        The area of applicability of Meyer and Pebesma (2021): how unlike the training
+        data a place is to the network. It costs a map; ``predict(cube,
+        applicability=True)`` gives both in one pass.
+
+        Parameters
+        ----------
+        cube : xarray.Dataset or xarray.DataArray
+            With all bands that the model needs.
+        **settings
+            As :meth:`predict` takes them.
+
+        Returns
+        -------
+        xarray.Dataset
+            Lazy, on the cube's own grid, float32, NaN where no month has any
+            observation: ``dissimilarity``, 0 where the place is as training data and
+            above 1 where it is outside, and ``applicable``, 1 inside and 0 outside.
+
+        Raises
+        ------
+        CubeError
+            If `cube` is not a cube or lacks a band.
+        ValueError
+            If a setting is out of its range, or the model does not know its training
+            data; :meth:`BiomassRegressor.learn_applicability` then learns it.
+        """
+        return self.predict(cube, **settings, applicability=True)[[INDEX, INSIDE]]
 
     def predict_to(
         self,
@@ -152,12 +224,15 @@ class Predictor:
         blend: Blend = "smooth",
         precision: Precision = "float32",
         memory: int | None = None,
+        applicability: bool = False,
         overviews: bool = False,
         resume: bool = True,
         overwrite: bool = False,
         client: Any = None,
         progress: bool = True,
         storage_options: Mapping[str, Any] | None = None,
+        notes: Mapping[str, str] | None = None,
+        stac_item: bool | str | Path = False,
     ) -> Any:
         """Map a cube to disk, block by block, resuming where an earlier call stopped.
 
@@ -169,7 +244,7 @@ class Predictor:
             Zarr, such as one of obstore.
         cube, tile, overlap, block, batch_size, flips, region, turns, blend
             As in :meth:`predict`.
-        precision, memory
+        precision, memory, applicability
             As in :meth:`predict`.
         overviews : bool
             Add maps of half, a quarter, ... the resolution to a Zarr map; a GeoTIFF
@@ -186,6 +261,13 @@ class Predictor:
             Show a progress bar.
         storage_options : mapping, optional
             What fsspec needs for the address: credentials, an endpoint.
+        notes : mapping of str to str, optional
+            What the map shall say besides, such as ``{"contact": "...", "licence":
+            "CC-BY-4.0"}``: :func:`geobiomass.provenance` gives it back.
+        stac_item : bool, str or Path
+            Write a STAC item beside the map, as :func:`geobiomass.write_stac_item`
+            does; given the folder or the address of this model, saved, the item
+            describes it too.
 
         Returns
         -------
@@ -208,8 +290,11 @@ class Predictor:
             tile, overlap, block, batch_size, flips, turns, blend, precision, memory
         )
         cube = as_cube(cube)
-        mapper, template = self._lazy(cube, settings, region)
+        mapper, template = self._lazy(cube, settings, region, applicability)
         template.attrs[MADE_WITH] = made_with = self._depends_on(cube, mapper)
+        note_provenance(template, self, cube, made_with, mapper.region, notes)
+        if stac_item:
+            check_item_can_be_written(template, path)
         try:
             write_map(
                 path,
@@ -228,6 +313,9 @@ class Predictor:
         except BaseException:
             mapper.stop()  # blocks on other threads, after Ctrl-C for one
             raise
+        if stac_item:
+            folder = None if stac_item is True else stac_item
+            write_stac_item(cast(Path, path), model=folder)
         return Path(path) if isinstance(path, str) and is_local(path) else path
 
     def predict_chips_to(
@@ -325,9 +413,11 @@ class Predictor:
 
         It takes an image (batch, month, band, y, x) float32 in physical units, NaN
         where missing, bands in the order of `bands`, and gives (batch, output, y,
-        x) in Mg/ha, the same as the network to about one part in a million. Any
-        number of images can be in a batch; the other sizes are fixed. Absent months
-        are encoded as well, so it is slower where months are missing.
+        x) in Mg/ha, the same as the network to about one part in a million: of an
+        interval the ends before calibration, ``agb_lower_raw`` and ``agb_upper_raw``,
+        which are not to be given out as they are. Any number of images can be in a
+        batch; the other sizes are fixed. Absent months are encoded as well, so it is
+        slower where months are missing.
 
         Parameters
         ----------
@@ -525,36 +615,155 @@ class Predictor:
         return plan_map(self._lazy(as_cube(cube), settings, region)[0], workers)
 
     def _lazy(
-        self, cube: xr.Dataset, settings: MapSettings, region: Any
+        self,
+        cube: xr.Dataset,
+        settings: MapSettings,
+        region: Any,
+        applicability: bool = False,
     ) -> tuple[Mapper, xr.Dataset]:
         reader = Reader(cube, self.bands)
         where = Region.of(region, cube) if region is not None else None
+        network, outputs = self._in_months(reader.calendar), self.outputs
+        steps = self._steps()
+        if applicability:
+            network = self._with_dissimilarity(reader.calendar)
+            outputs = (*outputs, INDEX)
+            steps = (*steps, Applicability(self._known_domain().fingerprint()))
+        mapper = Mapper(network, reader, settings, outputs, where, steps)
+        return mapper, lazy_map(mapper, cube)
+
+    def _steps(self) -> tuple[Step, ...]:
+        """Give the steps from the network's maps to the layers that are given out."""
+        return () if self.calibration is None else (self.calibration,)
+
+    def calibrate(
+        self,
+        cube: xr.Dataset | xr.DataArray,
+        interval: float = 0.9,
+        *,
+        classes: int | Sequence[float] | None = None,
+        unit: int = EVALUATION_BLOCK,
+    ) -> Self:
+        """Give maps an interval, calibrated on labelled data that was never learnt.
+
+        Any model can be: one that learnt quantiles has them shifted until they hold
+        what they should, another's map is widened to both sides, an ensemble's with
+        ``spread=True`` by multiples of its spread. Margins go by class of predicted
+        biomass. A chip or block counts as one, however many pixels it has: see
+        docs/explanation/intervals.md for what is promised.
+
+        Parameters
+        ----------
+        cube : xarray.Dataset
+            With ``agb``; of the ground, years and sensors that will be mapped.
+        interval : float
+            Part of the pixels that the interval shall hold.
+        classes : int or sequence of float, optional
+            How many classes of equally many pixels, or edges between them in Mg/ha;
+            by default the bins of :meth:`evaluate`. Neighbours are merged until each
+            is in enough chips or blocks.
+        unit : int
+            Side of the blocks of a scene, pixels; of chips each is one.
+
+        Returns
+        -------
+        Predictor
+            Itself, with `calibration` set. Maps have ``agb_lower`` and ``agb_upper``
+            from now on, and it is saved with the model. It is made from maps with
+            the default settings; other tiles, overlaps and flips change values a
+            little, and what is promised by as much.
+
+        Raises
+        ------
+        CubeError
+            If the cube has no label, or the model was trained on it.
+        ValueError
+            If there are too few chips or blocks, or a number is out of range.
+        """
+        from geobiomass.calibration import calibration_of, compare_units, units_of
+
+        check_interval(interval)
+        cube = need_target(cube)
+        if self.was_trained_on(cube):
+            raise CubeError(
+                "The model was trained on this cube: errors there are too small to "
+                "calibrate with. Give labelled data that it never saw, or train with "
+                "gb.fit(cube, interval=0.9), which holds some out for it."
+            )
+        mapper = self._bare(cube)
+        units = compare_units(mapper, units_of(mapper.reader, unit))
+        self.calibration = calibration_of(
+            units, mapper.reader, interval, classes, name=self.outputs[0]
+        )
+        return self
+
+    def _bare(self, cube: xr.Dataset) -> Mapper:
+        """Give what maps a cube by default settings, to what the network gives."""
+        reader = Reader(cube, self.bands)
         network = self._in_months(reader.calendar)
-        mapper = Mapper(network, reader, settings, len(self.outputs), where)
-        return mapper, lazy_map(mapper, cube, self.outputs)
+        # Blocks of a tile's size: only those that are asked for are computed.
+        settings = MapSettings(block=MapSettings.tile)
+        return Mapper(network, reader, settings, self.outputs)
+
+    def was_trained_on(self, cube: xr.Dataset) -> bool:
+        """Tell whether this very cube, with its labels, is what it was trained on.
+
+        Parameters
+        ----------
+        cube : xarray.Dataset
+            With ``agb``. Of a part of the training data it is not known.
+        """
+        from geobiomass.card import data_fingerprint
+
+        data = getattr(self, "provenance", {}).get("data")
+        if not data:
+            return False
+        known: str = data["fingerprint"]
+        return known == data_fingerprint(cube, self.bands)
+
+    def _calibrated(self) -> dict[str, Any]:
+        """Give the calibration for a model's settings, where there is one."""
+        if self.calibration is None:
+            return {}
+        return {"calibration": self.calibration.to_dict()}
+
+    def _take_calibration(self, settings: Mapping[str, Any]) -> None:
+        if settings.get("calibration") is not None:
+            self.calibration = Calibration.from_dict(settings["calibration"])
 
     def _in_months(self, calendar: tuple[int, ...]) -> nn.Module:
         """Give the network for steps of these calendar months."""
         return self.network
 
+    def _with_dissimilarity(self, calendar: tuple[int, ...]) -> nn.Module:
+        """Give the network with the dissimilarity as its last map."""
+        need_looking(self.network)
+        domain = cast(Domain, self._known_domain())
+        return WithDissimilarity(self._in_months(calendar), domain)
+
+    def _known_domain(self) -> Domain | Domains:
+        if self.domain is None:
+            raise ValueError(
+                "the model must know what it was trained on to map applicability, got "
+                "one that does not; give it the training data with "
+                "model.learn_applicability(cube), or train with domain_cells above 0."
+            )
+        return self.domain
+
     def _depends_on(self, cube: xr.Dataset, mapper: Mapper) -> dict[str, Any]:
         """Give all that a map's values depend on, in words and hashes."""
-        weights = hashlib.sha256()
-        for name, tensor in self.network.state_dict().items():
-            weights.update(name.encode())
-            weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         grid = [
             repr(cube[dim].values.tolist())
             for dim in ("chip", "month", "y", "x")
             if dim in cube.coords
         ]
         return {
-            "model": weights.hexdigest(),
+            "model": weights_fingerprint(self.network),
             "bands": list(self.bands),
             "input": mapper.reader.identity(),
             "grid": _hash("".join(grid)),
             "region": _hash(repr(mapper.region)) if mapper.region else "whole",
-            **mapper.settings.values_depend_on(),
+            **_settings_of(mapper),
         }
 
     def evaluate(
@@ -569,6 +778,9 @@ class Predictor:
         turns: bool = False,
         blend: Blend = "smooth",
         precision: Precision = "float32",
+        by: str = "biomass",
+        confidence: float = CONFIDENCE,
+        bootstrap: int = BOOTSTRAP,
     ) -> pd.DataFrame:
         """Compare the map of a cube with its labels.
 
@@ -578,44 +790,60 @@ class Predictor:
             With ``agb``.
         tile, overlap, block, batch_size, flips, turns, blend, precision
             As in :meth:`predict`.
+        by : "biomass", "predicted" or "months"
+            What rows stand for: bins of observed biomass ("0-50", ... Mg/ha), the
+            same of predicted biomass, or in how many months the pixel has any
+            value in the model's bands ("12", "9-11", "5-8", "1-4" of twelve).
+        confidence : float
+            Of the intervals.
+        bootstrap : int
+            Samples of chips, or of blocks of a scene, that intervals rest on; 0 for
+            none.
 
         Returns
         -------
         pandas.DataFrame
-            A row "all" and a row a bin of observed biomass ("0-50", ... Mg/ha), with
+            A row "all" and a row a bin, with
             ``pixels`` compared, ``average_rmse`` (the root mean squared error of a
             chip, or of 256 x 256 pixels of a scene, averaged over those: the
             measure of the BioMassters competition), ``pixel_rmse`` (over all pixels
             together), ``mae``, ``bias`` (predicted minus observed), all in Mg/ha;
-            ``r2`` (of all, NaN by bin); and the mean ``observed`` and ``predicted``
-            density.
+            ``r2`` (NaN by bin of biomass); and the mean ``observed`` and ``predicted``
+            density. Where the map has an interval, ``coverage``, the share of pixels
+            within it, and ``width``, its mean width in Mg/ha. Of each error, R2
+            and the coverage ``_lower`` and ``_upper``: a percentile bootstrap over
+            chips, or over 256 x 256 pixels of a scene, never over pixels. NaN where
+            fewer than two of those have any such pixel; with fewer than about 20
+            they are too narrow.
 
         Raises
         ------
         CubeError
             If there is no ``agb``, or it has no label.
+        ValueError
+            If a setting is out of its range.
         """
         cube = need_target(cube)
         settings = MapSettings(
             tile, overlap, block, batch_size, flips, turns, blend, precision
         )
         mapper, _ = self._lazy(cube, settings, None)
-        tally = Tally()
+        tally = Tally(Bins(by, mapper.reader.months))
         for work in _map_blocks(mapper):
             place = Place(work.window, work.chip)
             truth = mapper.reader.labels(place).astype(np.float64)
             if not np.isfinite(truth).any():
                 continue
-            values = mapper.compute(work.window, work.chip)[0].astype(np.float64)
-            for part in blocks(work.window.height, work.window.width, EVALUATION_BLOCK):
-                here = part.rows, part.columns
-                tally.add(values[here], truth[here])
+            maps = mapper.compute(work.window, work.chip).astype(np.float64)
+            layers = dict(zip(mapper.layers, maps, strict=True))
+            seen = months_seen(mapper.reader, place) if by == "months" else None
+            add_parts(tally, maps[0], truth, interval_of(layers), seen)
         if tally.count == 0:
             raise CubeError(
                 "'agb' has no label where the image has an observation; nothing to "
                 "compare."
             )
-        return tally.table()
+        return tally.table(confidence, bootstrap)
 
 
 class Ensemble(Predictor, SavedModel):
@@ -664,14 +892,36 @@ class Ensemble(Predictor, SavedModel):
         self._spread = spread
         self.network = self._joined([model.network for model in models])
 
-    def _joined(self, networks: Sequence[nn.Module]) -> EnsembleNetwork:
+    def _joined(self, networks: Sequence[nn.Module], last: int = 0) -> EnsembleNetwork:
         choices = [[self.bands.index(b) for b in m.bands] for m in self.models]
-        return EnsembleNetwork(networks, choices, self._spread)
+        return EnsembleNetwork(networks, choices, self._spread, last)
+
+    @property
+    def domain(self) -> Domain | Domains | None:
+        """What the members were trained on; None where one of them does not know."""
+        each = [model.domain for model in self.models]
+        known = tuple(domain for domain in each if domain is not None)
+        return Domains(known) if len(known) == len(each) else None
+
+    def _with_dissimilarity(self, calendar: tuple[int, ...]) -> nn.Module:
+        self._known_domain()
+        each = [model._with_dissimilarity(calendar) for model in self.models]
+        return self._joined(each, last=1)
 
     def _in_months(self, calendar: tuple[int, ...]) -> nn.Module:
         networks = [model._in_months(calendar) for model in self.models]
         own = [model.network for model in self.models]
         return self.network if networks == own else self._joined(networks)
+
+    def was_trained_on(self, cube: xr.Dataset) -> bool:
+        """Tell whether any of the models was trained on this very cube.
+
+        Parameters
+        ----------
+        cube : xarray.Dataset
+            As :meth:`BiomassRegressor.was_trained_on` takes it.
+        """
+        return any(model.was_trained_on(cube) for model in self.models)
 
     def attention(
         self,
@@ -734,13 +984,14 @@ class Ensemble(Predictor, SavedModel):
             "months": self.months,
             "outputs": list(self.outputs),
             "units": "Mg/ha",
+            **self._calibrated(),
         }
         content = {"class": "Ensemble", "loader": self.loader, "settings": settings}
         write_config(folder, content)
         facts = [
             (getattr(m, "settings", {}), getattr(m, "provenance", {})) for m in members
         ]
-        card = ensemble_card(facts, self.outputs, self.loader)
+        card = ensemble_card(facts, self.outputs, self.loader, self._calibrated())
         (folder / CARD).write_text(card, encoding="utf-8")
 
     @classmethod
@@ -754,7 +1005,9 @@ class Ensemble(Predictor, SavedModel):
             names, spread = list(settings["members"]), bool(settings["spread"])
             if any(member_name(i) != name for i, name in enumerate(names, 1)):
                 raise ValueError(f"members are {names}")
-            return cls([load(folder / name) for name in names], spread)
+            model = cls([load(folder / name) for name in names], spread)
+            model._take_calibration(settings)
+            return model
         except ModelError:
             raise
         except (KeyError, TypeError, ValueError) as error:
@@ -762,7 +1015,8 @@ class Ensemble(Predictor, SavedModel):
 
     def __repr__(self) -> str:
         """Say what it is in one line."""
-        return f"Ensemble of {len(self.models)}: {', '.join(map(repr, self.models))}"
+        text = f"Ensemble of {len(self.models)}: {', '.join(map(repr, self.models))}"
+        return text if self.calibration is None else f"{text}; {self.calibration}"
 
 
 def need_target(cube: xr.Dataset | xr.DataArray) -> xr.Dataset:
@@ -785,6 +1039,14 @@ def need_target(cube: xr.Dataset | xr.DataArray) -> xr.Dataset:
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _settings_of(mapper: Mapper) -> dict[str, Any]:
+    """Give the settings, and the steps, that a map's values depend on."""
+    of_steps: dict[str, Any] = {}
+    for step in mapper.steps:
+        of_steps |= step.values_depend_on()
+    return mapper.settings.values_depend_on() | of_steps
 
 
 def _map_blocks(mapper: Mapper) -> list[Block]:

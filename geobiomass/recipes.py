@@ -83,6 +83,17 @@ class Recipe:
     damaged : "raise" or "skip"
         What to do about a chip or a part of a scene that cannot be read: stop, or
         leave it out with a warning. ``model.damaged`` says afterwards which were.
+    interval : float or None
+        Such as 0.9: learn the ends of an interval too, which shall hold that part of
+        the pixels, and calibrate it on chips or blocks that neither train nor tell
+        which epoch is best.
+    calibration_fraction : float
+        Part of the chips or blocks that calibrate; with an interval `fold` says
+        which. More are taken where the interval needs them, and the blocks of a
+        scene are made smaller for it.
+    domain_cells : int
+        Cells of 16 x 16 pixels of training data that are kept at the end, to tell
+        where a map is made from what training has seen; 0 keeps none.
     stages : tuple of Stage
         What follows when `training` is through, each from the last weights and the
         optimiser of the one before. Another number of ``epochs`` keeps the stages'
@@ -116,6 +127,9 @@ class Recipe:
     read_ahead: int = 2**30
     month_group: int | None = None
     damaged: Literal["raise", "skip"] = "raise"
+    interval: float | None = None
+    calibration_fraction: float = 0.2
+    domain_cells: int = 3000
     stages: tuple[Stage, ...] = ()
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
@@ -138,10 +152,24 @@ class Recipe:
                 raise ValueError(
                     f"{name} must be a number of bytes, got {getattr(self, name)}."
                 )
+        if self.domain_cells < 0:
+            raise ValueError(
+                f"domain_cells must be 0 or more, got {self.domain_cells}."
+            )
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(
                 "validation_fraction must be from 0 to below 1, got "
                 f"{self.validation_fraction}."
+            )
+        if self.interval is not None and not 0 < self.interval < 1:
+            raise ValueError(
+                "interval must be between 0 and 1, such as 0.9, or None, got "
+                f"{self.interval}."
+            )
+        if not 0 < self.calibration_fraction < 1:
+            raise ValueError(
+                "calibration_fraction must be between 0 and 1, got "
+                f"{self.calibration_fraction}."
             )
         for name in ("rotation", "month_dropout", "pattern_dropout", "pass_dropout"):
             if not 0 <= getattr(self, name) <= 1:
@@ -152,14 +180,27 @@ class Recipe:
             raise ValueError(f"huber_delta must be above 0, got {self.huber_delta}.")
         if not 0 <= self.fold < self.folds:
             raise ValueError(
-                f"fold must be from 0 to {self.folds - 1} where validation_fraction "
-                f"is {self.validation_fraction}, got {self.fold}."
+                f"fold must be from 0 to {self.folds - 1} where {self._held_by} "
+                f"is {getattr(self, self._held_by)}, got {self.fold}."
             )
+
+    @property
+    def _held_by(self) -> str:
+        """Which setting says how much a fold holds."""
+        calibrated = self.interval is not None
+        return "calibration_fraction" if calibrated else "validation_fraction"
 
     @property
     def folds(self) -> int:
         """How many parts there are to hold out, one at a time."""
-        return round(1 / self.validation_fraction) if self.validation_fraction else 1
+        part: float = getattr(self, self._held_by)
+        return round(1 / part) if part else 1
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what the network gives: ends of an interval are not calibrated."""
+        ends = ("agb_lower_raw", "agb_upper_raw")
+        return ("agb", *ends) if self.interval is not None else ("agb",)
 
     @property
     def ends_with_everything(self) -> bool:

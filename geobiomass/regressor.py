@@ -5,32 +5,45 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 from torch import nn
 
+from geobiomass.applicability import Domain, learn_domain
+from geobiomass.calibration import calibration_of, compare_units
 from geobiomass.card import describe_training, model_card
-from geobiomass.cube import BIOMASSTERS_BANDS
+from geobiomass.chips import Place, Reader
+from geobiomass.cube import BIOMASSTERS_BANDS, CubeError
+from geobiomass.evaluation import EVALUATION_BLOCK
 from geobiomass.ingredients import (
     Feeds,
     Validation,
     augmentation_of,
+    domain_of,
     loss_of,
     make_feeds,
+    metrics_of,
     prepare_with_calendar,
 )
+from geobiomass.intervals import Calibration, Unit
 from geobiomass.network import AttentionUNet, InMonths
 from geobiomass.predictor import Ensemble, Predictor, need_target
 from geobiomass.recipes import Recipe, find_recipe
 from geobiomass.scaling import set_scaling
 from geobiomass.schedule import TrainingPlan, plan_training, stages_of
+from geobiomass.splits import label_marks, labelled, places_of
 from geobiomass.training import RegressionTask, Stage, TrainingConfig, train_stages
 from geobiomass.training.estimator import Regressor, read_config
-from geobiomass.training.metrics import AverageRMSE, Bias, PixelRMSE
+from geobiomass.training.model_folder import DOMAIN, broken
+from geobiomass.validation.folds import Fold, claim
+
+LabelsKnown = Callable[[Place], npt.NDArray[np.bool_]]
 
 
 class BiomassRegressor(Predictor, Regressor):
@@ -82,14 +95,16 @@ class BiomassRegressor(Predictor, Regressor):
         self.outputs = tuple(outputs)
         self.recipe = recipe
         self.damaged: dict[str, str] = {}
+        self._domain: Domain | None = None
 
     def __repr__(self) -> str:
         """Say what it is in one line."""
         state = f"{len(self.history)} epochs" if len(self.history) else "not trained"
         encoder = self.network.settings["encoder"]
+        interval = "" if self.calibration is None else f", {self.calibration}"
         return (
             f"BiomassRegressor({encoder}, {len(self.bands)} bands, "
-            f"{self.months} months, {state})"
+            f"{self.months} months, {state}{interval})"
         )
 
     # --- fit ---
@@ -116,10 +131,24 @@ class BiomassRegressor(Predictor, Regressor):
         BiomassRegressor
             Itself.
         """
-        recipe = find_recipe(recipe, **overrides)
-        cube = need_target(cube)
+        chosen = find_recipe(recipe, **overrides)
+        return self._fit(need_target(cube), chosen, validation, announce, client)
+
+    def _fit(
+        self,
+        cube: xr.Dataset,
+        recipe: Recipe,
+        validation: Validation = None,
+        announce: Callable[[TrainingPlan], object] | None = None,
+        client: Any = None,
+        alone: bool = True,
+    ) -> Self:
+        """Train, and where the recipe has an interval and it is `alone` calibrate."""
         first = int(os.environ.get("LOCAL_RANK", "0")) == 0  # of several processes
-        feeds, task = self._prepare(cube, recipe, validation, client)
+        if first:
+            fold = validation if isinstance(validation, Fold) else None
+            claim(fold, recipe.training.folder, recipe.training.resume)
+        feeds, task = self._prepare(cube, recipe, validation, client, alone)
         recipe, stages = feeds.recipe, stages_of(feeds)
         if announce is not None and first:
             announce(plan_training(task, stages))
@@ -127,6 +156,12 @@ class BiomassRegressor(Predictor, Regressor):
         self.months = cube.sizes["month"]
         self.recipe = recipe
         self.history = result.history
+        self.calibration = None
+        if first and alone and recipe.interval is not None:
+            known = [validation.trains if isinstance(validation, Fold) else None]
+            self.calibration = calibrate_together(
+                [self], cube, [feeds.calibration], known
+            )
         if first:
             everything = recipe.ends_with_everything
             self.provenance = describe_training(
@@ -137,16 +172,21 @@ class BiomassRegressor(Predictor, Regressor):
                 None if everything else feeds.validation,
                 recipe.training.device,
             )
+            if isinstance(validation, Fold):
+                self.provenance["fold"] = validation.to_dict()
+            self._domain = domain_of(self.network, cube, feeds)
         self.damaged = feeds.problems
         if self.damaged:
             warnings.warn(
                 f"{len(self.damaged)} samples could not be read and were left out of "
                 "training; model.damaged says which and why.",
-                stacklevel=3,
+                stacklevel=4,
             )
         return self
 
-    def plan_fit(self, cube: xr.Dataset, recipe: Recipe) -> TrainingPlan:
+    def plan_fit(
+        self, cube: xr.Dataset, recipe: Recipe, validation: Validation = None
+    ) -> TrainingPlan:
         """Say what :meth:`fit` would do, after some steps were timed on copies.
 
         Parameters
@@ -155,13 +195,15 @@ class BiomassRegressor(Predictor, Regressor):
             To train on, with ``agb``.
         recipe : Recipe
             How.
+        validation : optional
+            What is held out, as :func:`geobiomass.fit` takes it.
 
         Returns
         -------
         TrainingPlan
             Stages, steps and hours; prints itself.
         """
-        feeds, task = self._prepare(cube, recipe)
+        feeds, task = self._prepare(cube, recipe, validation)
         return plan_training(task, stages_of(feeds))
 
     def _prepare(
@@ -170,20 +212,62 @@ class BiomassRegressor(Predictor, Regressor):
         recipe: Recipe,
         validation: Validation = None,
         client: Any = None,
+        alone: bool = True,
     ) -> tuple[Feeds, RegressionTask]:
-        feeds = make_feeds(cube, self.bands, recipe, validation, client)
+        feeds = make_feeds(cube, self.bands, recipe, validation, client, alone)
         recipe = feeds.recipe
         set_scaling(self.network, self.bands, recipe, feeds.measure())
         self.network.month_group = recipe.month_group
         task = RegressionTask(
             self.network,
             loss_of(recipe),
-            metrics={"average_rmse": AverageRMSE(), "pixel_rmse": PixelRMSE()}
-            | {"bias": Bias()},
+            metrics=metrics_of(),
             augment=augmentation_of(recipe, feeds.training),
             prepare=prepare_with_calendar,
         )
         return feeds, task
+
+    def learn_applicability(
+        self, cube: xr.Dataset | xr.DataArray, *, cells: int = 3000, seed: int = 0
+    ) -> Self:
+        """Learn what :meth:`applicability` compares with; :meth:`fit` does so itself.
+
+        For models that were loaded without, or whose network was brought.
+
+        Parameters
+        ----------
+        cube : xarray.Dataset
+            What the network was trained on, with ``agb``.
+        cells : int
+            Cells of 16 x 16 pixels that stand for it.
+        seed : int
+            Decides which.
+
+        Returns
+        -------
+        BiomassRegressor
+            Itself.
+
+        Raises
+        ------
+        TypeError
+            If the network does not tell what it pools over months.
+        CubeError
+            If there are fewer than 8 cells with a label, or `cube` is no cube.
+        """
+        cube = need_target(cube)
+        reader = Reader(cube, self.bands)
+        places = places_of(reader, EVALUATION_BLOCK)
+        marks = {} if reader.chips else label_marks(reader, places)
+        places = list(marks) or labelled(reader, places)
+        domain = learn_domain(self.network, reader, places, cells, seed, marks=marks)
+        if domain is None:
+            raise CubeError(
+                "cube must have 8 cells of 16 x 16 pixels with a label and an "
+                "observation at least, got fewer; give all that the model learnt from."
+            )
+        self._domain = domain
+        return self
 
     def _in_months(self, calendar: tuple[int, ...]) -> nn.Module:
         # Whoever brings another network need not know of months.
@@ -192,6 +276,21 @@ class BiomassRegressor(Predictor, Regressor):
         return InMonths(self.network, calendar)
 
     # --- save and load ---
+
+    def _write(self, folder: Path) -> None:
+        super()._write(folder)
+        if self._domain is not None:
+            self._domain.save(folder / DOMAIN)
+
+    @classmethod
+    def _read(cls, folder: Path, config: Mapping[str, Any]) -> Self:
+        model = super()._read(folder, config)
+        if (folder / DOMAIN).exists():
+            try:
+                model._domain = Domain.load(folder / DOMAIN)
+            except ValueError as error:
+                raise broken(folder / DOMAIN, error) from error
+        return model
 
     def _settings(self) -> dict[str, Any]:
         recipe = dataclasses.asdict(self.recipe) if self.recipe is not None else None
@@ -204,20 +303,89 @@ class BiomassRegressor(Predictor, Regressor):
             "outputs": list(self.outputs),
             "units": "Mg/ha",
             "recipe": recipe,
+            **self._calibrated(),
         }
 
     @classmethod
     def _from_settings(cls, settings: Any) -> Self:
-        return cls(
+        model = cls(
             AttentionUNet(**settings["network"]),
             settings["bands"],
             settings["months"],
             settings["outputs"],
             _recipe_from(settings["recipe"]),
         )
+        model._take_calibration(settings)
+        return model
 
     def _card(self) -> str:
         return model_card(self.settings, self.provenance, self.loader)
+
+
+def calibrate_together(
+    models: Sequence[BiomassRegressor],
+    cube: xr.Dataset,
+    places: Sequence[Sequence[Place]],
+    known: Sequence[LabelsKnown | None] | None = None,
+) -> Calibration:
+    """Calibrate the interval of models that each left out another part of a cube.
+
+    With several the scores of all folds are pooled (cross-conformal prediction: Vovk,
+    Cross-conformal predictors, 2015).
+
+    Parameters
+    ----------
+    models : sequence of BiomassRegressor
+        Trained with one recipe.
+    cube : xarray.Dataset
+        With ``agb``.
+    places : sequence of sequence of Place
+        What each left out.
+    known : sequence, optional
+        Of each, what tells which labels of a place it left out; by default all.
+
+    Raises
+    ------
+    ValueError
+        If too few of them have both a label and an observation.
+    """
+    recipe = models[0].recipe
+    if recipe is None or recipe.interval is None:
+        raise ValueError("models to calibrate must be trained with interval, got none.")
+    known = [None] * len(models) if known is None else known
+    each = [
+        units_left_out(*one, cube) for one in zip(models, places, known, strict=True)
+    ]
+    units = [unit for own in each for unit in own]
+    folds = len(models) if len(models) > 1 else 0
+    reader = Reader(cube, models[0].bands)
+    return calibration_of(units, reader, recipe.interval, folds=folds)
+
+
+def units_left_out(
+    model: BiomassRegressor,
+    places: Sequence[Place],
+    known: LabelsKnown | None,
+    cube: xr.Dataset,
+) -> list[Unit]:
+    """Compare what a model predicts, before any calibration, with what it left out.
+
+    Parameters
+    ----------
+    model : BiomassRegressor
+        Trained.
+    places : sequence of Place
+        What it left out.
+    known : callable, optional
+        Which labels of a place it left out; by default all.
+    cube : xarray.Dataset
+        With ``agb``.
+    """
+    mapper = model._bare(cube)
+    if known is not None:
+        mapper.reader = mapper.reader.with_labels_where(known)
+    skip = model.recipe is not None and model.recipe.damaged == "skip"
+    return compare_units(mapper, places, skip)
 
 
 def _recipe_from(settings: dict[str, Any] | None) -> Recipe | None:

@@ -15,8 +15,13 @@ from geobiomass.tiles import Marks, cover, even_blocks
 FEWEST_BLOCKS = 9
 NARROWEST_BLOCK = 32
 
+_NO_LABEL = (
+    "'agb' has no label: every value is NaN. Check the nodata value and that labels "
+    "and image overlap."
+)
 
-def places_of(reader: Reader, block: int) -> list[Place]:
+
+def places_of(reader: Reader, block: int, fewest: int = FEWEST_BLOCKS) -> list[Place]:
     """Give the units that a split never cuts: chips, or blocks of a scene.
 
     Parameters
@@ -25,20 +30,25 @@ def places_of(reader: Reader, block: int) -> list[Place]:
         Over the cube to split.
     block : int
         Side of a scene's blocks, pixels; made smaller where the scene would not
-        have nine of them.
+        have `fewest` of them.
+    fewest : int
+        Nine, or more where many are needed.
     """
     if reader.chips:
         return [Place(reader.whole, chip) for chip in range(reader.count)]
     side = block
     while True:
         windows = even_blocks(reader.height, reader.width, side)
-        if len(windows) >= FEWEST_BLOCKS or side <= NARROWEST_BLOCK:
+        if len(windows) >= fewest or side <= NARROWEST_BLOCK:
             return [Place(window) for window in windows]
         side = max(NARROWEST_BLOCK, side // 2)
 
 
 def labelled(
-    reader: Reader, places: Sequence[Place], skip: bool = False
+    reader: Reader,
+    places: Sequence[Place],
+    skip: bool = False,
+    none: str = _NO_LABEL,
 ) -> list[Place]:
     """Keep the places with at least one label.
 
@@ -53,6 +63,8 @@ def labelled(
         Chips or blocks.
     skip : bool
         Pass over labels that cannot be read.
+    none : str
+        What to say if there is no label anywhere.
 
     Raises
     ------
@@ -60,20 +72,23 @@ def labelled(
         If there is no label anywhere, or labels cannot be read and not `skip`.
     """
     if not reader.chips:
-        return list(label_marks(reader, places, skip))
+        return list(label_marks(reader, places, skip, none))
     if not any(marks.count for marks in _read_marks(reader, places, skip)):
-        raise CubeError(_NO_LABEL)
+        raise CubeError(none)
     return list(places)
 
 
 def label_marks(
-    reader: Reader, places: Sequence[Place], skip: bool = False
+    reader: Reader,
+    places: Sequence[Place],
+    skip: bool = False,
+    none: str = _NO_LABEL,
 ) -> dict[Place, Marks]:
     """Tell where the labels of a scene are, by place; places without any are left out.
 
     Parameters
     ----------
-    reader, places, skip
+    reader, places, skip, none
         As :func:`labelled` takes them.
 
     Raises
@@ -87,14 +102,8 @@ def label_marks(
         if each.count
     }
     if not marks:
-        raise CubeError(_NO_LABEL)
+        raise CubeError(none)
     return marks
-
-
-_NO_LABEL = (
-    "'agb' has no label: every value is NaN. Check the nodata value and that labels "
-    "and image overlap."
-)
 
 
 def _read_marks(reader: Reader, places: Sequence[Place], skip: bool) -> Iterator[Marks]:

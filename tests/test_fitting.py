@@ -84,6 +84,7 @@ RESUMABLE = {"cache": 0, "checkpoint_minutes": 0, "moving_average": 0.9, "keep_l
 
 
 @pytest.mark.parametrize("recipe", ["default", "biomassters"])
+@pytest.mark.slow
 def test_recipes_go_on_where_they_stopped(tmp_path: Path, recipe: str) -> None:
     settings = SMALL | RESUMABLE | {"epochs": 4 if recipe == "default" else 2}
     calm = Reads(make_chips(5))
@@ -128,6 +129,7 @@ def test_the_winners_stages_hold_out_and_then_take_all() -> None:
     assert "the last stages trained on what" in model._card()
 
 
+@pytest.mark.slow
 def test_a_model_of_several_stages_is_saved_with_them(tmp_path: Path) -> None:
     model = gb.fit(make_chips(3), "biomassters", **SMALL)
     model.save(tmp_path / "model")
@@ -139,6 +141,7 @@ def test_a_model_of_several_stages_is_saved_with_them(tmp_path: Path) -> None:
 # --- the plan ---
 
 
+@pytest.mark.slow
 def test_the_plan_says_stages_steps_and_hours_and_changes_nothing() -> None:
     chips, said = make_chips(5), []
     planned = gb.fit(chips, "biomassters", **SMALL, announce=said.append)

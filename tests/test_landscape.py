@@ -120,6 +120,21 @@ def test_neither_window_nor_block_nor_size_changes_a_bit(data: st.DataObject) ->
     same_bits(part.agb, corner.agb)
 
 
+def test_species_that_do_not_grow_leave_the_rest_as_it_is() -> None:
+    every = landscape(256, 2, 3).compute()
+    named = landscape(256, 2, 3, species=("birch", "spruce", "pine")).compute()
+    same_bits(named.image, every.image)
+    fewer = landscape(256, 2, 3, species=("pine", "spruce")).compute()
+    alike = (fewer.agb == every.agb).values
+    assert 0.4 < alike.mean() < 1  # fields, lakes, stands of pine and spruce
+    same_bits(fewer.agb.where(alike), every.agb.where(alike))
+    birch = landscape(256, 2, 3, species=("birch",)).compute()
+    forest = (every.agb > 80) & (birch.agb > 80)
+    green = {"month": 7, "band": "B08"}
+    leafy, mixed = (c.image.sel(green).where(forest).mean() for c in (birch, every))
+    assert leafy > 1.15 * mixed
+
+
 def test_biomass_resembles_biomassters() -> None:
     samples = [landscape(256, 1, seed).agb.values for seed in range(60)]
     agb = np.concatenate([sample.ravel() for sample in samples])
@@ -296,6 +311,9 @@ def test_a_huge_landscape_is_free_until_used() -> None:
         ({"resolution": 0.0}, "resolution .* 1 to 100 metres, got 0.0"),
         ({"resolution": float("nan")}, "resolution .* got nan"),
         ({"crs": "EPSG:4326"}, "crs .* projected in metres, got 'EPSG:4326'"),
+        ({"species": ()}, r"species .* got \(\)"),
+        ({"species": ("oak",)}, "species .* got .'oak'"),
+        ({"species": "pine"}, "species .* got 'pine'"),
         ({"crs": "nowhere"}, "crs .* got 'nowhere'"),
     ],
 )

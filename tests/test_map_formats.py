@@ -25,7 +25,7 @@ from zarr.storage import MemoryStore
 
 from geobiomass.maps import geotiff, overviews
 from geobiomass.maps.conventions import conventions_of
-from geobiomass.maps.geotiff import geotiff_fingerprint, write_geotiff
+from geobiomass.maps.geotiff import FINGERPRINT, geotiff_tags, write_geotiff
 from geobiomass.maps.overviews import halve, level_sizes, write_overviews
 
 LAEA = "+proj=laea +lat_0=-3 +lon_0=-60 +datum=WGS84 +units=m"  # EPSG has none such
@@ -429,7 +429,7 @@ def test_the_geotiff_is_a_right_cog_with_bands(tmp_path: Path) -> None:
     write_geotiff(tmp_path / "map.zarr", path, ["agb", "sd"], "abc", side=300)
     valid, errors, warned = cog_validate(path, strict=True, quiet=True)
     assert valid, (errors, warned)
-    assert geotiff_fingerprint(path) == "abc"
+    assert geotiff_tags(path)[FINGERPRINT] == "abc"
     info = cog_info(path)
     assert np.isnan(info.Profile.Nodata)
     assert (info.Compression, info.Profile.Dtype) == ("DEFLATE", "float32")
@@ -496,7 +496,7 @@ def test_a_map_that_lies_nowhere_is_a_plain_raster(tmp_path: Path) -> None:
     values[:] = np.nan
     scene = xr.Dataset({"agb": (("y", "x"), values)})
     write_geotiff(scene, tmp_path / "map.tif", ["agb"], "abc")
-    assert geotiff_fingerprint(tmp_path / "map.tif") == "abc"
+    assert geotiff_tags(tmp_path / "map.tif")[FINGERPRINT] == "abc"
     with rasterio.open(tmp_path / "map.tif") as source:
         assert np.isnan(source.read(1)).all()
         assert not [tag for tag in source.tags(1) if tag.startswith("STATISTICS")]

@@ -195,6 +195,7 @@ def test_groups_of_months_learn_what_they_would_without_a_second_pass(
     assert buffers[0]["encoder.bn1.num_batches_tracked"] == 3
 
 
+@pytest.mark.slow
 def test_groups_of_months_change_nothing_where_batch_norm_is_settled() -> None:
     network, grouped = small(), small()
     image = torch.randn(2, 5, 3, 32, 32)

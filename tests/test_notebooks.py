@@ -34,7 +34,15 @@ def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
 
 def test_there_is_a_notebook_for_each_story() -> None:
     told = {path.stem for path in NOTEBOOKS}
-    stories = {"first-map", "stac", "biomassters", "cluster", "uncertainty", "pasture"}
+    stories = {
+        "first-map",
+        "stac",
+        "biomassters",
+        "cluster",
+        "uncertainty",
+        "audit",
+        "pasture",
+    }
     assert stories <= told
     index = (NOTEBOOKS[0].parent / "index.md").read_text()
     assert all(f"\n{name}\n" in index for name in told)

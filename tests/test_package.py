@@ -15,16 +15,21 @@ import geobiomass as gb
 ROOT = Path(__file__).parent.parent
 FACE = {
     "BiomassRegressor",
+    "CrossValidation",
     "CubeError",
     "DamagedError",
     "Ensemble",
+    "Folds",
     "IncompleteMapError",
     "MapInUseError",
     "ModelError",
     "Recipe",
     "as_cube",
     "band_statistics",
+    "change",
+    "change_totals",
     "check_cube",
+    "cross_validate",
     "describe",
     "fit",
     "from_biomassters",
@@ -32,11 +37,16 @@ FACE = {
     "from_stac",
     "landscape",
     "load",
+    "make_folds",
     "open_cube",
     "plots",
+    "totals",
+    "provenance",
+    "residuals",
     "with_labels",
     "write_cube",
     "write_report",
+    "write_stac_item",
 }
 
 

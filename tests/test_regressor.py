@@ -15,7 +15,7 @@ from sklearn.metrics import r2_score
 import geobiomass as gb
 from geobiomass.network import AttentionUNet
 from geobiomass.recipes import BIOMASSTERS_RANGE, RECIPES, find_recipe
-from tests.training.contract import RegressorContract
+from tests.training.contract import FILES, RegressorContract
 
 BANDS = ("VV_asc", "B04", "B08")
 QUICK = {
@@ -35,6 +35,7 @@ def untrained(seed: int = 0) -> gb.BiomassRegressor:
 
 
 class TestBiomassRegressor(RegressorContract):
+    files = (*FILES, "domain.safetensors")
     starts_unfitted = False
     predict_elsewhere = """
 import numpy as np

@@ -7,8 +7,10 @@ import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from conftest import make_chips, make_scene
@@ -82,18 +84,24 @@ def test_a_report_of_a_scene_is_one_file_with_the_figures_of_an_evaluation(
     page = Page(out.read_text())
     assert page.headings == [
         "About",
+        "Data and split",
         "Error",
         "Error in pictures",
-        "Maps",
+        "Interval",
+        "Where it holds",
+        "The map",
+        "Places",
         "Months",
         "Training",
         "The cube",
         "The model",
+        "Where the map comes from",
     ]
     assert all(link.startswith("#section-") for link in page.links)
     assert "url(" not in out.read_text()
-    # Scatter, bins, maps, availability, attention, history.
-    assert len(page.pictures) == 6
+    # Scatter, bins, where it holds, the map, its place, availability, attention,
+    # history.
+    assert len(page.pictures) == 8
     for picture in page.pictures:
         assert min(picture.size) > 200
         assert len(np.unique(np.asarray(picture.convert("L")))) > 20
@@ -141,8 +149,9 @@ def test_without_labels_there_are_maps_and_no_errors(
     page = Page(out.read_text())
     assert "There is no error to report" in page.text
     assert "Error in pictures" not in page.headings
-    assert "Maps" in page.headings
-    assert len(page.pictures) == 4
+    assert "Places" in page.headings
+    # Where it holds, the map, its place, availability, attention, history.
+    assert len(page.pictures) == 6
 
 
 def test_a_report_of_several_models_and_of_text_that_is_markup(
@@ -167,3 +176,127 @@ def test_what_cannot_be_reported_leaves_no_file(model: Path, tmp_path: Path) -> 
     with pytest.raises(ValueError, match="samples must be at least 1, got 0"):
         gb.write_report(model, radar, tmp_path / "r.html", samples=0)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A model with an interval, a map of new ground, regions, plots, folds."""
+    folder = tmp_path_factory.mktemp("audit")
+    ground = make_scene(128, 128, bands=BANDS)
+    new = make_scene(96, 80, bands=BANDS, seed=1)
+    model = gb.fit(ground, "quick", interval=0.5, **QUICK | {"block": 32})
+    model.save(folder / "model")
+    model.predict_to(folder / "map.tif", new, applicability=True, progress=False)
+    left, bottom, right, top = new.rio.bounds()
+    regions = {
+        "north": (left, top - 480, right, top),
+        "south": (left, bottom, right, top - 480),
+    }
+    draw = np.random.default_rng(0)
+    plots = pd.DataFrame(
+        {"x": draw.uniform(left, right, 40), "y": draw.uniform(bottom, top, 40)}
+    )
+    at = {"x": plots.x.to_xarray(), "y": plots.y.to_xarray()}
+    plots["agb"] = new.agb.sel(at, method="nearest").values
+    folds = gb.make_folds(ground, 2, block=32, buffer=4)
+    validation = gb.cross_validate(ground, "quick", folds, **QUICK)
+    return {
+        "folder": folder,
+        "model": model,
+        "cube": new,
+        "regions": regions,
+        "plots": plots,
+        "validation": validation,
+    }
+
+
+def test_an_auditor_finds_split_interval_where_it_holds_and_totals(
+    audited: dict[str, Any], tmp_path: Path
+) -> None:
+    folder, cube, model = audited["folder"], audited["cube"], audited["model"]
+    out = gb.write_report(
+        folder / "model",
+        cube,
+        tmp_path / "r.html",
+        map=folder / "map.tif",
+        regions=audited["regions"],
+        plots=audited["plots"],
+        validation=audited["validation"],
+        progress=False,
+    )
+    page = Page(out.read_text())
+    assert page.headings[:8] == [
+        *("About", "Data and split", "Error", "Error in pictures", "Interval"),
+        *("Where it holds", "Totals", "The map"),
+    ]
+    # The split: what trained, and the cross-validation with its folds and block size.
+    data = model.provenance["data"]
+    assert data["fingerprint"] in page.text
+    assert f"{data['training']['places']:,} blocks of a scene" in page.text
+    assert "Which ground was held out together." in page.text
+    assert audited["validation"].advice in page.text
+    crossed = audited["validation"].evaluate().loc["all"]
+    assert f"{crossed['bias']:.1f} ({crossed['bias_lower']:.1f} to" in page.text
+    # The interval: what was promised, what it held, by predicted class.
+    assert str(model.calibration) in page.text
+    scores = model.evaluate(cube, by="predicted")
+    assert f"{100 * scores['coverage']['all']:.1f} % held on this cube" in page.text
+    assert "50 % promised" in page.text
+    where = model.applicability(cube).applicable.values
+    share = 100 * (where == 1).sum() / np.isfinite(where).sum()
+    assert f"{share:.1f} % of the mapped pixels are inside" in page.text
+    totals = gb.totals(
+        folder / "map.tif", audited["regions"], audited["plots"], progress=False
+    )
+    for name, row in totals.iterrows():
+        assert str(name) in page.text
+        ends = f"({row['total_lower']:,.0f} to {row['total_upper']:,.0f})"
+        assert f"{row['total']:,.0f} {ends}" in page.text
+        assert f"{row['carbon']:,.0f} (" in page.text
+    assert "design-based" in page.text
+    made = gb.provenance(folder / "map.tif")
+    assert made["model"]["fingerprint"][:12] in page.text
+    assert all(link.startswith("#section-") for link in page.links)
+
+
+def test_totals_in_a_report_rest_on_cross_validation_where_there_are_no_plots(
+    audited: dict[str, Any], tmp_path: Path
+) -> None:
+    out = gb.write_report(
+        audited["model"],
+        audited["cube"].drop_vars("agb"),
+        tmp_path / "r.html",
+        regions=audited["regions"],
+        validation=audited["validation"],
+        confidence=0.9,
+        progress=False,
+    )
+    page = Page(out.read_text())
+    assert "model-based" in page.text
+    assert "In brackets intervals of 90 %" in page.text
+    assert "There is no error to report" in page.text
+
+
+def test_errors_on_the_training_data_are_said_to_flatter(
+    model: Path, tmp_path: Path
+) -> None:
+    trained, other = (make_scene(64, 80, bands=BANDS, seed=seed) for seed in (0, 1))
+    for scene, said in ((trained, True), (other, False)):
+        out = gb.write_report(model, scene, tmp_path / "r.html", progress=False)
+        assert ("errors below flatter" in out.read_text()) is said
+
+
+def test_a_report_of_another_ground_or_without_a_basis_is_refused(
+    audited: dict[str, Any], tmp_path: Path
+) -> None:
+    folder, cube = audited["folder"], audited["cube"]
+    out = tmp_path / "r.html"
+    with pytest.raises(ValueError, match="need plots=, residuals= or validation="):
+        gb.write_report(folder / "model", cube, out, regions=audited["regions"])
+    part = cube.isel(y=slice(0, 64))
+    with pytest.raises(gb.CubeError, match="map must be of the cube, with 64 along"):
+        gb.write_report(folder / "model", part, out, map=folder / "map.tif")
+    moved = cube.assign_coords(x=cube.x + 10)
+    with pytest.raises(gb.CubeError, match="another 'x': it begins at"):
+        gb.write_report(folder / "model", moved, out, map=folder / "map.tif")
+    assert not out.exists()

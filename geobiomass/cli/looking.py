@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from geobiomass.cli.answers import AsJson, answer
+from geobiomass.cli.mapping import Assisted, residuals_of
 
 
 def info(
@@ -16,33 +17,70 @@ def info(
 ) -> None:
     """Say what is at a path: size, months, bands, place, what is missing.
 
+    Of a map also where it comes from; with `--json` all of it.
+
     Example: `geobiomass info chips.zarr`
     """
     from geobiomass.info import describe
+    from geobiomass.info.maps import origin_at
 
     found = describe(path)
-    answer(found, found.to_dict(), as_json)
+    answer(found, found.to_dict() | (origin_at(path) if as_json else {}), as_json)
 
 
 def report(
     model: Annotated[Path, typer.Argument(help="A model's folder.")],
     cube: Annotated[str, typer.Argument(help="A Zarr cube; s3://... as well.")],
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("report.html"),
+    map_: Annotated[
+        str | None,
+        typer.Option("--map", help="A finished map of the cube, not to map it again."),
+    ] = None,
+    regions: Annotated[
+        Path | None, typer.Option(help="A vector file: totals of these regions.")
+    ] = None,
+    plots: Annotated[
+        Path | None, typer.Option(help="A probability sample, for the totals.")
+    ] = None,
+    residuals: Annotated[
+        Path | None, typer.Option(help="Instead: residuals, as for totals.")
+    ] = None,
+    estimator: Annotated[Assisted, typer.Option(help="How plots and map meet.")] = (
+        Assisted.regression
+    ),
+    name: Annotated[
+        str | None, typer.Option(help="Column with the regions' names.")
+    ] = None,
     samples: Annotated[
         int | None,
-        typer.Option(help="Chips, or blocks of 1,024 pixels, to map at most."),
+        typer.Option(help="Chips, or blocks of 1,024 pixels, to look at at most."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write one HTML file: metrics, figures, months, the model's card.
+    """Write one HTML file for whoever has to judge a model and its map.
 
-    Without labels (agb) in the cube it has maps and no errors.
+    Data and split, errors, intervals, where the map holds, totals, pictures, the
+    model's card, where the map comes from. Without labels (agb) in the cube it has no
+    errors.
 
-    Example: `geobiomass report model/ chips.zarr --out report.html`
+    Example: `geobiomass report model/ scene.zarr --map map.tif --regions parks.gpkg
+    --plots plots.csv`
     """
     from geobiomass.report import write_report
 
-    written = write_report(model, cube, out, samples=samples)
+    written = write_report(
+        model,
+        cube,
+        out,
+        map=map_,
+        regions=regions,
+        plots=plots,
+        residuals=residuals_of(residuals),
+        samples=samples,
+        progress=not as_json,
+        estimator=estimator.value,
+        name=name,
+    )
     answer(written, {"report": str(written)}, as_json)
 
 

@@ -1,4 +1,4 @@
-"""``geobiomass predict | plan``: maps, and what they cost."""
+"""``geobiomass predict | plan | totals | change``: maps, their cost, what they say."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from geobiomass.cli.answers import AsJson, answer
+from geobiomass.cli.answers import AsJson, answer, table_of
 
 if TYPE_CHECKING:
     from geobiomass.predictor import Predictor
@@ -37,6 +37,15 @@ class Form(StrEnum):
 
     map = "map"
     biomassters = "biomassters"
+
+
+class Assisted(StrEnum):
+    """How plots and a map are put together."""
+
+    plots = "plots"
+    difference = "difference"
+    regression = "regression"
+    all = "all"
 
 
 Tile = Annotated[int, typer.Option(help="Side of a tile, pixels.")]
@@ -72,6 +81,12 @@ def predict(
         list[Path] | None,
         typer.Option(help="Another model, to take the mean with; repeatable."),
     ] = None,
+    applicability: Annotated[
+        bool,
+        typer.Option(
+            "--applicability", help="Also map where the model has been trained for."
+        ),
+    ] = False,
     overviews: Annotated[
         bool, typer.Option("--overviews", help="Smaller maps beside, in Zarr.")
     ] = False,
@@ -80,6 +95,15 @@ def predict(
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete what is there first.")
+    ] = False,
+    contact: Annotated[
+        str | None, typer.Option(help="Whom to ask about the map; written into it.")
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Of the map, such as CC-BY-4.0.")
+    ] = None,
+    stac_item: Annotated[
+        bool, typer.Option("--stac-item", help="Write a STAC item beside the map.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -104,12 +128,13 @@ def predict(
         "precision": precision.value,
         "overwrite": overwrite,
     }
+    said = {"contact": contact, "licence": licence}
     with _client(scheduler) as client:
         if form is Form.biomassters:
-            if region is not None or overviews:
+            if region is not None or overviews or stac_item or applicability:
                 raise ValueError(
-                    "--region and --overviews are for maps of scenes; leave them out "
-                    "with --format biomassters."
+                    "--region, --overviews, --stac-item and --applicability are for "
+                    "maps of scenes; leave them out with --format biomassters."
                 )
             predictor.predict_chips_to(out, images, client=client, **settings)
         else:
@@ -119,10 +144,15 @@ def predict(
                 block=block,
                 region=_region(region),
                 overviews=overviews,
+                applicability=applicability,
                 client=client,
+                notes={k: v for k, v in said.items() if v is not None},
+                stac_item=(model if ensemble is None else True) if stac_item else False,
                 **settings,
             )
-    answer(f"{out}: done", {"map": out, "outputs": predictor.outputs}, as_json)
+    layers = ("dissimilarity", "applicable") if applicability else ()
+    outputs = (*predictor.outputs, *layers)
+    answer(f"{out}: done", {"map": out, "outputs": outputs}, as_json)
 
 
 def _predictor(model: Path, more: list[Path] | None) -> Predictor:
@@ -186,3 +216,150 @@ def _client(address: str | None) -> AbstractContextManager[Any]:
     from distributed import Client
 
     return cast("AbstractContextManager[Any]", Client(address))
+
+
+def totals(
+    map_: Annotated[
+        str, typer.Argument(metavar="MAP", help="A finished map: .zarr or .tif.")
+    ],
+    regions: Annotated[
+        Path | None,
+        typer.Argument(help="A vector file; without, the whole map."),
+    ] = None,
+    plots: Annotated[
+        Path | None,
+        typer.Option(help="A probability sample: CSV with lon and lat, or vectors."),
+    ] = None,
+    residuals: Annotated[
+        Path | None,
+        typer.Option(help="Instead: a CSV of residuals, or JSON of an error model."),
+    ] = None,
+    estimator: Annotated[Assisted, typer.Option(help="How plots and map meet.")] = (
+        Assisted.regression
+    ),
+    observed: Annotated[str, typer.Option(help="Column of what plots have.")] = "agb",
+    stratum: Annotated[str | None, typer.Option(help="Column of strata.")] = None,
+    probability: Annotated[
+        str | None, typer.Option(help="Column of inclusion probabilities.")
+    ] = None,
+    strata: Annotated[
+        str | None, typer.Option(help="A raster of strata on the map's grid.")
+    ] = None,
+    radius: Annotated[float | None, typer.Option(help="Of plots, metres.")] = None,
+    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
+    carbon_fraction: Annotated[
+        float, typer.Option(help="Of dry biomass (0.47: IPCC 2006).")
+    ] = 0.47,
+    name: Annotated[
+        str | None, typer.Option(help="Column with the regions' names.")
+    ] = None,
+    variable: Annotated[str, typer.Option(help="The map's layer.")] = "agb",
+    as_json: AsJson = False,
+) -> None:
+    """Total biomass and carbon of regions of a map, with intervals.
+
+    Example: `geobiomass totals map.zarr districts.gpkg --plots plots.csv`
+    """
+    from geobiomass.accounting.totals import totals as estimate
+
+    table = estimate(
+        map_,
+        regions,
+        plots,
+        residuals=residuals_of(residuals),
+        estimator=estimator.value,
+        observed=observed,
+        stratum=stratum,
+        probability=probability,
+        strata=strata,
+        radius=radius,
+        confidence=confidence,
+        carbon_fraction=carbon_fraction,
+        name=name,
+        variable=variable,
+        progress=not as_json,
+    )
+    facts = {"totals": table_of(table)} | {str(k): v for k, v in table.attrs.items()}
+    answer(_in_words(table), facts, as_json)
+
+
+def change(
+    first: Annotated[str, typer.Argument(help="The earlier map: .zarr or .tif.")],
+    second: Annotated[str, typer.Argument(help="The later one, on the same grid.")],
+    out: Annotated[Path, typer.Argument(help="The difference: .zarr or .tif.")],
+    regions: Annotated[
+        Path | None, typer.Option(help="A vector file: totals of change there too.")
+    ] = None,
+    errors: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help="JSON of an error model of each date."),
+    ] = None,
+    correlation: Annotated[
+        float | None, typer.Option(help="Of the errors of the two dates, -1 to 1.")
+    ] = None,
+    plots: Annotated[
+        Path | None,
+        typer.Option(help="For totals: CSV with agb_first and agb_second, lon, lat."),
+    ] = None,
+    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.9,
+    as_json: AsJson = False,
+) -> None:
+    """Subtract the map of one date from that of a later one, with an interval.
+
+    Example: `geobiomass change 2020.zarr 2024.zarr change.tif`
+    """
+    from geobiomass.accounting.change import change as subtract
+    from geobiomass.accounting.change import write_change
+    from geobiomass.accounting.change_totals import change_totals
+
+    models: Any = tuple(map(residuals_of, errors)) if errors is not None else None
+    settings: dict[str, Any] = {"correlation": correlation, "confidence": confidence}
+    write_change(subtract(first, second, residuals=models, **settings), out)
+    words, facts = f"{out}: done", {"map": str(out)}
+    if regions is not None:
+        import pandas as pd
+
+        table = change_totals(
+            first,
+            second,
+            regions,
+            residuals=models if plots is None else None,
+            plots=None if plots is None else pd.read_csv(plots),
+            progress=not as_json,
+            **settings,
+        )
+        words += f"\n{table.iloc[:, :9].round(1).to_string()}"
+        facts |= {"totals": json.loads(table.reset_index().to_json(orient="records"))}
+    answer(words, facts, as_json)
+
+
+def residuals_of(path: Path | None) -> Any:
+    """Read a table of residuals from a CSV, or an error model from JSON."""
+    if path is None:
+        return None
+    if path.suffix == ".json":
+        from geobiomass.accounting.error_model import ErrorModel
+
+        return ErrorModel.from_dict(json.loads(path.read_text()))
+    import pandas as pd
+
+    return pd.read_csv(path, dtype={"unit": str})
+
+
+def _in_words(table: Any) -> str:
+    """Give the columns that people ask for first, with units."""
+    units = table.attrs["units"]
+    names = ["method", "plots", "area", "mean", "total", "total_lower", "total_upper"]
+    names += ["carbon", "note"]
+    shown = table[names].rename(
+        columns={
+            name: f"{name} ({units[name.split('_')[0]]})"
+            for name in names
+            if name.split("_")[0] in units
+        }
+    )
+    lines = shown.to_string(float_format=lambda value: f"{value:,.6g}")
+    percent = f"{100 * table.attrs['confidence']:g} %"
+    return (
+        f"{lines}\n\nlower, upper: {percent} intervals, {table.attrs['based_on']}-based"
+    )

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from geobiomass.cli.answers import AsJson, answer, table_of
 from geobiomass.training.commands import parse_setting
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 RECIPES = ("default", "quick", "biomassters")
+BY = ("biomass", "predicted", "months")
 
 
 def train(
@@ -33,6 +37,24 @@ def train(
         int | None,
         typer.Option(help="So many models, each with another part held out, as one."),
     ] = None,
+    folds_by: Annotated[
+        str | None,
+        typer.Option(
+            help="What folds hold out together: block, chip, or the name of a region "
+            "in the cube."
+        ),
+    ] = None,
+    block: Annotated[
+        int | None, typer.Option(help="Side of the blocks of folds, pixels.")
+    ] = None,
+    buffer: Annotated[
+        int | None,
+        typer.Option(help="Pixels around what is held out that do not train."),
+    ] = None,
+    interval: Annotated[
+        float | None,
+        typer.Option(help="Such as 0.9: maps have agb_lower and agb_upper as well."),
+    ] = None,
     devices: Annotated[
         str | None, typer.Option(help="How many GPUs, or auto for all.")
     ] = None,
@@ -48,19 +70,27 @@ def train(
     beside the model, in MODEL.checkpoints: interrupted, by Ctrl-C or the SIGTERM of a
     scheduler, the same command goes on where it stopped.
 
-    Example: `geobiomass train chips.zarr model/ --recipe quick --set crop=96`
+    Example: `geobiomass train chips.zarr model/ --recipe quick --set crop=96`;
+    with folds: `geobiomass train scene.zarr model/ --folds 5 --block 64 --buffer 8`
     """
     from geobiomass.cube import open_cube
     from geobiomass.fitting import fit
 
-    given: dict[str, Any] = {"epochs": epochs, "seed": seed, "folds": folds}
+    data = open_cube(cube)
+    split = _folds(data, folds, folds_by, block, buffer, seed)
+    given: dict[str, Any] = {
+        "epochs": epochs,
+        "seed": seed,
+        "folds": split,
+        "interval": interval,
+    }
     if devices is not None:
         given["devices"] = int(devices) if devices.isdecimal() else devices
     changes = {name: value for name, value in given.items() if value is not None}
     changes |= dict(parse_setting(text) for text in settings or [])
     changes.setdefault("folder", f"{model.resolve()}.checkpoints")
     fitted: Any = fit(
-        open_cube(cube),
+        data,
         recipe,
         validation=_validation(validation),
         announce=partial(typer.echo, err=as_json),
@@ -86,6 +116,26 @@ def train(
         answer("\n".join(lines), facts, as_json)
 
 
+def _folds(
+    cube: Any,
+    count: int | None,
+    by: str | None,
+    block: int | None,
+    buffer: int | None,
+    seed: int | None,
+) -> Any:
+    """Give folds where the command says what they hold out, else their number."""
+    from geobiomass.validation.folds import make_folds
+
+    if by is None and block is None and buffer is None:
+        return count
+    if count is None:
+        raise ValueError(
+            "--folds-by, --block and --buffer say what folds hold out; give --folds 5."
+        )
+    return make_folds(cube, count, by, block=block, buffer=buffer or 0, seed=seed or 0)
+
+
 def _validation(text: str | None) -> Any:
     from geobiomass.cube import open_cube
 
@@ -104,19 +154,82 @@ def evaluate(
         Path | None, typer.Option(help="Write the table here as well.")
     ] = None,
     flips: Annotated[bool, typer.Option("--flips", help="Average over flips.")] = False,
+    by: Annotated[
+        str,
+        typer.Option(
+            help="Rows: biomass (observed), predicted or months (with any value).",
+            autocompletion=lambda: BY,
+        ),
+    ] = "biomass",
+    confidence: Annotated[
+        float, typer.Option(help="Of the intervals, over chips or blocks.")
+    ] = 0.95,
     as_json: AsJson = False,
 ) -> None:
-    """Compare a model's map with the labels, overall and by biomass bin, in Mg/ha.
+    """Compare a model's map with the labels, overall and by bin, in Mg/ha.
 
-    Example: `geobiomass evaluate model/ chips.zarr --csv metrics.csv`
+    Example: `geobiomass evaluate model/ chips.zarr --by months --csv metrics.csv`
     """
     from geobiomass.cube import open_cube
     from geobiomass.regressor import load
 
-    table = load(model).evaluate(open_cube(cube), flips=flips)
+    table = load(model).evaluate(
+        open_cube(cube), flips=flips, by=by, confidence=confidence
+    )
     if csv is not None:
         table.to_csv(csv)
-    answer(table.round(2).to_string(), {"metrics": table_of(table)}, as_json)
+    answer(_in_short(table), {"metrics": table_of(table)}, as_json)
+
+
+def _in_short(table: pd.DataFrame) -> str:
+    """Give a table of metrics as text, each interval beside its value."""
+    import pandas as pd
+
+    shown = {}
+    for name, values in table.items():
+        if str(name).endswith(("_lower", "_upper")):
+            continue
+        text = [
+            f"{value:,}" if values.dtype.kind == "i" else f"{value:.2f}"
+            for value in values
+        ]
+        if f"{name}_lower" in table:
+            ends = zip(table[f"{name}_lower"], table[f"{name}_upper"], strict=True)
+            text = [
+                f"{value} ({low:.2f} to {high:.2f})" if low <= high else value
+                for value, (low, high) in zip(text, ends, strict=True)
+            ]
+        shown[name] = [value.replace("nan", "-") for value in text]
+    return pd.DataFrame(shown, table.index).to_string()
+
+
+def calibrate(
+    model: Annotated[Path, typer.Argument(help="A model's folder.")],
+    cube: Annotated[Path, typer.Argument(help="A Zarr cube with agb, never learnt.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Another folder to save it in.")
+    ] = None,
+    interval: Annotated[
+        float, typer.Option(help="Part of the pixels that it shall hold.")
+    ] = 0.9,
+    unit: Annotated[
+        int, typer.Option(help="Side of the blocks of a scene, pixels.")
+    ] = 256,
+    as_json: AsJson = False,
+) -> None:
+    """Give a model's maps an interval, agb_lower and agb_upper, and save it.
+
+    Example: `geobiomass calibrate model/ plots.zarr --interval 0.9`
+    """
+    from geobiomass.cube import open_cube
+    from geobiomass.regressor import load
+
+    predictor = load(model).calibrate(open_cube(cube), interval, unit=unit)
+    predictor.save(out or model)
+    calibration = predictor.calibration
+    facts = {"model": str(out or model), "calibration": calibration.to_dict()}
+    text = f"{out or model}: {calibration}\n{calibration.table.round(2).to_string()}"
+    answer(text, facts, as_json)
 
 
 def export(

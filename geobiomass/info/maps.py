@@ -17,7 +17,7 @@ from geobiomass.info.places import (
     grid_facts,
     size_in_words,
 )
-from geobiomass.maps import MADE_WITH
+from geobiomass.lineage import provenance, provenance_in
 from geobiomass.plan import bytes_in_words
 from geobiomass.training.packages import need_for_address
 from geobiomass.views import Table
@@ -79,18 +79,23 @@ def describe_stored_map(store: Any) -> Facts:
     return facts | {"values": _values(coarse, note)}
 
 
-def _making(attrs: Mapping[str, Any]) -> dict[str, str]:
-    """Say what a map was made with, where it says so; hashes in their first letters."""
-    made = attrs.get(MADE_WITH, {})
-    plain = {k: v for k, v in made.items() if k != "bands" and v not in (None, False)}
-    text = ", ".join(
-        f"{name} {value if len(str(value)) < 20 else str(value)[:12]}"
-        for name, value in plain.items()
-    )
-    lines = {"made with": text} if text else {}
+def _making(attrs: Mapping[str, Any]) -> Facts:
+    """Say where a map comes from, where it says so, and which overviews it has."""
+    known = provenance_in(attrs)
+    facts = {} if known is None else known.main_facts()
     if levels := _levels(attrs):
-        lines["overviews"] = " ".join(levels)
-    return lines
+        facts["overviews"] = " ".join(levels)
+    return facts
+
+
+def origin_at(path: str) -> dict[str, Any]:
+    """Give all that a map at a path says of where it comes from; else nothing."""
+    if not path.rstrip("/").endswith((".zarr", ".tif", ".tiff")):
+        return {}
+    try:
+        return {"provenance": provenance(path).to_dict()}
+    except ValueError:  # a cube, or another program's raster
+        return {}
 
 
 def _levels(attrs: Mapping[str, Any]) -> list[str]:
@@ -213,5 +218,6 @@ def describe_raster(path: Any) -> Facts:
             **area_facts(source.crs, source.bounds),
             "nodata": str(source.nodata),
             "overviews": " ".join(map(str, source.overviews(1))) or "none",
+            **_making(source.tags()),
             "values": Table(pd.DataFrame(rows).T, note),
         }

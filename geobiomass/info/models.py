@@ -9,8 +9,11 @@ from typing import Any
 
 import pandas as pd
 
+from geobiomass.card import map_names
 from geobiomass.cube import CubeError
-from geobiomass.views import Table, month_names
+from geobiomass.intervals import Calibration
+from geobiomass.lineage.words import training_in_words
+from geobiomass.views import Table
 
 Facts = dict[str, str | Table]
 
@@ -53,7 +56,9 @@ def _settings(model: Any) -> dict[str, Any]:
     """Give what any predictor says of itself."""
     names = ("bands", "months", "outputs")
     network = {"class": type(model.network).__name__}
-    return {"network": network} | {name: getattr(model, name) for name in names}
+    calibration = getattr(model, "calibration", None)
+    known = {} if calibration is None else {"calibration": calibration.to_dict()}
+    return {"network": network} | {name: getattr(model, name) for name in names} | known
 
 
 def _facts(kind: str, settings: Mapping[str, Any], made: Mapping[str, Any]) -> Facts:
@@ -68,25 +73,18 @@ def _facts(kind: str, settings: Mapping[str, Any], made: Mapping[str, Any]) -> F
         "network": ", ".join(f"{k} {v}" for k, v in network.items()),
         "bands": " ".join(settings["bands"]),
         "months": str(settings["months"]),
-        "maps": ", ".join(settings.get("outputs", ("agb",))) + ", Mg/ha",
+        "maps": ", ".join(map_names(settings.get("outputs", ("agb",)), settings))
+        + ", Mg/ha",
         "recipe": str(recipe.get("name", "none")),
     }
+    if settings.get("calibration"):
+        facts["interval"] = str(Calibration.from_dict(settings["calibration"]))
     data = made.get("data")
     if data:
-        facts["trained on"] = _data_in_words(data)
+        facts["trained on"] = training_in_words(data)
     if made.get("validation"):
         facts["held out"] = _errors(made["validation"])
     return facts
-
-
-def _data_in_words(data: Mapping[str, Any]) -> str:
-    training, held = data["training"], data["validation"]
-    title = f"{data['title']}: " if "title" in data else ""
-    unit = "chips" if data["kind"] == "chips" else "blocks of a scene"
-    text = f"{title}{training['places']:,} {unit}, {training['pixels']:,} pixels"
-    if data.get("months"):
-        text += f", {' '.join(month_names(data['months']))}"
-    return text + (f"; {held['places']:,} held out" if held else "; none held out")
 
 
 def _errors(table: Mapping[str, Mapping[str, Any]]) -> Table:

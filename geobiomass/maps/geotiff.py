@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.maps.conventions import transform_of
+from geobiomass.maps.origin import PROVENANCE
 from geobiomass.tiles import blocks
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def write_geotiff(
     names : sequence of str
         The variables, a band each, in this order.
     fingerprint : str
-        Stands for what the values depend on; see `geotiff_fingerprint`.
+        Stands for what the values depend on; a tag, see `geotiff_tags`.
     side : int
         Side of a window that is read at once, pixels; rounded up to whole tiles.
     progress : bool
@@ -75,7 +76,8 @@ def write_geotiff(
     Notes
     -----
     Each band has a description, unit, its attributes and exact statistics as tags,
-    and nodata NaN. Overviews are averages of what is not NaN.
+    and nodata NaN. Where the map comes from is a tag of the file, if the map says so.
+    Overviews are averages of what is not NaN.
 
     References
     ----------
@@ -209,7 +211,10 @@ def _write_plain(
             disable=not progress,
         ) as bar,
     ):
-        target.update_tags(**{FINGERPRINT: fingerprint})
+        tags = {FINGERPRINT: fingerprint}
+        if PROVENANCE in scene.attrs:
+            tags[PROVENANCE] = scene.attrs[PROVENANCE]
+        target.update_tags(**tags)
         for band, name in enumerate(names, start=1):
             statistics = Statistics()
             for window in windows:
@@ -282,13 +287,13 @@ class Statistics:
         }
 
 
-def geotiff_fingerprint(path: Path) -> str | None:
-    """Give what a GeoTIFF of ours was made from; None for any other file."""
+def geotiff_tags(file: Any) -> dict[str, str]:
+    """Give the tags of a GeoTIFF, a path or an open file; none of any other file."""
     import rasterio
     from rasterio.errors import RasterioIOError
 
     try:
-        with _without_place(None), rasterio.open(path) as source:
-            return cast("str | None", source.tags().get(FINGERPRINT))
+        with _without_place(None), rasterio.open(file) as source:
+            return dict(source.tags())
     except RasterioIOError:
-        return None
+        return {}

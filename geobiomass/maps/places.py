@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from geobiomass.cube.store import is_local, open_group
-from geobiomass.maps.geotiff import geotiff_fingerprint
+from geobiomass.maps.geotiff import FINGERPRINT, geotiff_tags
 from geobiomass.training.packages import need_for_address
 
 if TYPE_CHECKING:
@@ -181,17 +181,21 @@ class Destination:
 
     def raster_there(self) -> str | None:
         """Give the fingerprint of the GeoTIFF; "" of another file, None of none."""
+        tags = self.raster_tags()
+        return None if tags is None else tags.get(FINGERPRINT, "")
+
+    def raster_tags(self) -> dict[str, str] | None:
+        """Give the tags of the GeoTIFF, none of another file; None of no file."""
+        if isinstance(self.raster, Path):
+            return geotiff_tags(self.raster) if self.raster.exists() else None
         if self.raster is None:
             return None
-        if isinstance(self.raster, Path):
-            exists = self.raster.exists()
-            return (geotiff_fingerprint(self.raster) or "") if exists else None
         files, key = self._files()
         files.invalidate_cache()
         if not files.exists(key):
             return None
         with files.open(key, "rb") as file:
-            return geotiff_fingerprint(file) or ""
+            return geotiff_tags(file)
 
     def remove_raster(self) -> None:
         """Delete the GeoTIFF."""

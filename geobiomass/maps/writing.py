@@ -20,6 +20,7 @@ from geobiomass.maps.blocks import Block, Target, WorkersDiedError, create_array
 from geobiomass.maps.conventions import conventions_of
 from geobiomass.maps.geotiff import FINGERPRINT, write_geotiff
 from geobiomass.maps.manifest import WRITTEN, Manifest, verified
+from geobiomass.maps.origin import PROVENANCE, with_software_of
 from geobiomass.maps.overviews import level_sizes, write_overviews
 from geobiomass.maps.places import Destination, in_step
 from geobiomass.maps.progress import BLOCKS, FINISHING, MAKING
@@ -135,6 +136,8 @@ def write_map(
         group = None if overwrite else _go_on(place, marks, resume, here)
         if group is None:
             group = _make(place, template, marks)
+        else:
+            _note_software(group, template)
         if group.attrs.get(UNFINISHED, FINISHING) != FINISHING:
             target = Target(place.store, tuple(names))
             _write_blocks(place, group, target, blocks, compute, progress, client)
@@ -233,6 +236,15 @@ def _go_on(
             "again."
         )
     return place.group("r+")
+
+
+def _note_software(group: zarr.Group, template: xr.Dataset) -> None:
+    """Note what goes on with a map beside what began it, where that is another."""
+    there, here = group.attrs.get(PROVENANCE), template.attrs.get(PROVENANCE)
+    if isinstance(there, str) and here is not None:
+        both = with_software_of(there, here)
+        if both != there:
+            group.attrs.put(dict(group.attrs) | {PROVENANCE: both})
 
 
 def _make(

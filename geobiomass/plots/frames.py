@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 BIOMASS_COLOURS = "viridis"
 ERROR_COLOURS = "PuOr_r"
 SHARE_COLOURS = "Blues"
+INDEX_COLOURS = "cividis"
 
 # Told apart by the colour-blind (Okabe & Ito 2008).
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "0.6"

@@ -15,6 +15,7 @@ from geobiomass.cube.convert import cube_or_chip
 from geobiomass.plots.frames import (
     BIOMASS_COLOURS,
     ERROR_COLOURS,
+    INDEX_COLOURS,
     extent,
     layer_of,
     percentile,
@@ -266,6 +267,52 @@ def error(
     return _image(truth, difference, ax, title, (-end, end), ERROR_COLOURS, "both")
 
 
+def applicability(
+    values: xr.Dataset, ax: Axes | None = None, *, title: str = "dissimilarity"
+) -> Axes:
+    """Draw how unlike the training data a map's places are, what is outside hatched.
+
+    Parameters
+    ----------
+    values : xarray.Dataset
+        With ``dissimilarity`` and ``applicable``, as ``model.applicability`` gives
+        them. Large ones are thinned.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default a new figure.
+    title : str
+        Above the picture, with the share that is inside.
+
+    Raises
+    ------
+    ValueError
+        If `values` is of more than one chip, or lacks one of both.
+    """
+    for name in ("dissimilarity", "applicable"):
+        if not isinstance(values, xr.Dataset) or name not in values:
+            raise ValueError(
+                f"values must have a variable {name!r}, as model.applicability(scene) "
+                f"gives it, got {sorted(map(str, getattr(values, 'data_vars', ())))}."
+            )
+    layer = layer_of(values["dissimilarity"], "values")
+    picture = thinned(layer).load()
+    inside = thinned(layer_of(values["applicable"], "values")).load().values
+    share = float(np.mean(inside[np.isfinite(inside)])) if inside.size else 0.0
+    words = f"{title}, {share:.0%} inside"
+    axes = _image(
+        layer, picture, ax, words, (0.0, 2.0), INDEX_COLOURS, "max", "1 is the edge"
+    )
+    if (inside == 0).any() and min(inside.shape) > 1:
+        axes.contourf(
+            np.where(inside == 0, 1.0, 0.0),
+            levels=[0.5, 1.5],
+            colors="none",
+            hatches=["////"],
+            origin="upper",  # as the picture: rows go down
+            extent=extent(layer),
+        )
+    return axes
+
+
 def comparison(
     cube: xr.Dataset,
     predicted: xr.DataArray | xr.Dataset,
@@ -341,6 +388,7 @@ def _image(
     limits: tuple[float, float],
     colours: str,
     extend: str,
+    unit: str = "Mg/ha",
 ) -> Axes:
     axes = picture_axes(ax, layer)
     image = axes.imshow(
@@ -352,6 +400,6 @@ def _image(
         interpolation="nearest",
     )
     bar = axes.figure.colorbar(image, ax=axes, shrink=0.8, extend=extend)
-    bar.set_label("Mg/ha")
+    bar.set_label(unit)
     axes.set_title(title)
     return axes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from geobiomass.evaluation import Tally
+from geobiomass.evaluation import BIOMASS_BINS, Tally
 from geobiomass.plots.frames import (
     BIOMASS_COLOURS,
     BLUE,
@@ -134,8 +135,8 @@ def error_by_bin(
     Parameters
     ----------
     scores : pandas.DataFrame, or as `predicted` in :func:`scatter`
-        What :meth:`geobiomass.BiomassRegressor.evaluate` gives; or a map, with
-        `observed`.
+        What :meth:`geobiomass.BiomassRegressor.evaluate` gives, whose intervals
+        become error bars; or a map, with `observed`.
     observed : xarray.DataArray, xarray.Dataset or numpy.ndarray, optional
         Mg/ha; goes with a map.
     ax : matplotlib.axes.Axes, optional
@@ -151,11 +152,20 @@ def error_by_bin(
     rows = rows[rows["pixels"] > 0]
     axes = new_axes(ax, (7.0, 4.2))
     places = np.arange(len(rows))
-    axes.bar(places - 0.2, rows["pixel_rmse"], 0.4, color=BLUE, label="RMSE", zorder=2)
+    axes.bar(
+        places - 0.2,
+        rows["pixel_rmse"],
+        0.4,
+        yerr=_whiskers(rows, "pixel_rmse"),
+        color=BLUE,
+        label="RMSE",
+        zorder=2,
+    )
     axes.bar(
         places + 0.2,
         rows["bias"],
         0.4,
+        yerr=_whiskers(rows, "bias"),
         color=ORANGE,
         hatch="//",
         edgecolor="white",
@@ -175,10 +185,24 @@ def error_by_bin(
         for name, count in zip(rows.index, rows["pixels"], strict=True)
     ]
     axes.set_xticks(places, labels, fontsize="small")
-    axes.set(xlabel="observed biomass, Mg/ha; pixels below", ylabel="error, Mg/ha")
+    what = {
+        "predicted": "predicted biomass, Mg/ha",
+        "months": "months with any value",
+    }.get(str(table.index.name), "observed biomass, Mg/ha")
+    axes.set(xlabel=f"{what}; pixels below", ylabel="error, Mg/ha")
     axes.set_title("error by biomass")
     axes.legend(fontsize="small")
     return axes
+
+
+def _whiskers(rows: pd.DataFrame, name: str) -> npt.NDArray[np.float64] | None:
+    """Give how far intervals reach below and above, (2, row); None without any."""
+    ends = [f"{name}_lower", f"{name}_upper"]
+    if not set(ends) <= set(rows):
+        return None
+    lower, upper = (rows[end].to_numpy() for end in ends)
+    middle = rows[name].to_numpy()
+    return np.nan_to_num(np.maximum(0, [middle - lower, upper - middle]))
 
 
 def _table(scores: pd.DataFrame | Layers, observed: Layers | None) -> pd.DataFrame:
@@ -200,3 +224,129 @@ def _in_short(count: int) -> str:
         if count >= size:
             return f"{count / size:.3g}{letter}"
     return str(count)
+
+
+def reliability(scores: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw mean observed over mean predicted biomass, a point a class of prediction.
+
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        What ``model.evaluate(cube, by="predicted")`` gives.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default a new figure.
+
+    Raises
+    ------
+    ValueError
+        If the table is by anything else.
+    """
+    if scores.index.name != "predicted":
+        raise ValueError(
+            'scores must be by="predicted", as model.evaluate gives it, got by '
+            f"{scores.index.name!r}."
+        )
+    classes = scores.drop(index="all")
+    classes = classes[classes["pixels"] > 0]
+    axes = new_axes(ax, (4.9, 4.2))
+    end = 1.05 * float(classes[["predicted", "observed"]].max().max())
+    axes.plot([0, end], [0, end], "--", color=GREY, label="right on average")
+    axes.plot(classes["predicted"], classes["observed"], "o-", color=BLUE)
+    for _, row in classes.iterrows():
+        axes.annotate(
+            f"{_in_short(int(row['pixels']))} px",
+            (row["predicted"], row["observed"]),
+            (4, -10),
+            textcoords="offset points",
+            fontsize="x-small",
+        )
+    axes.set(xlabel="mean predicted, Mg/ha", ylabel="mean observed, Mg/ha")
+    axes.set_title("observed by predicted class")
+    axes.legend(fontsize="small")
+    return axes
+
+
+def calibration(
+    table: pd.DataFrame | xr.Dataset,
+    observed: Layers | None = None,
+    ax: Axes | None = None,
+    *,
+    interval: float | None = None,
+) -> Axes:
+    """Draw which part of the pixels an interval holds, by biomass, beside its nominal.
+
+    By predicted biomass, which is what calibration promises, and by observed, which
+    nothing can promise: what is observed far above its prediction lies outside.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame or xarray.Dataset
+        A row a pixel with ``observed``, ``predicted``, ``lower`` and ``upper``, Mg/ha;
+        or a map with ``agb``, ``agb_lower`` and ``agb_upper``, with `observed`.
+    observed : xarray.DataArray, xarray.Dataset or numpy.ndarray, optional
+        Mg/ha; goes with a map.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default a new figure.
+    interval : float, optional
+        The nominal part; a map says it itself.
+
+    Raises
+    ------
+    ValueError
+        If a column, what was observed or the nominal part is missing, or no pixel has
+        both a map and an observation.
+    """
+    pixels = _with_ends(table, observed)
+    if interval is None and isinstance(table, xr.Dataset):
+        interval = table["agb_lower"].attrs.get("interval")
+    if interval is None:
+        raise ValueError("calibration needs interval=, the nominal part, got none.")
+    axes = new_axes(ax, (7.0, 4.2))
+    held = pixels["observed"].between(pixels["lower"], pixels["upper"])
+    names = [
+        f"{low:g}-{high:g}" if np.isfinite(high) else f"{low:g}+"
+        for low, high in pairwise(BIOMASS_BINS)
+    ]
+    for by, marker, colour in (("predicted", "o", BLUE), ("observed", "s", ORANGE)):
+        bins = np.digitize(pixels[by], BIOMASS_BINS[1:-1])
+        part = held.groupby(bins).mean()
+        axes.plot(part.index, 100 * part, marker, color=colour, label=f"by {by}")
+    axes.axhline(
+        100 * interval,
+        color="black",
+        linewidth=1,
+        linestyle="--",
+        label=f"nominal, {100 * interval:.4g} %",
+    )
+    overall = 100 * float(held.mean())
+    axes.axhline(overall, color=GREY, label=f"all, {overall:.1f} %")
+    axes.set_xticks(range(len(names)), names, fontsize="small")
+    axes.set(xlabel="biomass, Mg/ha", ylabel="pixels within, %", ylim=(0, 103))
+    axes.set_title("what the interval holds")
+    axes.legend(fontsize="small", loc="lower left")
+    return axes
+
+
+def _with_ends(
+    table: pd.DataFrame | xr.Dataset, observed: Layers | None
+) -> pd.DataFrame:
+    """Give observed, predicted, lower and upper of all pixels that have them."""
+    names = {"predicted": "agb", "lower": "agb_lower", "upper": "agb_upper"}
+    if isinstance(table, xr.Dataset):
+        if observed is None:
+            raise ValueError("calibration needs what was observed beside a map.")
+        missing = [name for name in names.values() if name not in table]
+        values = {k: table[v] for k, v in names.items() if v in table}
+        columns = {k: _values(v) for k, v in (values | {"observed": observed}).items()}
+        shapes = {v.shape for v in columns.values()}
+        if len(shapes) > 1:
+            raise ValueError(f"shapes of map and observed must agree, got {shapes}.")
+        table = pd.DataFrame({k: v.ravel() for k, v in columns.items()})
+    else:
+        missing = [name for name in ("observed", *names) if name not in table]
+    if missing:
+        raise ValueError(f"calibration needs {', '.join(missing)}, got none.")
+    pixels = table[["observed", *names]].dropna()
+    if pixels.empty:
+        raise ValueError("calibration needs pixels with all four values, got none.")
+    return pixels

@@ -23,7 +23,7 @@ Numbers = npt.NDArray[np.float64]
 Indexes = npt.NDArray[np.int64]
 
 # Columns that hold places: longitude and latitude, of GEDI's products too, or others.
-_GEOGRAPHIC = (
+GEOGRAPHIC = (
     ("lon", "lat"),
     ("longitude", "latitude"),
     ("lon_lowestmode", "lat_lowestmode"),
@@ -46,12 +46,16 @@ class Plots:
         (plot,) float64, all finite.
     crs : odc.geo.crs.CRS
         Of the geometries.
+    rows : numpy.ndarray
+        (plot,) int64: which row of the table each is; those without a place or a value
+        are left out.
     """
 
     name: str
     geometries: npt.NDArray[Any]
     values: Numbers
     crs: Any
+    rows: Indexes
 
     def geometries_in(self, crs: Any) -> npt.NDArray[Any]:
         """Give the geometries in another reference system."""
@@ -102,16 +106,24 @@ def read_plots(
     table = labels
     if not isinstance(labels, pd.DataFrame):
         name = os.fspath(labels)
-        table = _read_table(name)
+        table = read_table(name)
     values = _values(table, column, name)
     geometries, system = _geometries(table, crs, name)
     keep = _kept(values, geometries, name, nodata, minimum)
     if not keep.any():
         raise CubeError(f"No row of {name} has a place and a value in {column!r}.")
-    return Plots(name, geometries[keep], values[keep], system)
+    rows = np.flatnonzero(keep)
+    return Plots(name, geometries[keep], values[keep], system, rows)
 
 
-def _read_table(path: str) -> pd.DataFrame:
+def read_table(path: str) -> pd.DataFrame:
+    """Read a table of plots from a CSV or vector file.
+
+    Raises
+    ------
+    CubeError
+        If it cannot be read, or has several layers.
+    """
     if path.lower().endswith(".csv"):
         try:
             return pd.read_csv(path)
@@ -178,7 +190,7 @@ def _points(table: pd.DataFrame, name: str) -> tuple[npt.NDArray[Any], bool]:
     import shapely
 
     columns = {str(column).lower(): column for column in table.columns}
-    for x, y in (*_GEOGRAPHIC, ("x", "y")):
+    for x, y in (*GEOGRAPHIC, ("x", "y")):
         if x in columns and y in columns:
             places = (
                 pd.to_numeric(table[columns[each]], errors="coerce") for each in (x, y)

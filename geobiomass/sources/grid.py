@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 WGS84 = "EPSG:4326"
 
+SCENES = "scenes"
+"""Attribute of a cube, JSON: by month, ``"2023-09"``, or ``"09"`` where the year is
+unknown, what its pixels are from: a list of groups with ``ids`` and what these have in
+common: ``collection``, ``baseline``, ``offset``, ``at`` (address of their folder)."""
+
 
 def make_grid(
     bounds: Sequence[float],

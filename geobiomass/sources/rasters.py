@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import calendar
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from geobiomass.cube import CubeError, check_cube
-from geobiomass.sources.grid import WGS84, grid_coordinates
+from geobiomass.sources.grid import SCENES, WGS84, grid_coordinates
 from geobiomass.sources.rasters_find import Files, Found, Problems, find_files
 from geobiomass.sources.rasters_grid import choose_grid
 from geobiomass.sources.rasters_plan import Image, Reading, look, with_overview
@@ -114,7 +116,8 @@ def from_rasters(
     -------
     xarray.Dataset
         ``image`` (month, band, y, x) float32, NaN where missing; ``agb`` (y, x) if
-        labels are given.
+        labels are given. The attribute `scenes` (JSON) names the files by month,
+        within the folder that they have in common.
 
     Raises
     ------
@@ -157,6 +160,7 @@ def from_rasters(
             "band": np.array(names),
             **grid_coordinates(grid),
         },
+        attrs=_covered(steps) | {SCENES: json.dumps(_files_by_month(images, steps))},
     )
     cube = cast(
         xr.Dataset, cube.rio.write_crs(str(grid.crs)).rio.write_coordinate_system()
@@ -246,14 +250,56 @@ def _steps(found: Sequence[Found], months: Sequence[int] | None) -> list[Step]:
 
 def _layers_of(images: Sequence[Image], step: Step) -> list[Layer]:
     """Give what holds for one step."""
+    return [layer for image in images if _holds(image, step) for layer in image.layers]
+
+
+def _holds(image: Image, step: Step) -> bool:
     year, month = step
-    return [
-        layer
-        for image in images
-        if image.found.month in (None, month)
-        and (image.found.year is None or year is None or image.found.year == year)
-        for layer in image.layers
-    ]
+    found = image.found
+    right_year = found.year is None or year is None or found.year == year
+    return right_year and found.month in (None, month)
+
+
+def _covered(steps: Sequence[Step]) -> dict[str, str]:
+    """Give the first and the last day, where the years are known."""
+    dated = sorted((year, month) for year, month in steps if year is not None)
+    if len(dated) < len(steps):
+        return {}
+    year, month = dated[-1]
+    last = calendar.monthrange(year, month)[1]
+    return {
+        "time_coverage_start": "{:04d}-{:02d}-01".format(*dated[0]),
+        "time_coverage_end": f"{year:04d}-{month:02d}-{last}",
+    }
+
+
+def _names_within(paths: Sequence[str]) -> list[str]:
+    """Give paths within the folder they have in common; names where there is none."""
+    parts = [path.split("?")[0].replace("\\", "/").split("/") for path in paths]
+    folders = [each[:-1] for each in parts]
+    above = 0
+    while all(
+        len(f) > above and f[: above + 1] == folders[0][: above + 1] for f in folders
+    ):
+        above += 1
+    rooted = any(each[0] in ("", "..") or ":" in each[0] for each in parts)
+    if above < 2 and rooted:
+        return [each[-1] for each in parts]  # folders of this machine say nothing
+    return ["/".join(each[above:]) for each in parts]
+
+
+def _files_by_month(
+    images: Sequence[Image], steps: Sequence[Step]
+) -> dict[str, list[dict[str, Any]]]:
+    """Name the files of each step."""
+    names = _names_within([image.found.path for image in images])
+    by_month = {}
+    for year, month in steps:
+        key = f"{month:02d}" if year is None else f"{year:04d}-{month:02d}"
+        pairs = zip(names, images, strict=True)
+        ids = [name for name, image in pairs if _holds(image, (year, month))]
+        by_month[key] = [{"ids": list(dict.fromkeys(ids))}] if ids else []
+    return by_month
 
 
 def _boxes(images: Sequence[Image]) -> list[GeoBox]:

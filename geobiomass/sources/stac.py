@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from geobiomass.cube import CubeError, check_cube
-from geobiomass.sources.grid import WGS84
+from geobiomass.sources.grid import SCENES, WGS84
 from geobiomass.sources.stac_archives import (
     ARCHIVES,
     CLOUD_PROBABILITY,
@@ -136,8 +136,8 @@ def from_stac(
     xarray.Dataset
         ``image`` (month, band, y, x) float32: dB of gamma0 for Sentinel-1,
         reflectance x 10^4 for Sentinel-2, percent for CLP. The attribute
-        `observations` (JSON) counts items by month and sensor, `left_out` those
-        that were not used and why.
+        `observations` (JSON) counts items by month and sensor, `scenes` names them,
+        `left_out` counts those that were not used and why.
 
     Raises
     ------
@@ -315,6 +315,31 @@ def _attributes(
         "time_coverage_end": period.end,
         "composite": settings.composite,
         "observations": json.dumps(counts),
+        SCENES: json.dumps(_scenes_by_month(scenes)),
         "left_out": json.dumps({why: n for why, n in left_out.items() if n}),
         FINGERPRINT: _fingerprint(scenes, settings),
+    }
+
+
+def _scenes_by_month(scenes: list[Scene]) -> dict[str, list[dict[str, Any]]]:
+    """Name the items of each month, what they have in common once."""
+    alike: dict[str, dict[tuple[str | int, ...], list[str]]] = defaultdict(dict)
+    for scene in sorted(scenes, key=lambda scene: (scene.when, scene.item)):
+        folder, _, name = scene.address.rpartition("/")
+        key = (
+            f"{scene.archive}: {scene.collection}",
+            scene.baseline,
+            scene.offset,
+            folder if name == scene.item else "",
+        )
+        month = alike["{}-{:02d}".format(*scene.month)]
+        month.setdefault(key, []).append(scene.item)
+    names = ("collection", "baseline", "offset", "at")
+    return {
+        month: [
+            {name: value for name, value in zip(names, key, strict=True) if value}
+            | {"ids": ids}
+            for key, ids in groups.items()
+        ]
+        for month, groups in alike.items()
     }

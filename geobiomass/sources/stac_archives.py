@@ -130,6 +130,13 @@ class Scene:
     cloud: float | None = None  # percent of the scene
     tile: str = ""
     preference: tuple[int, int, int] = (0, 0, 0)  # the lower, the rather
+    address: str = ""  # of the item itself, where that is on the internet
+
+    @property
+    def baseline(self) -> str:
+        """The processing baseline, such as "05.10"; "" where the item does not say."""
+        _, major, minor = self.preference
+        return f"{-major:02d}.{-minor:02d}" if major or minor else ""
 
     @property
     def month(self) -> tuple[int, int]:
@@ -200,7 +207,14 @@ def as_scene(item: pystac.Item, archive: Archive, offset: int | None) -> Scene:
         cloud=item.properties.get("eo:cloud_cover"),
         tile=_tile(item) if optical else "",
         preference=(rank, -major, -minor),
+        address=_address(item),
     )
+
+
+def _address(item: pystac.Item) -> str:
+    """Give an item's address without a signature; none of a file on this machine."""
+    said = item.get_self_href() or ""
+    return said.split("?")[0] if re.match(r"(https?|s3|gs)://", said) else ""
 
 
 def _when(item: pystac.Item) -> datetime:

@@ -22,6 +22,7 @@ __all__ = [
     "chip_rmse_loss",
     "masked_huber_loss",
     "masked_mse_loss",
+    "pinball_loss",
     "r2_loss",
 ]
 
@@ -192,6 +193,49 @@ def masked_huber_loss(
     """
     error, valid = _masked_error(prediction, target, ceiling, tail)
     return _huber(error, delta).sum() / valid.sum().clamp(min=1)
+
+
+def pinball_loss(
+    prediction: Tensor,
+    target: Tensor,
+    quantile: float,
+    ceiling: float | None = None,
+    tail: Tail = "drop",
+) -> Tensor:
+    """Loss that a quantile minimises, averaged over the valid pixels of the batch.
+
+    ``quantile * (target - prediction)`` where the prediction is too low, ``(1 -
+    quantile) * (prediction - target)`` where it is too high (Koenker and Bassett,
+    Regression quantiles, Econometrica 46, 1978).
+
+    Parameters
+    ----------
+    prediction, target
+        The same shape, any; NaN target where unlabelled.
+    quantile
+        Which one, between 0 and 1: 0.05 for what one target in twenty lies below.
+    ceiling, tail
+        Targets at or above the ceiling are left out, or clipped as in
+        `chip_rmse_loss`; None keeps all.
+
+    Returns
+    -------
+    Tensor
+        A float32 scalar in the target's unit; zero, with zero gradients, where
+        nothing is valid.
+
+    Raises
+    ------
+    ValueError
+        The shapes differ, `quantile` is not between 0 and 1, or `tail` is neither.
+    """
+    if not 0 < quantile < 1:
+        raise ValueError(
+            f"quantile of a pinball loss must be between 0 and 1, got {quantile}"
+        )
+    error, valid = _masked_error(prediction, target, ceiling, tail)
+    loss = torch.maximum(-quantile * error, (1 - quantile) * error)
+    return loss.sum() / valid.sum().clamp(min=1)
 
 
 def r2_loss(

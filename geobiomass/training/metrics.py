@@ -128,16 +128,29 @@ def weighted_r2(
 
 
 class _Ratio(Metric):
-    """A sum over valid pixels or chips and how many there are."""
+    """A sum over valid pixels or chips and how many there are.
+
+    Parameters
+    ----------
+    outputs
+        How many of a prediction's outputs, the first ones, are compared with the
+        target, where a network gives more; by default all.
+    """
 
     is_differentiable = False
     higher_is_better: bool | None = False
     full_state_update = False
     sums: Tensor
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, outputs: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.outputs = outputs
         self.add_state("sums", torch.zeros(2, dtype=torch.float64), "sum")
+
+    def _pair(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        if self.outputs is not None:
+            prediction = prediction[:, : self.outputs]
+        return _align(prediction, target)
 
     def compute(self) -> Tensor:
         """Give the measure over all updates, a float64 scalar."""
@@ -149,7 +162,7 @@ class AverageRMSE(_Ratio):
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Count (batch, ...) predictions and targets."""
-        self.sums += _chip_roots(*_align(prediction, target))
+        self.sums += _chip_roots(*self._pair(prediction, target))
 
 
 class PixelRMSE(_Ratio):
@@ -157,7 +170,7 @@ class PixelRMSE(_Ratio):
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Count predictions and targets of the same shape."""
-        self.sums += _squares(*_align(prediction, target))
+        self.sums += _squares(*self._pair(prediction, target))
 
     def compute(self) -> Tensor:
         """Give the measure over all updates, a float64 scalar."""
@@ -169,7 +182,7 @@ class MeanAbsoluteError(_Ratio):
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Count predictions and targets of the same shape."""
-        self.sums += _sizes(*_align(prediction, target))
+        self.sums += _sizes(*self._pair(prediction, target))
 
 
 class Bias(_Ratio):
@@ -179,7 +192,7 @@ class Bias(_Ratio):
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Count predictions and targets of the same shape."""
-        self.sums += _differences(*_align(prediction, target))
+        self.sums += _differences(*self._pair(prediction, target))
 
 
 class R2(Metric):

@@ -1,10 +1,11 @@
 """A model's folder on disk: what is in it, how it is replaced, how it is read.
 
 ``config.json`` says what the model is, ``weights.safetensors`` what it learnt,
-``history.csv`` how, ``README.md`` tells a reader. Models of pasture add
-``held_out.csv``, what they predicted of photos that they had not learnt from, and
-``moved.csv``, how far adapting moved predictions. Of several models as one, each has a
-folder ``member-1``, ``member-2``, ... inside. None can run code.
+``history.csv`` how, ``README.md`` tells a reader. Models of geobiomass add
+``domain.safetensors``, the training data that maps are compared with. Models of
+pasture add ``held_out.csv``, what they predicted of photos that they had not learnt
+from, and ``moved.csv``, how far adapting moved predictions. Of several models as one,
+each has a folder ``member-1``, ``member-2``, ... inside. None can run code.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ CONFIG = "config.json"
 WEIGHTS = "weights.safetensors"
 HISTORY = "history.csv"
 CARD = "README.md"
+DOMAIN = "domain.safetensors"
 HELD_OUT = "held_out.csv"
 MOVED = "moved.csv"
-_FILES = frozenset({CONFIG, WEIGHTS, HISTORY, CARD, HELD_OUT, MOVED})
+_FILES = frozenset({CONFIG, WEIGHTS, HISTORY, CARD, DOMAIN, HELD_OUT, MOVED})
 FORMAT = 1
 
 _MEMBER = re.compile(r"member-[1-9]\d*")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -25,6 +26,7 @@ __all__ = ["landscape"]
 
 SCENE_DIMS = ("month", "band", "y", "x")
 IMAGE_NAME = "backscatter, dB; reflectance x 10^4; cloud probability, percent"
+SPECIES = ("pine", "spruce", "birch")  # in the order of ground.PINE, SPRUCE, BIRCH
 BANDS = (*RADAR_BANDS, *OPTICAL_BANDS, "CLP")
 
 # Outer corner of the first pixel: central Finland in EPSG:3067.
@@ -39,6 +41,7 @@ def landscape(
     block: int = 256,
     resolution: float = 10.0,
     crs: str | int | CRS = "EPSG:3067",
+    species: Sequence[str] = SPECIES,
 ) -> xr.Dataset:
     """Build a synthetic boreal landscape with known above-ground biomass.
 
@@ -67,6 +70,10 @@ def landscape(
     crs
         Any projected reference system in metres. The upper left corner is at
         400,000 east, 6,900,000 north in all of them.
+    species
+        Which of "pine", "spruce" and "birch" grow there. In the place of another
+        stands the one next to it in this order, so that terrain, fields and ages
+        stay the same.
 
     Returns
     -------
@@ -80,8 +87,8 @@ def landscape(
     Raises
     ------
     ValueError
-        If `size`, `months`, `seed`, `block`, `resolution` or `crs` is out of
-        range or of the wrong kind.
+        If `size`, `months`, `seed`, `block`, `resolution`, `crs` or `species` is
+        out of range or of the wrong kind.
 
     Notes
     -----
@@ -117,7 +124,10 @@ def landscape(
             f"resolution of a landscape must be 1 to 100 metres, got {resolution!r}"
         )
     steps = ACQUISITION_ORDER[-months:]
-    lazy = partial(_lazy, (height, width), steps, int(seed), int(block), resolution)
+    kinds = _species_of(species)
+    lazy = partial(
+        _lazy, (height, width), steps, int(seed), int(block), resolution, kinds
+    )
     image = xr.Variable(SCENE_DIMS, lazy("image"), {"long_name": IMAGE_NAME})
     agb = xr.Variable(
         ("y", "x"),
@@ -149,6 +159,15 @@ def _shape(size: int | tuple[int, int]) -> tuple[int, int]:
     return int(sides[0]), int(sides[1])
 
 
+def _species_of(species: Sequence[str]) -> tuple[int, ...]:
+    chosen = tuple(i for i, name in enumerate(SPECIES) if name in species)
+    if not chosen or isinstance(species, str) or not set(species) <= set(SPECIES):
+        raise ValueError(
+            f"species of a landscape must be some of {SPECIES}, got {species!r}"
+        )
+    return chosen
+
+
 def _check_integer(name: str, value: object, low: int, high: int | None = None) -> None:
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         above = high is not None and value > high
@@ -166,12 +185,13 @@ def _lazy(
     seed: int,
     block: int,
     resolution: float,
+    species: tuple[int, ...],
     kind: Literal["image", "agb"],
 ) -> da.Array:
     """Return a dask array whose blocks need nothing but their number."""
     leading = (len(months), len(BANDS)) if kind == "image" else ()
     chunks = da.core.normalize_chunks((*leading, block, block), (*leading, *shape))
-    settings = (shape, months, seed, block, resolution, kind)
+    settings = (shape, months, seed, block, resolution, species, kind)
     lazy: da.Array = da.map_blocks(
         partial(_block, settings),
         chunks=chunks,
@@ -183,11 +203,13 @@ def _lazy(
 
 
 def _block(
-    settings: tuple[tuple[int, int], tuple[int, ...], int, int, float, str],
+    settings: tuple[
+        tuple[int, int], tuple[int, ...], int, int, float, tuple[int, ...], str
+    ],
     block_id: tuple[int, ...],
 ) -> Floats:
     """Compute one chunk; `block_id` is its place in the grid of chunks."""
-    shape, months, seed, block, resolution, kind = settings
+    shape, months, seed, block, resolution, species, kind = settings
     rows, cols = (
         slice(index * block, min((index + 1) * block, side))
         for index, side in zip(block_id[-2:], shape, strict=True)
@@ -196,7 +218,7 @@ def _block(
     out = np.empty((*leading, rows.stop - rows.start, cols.stop - cols.start), "f4")
     for row in range(rows.start // CELL * CELL, rows.stop, CELL):
         for col in range(cols.start // CELL * CELL, cols.stop, CELL):
-            ground = survey(Patch(seed, row, col, CELL, resolution))
+            ground = survey(Patch(seed, row, col, CELL, resolution, species))
             if kind == "image":
                 cell = observe(ground, months)
             else:

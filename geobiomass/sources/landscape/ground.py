@@ -35,13 +35,17 @@ SHAPE = np.array([2.2, 2.6, 1.9], np.float32)
 
 @dataclass(frozen=True)
 class Patch:
-    """A square of pixels of the endless landscape that `seed` names."""
+    """A square of pixels of the endless landscape that `seed` names.
+
+    `species` are the species groups that grow there, in rising order.
+    """
 
     seed: int
     row: int
     col: int
     side: int
     resolution: float
+    species: tuple[int, ...] = (PINE, SPRUCE, BIRCH)
 
     def grown(self, pixels: int) -> "Patch":
         """Return the square with a margin of `pixels` on every side."""
@@ -327,7 +331,8 @@ def _divide(patch: Patch) -> tuple[Stands, Integers, Integers, Floats]:
         np.stack([centre_y, centre_x, np.float32(0.25) * weight]),
     )
     stand, other, border = nearest
-    return _inventory(patch.seed, grid_row, grid_col), stand, other, border
+    stands = _inventory(patch.seed, grid_row, grid_col, patch.species)
+    return stands, stand, other, border
 
 
 def _two_nearest(
@@ -352,8 +357,13 @@ def _two_nearest(
     return nearest, other, border
 
 
-def _inventory(seed: int, row: Integers, col: Integers) -> Stands:
-    """Return the properties of the stands centred in the given grid cells."""
+def _inventory(
+    seed: int, row: Integers, col: Integers, grown: tuple[int, ...]
+) -> Stands:
+    """Return the properties of the stands centred in the given grid cells.
+
+    Where a species group is not among those `grown`, the nearest of them stands.
+    """
     # Four grid cells often share one owner, so that stand sizes vary.
     coarse = scatter(layer_key(seed, "merge"), row // 2, col // 2) < 0.4
     row = np.where(coarse, row // 2 * 2, row)
@@ -380,7 +390,9 @@ def _inventory(seed: int, row: Integers, col: Integers) -> Stands:
         farmland > 0.98
     ]
     species_score = fertility + 0.9 * normal("species")
-    species = np.digitize(species_score, (0.1, 1.05)).astype(np.int64)
+    kinds = np.array(grown)
+    nearest = [kinds[np.abs(kinds - kind).argmin()] for kind in range(3)]
+    species = np.array(nearest)[np.digitize(species_score, (0.1, 1.05))]
     biomass = _grown(uniform("age"), fertility, normal("stocking"), species)
     bog = 22 * np.maximum(normal("bog"), 0)
     biomass = np.select([land == FOREST, land == MIRE], [biomass, bog], 0)

@@ -1,0 +1,1 @@
+"""From maps to numbers for areas: totals and change with intervals."""

@@ -1,0 +1,362 @@
+"""What changed between two dates: a difference map with its interval."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import NormalDist
+from threading import Lock
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from geobiomass.accounting.error_model import ErrorModel, fit_error_model
+from geobiomass.accounting.map_blocks import BLOCK, open_layer
+from geobiomass.cube import CubeError
+
+Errors = pd.DataFrame | ErrorModel
+
+FEWEST_UNITS = 5  # whose mean errors are correlated
+_APART = 1e-3  # pixels: how far grids may lie apart and be one
+
+
+def change(
+    first: Any,
+    second: Any,
+    *,
+    confidence: float = 0.9,
+    correlation: float | None = None,
+    residuals: tuple[Errors, Errors] | None = None,
+) -> xr.Dataset:
+    r"""Subtract the map of one date from that of a later one.
+
+    With :math:`l_1, u_1` how far the ends of the first map's interval lie below and
+    above it, and :math:`l_2, u_2` the second's, the change :math:`d` lies between
+
+    .. math::
+
+        d - \sqrt{u_1^2 + l_2^2 - 2 r u_1 l_2} \quad\text{and}\quad
+        d + \sqrt{l_1^2 + u_2^2 - 2 r l_1 u_2},
+
+    where r is the correlation of the errors of the two dates at a pixel: errors that
+    both dates share drop out of their difference.
+
+    Parameters
+    ----------
+    first, second : xarray.Dataset, str or Path
+        Maps on the same grid, in hand or as Zarr or GeoTIFF: ``agb``, with
+        ``agb_lower`` and ``agb_upper`` unless there are residuals.
+    confidence : float
+        Of the interval. The maps' own intervals must have the same (a GeoTIFF does
+        not say, and is taken to); with residuals it may be any.
+    correlation : float, optional
+        Of the errors at a pixel, -1 to 1. By default estimated where both dates have
+        residuals at the same pixels, else 0, with which the interval is too wide
+        where the dates share errors, as maps of one model do.
+    residuals : tuple of two, optional
+        A table of residuals, or an error model, for each date: intervals are then
+        normal ones around the change without its expected bias, and the maps need
+        none of their own.
+
+    Returns
+    -------
+    xarray.Dataset
+        (y, x) float32, Mg/ha, lazy where the maps are or were paths: ``agb_change``,
+        second minus first, ``agb_change_lower`` and ``agb_change_upper``.
+
+    Raises
+    ------
+    CubeError
+        If the grids differ, or there is neither an interval nor residuals.
+    ValueError
+        If correlation or confidence are out of range.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, got {confidence}.")
+    before, after = open_pair(first, second)
+    if residuals is None:
+        r = 0.0 if correlation is None else checked(correlation)
+        low, high = _own_interval(first, second, before, after, r, confidence)
+    else:
+        r = _given_or_found(residuals, correlation)
+        models = (_model_of(residuals[0]), _model_of(residuals[1]))
+        low, high = _fitted_interval(before, after, models, r, confidence)
+    layers = {
+        "agb_change": (after - before, "change of above-ground biomass"),
+        "agb_change_lower": (low, "lower end of the change's interval"),
+        "agb_change_upper": (high, "upper end of the change's interval"),
+    }
+    about = {"confidence": confidence, "correlation": r}
+    found = xr.Dataset(
+        {
+            name: values.astype(np.float32).assign_attrs(
+                units="Mg/ha", long_name=words, **about
+            )
+            for name, (values, words) in layers.items()
+        }
+    )
+    return found.drop_attrs(deep=False)
+
+
+def write_change(found: xr.Dataset, path: str | Path) -> None:
+    """Write a difference map block by block, to Zarr or GeoTIFF by its ending.
+
+    Parameters
+    ----------
+    found : xarray.Dataset
+        What :func:`geobiomass.change` gave.
+    path : str or Path
+        A folder ``.zarr``, or a file ``.tif``.
+
+    Raises
+    ------
+    FileExistsError
+        If something is there.
+    """
+    import rioxarray  # noqa: F401  (the .rio accessor)
+
+    place = Path(path)
+    if place.exists():
+        raise FileExistsError(f"{place} is there already; delete it or choose another.")
+    if place.suffix not in (".tif", ".tiff"):
+        found.drop_encoding().to_zarr(place, zarr_format=3, consolidated=False)
+        return
+    bands = found.to_array("band").assign_attrs(long_name=[str(n) for n in found])
+    bands.rio.write_crs(found.rio.crs).rio.write_nodata(np.nan).rio.to_raster(
+        place, tiled=True, compress="deflate", lock=Lock()
+    )
+
+
+def open_pair(first: Any, second: Any) -> tuple[xr.DataArray, xr.DataArray]:
+    """Open ``agb`` of two maps lazily, (y, x) float64, on one grid.
+
+    Raises
+    ------
+    CubeError
+        If the grids differ; says in what.
+    """
+    before, after = _layer(first, "agb"), _layer(second, "agb")
+    _refuse_other_grid(before, after)
+    return before, after.assign_coords({n: before[n] for n in ("y", "x")})
+
+
+def _layer(source: Any, name: str) -> xr.DataArray:
+    layer = open_layer(source, name)
+    if layer.chunks is None and not isinstance(source, xr.Dataset | xr.DataArray):
+        layer = layer.chunk({"y": BLOCK, "x": BLOCK})
+    return layer.astype(np.float64)
+
+
+def _refuse_other_grid(first: xr.DataArray, second: xr.DataArray) -> None:
+    import rioxarray  # noqa: F401  (the .rio accessor)
+
+    mend = "bring the second onto the first's grid, second.rio.reproject_match(first)."
+    if first.shape != second.shape:
+        raise CubeError(
+            f"Maps to compare must have one grid, got {first.shape} and "
+            f"{second.shape} pixels: {mend}"
+        )
+    systems = first.rio.crs, second.rio.crs
+    if systems[0] != systems[1]:
+        raise CubeError(
+            f"Maps to compare must have one reference system, got {systems[0]} and "
+            f"{systems[1]}: {mend}"
+        )
+    here, there = (np.array(tuple(m.rio.transform())[:6]) for m in (first, second))
+    size = np.abs(here[[0, 1, 3, 4]]).max()
+    reach = np.array([*[max(first.shape)] * 2, 1] * 2)
+    if (np.abs(here - there) * reach > _APART * size).any():
+        raise CubeError(
+            "Maps to compare must have one grid, got the transforms "
+            f"{tuple(here.tolist())} and {tuple(there.tolist())}: {mend}"
+        )
+
+
+def checked(correlation: float) -> float:
+    """Give a correlation that is one."""
+    if not -1 <= correlation <= 1:
+        raise ValueError(f"correlation must be from -1 to 1, got {correlation}.")
+    return float(correlation)
+
+
+def _own_interval(
+    first: Any,
+    second: Any,
+    before: xr.DataArray,
+    after: xr.DataArray,
+    r: float,
+    confidence: float,
+) -> tuple[xr.DataArray, xr.DataArray]:
+    below, above = [], []
+    for source, middle in ((first, before), (second, after)):
+        ends = []
+        for name in ("agb_lower", "agb_upper"):
+            end = _layer(source, name)
+            if end.name != name:
+                raise CubeError(
+                    f"The map has no {name}: train with interval=0.9 so that maps have "
+                    "intervals, or give residuals= of both dates."
+                )
+            stated = end.attrs.get("interval", confidence)
+            if not np.isclose(stated, confidence):
+                raise ValueError(
+                    f"confidence must be that of the maps' intervals, {stated:g}, got "
+                    f"{confidence:g}; residuals= of both dates give any."
+                )
+            ends.append(end.assign_coords({n: middle[n] for n in ("y", "x")}))
+        below.append(middle - ends[0])
+        above.append(ends[1] - middle)
+    moved = after - before
+    return (
+        moved - _together(above[0], below[1], r),
+        moved + _together(below[0], above[1], r),
+    )
+
+
+def _together(one: xr.DataArray, other: xr.DataArray, r: float) -> xr.DataArray:
+    squared = one**2 + other**2 - 2 * r * one * other
+    return cast(xr.DataArray, np.sqrt(squared.clip(min=0.0)))
+
+
+def _fitted_interval(
+    before: xr.DataArray,
+    after: xr.DataArray,
+    models: tuple[ErrorModel, ErrorModel],
+    r: float,
+    confidence: float,
+) -> tuple[xr.DataArray, xr.DataArray]:
+    def applied(function: Any, values: xr.DataArray) -> xr.DataArray:
+        found = xr.apply_ufunc(
+            function, values, dask="parallelized", output_dtypes=[np.float64]
+        )
+        return cast(xr.DataArray, found)
+
+    far = NormalDist().inv_cdf((1 + confidence) / 2)
+    spread = _together(applied(models[0].sd, before), applied(models[1].sd, after), r)
+    moved = (after - applied(models[1].bias, after)) - (
+        before - applied(models[0].bias, before)
+    )
+    return moved - far * spread, moved + far * spread
+
+
+def _model_of(errors: Errors) -> ErrorModel:
+    return errors if isinstance(errors, ErrorModel) else fit_error_model(errors)
+
+
+def _given_or_found(
+    residuals: tuple[Errors, Errors], correlation: float | None
+) -> float:
+    if correlation is not None:
+        return checked(correlation)
+    one, other = residuals
+    if isinstance(one, ErrorModel) or isinstance(other, ErrorModel):
+        return 0.0
+    joined = _joined(one, other)
+    return 0.0 if joined.empty else error_correlation(one, other)
+
+
+def change_residuals(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Give the residuals of a change from those of its two dates.
+
+    Parameters
+    ----------
+    first, second : pandas.DataFrame
+        Tables of residuals; rows of the same ``unit`` and pixel are put together.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A table of residuals: ``observed`` and ``predicted`` are second minus first.
+
+    Raises
+    ------
+    ValueError
+        If the dates share no pixel.
+    """
+    joined = _joined(first, second)
+    if joined.empty:
+        raise ValueError(
+            "Residuals of two dates must share pixels (unit, y, x), got none that "
+            f"do among {len(first)} and {len(second)}."
+        )
+    table = joined[["y", "x", "unit"]].assign(
+        observed=joined["observed_2"] - joined["observed_1"],
+        predicted=joined["predicted_2"] - joined["predicted_1"],
+    )
+    table.attrs = dict(first.attrs)
+    return table
+
+
+def _joined(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    sizes = [tuple(map(float, table.attrs["pixel"])) for table in (first, second)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            "Residuals of two dates must have pixels of one size, got "
+            f"{sizes[0]} and {sizes[1]} m."
+        )
+    # Places are multiples of a pixel, but for what decimals lose.
+    numbered = [
+        table.assign(
+            row=np.rint(table["y"] / sizes[0][0] * 2).astype(np.int64),
+            column=np.rint(table["x"] / sizes[0][1] * 2).astype(np.int64),
+        )
+        for table in (first, second)
+    ]
+    joined = numbered[0].merge(
+        numbered[1], on=["unit", "row", "column"], suffixes=("_1", "_2")
+    )
+    return joined.rename(columns={"y_1": "y", "x_1": "x"})
+
+
+def error_correlation(
+    first: pd.DataFrame, second: pd.DataFrame, *, by: str = "pixel"
+) -> float:
+    """Estimate how errors of two dates correlate, from residuals at the same pixels.
+
+    Each error is first freed of its date's bias by class, and divided by its spread.
+
+    Parameters
+    ----------
+    first, second : pandas.DataFrame
+        Tables of residuals of the two dates.
+    by : {"pixel", "unit"}
+        Of errors of pixels, as :func:`geobiomass.change` takes it, or of the mean
+        errors of units, which is nearer to that of totals: what a pixel does not
+        share with its neighbours has gone from the means.
+
+    Returns
+    -------
+    float
+        -1 to 1.
+
+    Raises
+    ------
+    ValueError
+        If the dates share no pixel, or fewer than five units.
+    """
+    if by not in ("pixel", "unit"):
+        raise ValueError(f"by must be 'pixel' or 'unit', got {by!r}.")
+    joined = _joined(*(_standardised(table) for table in (first, second)))
+    if joined.empty:
+        raise ValueError(
+            "Residuals of two dates must share pixels (unit, y, x), got none that do."
+        )
+    pair = joined[["standardised_1", "standardised_2"]]
+    if by == "unit":
+        pair = pair.groupby(joined["unit"]).mean()
+        if len(pair) < FEWEST_UNITS:
+            raise ValueError(
+                f"Residuals of two dates must share {FEWEST_UNITS} units or more for "
+                f"the correlation of their means, got {len(pair)}."
+            )
+    matrix: npt.NDArray[np.float64] = np.corrcoef(pair.to_numpy(float).T)
+    return float(np.clip(matrix[0, 1], -1, 1))
+
+
+def _standardised(table: pd.DataFrame) -> pd.DataFrame:
+    model = fit_error_model(table)
+    error = table["predicted"] - table["observed"]
+    level = table["predicted"]
+    return table.assign(standardised=(error - model.bias(level)) / model.sd(level))

@@ -1,0 +1,245 @@
+"""Totals of change, loss and gain over regions, with intervals."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from geobiomass.accounting.change import Errors, change_residuals, checked, open_pair
+from geobiomass.accounting.error_model import ErrorModel, fit_error_model
+from geobiomass.accounting.totals import totals
+
+PARTS = ("net", "loss", "gain")
+ENDS = ("", "_lower", "_upper")
+
+
+def change_totals(
+    first: Any,
+    second: Any,
+    regions: Any = None,
+    *,
+    residuals: tuple[Errors, Errors] | None = None,
+    plots: pd.DataFrame | None = None,
+    observed: tuple[str, str] = ("agb_first", "agb_second"),
+    correlation: float | None = None,
+    threshold: float = 0.0,
+    confidence: float = 0.95,
+    carbon_fraction: float = 0.47,
+    progress: bool = True,
+    **settings: Any,
+) -> pd.DataFrame:
+    r"""Estimate net change, loss and gain of biomass over regions.
+
+    A pixel loses where it changed by less than minus the threshold; loss is what such
+    pixels lost, gain what the others beyond the threshold gained. In the maps' plain
+    difference errors pass for losses and gains, which do not cancel: each part
+    :math:`q(d)` of the mapped change d, such as :math:`\max(0, -d)`, is therefore
+    corrected by what held-out pixels, or plots, show of :math:`q(d) - q(\delta)`,
+    with :math:`\delta` the true change, class by class of :math:`q(d)`; areas likewise
+    (Olofsson et al. 2014). Without held-out pixels or plots of both dates only the net
+    change has an interval.
+
+    Parameters
+    ----------
+    first, second : xarray.Dataset, str or Path
+        Maps on the same grid, as :func:`geobiomass.change` takes them.
+    regions : optional
+        As :func:`geobiomass.totals` takes them.
+    residuals : tuple of two, optional
+        Tables of residuals of the two dates, at the same held-out pixels; or, with
+        `correlation`, any two tables or error models: for the net change alone.
+    plots : pandas.DataFrame, optional
+        A probability sample of plots that were measured at both dates: intervals are
+        then design-based.
+    observed : tuple of str
+        Columns of `plots` with what was measured, Mg/ha, first and second.
+    correlation : float, optional
+        Of the errors of the two dates' totals, -1 to 1 (``error_correlation`` with
+        ``by="unit"``), where residuals are not at the same pixels.
+    threshold : float
+        Mg/ha.
+    confidence, carbon_fraction, progress : optional
+        As :func:`geobiomass.totals` takes them.
+    **settings
+        What else it takes of plots and regions: estimator, strata, name, ...
+
+    Returns
+    -------
+    pandas.DataFrame
+        By region and change ("net", "loss", "gain"; losses are positive): ``area``
+        in ha (of net change all that is mapped), ``map_total`` as mapped, ``total`` in
+        Mg, ``carbon`` in Mg, each of area, total and carbon with ``_lower`` and
+        ``_upper``; ``total_se``, ``method``, ``plots`` and ``note``.
+
+    Raises
+    ------
+    CubeError
+        If the grids differ, or regions or plots cannot be used.
+    ValueError
+        If there are neither residuals nor plots, or both.
+    """
+    if (residuals is None) == (plots is None):
+        raise ValueError(
+            "Totals of change need either residuals= (of both dates) or plots= (that "
+            f"were measured at both), got {'neither' if plots is None else 'both'}."
+        )
+    if threshold < 0:
+        raise ValueError(f"threshold must be 0 Mg/ha or more, got {threshold}.")
+    terms = {
+        "confidence": confidence,
+        "carbon_fraction": carbon_fraction,
+        "progress": progress,
+        **settings,
+    }
+    before, after = open_pair(first, second)
+    moved = (after - before).rename("agb")
+    if plots is not None:
+        table = _by_plots(moved, regions, plots, observed, threshold, terms)
+    elif correlation is None:
+        table = _by_pairs(moved, regions, _pair(residuals), threshold, terms)
+    else:
+        r = checked(correlation)
+        table = _by_models(before, after, regions, residuals, r, terms)
+    table.attrs |= {"confidence": confidence, "threshold": threshold}
+    return table
+
+
+def _pair(residuals: Any) -> pd.DataFrame:
+    if any(isinstance(each, ErrorModel) for each in residuals):
+        raise ValueError(
+            "Error models of the two dates need correlation=, of the errors of their "
+            "totals: it cannot be seen in models. Loss and gain need the tables."
+        )
+    return change_residuals(*residuals)
+
+
+def _quantity(part: str, moved: Any, threshold: float) -> tuple[Any, Any]:
+    """Give what a part is of a change, Mg/ha, and whether it is (1.0 or 0.0)."""
+    if part == "net":
+        return moved, moved * 0 + 1.0
+    signed = -moved if part == "loss" else moved
+    # A comparison with NaN is false: what is missing must stay so.
+    there = (signed > threshold) * 1.0 + moved * 0
+    return there * signed, there
+
+
+def _by_plots(
+    moved: xr.DataArray,
+    regions: Any,
+    plots: pd.DataFrame,
+    observed: tuple[str, str],
+    threshold: float,
+    terms: dict[str, Any],
+) -> pd.DataFrame:
+    for name in observed:
+        if name not in plots:
+            raise ValueError(
+                f"Plots must have a column {name!r} (observed=), got "
+                f"{list(map(str, plots.columns))}."
+            )
+    seen = plots[observed[1]] - plots[observed[0]]
+
+    def total(layer: xr.DataArray, values: pd.Series) -> pd.DataFrame:
+        # Biomass below 0 is taken for a mistake where plots are read; the estimators
+        # do not mind a constant that is added to plots and map, and taken off again.
+        shift = max(0.0, -float(values.min()))
+        sample = plots.assign(**{observed[0]: values + shift})
+        sample.attrs = plots.attrs
+        found = totals(layer + shift, regions, sample, observed=observed[0], **terms)
+        for end in ENDS:
+            found[f"total{end}"] -= shift * found["area"]
+            found[f"carbon{end}"] = found[f"total{end}"] * terms["carbon_fraction"]
+        found["map_mean"] -= shift
+        return found
+
+    return _table(
+        {
+            part: tuple(
+                total(layer, values)
+                for layer, values in zip(
+                    _quantity(part, moved, threshold),
+                    _quantity(part, seen, threshold),
+                    strict=True,
+                )
+            )
+            for part in PARTS
+        }
+    )
+
+
+def _by_pairs(
+    moved: xr.DataArray,
+    regions: Any,
+    pairs: pd.DataFrame,
+    threshold: float,
+    terms: dict[str, Any],
+) -> pd.DataFrame:
+    def total(layer: xr.DataArray, observed: Any, predicted: Any) -> pd.DataFrame:
+        table = pairs[["y", "x", "unit"]].assign(observed=observed, predicted=predicted)
+        table.attrs = pairs.attrs
+        return totals(layer, regions, residuals=fit_error_model(table), **terms)
+
+    found = {}
+    for part in PARTS:
+        layers = _quantity(part, moved, threshold)
+        seen = _quantity(part, pairs["observed"], threshold)
+        mapped = _quantity(part, pairs["predicted"], threshold)
+        kinds = 1 if part == "net" else 2
+        found[part] = tuple(
+            total(*each)
+            for each in list(zip(layers, seen, mapped, strict=True))[:kinds]
+        )
+    return _table(found)
+
+
+def _by_models(
+    before: xr.DataArray,
+    after: xr.DataArray,
+    regions: Any,
+    residuals: Any,
+    r: float,
+    terms: dict[str, Any],
+) -> pd.DataFrame:
+    one, other = (
+        totals(layer, regions, residuals=errors, **terms)
+        for layer, errors in zip((before, after), residuals, strict=True)
+    )
+    net = other.copy()
+    net["map_mean"] -= one["map_mean"]
+    net["total"] -= one["total"]
+    squares = one["total_se"] ** 2 + other["total_se"] ** 2
+    shared = 2 * r * one["total_se"] * other["total_se"]
+    net["total_se"] = np.sqrt((squares - shared).clip(lower=0.0))
+    half = NormalDist().inv_cdf((1 + terms["confidence"]) / 2) * net["total_se"]
+    net["total_lower"], net["total_upper"] = net["total"] - half, net["total"] + half
+    for end in ENDS:
+        net[f"carbon{end}"] = net[f"total{end}"] * terms["carbon_fraction"]
+    return _table({"net": (net,)})
+
+
+def _table(found: dict[str, tuple[pd.DataFrame, ...]]) -> pd.DataFrame:
+    """Put the parts together: of each its totals, and what its area comes from."""
+    parts = []
+    for part, (mass, *shares) in found.items():
+        rows = mass[["method", "plots", "note", "total_se"]].copy()
+        rows["map_total"] = mass["map_mean"] * mass["area"]
+        least = -math.inf if part == "net" else 0.0
+        for end in ENDS:
+            rows[f"total{end}"] = mass[f"total{end}"].clip(lower=least)
+            rows[f"carbon{end}"] = mass[f"carbon{end}"].clip(lower=least)
+            area = mass["area"] if part == "net" else shares[0][f"total{end}"]
+            rows[f"area{end}"] = area.clip(lower=0.0, upper=mass["area"])
+        parts.append(rows.assign(change=part).set_index("change", append=True))
+    columns = [
+        *(f"{name}{end}" for name in ("area", "total", "carbon") for end in ENDS),
+        *("total_se", "map_total", "method", "plots", "note"),
+    ]
+    names = list(next(iter(found.values()))[0].index)
+    table = pd.concat(parts)[columns].reindex(names, level=0)
+    table.attrs = {"units": {"area": "ha", "total": "Mg", "carbon": "Mg C"}}
+    return table

@@ -1,0 +1,364 @@
+"""Errors of a map: their bias, spread and likeness, and what they are in a total."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from geobiomass.accounting.error_cells import Cells
+from geobiomass.accounting.variogram import Variogram, fit_variogram
+
+Floats = npt.NDArray[np.float64]
+Bias = Literal["class", "overall"]
+
+FEWEST_RESIDUALS = 200  # a class
+MOST_CHECKED = 100  # units that the sums of errors are looked at
+SMALLEST_SPREAD = 1e-3  # of the overall one, where a class has (hardly) any
+
+
+@dataclass(frozen=True)
+class ErrorModel:
+    """What held-out residuals say of errors, predicted minus observed.
+
+    The error of a pixel of which p was predicted is b(p) + s(p) z: a bias, a spread,
+    and a standardised error z whose likeness to its neighbours' the variogram gives.
+    Bias and variance are linear between the centres of classes and level beyond the
+    first and the last.
+
+    Parameters
+    ----------
+    centres : tuple of float
+        Mean prediction of each class, rising, Mg/ha.
+    biases, spreads : tuple of float
+        Bias and standard deviation of errors at each centre, Mg/ha.
+    bias_covariance : tuple of tuple of float
+        Of the biases as they were estimated, (Mg/ha)^2: what other units would have
+        given, by leaving out each unit in turn.
+    variogram : geobiomass.accounting.variogram.Variogram
+        Of standardised errors.
+    units, residuals : int
+        How many of them it was fitted to.
+    inflation : float
+        1 or more: the squared sum of errors of a held-out unit over the variance that
+        the variogram gives it. Where errors are of two kinds, or reach further than a
+        chip, the variogram alone says too little.
+    """
+
+    centres: tuple[float, ...]
+    biases: tuple[float, ...]
+    spreads: tuple[float, ...]
+    bias_covariance: tuple[tuple[float, ...], ...]
+    variogram: Variogram
+    units: int
+    residuals: int
+    inflation: float = 1.0
+
+    def bias(self, predicted: npt.ArrayLike) -> Floats:
+        """Give the bias where so much was predicted, Mg/ha; same shape."""
+        return _interpolated(predicted, self.centres, self.biases)
+
+    def sd(self, predicted: npt.ArrayLike) -> Floats:
+        """Give the standard deviation of errors about the bias, Mg/ha; same shape."""
+        squares = np.square(self.spreads)
+        return np.sqrt(_interpolated(predicted, self.centres, squares))
+
+    def shares(self, predicted: npt.ArrayLike) -> Floats:
+        """Give each class's share in each prediction, (..., class); they sum to 1."""
+        return _hats(np.asarray(predicted, float), np.asarray(self.centres))
+
+    def covariance(self, distance: npt.ArrayLike) -> Floats:
+        """Give the covariance of standardised errors at distances in metres.
+
+        Without the nugget, which a pixel shares with none.
+        """
+        return self.variogram.sill * self.variogram.shared(distance)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give what ``from_dict`` takes, ready for JSON."""
+        return vars(self) | {"variogram": self.variogram.to_dict()}
+
+    @classmethod
+    def from_dict(cls, given: dict[str, Any]) -> ErrorModel:
+        """Make an error model out of what ``to_dict`` gave."""
+        listed = {name: tuple(given[name]) for name in ("centres", "biases", "spreads")}
+        covariance = tuple(tuple(row) for row in given["bias_covariance"])
+        variogram = Variogram.from_dict(given["variogram"])
+        return cls(
+            **(given | listed | {"bias_covariance": covariance, "variogram": variogram})
+        )
+
+
+def _interpolated(
+    at: npt.ArrayLike, centres: tuple[float, ...], values: npt.ArrayLike
+) -> Floats:
+    there, given = np.asarray(at, float), np.asarray(values, float)
+    return np.asarray(np.interp(there, centres, given), np.float64)
+
+
+def _hats(values: Floats, centres: Floats) -> Floats:
+    if centres.size == 1:
+        return np.ones((*values.shape, 1))
+    inside = np.clip(values, centres[0], centres[-1])
+    left = np.clip(np.searchsorted(centres, inside, "right") - 1, 0, centres.size - 2)
+    upper = (inside - centres[left]) / (centres[left + 1] - centres[left])
+    hats = np.zeros((*values.shape, centres.size))
+    np.put_along_axis(hats, left[..., None], (1 - upper)[..., None], -1)
+    np.put_along_axis(hats, left[..., None] + 1, upper[..., None], -1)
+    return hats
+
+
+def fit_error_model(
+    residuals: pd.DataFrame,
+    *,
+    by: str = "predicted",
+    bias: Bias = "class",
+    classes: int = 8,
+    pairs: int = 200_000,
+    seed: int = 0,
+) -> ErrorModel:
+    """Fit an error model to residuals of units that the map's model has not seen.
+
+    Classes are cut at the quantiles 1/2, 1/4 and 3/4, 1/8 and 7/8, and so on, so that
+    the few pixels of tall forest have their own; each has 200 residuals or more, and
+    there are no more classes than half as many as units. The bias is the linear spline
+    through the centres that fits best; its covariance is the jackknife's over units
+    (Bell and McCaffrey 2002), as residuals of one unit are no independent witnesses.
+
+    Parameters
+    ----------
+    residuals : pandas.DataFrame
+        A row a pixel: ``observed``, ``predicted`` in Mg/ha, ``y``, ``x`` in metres,
+        ``unit``; ``attrs`` as ``fit_variogram`` takes them.
+    by : str
+        Column that errors depend on; the prediction.
+    bias : {"class", "overall"}
+        A bias for each class, or one for all.
+    classes : int
+        At most.
+    pairs, seed : int
+        As ``fit_variogram`` takes them.
+
+    Returns
+    -------
+    ErrorModel
+
+    Raises
+    ------
+    ValueError
+        One unit alone, fewer than 30 residuals, or all the same.
+    """
+    if bias not in ("class", "overall"):
+        raise ValueError(f"bias must be 'class' or 'overall', got {bias!r}.")
+    unit, names = pd.factorize(residuals["unit"])
+    if len(names) < 2:
+        raise ValueError(
+            f"Residuals of an error model must come from 2 units or more, got "
+            f"{len(names)}: how sure their mean is cannot be seen in one chip or block."
+        )
+    level = np.asarray(residuals[by], float)
+    error = np.asarray(residuals["predicted"] - residuals["observed"], float)
+    centres = _centres(level, min(classes, len(names) // 2))
+    hats = _hats(level, centres)
+    basis = hats if bias == "class" else np.ones((level.size, 1))
+    solved, covariance = _jackknifed(basis, error, unit, len(names))
+    if bias == "overall":
+        solved = np.repeat(solved, centres.size)
+        covariance = np.full((centres.size,) * 2, covariance[0, 0])
+    rest = error - hats @ solved
+    spreads = _spreads(hats, rest)
+    standardised = rest / np.sqrt(hats @ spreads**2)
+    variogram = _likeness(residuals, standardised, pairs, seed)
+    model = ErrorModel(
+        centres=tuple(centres.tolist()),
+        biases=tuple(solved.tolist()),
+        spreads=tuple(spreads.tolist()),
+        bias_covariance=tuple(map(tuple, covariance.tolist())),
+        variogram=variogram,
+        units=len(names),
+        residuals=level.size,
+    )
+    ratio = _sums_over_variances(model, residuals, rest, level, unit, seed)
+    # Biases were fitted to the same units, so that sums are smaller by as much.
+    left = len(names) - basis.shape[1]
+    return replace(model, inflation=max(1.0, ratio * len(names) / left))
+
+
+def _centres(level: Floats, most: int) -> Floats:
+    half = most // 2
+    while half > 0 and level.size * 0.5**half < FEWEST_RESIDUALS:
+        half -= 1
+    low = 0.5 ** np.arange(half, 0, -1)
+    edges = np.unique(np.quantile(level, np.unique([*low, *(1 - low)])))
+    # Up to an edge: where many predictions are 0 they are a class of their own.
+    which = np.searchsorted(edges, level, "left")
+    return np.unique(pd.Series(level).groupby(which).mean().to_numpy(float))
+
+
+def _jackknifed(
+    basis: Floats, error: Floats, unit: npt.NDArray[np.intp], units: int
+) -> tuple[Floats, Floats]:
+    """Solve for biases, and for their covariance by leaving out a unit at a time."""
+    size = basis.shape[1]
+    products = np.zeros((units, size, size))
+    sums = np.zeros((units, size))
+    for j in range(size):
+        sums[:, j] = np.bincount(unit, basis[:, j] * error, units)
+        for k in range(size):
+            products[:, j, k] = np.bincount(unit, basis[:, j] * basis[:, k], units)
+    whole, right = products.sum(0), sums.sum(0)
+    solved = np.linalg.lstsq(whole, right)[0]
+    without = np.stack(
+        [
+            np.linalg.lstsq(whole - p, right - s)[0]
+            for p, s in zip(products, sums, strict=True)
+        ]
+    )
+    off = without - without.mean(0)
+    return solved, off.T @ off * (units - 1) / units
+
+
+def _spreads(hats: Floats, rest: Floats) -> Floats:
+    squares = rest**2
+    overall = squares.mean()
+    if overall == 0:
+        raise ValueError(
+            "Residuals of an error model must differ, got none that is off its bias."
+        )
+    each = (hats * squares[:, None]).sum(0) / hats.sum(0)
+    least = overall * SMALLEST_SPREAD**2
+    return np.asarray(np.sqrt(np.maximum(each, least)), np.float64)
+
+
+def _likeness(
+    residuals: pd.DataFrame, standardised: Floats, pairs: int, seed: int
+) -> Variogram:
+    table = residuals[["y", "x", "unit"]].assign(standardised=standardised)
+    table.attrs = residuals.attrs
+    # A chip does not show how far its errors reach; what all chips differ by does.
+    chips = table.attrs.get("kind") != "scene"
+    return fit_variogram(
+        table,
+        column="standardised",
+        pairs=pairs,
+        variance=float((standardised**2).mean()) if chips else None,
+        seed=seed,
+    )
+
+
+def _sums_over_variances(
+    model: ErrorModel,
+    residuals: pd.DataFrame,
+    rest: Floats,
+    level: Floats,
+    unit: npt.NDArray[np.intp],
+    seed: int,
+) -> float:
+    """Give squared sums of errors of units over what the model says of them."""
+    down, across = (float(side) for side in residuals.attrs["pixel"])
+    row = np.rint(residuals["y"].to_numpy(float) / down).astype(np.int64)
+    column = np.rint(residuals["x"].to_numpy(float) / across).astype(np.int64)
+    names = np.random.default_rng(seed).permutation(unit.max() + 1)[:MOST_CHECKED]
+    squared = variance = 0.0
+    for name in names:
+        mine = np.flatnonzero(unit == name)
+        top, left = row[mine].min(), column[mine].min()
+        amounts = np.zeros((np.ptp(row[mine]) + 1, np.ptp(column[mine]) + 1))
+        amounts[row[mine] - top, column[mine] - left] = model.sd(level[mine])
+        cells = Cells((down, across), 2**18)
+        cells.add(int(top), int(left), amounts)
+        squared += float(rest[mine].sum()) ** 2
+        variance += model.variogram.nugget * cells.squares
+        variance += cells.double_sum(model.covariance)
+    return squared / variance
+
+
+class ErrorSum:
+    """The sum of errors over a region, block by block, each pair of pixels counted.
+
+    With a_i = w_i s(p_i) the variance of the sum of w_i e_i is
+
+        f (nugget sum_i a_i^2 + sum_ij a_i a_j C(h_ij)) + sum_kl W_k W_l V_kl
+
+    where f is the inflation, C the covariance of standardised errors, W_k the sum of
+    w_i by class and V the covariance of the biases (block kriging: Journel and
+    Huijbregts 1978, chapter V; of totals of maps: Wadoux and Heuvelink 2023). The
+    double sum is exact, by Fourier transform, for regions within ``cells`` pixels;
+    beyond them pixels are put together in square cells, 2, 4, 8, ... a side, that
+    share a mean covariance. The result does not depend on how the region was cut, nor
+    on the order of its blocks.
+
+    Parameters
+    ----------
+    model : ErrorModel
+    pixel : tuple of float
+        Metres on the ground, down and across.
+    cells : int
+        The most cells held in memory, about 80 bytes each while ``variance`` runs.
+    """
+
+    def __init__(
+        self, model: ErrorModel, pixel: tuple[float, float], *, cells: int = 2**20
+    ) -> None:
+        self.model = model
+        self._cells = Cells((float(pixel[0]), float(pixel[1])), cells)
+        self._by_class = np.zeros(len(model.centres))
+
+    def add(
+        self,
+        row: int,
+        column: int,
+        weights: npt.NDArray[Any],
+        predicted: npt.NDArray[Any],
+    ) -> None:
+        """Add a block of the region.
+
+        Parameters
+        ----------
+        row, column : int
+            Of the block's first pixel, on the map's grid.
+        weights : numpy.ndarray
+            (y, x) float, hectares a pixel; 0 outside the region.
+        predicted : numpy.ndarray
+            (y, x) float, Mg/ha; a pixel without a prediction adds nothing.
+        """
+        used = np.isfinite(predicted) & (weights != 0)
+        if not used.any():
+            return
+        level = np.where(used, predicted, 0.0).astype(np.float64)
+        area = np.where(used, weights, 0.0).astype(np.float64)
+        self._by_class += area[used] @ self.model.shares(level[used])
+        self._cells.add(row, column, area * self.model.sd(level))
+
+    def bias(self) -> float:
+        """Give the expected sum, Mg: what to take off the map's total."""
+        return float(self._by_class @ np.asarray(self.model.biases))
+
+    def bias_variance(self) -> float:
+        """Give the part of the variance that comes from estimating the biases, Mg^2."""
+        covariance = np.asarray(self.model.bias_covariance)
+        return float(self._by_class @ covariance @ self._by_class)
+
+    def variance(self) -> float:
+        """Give the variance of the sum of weights times errors, Mg^2."""
+        pairs = self._cells.double_sum(self.model.covariance)
+        own = self.model.variogram.nugget * self._cells.squares
+        return self.model.inflation * (own + pairs) + self.bias_variance()
+
+    def half_width(self, confidence: float = 0.95) -> float:
+        """Give half the width of the interval of the sum, Mg.
+
+        By Student's t, with the degrees of freedom of Satterthwaite (1946): the part
+        of the biases has one less than there were units, the other is taken as known.
+        """
+        if not 0 < confidence < 1:
+            raise ValueError(f"confidence must be between 0 and 1, got {confidence}.")
+        from scipy.stats import t
+
+        whole, part = self.variance(), self.bias_variance()
+        share = part / whole if part > 0 else 0.0
+        freedom = (self.model.units - 1) / share**2 if share > 0 else np.inf
+        return float(t.ppf((1 + confidence) / 2, freedom) * np.sqrt(whole))

@@ -1,0 +1,190 @@
+"""Plots on the ground, and the pixels of a map that they lie on."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from geobiomass.cube import CubeError
+from geobiomass.sources.footprints import (
+    GEOGRAPHIC,
+    Indexes,
+    Plots,
+    label_pixels,
+    read_plots,
+    read_table,
+)
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+Numbers = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class GroundPlots:
+    """Plots within a map, in the order of their table.
+
+    Parameters
+    ----------
+    observed : numpy.ndarray
+        (plot,) Mg/ha.
+    home : numpy.ndarray
+        (plot,) int64: the pixel of its centre, row x width + column.
+    pixels, which : numpy.ndarray
+        (pair,) int64: every pixel that a plot covers, and that plot's number.
+    stratum : numpy.ndarray, optional
+        (plot,) names of strata.
+    probability : numpy.ndarray, optional
+        (plot,) inclusion probabilities, or proportional to them.
+    outside : int
+        Plots of the table beyond the map.
+    """
+
+    observed: Numbers
+    home: Indexes
+    pixels: Indexes
+    which: Indexes
+    stratum: npt.NDArray[Any] | None
+    probability: Numbers | None
+    outside: int
+
+    @property
+    def count(self) -> int:
+        """How many."""
+        return int(self.observed.size)
+
+
+def stratum_name(value: Any) -> str:
+    """Give a stratum's name: 3 and 3.0 are "3"."""
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def place_plots(
+    plots: Any,
+    layer: xr.DataArray,
+    *,
+    observed: str,
+    stratum: str | None = None,
+    probability: str | None = None,
+    radius: float | None = None,
+) -> GroundPlots:
+    """Read a table of plots and find their pixels.
+
+    Parameters
+    ----------
+    plots : path, geopandas.GeoDataFrame or pandas.DataFrame
+        Points or polygons; a plain table has columns lon and lat, or x and y in the
+        map's reference system (or in ``attrs["crs"]``).
+    layer : xarray.DataArray
+        The map.
+    observed, stratum, probability : str
+        Columns.
+    radius : float, optional
+        Metres: points then cover the pixels whose centre is no further away.
+
+    Raises
+    ------
+    CubeError
+        If the table cannot be read, lacks a column, or has no plot within the map.
+    """
+    table = plots if isinstance(plots, pd.DataFrame) else read_table(os.fspath(plots))
+    for column in (stratum, probability):
+        if column is not None and column not in table:
+            raise CubeError(
+                f"The plots have no column {column!r}, they have "
+                f"{list(map(str, table.columns))}."
+            )
+    if radius is not None and not radius > 0:
+        raise CubeError(f"radius must be a positive number of metres, got {radius!r}.")
+    grid = _geobox(layer)
+    read = read_plots(table, observed, _system(table, grid))
+    home = _homes(read, grid)
+    pixels, which = label_pixels(read, grid, radius, all_touched=False)
+    inside = np.flatnonzero(home >= 0)
+    if not inside.size:
+        west, south, east, north = read.bounds_in(grid.crs)
+        raise CubeError(
+            f"None of {home.size} plots lies within the map: they cover x {west:g} to "
+            f"{east:g}, y {south:g} to {north:g} in {grid.crs}; give their reference "
+            "system, plots.attrs['crs'] = 'EPSG:...'."
+        )
+    numbers = np.full(home.size, -1)
+    numbers[inside] = np.arange(inside.size)
+    kept = numbers[which] >= 0
+    rows = read.rows[inside]
+    return GroundPlots(
+        read.values[inside],
+        home[inside],
+        pixels[kept],
+        numbers[which[kept]],
+        _names(table, stratum, rows),
+        _chances(table, probability, rows),
+        int(home.size - inside.size),
+    )
+
+
+def _geobox(layer: xr.DataArray) -> GeoBox:
+    import rioxarray  # noqa: F401  (the .rio accessor)
+    from affine import Affine
+    from odc.geo.geobox import GeoBox
+
+    transform = Affine(*tuple(layer.rio.transform())[:6])
+    height, width = layer.shape
+    return GeoBox((height, width), transform, layer.rio.crs)
+
+
+def _system(table: pd.DataFrame, grid: GeoBox) -> Any:
+    """Give the reference system of a plain table with x and y: the map's own."""
+    said = table.attrs.get("crs")
+    columns = {str(column).lower() for column in table.columns}
+    degrees = any(columns.issuperset(pair) for pair in GEOGRAPHIC)
+    if said is not None or hasattr(table, "to_crs") or degrees:
+        return said
+    return grid.crs
+
+
+def _homes(plots: Plots, grid: GeoBox) -> Indexes:
+    """Give the pixel of each plot's centre, -1 beyond the map."""
+    import shapely
+
+    shapes = plots.geometries_in(grid.crs)
+    centres = shapely.get_coordinates(shapely.centroid(shapes)).T
+    column, row = (np.floor(each) for each in ~grid.affine * tuple(centres))
+    height, width = grid.shape
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    return np.where(inside, row * width + column, -1).astype(np.int64)
+
+
+def _names(table: pd.DataFrame, column: str | None, rows: Indexes) -> Any:
+    if column is None:
+        return None
+    values = table[column].iloc[rows]
+    if values.isna().any():
+        raise CubeError(
+            f"Every plot needs a stratum, row {values.index[values.isna()][0]} has "
+            f"none in {column!r}."
+        )
+    return np.array([stratum_name(value) for value in values], object)
+
+
+def _chances(table: pd.DataFrame, column: str | None, rows: Indexes) -> Any:
+    if column is None:
+        return None
+    values = pd.to_numeric(table[column].iloc[rows], errors="coerce")
+    wrong = ~(values > 0)
+    if wrong.any():
+        raise CubeError(
+            f"Every plot needs an inclusion probability above 0, row "
+            f"{values.index[wrong][0]} has {table[column].iloc[rows][wrong].iloc[0]!r} "
+            f"in {column!r}."
+        )
+    return values.to_numpy(np.float64)

@@ -1,0 +1,396 @@
+"""Total biomass and carbon of regions, with intervals that stand up to an auditor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from geobiomass.accounting.areas import pixel_size, regions_of
+from geobiomass.accounting.estimators import (
+    METHODS,
+    Estimate,
+    Method,
+    SampleError,
+    estimate,
+)
+from geobiomass.accounting.ground_plots import GroundPlots, place_plots, stratum_name
+from geobiomass.accounting.map_blocks import open_layer
+from geobiomass.accounting.region_sums import WHOLE, PlotValues, RegionSum, sum_regions
+from geobiomass.cube import CubeError
+
+if TYPE_CHECKING:
+    from geobiomass.accounting.error_model import ErrorModel
+
+Estimator = Literal["plots", "difference", "regression", "all"]
+
+UNITS = {
+    "area": "ha",
+    "unmapped": "ha",
+    "map_mean": "Mg/ha",
+    "mean": "Mg/ha",
+    "total": "Mg",
+    "carbon": "Mg C",
+}
+_NEITHER = (
+    "Totals need plots= (a probability sample of plots on the ground) or residuals= "
+    "(errors of the model where it was not trained). A sum of pixels without either "
+    "has no honest interval: errors that pixels share do not cancel, and nothing in "
+    "the map tells them. Residuals come from cross-validation."
+)
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """What a call was asked for."""
+
+    methods: tuple[Method, ...]
+    confidence: float
+    carbon_fraction: float
+
+
+def totals(
+    map: xr.Dataset | xr.DataArray | str | Path,
+    regions: Any = None,
+    plots: Any = None,
+    *,
+    estimator: Estimator = "regression",
+    observed: str = "agb",
+    stratum: str | None = None,
+    probability: str | None = None,
+    strata: Any = None,
+    radius: float | None = None,
+    residuals: Any = None,
+    confidence: float = 0.95,
+    carbon_fraction: float = 0.47,
+    name: str | None = None,
+    variable: str = "agb",
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Estimate area, mean density, total biomass and carbon of regions of a map.
+
+    With `plots` the intervals are design-based: they hold whatever the map is like,
+    since the plots were drawn at random, uniformly on the ground within each stratum
+    or with known probabilities; the better the map, the narrower they are. Without
+    plots, `residuals` of the model give model-based intervals, which hold as far as
+    the errors there are like those here.
+
+    Parameters
+    ----------
+    map : xarray.Dataset, xarray.DataArray, str or Path
+        Of biomass density, Mg/ha: lazy or not, or a path to Zarr or GeoTIFF. It is
+        read once, block by block.
+    regions : optional
+        What to sum over, as :func:`geobiomass.accounting.areas.regions_of` takes it (a
+        GeoDataFrame, a vector file, GeoJSON, bounds, a mapping of names to these);
+        None: the whole map.
+    plots : pandas.DataFrame, geopandas.GeoDataFrame or path, optional
+        A probability sample: points or polygons; a plain table has columns lon and
+        lat, or x and y in the map's reference system (or in ``attrs["crs"]``). Plots
+        outside a region do not count for it.
+    estimator : "plots", "difference", "regression" or "all"
+        The plots alone; the map corrected by its mean error at the plots; the map
+        corrected by a line through them (model-assisted); or a row for each.
+    observed : str
+        Column of `plots` with what was measured, Mg/ha.
+    stratum : str, optional
+        Column with the stratum each plot was drawn in; by default the raster of
+        `strata` says it.
+    probability : str, optional
+        Column with inclusion probabilities, or what is proportional to them, such as
+        plots to the hectare.
+    strata : xarray.DataArray, path or mapping, optional
+        A raster of strata (numbers) on the map's grid; or, of a single region, a
+        mapping from their names to hectares.
+    radius : float, optional
+        Of plots, metres: they are then compared with the mean of the pixels whose
+        centre lies within; else with the pixel that their centre lies in.
+    residuals : pandas.DataFrame or ErrorModel, optional
+        Instead of plots: residuals of pixels that the model was not trained on, or
+        anything with ``.residuals()``, or an error model fitted to them. A table that
+        says no ``attrs["pixel"]`` has pixels of the map's size.
+    confidence : float
+        Of the intervals.
+    carbon_fraction : float
+        Of dry biomass; 0.47 is the default of IPCC (2006), volume 4, table 4.3.
+    name : str, optional
+        Column or property with the regions' names.
+    variable : str
+        The map's layer.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a region, and method where there are several. ``area``: hectares with a
+        value in the map, which all else is about; ``unmapped``: hectares without;
+        ``method``; ``plots`` counted; ``map_mean``, of pixels; ``mean``, ``mean_se``,
+        ``mean_lower``, ``mean_upper`` (Mg/ha); the same of ``total`` (Mg) and, without
+        standard error, ``carbon`` (Mg C); ``freedom``, degrees of freedom; ``note``,
+        where something is lacking: then estimates are NaN, others are not concerned.
+        ``attrs["units"]`` and what was asked for.
+
+    Raises
+    ------
+    CubeError
+        If map, regions, plots or strata cannot be used.
+    ValueError
+        If there are neither plots nor residuals, or both, or a setting is off.
+
+    References
+    ----------
+    See :mod:`geobiomass.accounting.estimators`. IPCC (2006). Guidelines for national
+    greenhouse gas inventories, volume 4, chapter 4.
+    """
+    terms = _terms(estimator, confidence, carbon_fraction)
+    if plots is None and residuals is None:
+        raise ValueError(_NEITHER)
+    if plots is not None and residuals is not None:
+        raise ValueError(
+            "Give plots= or residuals=, not both: with a probability sample of plots "
+            "the interval needs no model of errors."
+        )
+    layer = open_layer(map, variable)
+    places = regions_of(layer, regions, name=name, missing="keep")
+    raster, hectares = _strata_of(strata, layer, len(places))
+    ground = None
+    if plots is not None:
+        ground = place_plots(
+            plots,
+            layer,
+            observed=observed,
+            stratum=stratum,
+            probability=probability,
+            radius=radius,
+        )
+        if stratum is not None and strata is None:
+            raise ValueError(
+                f"Plots of the strata in {stratum!r} need the strata's areas: strata=, "
+                "a raster on the map's grid or a mapping from names to hectares."
+            )
+    model = None if residuals is None else _error_model(residuals, layer)
+    sums = _empty(places, ground, model, layer)
+    at = sum_regions(layer, sums, ground, raster, progress)
+    rows = [
+        row
+        for one in sums
+        for row in (
+            _design_rows(one, ground, at, hectares, terms)
+            if ground is not None
+            else [_model_row(one, terms)]
+        )
+    ]
+    table = pd.DataFrame(rows).set_index("region")
+    table.attrs = {
+        "units": UNITS,
+        "confidence": confidence,
+        "carbon_fraction": carbon_fraction,
+        "based_on": "design" if ground is not None else "model",
+    }
+    return table
+
+
+def _terms(estimator: str, confidence: float, carbon_fraction: float) -> _Terms:
+    if estimator not in (*METHODS, "all"):
+        raise ValueError(
+            f"estimator must be one of {(*METHODS, 'all')}, got {estimator!r}."
+        )
+    if not 0 < confidence < 1:
+        raise ValueError(
+            f"confidence must be between 0 and 1, such as 0.95, got {confidence!r}."
+        )
+    if not 0 < carbon_fraction <= 1:
+        raise ValueError(
+            f"carbon_fraction must be above 0 and at most 1, got {carbon_fraction!r}."
+        )
+    chosen = tuple(each for each in METHODS if estimator in (each, "all"))
+    return _Terms(chosen, confidence, carbon_fraction)
+
+
+def _strata_of(
+    strata: Any, layer: xr.DataArray, regions: int
+) -> tuple[xr.DataArray | None, dict[str, float] | None]:
+    """Give a raster of strata, or their hectares."""
+    if strata is None:
+        return None, None
+    if isinstance(strata, Mapping) and not isinstance(strata, xr.Dataset):
+        if regions > 1:
+            raise ValueError(
+                f"strata must be a raster for {regions} regions, whose strata differ; "
+                "a mapping to hectares is for one."
+            )
+        return None, {stratum_name(key): float(area) for key, area in strata.items()}
+    raster = open_layer(strata)
+    import rioxarray  # noqa: F401  (the .rio accessor)
+
+    ours, theirs = layer.rio.transform(), raster.rio.transform()
+    if raster.shape != layer.shape or not ours.almost_equals(theirs, 1e-6):
+        raise CubeError(
+            f"The raster of strata must be on the map's grid, {layer.shape} pixels "
+            f"with the transform {tuple(ours)[:6]}; got {raster.shape} and "
+            f"{tuple(theirs)[:6]}. Bring it there with raster.rio.reproject_match(map)."
+        )
+    return raster, None
+
+
+def _error_model(residuals: Any, layer: xr.DataArray) -> ErrorModel:
+    from geobiomass.accounting.error_model import ErrorModel, fit_error_model
+
+    if isinstance(residuals, ErrorModel):
+        return residuals
+    if callable(getattr(residuals, "residuals", None)):
+        residuals = residuals.residuals()
+    if not isinstance(residuals, pd.DataFrame):
+        raise ValueError(
+            "residuals must be a table of residuals, an ErrorModel or something with "
+            f".residuals(), got a {type(residuals).__name__}."
+        )
+    if "pixel" not in residuals.attrs:  # read from a file, which has no attrs
+        residuals = residuals.copy()
+        residuals.attrs["pixel"] = pixel_size(layer)
+    return fit_error_model(residuals)
+
+
+def _empty(
+    places: Sequence[tuple[str, Any]],
+    ground: GroundPlots | None,
+    model: ErrorModel | None,
+    layer: xr.DataArray,
+) -> list[RegionSum]:
+    count = 0 if ground is None else ground.count
+    sums = [RegionSum(name, region, np.zeros(count, bool)) for name, region in places]
+    if model is not None:
+        from geobiomass.accounting.error_model import ErrorSum
+
+        for one in sums:
+            one.errors = ErrorSum(model, pixel=pixel_size(layer))
+    return sums
+
+
+# --- rows ---
+
+
+def _design_rows(
+    one: RegionSum,
+    ground: GroundPlots,
+    at: PlotValues,
+    hectares: dict[str, float] | None,
+    terms: _Terms,
+) -> Iterator[dict[str, Any]]:
+    known = np.isfinite(at.predicted)
+    mine = one.plots & known
+    lost = int((one.plots & ~known).sum())
+    for method in terms.methods:
+        notes = [f"{lost} plots lie where the map has no value"] if lost else []
+        found = None
+        if one.area == 0:
+            notes.append("the map has no value within the region")
+        else:
+            try:
+                found = _estimate(one, ground, at, mine, hectares, method)
+            except SampleError as error:
+                notes.append(str(error))
+        if found is not None:
+            notes += _doubts(found, ground, mine)
+        yield _row(one, method, int(mine.sum()), found, notes, terms)
+
+
+def _estimate(
+    one: RegionSum,
+    ground: GroundPlots,
+    at: PlotValues,
+    mine: npt.NDArray[np.bool_],
+    hectares: dict[str, float] | None,
+    method: Method,
+) -> Estimate:
+    named = ground.stratum if ground.stratum is not None else at.stratum
+    by_raster = hectares is None and set(one.areas) != {WHOLE}
+    stratified = by_raster or hectares is not None
+    if hectares is not None and ground.stratum is None:
+        raise ValueError(
+            "strata= as a mapping to hectares needs stratum=, the plots' column."
+        )
+    return estimate(
+        ground.observed[mine],
+        at.predicted[mine],
+        one.mean,
+        method=method,
+        strata=named[mine].tolist() if stratified else None,
+        shares=(hectares or one.areas) if stratified else None,
+        map_means=one.means if by_raster else None,
+        probability=None if ground.probability is None else ground.probability[mine],
+    )
+
+
+def _doubts(
+    found: Estimate, ground: GroundPlots, mine: npt.NDArray[np.bool_]
+) -> list[str]:
+    notes = []
+    if found.se == 0:
+        notes.append("all plots agree, so that they show no spread")
+    if ground.probability is not None:
+        weight = 1 / ground.probability[mine]
+        worth = weight.sum() ** 2 / (weight**2).sum()
+        if worth < 30 and worth < 0.8 * found.n:
+            notes.append(
+                f"weights differ so much that {found.n} plots are worth {worth:.0f}: "
+                "the interval is too narrow"
+            )
+    return notes
+
+
+def _model_row(one: RegionSum, terms: _Terms) -> dict[str, Any]:
+    if one.area == 0 or one.errors is None:
+        notes = ["the map has no value within the region"]
+        return _row(one, "model", 0, None, notes, terms)
+    mean = (one.total - one.errors.bias()) / one.area
+    half = one.errors.half_width(terms.confidence) / one.area
+    row = _row(one, "model", 0, None, [], terms)
+    row["mean"], row["mean_se"] = mean, math.sqrt(one.errors.variance()) / one.area
+    row["mean_lower"], row["mean_upper"] = mean - half, mean + half
+    return _filled(row, terms)
+
+
+def _row(
+    one: RegionSum,
+    method: str,
+    plots: int,
+    found: Estimate | None,
+    notes: list[str],
+    terms: _Terms,
+) -> dict[str, Any]:
+    nan = math.nan
+    lower, upper = (nan, nan) if found is None else found.interval(terms.confidence)
+    row: dict[str, Any] = {
+        "region": one.name,
+        "area": one.area,
+        "unmapped": one.inside - one.area,
+        "method": method,
+        "plots": plots,
+        "map_mean": one.mean,
+        "mean": nan if found is None else found.mean,
+        "mean_se": nan if found is None else found.se,
+        "mean_lower": lower,
+        "mean_upper": upper,
+    }
+    row = _filled(row, terms)
+    row["freedom"] = nan if found is None else found.freedom
+    row["note"] = "; ".join(notes)
+    return row
+
+
+def _filled(row: dict[str, Any], terms: _Terms) -> dict[str, Any]:
+    """Add totals and carbon, which are the mean times hectares, and times a share."""
+    for part in ("", "_se", "_lower", "_upper"):
+        row[f"total{part}"] = row[f"mean{part}"] * row["area"]
+    for part in ("", "_lower", "_upper"):
+        row[f"carbon{part}"] = row[f"total{part}"] * terms.carbon_fraction
+    return row

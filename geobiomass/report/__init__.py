@@ -1,0 +1,199 @@
+"""One page about a model on a cube, for whoever has to judge the map.
+
+The page is a single file that links to nothing. It is made of sections, each a
+function that gives its HTML or nothing.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from geobiomass.accounting.map_blocks import open_map
+from geobiomass.accounting.totals import totals as totals_of
+from geobiomass.cube import CubeError, open_cube
+from geobiomass.predictor import Predictor
+from geobiomass.regressor import load
+from geobiomass.report import audit, sections
+from geobiomass.report.material import BLOCK, Material
+from geobiomass.report.page import page
+from geobiomass.validation.cross_validation import CrossValidation
+
+__all__ = ["write_report"]
+
+_SECTIONS: dict[str, Callable[[Material], str]] = {
+    "About": sections.about,
+    "Data and split": audit.split,
+    "Error": sections.metrics,
+    "Error in pictures": sections.errors,
+    "Interval": audit.calibration,
+    "Where it holds": audit.applicability,
+    "Totals": audit.totals,
+    "The map": audit.maps,
+    "Places": sections.pictures,
+    "Months": sections.months,
+    "Training": sections.training,
+    "The cube": sections.data,
+    "The model": sections.card,
+    "Where the map comes from": audit.origin,
+}
+
+
+def write_report(
+    model: str | Path | Predictor,
+    cube: str | Path | xr.Dataset,
+    path: str | Path,
+    *,
+    map: str | Path | xr.Dataset | None = None,
+    regions: Any = None,
+    plots: Any = None,
+    residuals: Any = None,
+    validation: CrossValidation | None = None,
+    samples: int | None = None,
+    progress: bool = True,
+    **totals: Any,
+) -> Path:
+    """Write one HTML file for whoever has to judge a model and its map.
+
+    Data and split, errors by biomass, intervals and whether they hold, where the map
+    holds, totals, pictures, months, the model's card, where the map comes from.
+
+    Parameters
+    ----------
+    model : str, Path or Predictor
+        A model, or its folder.
+    cube : str, Path or xarray.Dataset
+        With all bands that the model needs. Without ``agb`` the report has maps, but
+        no errors.
+    path : str or Path
+        The file, ``.html``; one that is there is replaced.
+    map : str, Path or xarray.Dataset, optional
+        The map of the cube by this model, which is then not made again: what
+        ``predict_to`` wrote, best with ``applicability=True``.
+    regions, plots, residuals : optional
+        For a table of totals, as :func:`geobiomass.totals` takes them.
+    validation : CrossValidation, optional
+        What :func:`geobiomass.cross_validate` gave: its errors are shown, and rest the
+        totals on them where there are neither plots nor residuals.
+    samples : int, optional
+        Chips, or blocks of 1,024 pixels of a scene, to look at at most, from all over
+        the cube; by default all of them. Totals are of the whole map all the same.
+    progress : bool
+        Show a progress bar.
+    **totals
+        What else :func:`geobiomass.totals` takes: ``estimator``, ``strata``, ``name``,
+        ``confidence``, ...
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    CubeError
+        If `cube` is not a cube, lacks a band, or cannot be read; if the map is not on
+        its grid, or regions or plots cannot be used.
+    ModelError
+        If the model's folder is not one.
+    ValueError
+        If `path` does not end with .html, `samples` is below 1, or there are regions
+        and nothing that an interval of totals could rest on.
+    """
+    path = Path(path)
+    if path.suffix not in (".html", ".htm"):
+        raise ValueError(f"path of a report must end with .html, got {path}.")
+    if samples is not None and samples < 1:
+        raise ValueError(f"samples must be at least 1, got {samples}.")
+    wanted = regions is not None or plots is not None or residuals is not None
+    if plots is None and residuals is None:
+        residuals = validation
+    if wanted and plots is None and residuals is None:
+        raise ValueError(
+            "Totals of regions need plots=, residuals= or validation= for their "
+            "interval, got none of them."
+        )
+    predictor = model if isinstance(model, Predictor) else load(model)
+    data = cube if isinstance(cube, xr.Dataset) else open_cube(cube)
+    material = Material(
+        predictor,
+        data,
+        _layers(predictor, data, map),
+        "" if isinstance(model, Predictor) else str(model),
+        "" if isinstance(cube, xr.Dataset) else str(cube),
+        str(map) if isinstance(map, str | Path) else "",
+        validation,
+        by_plots=plots is not None,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        if wanted:
+            if map is None:  # else what is looked at and summed would be made twice
+                made = predictor.predict_to(
+                    Path(folder) / "map.zarr",
+                    data,
+                    applicability=predictor.domain is not None,
+                    progress=progress,
+                )
+                material.layers = open_map(str(made))
+            terms = {"progress": progress, **totals}
+            if plots is None:
+                terms["residuals"] = residuals
+            material.totals = totals_of(material.layers, regions, plots, **terms)
+        material.gather(samples, progress)
+        text = page(_title(material), list(_written(material, progress)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+    return path
+
+
+def _layers(
+    predictor: Predictor, cube: xr.Dataset, map: str | Path | xr.Dataset | None
+) -> xr.Dataset:
+    """Give the map's layers, on the cube's own grid."""
+    if map is None:
+        known = predictor.domain is not None
+        return predictor.predict(cube, block=BLOCK, applicability=known)
+    layers = map if isinstance(map, xr.Dataset) else open_map(str(map))
+    for dim in ("chip", "y", "x"):
+        if layers.sizes.get(dim) != cube.sizes.get(dim):
+            raise CubeError(
+                f"map must be of the cube, with {cube.sizes.get(dim)} along {dim!r}, "
+                f"got {layers.sizes.get(dim)}."
+            )
+        if dim in cube.coords and not _same(layers[dim].values, cube[dim].values):
+            raise CubeError(
+                f"map must be of the cube, got another {dim!r}: it begins at "
+                f"{layers[dim].values[0]}, the cube's at {cube[dim].values[0]}."
+            )
+    map_names = [str(name) for name in layers]
+    if "agb" not in layers:
+        raise CubeError(f"map must have 'agb', got {sorted(map_names)}.")
+    return layers
+
+
+def _same(one: Any, other: Any) -> bool:
+    if one.dtype.kind in "iuf" and other.dtype.kind in "iuf":
+        return bool(np.allclose(one, other, rtol=1e-9))
+    return bool((one.astype(str) == other.astype(str)).all())
+
+
+def _title(material: Material) -> str:
+    return f"Biomass: {material.model_path or 'a model'} on " + (
+        material.cube_path or "a cube"
+    )
+
+
+def _written(material: Material, progress: bool) -> Iterator[tuple[str, str]]:
+    from tqdm.auto import tqdm
+
+    parts = tqdm(_SECTIONS.items(), "Writing", unit="section", disable=not progress)
+    for name, write in parts:
+        if content := write(material):
+            yield name, content

@@ -1,0 +1,318 @@
+"""Sections that an auditor looks for: split, calibration, applicability, totals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from geobiomass import plots
+from geobiomass.lineage import provenance
+from geobiomass.report.material import Material
+from geobiomass.report.page import boxes, embedded, figure, paragraph, rows
+from geobiomass.views import Table
+
+_METRICS = {
+    "pixels": "pixels",
+    "average_rmse": "average RMSE",
+    "pixel_rmse": "RMSE",
+    "mae": "mean absolute error",
+    "bias": "bias",
+    "r2": "R²",
+}
+
+
+# --- data and split ---------------------------------------------------------------
+
+
+def split(material: Material) -> str:
+    """Say what trained, what was held out, and the error on that."""
+    members = getattr(material.model, "models", [material.model])
+    parts = [
+        _member(getattr(member, "provenance", {}), number if len(members) > 1 else 0)
+        for number, member in enumerate(members, 1)
+    ]
+    if material.validation is not None:
+        parts.append(_cross_validated(material.validation))
+    return "".join(parts)
+
+
+def _member(known: Mapping[str, Any], number: int) -> str:
+    data = known.get("data")
+    name = f"Member {number}: n" if number else "N"
+    if not data:
+        return paragraph(f"{name}obody noted what the weights were trained on.")
+    unit = "chips" if data["kind"] == "chips" else "blocks of a scene"
+    trained, held = data["training"], data["validation"]
+    facts = {
+        "data": data.get("title", "untitled"),
+        "fingerprint": data["fingerprint"],
+        "trained on": f"{trained['places']:,} {unit}, {trained['pixels']:,} pixels",
+        "held out": "nothing"
+        if not held
+        else f"{held['places']:,} samples, {held['pixels']:,} pixels",
+    }
+    if data.get("bounds"):
+        edges = ", ".join(f"{edge:.10g}" for edge in data["bounds"])
+        facts["place"] = f"{edges} in {data['crs'] or 'no reference system'}"
+    if "fold" in known:
+        fold = known["fold"]
+        width = f", labels within {fold['buffer']} pixels of it left out"
+        facts["split"] = (
+            f"fold {fold['number'] + 1} of {fold['count']}, by {fold['by']}"
+            f"{width if fold['buffer'] else ''}"
+        )
+    head = f"<h3>Member {number}</h3>" if number else ""
+    table = known.get("validation")
+    if not table:
+        return head + rows(facts) + paragraph("Its error was not measured then.")
+    frame = pd.DataFrame.from_dict(table, orient="index")
+    frame["pixels"] = frame["pixels"].astype(int)
+    return (
+        head
+        + rows(facts)
+        + _table(frame, "On what was held out when it was trained; Mg/ha, but R².")
+    )
+
+
+def _cross_validated(validation: Any) -> str:
+    parts = [
+        "<h3>Cross-validation</h3>",
+        paragraph(
+            f"{validation.folds!r}. Each place is mapped by the model that has not "
+            "seen it. Intervals are of 95 %, from drawing whole blocks or chips again."
+        ),
+        metrics_table(validation.evaluate()),
+    ]
+    scene = validation.cube
+    if "chip" not in scene.dims:
+        parts.append(
+            figure(
+                "Which ground was held out together.",
+                lambda ax: plots.folds(scene, validation.folds, ax),
+                (6, 4.4),
+            )
+        )
+    return "".join([*parts, paragraph(f"Size of blocks: {validation.advice}.")])
+
+
+def metrics_table(table: pd.DataFrame, decimals: int = 1) -> str:
+    """Give metrics with their intervals, a row a bin."""
+    shown = pd.DataFrame(index=table.index)
+    for name, title in _METRICS.items():
+        shown[title] = _with_ends(table, name, 3 if name == "r2" else decimals)
+    if "coverage" in table:
+        shown["coverage, %"] = _with_ends(100 * table, "coverage", decimals)
+        shown["width"] = _with_ends(table, "width", decimals)
+    shown.index.name = f"{table.index.name}, Mg/ha"
+    return Table(shown, "Errors and widths in Mg/ha.").to_html()
+
+
+def _with_ends(table: pd.DataFrame, name: str, decimals: int) -> list[str]:
+    if name == "pixels":
+        return [f"{int(value):,}" for value in table[name]]
+    ends = [f"{name}_lower", f"{name}_upper"]
+    columns = [name, *(ends if set(ends) <= set(table) else ())]
+    return [
+        _figure_of(values, decimals)
+        for values in table[columns].itertuples(index=False, name=None)
+    ]
+
+
+def _figure_of(values: tuple[float, ...], decimals: int) -> str:
+    value, *ends = values
+    if not np.isfinite(value):
+        return "-"
+    text = f"{value:.{decimals}f}"
+    if len(ends) == 2 and np.isfinite(ends).all():
+        text += f" ({ends[0]:.{decimals}f} to {ends[1]:.{decimals}f})"
+    return text
+
+
+def _table(frame: pd.DataFrame, note: str) -> str:
+    names = {name: title for name, title in _METRICS.items() if name in frame}
+    shown = frame[list(names)].rename(columns=names)
+    shown.index.name = "observed, Mg/ha"
+    return Table(shown, note, decimals=2).to_html()
+
+
+# --- intervals --------------------------------------------------------------------
+
+
+def calibration(material: Material) -> str:
+    """Say how intervals were calibrated, and whether they hold on this cube."""
+    known = material.model.calibration
+    if known is None:
+        return paragraph(
+            "This model gives no interval: train with interval=0.9, or call "
+            "model.calibrate(cube)."
+        )
+    parts = [paragraph(f"{known}.")]
+    if known.edges:
+        note = "Classes of predicted biomass, Mg/ha; the margin is added at both ends."
+        parts.append(Table(known.table, note).to_html())
+    if not material.compared:
+        return "".join(parts)
+    table = material.by_predicted.table(bootstrap=material.bootstrap)
+    overall: Any = table.loc["all"]
+    parts += [
+        boxes(
+            {
+                "promised": f"{100 * known.interval:.4g} %",
+                "held on this cube": f"{100 * overall['coverage']:.1f} %",
+                "mean width": f"{overall['width']:.1f} Mg/ha",
+            }
+        ),
+        figure(
+            "Share of the pixels whose observed biomass lies in their interval. The "
+            "promise is by predicted biomass.",
+            lambda ax: plots.calibration(
+                material.pixels, ax=ax, interval=known.interval
+            ),
+            (6.4, 4.2),
+        ),
+        figure(
+            "Mean observed over mean predicted biomass, by class of what was "
+            "predicted: on the dashed line a class is right on average.",
+            lambda ax: plots.reliability(table, ax),
+            (4.9, 4.2),
+        ),
+        "<p>By class of predicted biomass:</p>",
+        metrics_table(table),
+    ]
+    return "".join(parts)
+
+
+# --- applicability ----------------------------------------------------------------
+
+
+def applicability(material: Material) -> str:
+    """Map where the error above can be trusted."""
+    if material.model.domain is None:
+        return paragraph(
+            "Not known: the model holds nothing of its training data to compare with; "
+            "model.learn_applicability(cube) learns it."
+        )
+    if not material.inside[1]:
+        return paragraph("No place of this cube has an observation.")
+    share = material.inside[0] / material.inside[1]
+    parts = [
+        boxes({"of the mapped pixels are inside": f"{100 * share:.1f} %"}),
+        paragraph(
+            "Inside, images are like those of the training data, and errors as they "
+            "were measured are to be expected; outside nothing is known of them. "
+            "Method: Meyer and Pebesma (2021)."
+        ),
+    ]
+    overview = material.overview
+    if overview is not None:
+        parts.append(
+            figure(
+                "How unlike the training data each place is, 1 at the limit; what is "
+                "outside is hatched.",
+                lambda ax: plots.applicability(overview, ax),
+                (7, 5.4),
+            )
+        )
+    return "".join(parts)
+
+
+# --- the whole map ----------------------------------------------------------------
+
+
+def maps(material: Material) -> str:
+    """Draw the whole scene: biomass, and how wide its interval is."""
+    overview = material.overview
+    if overview is None:
+        return ""
+    from matplotlib.figure import Figure
+
+    layers = [("biomass", overview["agb"])]
+    if "agb" in material.cube:
+        step = overview.attrs["step"]
+        thin = {"y": slice(None, None, step), "x": slice(None, None, step)}
+        layers.append(("observed biomass", material.cube["agb"].isel(thin).load()))
+    known = [layer for _, layer in layers if np.isfinite(layer).any()]
+    # What was observed is drawn on the scale of the map, to be compared with it.
+    end = max((float(layer.quantile(0.99)) for layer in known), default=1.0)
+    limits: list[tuple[float, float] | None] = [(0.0, max(end, 1.0))] * len(layers)
+    if "agb_lower" in overview:
+        width = overview["agb_upper"] - overview["agb_lower"]
+        layers.append(("width of the interval", width))
+        limits.append(None)
+    sides = overview.sizes
+    height = 1 + 4.6 * min(1.6, max(0.4, sides["y"] / sides["x"]))
+    made = Figure((5.2 * len(layers), height), layout="constrained")
+    axes = made.subplots(1, len(layers), squeeze=False).ravel()
+    for axis, (title, layer), ends in zip(axes, layers, limits, strict=True):
+        plots.biomass(layer, axis, title=title, limits=ends)
+    return embedded(made, "The whole scene, Mg/ha.")
+
+
+# --- totals -----------------------------------------------------------------------
+
+_TOTALS = {
+    "area": "area, ha",
+    "unmapped": "not mapped, ha",
+    "method": "method",
+    "plots": "plots",
+    "mean": "mean, Mg/ha",
+    "total": "total, Mg",
+    "carbon": "carbon, Mg C",
+    "note": "note",
+}
+
+
+def totals(material: Material) -> str:
+    """Give totals of regions with intervals."""
+    table = material.totals
+    if table is None:
+        return ""
+    shown = pd.DataFrame(index=table.index)
+    for name, title in _TOTALS.items():
+        values = table[name]
+        if name in ("mean", "total", "carbon"):
+            digits = 1 if name == "mean" else 0
+            shown[title] = [
+                _between(*each, digits)
+                for each in zip(
+                    values,
+                    table[f"{name}_lower"],
+                    table[f"{name}_upper"],
+                    strict=True,
+                )
+            ]
+        elif name in ("area", "unmapped"):
+            shown[title] = [f"{value:,.1f}" for value in values]
+        elif name != "note" or values.astype(bool).any():
+            shown[title] = values
+    confidence = f"{100 * table.attrs['confidence']:g} %"
+    based = (
+        "Intervals are design-based: they rest on the random choice of plots, whatever "
+        "the map is like."
+        if material.by_plots
+        else "Intervals are model-based: they rest on errors of held-out ground being "
+        "like those here, with the correlation of neighbours counted."
+    )
+    return Table(shown, f"In brackets intervals of {confidence}.").to_html() + (
+        paragraph(
+            f"{based} Areas are on the ellipsoid. Carbon is "
+            f"{table.attrs['carbon_fraction']:g} of dry biomass."
+        )
+    )
+
+
+def _between(value: float, low: float, high: float, digits: int) -> str:
+    if not np.isfinite(value):
+        return "-"
+    return f"{value:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
+
+
+# --- provenance -------------------------------------------------------------------
+
+
+def origin(material: Material) -> str:
+    """Say where the map comes from, as it says itself."""
+    return provenance(material.map_path or material.layers)._repr_html_()

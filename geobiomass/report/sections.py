@@ -1,0 +1,177 @@
+"""Sections on the model and the cube: errors, maps, months, training, the card."""
+
+from __future__ import annotations
+
+import platform
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geobiomass import plots
+from geobiomass.card import ensemble_card, model_card
+from geobiomass.cube import is_chips
+from geobiomass.info import describe
+from geobiomass.report.audit import metrics_table
+from geobiomass.report.material import BLOCK, Material
+from geobiomass.report.page import boxes, embedded, figure, from_markdown, rows, text
+from geobiomass.training.model_folder import package_versions
+
+
+def about(material: Material) -> str:
+    """Say what was looked at, when and with what."""
+    facts = {
+        "model": material.model_path or repr(material.model),
+        "cube": material.cube_path or "a dataset in memory",
+        "written": datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
+        "with": ", ".join(f"{k} {v}" for k, v in _versions().items()),
+    }
+    what = "chips" if is_chips(material.cube) else f"blocks of {BLOCK} pixels"
+    if material.places < material.known:
+        facts["looked at"] = f"{material.places:,} of {material.known:,} {what}"
+    return rows(facts)
+
+
+def _versions() -> dict[str, str]:
+    return {"Python": platform.python_version(), **package_versions()}
+
+
+def metrics(material: Material) -> str:
+    """Give the error, overall and by bin of observed biomass."""
+    if not material.compared:
+        why = (
+            "its labels are all missing, or lie where no month has an observation"
+            if "agb" in material.cube
+            else "the cube has no labels (agb)"
+        )
+        return (
+            f"<p>There is no error to report: {why}. What was held out of training is "
+            "in the model's card.</p>"
+        )
+    table = material.tally.table(bootstrap=material.bootstrap)
+    overall: Any = table.loc["all"]
+    tiles = {
+        "average RMSE": f"{overall['average_rmse']:.1f} Mg/ha",
+        "RMSE of all pixels": f"{overall['pixel_rmse']:.1f} Mg/ha",
+        "mean absolute error": f"{overall['mae']:.1f} Mg/ha",
+        "bias": f"{overall['bias']:+.1f} Mg/ha",
+        "R²": f"{overall['r2']:.3f}",
+        "pixels": f"{int(overall['pixels']):,}",
+    }
+    return (
+        _warning(material)
+        + boxes(tiles)
+        + "<p>Average RMSE: of each chip, or of 256 x 256 pixels of a scene, then "
+        "averaged. Bias: predicted minus observed. In brackets intervals of 95 %, from "
+        "drawing chips, or such parts of a scene, again.</p>" + metrics_table(table)
+    )
+
+
+def _warning(material: Material) -> str:
+    """Say so where the cube is the one that was trained on."""
+    if not material.model.was_trained_on(material.cube):
+        return ""
+    return (
+        "<p><strong>The model was trained on this very cube: the errors below "
+        "flatter.</strong> What was held out of training is above.</p>"
+    )
+
+
+def errors(material: Material) -> str:
+    """Draw predicted against observed, and the error by bin."""
+    if not material.compared:
+        return ""
+    found, truth = (np.concatenate(each) for each in zip(*material.pairs, strict=True))
+    note = "" if found.size == material.tally.count else " An even sample of them."
+    return figure(
+        "Predicted against observed biomass; on the dashed line both agree." + note,
+        lambda ax: plots.scatter(found, truth, ax),
+        (4.9, 4.2),
+    ) + figure(
+        "RMSE and bias by observed biomass.",
+        lambda ax: plots.error_by_bin(material.tally.table(), ax=ax),
+        (6.1, 4.2),
+    )
+
+
+def pictures(material: Material) -> str:
+    """Draw maps of some places."""
+    from matplotlib.figure import Figure
+
+    parts = []
+    for name, part, found in material.pictures:
+        count = plots.images.panels_of(part)
+        height = 1 + 3.2 * min(1.5, max(0.5, part.sizes["y"] / part.sizes["x"]))
+        figure = Figure((4.0 * count, height), layout="constrained")
+        axes = np.ravel(figure.subplots(1, count, squeeze=False)).tolist()
+        plots.comparison(part, found.agb, axes=axes)
+        parts.append(embedded(figure, f"Map of {name}."))
+    return "".join(parts)
+
+
+def months(material: Material) -> str:
+    """Draw which months there are, and which the map comes from."""
+    cube, model = material.cube, material.model
+    width = 2.6 + 0.62 * cube.sizes["month"]
+    parts = figure(
+        "Share of values that are there, by month.",
+        lambda ax: plots.availability(cube, ax),
+        (width, 3.2),
+    )
+    try:
+        weights = model.attention(cube)
+    except (TypeError, ValueError) as error:
+        return f"{parts}<p>No attention to show: {text(error)}</p>"
+    return parts + figure(
+        "How much each month weighs in the map, by level of the network: the sides of "
+        "its cells, from fine detail to wide surroundings.",
+        lambda ax: plots.attention_over_year(weights, ax=ax),
+        (width, 3.8),
+    )
+
+
+def training(material: Material) -> str:
+    """Draw how training went."""
+    members = getattr(material.model, "models", [material.model])
+    parts = []
+    for number, member in enumerate(members, 1):
+        if not len(getattr(member, "history", ())):
+            continue
+        of = f" of member {number}" if len(members) > 1 else ""
+        parts.append(
+            figure(
+                f"Training{of}: loss, and error of what was held out, by epoch.",
+                partial(plots.history, member),
+                (7.5, 3.8),
+            )
+        )
+    return "".join(parts)
+
+
+def data(material: Material) -> str:
+    """Describe the cube."""
+    return describe(material.cube).to_html()
+
+
+def card(material: Material) -> str:
+    """Describe the model, with its card."""
+    return describe(material.model).to_html() + from_markdown(_cardtext(material))
+
+
+def _cardtext(material: Material) -> str:
+    """Give the card in the model's folder, which people may have added to."""
+    file = Path(material.model_path, "README.md") if material.model_path else None
+    if file is not None and file.is_file():
+        return file.read_text(encoding="utf-8")
+    model = material.model
+    members = getattr(model, "models", None)
+    if members is not None:
+        facts = [
+            (getattr(m, "settings", {}), getattr(m, "provenance", {})) for m in members
+        ]
+        return ensemble_card(facts, model.outputs, model.loader, model._calibrated())
+    if not hasattr(model, "settings"):
+        return ""
+    return model_card(model.settings, model.provenance, model.loader)

@@ -1,0 +1,407 @@
+"""Cross-validation: every place mapped by the model that did not see it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from geobiomass.accounting.areas import pixel_size
+from geobiomass.accounting.variogram import Variogram, fit_variogram, suggest_block
+from geobiomass.calibration import calibration_of
+from geobiomass.chips import Reader
+from geobiomass.cube import CubeError
+from geobiomass.evaluation import (
+    BOOTSTRAP,
+    CONFIDENCE,
+    EVALUATION_BLOCK,
+    Bins,
+    Tally,
+    interval_of,
+    months_seen,
+)
+from geobiomass.fitting import fit
+from geobiomass.ingredients import held_places
+from geobiomass.predictor import Ensemble, need_target
+from geobiomass.recipes import Recipe, find_recipe
+from geobiomass.regressor import BiomassRegressor, units_left_out
+from geobiomass.schedule import TrainingPlan
+from geobiomass.tiles import Place, Window, blocks
+from geobiomass.validation.folds import Folds, make_folds
+from geobiomass.validation.ground import NOWHERE
+from geobiomass.validation.residuals import MOST, residuals
+
+_CHIP_PIXEL = 10.0  # metres: BioMassters' chips, which say nothing of their place
+_BLOCK = 1024  # pixels: side of what is mapped at once
+
+
+def cross_validate(
+    cube: xr.Dataset | xr.DataArray,
+    recipe: str | Recipe = "default",
+    folds: int | Folds = 5,
+    *,
+    pixel: float | tuple[float, float] | None = None,
+    at_once: int | None = None,
+    announce: Callable[[TrainingPlan], object] | None = None,
+    client: Any = None,
+    **overrides: Any,
+) -> CrossValidation:
+    """Train a model for each fold, and keep what it says of ground it has not seen.
+
+    What is held out judges, so it must not choose: weights are those of the last epoch
+    (``keep="last"``) unless `overrides` say otherwise, not of the epoch that was
+    best on the held-out ground. With ``interval=`` another part of the training
+    ground chooses.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        A scene or chips, with ``agb``.
+    recipe : str or Recipe
+        As :func:`fit` takes it.
+    folds : int or Folds
+        What :func:`make_folds` gives. A number: so many folds of a scene's blocks
+        (of the recipe's ``block``), of chips, or of the recipe's ``groups`` of chips.
+    pixel : float or tuple of float, optional
+        Metres a pixel, down and across: by default as the scene's reference system
+        says, and 10 for chips, as BioMassters' are.
+    at_once, announce, client, **overrides
+        As :func:`fit` takes them. With ``folder=`` the same call goes on where it
+        stopped.
+
+    Returns
+    -------
+    CrossValidation
+        The models as one, the map that none of them knew, its errors.
+
+    Raises
+    ------
+    CubeError, ValueError
+        As :func:`fit` and :func:`make_folds` do.
+
+    Examples
+    --------
+    >>> import geobiomass as gb
+    >>> cube = gb.open_cube("scene.zarr")  # doctest: +SKIP
+    >>> folds = gb.make_folds(cube, 5, by="region", buffer=16)  # doctest: +SKIP
+    >>> gb.cross_validate(cube, "quick", folds).evaluate()  # doctest: +SKIP
+    """
+    cube, chosen = need_target(cube), find_recipe(recipe, **overrides)
+    if chosen.interval is None and "keep" not in overrides:
+        chosen = chosen.with_changes(keep="last")
+    if isinstance(folds, int):
+        if "chip" in cube.dims:
+            folds = make_folds(cube, folds, chosen.groups, seed=chosen.training.seed)
+        else:
+            seed = chosen.training.seed
+            folds = make_folds(cube, folds, block=chosen.block, seed=seed)
+    model = fit(
+        cube, chosen, folds=folds, at_once=at_once, announce=announce, client=client
+    )
+    return CrossValidation(cube, model, folds, pixel)
+
+
+class CrossValidation:
+    """Models of a cross-validation, and what each says of the ground it has not seen.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        That was learnt from.
+    model : Ensemble
+        A member a fold, in their order.
+    folds : Folds
+        What was held out.
+    pixel : float or tuple of float, optional
+        Metres down and across.
+    **settings
+        How to map: what ``model.predict`` takes.
+
+    Attributes
+    ----------
+    model : Ensemble
+        All models as one, to map other scenes with.
+    folds : Folds
+        What each of them did not see.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many models as folds.
+    """
+
+    def __init__(
+        self,
+        cube: xr.Dataset,
+        model: Ensemble,
+        folds: Folds,
+        pixel: float | tuple[float, float] | None = None,
+        **settings: Any,
+    ) -> None:
+        folds.check(cube)
+        if len(model.models) != folds.count:
+            raise ValueError(
+                f"model must have a member a fold, {folds.count}, got "
+                f"{len(model.models)}."
+            )
+        self.cube = cube
+        self.model = model
+        self.folds = folds
+        self.pixel = pixel if pixel is not None else _pixel_of(cube)
+        self._settings = {"block": _BLOCK} | settings
+        self._suggested: int | None = None
+
+    def __repr__(self) -> str:
+        """Say what was held out, and whether its blocks were large enough."""
+        lines = [f"CrossValidation with {self.folds!r}"]
+        return "\n".join([*lines, *([self.advice] if self._suggested else [])])
+
+    @cached_property
+    def predictions(self) -> xr.Dataset:
+        """The map of each place by the model that did not see it, lazy.
+
+        As ``model.predict`` gives it, with all its layers; an interval is calibrated
+        on what the other folds held out. NaN where no model left the
+        place out: outside of all regions or polygons. Only what is looked at is
+        computed, of each block by those models alone that it needs.
+        """
+        maps = [member.predict(self.cube, **self._settings) for member in self._members]
+        layers = {str(n): self._unseen([each[n] for each in maps]) for n in maps[0]}
+        return cast(xr.Dataset, maps[0].assign(layers))
+
+    @cached_property
+    def _members(self) -> Sequence[Any]:
+        """The models, an interval of each calibrated on what the others left out."""
+        models = cast(Sequence[BiomassRegressor], self.model.models)
+        found = (getattr(model, "recipe", None) for model in models)
+        recipes = [recipe for recipe in found if recipe is not None]
+        if self.model.calibration is None or len(recipes) < len(models):
+            return models
+        units = [
+            units_left_out(
+                model, held_places(self.cube, recipe, fold), fold.validates, self.cube
+            )
+            for model, recipe, fold in zip(models, recipes, self.folds, strict=True)
+        ]
+        reader = Reader(self.cube, models[0].bands)
+        members = []
+        for number, model in enumerate(models):
+            others = [u for k, own in enumerate(units) if k != number for u in own]
+            member = copy.copy(model)
+            member.calibration = calibration_of(
+                others, reader, self.model.calibration.interval, folds=len(models) - 1
+            )
+            members.append(member)
+        return members
+
+    def _unseen(self, maps: Sequence[xr.DataArray]) -> xr.DataArray:
+        """Put one layer together: a task a block, on the blocks of the models' maps."""
+        import dask.array as da
+        from dask.highlevelgraph import HighLevelGraph
+
+        arrays = [each.data for each in maps]
+        name = f"unseen-{arrays[0].name}"
+        graph: dict[Any, Any] = {}
+        for index, place in _places(arrays[0].chunks):
+            numbers = self._folds_in(place)
+            keys = [(arrays[number].name, *index) for number in numbers]
+            task = partial(_choose, self.folds, place, numbers)
+            graph[name, *index] = (task, *keys)
+        layers = HighLevelGraph.from_collections(name, graph, dependencies=arrays)
+        array = da.Array(layers, name, arrays[0].chunks, meta=arrays[0]._meta)
+        return maps[0].copy(data=array)
+
+    def _folds_in(self, place: Place) -> tuple[int, ...]:
+        found = np.unique(self.folds.numbers(place))
+        return tuple(int(number) for number in found if number != NOWHERE)
+
+    def evaluate(
+        self,
+        by: str = "biomass",
+        *,
+        confidence: float = CONFIDENCE,
+        bootstrap: int = BOOTSTRAP,
+    ) -> pd.DataFrame:
+        """Give one table over all pixels, each mapped by a model that did not see it.
+
+        Parameters
+        ----------
+        by, confidence, bootstrap
+            As :meth:`BiomassRegressor.evaluate` takes them. Intervals are over what
+            was held out together: blocks, regions or chips.
+
+        Returns
+        -------
+        pandas.DataFrame
+            As :meth:`BiomassRegressor.evaluate` gives it.
+
+        Raises
+        ------
+        CubeError
+            If there is no held-out label where the image has an observation.
+        """
+        reader = Reader(self.cube, self.model.bands)
+        tally = Tally(Bins(by, reader.months))
+        for place in _blocks_of(reader):
+            truth = reader.labels(place).astype(np.float64)
+            truth[self.folds.numbers(place) == NOWHERE] = np.nan
+            if not np.isfinite(truth).any():
+                continue
+            layers = self._layers(place)
+            months = months_seen(reader, place) if by == "months" else None
+            for unit, part, inside in self._units(place):
+                tally.add(
+                    layers["agb"][part],
+                    np.where(inside, truth[part], np.nan),
+                    unit=unit,
+                    months=None if months is None else months[part],
+                    interval=_cut(interval_of(layers), part),
+                )
+        if tally.count == 0:
+            raise CubeError(
+                "No held-out label lies where the image has an observation; nothing to "
+                "compare."
+            )
+        return tally.table(confidence, bootstrap)
+
+    def _layers(self, place: Place) -> dict[str, npt.NDArray[np.float64]]:
+        window = place.window
+        where: dict[str, Any] = {"y": window.rows, "x": window.columns}
+        if place.chip is not None:
+            where["chip"] = place.chip
+        computed = self.predictions.isel(where).compute()
+        return {str(n): v.values.astype(np.float64) for n, v in computed.items()}
+
+    def _units(
+        self, place: Place
+    ) -> Iterator[tuple[int, tuple[slice, slice], npt.NDArray[np.bool_]]]:
+        """Go through the parts of a block that are of one group, 256 pixels at most."""
+        groups = self.folds.ground.groups(place)
+        height, width = groups.shape
+        for part in blocks(height, width, EVALUATION_BLOCK):
+            here = part.rows, part.columns
+            for group in np.unique(groups[here]):
+                if group != NOWHERE:
+                    yield int(group), here, groups[here] == group
+
+    def residuals(self, most: int = MOST, seed: int = 0) -> pd.DataFrame:
+        """Give held-out errors pixel by pixel.
+
+        Parameters
+        ----------
+        most : int
+            Rows at most; of more labels an even share of each unit is drawn.
+        seed : int
+            Of the draw.
+
+        Returns
+        -------
+        pandas.DataFrame
+            As :func:`residuals` gives it, with ``unit`` (what was held out together)
+            and ``fold``.
+        """
+        return residuals(
+            self.predictions,
+            self.cube,
+            folds=self.folds,
+            most=most,
+            pixel=self.pixel,
+            seed=seed,
+        )
+
+    def variogram(self, **settings: Any) -> Variogram:
+        """Fit a variogram to the held-out errors: how far they are alike.
+
+        Parameters
+        ----------
+        **settings
+            What :func:`geobiomass.accounting.variogram.fit_variogram` takes.
+        """
+        found = fit_variogram(self.residuals(), **settings)
+        if "chip" not in self.cube.dims:
+            self._suggested = suggest_block(found, self.pixel)
+        return found
+
+    @property
+    def suggested_block(self) -> int:
+        """Side of blocks beyond which errors are hardly alike, pixels.
+
+        Raises
+        ------
+        CubeError
+            For chips: they are held out whole.
+        """
+        if "chip" in self.cube.dims:
+            raise CubeError(
+                "Chips are held out whole; blocks are of scenes. Hold out whole "
+                "regions of chips where neighbours are alike: by='region'."
+            )
+        if self._suggested is None:
+            self.variogram()
+        assert self._suggested is not None
+        return self._suggested
+
+    @property
+    def advice(self) -> str:
+        """Whether blocks were as large as errors are alike, in a sentence."""
+        suggested, block = self.suggested_block, self.folds.block
+        if block is None:
+            return f"errors are alike within {suggested} pixels"
+        if block + self.folds.buffer >= suggested:
+            return f"blocks of {block} pixels are as large as errors are alike"
+        return (
+            f"blocks of {block} pixels with a buffer of {self.folds.buffer} are "
+            f"smaller than the {suggested} pixels within which errors are alike, so "
+            f"these errors may flatter: gb.make_folds(cube, block={suggested})"
+        )
+
+
+def _pixel_of(cube: xr.Dataset) -> float | tuple[float, float]:
+    return _CHIP_PIXEL if "chip" in cube.dims else pixel_size(cube)
+
+
+def _places(
+    chunks: tuple[tuple[int, ...], ...],
+) -> Iterator[tuple[tuple[int, ...], Place]]:
+    """Go through the blocks of a lazy map: index, and place in the cube."""
+    edges = [np.concatenate([[0], np.cumsum(sizes)]).tolist() for sizes in chunks]
+    for index in np.ndindex(*map(len, chunks)):
+        rows, columns = index[-2:]
+        window = Window(
+            edges[-2][rows],
+            edges[-1][columns],
+            edges[-2][rows + 1],
+            edges[-1][columns + 1],
+        )
+        yield index, Place(window, index[0] if len(index) == 3 else None)
+
+
+def _choose(
+    folds: Folds, place: Place, numbers: tuple[int, ...], *maps: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Take each pixel from the map of its fold; NaN where there is none."""
+    held = folds.numbers(place)
+    if place.chip is not None:
+        held = held[None]
+    chosen = np.full(held.shape, np.nan, np.float32)
+    for number, values in zip(numbers, maps, strict=True):
+        np.copyto(chosen, values, where=held == number)
+    return chosen
+
+
+def _cut(
+    interval: tuple[Any, Any] | None, part: tuple[slice, slice]
+) -> tuple[Any, Any] | None:
+    return None if interval is None else (interval[0][part], interval[1][part])
+
+
+def _blocks_of(reader: Reader) -> Iterator[Place]:
+    windows = blocks(reader.height, reader.width, _BLOCK)
+    chips: Sequence[int | None] = range(reader.count) if reader.chips else [None]
+    return (Place(window, chip) for chip in chips for window in windows)

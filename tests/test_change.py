@@ -1,0 +1,362 @@
+"""Change: intervals of differences, and totals of loss and gain that hold the truth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import rioxarray  # noqa: F401  (the .rio accessor)
+import xarray as xr
+from error_fields import Floats, blocks, field, residuals
+from shapely.geometry import box
+
+import geobiomass as gb
+from geobiomass.accounting.change import change_residuals, error_correlation
+from geobiomass.accounting.error_model import fit_error_model
+from geobiomass.accounting.map_blocks import open_layer
+from geobiomass.accounting.variogram import Variogram
+
+PIXEL = (10.0, 10.0)
+ERRORS = Variogram(0.4, 0.6, 60.0, "exponential")
+LAND = Variogram(0.05, 1.0, 300.0, "exponential")
+PATCHES = Variogram(0.0, 1.0, 80.0, "matern")
+BOUNDS = (500_100.0, 5_998_900.0, 501_100.0, 5_999_900.0)
+INSIDE = np.s_[10:110, 10:110]
+
+
+def as_map(values: Floats, margin: tuple[float, float] | None = None) -> xr.Dataset:
+    height, width = values.shape
+    layers = {"agb": values}
+    if margin is not None:
+        layers |= {"agb_lower": values - margin[0], "agb_upper": values + margin[1]}
+    scene = xr.Dataset(
+        {name: (("y", "x"), each.astype(np.float32)) for name, each in layers.items()},
+        coords={
+            "y": 5_999_995.0 - 10 * np.arange(height),
+            "x": 500_005.0 + 10 * np.arange(width),
+        },
+    )
+    return scene.rio.write_crs("EPSG:32633")
+
+
+def two_dates(n: int, random: np.random.Generator, r: float = 0.6) -> list[Floats]:
+    """Give true biomass of two dates, then maps of them whose errors correlate."""
+    before = np.exp(4.4 + 0.6 * field((n, n), LAND, PIXEL, random))
+    felled = field((n, n), PATCHES, PIXEL, random) > 1.5
+    grown = 3 + 2 * field((n, n), PATCHES, PIXEL, random)
+    after = np.where(felled, 0.2 * before, before + grown)
+    one, other = (field((n, n), ERRORS, PIXEL, random) for _ in range(2))
+    both = (one, r * one + np.sqrt(1 - r**2) * other)
+    maps = [
+        10 + 0.85 * true + (5 + 0.1 * true) * z
+        for true, z in zip((before, after), both, strict=True)
+    ]
+    return [before, after, *maps]
+
+
+def held_out(
+    n: int, random: np.random.Generator, r: float = 0.6
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    before, after, first, second = two_dates(n, random, r)
+    unit = blocks((n, n), 24)
+    return (
+        residuals(first - before, PIXEL, predicted=first, unit=unit),
+        residuals(second - after, PIXEL, predicted=second, unit=unit),
+    )
+
+
+def test_intervals_of_two_maps_make_that_of_their_difference() -> None:
+    first, second = np.full((4, 5), 100.0), np.full((4, 5), 70.0)
+    first[0, 0] = np.nan
+    for r in (0.0, 0.5, -1.0, 1.0):
+        found = gb.change(
+            as_map(first, (10, 20)), as_map(second, (5, 40)), correlation=r
+        )
+        low = -30 - np.sqrt(20**2 + 5**2 - 2 * r * 20 * 5)
+        high = -30 + np.sqrt(10**2 + 40**2 - 2 * r * 10 * 40)
+        assert float(found["agb_change"][1, 1]) == -30
+        assert float(found["agb_change_lower"][1, 1]) == pytest.approx(low, rel=1e-6)
+        assert float(found["agb_change_upper"][1, 1]) == pytest.approx(high, rel=1e-6)
+        assert all(np.isnan(found[name][0, 0]) for name in found)
+    assert found.rio.crs == "EPSG:32633"
+    assert found["agb_change"].dtype == np.float32
+    assert found["agb_change"].attrs["units"] == "Mg/ha"
+
+
+def test_the_level_of_the_maps_own_intervals_counts() -> None:
+    scene = as_map(np.full((4, 5), 100.0), (10.0, 10.0))
+    for name in ("agb_lower", "agb_upper"):
+        scene[name].attrs["interval"] = 0.8
+    with pytest.raises(ValueError, match=r"intervals, 0\.8, got 0\.9"):
+        gb.change(scene, scene)
+    assert gb.change(scene, scene, confidence=0.8).agb_change.attrs["confidence"] == 0.8
+
+
+@pytest.mark.parametrize("r", [0.0, 0.8])
+def test_intervals_of_pixels_hold_and_ignored_correlation_makes_them_wide(
+    r: float,
+) -> None:
+    random = np.random.default_rng(0)
+    tables = held_out(192, random, r)
+    assert error_correlation(*tables) == pytest.approx(r, abs=0.08)
+    before, after, first, second = two_dates(192, random, r)
+    covered = {}
+    for given in (None, 0.0):
+        found = gb.change(
+            as_map(first), as_map(second), residuals=tables, correlation=given
+        )
+        true = after - before
+        covered[given] = np.mean(
+            (found["agb_change_lower"] <= true) & (true <= found["agb_change_upper"])
+        )
+    assert covered[None] == pytest.approx(0.9, abs=0.03)
+    if r:
+        assert covered[0.0] > 0.97
+
+
+def test_a_path_is_read_block_by_block_and_gives_the_same(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    first, second = (random.uniform(0, 200, (70, 90)) for _ in range(2))
+    maps = [as_map(each, (10, 20)) for each in (first, second)]
+    known = gb.change(*maps, correlation=0.5)
+    for number, scene in enumerate(maps):
+        scene.to_zarr(tmp_path / f"{number}.zarr", zarr_format=3, consolidated=False)
+        scene.to_array("band").assign_attrs(long_name=list(scene)).rio.to_raster(
+            tmp_path / f"{number}.tif"
+        )
+    for kind in ("zarr", "tif"):
+        lazy = gb.change(
+            *(tmp_path / f"{number}.{kind}" for number in range(2)), correlation=0.5
+        )
+        assert lazy["agb_change"].chunks is not None
+        for name in known:
+            np.testing.assert_array_equal(lazy[name], known[name])
+    chunked = gb.change(*(scene.chunk(y=33, x=40) for scene in maps), correlation=0.5)
+    assert chunked["agb_change_lower"].chunks is not None
+    xr.testing.assert_identical(chunked.compute(), known)
+
+
+def test_grids_that_differ_are_refused_by_name() -> None:
+    here = as_map(np.ones((8, 9)), (1, 1))
+    moved = here.assign_coords(x=here["x"] + 10)
+    for other, word in (
+        (as_map(np.ones((8, 8)), (1, 1)), r"\(8, 9\) and \(8, 8\) pixels"),
+        (here.rio.write_crs("EPSG:32634"), "one reference system"),
+        (moved, "transforms"),
+    ):
+        with pytest.raises(gb.CubeError, match=word):
+            gb.change(here, other)
+    nearly = here.assign_coords(x=here["x"] + 1e-6)
+    assert gb.change(here, nearly)["agb_change"].shape == (8, 9)
+
+
+def test_what_is_lacking_is_said() -> None:
+    plain = as_map(np.ones((8, 9)))
+    other = xr.merge([plain, plain.rename(agb="observations")])
+    for scene in (plain, other):
+        with pytest.raises(gb.CubeError, match="agb_lower"):
+            gb.change(scene, scene)
+    good = as_map(np.ones((8, 9)), (1, 1))
+    with pytest.raises(ValueError, match=r"from -1 to 1, got 1\.5"):
+        gb.change(good, good, correlation=1.5)
+    with pytest.raises(ValueError, match="between 0 and 1, got 90"):
+        gb.change(good, good, confidence=90)
+    tables = held_out(72, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="got neither"):
+        gb.change_totals(good, good)
+    with pytest.raises(ValueError, match="threshold must be 0 Mg/ha or more"):
+        gb.change_totals(good, good, residuals=tables, threshold=-1)
+    model = fit_error_model(tables[0])
+    with pytest.raises(ValueError, match="need correlation="):
+        gb.change_totals(good, good, residuals=(model, model))
+    with pytest.raises(ValueError, match="a column 'agb_first'"):
+        gb.change_totals(good, good, plots=pd.DataFrame({"x": [1.0]}))
+    elsewhere = tables[1].assign(unit="far away")
+    elsewhere.attrs = tables[1].attrs
+    with pytest.raises(ValueError, match="must share pixels"):
+        change_residuals(tables[0], elsewhere)
+    with pytest.raises(ValueError, match="must share pixels"):
+        error_correlation(tables[0], elsewhere.assign(unit=tables[0]["unit"] + "b"))
+    with pytest.raises(ValueError, match="'pixel' or 'unit'"):
+        error_correlation(*tables, by="block")
+
+
+def test_residuals_of_change_are_those_of_shared_pixels() -> None:
+    first, second = held_out(72, np.random.default_rng(0))
+    part = second.sample(500, random_state=0)
+    part.attrs = second.attrs
+    table = change_residuals(first, part).sort_values(["y", "x"])
+    rows = part.index.sort_values()
+    for name in ("observed", "predicted"):
+        expected = second.loc[rows, name] - first.loc[rows, name]
+        np.testing.assert_allclose(table[name], expected)
+    assert table.attrs == first.attrs
+    # Means of units keep what neighbours share, which correlates by 0.6 as well.
+    assert error_correlation(first, second, by="unit") == pytest.approx(0.6, abs=0.4)
+
+
+def truth(moved: Floats) -> dict[str, tuple[float, float]]:
+    """Give Mg and ha of net change, loss and gain of pixels of 0.01 ha."""
+    lost, gained = moved < 0, moved > 0
+    return {
+        "net": (0.01 * moved.sum(), 0.01 * moved.size),
+        "loss": (-0.01 * moved[lost].sum(), 0.01 * lost.sum()),
+        "gain": (0.01 * moved[gained].sum(), 0.01 * gained.sum()),
+    }
+
+
+def test_totals_have_a_row_a_change_and_add_up() -> None:
+    random = np.random.default_rng(3)
+    tables = held_out(144, random)
+    _, _, first, second = two_dates(120, random)
+    regions: dict[str, Any] = {
+        "north": BOUNDS,
+        "all": (500_000.0, 5_998_800.0, 501_200.0, 6_000_000.0),
+    }
+    table = gb.change_totals(
+        as_map(first), as_map(second), regions, residuals=tables, progress=False
+    )
+    assert list(table.index) == [
+        (region, part) for region in regions for part in ("net", "loss", "gain")
+    ]
+    north = table.loc["north"]
+    # Areas are on the ellipsoid: 0.9996^-2 of those on the plane, and 1e-4 of it.
+    assert north.loc["net", "area"] == pytest.approx(100, rel=2e-3)
+    mapped = truth((second - first)[INSIDE])
+    for part in ("net", "loss", "gain"):
+        assert north.loc[part, "map_total"] == pytest.approx(mapped[part][0], rel=2e-3)
+        row = north.loc[part]
+        assert row["total_lower"] < row["total"] < row["total_upper"]
+        assert row["carbon_upper"] == pytest.approx(0.47 * row["total_upper"])
+        assert 0 <= row["area_lower"] <= row["area"] <= row["area_upper"]
+    # Without residuals at the same pixels: net change alone.
+    models = tuple(map(fit_error_model, tables))
+    widths = []
+    for r in (0.0, 0.6, 0.9):
+        net = gb.change_totals(
+            as_map(first),
+            as_map(second),
+            regions,
+            residuals=models,
+            correlation=r,
+            progress=False,
+        ).loc["north"]
+        assert list(net.index) == ["net"]
+        widths.append(net.loc["net", "total_upper"] - net.loc["net", "total_lower"])
+    assert widths[0] > 1.3 * widths[1] > 1.3 * widths[2]
+
+
+def covered(runs: int) -> pd.DataFrame:
+    """Simulate maps whose truth is known; a row a run and part."""
+    rows = []
+    for seed in range(runs):
+        random = np.random.default_rng(seed)
+        tables = held_out(192, random)
+        before, after, first, second = two_dates(120, random)
+        table = gb.change_totals(
+            as_map(first),
+            as_map(second),
+            {"here": BOUNDS},
+            residuals=tables,
+            confidence=0.9,
+            progress=False,
+        ).loc["here"]
+        for part, (mass, area) in truth((after - before)[INSIDE]).items():
+            row = table.loc[part]
+            rows.append(
+                {
+                    "part": part,
+                    "held": row["total_lower"] <= mass <= row["total_upper"],
+                    "area_held": row["area_lower"] <= 1.001 * area
+                    and 0.999 * area <= row["area_upper"],
+                    "estimated": row["total"] / mass,
+                    "mapped": row["map_total"] / mass,
+                }
+            )
+    return pd.DataFrame(rows).groupby("part").mean()
+
+
+@pytest.mark.slow
+def test_totals_hold_the_truth_where_the_plain_difference_doubles_it() -> None:
+    # Loss and gain hold it less often than the 0.9 that is asked for (the page on
+    # errors in space says how often): errors come in two kinds, of felled and of
+    # standing forest, and a square of 2 km holds few patches. Of 16 runs.
+    found = covered(16)
+    assert found.loc["net", "held"] > 0.7
+    assert (found["held"] > 0.55).all()
+    assert (found["area_held"] > 0.55).all()
+    for part in ("loss", "gain"):
+        assert found.loc[part, "mapped"] > 1.6
+        assert found.loc[part, "estimated"] < 0.75 * found.loc[part, "mapped"]
+    assert found.loc["loss", "estimated"] == pytest.approx(1, abs=0.25)
+
+
+def test_plots_of_both_dates_make_totals_design_based() -> None:
+    random = np.random.default_rng(5)
+    before, after, first, second = two_dates(120, random)
+    true = truth(after - before)
+    first_map, second_map = as_map(first), as_map(second)
+    held, ratio = [], []
+    for _ in range(12):
+        row, column = random.integers(0, 120, (2, 300))
+        plots = pd.DataFrame(
+            {
+                "x": first_map["x"].to_numpy()[column],
+                "y": first_map["y"].to_numpy()[row],
+                "agb_first": before[row, column],
+                "agb_second": after[row, column],
+            }
+        )
+        table = gb.change_totals(
+            first_map, second_map, plots=plots, confidence=0.9, progress=False
+        ).loc["region"]
+        for part in ("net", "loss", "gain"):
+            mass = table.loc[part]
+            held.append(mass["total_lower"] <= true[part][0] <= mass["total_upper"])
+            if part == "loss":
+                ratio.append(mass["total"] / true[part][0])
+        assert set(table["plots"]) == {300}
+    assert np.mean(held) > 0.75
+    assert np.mean(ratio) == pytest.approx(1, abs=0.15)
+
+
+def test_the_command_writes_the_difference_and_totals(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from geobiomass.cli import app
+
+    random = np.random.default_rng(3)
+    tables = held_out(96, random)
+    _, _, *maps = two_dates(120, random)
+    for number, (values, table) in enumerate(zip(maps, tables, strict=True)):
+        as_map(values).to_zarr(
+            tmp_path / f"{number}.zarr", zarr_format=3, consolidated=False
+        )
+        model = fit_error_model(table).to_dict()
+        (tmp_path / f"{number}.json").write_text(json.dumps(model))
+    square = gpd.GeoDataFrame(geometry=[box(*BOUNDS)], crs=32633)
+    square.to_crs(4326).to_file(tmp_path / "square.geojson", driver="GeoJSON")
+    paths = [str(tmp_path / f"{number}.zarr") for number in range(2)]
+    errors = [str(tmp_path / f"{number}.json") for number in range(2)]
+    known = gb.change(
+        *paths, residuals=tuple(map(fit_error_model, tables)), correlation=0.5
+    )
+    for ending in ("zarr", "tif"):
+        out = str(tmp_path / f"change.{ending}")
+        call = ["change", *paths, out, "--errors", *errors, "--correlation", "0.5"]
+        regions = ["--regions", str(tmp_path / "square.geojson"), "--json"]
+        result = CliRunner().invoke(app, [*call, *regions])
+        assert result.exit_code == 0, result.output
+        (row,) = json.loads(result.output)["totals"]
+        assert row["change"] == "net"
+        assert row["area"] == pytest.approx(100, rel=2e-2)
+        for name in known:
+            written = open_layer(out, name)
+            np.testing.assert_array_equal(written.values, known[name].values)
+        again = CliRunner().invoke(app, call)
+        assert isinstance(again.exception, FileExistsError)
