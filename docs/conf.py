@@ -37,11 +37,13 @@ nitpick_ignore_regex = [
     # The same where a module imports them for type checkers alone.
     ("py:class", "Axes|CRS|Figure|GeoBox|Path|Scene|Store"),
     # Names of a choice of words, which the docstring lists.
-    ("py:class", "Blend|Dtype|Layers|Precision|Resampling"),
+    ("py:class", "Blend|Dtype|Layers|Precision|Resampling|Tensor"),
     # Tuples in the fields of a dataclass are cut at the comma.
     ("py:class", r"tuple\[.*"),
     # Parts of ours that a user is handed and has no need to make.
     ("py:class", r"geobiomass\.schedule\.PlannedStage"),
+    ("py:class", r"geobiomass\.(region\.Region|tiles\.Place|tiles\.Window)"),
+    ("py:class", r"geobiomass\.validation\.ground\.Ground"),
     ("py:class", r"(geobiomass\.predictor\.)?Predictor"),
     ("py:class", r"geobiomass\.training\.(feeds\.Feed|start\.Start)"),
     ("py:class", r"pasture\.(model\.PastureModel|swards\.leaves\.Grass)"),
