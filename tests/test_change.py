@@ -17,9 +17,11 @@ from shapely.geometry import box
 
 import geobiomass as gb
 from geobiomass.accounting.change import change_residuals, error_correlation
+from geobiomass.accounting.change_correction import fit_correction
 from geobiomass.accounting.error_model import fit_error_model
 from geobiomass.accounting.map_blocks import open_layer
 from geobiomass.accounting.variogram import Variogram
+from geobiomass.maps.geotiff import write_geotiff
 
 PIXEL = (10.0, 10.0)
 ERRORS = Variogram(0.4, 0.6, 60.0, "exponential")
@@ -95,6 +97,17 @@ def test_the_level_of_the_maps_own_intervals_counts() -> None:
     with pytest.raises(ValueError, match=r"intervals, 0\.8, got 0\.9"):
         gb.change(scene, scene)
     assert gb.change(scene, scene, confidence=0.8).agb_change.attrs["confidence"] == 0.8
+
+
+def test_a_geotiff_says_the_level_of_its_interval(tmp_path: Path) -> None:
+    scene = as_map(np.full((4, 5), 100.0), (10.0, 10.0))
+    for name in ("agb_lower", "agb_upper"):
+        scene[name].attrs["interval"] = 0.8
+    path = tmp_path / "map.tif"
+    write_geotiff(scene, path, list(scene), "abc")
+    with pytest.raises(ValueError, match=r"intervals, 0\.8, got 0\.9"):
+        gb.change(path, path)
+    assert gb.change(path, path, confidence=0.8)["agb_change"].shape == (4, 5)
 
 
 @pytest.mark.parametrize("r", [0.0, 0.8])
@@ -251,6 +264,57 @@ def test_totals_have_a_row_a_change_and_add_up() -> None:
     assert widths[0] > 1.3 * widths[1] > 1.3 * widths[2]
 
 
+def test_a_part_that_no_held_out_pixel_has_is_not_known() -> None:
+    random = np.random.default_rng(3)
+    tables = held_out(96, random)
+    _, _, first, second = two_dates(120, random)
+    # Nothing among the held-out pixels gains 300 Mg/ha; a stand of the map does.
+    second[50:55, 50:55] = first[50:55, 50:55] + 400
+    table = gb.change_totals(
+        as_map(first),
+        as_map(second),
+        {"here": BOUNDS},
+        residuals=tables,
+        threshold=300,
+        progress=False,
+    ).loc["here"]
+    gain = table.loc["gain"]
+    assert gain["map_total"] == pytest.approx(400 * 0.25, rel=1e-2)
+    assert np.isnan([gain["total"], gain["total_se"], gain["area"]]).all()
+    assert "no held-out pixel has such a change" in gain["note"]
+    assert table.loc["net", "total_lower"] < table.loc["net", "total_upper"]
+    assert table.loc["net", "note"] == ""
+
+
+def test_a_correction_follows_both_part_and_biomass() -> None:
+    random = np.random.default_rng(0)
+    unit = np.repeat(np.arange(40), 1000)
+    part, biomass = random.uniform(0, 80, 40_000), random.uniform(0, 400, 40_000)
+    error = 0.2 * part + 0.05 * biomass + random.normal(0, 20, 40_000)
+    found, unseen = fit_correction(part, biomass, error, unit)
+    assert found.levels.size == 4
+    assert found.parts.size == 8
+    inner = found.levels[[0, -1]]
+    at = [(q, level) for q in (20.0, 60.0) for level in inner]
+    expected = [0.2 * q + 0.05 * level for q, level in at]
+    got = found.expected(*np.transpose(at))
+    np.testing.assert_allclose(got, expected, rtol=0.15)
+    np.testing.assert_allclose(found.expected(part, biomass), unseen, atol=4)
+    # What is said of a unit does not rest on it.
+    odd = error + 1e6 * (unit == 7)
+    _, other = fit_correction(part, biomass, odd, unit)
+    assert np.abs(other - unseen)[unit == 7].max() < 1e-6
+    assert np.abs(other - unseen)[unit == 8].max() > 1e3
+    # Few units: biomass has one class.
+    few = unit < 6
+    found, _ = fit_correction(part[few], biomass[few], error[few], unit[few])
+    assert found.levels.size == 1
+    # Pairs that are never met follow their class of the part.
+    alike = np.where(part > 40, 300.0, 100.0)
+    found, _ = fit_correction(part, alike, 0.2 * part, unit)
+    assert found.expected(np.array([5.0]), np.array([300.0])) == pytest.approx(1, 0.1)
+
+
 def covered(runs: int) -> pd.DataFrame:
     """Simulate maps whose truth is known; a row a run and part."""
     rows = []
@@ -283,17 +347,15 @@ def covered(runs: int) -> pd.DataFrame:
 
 @pytest.mark.slow
 def test_totals_hold_the_truth_where_the_plain_difference_doubles_it() -> None:
-    # Loss and gain hold it less often than the 0.9 that is asked for (the page on
-    # errors in space says how often): errors come in two kinds, of felled and of
-    # standing forest, and a square of 2 km holds few patches. Of 16 runs.
+    # Loss and its area hold it somewhat less often than the 0.9 that is asked for (the
+    # page on errors in space says how often): a square of 2 km holds few patches. Of 16
+    # runs 11 or more do but for one in two hundred times, where 0.85 is true.
     found = covered(16)
-    assert found.loc["net", "held"] > 0.7
-    assert (found["held"] > 0.55).all()
-    assert (found["area_held"] > 0.55).all()
+    assert (found["held"] > 0.65).all()
+    assert (found["area_held"] > 0.65).all()
     for part in ("loss", "gain"):
         assert found.loc[part, "mapped"] > 1.6
-        assert found.loc[part, "estimated"] < 0.75 * found.loc[part, "mapped"]
-    assert found.loc["loss", "estimated"] == pytest.approx(1, abs=0.25)
+        assert found.loc[part, "estimated"] == pytest.approx(1, abs=0.15)
 
 
 def test_plots_of_both_dates_make_totals_design_based() -> None:

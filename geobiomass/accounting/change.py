@@ -49,8 +49,8 @@ def change(
         Maps on the same grid, in hand or as Zarr or GeoTIFF: ``agb``, with
         ``agb_lower`` and ``agb_upper`` unless there are residuals.
     confidence : float
-        Of the interval. The maps' own intervals must have the same (a GeoTIFF does
-        not say, and is taken to); with residuals it may be any.
+        Of the interval. The maps' own intervals must have the same (where they say
+        it, as all that geobiomass wrote do); with residuals it may be any.
     correlation : float, optional
         Of the errors at a pixel, -1 to 1. By default estimated where both dates have
         residuals at the same pixels, else 0, with which the interval is too wide
@@ -268,7 +268,8 @@ def change_residuals(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        A table of residuals: ``observed`` and ``predicted`` are second minus first.
+        A table of residuals: ``observed`` and ``predicted`` are second minus first;
+        ``predicted_first`` is the first date's biomass, Mg/ha.
 
     Raises
     ------
@@ -284,6 +285,7 @@ def change_residuals(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     table = joined[["y", "x", "unit"]].assign(
         observed=joined["observed_2"] - joined["observed_1"],
         predicted=joined["predicted_2"] - joined["predicted_1"],
+        predicted_first=joined["predicted_1"],
     )
     table.attrs = dict(first.attrs)
     return table

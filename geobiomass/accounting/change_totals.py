@@ -10,12 +10,18 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from geobiomass.accounting.areas import regions_of
 from geobiomass.accounting.change import Errors, change_residuals, checked, open_pair
+from geobiomass.accounting.change_correction import fit_correction
 from geobiomass.accounting.error_model import ErrorModel, fit_error_model
+from geobiomass.accounting.region_sums import RegionSum, sum_regions
 from geobiomass.accounting.totals import totals
 
 PARTS = ("net", "loss", "gain")
 ENDS = ("", "_lower", "_upper")
+_NO_SUCH_CHANGE = (
+    "no held-out pixel has such a change, mapped or observed: its errors are not known"
+)
 
 
 def change_totals(
@@ -40,9 +46,10 @@ def change_totals(
     difference errors pass for losses and gains, which do not cancel: each part
     :math:`q(d)` of the mapped change d, such as :math:`\max(0, -d)`, is therefore
     corrected by what held-out pixels, or plots, show of :math:`q(d) - q(\delta)`,
-    with :math:`\delta` the true change, class by class of :math:`q(d)`; areas likewise
-    (Olofsson et al. 2014). Without held-out pixels or plots of both dates only the net
-    change has an interval.
+    with :math:`\delta` the true change; areas likewise (Olofsson et al. 2014). Of
+    held-out pixels, by classes of :math:`q(d)` and of the first map's biomass, since
+    tall forest has larger errors and more to lose. Without held-out pixels or plots of
+    both dates only the net change has an interval.
 
     Parameters
     ----------
@@ -74,7 +81,9 @@ def change_totals(
         By region and change ("net", "loss", "gain"; losses are positive): ``area``
         in ha (of net change all that is mapped), ``map_total`` as mapped, ``total`` in
         Mg, ``carbon`` in Mg, each of area, total and carbon with ``_lower`` and
-        ``_upper``; ``total_se``, ``method``, ``plots`` and ``note``.
+        ``_upper``; ``total_se``, ``method``, ``plots`` and ``note``. Where no held-out
+        pixel has such a change, mapped or observed, nothing is known of its errors:
+        ``note`` says so and estimates are NaN.
 
     Raises
     ------
@@ -101,7 +110,7 @@ def change_totals(
     if plots is not None:
         table = _by_plots(moved, regions, plots, observed, threshold, terms)
     elif correlation is None:
-        table = _by_pairs(moved, regions, _pair(residuals), threshold, terms)
+        table = _by_pairs(before, moved, regions, _pair(residuals), threshold, terms)
     else:
         r = checked(correlation)
         table = _by_models(before, after, regions, residuals, r, terms)
@@ -173,28 +182,95 @@ def _by_plots(
 
 
 def _by_pairs(
+    before: xr.DataArray,
     moved: xr.DataArray,
     regions: Any,
     pairs: pd.DataFrame,
     threshold: float,
     terms: dict[str, Any],
 ) -> pd.DataFrame:
-    def total(layer: xr.DataArray, observed: Any, predicted: Any) -> pd.DataFrame:
-        table = pairs[["y", "x", "unit"]].assign(observed=observed, predicted=predicted)
-        table.attrs = pairs.attrs
-        return totals(layer, regions, residuals=fit_error_model(table), **terms)
-
     found = {}
     for part in PARTS:
         layers = _quantity(part, moved, threshold)
         seen = _quantity(part, pairs["observed"], threshold)
         mapped = _quantity(part, pairs["predicted"], threshold)
-        kinds = 1 if part == "net" else 2
+        kinds = 1 if part == "net" else 2  # of the net change all area is mapped
         found[part] = tuple(
-            total(*each)
-            for each in list(zip(layers, seen, mapped, strict=True))[:kinds]
+            _corrected(
+                pairs.assign(observed=seen[kind], predicted=mapped[kind]),
+                mapped[0],
+                (layers[kind], layers[0], before),
+                regions,
+                terms,
+            )
+            for kind in range(kinds)
         )
     return _table(found)
+
+
+def _corrected(
+    table: pd.DataFrame,
+    part: pd.Series,
+    maps: tuple[xr.DataArray, xr.DataArray, xr.DataArray],
+    regions: Any,
+    terms: dict[str, Any],
+) -> pd.DataFrame:
+    """Total a layer that is corrected by part and first biomass.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Held-out pixels: what the layer shows (``predicted``), and what is true.
+    part : pandas.Series
+        The part of the mapped change there, Mg/ha.
+    maps : tuple of xarray.DataArray
+        The layer, the part of the mapped change, the first map.
+    """
+    layer, shown, first = maps
+    plain = _mapped(layer, regions, terms.get("name"), terms["progress"])
+    error = np.asarray(table["predicted"] - table["observed"], float)
+    if not error.any():
+        return _unknown(plain)
+    correction, unseen = fit_correction(
+        np.asarray(part, float),
+        np.asarray(table["predicted_first"], float),
+        error,
+        pd.factorize(table["unit"])[0],
+    )
+    table["predicted"] -= unseen
+    expected = xr.apply_ufunc(
+        correction.expected,
+        shown,
+        first,
+        dask="parallelized",
+        output_dtypes=[np.float64],
+    )
+    better = (layer - expected).rename(layer.name)
+    if layer.rio.crs is not None:
+        better = better.rio.write_crs(layer.rio.crs)
+    found = totals(better, regions, residuals=fit_error_model(table), **terms)
+    return found.assign(map_mean=plain["map_mean"])
+
+
+def _mapped(
+    layer: xr.DataArray, regions: Any, name: str | None = None, progress: bool = True
+) -> pd.DataFrame:
+    """Give ``area`` and ``map_mean`` by region."""
+    places = regions_of(layer, regions, name=name, missing="keep")
+    sums = [RegionSum(label, region, np.zeros(0, bool)) for label, region in places]
+    sum_regions(layer, sums, progress=progress)
+    return pd.DataFrame(
+        {"area": [one.area for one in sums], "map_mean": [one.mean for one in sums]},
+        index=pd.Index([one.name for one in sums], name="region"),
+    )
+
+
+def _unknown(mapped: pd.DataFrame) -> pd.DataFrame:
+    """Give rows of a change that no held-out pixel has."""
+    ends = [f"{what}{end}" for what in ("total", "carbon") for end in ENDS]
+    return mapped.assign(
+        method="model", plots=0, note=_NO_SUCH_CHANGE, **dict.fromkeys(ends, math.nan)
+    ).assign(total_se=math.nan)
 
 
 def _by_models(

@@ -68,7 +68,7 @@ class ErrorModel:
 
     def shares(self, predicted: npt.ArrayLike) -> Floats:
         """Give each class's share in each prediction, (..., class); they sum to 1."""
-        return _hats(np.asarray(predicted, float), np.asarray(self.centres))
+        return class_shares(np.asarray(predicted, float), np.asarray(self.centres))
 
     def covariance(self, distance: npt.ArrayLike) -> Floats:
         """Give the covariance of standardised errors at distances in metres.
@@ -99,7 +99,8 @@ def _interpolated(
     return np.asarray(np.interp(there, centres, given), np.float64)
 
 
-def _hats(values: Floats, centres: Floats) -> Floats:
+def class_shares(values: Floats, centres: Floats) -> Floats:
+    """Give each class's share in each value, (..., class): linear between centres."""
     if centres.size == 1:
         return np.ones((*values.shape, 1))
     inside = np.clip(values, centres[0], centres[-1])
@@ -161,8 +162,8 @@ def fit_error_model(
         )
     level = np.asarray(residuals[by], float)
     error = np.asarray(residuals["predicted"] - residuals["observed"], float)
-    centres = _centres(level, min(classes, len(names) // 2))
-    hats = _hats(level, centres)
+    centres = class_centres(level, min(classes, len(names) // 2))
+    hats = class_shares(level, centres)
     basis = hats if bias == "class" else np.ones((level.size, 1))
     solved, covariance = _jackknifed(basis, error, unit, len(names))
     if bias == "overall":
@@ -187,7 +188,8 @@ def fit_error_model(
     return replace(model, inflation=max(1.0, ratio * len(names) / left))
 
 
-def _centres(level: Floats, most: int) -> Floats:
+def class_centres(level: Floats, most: int) -> Floats:
+    """Give the means of at most so many classes, cut as ``fit_error_model`` cuts."""
     half = most // 2
     while half > 0 and level.size * 0.5**half < FEWEST_RESIDUALS:
         half -= 1

@@ -98,10 +98,14 @@ def _open_raster(path: str) -> xr.Dataset:
         raise FileNotFoundError(f"There is nothing at {path}.")
     with rasterio.open(path) as source:
         names = [name or f"band {i}" for i, name in enumerate(source.descriptions, 1)]
+        tags = [source.tags(number) for number in source.indexes]
     bands = cast(xr.DataArray, rioxarray.open_rasterio(path, masked=True, cache=False))
     layers = {
         name: bands.isel(band=number, drop=True) for number, name in enumerate(names)
     }
+    for layer, said in zip(layers.values(), tags, strict=True):
+        if "interval" in said:  # tags are text; of those, totals and change use this
+            layer.attrs["interval"] = float(said["interval"])
     return xr.Dataset(layers)
 
 
