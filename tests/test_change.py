@@ -12,64 +12,23 @@ import pandas as pd
 import pytest
 import rioxarray  # noqa: F401  (the .rio accessor)
 import xarray as xr
-from error_fields import Floats, blocks, field, residuals
 from shapely.geometry import box
 
 import geobiomass as gb
+from benchmarks.covered_change import (
+    BOUNDS,
+    INSIDE,
+    as_map,
+    covered,
+    held_out,
+    truth,
+    two_dates,
+)
 from geobiomass.accounting.change import change_residuals, error_correlation
 from geobiomass.accounting.change_correction import fit_correction
 from geobiomass.accounting.error_model import fit_error_model
 from geobiomass.accounting.map_blocks import open_layer
-from geobiomass.accounting.variogram import Variogram
 from geobiomass.maps.geotiff import write_geotiff
-
-PIXEL = (10.0, 10.0)
-ERRORS = Variogram(0.4, 0.6, 60.0, "exponential")
-LAND = Variogram(0.05, 1.0, 300.0, "exponential")
-PATCHES = Variogram(0.0, 1.0, 80.0, "matern")
-BOUNDS = (500_100.0, 5_998_900.0, 501_100.0, 5_999_900.0)
-INSIDE = np.s_[10:110, 10:110]
-
-
-def as_map(values: Floats, margin: tuple[float, float] | None = None) -> xr.Dataset:
-    height, width = values.shape
-    layers = {"agb": values}
-    if margin is not None:
-        layers |= {"agb_lower": values - margin[0], "agb_upper": values + margin[1]}
-    scene = xr.Dataset(
-        {name: (("y", "x"), each.astype(np.float32)) for name, each in layers.items()},
-        coords={
-            "y": 5_999_995.0 - 10 * np.arange(height),
-            "x": 500_005.0 + 10 * np.arange(width),
-        },
-    )
-    return scene.rio.write_crs("EPSG:32633")
-
-
-def two_dates(n: int, random: np.random.Generator, r: float = 0.6) -> list[Floats]:
-    """Give true biomass of two dates, then maps of them whose errors correlate."""
-    before = np.exp(4.4 + 0.6 * field((n, n), LAND, PIXEL, random))
-    felled = field((n, n), PATCHES, PIXEL, random) > 1.5
-    grown = 3 + 2 * field((n, n), PATCHES, PIXEL, random)
-    after = np.where(felled, 0.2 * before, before + grown)
-    one, other = (field((n, n), ERRORS, PIXEL, random) for _ in range(2))
-    both = (one, r * one + np.sqrt(1 - r**2) * other)
-    maps = [
-        10 + 0.85 * true + (5 + 0.1 * true) * z
-        for true, z in zip((before, after), both, strict=True)
-    ]
-    return [before, after, *maps]
-
-
-def held_out(
-    n: int, random: np.random.Generator, r: float = 0.6
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    before, after, first, second = two_dates(n, random, r)
-    unit = blocks((n, n), 24)
-    return (
-        residuals(first - before, PIXEL, predicted=first, unit=unit),
-        residuals(second - after, PIXEL, predicted=second, unit=unit),
-    )
 
 
 def test_intervals_of_two_maps_make_that_of_their_difference() -> None:
@@ -213,16 +172,6 @@ def test_residuals_of_change_are_those_of_shared_pixels() -> None:
     assert error_correlation(first, second, by="unit") == pytest.approx(0.6, abs=0.4)
 
 
-def truth(moved: Floats) -> dict[str, tuple[float, float]]:
-    """Give Mg and ha of net change, loss and gain of pixels of 0.01 ha."""
-    lost, gained = moved < 0, moved > 0
-    return {
-        "net": (0.01 * moved.sum(), 0.01 * moved.size),
-        "loss": (-0.01 * moved[lost].sum(), 0.01 * lost.sum()),
-        "gain": (0.01 * moved[gained].sum(), 0.01 * gained.sum()),
-    }
-
-
 def test_totals_have_a_row_a_change_and_add_up() -> None:
     random = np.random.default_rng(3)
     tables = held_out(144, random)
@@ -313,36 +262,6 @@ def test_a_correction_follows_both_part_and_biomass() -> None:
     alike = np.where(part > 40, 300.0, 100.0)
     found, _ = fit_correction(part, alike, 0.2 * part, unit)
     assert found.expected(np.array([5.0]), np.array([300.0])) == pytest.approx(1, 0.1)
-
-
-def covered(runs: int) -> pd.DataFrame:
-    """Simulate maps whose truth is known; a row a run and part."""
-    rows = []
-    for seed in range(runs):
-        random = np.random.default_rng(seed)
-        tables = held_out(192, random)
-        before, after, first, second = two_dates(120, random)
-        table = gb.change_totals(
-            as_map(first),
-            as_map(second),
-            {"here": BOUNDS},
-            residuals=tables,
-            confidence=0.9,
-            progress=False,
-        ).loc["here"]
-        for part, (mass, area) in truth((after - before)[INSIDE]).items():
-            row = table.loc[part]
-            rows.append(
-                {
-                    "part": part,
-                    "held": row["total_lower"] <= mass <= row["total_upper"],
-                    "area_held": row["area_lower"] <= 1.001 * area
-                    and 0.999 * area <= row["area_upper"],
-                    "estimated": row["total"] / mass,
-                    "mapped": row["map_total"] / mass,
-                }
-            )
-    return pd.DataFrame(rows).groupby("part").mean()
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import pytest
-from error_fields import Floats, blocks, field, residuals
 
+from benchmarks.error_fields import Floats, blocks, field, residuals
 from geobiomass.accounting.error_model import ErrorModel, ErrorSum, fit_error_model
 from geobiomass.accounting.variogram import MODELS, Variogram
 

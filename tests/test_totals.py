@@ -12,10 +12,10 @@ import pytest
 import rioxarray  # noqa: F401  (the .rio accessor)
 import shapely
 import xarray as xr
-from error_fields import blocks, field, residuals
 from typer.testing import CliRunner
 
 import geobiomass as gb
+from benchmarks.error_fields import blocks, field, residuals
 from geobiomass.accounting.areas import pixel_areas
 from geobiomass.accounting.error_model import fit_error_model
 from geobiomass.accounting.variogram import Variogram

@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
-from error_fields import blocks, field, residuals
 
+from benchmarks.error_fields import blocks, field, residuals
 from geobiomass.accounting.variogram import (
     MODELS,
     Model,

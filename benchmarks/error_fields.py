@@ -29,7 +29,7 @@ def field(
     spectrum = fft.fft2(variance * variogram.correlation(distance)).real
     noise = random.standard_normal((2, *sides))
     spread = np.sqrt(np.maximum(spectrum, 0) / spectrum.size)
-    drawn = fft.fft2(spread * (noise[0] + 1j * noise[1])).real
+    drawn: Floats = fft.fft2(spread * (noise[0] + 1j * noise[1])).real
     return drawn[: shape[0], : shape[1]]
 
 
@@ -58,6 +58,6 @@ def residuals(
 
 
 def blocks(shape: tuple[int, int], side: int) -> npt.NDArray[np.str_]:
-    """Number square blocks: (y, x) strings."""
+    """Give square blocks a number: (y, x) strings."""
     row, column = np.indices(shape) // side
     return (row * (shape[1] // side + 1) + column).astype(str)
