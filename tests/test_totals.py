@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import geobiomass as gb
 from benchmarks.error_fields import blocks, field, residuals
 from geobiomass.accounting.areas import pixel_areas
-from geobiomass.accounting.error_model import fit_error_model
+from geobiomass.accounting.error_model import ErrorModel, fit_error_model
 from geobiomass.accounting.variogram import Variogram
 from geobiomass.cli import app
 from geobiomass.cube import CubeError
@@ -319,6 +319,16 @@ def test_blocks_and_forms_of_residuals_do_not_matter(
         row = said["totals"][0]
         assert row["total"] == pytest.approx(expected.loc["a", "total"], rel=near)
         assert row["total_se"] > 0
+
+
+def test_a_total_from_chips_says_what_chips_do_not_show(truth: xr.DataArray) -> None:
+    table = held_out(truth, 1)
+    for kind, words in (("scene", ""), ("chips", "a chip is not in the interval")):
+        table.attrs["kind"] = kind
+        model = ErrorModel.from_dict(fit_error_model(table, pairs=20_000).to_dict())
+        row = gb.totals(truth, residuals=model, progress=False).iloc[0]
+        assert row["note"].endswith(words)
+        assert bool(row["note"]) == bool(words)
 
 
 # --- what users meet ---

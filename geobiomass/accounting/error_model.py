@@ -46,6 +46,10 @@ class ErrorModel:
         1 or more: the squared sum of errors of a held-out unit over the variance that
         the variogram gives it. Where errors are of two kinds, or reach further than a
         chip, the variogram alone says too little.
+    places : bool
+        Whether the units' places were known, so that pairs of different units count.
+        Of chips they are not: what their errors share with ground further away than a
+        chip cannot be seen.
     """
 
     centres: tuple[float, ...]
@@ -56,6 +60,7 @@ class ErrorModel:
     units: int
     residuals: int
     inflation: float = 1.0
+    places: bool = True
 
     def bias(self, predicted: npt.ArrayLike) -> Floats:
         """Give the bias where so much was predicted, Mg/ha; same shape."""
@@ -181,6 +186,7 @@ def fit_error_model(
         variogram=variogram,
         units=len(names),
         residuals=level.size,
+        places=_have_places(residuals),
     )
     ratio = _sums_over_variances(model, residuals, rest, level, unit, seed)
     # Biases were fitted to the same units, so that sums are smaller by as much.
@@ -241,7 +247,7 @@ def _likeness(
     table = residuals[["y", "x", "unit"]].assign(standardised=standardised)
     table.attrs = residuals.attrs
     # A chip does not show how far its errors reach; what all chips differ by does.
-    chips = table.attrs.get("kind") != "scene"
+    chips = not _have_places(table)
     return fit_variogram(
         table,
         column="standardised",
@@ -249,6 +255,10 @@ def _likeness(
         variance=float((standardised**2).mean()) if chips else None,
         seed=seed,
     )
+
+
+def _have_places(residuals: pd.DataFrame) -> bool:
+    return residuals.attrs.get("kind") == "scene"
 
 
 def _sums_over_variances(

@@ -46,6 +46,11 @@ _NEITHER = (
     "the map tells them. Residuals come from cross-validation."
 )
 
+_CHIPS = (
+    "the errors were seen in chips: what they share with ground further away than a "
+    "chip is not in the interval"
+)
+
 
 @dataclass(frozen=True)
 class _Terms:
@@ -353,7 +358,8 @@ def _model_row(one: RegionSum, terms: _Terms) -> dict[str, Any]:
         return _row(one, "model", 0, None, notes, terms)
     mean = (one.total - one.errors.bias()) / one.area
     half = one.errors.half_width(terms.confidence) / one.area
-    row = _row(one, "model", 0, None, [], terms)
+    notes = [] if one.errors.model.places else [_CHIPS]
+    row = _row(one, "model", 0, None, notes, terms)
     row["mean"], row["mean_se"] = mean, math.sqrt(one.errors.variance()) / one.area
     row["mean_lower"], row["mean_upper"] = mean - half, mean + half
     return _filled(row, terms)
