@@ -16,7 +16,7 @@ import xarray as xr
 
 from geobiomass.cube import CubeError, check_cube, is_chips
 from geobiomass.sources.footprints import Plots, label_pixels, read_plots
-from geobiomass.sources.rasters import BLOCK, lazy_blocks
+from geobiomass.sources.rasters_blocks import BLOCK, lazy_blocks
 from geobiomass.sources.rasters_find import Found, Problems
 from geobiomass.sources.rasters_grid import choose_grid
 from geobiomass.sources.rasters_plan import look
