@@ -160,7 +160,7 @@ def sum_regions(
     found = _Lookup(plots, side, shape[1], width)
     wanted |= found.beside(wanted)
     blocks = list(windows(layer, wanted, side))
-    for window in tqdm(blocks, unit="block", disable=not progress):
+    for window in tqdm(blocks, "Summing", unit="block", disable=not progress):
         block = _load(layer, strata, window, found.at_home(window))
         found.look(block, window)
         for one, near in zip(regions, touched, strict=True):
