@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from geobiomass.cli.answers import AsJson, answer
-from geobiomass.cli.mapping import Assisted, residuals_of
+from geobiomass.cli.mapping import Assisted
 
 
 def info(
@@ -75,7 +75,7 @@ def report(
         map=map_,
         regions=regions,
         plots=plots,
-        residuals=residuals_of(residuals),
+        residuals=residuals,
         samples=samples,
         progress=not as_json,
         estimator=estimator.value,
