@@ -94,6 +94,10 @@ def write_predictions(
     FileExistsError, MapInUseError, IncompleteMapError
         As that function says.
     """
+    # Regions and names of chips' flights are the cube's, which goes with the folder.
+    coords = predictions.coords
+    others = [n for n in coords if n not in predictions.dims and coords[n].ndim]
+    predictions = predictions.drop_vars(others)
     windows = list(blocks(predictions.sizes["y"], predictions.sizes["x"], side))
     chips = range(predictions.sizes["chip"]) if "chip" in predictions.dims else (None,)
     write_map(
