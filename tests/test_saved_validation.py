@@ -23,6 +23,7 @@ import xarray as xr
 from conftest import make_chips, make_scene
 from error_fields import residuals as table_of_field
 from shapely.geometry import box
+from test_evaluation import with_interval
 
 import geobiomass as gb
 from geobiomass.network import AttentionUNet
@@ -79,6 +80,7 @@ def all_kinds() -> dict[str, tuple[xr.Dataset, gb.Folds]]:
         "region": (scene, gb.make_folds(scene, 3, by="region")),
         "polygon": (scene, by_polygons(scene)),
         "flight": of_flights(),
+        "chip": (make_chips(4), gb.make_folds(make_chips(4), 2)),
     }
 
 
@@ -147,18 +149,24 @@ def test_a_table_that_is_not_as_it_was_written_is_refused(tmp_path: Path) -> Non
 # --- the folder ---
 
 
-@pytest.mark.parametrize("kind", ["block", "region", "polygon", "flight"])
+@pytest.mark.parametrize("kind", ["block", "region", "polygon", "flight", "chip"])
 def test_what_was_saved_is_loaded_to_the_bit(kind: str, tmp_path: Path) -> None:
     cube, folds = all_kinds()[kind]
     cv = crossed(cube, folds)
+    if kind == "chip":  # with an interval, of each model its own
+        for half, member in zip((10.0, 30.0), cv.model.models, strict=True):
+            with_interval(member, half)
     cv.save(tmp_path / "cv", progress=False)
     found = gb.CrossValidation.load(tmp_path / "cv", cube)
     assert found.folds == folds
     assert repr(found.folds) == repr(folds)
     assert found.folds.groups.equals(folds.groups)
     assert found.pixel == cv.pixel
-    np.testing.assert_array_equal(found.predictions.agb, cv.predictions.agb)
+    assert list(found.predictions) == list(cv.predictions)
+    for name, layer in cv.predictions.items():
+        np.testing.assert_array_equal(found.predictions[name], layer)
     table = cv.residuals()
+    assert ("upper" in table) == (kind == "chip")
     for same in (found.residuals(), read_residuals(tmp_path / "cv")):
         pd.testing.assert_frame_equal(same, table, check_exact=True)
         assert same.attrs == table.attrs
@@ -228,6 +236,8 @@ def test_an_interrupted_map_goes_on_with_the_same_bits(
     before = (tmp_path / "cv" / "residuals.csv").read_bytes()
     again.clear()
     cv.save(tmp_path / "cv", progress=False)  # finished: nothing is mapped again
+    assert found.evaluate().loc["all", "pixels"] == 64 * 96
+    assert len(found.residuals()) == 64 * 96
     assert not again
     assert (tmp_path / "cv" / "residuals.csv").read_bytes() == before
 
