@@ -34,6 +34,18 @@ _AT_ONCE = 2**22  # weights of the bootstrap that are in memory at once: 32 MB
 Numbers = npt.NDArray[np.float64]
 
 
+def check_confidence(confidence: float) -> None:
+    """Refuse what no interval can hold.
+
+    Raises
+    ------
+    ValueError
+        If it is not above 0 and below 1.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be above 0 and below 1, got {confidence}.")
+
+
 class Bins:
     """Which row of a table a pixel belongs to, besides "all".
 
@@ -196,10 +208,7 @@ class Tally:
         ValueError
             If a number is out of range.
         """
-        if not 0 < confidence < 1:
-            raise ValueError(
-                f"confidence must be above 0 and below 1, got {confidence}."
-            )
+        check_confidence(confidence)
         if bootstrap < 0:
             raise ValueError(f"bootstrap must be samples, 0 or more, got {bootstrap}.")
         units = self._sums[: self._used]

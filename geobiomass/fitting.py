@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -282,7 +283,8 @@ def _fit_member(
     cube: xr.Dataset, member: Recipe, held: Fold | None, client: Any = None
 ) -> BiomassRegressor:
     if member.training.progress:
-        print(f"Fold {member.fold + 1} of {member.folds}")
+        # Where progress bars are: what is asked for goes to the other stream.
+        print(f"Fold {member.fold + 1} of {member.folds}", file=sys.stderr)
     return untrained(cube, member)._fit(cube, member, held, client=client, alone=False)
 
 

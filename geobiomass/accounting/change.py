@@ -13,10 +13,12 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.accounting.error_model import ErrorModel, fit_error_model
+from geobiomass.accounting.held_out import errors_of
 from geobiomass.accounting.map_blocks import BLOCK, open_layer
 from geobiomass.cube import CubeError
 
-Errors = pd.DataFrame | ErrorModel
+Errors = pd.DataFrame | ErrorModel | str | Path
+Pair = tuple[pd.DataFrame | ErrorModel, pd.DataFrame | ErrorModel]
 
 FEWEST_UNITS = 5  # whose mean errors are correlated
 _APART = 1e-3  # pixels: how far grids may lie apart and be one
@@ -56,7 +58,8 @@ def change(
         residuals at the same pixels, else 0, with which the interval is too wide
         where the dates share errors, as maps of one model do.
     residuals : tuple of two, optional
-        A table of residuals, or an error model, for each date: intervals are then
+        For each date a table of residuals, an error model, or a path, as
+        :func:`geobiomass.totals` takes them: intervals are then
         normal ones around the change without its expected bias, and the maps need
         none of their own.
 
@@ -80,8 +83,9 @@ def change(
         r = 0.0 if correlation is None else checked(correlation)
         low, high = _own_interval(first, second, before, after, r, confidence)
     else:
-        r = _given_or_found(residuals, correlation)
-        models = (_model_of(residuals[0]), _model_of(residuals[1]))
+        errors = errors_of_both(residuals, before)
+        r = _given_or_found(errors, correlation)
+        models = (_model_of(errors[0]), _model_of(errors[1]))
         low, high = _fitted_interval(before, after, models, r, confidence)
     layers = {
         "agb_change": (after - before, "change of above-ground biomass"),
@@ -241,13 +245,35 @@ def _fitted_interval(
     return moved - far * spread, moved + far * spread
 
 
-def _model_of(errors: Errors) -> ErrorModel:
+def errors_of_both(residuals: Any, layer: xr.DataArray) -> Pair:
+    """Give the errors of two dates, read where they were given as paths.
+
+    Parameters
+    ----------
+    residuals : tuple of two
+        As :func:`geobiomass.change` takes them.
+    layer : xarray.DataArray
+        The map of one of the dates, (y, x).
+
+    Raises
+    ------
+    ValueError
+        If they are not two, or as :func:`geobiomass.totals` does.
+    """
+    if not isinstance(residuals, tuple | list) or len(residuals) != 2:
+        raise ValueError(
+            "residuals must be two, of the first and of the second date, got "
+            f"{len(residuals) if isinstance(residuals, tuple | list) else 'one'}."
+        )
+    first, second = residuals
+    return errors_of(first, layer), errors_of(second, layer)
+
+
+def _model_of(errors: pd.DataFrame | ErrorModel) -> ErrorModel:
     return errors if isinstance(errors, ErrorModel) else fit_error_model(errors)
 
 
-def _given_or_found(
-    residuals: tuple[Errors, Errors], correlation: float | None
-) -> float:
+def _given_or_found(residuals: Pair, correlation: float | None) -> float:
     if correlation is not None:
         return checked(correlation)
     one, other = residuals

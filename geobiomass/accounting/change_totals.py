@@ -11,7 +11,13 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.accounting.areas import regions_of
-from geobiomass.accounting.change import Errors, change_residuals, checked, open_pair
+from geobiomass.accounting.change import (
+    Errors,
+    change_residuals,
+    checked,
+    errors_of_both,
+    open_pair,
+)
 from geobiomass.accounting.change_correction import fit_correction
 from geobiomass.accounting.error_model import ErrorModel, fit_error_model
 from geobiomass.accounting.region_sums import RegionSum, sum_regions
@@ -59,7 +65,8 @@ def change_totals(
         As :func:`geobiomass.totals` takes them.
     residuals : tuple of two, optional
         Tables of residuals of the two dates, at the same held-out pixels; or, with
-        `correlation`, any two tables or error models: for the net change alone.
+        `correlation`, any two tables or error models: for the net change alone. Or
+        paths of them, as :func:`geobiomass.totals` takes them.
     plots : pandas.DataFrame, optional
         A probability sample of plots that were measured at both dates: intervals are
         then design-based.
@@ -110,7 +117,8 @@ def change_totals(
     if plots is not None:
         table = _by_plots(moved, regions, plots, observed, threshold, terms)
     elif correlation is None:
-        table = _by_pairs(before, moved, regions, _pair(residuals), threshold, terms)
+        pairs = _pair(errors_of_both(residuals, before))
+        table = _by_pairs(before, moved, regions, pairs, threshold, terms)
     else:
         r = checked(correlation)
         table = _by_models(before, after, regions, residuals, r, terms)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.accounting.areas import pixel_size, regions_of
+from geobiomass.accounting.error_model import ErrorModel, ErrorSum, fit_error_model
 from geobiomass.accounting.estimators import (
     METHODS,
     Estimate,
@@ -22,12 +23,10 @@ from geobiomass.accounting.estimators import (
     estimate,
 )
 from geobiomass.accounting.ground_plots import GroundPlots, place_plots, stratum_name
+from geobiomass.accounting.held_out import errors_of
 from geobiomass.accounting.map_blocks import open_layer
 from geobiomass.accounting.region_sums import WHOLE, PlotValues, RegionSum, sum_regions
 from geobiomass.cube import CubeError
-
-if TYPE_CHECKING:
-    from geobiomass.accounting.error_model import ErrorModel
 
 Estimator = Literal["plots", "difference", "regression", "all"]
 
@@ -117,10 +116,11 @@ def totals(
     radius : float, optional
         Of plots, metres: they are then compared with the mean of the pixels whose
         centre lies within; else with the pixel that their centre lies in.
-    residuals : pandas.DataFrame or ErrorModel, optional
+    residuals : pandas.DataFrame, ErrorModel, str or Path, optional
         Instead of plots: residuals of pixels that the model was not trained on, or
-        anything with ``.residuals()``, or an error model fitted to them. A table that
-        says no ``attrs["pixel"]`` has pixels of the map's size.
+        anything with ``.residuals()``, or an error model fitted to them; or the path
+        of a table, of an error model's JSON, or of a saved :class:`CrossValidation`. A
+        table that says no ``attrs["pixel"]`` has pixels of the map's size.
     confidence : float
         Of the intervals.
     carbon_fraction : float
@@ -247,21 +247,8 @@ def _strata_of(
 
 
 def _error_model(residuals: Any, layer: xr.DataArray) -> ErrorModel:
-    from geobiomass.accounting.error_model import ErrorModel, fit_error_model
-
-    if isinstance(residuals, ErrorModel):
-        return residuals
-    if callable(getattr(residuals, "residuals", None)):
-        residuals = residuals.residuals()
-    if not isinstance(residuals, pd.DataFrame):
-        raise ValueError(
-            "residuals must be a table of residuals, an ErrorModel or something with "
-            f".residuals(), got a {type(residuals).__name__}."
-        )
-    if "pixel" not in residuals.attrs:  # read from a file, which has no attrs
-        residuals = residuals.copy()
-        residuals.attrs["pixel"] = pixel_size(layer)
-    return fit_error_model(residuals)
+    errors = errors_of(residuals, layer)
+    return errors if isinstance(errors, ErrorModel) else fit_error_model(errors)
 
 
 def _empty(
@@ -273,8 +260,6 @@ def _empty(
     count = 0 if ground is None else ground.count
     sums = [RegionSum(name, region, np.zeros(count, bool)) for name, region in places]
     if model is not None:
-        from geobiomass.accounting.error_model import ErrorSum
-
         for one in sums:
             one.errors = ErrorSum(model, pixel=pixel_size(layer))
     return sums

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from geobiomass.cli import ingest, looking, mapping, models
+from geobiomass.cli import ingest, looking, mapping, models, validating
 from geobiomass.training.commands import EXIT_CODES, run
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ for command in (
     mapping.totals,
     mapping.change,
     models.evaluate,
+    validating.validate,
     models.calibrate,
     models.export,
     looking.report,

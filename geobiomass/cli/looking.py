@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from geobiomass.cli.answers import AsJson, answer
-from geobiomass.cli.mapping import Assisted, residuals_of
+from geobiomass.cli.mapping import Assisted
 
 
 def info(
@@ -45,6 +45,10 @@ def report(
     residuals: Annotated[
         Path | None, typer.Option(help="Instead: residuals, as for totals.")
     ] = None,
+    validation: Annotated[
+        Path | None,
+        typer.Option(help="A folder of validate: its errors, and totals rest on them."),
+    ] = None,
     estimator: Annotated[Assisted, typer.Option(help="How plots and map meet.")] = (
         Assisted.regression
     ),
@@ -64,7 +68,7 @@ def report(
     errors.
 
     Example: `geobiomass report model/ scene.zarr --map map.tif --regions parks.gpkg
-    --plots plots.csv`
+    --plots plots.csv`; with `--validation held-out/` errors of ground not seen
     """
     from geobiomass.report import write_report
 
@@ -75,7 +79,8 @@ def report(
         map=map_,
         regions=regions,
         plots=plots,
-        residuals=residuals_of(residuals),
+        residuals=residuals,
+        validation=validation,
         samples=samples,
         progress=not as_json,
         estimator=estimator.value,

@@ -232,7 +232,10 @@ def totals(
     ] = None,
     residuals: Annotated[
         Path | None,
-        typer.Option(help="Instead: a CSV of residuals, or JSON of an error model."),
+        typer.Option(
+            help="Instead: a folder of validate, a CSV of residuals, or JSON of an "
+            "error model."
+        ),
     ] = None,
     estimator: Annotated[Assisted, typer.Option(help="How plots and map meet.")] = (
         Assisted.regression
@@ -266,7 +269,7 @@ def totals(
         map_,
         regions,
         plots,
-        residuals=residuals_of(residuals),
+        residuals=residuals,
         estimator=estimator.value,
         observed=observed,
         stratum=stratum,
@@ -292,7 +295,10 @@ def change(
     ] = None,
     errors: Annotated[
         tuple[Path, Path] | None,
-        typer.Option(help="JSON of an error model of each date."),
+        typer.Option(
+            help="Of each date, as --residuals of totals; with folders or tables "
+            "totals have loss and gain too."
+        ),
     ] = None,
     correlation: Annotated[
         float | None, typer.Option(help="Of the errors of the two dates, -1 to 1.")
@@ -306,15 +312,16 @@ def change(
 ) -> None:
     """Subtract the map of one date from that of a later one, with an interval.
 
-    Example: `geobiomass change 2020.zarr 2024.zarr change.tif`
+    Example: `geobiomass change 2020.zarr 2024.zarr change.tif`; with loss and gain:
+    `geobiomass change 2020.zarr 2024.zarr change.tif --regions parks.gpkg --errors
+    held-out-2020/ held-out-2024/`
     """
     from geobiomass.accounting.change import change as subtract
     from geobiomass.accounting.change import write_change
     from geobiomass.accounting.change_totals import change_totals
 
-    models: Any = tuple(map(residuals_of, errors)) if errors is not None else None
     settings: dict[str, Any] = {"correlation": correlation, "confidence": confidence}
-    write_change(subtract(first, second, residuals=models, **settings), out)
+    write_change(subtract(first, second, residuals=errors, **settings), out)
     words, facts = f"{out}: done", {"map": str(out)}
     if regions is not None:
         import pandas as pd
@@ -323,7 +330,7 @@ def change(
             first,
             second,
             regions,
-            residuals=models if plots is None else None,
+            residuals=errors if plots is None else None,
             plots=None if plots is None else pd.read_csv(plots),
             progress=not as_json,
             **settings,
@@ -331,19 +338,6 @@ def change(
         words += f"\n{table.iloc[:, :9].round(1).to_string()}"
         facts |= {"totals": json.loads(table.reset_index().to_json(orient="records"))}
     answer(words, facts, as_json)
-
-
-def residuals_of(path: Path | None) -> Any:
-    """Read a table of residuals from a CSV, or an error model from JSON."""
-    if path is None:
-        return None
-    if path.suffix == ".json":
-        from geobiomass.accounting.error_model import ErrorModel
-
-        return ErrorModel.from_dict(json.loads(path.read_text()))
-    import pandas as pd
-
-    return pd.read_csv(path, dtype={"unit": str})
 
 
 def _in_words(table: Any) -> str:

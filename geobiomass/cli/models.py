@@ -18,50 +18,55 @@ if TYPE_CHECKING:
 RECIPES = ("default", "quick", "biomassters")
 BY = ("biomass", "predicted", "months")
 
+RecipeName = Annotated[
+    str,
+    typer.Option(help="default, quick or biomassters.", autocompletion=lambda: RECIPES),
+]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the data.")]
+Seed = Annotated[int | None, typer.Option(help="Of all that is random.")]
+FoldsBy = Annotated[
+    str | None,
+    typer.Option(
+        help="What folds hold out together: block, chip, or the name of a region "
+        "in the cube."
+    ),
+]
+FoldBlock = Annotated[
+    int | None, typer.Option(help="Side of the blocks of folds, pixels.")
+]
+FoldBuffer = Annotated[
+    int | None,
+    typer.Option(help="Pixels around what is held out that do not train."),
+]
+Devices = Annotated[str | None, typer.Option(help="How many GPUs, or auto for all.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any other setting, name=value; repeatable."),
+]
+
 
 def train(
     cube: Annotated[Path, typer.Argument(help="A Zarr cube with agb.")],
     model: Annotated[Path, typer.Argument(help="Folder to save the model in.")],
-    recipe: Annotated[
-        str,
-        typer.Option(
-            help="default, quick or biomassters.", autocompletion=lambda: RECIPES
-        ),
-    ] = "default",
+    recipe: RecipeName = "default",
     validation: Annotated[
         str | None, typer.Option(help="A fraction, or another cube's path.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of all that is random.")] = None,
+    epochs: Epochs = None,
+    seed: Seed = None,
     folds: Annotated[
         int | None,
         typer.Option(help="So many models, each with another part held out, as one."),
     ] = None,
-    folds_by: Annotated[
-        str | None,
-        typer.Option(
-            help="What folds hold out together: block, chip, or the name of a region "
-            "in the cube."
-        ),
-    ] = None,
-    block: Annotated[
-        int | None, typer.Option(help="Side of the blocks of folds, pixels.")
-    ] = None,
-    buffer: Annotated[
-        int | None,
-        typer.Option(help="Pixels around what is held out that do not train."),
-    ] = None,
+    folds_by: FoldsBy = None,
+    block: FoldBlock = None,
+    buffer: FoldBuffer = None,
     interval: Annotated[
         float | None,
         typer.Option(help="Such as 0.9: maps have agb_lower and agb_upper as well."),
     ] = None,
-    devices: Annotated[
-        str | None, typer.Option(help="How many GPUs, or auto for all.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any other setting, name=value; repeatable."),
-    ] = None,
+    devices: Devices = None,
+    settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a model on a cube and save it.
@@ -77,26 +82,19 @@ def train(
     from geobiomass.fitting import fit
 
     data = open_cube(cube)
-    split = _folds(data, folds, folds_by, block, buffer, seed)
-    given: dict[str, Any] = {
-        "epochs": epochs,
-        "seed": seed,
-        "folds": split,
-        "interval": interval,
-    }
-    if devices is not None:
-        given["devices"] = int(devices) if devices.isdecimal() else devices
-    changes = {name: value for name, value in given.items() if value is not None}
-    changes |= dict(parse_setting(text) for text in settings or [])
-    changes.setdefault("folder", f"{model.resolve()}.checkpoints")
+    changes = {"folder": f"{model.resolve()}.checkpoints"} | changes_of(
+        settings, devices, epochs=epochs, seed=seed, interval=interval
+    )
+    split = folds_of(data, folds, folds_by, block, buffer, seed)
     fitted: Any = fit(
         data,
         recipe,
         validation=_validation(validation),
+        folds=split,
         announce=partial(typer.echo, err=as_json),
         **changes,
     )
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0:  # of several processes the first
+    if is_first_process():
         fitted.save(model)
         members = fitted.models if folds else [fitted]
         lines = [f"{model}: {fitted!r}"]
@@ -116,7 +114,22 @@ def train(
         answer("\n".join(lines), facts, as_json)
 
 
-def _folds(
+def changes_of(
+    settings: list[str] | None, devices: str | None, **given: Any
+) -> dict[str, Any]:
+    """Give what a command line changes of a recipe, by name."""
+    changes = {name: value for name, value in given.items() if value is not None}
+    if devices is not None:
+        changes["devices"] = int(devices) if devices.isdecimal() else devices
+    return changes | dict(parse_setting(text) for text in settings or [])
+
+
+def is_first_process() -> bool:
+    """Tell whether this is the first of the processes that train together."""
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0
+
+
+def folds_of(
     cube: Any,
     count: int | None,
     by: str | None,
@@ -178,10 +191,10 @@ def evaluate(
     )
     if csv is not None:
         table.to_csv(csv)
-    answer(_in_short(table), {"metrics": table_of(table)}, as_json)
+    answer(in_short(table), {"metrics": table_of(table)}, as_json)
 
 
-def _in_short(table: pd.DataFrame) -> str:
+def in_short(table: pd.DataFrame) -> str:
     """Give a table of metrics as text, each interval beside its value."""
     import pandas as pd
 

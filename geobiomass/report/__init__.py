@@ -53,7 +53,7 @@ def write_report(
     regions: Any = None,
     plots: Any = None,
     residuals: Any = None,
-    validation: CrossValidation | None = None,
+    validation: CrossValidation | str | Path | None = None,
     samples: int | None = None,
     progress: bool = True,
     **totals: Any,
@@ -77,9 +77,10 @@ def write_report(
         ``predict_to`` wrote, best with ``applicability=True``.
     regions, plots, residuals : optional
         For a table of totals, as :func:`geobiomass.totals` takes them.
-    validation : CrossValidation, optional
-        What :func:`geobiomass.cross_validate` gave: its errors are shown, and rest the
-        totals on them where there are neither plots nor residuals.
+    validation : CrossValidation, str or Path, optional
+        What :func:`geobiomass.cross_validate` gave, or the folder it was saved in: its
+        errors are shown, and totals rest on them where there are neither plots nor
+        residuals.
     samples : int, optional
         Chips, or blocks of 1,024 pixels of a scene, to look at at most, from all over
         the cube; by default all of them. Totals are of the whole map all the same.
@@ -101,6 +102,8 @@ def write_report(
         its grid, or regions or plots cannot be used.
     ModelError
         If the model's folder is not one.
+    FileNotFoundError
+        If nothing is at a path, or the cube of `validation` is not where it was.
     ValueError
         If `path` does not end with .html, `samples` is below 1, or there are regions
         and nothing that an interval of totals could rest on.
@@ -110,6 +113,8 @@ def write_report(
         raise ValueError(f"path of a report must end with .html, got {path}.")
     if samples is not None and samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}.")
+    if isinstance(validation, str | Path):
+        validation = CrossValidation.load(validation)
     wanted = regions is not None or plots is not None or residuals is not None
     if plots is None and residuals is None:
         residuals = validation

@@ -95,7 +95,8 @@ def _cross_validated(validation: Any) -> str:
                 (6, 4.4),
             )
         )
-    return "".join([*parts, paragraph(f"Size of blocks: {validation.advice}.")])
+        parts.append(paragraph(f"Size of blocks: {validation.advice}."))
+    return "".join(parts)
 
 
 def metrics_table(table: pd.DataFrame, decimals: int = 1) -> str:

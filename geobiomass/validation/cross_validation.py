@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,8 @@ from geobiomass.accounting.areas import pixel_size
 from geobiomass.accounting.variogram import Variogram, fit_variogram, suggest_block
 from geobiomass.calibration import calibration_of
 from geobiomass.chips import Reader
-from geobiomass.cube import CubeError
+from geobiomass.cube import CubeError, open_cube
+from geobiomass.cube.store import is_local
 from geobiomass.evaluation import (
     BOOTSTRAP,
     CONFIDENCE,
@@ -28,14 +30,25 @@ from geobiomass.evaluation import (
 )
 from geobiomass.fitting import fit
 from geobiomass.ingredients import held_places
+from geobiomass.lineage import note_provenance, weights_fingerprint
 from geobiomass.predictor import Ensemble, need_target
 from geobiomass.recipes import Recipe, find_recipe
-from geobiomass.regressor import BiomassRegressor, units_left_out
+from geobiomass.regressor import BiomassRegressor, load, units_left_out
 from geobiomass.schedule import TrainingPlan
 from geobiomass.tiles import Place, Window, blocks
 from geobiomass.validation.folds import Folds, make_folds
 from geobiomass.validation.ground import NOWHERE
-from geobiomass.validation.residuals import MOST, residuals
+from geobiomass.validation.residuals import MOST, TABLE, residuals, write_residuals
+from geobiomass.validation.saving import (
+    MODEL,
+    check_place,
+    folds_from_dict,
+    folds_to_dict,
+    open_predictions,
+    read_record,
+    write_predictions,
+    write_record,
+)
 
 _CHIP_PIXEL = 10.0  # metres: BioMassters' chips, which say nothing of their place
 _BLOCK = 1024  # pixels: side of what is mapped at once
@@ -173,7 +186,9 @@ class CrossValidation:
         """
         maps = [member.predict(self.cube, **self._settings) for member in self._members]
         layers = {str(n): self._unseen([each[n] for each in maps]) for n in maps[0]}
-        return cast(xr.Dataset, maps[0].assign(layers))
+        found = cast(xr.Dataset, maps[0].assign(layers))
+        note_provenance(found, self.model, self.cube, self._how())
+        return found
 
     @cached_property
     def _members(self) -> Sequence[Any]:
@@ -199,6 +214,13 @@ class CrossValidation:
             )
             members.append(member)
         return members
+
+    def _how(self) -> dict[str, Any]:
+        """Give the settings that the map depends on, and what was held out."""
+        settings = {k: repr(v) for k, v in self._settings.items() if k != "block"}
+        fold = self.folds[0].to_dict()
+        told = {name: fold[name] for name in ("by", "count", "block", "buffer")}
+        return {"held_out": told | {"fingerprint": self.folds.identity}, **settings}
 
     def _unseen(self, maps: Sequence[xr.DataArray]) -> xr.DataArray:
         """Put one layer together: a task a block, on the blocks of the models' maps."""
@@ -232,22 +254,29 @@ class CrossValidation:
 
         Parameters
         ----------
-        by, confidence, bootstrap
+        by : "biomass", "predicted", "months" or "fold"
+            Rows: as :meth:`BiomassRegressor.evaluate` takes it, or each fold, over what
+            its model did not see.
+        confidence, bootstrap
             As :meth:`BiomassRegressor.evaluate` takes them. Intervals are over what
             was held out together: blocks, regions or chips.
 
         Returns
         -------
         pandas.DataFrame
-            As :meth:`BiomassRegressor.evaluate` gives it.
+            As :meth:`BiomassRegressor.evaluate` gives it; the first row is "all".
 
         Raises
         ------
         CubeError
             If there is no held-out label where the image has an observation.
+        ValueError
+            If a setting is out of range.
         """
         reader = Reader(self.cube, self.model.bands)
-        tally = Tally(Bins(by, reader.months))
+        folds = range(self.folds.count) if by == "fold" else ()
+        tally = Tally(Bins("biomass" if by == "fold" else by, reader.months))
+        each = {number: Tally() for number in folds}
         for place in _blocks_of(reader):
             truth = reader.labels(place).astype(np.float64)
             truth[self.folds.numbers(place) == NOWHERE] = np.nan
@@ -256,19 +285,30 @@ class CrossValidation:
             layers = self._layers(place)
             months = months_seen(reader, place) if by == "months" else None
             for unit, part, inside in self._units(place):
-                tally.add(
-                    layers["agb"][part],
-                    np.where(inside, truth[part], np.nan),
-                    unit=unit,
-                    months=None if months is None else months[part],
-                    interval=_cut(interval_of(layers), part),
-                )
+                own = each.get(self.folds.fold_of[unit])
+                for one in (tally,) if own is None else (tally, own):
+                    one.add(
+                        layers["agb"][part],
+                        np.where(inside, truth[part], np.nan),
+                        unit=unit,
+                        months=None if months is None else months[part],
+                        interval=_cut(interval_of(layers), part),
+                    )
         if tally.count == 0:
             raise CubeError(
                 "No held-out label lies where the image has an observation; nothing to "
                 "compare."
             )
-        return tally.table(confidence, bootstrap)
+        table = tally.table(confidence, bootstrap)
+        if by != "fold":
+            return table
+        rows = {"all": table.loc["all"]} | {
+            str(number): one.table(confidence, bootstrap).loc["all"]
+            for number, one in each.items()
+            if one.count
+        }
+        found = pd.DataFrame(rows).T.rename_axis("fold")
+        return found.astype(table.dtypes[found.columns])
 
     def _layers(self, place: Place) -> dict[str, npt.NDArray[np.float64]]:
         window = place.window
@@ -328,6 +368,117 @@ class CrossValidation:
             self._suggested = suggest_block(found, self.pixel)
         return found
 
+    # --- save and load ---
+
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        cube: str | Path | None = None,
+        progress: bool = True,
+        overwrite: bool = False,
+    ) -> None:
+        """Write the models, the map that none of them knew and its errors to a folder.
+
+        The map is computed block by block: interrupted, the same call goes on where it
+        stopped.
+
+        Parameters
+        ----------
+        folder : str or Path
+            New, empty, or with this cross-validation.
+        cube : str or Path, optional
+            Where the cube is: noted for :meth:`load`, which else has to be given it.
+        progress : bool
+            Show a progress bar.
+        overwrite : bool
+            Replace another cross-validation that is there.
+
+        Raises
+        ------
+        FileExistsError
+            If the folder holds another cross-validation, and not `overwrite`.
+        ValueError
+            If it holds anything else.
+        IncompleteMapError
+            If blocks of the map could not be computed; the others are kept.
+        """
+        folder = Path(folder)
+        check_place(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        lazy, side = self.predictions.copy(), self._settings["block"]
+        made_with = self._depends_on()
+        note_provenance(lazy, self.model, self.cube, made_with)
+        write_predictions(folder, lazy, made_with, side, progress, overwrite)
+        stored = CrossValidation(
+            self.cube, self.model, self.folds, self.pixel, **self._settings
+        )
+        stored.predictions = open_predictions(folder, self.cube, side)
+        write_residuals(stored.residuals(), folder / TABLE)
+        self.model.save(folder / MODEL)
+        where = str(Path(cube).resolve()) if cube and is_local(cube) else cube
+        facts = {
+            "cube": where,
+            "pixel": self.pixel,
+            "settings": self._settings,
+            "folds": folds_to_dict(self.folds),
+        }
+        write_record(folder, facts)
+
+    def _depends_on(self) -> dict[str, Any]:
+        """Give all that the map's values depend on, in words and hashes."""
+        steps = [getattr(member, "calibration", None) for member in self._members]
+        known = [step.to_dict() for step in steps if step is not None]
+        return {
+            "model": weights_fingerprint(self.model.network),
+            "input": Reader(self.cube, self.model.bands).identity(),
+            "grid": self.folds.grid,
+            **({"calibrations": known} if known else {}),
+            **self._how(),
+        }
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, cube: str | Path | xr.Dataset | None = None
+    ) -> Self:
+        """Read a cross-validation that :meth:`save` wrote.
+
+        Parameters
+        ----------
+        folder : str or Path
+            What it was saved in.
+        cube : str, Path or xarray.Dataset, optional
+            That was learnt from; by default where it was then.
+
+        Returns
+        -------
+        CrossValidation
+            With the map as it was saved, not made again.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder is none, or not finished, or the cube is not where it was.
+        ModelError
+            If the models are missing or damaged.
+        CubeError, ValueError
+            If the cube is another, or the folder is damaged.
+        """
+        folder = Path(folder)
+        record = read_record(folder)
+        if cube is None:
+            cube = _cube_of(record["cube"], folder)
+        data = cube if isinstance(cube, xr.Dataset) else open_cube(cube)
+        data = need_target(data)
+        folds = folds_from_dict(record["folds"], data)
+        pixel, settings = record["pixel"], record["settings"]
+        pixel = tuple(pixel) if isinstance(pixel, list) else pixel
+        found = cls(data, load(folder / MODEL), folds, pixel, **settings)
+        found.predictions = open_predictions(folder, data, found._settings["block"])
+        return found
+
+    # --- how large blocks must be ---
+
     @property
     def suggested_block(self) -> int:
         """Side of blocks beyond which errors are hardly alike, pixels.
@@ -360,6 +511,17 @@ class CrossValidation:
             f"smaller than the {suggested} pixels within which errors are alike, so "
             f"these errors may flatter: gb.make_folds(cube, block={suggested})"
         )
+
+
+def _cube_of(noted: str | None, folder: Path) -> str:
+    """Give the place that was noted of a cube, if there still is something."""
+    if noted is not None and (not is_local(noted) or Path(noted).exists()):
+        return noted
+    where = "nobody noted where" if noted is None else f"which is not at {noted}"
+    raise FileNotFoundError(
+        f"{folder} needs the cube that it was made of, {where}; give it: "
+        "gb.CrossValidation.load(folder, cube)."
+    )
 
 
 def _pixel_of(cube: xr.Dataset) -> float | tuple[float, float]:

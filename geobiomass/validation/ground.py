@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -143,6 +144,12 @@ class PolygonGround:
             for number in range(len(kept))
         )
 
+    @property
+    def regions(self) -> list[tuple[str, Region]]:
+        """Each polygon with the name of its group, which makes such ground again."""
+        named = (self.names[number] for number in self._number)
+        return list(zip(named, self._regions, strict=True))
+
     def _named(self, names: Sequence[str]) -> Iterable[tuple[str, int]]:
         return zip(names, self._number.tolist(), strict=True)
 
@@ -172,7 +179,9 @@ class PolygonGround:
 
     def identity(self) -> str:
         """Stand for names and outlines."""
-        return digest(self.names, self._number.tolist(), list(map(repr, self._regions)))
+        # As JSON, which has lists where geometries may have tuples.
+        outlines = [json.dumps([r.shapes, r.transform]) for r in self._regions]
+        return digest(self.names, self._number.tolist(), outlines)
 
 
 class ChipGround:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,10 @@ MOST = 200_000  # rows of a table: 14 MB
 _UNIT = 256  # pixels: side of the blocks of a scene that count as units
 _PIECE = 1024  # pixels: side of what is compared at once
 LAYERS = {"agb": "predicted", "agb_lower": "lower", "agb_upper": "upper"}
+TABLE = "residuals.csv"
+_COLUMNS = ("observed", "predicted", "y", "x", "unit")
+_NUMBERS = ("observed", "predicted", "lower", "upper", "y", "x")
+_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -221,3 +228,153 @@ def _rows(
     table["x"] = (across + window.left) * pixel[1]
     table["unit"] = groups[wanted]
     return pd.DataFrame(table)
+
+
+# --- on disk ----------------------------------------------------------------------
+
+
+def write_residuals(table: pd.DataFrame, path: str | Path) -> None:
+    """Write residuals as a CSV, and what a CSV cannot say as JSON beside it.
+
+    Numbers are written so that the same bits are read again. The JSON, named as the
+    table with ``.json`` behind, has the table's ``attrs`` and its checksum.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As :func:`residuals` gives it, with its ``attrs``.
+    path : str or Path
+        The table, ``.csv``; one that is there is replaced.
+
+    Raises
+    ------
+    ValueError
+        If `path` does not end with .csv, or the table lacks a column, "kind" or
+        "pixel".
+    """
+    path = Path(path)
+    if path.suffix != ".csv":
+        raise ValueError(
+            f"path of a table of residuals must end with .csv, got {path}."
+        )
+    _need_columns(table, "The table")
+    lacking = [name for name in ("kind", "pixel") if name not in table.attrs]
+    if lacking:
+        raise ValueError(
+            f"attrs of a table of residuals must have {lacking}, got {table.attrs}; "
+            "gb.residuals sets them."
+        )
+    content = table.to_csv(index=False, lineterminator="\n").encode()
+    facts = {
+        "format": _FORMAT,
+        "kind": table.attrs["kind"],
+        "pixel": [float(side) for side in table.attrs["pixel"]],
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    for place, written in (
+        (path, content),
+        (_facts_beside(path), json.dumps(facts, indent=2).encode()),
+    ):
+        part = place.with_name(f".{place.name}.part")
+        part.write_bytes(written)
+        part.replace(place)
+
+
+def read_residuals(path: str | Path) -> pd.DataFrame:
+    """Read a table of residuals.
+
+    Parameters
+    ----------
+    path : str or Path
+        What :func:`write_residuals` wrote, or a folder of
+        :meth:`CrossValidation.save` with such a table; or any CSV with the columns
+        ``observed``, ``predicted`` (Mg/ha), ``y``, ``x`` (metres) and ``unit``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As :func:`residuals` gives it. A CSV with no JSON beside it has no ``attrs``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such table.
+    ValueError
+        If the table is not as it was written, lacks a column, or is no CSV.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if not (path / TABLE).is_file():
+            found = sorted(file.name for file in path.iterdir())
+            raise FileNotFoundError(
+                f"{path} must hold {TABLE}, got {found}; give the folder of a finished "
+                "geobiomass validate, or a CSV."
+            )
+        path = path / TABLE
+    if not path.is_file():
+        raise FileNotFoundError(f"There is nothing at {path}; expected residuals.")
+    facts = _read_facts(path)
+    try:
+        cells = pd.read_csv(path, dtype=str, keep_default_na=False)
+        _need_columns(cells, str(path))
+        table = pd.DataFrame({name: _parsed(cells[name]) for name in cells})
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError) as error:
+        raise ValueError(
+            f"{path} must be a CSV of residuals with columns {_COLUMNS}, got a file "
+            f"that is none ({error})."
+        ) from error
+    table.attrs.update(facts)
+    return table
+
+
+def _parsed(cells: pd.Series) -> Any:
+    """Read a column as Python does: releases of pandas differ in the last bit."""
+    if cells.name not in (*_NUMBERS, "fold"):
+        return cells
+    try:
+        if cells.name == "fold":
+            return np.array([int(cell) for cell in cells], np.int64)
+        return np.array([float(cell or "nan") for cell in cells], np.float64)
+    except ValueError as error:
+        raise ValueError(
+            f"Column {cells.name!r} of residuals must be numbers, {error}."
+        ) from error
+
+
+def _facts_beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    """Give the attributes of a table; none where nothing was noted of it."""
+    beside = _facts_beside(path)
+    if not beside.exists():
+        return {}
+    try:
+        facts = json.loads(beside.read_text("utf-8"))
+        down, across = map(float, facts["pixel"])
+        form, kind, checksum = facts["format"], str(facts["kind"]), facts["sha256"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{beside} is damaged ({error!r}); write the residuals again."
+        ) from error
+    if form != _FORMAT:
+        raise ValueError(
+            f"{beside} must be of format {_FORMAT}, got {form}; read it with the "
+            "version of geobiomass that wrote it."
+        )
+    if hashlib.sha256(path.read_bytes()).hexdigest() != checksum:
+        raise ValueError(
+            f"{path} must be as it was written, but its checksum is another; write the "
+            f"residuals again, or delete {beside.name} to read it as any CSV."
+        )
+    return {"kind": kind, "pixel": (down, across)}
+
+
+def _need_columns(table: pd.DataFrame, what: str) -> None:
+    lacking = [name for name in _COLUMNS if name not in table]
+    if lacking:
+        raise ValueError(
+            f"{what} must have the columns {_COLUMNS}, got {list(table)} without "
+            f"{lacking}."
+        )

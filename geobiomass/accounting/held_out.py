@@ -1,0 +1,69 @@
+"""Errors on ground that a map's model has not seen, in whatever form they are given."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+
+from geobiomass.accounting.areas import pixel_size
+from geobiomass.accounting.error_model import ErrorModel
+from geobiomass.validation.residuals import read_residuals
+
+
+def errors_of(given: Any, layer: xr.DataArray) -> pd.DataFrame | ErrorModel:
+    """Give errors as a table of residuals, or as a model that was fitted to one.
+
+    Parameters
+    ----------
+    given : pandas.DataFrame, ErrorModel, str, Path or object
+        A table or a model; the path of a CSV, of an error model as JSON, or of a
+        folder of :meth:`CrossValidation.save`; or anything with ``.residuals()``.
+    layer : xarray.DataArray
+        The map, (y, x): a table that does not say the size of its pixels has the map's.
+
+    Returns
+    -------
+    pandas.DataFrame or ErrorModel
+
+    Raises
+    ------
+    FileNotFoundError
+        If nothing is at the path.
+    ValueError
+        If it is nothing of these, or what is at the path is damaged.
+    """
+    errors: pd.DataFrame | ErrorModel
+    if isinstance(given, str | os.PathLike):
+        errors = _read(Path(given))
+    elif callable(getattr(given, "residuals", None)):
+        errors = given.residuals()
+    else:
+        errors = given
+    if isinstance(errors, ErrorModel):
+        return errors
+    if not isinstance(errors, pd.DataFrame):
+        raise ValueError(
+            "residuals must be a table of residuals, an ErrorModel, a path of either, "
+            f"or something with .residuals(), got a {type(errors).__name__}."
+        )
+    if "pixel" not in errors.attrs:
+        errors = errors.copy()
+        errors.attrs["pixel"] = pixel_size(layer)
+    return errors
+
+
+def _read(path: Path) -> pd.DataFrame | ErrorModel:
+    if path.suffix != ".json":
+        return read_residuals(path)
+    try:
+        return ErrorModel.from_dict(json.loads(path.read_text("utf-8")))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} must be an error model, as ErrorModel.to_dict() gives it, got "
+            f"something else ({error!r}); residuals are a CSV."
+        ) from error
