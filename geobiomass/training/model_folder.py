@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ HELD_OUT = "held_out.csv"
 MOVED = "moved.csv"
 _FILES = frozenset({CONFIG, WEIGHTS, HISTORY, CARD, DOMAIN, HELD_OUT, MOVED})
 FORMAT = 1
+_ATTEMPTS = 10
 
 _MEMBER = re.compile(r"member-[1-9]\d*")
 _PACKAGES = ("geobiomass", "torch", "lightning", "timm", "numpy", "pandas")
@@ -134,14 +136,23 @@ def _refusal(folder: Path, found: list[str]) -> ModelError:
 
 
 def replace(folder: Path, part: Path) -> None:
-    """Put the new folder in the place of the old one."""
-    if not folder.exists():
-        os.rename(part, folder)
-        return
-    old = part.with_suffix(".old")
-    os.rename(folder, old)
-    os.rename(part, folder)
-    shutil.rmtree(old)
+    """Put the new folder in the place of the old one.
+
+    The processes of a training may save the same model at once; the last one stays.
+    """
+    for attempt in range(_ATTEMPTS):
+        old = part.with_suffix(f".{attempt}.old")
+        with suppress(FileNotFoundError):
+            os.rename(folder, old)
+        try:
+            os.rename(part, folder)
+        except OSError:
+            quicker = folder.exists()  # another process was, and has put its own there
+            if attempt == _ATTEMPTS - 1 or not quicker:
+                raise
+        shutil.rmtree(old, ignore_errors=True)
+        if not part.exists():
+            return
 
 
 def package_versions() -> dict[str, str]:
