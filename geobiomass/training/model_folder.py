@@ -10,6 +10,7 @@ each has a folder ``member-1``, ``member-2``, ... inside. None can run code.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -111,11 +112,12 @@ def check_replaceable(folder: Path) -> None:
     ModelError
         Names what is there.
     """
-    if not folder.exists():
+    try:
+        found = {file.name for file in folder.iterdir()}
+    except FileNotFoundError:
         return
-    if not folder.is_dir():
-        raise _refusal(folder, ["a file"])
-    found = {file.name for file in folder.iterdir()}
+    except NotADirectoryError:
+        raise _refusal(folder, ["a file"]) from None
     members = {name for name in found if _MEMBER.fullmatch(name)}
     strangers = sorted(found - members - _FILES)
     # A README.md beside a config.json may be of any program's.
@@ -146,9 +148,10 @@ def replace(folder: Path, part: Path) -> None:
             os.rename(folder, old)
         try:
             os.rename(part, folder)
-        except OSError:
-            quicker = folder.exists()  # another process was, and has put its own there
-            if attempt == _ATTEMPTS - 1 or not quicker:
+        except OSError as error:
+            # Another process may have been quicker, and put its own there.
+            there = error.errno in (errno.ENOTEMPTY, errno.EEXIST)
+            if attempt == _ATTEMPTS - 1 or not there:
                 raise
         shutil.rmtree(old, ignore_errors=True)
         if not part.exists():
