@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from geobiomass.chips import Place, Reader
 from geobiomass.cube import DamagedError
 from geobiomass.evaluation import BIOMASS_BINS
-from geobiomass.intervals import Calibration, Unit, calibrate
+from geobiomass.intervals import Calibration, Unit, calibrate, joined
 from geobiomass.predict import Mapper
 from geobiomass.splits import labelled
 from geobiomass.tiles import Window, even_blocks
@@ -42,7 +43,10 @@ def units_of(reader: Reader, side: int) -> list[Place]:
 
 
 def compare_units(
-    mapper: Mapper, places: Sequence[Place], skip: bool = False
+    mapper: Mapper,
+    places: Sequence[Place],
+    skip: bool = False,
+    groups: Sequence[str] | None = None,
 ) -> list[Unit]:
     """Map places as any map is made, and put what was observed beside.
 
@@ -54,12 +58,15 @@ def compare_units(
         Chips or blocks.
     skip : bool
         Pass over what cannot be read.
+    groups : sequence of str, optional
+        The group of each place.
 
     Raises
     ------
     CubeError
         If something cannot be read and not `skip`.
     """
+    names = {} if groups is None else dict(zip(places, groups, strict=True))
     budget = max(1, _PIXELS // max(1, len(places)))
     parts: dict[Place, list[Unit]] = {place: [] for place in places}
     by_chip: dict[int | None, list[Place]] = {}
@@ -78,7 +85,11 @@ def compare_units(
                 damaged = set(here)
                 own = [place for place in own if place not in damaged]
                 parts = {k: v for k, v in parts.items() if k not in damaged}
-    return [_joined(mapper.outputs, units) for units in parts.values()]
+    empty = Unit({name: np.zeros(0) for name in mapper.outputs}, np.zeros(0))
+    return [
+        dataclasses.replace(joined([empty, *units]), group=names.get(place))
+        for place, units in parts.items()
+    ]
 
 
 def _compare(
@@ -112,16 +123,6 @@ def _compare(
         )
 
 
-def _joined(names: Sequence[str], parts: Sequence[Unit]) -> Unit:
-    """Put the parts of a unit together that lie in several blocks, or in none."""
-    empty = np.zeros(0)
-    values = {
-        name: np.concatenate([empty, *(part.values[name] for part in parts)])
-        for name in names
-    }
-    return Unit(values, np.concatenate([empty, *(part.observed for part in parts)]))
-
-
 def calibration_of(
     units: Sequence[Unit],
     reader: Reader,
@@ -130,6 +131,7 @@ def calibration_of(
     *,
     folds: int = 0,
     name: str = "agb",
+    groups: str | None = None,
 ) -> Calibration:
     """Calibrate on units of a cube; as :func:`geobiomass.intervals.calibrate`.
 
@@ -139,7 +141,7 @@ def calibration_of(
         Of :func:`compare_units`.
     reader : Reader
         Over the cube.
-    interval, classes, folds, name
+    interval, classes, folds, name, groups
         As there; by default the bins that ``model.evaluate`` has.
 
     Raises
@@ -156,4 +158,5 @@ def calibration_of(
         kind="chips" if reader.chips else "blocks",
         folds=folds,
         name=name,
+        groups=groups,
     )

@@ -190,6 +190,26 @@ def data_fingerprint(cube: xr.Dataset, bands: Sequence[str]) -> str:
     """
     reader = Reader(cube, bands)
     digest = hashlib.sha256(f"{reader.identity()} {list(bands)}".encode())
+    _add_labels(digest, cube, reader)
+    return digest.hexdigest()
+
+
+def labels_fingerprint(cube: xr.Dataset, bands: Sequence[str]) -> str:
+    """Give 64 letters that stand for names and labels, wherever the cube lies.
+
+    The same for a cube on disk, one of dask and one in memory; images do not count.
+
+    Parameters
+    ----------
+    cube, bands
+        As :func:`data_fingerprint` takes them.
+    """
+    digest = hashlib.sha256(f"{list(bands)}".encode())
+    _add_labels(digest, cube, Reader(cube, bands))
+    return digest.hexdigest()
+
+
+def _add_labels(digest: hashlib._Hash, cube: xr.Dataset, reader: Reader) -> None:
     for name in ("month", "chip", "y", "x"):
         if name in cube.coords:
             digest.update(f"{name} {cube[name].values.tolist()}".encode())
@@ -198,7 +218,6 @@ def data_fingerprint(cube: xr.Dataset, bands: Sequence[str]) -> str:
             digest.update(np.nan_to_num(reader.labels(place), nan=-1.0).tobytes())
         except DamagedError:
             digest.update(b"damaged")
-    return digest.hexdigest()
 
 
 def _spread_out(reader: Reader) -> list[Place]:
@@ -369,8 +388,11 @@ def _interval(settings: Facts) -> list[str]:
         return []
     calibration = Calibration.from_dict(settings["calibration"])
     held = f"{100 * calibration.interval:.4g} %"
+    new, unit = "chips or blocks", "chips or blocks"
+    if calibration.kind == "groups":
+        new, unit = f"groups by {calibration.groups!r}", "groups"
     promise = (
-        f"In new chips or blocks of the same kind about {held} of the pixels lie "
+        f"In new {new} of the same kind about {held} of the pixels lie "
         "within, by class of predicted biomass"
     )
     if calibration.folds:
@@ -378,7 +400,7 @@ def _interval(settings: Facts) -> list[str]:
             "; as each model was calibrated on its own fold and the map is their mean, "
             "this is what is seen, not what is proven"
         )
-    head = "| predicted, Mg/ha | chips or blocks | pixels | margin, Mg/ha |"
+    head = f"| predicted, Mg/ha | {unit} | pixels | margin, Mg/ha |"
     if "spread" in calibration.base and "quantiles" not in calibration.base:
         head = head.replace("margin, Mg/ha", "margin, spreads")
     rows = [

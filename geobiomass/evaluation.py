@@ -241,6 +241,7 @@ def add_parts(
     observed: Numbers,
     interval: tuple[Numbers, Numbers] | None = None,
     months: npt.NDArray[Any] | None = None,
+    unit: Any = None,
 ) -> None:
     """Add a chip, or a block of a scene, in parts of 256 x 256 pixels.
 
@@ -250,6 +251,8 @@ def add_parts(
         To add to.
     predicted, observed, interval, months
         (y, x), as :meth:`Tally.add` takes them.
+    unit : optional
+        As there.
     """
     height, width = observed.shape
     for part in blocks(height, width, EVALUATION_BLOCK):
@@ -257,6 +260,7 @@ def add_parts(
         tally.add(
             predicted[here],
             observed[here],
+            unit=unit,
             months=None if months is None else months[here],
             interval=interval and (interval[0][here], interval[1][here]),
         )

@@ -20,6 +20,7 @@ from geobiomass.cube import CubeError, as_cube
 from geobiomass.ingredients import (
     Validation,
     calibration_places,
+    grouped_by,
     held_places,
     parts_of,
 )
@@ -124,8 +125,15 @@ def fit(
         If `cube` is not a cube, has no ``agb`` or no label, shares chips or ground
         with the validation cube, or has too few chips or blocks for the interval.
     ValueError
-        If a recipe or setting is unknown or out of range, or `folds` and
-        `validation` are both given.
+        If a recipe or setting is unknown or out of range, `folds` and `validation` are
+        both given, or the folder holds a training with other settings or of other
+        data: more epochs with ``schedule="constant"``, and settings of memory, may
+        differ. It is told before any image is read, except into the `cache`.
+
+    Warns
+    -----
+    UserWarning
+        If there are too few `groups` for the interval to be calibrated by group.
 
     Examples
     --------
@@ -237,12 +245,14 @@ def _calibration(
     held: Sequence[Fold | None],
 ) -> Calibration:
     """Calibrate members together, each on what it left out."""
+    groups = grouped_by(members[0], held[0])
     if held[0] is None:
         aside = [calibration_places(cube, member) for member in members]
-        return calibrate_together(models, cube, aside)
+        return calibrate_together(models, cube, aside, groups=groups)
     folds = [fold for fold in held if fold is not None]
     aside = [held_places(cube, *pair) for pair in zip(members, folds, strict=True)]
-    return calibrate_together(models, cube, aside, [fold.validates for fold in folds])
+    known = [fold.validates for fold in folds]
+    return calibrate_together(models, cube, aside, known, groups)
 
 
 def _members(cube: xr.Dataset, recipe: Recipe, folds: int | Folds) -> list[Recipe]:

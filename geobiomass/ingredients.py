@@ -19,7 +19,7 @@ from geobiomass.chips import Place, Reader
 from geobiomass.cube import CubeError, DamagedError
 from geobiomass.evaluation import EVALUATION_BLOCK
 from geobiomass.feed import ChipFeed, decode_batch
-from geobiomass.intervals import needed_units, too_few
+from geobiomass.intervals import few_groups, needed_units, too_few
 from geobiomass.predictor import need_target
 from geobiomass.recipes import Recipe, sensor_passes
 from geobiomass.scaling import Statistics, measure_statistics
@@ -45,6 +45,7 @@ from geobiomass.training.losses import (
 )
 from geobiomass.training.metrics import AverageRMSE, Bias, PixelRMSE
 from geobiomass.validation.folds import Fold
+from geobiomass.validation.ground import ChipGround
 
 Validation = xr.Dataset | Fold | float | Sequence[str] | None
 
@@ -214,7 +215,7 @@ def _feeds_of(
             recipe.training.ranks,
         )
     else:
-        training, aside = _set_aside(cube, training, recipe, None, alone)
+        training, aside = _set_aside(cube, training, recipe, fold, alone)
         looking = _side(every, fold, recipe, trains=False)
         held = looking.places
         left = [place for place in every.places if place not in set(aside)]
@@ -266,6 +267,23 @@ def calibration_places(cube: xr.Dataset, recipe: Recipe) -> list[Place]:
     return _set_aside(cube, places, recipe, None, alone=False)[1]
 
 
+def grouped_by(recipe: Recipe, validation: Validation = None) -> str | None:
+    """Give the coordinate along ``chip`` that tells groups of chips apart.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        With the groups that were asked for.
+    validation : optional
+        Where it has none, and this is a fold by such a coordinate, that one.
+    """
+    if recipe.groups is None and isinstance(validation, Fold):
+        folds = validation.folds
+        if isinstance(folds.ground, ChipGround) and folds.by != "chip":
+            return folds.by
+    return recipe.groups
+
+
 def parts_of(reader: Reader, recipe: Recipe, alone: bool = True) -> list[Place]:
     """Give the chips, or the blocks of a scene, that a recipe's split never cuts.
 
@@ -307,14 +325,23 @@ def _set_aside(
     if len(free) < 2 * needed:
         found = f"and as many to train on, got {len(free)}"
         raise CubeError(too_few(recipe.interval, found))
+    by = grouped_by(recipe, validation)
+    groups = groups_of(cube, free, by)
+    units = len(set(groups)) if groups is not None else len(free)
     _, aside = hold_out(
         free,
         recipe.calibration_fraction,
         recipe.training.seed,
-        groups_of(cube, free, recipe.groups),
+        groups,
         needed if alone else 1,
         recipe.fold,
+        needed if alone and units >= 2 * needed else 1,
     )
+    if by is not None:
+        held = len(set(groups_of(cube, aside, by) or ())) if alone else units
+        if held < needed:
+            rest = f"{' and as many to train on' if alone else ''}, got {units}"
+            warnings.warn(few_groups(recipe.interval, by, rest), stacklevel=2)
     if alone and len(aside) < needed:
         found = f"got {len(aside)} in fold {recipe.fold}"
         raise CubeError(too_few(recipe.interval, found))

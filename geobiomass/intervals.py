@@ -1,7 +1,8 @@
 """Intervals that hold what they promise: calibrated on units that nothing learnt from.
 
-A unit is a chip or a block of a scene: its pixels are alike, so they count as one, not
-as thousands. Numbers in, numbers out; docs/explanation/intervals.md has the formulas.
+A unit is a chip, a group of chips or a block of a scene: its pixels are alike, so they
+count as one, not as thousands. Numbers in, numbers out; docs/explanation/intervals.md
+has the formulas.
 """
 
 from __future__ import annotations
@@ -111,12 +112,34 @@ class Unit:
         (pixels,) float by the name of the network's output, Mg/ha.
     observed : numpy.ndarray
         (pixels,) float, Mg/ha. All are finite.
+    group : str, optional
+        What it shares errors with: its region, its flight.
     """
 
     values: Mapping[str, Numbers]
     observed: Numbers
+    group: str | None = None
 
 
+def joined(parts: Sequence[Unit]) -> Unit:
+    """Make one unit of several, one at least, of the group of the first."""
+    values = {
+        name: np.concatenate([part.values[name] for part in parts])
+        for name in parts[0].values
+    }
+    observed = np.concatenate([part.observed for part in parts])
+    return Unit(values, observed, parts[0].group)
+
+
+def by_group(units: Sequence[Unit]) -> list[Unit]:
+    """Make one unit of all that are in one group."""
+    groups: dict[str | None, list[Unit]] = {}
+    for unit in units:
+        groups.setdefault(unit.group, []).append(unit)
+    return [joined(parts) for parts in groups.values()]
+
+
+Kind = Literal["chips", "blocks", "groups"]
 Base = Literal["map", "spread", "quantiles", "quantiles and spread"]
 
 
@@ -137,15 +160,20 @@ class Calibration:
     margins : tuple of float
         By how much, a class; below zero where what was learnt was too wide.
     units, pixels : tuple of int
-        How many chips or blocks, and pixels in them, each class was calibrated on.
+        How many units, chips or others, and pixels in them, each class was calibrated
+        on.
     count : int
-        Chips or blocks in all.
-    kind : "chips" or "blocks"
-        Which of the two they are.
+        Units in all.
+    kind : "chips", "blocks" or "groups"
+        What they are; "groups" are of chips.
     folds : int
         Models that held them out, one fold each; 0: none of them was trained on.
     name : str
         The map whose interval it is.
+    groups : str or None
+        What tells the groups of chips apart, such as "region". Where `kind` is "chips"
+        all the same, there were too few groups for them to be units, and in a new
+        group the interval may hold less than it should.
     """
 
     interval: float
@@ -155,9 +183,10 @@ class Calibration:
     units: tuple[int, ...]
     pixels: tuple[int, ...]
     count: int
-    kind: Literal["chips", "blocks"] = "chips"
+    kind: Kind = "chips"
     folds: int = 0
     name: str = "agb"
+    groups: str | None = None
 
     def __post_init__(self) -> None:
         check_interval(self.interval)
@@ -174,9 +203,14 @@ class Calibration:
             "1 class" if len(self.margins) == 1 else f"{len(self.margins)} classes"
         )
         folds = f" of {self.folds} folds" if self.folds else ""
+        by = ""
+        if self.groups is not None:
+            by = f" by {self.groups!r}"
+            if self.kind != "groups":
+                by = f" (groups{by} were too few: in a new one it may hold less)"
         return (
             f"{100 * self.interval:.4g} % interval, calibrated on {self.count} "
-            f"{self.kind}{folds}, {classes}"
+            f"{self.kind}{by}{folds}, {classes}"
         )
 
     @property
@@ -294,9 +328,10 @@ def calibrate(
     interval: float,
     classes: int | Sequence[float],
     *,
-    kind: Literal["chips", "blocks"] = "chips",
+    kind: Kind = "chips",
     folds: int = 0,
     name: str = "agb",
+    groups: str | None = None,
 ) -> Calibration:
     """Find the margins, by class of predicted biomass, that make an interval hold.
 
@@ -309,13 +344,15 @@ def calibrate(
     Parameters
     ----------
     units : sequence of Unit
-        Chips or blocks that the model did not learn from.
+        Chips or blocks that the model did not learn from. With `groups` those of one
+        group become one unit, where there are as many groups as :func:`needed_units`
+        says: chips of a group share errors, so it is groups that can change places.
     interval : float
         Part of the pixels that it shall hold.
     classes : int or sequence of float
         Edges between classes of predicted biomass, Mg/ha; or in how many classes with
         equally many pixels each.
-    kind, folds, name
+    kind, folds, name, groups
         As :class:`Calibration` has them.
 
     Raises
@@ -328,16 +365,19 @@ def calibrate(
     least = needed_units(interval)
     if len(units) < least:
         raise ValueError(too_few(interval, f"got {len(units)}"))
+    together = units if groups is None else by_group(units)
+    if groups is not None and len(together) >= least:
+        units, kind = together, "groups"
     predicted = [unit.values[name] for unit in units]
     edges = _edges(predicted, classes)
     scores = [_scores(unit, name) for unit in units]
     which = [np.digitize(p, edges) for p in predicted]
-    groups = _merged(
+    merged = _merged(
         np.array([np.bincount(w, minlength=len(edges) + 1) > 0 for w in which]),
         _TIMES_NEEDED * least,
     )
     margins, counts, pixels = [], [], []
-    for group in groups:
+    for group in merged:
         found = [s[np.isin(w, group)] for s, w in zip(scores, which, strict=True)]
         found = [s for s in found if len(s)]
         margins.append(threshold(found, interval))
@@ -346,7 +386,7 @@ def calibrate(
     return Calibration(
         interval,
         _base_of(units[0].values, name),
-        tuple(float(edges[group[0] - 1]) for group in groups[1:]),
+        tuple(float(edges[group[0] - 1]) for group in merged[1:]),
         tuple(margins),
         tuple(counts),
         tuple(pixels),
@@ -354,6 +394,7 @@ def calibrate(
         kind,
         folds,
         name,
+        groups,
     )
 
 
@@ -363,6 +404,16 @@ def too_few(interval: float, found: str) -> str:
         f"interval={interval:g} needs at least {needed_units(interval)} chips or "
         f"blocks to calibrate on, {found}; give more labelled data, smaller blocks of "
         "a scene, or a lower interval."
+    )
+
+
+def few_groups(interval: float, groups: str, found: str) -> str:
+    """Say that chips are units although they come in groups, and what to do."""
+    return (
+        f"interval={interval:g} needs {needed_units(interval)} groups by {groups!r} to "
+        f"calibrate on{found}: it is calibrated by chip instead, as if chips of one "
+        "group were as unlike as those of two, and in a new group it may hold less "
+        f"than {100 * interval:.4g} %. Give data of more groups, or a lower interval."
     )
 
 

@@ -6,6 +6,7 @@ One model, or an ensemble of several.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -41,7 +42,7 @@ from geobiomass.evaluation import (
     months_seen,
 )
 from geobiomass.forward import Precision
-from geobiomass.intervals import Calibration, check_interval
+from geobiomass.intervals import Calibration, check_interval, few_groups
 from geobiomass.layers import Step
 from geobiomass.lineage import note_provenance, weights_fingerprint
 from geobiomass.maps import (
@@ -55,6 +56,7 @@ from geobiomass.network import Ensemble as EnsembleNetwork
 from geobiomass.plan import MapPlan, plan_map
 from geobiomass.predict import Mapper, MapSettings, lazy_map
 from geobiomass.region import Region
+from geobiomass.splits import groups_of
 from geobiomass.stac_item import check_item_can_be_written, write_stac_item
 from geobiomass.tiles import Blend
 from geobiomass.training.estimator import SavedModel
@@ -643,6 +645,7 @@ class Predictor:
         *,
         classes: int | Sequence[float] | None = None,
         unit: int = EVALUATION_BLOCK,
+        groups: str | None = None,
     ) -> Self:
         """Give maps an interval, calibrated on labelled data that was never learnt.
 
@@ -664,6 +667,9 @@ class Predictor:
             is in enough chips or blocks.
         unit : int
             Side of the blocks of a scene, pixels; of chips each is one.
+        groups : str, optional
+            A coordinate along ``chip``, such as "region": all chips of one count as
+            one, so that the interval holds in new regions too.
 
         Returns
         -------
@@ -679,6 +685,11 @@ class Predictor:
             If the cube has no label, or the model was trained on it.
         ValueError
             If there are too few chips or blocks, or a number is out of range.
+
+        Warns
+        -----
+        UserWarning
+            If there are too few groups: then each chip counts as one after all.
         """
         from geobiomass.calibration import calibration_of, compare_units, units_of
 
@@ -691,10 +702,13 @@ class Predictor:
                 "gb.fit(cube, interval=0.9), which holds some out for it."
             )
         mapper = self._bare(cube)
-        units = compare_units(mapper, units_of(mapper.reader, unit))
+        places = units_of(mapper.reader, unit)
+        units = compare_units(mapper, places, groups=groups_of(cube, places, groups))
         self.calibration = calibration_of(
-            units, mapper.reader, interval, classes, name=self.outputs[0]
+            units, mapper.reader, interval, classes, name=self.outputs[0], groups=groups
         )
+        if groups is not None and self.calibration.kind != "groups":
+            warnings.warn(few_groups(interval, groups, ""), stacklevel=2)
         return self
 
     def _bare(self, cube: xr.Dataset) -> Mapper:
@@ -781,6 +795,7 @@ class Predictor:
         by: str = "biomass",
         confidence: float = CONFIDENCE,
         bootstrap: int = BOOTSTRAP,
+        groups: str | None = None,
     ) -> pd.DataFrame:
         """Compare the map of a cube with its labels.
 
@@ -799,6 +814,9 @@ class Predictor:
         bootstrap : int
             Samples of chips, or of blocks of a scene, that intervals rest on; 0 for
             none.
+        groups : str, optional
+            A coordinate along ``chip``, such as "region", whose chips are sampled
+            together, as what they have in common is no new evidence.
 
         Returns
         -------
@@ -837,7 +855,8 @@ class Predictor:
             maps = mapper.compute(work.window, work.chip).astype(np.float64)
             layers = dict(zip(mapper.layers, maps, strict=True))
             seen = months_seen(mapper.reader, place) if by == "months" else None
-            add_parts(tally, maps[0], truth, interval_of(layers), seen)
+            (unit,) = groups_of(cube, [place], groups) or (None,)
+            add_parts(tally, maps[0], truth, interval_of(layers), seen, unit)
         if tally.count == 0:
             raise CubeError(
                 "'agb' has no label where the image has an observation; nothing to "

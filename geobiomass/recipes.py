@@ -69,7 +69,8 @@ class Recipe:
     block : int or None
         Side of the blocks that a scene is split into, pixels; None: twice `crop`.
     groups : str or None
-        A coordinate along ``chip`` (a region, a flight): its chips stay together.
+        A coordinate along ``chip`` (a region, a flight): its chips stay together, and
+        count as one where an interval is calibrated, if there are enough of them.
     cache : int
         Bytes: data that takes no more is read once and kept in memory; more is read
         anew in every epoch, ahead of use.
@@ -89,8 +90,8 @@ class Recipe:
         which epoch is best.
     calibration_fraction : float
         Part of the chips or blocks that calibrate; with an interval `fold` says
-        which. More are taken where the interval needs them, and the blocks of a
-        scene are made smaller for it.
+        which. More chips, or `groups` of them, are taken where the interval needs
+        them, and the blocks of a scene are made smaller for it.
     domain_cells : int
         Cells of 16 x 16 pixels of training data that are kept at the end, to tell
         where a map is made from what training has seen; 0 keeps none.

@@ -19,6 +19,7 @@ from geobiomass.applicability import Domain, learn_domain
 from geobiomass.calibration import calibration_of, compare_units
 from geobiomass.card import describe_training, model_card
 from geobiomass.chips import Place, Reader
+from geobiomass.continuing import learnt_from
 from geobiomass.cube import BIOMASSTERS_BANDS, CubeError
 from geobiomass.evaluation import EVALUATION_BLOCK
 from geobiomass.ingredients import (
@@ -26,6 +27,7 @@ from geobiomass.ingredients import (
     Validation,
     augmentation_of,
     domain_of,
+    grouped_by,
     loss_of,
     make_feeds,
     metrics_of,
@@ -37,11 +39,17 @@ from geobiomass.predictor import Ensemble, Predictor, need_target
 from geobiomass.recipes import Recipe, find_recipe
 from geobiomass.scaling import set_scaling
 from geobiomass.schedule import TrainingPlan, plan_training, stages_of
-from geobiomass.splits import label_marks, labelled, places_of
-from geobiomass.training import RegressionTask, Stage, TrainingConfig, train_stages
+from geobiomass.splits import groups_of, label_marks, labelled, places_of
+from geobiomass.training import (
+    RegressionTask,
+    Stage,
+    TrainingConfig,
+    check_folder,
+    train_stages,
+)
 from geobiomass.training.estimator import Regressor, read_config
 from geobiomass.training.model_folder import DOMAIN, broken
-from geobiomass.validation.folds import Fold, claim
+from geobiomass.validation.folds import Fold
 
 LabelsKnown = Callable[[Place], npt.NDArray[np.bool_]]
 
@@ -144,37 +152,41 @@ class BiomassRegressor(Predictor, Regressor):
         alone: bool = True,
     ) -> Self:
         """Train, and where the recipe has an interval and it is `alone` calibrate."""
-        first = int(os.environ.get("LOCAL_RANK", "0")) == 0  # of several processes
-        if first:
-            fold = validation if isinstance(validation, Fold) else None
-            claim(fold, recipe.training.folder, recipe.training.resume)
         feeds, task = self._prepare(cube, recipe, validation, client, alone)
+        given = None
+        if recipe.training.folder is not None:
+            given = learnt_from(cube, self.network, self.bands, recipe, validation)
         recipe, stages = feeds.recipe, stages_of(feeds)
+        check_folder(task, stages, given=given)
+        self._scale(feeds)
+        first = int(os.environ.get("LOCAL_RANK", "0")) == 0  # of several processes
         if announce is not None and first:
             announce(plan_training(task, stages))
-        result = train_stages(task, stages)
+        result = train_stages(task, stages, given=given)
         self.months = cube.sizes["month"]
         self.recipe = recipe
         self.history = result.history
         self.calibration = None
-        if first and alone and recipe.interval is not None:
-            known = [validation.trains if isinstance(validation, Fold) else None]
+        # Each of several processes does this for itself: all end with the same model,
+        # whichever of them saves it, and none waits for another.
+        if alone and recipe.interval is not None:
+            fold = validation if isinstance(validation, Fold) else None
+            known = [None if fold is None else fold.trains]
             self.calibration = calibrate_together(
-                [self], cube, [feeds.calibration], known
+                [self], cube, [feeds.calibration], known, grouped_by(recipe, fold)
             )
-        if first:
-            everything = recipe.ends_with_everything
-            self.provenance = describe_training(
-                cube,
-                self.network,
-                self.bands,
-                feeds.everything if everything else feeds.training,
-                None if everything else feeds.validation,
-                recipe.training.device,
-            )
-            if isinstance(validation, Fold):
-                self.provenance["fold"] = validation.to_dict()
-            self._domain = domain_of(self.network, cube, feeds)
+        everything = recipe.ends_with_everything
+        self.provenance = describe_training(
+            cube,
+            self.network,
+            self.bands,
+            feeds.everything if everything else feeds.training,
+            None if everything else feeds.validation,
+            recipe.training.device,
+        )
+        if isinstance(validation, Fold):
+            self.provenance["fold"] = validation.to_dict()
+        self._domain = domain_of(self.network, cube, feeds)
         self.damaged = feeds.problems
         if self.damaged:
             warnings.warn(
@@ -204,6 +216,7 @@ class BiomassRegressor(Predictor, Regressor):
             Stages, steps and hours; prints itself.
         """
         feeds, task = self._prepare(cube, recipe, validation)
+        self._scale(feeds)
         return plan_training(task, stages_of(feeds))
 
     def _prepare(
@@ -216,8 +229,6 @@ class BiomassRegressor(Predictor, Regressor):
     ) -> tuple[Feeds, RegressionTask]:
         feeds = make_feeds(cube, self.bands, recipe, validation, client, alone)
         recipe = feeds.recipe
-        set_scaling(self.network, self.bands, recipe, feeds.measure())
-        self.network.month_group = recipe.month_group
         task = RegressionTask(
             self.network,
             loss_of(recipe),
@@ -226,6 +237,10 @@ class BiomassRegressor(Predictor, Regressor):
             prepare=prepare_with_calendar,
         )
         return feeds, task
+
+    def _scale(self, feeds: Feeds) -> None:
+        set_scaling(self.network, self.bands, feeds.recipe, feeds.measure())
+        self.network.month_group = feeds.recipe.month_group
 
     def learn_applicability(
         self, cube: xr.Dataset | xr.DataArray, *, cells: int = 3000, seed: int = 0
@@ -327,6 +342,7 @@ def calibrate_together(
     cube: xr.Dataset,
     places: Sequence[Sequence[Place]],
     known: Sequence[LabelsKnown | None] | None = None,
+    groups: str | None = None,
 ) -> Calibration:
     """Calibrate the interval of models that each left out another part of a cube.
 
@@ -343,6 +359,8 @@ def calibrate_together(
         What each left out.
     known : sequence, optional
         Of each, what tells which labels of a place it left out; by default all.
+    groups : str, optional
+        A coordinate along ``chip`` that tells groups of chips apart.
 
     Raises
     ------
@@ -354,12 +372,13 @@ def calibrate_together(
         raise ValueError("models to calibrate must be trained with interval, got none.")
     known = [None] * len(models) if known is None else known
     each = [
-        units_left_out(*one, cube) for one in zip(models, places, known, strict=True)
+        units_left_out(*one, cube, groups)
+        for one in zip(models, places, known, strict=True)
     ]
     units = [unit for own in each for unit in own]
     folds = len(models) if len(models) > 1 else 0
     reader = Reader(cube, models[0].bands)
-    return calibration_of(units, reader, recipe.interval, folds=folds)
+    return calibration_of(units, reader, recipe.interval, folds=folds, groups=groups)
 
 
 def units_left_out(
@@ -367,6 +386,7 @@ def units_left_out(
     places: Sequence[Place],
     known: LabelsKnown | None,
     cube: xr.Dataset,
+    groups: str | None = None,
 ) -> list[Unit]:
     """Compare what a model predicts, before any calibration, with what it left out.
 
@@ -380,12 +400,14 @@ def units_left_out(
         Which labels of a place it left out; by default all.
     cube : xarray.Dataset
         With ``agb``.
+    groups : str, optional
+        As :func:`calibrate_together` takes it.
     """
     mapper = model._bare(cube)
     if known is not None:
         mapper.reader = mapper.reader.with_labels_where(known)
     skip = model.recipe is not None and model.recipe.damaged == "skip"
-    return compare_units(mapper, places, skip)
+    return compare_units(mapper, places, skip, groups_of(cube, places, groups))
 
 
 def _recipe_from(settings: dict[str, Any] | None) -> Recipe | None:

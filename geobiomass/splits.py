@@ -124,6 +124,7 @@ def hold_out(
     groups: Sequence[str] | None = None,
     least: int = 1,
     fold: int = 0,
+    least_groups: int = 1,
 ) -> tuple[list[Place], list[Place]]:
     """Draw the places to validate on, whole groups at a time.
 
@@ -142,6 +143,8 @@ def hold_out(
     fold : int
         Which part to hold out: those of one seed and fraction share no place, and
         1 / fraction of them are all places.
+    least_groups : int
+        Groups to hold out at least, where so many are left for this fold.
 
     Returns
     -------
@@ -164,7 +167,8 @@ def hold_out(
     chosen: set[str] = set()
     passed = 0
     for name in order:
-        if (chosen and passed >= end) or len(chosen) == len(order) - 1:
+        enough = len(chosen) >= max(1, least_groups) and passed >= end
+        if enough or len(chosen) == len(order) - 1:
             break
         if passed >= fold * size:
             chosen.add(str(name))

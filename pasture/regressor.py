@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -34,7 +33,6 @@ __all__ = ["PastureRegressor", "Validation"]
 Validation = pd.DataFrame | float | None
 
 _DATE = "Sampling_Date"
-_LEARNT_FROM = "learnt-from.json"
 # What of a recipe decides about the weights and is not compared by the trainer.
 _COMPARED = ("height", "width", "flips", "jitter", "targets", "stream", "freeze")
 
@@ -105,8 +103,9 @@ class PastureRegressor(PastureModel, Regressor):
         training, checking = _split(photos, validation, self.recipe)
         used = training if checking is None else pd.concat([training, checking])
         refuse(problems_of_files(used["path"]))
+        given = None
         if config.folder is not None:
-            self._note(Path(config.folder), training, checking)
+            given = self._given(training, checking)
         weights = weights_of(self.targets)
         task = RegressionTask(
             self.network,
@@ -116,7 +115,7 @@ class PastureRegressor(PastureModel, Regressor):
         )
         feed = partial(self._feed, batch_size=config.batch_size)
         held = None if checking is None else feed(checking, shuffle=False)
-        self.history = train(task, feed(training), held, config).history
+        self.history = train(task, feed(training), held, config, given=given).history
         self.fitted = True
         if checking is not None:
             self.held_out = self.predict(checking).join(
@@ -124,38 +123,23 @@ class PastureRegressor(PastureModel, Regressor):
             )
         return self
 
-    def _note(
-        self, folder: Path, training: pd.DataFrame, checking: pd.DataFrame | None
-    ) -> None:
-        """Note what is learnt from; refuse to continue another training."""
+    def _given(
+        self, training: pd.DataFrame, checking: pd.DataFrame | None
+    ) -> dict[str, Any]:
+        """Give what is learnt from, which a training that goes on must share."""
         plain = self.recipe.plain()
-        now = {name: plain[name] for name in _COMPARED} | {
+        return {name: plain[name] for name in _COMPARED} | {
             "photos": self._mark(training),
             "validation photos": None if checking is None else self._mark(checking),
             "first weights": _mark_weights(self.network),
         }
-        file = folder / _LEARNT_FROM
-        going_on = self.recipe.training.resume and (folder / "last.ckpt").is_file()
-        if going_on and file.is_file():
-            before = json.loads(file.read_text(encoding="utf-8"))
-            changed = [name for name in now if before.get(name) != now[name]]
-            if changed:
-                raise ValueError(
-                    f"a training that is continued must be the same, got {folder}, "
-                    f"which was begun with other {', '.join(changed)}; give another "
-                    "folder, or resume=False to start anew"
-                )
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f".{file.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
-        os.replace(part, file)
 
     def _mark(self, photos: pd.DataFrame) -> str:
         """Give a mark of photos, their order and grams; not of where they lie."""
         grams = photos[list(self.targets)].to_numpy(np.float64)
         names = "\n".join(map(str, photos.index))
-        return hashlib.sha256(names.encode() + grams.tobytes()).hexdigest()
+        mark = hashlib.sha256(names.encode() + grams.tobytes()).hexdigest()[:16]
+        return f"{len(photos)} photos, {mark}"
 
     def _feed(
         self, photos: pd.DataFrame, batch_size: int, shuffle: bool = True
@@ -298,7 +282,7 @@ def _mark_weights(network: PastureNetwork) -> str:
     digest = hashlib.sha256()
     for value in network.state_dict().values():
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return digest.hexdigest()[:16]
 
 
 def _split(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,129 @@ def test_a_model_of_several_stages_is_saved_with_them(tmp_path: Path) -> None:
     assert same(loaded, model)
 
 
+# --- another training in the same folder ---
+
+
+CONTINUED = SMALL | {
+    "crop": None,
+    "cache": 0,
+    "epochs": 1,
+    "schedule": "constant",
+    "warmup_epochs": 0.0,
+}
+
+
+def greener(chips: xr.Dataset) -> xr.Dataset:
+    return chips.assign(image=chips["image"] + 1)
+
+
+def more_biomass(chips: xr.Dataset) -> xr.Dataset:
+    return chips.assign(agb=chips["agb"] + 1)
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("begun")
+    gb.fit(make_chips(8), "quick", **CONTINUED, folder=folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"loss": "mse"}, "loss was 'chip_rmse' and is 'mse'"),
+        ({"huber_delta": 5.0}, r"huber_delta was 100\.0 and is 5\.0"),
+        ({"interval": 0.8}, r"interval was None and is 0\.8"),
+        ({"turns": False}, "turns was True and is False"),
+        ({"month_dropout": 0.1}, r"month_dropout was 0\.0 and is 0\.1"),
+        ({"crop": 16}, "crop was None and is 16"),
+        ({"encoder": "resnet18"}, "encoder was 'resnet10t' and is 'resnet18'"),
+        ({"seed": 1}, "seed was 0 and is 1"),
+        ({"epochs": 2, "schedule": "cosine"}, "schedule was 'constant' and is 'cosine"),
+        ({"validation": 0.3}, r"held out was '0\.1 of the data' and is '0\.3 of the"),
+        ({"validation": ["chip000"]}, r"and is '1 chips \("),
+        (
+            {"change": more_biomass},
+            r"data was '8 chips of 32 x 32 pixels \(.* and is '8",
+        ),
+        (
+            {"change": lambda c: c.isel(chip=slice(7))},
+            "data was '8 chips.* is '7 chips",
+        ),
+    ],
+)
+def test_another_training_is_not_continued_and_refused_at_once(
+    begun: Path, change: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(*given: Any) -> None:
+        raise AssertionError("measured before it was refused")
+
+    monkeypatch.setattr("geobiomass.ingredients.measure_statistics", measure)
+    change = dict(change)
+    reads = Reads(change.pop("change", lambda chips: chips)(make_chips(8)))
+    made = reads.count
+    before = {file: file.read_bytes() for file in begun.iterdir()}
+    advice = r"\. Give another folder, or resume=False to start anew, which removes"
+    with pytest.raises(ValueError, match=f"{said}.*{advice}") as caught:
+        gb.fit(reads.cube, "quick", **CONTINUED | {"folder": begun} | change)
+    assert str(begun) in str(caught.value)
+    assert reads.count == made  # no image
+    assert {file: file.read_bytes() for file in begun.iterdir()} == before
+
+
+def test_other_images_are_other_data_in_whatever_form(
+    begun: Path, tmp_path: Path
+) -> None:
+    settings = CONTINUED | {"folder": begun}
+    with pytest.raises(ValueError, match=r"images in memory was '[0-9a-f]{12}' and is"):
+        gb.fit(greener(make_chips(8)), "quick", **settings)
+    # The same data in another form is the same.
+    bare = {name: v for name, v in settings.items() if name != "folder"}
+    for name, chips in (("one", make_chips(8)), ("other", greener(make_chips(8)))):
+        gb.write_cube(chips, tmp_path / name, dtype="float32")
+        cube = gb.open_cube(tmp_path / name)
+        if name == "one":
+            known = gb.fit(make_chips(8), "quick", **settings)
+            assert same(gb.fit(cube, "quick", **settings), known)
+            gb.fit(cube, "quick", **bare, folder=tmp_path / "run")
+            continue
+        with pytest.raises(ValueError, match=r"images on disk was '[0-9a-f]{12}' and"):
+            gb.fit(cube, "quick", **bare, folder=tmp_path / "run")
+
+
+def test_the_calibration_of_another_training_is_not_continued(
+    tmp_path: Path,
+) -> None:
+    given = CONTINUED | {"folder": tmp_path, "interval": 0.8}
+    model = gb.fit(make_chips(9), "quick", **given)
+    with pytest.raises(ValueError, match=r"calibration_fraction was 0\.2 and is 0\.5"):
+        gb.fit(make_chips(9), "quick", **given, calibration_fraction=0.5)
+    again = gb.fit(make_chips(9), "quick", **given)
+    assert again.calibration == model.calibration
+    assert same(again, model)
+
+
+def test_the_same_training_goes_on_with_another_memory_or_for_longer(
+    begun: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(begun, folder)
+    settings = CONTINUED | {"epochs": 2}
+    whole = gb.fit(make_chips(8), "quick", **settings)
+    other = {"cache": 2**30, "read_ahead": 2**20, "damaged": "skip", "domain_cells": 9}
+    longer = gb.fit(make_chips(8), "quick", **settings | other, folder=folder)
+    assert same(longer, whole)
+    assert len(longer.history) == 2
+    anew = gb.fit(
+        make_chips(8),
+        "quick",
+        **CONTINUED | {"loss": "mse"},
+        folder=folder,
+        resume=False,
+    )
+    assert len(anew.history) == 1
+
+
 # --- the plan ---
 
 
@@ -174,6 +298,9 @@ def test_folds_share_nothing_and_are_all_together(count: int, folds: int) -> Non
 def test_folds_of_groups_keep_them_together() -> None:
     places = [Place(Window(0, 0, 8, 8), chip) for chip in range(12)]
     groups = [f"flight {chip // 3}" for chip in range(12)]
+    some = hold_out(places, 1 / 4, 0, groups, least_groups=3)
+    assert len({p.chip // 3 for p in some[1] if p.chip is not None}) == 3
+    assert len(some[1]) == 9
     held = [hold_out(places, 1 / 4, 0, groups, fold=fold)[1] for fold in range(4)]
     assert all(len({p.chip // 3 for p in part}) == 1 for part in held)
     assert sorted(p.chip for part in held for p in part) == list(range(12))

@@ -237,6 +237,52 @@ def test_by_pixel_few_units_promise_more_than_they_hold() -> None:
     assert coverage(pooled, 6, 0.95, 1000) < 0.87
 
 
+# --- groups ---
+
+
+def grouped_units(
+    groups: int, draw: np.random.Generator, chips: Sequence[int] = (6,)
+) -> list[Unit]:
+    """Chips of regions, some in more than others, which share most of their error."""
+    units = []
+    for region in range(groups):
+        shared = 0.9 * draw.normal()
+        for _ in range(chips[region % len(chips)]):
+            error = shared + 0.3 * draw.normal() + 0.3 * draw.normal(size=20)
+            truth = np.full(20, 100.0)
+            units.append(Unit({"agb": truth + error}, truth, f"region{region}"))
+    return units
+
+
+def test_new_groups_are_held_with_groups_as_units_and_not_with_chips() -> None:
+    draw, held = np.random.default_rng(0), []
+    for _ in range(300):
+        known = grouped_units(10, draw, (24, 8, 4, 2, 1))
+        new = grouped_units(10, draw)
+        steps = [calibrate(known, 0.9, [], groups=by) for by in ("region", None)]
+        assert [step.kind for step in steps] == ["groups", "chips"]
+        assert [step.count for step in steps] == [10, 78]
+        size = np.abs([unit.values["agb"] - unit.observed for unit in new])
+        held.append([(size <= step.margins[0]).mean() for step in steps])
+    by_region, by_chip = np.mean(held, axis=0)
+    assert 0.89 < by_region < 0.93
+    assert by_chip < 0.88
+
+
+def test_too_few_groups_are_calibrated_by_chip_and_say_so() -> None:
+    draw = np.random.default_rng(0)
+    step = calibrate(grouped_units(8, draw), 0.9, [], groups="region")
+    assert (step.kind, step.count, step.groups) == ("chips", 48, "region")
+    assert "48 chips (groups by 'region' were too few" in str(step)
+    assert Calibration.from_dict(step.to_dict()) == step
+    enough = calibrate(grouped_units(9, draw), 0.9, [], groups="region")
+    assert "calibrated on 9 groups by 'region', 1 class" in str(enough)
+    # Regions without a label are none.
+    empty = [Unit({"agb": np.zeros(0)}, np.zeros(0), f"empty{i}") for i in range(9)]
+    few = calibrate([*grouped_units(8, draw), *empty], 0.9, [], groups="region")
+    assert few.kind == "chips"
+
+
 # --- classes ---
 
 
@@ -418,6 +464,7 @@ def test_what_calibrates_neither_trains_nor_validates(
     if grouped and not ids:
         flights = [{chip // 2 for chip, *_ in part} for part in (training, held, aside)]
         assert not (flights[0] | flights[1]) & flights[2]
+        assert len(flights[2]) >= 4  # as many groups as it takes, of ten at least
     if ids:
         assert {chip for chip, *_ in held} == {0, 1}
 
@@ -624,6 +671,57 @@ def test_folds_calibrate_together_on_what_each_left_out(tmp_path: Path) -> None:
     assert list(model.models[0].predict(chips)) == [
         *("agb", "agb_lower_raw", "agb_upper_raw")
     ]
+
+
+def with_regions(count: int, regions: int) -> xr.Dataset:
+    names = [f"region{number % regions}" for number in range(count)]
+    return make_chips(count).assign_coords(region=("chip", names))
+
+
+def test_groups_that_are_split_by_are_what_calibrates(tmp_path: Path) -> None:
+    chips = with_regions(20, 10)
+    model = gb.fit(chips, "quick", interval=0.8, groups="region", **SMALL)
+    assert model.calibration is not None
+    assert (model.calibration.kind, model.calibration.count) == ("groups", 4)
+    assert "4 groups by 'region'" in repr(model)
+    model.save(tmp_path / "model")
+    assert gb.load(tmp_path / "model").calibration == model.calibration
+    with pytest.warns(UserWarning, match="4 groups by 'region' to calibrate on and"):
+        model = gb.fit(
+            with_regions(20, 7), "quick", interval=0.8, groups="region", **SMALL
+        )
+    assert model.calibration is not None
+    assert model.calibration.kind == "chips"
+    assert "too few" in repr(model)
+
+
+def test_folds_by_region_calibrate_by_region() -> None:
+    chips = with_regions(12, 6)
+    folds = gb.make_folds(chips, 2, "region")
+    model = gb.fit(chips, "quick", folds=folds, interval=0.8, **SMALL)
+    assert model.calibration is not None
+    assert (model.calibration.kind, model.calibration.count) == ("groups", 6)
+    assert model.calibration.folds == 2
+
+
+def test_any_model_is_calibrated_and_judged_by_group() -> None:
+    chips = with_regions(12, 4)
+    model = untrained().calibrate(chips, 0.8, groups="region")
+    assert model.calibration is not None
+    assert (model.calibration.kind, model.calibration.count) == ("groups", 4)
+    with pytest.warns(UserWarning, match="9 groups by 'region' to calibrate on: it is"):
+        model.calibrate(chips, 0.9, groups="region")
+    assert model.calibration.kind == "chips"
+    with pytest.raises(gb.CubeError, match="groups='flight' must be a coordinate"):
+        model.evaluate(chips, groups="flight")
+    alike = xr.concat([make_chips(4)] * 3, "chip").assign_coords(
+        chip=[f"chip{i}" for i in range(12)], region=chips["region"]
+    )
+    tables = [model.evaluate(alike, groups=by).loc["all"] for by in ("region", None)]
+    widths = [row["bias_upper"] - row["bias_lower"] for row in tables]
+    # Chips that are there three times are no more evidence than once.
+    assert widths[0] == pytest.approx(np.sqrt(3) * widths[1], rel=0.2)
+    assert tables[0]["pixel_rmse"] == pytest.approx(tables[1]["pixel_rmse"])
 
 
 # --- calibrate ---

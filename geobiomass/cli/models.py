@@ -228,6 +228,9 @@ def calibrate(
     unit: Annotated[
         int, typer.Option(help="Side of the blocks of a scene, pixels.")
     ] = 256,
+    groups: Annotated[
+        str | None, typer.Option(help="Coordinate whose chips count as one: region.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Give a model's maps an interval, agb_lower and agb_upper, and save it.
@@ -237,7 +240,9 @@ def calibrate(
     from geobiomass.cube import open_cube
     from geobiomass.regressor import load
 
-    predictor = load(model).calibrate(open_cube(cube), interval, unit=unit)
+    predictor = load(model).calibrate(
+        open_cube(cube), interval, unit=unit, groups=groups
+    )
     predictor.save(out or model)
     calibration = predictor.calibration
     facts = {"model": str(out or model), "calibration": calibration.to_dict()}

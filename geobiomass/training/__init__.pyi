@@ -1,7 +1,7 @@
 from .core import RegressionTask, TrainingConfig, TrainingResult, train
 from .interruption import TrainingInterrupted
 from .measuring import measure_steps
-from .stages import Stage, train_stages
+from .stages import Stage, check_folder, train_stages
 from .weights import average_weights
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "TrainingInterrupted",
     "TrainingResult",
     "average_weights",
+    "check_folder",
     "measure_steps",
     "train",
     "train_stages",

@@ -6,6 +6,7 @@ inputs and the loss with its prediction and the target.
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -68,6 +69,7 @@ def train(
     config: TrainingConfig | None = None,
     *,
     start: str | Path | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> TrainingResult:
     """Train a task's network, or continue a training that was interrupted.
 
@@ -100,6 +102,10 @@ def train(
         its first epoch; a feed's epochs and the random numbers of the steps count on
         from the other's, so that they do not repeat. Only what the file holds
         matters, not where it lies.
+    given
+        What decides about the weights besides the settings, by name: data, loss,
+        augmentation. Plain values, as JSON has them. They are kept with the training,
+        and one that goes on must have the same values under the same names.
 
     Returns
     -------
@@ -112,7 +118,8 @@ def train(
         A loss or a weight became NaN or infinite. The last good checkpoint stays.
     ValueError
         A setting does not fit the machine or the data, or the folder holds a
-        training with other settings, data or network. More epochs than before
+        training with other settings, network or data, or with something else
+        `given`. More epochs than before
         are fine with a constant schedule: a cosine would have fallen otherwise.
     KeyboardInterrupt
         Ctrl-C; the last checkpoint stays.
@@ -124,7 +131,7 @@ def train(
     """
     config = settle_config(task, config)
     with heed_termination() as stop, ExitStack() as stack:
-        plan = Plan(batches, validation, config, stop, start=start)
+        plan = Plan(batches, validation, config, stop, given, start)
         keeper = carry_out(task, plan, stack)
         return summarise(keeper, config)
 
@@ -137,6 +144,7 @@ class Plan:
     validation: Batches | None
     config: TrainingConfig
     stop: Termination
+    given: Mapping[str, Any] | None = None
     start: str | Path | None = None
     name: str = ""
 
@@ -144,7 +152,10 @@ class Plan:
     def run(self) -> dict[str, Any]:
         """What decides about the weights, but for where training starts."""
         validated = self.validation is not None
-        return self.config.fingerprint() | {"validation": validated}
+        run = self.config.fingerprint() | {"validation": validated}
+        if self.given is not None:
+            run["given"] = json.loads(json.dumps(dict(self.given)))
+        return run
 
 
 def carry_out(task: RegressionTask, plan: Plan, stack: ExitStack) -> Keeper:
@@ -241,8 +252,12 @@ def open_folder(
 
 
 def _check_run(record: Record, run: dict[str, Any], path: Path) -> None:
-    before = {name: record.run.get(name) for name in run}
-    now = dict(run)
+    known, given = record.run.get("given", {}), run.get("given", {})
+    before = {name: record.run.get(name) for name in run if name != "given"}
+    now = {name: run[name] for name in before}
+    # What one of them does not say is not compared.
+    for name in known.keys() & given.keys():
+        before[name], now[name] = known[name], given[name]
     if (
         run["schedule"] == before["schedule"] == "constant"
         and run["epochs"] >= record.begun
@@ -256,7 +271,8 @@ def _check_run(record: Record, run: dict[str, Any], path: Path) -> None:
     if changed:
         raise ValueError(
             f"settings must be those of the training in {path}, got others: "
-            f"{'; '.join(changed)}. Give another folder, or resume=False to start anew"
+            f"{'; '.join(changed)}. Give another folder, or resume=False to start "
+            "anew, which removes what is there"
         )
 
 

@@ -10,10 +10,12 @@ each has a folder ``member-1``, ``member-2``, ... inside. None can run code.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import shutil
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ HELD_OUT = "held_out.csv"
 MOVED = "moved.csv"
 _FILES = frozenset({CONFIG, WEIGHTS, HISTORY, CARD, DOMAIN, HELD_OUT, MOVED})
 FORMAT = 1
+_ATTEMPTS = 10
 
 _MEMBER = re.compile(r"member-[1-9]\d*")
 _PACKAGES = ("geobiomass", "torch", "lightning", "timm", "numpy", "pandas")
@@ -109,11 +112,12 @@ def check_replaceable(folder: Path) -> None:
     ModelError
         Names what is there.
     """
-    if not folder.exists():
+    try:
+        found = {file.name for file in folder.iterdir()}
+    except FileNotFoundError:
         return
-    if not folder.is_dir():
-        raise _refusal(folder, ["a file"])
-    found = {file.name for file in folder.iterdir()}
+    except NotADirectoryError:
+        raise _refusal(folder, ["a file"]) from None
     members = {name for name in found if _MEMBER.fullmatch(name)}
     strangers = sorted(found - members - _FILES)
     # A README.md beside a config.json may be of any program's.
@@ -134,14 +138,24 @@ def _refusal(folder: Path, found: list[str]) -> ModelError:
 
 
 def replace(folder: Path, part: Path) -> None:
-    """Put the new folder in the place of the old one."""
-    if not folder.exists():
-        os.rename(part, folder)
-        return
-    old = part.with_suffix(".old")
-    os.rename(folder, old)
-    os.rename(part, folder)
-    shutil.rmtree(old)
+    """Put the new folder in the place of the old one.
+
+    The processes of a training may save the same model at once; the last one stays.
+    """
+    for attempt in range(_ATTEMPTS):
+        old = part.with_suffix(f".{attempt}.old")
+        with suppress(FileNotFoundError):
+            os.rename(folder, old)
+        try:
+            os.rename(part, folder)
+        except OSError as error:
+            # Another process may have been quicker, and put its own there.
+            there = error.errno in (errno.ENOTEMPTY, errno.EEXIST)
+            if attempt == _ATTEMPTS - 1 or not there:
+                raise
+        shutil.rmtree(old, ignore_errors=True)
+        if not part.exists():
+            return
 
 
 def package_versions() -> dict[str, str]:

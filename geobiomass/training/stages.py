@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -27,7 +27,7 @@ from .interruption import Termination, heed_termination
 from .settings import TrainingConfig
 from .task import RegressionTask
 
-__all__ = ["Stage", "train_stages"]
+__all__ = ["Stage", "check_folder", "train_stages"]
 
 StagePlan = tuple[str, TrainingConfig, Batches, Batches | None]
 # A stage's name is a part of its folder's on every system.
@@ -79,7 +79,12 @@ class Stage:
         )
 
 
-def train_stages(task: RegressionTask, stages: Sequence[StagePlan]) -> TrainingResult:
+def train_stages(
+    task: RegressionTask,
+    stages: Sequence[StagePlan],
+    *,
+    given: Mapping[str, Any] | None = None,
+) -> TrainingResult:
     """Train in stages, or continue a training in stages that was interrupted.
 
     Each stage is one `train` with a schedule of its own, in a subfolder of the
@@ -100,6 +105,8 @@ def train_stages(task: RegressionTask, stages: Sequence[StagePlan]) -> TrainingR
         (name, settings, batches, validation) of each, in order; `Stage.configure`
         makes the settings. They must agree on the folder. A single stage is a plain
         `train`, in the folder itself.
+    given
+        As `train` takes it; of all stages.
 
     Returns
     -------
@@ -113,16 +120,17 @@ def train_stages(task: RegressionTask, stages: Sequence[StagePlan]) -> TrainingR
     ValueError
         No stage is given, a name is used twice or cannot be a folder's, the folders
         differ, the folder holds a training of one stage or a stage of another name,
-        or a stage was begun with other settings. All of it is found before training.
+        or a stage was begun with other settings or with something else `given`. All
+        of it is found before training, by `check_folder` even before that.
     FloatingPointError, KeyboardInterrupt, TrainingInterrupted
         As by `train`.
     """
     _check_stages(stages)
     if len(stages) == 1:
         _, config, batches, validation = stages[0]
-        return train(task, batches, validation, config)
+        return train(task, batches, validation, config, given=given)
     with heed_termination() as stop, ExitStack() as stack:
-        plans = _plan(task, stages, stop)
+        plans = _plan(task, stages, stop, given)
         histories, epochs, start = [], 0, None
         for plan in plans:
             plan = dataclasses.replace(plan, start=start)
@@ -134,6 +142,35 @@ def train_stages(task: RegressionTask, stages: Sequence[StagePlan]) -> TrainingR
             epochs += result.epochs
         history = pd.concat(histories, ignore_index=True)
         return dataclasses.replace(result, history=history, epochs=epochs)
+
+
+def check_folder(
+    task: RegressionTask,
+    stages: Sequence[StagePlan],
+    *,
+    given: Mapping[str, Any] | None = None,
+) -> None:
+    """Refuse what `train_stages` would refuse of its folder, and change nothing.
+
+    For callers who have long work to do between knowing the settings and training.
+
+    Parameters
+    ----------
+    task, stages, given
+        As `train_stages` takes them.
+
+    Raises
+    ------
+    ValueError
+        As by `train_stages`.
+    """
+    _check_stages(stages)
+    if len(stages) > 1:
+        _plan(task, stages, Termination(), given)
+        return
+    ((_, config, batches, validation),) = stages
+    plan = Plan(batches, validation, config, Termination(), given)
+    open_folder(task, settle_config(task, config), plan.run | {"start": None})
 
 
 def _check_stages(stages: Sequence[StagePlan]) -> None:
@@ -163,7 +200,10 @@ def _absolute(config: TrainingConfig) -> Path | None:
 
 
 def _plan(
-    task: RegressionTask, stages: Sequence[StagePlan], stop: Termination
+    task: RegressionTask,
+    stages: Sequence[StagePlan],
+    stop: Termination,
+    given: Mapping[str, Any] | None,
 ) -> list[Plan]:
     """Give each stage its folder; refuse what an earlier call left there."""
     whole = _absolute(stages[0][1])
@@ -177,7 +217,7 @@ def _plan(
         if whole is not None:
             _check_neighbours(whole, number, name)
             config = dataclasses.replace(config, folder=whole / f"{number}-{name}")
-        plan = Plan(batches, validation, config, stop, name=name)
+        plan = Plan(batches, validation, config, stop, given, name=name)
         settle_config(task, config)
         open_folder(task, config, plan.run)
         plans.append(plan)

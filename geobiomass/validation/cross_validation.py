@@ -29,7 +29,7 @@ from geobiomass.evaluation import (
     months_seen,
 )
 from geobiomass.fitting import fit
-from geobiomass.ingredients import held_places
+from geobiomass.ingredients import grouped_by, held_places
 from geobiomass.lineage import note_provenance, weights_fingerprint
 from geobiomass.predictor import Ensemble, need_target
 from geobiomass.recipes import Recipe, find_recipe
@@ -198,9 +198,14 @@ class CrossValidation:
         recipes = [recipe for recipe in found if recipe is not None]
         if self.model.calibration is None or len(recipes) < len(models):
             return models
+        groups = grouped_by(recipes[0], self.folds[0])
         units = [
             units_left_out(
-                model, held_places(self.cube, recipe, fold), fold.validates, self.cube
+                model,
+                held_places(self.cube, recipe, fold),
+                fold.validates,
+                self.cube,
+                groups,
             )
             for model, recipe, fold in zip(models, recipes, self.folds, strict=True)
         ]
@@ -210,7 +215,11 @@ class CrossValidation:
             others = [u for k, own in enumerate(units) if k != number for u in own]
             member = copy.copy(model)
             member.calibration = calibration_of(
-                others, reader, self.model.calibration.interval, folds=len(models) - 1
+                others,
+                reader,
+                self.model.calibration.interval,
+                folds=len(models) - 1,
+                groups=groups,
             )
             members.append(member)
         return members

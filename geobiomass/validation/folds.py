@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import heapq
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +35,6 @@ from geobiomass.validation.ground import (
 
 Mask = npt.NDArray[np.bool_]
 
-_RECORD = "fold.json"
 _BLOCK = 256  # pixels: blocks of a scene where nothing else is said
 _PIECE = 1024  # pixels: side of what is read at once
 _RANDOM = ("pixel", "pixels", "random")
@@ -273,42 +270,6 @@ class Fold:
         )
         held = widened(self.validates(Place(around)), folds.buffer)
         return ~held[window.within(around)]
-
-
-def claim(fold: Fold | None, folder: str | Path | None, resume: bool) -> None:
-    """Note in a training's folder what it holds out; refuse another split's.
-
-    Parameters
-    ----------
-    fold : Fold or None
-        What the training holds out; None: what its recipe says.
-    folder : str, Path or None
-        Of its checkpoints; None for none.
-    resume : bool
-        Whether it goes on where it stopped.
-
-    Raises
-    ------
-    ValueError
-        If the folder holds a training with another split, and it would go on.
-    """
-    if folder is None:
-        return
-    record = Path(folder) / _RECORD
-    now = None if fold is None else {"split": fold.folds.identity, "fold": fold.number}
-    before = json.loads(record.read_text("utf-8")) if record.is_file() else None
-    begun = any(Path(folder).glob("**/last.ckpt"))
-    if resume and begun and before != now:
-        raise ValueError(
-            f"folds must be those of the training in {folder}, which holds out "
-            f"{'other ground' if before else 'no such fold'}. Give another folder, or "
-            "resume=False to start anew"
-        )
-    if now is None:
-        record.unlink(missing_ok=True)
-        return
-    record.parent.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(now), "utf-8")
 
 
 def make_folds(

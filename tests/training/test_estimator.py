@@ -1,5 +1,6 @@
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -196,3 +197,13 @@ def test_the_hubs_words_for_save_and_load(tmp_path, saved):
     model.save_pretrained(tmp_path / "other")  # replaced, as by save
     with pytest.raises(ModelError, match="must hold a Curve"):
         Curve.from_pretrained(str(saved))
+
+
+def test_processes_may_save_one_model_at_once(tmp_path):
+    model = Line().fit(np.random.default_rng(0).normal(size=(20, 3)))
+    folder = tmp_path / "model"
+    with ThreadPoolExecutor(4) as pool:
+        for job in [pool.submit(model.save, folder) for _ in range(40)]:
+            job.result()
+    assert Line.load(folder).fitted
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]

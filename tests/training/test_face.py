@@ -12,6 +12,7 @@ def test_the_face_is_complete():
         "TrainingInterrupted",
         "TrainingResult",
         "average_weights",
+        "check_folder",
         "measure_steps",
         "train",
         "train_stages",

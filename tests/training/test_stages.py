@@ -23,6 +23,7 @@ from geobiomass.training import (
     RegressionTask,
     Stage,
     TrainingConfig,
+    check_folder,
     train,
     train_stages,
 )
@@ -246,6 +247,46 @@ def test_a_stage_with_other_settings_is_refused_before_training(
     with pytest.raises(ValueError, match=message):
         train_all(tmp_path, source, stages)
     assert source.asked == []
+
+
+GIVEN = {"loss": "mse", "data": ("rows", 26)}
+
+
+@pytest.mark.parametrize("stages", [(LONG,), STAGES])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"loss": "mae"},
+            "got others: loss was 'mse' and is 'mae'. Give another folder",
+        ),
+        (
+            {"data": ("rows", 27)},
+            r"data was \['rows', 26\] and is \['rows', 27\]\. Give",
+        ),
+    ],
+)
+def test_what_was_given_must_be_the_same_and_is_checked_beforehand(
+    tmp_path, stages, change, message
+):
+    whole = config(folder=tmp_path)
+    plans = [(s.name, s.configure(whole), batches(), None) for s in stages]
+    check_folder(make_task(), plans, given=GIVEN)
+    assert not list(tmp_path.iterdir())
+    train_stages(make_task(), plans, given=GIVEN)
+    before = {f: f.read_bytes() for f in tmp_path.rglob("*.*") if f.is_file()}
+    for call in (check_folder, train_stages):
+        with pytest.raises(ValueError, match=message):
+            call(make_task(), plans, given=GIVEN | change)
+        # What only one of them says is not compared.
+        call(make_task(), plans, given={"loss": "mse", "more": 1})
+        call(make_task(), plans)
+    assert {f: f.read_bytes() for f in before} == before
+    anew = [(n, dataclasses.replace(c, resume=False), b, v) for n, c, b, v in plans]
+    check_folder(make_task(), anew, given=GIVEN | change)
+    train_stages(make_task(), anew, given=GIVEN | change)
+    with pytest.raises(ValueError, match=r"was .* and is"):
+        check_folder(make_task(), plans, given=GIVEN)
 
 
 def test_a_stage_that_begins_elsewhere_is_refused(tmp_path):

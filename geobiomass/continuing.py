@@ -1,0 +1,112 @@
+"""What a training that goes on in its folder must share with the one that began it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from geobiomass.card import labels_fingerprint
+from geobiomass.chips import Reader
+from geobiomass.ingredients import Validation
+from geobiomass.network import AttentionUNet
+from geobiomass.predictor import need_target
+from geobiomass.recipes import Recipe
+from geobiomass.validation.folds import Fold
+
+# What a training may go on with otherwise: it changes memory, what happens at the end
+# or about what cannot be read, or is compared elsewhere.
+_FREE = (
+    *("name", "cache", "read_ahead", "damaged", "domain_cells"),
+    *("validation_fraction", "stages", "training"),
+)
+_MARK = 12  # letters
+
+
+def learnt_from(
+    cube: xr.Dataset,
+    network: AttentionUNet,
+    bands: Sequence[str],
+    recipe: Recipe,
+    validation: Validation = None,
+) -> dict[str, Any]:
+    """Say what decides about the weights besides the settings of the trainer.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        To train on, with ``agb``. Up to 64 chips' labels are read.
+    network : AttentionUNet
+        To train.
+    bands : sequence of str
+        Its bands, in its order.
+    recipe : Recipe
+        As it was asked for.
+    validation : optional
+        As :func:`geobiomass.fit` takes it.
+
+    Returns
+    -------
+    dict
+        Plain values by name, in the words of whoever asked for them; for data its
+        size and some letters that stand for names and labels. Images have an entry
+        only where something cheap tells them apart, of its own for those on disk and
+        those in memory, so that the same data may come in another form.
+    """
+    values = {
+        field.name: getattr(recipe, field.name)
+        for field in dataclasses.fields(recipe)
+        if field.name not in _FREE
+    }
+    # Of a network that was brought the recipe knows nothing.
+    made = {name: network.settings[name] for name in values if name in network.settings}
+    if recipe.interval is None:
+        del values["calibration_fraction"]  # of no effect
+    return {
+        **values,
+        **made,
+        "data": _describe(cube, bands),
+        **_images(cube, bands),
+        "held out": _held_out(bands, recipe, validation),
+    }
+
+
+def _images(cube: xr.Dataset, bands: Sequence[str]) -> dict[str, str]:
+    reader = Reader(cube, bands)
+    if reader.statistics is not None:
+        table = reader.statistics.to_csv()
+        return {"images on disk": _mark(table)}
+    if isinstance(cube["image"].data, np.ndarray):
+        return {"images in memory": reader.identity()[:_MARK]}
+    return {}
+
+
+def _mark(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:_MARK]
+
+
+def _held_out(bands: Sequence[str], recipe: Recipe, validation: Validation) -> str:
+    if isinstance(validation, xr.Dataset | xr.DataArray):
+        return _describe(need_target(validation), bands)
+    if isinstance(validation, Fold):
+        folds = validation.folds
+        ground = f"fold {validation.number} of {folds.count} {folds.what}"
+        part = f"{recipe.validation_fraction:g} of what is left to choose an epoch by"
+        calibrates = f", {part}" if recipe.interval is not None else ""
+        return f"{ground} ({folds.identity[:_MARK]}){calibrates}"
+    if validation is None or isinstance(validation, int | float):
+        asked = recipe.validation_fraction if validation is None else validation
+        return f"{asked:g} of the data"
+    names = sorted(map(str, validation))
+    return f"{len(names)} chips ({_mark(chr(10).join(names))})"
+
+
+def _describe(cube: xr.Dataset, bands: Sequence[str]) -> str:
+    sizes = cube["image"].sizes
+    size = " x ".join(f"{sizes[dim]}" for dim in ("y", "x"))
+    chips = f"{sizes['chip']} chips of " if "chip" in sizes else "a scene of "
+    return f"{chips}{size} pixels ({labels_fingerprint(cube, bands)[:_MARK]})"

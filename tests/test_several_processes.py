@@ -1,0 +1,119 @@
+"""gb.fit with two real processes, by a script that starts itself again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import make_chips, make_scene
+
+import geobiomass as gb
+from geobiomass.intervals import Calibration
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
+
+SCRIPT = """
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from conftest import make_chips
+
+import geobiomass as gb
+
+torch.set_num_threads(1)
+out = Path(sys.argv[1])
+
+
+def main():
+    model = gb.fit(
+        make_chips(30),
+        "quick",
+        interval=0.8,
+        encoder="resnet10t",
+        decoder_channels=(8, 8, 8, 8, 8),
+        batch_size=2,
+        crop=32,
+        epochs=2,
+        calibration_fraction=0.5,
+        devices=2,
+        accelerator="cpu",
+        progress=False,
+        folder=out / "run",
+    )
+    rank = os.environ.get("LOCAL_RANK", "0")
+    model.save(out / "model")
+    model.save(out / f"model-{rank}")
+    said = {
+        "calibration": model.calibration.to_dict(),
+        "domain": model.domain.fingerprint(),
+        "epochs": len(model.history),
+    }
+    (out / f"said-{rank}.json").write_text(json.dumps(said))
+
+
+if __name__ == "__main__":
+    main()
+"""
+OURS = ("LOCAL_RANK", "MASTER_PORT", "MASTER_ADDR", "WORLD_SIZE", "NODE_RANK")
+
+
+def launch(out: Path) -> list[dict[str, Any]]:
+    """Run the script to its end, and give what each process says."""
+    script = out / "script.py"
+    script.write_text(SCRIPT)
+    environment = {k: v for k, v in os.environ.items() if k not in OURS}
+    places = (Path(gb.__file__).parent.parent, Path(__file__).parent)
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, places))
+    found = subprocess.run(
+        [sys.executable, script, out],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=200,
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    files = sorted(out.glob("said-*.json"))
+    return [json.loads(file.read_text()) for file in files]
+
+
+def test_two_processes_end_with_one_calibrated_model(tmp_path: Path) -> None:
+    first, second = launch(tmp_path)
+    assert first == second
+    calibration = Calibration.from_dict(first["calibration"])
+    assert calibration.count == 15
+    assert len(calibration.margins) > 1  # by class
+    # Whichever of them saved it last, it is the same, and whole.
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
+    models = [gb.load(tmp_path / name) for name in ("model", "model-0", "model-1")]
+    scene = make_scene(70, 90, seed=9)
+    for model in models:
+        assert model.calibration == calibration
+        assert model.provenance["data"]["training"]["places"] == 13
+        found = model.predict(scene).compute()
+        known = np.isfinite(found["agb"].values)
+        assert known.any()
+        ends = [found[f"agb_{end}"].values[known] for end in ("lower", "upper")]
+        assert (ends[0] <= found["agb"].values[known]).all()
+        assert (found["agb"].values[known] <= ends[1]).all()
+        assert model.domain.fingerprint() == first["domain"]
+        assert model.domain.places == 13
+        index = model.applicability(scene)
+        assert np.isfinite(index["dissimilarity"].values[known]).all()
+        for name, value in models[0].network.state_dict().items():
+            assert value.equal(model.network.state_dict()[name]), name
+    # What calibrated it was not trained on: one process alone calibrates alike.
+    alone = models[0]._bare(make_chips(30)).outputs
+    assert list(alone) == ["agb", "agb_lower_raw", "agb_upper_raw"]
+    # Again: nothing is trained, and all is as it was.
+    before = (tmp_path / "run" / "last.ckpt").stat().st_mtime_ns
+    assert launch(tmp_path) == [first, second]
+    assert (tmp_path / "run" / "last.ckpt").stat().st_mtime_ns == before
