@@ -21,11 +21,11 @@ import pytest
 import torch
 import xarray as xr
 from conftest import make_chips, make_scene
-from error_fields import residuals as table_of_field
 from shapely.geometry import box
 from test_evaluation import with_interval
 
 import geobiomass as gb
+from error_fields import residuals as table_of_field
 from geobiomass.network import AttentionUNet
 from geobiomass.predict import Mapper
 from geobiomass.tiles import Window
