@@ -12,9 +12,12 @@ import rioxarray  # noqa: F401  (the .rio accessor)
 import xarray as xr
 
 import geobiomass as gb
+from covered_runs import Go
 from error_fields import Floats, blocks, field, residuals
 from geobiomass.accounting.variogram import Variogram
+from tables import Row
 
+RUNS = 100
 PIXEL = (10.0, 10.0)
 ERRORS = Variogram(0.4, 0.6, 60.0, "exponential")
 LAND = Variogram(0.05, 1.0, 300.0, "exponential")
@@ -100,6 +103,10 @@ def run(seed: int) -> list[dict[str, object]]:
                 and 0.999 * area <= row["area_upper"],
                 "estimated": row["total"] / mass,
                 "mapped": row["map_total"] / mass,
+                "total": row["total"],
+                "map_total": row["map_total"],
+                "truth": mass,
+                "width": row["total_upper"] - row["total_lower"],
             }
         )
     return rows
@@ -109,3 +116,26 @@ def covered(runs: int) -> pd.DataFrame:
     """Give the means of so many runs by part."""
     rows = [row for seed in range(runs) for row in run(seed)]
     return pd.DataFrame(rows).groupby("part").mean()
+
+
+def tables(go: Go, runs: int, seed: int) -> dict[str, list[Row]]:
+    """Give what totals of change come to, a row a part.
+
+    Ratios are of means over all runs: the net change of a single run may be near zero.
+    """
+    rows = [row for rows in go(run, range(seed, seed + runs), "maps") for row in rows]
+    means = pd.DataFrame(rows).groupby("part", sort=False).mean()
+    found: list[Row] = []
+    for part, mean in means.iterrows():
+        size = abs(mean["truth"])
+        found.append(
+            {
+                "": {"net": "net change"}.get(str(part), part),
+                "mapped, times the truth": f"{mean['map_total'] / mean['truth']:.2f}",
+                "estimated, times the truth": f"{mean['total'] / mean['truth']:.2f}",
+                "held": f"{100 * mean['held']:.0f} %",
+                "area held": f"{100 * mean['area_held']:.0f} %",
+                "width, times the truth": f"{mean['width'] / size:.2f}",
+            }
+        )
+    return {f"Totals of change, intervals of 90 %, {runs} landscapes": found}

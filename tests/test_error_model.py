@@ -7,15 +7,12 @@ import tracemalloc
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
+from benchmarks.covered_space import PIXEL, Case, errors_of, land, run, units
 from benchmarks.error_fields import Floats, blocks, field, residuals
 from geobiomass.accounting.error_model import ErrorModel, ErrorSum, fit_error_model
 from geobiomass.accounting.variogram import MODELS, Variogram
-
-PIXEL = (10.0, 10.0)
-LAND = Variogram(0.05, 1.0, 300.0, "exponential")
 
 
 def known_model(
@@ -51,10 +48,6 @@ def brute_force(
         )
         total += amounts[i] * float(amounts @ likeness)
     return total
-
-
-def land(shape: tuple[int, int], random: np.random.Generator) -> Floats:
-    return np.exp(4.4 + 0.6 * field(shape, LAND, PIXEL, random))
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -185,52 +178,12 @@ def test_intervals_of_totals_hold_the_truth_and_independent_pixels_do_not() -> N
     assert hits(alone, off) < 0.15
 
 
-def fitted_coverage(
-    fields: int, kind: str, side: int, length: float
-) -> tuple[float, float]:
-    """Fit to held-out units, then sum errors of a map that was not among them."""
-    variogram = Variogram(0.4, 0.6, length, "exponential")
-    region = 0.01 * (np.hypot(*(np.indices((96, 96)) - 45.0)) < 40)
-    off, half, alone = np.zeros((3, fields))
-    for seed in range(fields):
-        random = np.random.default_rng(seed)
-        n = 192
-
-        def errors(predicted: Floats, z: Floats) -> Floats:
-            return 12 - 0.1 * predicted + (8 + 0.15 * predicted) * z
-
-        seen, new = land((n, n), random), land((96, 96), random)
-        z = units(n, side if kind == "chips" else n, variogram, random)
-        table = residuals(
-            errors(seen, z), PIXEL, predicted=seen, unit=blocks((n, n), side), kind=kind
-        )
-        model = fit_error_model(table, pairs=20_000)
-        total = ErrorSum(model, PIXEL)
-        total.add(0, 0, region, new)
-        error = errors(new, field((96, 96), variogram, PIXEL, random))
-        off[seed] = (region * error).sum() - total.bias()
-        half[seed] = total.half_width(0.9)
-        alone[seed] = 1.645 * np.sqrt(((region * model.sd(new)) ** 2).sum())
-    return hits(half, off), hits(alone, off)
-
-
-def units(
-    n: int, side: int, variogram: Variogram, random: np.random.Generator
-) -> npt.NDArray[np.float64]:
-    parts = n // side
-    return np.block(
-        [
-            [field((side, side), variogram, PIXEL, random) for _ in range(parts)]
-            for _ in range(parts)
-        ]
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["scene", "chips"])
 def test_intervals_hold_with_a_model_fitted_to_held_out_units(kind: str) -> None:
     # Of 100 fields: three standard deviations of a share of 0.9 are 0.09.
-    covered, alone = fitted_coverage(100, kind, 32, 60.0)
+    case = Case(kind, 32, 6, errors_of(60.0))
+    covered, alone = np.mean([run(case, seed) for seed in range(100)], axis=0)
     assert 0.81 <= covered <= 0.99
     assert alone < 0.4
 
@@ -239,7 +192,7 @@ def test_what_a_chip_has_as_a_whole_is_in_sums_of_its_size() -> None:
     # Each chip has an error of its own, of half the variance, that no pair of its
     # pixels shows; the variance from chip to chip does.
     random = np.random.default_rng(7)
-    z = units(256, 32, Variogram(0.4, 0.1, 30.0, "exponential"), random)
+    z = units(256, 32, (Variogram(0.4, 0.1, 30.0, "exponential"),), random)
     unit = blocks((256, 256), 32)
     level = random.normal(0, np.sqrt(0.5), (8, 8)).repeat(32, 0).repeat(32, 1)
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 import xarray as xr
@@ -17,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import geobiomass as gb
+from benchmarks.covered_blocks import coverage, pooled
 from geobiomass import intervals
 from geobiomass.calibration import CLASSES, compare_units, units_of
 from geobiomass.ingredients import make_feeds
@@ -41,7 +41,6 @@ SMALL: dict[str, Any] = {
     "epochs": 1,
 }
 LAYERS = ["agb", "agb_lower", "agb_upper"]
-Scores = Sequence[npt.NDArray[np.float64]]
 
 
 @pytest.fixture(autouse=True)
@@ -201,33 +200,11 @@ def test_an_interval_needs_so_many_units(interval: float, needed: int) -> None:
     assert needed == 1 or threshold(units[1:], interval) == np.inf
 
 
-def pooled(scores: Scores, interval: float) -> float:
-    """The threshold of split conformal prediction, as if pixels were independent."""
-    values = np.sort(np.concatenate(scores))
-    rank = int(np.ceil((len(values) + 1) * interval))
-    return float(values[min(rank, len(values)) - 1])
-
-
-def coverage(
-    find: Callable[[Scores, float], float], count: int, alike: float, draws: int = 200
-) -> float:
-    """Part of the pixels of new units below the threshold, by how alike they are."""
-    draw = np.random.default_rng(0)
-    held = []
-    for _ in range(draws):
-        shared = np.sqrt(alike) * draw.normal(size=(count + 10, 1))
-        own = np.sqrt(1 - alike) * draw.normal(size=(count + 10, 40))
-        scores = np.abs(shared + own)
-        found = find(list(scores[:count]), 0.9)
-        held.append((scores[count:] <= found).mean())
-    return float(np.mean(held))
-
-
 @pytest.mark.parametrize("count", [9, 15, 30])
 def test_new_units_are_covered_however_alike_their_pixels_are(count: int) -> None:
     for alike in (0.0, 0.5, 0.95):
         # Nine units are the fewest; a little more is held than was asked for.
-        assert 0.89 < coverage(threshold, count, alike) < 0.93
+        assert 0.89 < coverage(threshold, count, alike, 200) < 0.93
 
 
 def test_by_pixel_few_units_promise_more_than_they_hold() -> None:

@@ -1,0 +1,62 @@
+"""How often intervals hold the truth: the tables of the pages that say so, made again.
+
+``python -m benchmarks.covered WHAT [--runs N] [--seed S] [--processes P] [--markdown]``
+
+WHAT is errors-in-space, change (both of docs/explanation/errors-in-space.md), totals
+(totals.md), intervals or landscapes (intervals.md). The truth is known, since all of it
+is simulated; the same numbers come out again, however many processes there are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Sequence
+from types import ModuleType
+
+from covered_runs import processes
+from tables import show
+
+# Each has `tables` and, for how many runs the page's figures are, `RUNS`.
+PARTS = {
+    "errors-in-space": "covered_space",
+    "change": "covered_change",
+    "totals": "covered_plots",
+    "intervals": "covered_blocks",
+    "landscapes": "covered_landscapes",
+}
+
+
+def part_of(what: str) -> ModuleType:
+    """Import what a table takes, and no more: other processes start the sooner."""
+    return importlib.import_module(PARTS[what])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Simulate, and print what came out."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=PARTS)
+    parser.add_argument("--runs", type=int, help="simulations; by default the page's")
+    parser.add_argument("--seed", type=int, default=0, help="of the first run")
+    parser.add_argument(
+        "--processes", type=int, default=2, help="of one thread each; 1: this one"
+    )
+    parser.add_argument("--markdown", action="store_true", help="print as markdown")
+    chosen = parser.parse_args(arguments)
+    part = part_of(chosen.what)
+    runs = part.RUNS if chosen.runs is None else chosen.runs
+    if runs < 1 or chosen.processes < 1:
+        parser.error(
+            "--runs and --processes must be 1 or more, "
+            f"got {runs} and {chosen.processes}"
+        )
+    with processes(chosen.processes) as go:
+        found = part.tables(go, runs, chosen.seed)
+    for title, rows in found.items():
+        show(title, rows, markdown=chosen.markdown)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Tables of how often intervals hold the truth: a command makes those of the pages."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import covered
+import covered_space
+
+PAGES = Path(__file__).parent.parent / "docs" / "explanation"
+Table = list[list[str]]
+Printed = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def tables_of(text: str) -> list[Table]:
+    """Give the cells of the tables in a text, with their heads."""
+    found: list[Table] = []
+    previous = ""
+    for line in text.splitlines():
+        if line.startswith("|"):
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            if not previous.startswith("|"):
+                found.append([])
+            if set(line) - set("|-: "):
+                found[-1].append(cells)
+        previous = line
+    return found
+
+
+def printed(capsys: Printed, what: str, runs: int = 2) -> list[Table]:
+    covered.main([what, "--runs", str(runs), "--processes", "1", "--markdown"])
+    return tables_of(capsys.readouterr().out)
+
+
+def names(table: Table, columns: int = 1) -> Table:
+    """Give the head and what the rows are called, without any figure."""
+    return [table[0], *(row[:columns] for row in table[1:])]
+
+
+def on_page(table: Table, page: str, columns: int = 1) -> bool:
+    """Tell whether a page has this table; its figures are of more runs."""
+    known = tables_of((PAGES / page).read_text())
+    return names(table, columns) in [names(each, columns) for each in known]
+
+
+def numbers(table: Table, column: int) -> list[float]:
+    return [float(row[column].split()[0]) for row in table[1:]]
+
+
+def test_errors_in_space_are_the_pages(
+    capsys: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = {
+        names: covered_space.Case(case.kind, 16, 3, case.parts)
+        for names, case in covered_space.CASES.items()
+    }
+    monkeypatch.setattr(covered_space, "CASES", small)
+    (table,) = printed(capsys, "errors-in-space")
+    assert on_page(table, "errors-in-space.md", 2)
+    assert {*numbers(table, 2), *numbers(table, 3)} <= {0, 50, 100}
+
+
+def test_totals_are_the_pages(capsys: Printed) -> None:
+    (table,) = printed(capsys, "totals", 20)
+    assert on_page(table, "totals.md")
+    # A map that tells plots apart makes the estimate steadier, in every sample.
+    spread = [
+        [float(cell.split("(")[1].strip(")")) for cell in r[1:]] for r in table[1:]
+    ]
+    assert all(regression < plots for plots, _, regression in spread)
+
+
+def test_blocks_are_the_pages(capsys: Printed) -> None:
+    by_pixel, by_block, weighted = printed(capsys, "intervals", 20)
+    for table in (by_pixel, by_block, weighted):
+        assert on_page(table, "intervals.md")
+    # Nine blocks that are nearly one number each.
+    assert (
+        numbers(by_pixel, 3)[-1] < numbers(by_block, 1)[-1] < numbers(weighted, 1)[-1]
+    )
+
+
+def test_change_has_a_row_a_part(capsys: Printed) -> None:
+    (table,) = printed(capsys, "change")
+    assert names(table)[1:] == [["net change"], ["loss"], ["gain"]]
+    # What is mapped of losses and gains is far too much, in whatever landscapes.
+    assert min(numbers(table, 1)[1:]) > 1.3
+
+
+@pytest.mark.slow
+def test_processes_give_the_same_numbers(capsys: Printed) -> None:
+    alone = printed(capsys, "change", 2)
+    covered.main(["change", "--runs", "2", "--processes", "2", "--markdown"])
+    assert tables_of(capsys.readouterr().out) == alone
+
+
+def test_what_cannot_be_run_is_refused(capsys: Printed) -> None:
+    with pytest.raises(SystemExit):
+        covered.main(["change", "--runs", "0"])
+    assert "1 or more, got 0 and 2" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_landscapes_are_the_pages(capsys: Printed) -> None:
+    ways, bins = printed(capsys, "landscapes")
+    assert on_page(ways, "intervals.md", 2)
+    assert on_page(bins, "intervals.md")
+    # A weight at infinity asks nine blocks for nearly the worst of their pixels.
+    assert numbers(ways, 2)[4] > 98
