@@ -287,13 +287,14 @@ def read_residuals(path: str | Path) -> pd.DataFrame:
     ----------
     path : str or Path
         What :func:`write_residuals` wrote, or a folder of
-        :meth:`geobiomass.CrossValidation.save` with such a table; or any CSV with the columns
-        ``observed``, ``predicted`` (Mg/ha), ``y``, ``x`` (metres) and ``unit``.
+        :meth:`geobiomass.CrossValidation.save` with such a table; or any CSV with the
+        columns ``observed``, ``predicted`` (Mg/ha), ``y``, ``x`` (metres) and ``unit``.
 
     Returns
     -------
     pandas.DataFrame
-        As :func:`geobiomass.residuals` gives it. A CSV with no JSON beside it has no ``attrs``.
+        As :func:`geobiomass.residuals` gives it. A CSV with no JSON beside it has no
+        ``attrs``.
 
     Raises
     ------
