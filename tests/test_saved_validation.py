@@ -162,7 +162,7 @@ def test_what_was_saved_is_loaded_to_the_bit(kind: str, tmp_path: Path) -> None:
     assert repr(found.folds) == repr(folds)
     assert found.folds.groups.equals(folds.groups)
     assert found.pixel == cv.pixel
-    assert list(found.predictions) == list(cv.predictions)
+    assert set(found.predictions) == set(cv.predictions)
     for name, layer in cv.predictions.items():
         np.testing.assert_array_equal(found.predictions[name], layer)
     table = cv.residuals()

@@ -22,7 +22,8 @@ def errors_of(given: Any, layer: xr.DataArray) -> pd.DataFrame | ErrorModel:
     ----------
     given : pandas.DataFrame, ErrorModel, str, Path or object
         A table or a model; the path of a CSV, of an error model as JSON, or of a
-        folder of :meth:`CrossValidation.save`; or anything with ``.residuals()``.
+        folder of :meth:`geobiomass.CrossValidation.save`; or anything with
+        ``.residuals()``.
     layer : xarray.DataArray
         The map, (y, x): a table that does not say the size of its pixels has the map's.
 

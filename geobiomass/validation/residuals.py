@@ -242,7 +242,7 @@ def write_residuals(table: pd.DataFrame, path: str | Path) -> None:
     Parameters
     ----------
     table : pandas.DataFrame
-        As :func:`residuals` gives it, with its ``attrs``.
+        As :func:`geobiomass.residuals` gives it, with its ``attrs``.
     path : str or Path
         The table, ``.csv``; one that is there is replaced.
 
@@ -287,13 +287,14 @@ def read_residuals(path: str | Path) -> pd.DataFrame:
     ----------
     path : str or Path
         What :func:`write_residuals` wrote, or a folder of
-        :meth:`CrossValidation.save` with such a table; or any CSV with the columns
-        ``observed``, ``predicted`` (Mg/ha), ``y``, ``x`` (metres) and ``unit``.
+        :meth:`geobiomass.CrossValidation.save` with such a table; or any CSV with the
+        columns ``observed``, ``predicted`` (Mg/ha), ``y``, ``x`` (metres) and ``unit``.
 
     Returns
     -------
     pandas.DataFrame
-        As :func:`residuals` gives it. A CSV with no JSON beside it has no ``attrs``.
+        As :func:`geobiomass.residuals` gives it. A CSV with no JSON beside it has no
+        ``attrs``.
 
     Raises
     ------
