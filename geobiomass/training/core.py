@@ -256,7 +256,7 @@ def _check_run(record: Record, run: dict[str, Any], path: Path) -> None:
     before = {name: record.run.get(name) for name in run if name != "given"}
     now = {name: run[name] for name in before}
     # What one of them does not say is not compared.
-    for name in known.keys() & given.keys():
+    for name in [name for name in given if name in known]:
         before[name], now[name] = known[name], given[name]
     if (
         run["schedule"] == before["schedule"] == "constant"
