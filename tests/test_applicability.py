@@ -17,6 +17,15 @@ from scipy.spatial.distance import cdist
 from test_maps import BANDS, NETWORK, Counting, small_network
 
 import geobiomass as gb
+from benchmarks.places import (
+    OPTICAL,
+    RADAR,
+    changed,
+    forests,
+    judged,
+    rmse,
+    train,
+)
 from geobiomass.applicability import (
     Domain,
     cell_of,
@@ -392,54 +401,16 @@ def test_a_network_that_knows_the_month_is_asked_in_the_months_of_the_map() -> N
 
 # --- what it sees, on landscapes that training saw and did not ------------------------
 
-MONTHS, SEEN = 2, ("pine", "spruce")
-OPTICAL = ["B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"]
-RADAR = ["VV_asc", "VH_asc", "VV_desc", "VH_desc"]
-
-
-def forests(seeds: range, species: tuple[str, ...] = SEEN) -> xr.Dataset:
-    parts = [
-        gb.landscape(128, MONTHS, seed, species=species, block=128)
-        .drop_vars(["y", "x", "spatial_ref"])
-        .load()
-        for seed in seeds
-    ]
-    chips = xr.concat(parts, "chip", coords="minimal", compat="override")
-    return chips.assign_coords(chip=[f"chip{seed}" for seed in seeds])
-
 
 @pytest.fixture(scope="module")
 def trained() -> gb.BiomassRegressor:
     """A network that saw 40 landscapes of pine and spruce, and no birch."""
-    settings = SMALL | {"crop": 64, "epochs": 3, "batch_size": 8}
-    return gb.fit(forests(range(100, 140)), **settings, validation_fraction=0.2)
+    return train(40)
 
 
 @pytest.fixture(scope="module")
 def new_ground() -> xr.Dataset:
     return forests(range(1000, 1006))
-
-
-def changed(cube: xr.Dataset, bands: list[str], change) -> xr.Dataset:
-    other = cube.copy(deep=True)
-    chosen = {"band": bands}
-    other["image"].loc[chosen] = change(other.image.sel(chosen))
-    return other
-
-
-def judged(model: gb.BiomassRegressor, cube: xr.Dataset) -> pd.DataFrame:
-    found = model.predict(cube, tile=128, overlap=0, applicability=True).compute()
-    columns = {
-        "index": found.dissimilarity.values.ravel(),
-        "inside": found.applicable.values.ravel() == 1,
-        "error": (found.agb - cube.agb).values.ravel(),
-        "agb": cube.agb.values.ravel(),
-    }
-    return pd.DataFrame(columns).dropna()
-
-
-def rmse(errors: pd.Series) -> float:
-    return float(np.sqrt((errors**2).mean()))
 
 
 @pytest.mark.slow
