@@ -9,12 +9,12 @@ from .cube import band_statistics as band_statistics
 from .cube import check_cube as check_cube
 from .cube import open_cube as open_cube
 from .cube import write_cube as write_cube
+from .ensemble import Ensemble as Ensemble
 from .fitting import fit as fit
 from .info import describe as describe
 from .lineage import provenance as provenance
 from .maps import IncompleteMapError as IncompleteMapError
 from .maps import MapInUseError as MapInUseError
-from .predictor import Ensemble as Ensemble
 from .recipes import Recipe as Recipe
 from .regressor import BiomassRegressor as BiomassRegressor
 from .regressor import load as load

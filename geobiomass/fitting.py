@@ -17,6 +17,7 @@ import xarray as xr
 
 from geobiomass.chips import Reader
 from geobiomass.cube import CubeError, as_cube
+from geobiomass.ensemble import Ensemble
 from geobiomass.ingredients import (
     Validation,
     calibration_places,
@@ -26,7 +27,7 @@ from geobiomass.ingredients import (
 )
 from geobiomass.intervals import Calibration
 from geobiomass.network import AttentionUNet
-from geobiomass.predictor import Ensemble, need_target
+from geobiomass.predictor import need_target
 from geobiomass.recipes import Recipe, find_recipe, sensor_passes
 from geobiomass.regressor import BiomassRegressor, calibrate_together, load
 from geobiomass.schedule import TrainingPlan

@@ -21,6 +21,7 @@ from geobiomass.card import describe_training, model_card
 from geobiomass.chips import Place, Reader
 from geobiomass.continuing import learnt_from
 from geobiomass.cube import BIOMASSTERS_BANDS, CubeError
+from geobiomass.ensemble import Ensemble
 from geobiomass.evaluation import EVALUATION_BLOCK
 from geobiomass.ingredients import (
     Feeds,
@@ -35,7 +36,7 @@ from geobiomass.ingredients import (
 )
 from geobiomass.intervals import Calibration, Unit
 from geobiomass.network import AttentionUNet, InMonths
-from geobiomass.predictor import Ensemble, Predictor, need_target
+from geobiomass.predictor import Predictor, need_target
 from geobiomass.recipes import Recipe, find_recipe
 from geobiomass.scaling import set_scaling
 from geobiomass.schedule import TrainingPlan, plan_training, stages_of

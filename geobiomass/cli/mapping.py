@@ -156,7 +156,7 @@ def predict(
 
 
 def _predictor(model: Path, more: list[Path] | None) -> Predictor:
-    from geobiomass.predictor import Ensemble
+    from geobiomass.ensemble import Ensemble
     from geobiomass.regressor import load
 
     return (

@@ -19,6 +19,7 @@ from geobiomass.calibration import calibration_of
 from geobiomass.chips import Reader
 from geobiomass.cube import CubeError, open_cube
 from geobiomass.cube.store import is_local
+from geobiomass.ensemble import Ensemble
 from geobiomass.evaluation import (
     BOOTSTRAP,
     CONFIDENCE,
@@ -31,7 +32,7 @@ from geobiomass.evaluation import (
 from geobiomass.fitting import fit
 from geobiomass.ingredients import grouped_by, held_places
 from geobiomass.lineage import note_provenance, weights_fingerprint
-from geobiomass.predictor import Ensemble, need_target
+from geobiomass.predictor import need_target
 from geobiomass.recipes import Recipe, find_recipe
 from geobiomass.regressor import BiomassRegressor, load, units_left_out
 from geobiomass.schedule import TrainingPlan
