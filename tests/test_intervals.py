@@ -681,7 +681,7 @@ def test_folds_by_region_calibrate_by_region() -> None:
     assert model.calibration.folds == 2
 
 
-def test_any_model_is_calibrated_and_judged_by_group() -> None:
+def test_any_model_is_calibrated_and_judged_by_group(run: Any, tmp_path: Path) -> None:
     chips = with_regions(12, 4)
     model = untrained().calibrate(chips, 0.8, groups="region")
     assert model.calibration is not None
@@ -699,6 +699,14 @@ def test_any_model_is_calibrated_and_judged_by_group() -> None:
     # Chips that are there three times are no more evidence than once.
     assert widths[0] == pytest.approx(np.sqrt(3) * widths[1], rel=0.2)
     assert tables[0]["pixel_rmse"] == pytest.approx(tables[1]["pixel_rmse"])
+    model.save(tmp_path / "model")
+    gb.write_cube(alike, tmp_path / "chips.zarr", dtype="float32", progress=False)
+    words = (tmp_path / "model", tmp_path / "chips.zarr", "--groups", "region")
+    code, out, err = run("evaluate", *words, "--json")
+    assert code == 0, err
+    row = json.loads(out)["metrics"][0]
+    ends = [row["bias_upper"] - row["bias_lower"]]
+    assert ends == pytest.approx(widths[:1], rel=1e-4)
 
 
 # --- calibrate ---

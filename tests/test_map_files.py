@@ -101,9 +101,10 @@ def test_the_geotiff_is_a_right_cog(tmp_path: Path, model: gb.BiomassRegressor) 
 def test_chips_to_zarr_but_not_to_geotiff(
     tmp_path: Path, model: gb.BiomassRegressor
 ) -> None:
-    chips = make_chips(3)
+    chips = make_chips(3).assign_coords(region=("chip", ["north", "south", "south"]))
     path = model.predict_to(tmp_path / "map.zarr", chips, **TILING)
     plain = xr.open_zarr(path)
+    assert plain["region"].values.tolist() == ["north", "south", "south"]
     np.testing.assert_array_equal(plain.agb, model.predict(chips, 32, 16).agb)
     assert plain["chip"].values.tolist() == chips["chip"].values.tolist()
     with pytest.raises(ValueError, match="no common grid"):

@@ -161,6 +161,7 @@ def grouped(chips: xr.Dataset) -> xr.Dataset:
     dates = np.datetime64("2021-03-01") + np.arange(count) * np.timedelta64(7, "D")
     return chips.assign_coords(
         region=("chip", np.array([f"region {i}" for i in range(count)], object)),
+        flight=("chip", [f"flight {i}" for i in range(count)]),  # of fixed width
         flown=("chip", dates.astype("datetime64[ns]")),
         height=("chip", np.linspace(0, 1, count)),
     )

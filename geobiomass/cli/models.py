@@ -38,6 +38,9 @@ FoldBuffer = Annotated[
     int | None,
     typer.Option(help="Pixels around what is held out that do not train."),
 ]
+Groups = Annotated[
+    str | None, typer.Option(help="Coordinate whose chips count as one: region.")
+]
 Devices = Annotated[str | None, typer.Option(help="How many GPUs, or auto for all.")]
 Settings = Annotated[
     list[str] | None,
@@ -177,6 +180,7 @@ def evaluate(
     confidence: Annotated[
         float, typer.Option(help="Of the intervals, over chips or blocks.")
     ] = 0.95,
+    groups: Groups = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare a model's map with the labels, overall and by bin, in Mg/ha.
@@ -187,7 +191,7 @@ def evaluate(
     from geobiomass.regressor import load
 
     table = load(model).evaluate(
-        open_cube(cube), flips=flips, by=by, confidence=confidence
+        open_cube(cube), flips=flips, by=by, confidence=confidence, groups=groups
     )
     if csv is not None:
         table.to_csv(csv)
@@ -228,9 +232,7 @@ def calibrate(
     unit: Annotated[
         int, typer.Option(help="Side of the blocks of a scene, pixels.")
     ] = 256,
-    groups: Annotated[
-        str | None, typer.Option(help="Coordinate whose chips count as one: region.")
-    ] = None,
+    groups: Groups = None,
     as_json: AsJson = False,
 ) -> None:
     """Give a model's maps an interval, agb_lower and agb_upper, and save it.

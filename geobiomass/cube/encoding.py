@@ -224,3 +224,16 @@ def attributes(array: xr.DataArray, encoding: Encoding | None) -> dict[str, Any]
             "multiply by the band's 'multiplier' for the cube's units"
         )
     return kept
+
+
+def with_text_of_any_length(frame: xr.Dataset) -> xr.Dataset:
+    """Give coordinates of text the type that has a specification in Zarr v3.
+
+    Chips' ids, names of bands, regions: numpy's text of fixed width has none.
+    """
+    text = {
+        name: values.astype(object).drop_encoding()
+        for name, values in frame.coords.items()
+        if values.dtype.kind == "U" or name in ("chip", "band")
+    }
+    return frame.assign_coords(text)

@@ -32,6 +32,7 @@ from geobiomass.cube.encoding import (
     extents,
     fingerprint_of,
     plan_encoding,
+    with_text_of_any_length,
 )
 from geobiomass.cube.schema import CubeError, is_chips, select_bands
 from geobiomass.cube.shards import quick_codecs
@@ -427,10 +428,7 @@ def _create(cube: xr.Dataset, place: _Place, encoding: Encoding) -> None:
     if encoding.by_band:
         multiplier = np.array(encoding.quantum) / encoding.scale_factor
         frame = frame.assign_coords(multiplier=("band", multiplier))
-    for name in ("chip", "band"):
-        if name in frame.coords:  # text of any length: fixed width has no Zarr v3 spec
-            frame[name] = frame[name].astype(object)
-            frame[name].encoding = {}
+    frame = with_text_of_any_length(frame)
     frame.attrs = marks
     frame.to_zarr(group.store, mode="a", zarr_format=3, consolidated=False)
     stored = {"image": encoding.dtype, "agb": "float32"}

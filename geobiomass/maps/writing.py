@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from geobiomass.cube import CubeError
+from geobiomass.cube.encoding import with_text_of_any_length
 from geobiomass.maps.blocks import Block, Target, WorkersDiedError, create_array
 from geobiomass.maps.conventions import conventions_of
 from geobiomass.maps.geotiff import FINGERPRINT, write_geotiff
@@ -266,10 +267,7 @@ def _fill(store: Path | Store, template: xr.Dataset, marks: Mapping[str, Any]) -
 
     group = zarr.open_group(store, mode="a", zarr_format=3)
     group.require_group(WRITTEN)
-    frame = template.drop_vars(list(template))
-    if "chip" in frame.coords:  # text of any length: fixed width has no Zarr v3 spec
-        frame["chip"] = frame["chip"].astype(object)
-        frame["chip"].encoding = {}
+    frame = with_text_of_any_length(template.drop_vars(list(template)))
     frame.attrs = {**marks, UNFINISHED: MAKING}
     frame.to_zarr(group.store, mode="a", zarr_format=3, consolidated=False)
     for name, variable in template.items():
