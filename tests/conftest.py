@@ -25,14 +25,20 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# One thread, here and in processes that tests start: more may share a sum out in
+# another way, which changes the last bits of training, and as many modules as there
+# are cores run at a time.
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_name] = "1"
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _two_threads() -> None:
-    torch.set_num_threads(2)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
 
 
 # dask's workers set these in this process too, a module's cluster before the first test
-# that uses it; a process that a later test starts would then compute with one thread,
-# which changes the last bits of training.
+# that uses it: processes that later tests start shall have what the first ones had.
 _THREADS = {
     name: os.environ.get(name)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
