@@ -38,6 +38,7 @@ FoldBuffer = Annotated[
     int | None,
     typer.Option(help="Pixels around what is held out that do not train."),
 ]
+TableFile = Annotated[Path | None, typer.Option(help="Write the table here as well.")]
 Groups = Annotated[
     str | None, typer.Option(help="Coordinate whose chips count as one: region.")
 ]
@@ -166,9 +167,7 @@ def _validation(text: str | None) -> Any:
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A model's folder.")],
     cube: Annotated[Path, typer.Argument(help="A Zarr cube with agb.")],
-    csv: Annotated[
-        Path | None, typer.Option(help="Write the table here as well.")
-    ] = None,
+    csv: TableFile = None,
     flips: Annotated[bool, typer.Option("--flips", help="Average over flips.")] = False,
     by: Annotated[
         str,

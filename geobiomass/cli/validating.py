@@ -19,6 +19,7 @@ from geobiomass.cli.models import (
     RecipeName,
     Seed,
     Settings,
+    TableFile,
     changes_of,
     folds_of,
     in_short,
@@ -57,9 +58,7 @@ def validate(
     confidence: Annotated[
         float, typer.Option(help="Of the intervals, over what is held out together.")
     ] = 0.95,
-    csv: Annotated[
-        Path | None, typer.Option(help="Write the table here as well.")
-    ] = None,
+    csv: TableFile = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Begin anew, whatever FOLDER holds.")
     ] = False,
