@@ -1,4 +1,4 @@
-"""Long work in pieces: a few at a time, and a store that says when it is finished."""
+"""Long work in pieces: on a few threads, and a store that says when it is finished."""
 
 from __future__ import annotations
 
@@ -69,3 +69,39 @@ def consolidate(group: zarr.Group) -> None:
         # What else lies in the store meanwhile, such as who writes it, is no array.
         warnings.filterwarnings("ignore", "Object at .* is not recognized")
         zarr.consolidate_metadata(group.store, path=group.path)
+
+
+def hush(category: type[Warning], message: str = "", module: str = "") -> None:
+    """Ignore a warning from now on, unless it is ignored already.
+
+    `warnings.catch_warnings` would end that again, but it is for one thread alone:
+    filters are the whole process's, and threads that set them back at the end of
+    their own block take those of others with them. Call this before work on threads
+    begins and again in each: what is set while another has such a block open is lost
+    with it. Say precisely which warning, since a user's own code is hushed with ours.
+
+    Parameters
+    ----------
+    category : type of Warning
+        Its class.
+    message, module : str
+        Regular expressions that the start of its text and the name of the module
+        that gives it have to match.
+    """
+    for _, text, kind, place, _ in warnings.filters:
+        found = (getattr(text, "pattern", text), getattr(place, "pattern", place))
+        if kind is category and found == (message or None, module or None):
+            return
+    warnings.filterwarnings("ignore", message, category, module)
+
+
+def hush_arrays_in_memory() -> None:
+    """Ignore a warning of rasterio's, about arrays in memory that do have a place.
+
+    It comes where rasterio draws polygons on an array or reprojects one, and rasterio
+    hides it for one thread alone: see github.com/opendatacube/odc-geo/issues/131.
+    Files without a place still warn.
+    """
+    from rasterio.errors import NotGeoreferencedWarning
+
+    hush(NotGeoreferencedWarning, module=r"rasterio\.(features|warp)$")

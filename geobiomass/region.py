@@ -12,10 +12,11 @@ import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.cube import CubeError
+from geobiomass.pieces import hush_arrays_in_memory
 from geobiomass.tiles import Window
 
-# rasterio silences a warning of its own by the process's filters, which two threads
-# at once would leave in each other's state.
+# rasterio hides a warning by the process's filters: two threads that draw at once
+# could leave it hidden for good, from files without a place too.
 _ONE_MASK = threading.Lock()
 
 
@@ -33,6 +34,9 @@ class Region:
 
     shapes: tuple[Mapping[str, Any], ...]
     transform: tuple[float, float, float, float, float, float]
+
+    def __post_init__(self) -> None:
+        hush_arrays_in_memory()  # while no thread that ends can take the filter away
 
     @classmethod
     def of(cls, region: Any, cube: xr.Dataset) -> Region:
@@ -101,6 +105,7 @@ class Region:
 
         a, b, x, d, e, y = self.transform
         x, y = x + a * left + b * top, y + d * left + e * top
+        hush_arrays_in_memory()  # in another process, for one
         with _ONE_MASK:
             mask = geometry_mask(
                 self.shapes,

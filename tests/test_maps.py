@@ -6,6 +6,7 @@ import mmap
 import threading
 import time
 import tracemalloc
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -548,6 +549,27 @@ def test_regions_that_cannot_be(model: gb.BiomassRegressor, scene: xr.Dataset) -
         model.predict(make_chips(2), region=(0, 0, 1, 1))
     with pytest.raises(gb.CubeError, match="reference system"):
         model.predict(scene.drop_vars("spatial_ref"), region={"type": "Point"})
+
+
+def test_masks_are_drawn_while_other_threads_set_filters_of_warnings_back() -> None:
+    square = {"type": "Polygon", "coordinates": [[(0, 0), (9, 0), (9, -9), (0, 0)]]}
+    region = Region((square,), (1.0, 0.0, 0.0, 0.0, -1.0, 0.0))
+    stopped = threading.Event()
+
+    def others() -> None:
+        while not stopped.is_set():
+            with warnings.catch_warnings():
+                time.sleep(0)
+
+    thread = threading.Thread(target=others)
+    thread.start()
+    try:  # rasterio's own warning, which it hides for one thread only, is an error here
+        masks = [region.mask(Window(0, 0, 16, 16)) for _ in range(300)]
+    finally:
+        stopped.set()
+        thread.join()
+    assert masks[0].any()
+    assert all((mask == masks[0]).all() for mask in masks)
 
 
 # --- law 8: memory is bounded by the settings ---------------------------------

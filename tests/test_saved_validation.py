@@ -25,7 +25,7 @@ from shapely.geometry import box
 from test_evaluation import with_interval
 
 import geobiomass as gb
-from error_fields import residuals as table_of_field
+from benchmarks.error_fields import residuals as table_of_field
 from geobiomass.network import AttentionUNet
 from geobiomass.predict import Mapper
 from geobiomass.tiles import Window

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import pickle
 import shutil
+import warnings
 from pathlib import Path
 
 import dask.array as da
@@ -121,6 +122,15 @@ def test_with_and_without_zarrs_the_bits_are_the_same(
         found = StoredArray(array, "here", STEPS, -32768)
         np.testing.assert_array_equal(found[...], physical(values))
     assert zarr.config.get("codec_pipeline.path").endswith("BatchedCodecPipeline")
+
+
+def test_opening_leaves_the_filters_of_other_threads_alone() -> None:
+    """Filters of warnings are the process's: set back here, theirs would be lost."""
+    with warnings.catch_warnings():
+        with quick_codecs():
+            warnings.filterwarnings("ignore", "what another thread hides")
+        hidden = [text.pattern for _, text, *_ in warnings.filters if text is not None]
+    assert "what another thread hides" in hidden
 
 
 def test_pickled_it_is_a_place(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib.util
 import sys
 import threading
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from google_crc32c import value as crc32c
 from numcodecs import blosc
 
 from geobiomass.cube.schema import DamagedError
+from geobiomass.pieces import hush
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,12 +49,12 @@ def quick_codecs() -> Iterator[None]:
         yield
         return
     setting = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
-    # Filters of warnings belong to the whole process: one thread at a time.
-    with _OPENING, zarr.config.set(setting), warnings.catch_warnings():
-        # It falls back to Zarr's own codecs by itself, with the same values.
-        warnings.filterwarnings("ignore", "Array is unsupported by Zarrs")
-        # It opens a store of obstore a second time, with connections of its own.
-        warnings.filterwarnings("ignore", "Successfully reconstructed a store")
+    # It falls back to Zarr's own codecs by itself, with the same values.
+    hush(UserWarning, "Array is unsupported by Zarrs")
+    # It opens a store of obstore a second time, with connections of its own.
+    hush(Warning, "Successfully reconstructed a store")
+    # Zarr's settings belong to the whole process: one thread at a time.
+    with _OPENING, zarr.config.set(setting):
         yield
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geobiomass.cube import DamagedError
+from geobiomass.pieces import hush_arrays_in_memory
 from geobiomass.sources import stac_composites as composites
 from geobiomass.sources.stac_archives import (
     CLASSIFICATION,
@@ -72,7 +72,7 @@ def read_month(
     DamagedError
         If an asset cannot be read and `settings` say to raise.
     """
-    _hush_reprojection()
+    hush_arrays_in_memory()
     image: Pixels = np.full((1, len(settings.bands), *grid.shape), np.nan, np.float32)
     optical = [scene for scene in scenes if scene.sensor == "Sentinel-2"]
     _read_optical(image[0], optical, month, grid, settings)
@@ -228,26 +228,6 @@ def _bare_item(scene: Scene, hrefs: Mapping[str, str]) -> Any:
     for band, href in hrefs.items():
         item.add_asset(band, pystac.Asset(href, media_type=tiff, roles=["data"]))
     return item
-
-
-def _hush_reprojection() -> None:
-    """Ignore a warning of rasterio's, about arrays in memory that do have a place.
-
-    rasterio hides it, but not from other threads: see
-    github.com/opendatacube/odc-geo/issues/131. The filter stays, since filters are
-    no thread's own; it knows nothing but reprojection.
-    """
-    from rasterio.errors import NotGeoreferencedWarning
-
-    where = r"rasterio\.warp$"
-    known = ((kind, module) for _, _, kind, module, _ in warnings.filters)
-    if not any(
-        kind is NotGeoreferencedWarning and getattr(module, "pattern", module) == where
-        for kind, module in known
-    ):
-        warnings.filterwarnings(
-            "ignore", category=NotGeoreferencedWarning, module=where
-        )
 
 
 @cache
