@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -25,6 +27,7 @@ from shapely.geometry import box
 from test_evaluation import with_interval
 
 import geobiomass as gb
+import geobiomass.fitting as fitting
 from benchmarks.error_fields import residuals as table_of_field
 from geobiomass.network import AttentionUNet
 from geobiomass.predict import Mapper
@@ -220,6 +223,12 @@ def test_an_interrupted_map_goes_on_with_the_same_bits(
         cv.save(tmp_path / "cv", progress=False)
     with pytest.raises(FileNotFoundError, match="not finished; the same call goes on"):
         gb.CrossValidation.load(tmp_path / "cv", scene)
+    facts = gb.describe(tmp_path / "cv")
+    assert facts["what"] == "cross-validation"
+    told = re.search("models are trained, map (.) of 6 blocks", facts["state"])
+    assert told is not None
+    assert 1 <= int(told[1]) <= 4
+    assert facts["what to do"].startswith("make the same call again")
     written = len(list((tmp_path / "cv" / "predictions.zarr" / "written").glob("*.*")))
     assert written > 1
 
@@ -240,6 +249,102 @@ def test_an_interrupted_map_goes_on_with_the_same_bits(
     assert len(found.residuals()) == 64 * 96
     assert not again
     assert (tmp_path / "cv" / "residuals.csv").read_bytes() == before
+
+
+def test_a_replacement_that_was_interrupted_is_not_taken_for_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = with_regions()
+    one, other = (
+        crossed(scene, gb.make_folds(scene, 2, block=32, seed=seed)) for seed in (0, 5)
+    )
+    one.save(tmp_path / "cv", progress=False)
+
+    def stopping(*given: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Mapper, "compute", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        other.save(tmp_path / "cv", progress=False, overwrite=True)
+    assert gb.describe(tmp_path / "cv")["state"].startswith("unfinished")
+    with pytest.raises(FileNotFoundError, match="not finished"):
+        gb.CrossValidation.load(tmp_path / "cv", scene)
+
+
+def test_info_says_what_a_finished_folder_holds(run, tmp_path: Path) -> None:
+    scene, store, folder = with_regions(), tmp_path / "scene.zarr", tmp_path / "cv"
+    gb.write_cube(scene, store)
+    cv = crossed(gb.open_cube(store), gb.make_folds(scene, 2, block=32, buffer=4))
+    cv.save(folder, cube=store, progress=False)
+    facts = gb.describe(folder)
+    assert facts["what"] == "cross-validation"
+    assert facts["state"] == "finished"
+    assert facts["held out"] == "2 folds of 6 blocks of 32 pixels, buffer of 4 pixels"
+    assert repr(cv.folds).startswith(facts["held out"])
+    assert facts["cube"] == str(store)
+    assert facts["models"] == f"2 as one, {folder / 'model'}"
+    assert facts["map"] == "predictions.zarr, finished"
+    rows, known = facts.to_dict()["errors"]["rows"], cv.evaluate("fold")
+    assert list(rows) == list(known.index)
+    for name, row in rows.items():
+        for column in ("pixels", "average RMSE", "pixel RMSE", "bias"):
+            exact = known.loc[name, column.replace(" ", "_").lower()]
+            assert row[column] == pytest.approx(exact, rel=1e-12)
+    code, out, err = run("info", folder, "--json")
+    assert code == 0, err
+    assert json.loads(out) == facts.to_dict()
+    # What is gone is told.
+    shutil.rmtree(store)
+    shutil.rmtree(folder / "model")
+    (folder / "residuals.csv").unlink()
+    facts = gb.describe(folder)
+    assert "scene.zarr, not there any more" in facts["cube"]
+    assert facts["models"].startswith("missing")
+    assert facts["residuals"].startswith("missing")
+    (folder / "validation.json").write_text("{")
+    code, _, err = run("info", folder)
+    assert (code, "json is damaged" in err) == (2, True)
+
+
+@pytest.mark.slow
+def test_info_says_which_command_goes_on(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, folder = tmp_path / "scene.zarr", tmp_path / "held out"
+    gb.write_cube(make_scene(64, 96, months=(7,)), store)
+    train = fitting._fit_member
+
+    def stopping(cube: Any, member: Any, *given: Any) -> Any:
+        if member.fold == 1:
+            raise KeyboardInterrupt
+        return train(cube, member, *given)
+
+    monkeypatch.setattr(fitting, "_fit_member", stopping)
+    command = ["validate", store, "--folder", folder, *FOLDS, *WORDS]
+    code, _, _ = run(*command, "--overwrite")
+    assert code != 0
+    facts = gb.describe(folder)
+    assert facts["state"] == "unfinished, 1 of 2 models begun"
+    assert facts["held out"] == "2 folds of 6 blocks of 32 pixels, buffer of 2 pixels"
+    assert facts["cube"] == str(store)
+    assert facts.to_dict()["epochs"]["rows"] == {"member-1": {"done": 1, "of": 1}}
+    said = facts["what to do"].split(": ", 1)[1]
+    assert shlex.split(said) == ["geobiomass", *map(str, command)]  # not --overwrite
+    assert f"in {Path.cwd()}" in facts["what to do"]
+    # Another command, which is refused, does not stand there.
+    run(*command, "--seed", "3")
+    assert gb.describe(folder)["what to do"] == facts["what to do"]
+    code, out, err = run("info", folder, "--json")
+    assert code == 0, err
+    assert json.loads(out) == facts.to_dict()
+    monkeypatch.undo()
+    code, _, err = run(*shlex.split(said)[1:])
+    assert code == 0, err
+    assert gb.describe(folder)["state"] == "finished"
+    assert not (folder / "begun.json").exists()
+    (folder / "begun.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"begun.json is damaged .*delete it"):
+        gb.describe(folder)
 
 
 def test_another_cross_validation_is_not_replaced_unasked(tmp_path: Path) -> None:

@@ -12,12 +12,13 @@ from geobiomass.cli.mapping import Assisted
 
 
 def info(
-    path: Annotated[str, typer.Argument(help="A cube, a map or a model's folder.")],
+    path: Annotated[str, typer.Argument(help="A cube, a map, a folder.")],
     as_json: AsJson = False,
 ) -> None:
     """Say what is at a path: size, months, bands, place, what is missing.
 
-    Of a map also where it comes from; with `--json` all of it.
+    Of a map also where it comes from; with `--json` all of it. Of a model's folder, or
+    that of `validate`, what is in it, how good it is, and how far it is.
 
     Example: `geobiomass info chips.zarr`
     """

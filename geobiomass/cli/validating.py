@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,7 +77,7 @@ def validate(
     from geobiomass.cube import open_cube
     from geobiomass.evaluation import check_confidence
     from geobiomass.validation.cross_validation import CrossValidation, cross_validate
-    from geobiomass.validation.saving import CHECKPOINTS, check_place
+    from geobiomass.validation.folder import CHECKPOINTS, check_place, write_beginning
 
     if by not in ROWS:
         raise ValueError(f"--by must be one of {ROWS}, got {by!r}.")
@@ -89,7 +90,12 @@ def validate(
         settings, devices, epochs=epochs, seed=seed, interval=interval
     )
     split = folds_of(data, folds, folds_by, block, buffer, seed)
-    announce = partial(typer.echo, err=as_json)
+
+    def announce(plan: object) -> None:
+        typer.echo(plan, err=as_json)
+        if is_first_process():  # what is refused has not come so far
+            write_beginning(folder, _beginning(cube, split), overwrite)
+
     found = cross_validate(data, recipe, split, announce=announce, **changes)
     if not is_first_process():
         return
@@ -107,6 +113,23 @@ def validate(
         "advice": said,
     }
     answer(text if said is None else f"{text}\n{said}", facts, as_json)
+
+
+def _beginning(cube: str, split: Any) -> dict[str, Any]:
+    """Say what was asked for, so that who finds the folder can go on."""
+    from geobiomass.cube.store import is_local
+    from geobiomass.validation.folds import folds_in_words
+
+    counted = isinstance(split, int)
+    # Going on, what is there must not be thrown away again.
+    words = [word for word in sys.argv[1:] if word != "--overwrite"]
+    return {
+        "cube": str(Path(cube).resolve()) if is_local(cube) else cube,
+        "count": split if counted else split.count,
+        "held_out": f"{split} folds" if counted else folds_in_words(vars(split)),
+        "command": shlex.join(["geobiomass", *words]),
+        "directory": str(Path.cwd()),
+    }
 
 
 def _size_of_blocks(found: CrossValidation) -> str | None:

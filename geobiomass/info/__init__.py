@@ -1,4 +1,4 @@
-"""What lies at a path, or in hand: a cube, a map, a model or a plan, in words."""
+"""What lies at a path, or in hand: a cube, a map, a model, ... in words."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from geobiomass.info.maps import (
     describe_unfinished,
 )
 from geobiomass.info.models import describe_folder, describe_model
+from geobiomass.info.validations import describe_validation
 from geobiomass.maps import describe_progress
 from geobiomass.plan import MapPlan
+from geobiomass.validation.folder import is_begun
 from geobiomass.views import Summary
 
 __all__ = ["describe"]
@@ -37,8 +39,8 @@ def describe(thing: Any) -> Summary:
     ----------
     thing : str, Path, xarray.Dataset, xarray.DataArray, model or MapPlan
         A Zarr cube or a map as Zarr or GeoTIFF, finished or not (an address such as
-        ``s3://bucket/chips.zarr`` as well), or a model's folder; a cube, a map, a
-        model or a plan in hand.
+        ``s3://bucket/chips.zarr`` as well), a model's folder, or that of a
+        cross-validation, finished or not; a cube, a map, a model or a plan in hand.
 
     Returns
     -------
@@ -52,6 +54,8 @@ def describe(thing: Any) -> Summary:
         If nothing is at the path.
     CubeError
         If it is none of these.
+    ValueError
+        If a cross-validation's folder is damaged.
     TypeError
         If `thing` is something else.
 
@@ -98,4 +102,6 @@ def _of_path(path: str | Path) -> dict[str, Any]:
         return describe_raster(path)
     if (path / "config.json").is_file():
         return describe_folder(path)
+    if is_begun(path):
+        return describe_validation(path)
     return describe_stored_cube(path)

@@ -83,12 +83,22 @@ def _facts(kind: str, settings: Mapping[str, Any], made: Mapping[str, Any]) -> F
     if data:
         facts["trained on"] = training_in_words(data)
     if made.get("validation"):
-        facts["held out"] = _errors(made["validation"])
+        facts["held out"] = errors_of(made["validation"])
     return facts
 
 
-def _errors(table: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Give the metrics of what was held out, bins without a pixel left out."""
+def errors_of(
+    table: Mapping[str, Mapping[str, Any]], rows_are: str = "observed, Mg/ha"
+) -> Table:
+    """Give the metrics of what was held out, rows without a pixel left out.
+
+    Parameters
+    ----------
+    table : mapping of str to mapping
+        As JSON has metrics, by row.
+    rows_are : str
+        What the rows are.
+    """
     columns = {
         "pixels": "pixels",
         "average_rmse": "average RMSE",
@@ -98,7 +108,7 @@ def _errors(table: Mapping[str, Mapping[str, Any]]) -> Table:
     rows = {name: row for name, row in table.items() if row["pixels"]}
     frame = pd.DataFrame(
         [[row[column] for column in columns] for row in rows.values()],
-        pd.Index(list(rows), name="observed, Mg/ha"),
+        pd.Index(list(rows), name=rows_are),
         list(columns.values()),
     )
     return Table(frame.astype({"pixels": int}), "all but pixels in Mg/ha", decimals=1)

@@ -122,7 +122,8 @@ def read_record(path: Path) -> tuple[Record, dict[str, tuple[int, ...]]]:
     ValueError
         The checkpoint is damaged or not the trainer's.
     """
-    content = read_checkpoint(path)
+    # Tensors may take gigabytes, and only their shapes are looked at.
+    content = read_checkpoint(path, mapped=True)
     kept = content.get("geobiomass")
     if not isinstance(kept, dict) or kept.get("format") not in _READABLE:
         raise ValueError(

@@ -96,8 +96,16 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     return _checkpoint_weights(read_checkpoint(path), path)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
     """Read a checkpoint, refusing anything but tensors and plain values.
+
+    Parameters
+    ----------
+    path
+        The file.
+    mapped
+        Leave tensors on disk until they are looked at: for those who look at few. The
+        file must not be written to while they are kept.
 
     Raises
     ------
@@ -105,7 +113,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         The file is damaged or holds anything else.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=mapped or None
+        )
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(
             f"{path} is not a whole checkpoint of tensors and plain values; delete it "

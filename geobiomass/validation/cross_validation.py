@@ -16,6 +16,7 @@ import xarray as xr
 from geobiomass.accounting.areas import pixel_size
 from geobiomass.accounting.variogram import Variogram, fit_variogram, suggest_block
 from geobiomass.calibration import calibration_of
+from geobiomass.card import metrics_by_bin
 from geobiomass.chips import Reader
 from geobiomass.cube import CubeError, open_cube
 from geobiomass.cube.store import is_local
@@ -37,18 +38,21 @@ from geobiomass.recipes import Recipe, find_recipe
 from geobiomass.regressor import BiomassRegressor, load, units_left_out
 from geobiomass.schedule import TrainingPlan
 from geobiomass.tiles import Place, Window, blocks
+from geobiomass.validation.folder import (
+    MODEL,
+    RECORD,
+    check_place,
+    read_record,
+    write_record,
+)
 from geobiomass.validation.folds import Folds, make_folds
 from geobiomass.validation.ground import NOWHERE
 from geobiomass.validation.residuals import MOST, TABLE, residuals, write_residuals
 from geobiomass.validation.saving import (
-    MODEL,
-    check_place,
     folds_from_dict,
     folds_to_dict,
     open_predictions,
-    read_record,
     write_predictions,
-    write_record,
 )
 
 _CHIP_PIXEL = 10.0  # metres: BioMassters' chips, which say nothing of their place
@@ -416,6 +420,8 @@ class CrossValidation:
         folder = Path(folder)
         check_place(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        if overwrite:  # from here on what the record says may not be there any more
+            (folder / RECORD).unlink(missing_ok=True)
         lazy, side = self.predictions.copy(), self._settings["block"]
         made_with = self._depends_on()
         note_provenance(lazy, self.model, self.cube, made_with)
@@ -432,6 +438,7 @@ class CrossValidation:
             "pixel": self.pixel,
             "settings": self._settings,
             "folds": folds_to_dict(self.folds),
+            "errors": metrics_by_bin(stored.evaluate("fold", bootstrap=0)),
         }
         write_record(folder, facts)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -138,22 +138,16 @@ class Folds:
     @property
     def what(self) -> str:
         """What is held out together, in words."""
-        if self.by == "block":
-            return f"blocks of {self.block} pixels"
-        return {"chip": "chips", "polygon": "polygons"}.get(
-            self.by, f"groups by {self.by!r}"
-        )
+        return _what(self.by, self.block)
 
     def __repr__(self) -> str:
         """Say how many, of what, and how large."""
-        buffer = f", buffer of {self.buffer} pixels" if self.buffer else ", no buffer"
         rows = [
             f"fold {number}: {row['groups']} held out"
             + (f", {row['labelled_pixels']:,} labels" if self.pixels else "")
             for number, row in self.table.iterrows()
         ]
-        head = f"{self.count} folds of {len(self.fold_of)} {self.what}{buffer}"
-        return "\n  ".join([head, *rows])
+        return "\n  ".join([folds_in_words(vars(self)), *rows])
 
     def numbers(self, place: Place) -> Numbers:
         """Give the fold that holds out each pixel of a place, (y, x); -1: none does.
@@ -196,6 +190,26 @@ class Folds:
                 f"{'' if _size_of(cube) != self.size else ' elsewhere'}; "
                 "gb.make_folds(cube) makes them."
             )
+
+
+def folds_in_words(folds: Mapping[str, Any]) -> str:
+    """Say how many folds hold out what, in a line.
+
+    Parameters
+    ----------
+    folds : mapping
+        What :class:`Folds` is made of, by name, as a saved cross-validation has it.
+    """
+    buffer, groups = folds["buffer"], len(folds["fold_of"])
+    around = f"buffer of {buffer} pixels" if buffer else "no buffer"
+    what = _what(folds["by"], folds["block"])
+    return f"{folds['count']} folds of {groups} {what}, {around}"
+
+
+def _what(by: str, block: int | None) -> str:
+    if by == "block":
+        return f"blocks of {block} pixels"
+    return {"chip": "chips", "polygon": "polygons"}.get(by, f"groups by {by!r}")
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,7 @@
-"""A cross-validation's folder on disk: what is in it, how it is written and read.
-
-``model`` has the models as one, ``predictions.zarr`` the map of each place by the model
-that did not see it, ``residuals.csv`` its errors; ``validation.json`` says what was
-held out, and is written last: where it is, the rest is whole. The command line keeps
-``checkpoints`` there, to go on with. None can run code.
-"""
+"""What a cross-validation's folder holds of maps and folds: written and read."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -23,7 +16,7 @@ from geobiomass.cube import CubeError
 from geobiomass.maps import MADE_WITH, Block, fingerprint_of, write_map
 from geobiomass.region import Region
 from geobiomass.tiles import Window, blocks
-from geobiomass.training.model_folder import package_versions
+from geobiomass.validation.folder import PREDICTIONS
 from geobiomass.validation.folds import Folds
 from geobiomass.validation.ground import (
     BlockGround,
@@ -32,35 +25,8 @@ from geobiomass.validation.ground import (
     PolygonGround,
     ZoneGround,
 )
-from geobiomass.validation.residuals import TABLE
 
-RECORD = "validation.json"
-MODEL = "model"
-PREDICTIONS = "predictions.zarr"
-CHECKPOINTS = "checkpoints"
-_OURS = (RECORD, MODEL, PREDICTIONS, CHECKPOINTS, TABLE)
-_FORMAT = 1
 _PLAIN = ("by", "count", "fold_of", "pixels", "buffer", "seed", "block", "size", "grid")
-
-
-def check_place(folder: Path) -> None:
-    """Refuse a place that holds anything but a cross-validation.
-
-    Raises
-    ------
-    ValueError
-        Names what is there.
-    """
-    if not folder.exists():
-        return
-    found = [folder.name] if not folder.is_dir() else [f.name for f in folder.iterdir()]
-    # Beside them lie locks, and parts of what is being written.
-    strangers = [name for name in found if not name.lstrip(".").startswith(_OURS)]
-    if strangers or not folder.is_dir():
-        raise ValueError(
-            f"{folder} must be new, empty or the folder of a cross-validation, got a "
-            f"place with {', '.join(sorted(strangers or found))}; give another folder."
-        )
 
 
 # --- the map ----------------------------------------------------------------------
@@ -141,57 +107,6 @@ def open_predictions(folder: Path, cube: xr.Dataset, side: int) -> xr.Dataset:
             f"{sizes}."
         )
     return found.chunk({dim: 1 if dim == "chip" else side for dim in sizes})
-
-
-# --- the record -------------------------------------------------------------------
-
-
-def write_record(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write ``validation.json``: the format, `facts`, the versions of packages."""
-    content = {"format": _FORMAT, **facts, "packages": package_versions()}
-    part = folder / f".{RECORD}.part"
-    part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
-    part.replace(folder / RECORD)
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """Read what :func:`write_record` wrote.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder holds no cross-validation, or one that was not finished.
-    ValueError
-        If it is damaged, or of another format.
-    """
-    path = folder / RECORD
-    if not path.is_file():
-        begun = any((folder / name).exists() for name in (CHECKPOINTS, PREDICTIONS))
-        raise FileNotFoundError(
-            f"{folder} must be the folder of a cross-validation, "
-            + (
-                "got one that was not finished; the same call goes on."
-                if begun
-                else f"got a place without {RECORD}; geobiomass validate makes one."
-            )
-        )
-    try:
-        facts = json.loads(path.read_text("utf-8"))
-        kinds = {"format": int, "folds": dict, "settings": dict}
-        wrong = [name for name, kind in kinds.items() if type(facts[name]) is not kind]
-        if wrong or "pixel" not in facts or "cube" not in facts:
-            raise ValueError(f"of it {sorted(facts)} is known, {wrong} is wrong")
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error!r}); copy the folder again from where it was "
-            "made, or make the cross-validation again."
-        ) from error
-    if facts["format"] != _FORMAT:
-        raise ValueError(
-            f"{path} must be of format {_FORMAT}, got {facts['format']}; install the "
-            f"version of geobiomass that wrote it: {facts.get('packages')}"
-        )
-    return dict(facts)
 
 
 # --- folds ------------------------------------------------------------------------

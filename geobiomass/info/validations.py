@@ -1,0 +1,147 @@
+"""What a cross-validation's folder holds: what was held out, how far it is, errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from geobiomass.cube.store import is_local
+from geobiomass.info.models import describe_folder, errors_of
+from geobiomass.maps import describe_progress
+from geobiomass.training.model_folder import CONFIG
+from geobiomass.validation.folder import (
+    CHECKPOINTS,
+    MODEL,
+    PREDICTIONS,
+    RECORD,
+    read_beginning,
+    read_record,
+)
+from geobiomass.validation.folds import folds_in_words
+from geobiomass.validation.residuals import TABLE
+from geobiomass.views import Table
+
+Facts = dict[str, str | Table]
+
+_OF_MODELS = ("bands", "months", "maps", "interval")
+
+
+def describe_validation(path: Path) -> Facts:
+    """Say what a cross-validation's folder holds, finished or not; no pixel is read.
+
+    Parameters
+    ----------
+    path : Path
+        What ``geobiomass validate --folder`` or :meth:`CrossValidation.save` wrote.
+
+    Raises
+    ------
+    ValueError
+        If its record, or a checkpoint, is damaged.
+    """
+    facts: Facts = {"what": "cross-validation"}
+    begun = read_beginning(path)
+    if not (path / RECORD).is_file():
+        return facts | _unfinished(path, begun)
+    record = read_record(path)
+    since = "; another one was begun here since and is not" if begun else ""
+    facts["state"] = f"finished{since}"
+    facts["held out"] = folds_in_words(record["folds"])
+    facts["cube"] = _cube_in_words(record["cube"])
+    facts |= _models(path / MODEL, record["folds"]["count"])
+    facts["map"] = _map_in_words(path)
+    table = path / TABLE
+    facts["residuals"] = TABLE if table.is_file() else f"missing, {table}"
+    if begun:
+        facts["what to do"] = _going_on(begun)
+    if "errors" not in record:  # by a version before they were noted
+        return facts | {"errors": f"not noted, gb.CrossValidation.load({str(path)!r})"}
+    return facts | {"errors": errors_of(record["errors"], "fold")}
+
+
+def _unfinished(path: Path, begun: Mapping[str, Any]) -> Facts:
+    facts: Facts = {}
+    done = _epochs(path / CHECKPOINTS)
+    mapped = describe_progress(path / PREDICTIONS)
+    of = f" of {begun['count']}" if begun else ""
+    if mapped is not None:
+        facts["state"] = f"unfinished, models are trained, map {_progress(mapped)}"
+    elif not done:
+        facts["state"] = "unfinished, no model is begun"
+    else:
+        facts["state"] = f"unfinished, {len(done)}{of} models begun"
+    if begun:
+        facts["held out"] = begun["held_out"]
+        facts["cube"] = _cube_in_words(begun["cube"])
+    facts["what to do"] = _going_on(begun)
+    if done:
+        facts["epochs"] = _table(done)
+    return facts
+
+
+def _going_on(begun: Mapping[str, Any]) -> str:
+    if not begun:
+        return "make the same call again, it goes on where it stopped"
+    return f"the same command goes on, in {begun['directory']}: {begun['command']}"
+
+
+def _epochs(checkpoints: Path) -> dict[str, list[dict[str, Any]]]:
+    """Give the epochs that are done, by model, of each of its stages."""
+    # Lightning takes seconds to import, and only what is unfinished is asked for it.
+    from geobiomass.training.checkpoints import LAST, read_record
+
+    found: dict[str, list[dict[str, Any]]] = {}
+    folders = sorted(checkpoints.glob("member-*"), key=lambda f: (len(f.name), f.name))
+    for folder in folders:
+        found[folder.name] = []
+        for file in sorted([*folder.glob(LAST), *folder.glob(f"*/{LAST}")]):
+            known, _ = read_record(file)
+            stage = "" if file.parent == folder else file.parent.name
+            part = {"stage": stage, "done": known.epochs, "of": known.run["epochs"]}
+            found[folder.name].append(part)
+    return found
+
+
+def _table(done: Mapping[str, list[dict[str, Any]]]) -> Table:
+    rows = {
+        " ".join(filter(None, (name, part["stage"]))): (part["done"], part["of"])
+        for name, parts in done.items()
+        for part in parts or [{"stage": "", "done": 0, "of": None}]
+    }
+    index = pd.Index(list(rows), name="model")
+    frame = pd.DataFrame(list(rows.values()), index, ["done", "of"])
+    return Table(frame.astype("Int64").astype(object))
+
+
+def _cube_in_words(noted: str | None) -> str:
+    if noted is None:
+        return "nobody noted where it is; gb.CrossValidation.load(folder, cube)"
+    if not is_local(noted):
+        return f"{noted}, not looked for"
+    if Path(noted).exists():
+        return noted
+    return f"{noted}, not there any more; gb.CrossValidation.load(folder, cube)"
+
+
+def _models(path: Path, count: int) -> Facts:
+    if not (path / CONFIG).is_file():
+        return {"models": f"missing, {path}"}
+    facts = describe_folder(path)
+    known = {name: facts[name] for name in _OF_MODELS if name in facts}
+    return {"models": f"{count} as one, {path}", **known}
+
+
+def _map_in_words(path: Path) -> str:
+    found = describe_progress(path / PREDICTIONS)
+    if found is None:
+        return f"missing, {path / PREDICTIONS}"
+    if found["finished"]:
+        return f"{PREDICTIONS}, finished"
+    return f"{PREDICTIONS}, unfinished, {_progress(found)}"
+
+
+def _progress(mapped: Mapping[str, Any]) -> str:
+    return f"{mapped['written']} of {mapped['blocks']} blocks written"

@@ -1,0 +1,140 @@
+"""A cross-validation's folder on disk: what is in it, and the record of it.
+
+``model`` has the models as one, ``predictions.zarr`` the map of each place by the model
+that did not see it, ``residuals.csv`` its errors; ``validation.json`` says what was
+held out, and is written last: where it is, the rest is whole. The command line keeps
+``checkpoints`` there, to go on with, and until all is done ``begun.json``, which says
+what it was asked for. None can run code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from geobiomass.training.model_folder import package_versions
+from geobiomass.validation.residuals import TABLE
+
+RECORD = "validation.json"
+BEGUN = "begun.json"
+MODEL = "model"
+PREDICTIONS = "predictions.zarr"
+CHECKPOINTS = "checkpoints"
+_OURS = (RECORD, BEGUN, MODEL, PREDICTIONS, CHECKPOINTS, TABLE)
+_FORMAT = 1
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a place that holds anything but a cross-validation.
+
+    Raises
+    ------
+    ValueError
+        Names what is there.
+    """
+    if not folder.exists():
+        return
+    found = [folder.name] if not folder.is_dir() else [f.name for f in folder.iterdir()]
+    # Beside them lie locks, and parts of what is being written.
+    strangers = [name for name in found if not name.lstrip(".").startswith(_OURS)]
+    if strangers or not folder.is_dir():
+        raise ValueError(
+            f"{folder} must be new, empty or the folder of a cross-validation, got a "
+            f"place with {', '.join(sorted(strangers or found))}; give another folder."
+        )
+
+
+def is_begun(folder: Path) -> bool:
+    """Tell whether a place is a cross-validation's, finished or not."""
+    trained = (folder / CHECKPOINTS).glob("member-*")
+    named = any((folder / name).exists() for name in (RECORD, BEGUN, PREDICTIONS))
+    return named or any(trained)
+
+
+def write_beginning(folder: Path, facts: Mapping[str, Any], anew: bool) -> None:
+    """Write ``begun.json``: `facts` of a cross-validation that is not finished.
+
+    Where something is trained already, and not `anew`, it is left as it is: a command
+    that goes on has nothing to add, and one that is refused must not stand there.
+    """
+    if (folder / CHECKPOINTS).exists() and not anew:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / BEGUN, dict(facts))
+
+
+def read_beginning(folder: Path) -> dict[str, Any]:
+    """Read what :func:`write_beginning` wrote; nothing where it wrote nothing.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged.
+    """
+    path = folder / BEGUN
+    if not path.is_file():
+        return {}
+    try:
+        facts = dict(json.loads(path.read_text("utf-8")))
+        lacking = {"cube", "count", "held_out", "command", "directory"} - set(facts)
+        if lacking:
+            raise ValueError(f"it lacks {sorted(lacking)}")
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); delete it: what it says is told, no more."
+        ) from error
+    return facts
+
+
+def write_record(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write ``validation.json``: the format, `facts`, the versions of packages."""
+    content = {"format": _FORMAT, **facts, "packages": package_versions()}
+    _write(folder / RECORD, content)
+    (folder / BEGUN).unlink(missing_ok=True)
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
+    part.replace(path)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read what :func:`write_record` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder holds no cross-validation, or one that was not finished.
+    ValueError
+        If it is damaged, or of another format.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} must be the folder of a cross-validation, "
+            + (
+                "got one that was not finished; the same call goes on."
+                if is_begun(folder)
+                else f"got a place without {RECORD}; geobiomass validate makes one."
+            )
+        )
+    try:
+        facts = json.loads(path.read_text("utf-8"))
+        kinds = {"format": int, "folds": dict, "settings": dict}
+        wrong = [name for name, kind in kinds.items() if type(facts[name]) is not kind]
+        if wrong or "pixel" not in facts or "cube" not in facts:
+            raise ValueError(f"of it {sorted(facts)} is known, {wrong} is wrong")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error!r}); copy the folder again from where it was "
+            "made, or make the cross-validation again."
+        ) from error
+    if facts["format"] != _FORMAT:
+        raise ValueError(
+            f"{path} must be of format {_FORMAT}, got {facts['format']}; install the "
+            f"version of geobiomass that wrote it: {facts.get('packages')}"
+        )
+    return dict(facts)
