@@ -1,4 +1,4 @@
-"""What a training that goes on in its folder must share with the one that began it."""
+"""What must be the same where something goes on: data, and what else decides."""
 
 from __future__ import annotations
 
@@ -69,10 +69,29 @@ def learnt_from(
     return {
         **values,
         **made,
-        "data": _describe(cube, bands),
-        **_images(cube, bands),
+        **identify(cube, bands),
         "held out": _held_out(bands, recipe, validation),
     }
+
+
+def identify(cube: xr.Dataset, bands: Sequence[str]) -> dict[str, str]:
+    """Give what tells a cube from another one, cheaply, in words and letters.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        With ``agb``. Up to 64 chips' labels are read.
+    bands : sequence of str
+        Those that are used, in their order.
+
+    Returns
+    -------
+    dict of str to str
+        "data": size, and letters that stand for names and labels. "images on disk" or
+        "images in memory": letters, where something cheap tells images apart; so the
+        same cube in another form lacks an entry, and differs in none.
+    """
+    return {"data": _describe(cube, bands), **_images(cube, bands)}
 
 
 def _images(cube: xr.Dataset, bands: Sequence[str]) -> dict[str, str]:

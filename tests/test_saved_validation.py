@@ -410,6 +410,41 @@ def test_what_is_damaged_foreign_or_gone_is_one_clear_sentence(tmp_path: Path) -
             gb.CrossValidation.load(foreign)
 
 
+def test_a_cube_that_has_changed_since_is_noticed(tmp_path: Path) -> None:
+    scene, store = with_regions(), tmp_path / "scene.zarr"
+    gb.write_cube(scene, store)
+    folder = tmp_path / "cv"
+    cv = crossed(gb.open_cube(store), gb.make_folds(scene, 2, block=32))
+    cv.save(folder, cube=store, progress=False)
+    table = cv.evaluate("fold")
+
+    def replaced(cube: xr.Dataset) -> None:
+        gb.write_cube(cube, store, overwrite=True)
+
+    # In place, as many labels as before: the folds are of this ground too.
+    replaced(scene.assign(agb=scene["agb"] + 7))
+    size = r"a scene of 64 x 96 pixels \(\w+\)"
+    said = r"scene\.zarr must be as it was when .*cv was made, got other labels, .*: "
+    said += f"it was {size} and is {size}"
+    with pytest.raises(gb.CubeError, match=said):
+        gb.CrossValidation.load(folder)
+    with pytest.raises(gb.CubeError, match="The cube that was given must be as it was"):
+        gb.CrossValidation.load(folder, scene.assign(agb=scene["agb"] + 7))
+    # The cube as it was, in memory: the same one, and what the record says still holds.
+    again = gb.CrossValidation.load(folder, scene)
+    pd.testing.assert_frame_equal(again.evaluate("fold"), table, check_exact=True)
+    rows = gb.describe(folder).to_dict()["errors"]["rows"]
+    assert rows["all"]["bias"] == pytest.approx(table.loc["all", "bias"])
+    # Other images, the same labels.
+    replaced(scene.assign(image=scene["image"] + 3))
+    with pytest.warns(UserWarning, match="has other images than .*images on disk was"):
+        found = gb.CrossValidation.load(folder)
+    pd.testing.assert_frame_equal(found.evaluate("fold"), table, check_exact=True)
+    # Written again as it was, it is the same one: warnings are errors here.
+    replaced(scene)
+    gb.CrossValidation.load(folder)
+
+
 # --- the command line ---
 
 

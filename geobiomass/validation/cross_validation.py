@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self, cast
@@ -18,6 +19,7 @@ from geobiomass.accounting.variogram import Variogram, fit_variogram, suggest_bl
 from geobiomass.calibration import calibration_of
 from geobiomass.card import metrics_by_bin
 from geobiomass.chips import Reader
+from geobiomass.continuing import identify
 from geobiomass.cube import CubeError, open_cube
 from geobiomass.cube.store import is_local
 from geobiomass.ensemble import Ensemble
@@ -435,6 +437,7 @@ class CrossValidation:
         where = str(Path(cube).resolve()) if cube and is_local(cube) else cube
         facts = {
             "cube": where,
+            "identity": identify(self.cube, self.model.bands),
             "pixel": self.pixel,
             "settings": self._settings,
             "folds": folds_to_dict(self.folds),
@@ -460,6 +463,14 @@ class CrossValidation:
     ) -> Self:
         """Read a cross-validation that :meth:`save` wrote.
 
+        Errors are of the labels that were held out: where a cube has others by now, or
+        other months or places, each figure would be of something that nobody held out,
+        so that is an error; the errors that were saved (``geobiomass info``,
+        ``residuals.csv``) still hold. Of other images alone the saved map and its
+        errors hold too, so that is a warning: only a new map of that cube by the models
+        would differ. Up to 64 chips, or blocks of a scene, from all over the cube are
+        compared, and what the cube knows of its images.
+
         Parameters
         ----------
         folder : str or Path
@@ -479,18 +490,26 @@ class CrossValidation:
         ModelError
             If the models are missing or damaged.
         CubeError, ValueError
-            If the cube is another, or the folder is damaged.
+            If the cube is another, or has changed since, or the folder is damaged.
+
+        Warns
+        -----
+        UserWarning
+            If the cube's images have changed since, and its labels have not.
         """
         folder = Path(folder)
         record = read_record(folder)
         if cube is None:
             cube = _cube_of(record["cube"], folder)
-        data = cube if isinstance(cube, xr.Dataset) else open_cube(cube)
-        data = need_target(data)
+        given = isinstance(cube, xr.Dataset)
+        data = need_target(cube if isinstance(cube, xr.Dataset) else open_cube(cube))
         folds = folds_from_dict(record["folds"], data)
         pixel, settings = record["pixel"], record["settings"]
         pixel = tuple(pixel) if isinstance(pixel, list) else pixel
         found = cls(data, load(folder / MODEL), folds, pixel, **settings)
+        now = identify(data, found.model.bands)
+        where = "The cube that was given" if given else f"The cube {cube}"
+        _check_unchanged(record.get("identity", {}), now, where, folder)
         found.predictions = open_predictions(folder, data, found._settings["block"])
         return found
 
@@ -539,6 +558,27 @@ def _cube_of(noted: str | None, folder: Path) -> str:
         f"{folder} needs the cube that it was made of, {where}; give it: "
         "gb.CrossValidation.load(folder, cube)."
     )
+
+
+def _check_unchanged(
+    before: Mapping[str, str], now: Mapping[str, str], where: str, folder: Path
+) -> None:
+    """Refuse other labels, warn of other images; what one does not say may be."""
+    changed = {k: v for k, v in before.items() if k in now and now[k] != v}
+    if "data" in changed:
+        raise CubeError(
+            f"{where} must be as it was when {folder} was made, got other labels, "
+            f"months or places: it was {before['data']} and is {now['data']}. Give the "
+            "cube as it was, gb.CrossValidation.load(folder, cube), or validate again, "
+            "in another folder."
+        )
+    for name, known in changed.items():
+        warnings.warn(
+            f"{where} has other images than when {folder} was made, the same labels: "
+            f"{name} was {known} and is {now[name]}. The saved map and its errors hold "
+            "for the images as they were; validate again for these.",
+            stacklevel=3,
+        )
 
 
 def _pixel_of(cube: xr.Dataset) -> float | tuple[float, float]:
