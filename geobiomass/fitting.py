@@ -32,6 +32,7 @@ from geobiomass.recipes import Recipe, find_recipe, sensor_passes
 from geobiomass.regressor import BiomassRegressor, calibrate_together, load
 from geobiomass.schedule import TrainingPlan
 from geobiomass.splits import groups_of
+from geobiomass.training.stages import is_begun
 from geobiomass.validation.folds import Fold, Folds
 
 
@@ -129,7 +130,7 @@ def fit(
         If a recipe or setting is unknown or out of range, `folds` and `validation` are
         both given, or the folder holds a training with other settings or of other
         data: more epochs with ``schedule="constant"``, and settings of memory, may
-        differ. It is told before any image is read, except into the `cache`.
+        differ. It is told before any image is read, with `folds` of all members.
 
     Warns
     -----
@@ -221,6 +222,10 @@ def fit_folds(
             "at_once must be 1 or more, and 1 where a dask client reads, got "
             f"{at_once}; leave out one of the two."
         )
+    # Of all before any: each may train for hours before the next one is refused.
+    for member, fold in zip(members, held, strict=True):
+        if is_begun(member.training):
+            untrained(cube, member)._check_folder(cube, member, fold)
     if announce is not None:
         announce(untrained(cube, members[0]).plan_fit(cube, members[0], held[0]))
     with ExitStack() as stack:

@@ -39,7 +39,7 @@ from geobiomass.network import AttentionUNet, InMonths
 from geobiomass.predictor import Predictor, need_target
 from geobiomass.recipes import Recipe, find_recipe
 from geobiomass.scaling import set_scaling
-from geobiomass.schedule import TrainingPlan, plan_training, stages_of
+from geobiomass.schedule import TrainingPlan, plan_training, settings_of, stages_of
 from geobiomass.splits import groups_of, label_marks, labelled, places_of
 from geobiomass.training import (
     RegressionTask,
@@ -153,12 +153,9 @@ class BiomassRegressor(Predictor, Regressor):
         alone: bool = True,
     ) -> Self:
         """Train, and where the recipe has an interval and it is `alone` calibrate."""
+        given = self._check_folder(cube, recipe, validation)
         feeds, task = self._prepare(cube, recipe, validation, client, alone)
-        given = None
-        if recipe.training.folder is not None:
-            given = learnt_from(cube, self.network, self.bands, recipe, validation)
         recipe, stages = feeds.recipe, stages_of(feeds)
-        check_folder(task, stages, given=given)
         self._scale(feeds)
         first = int(os.environ.get("LOCAL_RANK", "0")) == 0  # of several processes
         if announce is not None and first:
@@ -196,6 +193,19 @@ class BiomassRegressor(Predictor, Regressor):
                 stacklevel=4,
             )
         return self
+
+    def _check_folder(
+        self, cube: xr.Dataset, recipe: Recipe, validation: Validation = None
+    ) -> dict[str, Any] | None:
+        """Refuse a folder with another training; give what tells this one from others.
+
+        Before the cube is read into the cache, which may take hours over a network.
+        """
+        if recipe.training.folder is None:
+            return None
+        given = learnt_from(cube, self.network, self.bands, recipe, validation)
+        check_folder(self.network, settings_of(recipe), given=given)
+        return given
 
     def plan_fit(
         self, cube: xr.Dataset, recipe: Recipe, validation: Validation = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from geobiomass.feed import ChipFeed
 from geobiomass.ingredients import Feeds
+from geobiomass.recipes import Recipe
 from geobiomass.training import RegressionTask, TrainingConfig, measure_steps
 
 FIRST = "long"  # what the first stage is called where others follow
@@ -106,18 +107,25 @@ class TrainingPlan:
         )
 
 
+def settings_of(recipe: Recipe) -> list[tuple[str, TrainingConfig]]:
+    """Give name and settings of each stage of a recipe, in order."""
+    later = [(each.name, each.configure(recipe.training)) for each in recipe.stages]
+    return [(FIRST, recipe.training), *later]
+
+
 def stages_of(feeds: Feeds) -> list[StagePlan]:
     """Give the stages of a recipe with what trains and validates in each."""
-    recipe = feeds.recipe
-    first = (FIRST, recipe.training, feeds.training, feeds.validation)
-    return [first] + [
+    everything = [False, *(stage.everything for stage in feeds.recipe.stages)]
+    return [
         (
-            stage.name,
-            stage.configure(recipe.training),
-            feeds.everything if stage.everything else feeds.training,
-            None if stage.everything else feeds.validation,
+            name,
+            config,
+            feeds.everything if on_all else feeds.training,
+            None if on_all else feeds.validation,
         )
-        for stage in recipe.stages
+        for (name, config), on_all in zip(
+            settings_of(feeds.recipe), everything, strict=True
+        )
     ]
 
 

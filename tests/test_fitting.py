@@ -221,6 +221,35 @@ def test_another_training_is_not_continued_and_refused_at_once(
     assert {file: file.read_bytes() for file in begun.iterdir()} == before
 
 
+def test_another_training_is_refused_before_the_cache_is_filled(begun: Path) -> None:
+    reads = Reads(make_chips(8))
+    made = reads.count
+    settings = CONTINUED | {"folder": begun, "cache": 2**30}
+    with pytest.raises(ValueError, match="loss was 'chip_rmse' and is 'mse'"):
+        gb.fit(reads.cube, "quick", **settings | {"loss": "mse"})
+    assert reads.count == made
+    # Where nothing is refused the cache does read it.
+    gb.fit(reads.cube, "quick", **settings)
+    assert reads.count >= made + 8
+
+
+def test_the_last_member_is_refused_before_the_first_is_planned(
+    tmp_path: Path,
+) -> None:
+    reads, announced = Reads(make_chips(8)), list[Any]()
+    made = reads.count
+    settings = CONTINUED | {"cache": 2**30}
+    second = {"validation_fraction": 0.5, "fold": 1, "folder": tmp_path / "member-2"}
+    gb.fit(make_chips(8), "quick", **settings | second, loss="mse")
+    whole = settings | {"folder": tmp_path, "announce": announced.append}
+    with pytest.raises(ValueError, match=r"member-2.*loss was 'mse' and is"):
+        gb.fit(reads.cube, "quick", folds=2, **whole)
+    assert (reads.count, announced) == (made, [])
+    assert not (tmp_path / "member-1").exists()
+    gb.fit(reads.cube, "quick", folds=2, **whole, loss="mse")
+    assert len(announced) == 1
+
+
 def test_other_images_are_other_data_in_whatever_form(
     begun: Path, tmp_path: Path
 ) -> None:

@@ -152,10 +152,15 @@ class Plan:
     def run(self) -> dict[str, Any]:
         """What decides about the weights, but for where training starts."""
         validated = self.validation is not None
-        run = self.config.fingerprint() | {"validation": validated}
-        if self.given is not None:
-            run["given"] = json.loads(json.dumps(dict(self.given)))
-        return run
+        return run_of(self.config, self.given) | {"validation": validated}
+
+
+def run_of(config: TrainingConfig, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Give what decides about the weights and is known before any data is read."""
+    run = config.fingerprint()
+    if given is not None:
+        run["given"] = json.loads(json.dumps(dict(given)))
+    return run
 
 
 def carry_out(task: RegressionTask, plan: Plan, stack: ExitStack) -> Keeper:
@@ -168,7 +173,7 @@ def carry_out(task: RegressionTask, plan: Plan, stack: ExitStack) -> Keeper:
         run["start"] = start.place
     task.use(config)
     with quiet(), preserve_generators(config.device):
-        folder, record = open_folder(task, config, run)
+        folder, record = open_folder(task.network, config, run)
         keeper = Keeper(folder, record, config, rising, plan.stop)
         if record.epochs < config.epochs:
             _train(task, plan, keeper, start, stack)
@@ -236,7 +241,7 @@ def _monitored(task: RegressionTask, config: TrainingConfig) -> dict[str, bool]:
 
 
 def open_folder(
-    task: RegressionTask, config: TrainingConfig, run: dict[str, Any]
+    network: nn.Module, config: TrainingConfig, run: dict[str, Any]
 ) -> tuple[Path, Record]:
     """Where to write, and what stands there from an earlier call."""
     # Without a folder the first process makes one and tells the others.
@@ -246,7 +251,7 @@ def open_folder(
         return folder, Record(run)
     record, shapes = read_record(last)
     _check_run(record, run, last)
-    _check_shapes(task.network, shapes, last)
+    _check_shapes(network, shapes, last)
     record.run |= run
     return folder, record
 

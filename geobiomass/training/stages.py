@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
+from torch import nn
 
 from .checkpoints import LAST
 from .core import (
@@ -18,6 +19,7 @@ from .core import (
     TrainingResult,
     carry_out,
     open_folder,
+    run_of,
     settle_config,
     summarise,
     train,
@@ -29,6 +31,7 @@ from .task import RegressionTask
 
 __all__ = ["Stage", "check_folder", "train_stages"]
 
+Settings = tuple[str, TrainingConfig]
 StagePlan = tuple[str, TrainingConfig, Batches, Batches | None]
 # A stage's name is a part of its folder's on every system.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -145,19 +148,25 @@ def train_stages(
 
 
 def check_folder(
-    task: RegressionTask,
-    stages: Sequence[StagePlan],
+    network: nn.Module,
+    stages: Sequence[Settings],
     *,
     given: Mapping[str, Any] | None = None,
 ) -> None:
     """Refuse what `train_stages` would refuse of its folder, and change nothing.
 
-    For callers who have long work to do between knowing the settings and training.
+    For callers who have long work to do between knowing the settings and training:
+    nothing of the data is asked for, so whether there is any to validate with is
+    compared by `train_stages` alone.
 
     Parameters
     ----------
-    task, stages, given
-        As `train_stages` takes them.
+    network
+        To train.
+    stages
+        (name, settings) of each, in order.
+    given
+        As `train_stages` takes it.
 
     Raises
     ------
@@ -166,22 +175,36 @@ def check_folder(
     """
     _check_stages(stages)
     if len(stages) > 1:
-        _plan(task, stages, Termination(), given)
+        for _, config in _in_folders(stages):
+            open_folder(network, config, run_of(config, given))
         return
-    ((_, config, batches, validation),) = stages
-    plan = Plan(batches, validation, config, Termination(), given)
-    open_folder(task, settle_config(task, config), plan.run | {"start": None})
+    ((_, config),) = stages
+    open_folder(network, config, run_of(config, given) | {"start": None})
 
 
-def _check_stages(stages: Sequence[StagePlan]) -> None:
-    names = [name for name, *_ in stages]
+def is_begun(config: TrainingConfig) -> bool:
+    """Tell whether there is a training in the folder, in stages or not, to go on with.
+
+    Parameters
+    ----------
+    config
+        The settings of the whole.
+    """
+    if config.folder is None or not config.resume:
+        return False
+    folder = Path(config.folder)
+    return any((*folder.glob(LAST), *folder.glob(f"*/{LAST}")))
+
+
+def _check_stages(stages: Sequence[Settings] | Sequence[StagePlan]) -> None:
+    names = [stage[0] for stage in stages]
     if not names:
         raise ValueError("stages of train_stages must hold at least one, got 0")
     for name in names:
         _check_name(name)
     if len(set(names)) < len(names):
         raise ValueError(f"names of stages must differ, got {', '.join(names)}")
-    folders = {_absolute(config) for _, config, *_ in stages}
+    folders = {_absolute(stage[1]) for stage in stages}
     if len(folders) > 1:
         found = ", ".join(sorted(str(folder) for folder in folders))
         raise ValueError(f"stages must have the same folder, got {found}")
@@ -206,22 +229,32 @@ def _plan(
     given: Mapping[str, Any] | None,
 ) -> list[Plan]:
     """Give each stage its folder; refuse what an earlier call left there."""
+    placed = _in_folders([(name, config) for name, config, *_ in stages])
+    plans = []
+    for (name, config), (*_, batches, validation) in zip(placed, stages, strict=True):
+        plan = Plan(batches, validation, config, stop, given, name=name)
+        settle_config(task, config)
+        open_folder(task.network, config, plan.run)
+        plans.append(plan)
+    return plans
+
+
+def _in_folders(stages: Sequence[Settings]) -> list[Settings]:
+    """Give settings with a folder for each stage; refuse folders of other stages."""
     whole = _absolute(stages[0][1])
     if whole is not None and stages[0][1].resume and (whole / LAST).is_file():
         raise ValueError(
             f"folder must be that of a training in {len(stages)} stages, got {whole}, "
             "which holds one of a single stage; give another folder"
         )
-    plans = []
-    for number, (name, config, batches, validation) in enumerate(stages, 1):
-        if whole is not None:
-            _check_neighbours(whole, number, name)
-            config = dataclasses.replace(config, folder=whole / f"{number}-{name}")
-        plan = Plan(batches, validation, config, stop, given, name=name)
-        settle_config(task, config)
-        open_folder(task, config, plan.run)
-        plans.append(plan)
-    return plans
+    if whole is None:
+        return list(stages)
+    placed = []
+    for number, (name, config) in enumerate(stages, 1):
+        _check_neighbours(whole, number, name)
+        folder = whole / f"{number}-{name}"
+        placed.append((name, dataclasses.replace(config, folder=folder)))
+    return placed
 
 
 def _check_neighbours(whole: Path, number: int, name: str) -> None:

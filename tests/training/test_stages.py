@@ -271,22 +271,26 @@ def test_what_was_given_must_be_the_same_and_is_checked_beforehand(
 ):
     whole = config(folder=tmp_path)
     plans = [(s.name, s.configure(whole), batches(), None) for s in stages]
-    check_folder(make_task(), plans, given=GIVEN)
+    settings = [plan[:2] for plan in plans]
+    check_folder(network(), settings, given=GIVEN)
     assert not list(tmp_path.iterdir())
     train_stages(make_task(), plans, given=GIVEN)
     before = {f: f.read_bytes() for f in tmp_path.rglob("*.*") if f.is_file()}
-    for call in (check_folder, train_stages):
+    for call, what, plan in (
+        (check_folder, network, settings),
+        (train_stages, make_task, plans),
+    ):
         with pytest.raises(ValueError, match=message):
-            call(make_task(), plans, given=GIVEN | change)
+            call(what(), plan, given=GIVEN | change)
         # What only one of them says is not compared.
-        call(make_task(), plans, given={"loss": "mse", "more": 1})
-        call(make_task(), plans)
+        call(what(), plan, given={"loss": "mse", "more": 1})
+        call(what(), plan)
     assert {f: f.read_bytes() for f in before} == before
     anew = [(n, dataclasses.replace(c, resume=False), b, v) for n, c, b, v in plans]
-    check_folder(make_task(), anew, given=GIVEN | change)
+    check_folder(network(), [plan[:2] for plan in anew], given=GIVEN | change)
     train_stages(make_task(), anew, given=GIVEN | change)
     with pytest.raises(ValueError, match=r"was .* and is"):
-        check_folder(make_task(), plans, given=GIVEN)
+        check_folder(network(), settings, given=GIVEN)
 
 
 def test_a_stage_that_begins_elsewhere_is_refused(tmp_path):
