@@ -15,6 +15,8 @@ import xarray as xr
 from shapely.geometry import box
 
 import geobiomass as gb
+import geobiomass.accounting.change_totals as totals_of_change
+import geobiomass.accounting.totals as plain_totals
 from benchmarks.covered_change import (
     BOUNDS,
     INSIDE,
@@ -24,8 +26,9 @@ from benchmarks.covered_change import (
     truth,
     two_dates,
 )
+from geobiomass.accounting import region_sums
 from geobiomass.accounting.change import change_residuals, error_correlation
-from geobiomass.accounting.change_correction import fit_correction
+from geobiomass.accounting.change_correction import fit_corrections
 from geobiomass.accounting.error_model import fit_error_model
 from geobiomass.accounting.map_blocks import open_layer
 from geobiomass.maps.geotiff import write_geotiff
@@ -235,12 +238,31 @@ def test_a_part_that_no_held_out_pixel_has_is_not_known() -> None:
     assert table.loc["net", "note"] == ""
 
 
+def test_maps_are_read_once_for_each_total_and_once_a_part_as_mapped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    random = np.random.default_rng(3)
+    tables = held_out(96, random)
+    _, _, first, second = two_dates(120, random)
+    passes, summed = [], region_sums.sum_regions
+
+    def counted(layer: xr.DataArray, *given: Any, **named: Any) -> Any:
+        passes.append(layer)
+        return summed(layer, *given, **named)
+
+    monkeypatch.setattr(totals_of_change, "sum_regions", counted)
+    monkeypatch.setattr(plain_totals, "sum_regions", counted)
+    gb.change_totals(as_map(first), as_map(second), residuals=tables, progress=False)
+    # Net mass; mass and area of loss and of gain; each part as mapped.
+    assert len(passes) == 5 + 3
+
+
 def test_a_correction_follows_both_part_and_biomass() -> None:
     random = np.random.default_rng(0)
     unit = np.repeat(np.arange(40), 1000)
     part, biomass = random.uniform(0, 80, 40_000), random.uniform(0, 400, 40_000)
     error = 0.2 * part + 0.05 * biomass + random.normal(0, 20, 40_000)
-    found, unseen = fit_correction(part, biomass, error, unit)
+    ((found, unseen),) = fit_corrections(part, biomass, [error], unit)
     assert found.levels.size == 4
     assert found.parts.size == 8
     inner = found.levels[[0, -1]]
@@ -251,16 +273,19 @@ def test_a_correction_follows_both_part_and_biomass() -> None:
     np.testing.assert_allclose(found.expected(part, biomass), unseen, atol=4)
     # What is said of a unit does not rest on it.
     odd = error + 1e6 * (unit == 7)
-    _, other = fit_correction(part, biomass, odd, unit)
+    # Of several things that are corrected each is as if it were alone, to the bit.
+    (alone, same), (_, other) = fit_corrections(part, biomass, [error, odd], unit)
+    np.testing.assert_array_equal(same, unseen)
+    np.testing.assert_array_equal(alone.errors, found.errors)
     assert np.abs(other - unseen)[unit == 7].max() < 1e-6
     assert np.abs(other - unseen)[unit == 8].max() > 1e3
     # Few units: biomass has one class.
     few = unit < 6
-    found, _ = fit_correction(part[few], biomass[few], error[few], unit[few])
+    ((found, _),) = fit_corrections(part[few], biomass[few], [error[few]], unit[few])
     assert found.levels.size == 1
     # Pairs that are never met follow their class of the part.
     alike = np.where(part > 40, 300.0, 100.0)
-    found, _ = fit_correction(part, alike, 0.2 * part, unit)
+    ((found, _),) = fit_corrections(part, alike, [0.2 * part], unit)
     assert found.expected(np.array([5.0]), np.array([300.0])) == pytest.approx(1, 0.1)
 
 

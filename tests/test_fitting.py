@@ -233,6 +233,7 @@ def test_another_training_is_refused_before_the_cache_is_filled(begun: Path) -> 
     assert reads.count >= made + 8
 
 
+@pytest.mark.slow
 def test_the_last_member_is_refused_before_the_first_is_planned(
     tmp_path: Path,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,15 +55,15 @@ class Correction:
         return found
 
 
-def fit_correction(
+def fit_corrections(
     part: Floats,
     biomass: Floats,
-    error: Floats,
+    errors: Sequence[Floats],
     unit: npt.NDArray[np.intp],
     *,
     seed: int = 0,
-) -> tuple[Correction, Floats]:
-    """Fit a correction, and tell what it gives where it has not looked.
+) -> list[tuple[Correction, Floats]]:
+    """Fit corrections, and tell what each gives where it has not looked.
 
     By least squares: first by classes of the part alone, then what is left by pairs of
     classes, with a penalty as if `FEWEST_RESIDUALS` more pixels of each pair had no
@@ -72,8 +73,9 @@ def fit_correction(
     ----------
     part, biomass : numpy.ndarray
         (pixel,) the part of the mapped change, and the first map's biomass, Mg/ha.
-    error : numpy.ndarray
-        (pixel,) mapped minus observed, of what is corrected.
+    errors : sequence of numpy.ndarray
+        (pixel,) mapped minus observed, of each thing that is corrected: what the maps
+        show of the pixels is the same for all, and worked out once.
     unit : numpy.ndarray
         (pixel,) numbers of the chip or block, from 0 without gaps.
     seed : int
@@ -81,19 +83,22 @@ def fit_correction(
 
     Returns
     -------
-    Correction
-    numpy.ndarray
-        (pixel,) the error expected by the pixels of other units: a tenth of the units
-        is left out at a time (cross-fitting; Chernozhukov et al. 2018, Double/debiased
-        machine learning, The Econometrics Journal 21, C1-C68).
+    list of tuple
+        Of each of `errors` the correction, and (pixel,) the error expected by the
+        pixels of other units: a tenth of the units is left out at a time
+        (cross-fitting; Chernozhukov et al. 2018, Double/debiased machine learning, The
+        Econometrics Journal 21, C1-C68).
     """
+    if not errors:
+        return []
     units = int(unit.max()) + 1
     levels = class_centres(biomass, min(BIOMASS_CLASSES, units // UNITS_A_CLASS))
     parts = class_centres(part, min(PART_CLASSES, units // 2))
     folds = min(FOLDS, units)
     fold = (np.random.default_rng(seed).permutation(units) % folds)[unit]
     size = parts.size * levels.size
-    products, sums = np.zeros((folds, size, size)), np.zeros((folds, size))
+    products = np.zeros((folds, size, size))
+    sums = [np.zeros((folds, size)) for _ in errors]
     for number in range(folds):
         mine = np.flatnonzero(fold == number)
         for rows in np.split(mine, np.arange(_ROWS, mine.size, _ROWS)):
@@ -101,7 +106,8 @@ def fit_correction(
             of_level = class_shares(biomass[rows], levels)
             basis = (of_part[:, :, None] * of_level[:, None]).reshape(-1, size)
             products[number] += basis.T @ basis
-            sums[number] += basis.T @ error[rows]
+            for own, error in zip(sums, errors, strict=True):
+                own[number] += basis.T @ error[rows]
 
     alone = np.kron(np.eye(parts.size), np.ones((levels.size, 1)))
 
@@ -112,9 +118,12 @@ def fit_correction(
         errors = errors + np.linalg.solve(penalised, right - product @ errors)
         return Correction(parts, levels, errors.reshape(parts.size, levels.size))
 
-    unseen = np.empty(error.size)
-    for number in range(folds):
-        mine = fold == number
-        rest = solved(products.sum(0) - products[number], sums.sum(0) - sums[number])
-        unseen[mine] = rest.expected(part[mine], biomass[mine])
-    return solved(products.sum(0), sums.sum(0)), unseen
+    found = []
+    for own in sums:
+        unseen = np.empty(part.size)
+        for number in range(folds):
+            mine = fold == number
+            rest = solved(products.sum(0) - products[number], own.sum(0) - own[number])
+            unseen[mine] = rest.expected(part[mine], biomass[mine])
+        found.append((solved(products.sum(0), own.sum(0)), unseen))
+    return found

@@ -7,6 +7,7 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
@@ -18,7 +19,7 @@ from geobiomass.accounting.change import (
     errors_of_both,
     open_pair,
 )
-from geobiomass.accounting.change_correction import fit_correction
+from geobiomass.accounting.change_correction import Correction, fit_corrections
 from geobiomass.accounting.error_model import ErrorModel, fit_error_model
 from geobiomass.accounting.region_sums import RegionSum, sum_regions
 from geobiomass.accounting.totals import totals
@@ -198,27 +199,36 @@ def _by_pairs(
     terms: dict[str, Any],
 ) -> pd.DataFrame:
     found = {}
+    unit = pd.factorize(pairs["unit"])[0]
+    biomass = np.asarray(pairs["predicted_first"], float)
     for part in PARTS:
         layers = _quantity(part, moved, threshold)
         seen = _quantity(part, pairs["observed"], threshold)
         mapped = _quantity(part, pairs["predicted"], threshold)
-        kinds = 1 if part == "net" else 2  # of the net change all area is mapped
+        kinds = range(1 if part == "net" else 2)  # of net change all area is mapped
+        errors = [np.asarray(mapped[k] - seen[k], float) for k in kinds]
+        known = [error for error in errors if error.any()]
+        fits = iter(fit_corrections(np.asarray(mapped[0], float), biomass, known, unit))
+        # As mapped, mass alone is told: of the area no pixel need be read for that.
+        plain = _mapped(layers[0], regions, terms.get("name"), terms["progress"])
         found[part] = tuple(
             _corrected(
                 pairs.assign(observed=seen[kind], predicted=mapped[kind]),
-                mapped[0],
+                next(fits),
                 (layers[kind], layers[0], before),
                 regions,
                 terms,
-            )
-            for kind in range(kinds)
+            ).assign(map_mean=plain["map_mean"])
+            if errors[kind].any()
+            else _unknown(plain)
+            for kind in kinds
         )
     return _table(found)
 
 
 def _corrected(
     table: pd.DataFrame,
-    part: pd.Series,
+    fitted: tuple[Correction, npt.NDArray[np.float64]],
     maps: tuple[xr.DataArray, xr.DataArray, xr.DataArray],
     regions: Any,
     terms: dict[str, Any],
@@ -229,22 +239,13 @@ def _corrected(
     ----------
     table : pandas.DataFrame
         Held-out pixels: what the layer shows (``predicted``), and what is true.
-    part : pandas.Series
-        The part of the mapped change there, Mg/ha.
+    fitted : tuple
+        The correction, and what it gives there by other units.
     maps : tuple of xarray.DataArray
         The layer, the part of the mapped change, the first map.
     """
     layer, shown, first = maps
-    plain = _mapped(layer, regions, terms.get("name"), terms["progress"])
-    error = np.asarray(table["predicted"] - table["observed"], float)
-    if not error.any():
-        return _unknown(plain)
-    correction, unseen = fit_correction(
-        np.asarray(part, float),
-        np.asarray(table["predicted_first"], float),
-        error,
-        pd.factorize(table["unit"])[0],
-    )
+    correction, unseen = fitted
     table["predicted"] -= unseen
     expected = xr.apply_ufunc(
         correction.expected,
@@ -256,8 +257,7 @@ def _corrected(
     better = (layer - expected).rename(layer.name)
     if layer.rio.crs is not None:
         better = better.rio.write_crs(layer.rio.crs)
-    found = totals(better, regions, residuals=fit_error_model(table), **terms)
-    return found.assign(map_mean=plain["map_mean"])
+    return totals(better, regions, residuals=fit_error_model(table), **terms)
 
 
 def _mapped(
