@@ -14,7 +14,8 @@ import torch
 import xarray as xr
 
 import geobiomass as gb
-from geobiomass.applicability import Domain, WithDissimilarity
+from geobiomass.applicability import Domain
+from geobiomass.applicability.dissimilarity import WithDissimilarity
 from geobiomass.fitting import untrained
 
 

@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from geobiomass.network import AttentionUNet, MonthAttention, _pool, _with_values
+from geobiomass.missing import months_with_values
+from geobiomass.month_attention import MonthAttention, pool_months
+from geobiomass.network import AttentionUNet
 from geobiomass.recipes import RECIPES
 from geobiomass.training.losses import chip_rmse_loss
 from tables import Row, show
@@ -89,7 +91,7 @@ class PlainUNet(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(batch, month, band, y, x) -> (batch, output, y, x)."""
         months = image.shape[:2]
-        there = _with_values(image) if self.parts.packed else None
+        there = months_with_values(image) if self.parts.packed else None
         image = image.flatten(0, 1) if there is None else image[there]
         scaled = (image - self.shift[:, None, None]) / self.scale[:, None, None]
         scaled = scaled.nan_to_num(nan=0.0)
@@ -121,7 +123,7 @@ class PlainUNet(nn.Module):
     def _pool_packed(
         self, module: MonthAttention, level: Tensor, there: Tensor
     ) -> Tensor:
-        pooled = _pool(level, module.scores(level), there.sum(dim=1).tolist())
+        pooled = pool_months(level, module.scores(level), there.sum(dim=1).tolist())
         return pooled if self.parts.channels_last else pooled.contiguous()
 
 

@@ -14,7 +14,8 @@ import xarray as xr
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from geobiomass.applicability import Domain, learn_domain
+from geobiomass.applicability import Domain
+from geobiomass.applicability.learning import learn_domain
 from geobiomass.chips import Place, Reader
 from geobiomass.cube import CubeError, DamagedError
 from geobiomass.evaluation import EVALUATION_BLOCK

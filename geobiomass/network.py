@@ -8,152 +8,35 @@ carries its own scaling.
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-Missing = Literal["zero", "validity", "renormalise"]
-_HARMONICS = 2  # waves a year that tell the months apart
+from geobiomass.encoder_decoder import (
+    encode_by_group,
+    feature_encoder,
+    initialise,
+    unet_decoder,
+)
+from geobiomass.missing import (
+    Missing,
+    checked_passes,
+    flags_of_passes,
+    months_with_values,
+)
+from geobiomass.month_attention import (
+    MonthAttention,
+    checked_calendar,
+    pool_months,
+    season_of_each,
+    seasons,
+)
 
-
-class MonthAttention(nn.Module):
-    """Pool month features with one weight a month and pixel.
-
-    Each month's feature vector is scored by Linear, LayerNorm, GELU, Linear; the
-    softmax of the scores over the months that are present weights their sum.
-
-    Parameters
-    ----------
-    channels : int
-        Channels of the features; the module has channels^2 + 4 channels + 1
-        parameters.
-    calendar : bool
-        Whether the score knows the month of the year, by a term that is zero before
-        training: 4 channels more parameters.
-    """
-
-    def __init__(self, channels: int, calendar: bool = False) -> None:
-        super().__init__()
-        self.score = nn.Sequential(
-            nn.Linear(channels, channels),
-            nn.LayerNorm(channels),
-            nn.GELU(),
-            nn.Linear(channels, 1),
-        )
-        self.season: nn.Linear | None = None
-        if calendar:
-            self.season = nn.Linear(2 * _HARMONICS, channels, bias=False)
-            nn.init.zeros_(self.season.weight)
-
-    def weights(
-        self,
-        features: Tensor,
-        present: Tensor | None = None,
-        season: Tensor | None = None,
-    ) -> Tensor:
-        """Give the weights of the months.
-
-        Parameters
-        ----------
-        features : Tensor
-            (batch, month, channel, y, x).
-        present : Tensor, optional
-            (batch, month) bool; by default all months.
-        season : Tensor, optional
-            (month, 4), the first two waves of the year at the months, as `seasons`
-            gives them; without it the month-of-year term is left out.
-
-        Returns
-        -------
-        Tensor
-            (batch, month, 1, y, x); they sum to one over the present months and
-            are exactly zero elsewhere, and all zero where no month is present.
-        """
-        if present is None:
-            present = features.new_ones(features.shape[:2], dtype=torch.bool)
-        scores = self.scores(features[present], _season_of_each(season, present))
-        counts: list[int] = present.sum(dim=1).tolist()
-        shares = [of_sample.softmax(dim=0) for of_sample in torch.split(scores, counts)]
-        weights = scores.new_zeros(*present.shape, *scores.shape[1:])
-        weights[present] = torch.cat(shares)
-        return weights
-
-    def scores(self, features: Tensor, season: Tensor | None = None) -> Tensor:
-        """Score images one by one: (image, channel, y, x) -> (image, 1, y, x).
-
-        `season` is (image, 4). Features in channels-last order are not copied.
-        """
-        hidden: Tensor = self.score[0](features.movedim(1, -1))
-        if self.season is not None and season is not None:
-            hidden = hidden + self.season(season)[:, None, None]
-        scores: Tensor = self.score[1:](hidden)
-        return scores.movedim(-1, 1)
-
-    def forward(
-        self,
-        features: Tensor,
-        present: Tensor | None = None,
-        season: Tensor | None = None,
-    ) -> Tensor:
-        """Pool (batch, month, channel, y, x) to (batch, channel, y, x).
-
-        Months that are not `present`, (batch, month) bool, have no influence, even
-        where their features are NaN.
-        """
-        if present is None:
-            present = features.new_ones(features.shape[:2], dtype=torch.bool)
-        packed = features[present]
-        scores = self.scores(packed, _season_of_each(season, present))
-        return _pool(packed, scores, present.sum(dim=1).tolist())
-
-
-def _season_of_each(season: Tensor | None, present: Tensor) -> Tensor | None:
-    """(month, 4) -> (months that are there, 4), sample by sample."""
-    if season is None:
-        return None
-    return season.expand(len(present), *season.shape)[present]
-
-
-def _pool(features: Tensor, scores: Tensor, counts: list[int]) -> Tensor:
-    """Average the images of each sample by the softmax of their scores.
-
-    Sample by sample, so that months that are absent need no place in a full array,
-    and the weighted features, as large as the features, are never there as a whole.
-
-    Parameters
-    ----------
-    features, scores : Tensor
-        (image, channel, y, x) and (image, 1, y, x), sample by sample.
-    counts : list of int
-        Images of each sample; one without any becomes zero.
-
-    Returns
-    -------
-    Tensor
-        (batch, channel, y, x).
-    """
-    of_sample = torch.split(features, counts), torch.split(scores, counts)
-    pooled = torch.cat(
-        [
-            (each * score.softmax(dim=0)).sum(dim=0, keepdim=True)
-            for each, score in zip(*of_sample, strict=True)
-        ]
-    )
-    # The sum gave up the order of memory in which the decoder is fastest.
-    return pooled.contiguous(memory_format=torch.channels_last)
-
-
-def seasons(calendar: Sequence[int] | Tensor) -> Tensor:
-    """Give (month, 4), the first two waves of the year at calendar months 1 to 12."""
-    months = torch.as_tensor(calendar, dtype=torch.float32)
-    angles = [2 * math.pi * wave / 12 * months for wave in range(1, _HARMONICS + 1)]
-    return torch.stack([f(a) for a in angles for f in (torch.sin, torch.cos)], dim=-1)
+# What users reach here: a network, what it gives, and its children of our own.
+__all__ = ["AttentionUNet", "Look", "MonthAttention"]
 
 
 class Look(NamedTuple):
@@ -234,8 +117,8 @@ class AttentionUNet(nn.Module):
         calendar: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.missing, self.passes = missing, _checked_passes(passes, bands, missing)
-        self.calendar = None if calendar is None else _checked_calendar(calendar)
+        self.missing, self.passes = missing, checked_passes(passes, bands, missing)
+        self.calendar = None if calendar is None else checked_calendar(calendar)
         self.settings = {
             "bands": bands,
             "encoder": encoder,
@@ -246,7 +129,7 @@ class AttentionUNet(nn.Module):
             "calendar": None if self.calendar is None else list(self.calendar),
         }
         flags = len(set(self.passes)) if missing == "validity" else 0
-        self.encoder = _feature_encoder(encoder, bands + flags, pretrained)
+        self.encoder = feature_encoder(encoder, bands + flags, pretrained)
         channels: list[int] = self.encoder.feature_info.channels()  # type: ignore[operator, union-attr]
         strides: list[int] = self.encoder.feature_info.reduction()  # type: ignore[operator, union-attr]
         if strides != sorted(set(strides)):
@@ -268,9 +151,9 @@ class AttentionUNet(nn.Module):
         self.attention = nn.ModuleList(
             MonthAttention(c, calendar is not None) for c in channels
         )
-        self.decoder = _decoder((bands, *channels), tuple(decoder_channels))
+        self.decoder = unet_decoder((bands, *channels), tuple(decoder_channels))
         self.head = nn.Conv2d(decoder_channels[-1], outputs, 3, padding=1)
-        _initialise(self.decoder, self.head)
+        initialise(self.decoder, self.head)
         self.register_buffer("shift", torch.zeros(bands))
         self.register_buffer("scale", torch.ones(bands))
         self.register_buffer("target_shift", torch.zeros(outputs))
@@ -356,7 +239,7 @@ class AttentionUNet(nn.Module):
         season = self._seasons_of(image, calendar)
         packed, present = self._pack(image, present)
         counts: list[int] = present.sum(dim=1).tolist()
-        season = _season_of_each(season, present)
+        season = season_of_each(season, present)
         padded = self._predict(packed, counts, season)
         return padded[..., : image.shape[-2], : image.shape[-1]]
 
@@ -392,9 +275,11 @@ class AttentionUNet(nn.Module):
             levels = self._nothing(packed, len(counts))
             seen = bands.new_zeros(len(counts), *bands.shape[1:])
         else:
-            each, scores = self._encode(packed, _season_of_each(season, present))
-            levels = [_pool(*pair, counts) for pair in zip(each, scores, strict=True)]
-            seen = _pool(bands, scores[0], counts)
+            each, scores = self._encode(packed, season_of_each(season, present))
+            levels = [
+                pool_months(*pair, counts) for pair in zip(each, scores, strict=True)
+            ]
+            seen = pool_months(bands, scores[0], counts)
         padded = self._decode(packed, levels)
         maps = padded[..., : image.shape[-2], : image.shape[-1]]
         return Look(maps, levels, seen)
@@ -432,7 +317,7 @@ class AttentionUNet(nn.Module):
         packed, present = self._pack(image, present)
         counts: list[int] = present.sum(dim=1).tolist()
         weights = []
-        for scores in self._encode(packed, _season_of_each(season, present))[1]:
+        for scores in self._encode(packed, season_of_each(season, present))[1]:
             shares = [one.softmax(dim=0) for one in torch.split(scores[:, 0], counts)]
             weights.append(scores.new_zeros(*present.shape, *scores.shape[2:]))
             weights[-1][present] = torch.cat(shares)
@@ -447,7 +332,7 @@ class AttentionUNet(nn.Module):
         if calendar is None:
             own = self.season
         else:
-            own = seasons(_checked_calendar(calendar)).to(self.season)
+            own = seasons(checked_calendar(calendar)).to(self.season)
         if image.ndim == 5 and len(own) != image.shape[1]:
             given = self.calendar if calendar is None else tuple(calendar)
             raise ValueError(
@@ -468,7 +353,7 @@ class AttentionUNet(nn.Module):
             (batch, month) bool, which months those are.
         """
         self._check_input(image, present)
-        there = _with_values(image)
+        there = months_with_values(image)
         present = there if present is None else there & present
         return self._standardise(image[present]), present
 
@@ -487,21 +372,12 @@ class AttentionUNet(nn.Module):
         scaled = months.sub_(self.shift[:, None, None]).div_(self.scale[:, None, None])
         scaled = scaled.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
         if there is not None and self.missing == "validity":
-            scaled = torch.cat([scaled, self._flags(there, scaled.dtype)], dim=1)
+            flags = flags_of_passes(there, self.passes, scaled.dtype)
+            scaled = torch.cat([scaled, flags], dim=1)
         elif there is not None:
             count = there.sum(dim=1, keepdim=True).clamp(min=1)
             scaled = scaled.mul_(there.shape[1] / count)
         return scaled.contiguous(memory_format=torch.channels_last)
-
-    def _flags(self, there: Tensor, dtype: torch.dtype) -> Tensor:
-        """(n, band, y, x) bool -> (n, pass, y, x), 1 where a pass has no value.
-
-        Zero is the usual case, so that weights learnt without flags fit as they are.
-        """
-        numbers = sorted(set(self.passes))
-        chosen = [[i for i, p in enumerate(self.passes) if p == n] for n in numbers]
-        seen = [there[:, bands].any(dim=1) for bands in chosen]
-        return (~torch.stack(seen, dim=1)).to(dtype)
 
     def _predict(
         self, packed: Tensor, counts: list[int], season: Tensor | None
@@ -529,8 +405,12 @@ class AttentionUNet(nn.Module):
             levels, scores = self._encode(packed, season)
         else:
             groups = math.ceil(max(counts) / self.month_group)
-            levels, scores = self._encode_by_group(packed, season, groups)
-        return [_pool(*level, counts) for level in zip(levels, scores, strict=True)]
+            levels, scores = encode_by_group(
+                self._encode, self.encoder, packed, season, groups
+            )
+        return [
+            pool_months(*level, counts) for level in zip(levels, scores, strict=True)
+        ]
 
     def _encode(
         self, packed: Tensor, season: Tensor | None
@@ -541,32 +421,6 @@ class AttentionUNet(nn.Module):
             cast(MonthAttention, attention).scores(level, season)
             for attention, level in zip(self.attention, levels, strict=True)
         ]
-        return levels, scores
-
-    def _encode_by_group(
-        self, packed: Tensor, season: Tensor | None, groups: int
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Encode group by group, and again in the backward pass.
-
-        A group takes its months from the whole year and from all samples: batch norm
-        has no other images to tell what is usual.
-        """
-        parts = [
-            checkpoint(
-                self._encode,
-                packed[first::groups],
-                None if season is None else season[first::groups],
-                use_reentrant=False,
-                context_fn=lambda: (nullcontext(), _statistics_kept(self.encoder)),
-            )
-            for first in range(groups)
-        ]
-        order = torch.arange(len(packed), device=packed.device)
-        place = torch.cat([order[first::groups] for first in range(groups)]).argsort()
-        levels, scores = (
-            [torch.cat(level)[place] for level in zip(*kind, strict=True)]
-            for kind in zip(*parts, strict=True)
-        )
         return levels, scores
 
     def _nothing(self, packed: Tensor, batch: int) -> list[Tensor]:
@@ -595,187 +449,3 @@ class AttentionUNet(nn.Module):
                 f"present must be (batch, month) = {tuple(image.shape[:2])} bool, got "
                 f"{tuple(present.shape)} {present.dtype}."
             )
-
-
-@contextmanager
-def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Let a second pass over the same images change copies of all buffers."""
-    owners = [
-        (owner, name, buffer)
-        for owner in module.modules()
-        for name, buffer in owner.named_buffers(recurse=False)
-    ]
-    for owner, name, buffer in owners:
-        setattr(owner, name, buffer.clone())
-    try:
-        yield
-    finally:
-        for owner, name, buffer in owners:
-            setattr(owner, name, buffer)
-
-
-class InMonths(nn.Module):
-    """A network for images of other months than it was made for.
-
-    Parameters
-    ----------
-    network : AttentionUNet
-        With a month-of-year term.
-    calendar : sequence of int
-        Calendar months, 1 to 12, of the images' steps.
-    """
-
-    def __init__(self, network: AttentionUNet, calendar: Sequence[int]) -> None:
-        super().__init__()
-        self.network = network
-        self.calendar = tuple(calendar)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(batch, month, band, y, x) -> (batch, output, y, x)."""
-        return cast(Tensor, self.network(image, calendar=self.calendar))
-
-    def look(self, image: Tensor) -> Look:
-        """Predict and tell from what, as :meth:`AttentionUNet.look` does."""
-        return self.network.look(image, calendar=self.calendar)
-
-
-class Ensemble(nn.Module):
-    """Several networks as one: the mean of their maps.
-
-    Parameters
-    ----------
-    members : sequence of torch.nn.Module
-        Each (batch, month, band, y, x) -> (batch, output, y, x).
-    bands : sequence of sequence of int
-        Which of the image's bands each member takes, in its order.
-    spread : bool
-        Give the standard deviation among the members too, after the means.
-    last : int
-        So many of each member's last maps have no spread; their means come last.
-    """
-
-    def __init__(
-        self,
-        members: Sequence[nn.Module],
-        bands: Sequence[Sequence[int]],
-        spread: bool = False,
-        last: int = 0,
-    ) -> None:
-        super().__init__()
-        self.members = nn.ModuleList(members)
-        self.bands = [list(chosen) for chosen in bands]
-        self.spread = spread
-        self.last = last
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(batch, month, band, y, x) -> (batch, output, y, x)."""
-        everything = list(range(image.shape[2]))
-        maps = torch.stack(
-            [
-                member(image if chosen == everything else image[:, :, chosen])
-                for member, chosen in zip(self.members, self.bands, strict=True)
-            ]
-        )
-        if not self.spread:
-            return maps.mean(dim=0)
-        mean, first = maps.mean(dim=0), maps.shape[2] - self.last
-        return torch.cat(
-            [mean[:, :first], maps[:, :, :first].std(dim=0), mean[:, first:]], dim=1
-        )
-
-
-def _checked_passes(
-    passes: Sequence[int] | None, bands: int, missing: str
-) -> tuple[int, ...]:
-    if missing not in ("zero", "validity", "renormalise"):
-        raise ValueError(
-            f"missing must be 'zero', 'validity' or 'renormalise', got {missing!r}."
-        )
-    if passes is not None and len(passes) != bands:
-        raise ValueError(
-            f"passes must have a number for each of {bands} bands, got {list(passes)}."
-        )
-    return tuple(int(number) for number in passes or [0] * bands)
-
-
-def _checked_calendar(calendar: Sequence[int]) -> tuple[int, ...]:
-    months = tuple(int(month) for month in calendar)
-    if any(not 1 <= month <= 12 for month in months):
-        raise ValueError(
-            f"calendar must hold calendar months 1 to 12, got {list(months)}."
-        )
-    return months
-
-
-def _with_values(image: Tensor) -> Tensor:
-    """(batch, month) bool, which months have any value; mostly one band tells."""
-    there = image[:, :, 0].isfinite().flatten(2).any(dim=2)
-    unclear = ~there
-    if bool(unclear.any()):
-        there[unclear] = image[unclear].isfinite().flatten(1).any(dim=1)
-    return there
-
-
-def _feature_encoder(name: str, bands: int, pretrained: bool | str | Path) -> nn.Module:
-    import timm
-
-    base = name.split(".")[0]
-    if not timm.is_model(base):
-        near = ", ".join(timm.list_models(f"{base[:8]}*")[:5]) or "resnet18"
-        raise ValueError(f"encoder {name!r} is not a timm model; near it: {near}.")
-    overlay = None
-    if not isinstance(pretrained, bool):
-        if not Path(pretrained).is_file():
-            raise ValueError(
-                f"pretrained must be a file of weights, True or False, got "
-                f"{pretrained}."
-            )
-        overlay = {"file": str(pretrained)}
-    encoder: nn.Module = timm.create_model(
-        name,
-        features_only=True,
-        in_chans=bands,
-        pretrained=bool(pretrained),
-        pretrained_cfg_overlay=overlay,
-    )
-    return encoder
-
-
-def _decoder(
-    encoder_channels: tuple[int, ...], decoder_channels: tuple[int, ...]
-) -> nn.Module:
-    from segmentation_models_pytorch.base.modules import SCSEModule
-    from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Initializing zero-element tensors")
-        # The decoder drops the first entry: there is no skip at full resolution.
-        decoder: nn.Module = UnetDecoder(
-            encoder_channels=encoder_channels,
-            decoder_channels=decoder_channels,
-            n_blocks=len(decoder_channels),
-            attention_type="scse",
-            add_center_block=False,
-        )
-    for module in decoder.modules():
-        gate = getattr(module, "attention", None)
-        # scSE squeezes by 16, which leaves nothing of fewer channels than that.
-        if isinstance(gate, SCSEModule) and gate.cSE[1].out_channels == 0:
-            channels = gate.cSE[1].in_channels
-            module.attention = SCSEModule(channels, reduction=channels)
-    # The last level has no skip, so its first gate is never run. It stays, as the
-    # winner counted it; frozen, it does not hold up training on several processes.
-    decoder.blocks[-1].attention1.requires_grad_(False)  # type: ignore[index, union-attr]
-    return decoder
-
-
-def _initialise(decoder: nn.Module, head: nn.Conv2d) -> None:
-    """Kaiming uniform in the decoder, Xavier in the head, as the winner did."""
-    for module in decoder.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    nn.init.xavier_uniform_(head.weight)
-    if head.bias is not None:
-        nn.init.zeros_(head.bias)

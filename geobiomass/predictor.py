@@ -15,14 +15,13 @@ import pandas as pd
 import xarray as xr
 from torch import nn
 
-from geobiomass.applicability import (
+from geobiomass.applicability import Domain, Domains
+from geobiomass.applicability.cells import need_looking
+from geobiomass.applicability.dissimilarity import (
     INDEX,
     INSIDE,
     Applicability,
-    Domain,
-    Domains,
     WithDissimilarity,
-    need_looking,
 )
 from geobiomass.chips import Place, Reader
 from geobiomass.cube import CubeError, as_cube, is_chips

@@ -15,7 +15,8 @@ import pandas as pd
 import xarray as xr
 from torch import nn
 
-from geobiomass.applicability import Domain, learn_domain
+from geobiomass.applicability import Domain
+from geobiomass.applicability.learning import learn_domain
 from geobiomass.calibration import calibration_of, compare_units
 from geobiomass.card import describe_training, model_card
 from geobiomass.chips import Place, Reader
@@ -35,7 +36,8 @@ from geobiomass.ingredients import (
     prepare_with_calendar,
 )
 from geobiomass.intervals import Calibration, Unit
-from geobiomass.network import AttentionUNet, InMonths
+from geobiomass.network import AttentionUNet
+from geobiomass.network_wrappers import InMonths
 from geobiomass.predictor import Predictor, need_target
 from geobiomass.recipes import Recipe, find_recipe
 from geobiomass.scaling import set_scaling

@@ -26,14 +26,9 @@ from benchmarks.places import (
     rmse,
     train,
 )
-from geobiomass.applicability import (
-    Domain,
-    cell_of,
-    learn_domain,
-    strides_of,
-    upper_whisker,
-    views_of,
-)
+from geobiomass.applicability import Domain
+from geobiomass.applicability.cells import cell_of, strides_of, views_of
+from geobiomass.applicability.learning import learn_domain, upper_whisker
 from geobiomass.chips import Place, Reader
 from geobiomass.predict import MapSettings
 from geobiomass.tiles import Window

@@ -1,0 +1,173 @@
+"""What a network was trained on: values that are kept with a model, and on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+Array = npt.NDArray[np.float32]
+
+VIEWS = ("features", "bands")
+# What a view is made of.
+ARRAYS = ("mean", "projection", "reference")
+NUMBERS = ("mean_distance", "threshold")
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One way to look at cells: where training data lie, and how far is too far.
+
+    Parameters
+    ----------
+    mean : numpy.ndarray
+        (channel) float32, of the training data.
+    projection : numpy.ndarray
+        (channel, component) float32: from the distance to the mean to components of
+        variance one among training data.
+    reference : numpy.ndarray
+        (cell, component) float32, the training data.
+    mean_distance : float
+        Between two of those.
+    threshold : float
+        Of the distance to the nearest one over the mean distance: the upper whisker
+        of what training data have, the nearest being of another place.
+    """
+
+    mean: Array
+    projection: Array
+    reference: Array
+    mean_distance: float
+    threshold: float
+
+
+@dataclass(frozen=True, eq=False)
+class Domain:
+    """What a network was trained on, as it sees it.
+
+    Parameters
+    ----------
+    views : tuple of View
+        Of the network's features, and of the bands.
+    cell : int
+        Side of a cell, pixels.
+    places : int
+        Chips, groups of them or blocks that the training data are of.
+    quantiles : numpy.ndarray
+        (101) float32: percentiles of the index of the training data, each against
+        those of other places.
+    """
+
+    views: tuple[View, ...]
+    cell: int
+    places: int
+    quantiles: Array
+
+    @property
+    def threshold(self) -> float:
+        """The index up to which a place is inside; it is given in units of that."""
+        return 1.0
+
+    @property
+    def cells(self) -> int:
+        """How many cells of training data stand for all."""
+        return len(self.views[0].reference)
+
+    def __repr__(self) -> str:
+        """Say what it is in one line."""
+        return f"Domain of {self.cells} cells from {self.places} places"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the facts in short, fit for JSON."""
+        chosen = {f"{q} %": round(float(self.quantiles[q]), 4) for q in (5, 50, 95)}
+        return {
+            "method": "Meyer & Pebesma 2021, doi:10.1111/2041-210X.13650",
+            "cells": self.cells,
+            "cell_pixels": self.cell,
+            "places": self.places,
+            "thresholds": {
+                name: round(view.threshold, 4)
+                for name, view in zip(VIEWS, self.views, strict=True)
+            },
+            "training_index": chosen,
+            "fingerprint": self.fingerprint(),
+        }
+
+    def fingerprint(self) -> str:
+        """Stand for all numbers of it."""
+        sums = hashlib.sha256(f"{self.cell}".encode())
+        for name, values in self._tensors().items():
+            sums.update(name.encode() + values.tobytes())
+        return sums.hexdigest()
+
+    def _tensors(self) -> dict[str, Array]:
+        found = {"quantiles": self.quantiles}
+        for name, view in zip(VIEWS, self.views, strict=True):
+            for field in fields(View):
+                values = np.array(getattr(view, field.name), np.float32, order="C")
+                found[f"{name}.{field.name}"] = values
+        return found
+
+    def save(self, path: str | Path) -> None:
+        """Write it as a safetensors file, which can run no code."""
+        facts = json.dumps({"cell": self.cell, "places": self.places})
+        save_file(self._tensors(), path, {"domain": facts})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, or of another kind.
+        """
+        try:
+            with safe_open(path, "numpy") as file:
+                facts = json.loads(file.metadata()["domain"])
+                found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            views = tuple(
+                View(
+                    *(found[f"{name}.{part}"] for part in ARRAYS),
+                    *(float(found[f"{name}.{part}"]) for part in NUMBERS),
+                )
+                for name in VIEWS
+            )
+            cell, places = int(facts["cell"]), int(facts["places"])
+            return cls(views, cell, places, found["quantiles"])
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is not a whole domain: {error!r}") from error
+
+
+@dataclass(frozen=True)
+class Domains:
+    """The domains of an ensemble's members; its index is the mean of theirs.
+
+    Parameters
+    ----------
+    members : tuple of Domain or Domains
+        In the order of the members.
+    """
+
+    members: tuple[Domain | Domains, ...]
+
+    @property
+    def threshold(self) -> float:
+        """The index up to which a place is inside."""
+        return 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the facts of all members in short, fit for JSON."""
+        return {"members": [member.to_dict() for member in self.members]}
+
+    def fingerprint(self) -> str:
+        """Stand for all numbers of all members."""
+        words = " ".join(member.fingerprint() for member in self.members)
+        return hashlib.sha256(words.encode()).hexdigest()

@@ -1,0 +1,270 @@
+"""How the domain of a network is learnt from its training data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from geobiomass.applicability.cells import (
+    AT_ONCE,
+    Looking,
+    cell_of,
+    need_looking,
+    strides_of,
+    views_of,
+)
+from geobiomass.applicability.domain import Array, Domain, View
+from geobiomass.chips import Place, Reader
+from geobiomass.cube import DamagedError
+from geobiomass.tiles import Marks, random_crop
+from geobiomass.training.randomness import preserve_generators
+
+Augment = Callable[[tuple[Any, ...], Tensor], tuple[tuple[Any, ...], Tensor]]
+
+_COMPONENTS = 64  # of a view at most; 15 bands and their presence have 30
+_LARGEST = 256  # pixels: the side of what is read of a place at most
+_PLACES = 256  # that are looked at, at most
+_FEW = 4  # places: of fewer each quarter is a fold of its own
+_FEWEST = 8  # cells: of fewer there are no quartiles to speak of
+# Of a channel that training never saw change, such as the presence of a band that was
+# always there: a hundredth of a band's scale, or of all pixels.
+_LEAST_SPREAD = 0.01
+
+
+def learn_domain(
+    network: nn.Module,
+    reader: Reader,
+    places: Sequence[Place],
+    cells: int = 3000,
+    seed: int = 0,
+    *,
+    groups: Mapping[Place, str] | None = None,
+    marks: Mapping[Place, Marks] | None = None,
+    augment: Augment | None = None,
+    skip: bool = False,
+) -> Domain | None:
+    """Learn what a network was trained on, from a sample of its training data.
+
+    Takes memory for one window of 256 x 256 pixels at a time, and leaves all random
+    states as they were.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Trained, with ``look``.
+    reader : Reader
+        Over the training cube, with ``agb``.
+    places : sequence of Place
+        Chips or blocks that it was trained on; 256 of them at most are looked at.
+    cells : int
+        Cells of 16 x 16 pixels that stand for the training data, about.
+    seed : int
+        Decides which.
+    groups : mapping, optional
+        Name of the group of a place, where places of one are near each other.
+    marks : mapping, optional
+        Where labels are, by place.
+    augment : callable, optional
+        What left out months and passes in training: of (image, present) and labels.
+    skip : bool
+        Pass over places that cannot be read.
+
+    Returns
+    -------
+    Domain or None
+        None where there are fewer than 8 cells with a label.
+
+    Raises
+    ------
+    TypeError
+        If the network has no ``look``.
+    CubeError
+        If a place cannot be read and not `skip`.
+    """
+    need_looking(network)
+    draw = np.random.default_rng(seed)
+    chosen, cell = _some(places, draw), cell_of(network)
+    each = -(-cells // len(chosen))
+    samples: list[list[Tensor]] = []
+    names: list[str] = []
+    with _undisturbed(network, seed):
+        for place in chosen:
+            window = _window(place, marks or {}, draw)
+            try:
+                image, labels = reader.read(window), reader.labels(window)
+            except DamagedError:
+                if not skip:
+                    raise
+                continue
+            kept = draw.permutation(_cells_with_label(labels, cell))[:each]
+            if kept.size and np.isfinite(image).any():
+                views = _views(network, image, reader.calendar, augment)
+                samples.append([_cells(view, kept) for view in views])
+                name = (groups or {}).get(place, reader.name_of(place))
+                names += _folds(name, kept, labels, cell, len(chosen) < _FEW)
+    return _domain(samples, names, cell) if len(names) >= _FEWEST else None
+
+
+def _some(places: Sequence[Place], draw: np.random.Generator) -> list[Place]:
+    """Give places, each once; of many a sample, in their order."""
+    each = list(dict.fromkeys(places))
+    count = min(_PLACES, len(each))
+    return [each[i] for i in sorted(draw.choice(len(each), count, replace=False))]
+
+
+def _window(
+    place: Place, marks: Mapping[Place, Marks], draw: np.random.Generator
+) -> Place:
+    """Give the place, or a part of a large one, with a label where they are known."""
+    height, width = (
+        min(_LARGEST, side) for side in (place.window.height, place.window.width)
+    )
+    known = marks.get(place)
+    if known is not None:
+        return Place(known.random_crop(height, width, draw), place.chip)
+    return Place(random_crop(place.window, height, width, draw), place.chip)
+
+
+def _cells_with_label(labels: Array, cell: int) -> npt.NDArray[np.int64]:
+    """Give the (row, column) of cells that hold a label, (n, 2).
+
+    Those that lie wholly in the window; all, where none does.
+    """
+    known = np.isfinite(labels)
+    rows, columns = (max(1, side // cell) for side in known.shape)
+    known = known[: rows * cell, : columns * cell]
+    edges = [(0, -side % cell) for side in known.shape]
+    cells = np.pad(known, edges).reshape(rows, cell, columns, cell)
+    return np.argwhere(cells.any(axis=(1, 3)))
+
+
+def _cells(view: Tensor, kept: npt.NDArray[np.int64]) -> Tensor:
+    """(1, channel, rows, columns) -> (cell, channel)."""
+    rows, columns = torch.from_numpy(kept).unbind(1)
+    return view[0].cpu()[:, rows, columns].T
+
+
+def _folds(
+    name: str, kept: npt.NDArray[np.int64], labels: Array, cell: int, few: bool
+) -> list[str]:
+    """Name the folds of cells: their place, of few places a quarter of it."""
+    if not few:
+        return [name] * len(kept)
+    half = np.array(labels.shape) / 2
+    return [f"{name} {tuple((row + 0.5) * cell > half)}" for row in kept]
+
+
+def _views(
+    network: nn.Module,
+    image: Array,
+    calendar: tuple[int, ...],
+    augment: Augment | None,
+) -> tuple[Tensor, Tensor]:
+    device = next(network.parameters()).device
+    batch = torch.from_numpy(image)[None].to(device)
+    present = None
+    if augment is not None:
+        (batch, present, *_), _ = augment((batch, None), batch[:, 0, :1])
+    look = cast(Looking, network).look(batch, present, calendar)
+    return views_of(look, strides_of(network), cell_of(network))
+
+
+def _domain(
+    samples: Sequence[Sequence[Tensor]], names: Sequence[str], cell: int
+) -> Domain:
+    codes = np.unique(names, return_inverse=True)[1]
+    views = [torch.cat(view).double() for view in zip(*samples, strict=True)]
+    found = [_view(values, torch.from_numpy(codes)) for values in views]
+    index = np.max([ratio for _, ratio in found], axis=0)
+    percentiles = np.percentile(index, np.arange(101)).astype(np.float32)
+    return Domain(
+        tuple(view for view, _ in found), cell, int(codes.max()) + 1, percentiles
+    )
+
+
+def _view(values: Tensor, folds: Tensor) -> tuple[View, npt.NDArray[np.float64]]:
+    """Learn a view from (cell, channel) float64; give the cells' index in it too."""
+    mean = values.mean(dim=0)
+    spread = values.std(dim=0, correction=0).clamp(min=_LEAST_SPREAD)
+    projection = _whitening((values - mean) / spread) / spread[:, None]
+    reference = ((values - mean) @ projection).float()
+    nearest, mean_distance = _held_out(reference, folds)
+    ratio = nearest / mean_distance
+    # As they are saved, so that a model that was read gives the same bits.
+    mean_distance, threshold = (
+        float(np.float32(x)) for x in (mean_distance, upper_whisker(ratio))
+    )
+    view = View(
+        mean.float().numpy(),
+        projection.float().numpy(),
+        reference.numpy(),
+        mean_distance,
+        threshold,
+    )
+    return view, ratio / threshold
+
+
+def _whitening(values: Tensor) -> Tensor:
+    """Give (channel, component) that makes the variance of values one, about.
+
+    The fewer cells there are for a channel, the more the covariance shrinks towards
+    equal variances, by the cube of channels over cells: hardly, with thousands.
+    """
+    count, channels = values.shape
+    share = min(1.0, channels / count) ** 3
+    covariance = values.T @ values / count
+    even = covariance.diagonal().mean().clamp(min=_LEAST_SPREAD)
+    covariance = (1 - share) * covariance + share * even * torch.eye(
+        channels, dtype=values.dtype
+    )
+    variances, axes = torch.linalg.eigh(covariance)
+    kept = slice(-min(_COMPONENTS, channels), None)
+    least = 1e-6 * variances[-1].clamp(min=_LEAST_SPREAD)
+    scales = variances[kept].clamp(min=least).sqrt()
+    return cast(Tensor, axes[:, kept] / scales)
+
+
+def _held_out(
+    reference: Tensor, folds: Tensor
+) -> tuple[npt.NDArray[np.float64], float]:
+    """Give distances to the nearest cell of another fold, and the mean of all."""
+    nearest, total = [], 0.0
+    for part, own in zip(
+        torch.split(reference, AT_ONCE), torch.split(folds, AT_ONCE), strict=True
+    ):
+        distances = torch.cdist(part, reference)
+        total += float(distances.double().sum())
+        distances[own[:, None] == folds] = torch.inf
+        nearest.append(distances.amin(dim=1).double())
+    count = len(reference)
+    mean = total / (count * (count - 1))
+    found = torch.cat(nearest).numpy()
+    return found, mean or 1.0
+
+
+def upper_whisker(values: npt.NDArray[np.float64]) -> float:
+    """Give the largest value up to the third quartile and 1.5 interquartile ranges.
+
+    As Meyer and Pebesma (2021) set the threshold; the whisker of Tukey's box plot.
+    """
+    low, high = np.percentile(values, [25, 75])
+    return float(values[values <= high + 1.5 * (high - low)].max())
+
+
+@contextmanager
+def _undisturbed(network: nn.Module, seed: int) -> Iterator[None]:
+    """Evaluate, with random numbers of its own, and leave all as it was."""
+    mode, device = network.training, next(network.parameters()).device
+    with preserve_generators(device.type), torch.no_grad():
+        torch.manual_seed(seed)
+        network.eval()
+        try:
+            yield
+        finally:
+            network.train(mode)

@@ -1,0 +1,179 @@
+"""The encoder and the decoder of a network: how they are built, and run.
+
+The encoder is any of timm with a feature pyramid, the decoder that of
+segmentation_models_pytorch. Pure torch, and nothing else of ours.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+# (image, band, y, x), (image, 4) -> features and scores of each level, by image.
+Encode = Callable[[Tensor, Tensor | None], tuple[list[Tensor], list[Tensor]]]
+
+
+def feature_encoder(name: str, bands: int, pretrained: bool | str | Path) -> nn.Module:
+    """Build an encoder of timm.
+
+    Parameters
+    ----------
+    name : str
+        Of a timm model with a feature pyramid.
+    bands : int
+        Channels of the images that it takes.
+    pretrained : bool, str or Path
+        As :class:`geobiomass.network.AttentionUNet` takes it.
+
+    Returns
+    -------
+    torch.nn.Module
+        (image, band, y, x) -> list of (image, channel, rows, columns), finest first;
+        ``feature_info`` tells channels and strides.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model, or no such file of weights.
+    """
+    import timm
+
+    base = name.split(".")[0]
+    if not timm.is_model(base):
+        near = ", ".join(timm.list_models(f"{base[:8]}*")[:5]) or "resnet18"
+        raise ValueError(f"encoder {name!r} is not a timm model; near it: {near}.")
+    overlay = None
+    if not isinstance(pretrained, bool):
+        if not Path(pretrained).is_file():
+            raise ValueError(
+                f"pretrained must be a file of weights, True or False, got "
+                f"{pretrained}."
+            )
+        overlay = {"file": str(pretrained)}
+    encoder: nn.Module = timm.create_model(
+        name,
+        features_only=True,
+        in_chans=bands,
+        pretrained=bool(pretrained),
+        pretrained_cfg_overlay=overlay,
+    )
+    return encoder
+
+
+def unet_decoder(
+    encoder_channels: tuple[int, ...], decoder_channels: tuple[int, ...]
+) -> nn.Module:
+    """Build the decoder of a U-Net, with scSE gates as the winner had them.
+
+    Parameters
+    ----------
+    encoder_channels : tuple of int
+        Of the image and of the encoder's levels, the finest first.
+    decoder_channels : tuple of int
+        Of the decoder's levels, coarse to fine.
+    """
+    from segmentation_models_pytorch.base.modules import SCSEModule
+    from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+        # The decoder drops the first entry: there is no skip at full resolution.
+        decoder: nn.Module = UnetDecoder(
+            encoder_channels=encoder_channels,
+            decoder_channels=decoder_channels,
+            n_blocks=len(decoder_channels),
+            attention_type="scse",
+            add_center_block=False,
+        )
+    for module in decoder.modules():
+        gate = getattr(module, "attention", None)
+        # scSE squeezes by 16, which leaves nothing of fewer channels than that.
+        if isinstance(gate, SCSEModule) and gate.cSE[1].out_channels == 0:
+            channels = gate.cSE[1].in_channels
+            module.attention = SCSEModule(channels, reduction=channels)
+    # The last level has no skip, so its first gate is never run. It stays, as the
+    # winner counted it; frozen, it does not hold up training on several processes.
+    decoder.blocks[-1].attention1.requires_grad_(False)  # type: ignore[index, union-attr]
+    return decoder
+
+
+def initialise(decoder: nn.Module, head: nn.Conv2d) -> None:
+    """Kaiming uniform in the decoder, Xavier in the head, as the winner did."""
+    for module in decoder.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    nn.init.xavier_uniform_(head.weight)
+    if head.bias is not None:
+        nn.init.zeros_(head.bias)
+
+
+def encode_by_group(
+    encode: Encode,
+    encoder: nn.Module,
+    packed: Tensor,
+    season: Tensor | None,
+    groups: int,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Encode group by group, and again in the backward pass: for less memory.
+
+    A group takes its months from the whole year and from all samples: batch norm
+    has no other images to tell what is usual.
+
+    Parameters
+    ----------
+    encode : callable
+        What is done with the images of a group, and their seasons.
+    encoder : torch.nn.Module
+        That it runs; its batch norm counts each group once.
+    packed, season : Tensor
+        (image, band, y, x), and (image, 4) or None.
+    groups : int
+        How many to make.
+
+    Returns
+    -------
+    levels, scores : list of Tensor
+        As `encode` gives them, in the order of `packed`.
+    """
+    parts = [
+        checkpoint(
+            encode,
+            packed[first::groups],
+            None if season is None else season[first::groups],
+            use_reentrant=False,
+            context_fn=lambda: (nullcontext(), _statistics_kept(encoder)),
+        )
+        for first in range(groups)
+    ]
+    order = torch.arange(len(packed), device=packed.device)
+    place = torch.cat([order[first::groups] for first in range(groups)]).argsort()
+    levels, scores = (
+        [torch.cat(level)[place] for level in zip(*kind, strict=True)]
+        for kind in zip(*parts, strict=True)
+    )
+    return levels, scores
+
+
+@contextmanager
+def _statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Let a second pass over the same images change copies of all buffers."""
+    owners = [
+        (owner, name, buffer)
+        for owner in module.modules()
+        for name, buffer in owner.named_buffers(recurse=False)
+    ]
+    for owner, name, buffer in owners:
+        setattr(owner, name, buffer.clone())
+    try:
+        yield
+    finally:
+        for owner, name, buffer in owners:
+            setattr(owner, name, buffer)
