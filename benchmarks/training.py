@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from geobiomass.missing import months_with_values
-from geobiomass.month_attention import MonthAttention, pool_months
 from geobiomass.network import AttentionUNet
+from geobiomass.network.missing import months_with_values
+from geobiomass.network.month_attention import MonthAttention, pool_months
 from geobiomass.recipes import RECIPES
 from geobiomass.training.losses import chip_rmse_loss
 from tables import Row, show

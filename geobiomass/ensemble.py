@@ -10,7 +10,7 @@ import xarray as xr
 from torch import nn
 
 from geobiomass.applicability import Domain, Domains
-from geobiomass.network_wrappers import Ensemble as EnsembleNetwork
+from geobiomass.network.wrappers import Ensemble as EnsembleNetwork
 from geobiomass.predictor import Predictor
 from geobiomass.training.estimator import SavedModel
 from geobiomass.training.model_folder import (

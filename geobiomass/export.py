@@ -19,9 +19,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from geobiomass.month_attention import MonthAttention
 from geobiomass.network import AttentionUNet
-from geobiomass.network_wrappers import Ensemble
+from geobiomass.network.month_attention import MonthAttention
+from geobiomass.network.wrappers import Ensemble
 from geobiomass.training.packages import need
 
 __all__ = ["FORMATS", "Exported", "export_network"]

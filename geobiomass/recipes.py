@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from geobiomass.missing import Missing
+from geobiomass.network.missing import Missing
 from geobiomass.training import Stage, TrainingConfig
 
 

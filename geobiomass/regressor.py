@@ -37,7 +37,7 @@ from geobiomass.ingredients import (
 )
 from geobiomass.intervals import Calibration, Unit
 from geobiomass.network import AttentionUNet
-from geobiomass.network_wrappers import InMonths
+from geobiomass.network.wrappers import InMonths
 from geobiomass.predictor import Predictor, need_target
 from geobiomass.recipes import Recipe, find_recipe
 from geobiomass.scaling import set_scaling

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from geobiomass.month_attention import seasons
 from geobiomass.network import AttentionUNet, MonthAttention
-from geobiomass.network_wrappers import InMonths
+from geobiomass.network.month_attention import seasons
+from geobiomass.network.wrappers import InMonths
 
 
 def parameters(module: nn.Module) -> int:
@@ -184,7 +184,7 @@ def test_groups_of_months_learn_what_they_would_without_a_second_pass(
     for again in (True, False):
         if not again:
             run = lambda encode, *inputs, **settings: encode(*inputs)  # noqa: E731
-            monkeypatch.setattr("geobiomass.encoder_decoder.checkpoint", run)
+            monkeypatch.setattr("geobiomass.network.encoder_decoder.checkpoint", run)
         trained = copy.deepcopy(network).train()
         trained.month_group = 2
         trained(image).square().mean().backward()

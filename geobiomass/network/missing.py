@@ -1,7 +1,4 @@
-"""What is missing of monthly images, and how the encoder is told of it.
-
-Pure torch, and nothing else of ours.
-"""
+"""What is missing of monthly images, and how the encoder is told of it."""
 
 from __future__ import annotations
 

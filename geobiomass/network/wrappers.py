@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from geobiomass.network import AttentionUNet, Look
+from geobiomass.network.attention_unet import AttentionUNet, Look
 
 
 class InMonths(nn.Module):

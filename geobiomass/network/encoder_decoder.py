@@ -1,7 +1,7 @@
 """The encoder and the decoder of a network: how they are built, and run.
 
 The encoder is any of timm with a feature pyramid, the decoder that of
-segmentation_models_pytorch. Pure torch, and nothing else of ours.
+segmentation_models_pytorch.
 """
 
 from __future__ import annotations

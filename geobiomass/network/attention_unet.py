@@ -1,9 +1,4 @@
-"""The network: one encoder for all months, attention over months, a U-Net decoder.
-
-After the design that won the BioMassters competition (DrivenData, 2023). Pure
-torch: tensors in, tensors out; band statistics live in buffers, so a network
-carries its own scaling.
-"""
+"""A U-Net whose encoder is shared by all months, and what it looked at."""
 
 from __future__ import annotations
 
@@ -15,28 +10,25 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from geobiomass.encoder_decoder import (
+from geobiomass.network.encoder_decoder import (
     encode_by_group,
     feature_encoder,
     initialise,
     unet_decoder,
 )
-from geobiomass.missing import (
+from geobiomass.network.missing import (
     Missing,
     checked_passes,
     flags_of_passes,
     months_with_values,
 )
-from geobiomass.month_attention import (
+from geobiomass.network.month_attention import (
     MonthAttention,
     checked_calendar,
     pool_months,
     season_of_each,
     seasons,
 )
-
-# What users reach here: a network, what it gives, and its children of our own.
-__all__ = ["AttentionUNet", "Look", "MonthAttention"]
 
 
 class Look(NamedTuple):

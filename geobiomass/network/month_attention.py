@@ -1,7 +1,4 @@
-"""Attention over months: which months a pixel's features are pooled from.
-
-Pure torch, and nothing else of ours.
-"""
+"""Attention over months: which months a pixel's features are pooled from."""
 
 from __future__ import annotations
 
