@@ -1,10 +1,11 @@
-"""How often intervals hold the truth: the tables of the pages that say so, made again.
+"""How often intervals hold the truth, and what else pages claim of errors, made again.
 
 ``python -m benchmarks.covered WHAT [--runs N] [--seed S] [--processes P] [--markdown]``
 
 WHAT is errors-in-space, change (both of docs/explanation/errors-in-space.md), totals
-(totals.md), intervals or landscapes (intervals.md). The truth is known, since all of it
-is simulated; the same numbers come out again, however many processes there are.
+(totals.md), intervals, landscapes, interval-outputs (intervals.md), random-pixels,
+bootstrap (validation.md) or views (applicability.md). The truth is known, since all
+of it is simulated; the same numbers come out again, however many processes there are.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ PARTS = {
     "totals": "covered_plots",
     "intervals": "covered_blocks",
     "landscapes": "covered_landscapes",
+    "interval-outputs": "covered_outputs",
+    "bootstrap": "covered_bootstrap",
+    "random-pixels": "covered_pixels",
+    "views": "covered_views",
 }
 
 

@@ -1,17 +1,26 @@
-"""Tables of how often intervals hold the truth: a command makes those of the pages."""
+"""Tables of what pages claim of errors and intervals: a command makes them."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+import geobiomass as gb
+from geobiomass import regressor
+
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import covered
+import covered_bootstrap
+import covered_outputs
+import covered_pixels
 import covered_space
+import covered_views
 
 PAGES = Path(__file__).parent.parent / "docs" / "explanation"
 Table = list[list[str]]
@@ -120,3 +129,82 @@ def test_landscapes_are_the_pages(capsys: Printed) -> None:
     assert on_page(bins, "intervals.md")
     # A weight at infinity asks nine blocks for nearly the worst of their pixels.
     assert numbers(ways, 2)[4] > 98
+
+
+def test_the_bootstrap_is_the_pages(capsys: Printed) -> None:
+    (table,) = printed(capsys, "bootstrap", 4)
+    assert on_page(table, "validation.md")
+    # Pixels that share their unit's error are far fewer than they seem.
+    assert np.mean(numbers(table, 3)) < np.mean(numbers(table, 1)) - 30
+
+
+def test_the_bootstrap_of_independent_pixels_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(covered_bootstrap, "BETWEEN", 0.0)
+    held = [covered_bootstrap.run(20, seed)[2] for seed in range(20)]
+    assert sum(held) >= 17
+
+
+@pytest.mark.slow
+def test_random_pixels_are_the_pages(
+    capsys: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(covered_pixels, "SIZE", 256)
+    monkeypatch.setattr(covered_pixels, "TREES", 10)
+    judged, advised = printed(capsys, "random-pixels")
+    assert on_page(judged, "validation.md")
+    assert on_page(advised, "validation.md")
+    random, _, _, campaigns, truth = numbers(judged, 1)
+    assert random < min(campaigns, truth)
+
+
+def test_campaigns_are_one_in_each_cell() -> None:
+    known = covered_pixels.campaigns(np.random.default_rng(0))
+    assert known.sum() == 16 * covered_pixels.PLOTS
+    for rows in np.split(known, 4):
+        for cell in np.split(rows, 4, axis=1):
+            y, x = np.nonzero(cell)
+            assert len(y) == covered_pixels.PLOTS
+            assert max(np.ptp(y), np.ptp(x)) < covered_pixels.CAMPAIGN
+
+
+@pytest.mark.slow
+def test_interval_outputs_are_the_pages(
+    capsys: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"EPOCHS": 1, "LEARNT": 18, "NEW": 1}.items():
+        monkeypatch.setattr(covered_outputs, name, value)
+    aside, cubes = [], []
+    calibrate, fit = regressor.calibrate_together, gb.fit
+
+    def calibrated(models: Any, cube: Any, places: Any, *more: Any) -> Any:
+        aside.append({str(cube["chip"].values[place.chip]) for place in places[0]})
+        return calibrate(models, cube, places, *more)
+
+    def fitted(cube: Any, *more: Any, **settings: Any) -> Any:
+        cubes.append({str(chip) for chip in cube["chip"].values})
+        return fit(cube, *more, **settings)
+
+    monkeypatch.setattr(regressor, "calibrate_together", calibrated)
+    monkeypatch.setattr(gb, "fit", fitted)
+    (table,) = printed(capsys, "interval-outputs", 1)
+    known = tables_of((PAGES / "intervals.md").read_text())
+    assert table[0] in [each[0] for each in known]
+    assert names(table)[1:] == [["0"], ["mean"]]
+    # Both have learnt from the same landscapes: what calibrates is kept from both.
+    plain, both = cubes
+    assert plain == both - aside[0]
+    assert len(aside[0]) >= 9
+
+
+@pytest.mark.slow
+def test_views_are_the_pages(capsys: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(covered_views, "SIZE", covered_views.Size(8, 1, 1))
+    shares, errors = printed(capsys, "views", 1)
+    assert on_page(shares, "applicability.md")
+    assert on_page(errors, "applicability.md")
+    features, bands, both = ([float(cell) for cell in row[1:]] for row in shares[1:4])
+    # The larger index leaves inside what neither view finds foreign, and no more.
+    assert all(b <= min(pair) for b, *pair in zip(both, features, bands, strict=True))
+    assert features != bands

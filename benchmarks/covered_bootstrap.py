@@ -1,0 +1,84 @@
+"""Errors that pixels of a unit share, to see what bootstrap intervals of metrics hold.
+
+The bias is zero and the root mean squared error known; ``model.evaluate`` and
+``cv.evaluate`` draw units as is done here, by the same code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from functools import partial
+
+import numpy as np
+
+from covered_runs import Go
+from error_fields import Floats
+from geobiomass.evaluation import BOOTSTRAP, CONFIDENCE, Tally
+from tables import Row
+
+RUNS = 400
+UNITS = (5, 10, 20, 40, 80)
+SIDE = 6  # pixels of a unit, across and down
+BETWEEN, WITHIN = 20.0, 10.0  # Mg/ha: standard deviations of errors
+_TRUE = {"bias": 0.0, "pixel_rmse": math.hypot(BETWEEN, WITHIN)}
+_LEVEL = 100.0  # Mg/ha, observed everywhere: a bin of biomass is of no concern
+
+
+def holds(errors: Iterable[Floats], metric: str, seed: int) -> bool:
+    """Tell whether the interval of a metric holds the truth.
+
+    Parameters
+    ----------
+    errors : iterable of numpy.ndarray
+        (y, x) Mg/ha, of each of the parts that are drawn.
+    metric : str
+        "bias" or "pixel_rmse".
+    seed : int
+        Of the bootstrap.
+    """
+    tally = Tally()
+    for error in errors:
+        tally.add(_LEVEL + error, np.full_like(error, _LEVEL))
+    found = tally.table(bootstrap=BOOTSTRAP, seed=seed).loc["all"]
+    return bool(found[f"{metric}_lower"] <= _TRUE[metric] <= found[f"{metric}_upper"])
+
+
+def run(units: int, seed: int) -> tuple[bool, bool, bool]:
+    """Draw errors of so many units, and three intervals.
+
+    Returns
+    -------
+    tuple of bool
+        Whether they held: bias, root mean squared error, and the bias with pixels
+        drawn instead of units.
+    """
+    random = np.random.default_rng(seed)
+    shared = BETWEEN * random.normal(size=(units, 1, 1))
+    errors = shared + WITHIN * random.normal(size=(units, SIDE, SIDE))
+    pixels = errors.reshape(-1, 1, 1)
+    return (
+        holds(errors, "bias", seed),
+        holds(errors, "pixel_rmse", seed),
+        holds(pixels, "bias", seed),
+    )
+
+
+def tables(go: Go, runs: int, seed: int) -> dict[str, list[Row]]:
+    """Give the share of intervals that held the truth, a row a number of units."""
+    rows: list[Row] = []
+    for units in UNITS:
+        found = go(partial(run, units), range(seed, seed + runs), f"{units} units")
+        bias, rmse, by_pixel = np.mean(found, axis=0)
+        rows.append(
+            {
+                "units": units,
+                "bias": f"{100 * bias:.0f} %",
+                "pixel RMSE": f"{100 * rmse:.0f} %",
+                "bias, if pixels were drawn": f"{100 * by_pixel:.0f} %",
+            }
+        )
+    return {
+        f"Share of intervals of {100 * CONFIDENCE:.0f} % that held the truth, "
+        f"{runs} runs": rows
+    }
