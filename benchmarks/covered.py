@@ -3,9 +3,9 @@
 ``python -m benchmarks.covered WHAT [--runs N] [--seed S] [--processes P] [--markdown]``
 
 WHAT is errors-in-space, change (both of docs/explanation/errors-in-space.md), totals
-(totals.md), intervals, landscapes, interval-outputs (intervals.md), random-pixels,
-bootstrap (validation.md) or views (applicability.md). The truth is known, since all
-of it is simulated; the same numbers come out again, however many processes there are.
+(totals.md), intervals, landscapes, interval-outputs (intervals.md), random-pixels or
+bootstrap (validation.md). The truth is known, since all of it is simulated; the same
+numbers come out again, however many processes there are.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ PARTS = {
     "interval-outputs": "covered_outputs",
     "bootstrap": "covered_bootstrap",
     "random-pixels": "covered_pixels",
-    "views": "covered_views",
 }
 
 
