@@ -22,7 +22,8 @@ from tables import Row
 RUNS = 5
 INTERVAL = 0.9
 SPECIES = ("pine", "spruce", "birch")
-EPOCHS, LEARNT, NEW = 20, 60, 16  # a fifth of what is learnt from calibrates
+EPOCHS, LEARNT, NEW = 20, 60, 16
+FRACTION = 0.2  # of the landscapes, calibrates: as many as an interval takes, or more
 _APART = 1000  # seeds from the landscapes of one run to those of the next
 
 
@@ -31,6 +32,7 @@ def recipe_of(seed: int, epochs: int) -> Recipe:
     return find_recipe(
         "quick",
         interval=INTERVAL,
+        calibration_fraction=FRACTION,
         decoder_channels=(16, 16, 16, 16, 16),
         epochs=epochs,
         seed=seed,
