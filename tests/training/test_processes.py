@@ -229,7 +229,7 @@ def launch(out: Path, kind: str, devices: int, fails: str = "never") -> int:
 
 
 def assert_ended(pids: list[int]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(is_running(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not [pid for pid in pids if is_running(pid)]
