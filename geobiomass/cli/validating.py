@@ -117,14 +117,14 @@ def validate(
 
 def _beginning(cube: str, split: Any) -> dict[str, Any]:
     """Say what was asked for, so that who finds the folder can go on."""
-    from geobiomass.cube.store import is_local
+    from geobiomass.validation.folder import place_of
     from geobiomass.validation.folds import folds_in_words
 
     counted = isinstance(split, int)
     # Going on, what is there must not be thrown away again.
     words = [word for word in sys.argv[1:] if word != "--overwrite"]
     return {
-        "cube": str(Path(cube).resolve()) if is_local(cube) else cube,
+        "cube": place_of(cube),
         "count": split if counted else split.count,
         "held_out": f"{split} folds" if counted else folds_in_words(vars(split)),
         "command": shlex.join(["geobiomass", *words]),

@@ -44,6 +44,7 @@ from geobiomass.validation.folder import (
     MODEL,
     RECORD,
     check_place,
+    place_of,
     read_record,
     write_record,
 )
@@ -434,9 +435,8 @@ class CrossValidation:
         stored.predictions = open_predictions(folder, self.cube, side)
         write_residuals(stored.residuals(), folder / TABLE)
         self.model.save(folder / MODEL)
-        where = str(Path(cube).resolve()) if cube and is_local(cube) else cube
         facts = {
-            "cube": where,
+            "cube": place_of(cube) if cube else None,
             "identity": identify(self.cube, self.model.bands),
             "pixel": self.pixel,
             "settings": self._settings,

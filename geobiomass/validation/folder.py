@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from geobiomass.cube.store import is_local
 from geobiomass.training.model_folder import package_versions
-from geobiomass.validation.residuals import TABLE
+from geobiomass.validation.residuals import TABLE, write_whole
 
 RECORD = "validation.json"
 BEGUN = "begun.json"
@@ -44,6 +45,11 @@ def check_place(folder: Path) -> None:
             f"{folder} must be new, empty or the folder of a cross-validation, got a "
             f"place with {', '.join(sorted(strangers or found))}; give another folder."
         )
+
+
+def place_of(cube: str | Path) -> str:
+    """Give where a cube is, to be noted: an address as it is, a path from the root."""
+    return str(Path(cube).resolve()) if is_local(cube) else str(cube)
 
 
 def is_begun(folder: Path) -> bool:
@@ -96,9 +102,8 @@ def write_record(folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
-    part.replace(path)
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    write_whole(path, text.encode())
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -275,9 +275,14 @@ def write_residuals(table: pd.DataFrame, path: str | Path) -> None:
         (path, content),
         (_facts_beside(path), json.dumps(facts, indent=2).encode()),
     ):
-        part = place.with_name(f".{place.name}.part")
-        part.write_bytes(written)
-        part.replace(place)
+        write_whole(place, written)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that comes into its place whole, or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(content)
+    part.replace(path)
 
 
 def read_residuals(path: str | Path) -> pd.DataFrame:
