@@ -100,8 +100,8 @@ def our_feed(task: Task, memory: int, decoded: bool) -> Epoch:
     goes to a network on the CPU.
     """
     import geobiomass as gb
-    from geobiomass.chips import Place, Reader
-    from geobiomass.feed import ChipFeed
+    from geobiomass.data.loader import ChipFeed
+    from geobiomass.data.reader import Place, Reader
     from geobiomass.tiles import Window
 
     cube = gb.open_cube(task.material.cube)
@@ -133,8 +133,8 @@ CONTENDERS: dict[str, Callable[[Task], Epoch]] = {
 # What a contender needs, imported before its memory is counted.
 _XARRAY = ("xarray", "dask.array", "zarr")
 IMPORTS = {
-    OURS: ("geobiomass.feed", "xarray", "dask.array", "zarr"),
-    DECODED: ("geobiomass.feed", "xarray", "dask.array", "zarr"),
+    OURS: ("geobiomass.data.loader", "xarray", "dask.array", "zarr"),
+    DECODED: ("geobiomass.data.loader", "xarray", "dask.array", "zarr"),
     "xarray, dask": _XARRAY,
     "xarray, no dask": _XARRAY,
     "xarray, zarrs": (*_XARRAY, "zarrs"),
@@ -231,7 +231,7 @@ def overlap(order: Order) -> dict[str, Any]:
 
 def _network(name: str) -> torch.nn.Module:
     from geobiomass.network import AttentionUNet
-    from geobiomass.recipes import find_recipe
+    from geobiomass.recipes.recipe import find_recipe
 
     recipe = find_recipe(name)
     torch.manual_seed(0)
@@ -244,7 +244,7 @@ def _network(name: str) -> torch.nn.Module:
 
 def _step(network: torch.nn.Module, batch: Batch) -> int:
     """Run forward and backward; give the steps done, one."""
-    from geobiomass.feed import decode_batch
+    from geobiomass.data.loader import decode_batch
 
     *inputs, label = batch
     (image,), label = decode_batch(tuple(inputs), label)

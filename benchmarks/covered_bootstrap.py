@@ -14,7 +14,7 @@ import numpy as np
 
 from covered_runs import Go
 from error_fields import Floats
-from geobiomass.evaluation import BOOTSTRAP, CONFIDENCE, Tally
+from geobiomass.evaluation.metrics import BOOTSTRAP, CONFIDENCE, Tally
 from tables import Row
 
 RUNS = 400

@@ -14,7 +14,7 @@ import xarray as xr
 import geobiomass as gb
 from covered_runs import Go
 from error_fields import Floats, blocks, field, residuals
-from geobiomass.accounting.variogram import Variogram
+from geobiomass.statistics.variogram import Variogram
 from tables import Row
 
 RUNS = 100

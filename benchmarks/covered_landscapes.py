@@ -18,8 +18,8 @@ import geobiomass as gb
 from covered_blocks import INTERVAL, Find, pooled, weighted
 from covered_runs import Go
 from error_fields import Floats
-from geobiomass.calibration import CLASSES, compare_units, units_of
-from geobiomass.intervals import Unit, calibrate, threshold
+from geobiomass.models.calibration import CLASSES, compare_units, units_of
+from geobiomass.statistics.conformal import Unit, calibrate, threshold
 from tables import Row
 
 RUNS = 24

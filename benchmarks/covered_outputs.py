@@ -14,8 +14,8 @@ import xarray as xr
 
 import geobiomass as gb
 from covered_runs import Go
-from geobiomass.ingredients import calibration_places
-from geobiomass.recipes import Recipe, find_recipe
+from geobiomass.recipes.datasets import calibration_places
+from geobiomass.recipes.recipe import Recipe, find_recipe
 from places import forests
 from tables import Row
 

@@ -17,7 +17,7 @@ from sklearn.ensemble import RandomForestRegressor
 import geobiomass as gb
 from covered_runs import Go
 from error_fields import Floats
-from geobiomass.accounting.variogram import fit_variogram, suggest_block
+from geobiomass.statistics.variogram import fit_variogram, suggest_block
 from geobiomass.tiles import Place, Window
 from tables import Row
 

@@ -15,7 +15,7 @@ import numpy as np
 import geobiomass as gb
 from covered_runs import Go
 from error_fields import Floats
-from geobiomass.accounting.estimators import METHODS, SEPARATE, Estimate, estimate
+from geobiomass.statistics.estimators import METHODS, SEPARATE, Estimate, estimate
 from tables import Row
 
 RUNS = 4000

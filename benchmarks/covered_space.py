@@ -14,7 +14,7 @@ import numpy as np
 from covered_runs import Go
 from error_fields import Floats, blocks, field, residuals
 from geobiomass.accounting.error_model import ErrorSum, fit_error_model
-from geobiomass.accounting.variogram import Variogram
+from geobiomass.statistics.variogram import Variogram
 from tables import Row
 
 RUNS = 200

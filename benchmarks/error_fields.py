@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import fft
 
-from geobiomass.accounting.variogram import Variogram
+from geobiomass.statistics.variogram import Variogram
 
 Floats = npt.NDArray[np.float64]
 

@@ -33,8 +33,8 @@ Run = Callable[[], Callable[[], None] | None]
 
 # Imported before memory is counted.
 IMPORTS = {
-    OURS: ("geobiomass.predict", "geobiomass.maps", "dask.array", "zarr"),
-    ALONE: ("geobiomass.chips", "dask.array", "zarr"),
+    OURS: ("geobiomass.inference.mapper", "geobiomass.maps", "dask.array", "zarr"),
+    ALONE: ("geobiomass.data.reader", "dask.array", "zarr"),
     "xbatcher": ("xbatcher", "xarray", "zarr"),
     "torchgeo": ("torchgeo.datasets", "torchgeo.samplers", "rioxarray"),
     "monai": ("monai.inferers", "rioxarray"),
@@ -184,7 +184,7 @@ def _held(
     import torch
 
     import geobiomass as gb
-    from geobiomass.chips import Place, Reader
+    from geobiomass.data.reader import Place, Reader
     from geobiomass.tiles import Lattice
 
     reader = Reader(gb.open_cube(scene), bands)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pasture.feed import open_photo
+from pasture.loader import open_photo
 from tables import Row, rate, show
 
 # Width of the photo, height and width that it is resized to.

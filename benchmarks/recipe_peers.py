@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from geobiomass.chips import Reader
+from geobiomass.data.reader import Reader
 from geobiomass.tiles import Place
 
 GBDT_PIXELS = 100_000  # as the demonstration samples

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, Literal
 
-from geobiomass.recipes import RECIPES, Recipe
+from geobiomass.recipes.recipe import RECIPES, Recipe
 from recipe_data import Chips
 from recipe_peers import Concatenated, Peer, Recurrent, YearlyMedian, average_months
 

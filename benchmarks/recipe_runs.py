@@ -17,11 +17,11 @@ import xarray as xr
 from torch import nn
 
 import geobiomass as gb
-from geobiomass.chips import Reader
-from geobiomass.evaluation import Tally
-from geobiomass.fitting import untrained
-from geobiomass.recipes import Recipe
-from geobiomass.regressor import BiomassRegressor
+from geobiomass.data.reader import Reader
+from geobiomass.evaluation.metrics import Tally
+from geobiomass.models.fit import untrained
+from geobiomass.models.regressor import BiomassRegressor
+from geobiomass.recipes.recipe import Recipe
 from geobiomass.tiles import Place
 from recipe_data import PARTS, cube_of
 from recipe_peers import PixelBoosting

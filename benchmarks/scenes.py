@@ -157,7 +157,7 @@ def random_model(
     import torch
 
     from geobiomass.network import AttentionUNet
-    from geobiomass.recipes import find_recipe
+    from geobiomass.recipes.recipe import find_recipe
 
     path = folder / f"random-{encoder}"
     if not path.exists():
@@ -173,7 +173,7 @@ def demo_model(folder: Path) -> Path:
     """Give the demonstration's model; train it, some minutes, unless it is there."""
     path = folder / "demo" / "model"
     if not path.exists():
-        code = "import pathlib, sys; import geobiomass.demo as demo; "
+        code = "import pathlib, sys; import geobiomass.cli.demo as demo; "
         code += "demo.run(pathlib.Path(sys.argv[1]))"
         command = [sys.executable, "-c", code, str(folder / "demo")]
         subprocess.run(command, check=True, stdout=sys.stderr)

@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from geobiomass.network import AttentionUNet
 from geobiomass.network.missing import months_with_values
 from geobiomass.network.month_attention import MonthAttention, pool_months
-from geobiomass.recipes import RECIPES
+from geobiomass.recipes.recipe import RECIPES
 from geobiomass.training.losses import chip_rmse_loss
 from tables import Row, show
 

@@ -15,14 +15,14 @@ __version__ = "0.1.0"
 
 def load_ipython_extension(shell: Any) -> None:
     """Let cubes and maps show themselves; done by the import in Jupyter already."""
-    from geobiomass.notebook import show_in_notebook
+    from geobiomass.info.notebook import show_in_notebook
 
     show_in_notebook(shell)
 
 
 def unload_ipython_extension(shell: Any) -> None:
     """Let xarray show cubes and maps, after ``%load_ext`` and ``%unload_ext``."""
-    from geobiomass.notebook import show_as_xarray
+    from geobiomass.info.notebook import show_as_xarray
 
     show_as_xarray(shell)
 

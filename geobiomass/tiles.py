@@ -342,3 +342,6 @@ def cover(window: Window, height: int, width: int) -> list[Window]:
 
 def _spread(size: int, crop: int) -> list[int]:
     return [int(s) for s in np.linspace(0, size - crop, -(-size // crop)).round()]
+
+
+EVALUATION_BLOCK = 256  # pixels: the part of a scene that counts as one chip

@@ -1,11 +1,11 @@
 from .adaptation import AdaptedModel as AdaptedModel
 from .adaptation import adapt as adapt
 from .ensemble import PastureEnsemble as PastureEnsemble
-from .feed import PhotoError as PhotoError
 from .fitting import fit as fit
 from .folds import balanced_folds as balanced_folds
 from .folds import fold_balance as fold_balance
 from .folds import sampling_groups as sampling_groups
+from .loader import PhotoError as PhotoError
 from .loading import load as load
 from .photos import TARGETS as TARGETS
 from .photos import read_photos as read_photos

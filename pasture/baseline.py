@@ -16,7 +16,7 @@ from PIL import Image
 
 from geobiomass.training.packages import need
 
-from .feed import PhotoError, open_photo
+from .loader import PhotoError, open_photo
 from .photos import TARGETS
 
 __all__ = ["ColourIndexRidge", "colour_indices", "cross_validate", "index_photos"]

@@ -143,7 +143,7 @@ def _folds(text: str, photos: pd.DataFrame) -> tuple[Any, pd.Series | None]:
     """Give a number of folds, or folds and groups from a file."""
     import pandas as pd
 
-    from .feed import PhotoError
+    from .loader import PhotoError
 
     if text.isdecimal():
         return int(text), None

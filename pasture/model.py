@@ -9,7 +9,7 @@ import pandas as pd
 
 from geobiomass.training.estimator import SavedModel
 
-from .feed import PhotoError
+from .loader import PhotoError
 from .photos import problems_of_table, refuse
 from .scores import score
 

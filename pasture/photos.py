@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .feed import PhotoError, measure_photo, open_photo
+from .loader import PhotoError, measure_photo, open_photo
 
 __all__ = [
     "TARGETS",

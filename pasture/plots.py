@@ -12,7 +12,7 @@ import pandas as pd
 from geobiomass.training.metrics import pixel_rmse, r2
 from geobiomass.training.packages import need
 
-from .feed import open_photo
+from .loader import open_photo
 from .photos import TARGETS
 
 if TYPE_CHECKING:

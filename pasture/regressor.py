@@ -20,7 +20,7 @@ from geobiomass.training.losses import r2_loss
 from geobiomass.training.metrics import WeightedR2
 from geobiomass.training.model_folder import HELD_OUT
 
-from .feed import PhotoError, PhotoFeed
+from .loader import PhotoError, PhotoFeed
 from .model import PastureModel, need, read_table, write_table
 from .network import PastureNetwork
 from .photos import problems_of_files, problems_of_table, refuse

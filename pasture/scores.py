@@ -9,7 +9,7 @@ import pandas as pd
 
 from geobiomass.training.metrics import weighted_r2
 
-from .feed import PhotoError
+from .loader import PhotoError
 from .photos import TARGETS
 from .sums import WEIGHTS
 

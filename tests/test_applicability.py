@@ -29,8 +29,8 @@ from benchmarks.places import (
 from geobiomass.applicability import Domain
 from geobiomass.applicability.cells import cell_of, strides_of, views_of
 from geobiomass.applicability.learning import learn_domain, upper_whisker
-from geobiomass.chips import Place, Reader
-from geobiomass.predict import MapSettings
+from geobiomass.data.reader import Place, Reader
+from geobiomass.inference.mapper import MapSettings
 from geobiomass.tiles import Window
 
 matplotlib.use("Agg")

@@ -11,8 +11,8 @@ import shapely
 import xarray as xr
 from affine import Affine
 
-from geobiomass.accounting.areas import pixel_areas, pixel_size, regions_of
 from geobiomass.cube import CubeError
+from geobiomass.cube.areas import pixel_areas, pixel_size, regions_of
 from geobiomass.tiles import Window
 
 # Reference system, upper left corner, side of a pixel, pixels on a side, turn.

@@ -25,7 +25,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import geobiomass as gb
-from geobiomass.sources.tiff_header import TiffHeaderError, read_tiff_header
+from geobiomass.sources.rasters.tiff_header import TiffHeaderError, read_tiff_header
 
 
 def expected_image(

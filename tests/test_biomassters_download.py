@@ -22,9 +22,10 @@ import xarray as xr
 from biomassters_files import bitwise_cksum, write_chip, write_tables
 
 import geobiomass as gb
-from geobiomass.sources import biomassters_bucket, biomassters_download
-from geobiomass.sources.biomassters_bucket import DownloadError, posix_cksum
-from geobiomass.sources.biomassters_download import download_chips
+from geobiomass.sources.biomassters import bucket as biomassters_bucket
+from geobiomass.sources.biomassters import download as biomassters_download
+from geobiomass.sources.biomassters.bucket import DownloadError, posix_cksum
+from geobiomass.sources.biomassters.download import download_chips
 
 CHIPS = ["00aa11bb", "00cc22dd", "12345678", "fe000001"]
 FILES = 25  # of a chip: 12 months of either sensor, and the label
@@ -161,7 +162,7 @@ def test_test_chips_have_no_labels(s3: str, bucket: Bucket, tmp_path: Path) -> N
 KILLED = """
 import time
 from geobiomass.sources import biomassters_download
-from geobiomass.sources.biomassters_download import download_chips
+from geobiomass.sources.biomassters.download import download_chips
 fetch = biomassters_download.fetch
 def slowly(*given):
     time.sleep(0.3)

@@ -30,8 +30,8 @@ from geobiomass.accounting import region_sums
 from geobiomass.accounting.change import change_residuals, error_correlation
 from geobiomass.accounting.change_correction import fit_corrections
 from geobiomass.accounting.error_model import fit_error_model
-from geobiomass.accounting.map_blocks import open_layer
 from geobiomass.maps.geotiff import write_geotiff
+from geobiomass.maps.reading import open_layer
 
 
 def test_intervals_of_two_maps_make_that_of_their_difference() -> None:

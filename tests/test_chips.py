@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import geobiomass as gb
-from geobiomass.chips import Place, Reader
-from geobiomass.feed import ChipFeed
-from geobiomass.splits import (
+from geobiomass.data.loader import ChipFeed
+from geobiomass.data.reader import Place, Reader
+from geobiomass.data.splits import (
     crops_in,
     fixed_crops,
     groups_of,

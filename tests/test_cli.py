@@ -131,7 +131,7 @@ def test_plan_says_what_a_map_takes(run, tmp_path: Path, models: list[Path]) -> 
 def test_ingest_goes_on_where_it_was_interrupted(
     run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from geobiomass.sources import biomassters
+    from geobiomass.sources.biomassters import from_folder as biomassters
 
     root, store = tmp_path / "root", tmp_path / "chips.zarr"
     for name in ("aaaa0001", "aaaa0002", "aaaa0003", "aaaa0004"):

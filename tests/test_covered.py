@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import geobiomass as gb
-from geobiomass import regressor
+from geobiomass.models import regressor
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import covered

@@ -12,8 +12,8 @@ from conftest import make_chips, make_scene
 from test_evaluation import with_interval
 
 import geobiomass as gb
-from geobiomass.fitting import untrained
-from geobiomass.predict import Mapper
+from geobiomass.inference.mapper import Mapper
+from geobiomass.models.fit import untrained
 from geobiomass.tiles import Place, Window
 
 TILES: dict[str, Any] = {"tile": 32, "overlap": 0, "block": 32}

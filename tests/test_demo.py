@@ -11,7 +11,7 @@ import rasterio
 from rio_cogeo.cogeo import cog_validate
 
 import geobiomass as gb
-from geobiomass import demo
+from geobiomass.cli import demo
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.covered_space import PIXEL, Case, errors_of, land, run, units
 from benchmarks.error_fields import Floats, blocks, field, residuals
 from geobiomass.accounting.error_model import ErrorModel, ErrorSum, fit_error_model
-from geobiomass.accounting.variogram import MODELS, Variogram
+from geobiomass.statistics.variogram import MODELS, Variogram
 
 
 def known_model(

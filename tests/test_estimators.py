@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geobiomass.accounting.estimators import (
+from geobiomass.statistics.estimators import (
     METHODS,
     Estimate,
     SampleError,

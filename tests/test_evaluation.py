@@ -15,11 +15,12 @@ from sklearn.metrics import (
 )
 
 import geobiomass as gb
-from geobiomass import evaluation, plots
-from geobiomass.chips import Place, Reader
-from geobiomass.evaluation import Bins, Tally, months_seen
-from geobiomass.fitting import untrained
-from geobiomass.layers import Attributes
+from geobiomass import plots
+from geobiomass.data.reader import Place, Reader
+from geobiomass.evaluation import metrics as evaluation
+from geobiomass.evaluation.metrics import Bins, Tally, months_seen
+from geobiomass.inference.steps import Attributes
+from geobiomass.models.fit import untrained
 
 NAMES = ("average_rmse", "pixel_rmse", "mae", "bias", "r2")
 

@@ -20,7 +20,7 @@ from conftest import make_chips, make_scene
 from PIL import Image
 
 import geobiomass as gb
-from geobiomass.explore import explore_map, shrunk
+from geobiomass.maps.web import explore_map, shrunk
 from geobiomass.network import AttentionUNet
 from geobiomass.training.packages import MissingPackageError
 

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import geobiomass as gb
-from geobiomass.chips import Place, Reader
-from geobiomass.feed import ChipFeed, decode_batch
-from geobiomass.scaling import measure_statistics
-from geobiomass.splits import crops_in, places_of
+from geobiomass.data.loader import ChipFeed, decode_batch
+from geobiomass.data.reader import Place, Reader
+from geobiomass.data.splits import crops_in, places_of
+from geobiomass.recipes.scaling import measure_statistics
 
 BANDS = ("VV_asc", "B04", "B08")
 

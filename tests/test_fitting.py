@@ -16,9 +16,9 @@ import xarray as xr
 from conftest import make_chips
 
 import geobiomass as gb
-from geobiomass.recipes import RECIPES, sensor_passes
-from geobiomass.schedule import TrainingPlan
-from geobiomass.splits import hold_out
+from geobiomass.data.splits import hold_out
+from geobiomass.recipes.recipe import RECIPES, sensor_passes
+from geobiomass.recipes.schedule import TrainingPlan
 from geobiomass.tiles import Place, Window
 from geobiomass.training import average_weights
 
@@ -208,7 +208,7 @@ def test_another_training_is_not_continued_and_refused_at_once(
     def measure(*given: Any) -> None:
         raise AssertionError("measured before it was refused")
 
-    monkeypatch.setattr("geobiomass.ingredients.measure_statistics", measure)
+    monkeypatch.setattr("geobiomass.recipes.datasets.measure_statistics", measure)
     change = dict(change)
     reads = Reads(change.pop("change", lambda chips: chips)(make_chips(8)))
     made = reads.count

@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import geobiomass as gb
-from geobiomass.accounting.variogram import Variogram
-from geobiomass.ingredients import make_feeds
-from geobiomass.recipes import find_recipe
+from geobiomass.data.folds import Fold, Folds, make_folds
+from geobiomass.data.groups import widened
+from geobiomass.recipes.datasets import make_feeds
+from geobiomass.recipes.recipe import find_recipe
+from geobiomass.statistics.variogram import Variogram
 from geobiomass.tiles import Place, Window
-from geobiomass.validation.folds import Fold, Folds, make_folds
-from geobiomass.validation.ground import widened
 
 SMALL: dict[str, Any] = {
     "encoder": "resnet10t",

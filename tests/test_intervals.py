@@ -17,18 +17,18 @@ from hypothesis import strategies as st
 
 import geobiomass as gb
 from benchmarks.covered_blocks import coverage, pooled
-from geobiomass import intervals
-from geobiomass.calibration import CLASSES, compare_units, units_of
-from geobiomass.ingredients import make_feeds
-from geobiomass.intervals import (
+from geobiomass.models.calibration import CLASSES, compare_units, units_of
+from geobiomass.network import AttentionUNet
+from geobiomass.recipes.datasets import make_feeds
+from geobiomass.recipes.recipe import find_recipe
+from geobiomass.statistics import conformal as intervals
+from geobiomass.statistics.conformal import (
     Calibration,
     Unit,
     calibrate,
     needed_units,
     threshold,
 )
-from geobiomass.network import AttentionUNet
-from geobiomass.recipes import find_recipe
 from geobiomass.training.losses import pinball_loss
 from geobiomass.training.metrics import AverageRMSE, average_rmse
 
@@ -486,7 +486,7 @@ def test_what_cannot_be_calibrated_is_refused_before_training(
     def train(*given: Any) -> None:
         raise AssertionError("trained")
 
-    monkeypatch.setattr("geobiomass.regressor.train_stages", train)
+    monkeypatch.setattr("geobiomass.models.regressor.train_stages", train)
     with pytest.raises(gb.CubeError, match=r"at least 9 .* train on, got 6"):
         gb.fit(make_chips(6), "quick", interval=0.9, **SMALL)
     with pytest.raises(gb.CubeError, match="at least 9 chips or blocks"):
@@ -564,7 +564,7 @@ def depends_on(model: Any) -> dict[str, Any]:
 
 
 def gb_settings() -> Any:
-    from geobiomass.predict import MapSettings
+    from geobiomass.inference.mapper import MapSettings
 
     return MapSettings()
 
@@ -611,7 +611,7 @@ def test_killed_and_run_again_it_ends_with_the_same_calibration(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("geobiomass.regressor.compare_units", stop)
+        patch.setattr("geobiomass.models.regressor.compare_units", stop)
         with pytest.raises(Killed):
             gb.fit(chips, "quick", **given, folder=tmp_path / "halted")
     again = gb.fit(chips, "quick", **given, folder=tmp_path / "halted")
@@ -770,7 +770,7 @@ def test_large_units_are_thinned_evenly(monkeypatch: pytest.MonkeyPatch) -> None
     mapper = untrained()._bare(make_chips(3))
     places = units_of(mapper.reader, 32)
     full = compare_units(mapper, places)
-    monkeypatch.setattr("geobiomass.calibration._PIXELS", 3 * 100)
+    monkeypatch.setattr("geobiomass.models.calibration._PIXELS", 3 * 100)
     thin = compare_units(mapper, places)
     assert [len(unit.observed) for unit in thin] == [94] * 3
     for whole, part in zip(full, thin, strict=True):

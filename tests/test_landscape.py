@@ -10,7 +10,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
-from geobiomass.sources.landscape import landscape
+from geobiomass.sources.landscape.scene import landscape
 
 pytestmark = pytest.mark.filterwarnings(
     # rioxarray multiplies transforms with *, which affine 3 would rename.

@@ -12,7 +12,11 @@ import rasterio
 import xarray as xr
 
 import geobiomass as gb
-from geobiomass.sources.landscape.archive import OFFSET, SCENE_CLASSES, write_archive
+from geobiomass.sources.landscape.archive import (
+    OFFSET,
+    SCENE_CLASSES,
+    write_archive,
+)
 
 
 @pytest.fixture(scope="module")

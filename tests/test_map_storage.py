@@ -99,7 +99,7 @@ def test_making_it_is_interrupted(
 
     for step in ("create_array", "consolidate", "_say_finished"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"geobiomass.maps.writing.{step}", stop)
+            patch.setattr(f"geobiomass.maps.map_writer.{step}", stop)
             with pytest.raises(Stop):
                 write(address, work, storage_options=options)
         assert "unfinished" in describe(address)["state"]
@@ -248,7 +248,7 @@ def test_a_lease_is_renewed_and_a_failure_to_is_told(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    from geobiomass.maps import writers
+    from geobiomass.maps import lock as writers
 
     monkeypatch.setattr(writers, "_RENEW", 0.05)
     written = writers._write_lease

@@ -21,11 +21,11 @@ from shapely import box
 from torch import Tensor, nn
 
 import geobiomass as gb
-from geobiomass.chips import Place, Reader
-from geobiomass.forward import THREADS, resolve_precision
+from geobiomass.cube.region import Region
+from geobiomass.data.reader import Place, Reader
+from geobiomass.inference.batches import THREADS, resolve_precision
+from geobiomass.inference.mapper import Mapper, MapSettings
 from geobiomass.network import AttentionUNet
-from geobiomass.predict import Mapper, MapSettings
-from geobiomass.region import Region
 from geobiomass.tiles import Window, mirror
 
 BANDS = ("VV_asc", "B04", "B08")

@@ -46,7 +46,7 @@ CALLS = {
     "gb.plots.biomass(picture)": ("plots", ["matplotlib"]),
     "gb.plots.comparison(cube, picture)": ("plots", ["matplotlib"]),
     "gb.plots.months(cube)": ("plots", ["matplotlib"]),
-    "from geobiomass.explore import explore_map; explore_map(picture)": (
+    "from geobiomass.maps.web import explore_map; explore_map(picture)": (
         "plots",
         ["folium"],
     ),
@@ -67,7 +67,7 @@ CALLS = {
         "s3",
         ["s3fs"],
     ),
-    "from geobiomass.maps.places import Destination; "
+    "from geobiomass.maps.destination import Destination; "
     "Destination.of('s3://bucket/a.tif', None)": ("s3", ["s3fs"]),
 }
 

@@ -23,9 +23,11 @@ from test_maps import BANDS, NETWORK, Failing, small_network
 from test_saving import feeds_of
 
 import geobiomass as gb
-from geobiomass.card import describe_training
-from geobiomass.lineage import Provenance, record, weights_fingerprint
 from geobiomass.maps.origin import PROVENANCE, with_software_of
+from geobiomass.metadata import record
+from geobiomass.metadata.provenance import Provenance
+from geobiomass.metadata.record import weights_fingerprint
+from geobiomass.models.card import describe_training
 from geobiomass.sources.landscape.archive import write_archive
 
 TILING: dict[str, Any] = {"tile": 32, "overlap": 16, "block": 32, "progress": False}

@@ -22,8 +22,8 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.warp import reproject
 
 import geobiomass as gb
-from geobiomass.sources.rasters_plan import with_overview
-from geobiomass.sources.rasters_read import Layer, read_block
+from geobiomass.sources.rasters.headers import with_overview
+from geobiomass.sources.rasters.read import Layer, read_block
 
 BANDS = ("B02", "B03", "B04")
 

@@ -27,12 +27,12 @@ from shapely.geometry import box
 from test_evaluation import with_interval
 
 import geobiomass as gb
-import geobiomass.fitting as fitting
+import geobiomass.models.fit as fitting
 from benchmarks.error_fields import residuals as table_of_field
+from geobiomass.evaluation.residuals import read_residuals, write_residuals
+from geobiomass.inference.mapper import Mapper
 from geobiomass.network import AttentionUNet
-from geobiomass.predict import Mapper
 from geobiomass.tiles import Window
-from geobiomass.validation.residuals import read_residuals, write_residuals
 
 TILES: dict[str, Any] = {"tile": 32, "overlap": 0, "block": 32}
 WORDS = ["--recipe", "quick", "--epochs", "1", "--set", "crop=32"]

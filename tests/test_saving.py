@@ -20,9 +20,10 @@ from huggingface_hub import ModelCard
 from test_maps import BANDS, small_network
 
 import geobiomass as gb
-from geobiomass.card import data_fingerprint, describe_training, validation_by_bin
-from geobiomass.chips import Place, Reader
-from geobiomass.feed import ChipFeed
+from geobiomass.data.fingerprint import data_fingerprint
+from geobiomass.data.loader import ChipFeed
+from geobiomass.data.reader import Place, Reader
+from geobiomass.models.card import describe_training, validation_by_bin
 from geobiomass.training.estimator import ModelError, read_config
 
 BINS = [
@@ -227,7 +228,7 @@ def test_a_broken_ensemble_is_named(tmp_path: Path) -> None:
 
 
 def test_members_that_cannot_be_saved_are_refused(tmp_path: Path) -> None:
-    from geobiomass.predictor import Predictor
+    from geobiomass.models.predictor import Predictor
 
     class Plain(Predictor):
         network, bands, outputs, months = small_network(), BANDS, ("agb",), 3

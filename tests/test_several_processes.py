@@ -14,7 +14,7 @@ import pytest
 from conftest import make_chips, make_scene
 
 import geobiomass as gb
-from geobiomass.intervals import Calibration
+from geobiomass.statistics.conformal import Calibration
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 

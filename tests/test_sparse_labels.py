@@ -16,11 +16,10 @@ from conftest import make_scene
 from raster_files import write_tif
 
 import geobiomass as gb
-from geobiomass.chips import Place, Reader
-from geobiomass.evaluation import EVALUATION_BLOCK
-from geobiomass.ingredients import Feeds, make_feeds
-from geobiomass.recipes import find_recipe
-from geobiomass.tiles import Marks, Window, blocks
+from geobiomass.data.reader import Place, Reader
+from geobiomass.recipes.datasets import Feeds, make_feeds
+from geobiomass.recipes.recipe import find_recipe
+from geobiomass.tiles import EVALUATION_BLOCK, Marks, Window, blocks
 
 BANDS = ("VV_asc", "B04", "B08")
 

@@ -32,15 +32,15 @@ from shapely.geometry import box, mapping
 from stac_server import BOUNDS, PERIOD, S2_BANDS, Image, Site
 
 import geobiomass as gb
-from geobiomass.sources import stac_composites as composites
-from geobiomass.sources.stac import summary
-from geobiomass.sources.stac_archives import (
+from geobiomass.sources.stac import composites as composites
+from geobiomass.sources.stac.archives import (
     ARCHIVES,
     EARTH_SEARCH,
     PLANETARY_COMPUTER,
     as_scene,
 )
-from geobiomass.sources.stac_search import parse_period
+from geobiomass.sources.stac.from_archive import summary
+from geobiomass.sources.stac.search import parse_period
 from geobiomass.training.packages import MissingPackageError
 
 MASKED = (0, 1, 3, 8, 9, 10)
@@ -820,7 +820,7 @@ def test_power_is_averaged_before_the_logarithm() -> None:
 def test_a_dask_chunk_of_several_shards_is_computed_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site: Site, cube: xr.Dataset
 ) -> None:
-    from geobiomass.sources import stac
+    from geobiomass.sources.stac import from_archive as stac
 
     calls: list[tuple[int, int]] = []
     read = stac.read_month

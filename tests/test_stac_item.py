@@ -24,9 +24,9 @@ from test_provenance import TILING, dated
 from test_saving import feeds_of
 
 import geobiomass as gb
-from geobiomass import footprint, stac_item
-from geobiomass.card import describe_training
-from geobiomass.footprint import facts_of_map
+from geobiomass.metadata import footprint, stac_item
+from geobiomass.metadata.footprint import facts_of_map
+from geobiomass.models.card import describe_training
 
 pystac = pytest.importorskip("pystac")
 validation = pytest.importorskip("pystac.validation.stac_validator")

@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 
 import geobiomass as gb
 from benchmarks.error_fields import blocks, field, residuals
-from geobiomass.accounting.areas import pixel_areas
 from geobiomass.accounting.error_model import ErrorModel, fit_error_model
-from geobiomass.accounting.variogram import Variogram
 from geobiomass.cli import app
 from geobiomass.cube import CubeError
+from geobiomass.cube.areas import pixel_areas
+from geobiomass.statistics.variogram import Variogram
 from geobiomass.tiles import Window
 
 SIZE = 256

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.error_fields import blocks, field, residuals
-from geobiomass.accounting.variogram import (
+from geobiomass.statistics.variogram import (
     MODELS,
     Model,
     Variogram,

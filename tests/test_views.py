@@ -17,10 +17,10 @@ from conftest import make_chips, make_scene
 from nbclient import NotebookClient
 
 import geobiomass as gb
-from geobiomass.info.cubes import presence
+from geobiomass.cube.summary import presence
+from geobiomass.info.notebook import dataset_html
 from geobiomass.network import AttentionUNet
-from geobiomass.notebook import dataset_html
-from geobiomass.views import Summary, Table
+from geobiomass.summary import Summary, Table
 
 BANDS = ("VV_asc", "B04", "B08")
 
@@ -94,7 +94,7 @@ def test_shares_of_a_cube_on_disk_are_those_it_counted(
         raise AssertionError("pixels were read")
 
     monkeypatch.setattr("geobiomass.cube.shards.StoredArray.__getitem__", refuse)
-    monkeypatch.setattr("geobiomass.info.cubes._share", refuse)
+    monkeypatch.setattr("geobiomass.cube.summary._share", refuse)
     table = presence(cube)
     assert table is not None
     assert table.note == ""

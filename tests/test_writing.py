@@ -267,7 +267,7 @@ def test_clipped_values_are_told_by_band(tmp_path: Path) -> None:
 def test_cubes_on_object_storage(
     s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from geobiomass.chips import Place, Reader
+    from geobiomass.data.reader import Place, Reader
     from geobiomass.info import describe
 
     options = {"endpoint_url": s3}

@@ -47,10 +47,10 @@ def demonstrate(work: Path) -> None:
     """Run both demonstrations and take their pictures."""
     from PIL import Image
 
-    import geobiomass.demo
+    import geobiomass.cli.demo
     import pasture.demo
 
-    geobiomass.demo.run(work / "geobiomass")
+    geobiomass.cli.demo.run(work / "geobiomass")
     pasture.demo.run(work / "pasture")
     for name, (package, picture) in DEMONSTRATED.items():
         image = Image.open(work / package / picture).convert("RGB")

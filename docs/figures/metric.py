@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from geobiomass.evaluation import BIOMASS_BINS
-from geobiomass.sources.landscape import landscape
+from geobiomass.evaluation.metrics import BIOMASS_BINS
+from geobiomass.sources.landscape.scene import landscape
 
 Floats = npt.NDArray[np.float64]
 SIDE, GAP, CHIP = 512, 64, 64  # pixels: of each part, between them, of a chip

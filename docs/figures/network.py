@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 
 from geobiomass.network import AttentionUNet
-from geobiomass.recipes import RECIPES
+from geobiomass.recipes.recipe import RECIPES
 
 BANDS, MONTHS, SHOWN = 15, 12, 4  # of the months' images so many are drawn
 IMAGE, ENCODED, POOLED, DECODED, MAP = 0.0, 2.5, 6.1, 8.6, 11.4  # centres of columns

@@ -14,8 +14,8 @@ import xarray as xr
 
 from geobiomass.accounting.error_model import ErrorModel, fit_error_model
 from geobiomass.accounting.held_out import errors_of
-from geobiomass.accounting.map_blocks import BLOCK, open_layer
 from geobiomass.cube import CubeError
+from geobiomass.maps.reading import BLOCK, open_layer
 
 Errors = pd.DataFrame | ErrorModel | str | Path
 Pair = tuple[pd.DataFrame | ErrorModel, pd.DataFrame | ErrorModel]

@@ -11,7 +11,6 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from geobiomass.accounting.areas import regions_of
 from geobiomass.accounting.change import (
     Errors,
     change_residuals,
@@ -23,6 +22,7 @@ from geobiomass.accounting.change_correction import Correction, fit_corrections
 from geobiomass.accounting.error_model import ErrorModel, fit_error_model
 from geobiomass.accounting.region_sums import RegionSum, sum_regions
 from geobiomass.accounting.totals import totals
+from geobiomass.cube.areas import regions_of
 
 PARTS = ("net", "loss", "gain")
 ENDS = ("", "_lower", "_upper")

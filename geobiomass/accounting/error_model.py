@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from geobiomass.accounting.error_cells import Cells
-from geobiomass.accounting.variogram import Variogram, fit_variogram
+from geobiomass.statistics.variogram import Variogram, fit_variogram
 
 Floats = npt.NDArray[np.float64]
 Bias = Literal["class", "overall"]
@@ -38,7 +38,7 @@ class ErrorModel:
     bias_covariance : tuple of tuple of float
         Of the biases as they were estimated, (Mg/ha)^2: what other units would have
         given, by leaving out each unit in turn.
-    variogram : geobiomass.accounting.variogram.Variogram
+    variogram : geobiomass.statistics.variogram.Variogram
         Of standardised errors.
     units, residuals : int
         How many of them it was fitted to.

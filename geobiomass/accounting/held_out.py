@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from geobiomass.accounting.areas import pixel_size
 from geobiomass.accounting.error_model import ErrorModel
-from geobiomass.validation.residuals import read_residuals
+from geobiomass.cube.areas import pixel_size
+from geobiomass.evaluation.residuals import read_residuals
 
 
 def errors_of(given: Any, layer: xr.DataArray) -> pd.DataFrame | ErrorModel:

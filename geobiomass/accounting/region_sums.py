@@ -11,10 +11,10 @@ import numpy.typing as npt
 import xarray as xr
 from tqdm.auto import tqdm
 
-from geobiomass.accounting.areas import pixel_areas
 from geobiomass.accounting.ground_plots import GroundPlots, stratum_name
-from geobiomass.accounting.map_blocks import read, side_of, windows
-from geobiomass.region import Region
+from geobiomass.cube.areas import pixel_areas
+from geobiomass.cube.region import Region
+from geobiomass.maps.reading import read, side_of, windows
 from geobiomass.tiles import Window
 
 if TYPE_CHECKING:

@@ -13,20 +13,20 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from geobiomass.accounting.areas import pixel_size, regions_of
 from geobiomass.accounting.error_model import ErrorModel, ErrorSum, fit_error_model
-from geobiomass.accounting.estimators import (
+from geobiomass.accounting.ground_plots import GroundPlots, place_plots, stratum_name
+from geobiomass.accounting.held_out import errors_of
+from geobiomass.accounting.region_sums import WHOLE, PlotValues, RegionSum, sum_regions
+from geobiomass.cube import CubeError
+from geobiomass.cube.areas import pixel_size, regions_of
+from geobiomass.maps.reading import open_layer
+from geobiomass.statistics.estimators import (
     METHODS,
     Estimate,
     Method,
     SampleError,
     estimate,
 )
-from geobiomass.accounting.ground_plots import GroundPlots, place_plots, stratum_name
-from geobiomass.accounting.held_out import errors_of
-from geobiomass.accounting.map_blocks import open_layer
-from geobiomass.accounting.region_sums import WHOLE, PlotValues, RegionSum, sum_regions
-from geobiomass.cube import CubeError
 
 Estimator = Literal["plots", "difference", "regression", "all"]
 
@@ -92,7 +92,7 @@ def totals(
         Of biomass density, Mg/ha: lazy or not, or a path to Zarr or GeoTIFF. It is
         read once, block by block.
     regions : optional
-        What to sum over, as :func:`geobiomass.accounting.areas.regions_of` takes it (a
+        What to sum over, as :func:`geobiomass.cube.areas.regions_of` takes it (a
         GeoDataFrame, a vector file, GeoJSON, bounds, a mapping of names to these);
         None: the whole map.
     plots : pandas.DataFrame, geopandas.GeoDataFrame or path, optional
@@ -152,7 +152,7 @@ def totals(
 
     References
     ----------
-    See :mod:`geobiomass.accounting.estimators`. IPCC (2006). Guidelines for national
+    See :mod:`geobiomass.statistics.estimators`. IPCC (2006). Guidelines for national
     greenhouse gas inventories, volume 4, chapter 4.
     """
     terms = _terms(estimator, confidence, carbon_fraction)

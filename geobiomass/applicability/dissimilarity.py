@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +19,10 @@ from geobiomass.applicability.cells import (
     views_of,
 )
 from geobiomass.applicability.domain import ARRAYS, VIEWS, Domain
-from geobiomass.layers import Attributes, Pixels
+
+# As inference/steps.py has them, which is a floor above or beside.
+Pixels = npt.NDArray[np.float32]
+Attributes = Mapping[str, Any]
 
 INDEX, INSIDE = "dissimilarity", "applicable"
 

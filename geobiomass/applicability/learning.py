@@ -20,8 +20,8 @@ from geobiomass.applicability.cells import (
     views_of,
 )
 from geobiomass.applicability.domain import Array, Domain, View
-from geobiomass.chips import Place, Reader
 from geobiomass.cube import DamagedError
+from geobiomass.data.reader import Place, Reader
 from geobiomass.tiles import Marks, random_crop
 from geobiomass.training.randomness import preserve_generators
 

@@ -9,7 +9,11 @@ from typing import NoReturn
 
 import typer
 
-from geobiomass.cli import ingest, looking, mapping, models, validating
+from geobiomass.cli import ingest
+from geobiomass.cli import inspect as looking
+from geobiomass.cli import predict as mapping
+from geobiomass.cli import train as models
+from geobiomass.cli import validate as validating
 from geobiomass.training.commands import EXIT_CODES, run
 
 app = typer.Typer(

@@ -78,7 +78,7 @@ def biomassters(
     Example: `geobiomass ingest biomassters data chips.zarr --download --chips 100`
     """
     from geobiomass.cube import write_cube
-    from geobiomass.sources.biomassters import from_biomassters
+    from geobiomass.sources.biomassters.from_folder import from_biomassters
 
     cube = from_biomassters(
         root,
@@ -168,7 +168,7 @@ def rasters(
     """
     from geobiomass.cube import write_cube
     from geobiomass.sources.labels import with_labels
-    from geobiomass.sources.rasters import from_rasters
+    from geobiomass.sources.rasters.from_files import from_rasters
 
     cube = from_rasters(
         files,
@@ -256,8 +256,8 @@ def stac(
     2023-09:2024-08 scene.zarr`
     """
     from geobiomass.cube import write_cube
-    from geobiomass.sources.stac import from_stac, summary
-    from geobiomass.sources.stac_search import read_region
+    from geobiomass.sources.stac.from_archive import from_stac, summary
+    from geobiomass.sources.stac.search import read_region
 
     cube = from_stac(
         items if items is not None else archive,

@@ -6,6 +6,7 @@ above-ground biomass density in Mg/ha. On disk it is a Zarr v3 group.
 """
 
 from geobiomass.cube.convert import as_cube
+from geobiomass.cube.cube_writer import write_cube
 from geobiomass.cube.schema import (
     BIOMASSTERS_BANDS,
     CubeError,
@@ -16,7 +17,6 @@ from geobiomass.cube.schema import (
 )
 from geobiomass.cube.statistics import band_statistics
 from geobiomass.cube.store import open_cube
-from geobiomass.cube.writing import write_cube
 
 __all__ = [
     "BIOMASSTERS_BANDS",

@@ -319,3 +319,21 @@ def _same_grid(image: xr.DataArray, agb: xr.DataArray) -> None:
                 f"{ours.size} from {ours[0]} to {ours[-1]}; reproject it first, "
                 "agb.rio.reproject_match(image)."
             )
+
+
+def need_target(cube: xr.Dataset | xr.DataArray) -> xr.Dataset:
+    """Give the data as a cube; refuse one without labels.
+
+    Raises
+    ------
+    CubeError
+        Says how to add them.
+    """
+    cube = as_cube(cube)
+    if "agb" not in cube:
+        raise CubeError(
+            "The cube has no 'agb' (biomass density, Mg/ha) to learn from or to "
+            f"compare with, only {sorted(map(str, cube))}; add it with "
+            "cube.assign(agb=...) or gb.as_cube(data, agb=...)."
+        )
+    return cube

@@ -26,7 +26,7 @@ from google_crc32c import value as crc32c
 from numcodecs import blosc
 
 from geobiomass.cube.schema import DamagedError
-from geobiomass.pieces import hush
+from geobiomass.threads import hush
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from json import JSONDecodeError
@@ -17,7 +18,6 @@ import xarray as xr
 from geobiomass.cube.schema import CubeError, DamagedError, check_cube
 from geobiomass.cube.selection import PREFIX
 from geobiomass.cube.shards import StoredArray, quick_codecs
-from geobiomass.pieces import UNFINISHED
 from geobiomass.training.packages import need_for_address
 
 if TYPE_CHECKING:
@@ -329,3 +329,19 @@ def _tidy(cube: xr.Dataset) -> xr.Dataset:
 
 def _known(chunks: Mapping[str, int], cube: xr.Dataset) -> dict[str, int]:
     return {dim: size for dim, size in chunks.items() if dim in cube.dims}
+
+
+UNFINISHED = "geobiomass_unfinished"
+"""Attribute of a Zarr group that is still being written."""
+
+
+def consolidate(group: zarr.Group) -> None:
+    """Gather a group's metadata in one place, which opens it in one read."""
+    import zarr
+
+    with warnings.catch_warnings():
+        # Consolidated metadata is an extension of Zarr v3; xarray and zarr read it.
+        warnings.filterwarnings("ignore", "Consolidated metadata is currently")
+        # What else lies in the store meanwhile, such as who writes it, is no array.
+        warnings.filterwarnings("ignore", "Object at .* is not recognized")
+        zarr.consolidate_metadata(group.store, path=group.path)

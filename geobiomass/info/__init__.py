@@ -10,7 +10,8 @@ import xarray as xr
 from geobiomass.cube.axes import find_axes
 from geobiomass.cube.convert import cube_or_chip
 from geobiomass.cube.store import is_local
-from geobiomass.info.cubes import describe_cube, describe_stored_cube
+from geobiomass.cube.summary import describe_cube, describe_stored_cube
+from geobiomass.inference.plan import MapPlan
 from geobiomass.info.maps import (
     describe_map,
     describe_raster,
@@ -18,12 +19,11 @@ from geobiomass.info.maps import (
     describe_stored_map,
     describe_unfinished,
 )
-from geobiomass.info.models import describe_folder, describe_model
 from geobiomass.info.validations import describe_validation
 from geobiomass.maps import describe_progress
-from geobiomass.plan import MapPlan
+from geobiomass.models.summary import describe_folder, describe_model
+from geobiomass.summary import Summary
 from geobiomass.validation.folder import is_begun
-from geobiomass.views import Summary
 
 __all__ = ["describe"]
 

@@ -11,16 +11,10 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.cube.axes import in_our_names
-from geobiomass.info.places import (
-    area_facts,
-    bytes_in,
-    grid_facts,
-    size_in_words,
-)
-from geobiomass.lineage import provenance, provenance_in
-from geobiomass.plan import bytes_in_words
+from geobiomass.cube.grid_summary import area_facts, bytes_in, grid_facts, size_in_words
+from geobiomass.metadata.provenance import provenance, provenance_in
+from geobiomass.summary import Table, bytes_in_words
 from geobiomass.training.packages import need_for_address
-from geobiomass.views import Table
 
 SAMPLES = 8  # blocks looked at where a map has no overviews
 SIDE = 512  # pixels of such a block, and of the overview of a raster

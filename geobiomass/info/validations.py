@@ -9,8 +9,11 @@ from typing import Any
 import pandas as pd
 
 from geobiomass.cube.store import is_local
-from geobiomass.info.models import describe_folder, errors_of
+from geobiomass.data.folds import folds_in_words
+from geobiomass.evaluation.residuals import TABLE
 from geobiomass.maps import describe_progress
+from geobiomass.models.summary import describe_folder, errors_of
+from geobiomass.summary import Table
 from geobiomass.training.model_folder import CONFIG
 from geobiomass.validation.folder import (
     CHECKPOINTS,
@@ -20,9 +23,6 @@ from geobiomass.validation.folder import (
     read_beginning,
     read_record,
 )
-from geobiomass.validation.folds import folds_in_words
-from geobiomass.validation.residuals import TABLE
-from geobiomass.views import Table
 
 Facts = dict[str, str | Table]
 

@@ -2,9 +2,9 @@
 
 from geobiomass.maps.blocks import Block
 from geobiomass.maps.competition import write_competition
-from geobiomass.maps.progress import describe_progress
-from geobiomass.maps.writers import MapInUseError
-from geobiomass.maps.writing import (
+from geobiomass.maps.completion import describe_progress
+from geobiomass.maps.lock import MapInUseError
+from geobiomass.maps.map_writer import (
     MADE_WITH,
     IncompleteMapError,
     fingerprint_of,

@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from geobiomass.maps.blocks import Block, checksum
+from geobiomass.maps.destination import Destination
+from geobiomass.maps.execution import Compute, active_client, on_cluster, on_threads
 from geobiomass.maps.geotiff import FINGERPRINT
-from geobiomass.maps.places import Destination
-from geobiomass.maps.running import Compute, active_client, on_cluster, on_threads
-from geobiomass.maps.writers import only_writer
-from geobiomass.maps.writing import finish_or_say
+from geobiomass.maps.lock import only_writer
+from geobiomass.maps.map_writer import finish_or_say
 
 _ENDING = "_agbm.tif"
 _PART = ".unfinished"

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from geobiomass.maps.blocks import Block, Target
-from geobiomass.maps.places import as_buffer, in_step, listed
-from geobiomass.pieces import few_at_a_time
+from geobiomass.maps.destination import as_buffer, in_step, listed
+from geobiomass.threads import few_at_a_time
 
 if TYPE_CHECKING:
     import zarr

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from geobiomass.cube.store import consolidate
 from geobiomass.maps.conventions import (
     MULTISCALES,
     PROJ,
@@ -22,7 +23,7 @@ from geobiomass.maps.conventions import (
     declare,
     transform_of,
 )
-from geobiomass.pieces import consolidate, few_at_a_time
+from geobiomass.threads import few_at_a_time
 
 if TYPE_CHECKING:
     import zarr

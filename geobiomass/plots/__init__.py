@@ -11,9 +11,9 @@ from geobiomass.plots.images import (
     months,
     true_colour,
 )
-from geobiomass.plots.models import attention, attention_over_year, history
 from geobiomass.plots.presence import availability
 from geobiomass.plots.scores import calibration, error_by_bin, reliability, scatter
+from geobiomass.plots.training import attention, attention_over_year, history
 from geobiomass.plots.validation import folds
 
 __all__ = [

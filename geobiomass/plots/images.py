@@ -22,8 +22,8 @@ from geobiomass.plots.frames import (
     picture_axes,
     thinned,
 )
+from geobiomass.summary import month_names
 from geobiomass.training.packages import need
-from geobiomass.views import month_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,9 +8,9 @@ import numpy as np
 import xarray as xr
 
 from geobiomass.cube.convert import cube_or_chip
-from geobiomass.info.cubes import presence
+from geobiomass.cube.summary import presence
 from geobiomass.plots.frames import SHARE_COLOURS, new_axes
-from geobiomass.views import alike
+from geobiomass.summary import alike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from geobiomass.evaluation import BIOMASS_BINS, Tally
+from geobiomass.evaluation.metrics import BIOMASS_BINS, Tally
 from geobiomass.plots.frames import (
     BIOMASS_COLOURS,
     BLUE,

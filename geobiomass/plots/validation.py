@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from geobiomass.data.folds import Fold, Folds
 from geobiomass.plots.frames import new_axes
 from geobiomass.tiles import Place, Window
-from geobiomass.validation.folds import Fold, Folds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geobiomass.accounting.map_blocks import open_map
 from geobiomass.accounting.totals import totals as totals_of
 from geobiomass.cube import CubeError, open_cube
-from geobiomass.predictor import Predictor
-from geobiomass.regressor import load
+from geobiomass.maps.reading import open_map
+from geobiomass.models.loading import load
+from geobiomass.models.predictor import Predictor
 from geobiomass.report import audit, sections
 from geobiomass.report.material import BLOCK, Material
 from geobiomass.report.page import page

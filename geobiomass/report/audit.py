@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from geobiomass import plots
-from geobiomass.lineage import provenance
+from geobiomass.metadata.provenance import provenance
 from geobiomass.report.material import Material
 from geobiomass.report.page import boxes, embedded, figure, paragraph, rows
-from geobiomass.views import Table
+from geobiomass.summary import Table
 
 _METRICS = {
     "pixels": "pixels",

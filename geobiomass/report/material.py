@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from geobiomass.chips import Place, Reader
-from geobiomass.evaluation import BOOTSTRAP, Bins, Tally, add_parts, interval_of
+from geobiomass.data.reader import Place, Reader
+from geobiomass.evaluation.metrics import BOOTSTRAP, Bins, Tally, add_parts, interval_of
 from geobiomass.tiles import blocks
 
 BLOCK = 1024  # pixels: the part of a scene that is mapped and compared at once

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from geobiomass import plots
-from geobiomass.card import ensemble_card, model_card
 from geobiomass.cube import is_chips
-from geobiomass.info import describe
+from geobiomass.cube.summary import describe_cube
+from geobiomass.models.card import ensemble_card, model_card
+from geobiomass.models.summary import describe_model
 from geobiomass.report.audit import metrics_table
 from geobiomass.report.material import BLOCK, Material
 from geobiomass.report.page import boxes, embedded, figure, from_markdown, rows, text
+from geobiomass.summary import Summary
 from geobiomass.training.model_folder import package_versions
 
 
@@ -152,12 +154,13 @@ def training(material: Material) -> str:
 
 def data(material: Material) -> str:
     """Describe the cube."""
-    return describe(material.cube).to_html()
+    return Summary(describe_cube(material.cube)).to_html()
 
 
 def card(material: Material) -> str:
     """Describe the model, with its card."""
-    return describe(material.model).to_html() + from_markdown(_cardtext(material))
+    facts = Summary(describe_model(material.model)).to_html()
+    return facts + from_markdown(_cardtext(material))
 
 
 def _cardtext(material: Material) -> str:

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from geobiomass.cube import CubeError
-from geobiomass.pieces import hush_arrays_in_memory
 from geobiomass.sources.grid import WGS84
+from geobiomass.threads import hush_arrays_in_memory
 from geobiomass.training.packages import need
 
 if TYPE_CHECKING:

@@ -16,11 +16,10 @@ import xarray as xr
 
 from geobiomass.cube import CubeError, check_cube, is_chips
 from geobiomass.sources.footprints import Plots, label_pixels, read_plots
-from geobiomass.sources.rasters_blocks import BLOCK, lazy_blocks
-from geobiomass.sources.rasters_find import Found, Problems
-from geobiomass.sources.rasters_grid import choose_grid
-from geobiomass.sources.rasters_plan import look
-from geobiomass.sources.rasters_read import (
+from geobiomass.sources.rasters.find import Found, Problems
+from geobiomass.sources.rasters.headers import look
+from geobiomass.sources.rasters.lazy import BLOCK, lazy_blocks
+from geobiomass.sources.rasters.read import (
     Layer,
     Pixels,
     Resampling,
@@ -29,6 +28,7 @@ from geobiomass.sources.rasters_read import (
     shift,
     warp,
 )
+from geobiomass.sources.rasters.target_grid import choose_grid
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox

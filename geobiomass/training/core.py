@@ -21,14 +21,14 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from .checkpoints import LAST, Keeper, Record, read_record, weights_file
-from .feeds import Batches, Feed, Shard
 from .interruption import Termination, heed_termination
-from .progress import ProgressBar
+from .progress_bar import ProgressBar
 from .randomness import preserve_generators
-from .running import build_trainer, fit, quiet
 from .settings import TrainingConfig
+from .sharding import Batches, Feed, Shard
 from .start import Start, read_start
 from .task import RegressionTask
+from .trainer import build_trainer, fit, quiet
 from .weights import average_weights, load_weights
 
 __all__ = ["Feed", "RegressionTask", "TrainingConfig", "TrainingResult", "train"]

@@ -14,9 +14,9 @@ from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from .feeds import Batch, Batches, Feed
 from .randomness import Purpose, derive_seed, preserve_generators, seed_generators
 from .settings import TrainingConfig
+from .sharding import Batch, Batches, Feed
 from .task import RegressionTask, make_optimizer
 from .weights import MovingAverage
 

@@ -24,9 +24,9 @@ from .core import (
     summarise,
     train,
 )
-from .feeds import Batches
 from .interruption import Termination, heed_termination
 from .settings import TrainingConfig
+from .sharding import Batches
 from .task import RegressionTask
 
 __all__ = ["Stage", "check_folder", "train_stages"]

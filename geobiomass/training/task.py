@@ -12,9 +12,9 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from .feeds import Batch
 from .randomness import Purpose, derive_seed, seed_generators
 from .settings import TrainingConfig
+from .sharding import Batch
 from .start import Start
 from .weights import MovingAverage
 

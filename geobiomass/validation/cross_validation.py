@@ -14,32 +14,35 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from geobiomass.accounting.areas import pixel_size
-from geobiomass.accounting.variogram import Variogram, fit_variogram, suggest_block
-from geobiomass.calibration import calibration_of
-from geobiomass.card import metrics_by_bin
-from geobiomass.chips import Reader
-from geobiomass.continuing import identify
 from geobiomass.cube import CubeError, open_cube
+from geobiomass.cube.areas import pixel_size
+from geobiomass.cube.convert import need_target
 from geobiomass.cube.store import is_local
-from geobiomass.ensemble import Ensemble
-from geobiomass.evaluation import (
+from geobiomass.data.folds import Folds, make_folds
+from geobiomass.data.groups import NOWHERE
+from geobiomass.data.reader import Reader
+from geobiomass.evaluation.metrics import (
     BOOTSTRAP,
     CONFIDENCE,
-    EVALUATION_BLOCK,
     Bins,
     Tally,
     interval_of,
     months_seen,
 )
-from geobiomass.fitting import fit
-from geobiomass.ingredients import grouped_by, held_places
-from geobiomass.lineage import note_provenance, weights_fingerprint
-from geobiomass.predictor import need_target
-from geobiomass.recipes import Recipe, find_recipe
-from geobiomass.regressor import BiomassRegressor, load, units_left_out
-from geobiomass.schedule import TrainingPlan
-from geobiomass.tiles import Place, Window, blocks
+from geobiomass.evaluation.residuals import MOST, TABLE, residuals, write_residuals
+from geobiomass.metadata.record import note_provenance, weights_fingerprint
+from geobiomass.models.calibration import calibration_of
+from geobiomass.models.card import metrics_by_bin
+from geobiomass.models.ensemble import Ensemble
+from geobiomass.models.fit import fit
+from geobiomass.models.loading import load
+from geobiomass.models.regressor import BiomassRegressor, units_left_out
+from geobiomass.recipes.datasets import grouped_by, held_places
+from geobiomass.recipes.recipe import Recipe, find_recipe
+from geobiomass.recipes.resume import identify
+from geobiomass.recipes.schedule import TrainingPlan
+from geobiomass.statistics.variogram import Variogram, fit_variogram, suggest_block
+from geobiomass.tiles import EVALUATION_BLOCK, Place, Window, blocks
 from geobiomass.validation.folder import (
     MODEL,
     RECORD,
@@ -48,9 +51,6 @@ from geobiomass.validation.folder import (
     read_record,
     write_record,
 )
-from geobiomass.validation.folds import Folds, make_folds
-from geobiomass.validation.ground import NOWHERE
-from geobiomass.validation.residuals import MOST, TABLE, residuals, write_residuals
 from geobiomass.validation.saving import (
     folds_from_dict,
     folds_to_dict,
@@ -378,7 +378,7 @@ class CrossValidation:
         Parameters
         ----------
         **settings
-            What :func:`geobiomass.accounting.variogram.fit_variogram` takes.
+            What :func:`geobiomass.statistics.variogram.fit_variogram` takes.
         """
         found = fit_variogram(self.residuals(), **settings)
         if "chip" not in self.cube.dims:

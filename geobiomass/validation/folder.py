@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from geobiomass.cube.store import is_local
+from geobiomass.evaluation.residuals import TABLE, write_whole
 from geobiomass.training.model_folder import package_versions
-from geobiomass.validation.residuals import TABLE, write_whole
 
 RECORD = "validation.json"
 BEGUN = "begun.json"

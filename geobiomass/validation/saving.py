@@ -11,20 +11,20 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from geobiomass.accounting.map_blocks import open_map
 from geobiomass.cube import CubeError
-from geobiomass.maps import MADE_WITH, Block, fingerprint_of, write_map
-from geobiomass.region import Region
-from geobiomass.tiles import Window, blocks
-from geobiomass.validation.folder import PREDICTIONS
-from geobiomass.validation.folds import Folds
-from geobiomass.validation.ground import (
+from geobiomass.cube.region import Region
+from geobiomass.data.folds import Folds
+from geobiomass.data.groups import (
     BlockGround,
     ChipGround,
     Ground,
     PolygonGround,
     ZoneGround,
 )
+from geobiomass.maps import MADE_WITH, Block, fingerprint_of, write_map
+from geobiomass.maps.reading import open_map
+from geobiomass.tiles import Window, blocks
+from geobiomass.validation.folder import PREDICTIONS
 
 _PLAIN = ("by", "count", "fold_of", "pixels", "buffer", "seed", "block", "size", "grid")
 

@@ -9,8 +9,8 @@ from pasture_files import draw_photos, lengthen
 from PIL import Image
 
 import pasture
-from geobiomass.training.feeds import Feed
-from pasture.feed import PhotoFeed, measure_photo, open_photo
+from geobiomass.training.sharding import Feed
+from pasture.loader import PhotoFeed, measure_photo, open_photo
 
 
 @pytest.fixture

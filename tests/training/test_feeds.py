@@ -10,7 +10,7 @@ from torch.utils.data import (
     TensorDataset,
 )
 
-from geobiomass.training.feeds import Feed, Shard
+from geobiomass.training.sharding import Feed, Shard
 
 
 def trainer(rank=0, ranks=1, epoch=0):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from geobiomass.sources.landscape.ground import (
+from geobiomass.sources.landscape.forest import (
     BIRCH,
     FIELD,
     MEADOW,

@@ -1,0 +1,130 @@
+"""A region of interest on a scene's grid: which pixels, and which blocks it touches."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from geobiomass.cube import CubeError
+from geobiomass.threads import hush_arrays_in_memory
+from geobiomass.tiles import Window
+
+# rasterio hides a warning by the process's filters: two threads that draw at once
+# could leave it hidden for good, from files without a place too.
+_ONE_MASK = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Region:
+    """A region of interest on a scene's grid.
+
+    Parameters
+    ----------
+    shapes : tuple
+        GeoJSON geometries in the scene's coordinate reference system.
+    transform : tuple of float
+        The scene's affine transform, six numbers.
+    """
+
+    shapes: tuple[Mapping[str, Any], ...]
+    transform: tuple[float, float, float, float, float, float]
+
+    def __post_init__(self) -> None:
+        hush_arrays_in_memory()  # while no thread that ends can take the filter away
+
+    @classmethod
+    def of(cls, region: Any, cube: xr.Dataset) -> Region:
+        """Make a region from what a user has.
+
+        Parameters
+        ----------
+        region : tuple of four floats, GeoJSON mapping, or geopandas object
+            Bounds (left, bottom, right, top) in the scene's reference system;
+            GeoJSON, in longitude and latitude as its standard says; or anything
+            with ``to_crs`` and ``__geo_interface__``, in its own reference system.
+        cube : xarray.Dataset
+            A scene.
+
+        Raises
+        ------
+        CubeError
+            If the cube holds chips, or has no reference system to bring a GeoJSON
+            region to.
+        ValueError
+            If the region is of none of these kinds.
+        """
+        import rioxarray  # noqa: F401  (the .rio accessor)
+
+        if "chip" in cube.dims:
+            raise CubeError("region needs a scene; chips have no place on Earth.")
+        transform = tuple(cube.rio.transform())[:6]
+        if isinstance(region, tuple | list) and len(region) == 4:
+            return cls((_rectangle(*map(float, region)),), transform)
+        if cube.rio.crs is None:
+            raise CubeError(
+                "region needs the scene's reference system; set it with "
+                "cube.rio.write_crs('EPSG:...')."
+            )
+        if hasattr(region, "to_crs"):
+            shapes = _geometries(region.to_crs(cube.rio.crs).__geo_interface__)
+            return cls(tuple(shapes), transform)
+        mapping = getattr(region, "__geo_interface__", region)
+        if not isinstance(mapping, Mapping) or "type" not in mapping:
+            raise ValueError(
+                "region must be bounds (left, bottom, right, top), GeoJSON or a "
+                f"geopandas object, got {type(region).__name__}."
+            )
+        from rasterio.warp import transform_geom
+
+        shapes = [
+            transform_geom("EPSG:4326", cube.rio.crs, shape)
+            for shape in _geometries(mapping)
+        ]
+        return cls(tuple(shapes), transform)
+
+    def mask(self, window: Window) -> npt.NDArray[np.bool_]:
+        """Give the pixels of a window whose centre is in the region, (y, x) bool."""
+        return self._burn(window.top, window.left, (window.height, window.width))
+
+    def touched(self, rows: int, columns: int, side: int) -> npt.NDArray[np.bool_]:
+        """Give which blocks of `side` pixels the region touches, (rows, columns)."""
+        return self._burn(0, 0, (rows, columns), side)
+
+    def _burn(
+        self, top: int, left: int, shape: tuple[int, int], side: int = 1
+    ) -> npt.NDArray[np.bool_]:
+        """Draw the region on cells of `side` pixels: by centre, larger ones wholly."""
+        from affine import Affine
+        from rasterio.features import geometry_mask
+
+        a, b, x, d, e, y = self.transform
+        x, y = x + a * left + b * top, y + d * left + e * top
+        hush_arrays_in_memory()  # in another process, for one
+        with _ONE_MASK:
+            mask = geometry_mask(
+                self.shapes,
+                shape,
+                Affine(a * side, b * side, x, d * side, e * side, y),
+                all_touched=side > 1,
+                invert=True,
+            )
+        return np.asarray(mask, bool)
+
+
+def _rectangle(left: float, bottom: float, right: float, top: float) -> dict[str, Any]:
+    ring = [(left, bottom), (right, bottom), (right, top), (left, top), (left, bottom)]
+    return {"type": "Polygon", "coordinates": [ring]}
+
+
+def _geometries(mapping: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    if mapping["type"] == "FeatureCollection":
+        return [feature["geometry"] for feature in mapping["features"]]
+    if mapping["type"] == "Feature":
+        return [mapping["geometry"]]
+    return [mapping]

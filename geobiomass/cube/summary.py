@@ -1,0 +1,177 @@
+"""What a cube holds: months, bands, and the share of each that is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from geobiomass.cube import check_cube, is_chips, open_cube
+from geobiomass.cube.grid_summary import bytes_in, grid_facts, size_in_words
+from geobiomass.cube.selection import Selection
+from geobiomass.cube.store import availability
+from geobiomass.summary import Table, bytes_in_words, month_names
+
+# Chips or blocks looked at for the table of months: enough to see the pattern,
+# few enough to answer at once.
+SAMPLES = 8
+SIDE = 256  # pixels of the middle of a scene that is looked at
+IN_MEMORY = 50_000_000  # values in memory that are counted one by one
+
+Facts = dict[str, str | Table]
+
+
+def describe_stored_cube(path: str | Path) -> Facts:
+    """Say what a cube on disk, or at an address, holds."""
+    cube = open_cube(path)
+    image = cube["image"]
+    encoding = image.encoding
+    memory = image.size * np.dtype(encoding.get("dtype", np.float32)).itemsize
+    disk = bytes_in(path)
+    facts = describe_cube(cube)
+    facts["stored as"] = (
+        f"{encoding.get('dtype', image.dtype)}, {bytes_in_words(disk)} on disk, "
+        f"compressed {memory / max(disk, 1):.1f} to 1"
+    )
+    tables = [name for name, fact in facts.items() if isinstance(fact, Table)]
+    return facts | {name: facts.pop(name) for name in tables}
+
+
+def describe_cube(cube: xr.Dataset, *, sample: bool = True) -> Facts:
+    """Say what a cube in hand holds.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        A scene or chips.
+    sample : bool
+        Whether a few pixels may be computed where dask has yet to compute them;
+        what lies on disk or in memory is looked at anyway.
+
+    Raises
+    ------
+    CubeError
+        If it is not a cube.
+    """
+    check_cube(cube)
+    facts: Facts = {
+        "what": "chips" if is_chips(cube) else "scene",
+        "size": size_in_words(cube),
+        "months": " ".join(map(str, cube["month"].values.tolist())),
+        "bands": " ".join(map(str, cube["band"].values.tolist())),
+        "labels": "agb, Mg/ha" if "agb" in cube else "none",
+    }
+    for name in ("title", "source", "licence"):
+        if name in cube.attrs:
+            facts[name] = str(cube.attrs[name])
+    facts |= grid_facts(cube)
+    found = presence(cube, sample=sample)
+    facts["values present"] = found or (
+        "not known before it is computed; gb.describe(cube) looks at a few pixels"
+    )
+    return facts | _ranges(cube)
+
+
+def presence(cube: xr.Dataset, *, sample: bool = True) -> Table | None:
+    """Give the share of values that are there, by band and month, in whole percent.
+
+    100 is all and 0 is none: in between at least 1 and at most 99.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        A scene or chips.
+    sample : bool
+        Whether a few pixels may be computed where dask has yet to compute them.
+
+    Returns
+    -------
+    Table or None
+        With a note where it is a sample; None where nothing may be computed.
+
+    Raises
+    ------
+    CubeError
+        If it is not a cube.
+    """
+    check_cube(cube)
+    image = cube["image"]
+    found = Selection.of(image.data) if image.chunks is not None else None
+    known = _known(image, found)
+    if known is not None:
+        return _table(known, "")
+    if image.chunks is None and image.size <= IN_MEMORY:
+        return _table(_share(image), "")
+    if found is None and image.chunks is not None and not sample:
+        return None
+    return _sampled(cube)
+
+
+def _known(image: xr.DataArray, found: Selection | None) -> xr.DataArray | None:
+    """Give the share that the store counted, if all pixels of it are taken."""
+    if found is None or found.stored.array.path != "image":
+        return None
+    *before, months, bands, rows, columns = found.places
+    sizes = found.stored.shape[-2:]
+    for places, size in zip((rows, columns), sizes, strict=True):
+        if not np.array_equal(np.sort(places), np.arange(size)):
+            return None
+    counts = availability(found.stored.array.store)
+    if counts is None:
+        return None
+    chosen = counts.isel(month=months, band=bands)
+    if before:
+        chosen = chosen.isel(chip=before[0])
+    over = [dim for dim in chosen.dims if dim not in ("month", "band")]
+    pixels = image.size / image.sizes["month"] / image.sizes["band"]
+    share = chosen.sum(over) / pixels
+    return share.assign_coords(month=image["month"], band=image["band"])
+
+
+def _share(image: xr.DataArray) -> xr.DataArray:
+    over = [dim for dim in image.dims if dim not in ("month", "band")]
+    return image.notnull().mean(over).compute()
+
+
+def _sampled(cube: xr.Dataset) -> Table:
+    """Give the share on a few chips, or on the middle of a scene."""
+    image = cube["image"]
+    if is_chips(cube):
+        chips = np.unique(np.linspace(0, cube.sizes["chip"] - 1, SAMPLES).astype(int))
+        part = image.isel(chip=chips)
+        note = "" if part.sizes == image.sizes else f"sampled: {len(chips)} chips"
+        return _table(_share(part), note)
+    middle = {
+        dim: slice(max(0, n // 2 - SIDE // 2), n // 2 + SIDE // 2)
+        for dim, n in cube.sizes.items()
+        if dim in ("y", "x")
+    }
+    part = image.isel(middle)
+    whole = part.sizes == image.sizes
+    return _table(_share(part), "" if whole else "sampled: the middle")
+
+
+def _table(share: xr.DataArray, note: str) -> Table:
+    exact = 100 * share.transpose("band", "month").values
+    whole = np.clip(np.rint(exact), 1, 99).astype(int)
+    percent = np.where(exact >= 100, 100, np.where(exact <= 0, 0, whole))
+    frame = pd.DataFrame(
+        percent,
+        pd.Index([str(band) for band in share["band"].values], name="% by month"),
+        month_names(share["month"].values),
+    )
+    return Table(frame, note, shares=True)
+
+
+def _ranges(cube: xr.Dataset) -> Facts:
+    """Give what each band holds, where the cube on disk knows it."""
+    image: Any = cube["image"]
+    found = Selection.of(image.data) if image.chunks is not None else None
+    if found is None or found.stored.statistics is None or not found.whole:
+        return {}
+    columns = ["minimum", "p1", "p50", "p99", "maximum", "mean", "sd"]
+    table = found.stored.statistics.loc[[str(b) for b in cube["band"].values], columns]
+    return {"value ranges": Table(table.round(2), fold=f"{len(table)} bands")}

@@ -1,0 +1,1 @@
+"""What trains and maps read: windows of a cube, data loaders, splits, folds."""

@@ -1,0 +1,331 @@
+"""What folds are made of: which block, region, polygon or chip a pixel belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from geobiomass.cube import CubeError
+from geobiomass.cube.areas import regions_of
+from geobiomass.cube.region import Region
+from geobiomass.tiles import Place, Window, blocks, even_blocks
+
+NOWHERE = -1
+"""The number of ground that belongs to no group."""
+
+Numbers = npt.NDArray[np.int32]
+_PIECE = 1024  # pixels: side of what is looked at at once
+
+
+class Ground(Protocol):
+    """Groups of pixels that are held out together."""
+
+    names: tuple[str, ...]
+
+    def groups(self, place: Place) -> Numbers:
+        """Give the number of each pixel's group, (y, x); -1 where there is none."""
+        ...
+
+    def identity(self) -> str:
+        """Stand for which pixel belongs where."""
+        ...
+
+
+class BlockGround:
+    """Blocks of a scene, about square.
+
+    Parameters
+    ----------
+    height, width : int
+        Of the scene, pixels.
+    side : int
+        Of a block, pixels; what is left over is shared out.
+    """
+
+    def __init__(self, height: int, width: int, side: int) -> None:
+        self.windows = even_blocks(height, width, side)
+        self._tops = np.unique([window.top for window in self.windows])
+        self._lefts = np.unique([window.left for window in self.windows])
+        self.names = tuple(str(number) for number in range(len(self.windows)))
+
+    def groups(self, place: Place) -> Numbers:
+        """Give the number of each pixel's block, (y, x)."""
+        window = place.window
+        row = np.searchsorted(self._tops, np.arange(window.top, window.bottom), "right")
+        column = np.searchsorted(
+            self._lefts, np.arange(window.left, window.right), "right"
+        )
+        numbers = (row - 1)[:, None] * len(self._lefts) + (column - 1)
+        return numbers.astype(np.int32)
+
+    def identity(self) -> str:
+        """Stand for the edges of the blocks."""
+        return digest(self._tops.tolist(), self._lefts.tolist())
+
+
+class ZoneGround:
+    """A layer (y, x) of region numbers or names.
+
+    Parameters
+    ----------
+    zones : xarray.DataArray
+        (y, x); NaN, None and "" belong nowhere. It is read a window at a time.
+    """
+
+    def __init__(self, zones: xr.DataArray) -> None:
+        self._zones = zones.variable
+        found: set[Any] = set()
+        for window in blocks(zones.sizes["y"], zones.sizes["x"], _PIECE):
+            values, known = self._read(window)
+            found |= set(np.unique(values[known]).tolist())
+        self._values = np.array(sorted(found))
+        self.names = tuple(_name(value) for value in self._values.tolist())
+        hashes = hashlib.sha256()
+        for window in blocks(zones.sizes["y"], zones.sizes["x"], _PIECE):
+            hashes.update(self.groups(Place(window)).tobytes())
+        self._identity = digest(self.names, hashes.hexdigest())
+
+    def _read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        values = self._zones.isel(y=window.rows, x=window.columns).values
+        if values.dtype.kind == "f":
+            return values, np.isfinite(values)
+        if values.dtype.kind in "OUT":
+            named = [
+                "" if v is None or v != v else _name(v) for v in values.ravel().tolist()
+            ]
+            values = np.array(named).reshape(values.shape)
+            return values, values != ""
+        return values, np.ones(values.shape, bool)
+
+    def groups(self, place: Place) -> Numbers:
+        """Give the number of each pixel's region, (y, x); -1 outside of all."""
+        values, known = self._read(place.window)
+        numbers = np.full(values.shape, NOWHERE, np.int32)
+        numbers[known] = np.searchsorted(self._values, values[known])
+        return numbers
+
+    def identity(self) -> str:
+        """Stand for the layer."""
+        return self._identity
+
+
+class PolygonGround:
+    """Polygons on a scene; those that share a pixel are one group.
+
+    Parameters
+    ----------
+    regions : sequence of (str, Region)
+        Names, which may come more than once, and polygons.
+    height, width : int
+        Of the scene, pixels.
+    """
+
+    def __init__(
+        self, regions: Sequence[tuple[str, Region]], height: int, width: int
+    ) -> None:
+        self._regions = [region for _, region in regions]
+        self._reach = [_reach(region, height, width) for region in self._regions]
+        names = [name for name, _ in regions]
+        first = list(dict.fromkeys(names))
+        self._number = np.array([first.index(name) for name in names])
+        # Two that overlap would hold out ground that the other one trains on.
+        for window in blocks(height, width, _PIECE):
+            self._join_overlapping(window)
+        kept = np.unique(self._number)
+        self._number = np.searchsorted(kept, self._number)
+        self.names = tuple(
+            " + ".join(dict.fromkeys(n for n, k in self._named(names) if k == number))
+            for number in range(len(kept))
+        )
+
+    @property
+    def regions(self) -> list[tuple[str, Region]]:
+        """Each polygon with the name of its group, which makes such ground again."""
+        named = (self.names[number] for number in self._number)
+        return list(zip(named, self._regions, strict=True))
+
+    def _named(self, names: Sequence[str]) -> Iterable[tuple[str, int]]:
+        return zip(names, self._number.tolist(), strict=True)
+
+    def _join_overlapping(self, window: Window) -> None:
+        owner = np.full((window.height, window.width), NOWHERE, np.int32)
+        for index, mask in self._masks(window):
+            for other in np.unique(owner[mask]):
+                if other != NOWHERE:
+                    same = (self._number[index], self._number[other])
+                    self._number[np.isin(self._number, same)] = min(same)
+            owner[mask] = index
+
+    def _masks(self, window: Window) -> Iterable[tuple[int, npt.NDArray[np.bool_]]]:
+        for index, (region, reach) in enumerate(
+            zip(self._regions, self._reach, strict=True)
+        ):
+            if reach is not None and reach.intersect(window) is not None:
+                yield index, region.mask(window)
+
+    def groups(self, place: Place) -> Numbers:
+        """Give the number of each pixel's polygon, (y, x); -1 outside of all."""
+        window = place.window
+        numbers = np.full((window.height, window.width), NOWHERE, np.int32)
+        for index, mask in self._masks(window):
+            numbers[mask] = self._number[index]
+        return numbers
+
+    def identity(self) -> str:
+        """Stand for names and outlines."""
+        # As JSON, which has lists where geometries may have tuples.
+        outlines = [json.dumps([r.shapes, r.transform]) for r in self._regions]
+        return digest(self.names, self._number.tolist(), outlines)
+
+
+class ChipGround:
+    """Chips, or groups of chips.
+
+    Parameters
+    ----------
+    groups : sequence of str
+        The group of each chip.
+    height, width : int
+        Of a chip, pixels.
+    corners : numpy.ndarray, optional
+        (chip, 2) row and column of each chip's first pixel on one grid.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[str],
+        height: int,
+        width: int,
+        corners: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        self.names = tuple(sorted(set(groups)))
+        self.group_of = np.searchsorted(self.names, list(groups)).astype(np.int32)
+        self.height, self.width = height, width
+        self.corners = corners
+
+    def groups(self, place: Place) -> Numbers:
+        """Give the number of the chip's group for all of its pixels, (y, x)."""
+        shape = (place.window.height, place.window.width)
+        return np.full(shape, self.group_of[place.chip or 0], np.int32)
+
+    def near(
+        self, place: Place, chips: npt.NDArray[np.bool_], buffer: int
+    ) -> npt.NDArray[np.bool_]:
+        """Tell which pixels lie within `buffer` pixels of any of some chips, (y, x)."""
+        window = place.window
+        found = np.zeros((window.height, window.width), bool)
+        if self.corners is None:
+            return found
+        top, left = self.corners[place.chip or 0] + np.array([window.top, window.left])
+        first = self.corners[chips] - buffer - np.array([top, left])
+        last = first + 2 * buffer + np.array([self.height, self.width])
+        touching = (last > 0).all(1) & (first < found.shape).all(1)
+        for (a, b), (c, d) in zip(first[touching], last[touching], strict=True):
+            found[max(0, a) : c, max(0, b) : d] = True
+        return found
+
+    def identity(self) -> str:
+        """Stand for the groups and places of the chips."""
+        corners = None if self.corners is None else self.corners.tolist()
+        return digest(self.names, self.group_of.tolist(), corners)
+
+
+def widened(mask: npt.NDArray[np.bool_], by: int) -> npt.NDArray[np.bool_]:
+    """Mark all pixels within `by` rows and columns of a marked one."""
+    if by == 0 or not mask.any():
+        return mask
+    # Marked pixels in the square around each, by differences of running sums.
+    sums = np.pad(mask.astype(np.int32), by).cumsum(0).cumsum(1)
+    sums = np.pad(sums, ((1, 0), (1, 0)))
+    side = 2 * by + 1
+    inside = sums[side:, side:] - sums[:-side, side:]
+    inside -= sums[side:, :-side] - sums[:-side, :-side]
+    return np.asarray(inside > 0)
+
+
+def polygons_of(
+    regions: Any, cube: xr.Dataset, column: str | None
+) -> list[tuple[str, Region]]:
+    """Give named polygons; a list of regions is numbered from 1.
+
+    Parameters
+    ----------
+    regions : optional
+        As :func:`geobiomass.cube.areas.regions_of` takes them, or a sequence of
+        those.
+    cube : xarray.Dataset
+        A scene.
+    column : str, optional
+        With the name of a feature's group.
+
+    Raises
+    ------
+    CubeError
+        As :func:`geobiomass.cube.areas.regions_of` does.
+    """
+    several = isinstance(regions, list | tuple) and not all(map(np.isscalar, regions))
+    if several:
+        regions = {str(number): one for number, one in enumerate(regions, 1)}
+    return regions_of(cube, regions, name=column, missing="keep")
+
+
+def _reach(region: Region, height: int, width: int) -> Window | None:
+    """Give the window of a scene that a region may touch, to pass over the rest."""
+    from affine import Affine
+    from rasterio.features import bounds as bounds_of
+
+    boxes = np.array([bounds_of(shape) for shape in region.shapes])
+    left, bottom = boxes[:, :2].min(0)
+    right, top = boxes[:, 2:].max(0)
+    a, b, c, d, e, f = tuple(~Affine(*region.transform))[:6]
+    x, y = np.array([left, left, right, right]), np.array([bottom, top, bottom, top])
+    columns, rows = a * x + b * y + c, d * x + e * y + f
+    around = Window(
+        int(np.floor(rows.min())) - 1,
+        int(np.floor(columns.min())) - 1,
+        int(np.ceil(rows.max())) + 1,
+        int(np.ceil(columns.max())) + 1,
+    )
+    return around.intersect(Window(0, 0, height, width))
+
+
+def _name(value: Any) -> str:
+    """Give a region's name; numbers without their decimal point."""
+    whole = isinstance(value, float) and value.is_integer()
+    return str(int(value)) if whole else str(value)
+
+
+def digest(*parts: Any) -> str:
+    """Give letters that stand for some plain values."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def corners_of(
+    cube: xr.Dataset, names: tuple[str, str]
+) -> npt.NDArray[np.int64] | None:
+    """Give the rows and columns of chips' first pixels, (chip, 2); None if unknown.
+
+    Raises
+    ------
+    CubeError
+        If they are no whole numbers along ``chip``.
+    """
+    if not all(name in cube.coords for name in names):
+        return None
+    values = []
+    for name in names:
+        found = cube[name]
+        if found.dims != ("chip",) or found.dtype.kind not in "iu":
+            raise CubeError(
+                f"{name!r} of the cube must be whole numbers along 'chip', the "
+                f"{'row' if name == names[0] else 'column'} of each chip's first "
+                f"pixel, got {found.dtype} along {found.dims}."
+            )
+        values.append(found.values.astype(np.int64))
+    return np.stack(values, axis=1)

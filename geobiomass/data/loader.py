@@ -1,0 +1,390 @@
+"""The feed: batches in an order of seed and epoch, read ahead on threads.
+
+dask plans a batch, a task a sample, and reads on threads, or on the workers of a
+cluster; no worker processes, so nothing is forked. Samples stay as they are stored;
+the trainer turns them into physical values on the device.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from threading import Lock
+from typing import Any, Literal, Protocol
+
+import dask
+import dask.threaded
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from geobiomass.cube import CubeError
+from geobiomass.data.reader import Decoder, Place, Reader
+from geobiomass.tiles import Marks, random_crop
+
+Corners = Sequence[tuple[int, ...]]
+
+
+class Arrangement:
+    """How the samples of a batch lie in its codes; plain numbers, on no device.
+
+    Parameters
+    ----------
+    decoder : Decoder
+        Of the cube that was read.
+    corners : sequence of tuple of int
+        Where in its cells each sample begins: month, band, row, column.
+    """
+
+    def __init__(self, decoder: Decoder, corners: Corners) -> None:
+        self.decoder = decoder
+        self.corners = corners
+
+
+Batch = tuple[Tensor, Arrangement, Tensor]
+
+
+def decode_batch(
+    inputs: tuple[Any, ...], target: Tensor
+) -> tuple[tuple[Tensor], Tensor]:
+    """Turn a batch as it is stored into physical values, on its device.
+
+    Parameters
+    ----------
+    inputs : tuple
+        Codes and their arrangement, as :meth:`ChipFeed.epoch` gives them.
+    target : torch.Tensor
+        (batch, 1, y, x).
+
+    Returns
+    -------
+    inputs : tuple
+        One tensor (batch, month, band, y, x) float32, NaN where missing.
+    target : torch.Tensor
+        As it was.
+    """
+    codes, arrangement = inputs
+    height, width = target.shape[-2:]
+    decoder, corners = arrangement.decoder, arrangement.corners
+    return (decoder.decode(codes, corners, (height, width)),), target
+
+
+class _Buffers:
+    """Memory of batches that nobody holds any more, to be used again.
+
+    Fresh memory of this size comes page by page from the system, which takes as
+    long as a third of the decoding.
+    """
+
+    def __init__(self) -> None:
+        self._all: list[npt.NDArray[np.uint8]] = []
+        self._one_at_a_time = Lock()
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        size = int(np.prod(shape)) * dtype.itemsize
+        with self._one_at_a_time:
+            return self._large_enough(size)[:size].view(dtype).reshape(shape)
+
+    def _large_enough(self, size: int) -> npt.NDArray[np.uint8]:
+        for index in range(len(self._all)):
+            if self._all[index].size >= size and self._free(index):
+                return self._all[index]
+        self._all = [b for i, b in enumerate(self._all) if not self._free(i)]
+        self._all.append(np.empty(size, np.uint8))
+        return self._all[-1]
+
+    def _free(self, index: int) -> bool:
+        # Two: the list's, and getrefcount's own. A view or a tensor counts as well.
+        return sys.getrefcount(self._all[index]) <= 2
+
+
+@dataclass(frozen=True)
+class ChipFeed:
+    """Batches of images and labels, in an order that seed and epoch alone decide.
+
+    Parameters
+    ----------
+    reader : Reader
+        Over a cube with ``agb``.
+    places : sequence of Place
+        One sample each, in every epoch.
+    batch_size : int
+        Samples in a batch, of one process. Batches are as even as can be, none
+        larger than this (batches of one may become two where processes could not
+        share the samples otherwise).
+    crop : int, optional
+        Side of a random crop drawn anew inside each place in every epoch; None
+        takes places as they are, which must then be of one size.
+    shuffle : bool
+        Whether the order changes from epoch to epoch.
+    seed : int
+        Decides order and crops, with the epoch.
+    memory : int
+        Bytes that batches may take: the one in use, the one that follows, and those
+        read ahead. There are three at least, even where they take more.
+    threads : int, optional
+        Samples read at the same time; by default one more than there are cores, nine
+        at most. It has no influence on what is read.
+    damaged : "raise" or "skip"
+        What becomes of a sample that cannot be read: an error that names it, or a
+        warning, and the sample comes without any month and label.
+    client : distributed.Client, optional
+        Read on its workers, who must see the store under the same path.
+    """
+
+    reader: Reader
+    places: Sequence[Place]
+    batch_size: int
+    crop: int | None = None
+    shuffle: bool = True
+    seed: int = 0
+    memory: int = 2**30
+    threads: int | None = None
+    damaged: Literal["raise", "skip"] = "raise"
+    client: Any = None
+    marks: Mapping[Place, Marks] = field(default_factory=dict, compare=False)
+    """Where labels are, by place: a random crop of such a place holds one."""
+    problems: dict[str, str] = field(default_factory=dict, compare=False)
+    """What could not be read, by place; filled as it is met."""
+    _buffers: _Buffers = field(default_factory=_Buffers, compare=False, repr=False)
+
+    def batches_per_epoch(self, ranks: int = 1) -> int:
+        """Give the batches that each of `ranks` processes sees in an epoch.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer samples than processes.
+        """
+        if len(self.places) < ranks:
+            raise ValueError(
+                f"{len(self.places)} samples cannot be shared among {ranks} "
+                "processes; give more to train or to validate on, or fewer devices."
+            )
+        samples = len(self.places)
+        return min(-(-samples // (self.batch_size * ranks)), samples // ranks)
+
+    def epoch(
+        self, number: int, rank: int = 0, ranks: int = 1, start: int = 0
+    ) -> Iterator[Batch]:
+        """Yield an epoch's batches for one process, read ahead.
+
+        Every sample comes exactly once in an epoch, in one of the processes.
+
+        Parameters
+        ----------
+        number : int
+            Of the epoch, from 0.
+        rank, ranks : int
+            Which process this is, and of how many.
+        start : int
+            Batches of this process that are left out, because they were used
+            before an interruption; they are not read.
+
+        Yields
+        ------
+        codes : torch.Tensor
+            (batch, cells along month, band, y and x, then size of a cell), as stored.
+        arrangement : Arrangement
+            How they lie; :func:`decode_batch` makes the image of both.
+        agb : torch.Tensor
+            (batch, 1, y, x) float32, Mg/ha, NaN where unlabelled.
+
+        Raises
+        ------
+        CubeError
+            If a part of the cube cannot be read; it names the part.
+        """
+        plan = self.plan(number, rank, ranks)[start:]
+        if not plan:
+            return
+        # Besides those there is one in use, and the one that takes its place.
+        ahead = max(1, self.memory // self._bytes(plan[0]) - 2)
+        with ExitStack() as stack:
+            submit = self._start(stack)
+            waiting: deque[Any] = deque()
+            stack.callback(_cancel, waiting)
+            for places in plan:
+                waiting.append(submit(places))
+                if len(waiting) > ahead:
+                    yield self._take(waiting.popleft())
+            while waiting:
+                yield self._take(waiting.popleft())
+
+    def plan(self, number: int, rank: int = 0, ranks: int = 1) -> list[list[Place]]:
+        """Give what an epoch reads for one process, batch by batch; reads nothing."""
+        count = self.batches_per_epoch(ranks)
+        generator = np.random.default_rng([self.seed, number])
+        order = np.arange(len(self.places))
+        if self.shuffle:
+            order = generator.permutation(order)
+        places = [self._place(int(index), generator) for index in order]
+        # As even as can be: a batch of one left over would upset batch norm.
+        edges = np.linspace(0, len(places), count * ranks + 1).round().astype(int)
+        pieces = [places[a:b] for a, b in pairwise(edges)]
+        return pieces[rank::ranks]
+
+    def _place(self, index: int, generator: np.random.Generator) -> Place:
+        place = self.places[index]
+        if self.crop is None:
+            return place
+        marks = self.marks.get(place)
+        if marks is not None:
+            window = marks.random_crop(self.crop, self.crop, generator)
+        else:
+            window = random_crop(place.window, self.crop, self.crop, generator)
+        return Place(window, place.chip)
+
+    def _bytes(self, places: Sequence[Place]) -> int:
+        shape, dtype = self.reader.cells(places)
+        window = places[0].window
+        labels = 4 * window.height * window.width
+        return len(places) * (int(np.prod(shape)) * dtype.itemsize + labels)
+
+    def _start(self, stack: ExitStack) -> Callable[[list[Place]], Any]:
+        """Give what takes a batch in hand and answers with a future."""
+        if self.client is not None:
+            reader = self.client.scatter(self.reader, broadcast=True, hash=False)
+            return partial(
+                self.client.submit,
+                _read_alone,
+                reader,
+                skip=self.damaged == "skip",
+                pure=False,
+            )
+        # One more than cores: one or the other waits for its turn in Python.
+        threads = self.threads or min(8, os.cpu_count() or 1) + 1
+        readers = stack.enter_context(ThreadPoolExecutor(threads, "chips"))
+        # Two: while the last samples of a batch are read, the next one is begun.
+        planner = stack.enter_context(ThreadPoolExecutor(2, "feed"))
+        skip = self.damaged == "skip"
+        read = partial(_read_batch, self.reader, readers, self._buffers, skip=skip)
+        return partial(planner.submit, read)
+
+    def _take(self, future: Any) -> Batch:
+        """Wait for a batch, and tell once of what it lacks."""
+        codes, agb, corners, problems = future.result()
+        for place, problem in problems.items():
+            if place not in self.problems:
+                self.problems[place] = problem
+                warnings.warn(f"Left out of training: {problem}", stacklevel=3)
+        arrangement = Arrangement(self.reader.decoder, corners)
+        return torch.from_numpy(codes), arrangement, torch.from_numpy(agb)
+
+
+def _cancel(waiting: deque[Any]) -> None:
+    for future in waiting:
+        future.cancel()
+
+
+# codes, labels, corners, problems by place
+_Read = tuple[npt.NDArray[Any], npt.NDArray[np.float32], Corners, dict[str, str]]
+
+
+class _Take(Protocol):
+    def __call__(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> npt.NDArray[Any]: ...
+
+
+def _empty(
+    reader: Reader, places: Sequence[Place], take: _Take
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
+    shape, dtype = reader.cells(places)
+    window = places[0].window
+    labels = (len(places), 1, window.height, window.width)
+    return take((len(places), *shape), dtype), np.empty(labels, np.float32)
+
+
+def _read_batch(
+    reader: Reader,
+    pool: ThreadPoolExecutor,
+    buffers: _Buffers,
+    places: Sequence[Place],
+    skip: bool,
+) -> _Read:
+    """Read a batch on threads: a dask task a sample."""
+    codes, agb = _empty(reader, places, buffers.take)
+    if _read_together(reader, pool, places, codes, agb):
+        return codes, agb, [(0, 0, 0, 0)] * len(places), {}
+    graph = {
+        ("sample", i): (
+            partial(_read_sample, reader, place, codes[i], agb[i, 0], skip),
+        )
+        for i, place in enumerate(places)
+    }
+    found = dask.threaded.get(graph, [*graph], pool=pool)
+    return _gather(reader, places, codes, agb, found)
+
+
+def _read_together(
+    reader: Reader,
+    pool: ThreadPoolExecutor,
+    places: Sequence[Place],
+    codes: npt.NDArray[Any],
+    agb: npt.NDArray[np.float32],
+) -> bool:
+    """Compute a batch that dask has yet to compute; tell whether that was done."""
+    samples = reader.uncomputed(places)
+    if samples is None:
+        return False
+    try:
+        values = dask.compute(*samples, scheduler="threads", pool=pool)  # type: ignore[attr-defined, no-untyped-call]
+        for i, place in enumerate(places):
+            codes[i, 0, 0, 0, 0] = values[i]
+            agb[i, 0] = reader.labels(place)
+    except Exception:
+        return False  # one by one it shows which sample is at fault
+    return True
+
+
+def _read_alone(reader: Reader, places: Sequence[Place], skip: bool) -> _Read:
+    """Read a batch in one go, on a worker of a cluster."""
+    codes, agb = _empty(reader, places, np.empty)
+    found = [
+        _read_sample(reader, place, codes[i], agb[i, 0], skip)
+        for i, place in enumerate(places)
+    ]
+    return _gather(reader, places, codes, agb, found)
+
+
+def _read_sample(
+    reader: Reader,
+    place: Place,
+    codes: npt.NDArray[Any],
+    agb: npt.NDArray[np.float32],
+    skip: bool,
+) -> tuple[tuple[int, ...], str | None]:
+    """Fill one sample; give where it begins, and what was wrong with it."""
+    try:
+        return reader.fill(place, codes, agb), None
+    except CubeError as error:
+        if not skip:
+            raise
+        reader.blank(codes, agb)
+        return (0, 0, 0, 0), str(error)
+
+
+def _gather(
+    reader: Reader,
+    places: Sequence[Place],
+    codes: npt.NDArray[Any],
+    agb: npt.NDArray[np.float32],
+    found: Sequence[tuple[tuple[int, ...], str | None]],
+) -> _Read:
+    corners = [corner for corner, _ in found]
+    problems = {
+        reader.name_of(place): problem
+        for place, (_, problem) in zip(places, found, strict=True)
+        if problem is not None
+    }
+    return codes, agb, corners, problems

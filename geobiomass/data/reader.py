@@ -1,0 +1,357 @@
+"""The one reader, for training and for maps: cube and windows in, pixels out.
+
+What a cube has on disk is read as it is stored, straight out of its shards; what
+dask has yet to compute is computed; what is in memory is cut.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+import xarray as xr
+from torch import Tensor
+
+from geobiomass.cube import CubeError, DamagedError, check_cube, is_chips, select_bands
+from geobiomass.cube.statistics import BandTally
+from geobiomass.data.arrays import (
+    Array,
+    Codes,
+    Decoded,
+    Kept,
+    Lazy,
+    OnDisk,
+    Pixels,
+    pixels_of,
+)
+from geobiomass.tiles import Place, Window, mirror
+
+__all__ = ["Decoder", "Place", "Reader"]
+
+Mask = npt.NDArray[np.bool_]
+
+
+class Reader:
+    """Read windows of a cube, with the bands a model needs, in their order.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        A scene or chips.
+    bands : sequence of str
+        Bands to read, matched by name.
+
+    Raises
+    ------
+    CubeError
+        If `cube` is not a cube, or lacks a band.
+    """
+
+    def __init__(self, cube: xr.Dataset, bands: Sequence[str]) -> None:
+        check_cube(cube)
+        cube = select_bands(cube, tuple(bands))
+        self.chips = is_chips(cube)
+        self.count = cube.sizes["chip"] if self.chips else 1
+        self.height, self.width = cube.sizes["y"], cube.sizes["x"]
+        self.months = cube.sizes["month"]
+        self.calendar = tuple(int(month) for month in cube["month"].values)
+        self.bands = tuple(bands)
+        self.names = [str(name) for name in cube["chip"].values] if self.chips else []
+        self._image = pixels_of(cube["image"].data)
+        self._agb = pixels_of(cube["agb"].data) if "agb" in cube else None
+        self._known: Callable[[Place], Mask] | None = None
+
+    @property
+    def whole(self) -> Window:
+        """The window of the whole scene, or of a whole chip."""
+        return Window(0, 0, self.height, self.width)
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of the scene, or of all chips."""
+        return self.count * self.height * self.width
+
+    def identity(self) -> str:
+        """Stand for the pixels, as well as can be told without computing them."""
+        return self._image.identity()
+
+    def stored_bytes(self) -> int:
+        """Give what the image takes where it is, compressed where it is so."""
+        return self._plain.stored_bytes()
+
+    @property
+    def statistics(self) -> pd.DataFrame | None:
+        """What a cube on disk, if all of it is read, knows of these bands."""
+        image = self._plain
+        if not isinstance(image, OnDisk) or not image.whole:
+            return None
+        table = image.stored.statistics
+        return None if table is None else table.iloc[image.bands]
+
+    @property
+    def _plain(self) -> Pixels:
+        return self._image.source if isinstance(self._image, Decoded) else self._image
+
+    def tally(self) -> BandTally:
+        """Give what counts the values of :meth:`codes`."""
+        return BandTally(self.bands, self._plain.steps, self._plain.missing)
+
+    def codes(self, place: Place) -> Codes:
+        """Read one window inside the scene as it is stored, (month, band, y, x)."""
+        try:
+            return self._plain.codes(place)
+        except Exception as error:
+            raise self._named(place, error) from error
+
+    @property
+    def decoder(self) -> Decoder:
+        """What turns what :meth:`fill` gives into physical values."""
+        image = self._image
+        return Decoder(image.steps, image.missing, *image.order, self.calendar)
+
+    def decoded(self) -> Reader:
+        """Give a reader like this one whose batches are physical values already.
+
+        Decoding piece by piece, while a piece is in the processor's cache, is
+        quickest where the network runs on the CPU; a GPU decodes whole batches.
+        """
+        other = copy.copy(self)
+        other._image = Decoded(self._image)
+        return other
+
+    def with_labels_where(self, known: Callable[[Place], Mask]) -> Reader:
+        """Give a reader like this one that sees fewer labels.
+
+        Parameters
+        ----------
+        known : callable
+            Tells which pixels of a place (y, x) keep their label; others are NaN.
+        """
+        other = copy.copy(self)
+        other._known = known
+        return other
+
+    def keeping(self, height: int, width: int) -> Reader:
+        """Give a reader like this one for windows that are neighbours.
+
+        What dask has yet to compute is then computed a chunk at a time and kept for
+        the next window: as many chunks as `height` x `width` pixels may touch.
+        """
+        if not isinstance(self._image, Lazy):
+            return self
+        other = copy.copy(self)
+        other._image = Kept(self._image.array, height, width)
+        return other
+
+    def cache(self, limit: int) -> None:
+        """Read the whole cube once and keep it, if it takes no more than `limit` bytes.
+
+        Random crops decode more than they need, again in every epoch.
+        """
+        sources = [self._image] + ([self._agb] if self._agb is not None else [])
+        if sum(source.bytes for source in sources) > limit:
+            return
+        self._image = self._image.in_memory()
+        if self._agb is not None:
+            self._agb = self._agb.in_memory()
+
+    def read(self, place: Place) -> Array:
+        """Read one window; beyond the scene's edge it is reflected.
+
+        Returns
+        -------
+        numpy.ndarray
+            (month, band, y, x) float32, physical units, NaN where missing.
+
+        Raises
+        ------
+        CubeError
+            If a part of the cube cannot be read; it names the part.
+        """
+        inside = place.window
+        if inside.intersect(self.whole) != inside:
+            inside = _reach(inside, self.whole)
+        image = self._read(self._image, Place(inside, place.chip))
+        if inside != place.window:
+            rows = mirror(place.window.top, place.window.bottom, self.height)
+            columns = mirror(place.window.left, place.window.right, self.width)
+            image = image[:, :, rows - inside.top][:, :, :, columns - inside.left]
+        return image
+
+    def labels(self, place: Place) -> Array:
+        """Read the labels of one window inside the scene, (y, x), Mg/ha."""
+        return self._labels(place)
+
+    def _labels(self, place: Place, out: Array | None = None) -> Array:
+        labels = self._read(cast(Pixels, self._agb), place, out)
+        if self._known is None:
+            return labels
+        if out is None:
+            return np.where(self._known(place), labels, np.float32(np.nan))
+        labels[~self._known(place)] = np.nan
+        return labels
+
+    def cells(self, places: Sequence[Place]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Give shape and type of what :meth:`fill` fills for any of some places."""
+        shapes = [self._image.cells(place)[0] for place in places]
+        return tuple(np.max(shapes, axis=0).tolist()), self._image.code_type
+
+    def fill(self, place: Place, codes: Codes, agb: Array) -> tuple[int, ...]:
+        """Read one sample, in the form that costs least.
+
+        Parameters
+        ----------
+        place : Place
+            A window inside the scene.
+        codes : numpy.ndarray
+            To be filled: one row of what :meth:`cells` says.
+        agb : numpy.ndarray
+            (y, x), to be filled with the labels.
+
+        Returns
+        -------
+        tuple of int
+            Where in the cells the window begins: month, band, row, column.
+
+        Raises
+        ------
+        CubeError
+            If a part of the cube cannot be read; it names the part.
+        """
+        try:
+            self._image.fill(place, codes)
+        except Exception as error:
+            raise self._named(place, error) from error
+        self._labels(place, agb)
+        return self._image.cells(place)[1]
+
+    def uncomputed(self, places: Sequence[Place]) -> list[Any] | None:
+        """Give samples that dask has yet to compute; None where they are on disk.
+
+        Computed together, what they share is computed once.
+        """
+        source = self._plain
+        if not isinstance(source, Lazy):
+            return None
+        return [source.cut(place) for place in places]
+
+    def blank(self, codes: Codes, agb: Array) -> None:
+        """Fill one sample with nothing: no month, no label."""
+        missing = self._image.missing
+        codes[...] = np.nan if missing is None else missing
+        agb[...] = np.nan
+
+    def _read(self, source: Pixels, place: Place, out: Array | None = None) -> Array:
+        try:
+            return source.read(place, out)
+        except Exception as error:
+            raise self._named(place, error) from error
+
+    def _named(self, place: Place, error: Exception) -> CubeError:
+        """Say which part of the cube cannot be read."""
+        if isinstance(error, DamagedError):
+            return error
+        return DamagedError(
+            f"The cube cannot be read at {self.name_of(place)}: {error}"
+        )
+
+    def name_of(self, place: Place) -> str:
+        """Say where a place is: the chip's id, rows and columns."""
+        window = place.window
+        pixels = (
+            f"rows {window.top} to {window.bottom - 1}, columns {window.left} to "
+            f"{window.right - 1}"
+        )
+        if place.chip is None:
+            return pixels
+        chip = f"chip {self.names[place.chip]}"
+        return chip if window == self.whole else f"{chip}, {pixels}"
+
+
+def _reach(window: Window, whole: Window) -> Window:
+    """Give the part of the scene that a window and its reflection need."""
+    rows = mirror(window.top, window.bottom, whole.height)
+    columns = mirror(window.left, window.right, whole.width)
+    return Window(
+        int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1
+    )
+
+
+class Decoder:
+    """Turns batches as they are stored into physical values, on their device.
+
+    Parameters
+    ----------
+    steps : numpy.ndarray or None
+        Physical value of one code, one for all or (band, 1, 1).
+    missing : int or None
+        The code of missing values.
+    months, bands : sequence of int
+        Which of the stored months and bands, counted from the window's begin.
+    calendar : tuple of int
+        Calendar months of the steps, for whoever wants to know.
+    """
+
+    def __init__(
+        self,
+        steps: Array | None,
+        missing: int | None,
+        months: Sequence[int],
+        bands: Sequence[int],
+        calendar: tuple[int, ...] = (),
+    ) -> None:
+        self.calendar = calendar
+        self.steps = None if steps is None else torch.from_numpy(steps)
+        self.missing = missing
+        self.months = torch.tensor(months)
+        self.bands = torch.tensor(bands)
+
+    def decode(
+        self, codes: Tensor, corners: Sequence[Sequence[int]], size: tuple[int, int]
+    ) -> Tensor:
+        """Arrange and decode a batch.
+
+        Parameters
+        ----------
+        codes : torch.Tensor
+            (batch, cells along month, band, y and x, then size of a cell).
+        corners : sequence of four int
+            Where in its cells each sample begins: month, band, row, column.
+        size : tuple of int
+            Height and width of a sample.
+
+        Returns
+        -------
+        torch.Tensor
+            (batch, month, band, y, x) float32, physical units, NaN where missing.
+        """
+        whole = codes.permute(0, 1, 5, 2, 6, 3, 7, 4, 8)
+        sizes = [whole.shape[i] * whole.shape[i + 1] for i in (1, 3, 5, 7)]
+        whole = whole.reshape(len(codes), *sizes)
+        if len(set(map(tuple, corners))) == 1:
+            return self._physical(self._choose(whole, corners[0], *size))
+        pairs = zip(torch.split(whole, 1), corners, strict=True)
+        return self._physical(torch.cat([self._choose(*pair, *size) for pair in pairs]))
+
+    def _choose(
+        self, codes: Tensor, corner: Sequence[int], height: int, width: int
+    ) -> Tensor:
+        """Cut a window out of (batch, month, band, y, x), months and bands in order."""
+        month, band, row, column = corner
+        for dim, wanted in ((1, self.months + month), (2, self.bands + band)):
+            if not torch.equal(wanted, torch.arange(codes.shape[dim])):
+                codes = codes.index_select(dim, wanted.to(codes.device))
+        return codes[..., row : row + height, column : column + width]
+
+    def _physical(self, codes: Tensor) -> Tensor:
+        if self.steps is None:
+            return codes.float()
+        values = codes * self.steps.to(codes.device)
+        if self.missing is None:
+            return values
+        return values.masked_fill_(codes == self.missing, torch.nan)

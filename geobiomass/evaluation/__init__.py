@@ -1,0 +1,1 @@
+"""How good a map is: metrics, and residuals pixel by pixel."""

@@ -1,0 +1,353 @@
+"""How good a map is: metrics by bin, with intervals over chips or blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from geobiomass.data.reader import Reader
+from geobiomass.tiles import EVALUATION_BLOCK, Place, Window, blocks
+
+BIOMASS_BINS = (0.0, 50.0, 100.0, 150.0, 200.0, 300.0, 400.0, float("inf"))
+"""Edges of the bins of biomass that metrics are given by, Mg/ha."""
+
+BY = ("biomass", "predicted", "months")
+"""What rows of a table of metrics can stand for."""
+
+BOOTSTRAP = 1000
+CONFIDENCE = 0.95
+ESTIMATED = ("average_rmse", "pixel_rmse", "mae", "bias", "r2")
+"""Metrics that come with an interval."""
+
+# By unit and bin: pixels, sums of error, |error|, error^2, observed, observed^2, parts
+# and the sum of their RMSEs, pixels with an interval, those it covers, its widths.
+_SUMS = 11
+MOST_UNITS = 2**15  # with 8 bins 23 MB; of more, neighbours become one
+_AT_ONCE = 2**22  # weights of the bootstrap that are in memory at once: 32 MB
+
+Numbers = npt.NDArray[np.float64]
+
+
+def check_confidence(confidence: float) -> None:
+    """Refuse what no interval can hold.
+
+    Raises
+    ------
+    ValueError
+        If it is not above 0 and below 1.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be above 0 and below 1, got {confidence}.")
+
+
+class Bins:
+    """Which row of a table a pixel belongs to, besides "all".
+
+    Parameters
+    ----------
+    by : "biomass", "predicted" or "months"
+        Bins of observed biomass, of predicted biomass, or of how many months the
+        pixel has any value in.
+    months : int
+        Of the cube, where that counts.
+
+    Raises
+    ------
+    ValueError
+        If `by` is none of these.
+    """
+
+    def __init__(self, by: str = "biomass", months: int = 12) -> None:
+        if by not in BY:
+            raise ValueError(f"by must be one of {BY}, got {by!r}.")
+        self.by = by
+        if by == "months":
+            self._tops = [months // 3, 2 * months // 3, months - 1, months]
+            spans = [(low + 1, high) for low, high in pairwise([0, *self._tops])]
+            self._spans = [span for span in reversed(spans) if span[0] <= span[1]]
+            names = [
+                str(low) if low == high else f"{low}-{high}"
+                for low, high in self._spans
+            ]
+        else:
+            names = [
+                f"{low:g}-{high:g}" if np.isfinite(high) else f"{low:g} and more"
+                for low, high in pairwise(BIOMASS_BINS)
+            ]
+        self.names = ["all", *names]
+
+    def of(
+        self, predicted: Numbers, observed: Numbers, months: npt.NDArray[Any] | None
+    ) -> npt.NDArray[np.intp]:
+        """Give the row of each pixel, from 1; 0 for none."""
+        if self.by == "months":
+            if months is None:
+                raise ValueError("by='months' needs the months of each pixel.")
+            rows = np.zeros(np.shape(months), np.intp)
+            for row, (low, high) in enumerate(self._spans, 1):
+                rows[(months >= low) & (months <= high)] = row
+            return rows
+        values = observed if self.by == "biomass" else predicted
+        return np.digitize(values, BIOMASS_BINS[1:-1]) + 1
+
+
+class Tally:
+    """Sums of errors by bin, gathered part by part.
+
+    A part, a chip or 256 x 256 pixels of a scene, is what average RMSE averages over.
+    Parts of a unit are resampled together; by default each part is its own.
+    Memory: 704 bytes a unit, of 32,768 units at most; where there are more, two,
+    then four, that came one after the other become one.
+
+    Parameters
+    ----------
+    bins : Bins, optional
+        Rows of the table; by default bins of observed biomass.
+    """
+
+    def __init__(self, bins: Bins | None = None) -> None:
+        self.bins = Bins() if bins is None else bins
+        self.names = self.bins.names
+        self._units: dict[Any, int] = {}
+        self._sums = np.zeros((8, len(self.names), _SUMS))
+        self._used = 0
+        self._together = 1  # units in a row of the sums
+        self._in_last = 1
+
+    @property
+    def count(self) -> int:
+        """Pixels compared so far."""
+        return int(self._sums[: self._used, 0, 0].sum())
+
+    def add(
+        self,
+        predicted: npt.NDArray[Any],
+        observed: npt.NDArray[Any],
+        *,
+        unit: Any = None,
+        months: npt.NDArray[Any] | None = None,
+        interval: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None,
+    ) -> None:
+        """Add one chip, or one part of a scene; NaN in either is left out.
+
+        Parameters
+        ----------
+        predicted, observed : numpy.ndarray
+            (y, x) float64, Mg/ha.
+        unit : optional
+            Which unit the part belongs to, anything that can be hashed.
+        months : numpy.ndarray, optional
+            (y, x): how many months have any value.
+        interval : tuple of numpy.ndarray, optional
+            (y, x) lower and upper ends, Mg/ha.
+        """
+        valid = np.isfinite(predicted) & np.isfinite(observed)
+        if not valid.any():
+            return
+        y, error = observed[valid], (predicted - observed)[valid]
+        seen = None if months is None else months[valid]
+        which = self.bins.of(predicted[valid], y, seen)
+        values = np.stack([np.ones_like(y), error, np.abs(error), error**2, y, y**2])
+        ends = _covered(y, interval, valid)
+        sums = np.zeros((len(self.names), _SUMS))
+        count = len(self.names)
+        columns = [0, 1, 2, 3, 4, 5, 8, 9, 10]
+        for column, each in zip(columns, [*values, *ends], strict=True):
+            sums[:, column] = np.bincount(which, each, count)
+            sums[0, column] = each.sum()
+        known = sums[:, 0] > 0
+        sums[known, 6] = 1
+        sums[known, 7] = np.sqrt(sums[known, 3] / sums[known, 0])
+        row = self._row(unit)  # may move the sums to where there is more room
+        self._sums[row] += sums
+
+    def _row(self, unit: Any) -> int:
+        """Give the place of a unit's sums; make room for a new one."""
+        if unit is not None and unit in self._units:
+            return self._units[unit]
+        if self._in_last == self._together:
+            self._open_row()
+        self._in_last += 1
+        if unit is not None:
+            self._units[unit] = self._used - 1
+        return self._used - 1
+
+    def _open_row(self) -> None:
+        if self._used == MOST_UNITS:
+            self._sums = self._sums[0::2] + self._sums[1::2]
+            self._units = {unit: row // 2 for unit, row in self._units.items()}
+            self._used //= 2
+            self._together *= 2
+        if self._used == len(self._sums):
+            self._sums = np.concatenate([self._sums, np.zeros_like(self._sums)])
+        self._used += 1
+        self._in_last = 0
+
+    def table(
+        self, confidence: float = CONFIDENCE, bootstrap: int = 0, seed: int = 0
+    ) -> pd.DataFrame:
+        """Give the metrics, a row a bin, as ``BiomassRegressor.evaluate`` says.
+
+        Parameters
+        ----------
+        confidence : float
+            Of the intervals, above 0 and below 1.
+        bootstrap : int
+            Samples of units that intervals rest on; 0 for no intervals.
+        seed : int
+            Of the samples.
+
+        Raises
+        ------
+        ValueError
+            If a number is out of range.
+        """
+        check_confidence(confidence)
+        if bootstrap < 0:
+            raise ValueError(f"bootstrap must be samples, 0 or more, got {bootstrap}.")
+        units = self._sums[: self._used]
+        total = units.sum(0)
+        n, error, _, _, observed = total.T[:5]
+        metrics = _metrics(total)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = observed / n
+            columns: dict[str, Any] = {"pixels": n.astype(int)}
+            columns |= {name: metrics[name] for name in ESTIMATED}
+            columns |= {"observed": mean, "predicted": mean + error / n}
+        with_interval = total[0, 8] > 0
+        if with_interval:
+            columns |= {name: metrics[name] for name in ("coverage", "width")}
+        if bootstrap:
+            names = [*ESTIMATED, *(["coverage"] if with_interval else [])]
+            columns |= _intervals(units, names, confidence, bootstrap, seed)
+        table = pd.DataFrame(columns, pd.Index(self.names, name=self.bins.by))
+        if self.bins.by != "months":
+            # Within a bin of biomass there is little left to explain.
+            for name in ("r2", "r2_lower", "r2_upper"):
+                if name in table:
+                    table.loc[self.names[1:], name] = np.nan
+        return table
+
+
+def add_parts(
+    tally: Tally,
+    predicted: Numbers,
+    observed: Numbers,
+    interval: tuple[Numbers, Numbers] | None = None,
+    months: npt.NDArray[Any] | None = None,
+    unit: Any = None,
+) -> None:
+    """Add a chip, or a block of a scene, in parts of 256 x 256 pixels.
+
+    Parameters
+    ----------
+    tally : Tally
+        To add to.
+    predicted, observed, interval, months
+        (y, x), as :meth:`Tally.add` takes them.
+    unit : optional
+        As there.
+    """
+    height, width = observed.shape
+    for part in blocks(height, width, EVALUATION_BLOCK):
+        here = part.rows, part.columns
+        tally.add(
+            predicted[here],
+            observed[here],
+            unit=unit,
+            months=None if months is None else months[here],
+            interval=interval and (interval[0][here], interval[1][here]),
+        )
+
+
+def interval_of(layers: Mapping[str, Any]) -> tuple[Any, Any] | None:
+    """Give the lower and upper ends out of a map's layers, where it has them."""
+    if "agb_lower" not in layers or "agb_upper" not in layers:
+        return None
+    return layers["agb_lower"], layers["agb_upper"]
+
+
+def months_seen(reader: Reader, place: Place) -> npt.NDArray[np.int64]:
+    """Count the months in which a pixel has a value in any band, (y, x)."""
+    height, width = place.window.height, place.window.width
+    total = np.zeros((height, width), np.int64)
+    for part in blocks(height, width, EVALUATION_BLOCK):
+        window = Window(
+            place.window.top + part.top,
+            place.window.left + part.left,
+            place.window.top + part.bottom,
+            place.window.left + part.right,
+        )
+        values = reader.read(Place(window, place.chip))
+        total[part.rows, part.columns] = np.isfinite(values).any(1).sum(0)
+    return total
+
+
+def _covered(
+    observed: Numbers, interval: tuple[Any, Any] | None, valid: npt.NDArray[np.bool_]
+) -> Numbers:
+    """Give, by pixel, whether there is an interval, whether it covers, its width."""
+    if interval is None:
+        return np.zeros((3, observed.size))
+    lower, upper = (end[valid] for end in interval)
+    known = np.isfinite(lower) & np.isfinite(upper)
+    inside = known & (lower <= observed) & (observed <= upper)
+    return np.stack([known, inside, np.where(known, upper - lower, 0.0)]).astype(float)
+
+
+def _metrics(sums: Numbers) -> dict[str, Numbers]:
+    """Give metrics of sums (..., sum)."""
+    n, error, absolute, squared, total, squares, parts, roots, known, inside, width = (
+        np.moveaxis(sums, -1, 0)
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "average_rmse": roots / parts,
+            "pixel_rmse": np.sqrt(squared / n),
+            "mae": absolute / n,
+            "bias": error / n,
+            "r2": 1 - squared / (squares - total**2 / n),
+            "coverage": inside / known,
+            "width": width / known,
+        }
+
+
+def _intervals(
+    units: Numbers, names: list[str], confidence: float, bootstrap: int, seed: int
+) -> dict[str, Numbers]:
+    """Give percentile intervals over units: samples of as many units, with return.
+
+    The cluster bootstrap of Davison and Hinkley (1997, section 3.8): pixels of a unit
+    are alike, so whole units are drawn. A sample is a number of times for each unit,
+    and its sums are those numbers times the units' sums.
+    """
+    count, rows, _ = units.shape
+    draw = np.random.default_rng(seed)
+    flat = units.reshape(count, -1)
+    even = np.full(count, 1 / count) if count else np.empty(0)
+    step = max(1, _AT_ONCE // max(1, count))
+    found: dict[str, list[Numbers]] = {name: [] for name in names}
+    for start in range(0, bootstrap, step) if count > 1 else ():
+        size = min(step, bootstrap - start)
+        weights = draw.multinomial(count, even, size=size).astype(np.float64)
+        metrics = _metrics((weights @ flat).reshape(size, rows, -1))
+        for name in names:
+            found[name].append(metrics[name])
+    # One unit cannot say how units differ.
+    several = (units[:, :, 0] > 0).sum(0) > 1
+    ends = [(1 - confidence) / 2, (1 + confidence) / 2]
+    columns = {}
+    for name in names:
+        both = np.full((2, rows), np.nan)
+        for row in np.flatnonzero(several):
+            values = np.concatenate([part[:, row] for part in found[name]])
+            values = values[np.isfinite(values)]
+            if values.size:
+                both[:, row] = np.quantile(values, ends)
+        columns[f"{name}_lower"], columns[f"{name}_upper"] = both
+    return columns

@@ -1,0 +1,221 @@
+"""Which months a map comes from: the attention's weights, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import xarray as xr
+from torch import nn
+
+from geobiomass.data.reader import Place, Reader
+from geobiomass.tiles import Window, blocks
+
+Weights = npt.NDArray[np.float64]
+
+
+def month_attention(
+    network: nn.Module,
+    bands: Sequence[str],
+    cube: xr.Dataset,
+    at: tuple[float, float] | None = None,
+    chip: Any = None,
+    *,
+    tile: int = 256,
+    samples: int = 16,
+) -> xr.DataArray:
+    """Give the weights that a network pools the months of a cube with.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        One with ``month_weights_by_level``, as
+        :class:`geobiomass.network.AttentionUNet` has it.
+    bands : sequence of str
+        The network's, in its order.
+    cube, at, chip, tile, samples
+        As :meth:`geobiomass.BiomassRegressor.attention` takes them.
+
+    Returns
+    -------
+    xarray.DataArray
+        (level, month), as :meth:`geobiomass.BiomassRegressor.attention` gives it.
+
+    Raises
+    ------
+    TypeError
+        If the network has no attention over months.
+    ValueError, CubeError
+        As :meth:`geobiomass.BiomassRegressor.attention` says.
+    """
+    if not hasattr(network, "month_weights_by_level"):
+        raise TypeError(
+            "network of the model must have attention over months "
+            "(month_weights_by_level, as geobiomass.network.AttentionUNet), got a "
+            f"{type(network).__name__}."
+        )
+    reader = Reader(cube, bands)
+    number = _chip_number(reader, chip)
+    if at is None:
+        places, pixel = _spread_out(reader, number, tile, samples), None
+    else:
+        row, column = pixel_at(cube, at)
+        if reader.chips and number is None:
+            raise ValueError(
+                f"chip must be named where at={at} is a pixel of a chip, got none; "
+                f"the first is {reader.names[0]!r}."
+            )
+        window = _around(reader, row, column, tile)
+        places = [Place(window, number)]
+        pixel = (row - window.top, column - window.left)
+    return _mean(network, reader, places, pixel)
+
+
+def pixel_at(cube: xr.Dataset, at: tuple[float, float]) -> tuple[int, int]:
+    """Give row and column of the pixel at (y, x).
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        A scene; without coordinates, and with chips, `at` is row and column.
+    at : tuple of float
+        In the scene's reference system.
+
+    Raises
+    ------
+    ValueError
+        If it lies outside.
+    """
+    found = []
+    for dim, value in zip(("y", "x"), at, strict=True):
+        size = cube.sizes[dim]
+        known = dim in cube.coords and size > 1
+        centres = cube[dim].values if known else np.arange(size)
+        index = int(np.argmin(np.abs(centres - value)))
+        side = abs(centres[1] - centres[0]) if size > 1 else 1.0
+        if abs(centres[index] - value) > side / 2 * (1 + 1e-9):
+            low, high = sorted((float(centres[0]), float(centres[-1])))
+            raise ValueError(
+                f"at must lie in the cube, {dim} from {low:.10g} to {high:.10g}, "
+                f"got {dim} = {value:.10g}."
+            )
+        found.append(index)
+    return found[0], found[1]
+
+
+def mean_attention(each: Sequence[xr.DataArray]) -> xr.DataArray:
+    """Average the attention of several models, a level over those that have it."""
+    joined = xr.concat(list(each), "member", join="outer", combine_attrs="override")
+    return joined.mean("member", keep_attrs=True)
+
+
+def _chip_number(reader: Reader, chip: Any) -> int | None:
+    if chip is None:
+        return None
+    if str(chip) not in reader.names:
+        known = ", ".join(reader.names[:3]) if reader.chips else "a scene without chips"
+        raise ValueError(f"chip must be one of the cube's ({known}), got {chip!r}.")
+    return reader.names.index(str(chip))
+
+
+def _around(reader: Reader, row: int, column: int, tile: int) -> Window:
+    """Give the tile with a pixel in its middle, or as near as the scene allows."""
+    top, left = (
+        max(0, min(place - tile // 2, size - tile))
+        for place, size in ((row, reader.height), (column, reader.width))
+    )
+    window = Window(top, left, top + tile, left + tile)
+    return window.intersect(reader.whole) or reader.whole
+
+
+def _spread_out(
+    reader: Reader, chip: int | None, tile: int, samples: int
+) -> list[Place]:
+    """Give so many tiles at most, evenly from all over the cube."""
+    windows = blocks(reader.height, reader.width, tile)
+    chips = range(reader.count) if reader.chips and chip is None else [chip]
+    count = len(windows) * len(chips)
+    # From the middle of equal shares: corners tell less than the inside.
+    chosen = (np.arange(min(samples, count)) + 0.5) * count / min(samples, count)
+    return [
+        Place(windows[int(i) % len(windows)], chips[int(i) // len(windows)])
+        for i in chosen
+    ]
+
+
+def _mean(
+    network: nn.Module,
+    reader: Reader,
+    places: Sequence[Place],
+    pixel: tuple[int, int] | None,
+) -> xr.DataArray:
+    total, present, seen = None, np.zeros(reader.months), 0
+    with _evaluating(network):
+        for place in places:
+            image = reader.read(place)
+            there = np.isfinite(image).any(axis=(1, 2, 3))
+            if not there.any():
+                continue
+            levels = _levels(network, image, reader.calendar, pixel)
+            total = levels if total is None else total + levels
+            present, seen = present + there, seen + 1
+    if total is None:
+        raise ValueError(
+            f"The cube has no observation at {reader.name_of(places[0])}"
+            f"{' and elsewhere' if len(places) > 1 else ''}: without a month there is "
+            "no attention."
+        )
+    weights = xr.DataArray(
+        total / seen,
+        {
+            "level": network.encoder.feature_info.reduction(),  # type: ignore[operator, union-attr]
+            "month": list(reader.calendar),
+            "present": ("month", present / seen),
+        },
+        ("level", "month"),
+        "attention",
+        {"long_name": "weight of the month", "units": "1", "tiles": seen},
+    )
+    weights["level"].attrs = {"long_name": "side of a cell", "units": "pixels"}
+    weights["present"].attrs = {"long_name": "tiles with the month", "units": "1"}
+    return weights
+
+
+def _levels(
+    network: nn.Module,
+    image: npt.NDArray[np.float32],
+    calendar: tuple[int, ...],
+    pixel: tuple[int, int] | None,
+) -> Weights:
+    """Give (level, month) of one tile: at one pixel of it, or the mean."""
+    own = getattr(network, "calendar", None) is not None
+    height, width = image.shape[-2:]
+    device = next(network.parameters()).device
+    batch = torch.from_numpy(image)[None].to(device)
+    found = network.month_weights_by_level(batch, calendar=calendar if own else None)  # type: ignore[operator]
+    strides = network.encoder.feature_info.reduction()  # type: ignore[operator, union-attr]
+    rows = []
+    for level, side in zip(found, strides, strict=True):
+        if pixel is not None:
+            chosen = level[0, :, pixel[0] // side, pixel[1] // side]
+        else:
+            # Cells that lie in the padding alone are no part of the map.
+            inside = level[0, :, : -(-height // side), : -(-width // side)]
+            chosen = inside.double().mean(dim=(1, 2))
+        rows.append(chosen.double().cpu().numpy())
+    return np.stack(rows)
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    mode = network.training
+    network.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        network.train(mode)

@@ -1,0 +1,1 @@
+"""What a map says of itself: provenance, a STAC item, the outline of its values."""

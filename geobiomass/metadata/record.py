@@ -1,0 +1,284 @@
+"""What is noted of a map: model, training data, input, settings, software.
+
+No time of day and no place on a machine: the same map has the same note, wherever and
+whenever it is made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from geobiomass.maps.origin import PROVENANCE
+from geobiomass.network import AttentionUNet
+from geobiomass.training.model_folder import (
+    CONFIG,
+    WEIGHTS,
+    broken,
+    package_versions,
+    read_config,
+)
+
+FORMAT = 1
+MOST_SCENES = 1000
+"""Scenes that a map names one by one; of more it counts them and has a fingerprint."""
+
+_MOST_ITEMS = 256  # of a list; a calibration or a mask may hold whole tables
+_SAID_OF_INPUT = (
+    *("title", "source", "licence", "attribution", "composite"),
+    *("time_coverage_start", "time_coverage_end", "source_fingerprint"),
+)
+_NO_SETTINGS = {"model", "bands", "input", "grid", "region"}
+
+
+def note_provenance(
+    target: xr.Dataset,
+    model: Any,
+    cube: xr.Dataset,
+    made_with: Mapping[str, Any],
+    region: Any = None,
+    notes: Mapping[str, str] | None = None,
+) -> None:
+    """Note in a map's attributes where it comes from.
+
+    Parameters
+    ----------
+    target : xarray.Dataset
+        The map, lazy or not; gets the attribute ``geobiomass_provenance``.
+    model : Predictor
+        What makes the map.
+    cube : xarray.Dataset
+        What it is made of.
+    made_with : mapping
+        What the values depend on, as the map is recognised by it; without "input"
+        and "grid" where these were not worked out.
+    region : Region, optional
+        What the map is limited to.
+    notes : mapping of str to str, optional
+        What the user adds: licence, contact.
+    """
+    note: dict[str, Any] = {
+        "format": FORMAT,
+        "model": model_facts(model, made_with.get("model")),
+        "input": input_facts(cube, made_with),
+        "settings": {k: v for k, v in made_with.items() if k not in _NO_SETTINGS},
+        "region": "whole" if region is None else compact(region.shapes),
+        "software": [software()],
+        "notes": check_notes(notes),
+    }
+    target.attrs[PROVENANCE] = json.dumps(note, allow_nan=False)
+
+
+def check_notes(notes: Mapping[str, str] | None) -> dict[str, str]:
+    """Give what a user adds to a map's provenance.
+
+    Raises
+    ------
+    ValueError
+        If it is anything but texts by name.
+    """
+    for name, text in (notes or {}).items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise ValueError(
+                "notes must be texts by name, such as {'contact': 'maps@example.org'}"
+                f", got {name!r}: {text!r}."
+            )
+    return dict(notes or {})
+
+
+def weights_fingerprint(network: nn.Module) -> str:
+    """Give 64 letters that stand for a network's weights, and their names."""
+    return _fingerprint(network.state_dict().items())
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """Return the fingerprint of the weights in a model's folder.
+
+    The same as :func:`weights_fingerprint` of the loaded network: tensors are hashed
+    in the order of the network's state, which is built without any memory for it.
+
+    Parameters
+    ----------
+    folder : Path
+        Of a saved model or ensemble.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+
+    Raises
+    ------
+    ModelError
+        If the folder, or a file of it, is missing or broken.
+    """
+    return _fingerprint(_stored_weights(folder))
+
+
+def _fingerprint(weights: Iterable[tuple[str, Tensor]]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in weights:
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _stored_weights(folder: Path, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    config = read_config(folder)
+    try:
+        settings = config["settings"]
+        if config["class"] == "Ensemble":
+            for number, name in enumerate(settings["members"]):
+                yield from _stored_weights(folder / name, f"{prefix}members.{number}.")
+            return
+        with torch.device("meta"):
+            names = list(AttentionUNet(**settings["network"]).state_dict())
+    except (KeyError, TypeError, ValueError) as error:
+        raise broken(folder / CONFIG, error) from error
+    try:
+        weights = load_file(folder / WEIGHTS)
+        for name in names:
+            yield prefix + name, weights[name]
+    except (OSError, KeyError, SafetensorError) as error:
+        raise broken(folder / WEIGHTS, error) from error
+
+
+def software() -> dict[str, Any]:
+    """Give the versions, and the kind of machine, that compute a map here."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    # Of a checkout that is not installed no metadata knows the version.
+    ours = {"geobiomass": sys.modules["geobiomass"].__version__}
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": "cpu" if gpu is None else f"cuda, {gpu}",
+        "packages": package_versions() | ours,
+    }
+
+
+# --- the model ----------------------------------------------------------------
+
+
+def model_facts(model: Any, fingerprint: str | None = None) -> dict[str, Any]:
+    """Say what a model is and where it comes from, fit for JSON.
+
+    Parameters
+    ----------
+    model : Predictor
+        One network, or several as one.
+    fingerprint : str, optional
+        Of its weights, where that is known already.
+    """
+    network = model.network
+    facts: dict[str, Any] = {
+        "class": type(model).__name__,
+        "fingerprint": fingerprint or weights_fingerprint(network),
+        "bands": list(model.bands),
+        "outputs": list(model.outputs),
+        "months": model.months,
+        "parameters": sum(weight.numel() for weight in network.parameters()),
+        "calibration": _of(model, "calibration"),
+        "applicability": _of(model, "domain"),
+    }
+    if hasattr(model, "models"):
+        return facts | {"members": [model_facts(member) for member in model.models]}
+    made = getattr(model, "provenance", None) or {}
+    return facts | {
+        "network": {"class": type(network).__name__}
+        | compact(getattr(network, "settings", {})),
+        "recipe": _recipe(getattr(model, "recipe", None)),
+        "training": made.get("data"),
+        "errors": (made.get("validation") or {}).get("all"),
+        "normalisation": (made.get("normalisation") or {}).get("bands"),
+        "trained_with": made.get("environment"),
+    }
+
+
+def _of(model: Any, name: str) -> Any:
+    """Give what a model knows of its errors, where it does."""
+    known = getattr(model, name, None)
+    return None if known is None else compact(known.to_dict())
+
+
+def _recipe(recipe: Any) -> dict[str, Any] | None:
+    if recipe is None:
+        return None
+    # A file of weights is a place on the trainer's machine.
+    pretrained = recipe.pretrained
+    return {
+        "name": recipe.name,
+        "loss": recipe.loss,
+        "epochs": recipe.training.epochs,
+        "seed": recipe.training.seed,
+        "pretrained": pretrained if isinstance(pretrained, bool) else "a file",
+    }
+
+
+def compact(value: Any) -> Any:
+    """Give a value as JSON has it; of long lists how long, and a fingerprint."""
+    if isinstance(value, Mapping):
+        return {str(name): compact(one) for name, one in value.items()}
+    if isinstance(value, np.ndarray | np.generic | torch.Tensor):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        plain = [compact(one) for one in value]
+        if _leaves(plain) <= _MOST_ITEMS:
+            return plain
+        text = json.dumps(plain).encode()
+        return {"items": len(plain), "sha256": hashlib.sha256(text).hexdigest()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | None) else str(value)
+
+
+def _leaves(value: Any) -> int:
+    return sum(map(_leaves, value)) if isinstance(value, list) else 1
+
+
+# --- the input ----------------------------------------------------------------
+
+
+def input_facts(cube: xr.Dataset, made_with: Mapping[str, Any]) -> dict[str, Any]:
+    """Say what a map is made of, as far as the cube says it, fit for JSON."""
+    known = [made_with.get(name) for name in ("input", "grid")]
+    text = None if None in known else " ".join(map(str, known))
+    facts: dict[str, Any] = {
+        "fingerprint": text and hashlib.sha256(text.encode()).hexdigest(),
+        "kind": "chips" if "chip" in cube.dims else "scene",
+        "size": {str(dim): int(size) for dim, size in cube["image"].sizes.items()},
+        "months": [int(month) for month in cube["month"].values],
+    }
+    facts |= {n: str(cube.attrs[n]) for n in _SAID_OF_INPUT if n in cube.attrs}
+    if "scenes" in cube.attrs:
+        facts["scenes"] = _scenes(json.loads(cube.attrs["scenes"]))
+    return facts
+
+
+def _scenes(by_month: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Give the scenes by month; of very many how many, and a fingerprint."""
+    groups = [group for month in by_month.values() for group in month]
+    if sum(len(group["ids"]) for group in groups) <= MOST_SCENES:
+        return by_month
+    return {
+        month: [_counted(group) for group in found] for month, found in by_month.items()
+    }
+
+
+def _counted(group: Mapping[str, Any]) -> dict[str, Any]:
+    ids = group["ids"]
+    text = "\n".join(ids).encode()
+    rest = {name: value for name, value in group.items() if name != "ids"}
+    return rest | {"count": len(ids), "sha256": hashlib.sha256(text).hexdigest()}

@@ -1,0 +1,197 @@
+"""Where a map comes from, in words: what `geobiomass info` prints of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from geobiomass.statistics.conformal import Calibration
+from geobiomass.summary import Table, month_names
+
+Facts = dict[str, str | Table]
+
+NOBODY = "nobody noted"
+
+
+def facts_of(note: Mapping[str, Any]) -> Facts:
+    """Give headings and texts of all that a map's provenance says."""
+    settings, region = note.get("settings") or {}, note.get("region")
+    facts: Facts = {
+        **_model(note["model"]),
+        **_input(note.get("input") or {}),
+        "settings": ", ".join(
+            _setting(k, v) for k, v in settings.items() if not isinstance(v, Mapping)
+        ),
+        "region": "whole" if region in (None, "whole") else _short(str(region), 80),
+        "software": "; then ".join(_software(one) for one in note["software"])
+        or NOBODY,
+    }
+    notes = "; ".join(f"{k}: {v}" for k, v in (note.get("notes") or {}).items())
+    return facts | ({"notes": notes} if notes else {})
+
+
+def main_facts_of(note: Mapping[str, Any]) -> Facts:
+    """Give those of the facts that say in a few lines what a map rests on."""
+    return {
+        name: text
+        for name, text in facts_of(note).items()
+        if name not in ("bands", "months", "scenes") and not name.startswith("input,")
+    }
+
+
+def training_in_words(data: Mapping[str, Any]) -> str:
+    """Say in one line what a model was trained on, and how much was held out."""
+    training, held = data["training"], data["validation"]
+    title = f"{data['title']}: " if "title" in data else ""
+    unit = "chips" if data["kind"] == "chips" else "blocks of a scene"
+    text = f"{title}{training['places']:,} {unit}, {training['pixels']:,} pixels"
+    if data.get("months"):
+        text += f", {' '.join(month_names(data['months']))}"
+    return text + (f"; {held['places']:,} held out" if held else "; none held out")
+
+
+# --- the model ----------------------------------------------------------------
+
+
+def _model(model: Mapping[str, Any]) -> Facts:
+    members = model.get("members")
+    facts: Facts = {
+        "model": f"{model.get('class', 'model')} {_short(model['fingerprint'])}",
+        "bands": " ".join(model["bands"]),
+    }
+    if members is None:
+        facts |= _training(model)
+    else:
+        facts["model"] = f"{facts['model']}, mean of {len(members)}"
+        for number, member in enumerate(members, 1):
+            said = _training(member)
+            facts[f"member {number}"] = "; ".join(
+                [f"{member['class']} {_short(member['fingerprint'])}"]
+                + [f"{name}: {text}" for name, text in said.items()]
+            )
+    facts["calibration"] = _calibration(model.get("calibration"))
+    facts["applicability"] = _applicability(model.get("applicability"))
+    return facts
+
+
+def _calibration(known: Mapping[str, Any] | None) -> str:
+    if known is None:
+        return "none"
+    try:
+        return str(Calibration.from_dict(known))
+    except (TypeError, ValueError):  # of a version that wrote it in another form
+        return ", ".join(map(str, known))
+
+
+def _applicability(known: Mapping[str, Any] | None) -> str:
+    if known is None:
+        return "none"
+    if "members" in known:
+        return "; ".join(map(_applicability, known["members"]))
+    if not {"cells", "cell_pixels", "places"} <= set(known):
+        return ", ".join(map(str, known))
+    return (
+        f"compared with {known['cells']:,} cells of {known['cell_pixels']} pixels from "
+        f"{known['places']:,} chips or blocks"
+    )
+
+
+def _training(model: Mapping[str, Any]) -> Facts:
+    network = model.get("network") or {}
+    recipe, data = model.get("recipe"), model.get("training")
+    named = [network.get("class"), network.get("encoder")]
+    facts: Facts = {}
+    if network:
+        size = f"{model['parameters']:,} weights"
+        facts["network"] = f"{' '.join(str(name) for name in named if name)}, {size}"
+    if recipe:
+        facts["recipe"] = (
+            f"{recipe['name']}, loss {recipe['loss']}, {recipe['epochs']} epochs, "
+            f"seed {recipe['seed']}"
+        )
+    facts["trained on"] = NOBODY
+    if data:
+        facts["trained on"] = (
+            f"{training_in_words(data)}; fingerprint {_short(data['fingerprint'])}"
+        )
+    facts["held-out error"] = _errors(model.get("errors"))
+    return facts
+
+
+def _errors(row: Mapping[str, Any] | None) -> str:
+    if not row:
+        return "not measured"
+    named = {"average_rmse": "average RMSE", "pixel_rmse": "pixel RMSE"}
+    names = named | {"mae": "MAE", "bias": "bias"}
+    said = [
+        f"{words} {row[name]:.1f}"
+        for name, words in names.items()
+        if row.get(name) is not None
+    ]
+    return f"{', '.join(said)} Mg/ha"
+
+
+# --- the input ----------------------------------------------------------------
+
+
+def _input(source: Mapping[str, Any]) -> Facts:
+    if not source:
+        return {"input": NOBODY}
+    print_ = source.get("fingerprint")
+    stood = f"fingerprint {_short(print_)}" if print_ else "not fingerprinted"
+    facts: Facts = {"input": f"{source.get('title', 'untitled')}; {stood}"}
+    if "months" in source:
+        facts["months"] = " ".join(month_names(source["months"]))
+    if "time_coverage_start" in source:
+        start, end = source["time_coverage_start"], source["time_coverage_end"]
+        facts["period"] = f"{start} to {end}"
+    for name in ("source", "licence", "attribution"):
+        if name in source:
+            facts[f"input, {name}"] = str(source[name])
+    if source.get("scenes"):
+        facts["scenes"] = _scenes(source["scenes"])
+    return facts
+
+
+def _scenes(by_month: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
+    """Count the scenes by month and collection."""
+    rows = [
+        {"month": month, "of": of, "scenes": count}
+        for month, groups in by_month.items()
+        for of, count in _counts(groups)
+    ]
+    frame = pd.DataFrame(rows, columns=["month", "of", "scenes"])
+    counts = frame.pivot_table(
+        index="month", columns="of", values="scenes", aggfunc="sum", fill_value=0
+    )
+    counts = counts.reindex(list(by_month), fill_value=0).astype(int)
+    counts.columns.name = None
+    return Table(counts, "counts; to_dict() names them", fold="by month")
+
+
+def _counts(groups: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, int]]:
+    for group in groups:
+        said = [group.get("collection", "files")]
+        if "baseline" in group:
+            said.append(f"baseline {group['baseline']}")
+        yield ", ".join(said), len(group.get("ids", ())) or group.get("count", 0)
+
+
+# --- the rest -----------------------------------------------------------------
+
+
+def _setting(name: str, value: Any) -> str:
+    plain = {True: "yes", False: "no", None: "by default"}
+    shown = plain[value] if value is None or isinstance(value, bool) else value
+    return f"{name.replace('_', ' ')} {_short(str(shown), 40)}"
+
+
+def _software(one: Mapping[str, Any]) -> str:
+    packages = ", ".join(f"{k} {v}" for k, v in one["packages"].items())
+    return f"{packages}, Python {one['python']}, {one['system']}, {one['device']}"
+
+
+def _short(text: str, length: int = 12) -> str:
+    return text if len(text) <= length else f"{text[:length]}..."

@@ -1,0 +1,511 @@
+"""Where a model comes from, as facts, and its card: what a reviewer asks for."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+
+from geobiomass.data.fingerprint import data_fingerprint
+from geobiomass.data.loader import ChipFeed, decode_batch
+from geobiomass.evaluation.metrics import Tally
+from geobiomass.inference.steps import density
+from geobiomass.network import AttentionUNet
+from geobiomass.statistics.conformal import Calibration
+from geobiomass.training.model_folder import package_versions
+
+_MONTHS = (
+    *("Jan", "Feb", "Mar", "Apr", "May", "Jun"),
+    *("Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
+)
+
+# A bin with fewer pixels than one chip of the competition says little.
+_FEW_PIXELS = 256 * 256
+Facts = Mapping[str, Any]
+
+
+# --- the facts ----------------------------------------------------------------
+
+
+def describe_training(
+    cube: xr.Dataset,
+    network: AttentionUNet,
+    bands: Sequence[str],
+    training: ChipFeed,
+    validation: ChipFeed | None = None,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Say where trained weights come from: what ``model.provenance`` holds.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        What was trained on, and split.
+    network : AttentionUNet
+        Trained, with its scaling.
+    bands : sequence of str
+        The network's, in its order.
+    training : ChipFeed
+        What trained.
+    validation : ChipFeed, optional
+        What was held out. The network runs over it once.
+    device : str
+        Where the network runs for that.
+
+    Returns
+    -------
+    dict
+        Fit for JSON. "data": a fingerprint of pixels and labels, size, months,
+        samples, place. "bands". "normalisation": shift and scale by band and output.
+        "validation": metrics by bin of observed biomass, as
+        :meth:`geobiomass.BiomassRegressor.evaluate` defines them but over the
+        crops that were held out; None without any. "environment": versions of
+        packages, machine.
+
+    Raises
+    ------
+    CubeError
+        If held-out data cannot be read and the feed does not pass over it.
+    """
+    table = (
+        None if validation is None else validation_by_bin(network, validation, device)
+    )
+    return {
+        "data": _describe_data(cube, bands, training, validation),
+        "bands": list(bands),
+        "normalisation": _normalisation(network, bands),
+        "validation": None if table is None else metrics_by_bin(table),
+        "environment": _environment(device),
+    }
+
+
+def validation_by_bin(
+    network: AttentionUNet, feed: ChipFeed, device: str = "cpu"
+) -> pd.DataFrame:
+    """Compare a network's maps of held-out samples with their labels.
+
+    Parameters
+    ----------
+    network : AttentionUNet
+        It comes back in the mode and on the device that it was in.
+    feed : ChipFeed
+        What was held out; it is read once, a batch at a time.
+    device : str
+        Where the network runs.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As :meth:`geobiomass.BiomassRegressor.evaluate` gives it, a sample of the
+        feed counting as a chip.
+    """
+    tally = Tally()
+    with _evaluating(network, device), torch.inference_mode():
+        for codes, arrangement, target in feed.epoch(0):
+            (image,), truth = decode_batch((codes.to(device), arrangement), target)
+            calendar = arrangement.decoder.calendar
+            own = network.calendar is not None
+            maps = network(image, calendar=calendar if own else None)
+            for predicted, observed in zip(maps[:, 0], truth[:, 0], strict=True):
+                tally.add(predicted.cpu().double().numpy(), observed.double().numpy())
+    return tally.table()
+
+
+@contextmanager
+def _evaluating(network: AttentionUNet, device: str) -> Iterator[None]:
+    mode, before = network.training, network.shift.device
+    network.eval().to(device)
+    try:
+        yield
+    finally:
+        network.to(before).train(mode)
+
+
+def metrics_by_bin(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
+    """Give a table of metrics as JSON has it: by bin, None where there is no number.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As :meth:`geobiomass.BiomassRegressor.evaluate` gives it.
+    """
+    return {
+        str(name): {str(column): _number(value) for column, value in row.items()}
+        for name, row in table.to_dict("index").items()
+    }
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, int | np.integer):
+        return int(value)
+    return float(value) if math.isfinite(value) else None
+
+
+def _describe_data(
+    cube: xr.Dataset,
+    bands: Sequence[str],
+    training: ChipFeed,
+    validation: ChipFeed | None,
+) -> dict[str, Any]:
+    facts = {
+        "fingerprint": data_fingerprint(cube, bands),
+        "kind": "chips" if "chip" in cube.dims else "scene",
+        "size": {str(dim): int(size) for dim, size in cube.sizes.items()},
+        "months": [int(month) for month in cube["month"].values],
+        "training": _describe_feed(training),
+        "validation": None if validation is None else _describe_feed(validation),
+    }
+    for name in ("title", "source", "licence"):
+        if name in cube.attrs:
+            facts[name] = str(cube.attrs[name])
+    return facts | _place(cube)
+
+
+def _describe_feed(feed: ChipFeed) -> dict[str, Any]:
+    places = sorted(set(feed.places), key=repr)
+    names = [feed.reader.name_of(place) for place in places]
+    return {
+        "places": len(places),
+        "pixels": sum(place.window.height * place.window.width for place in places),
+        "names": hashlib.sha256("\n".join(names).encode()).hexdigest(),
+    }
+
+
+def _place(cube: xr.Dataset) -> dict[str, Any]:
+    if "chip" in cube.dims or not {"y", "x"} <= set(cube.coords):
+        return {}
+    import rioxarray  # noqa: F401  (the .rio accessor)
+
+    crs = cube.rio.crs
+    return {
+        "crs": None if crs is None else crs.to_string(),
+        "bounds": [float(edge) for edge in cube.rio.bounds()],
+    }
+
+
+def _normalisation(network: AttentionUNet, bands: Sequence[str]) -> dict[str, Any]:
+    columns = zip(bands, network.shift.tolist(), network.scale.tolist(), strict=True)
+    return {
+        "formula": "(value - shift) / scale",
+        "bands": {band: {"shift": a, "scale": b} for band, a, b in columns},
+        "target": {
+            "shift": network.target_shift.tolist(),
+            "scale": network.target_scale.tolist(),
+        },
+    }
+
+
+def _environment(device: str) -> dict[str, Any]:
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "device": f"{device}, {name}",
+        "packages": package_versions(),
+    }
+
+
+# --- the card -----------------------------------------------------------------
+
+
+def model_card(settings: Facts, provenance: Facts, loader: str) -> str:
+    """Write the card of one model: YAML that the Hugging Face Hub reads, then text.
+
+    Parameters
+    ----------
+    settings : mapping
+        As :attr:`geobiomass.BiomassRegressor.settings` gives them.
+    provenance : mapping
+        As :func:`describe_training` gives it; may be empty.
+    loader : str
+        How a user loads the model.
+    """
+    sections = [
+        _what(settings),
+        _input(settings, provenance),
+        _training(settings, provenance),
+        _errors(settings, provenance),
+        *_interval(settings),
+        _limits(settings, provenance),
+        _loading(loader),
+    ]
+    return _with_front_matter("\n\n".join(sections) + "\n", provenance)
+
+
+def ensemble_card(
+    members: Sequence[tuple[Facts, Facts]],
+    outputs: Sequence[str],
+    loader: str,
+    settings: Facts = MappingProxyType({}),
+) -> str:
+    """Write the card of several models as one.
+
+    Parameters
+    ----------
+    members : sequence of (mapping, mapping)
+        Settings and provenance of each.
+    outputs : sequence of str
+        Names of the maps.
+    loader : str
+        How a user loads them.
+    settings : mapping
+        Of all together: ``calibration``, where there is one.
+    """
+    rows = []
+    for number, (_, provenance) in enumerate(members, 1):
+        overall = (provenance.get("validation") or {}).get("all") or {}
+        rmse, bias = overall.get("average_rmse"), overall.get("bias")
+        rows.append(f"| member-{number} | {_figure(rmse)} | {_figure(bias)} |")
+    sections = [
+        f"# Above-ground biomass from monthly satellite images, {len(members)} models",
+        f"The mean of {len(members)} models, each with a card of its own in its "
+        f"folder. Maps: {', '.join(map_names(outputs, settings))}, in Mg/ha.",
+        "| model | average RMSE on what it held out, Mg/ha | bias |\n|---|---|---|\n"
+        + "\n".join(rows),
+        "The mean is mostly nearer to the truth than its members; by how much is "
+        "known only from data that none of them was trained on.",
+        *_interval(settings),
+        _loading(loader),
+    ]
+    return _with_front_matter("\n\n".join(sections) + "\n", {})
+
+
+def _with_front_matter(text: str, provenance: Facts) -> str:
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+    overall = (provenance.get("validation") or {}).get("all") or {}
+    labels = {"average_rmse": "average RMSE, Mg/ha", "bias": "bias, Mg/ha"}
+    results = [
+        EvalResult(
+            task_type="image-to-image",
+            dataset_type="held-out",
+            dataset_name=provenance["data"].get("title", "held-out data"),
+            metric_type=metric,
+            metric_name=label,
+            metric_value=round(overall[metric], 3),
+        )
+        for metric, label in labels.items()
+        if overall.get(metric) is not None
+    ]
+    data = ModelCardData(
+        library_name="geobiomass",
+        tags=["biomass", "forest", "remote-sensing", "sentinel-1", "sentinel-2"],
+        model_name="geobiomass" if results else None,
+        eval_results=results or None,
+    )
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}"))
+
+
+def map_names(outputs: Sequence[str], settings: Facts) -> list[str]:
+    """Give the names of the layers that a model's maps have.
+
+    Parameters
+    ----------
+    outputs : sequence of str
+        Of its network.
+    settings : mapping
+        With ``calibration``, where there is one.
+    """
+    calibration = settings.get("calibration")
+    if calibration is None:
+        return list(outputs)
+    found = density(outputs)
+    return list(Calibration.from_dict(calibration).layers(found))
+
+
+def _interval(settings: Facts) -> list[str]:
+    """Describe the interval, where there is one."""
+    if settings.get("calibration") is None:
+        return []
+    calibration = Calibration.from_dict(settings["calibration"])
+    held = f"{100 * calibration.interval:.4g} %"
+    new, unit = "chips or blocks", "chips or blocks"
+    if calibration.kind == "groups":
+        new, unit = f"groups by {calibration.groups!r}", "groups"
+    promise = (
+        f"In new {new} of the same kind about {held} of the pixels lie "
+        "within, by class of predicted biomass"
+    )
+    if calibration.folds:
+        promise += (
+            "; as each model was calibrated on its own fold and the map is their mean, "
+            "this is what is seen, not what is proven"
+        )
+    head = f"| predicted, Mg/ha | {unit} | pixels | margin, Mg/ha |"
+    if "spread" in calibration.base and "quantiles" not in calibration.base:
+        head = head.replace("margin, Mg/ha", "margin, spreads")
+    rows = [
+        f"| {name} | {row['units']:.0f} | {row['pixels']:,.0f} | {row['margin']:.2f} |"
+        for name, row in calibration.table.iterrows()
+    ]
+    return [
+        f"## Interval\n\nA {calibration}. {promise}. Elsewhere nothing is promised.\n\n"
+        + "\n".join([head, "|---" * 4 + "|", *rows])
+    ]
+
+
+def _what(settings: Facts) -> str:
+    return (
+        "# Above-ground biomass from monthly satellite images\n\n"
+        "Maps the density of above-ground dry biomass, in Mg/ha (tonnes per hectare), "
+        "pixel by pixel, from a year of satellite images. Maps: "
+        f"{', '.join(map_names(settings['outputs'], settings))}. Encoder "
+        f"`{settings['network']['encoder']}`, attention over the months, U-Net decoder."
+    )
+
+
+def _input(settings: Facts, provenance: Facts) -> str:
+    scaling = (provenance.get("normalisation") or {}).get("bands") or {}
+    lines = [
+        "## Input",
+        f"{settings['months']} months{_months(provenance)}; months may be missing. "
+        "Bands, in this order, matched by name (dB for Sentinel-1, reflectance x "
+        "10^4 for Sentinel-2, percent for CLP); missing values are NaN:",
+    ]
+    rows = ["| band | shift | scale |", "|---|---|---|"]
+    for band in settings["bands"]:
+        known = scaling.get(band, {})
+        values = f"{_figure(known.get('shift'))} | {_figure(known.get('scale'))}"
+        rows.append(f"| {band} | {values} |")
+    return "\n\n".join([*lines, "\n".join(rows)]) + (
+        "\n\nThe model scales physical values itself: (value - shift) / scale."
+    )
+
+
+def _months(provenance: Facts) -> str:
+    months = (provenance.get("data") or {}).get("months")
+    return f" ({' '.join(_MONTHS[m - 1] for m in months)})" if months else ""
+
+
+def _training(settings: Facts, provenance: Facts) -> str:
+    recipe, data = settings.get("recipe"), provenance.get("data")
+    text = ["## Training"]
+    if recipe is None and not data:
+        return "## Training\n\nNobody noted how the weights were made."
+    if recipe is not None:
+        training = recipe["training"]
+        text.append(
+            f"Recipe `{recipe['name']}`: loss {recipe['loss']}, crops of "
+            f"{recipe['crop'] or 'whole chips'}, batch {training['batch_size']}, "
+            f"{training['epochs']} epochs, learning rate {training['learning_rate']}, "
+            f"seed {training['seed']}. All settings are in `config.json`."
+        )
+    if data:
+        text.append(_data_in_words(data))
+        environment = provenance["environment"]
+        versions = ", ".join(f"{k} {v}" for k, v in environment["packages"].items())
+        text.append(
+            f"Made on {environment['device']} with Python {environment['python']}, "
+            f"{versions}."
+        )
+    return "\n\n".join(text)
+
+
+def _data_in_words(data: Facts) -> str:
+    title = f"{data['title']}: " if "title" in data else ""
+    trained, held = data["training"], data["validation"]
+    unit = "chips" if data["kind"] == "chips" else "blocks of a scene"
+    text = f"{title}{trained['places']} {unit}, {trained['pixels']:,} pixels"
+    if held:
+        text += f"; {held['places']} samples, {held['pixels']:,} pixels, held out"
+    if data.get("bounds"):
+        bounds = ", ".join(f"{edge:.10g}" for edge in data["bounds"])
+        text += f"; {bounds} in {data['crs'] or 'no reference system'}"
+    return f"{text}. Fingerprint of the data: `{data['fingerprint'][:16]}`."
+
+
+def _errors(settings: Facts, provenance: Facts) -> str:
+    table = provenance.get("validation")
+    stages = (settings.get("recipe") or {}).get("stages") or ()
+    if not table and any(stage["everything"] for stage in stages):
+        return (
+            "## Error\n\nNot measured: the last stages trained on what the first ones "
+            "held out. What those measured is in `history.csv`."
+        )
+    if not table:
+        return "## Error\n\nNot measured: nothing was held out."
+    columns = {
+        "pixels": "pixels",
+        "average_rmse": "average RMSE",
+        "pixel_rmse": "pixel RMSE",
+        "mae": "MAE",
+        "bias": "bias",
+    }
+    head = f"| observed, Mg/ha | {' | '.join(columns.values())} |"
+    rows = [
+        f"| {name} | {' | '.join(_figure(row[column]) for column in columns)} |"
+        for name, row in table.items()
+    ]
+    return (
+        "## Error\n\nOn what was held out of training, Mg/ha. Average RMSE: of each "
+        "sample, then averaged. Pixel RMSE: over all pixels together. Bias: predicted "
+        "minus observed.\n\n"
+        + "\n".join([head, "|---" * (len(columns) + 1) + "|", *rows])
+    )
+
+
+def _figure(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.2f}"
+
+
+def _limits(settings: Facts, provenance: Facts) -> str:
+    points = [
+        "Elsewhere than where it was trained, or in another kind of forest, the error "
+        "is not known; compare with plots before use.",
+        "With other sensors, processing levels or units than those named above.",
+        "A sum over pixels is no unbiased estimate for an area: combine the map with "
+        "a probability sample of plots.",
+    ]
+    points += _weak_bins(provenance.get("validation") or {})
+    recipe = settings.get("recipe") or {}
+    ceiling = recipe.get("ceiling")
+    if ceiling is not None and recipe.get("tail") != "clip":
+        points.append(
+            f"Labels of {ceiling:g} Mg/ha and more were left out of the loss, so "
+            "denser forest comes out too low."
+        )
+    if (provenance.get("data") or {}).get("kind") == "chips":
+        points.append(
+            "Chips were held out one by one: where neighbours of them were trained "
+            "on, the error above is too small."
+        )
+    return "## Where not to trust it\n\n" + "\n".join(f"- {point}" for point in points)
+
+
+def _weak_bins(table: Facts) -> list[str]:
+    bins = {name: row for name, row in table.items() if name != "all"}
+    few = [name for name, row in bins.items() if row["pixels"] < _FEW_PIXELS]
+    points = []
+    if few:
+        points.append(
+            f"At {', '.join(few)} Mg/ha: fewer than {_FEW_PIXELS:,} pixels were held "
+            "out, too few to know the error."
+        )
+    for name, row in bins.items():
+        bias, observed = row["bias"], row["observed"]
+        if bias is not None and observed and abs(bias) > 0.25 * observed:
+            side = "high" if bias > 0 else "low"
+            points.append(
+                f"At {name} Mg/ha it is too {side} by {abs(bias):.0f} Mg/ha on average."
+            )
+    return points
+
+
+def _loading(loader: str) -> str:
+    return (
+        "## Use\n\n```python\nimport geobiomass as gb\n\n"
+        f"model = {loader}\n"
+        'model.predict_to("map.tif", gb.open_cube("scene.zarr"))\n```\n\n'
+        "Weights are safetensors, settings JSON: nothing here runs code."
+    )

@@ -1,0 +1,198 @@
+"""Several models as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, cast
+
+import xarray as xr
+from torch import nn
+
+from geobiomass.applicability import Domain, Domains
+from geobiomass.inference.attention import mean_attention
+from geobiomass.models.card import ensemble_card
+from geobiomass.models.predictor import Predictor
+from geobiomass.models.regressor import BiomassRegressor
+from geobiomass.network.wrappers import Ensemble as EnsembleNetwork
+from geobiomass.training.estimator import SavedModel, read_config
+from geobiomass.training.model_folder import (
+    CARD,
+    CONFIG,
+    ModelError,
+    broken,
+    member_name,
+    write_config,
+)
+
+
+class Ensemble(Predictor, SavedModel):
+    """Several models as one: their mean, and on demand how far they are apart.
+
+    Parameters
+    ----------
+    models : sequence of Predictor
+        With the same outputs. Each takes the bands it knows; a cube needs those of
+        all of them.
+    spread : bool
+        Also map the standard deviation among the models, as ``agb_spread``.
+
+    Raises
+    ------
+    ValueError
+        If there is no model, or they differ in outputs.
+
+    See Also
+    --------
+    geobiomass.load : Reads what :meth:`save` wrote.
+
+    Examples
+    --------
+    >>> import geobiomass as gb
+    >>> both = gb.Ensemble([gb.load("first/"), gb.load("second/")])  # doctest: +SKIP
+    >>> both.predict_to("map.tif", scene)  # doctest: +SKIP
+    """
+
+    loader = "gb.load(folder)"
+
+    def __init__(self, models: Sequence[Predictor], spread: bool = False) -> None:
+        if not models or any(m.outputs != models[0].outputs for m in models):
+            raise ValueError(
+                "models of an Ensemble must be one or more with the same outputs, got "
+                f"{[model.outputs for model in models]}."
+            )
+        if spread and len(models) < 2:
+            raise ValueError("spread of an Ensemble needs at least two models, got 1.")
+        self.models = tuple(models)
+        self.bands = tuple(dict.fromkeys(b for model in models for b in model.bands))
+        self.outputs = models[0].outputs
+        if spread:
+            self.outputs += tuple(f"{name}_spread" for name in self.outputs)
+        self.months = max(model.months for model in models)
+        self._spread = spread
+        self.network = self._joined([model.network for model in models])
+
+    def _joined(self, networks: Sequence[nn.Module], last: int = 0) -> EnsembleNetwork:
+        choices = [[self.bands.index(b) for b in m.bands] for m in self.models]
+        return EnsembleNetwork(networks, choices, self._spread, last)
+
+    @property
+    def domain(self) -> Domain | Domains | None:
+        """What the members were trained on; None where one of them does not know."""
+        each = [model.domain for model in self.models]
+        known = tuple(domain for domain in each if domain is not None)
+        return Domains(known) if len(known) == len(each) else None
+
+    def _with_dissimilarity(self, calendar: tuple[int, ...]) -> nn.Module:
+        self._known_domain()
+        each = [model._with_dissimilarity(calendar) for model in self.models]
+        return self._joined(each, last=1)
+
+    def _in_months(self, calendar: tuple[int, ...]) -> nn.Module:
+        networks = [model._in_months(calendar) for model in self.models]
+        own = [model.network for model in self.models]
+        return self.network if networks == own else self._joined(networks)
+
+    def was_trained_on(self, cube: xr.Dataset) -> bool:
+        """Tell whether any of the models was trained on this very cube.
+
+        Parameters
+        ----------
+        cube : xarray.Dataset
+            As :meth:`BiomassRegressor.was_trained_on` takes it.
+        """
+        return any(model.was_trained_on(cube) for model in self.models)
+
+    def attention(
+        self,
+        cube: xr.Dataset,
+        at: tuple[float, float] | None = None,
+        chip: Any = None,
+        *,
+        tile: int = 256,
+        samples: int = 16,
+    ) -> xr.DataArray:
+        """Tell which months the map comes from: the mean of the members' attention.
+
+        Parameters
+        ----------
+        cube, at, chip, tile, samples
+            As :meth:`BiomassRegressor.attention` takes them.
+
+        Returns
+        -------
+        xarray.DataArray
+            (level, month), as :meth:`BiomassRegressor.attention` gives it.
+
+        Raises
+        ------
+        TypeError, ValueError, CubeError
+            As :meth:`BiomassRegressor.attention` says.
+        """
+        each = [
+            model.attention(cube, at, chip, tile=tile, samples=samples)
+            for model in self.models
+        ]
+        return mean_attention(each)
+
+    # --- save and load: each member is a model's folder in the ensemble's ---
+
+    def _check_savable(self) -> None:
+        for model in self.models:
+            if not isinstance(model, SavedModel):
+                raise ModelError(
+                    "models of an Ensemble that is saved must be gb.BiomassRegressor "
+                    f"or gb.Ensemble, got a {type(model).__name__}"
+                )
+            model._check_savable()
+
+    def _write(self, folder: Path) -> None:
+        names = [member_name(number) for number in range(1, len(self.models) + 1)]
+        members = [cast(SavedModel, model) for model in self.models]
+        for name, member in zip(names, members, strict=True):
+            (folder / name).mkdir()
+            member._write(folder / name)
+        settings = {
+            "members": names,
+            "spread": self._spread,
+            "network": {"members": len(names)},
+            "bands": list(self.bands),
+            "months": self.months,
+            "outputs": list(self.outputs),
+            "units": "Mg/ha",
+            **self._calibrated(),
+        }
+        content = {"class": "Ensemble", "loader": self.loader, "settings": settings}
+        write_config(folder, content)
+        facts = [
+            (getattr(m, "settings", {}), getattr(m, "provenance", {})) for m in members
+        ]
+        card = ensemble_card(facts, self.outputs, self.loader, self._calibrated())
+        (folder / CARD).write_text(card, encoding="utf-8")
+
+    @classmethod
+    def _read(cls, folder: Path, config: Mapping[str, Any]) -> Self:
+        settings = config["settings"]
+        try:
+            names, spread = list(settings["members"]), bool(settings["spread"])
+            if any(member_name(i) != name for i, name in enumerate(names, 1)):
+                raise ValueError(f"members are {names}")
+            model = cls([read_model(folder / name) for name in names], spread)
+            model._take_calibration(settings)
+            return model
+        except ModelError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise broken(folder / CONFIG, error) from error
+
+    def __repr__(self) -> str:
+        """Say what it is in one line."""
+        text = f"Ensemble of {len(self.models)}: {', '.join(map(repr, self.models))}"
+        return text if self.calibration is None else f"{text}; {self.calibration}"
+
+
+def read_model(folder: Path) -> Predictor:
+    """Return the saved model of a folder, an ensemble or a single one."""
+    if read_config(folder)["class"] == Ensemble.__name__:
+        return Ensemble.load(folder)
+    return BiomassRegressor.load(folder)

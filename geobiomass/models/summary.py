@@ -1,0 +1,114 @@
+"""What a model is: what it reads, what it learnt from, and how well."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from geobiomass.cube import CubeError
+from geobiomass.metadata.text import training_in_words
+from geobiomass.models.card import map_names
+from geobiomass.statistics.conformal import Calibration
+from geobiomass.summary import Table
+
+Facts = dict[str, str | Table]
+
+
+def describe_folder(path: Path) -> Facts:
+    """Say what a model's folder holds, without its weights.
+
+    Raises
+    ------
+    CubeError
+        If its ``config.json`` is not a model's.
+    """
+    try:
+        config: Mapping[str, Any] = json.loads((path / "config.json").read_text())
+        settings = config["settings"]
+    except (json.JSONDecodeError, KeyError) as error:
+        raise CubeError(
+            f"{path / 'config.json'} is not a model's ({error})."
+        ) from error
+    return _facts(str(config.get("class")), settings, config.get("provenance") or {})
+
+
+def describe_model(model: Any) -> Facts:
+    """Say what a model in hand is."""
+    kind = type(model).__name__
+    members = getattr(model, "models", None)
+    if members is not None:
+        network = {"members": len(members)}
+        facts = _facts(kind, _settings(model) | {"network": network}, {})
+        return facts | {f"member {i}": repr(m) for i, m in enumerate(members, 1)}
+    settings = getattr(model, "settings", None) or _settings(model)
+    facts = _facts(kind, settings, getattr(model, "provenance", None) or {})
+    history = getattr(model, "history", None)
+    if history is not None and len(history):
+        facts["trained"] = f"{len(history)} epoch{'s' * (len(history) > 1)}"
+    return facts
+
+
+def _settings(model: Any) -> dict[str, Any]:
+    """Give what any predictor says of itself."""
+    names = ("bands", "months", "outputs")
+    network = {"class": type(model.network).__name__}
+    calibration = getattr(model, "calibration", None)
+    known = {} if calibration is None else {"calibration": calibration.to_dict()}
+    return {"network": network} | {name: getattr(model, name) for name in names} | known
+
+
+def _facts(kind: str, settings: Mapping[str, Any], made: Mapping[str, Any]) -> Facts:
+    recipe = settings.get("recipe") or {}
+    network = {
+        name: value
+        for name, value in settings["network"].items()
+        if value is not None and name not in ("bands", "passes")
+    }
+    facts: Facts = {
+        "what": f"model, {kind}",
+        "network": ", ".join(f"{k} {v}" for k, v in network.items()),
+        "bands": " ".join(settings["bands"]),
+        "months": str(settings["months"]),
+        "maps": ", ".join(map_names(settings.get("outputs", ("agb",)), settings))
+        + ", Mg/ha",
+        "recipe": str(recipe.get("name", "none")),
+    }
+    if settings.get("calibration"):
+        facts["interval"] = str(Calibration.from_dict(settings["calibration"]))
+    data = made.get("data")
+    if data:
+        facts["trained on"] = training_in_words(data)
+    if made.get("validation"):
+        facts["held out"] = errors_of(made["validation"])
+    return facts
+
+
+def errors_of(
+    table: Mapping[str, Mapping[str, Any]], rows_are: str = "observed, Mg/ha"
+) -> Table:
+    """Give the metrics of what was held out, rows without a pixel left out.
+
+    Parameters
+    ----------
+    table : mapping of str to mapping
+        As JSON has metrics, by row.
+    rows_are : str
+        What the rows are.
+    """
+    columns = {
+        "pixels": "pixels",
+        "average_rmse": "average RMSE",
+        "pixel_rmse": "pixel RMSE",
+        "bias": "bias",
+    }
+    rows = {name: row for name, row in table.items() if row["pixels"]}
+    frame = pd.DataFrame(
+        [[row[column] for column in columns] for row in rows.values()],
+        pd.Index(list(rows), name=rows_are),
+        list(columns.values()),
+    )
+    return Table(frame.astype({"pixels": int}), "all but pixels in Mg/ha", decimals=1)

@@ -1,0 +1,131 @@
+"""How bands and labels are scaled before the network sees them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from geobiomass.cube import CubeError, DamagedError
+from geobiomass.cube.statistics import BandTally
+from geobiomass.data.reader import Reader
+from geobiomass.network import AttentionUNet
+from geobiomass.recipes.recipe import BIOMASSTERS_RANGE, Recipe
+from geobiomass.threads import few_at_a_time
+from geobiomass.tiles import Place
+
+# From the 5th to the 95th percentile of a normal distribution, in standard deviations.
+_SPAN = 3.29
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """How bands and target are scaled: (value - shift) / scale."""
+
+    shift: tuple[float, ...]
+    scale: tuple[float, ...]
+    target_shift: float
+    target_scale: float
+
+
+def measure_statistics(
+    reader: Reader,
+    places: Sequence[Place],
+    skip: bool = False,
+    progress: bool = False,
+) -> Statistics:
+    """Measure how to scale bands and labels, in one pass over what is trained on.
+
+    Bands: a robust minimum and maximum, the 5th and 95th percentile, become -1.645
+    and 1.645, which they are of a normal distribution of spread one; so clouds and
+    damaged values do not squeeze the rest. Where all of a cube on disk is trained on,
+    it knows its percentiles; else they are counted on `places` alone, so that nothing
+    of what is held out enters. Labels: mean and standard deviation of those that are
+    not above their 99.9th percentile. What has no spread keeps scale 1.
+
+    Parameters
+    ----------
+    reader : Reader
+        Over a cube with ``agb``.
+    places : sequence of Place
+        What is trained on; they do not overlap.
+    skip : bool
+        Pass over what cannot be read.
+    progress : bool
+        Show a progress bar.
+
+    Raises
+    ------
+    CubeError
+        If there is no label, or something cannot be read and not `skip`.
+    """
+    from tqdm.auto import tqdm
+
+    known = reader.statistics if _area(places) == reader.pixels else None
+    images, labels = reader.tally(), BandTally(["agb"])
+    count = partial(_count, reader, known is None)
+    workers = min(8, os.cpu_count() or 1)
+    with tqdm(total=len(places), desc="Measuring", disable=not progress) as bar:
+        for _, future in few_at_a_time(places, count, workers):
+            bar.update()
+            try:
+                image, label = future.result()
+            except DamagedError:
+                if not skip:
+                    raise
+                continue
+            images.merge(image)
+            labels.merge(label)
+    table = images.table() if known is None else known
+    ranges = table[["p5", "p95"]].fillna(0).to_numpy().tolist()
+    mean, spread = labels.below(99.9)
+    return Statistics(
+        tuple((low + high) / 2 for low, high in ranges),
+        tuple((high - low) / _SPAN or 1.0 for low, high in ranges),
+        mean,
+        spread or 1.0,
+    )
+
+
+def _area(places: Sequence[Place]) -> int:
+    return sum(place.window.height * place.window.width for place in places)
+
+
+def _count(reader: Reader, with_image: bool, place: Place) -> tuple[BandTally, ...]:
+    """Count the values of one place, and its labels."""
+    image, labels = reader.tally(), BandTally(["agb"])
+    if with_image:
+        image.add(reader.codes(place))
+    labels.add(reader.labels(place)[None])
+    return image, labels
+
+
+def set_scaling(
+    network: AttentionUNet, bands: Sequence[str], recipe: Recipe, found: Statistics
+) -> None:
+    """Give a network its scaling, as a recipe says.
+
+    Raises
+    ------
+    CubeError
+        If the recipe's constants know nothing of a band.
+    """
+    shift, scale = found.shift, found.scale
+    if recipe.scaling == "biomassters":
+        unknown = [band for band in bands if band not in BIOMASSTERS_RANGE]
+        if unknown:
+            raise CubeError(
+                f"scaling='biomassters' knows no minimum and maximum of {unknown}; "
+                "use scaling='robust'."
+            )
+        ranges = [BIOMASSTERS_RANGE[band] for band in bands]
+        shift = tuple(float(low) for low, _ in ranges)
+        scale = tuple(float(high - low) for low, high in ranges)
+    outputs = network.target_shift.numel()
+    network.set_statistics(
+        shift,
+        scale,
+        [found.target_shift] * outputs,
+        [found.target_scale] * outputs,
+    )

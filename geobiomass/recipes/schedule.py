@@ -1,0 +1,156 @@
+"""The stages of a training, and how long they will take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from geobiomass.data.loader import ChipFeed
+from geobiomass.recipes.datasets import Feeds
+from geobiomass.recipes.recipe import Recipe
+from geobiomass.training import RegressionTask, TrainingConfig, measure_steps
+
+FIRST = "long"  # what the first stage is called where others follow
+_MEASURED = 2  # steps
+
+StagePlan = tuple[str, TrainingConfig, ChipFeed, ChipFeed | None]
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One stage of a training.
+
+    Parameters
+    ----------
+    name : str
+        As the recipe calls it.
+    epochs, samples, steps : int
+        Passes over the data, chips or crops in each of them, and steps of the
+        optimiser in all.
+    learning_rate, final_learning_rate : float
+        Where the rate begins and where it ends.
+    held_out : int
+        Samples that validate.
+    """
+
+    name: str
+    epochs: int
+    samples: int
+    steps: int
+    learning_rate: float
+    final_learning_rate: float
+    held_out: int
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What a training will do, and about how long it takes; prints itself.
+
+    Parameters
+    ----------
+    stages : tuple of PlannedStage
+        In order.
+    seconds_a_step : float
+        Measured on this machine, without reading and validation.
+    batch_size, processes : int
+        Samples a step and process; processes, each with its own device.
+    device : str
+        "cpu" or "cuda".
+    """
+
+    stages: tuple[PlannedStage, ...]
+    seconds_a_step: float
+    batch_size: int
+    processes: int
+    device: str
+
+    @property
+    def steps(self) -> int:
+        """Steps of the optimiser in all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+    @property
+    def hours(self) -> float:
+        """Hours of all steps."""
+        return self.steps * self.seconds_a_step / 3600
+
+    def __str__(self) -> str:
+        """Give a table with a row a stage, and the hours."""
+        heads = ("stage", "epochs", "samples", "held out", "steps", "rate", "hours")
+        rows = [heads] + [
+            (
+                stage.name,
+                f"{stage.epochs:,}",
+                f"{stage.samples:,}",
+                f"{stage.held_out:,}",
+                f"{stage.steps:,}",
+                f"{stage.learning_rate:g} to {stage.final_learning_rate:g}",
+                f"{stage.steps * self.seconds_a_step / 3600:.2g}",
+            )
+            for stage in self.stages
+        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if i == 0 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        ]
+        where = f"{self.processes} x {self.device}, batches of {self.batch_size}"
+        return "\n".join(
+            [
+                *lines,
+                f"{self.steps:,} steps of about {self.seconds_a_step:.2g} s on "
+                f"{where}: about {self.hours:.2g} hours",
+            ]
+        )
+
+
+def settings_of(recipe: Recipe) -> list[tuple[str, TrainingConfig]]:
+    """Give name and settings of each stage of a recipe, in order."""
+    later = [(each.name, each.configure(recipe.training)) for each in recipe.stages]
+    return [(FIRST, recipe.training), *later]
+
+
+def stages_of(feeds: Feeds) -> list[StagePlan]:
+    """Give the stages of a recipe with what trains and validates in each."""
+    everything = [False, *(stage.everything for stage in feeds.recipe.stages)]
+    return [
+        (
+            name,
+            config,
+            feeds.everything if on_all else feeds.training,
+            None if on_all else feeds.validation,
+        )
+        for (name, config), on_all in zip(
+            settings_of(feeds.recipe), everything, strict=True
+        )
+    ]
+
+
+def plan_training(task: RegressionTask, stages: Sequence[StagePlan]) -> TrainingPlan:
+    """Say what a training will do, after some steps were timed on copies."""
+    _, config, feed, _ = stages[0]
+    return TrainingPlan(
+        tuple(_planned(*stage) for stage in stages),
+        measure_steps(task, feed, config, _MEASURED),
+        config.batch_size,
+        config.ranks,
+        config.device,
+    )
+
+
+def _planned(
+    name: str, config: TrainingConfig, feed: ChipFeed, validation: ChipFeed | None
+) -> PlannedStage:
+    last = config.final_learning_rate
+    return PlannedStage(
+        name,
+        config.epochs,
+        len(feed.places),
+        config.epochs * feed.batches_per_epoch(config.ranks),
+        config.learning_rate,
+        last if config.schedule == "cosine" else config.learning_rate,
+        0 if validation is None else len(validation.places),
+    )

@@ -1,0 +1,1 @@
+"""The chips of the BioMassters competition: local folders, and the public bucket."""

@@ -1,0 +1,265 @@
+"""A synthetic landscape with known biomass, for tests, examples and the demo."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from dask.base import tokenize
+
+from geobiomass.sources.landscape.forest import CELL, Floats, Patch, survey
+from geobiomass.sources.landscape.sensors import (
+    ACQUISITION_ORDER,
+    OPTICAL_BANDS,
+    RADAR_BANDS,
+    observe,
+)
+
+if TYPE_CHECKING:
+    from rasterio.crs import CRS
+
+__all__ = ["landscape"]
+
+SCENE_DIMS = ("month", "band", "y", "x")
+IMAGE_NAME = "backscatter, dB; reflectance x 10^4; cloud probability, percent"
+SPECIES = ("pine", "spruce", "birch")  # in the order of ground.PINE, SPRUCE, BIRCH
+BANDS = (*RADAR_BANDS, *OPTICAL_BANDS, "CLP")
+
+# Outer corner of the first pixel: central Finland in EPSG:3067.
+EAST, NORTH = 400_000.0, 6_900_000.0
+
+
+def landscape(
+    size: int | tuple[int, int],
+    months: int = 12,
+    seed: int = 0,
+    *,
+    block: int = 256,
+    resolution: float = 10.0,
+    crs: str | int | CRS = "EPSG:3067",
+    species: Sequence[str] = SPECIES,
+) -> xr.Dataset:
+    """Build a synthetic boreal landscape with known above-ground biomass.
+
+    A scene cube like a BioMassters chip, of any size: stands of pine, spruce and
+    birch of all ages among fields, mires, lakes and roads, seen by Sentinel-1 and
+    Sentinel-2 over a year with its snow, frost, clouds and gaps. Nothing is
+    computed until asked for. A pixel is a function of `seed` and of its place
+    from the upper left corner alone, to the bit on one kind of CPU: neither
+    `block` nor the window computed matters, and a smaller landscape of a seed is
+    the upper left part of a larger one.
+
+    Parameters
+    ----------
+    size
+        Height and width in pixels; one number for a square.
+    months
+        Number of monthly steps, 1 to 12: the last ones of the year September to
+        August, so that a short cube holds the summer (3: June, July, August).
+    seed
+        Number of the landscape, 0 or more.
+    block
+        Side in pixels of the dask chunks; multiples of 128 compute fastest.
+    resolution
+        Side of a pixel in metres, 1 to 100. The features of the ground keep
+        their size in metres; texture and noise keep theirs in pixels.
+    crs
+        Any projected reference system in metres. The upper left corner is at
+        400,000 east, 6,900,000 north in all of them.
+    species
+        Which of "pine", "spruce" and "birch" grow there. In the place of another
+        stands the one next to it in this order, so that terrain, fields and ages
+        stay the same.
+
+    Returns
+    -------
+    xarray.Dataset
+        `image` (month, band, y, x) float32: Sentinel-1 in dB, Sentinel-2
+        reflectance x 10^4 and cloud probability in percent as whole numbers, NaN
+        where missing. `agb` (y, x) float32, Mg/ha, complete. Coordinates
+        `month` (calendar months in acquisition order), `band`, `y`, `x` and
+        `spatial_ref`.
+
+    Raises
+    ------
+    ValueError
+        If `size`, `months`, `seed`, `block`, `resolution`, `crs` or `species` is
+        out of range or of the wrong kind.
+
+    Notes
+    -----
+    Sources of the relations, with the constants next to them in the code:
+
+    - growth of stands with age: Richards (1959), Chapman (1961);
+    - shapes of stands: power diagrams, Aurenhammer (1987);
+    - light through the canopy: Monsi and Saeki (1953), Beer-Lambert;
+    - spectra of canopy, understorey and snow: order of magnitude of Rautiainen
+      and co-workers (2011), Lukes and co-workers (2013), Warren (1982);
+    - light on slopes: C correction, Teillet, Guindon and Goodenough (1982);
+    - backscatter of vegetation: water-cloud model, Attema and Ulaby (1978);
+    - radar on slopes: Ulander (1996);
+    - speckle: Goodman (1976); texture: Jakeman and Pusey (1976).
+
+    Growth asymptotes, noise levels and the shares of gaps are set so that the
+    statistics resemble the published ones of BioMassters (biomass of mean 63, sd
+    71 Mg/ha, 19 to 32 % zeros, saturation from 100 to 150 Mg/ha). Buildings,
+    tree species beyond three groups and change within the year are left out.
+
+    Examples
+    --------
+    >>> scene = landscape((300, 400), months=3, seed=7)
+    >>> scene.image.sizes["month"], scene.agb.attrs["units"]
+    (3, 'Mg/ha')
+    """
+    height, width = _shape(size)
+    _check_integer("months", months, 1, 12)
+    _check_integer("seed", seed, 0)
+    _check_integer("block", block, 1)
+    if not 1 <= resolution <= 100:
+        raise ValueError(
+            f"resolution of a landscape must be 1 to 100 metres, got {resolution!r}"
+        )
+    steps = ACQUISITION_ORDER[-months:]
+    kinds = _species_of(species)
+    lazy = partial(
+        _lazy, (height, width), steps, int(seed), int(block), resolution, kinds
+    )
+    image = xr.Variable(SCENE_DIMS, lazy("image"), {"long_name": IMAGE_NAME})
+    agb = xr.Variable(
+        ("y", "x"),
+        lazy("agb"),
+        {"long_name": "above-ground biomass density", "units": "Mg/ha"},
+    )
+    scene = xr.Dataset(
+        {"image": image, "agb": agb},
+        coords={
+            "month": ("month", np.array(steps), {"long_name": "calendar month"}),
+            "band": ("band", np.array(BANDS)),
+            "y": NORTH - (np.arange(height) + 0.5) * resolution,
+            "x": EAST + (np.arange(width) + 0.5) * resolution,
+        },
+        attrs={"title": f"synthetic landscape, seed {seed}"},
+    )
+    return _georeferenced(scene, crs, resolution)
+
+
+def _shape(size: int | tuple[int, int]) -> tuple[int, int]:
+    sides = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+    if len(sides) != 2:
+        raise ValueError(
+            f"size of a landscape must be a number of pixels or (height, width), "
+            f"got {size!r}"
+        )
+    for side in sides:
+        _check_integer("size", side, 1)
+    return int(sides[0]), int(sides[1])
+
+
+def _species_of(species: Sequence[str]) -> tuple[int, ...]:
+    chosen = tuple(i for i, name in enumerate(SPECIES) if name in species)
+    if not chosen or isinstance(species, str) or not set(species) <= set(SPECIES):
+        raise ValueError(
+            f"species of a landscape must be some of {SPECIES}, got {species!r}"
+        )
+    return chosen
+
+
+def _check_integer(name: str, value: object, low: int, high: int | None = None) -> None:
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        above = high is not None and value > high
+        if value >= low and not above:
+            return
+    expected = f"{low} or more" if high is None else f"{low} to {high}"
+    raise ValueError(
+        f"{name} of a landscape must be a whole number, {expected}, got {value!r}"
+    )
+
+
+def _lazy(
+    shape: tuple[int, int],
+    months: tuple[int, ...],
+    seed: int,
+    block: int,
+    resolution: float,
+    species: tuple[int, ...],
+    kind: Literal["image", "agb"],
+) -> da.Array:
+    """Return a dask array whose blocks need nothing but their number."""
+    leading = (len(months), len(BANDS)) if kind == "image" else ()
+    chunks = da.core.normalize_chunks((*leading, block, block), (*leading, *shape))
+    settings = (shape, months, seed, block, resolution, species, kind)
+    lazy: da.Array = da.map_blocks(
+        partial(_block, settings),
+        chunks=chunks,
+        dtype=np.float32,
+        meta=np.empty((0,) * len(chunks), np.float32),
+        name=f"landscape-{kind}-{tokenize(settings)}",
+    )
+    return lazy
+
+
+def _block(
+    settings: tuple[
+        tuple[int, int], tuple[int, ...], int, int, float, tuple[int, ...], str
+    ],
+    block_id: tuple[int, ...],
+) -> Floats:
+    """Compute one chunk; `block_id` is its place in the grid of chunks."""
+    shape, months, seed, block, resolution, species, kind = settings
+    rows, cols = (
+        slice(index * block, min((index + 1) * block, side))
+        for index, side in zip(block_id[-2:], shape, strict=True)
+    )
+    leading = (len(months), len(BANDS)) if kind == "image" else ()
+    out = np.empty((*leading, rows.stop - rows.start, cols.stop - cols.start), "f4")
+    for row in range(rows.start // CELL * CELL, rows.stop, CELL):
+        for col in range(cols.start // CELL * CELL, cols.stop, CELL):
+            ground = survey(Patch(seed, row, col, CELL, resolution, species))
+            if kind == "image":
+                cell = observe(ground, months)
+            else:
+                cell = ground.trimmed(ground.biomass)
+            y_out, y_cell = _overlap(rows, row)
+            x_out, x_cell = _overlap(cols, col)
+            out[..., y_out, x_out] = cell[..., y_cell, x_cell]
+    return out
+
+
+def _overlap(window: slice, first: int) -> tuple[slice, slice]:
+    """Return what a window and the cell from `first` share, counted from each."""
+    start, stop = max(window.start, first), min(window.stop, first + CELL)
+    return (
+        slice(start - window.start, stop - window.start),
+        slice(start - first, stop - first),
+    )
+
+
+def _georeferenced(
+    scene: xr.Dataset, crs: str | int | CRS, resolution: float
+) -> xr.Dataset:
+    """Return the scene with its grid mapping, as rioxarray writes it."""
+    import rioxarray  # noqa: F401  registers the accessor .rio
+    from rasterio.crs import CRS
+    from rasterio.errors import CRSError
+    from rasterio.transform import Affine
+
+    try:
+        system = CRS.from_user_input(crs)
+        metres = system.is_projected and system.linear_units_factor[1] == 1.0
+    except CRSError as error:
+        raise ValueError(
+            f"crs of a landscape must be a reference system, got {crs!r}: {error}"
+        ) from error
+    if not metres:
+        raise ValueError(
+            f"crs of a landscape must be projected in metres, got {crs!r}; "
+            "EPSG:3067 is Finland's"
+        )
+    transform = Affine(resolution, 0.0, EAST, 0.0, -resolution, NORTH)
+    # Both return copies; the grid mapping ends in the encoding of the variables.
+    placed: xr.Dataset = scene.rio.write_crs(system).rio.write_transform(transform)
+    return placed

@@ -1,0 +1,1 @@
+"""Cubes from raster files, month by month."""

@@ -1,0 +1,80 @@
+"""Pixels of raster files, lazily, block by block."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from geobiomass.sources.rasters.read import Layer, outline_on, read_block
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+BLOCK = 256
+"""Side of what is read at a time, pixels: a shard of a cube on disk."""
+
+
+def lazy_blocks(
+    steps: Sequence[Sequence[Layer]], bands: Sequence[str], grid: GeoBox, skip: bool
+) -> Any:
+    """Make a dask array (step, band, y, x) of one task a step and block.
+
+    A task knows the files that touch its block, and no others.
+    """
+    import dask.array as da
+    from dask.base import tokenize
+
+    height, width = grid.shape
+    tops, lefts = range(0, height, BLOCK), range(0, width, BLOCK)
+    reach = {
+        layer.geobox: outline_on(layer.geobox, grid)
+        for layers in steps
+        for layer in layers
+    }
+    name = f"rasters-{tokenize(list(map(repr, steps)), bands, repr(grid), skip)}"
+    tasks = {}
+    for at, layers in enumerate(steps):
+        wanted = [layer for layer in layers if layer.band in bands]
+        for row, top in enumerate(tops):
+            for column, left in enumerate(lefts):
+                bottom, right = min(top + BLOCK, height), min(left + BLOCK, width)
+                near = partial(_touches, (top, left, bottom, right))
+                mine = [x for x in wanted if near(reach[x.geobox])]
+                box = grid[top:bottom, left:right]
+                tasks[name, at, 0, row, column] = (
+                    partial(_read_step, mine, list(bands), box, skip),
+                )
+    chunks = (
+        (1,) * len(steps),
+        (len(bands),),
+        *(_lengths(size) for size in (height, width)),
+    )
+    return cast(Any, da.Array)(tasks, name, chunks, dtype=np.float32)
+
+
+def _touches(block: Sequence[float], outline: Sequence[float]) -> bool:
+    """Tell whether a file may reach into a block; a curved edge may bulge a little."""
+    top, left, bottom, right = outline
+    rim = 4 + 0.02 * max(bottom - top, right - left)
+    return not (  # an outline that is NaN is nowhere
+        math.isnan(top)
+        or top - rim > block[2]
+        or bottom + rim < block[0]
+        or left - rim > block[3]
+        or right + rim < block[1]
+    )
+
+
+def _lengths(size: int) -> tuple[int, ...]:
+    return tuple(min(BLOCK, size - start) for start in range(0, size, BLOCK))
+
+
+def _read_step(
+    layers: Sequence[Layer], bands: Sequence[str], box: GeoBox, skip: bool
+) -> Any:
+    """Read one step's block, (1, band, y, x)."""
+    return read_block(layers, bands, box, skip)[None]

@@ -1,0 +1,1 @@
+"""Cubes from Sentinel images in open archives that speak STAC."""

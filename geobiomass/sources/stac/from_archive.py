@@ -1,0 +1,345 @@
+"""A monthly cube from Sentinel-2 and Sentinel-1 images in open archives (STAC)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+import xarray as xr
+
+from geobiomass.cube import CubeError, check_cube
+from geobiomass.sources.grid import SCENES, WGS84
+from geobiomass.sources.stac.archives import (
+    ARCHIVES,
+    CLOUD_PROBABILITY,
+    PASSES,
+    RADAR_BANDS,
+    REFLECTANCES,
+    Archive,
+    Scene,
+)
+from geobiomass.sources.stac.area import coordinates, grid_of, lonlat_box, meet
+from geobiomass.sources.stac.choice import (
+    default_bands,
+    nothing_left,
+    period_covered,
+    usable,
+)
+from geobiomass.sources.stac.composites import CLASSES, MASKED_CLASSES
+from geobiomass.sources.stac.scenes import Settings, read_month
+from geobiomass.sources.stac.search import Period, find_items, parse_period
+from geobiomass.training.packages import need
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+FINGERPRINT = "source_fingerprint"
+_KNOWN_BANDS = (*RADAR_BANDS, *REFLECTANCES, CLOUD_PROBABILITY)
+_COMPOSITES, _DAMAGED = ("median", "best"), ("raise", "skip")
+# Addresses that the Planetary Computer signs: Azure's storage.
+_SIGNED = ".blob.core.windows.net/"
+
+
+def from_stac(
+    items: Any,
+    bounds: Any = None,
+    resolution: float = 10.0,
+    crs: Any = "utm",
+    months: str | Sequence[str] | None = None,
+    *,
+    archive: str | Archive | None = None,
+    bounds_crs: Any = WGS84,
+    like: Any = None,
+    bands: Sequence[str] | None = None,
+    composite: Literal["median", "best"] = "median",
+    masked_classes: Sequence[int] = MASKED_CLASSES,
+    max_cloud: float = 100.0,
+    offset: int | None = None,
+    resampling: str = "nearest",
+    damaged: Literal["raise", "skip"] = "raise",
+    sign: Callable[[str], str] | bool | None = None,
+    block: int = 512,
+) -> xr.Dataset:
+    """Open monthly composites of Sentinel-2 L2A and Sentinel-1 RTC as a lazy cube.
+
+    Sentinel-2: clouds are masked by the scene classification, the offset of 2022 is
+    removed, and the month's clear observations become one. Sentinel-1: the mean of
+    linear power by pass, in dB. A month without images stays missing, and so does a
+    pass. Only metadata are read here; pixels are when they are computed, a month of
+    a block at a time.
+
+    Parameters
+    ----------
+    items : optional
+        The name of an archive, "planetary-computer" (both sensors) or
+        "earth-search" (Sentinel-2); the address of a STAC API; the path or address
+        of an item collection or a static catalogue; a search of pystac-client; or
+        items, of both sensors and several archives mixed.
+    bounds : optional
+        West, south, east, north in `bounds_crs`, or a polygon (GeoJSON, shapely,
+        geopandas), whose box is taken.
+    resolution : float
+        Side of a pixel in units of `crs`.
+    crs : optional
+        Of the cube, such as "EPSG:32633"; "utm" is the zone of the middle.
+    months : str or pair of str
+        First and last month, ``"2023-09:2024-08"``, a year at most. Without it, from
+        the first to the last month of `items`; a search needs it.
+    archive : str or Archive, optional
+        Whose names of assets and collections to go by. Found out by default.
+    bounds_crs : optional
+        Of `bounds`; by default longitude and latitude.
+    like : optional
+        The grid, in place of `bounds`, `resolution` and `crs`: a GeoBox of odc-geo,
+        or an xarray object with coordinates and a reference system.
+    bands : sequence of str, optional
+        VV_asc, VH_asc, VV_desc, VH_desc, B01 to B12, CLP; all missing where the
+        items lack one. By default those of BioMassters that the items' sensors
+        have; CLP, cloud probability, where its asset is there (Collection 1 of
+        Earth Search).
+    composite : "median" or "best"
+        Of Sentinel-2, by pixel: the median of clear observations, or all bands of
+        the one least likely to be cloud or shadow (vegetation, bare soil and water
+        before snow, before dark and unclassified), then closest to mid-month.
+    masked_classes : sequence of int
+        Classes of the scene classification (0 to 11) that are left out: by default
+        0, 1, 3, 8, 9 and 10.
+    max_cloud : float
+        Leave out scenes whose ``eo:cloud_cover`` is above, in percent.
+    offset : int, optional
+        What was added to the numbers of Sentinel-2, for items that do not say it or
+        say it wrong: 0 or 1000. By default 0 where ``earthsearch:boa_offset_applied``
+        is true; else 1000 from ``s2:processing_baseline`` 04.00 on; else what
+        ``raster:bands`` declare.
+    resampling : str
+        Of reflectance and backscatter, as rasterio names it; classes are always
+        "nearest".
+    damaged : "raise" or "skip"
+        What to do about an asset that cannot be read: raise, or log its name once and
+        take that band of that item for missing (all of the item, where it is the
+        classification).
+    sign : callable or bool, optional
+        Makes an address one that may be read; called when pixels are read, since
+        signatures expire. By default addresses of the Planetary Computer are signed
+        by ``planetary_computer``; False signs nothing.
+    block : int
+        Side of a dask chunk in pixels, which holds a month and all bands. Multiples
+        of 256 fit :func:`write_cube`. Larger blocks read fewer bytes twice over the
+        network, smaller ones hold less in memory.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``image`` (month, band, y, x) float32: dB of gamma0 for Sentinel-1,
+        reflectance x 10^4 for Sentinel-2, percent for CLP. The attribute
+        `observations` (JSON) counts items by month and sensor, `scenes` names them,
+        `left_out` counts those that were not used and why.
+
+    Raises
+    ------
+    CubeError
+        If the period, the area or a setting makes no sense, the archive cannot be
+        reached, an item's offset cannot be told, or no item is left.
+    DamagedError
+        While computing, if an asset cannot be read; names item, asset and address.
+    """
+    import rioxarray  # noqa: F401  (the .rio accessor)
+
+    need("gb.from_stac", "stac", "odc.stac", "pystac_client")
+    _check(composite, masked_classes, damaged, block, bands)
+    names = _archive(archive if archive is not None else items, archive is not None)
+    grid = grid_of(bounds, resolution, crs, bounds_crs, like)
+    period = parse_period(months) if months is not None else None
+    around = lonlat_box(grid)
+    found = find_items(items, names, around, period)
+    scenes, left_out = usable(found, names, around, offset, max_cloud)
+    period = period or period_covered(scenes)
+    within = [scene for scene in scenes if scene.month in period.months]
+    left_out["outside the period"] += len(scenes) - len(within)
+    if not within:
+        raise CubeError(nothing_left(len(found), period, left_out))
+    settings = Settings(
+        tuple(bands) if bands is not None else default_bands(within),
+        composite,
+        tuple(sorted(set(masked_classes))),
+        resampling,
+        damaged,
+        _signer(sign, within),
+    )
+    cube = xr.Dataset(
+        {"image": _lazy_image(within, period, grid, settings, block)},
+        coords=coordinates(grid, period, settings.bands),
+        attrs=_attributes(within, period, settings, left_out),
+    )
+    cube = cube.rio.write_crs(str(grid.crs))
+    placed: xr.Dataset = cube.rio.write_transform(grid.affine)
+    check_cube(placed)
+    return placed
+
+
+def summary(cube: xr.Dataset) -> str:
+    """Tell in a few lines which images a cube of :func:`from_stac` is made of."""
+    counts: dict[str, dict[str, int]] = json.loads(cube.attrs["observations"])
+    lines = []
+    for sensor in ("Sentinel-2", *PASSES.values()):
+        by_month = {m: found[sensor] for m, found in counts.items() if sensor in found}
+        if by_month:
+            months = ", ".join(f"{month}: {n}" for month, n in by_month.items())
+            lines.append(f"{sensor}: {sum(by_month.values())} items ({months})")
+    if empty := [month for month, found in counts.items() if not found]:
+        lines.append(f"Without images: {', '.join(empty)}")
+    if left_out := json.loads(cube.attrs["left_out"]):
+        why = ", ".join(f"{n} {reason}" for reason, n in left_out.items())
+        lines.append(f"Left out: {why}")
+    return "\n".join(lines)
+
+
+def _check(
+    composite: str,
+    masked_classes: Sequence[int],
+    damaged: str,
+    block: int,
+    bands: Sequence[str] | None,
+) -> None:
+    for what, value, known in (
+        ("composite", composite, _COMPOSITES),
+        ("damaged", damaged, _DAMAGED),
+    ):
+        if value not in known:
+            raise CubeError(f"{what} must be one of {list(known)}, got {value!r}.")
+    if strange := [one for one in masked_classes if one not in range(CLASSES)]:
+        raise CubeError(
+            f"masked_classes must be from 0 to {CLASSES - 1}, got {strange}."
+        )
+    if block < 1:
+        raise CubeError(f"block must be at least 1 pixel, got {block}.")
+    if unknown := [band for band in bands or () if band not in _KNOWN_BANDS]:
+        raise CubeError(f"bands must be among {list(_KNOWN_BANDS)}, got {unknown}.")
+
+
+def _archive(named: Any, must_be_known: bool) -> Archive | None:
+    if isinstance(named, Archive):
+        return named
+    if isinstance(named, str) and named in ARCHIVES:
+        return ARCHIVES[named]
+    if must_be_known:
+        raise CubeError(f"archive must be one of {list(ARCHIVES)}, got {named!r}.")
+    return None
+
+
+def _signer(
+    sign: Callable[[str], str] | bool | None, scenes: list[Scene]
+) -> Callable[[str], str] | None:
+    if callable(sign):
+        return sign
+    asks = any(_SIGNED in href for s in scenes for _, _, href in s.assets)
+    if sign is False or not (sign or asks):
+        return None
+    need(
+        "Signing addresses of the Planetary Computer (or give sign=, False for none)",
+        "stac",
+        "planetary_computer",
+    )
+    from planetary_computer import sign_url
+
+    return cast("Callable[[str], str]", sign_url)
+
+
+# The cube ------------------------------------------------------------------------
+
+
+def _lazy_image(
+    scenes: list[Scene], period: Period, grid: GeoBox, settings: Settings, block: int
+) -> xr.Variable:
+    """Make a dask array with a task a month and block that has scenes."""
+    import dask.array as da
+    from dask.base import tokenize
+    from odc.geo.geobox import GeoboxTiles
+
+    by_month: dict[tuple[int, int], list[Scene]] = defaultdict(list)
+    for scene in scenes:
+        by_month[scene.month].append(scene)
+    tiles = GeoboxTiles(grid, (block, block))
+    name = f"stac-{tokenize(_fingerprint(scenes, settings), str(grid), block)}"
+    tasks = {}
+    for row, column in np.ndindex(*tiles.shape):
+        part = cast("GeoBox", tiles[row, column])
+        around = lonlat_box(part)
+        for index, month in enumerate(period.months):
+            near = [s for s in by_month[month] if meet(s.reach, around)]
+            key = (name, index, 0, row, column)
+            tasks[key] = (read_month, near, month, part, settings)
+    chunks = ((1,) * len(period.months), (len(settings.bands),), *tiles.chunks)
+    image = cast(Any, da.Array)(tasks, name, chunks, dtype=np.float32)
+    attrs = {
+        "long_name": "monthly Sentinel-1 backscatter and Sentinel-2 reflectance",
+        "units": "dB (VV, VH); reflectance x 10^4 (B01 to B12); percent (CLP)",
+    }
+    return xr.Variable(("month", "band", "y", "x"), image, attrs)
+
+
+def _fingerprint(scenes: list[Scene], settings: Settings) -> str:
+    """Tell one choice of images and settings from another.
+
+    Signatures, which come after a question mark, change from day to day.
+    """
+    described = [
+        (s.item, s.offset, [(band, href.split("?")[0]) for band, _, href in s.assets])
+        for s in scenes
+    ]
+    return hashlib.sha256(repr((described, settings)).encode()).hexdigest()
+
+
+def _attributes(
+    scenes: list[Scene], period: Period, settings: Settings, left_out: Counter[str]
+) -> dict[str, Any]:
+    counts: dict[str, Counter[str]] = {
+        f"{year}-{month:02d}": Counter() for year, month in period.months
+    }
+    for scene in scenes:
+        year, month = scene.month
+        counts[f"{year}-{month:02d}"][scene.sensor] += 1
+    years = sorted({scene.when.year for scene in scenes})
+    collections = {f"{s.archive}: {s.collection}" for s in scenes}
+    return {
+        "title": f"Monthly composites, {period.start[:7]} to {period.end[:7]}",
+        "source": ", ".join(sorted(collections)),
+        "licence": "Copernicus Sentinel data terms: free, full and open",
+        "attribution": "Contains modified Copernicus Sentinel data "
+        + ", ".join(map(str, years)),
+        "time_coverage_start": period.start,
+        "time_coverage_end": period.end,
+        "composite": settings.composite,
+        "observations": json.dumps(counts),
+        SCENES: json.dumps(_scenes_by_month(scenes)),
+        "left_out": json.dumps({why: n for why, n in left_out.items() if n}),
+        FINGERPRINT: _fingerprint(scenes, settings),
+    }
+
+
+def _scenes_by_month(scenes: list[Scene]) -> dict[str, list[dict[str, Any]]]:
+    """Name the items of each month, what they have in common once."""
+    alike: dict[str, dict[tuple[str | int, ...], list[str]]] = defaultdict(dict)
+    for scene in sorted(scenes, key=lambda scene: (scene.when, scene.item)):
+        folder, _, name = scene.address.rpartition("/")
+        key = (
+            f"{scene.archive}: {scene.collection}",
+            scene.baseline,
+            scene.offset,
+            folder if name == scene.item else "",
+        )
+        month = alike["{}-{:02d}".format(*scene.month)]
+        month.setdefault(key, []).append(scene.item)
+    names = ("collection", "baseline", "offset", "at")
+    return {
+        month: [
+            {name: value for name, value in zip(names, key, strict=True) if value}
+            | {"ids": ids}
+            for key, ids in groups.items()
+        ]
+        for month, groups in alike.items()
+    }

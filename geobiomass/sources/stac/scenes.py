@@ -1,0 +1,296 @@
+"""Reading the scenes of a month in a block of pixels: what runs in a dask task."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from geobiomass.cube import DamagedError
+from geobiomass.sources.stac import composites as composites
+from geobiomass.sources.stac.archives import (
+    CLASSIFICATION,
+    CLOUD_PROBABILITY,
+    PASSES,
+    RADAR,
+    REFLECTANCES,
+    Scene,
+)
+from geobiomass.threads import hush_arrays_in_memory
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+Pixels = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+_LOG = logging.getLogger(__name__)
+
+# Files at once in a task: reading over the network is waiting, most of the time.
+_READS = 8
+_BANDS = 4  # of all scenes in memory at once, as they are stored
+_GDAL = {
+    "GDAL_HTTP_CONNECTTIMEOUT": "30",
+    # A stalled connection is given up, and tried again.
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+    "GDAL_HTTP_LOW_SPEED_TIME": "60",
+    # All of a header in one request.
+    "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
+    # It would give zeros for what a file cut short lacks.
+    "GTIFF_IGNORE_READ_ERRORS": "NO",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the scenes of a month become one image."""
+
+    bands: tuple[str, ...]
+    composite: Literal["median", "best"]
+    masked_classes: tuple[int, ...]
+    resampling: str
+    damaged: Literal["raise", "skip"]
+    sign: Callable[[str], str] | None = field(default=None, compare=False, repr=False)
+    # Assets that were spoken of: item and name.
+    told: set[tuple[str, str]] = field(default_factory=set, compare=False, repr=False)
+
+
+def read_month(
+    scenes: Sequence[Scene], month: tuple[int, int], grid: GeoBox, settings: Settings
+) -> Pixels:
+    """Read a month's composite on a grid, (1, band, y, x): dB, reflectance x 10^4.
+
+    Raises
+    ------
+    DamagedError
+        If an asset cannot be read and `settings` say to raise.
+    """
+    hush_arrays_in_memory()
+    image: Pixels = np.full((1, len(settings.bands), *grid.shape), np.nan, np.float32)
+    optical = [scene for scene in scenes if scene.sensor == "Sentinel-2"]
+    _read_optical(image[0], optical, month, grid, settings)
+    for ending, sensor in PASSES.items():
+        radar = [scene for scene in scenes if scene.sensor == sensor]
+        _read_radar(image[0], radar, ending, grid, settings)
+    return image
+
+
+def _read_radar(
+    image: Pixels, scenes: list[Scene], ending: str, grid: GeoBox, settings: Settings
+) -> None:
+    """Fill the bands of one pass of Sentinel-1."""
+    names = {f"{band}_{ending}": band for band in RADAR}
+    wanted = {names[b]: i for i, b in enumerate(settings.bands) if b in names}
+    for band, power, found in _read(scenes, wanted, grid, settings, np.float32):
+        there = np.isfinite(power) & (power > 0)
+        kept = composites.one_of_a_pass(there, [scene.sweep for scene in found])
+        image[wanted[band]] = composites.mean_decibels(power, kept)
+
+
+def _read_optical(
+    image: Pixels,
+    scenes: list[Scene],
+    month: tuple[int, int],
+    grid: GeoBox,
+    settings: Settings,
+) -> None:
+    """Fill the bands of Sentinel-2: the classes first, then where they are clear."""
+    names = (*REFLECTANCES, CLOUD_PROBABILITY)
+    wanted = {band: i for i, band in enumerate(settings.bands) if band in names}
+    read = _read(scenes, [CLASSIFICATION] if wanted else [], grid, settings, np.uint8)
+    _, classes, scenes = next(read, (CLASSIFICATION, np.empty(0, np.uint8), []))
+    if not scenes:
+        return
+    there = classes != composites.NO_DATA
+    kept = composites.one_of_a_pass(there, [scene.sweep for scene in scenes])
+    kept &= composites.clear(classes, settings.masked_classes)
+    # Scenes that are wholly under clouds here are not read any further.
+    seen = np.flatnonzero(kept.any(axis=(1, 2)))
+    scenes, kept, classes = [scenes[i] for i in seen], kept[seen], classes[seen]
+    chosen = None
+    if settings.composite == "best" and scenes:
+        middle = datetime(*month, 15, 12, tzinfo=UTC)
+        distances = [abs((s.when - middle).total_seconds()) for s in scenes]
+        chosen = composites.surest(classes, kept, distances)
+    for band, numbers, found in _read(scenes, wanted, grid, settings, np.uint16):
+        values: Pixels = np.full(kept.shape, np.nan, np.float32)
+        places = [scenes.index(scene) for scene in found]
+        values[places] = _values(band, numbers, found, kept[places])
+        image[wanted[band]] = (
+            composites.median(values)
+            if chosen is None
+            else composites.pick(values, chosen)
+        )
+
+
+def _values(
+    band: str, numbers: npt.NDArray[np.uint16], scenes: list[Scene], kept: Mask
+) -> Pixels:
+    """Turn the numbers of a band into physical values, NaN where none is kept."""
+    if band == CLOUD_PROBABILITY:  # percent: 0 is a value
+        return np.where(kept, numbers, np.float32(np.nan)).astype(np.float32)
+    return composites.harmonise(numbers, [scene.offset for scene in scenes], kept)
+
+
+def _read(
+    scenes: list[Scene],
+    bands: Iterable[str],
+    grid: GeoBox,
+    settings: Settings,
+    dtype: type[np.generic],
+) -> Iterator[tuple[str, npt.NDArray[Any], list[Scene]]]:
+    """Read bands of the scenes that have them: a few bands at a time.
+
+    Yields
+    ------
+    band, numbers, found
+        (scene, y, x), 0 or NaN where there is no data, and which scenes these are.
+        Assets that cannot be read are left out, where that is wanted; bands that no
+        scene has as well.
+    """
+    together: dict[tuple[int, ...], list[str]] = defaultdict(list)
+    for band in bands:
+        having = [i for i, scene in enumerate(scenes) if scene.asset(band)]
+        together[tuple(having)].append(band)
+    for places, names in together.items():
+        having_all = [scenes[i] for i in places]
+        for start in range(0, len(names) if having_all else 0, _BANDS):
+            part = names[start : start + _BANDS]
+            yield from _load(having_all, part, grid, settings, dtype)
+
+
+def _load(
+    scenes: list[Scene],
+    bands: list[str],
+    grid: GeoBox,
+    settings: Settings,
+    dtype: type[np.generic],
+) -> Iterator[tuple[str, npt.NDArray[Any], list[Scene]]]:
+    """Read bands that all of the scenes have."""
+    import odc.stac
+
+    sign = settings.sign or str
+    hrefs = [{b: sign(cast(Any, s.asset(b))[1]) for b in bands} for s in scenes]
+    sources = {
+        href: (band, scene)
+        for scene, of_scene in zip(scenes, hrefs, strict=True)
+        for band, href in of_scene.items()
+    }
+    driver = _driver()(sources, settings)
+    missing = np.nan if dtype is np.float32 else 0
+    classes = {CLASSIFICATION: "nearest", CLOUD_PROBABILITY: "nearest"}
+    # Grouped by id, each item is a layer of its own, in the order given.
+    loaded = odc.stac.load(
+        [_bare_item(s, h) for s, h in zip(scenes, hrefs, strict=True)],
+        bands=bands,
+        geobox=grid,
+        groupby="id",
+        preserve_original_order=True,
+        dtype=np.dtype(dtype).name,
+        nodata=missing,
+        resampling={"*": settings.resampling, **classes},
+        chunks=None,
+        pool=_READS if len(sources) > 1 else None,
+        driver=driver,
+        stac_cfg={"*": {"assets": {"*": {"nodata": missing}}, "warnings": "ignore"}},
+    )
+    for href, error in sorted(driver.unreadable.items()):
+        _tell_once(*sources[href], error, settings)
+    for band in bands:
+        sound = [i for i, of in enumerate(hrefs) if of[band] not in driver.unreadable]
+        if sound:
+            yield band, loaded[band].values[sound], [scenes[i] for i in sound]
+
+
+def _bare_item(scene: Scene, hrefs: Mapping[str, str]) -> Any:
+    """Make an item whose assets are named after the bands.
+
+    Its footprint only tells whether to look into the files, so a box will do.
+    """
+    import pystac
+    from shapely.geometry import box, mapping
+
+    item = pystac.Item(
+        id=scene.item,
+        geometry=mapping(box(*scene.reach)),
+        bbox=list(scene.reach),
+        datetime=scene.when,
+        properties={},
+    )
+    tiff = pystac.MediaType.COG
+    for band, href in hrefs.items():
+        item.add_asset(band, pystac.Asset(href, media_type=tiff, roles=["data"]))
+    return item
+
+
+@cache
+def _driver() -> Any:
+    """Give a driver for odc-stac whose errors name the item and the asset."""
+    from odc.loader import RioDriver, RioReader
+    from rasterio.errors import RasterioError
+
+    class NamingReader(RioReader):
+        def __init__(self, source: Any, context: Any, driver: Any) -> None:
+            super().__init__(source, context)
+            self._driver = driver
+
+        def read(self, cfg: Any, dst_geobox: Any, **options: Any) -> Any:
+            try:
+                return super().read(cfg, dst_geobox, **options)
+            except (RasterioError, OSError, ValueError) as error:
+                self._driver.refuse(self._src.uri, error)
+            return np.s_[0:0, 0:0], np.empty((0, 0), cfg.dtype)
+
+    class NamingDriver(RioDriver):
+        def __init__(
+            self, sources: Mapping[str, tuple[str, Scene]], settings: Settings
+        ) -> None:
+            super().__init__()
+            self._sources, self._settings = sources, settings
+            self.unreadable: dict[str, Exception] = {}
+
+        def capture_env(self) -> dict[str, Any]:
+            # odc-stac's defaults, such as ten retries, or what the user has set.
+            return {**_GDAL, **super().capture_env()}
+
+        def open(self, source: Any, context: Any) -> Any:
+            return NamingReader(source, context, self)
+
+        def refuse(self, href: str, error: Exception) -> None:
+            if self._settings.damaged == "raise":
+                raise _damaged(*self._sources[href], error) from error
+            self.unreadable[href] = error
+
+    return NamingDriver
+
+
+def _damaged(band: str, scene: Scene, error: Exception) -> DamagedError:
+    name, href = cast(tuple[str, str], scene.asset(band))
+    return DamagedError(
+        f"Asset {name} of item {scene.item} cannot be read: {href} is damaged or gone "
+        f"({error.__cause__ or error}); try again, leave the item out, or take the "
+        "asset for missing with damaged='skip' (on the command line --damaged skip).",
+        href,
+    )
+
+
+def _tell_once(band: str, scene: Scene, error: Exception, settings: Settings) -> None:
+    """Log that an asset is left out.
+
+    No warning: filters of warnings are no thread's own, and rasterio, which changes
+    them while it reprojects, can leave behind one that ignores everything.
+    """
+    name, href = cast(tuple[str, str], scene.asset(band))
+    if (scene.item, name) not in settings.told:
+        settings.told.add((scene.item, name))
+        _LOG.warning(
+            "Asset %s of item %s cannot be read and counts as missing: %s (%s).",
+            *(name, scene.item, href, error.__cause__ or error),
+        )

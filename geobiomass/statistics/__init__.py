@@ -1,0 +1,1 @@
+"""Conformal intervals, variograms and design-based estimators: pure numpy."""

@@ -1,0 +1,219 @@
+"""What is told of a thing, as text, as HTML and as JSON: one set of facts for all.
+
+The HTML stands alone: styles are in the elements, colours lie on whatever ground the
+notebook has, light or dark, and every number is written out.
+"""
+
+from __future__ import annotations
+
+import calendar
+import html
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+# A blue that black text reads on where the ground is white, and white text where it
+# is black; laid on with the share as opacity.
+_SHADE = "rgba(0, 114, 178, {:.2f})"
+_STRONGEST = 0.55
+
+
+@dataclass(frozen=True)
+class Table:
+    """Figures with names down and across.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        Numbers.
+    note : str
+        How they came about, where that matters.
+    shares : bool
+        Whether they are percentages, 0 to 100, to be shaded.
+    decimals : int
+        Of figures that are no whole numbers.
+    fold : str
+        Of a long table what stands for it until it is folded out; HTML only.
+    """
+
+    frame: pd.DataFrame
+    note: str = ""
+    shares: bool = False
+    decimals: int = 2
+    fold: str = ""
+
+    def __str__(self) -> str:
+        """Give the table as text, beginning with a line of its own."""
+        note = f"({self.note})" if self.note else ""
+        text = self.frame.to_string(float_format=lambda x: f"{x:.{self.decimals}f}")
+        return f"{note}\n{text}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give rows by name, of numbers by column, as JSON has them."""
+        rows = {
+            str(name): {
+                str(column): None if pd.isna(value) else value
+                for column, value in row.items()
+            }
+            for name, row in self.frame.to_dict("index").items()
+        }
+        return {"note": self.note, "rows": rows} if self.note else {"rows": rows}
+
+    def to_html(self) -> str:
+        """Give an HTML table, shares shaded."""
+        # Neighbours that are alike share a row: one sensor's bands go together.
+        rows = list(alike(self.frame) if self.shares else _rows(self.frame))
+        head = "".join(f"<th style='{_NUMBER}'>{_text(c)}</th>" for c in self.frame)
+        corner = _text(self.frame.index.name or "")
+        body = "".join(
+            f"<tr><th style='{_NAME}'>{_text(name)}</th>"
+            f"{''.join(self._cell(value) for value in values)}</tr>"
+            for name, values in rows
+        )
+        note = f"<div style='opacity:.7'>{_text(self.note)}</div>" if self.note else ""
+        table = (
+            f"<table style='border-collapse:collapse;margin:0'><thead><tr>"
+            f"<th style='{_NAME};font-weight:normal'>{corner}</th>{head}</tr></thead>"
+            f"<tbody>{body}</tbody></table>{note}"
+        )
+        if not self.fold:
+            return table
+        return f"<details><summary>{_text(self.fold)}</summary>{table}</details>"
+
+    def _cell(self, value: Any) -> str:
+        style = _NUMBER
+        if self.shares and not pd.isna(value):
+            style += f";background:{_SHADE.format(_STRONGEST * float(value) / 100)}"
+        return f"<td style='{style}'>{_text(self._figure(value))}</td>"
+
+    def _figure(self, value: Any) -> str:
+        if pd.isna(value):
+            return "-"
+        if not isinstance(value, float):
+            return f"{value:,}" if isinstance(value, int) else str(value)
+        whole = value.is_integer() and abs(value) >= 1000
+        return f"{value:,.{0 if whole else self.decimals}f}"
+
+
+_NAME = "text-align:left;padding:1px 8px 1px 0;white-space:nowrap;color:inherit"
+_NUMBER = "text-align:right;padding:1px 5px;color:inherit"
+
+
+class Summary(Mapping[str, str]):
+    """What is told of a cube, a map, a model or a plan.
+
+    A mapping of headings to texts. It prints as ``geobiomass info`` does, and shows
+    itself as HTML in Jupyter.
+
+    Parameters
+    ----------
+    facts : mapping of str to str or Table
+        In order; the first says what it is.
+    """
+
+    def __init__(self, facts: Mapping[str, str | Table]) -> None:
+        self.facts = dict(facts)
+
+    def __getitem__(self, name: str) -> str:
+        """Give a fact as text."""
+        return str(self.facts[name])
+
+    def __iter__(self) -> Iterator[str]:
+        """Give the headings in order."""
+        return iter(self.facts)
+
+    def __len__(self) -> int:
+        """Count the facts."""
+        return len(self.facts)
+
+    def __str__(self) -> str:
+        """Give the facts as text, a line each, tables below their heading."""
+        width = max((len(name) for name in self if len(name) < 20), default=0)
+        return "\n".join(f"{name:<{width}}  {text}" for name, text in self.items())
+
+    __repr__ = __str__
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the facts as JSON has them: text, and tables as rows by name."""
+        return {
+            name: fact.to_dict() if isinstance(fact, Table) else fact
+            for name, fact in self.facts.items()
+        }
+
+    def _repr_html_(self) -> str:
+        """Show itself in Jupyter."""
+        return self.to_html()
+
+    def to_html(self, below: str = "") -> str:
+        """Give HTML that needs nothing from elsewhere.
+
+        Parameters
+        ----------
+        below : str
+            HTML to stand under the facts.
+        """
+        rows = "".join(
+            f"<tr><th style='{_NAME};vertical-align:top'>{_text(name)}</th>"
+            f"<td style='text-align:left;padding:1px 0;color:inherit'>"
+            f"{fact.to_html() if isinstance(fact, Table) else _text(fact)}</td></tr>"
+            for name, fact in self.facts.items()
+        )
+        return (
+            "<div class='geobiomass' style='color:inherit;font-size:inherit'>"
+            f"<table style='border-collapse:collapse;margin:0'><tbody>{rows}</tbody>"
+            f"</table>{below}</div>"
+        )
+
+
+def _rows(frame: pd.DataFrame) -> Iterator[tuple[str, list[Any]]]:
+    # Column by column, so that whole numbers stay whole beside others.
+    columns = [frame.iloc[:, place].tolist() for place in range(frame.shape[1])]
+    for name, *row in zip(frame.index, *columns, strict=True):
+        yield str(name), row
+
+
+def alike(frame: pd.DataFrame) -> Iterator[tuple[str, list[Any]]]:
+    """Yield rows with their names, neighbours of the same numbers under one name."""
+    names: list[str] = []
+    before: list[Any] = []
+    for name, row in _rows(frame):
+        if names and row != before:
+            yield _joined(names), before
+            names = []
+        names.append(name)
+        before = row
+    if names:
+        yield _joined(names), before
+
+
+def _joined(names: list[str]) -> str:
+    if len(names) <= 3:
+        return " ".join(names)
+    return f"{names[0]} to {names[-1]} ({len(names)})"
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value))
+
+
+def month_names(months: Iterable[Any]) -> list[str]:
+    """Give short names of calendar months; of a second year ``Jan 2``."""
+    seen: Counter[str] = Counter()
+    names = []
+    for month in months:
+        name = calendar.month_abbr[int(month)]
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name} {seen[name]}")
+    return names
+
+
+def bytes_in_words(size: float) -> str:
+    """Give a number of bytes as people read it."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
