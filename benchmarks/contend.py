@@ -85,32 +85,32 @@ def codec_from_memory(task: Task) -> Epoch:
         held.read(chip, every, side, side)  # takes it into memory
     nothing = torch.empty(0)
 
-    def make(place: tuple[int, int, int]) -> Batch:
-        chip, top, left = place
+    def make(sample: tuple[int, int, int]) -> Batch:
+        chip, top, left = sample
         held.read(chip, every, *task.window(top, left))
         return (nothing,)
 
     return lambda epoch: peers._on_threads(make, task.draw(epoch))
 
 
-def our_feed(task: Task, memory: int, decoded: bool) -> Epoch:
+def our_loader(task: Task, memory: int, decoded: bool) -> Epoch:
     """Give the library's feed, with the bound of memory that was set.
 
     As it goes to a GPU, codes to be decoded there; or decoded while it reads, as it
     goes to a network on the CPU.
     """
     import geobiomass as gb
-    from geobiomass.data.loader import ChipFeed
-    from geobiomass.data.reader import Place, Reader
+    from geobiomass.data.loader import ChipLoader
+    from geobiomass.data.reader import Reader, Sample
     from geobiomass.tiles import Window
 
     cube = gb.open_cube(task.material.cube)
     reader = Reader(cube, [str(band) for band in cube["band"].values])
     whole = Window(0, 0, SIDE, SIDE)
-    places = [Place(whole, index % task.chips) for index in range(task.samples)]
+    samples = [Sample(whole, index % task.chips) for index in range(task.samples)]
     reader = reader.decoded() if decoded else reader
-    feed = ChipFeed(reader, places, task.batch_size, crop=task.crop, memory=memory)
-    return cast(Epoch, feed.epoch)
+    loader = ChipLoader(reader, samples, task.batch_size, crop=task.crop, memory=memory)
+    return cast(Epoch, loader.epoch)
 
 
 def xarray_with_zarrs(task: Task) -> Epoch:
@@ -150,7 +150,7 @@ def measure(order: Order) -> dict[str, Any]:
     begin = memory_of(os.getpid())
     start = CONTENDERS.get(order.name)
     if start is None:
-        epoch = our_feed(order.task, order.memory, order.name == DECODED)
+        epoch = our_loader(order.task, order.memory, order.name == DECODED)
     else:
         epoch = start(order.task)
     if not order.quick:
@@ -201,7 +201,7 @@ def overlap(order: Order) -> dict[str, Any]:
     backward, with two threads; the first round warms up.
     """
     network = _network(order.recipe)
-    epoch = our_feed(order.task, order.memory, decoded=True)
+    epoch = our_loader(order.task, order.memory, decoded=True)
     held: list[Batch] = list(islice(epoch(0), 4))
     for batch in held:
         _step(network, batch)

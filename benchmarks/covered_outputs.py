@@ -14,7 +14,7 @@ import xarray as xr
 
 import geobiomass as gb
 from covered_runs import Go
-from geobiomass.recipes.datasets import calibration_places
+from geobiomass.recipes.datasets import calibration_samples
 from geobiomass.recipes.recipe import Recipe, find_recipe
 from places import forests
 from tables import Row
@@ -43,7 +43,7 @@ def recipe_of(seed: int, epochs: int) -> Recipe:
 
 def without_calibration(cube: xr.Dataset, recipe: Recipe) -> xr.Dataset:
     """Leave out the chips that calibrate a recipe's interval."""
-    aside = [place.chip for place in calibration_places(cube, recipe)]
+    aside = [sample.chip for sample in calibration_samples(cube, recipe)]
     return cube.drop_isel(chip=aside)
 
 

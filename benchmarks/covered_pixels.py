@@ -18,7 +18,7 @@ import geobiomass as gb
 from covered_runs import Go
 from error_fields import Floats
 from geobiomass.statistics.variogram import fit_variogram, suggest_block
-from geobiomass.tiles import Place, Window
+from geobiomass.tiles import Sample, Window
 from tables import Row
 
 RUNS = 12
@@ -67,8 +67,8 @@ def campaigns(random: np.random.Generator) -> Mask:
 def seen_at(ground: xr.Dataset) -> Floats:
     """Give the bands of each pixel, its row and its column: (y, x, predictor)."""
     bands = ground["image"].isel(month=0).transpose("y", "x", "band").values
-    places = np.indices(bands.shape[:2]).transpose(1, 2, 0)
-    return np.concatenate([bands, places], axis=2, dtype=np.float64)
+    samples = np.indices(bands.shape[:2]).transpose(1, 2, 0)
+    return np.concatenate([bands, samples], axis=2, dtype=np.float64)
 
 
 def grown(seen: Floats, observed: Floats, seed: int) -> Any:
@@ -105,7 +105,7 @@ def run(seed: int) -> dict[str, Judged]:
     cube = ground.assign(agb=ground["agb"].where(known))
     for name, side in BLOCKS.items():
         folds = gb.make_folds(cube, FOLDS, block=side, seed=seed)
-        fold = folds.numbers(Place(Window(0, 0, SIZE, SIZE)))[known]
+        fold = folds.numbers(Sample(Window(0, 0, SIZE, SIZE)))[known]
         predicted = np.full(truth.shape, np.nan)
         predicted[known] = held_out(seen, observed, fold, seed)
         table = gb.residuals(cube["agb"].copy(data=predicted), cube, folds=folds)

@@ -184,13 +184,13 @@ def _held(
     import torch
 
     import geobiomass as gb
-    from geobiomass.data.reader import Place, Reader
+    from geobiomass.data.reader import Reader, Sample
     from geobiomass.tiles import Lattice
 
     reader = Reader(gb.open_cube(scene), bands)
     lattice = Lattice(reader.height, reader.width, tile, overlap)
-    windows = [lattice.window(*place) for place in np.ndindex(lattice.shape)]
-    return windows, [torch.from_numpy(reader.read(Place(w)))[None] for w in windows]
+    windows = [lattice.window(*sample) for sample in np.ndindex(lattice.shape)]
+    return windows, [torch.from_numpy(reader.read(Sample(w)))[None] for w in windows]
 
 
 def start(order: Order, model: Any) -> Run:

@@ -133,9 +133,9 @@ def deal(chips: Chips) -> dict[str, list[Chip]]:
     it can be given the same or a later one, and is given the first there is need of.
     """
     open_ = Counter(
-        (part, TESTED[place % len(TESTED)])
+        (part, TESTED[sample % len(TESTED)])
         for part, number in chips.counts.items()
-        for place in range(number)
+        for sample in range(number)
     )
     parts: dict[str, list[Chip]] = {part: [] for part in chips.counts}
     for seed, natural in _patterns(chips.side, min(64, sum(open_.values()))):
@@ -165,8 +165,8 @@ def shifted(training: list[Chip]) -> list[Chip]:
     order = np.random.default_rng(0).permutation(len(training)).tolist()
     result = list(training)
     for pattern, share in UNTESTED.items():
-        for place in [order.pop() for _ in range(round(share * len(training)))]:
-            result[place] = Chip(training[place].seed, pattern)
+        for sample in [order.pop() for _ in range(round(share * len(training)))]:
+            result[sample] = Chip(training[sample].seed, pattern)
     return result
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from geobiomass.data.reader import Reader
-from geobiomass.tiles import Place
+from geobiomass.tiles import Sample
 
 GBDT_PIXELS = 100_000  # as the demonstration samples
 CONVLSTM_WIDTH = 24  # hidden channels: a forward pass costs about as much as ours
@@ -176,10 +176,10 @@ class PixelBoosting:
         area = reader.height * reader.width
         share = min(area, GBDT_PIXELS // reader.count)
         for chip in range(reader.count):
-            place = Place(reader.whole, chip)
+            sample = Sample(reader.whole, chip)
             chosen = draw.choice(area, share, replace=False)
-            features.append(reader.read(place).reshape(-1, area)[:, chosen].T)
-            labels.append(reader.labels(place).ravel()[chosen])
+            features.append(reader.read(sample).reshape(-1, area)[:, chosen].T)
+            labels.append(reader.labels(sample).ravel()[chosen])
         self.model = HistGradientBoostingRegressor(max_iter=trees, random_state=seed)
         self.model.fit(np.concatenate(features), np.concatenate(labels))
 

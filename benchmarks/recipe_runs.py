@@ -22,7 +22,7 @@ from geobiomass.evaluation.metrics import Tally
 from geobiomass.models.fit import untrained
 from geobiomass.models.regressor import BiomassRegressor
 from geobiomass.recipes.recipe import Recipe
-from geobiomass.tiles import Place
+from geobiomass.tiles import Sample
 from recipe_data import PARTS, cube_of
 from recipe_peers import PixelBoosting
 from recipe_rows import SIZES, Row, make_rows, steps_of
@@ -194,9 +194,9 @@ def evaluate(predict: Predict, cube: xr.Dataset) -> Figures:
     reader = Reader(cube, [str(band) for band in cube["band"].values])
     tally, chips = Tally(), list[float]()
     for chip in range(reader.count):
-        place = Place(reader.whole, chip)
-        observed = reader.labels(place).astype(np.float64)
-        predicted = predict(reader.read(place)).astype(np.float64)
+        sample = Sample(reader.whole, chip)
+        observed = reader.labels(sample).astype(np.float64)
+        predicted = predict(reader.read(sample)).astype(np.float64)
         tally.add(predicted, observed)
         squared = (predicted - observed) ** 2
         if np.isfinite(squared).any():

@@ -42,7 +42,7 @@ nitpick_ignore_regex = [
     ("py:class", r"tuple\[.*"),
     # Parts of ours that a user is handed and has no need to make.
     ("py:class", r"geobiomass\.schedule\.PlannedStage"),
-    ("py:class", r"geobiomass\.(region\.Region|tiles\.Place|tiles\.Window)"),
+    ("py:class", r"geobiomass\.(region\.Region|tiles\.Sample|tiles\.Window)"),
     ("py:class", r"geobiomass\.validation\.ground\.Ground"),
     ("py:class", r"(geobiomass\.predictor\.)?Predictor"),
     ("py:class", r"geobiomass\.training\.(feeds\.Feed|start\.Start)"),

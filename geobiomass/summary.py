@@ -65,7 +65,7 @@ class Table:
     def to_html(self) -> str:
         """Give an HTML table, shares shaded."""
         # Neighbours that are alike share a row: one sensor's bands go together.
-        rows = list(alike(self.frame) if self.shares else _rows(self.frame))
+        rows = list(merge_equal_rows(self.frame) if self.shares else _rows(self.frame))
         head = "".join(f"<th style='{_NUMBER}'>{_text(c)}</th>" for c in self.frame)
         corner = _text(self.frame.index.name or "")
         body = "".join(
@@ -175,7 +175,7 @@ def _rows(frame: pd.DataFrame) -> Iterator[tuple[str, list[Any]]]:
         yield str(name), row
 
 
-def alike(frame: pd.DataFrame) -> Iterator[tuple[str, list[Any]]]:
+def merge_equal_rows(frame: pd.DataFrame) -> Iterator[tuple[str, list[Any]]]:
     """Yield rows with their names, neighbours of the same numbers under one name."""
     names: list[str] = []
     before: list[Any] = []

@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     pass
 
 
-Piece = TypeVar("Piece")
+Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
 def few_at_a_time(
-    pieces: Iterable[Piece],
-    work: Callable[[Piece], Result],
+    tasks: Iterable[Task],
+    work: Callable[[Task], Result],
     workers: int,
     patience: float | None = None,
     stop: Event | None = None,
-) -> Iterator[tuple[Piece, Future[Result]]]:
+) -> Iterator[tuple[Task, Future[Result]]]:
     """Work on pieces on threads, no more than `workers` of them in memory.
 
     Left early, what has not begun is cancelled, and what has is waited for: for
@@ -35,13 +35,13 @@ def few_at_a_time(
         As each is done, in whatever order; the next one is started only when the
         caller comes back.
     """
-    remaining = iter(pieces)
-    running: dict[Future[Result], Piece] = {}
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="pieces")
+    remaining = iter(tasks)
+    running: dict[Future[Result], Task] = {}
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="tasks")
     try:
         while True:
-            for piece in remaining:
-                running[pool.submit(work, piece)] = piece
+            for task in remaining:
+                running[pool.submit(work, task)] = task
                 if len(running) >= workers:
                     break
             if not running:
@@ -57,7 +57,9 @@ def few_at_a_time(
         wait(begun, timeout=patience)
 
 
-def hush(category: type[Warning], message: str = "", module: str = "") -> None:
+def silence_warning(
+    category: type[Warning], message: str = "", module: str = ""
+) -> None:
     """Ignore a warning from now on, unless it is ignored already.
 
     `warnings.catch_warnings` would end that again, but it is for one thread alone:
@@ -81,7 +83,7 @@ def hush(category: type[Warning], message: str = "", module: str = "") -> None:
     warnings.filterwarnings("ignore", message, category, module)
 
 
-def hush_arrays_in_memory() -> None:
+def silence_arrays_in_memory() -> None:
     """Ignore a warning of rasterio's, about arrays in memory that do have a place.
 
     It comes where rasterio draws polygons on an array or reprojects one, and rasterio
@@ -90,4 +92,4 @@ def hush_arrays_in_memory() -> None:
     """
     from rasterio.errors import NotGeoreferencedWarning
 
-    hush(NotGeoreferencedWarning, module=r"rasterio\.(features|warp)$")
+    silence_warning(NotGeoreferencedWarning, module=r"rasterio\.(features|warp)$")

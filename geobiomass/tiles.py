@@ -64,7 +64,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Place:
+class Sample:
     """Where a sample lies: a window, of one chip where there are chips."""
 
     window: Window

@@ -150,7 +150,7 @@ class AdaptedModel(PastureModel):
         }
         content = {
             "class": type(self).__name__,
-            "loader": self.loader,
+            "loader": self.load_call,
             "settings": settings,
         }
         write_config(folder, content)
@@ -158,7 +158,7 @@ class AdaptedModel(PastureModel):
         card = (
             "---\nlibrary_name: geobiomass\n---\n\n# Grams of grass, adapted\n\nTo "
             "photos without measurements, by geobiomass's `pasture`; it is for those "
-            f"photos. Load it with `{self.loader}`.\n\n```\n{moved}\n```\n"
+            f"photos. Load it with `{self.load_call}`.\n\n```\n{moved}\n```\n"
         )
         (folder / CARD).write_text(card, encoding="utf-8")
         if len(self.moved):

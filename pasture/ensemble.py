@@ -230,7 +230,7 @@ class PastureEnsemble(PastureModel):
         }
         content = {
             "class": type(self).__name__,
-            "loader": self.loader,
+            "loader": self.load_call,
             "settings": settings,
         }
         write_config(folder, content)
@@ -244,7 +244,7 @@ class PastureEnsemble(PastureModel):
         return (
             "---\nlibrary_name: geobiomass\n---\n\n# Grams of grass from photos\n\n"
             f"{len(self.members)} models as one, made by geobiomass's `pasture`. Load "
-            f"them with `{self.loader}`.\n\n{judged}\n"
+            f"them with `{self.load_call}`.\n\n{judged}\n"
         )
 
     @classmethod

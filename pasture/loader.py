@@ -13,7 +13,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
-__all__ = ["PhotoError", "PhotoFeed", "measure_photo", "open_photo"]
+__all__ = ["PhotoError", "PhotoLoader", "measure_photo", "open_photo"]
 
 # A JPEG is decoded no smaller than so many times the size that is wanted, so that the
 # antialiased resizing after it still has what it averages.
@@ -74,7 +74,7 @@ def _is_turned(image: Image.Image) -> bool:
 
 
 @dataclass(frozen=True)
-class PhotoFeed:
+class PhotoLoader:
     """Batches of photos, decoded on a few threads ahead of their use.
 
     A `geobiomass.training.sharding.Feed`: the order of an epoch follows from `seed` and

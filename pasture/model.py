@@ -25,7 +25,7 @@ class PastureModel(SavedModel):
         What it predicts, in order.
     """
 
-    loader = "pasture.load(folder)"
+    load_call = "pasture.load(folder)"
     targets: tuple[str, ...]
 
     @abstractmethod

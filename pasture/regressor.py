@@ -20,7 +20,7 @@ from geobiomass.training.losses import r2_loss
 from geobiomass.training.metrics import WeightedR2
 from geobiomass.training.model_folder import HELD_OUT
 
-from .loader import PhotoError, PhotoFeed
+from .loader import PhotoError, PhotoLoader
 from .model import PastureModel, need, read_table, write_table
 from .network import PastureNetwork
 from .photos import problems_of_files, problems_of_table, refuse
@@ -113,9 +113,9 @@ class PastureRegressor(PastureModel, Regressor):
             metrics={"weighted_r2": WeightedR2(weights)},
             augment=self.recipe.augmentation(),
         )
-        feed = partial(self._feed, batch_size=config.batch_size)
-        held = None if checking is None else feed(checking, shuffle=False)
-        self.history = train(task, feed(training), held, config, given=given).history
+        loader = partial(self._loader, batch_size=config.batch_size)
+        held = None if checking is None else loader(checking, shuffle=False)
+        self.history = train(task, loader(training), held, config, given=given).history
         self.fitted = True
         if checking is not None:
             self.held_out = self.predict(checking).join(
@@ -141,11 +141,11 @@ class PastureRegressor(PastureModel, Regressor):
         mark = hashlib.sha256(names.encode() + grams.tobytes()).hexdigest()[:16]
         return f"{len(photos)} photos, {mark}"
 
-    def _feed(
+    def _loader(
         self, photos: pd.DataFrame, batch_size: int, shuffle: bool = True
-    ) -> PhotoFeed:
+    ) -> PhotoLoader:
         known = photos.reindex(columns=list(self.targets))
-        return PhotoFeed(
+        return PhotoLoader(
             tuple(photos["path"]),
             known.to_numpy(np.float32),
             self.recipe.height,
@@ -228,13 +228,13 @@ class PastureRegressor(PastureModel, Regressor):
         done
             Called for each photo.
         """
-        feed = self._feed(photos, batch_size=1, shuffle=False)
+        loader = self._loader(photos, batch_size=1, shuffle=False)
         before = next(self.network.parameters()).device
         self.network.to(device).eval()
         rows = []
         try:
             with torch.inference_mode():
-                for image, _ in feed.epoch(0):
+                for image, _ in loader.epoch(0):
                     rows.append(self._grams(image.to(device), flips))
                     done()
         finally:

@@ -29,7 +29,7 @@ from benchmarks.places import (
 from geobiomass.applicability import Domain
 from geobiomass.applicability.cells import cell_of, strides_of, views_of
 from geobiomass.applicability.learning import learn_domain, upper_whisker
-from geobiomass.data.reader import Place, Reader
+from geobiomass.data.reader import Reader, Sample
 from geobiomass.inference.mapper import MapSettings
 from geobiomass.tiles import Window
 
@@ -67,10 +67,10 @@ def test_the_whisker_is_that_of_a_box_plot() -> None:
 def test_the_index_is_that_of_the_paper(model: gb.BiomassRegressor) -> None:
     chips = make_chips(12, 32)
     reader, draw = Reader(chips, BANDS), np.random.default_rng(0)
-    places = [Place(reader.whole, chip) for chip in range(12)]
-    domain = learn_domain(NETWORK, reader, places, cells=48)
+    samples = [Sample(reader.whole, chip) for chip in range(12)]
+    domain = learn_domain(NETWORK, reader, samples, cells=48)
     assert domain is not None
-    assert (domain.places, domain.cells, domain.cell) == (12, 48, 16)
+    assert (domain.samples, domain.cells, domain.cell) == (12, 48, 16)
     ratios = []
     for view in domain.views:
         reference = view.reference.astype(np.float64)
@@ -275,7 +275,7 @@ def test_a_training_ends_with_it_and_is_the_same_without(tmp_path: Path) -> None
     assert isinstance(domain, Domain)
     held_out = model.provenance["validation"] if model.provenance else None
     assert held_out is not None
-    assert domain.places == 7  # one of eight chips is held out
+    assert domain.samples == 7  # one of eight chips is held out
     again = gb.fit(chips, **SMALL, folder=tmp_path / "run").domain
     assert again is not None
     assert again.fingerprint() == domain.fingerprint()
@@ -290,7 +290,7 @@ def test_a_training_ends_with_it_and_is_the_same_without(tmp_path: Path) -> None
 def test_months_left_out_in_training_are_not_foreign() -> None:
     chips = make_chips(12, 32)
     reader = Reader(chips, BANDS)
-    places = [Place(reader.whole, chip) for chip in range(12)]
+    samples = [Sample(reader.whole, chip) for chip in range(12)]
     seen: list[torch.Tensor] = []
 
     def first_only(inputs, target):
@@ -299,7 +299,7 @@ def test_months_left_out_in_training_are_not_foreign() -> None:
         return (image, torch.tensor([[True, False, False]])), target
 
     one = gb.BiomassRegressor(NETWORK, BANDS, 3)
-    one._domain = learn_domain(NETWORK, reader, places, augment=first_only)
+    one._domain = learn_domain(NETWORK, reader, samples, augment=first_only)
     assert len(seen) == 12
     found = one.applicability(chips.isel(month=[0]), tile=32, overlap=0)
     corners = found.dissimilarity.values[:, [0, -1], [0, -1]]

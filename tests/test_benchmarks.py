@@ -48,7 +48,7 @@ def test_every_layout_is_read_in_every_way() -> None:
 
 def test_every_feed_has_its_row() -> None:
     rows = printed("feed.py")
-    feeds = [
+    loaders = [
         *("codec from memory", "numpy memory map"),
         *("geobiomass feed", "geobiomass feed, decoded"),
         *("xarray, dask", "xarray, no dask", "xarray, zarrs"),
@@ -56,8 +56,8 @@ def test_every_feed_has_its_row() -> None:
     ]
     names = [row[0] for row in rows]
     networks = ["network of recipe", "default", "quick"]
-    assert names == ["feed", *feeds, "feed", *feeds, *networks]
-    figures = [row for row in rows if row[0] in feeds]
+    assert names == ["feed", *loaders, "feed", *loaders, *networks]
+    figures = [row for row in rows if row[0] in loaders]
     assert all(float(row[1]) > 0 for row in figures)
     # Sixteen megabytes of floats and more cannot be held in less.
     assert all(float(row[5]) > 4 for row in figures if row[0] != "codec from memory")

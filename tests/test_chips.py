@@ -13,30 +13,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import geobiomass as gb
-from geobiomass.data.loader import ChipFeed
-from geobiomass.data.reader import Place, Reader
+from geobiomass.data.loader import ChipLoader
+from geobiomass.data.reader import Reader, Sample
 from geobiomass.data.splits import (
     crops_in,
     fixed_crops,
     groups_of,
     hold_out,
     labelled,
-    places_of,
     refuse_overlap,
+    samples_of,
 )
 from geobiomass.tiles import Window, mirror
 
 BANDS = ("VV_asc", "B04", "B08")
 
 
-def as_codes(reader: Reader, place: Place) -> np.ndarray:
+def as_codes(reader: Reader, sample: Sample) -> np.ndarray:
     """What the feed would hand to the trainer for one place, decoded."""
-    shape, dtype = reader.cells([place])
+    shape, dtype = reader.cells([sample])
     codes = np.empty((1, *shape), dtype)
-    agb = np.empty((place.window.height, place.window.width), np.float32)
-    corner = reader.fill(place, codes[0], agb)
-    np.testing.assert_array_equal(agb, reader.labels(place))
-    size = (place.window.height, place.window.width)
+    agb = np.empty((sample.window.height, sample.window.width), np.float32)
+    corner = reader.fill(sample, codes[0], agb)
+    np.testing.assert_array_equal(agb, reader.labels(sample))
+    size = (sample.window.height, sample.window.width)
     return reader.decoder.decode(torch.from_numpy(codes), [corner], size)[0].numpy()
 
 
@@ -67,8 +67,8 @@ def test_wherever_a_cube_lies_the_same_is_read(
     bands = data.draw(st.permutations(BANDS))[: data.draw(st.integers(1, 3))]
     chosen = data.draw(st.permutations(range(3)))
     cube = cube.isel(chip=chosen, month=data.draw(st.sampled_from([[0, 1, 2], [2, 0]])))
-    place = Place(window, data.draw(st.integers(0, 2)))
-    plain = cube.sel(band=list(bands)).isel(chip=place.chip).load()
+    sample = Sample(window, data.draw(st.integers(0, 2)))
+    plain = cube.sel(band=list(bands)).isel(chip=sample.chip).load()
     expected = plain["image"].values[..., window.rows, window.columns]
     on_disk, cached = Reader(cube, bands), Reader(cube, bands)
     cached.cache(2**30)
@@ -80,9 +80,9 @@ def test_wherever_a_cube_lies_the_same_is_read(
         Reader(untraceable, bands),
         Reader(cube.load(), bands),
     ):
-        np.testing.assert_array_equal(reader.read(place), expected)
-        np.testing.assert_array_equal(as_codes(reader, place), expected)
-        np.testing.assert_array_equal(as_codes(reader.decoded(), place), expected)
+        np.testing.assert_array_equal(reader.read(sample), expected)
+        np.testing.assert_array_equal(as_codes(reader, sample), expected)
+        np.testing.assert_array_equal(as_codes(reader.decoded(), sample), expected)
 
 
 def test_a_cube_on_disk_is_read_as_it_is_stored(tmp_path: Path) -> None:
@@ -94,19 +94,19 @@ def test_a_cube_on_disk_is_read_as_it_is_stored(tmp_path: Path) -> None:
         cube.sel(band=["B08"]).isel(x=slice(3, 20)),
     ):
         reader = Reader(part, tuple(part["band"].values))
-        place = Place(reader.whole, 0)
-        assert reader.cells([place])[1] == np.int16
-        np.testing.assert_array_equal(reader.read(place), part["image"][0])
+        sample = Sample(reader.whole, 0)
+        assert reader.cells([sample])[1] == np.int16
+        np.testing.assert_array_equal(reader.read(sample), part["image"][0])
         # What was changed is not what is stored.
         for changed in (part["image"] * 2, part["image"].where(part["image"] > 0)):
             reader = Reader(part.assign(image=changed), tuple(part["band"].values))
-            assert reader.cells([place])[1] == np.float32
-            np.testing.assert_array_equal(reader.read(place), changed[0])
+            assert reader.cells([sample])[1] == np.float32
+            np.testing.assert_array_equal(reader.read(sample), changed[0])
 
 
 def test_reading_beyond_the_edge_reflects(scene: xr.Dataset) -> None:
     reader = Reader(scene, ("B08", "VV_asc"))
-    found = reader.read(Place(Window(-7, 30, 50, 130)))
+    found = reader.read(Sample(Window(-7, 30, 50, 130)))
     rows, columns = mirror(-7, 50, 40), mirror(30, 130, 56)
     expected = scene["image"].values[:, [2, 0]][:, :, rows][:, :, :, columns]
     np.testing.assert_array_equal(found, expected)
@@ -128,7 +128,7 @@ def test_what_fits_is_read_once() -> None:
         reader = Reader(scene, BANDS)
         reader.cache(limit)
         for _ in range(4):
-            reader.read(Place(Window(0, 0, 8, 8)))
+            reader.read(Sample(Window(0, 0, 8, 8)))
         assert len(reads) == expected
         reads.clear()
 
@@ -140,16 +140,16 @@ def test_what_fits_is_read_once() -> None:
 def test_nothing_leaks_between_training_and_validation(
     count: int, fraction: float, seed: int, groups: int
 ) -> None:
-    places = [Place(Window(0, 0, 1, 1), chip) for chip in range(count)]
+    samples = [Sample(Window(0, 0, 1, 1), chip) for chip in range(count)]
     names = [str(chip % groups) for chip in range(count)]
-    training, validation = hold_out(places, fraction, seed, names)
+    training, validation = hold_out(samples, fraction, seed, names)
     assert sorted(p.chip for p in [*training, *validation]) == list(range(count))
     assert training
     assert validation
     assert not {p.chip % groups for p in training} & {
         p.chip % groups for p in validation
     }
-    assert hold_out(places, fraction, seed, names) == (training, validation)
+    assert hold_out(samples, fraction, seed, names) == (training, validation)
 
 
 @given(
@@ -160,14 +160,14 @@ def test_crops_for_training_never_touch_a_validation_block(
 ) -> None:
     reader = Reader(make_scene(1, 1), BANDS)
     reader.height, reader.width = height, width
-    places = places_of(reader, 2 * crop)
-    if len(places) < 2:
+    samples = samples_of(reader, 2 * crop)
+    if len(samples) < 2:
         return
-    training, validation = hold_out(places, 0.2, seed)
-    narrowest = min(min(p.window.height, p.window.width) for p in places)
+    training, validation = hold_out(samples, 0.2, seed)
+    narrowest = min(min(p.window.height, p.window.width) for p in samples)
     crop = min(crop, narrowest)
-    feed = ChipFeed(reader, crops_in(training, crop), 4, crop=crop, seed=seed)
-    drawn = [p.window for batch in feed.plan(0) for p in batch]
+    loader = ChipLoader(reader, crops_in(training, crop), 4, crop=crop, seed=seed)
+    drawn = [p.window for batch in loader.plan(0) for p in batch]
     held = [p.window for p in fixed_crops(validation, crop)]
     assert all((w.height, w.width) == (crop, crop) for w in [*drawn, *held])
     for one in drawn:
@@ -178,38 +178,40 @@ def test_groups_of_chips_stay_together(chips: xr.Dataset) -> None:
     regions = ["north", "south"] * 3
     chips = chips.assign_coords(region=("chip", regions))
     reader = Reader(chips, BANDS)
-    places = places_of(reader, 8)
-    training, validation = hold_out(places, 0.1, 0, groups_of(chips, places, "region"))
+    samples = samples_of(reader, 8)
+    training, validation = hold_out(
+        samples, 0.1, 0, groups_of(chips, samples, "region")
+    )
     held = {regions[p.chip] for p in validation}
     assert len(held) == 1
     assert {regions[p.chip] for p in training} == {"north", "south"} - held
     with pytest.raises(gb.CubeError, match="groups='tile' must be a coordinate"):
-        groups_of(chips, places, "tile")
+        groups_of(chips, samples, "tile")
 
 
 def test_places_without_labels_are_left_out() -> None:
     scene = make_scene(64, 96)
     scene["agb"][:, :48] = np.nan
     reader = Reader(scene, BANDS)
-    places = places_of(reader, 32)
-    assert len(places) == 6
-    kept = labelled(reader, places)
+    samples = samples_of(reader, 32)
+    assert len(samples) == 6
+    kept = labelled(reader, samples)
     assert all(p.window.right > 48 for p in kept)
     assert len(kept) == 4
     scene["agb"][:] = np.nan
     with pytest.raises(gb.CubeError, match="'agb' has no label"):
-        labelled(Reader(scene, BANDS), places)
+        labelled(Reader(scene, BANDS), samples)
 
 
 def test_every_process_has_something_to_validate_on() -> None:
-    places = [Place(Window(0, 0, 1, 1), chip) for chip in range(9)]
-    assert len(hold_out(places, 0.1, 0)[1]) == 1
-    assert len(hold_out(places, 0.1, 0, least=3)[1]) == 3
+    samples = [Sample(Window(0, 0, 1, 1), chip) for chip in range(9)]
+    assert len(hold_out(samples, 0.1, 0)[1]) == 1
+    assert len(hold_out(samples, 0.1, 0, least=3)[1]) == 3
 
 
 def test_one_group_cannot_be_split() -> None:
     with pytest.raises(gb.CubeError, match="cannot be split"):
-        hold_out([Place(Window(0, 0, 1, 1))], 0.1, 0)
+        hold_out([Sample(Window(0, 0, 1, 1))], 0.1, 0)
 
 
 def test_validation_on_training_ground_is_refused(chips: xr.Dataset) -> None:

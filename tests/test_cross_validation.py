@@ -14,7 +14,7 @@ from test_evaluation import with_interval
 import geobiomass as gb
 from geobiomass.inference.mapper import Mapper
 from geobiomass.models.fit import untrained
-from geobiomass.tiles import Place, Window
+from geobiomass.tiles import Sample, Window
 
 TILES: dict[str, Any] = {"tile": 32, "overlap": 0, "block": 32}
 SMALL: dict[str, Any] = {
@@ -57,7 +57,7 @@ def test_every_place_is_mapped_by_the_model_that_did_not_see_it(
 ) -> None:
     folds = gb.make_folds(scene, 3, by="region")
     cv = crossed(scene, folds)
-    numbers = folds.numbers(Place(Window(0, 0, 64, 96)))
+    numbers = folds.numbers(Sample(Window(0, 0, 64, 96)))
     expected = np.full((64, 96), np.nan, np.float32)
     for number, member in enumerate(cv.model.models):
         values = member.predict(scene, **TILES).agb.values
@@ -143,7 +143,7 @@ def test_residuals_are_a_table_with_places_units_and_folds(scene: xr.Dataset) ->
     index = row.astype(int).to_numpy(), column.astype(int).to_numpy()
     np.testing.assert_array_equal(table["observed"], scene.agb.values[index])
     np.testing.assert_array_equal(table["predicted"], cv.predictions.agb.values[index])
-    numbers = folds.numbers(Place(Window(0, 0, 64, 96)))
+    numbers = folds.numbers(Sample(Window(0, 0, 64, 96)))
     np.testing.assert_array_equal(table["fold"], numbers[index])
     assert set(table["unit"]) == set("012345")
     few = cv.residuals(most=300, seed=1)
@@ -248,7 +248,7 @@ def test_an_interval_is_calibrated_on_the_other_folds() -> None:
     inside = (expected.agb_lower <= scene.agb) & (scene.agb <= expected.agb_upper)
     assert scores.loc["all", "coverage"] == pytest.approx(float(inside.mean()))
     # The interval of what fold 0 held out knows nothing of its labels.
-    numbers = folds.numbers(Place(Window(0, 0, 128, 128)))
+    numbers = folds.numbers(Sample(Window(0, 0, 128, 128)))
     other = scene.assign(agb=scene.agb.where(numbers != 0, scene.agb + 500))
     again = gb.CrossValidation(other, cv.model, folds).predictions.compute()
     for name in expected:

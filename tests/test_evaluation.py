@@ -16,7 +16,7 @@ from sklearn.metrics import (
 
 import geobiomass as gb
 from geobiomass import plots
-from geobiomass.data.reader import Place, Reader
+from geobiomass.data.reader import Reader, Sample
 from geobiomass.evaluation import metrics as evaluation
 from geobiomass.evaluation.metrics import Bins, Tally, months_seen
 from geobiomass.inference.steps import Attributes
@@ -162,7 +162,7 @@ def test_months_are_counted_by_what_a_pixel_has() -> None:
     scene["image"][0, :, :10] = np.nan
     scene["image"][:, :, :4, :4] = np.nan
     reader = Reader(scene, ["VV_asc", "B04", "B08"])
-    counted = months_seen(reader, Place(reader.whole))
+    counted = months_seen(reader, Sample(reader.whole))
     expected = np.full((48, 40), 3)
     expected[:10] = 2
     expected[:4, :4] = 0

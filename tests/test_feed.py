@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import geobiomass as gb
-from geobiomass.data.loader import ChipFeed, decode_batch
-from geobiomass.data.reader import Place, Reader
-from geobiomass.data.splits import crops_in, places_of
+from geobiomass.data.loader import ChipLoader, decode_batch
+from geobiomass.data.reader import Reader, Sample
+from geobiomass.data.splits import crops_in, samples_of
 from geobiomass.recipes.scaling import measure_statistics
 
 BANDS = ("VV_asc", "B04", "B08")
@@ -46,10 +46,10 @@ def labels_of(batch) -> list[int]:
     return [int(value) for value in batch[-1].flatten()]
 
 
-def images(feed: ChipFeed, epoch: int = 0, **place: int) -> list[torch.Tensor]:
+def images(loader: ChipLoader, epoch: int = 0, **sample: int) -> list[torch.Tensor]:
     """Decoded batches of an epoch."""
     decoded = [
-        decode_batch(batch[:-1], batch[-1]) for batch in feed.epoch(epoch, **place)
+        decode_batch(batch[:-1], batch[-1]) for batch in loader.epoch(epoch, **sample)
     ]
     return [
         torch.cat([image.flatten(1), agb.flatten(1)], 1) for (image,), agb in decoded
@@ -91,22 +91,22 @@ def test_every_sample_once_in_every_epoch(
     start: int,
 ) -> None:
     reader = numbered(count)
-    feed = ChipFeed(
-        reader, places_of(reader, 8), batch_size, shuffle=shuffle, seed=seed
+    loader = ChipLoader(
+        reader, samples_of(reader, 8), batch_size, shuffle=shuffle, seed=seed
     )
     if count < ranks:
         with pytest.raises(ValueError, match=f"{count} samples cannot be shared"):
-            feed.batches_per_epoch(ranks)
+            loader.batches_per_epoch(ranks)
         return
     seen: list[int] = []
     for rank in range(ranks):
-        batches = [labels_of(batch) for batch in feed.epoch(epoch, rank, ranks)]
-        assert len(batches) == feed.batches_per_epoch(ranks)
+        batches = [labels_of(batch) for batch in loader.epoch(epoch, rank, ranks)]
+        assert len(batches) == loader.batches_per_epoch(ranks)
         sizes = [len(batch) for batch in batches]
         assert max(sizes) <= batch_size + (batch_size == 1 < ranks)
         assert min(sizes) >= 1
         seen += [value for batch in batches for value in batch]
-        again = [labels_of(b) for b in feed.epoch(epoch, rank, ranks, start)]
+        again = [labels_of(b) for b in loader.epoch(epoch, rank, ranks, start)]
         assert again == batches[start:]
     assert sorted(seen) == list(range(count))
     if not shuffle and ranks == 1:
@@ -135,11 +135,11 @@ def test_what_is_fed_depends_on_seed_and_epoch_alone(
     decoded: bool,
 ) -> None:
     reader = Reader(stored, BANDS)
-    places = places_of(reader, 8)
-    plain = ChipFeed(reader, places, batch_size, crop, seed=seed, threads=1)
-    feed = ChipFeed(
+    samples = samples_of(reader, 8)
+    plain = ChipLoader(reader, samples, batch_size, crop, seed=seed, threads=1)
+    loader = ChipLoader(
         reader.decoded() if decoded else reader,
-        places,
+        samples,
         batch_size,
         crop,
         seed=seed,
@@ -148,10 +148,12 @@ def test_what_is_fed_depends_on_seed_and_epoch_alone(
     )
     chips: list[int | None] = []
     for rank in range(ranks):
-        place = {"rank": rank, "ranks": ranks}
-        assert same(images(feed, epoch, **place), images(plain, epoch, **place))
+        sample = {"rank": rank, "ranks": ranks}
+        assert same(images(loader, epoch, **sample), images(plain, epoch, **sample))
         for batch, planned in zip(
-            images(feed, epoch, **place), feed.plan(epoch, rank, ranks), strict=True
+            images(loader, epoch, **sample),
+            loader.plan(epoch, rank, ranks),
+            strict=True,
         ):
             chips += [p.chip for p in planned]
             for values, p in zip(batch.numpy(), planned, strict=True):
@@ -164,8 +166,8 @@ def test_epochs_and_seeds_differ() -> None:
     reader = numbered(30)
 
     def order(seed: int, epoch: int) -> list[int]:
-        feed = ChipFeed(reader, places_of(reader, 8), 4, seed=seed)
-        return [value for batch in feed.epoch(epoch) for value in labels_of(batch)]
+        loader = ChipLoader(reader, samples_of(reader, 8), 4, seed=seed)
+        return [value for batch in loader.epoch(epoch) for value in labels_of(batch)]
 
     assert order(0, 0) != order(0, 1)
     assert order(0, 0) != order(1, 0)
@@ -173,8 +175,8 @@ def test_epochs_and_seeds_differ() -> None:
 
 def test_crops_are_cut_from_image_and_labels_alike(scene: xr.Dataset) -> None:
     reader = Reader(scene, BANDS)
-    places = crops_in(places_of(reader, 20), 16)
-    *inputs, agb = next(ChipFeed(reader, places, 4, crop=16).epoch(0))
+    samples = crops_in(samples_of(reader, 20), 16)
+    *inputs, agb = next(ChipLoader(reader, samples, 4, crop=16).epoch(0))
     (image,), agb = decode_batch(tuple(inputs), agb)
     assert image.shape == (4, 3, 3, 16, 16)
     assert agb.shape == (4, 1, 16, 16)
@@ -194,9 +196,9 @@ def watched(reader: Reader) -> list[tuple[str, int | None]]:
     read: list[tuple[str, int | None]] = []
     fill = reader.fill
 
-    def watch(place, codes, agb):
-        read.append((threading.current_thread().name, place.chip))
-        return fill(place, codes, agb)
+    def watch(sample, codes, agb):
+        read.append((threading.current_thread().name, sample.chip))
+        return fill(sample, codes, agb)
 
     reader.fill = watch  # type: ignore[method-assign]
     return read
@@ -218,8 +220,8 @@ def test_batches_are_read_ahead_within_the_memory_given(
     reader = numbered(40)
     read = watched(reader)
     # Eight bytes a sample, two samples a batch. One is read ahead in any case.
-    feed = ChipFeed(reader, places_of(reader, 8), 2, memory=memory)
-    epoch = feed.epoch(0)
+    loader = ChipLoader(reader, samples_of(reader, 8), 2, memory=memory)
+    epoch = loader.epoch(0)
     next(epoch)
     # The one in use as well; the next is asked for while that one is still held.
     assert settled(read, 2 * batches) == 2 * batches
@@ -231,28 +233,28 @@ def test_batches_are_read_ahead_within_the_memory_given(
 def test_what_was_used_before_an_interruption_is_not_read_again() -> None:
     reader = numbered(20)
     read = watched(reader)
-    feed = ChipFeed(reader, places_of(reader, 8), 4)
-    used = {p.chip for batch in feed.plan(2)[:3] for p in batch}
-    assert len(list(feed.epoch(2, start=3))) == 2
+    loader = ChipLoader(reader, samples_of(reader, 8), 4)
+    used = {p.chip for batch in loader.plan(2)[:3] for p in batch}
+    assert len(list(loader.epoch(2, start=3))) == 2
     assert len(read) == 8
     assert not used & {chip for _, chip in read}
-    assert list(feed.epoch(2, start=5)) == []
+    assert list(loader.epoch(2, start=5)) == []
 
 
 def test_memory_is_used_again_and_never_while_it_is_held(stored: xr.Dataset) -> None:
     reader = Reader(stored, BANDS)
-    feed = ChipFeed(reader, places_of(reader, 8), 3, memory=0)
-    held = list(feed.epoch(0))
+    loader = ChipLoader(reader, samples_of(reader, 8), 3, memory=0)
+    held = list(loader.epoch(0))
     kept = [batch[0].clone() for batch in held]
-    list(feed.epoch(1))
+    list(loader.epoch(1))
     assert all(torch.equal(a, batch[0]) for a, batch in zip(kept, held, strict=True))
     del held, kept
-    places = set()
+    samples = set()
     for epoch in (2, 3):
-        for codes, *_ in feed.epoch(epoch):
-            places.add(codes.data_ptr())
+        for codes, *_ in loader.epoch(epoch):
+            samples.add(codes.data_ptr())
             del codes, _
-    assert len(places) <= 5  # of eight batches
+    assert len(samples) <= 5  # of eight batches
 
 
 @pytest.mark.parametrize("kind", ["raise", "skip"])
@@ -266,23 +268,23 @@ def test_a_damaged_chip_is_named_or_left_out(
     content[100] ^= 1
     shard.write_bytes(content)
     reader = Reader(gb.open_cube(path), BANDS)
-    feed = ChipFeed(reader, places_of(reader, 8), 2, damaged=kind)  # type: ignore[arg-type]
+    loader = ChipLoader(reader, samples_of(reader, 8), 2, damaged=kind)  # type: ignore[arg-type]
     if kind == "raise":
         with pytest.raises(gb.CubeError, match=r"chip chip002.*image/c/2/0/0/0/0"):
-            list(feed.epoch(0))
+            list(loader.epoch(0))
         return
     with pytest.warns(UserWarning, match="Left out of training: .*chip002"):
-        first = images(feed, 0)
-    images(feed, 1)  # told once
-    assert list(feed.problems) == ["chip chip002"]
-    assert str(shard) in feed.problems["chip chip002"]
-    planned = [p.chip for batch in feed.plan(0) for p in batch]
+        first = images(loader, 0)
+    images(loader, 1)  # told once
+    assert list(loader.problems) == ["chip chip002"]
+    assert str(shard) in loader.problems["chip chip002"]
+    planned = [p.chip for batch in loader.plan(0) for p in batch]
     for chip, values in zip(planned, torch.cat(first), strict=True):
         if chip == 2:
             assert values.isnan().all()
         else:
             assert not values.isnan().all()
-            expected = reader.read(Place(reader.whole, chip)).ravel()
+            expected = reader.read(Sample(reader.whole, chip)).ravel()
             np.testing.assert_array_equal(values[: len(expected)], expected)
 
 
@@ -294,7 +296,7 @@ def test_a_failing_read_reaches_the_trainer(chips: xr.Dataset) -> None:
     image = image.copy(data=image.data.map_blocks(fail, dtype=np.float32))
     reader = Reader(chips.assign(image=image), BANDS)
     with pytest.raises(gb.CubeError, match=r"at chip chip00.: no such disk"):
-        next(ChipFeed(reader, places_of(reader, 8), 2).epoch(0))
+        next(ChipLoader(reader, samples_of(reader, 8), 2).epoch(0))
 
 
 @pytest.mark.slow
@@ -302,18 +304,22 @@ def test_a_cluster_feeds_the_same_bits(stored: xr.Dataset) -> None:
     from dask.distributed import Client
 
     reader = Reader(stored, BANDS)
-    plain = ChipFeed(reader, places_of(reader, 8), 5, crop=40, seed=3)
+    plain = ChipLoader(reader, samples_of(reader, 8), 5, crop=40, seed=3)
     with Client(
         n_workers=2, threads_per_worker=1, dashboard_address=":0", processes=True
     ) as client:
-        feed = ChipFeed(reader, places_of(reader, 8), 5, crop=40, seed=3, client=client)
-        assert same(images(feed, 1), images(plain, 1))
-        assert same(images(feed, 1, start=1), images(plain, 1)[1:])
+        loader = ChipLoader(
+            reader, samples_of(reader, 8), 5, crop=40, seed=3, client=client
+        )
+        assert same(images(loader, 1), images(plain, 1))
+        assert same(images(loader, 1, start=1), images(plain, 1)[1:])
         lazy = stored.assign(image=stored["image"] + 1)
         other = Reader(lazy, BANDS)
-        feed = ChipFeed(other, places_of(other, 8), 5, crop=40, seed=3, client=client)
-        local = ChipFeed(other, places_of(other, 8), 5, crop=40, seed=3)
-        assert same(images(feed), images(local))
+        loader = ChipLoader(
+            other, samples_of(other, 8), 5, crop=40, seed=3, client=client
+        )
+        local = ChipLoader(other, samples_of(other, 8), 5, crop=40, seed=3)
+        assert same(images(loader), images(local))
 
 
 def test_bands_are_scaled_by_their_percentiles() -> None:
@@ -322,7 +328,7 @@ def test_bands_are_scaled_by_their_percentiles() -> None:
     scene["image"][:, 2] = np.nan
     scene["agb"][0, 0] = 12_900
     reader = Reader(scene, BANDS)
-    found = measure_statistics(reader, [Place(reader.whole)])
+    found = measure_statistics(reader, [Sample(reader.whole)])
     radar = scene["image"].sel(band="VV_asc").values
     low, high = np.percentile(radar, [5, 95])
     assert found.shift[0] - 1.645 * found.scale[0] == pytest.approx(low, rel=0.01)
@@ -342,13 +348,13 @@ def test_a_cube_on_disk_knows_its_percentiles(
         return (low + high) / 2, (high - low) / 3.29
 
     reader = Reader(stored.sel(band=["B08", "VV_asc"]), ("B08", "VV_asc"))
-    places = places_of(reader, 8)
+    samples = samples_of(reader, 8)
     optical = stored["image"].sel(band="B08").values
     # What is held out has no part in the scaling.
-    part = measure_statistics(reader, places[:3])
+    part = measure_statistics(reader, samples[:3])
     assert (part.shift[0], part.scale[0]) == expected(optical[:3])
     monkeypatch.setattr(Reader, "codes", lambda *args: pytest.fail("reads pixels"))
     for whole in (reader, reader.decoded()):
-        found = measure_statistics(whole, places)
+        found = measure_statistics(whole, samples)
         assert (found.shift[0], found.scale[0]) == expected(optical)
     assert part.shift != found.shift

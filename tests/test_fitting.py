@@ -19,7 +19,7 @@ import geobiomass as gb
 from geobiomass.data.splits import hold_out
 from geobiomass.recipes.recipe import RECIPES, sensor_passes
 from geobiomass.recipes.schedule import TrainingPlan
-from geobiomass.tiles import Place, Window
+from geobiomass.tiles import Sample, Window
 from geobiomass.training import average_weights
 
 SMALL: dict[str, Any] = {
@@ -328,10 +328,10 @@ def test_the_plan_says_stages_steps_and_hours_and_changes_nothing() -> None:
 @pytest.mark.parametrize("count", [5, 12, 13])
 @pytest.mark.parametrize("folds", [2, 5])
 def test_folds_share_nothing_and_are_all_together(count: int, folds: int) -> None:
-    places = [Place(Window(0, 0, 8, 8), chip) for chip in range(count)]
+    samples = [Sample(Window(0, 0, 8, 8), chip) for chip in range(count)]
     held = []
     for fold in range(folds):
-        training, validation = hold_out(places, 1 / folds, 3, fold=fold)
+        training, validation = hold_out(samples, 1 / folds, 3, fold=fold)
         assert sorted(p.chip for p in training + validation) == list(range(count))
         held += [p.chip for p in validation]
         assert abs(len(validation) - count / folds) < 1
@@ -339,16 +339,16 @@ def test_folds_share_nothing_and_are_all_together(count: int, folds: int) -> Non
 
 
 def test_folds_of_groups_keep_them_together() -> None:
-    places = [Place(Window(0, 0, 8, 8), chip) for chip in range(12)]
+    samples = [Sample(Window(0, 0, 8, 8), chip) for chip in range(12)]
     groups = [f"flight {chip // 3}" for chip in range(12)]
-    some = hold_out(places, 1 / 4, 0, groups, least_groups=3)
+    some = hold_out(samples, 1 / 4, 0, groups, least_groups=3)
     assert len({p.chip // 3 for p in some[1] if p.chip is not None}) == 3
     assert len(some[1]) == 9
-    held = [hold_out(places, 1 / 4, 0, groups, fold=fold)[1] for fold in range(4)]
+    held = [hold_out(samples, 1 / 4, 0, groups, fold=fold)[1] for fold in range(4)]
     assert all(len({p.chip // 3 for p in part}) == 1 for part in held)
     assert sorted(p.chip for part in held for p in part) == list(range(12))
     with pytest.raises(gb.CubeError, match="ask for fewer folds"):
-        hold_out(places, 1 / 9, 0, groups, fold=8)
+        hold_out(samples, 1 / 9, 0, groups, fold=8)
 
 
 def test_folds_are_members_that_map_as_one(tmp_path: Path) -> None:

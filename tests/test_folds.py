@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 import geobiomass as gb
 from geobiomass.data.folds import Fold, Folds, make_folds
 from geobiomass.data.groups import widened
-from geobiomass.recipes.datasets import make_feeds
+from geobiomass.recipes.datasets import make_loaders
 from geobiomass.recipes.recipe import find_recipe
 from geobiomass.statistics.variogram import Variogram
-from geobiomass.tiles import Place, Window
+from geobiomass.tiles import Sample, Window
 
 SMALL: dict[str, Any] = {
     "encoder": "resnet10t",
@@ -62,8 +62,8 @@ def box(cube: xr.Dataset, window: Window) -> tuple[float, float, float, float]:
     )
 
 
-def whole(cube: xr.Dataset) -> Place:
-    return Place(Window(0, 0, cube.sizes["y"], cube.sizes["x"]))
+def whole(cube: xr.Dataset) -> Sample:
+    return Sample(Window(0, 0, cube.sizes["y"], cube.sizes["x"]))
 
 
 def near(held: np.ndarray, buffer: int) -> np.ndarray:
@@ -77,19 +77,19 @@ def near(held: np.ndarray, buffer: int) -> np.ndarray:
 
 def check_law_9(cube: xr.Dataset, folds: Folds, window: Window) -> None:
     """Every fold: nothing near its ground trains; each label validates at most once."""
-    place, part = whole(cube), window.within(whole(cube).window)
+    sample, part = whole(cube), window.within(whole(cube).window)
     times = np.zeros(cube["agb"].shape, int)
     for fold in folds:
-        held = fold.validates(place)
+        held = fold.validates(sample)
         times += held
         assert held.any()
-        np.testing.assert_array_equal(fold.trains(place), ~near(held, folds.buffer))
+        np.testing.assert_array_equal(fold.trains(sample), ~near(held, folds.buffer))
         # A window of it is cut from the same ground.
-        np.testing.assert_array_equal(fold.validates(Place(window)), held[part])
+        np.testing.assert_array_equal(fold.validates(Sample(window)), held[part])
         np.testing.assert_array_equal(
-            fold.trains(Place(window)), fold.trains(place)[part]
+            fold.trains(Sample(window)), fold.trains(sample)[part]
         )
-    inside = folds.ground.groups(place) >= 0
+    inside = folds.ground.groups(sample) >= 0
     np.testing.assert_array_equal(times, inside)
 
 
@@ -154,8 +154,8 @@ def test_no_label_near_a_held_out_chip_trains(data: st.DataObject) -> None:
     for fold in folds:
         held = [c for c in range(len(corners)) if folds.fold_of[c] == fold.number]
         for chip, (top, left) in enumerate(corners):
-            place = Place(Window(0, 0, 16, 16), chip)
-            assert fold.validates(place).all() == (chip in held)
+            sample = Sample(Window(0, 0, 16, 16), chip)
+            assert fold.validates(sample).all() == (chip in held)
             expected = np.ones((16, 16), bool)
             for other in held:
                 y, x = corners[other]
@@ -165,8 +165,8 @@ def test_no_label_near_a_held_out_chip_trains(data: st.DataObject) -> None:
                     np.maximum(x - column, column - (x + 15)),
                 )
                 expected &= away > buffer
-            np.testing.assert_array_equal(fold.trains(place), expected)
-            part = Place(Window(3, 5, 9, 16), chip)
+            np.testing.assert_array_equal(fold.trains(sample), expected)
+            part = Sample(Window(3, 5, 9, 16), chip)
             np.testing.assert_array_equal(fold.trains(part), expected[3:9, 5:])
 
 
@@ -188,25 +188,25 @@ def test_what_the_trainer_gets_is_never_held_out(by: str) -> None:
     labels = cube["agb"].values
     for fold in folds:
         held = fold.validates(whole(cube))
-        feeds = make_feeds(
+        loaders = make_loaders(
             cube, ["B04"], find_recipe("quick", crop=32, damaged="raise"), fold
         )
-        assert feeds.validation is not None
+        assert loaders.validation is not None
         allowed = set(labels[~near(held, buffer) & np.isfinite(labels)].tolist())
-        trained = seen(feeds.training, epochs=6)
+        trained = seen(loaders.training, epochs=6)
         assert trained <= allowed
         assert len(trained) > 0.9 * len(allowed)
-        assert seen(feeds.validation) == set(labels[held & np.isfinite(labels)])
+        assert seen(loaders.validation) == set(labels[held & np.isfinite(labels)])
         # Neither do labels of the held-out ground enter the scaling.
-        mean = feeds.measure().target_shift
+        mean = loaders.measure().target_shift
         assert mean == pytest.approx(np.mean(list(allowed)), rel=0.01)
 
 
-def seen(feed: Any, epochs: int = 1) -> set[float]:
+def seen(loader: Any, epochs: int = 1) -> set[float]:
     """All labels in batches of some epochs."""
     found: set[float] = set()
     for number in range(epochs):
-        for _, _, target in feed.epoch(number):
+        for _, _, target in loader.epoch(number):
             values = target.numpy()
             found |= set(values[np.isfinite(values)].tolist())
     return found
@@ -219,15 +219,15 @@ def test_chips_of_a_region_are_held_out_together() -> None:
     folds = make_folds(chips, 4, "flight")
     recipe = find_recipe("quick", crop=None)
     for fold in folds:
-        feeds = make_feeds(chips, [str(b) for b in chips.band.values], recipe, fold)
+        loaders = make_loaders(chips, [str(b) for b in chips.band.values], recipe, fold)
         (flight,) = fold.held_out
-        assert seen(feeds.validation) == {
+        assert seen(loaders.validation) == {
             2.0 * "abcd".index(flight) + i for i in (0, 1)
         }
-        assert seen(feeds.training) == set(map(float, range(8))) - seen(
-            feeds.validation
+        assert seen(loaders.training) == set(map(float, range(8))) - seen(
+            loaders.validation
         )
-        assert seen(feeds.everything) == set(map(float, range(8)))
+        assert seen(loaders.everything) == set(map(float, range(8)))
 
 
 # --- how ground is shared out ---

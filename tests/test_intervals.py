@@ -19,7 +19,7 @@ import geobiomass as gb
 from benchmarks.covered_blocks import coverage, pooled
 from geobiomass.models.calibration import CLASSES, compare_units, units_of
 from geobiomass.network import AttentionUNet
-from geobiomass.recipes.datasets import make_feeds
+from geobiomass.recipes.datasets import make_loaders
 from geobiomass.recipes.recipe import find_recipe
 from geobiomass.statistics import conformal as intervals
 from geobiomass.statistics.conformal import (
@@ -386,17 +386,17 @@ def test_a_calibration_is_json_and_says_what_it_is() -> None:
 # --- fit ---
 
 
-def parts_of(feeds: Any) -> list[set[Any]]:
+def parts_of(loaders: Any) -> list[set[Any]]:
     """Pixels or chips that train, that validate and that calibrate."""
-    held = feeds.validation.places if feeds.validation else []
+    held = loaders.validation.samples if loaders.validation else []
     found = []
-    for places in (feeds.training.places, held, feeds.calibration):
+    for samples in (loaders.training.samples, held, loaders.calibration):
         found.append(
             {
-                (place.chip, row, column)
-                for place in places
-                for row in range(place.window.top, place.window.bottom, 4)
-                for column in range(place.window.left, place.window.right, 4)
+                (sample.chip, row, column)
+                for sample in samples
+                for row in range(sample.window.top, sample.window.bottom, 4)
+                for column in range(sample.window.left, sample.window.right, 4)
             }
         )
     return found
@@ -428,16 +428,16 @@ def test_what_calibrates_neither_trains_nor_validates(
         groups="flight" if grouped else None,
     )
     given = ["chip0", "chip1"] if ids else validation
-    feeds = make_feeds(chips, ("VV_asc", "B04", "B08"), recipe, given)
-    training, held, aside = parts_of(feeds)
+    loaders = make_loaders(chips, ("VV_asc", "B04", "B08"), recipe, given)
+    training, held, aside = parts_of(loaders)
     assert training
     assert not training & aside
     assert not training & held
     assert not held & aside
     assert len(training | held | aside) == 4 * count
-    assert len(feeds.calibration) >= 4
-    everything = {place.chip for place in feeds.everything.places}
-    assert not everything & {place.chip for place in feeds.calibration}
+    assert len(loaders.calibration) >= 4
+    everything = {sample.chip for sample in loaders.everything.samples}
+    assert not everything & {sample.chip for sample in loaders.calibration}
     if grouped and not ids:
         flights = [{chip // 2 for chip, *_ in part} for part in (training, held, aside)]
         assert not (flights[0] | flights[1]) & flights[2]
@@ -450,9 +450,9 @@ def test_what_calibrates_neither_trains_nor_validates(
 def test_blocks_of_a_scene_are_as_many_as_an_interval_needs(seed: int) -> None:
     scene = make_scene(256, 288)
     recipe = find_recipe("quick", interval=0.9, seed=seed)
-    feeds = make_feeds(scene, ("VV_asc", "B04", "B08"), recipe)
-    training, held, aside = parts_of(feeds)
-    assert len(feeds.calibration) >= needed_units(0.9)
+    loaders = make_loaders(scene, ("VV_asc", "B04", "B08"), recipe)
+    training, held, aside = parts_of(loaders)
+    assert len(loaders.calibration) >= needed_units(0.9)
     assert held
     assert not training & aside
     assert not held & aside
@@ -472,9 +472,9 @@ def test_members_of_folds_leave_out_all_of_the_cube_together() -> None:
             fold=fold,
             crop=8,
         )
-        feeds = make_feeds(chips, ("VV_asc", "B04", "B08"), recipe, alone=False)
-        aside += [place.chip for place in feeds.calibration]
-        training, held, apart = parts_of(feeds)
+        loaders = make_loaders(chips, ("VV_asc", "B04", "B08"), recipe, calibrate=False)
+        aside += [sample.chip for sample in loaders.calibration]
+        training, held, apart = parts_of(loaders)
         assert held
         assert not (training | held) & apart
     assert sorted(aside) == list(range(12))
@@ -768,10 +768,10 @@ def test_calibrating_on_what_was_learnt_is_refused(model: gb.BiomassRegressor) -
 
 def test_large_units_are_thinned_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     mapper = untrained()._bare(make_chips(3))
-    places = units_of(mapper.reader, 32)
-    full = compare_units(mapper, places)
+    samples = units_of(mapper.reader, 32)
+    full = compare_units(mapper, samples)
     monkeypatch.setattr("geobiomass.models.calibration._PIXELS", 3 * 100)
-    thin = compare_units(mapper, places)
+    thin = compare_units(mapper, samples)
     assert [len(unit.observed) for unit in thin] == [94] * 3
     for whole, part in zip(full, thin, strict=True):
         np.testing.assert_array_equal(part.observed, whole.observed[::11])
@@ -784,12 +784,12 @@ def test_units_hold_what_the_map_and_the_labels_say() -> None:
     scene["image"][:, :, 100:110, 250:270] = np.nan
     scene["agb"][:, :40] = np.nan
     mapper = model._bare(scene)
-    places = units_of(mapper.reader, 100)
-    assert len(places) == 9
-    units = compare_units(mapper, places)
+    samples = units_of(mapper.reader, 100)
+    assert len(samples) == 9
+    units = compare_units(mapper, samples)
     agb = model.predict(scene).agb.values
-    for place, unit in zip(places, units, strict=True):
-        here = place.window.rows, place.window.columns
+    for sample, unit in zip(samples, units, strict=True):
+        here = sample.window.rows, sample.window.columns
         known = np.isfinite(agb[here]) & np.isfinite(scene.agb.values[here])
         for found, whole in (
             (unit.values["agb"], agb[here]),
@@ -809,10 +809,10 @@ def test_chips_that_cannot_be_read_are_left_out_or_stop() -> None:
     broken = image.map_blocks(fail, dtype=image.dtype, meta=image._meta)
     chips["image"] = chips["image"].copy(data=broken)
     mapper = untrained()._bare(chips)
-    places = units_of(mapper.reader, 32)
-    assert len(compare_units(mapper, places, skip=True)) == 3
+    samples = units_of(mapper.reader, 32)
+    assert len(compare_units(mapper, samples, skip=True)) == 3
     with pytest.raises(gb.DamagedError, match="chip001"):
-        compare_units(mapper, places)
+        compare_units(mapper, samples)
 
 
 # --- pictures and commands ---
@@ -856,17 +856,17 @@ def test_the_command_line_trains_and_calibrates(tmp_path: Path) -> None:
         *("--set", "encoder=resnet10t", "--set", "decoder_channels=[8,8,8,8,8]"),
         *("--set", "crop=32", "--set", "progress=False"),
     ]
-    places = [str(tmp_path / name) for name in ("chips.zarr", "model", "new.zarr")]
+    samples = [str(tmp_path / name) for name in ("chips.zarr", "model", "new.zarr")]
     run = CliRunner().invoke
-    command = ["train", *places[:2], "--recipe", "quick", "--epochs", "1"]
+    command = ["train", *samples[:2], "--recipe", "quick", "--epochs", "1"]
     done = run(app, [*command, "--interval", "0.8", *changes])
     assert done.exit_code == 0, done.output
     assert "80 % interval, calibrated on 4 chips" in done.output
-    command = ["calibrate", places[1], places[2], "--interval", "0.75", "--json"]
+    command = ["calibrate", samples[1], samples[2], "--interval", "0.75", "--json"]
     done = run(app, command)
     assert done.exit_code == 0, done.output
     assert json.loads(done.output)["calibration"]["count"] == 5
-    assert gb.load(places[1]).calibration.interval == 0.75
+    assert gb.load(samples[1]).calibration.interval == 0.75
 
 
 # --- the synthetic landscape, over many seeds ---

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import geobiomass as gb
 from geobiomass.cube.region import Region
-from geobiomass.data.reader import Place, Reader
+from geobiomass.data.reader import Reader, Sample
 from geobiomass.inference.batches import THREADS, resolve_precision
 from geobiomass.inference.mapper import Mapper, MapSettings
 from geobiomass.network import AttentionUNet
@@ -298,10 +298,10 @@ def test_the_next_tiles_are_read_while_the_network_works() -> None:
     found = mapper(scene, Counting(patient), tile=32, overlap=0)
     read, count = found.reader.read, iter(range(100))
 
-    def watch(place: Place) -> np.ndarray:
+    def watch(sample: Sample) -> np.ndarray:
         if next(count) >= torch.get_num_threads():  # more than the network has taken
             several.set()
-        return read(place)
+        return read(sample)
 
     found.reader.read = watch  # type: ignore[method-assign]
     assert np.isfinite(found.compute(Window(0, 0, 32, 320))).all()
@@ -606,9 +606,9 @@ def test_reading_stays_near_the_block(scene: xr.Dataset) -> None:
     found = mapper(scene, Counting(lambda i: i[:, 0, :1] * 0), tile=32, overlap=8)
     read = found.reader.read
 
-    def watch(place: Place) -> np.ndarray:
-        seen.append(place.window)
-        return read(place)
+    def watch(sample: Sample) -> np.ndarray:
+        seen.append(sample.window)
+        return read(sample)
 
     found.reader.read = watch  # type: ignore[method-assign]
     found.compute(Window(100, 100, 150, 150))

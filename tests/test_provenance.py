@@ -20,7 +20,7 @@ import xarray as xr
 from conftest import make_chips, make_scene
 from stac_server import BOUNDS, PERIOD, images
 from test_maps import BANDS, NETWORK, Failing, small_network
-from test_saving import feeds_of
+from test_saving import loaders_of
 
 import geobiomass as gb
 from geobiomass.maps.origin import PROVENANCE, with_software_of
@@ -57,7 +57,7 @@ def model() -> gb.BiomassRegressor:
     chips.attrs["title"] = "six chips"
     made = gb.BiomassRegressor(small_network(), BANDS, months=3)
     made.recipe = gb.Recipe(name="quick", crop=32, month_term=False)
-    made.provenance = describe_training(chips, made.network, BANDS, *feeds_of(chips))
+    made.provenance = describe_training(chips, made.network, BANDS, *loaders_of(chips))
     return made
 
 

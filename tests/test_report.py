@@ -39,7 +39,7 @@ class Page(HTMLParser):
         self.words: list[str] = []
         self.headings: list[str] = []
         self._within = ""
-        self.feed(text)
+        self.loader(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self._within = tag

@@ -21,8 +21,8 @@ from test_maps import BANDS, small_network
 
 import geobiomass as gb
 from geobiomass.data.fingerprint import data_fingerprint
-from geobiomass.data.loader import ChipFeed
-from geobiomass.data.reader import Place, Reader
+from geobiomass.data.loader import ChipLoader
+from geobiomass.data.reader import Reader, Sample
 from geobiomass.models.card import describe_training, validation_by_bin
 from geobiomass.training.estimator import ModelError, read_config
 
@@ -39,12 +39,12 @@ def model_of(factor: float = 1.0) -> gb.BiomassRegressor:
     return gb.BiomassRegressor(network, BANDS, months=3)
 
 
-def feeds_of(chips: xr.Dataset, held: int = 2) -> tuple[ChipFeed, ChipFeed]:
+def loaders_of(chips: xr.Dataset, held: int = 2) -> tuple[ChipLoader, ChipLoader]:
     reader = Reader(chips, BANDS)
-    places = [Place(reader.whole, chip) for chip in range(reader.count)]
+    samples = [Sample(reader.whole, chip) for chip in range(reader.count)]
     return (
-        ChipFeed(reader, places[held:] * 2, batch_size=2),
-        ChipFeed(reader, places[:held], batch_size=2, shuffle=False),
+        ChipLoader(reader, samples[held:] * 2, batch_size=2),
+        ChipLoader(reader, samples[:held], batch_size=2, shuffle=False),
     )
 
 
@@ -55,7 +55,7 @@ def described() -> gb.BiomassRegressor:
     chips.attrs["title"] = "Six chips"
     model = model_of()
     model.recipe = gb.Recipe(name="quick", crop=32, month_term=False)
-    training, validation = feeds_of(chips)
+    training, validation = loaders_of(chips)
     model.provenance = describe_training(
         chips, model.network, BANDS, training, validation
     )
@@ -64,7 +64,7 @@ def described() -> gb.BiomassRegressor:
 
 def test_metrics_by_bin_are_those_of_evaluate() -> None:
     chips, model = make_chips(), model_of()
-    _, validation = feeds_of(chips)
+    _, validation = loaders_of(chips)
     model.network.train()
     found = validation_by_bin(model.network, validation)
     assert model.network.training
@@ -97,8 +97,8 @@ def test_provenance_says_what_a_reviewer_asks_for(described) -> None:
 
 def test_a_scene_says_where_it_lies(scene) -> None:
     reader = Reader(scene, BANDS)
-    feed = ChipFeed(reader, [Place(reader.whole)], batch_size=1)
-    data = describe_training(scene, model_of().network, BANDS, feed)["data"]
+    loader = ChipLoader(reader, [Sample(reader.whole)], batch_size=1)
+    data = describe_training(scene, model_of().network, BANDS, loader)["data"]
     assert data["crs"] == "EPSG:3067"
     assert data["bounds"] == list(scene.rio.bounds())
     assert data["validation"] is None

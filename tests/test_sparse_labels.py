@@ -16,8 +16,8 @@ from conftest import make_scene
 from raster_files import write_tif
 
 import geobiomass as gb
-from geobiomass.data.reader import Place, Reader
-from geobiomass.recipes.datasets import Feeds, make_feeds
+from geobiomass.data.reader import Reader, Sample
+from geobiomass.recipes.datasets import DataLoaders, make_loaders
 from geobiomass.recipes.recipe import find_recipe
 from geobiomass.tiles import EVALUATION_BLOCK, Marks, Window, blocks
 
@@ -36,9 +36,9 @@ def sparse() -> xr.Dataset:
     return scene
 
 
-def feeds_of(cube: xr.Dataset, crop: int = 16, **changes: object) -> Feeds:
+def loaders_of(cube: xr.Dataset, crop: int = 16, **changes: object) -> DataLoaders:
     recipe = find_recipe("quick", crop=crop, progress=False, **changes)
-    return make_feeds(cube, [str(band) for band in cube["band"].values], recipe)
+    return make_loaders(cube, [str(band) for band in cube["band"].values], recipe)
 
 
 def test_a_crop_holds_a_marked_pixel_and_may_hold_it_anywhere() -> None:
@@ -69,34 +69,34 @@ def test_crops_of_dense_labels_are_drawn_as_ever() -> None:
 
 
 def test_no_sample_is_without_a_label(sparse: xr.Dataset) -> None:
-    feeds = feeds_of(sparse)
+    loaders = loaders_of(sparse)
     reader = Reader(sparse, BANDS)
     for number in range(3):
-        for places in feeds.training.plan(number):
-            for place in places:
-                assert np.isfinite(reader.labels(place)).any()
-    assert feeds.validation is not None
-    for place in feeds.validation.places:
-        assert np.isfinite(reader.labels(place)).any()
+        for samples in loaders.training.plan(number):
+            for sample in samples:
+                assert np.isfinite(reader.labels(sample)).any()
+    assert loaders.validation is not None
+    for sample in loaders.validation.samples:
+        assert np.isfinite(reader.labels(sample)).any()
     # No more crops than labels: 30 labels in blocks of 32 x 32.
-    assert len(feeds.training.places) <= 30
+    assert len(loaders.training.samples) <= 30
 
 
 def test_what_is_held_out_never_trains(sparse: xr.Dataset) -> None:
-    assert not _shared_labels(sparse, feeds_of(sparse, validation_fraction=0.3), 4)
+    assert not _shared_labels(sparse, loaders_of(sparse, validation_fraction=0.3), 4)
 
 
-def _shared_labels(cube: xr.Dataset, feeds: Feeds, epochs: int) -> bool:
+def _shared_labels(cube: xr.Dataset, loaders: DataLoaders, epochs: int) -> bool:
     """Tell whether a pixel of a training crop is one of a validation crop."""
     seen = np.zeros(cube["agb"].shape, bool)
     for number in range(epochs):
-        for places in feeds.training.plan(number):
-            for place in places:
-                seen[place.window.rows, place.window.columns] = True
-    assert feeds.validation is not None
+        for samples in loaders.training.plan(number):
+            for sample in samples:
+                seen[sample.window.rows, sample.window.columns] = True
+    assert loaders.validation is not None
     held = np.zeros_like(seen)
-    for place in feeds.validation.places:
-        held[place.window.rows, place.window.columns] = True
+    for sample in loaders.validation.samples:
+        held[sample.window.rows, sample.window.columns] = True
     labels = np.isfinite(cube["agb"].values)
     assert (held & labels).any()
     assert (seen & labels).any()
@@ -105,10 +105,10 @@ def _shared_labels(cube: xr.Dataset, feeds: Feeds, epochs: int) -> bool:
 
 def test_sparse_labels_are_measured_fitted_and_evaluated(sparse: xr.Dataset) -> None:
     small = sparse.isel(y=slice(0, 64), x=slice(0, 96))
-    feeds = feeds_of(small)
+    loaders = loaders_of(small)
     known = small["agb"].values
     assert 5 < np.isfinite(known).sum() < 20
-    assert np.nanmin(known) < feeds.measure().target_shift < np.nanmax(known)
+    assert np.nanmin(known) < loaders.measure().target_shift < np.nanmax(known)
     model = gb.fit(small, "quick", epochs=1, crop=32, batch_size=2, progress=False)
     history = model.history.select_dtypes("number")
     assert np.isfinite(history.to_numpy()).all()
@@ -125,13 +125,13 @@ def test_sparse_labels_are_measured_fitted_and_evaluated(sparse: xr.Dataset) -> 
 def test_a_validation_scene_may_be_sparse_too(sparse: xr.Dataset) -> None:
     west, east = sparse.isel(x=slice(0, 48)), sparse.isel(x=slice(48, 96))
     recipe = find_recipe("quick", crop=16, progress=False)
-    feeds = make_feeds(west, BANDS, recipe, validation=east)
-    assert feeds.validation is not None
+    loaders = make_loaders(west, BANDS, recipe, validation=east)
+    assert loaders.validation is not None
     reader = Reader(east, BANDS)
     whole = blocks(192, 48, EVALUATION_BLOCK)
-    assert len(feeds.validation.places) < len(whole) * 12 * 3
-    for place in feeds.validation.places:
-        assert np.isfinite(reader.labels(Place(place.window))).any()
+    assert len(loaders.validation.samples) < len(whole) * 12 * 3
+    for sample in loaders.validation.samples:
+        assert np.isfinite(reader.labels(Sample(sample.window))).any()
 
 
 # --- real footprints ---
@@ -162,9 +162,9 @@ def nicaragua(data: Path, folder: Path) -> xr.Dataset:
         values = values[list(CHANNELS.values())]
         values[:, (values == 0).all(axis=0)] = np.nan  # no data, which no tag says
         values[: len(OPTICAL)] *= 10_000
-        place = Affine(step_x, 0, west, 0, step_y, north)
+        sample = Affine(step_x, 0, west, 0, step_y, north)
         path = folder / f"{row['tile']}_07.tif"
-        write_tif(path, values, place, "EPSG:4326", CHANNELS, nodata=np.nan)
+        write_tif(path, values, sample, "EPSG:4326", CHANNELS, nodata=np.nan)
         height = np.load(source / f"y_tile_{row['tile']}.npy")[2]
         for y, x in np.argwhere(np.isfinite(height)):
             lon.append(west + (x + 0.5) * step_x)
@@ -212,14 +212,14 @@ def errors_held_out(cube: xr.Dataset, **changes: Any) -> tuple[int, float, float
     """Train, and give what is held out: labels, RMSE, and RMSE of the others' mean."""
     torch.set_num_threads(1)
     recipe = find_recipe("quick", **SETTINGS | changes)
-    feeds = make_feeds(cube, [str(band) for band in cube["band"].values], recipe)
-    assert not _shared_labels(cube, feeds, 3)
+    loaders = make_loaders(cube, [str(band) for band in cube["band"].values], recipe)
+    assert not _shared_labels(cube, loaders, 3)
     model = gb.fit(cube, recipe)
     assert np.isfinite(model.history.select_dtypes("number").to_numpy()).all()
     assert len(model.history) == recipe.training.epochs
     held = np.zeros(cube["agb"].shape, bool)
-    for place in feeds.validation.places if feeds.validation else ():
-        held[place.window.rows, place.window.columns] = True
+    for sample in loaders.validation.samples if loaders.validation else ():
+        held[sample.window.rows, sample.window.columns] = True
     truth, mapped = cube["agb"].values, model.predict(cube)["agb"].values
     seen = cube["image"].notnull().any(["month", "band"]).values
     np.testing.assert_array_equal(np.isfinite(mapped), seen)

@@ -21,7 +21,7 @@ from rasterio.crs import CRS
 from stac_schemas import published_schemas
 from test_maps import BANDS, small_network
 from test_provenance import TILING, dated
-from test_saving import feeds_of
+from test_saving import loaders_of
 
 import geobiomass as gb
 from geobiomass.metadata import footprint, stac_item
@@ -68,7 +68,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     chips = make_chips()
     model = gb.BiomassRegressor(small_network(), BANDS, months=3)
     model.recipe = gb.Recipe(name="quick", crop=32, month_term=False)
-    model.provenance = describe_training(chips, model.network, BANDS, *feeds_of(chips))
+    model.provenance = describe_training(
+        chips, model.network, BANDS, *loaders_of(chips)
+    )
     model.save(folder / "model")
     scene = dated(make_scene())
     scene.attrs["scenes"] = json.dumps(LINKED)

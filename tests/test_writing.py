@@ -267,7 +267,7 @@ def test_clipped_values_are_told_by_band(tmp_path: Path) -> None:
 def test_cubes_on_object_storage(
     s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from geobiomass.data.reader import Place, Reader
+    from geobiomass.data.reader import Reader, Sample
     from geobiomass.info import describe
 
     options = {"endpoint_url": s3}
@@ -288,7 +288,7 @@ def test_cubes_on_object_storage(
     gb.write_cube(chips, tmp_path / "c.zarr")
     there = gb.open_cube(address, storage_options=options)
     here = gb.open_cube(tmp_path / "c.zarr")
-    place = Place(Reader(here, ("B04",)).whole, 5)
+    place = Sample(Reader(here, ("B04",)).whole, 5)
     for cube in (here, there):
         assert Reader(cube, ("B04",)).cells([place])[1] == np.int16
     np.testing.assert_array_equal(

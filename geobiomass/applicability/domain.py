@@ -58,7 +58,7 @@ class Domain:
         Of the network's features, and of the bands.
     cell : int
         Side of a cell, pixels.
-    places : int
+    samples : int
         Chips, groups of them or blocks that the training data are of.
     quantiles : numpy.ndarray
         (101) float32: percentiles of the index of the training data, each against
@@ -67,7 +67,7 @@ class Domain:
 
     views: tuple[View, ...]
     cell: int
-    places: int
+    samples: int
     quantiles: Array
 
     @property
@@ -82,7 +82,7 @@ class Domain:
 
     def __repr__(self) -> str:
         """Say what it is in one line."""
-        return f"Domain of {self.cells} cells from {self.places} places"
+        return f"Domain of {self.cells} cells from {self.samples} places"
 
     def to_dict(self) -> dict[str, Any]:
         """Give the facts in short, fit for JSON."""
@@ -91,7 +91,7 @@ class Domain:
             "method": "Meyer & Pebesma 2021, doi:10.1111/2041-210X.13650",
             "cells": self.cells,
             "cell_pixels": self.cell,
-            "places": self.places,
+            "places": self.samples,
             "thresholds": {
                 name: round(view.threshold, 4)
                 for name, view in zip(VIEWS, self.views, strict=True)
@@ -117,7 +117,7 @@ class Domain:
 
     def save(self, path: str | Path) -> None:
         """Write it as a safetensors file, which can run no code."""
-        facts = json.dumps({"cell": self.cell, "places": self.places})
+        facts = json.dumps({"cell": self.cell, "places": self.samples})
         save_file(self._tensors(), path, {"domain": facts})
 
     @classmethod
@@ -140,8 +140,8 @@ class Domain:
                 )
                 for name in VIEWS
             )
-            cell, places = int(facts["cell"]), int(facts["places"])
-            return cls(views, cell, places, found["quantiles"])
+            cell, samples = int(facts["cell"]), int(facts["places"])
+            return cls(views, cell, samples, found["quantiles"])
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is not a whole domain: {error!r}") from error
 

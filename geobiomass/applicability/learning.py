@@ -21,7 +21,7 @@ from geobiomass.applicability.cells import (
 )
 from geobiomass.applicability.domain import Array, Domain, View
 from geobiomass.cube import DamagedError
-from geobiomass.data.reader import Place, Reader
+from geobiomass.data.reader import Reader, Sample
 from geobiomass.tiles import Marks, random_crop
 from geobiomass.training.randomness import preserve_generators
 
@@ -40,12 +40,12 @@ _LEAST_SPREAD = 0.01
 def learn_domain(
     network: nn.Module,
     reader: Reader,
-    places: Sequence[Place],
+    samples: Sequence[Sample],
     cells: int = 3000,
     seed: int = 0,
     *,
-    groups: Mapping[Place, str] | None = None,
-    marks: Mapping[Place, Marks] | None = None,
+    groups: Mapping[Sample, str] | None = None,
+    marks: Mapping[Sample, Marks] | None = None,
     augment: Augment | None = None,
     skip: bool = False,
 ) -> Domain | None:
@@ -60,7 +60,7 @@ def learn_domain(
         Trained, with ``look``.
     reader : Reader
         Over the training cube, with ``agb``.
-    places : sequence of Place
+    samples : sequence of Sample
         Chips or blocks that it was trained on; 256 of them at most are looked at.
     cells : int
         Cells of 16 x 16 pixels that stand for the training data, about.
@@ -89,13 +89,13 @@ def learn_domain(
     """
     need_looking(network)
     draw = np.random.default_rng(seed)
-    chosen, cell = _some(places, draw), cell_of(network)
+    chosen, cell = _some(samples, draw), cell_of(network)
     each = -(-cells // len(chosen))
-    samples: list[list[Tensor]] = []
+    vectors: list[list[Tensor]] = []
     names: list[str] = []
     with _undisturbed(network, seed):
-        for place in chosen:
-            window = _window(place, marks or {}, draw)
+        for sample in chosen:
+            window = _window(sample, marks or {}, draw)
             try:
                 image, labels = reader.read(window), reader.labels(window)
             except DamagedError:
@@ -105,30 +105,30 @@ def learn_domain(
             kept = draw.permutation(_cells_with_label(labels, cell))[:each]
             if kept.size and np.isfinite(image).any():
                 views = _views(network, image, reader.calendar, augment)
-                samples.append([_cells(view, kept) for view in views])
-                name = (groups or {}).get(place, reader.name_of(place))
+                vectors.append([_cells(view, kept) for view in views])
+                name = (groups or {}).get(sample, reader.name_of(sample))
                 names += _folds(name, kept, labels, cell, len(chosen) < _FEW)
-    return _domain(samples, names, cell) if len(names) >= _FEWEST else None
+    return _domain(vectors, names, cell) if len(names) >= _FEWEST else None
 
 
-def _some(places: Sequence[Place], draw: np.random.Generator) -> list[Place]:
+def _some(samples: Sequence[Sample], draw: np.random.Generator) -> list[Sample]:
     """Give places, each once; of many a sample, in their order."""
-    each = list(dict.fromkeys(places))
+    each = list(dict.fromkeys(samples))
     count = min(_PLACES, len(each))
     return [each[i] for i in sorted(draw.choice(len(each), count, replace=False))]
 
 
 def _window(
-    place: Place, marks: Mapping[Place, Marks], draw: np.random.Generator
-) -> Place:
+    sample: Sample, marks: Mapping[Sample, Marks], draw: np.random.Generator
+) -> Sample:
     """Give the place, or a part of a large one, with a label where they are known."""
     height, width = (
-        min(_LARGEST, side) for side in (place.window.height, place.window.width)
+        min(_LARGEST, side) for side in (sample.window.height, sample.window.width)
     )
-    known = marks.get(place)
+    known = marks.get(sample)
     if known is not None:
-        return Place(known.random_crop(height, width, draw), place.chip)
-    return Place(random_crop(place.window, height, width, draw), place.chip)
+        return Sample(known.random_crop(height, width, draw), sample.chip)
+    return Sample(random_crop(sample.window, height, width, draw), sample.chip)
 
 
 def _cells_with_label(labels: Array, cell: int) -> npt.NDArray[np.int64]:
@@ -176,10 +176,10 @@ def _views(
 
 
 def _domain(
-    samples: Sequence[Sequence[Tensor]], names: Sequence[str], cell: int
+    vectors: Sequence[Sequence[Tensor]], names: Sequence[str], cell: int
 ) -> Domain:
     codes = np.unique(names, return_inverse=True)[1]
-    views = [torch.cat(view).double() for view in zip(*samples, strict=True)]
+    views = [torch.cat(view).double() for view in zip(*vectors, strict=True)]
     found = [_view(values, torch.from_numpy(codes)) for values in views]
     index = np.max([ratio for _, ratio in found], axis=0)
     percentiles = np.percentile(index, np.arange(101)).astype(np.float32)

@@ -18,7 +18,7 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.cube import open_cube, write_cube
-from geobiomass.data.reader import Place, Reader
+from geobiomass.data.reader import Reader, Sample
 from geobiomass.evaluation.metrics import Tally
 from geobiomass.models.fit import fit
 from geobiomass.sources.landscape.scene import landscape
@@ -108,16 +108,16 @@ def _per_pixel(
     draw = np.random.default_rng(seed)
     features, labels = [], []
     for window in windows:
-        image = reader.read(Place(window)).reshape(-1, window.height * window.width)
+        image = reader.read(Sample(window)).reshape(-1, window.height * window.width)
         chosen = draw.choice(image.shape[1], PIXELS // len(windows), replace=False)
         features.append(image[:, chosen].T)
-        labels.append(reader.labels(Place(window)).ravel()[chosen])
+        labels.append(reader.labels(Sample(window)).ravel()[chosen])
     model = HistGradientBoostingRegressor(max_iter=300, random_state=seed)
     model.fit(np.concatenate(features), np.concatenate(labels))
     target = Reader(east, bands)
     result = np.empty((target.height, target.width))
     for window in blocks(target.height, target.width, EVALUATION_BLOCK):
-        image = target.read(Place(window)).reshape(-1, window.height * window.width)
+        image = target.read(Sample(window)).reshape(-1, window.height * window.width)
         predicted = model.predict(image.T).reshape(window.height, window.width)
         result[window.rows, window.columns] = predicted
     return result

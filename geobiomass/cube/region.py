@@ -12,7 +12,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.cube import CubeError
-from geobiomass.threads import hush_arrays_in_memory
+from geobiomass.threads import silence_arrays_in_memory
 from geobiomass.tiles import Window
 
 # rasterio hides a warning by the process's filters: two threads that draw at once
@@ -36,7 +36,7 @@ class Region:
     transform: tuple[float, float, float, float, float, float]
 
     def __post_init__(self) -> None:
-        hush_arrays_in_memory()  # while no thread that ends can take the filter away
+        silence_arrays_in_memory()  # while no thread that ends can take the filter away
 
     @classmethod
     def of(cls, region: Any, cube: xr.Dataset) -> Region:
@@ -105,7 +105,7 @@ class Region:
 
         a, b, x, d, e, y = self.transform
         x, y = x + a * left + b * top, y + d * left + e * top
-        hush_arrays_in_memory()  # in another process, for one
+        silence_arrays_in_memory()  # in another process, for one
         with _ONE_MASK:
             mask = geometry_mask(
                 self.shapes,

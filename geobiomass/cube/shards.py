@@ -26,7 +26,7 @@ from google_crc32c import value as crc32c
 from numcodecs import blosc
 
 from geobiomass.cube.schema import DamagedError
-from geobiomass.threads import hush
+from geobiomass.threads import silence_warning
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,9 +50,9 @@ def quick_codecs() -> Iterator[None]:
         return
     setting = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
     # It falls back to Zarr's own codecs by itself, with the same values.
-    hush(UserWarning, "Array is unsupported by Zarrs")
+    silence_warning(UserWarning, "Array is unsupported by Zarrs")
     # It opens a store of obstore a second time, with connections of its own.
-    hush(Warning, "Successfully reconstructed a store")
+    silence_warning(Warning, "Successfully reconstructed a store")
     # Zarr's settings belong to the whole process: one thread at a time.
     with _OPENING, zarr.config.set(setting):
         yield

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from geobiomass.cube.selection import Selection
 from geobiomass.cube.shards import decode
-from geobiomass.tiles import Place, Window
+from geobiomass.tiles import Sample, Window
 
 Array = npt.NDArray[np.float32]
 Codes = npt.NDArray[Any]
@@ -36,16 +36,16 @@ class Pixels(Protocol):
     def order(self) -> tuple[list[int], list[int]]:
         """Months and bands in the order that is wanted, among those that are read."""
 
-    def read(self, place: Place, out: Array | None = None) -> Array:
+    def read(self, sample: Sample, out: Array | None = None) -> Array:
         """Read a window as physical values: (month, band, y, x), or (y, x)."""
 
-    def codes(self, place: Place) -> Codes:
+    def codes(self, sample: Sample) -> Codes:
         """Read a window of an image as it is stored, (month, band, y, x)."""
 
-    def cells(self, place: Place) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def cells(self, sample: Sample) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Give the shape that :meth:`fill` fills, and where in it a window begins."""
 
-    def fill(self, place: Place, out: Codes) -> None:
+    def fill(self, sample: Sample, out: Codes) -> None:
         """Read the cells that hold a window, as they are stored."""
 
     def in_memory(self) -> Pixels:
@@ -71,8 +71,10 @@ def pixels_of(array: Any) -> Pixels:
 def _is_window(selection: Selection) -> bool:
     """Tell whether rows and columns are taken without gaps, in their order."""
     return all(
-        np.array_equal(places, np.arange(places[0], places[0] + len(places)))
-        for places in selection.places[-2:]
+        np.array_equal(
+            positions, np.arange(positions[0], positions[0] + len(positions))
+        )
+        for positions in selection.places[-2:]
     )
 
 
@@ -89,19 +91,19 @@ class Decoded:
         self.order = list(range(len(months))), list(range(len(bands)))
         self.bytes = source.bytes
 
-    def codes(self, place: Place) -> Codes:
-        return self.source.read(place)
+    def codes(self, sample: Sample) -> Codes:
+        return self.source.read(sample)
 
-    def read(self, place: Place, out: Array | None = None) -> Array:
-        return self.source.read(place, out)
+    def read(self, sample: Sample, out: Array | None = None) -> Array:
+        return self.source.read(sample, out)
 
-    def cells(self, place: Place) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        window = place.window
+    def cells(self, sample: Sample) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        window = sample.window
         lengths = (*map(len, self.order), window.height, window.width)
         return (1, 1, 1, 1, *lengths), (0, 0, 0, 0)
 
-    def fill(self, place: Place, out: Codes) -> None:
-        self.source.read(place, out[0, 0, 0, 0])
+    def fill(self, sample: Sample, out: Codes) -> None:
+        self.source.read(sample, out[0, 0, 0, 0])
 
     def in_memory(self) -> Pixels:
         return Decoded(self.source.in_memory())
@@ -139,34 +141,34 @@ class _Cut:
         months, bands = self.array.shape[-4:-2]
         return list(range(months)), list(range(bands))
 
-    def cells(self, place: Place) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        window = place.window
+    def cells(self, sample: Sample) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        window = sample.window
         pixels = (window.height, window.width)
         return (1, 1, 1, 1, *self.array.shape[-4:-2], *pixels), (0, 0, 0, 0)
 
-    def codes(self, place: Place) -> Codes:
-        return np.asarray(self.cut(place))
+    def codes(self, sample: Sample) -> Codes:
+        return np.asarray(self.cut(sample))
 
     def stored_bytes(self) -> int:
         return self.bytes
 
-    def cut(self, place: Place) -> Any:
+    def cut(self, sample: Sample) -> Any:
         """Give a window, not computed yet where the array is not."""
-        part = self.array if place.chip is None else self.array[place.chip]
-        return part[..., place.window.rows, place.window.columns]
+        part = self.array if sample.chip is None else self.array[sample.chip]
+        return part[..., sample.window.rows, sample.window.columns]
 
 
 class Lazy(_Cut):
     """An array that dask has yet to compute."""
 
-    def read(self, place: Place, out: Array | None = None) -> Array:
+    def read(self, sample: Sample, out: Array | None = None) -> Array:
         # Whoever reads many windows does so on threads already.
         scheduler = {"scheduler": "synchronous"}
-        (values,) = dask.compute(self.cut(place), **scheduler)  # type: ignore[attr-defined, no-untyped-call]
+        (values,) = dask.compute(self.cut(sample), **scheduler)  # type: ignore[attr-defined, no-untyped-call]
         return _into(out, values)
 
-    def fill(self, place: Place, out: Codes) -> None:
-        out[0, 0, 0, 0] = self.read(place)
+    def fill(self, sample: Sample, out: Codes) -> None:
+        out[0, 0, 0, 0] = self.read(sample)
 
     def in_memory(self) -> InMemory:
         (values,) = dask.compute(self.array, scheduler="threads")  # type: ignore[attr-defined, no-untyped-call]
@@ -201,10 +203,10 @@ class Kept(Lazy):
         self._lock = threading.Lock()
         self._chunks: dict[Any, Future[Array]] = {}
 
-    def read(self, place: Place, out: Array | None = None) -> Array:
-        window = place.window
+    def read(self, sample: Sample, out: Array | None = None) -> Array:
+        window = sample.window
         parts = [
-            (Window(*corner, *opposite), (place.chip, *corner))
+            (Window(*corner, *opposite), (sample.chip, *corner))
             for corner, opposite in self._chunks_of(window)
         ]
         shape = (*self.array.shape[-4:-2], window.height, window.width)
@@ -212,7 +214,7 @@ class Kept(Lazy):
         for chunk, key in parts:
             common = chunk.intersect(window)
             if common is not None:
-                part = self._chunk(Place(chunk, place.chip), key)
+                part = self._chunk(Sample(chunk, sample.chip), key)
                 values[:, :, *common.within(window)] = part[:, :, *common.within(chunk)]
         return values
 
@@ -234,7 +236,7 @@ class Kept(Lazy):
         for (top, bottom), (left, right) in product(rows, columns):
             yield (top, left), (bottom, right)
 
-    def _chunk(self, place: Place, key: Any) -> Array:
+    def _chunk(self, sample: Sample, key: Any) -> Array:
         """Compute a chunk, or wait for whoever does; and remember that it was used."""
         with self._lock:
             found = self._chunks.pop(key, None)
@@ -242,7 +244,7 @@ class Kept(Lazy):
             self._chunks[key] = found = found or Future()
         if ours:
             try:
-                found.set_result(super().read(place))
+                found.set_result(super().read(sample))
             except BaseException as error:
                 with self._lock:
                     self._chunks.pop(key, None)  # it may be mended
@@ -282,16 +284,16 @@ class InMemory(_Cut):
         self.missing = missing
         self.code_type = array.dtype if missing is not None else self.code_type
 
-    def read(self, place: Place, out: Array | None = None) -> Array:
-        part = self.cut(place)
+    def read(self, sample: Sample, out: Array | None = None) -> Array:
+        part = self.cut(sample)
         if self.missing is None:
             return _into(out, part)
         values = np.empty(part.shape, np.float32) if out is None else out
         decode(part, self.steps, self.missing, values)
         return values
 
-    def fill(self, place: Place, out: Codes) -> None:
-        out[0, 0, 0, 0] = self.cut(place)
+    def fill(self, sample: Sample, out: Codes) -> None:
+        out[0, 0, 0, 0] = self.cut(sample)
 
     def in_memory(self) -> InMemory:
         return self
@@ -307,7 +309,7 @@ class OnDisk:
     def __init__(self, selection: Selection) -> None:
         self.stored = selection.stored
         self.whole = selection.whole
-        self.places = selection.places
+        self.positions = selection.places
         self.spans = selection.spans
         self.code_type = self.stored.code_type
         exact = self.code_type != np.float32
@@ -323,87 +325,89 @@ class OnDisk:
 
     @property
     def bands(self) -> list[int]:
-        return self.places[-3].tolist() if len(self.places) > 3 else []
+        return self.positions[-3].tolist() if len(self.positions) > 3 else []
 
     @property
     def order(self) -> tuple[list[int], list[int]]:
         months, bands = (
-            (places - span.start).tolist()
-            for places, span in zip(self.places[-4:-2], self.spans[-4:-2], strict=True)
+            (positions - span.start).tolist()
+            for positions, span in zip(
+                self.positions[-4:-2], self.spans[-4:-2], strict=True
+            )
         )
         return months, bands
 
     @property
     def bytes(self) -> int:
-        return int(np.prod([len(p) for p in self.places])) * self.code_type.itemsize
+        return int(np.prod([len(p) for p in self.positions])) * self.code_type.itemsize
 
-    def _spans(self, place: Place) -> tuple[slice, ...]:
+    def _spans(self, sample: Sample) -> tuple[slice, ...]:
         """Give what a place takes of the stored variable, gaps and all."""
         spans = list(self.spans)
-        if place.chip is not None:
-            chip = int(self.places[0][place.chip])
+        if sample.chip is not None:
+            chip = int(self.positions[0][sample.chip])
             spans[0] = slice(chip, chip + 1)
-        for at, part in ((-2, place.window.rows), (-1, place.window.columns)):
+        for at, part in ((-2, sample.window.rows), (-1, sample.window.columns)):
             origin = spans[at].start
             spans[at] = slice(origin + part.start, origin + part.stop)
         return tuple(spans)
 
-    def _kept(self, values: Codes, place: Place | None) -> Codes:
+    def _kept(self, values: Codes, sample: Sample | None) -> Codes:
         """Take months and bands in their order, and the chip's own dimensions."""
-        if len(self.places) > 3:
-            at = len(self.places) - 4
+        if len(self.positions) > 3:
+            at = len(self.positions) - 4
             for dim, wanted in zip((at, at + 1), self.order, strict=True):
                 if wanted != list(range(values.shape[dim])):
                     values = values.take(wanted, axis=dim)
-        return values[0] if place is not None and place.chip is not None else values
+        return values[0] if sample is not None and sample.chip is not None else values
 
-    def read(self, place: Place, out: Array | None = None) -> Array:
-        spans = self._spans(place)
+    def read(self, sample: Sample, out: Array | None = None) -> Array:
+        spans = self._spans(sample)
         shape = [s.stop - s.start for s in spans]
         if out is not None and out.size == np.prod(shape) and self._in_order:
             self.stored.read(spans, out.reshape(shape))
             return out
         values = np.empty(shape, np.float32)
         self.stored.read(spans, values)
-        return _into(out, self._kept(values, place))
+        return _into(out, self._kept(values, sample))
 
-    def codes(self, place: Place) -> Codes:
-        spans = self._spans(place)
+    def codes(self, sample: Sample) -> Codes:
+        spans = self._spans(sample)
         codes = np.empty([s.stop - s.start for s in spans], self.code_type)
         self.stored.read(spans, codes)
-        return self._kept(codes, place)
+        return self._kept(codes, sample)
 
     def _has_order(self) -> bool:
         """Whether months and bands are taken as they are stored."""
-        if len(self.places) <= 3:
+        if len(self.positions) <= 3:
             return True
         return all(order == list(range(len(order))) for order in self.order)
 
-    def cells(self, place: Place) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        shape, corner = self.stored.cells(self._spans(place))
-        if place.chip is None:
+    def cells(self, sample: Sample) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        shape, corner = self.stored.cells(self._spans(sample))
+        if sample.chip is None:
             return shape, corner
         ndim = self.stored.ndim
         return shape[1:ndim] + shape[ndim + 1 :], corner[1:]
 
-    def fill(self, place: Place, out: Codes) -> None:
-        if place.chip is not None:
+    def fill(self, sample: Sample, out: Codes) -> None:
+        if sample.chip is not None:
             out = out.reshape(1, *out.shape[:4], 1, *out.shape[4:])
-        self.stored.read_cells(self._spans(place), out)
+        self.stored.read_cells(self._spans(sample), out)
 
     def in_memory(self) -> InMemory:
         spans = self.spans
         codes = np.empty([s.stop - s.start for s in spans], self.code_type)
         self.stored.read(spans, codes)
-        if len(self.places) % 2:  # of chips, in whatever order
-            codes = codes.take(self.places[0] - spans[0].start, axis=0)
+        if len(self.positions) % 2:  # of chips, in whatever order
+            codes = codes.take(self.positions[0] - spans[0].start, axis=0)
         return InMemory(self._kept(codes, None), self.steps, self.missing)
 
     def stored_bytes(self) -> int:
         from zarr.core.sync import sync
 
         array = self.stored.array
-        share = np.prod([len(part) for part in self.places]) / np.prod(array.shape)
+        share = np.prod([len(part) for part in self.positions]) / np.prod(array.shape)
         return int(share * sync(array.store.getsize_prefix(f"{array.path}/")))
 
     def identity(self) -> str:
@@ -415,8 +419,8 @@ class OnDisk:
             known = stored.statistics.to_csv()
         held = b"" if stored.held is None else stored.held.tobytes()
         form = repr(sorted(stored.array.metadata.to_dict().items(), key=str))
-        places = repr([part.tolist() for part in self.places])
-        return _hash(known.encode(), held, form.encode(), places.encode())
+        positions = repr([part.tolist() for part in self.positions])
+        return _hash(known.encode(), held, form.encode(), positions.encode())
 
 
 def _hash(*parts: bytes) -> str:

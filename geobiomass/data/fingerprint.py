@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from geobiomass.cube import DamagedError
-from geobiomass.data.reader import Place, Reader
+from geobiomass.data.reader import Reader, Sample
 from geobiomass.tiles import EVALUATION_BLOCK, blocks
 
 _SAMPLES = 64  # of the labels, for the fingerprint
@@ -55,18 +55,18 @@ def _add_labels(digest: hashlib._Hash, cube: xr.Dataset, reader: Reader) -> None
     for name in ("month", "chip", "y", "x"):
         if name in cube.coords:
             digest.update(f"{name} {cube[name].values.tolist()}".encode())
-    for place in _spread_out(reader):
+    for sample in _spread_out(reader):
         try:
-            digest.update(np.nan_to_num(reader.labels(place), nan=-1.0).tobytes())
+            digest.update(np.nan_to_num(reader.labels(sample), nan=-1.0).tobytes())
         except DamagedError:
             digest.update(b"damaged")
 
 
-def _spread_out(reader: Reader) -> list[Place]:
+def _spread_out(reader: Reader) -> list[Sample]:
     """Give up to 64 chips, or blocks of a scene, from all over it."""
     windows = blocks(reader.height, reader.width, EVALUATION_BLOCK)
-    places = [Place(window) for window in windows]
+    samples = [Sample(window) for window in windows]
     if reader.chips:
-        places = [Place(reader.whole, chip) for chip in range(reader.count)]
-    chosen = np.linspace(0, len(places) - 1, min(_SAMPLES, len(places)))
-    return [places[int(index)] for index in chosen]
+        samples = [Sample(reader.whole, chip) for chip in range(reader.count)]
+    chosen = np.linspace(0, len(samples) - 1, min(_SAMPLES, len(samples)))
+    return [samples[int(index)] for index in chosen]

@@ -28,7 +28,7 @@ from geobiomass.data.groups import (
     polygons_of,
     widened,
 )
-from geobiomass.data.reader import Place, Reader
+from geobiomass.data.reader import Reader, Sample
 from geobiomass.data.splits import FEWEST_BLOCKS, NARROWEST_BLOCK
 from geobiomass.statistics.variogram import suggest_block
 from geobiomass.tiles import Window, blocks, even_blocks
@@ -149,26 +149,26 @@ class Folds:
         ]
         return "\n  ".join([folds_in_words(vars(self)), *rows])
 
-    def numbers(self, place: Place) -> Numbers:
+    def numbers(self, sample: Sample) -> Numbers:
         """Give the fold that holds out each pixel of a place, (y, x); -1: none does.
 
         Parameters
         ----------
-        place : Place
+        sample : Sample
             A window, of one chip where there are chips.
         """
         folds = np.array([*self.fold_of, NOWHERE], np.int32)
-        return folds[self.ground.groups(place)]
+        return folds[self.ground.groups(sample)]
 
-    def names(self, place: Place) -> tuple[Numbers, tuple[str, ...]]:
+    def names(self, sample: Sample) -> tuple[Numbers, tuple[str, ...]]:
         """Give the group of each pixel, (y, x), -1 for none, and the groups' names.
 
         Parameters
         ----------
-        place : Place
+        sample : Sample
             A window, of one chip where there are chips.
         """
-        return self.ground.groups(place), self.ground.names
+        return self.ground.groups(sample), self.ground.names
 
     def check(self, cube: xr.Dataset) -> None:
         """Refuse a cube that these folds were not made of.
@@ -251,30 +251,30 @@ class Fold:
             "fingerprint": folds.identity,
         }
 
-    def validates(self, place: Place) -> Mask:
+    def validates(self, sample: Sample) -> Mask:
         """Tell which pixels of a place are held out, (y, x).
 
         Parameters
         ----------
-        place : Place
+        sample : Sample
             A window, of one chip where there are chips.
         """
-        return np.asarray(self.folds.numbers(place) == self.number)
+        return np.asarray(self.folds.numbers(sample) == self.number)
 
-    def trains(self, place: Place) -> Mask:
+    def trains(self, sample: Sample) -> Mask:
         """Tell which pixels of a place may train: none held out, nor in the buffer.
 
         Parameters
         ----------
-        place : Place
+        sample : Sample
             A window, of one chip where there are chips.
         """
-        folds, window = self.folds, place.window
+        folds, window = self.folds, sample.window
         if isinstance(folds.ground, ChipGround):
             chips = np.array(folds.fold_of)[folds.ground.group_of] == self.number
-            if chips[place.chip or 0]:
+            if chips[sample.chip or 0]:
                 return np.zeros((window.height, window.width), bool)
-            return ~folds.ground.near(place, chips, folds.buffer)
+            return ~folds.ground.near(sample, chips, folds.buffer)
         _, height, width = folds.size
         around = Window(
             max(0, window.top - folds.buffer),
@@ -282,7 +282,7 @@ class Fold:
             min(height, window.bottom + folds.buffer),
             min(width, window.right + folds.buffer),
         )
-        held = widened(self.validates(Place(around)), folds.buffer)
+        held = widened(self.validates(Sample(around)), folds.buffer)
         return ~held[window.within(around)]
 
 
@@ -518,9 +518,9 @@ def _count_labels(
     count = len(ground.names)
     labelled, area = np.zeros(count, np.int64), np.zeros(count, np.int64)
     for window in blocks(reader.height, reader.width, _PIECE):
-        groups = ground.groups(Place(window))
+        groups = ground.groups(Sample(window))
         inside = groups != NOWHERE
-        known = inside & np.isfinite(reader.labels(Place(window)))
+        known = inside & np.isfinite(reader.labels(Sample(window)))
         area += np.bincount(groups[inside], minlength=count)
         labelled += np.bincount(groups[known], minlength=count)
     return labelled, area

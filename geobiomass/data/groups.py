@@ -14,7 +14,7 @@ import xarray as xr
 from geobiomass.cube import CubeError
 from geobiomass.cube.areas import regions_of
 from geobiomass.cube.region import Region
-from geobiomass.tiles import Place, Window, blocks, even_blocks
+from geobiomass.tiles import Sample, Window, blocks, even_blocks
 
 NOWHERE = -1
 """The number of ground that belongs to no group."""
@@ -28,7 +28,7 @@ class Ground(Protocol):
 
     names: tuple[str, ...]
 
-    def groups(self, place: Place) -> Numbers:
+    def groups(self, sample: Sample) -> Numbers:
         """Give the number of each pixel's group, (y, x); -1 where there is none."""
         ...
 
@@ -54,9 +54,9 @@ class BlockGround:
         self._lefts = np.unique([window.left for window in self.windows])
         self.names = tuple(str(number) for number in range(len(self.windows)))
 
-    def groups(self, place: Place) -> Numbers:
+    def groups(self, sample: Sample) -> Numbers:
         """Give the number of each pixel's block, (y, x)."""
-        window = place.window
+        window = sample.window
         row = np.searchsorted(self._tops, np.arange(window.top, window.bottom), "right")
         column = np.searchsorted(
             self._lefts, np.arange(window.left, window.right), "right"
@@ -88,7 +88,7 @@ class ZoneGround:
         self.names = tuple(_name(value) for value in self._values.tolist())
         hashes = hashlib.sha256()
         for window in blocks(zones.sizes["y"], zones.sizes["x"], _PIECE):
-            hashes.update(self.groups(Place(window)).tobytes())
+            hashes.update(self.groups(Sample(window)).tobytes())
         self._identity = digest(self.names, hashes.hexdigest())
 
     def _read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
@@ -103,9 +103,9 @@ class ZoneGround:
             return values, values != ""
         return values, np.ones(values.shape, bool)
 
-    def groups(self, place: Place) -> Numbers:
+    def groups(self, sample: Sample) -> Numbers:
         """Give the number of each pixel's region, (y, x); -1 outside of all."""
-        values, known = self._read(place.window)
+        values, known = self._read(sample.window)
         numbers = np.full(values.shape, NOWHERE, np.int32)
         numbers[known] = np.searchsorted(self._values, values[known])
         return numbers
@@ -169,9 +169,9 @@ class PolygonGround:
             if reach is not None and reach.intersect(window) is not None:
                 yield index, region.mask(window)
 
-    def groups(self, place: Place) -> Numbers:
+    def groups(self, sample: Sample) -> Numbers:
         """Give the number of each pixel's polygon, (y, x); -1 outside of all."""
-        window = place.window
+        window = sample.window
         numbers = np.full((window.height, window.width), NOWHERE, np.int32)
         for index, mask in self._masks(window):
             numbers[mask] = self._number[index]
@@ -209,20 +209,20 @@ class ChipGround:
         self.height, self.width = height, width
         self.corners = corners
 
-    def groups(self, place: Place) -> Numbers:
+    def groups(self, sample: Sample) -> Numbers:
         """Give the number of the chip's group for all of its pixels, (y, x)."""
-        shape = (place.window.height, place.window.width)
-        return np.full(shape, self.group_of[place.chip or 0], np.int32)
+        shape = (sample.window.height, sample.window.width)
+        return np.full(shape, self.group_of[sample.chip or 0], np.int32)
 
     def near(
-        self, place: Place, chips: npt.NDArray[np.bool_], buffer: int
+        self, sample: Sample, chips: npt.NDArray[np.bool_], buffer: int
     ) -> npt.NDArray[np.bool_]:
         """Tell which pixels lie within `buffer` pixels of any of some chips, (y, x)."""
-        window = place.window
+        window = sample.window
         found = np.zeros((window.height, window.width), bool)
         if self.corners is None:
             return found
-        top, left = self.corners[place.chip or 0] + np.array([window.top, window.left])
+        top, left = self.corners[sample.chip or 0] + np.array([window.top, window.left])
         first = self.corners[chips] - buffer - np.array([top, left])
         last = first + 2 * buffer + np.array([self.height, self.width])
         touching = (last > 0).all(1) & (first < found.shape).all(1)

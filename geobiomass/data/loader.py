@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from geobiomass.cube import CubeError
-from geobiomass.data.reader import Decoder, Place, Reader
+from geobiomass.data.reader import Decoder, Reader, Sample
 from geobiomass.tiles import Marks, random_crop
 
 Corners = Sequence[tuple[int, ...]]
@@ -61,7 +61,7 @@ def decode_batch(
     Parameters
     ----------
     inputs : tuple
-        Codes and their arrangement, as :meth:`ChipFeed.epoch` gives them.
+        Codes and their arrangement, as :meth:`ChipLoader.epoch` gives them.
     target : torch.Tensor
         (batch, 1, y, x).
 
@@ -108,14 +108,14 @@ class _Buffers:
 
 
 @dataclass(frozen=True)
-class ChipFeed:
+class ChipLoader:
     """Batches of images and labels, in an order that seed and epoch alone decide.
 
     Parameters
     ----------
     reader : Reader
         Over a cube with ``agb``.
-    places : sequence of Place
+    samples : sequence of Sample
         One sample each, in every epoch.
     batch_size : int
         Samples in a batch, of one process. Batches are as even as can be, none
@@ -142,7 +142,7 @@ class ChipFeed:
     """
 
     reader: Reader
-    places: Sequence[Place]
+    samples: Sequence[Sample]
     batch_size: int
     crop: int | None = None
     shuffle: bool = True
@@ -151,7 +151,7 @@ class ChipFeed:
     threads: int | None = None
     damaged: Literal["raise", "skip"] = "raise"
     client: Any = None
-    marks: Mapping[Place, Marks] = field(default_factory=dict, compare=False)
+    marks: Mapping[Sample, Marks] = field(default_factory=dict, compare=False)
     """Where labels are, by place: a random crop of such a place holds one."""
     problems: dict[str, str] = field(default_factory=dict, compare=False)
     """What could not be read, by place; filled as it is met."""
@@ -165,13 +165,13 @@ class ChipFeed:
         ValueError
             If there are fewer samples than processes.
         """
-        if len(self.places) < ranks:
+        if len(self.samples) < ranks:
             raise ValueError(
-                f"{len(self.places)} samples cannot be shared among {ranks} "
+                f"{len(self.samples)} samples cannot be shared among {ranks} "
                 "processes; give more to train or to validate on, or fewer devices."
             )
-        samples = len(self.places)
-        return min(-(-samples // (self.batch_size * ranks)), samples // ranks)
+        count = len(self.samples)
+        return min(-(-count // (self.batch_size * ranks)), count // ranks)
 
     def epoch(
         self, number: int, rank: int = 0, ranks: int = 1, start: int = 0
@@ -213,44 +213,44 @@ class ChipFeed:
             submit = self._start(stack)
             waiting: deque[Any] = deque()
             stack.callback(_cancel, waiting)
-            for places in plan:
-                waiting.append(submit(places))
+            for samples in plan:
+                waiting.append(submit(samples))
                 if len(waiting) > ahead:
                     yield self._take(waiting.popleft())
             while waiting:
                 yield self._take(waiting.popleft())
 
-    def plan(self, number: int, rank: int = 0, ranks: int = 1) -> list[list[Place]]:
+    def plan(self, number: int, rank: int = 0, ranks: int = 1) -> list[list[Sample]]:
         """Give what an epoch reads for one process, batch by batch; reads nothing."""
         count = self.batches_per_epoch(ranks)
         generator = np.random.default_rng([self.seed, number])
-        order = np.arange(len(self.places))
+        order = np.arange(len(self.samples))
         if self.shuffle:
             order = generator.permutation(order)
-        places = [self._place(int(index), generator) for index in order]
+        samples = [self._place(int(index), generator) for index in order]
         # As even as can be: a batch of one left over would upset batch norm.
-        edges = np.linspace(0, len(places), count * ranks + 1).round().astype(int)
-        pieces = [places[a:b] for a, b in pairwise(edges)]
+        edges = np.linspace(0, len(samples), count * ranks + 1).round().astype(int)
+        pieces = [samples[a:b] for a, b in pairwise(edges)]
         return pieces[rank::ranks]
 
-    def _place(self, index: int, generator: np.random.Generator) -> Place:
-        place = self.places[index]
+    def _place(self, index: int, generator: np.random.Generator) -> Sample:
+        sample = self.samples[index]
         if self.crop is None:
-            return place
-        marks = self.marks.get(place)
+            return sample
+        marks = self.marks.get(sample)
         if marks is not None:
             window = marks.random_crop(self.crop, self.crop, generator)
         else:
-            window = random_crop(place.window, self.crop, self.crop, generator)
-        return Place(window, place.chip)
+            window = random_crop(sample.window, self.crop, self.crop, generator)
+        return Sample(window, sample.chip)
 
-    def _bytes(self, places: Sequence[Place]) -> int:
-        shape, dtype = self.reader.cells(places)
-        window = places[0].window
+    def _bytes(self, samples: Sequence[Sample]) -> int:
+        shape, dtype = self.reader.cells(samples)
+        window = samples[0].window
         labels = 4 * window.height * window.width
-        return len(places) * (int(np.prod(shape)) * dtype.itemsize + labels)
+        return len(samples) * (int(np.prod(shape)) * dtype.itemsize + labels)
 
-    def _start(self, stack: ExitStack) -> Callable[[list[Place]], Any]:
+    def _start(self, stack: ExitStack) -> Callable[[list[Sample]], Any]:
         """Give what takes a batch in hand and answers with a future."""
         if self.client is not None:
             reader = self.client.scatter(self.reader, broadcast=True, hash=False)
@@ -273,9 +273,9 @@ class ChipFeed:
     def _take(self, future: Any) -> Batch:
         """Wait for a batch, and tell once of what it lacks."""
         codes, agb, corners, problems = future.result()
-        for place, problem in problems.items():
-            if place not in self.problems:
-                self.problems[place] = problem
+        for sample, problem in problems.items():
+            if sample not in self.problems:
+                self.problems[sample] = problem
                 warnings.warn(f"Left out of training: {problem}", stacklevel=3)
         arrangement = Arrangement(self.reader.decoder, corners)
         return torch.from_numpy(codes), arrangement, torch.from_numpy(agb)
@@ -297,76 +297,76 @@ class _Take(Protocol):
 
 
 def _empty(
-    reader: Reader, places: Sequence[Place], take: _Take
+    reader: Reader, samples: Sequence[Sample], take: _Take
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
-    shape, dtype = reader.cells(places)
-    window = places[0].window
-    labels = (len(places), 1, window.height, window.width)
-    return take((len(places), *shape), dtype), np.empty(labels, np.float32)
+    shape, dtype = reader.cells(samples)
+    window = samples[0].window
+    labels = (len(samples), 1, window.height, window.width)
+    return take((len(samples), *shape), dtype), np.empty(labels, np.float32)
 
 
 def _read_batch(
     reader: Reader,
     pool: ThreadPoolExecutor,
     buffers: _Buffers,
-    places: Sequence[Place],
+    samples: Sequence[Sample],
     skip: bool,
 ) -> _Read:
     """Read a batch on threads: a dask task a sample."""
-    codes, agb = _empty(reader, places, buffers.take)
-    if _read_together(reader, pool, places, codes, agb):
-        return codes, agb, [(0, 0, 0, 0)] * len(places), {}
+    codes, agb = _empty(reader, samples, buffers.take)
+    if _read_together(reader, pool, samples, codes, agb):
+        return codes, agb, [(0, 0, 0, 0)] * len(samples), {}
     graph = {
         ("sample", i): (
-            partial(_read_sample, reader, place, codes[i], agb[i, 0], skip),
+            partial(_read_sample, reader, sample, codes[i], agb[i, 0], skip),
         )
-        for i, place in enumerate(places)
+        for i, sample in enumerate(samples)
     }
     found = dask.threaded.get(graph, [*graph], pool=pool)
-    return _gather(reader, places, codes, agb, found)
+    return _gather(reader, samples, codes, agb, found)
 
 
 def _read_together(
     reader: Reader,
     pool: ThreadPoolExecutor,
-    places: Sequence[Place],
+    samples: Sequence[Sample],
     codes: npt.NDArray[Any],
     agb: npt.NDArray[np.float32],
 ) -> bool:
     """Compute a batch that dask has yet to compute; tell whether that was done."""
-    samples = reader.uncomputed(places)
-    if samples is None:
+    uncomputed = reader.uncomputed(samples)
+    if uncomputed is None:
         return False
     try:
-        values = dask.compute(*samples, scheduler="threads", pool=pool)  # type: ignore[attr-defined, no-untyped-call]
-        for i, place in enumerate(places):
+        values = dask.compute(*uncomputed, scheduler="threads", pool=pool)  # type: ignore[attr-defined, no-untyped-call]
+        for i, sample in enumerate(samples):
             codes[i, 0, 0, 0, 0] = values[i]
-            agb[i, 0] = reader.labels(place)
+            agb[i, 0] = reader.labels(sample)
     except Exception:
         return False  # one by one it shows which sample is at fault
     return True
 
 
-def _read_alone(reader: Reader, places: Sequence[Place], skip: bool) -> _Read:
+def _read_alone(reader: Reader, samples: Sequence[Sample], skip: bool) -> _Read:
     """Read a batch in one go, on a worker of a cluster."""
-    codes, agb = _empty(reader, places, np.empty)
+    codes, agb = _empty(reader, samples, np.empty)
     found = [
-        _read_sample(reader, place, codes[i], agb[i, 0], skip)
-        for i, place in enumerate(places)
+        _read_sample(reader, sample, codes[i], agb[i, 0], skip)
+        for i, sample in enumerate(samples)
     ]
-    return _gather(reader, places, codes, agb, found)
+    return _gather(reader, samples, codes, agb, found)
 
 
 def _read_sample(
     reader: Reader,
-    place: Place,
+    sample: Sample,
     codes: npt.NDArray[Any],
     agb: npt.NDArray[np.float32],
     skip: bool,
 ) -> tuple[tuple[int, ...], str | None]:
     """Fill one sample; give where it begins, and what was wrong with it."""
     try:
-        return reader.fill(place, codes, agb), None
+        return reader.fill(sample, codes, agb), None
     except CubeError as error:
         if not skip:
             raise
@@ -376,15 +376,15 @@ def _read_sample(
 
 def _gather(
     reader: Reader,
-    places: Sequence[Place],
+    samples: Sequence[Sample],
     codes: npt.NDArray[Any],
     agb: npt.NDArray[np.float32],
     found: Sequence[tuple[tuple[int, ...], str | None]],
 ) -> _Read:
     corners = [corner for corner, _ in found]
     problems = {
-        reader.name_of(place): problem
-        for place, (_, problem) in zip(places, found, strict=True)
+        reader.name_of(sample): problem
+        for sample, (_, problem) in zip(samples, found, strict=True)
         if problem is not None
     }
     return codes, agb, corners, problems

@@ -29,9 +29,9 @@ from geobiomass.data.arrays import (
     Pixels,
     pixels_of,
 )
-from geobiomass.tiles import Place, Window, mirror
+from geobiomass.tiles import Sample, Window, mirror
 
-__all__ = ["Decoder", "Place", "Reader"]
+__all__ = ["Decoder", "Reader", "Sample"]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -64,7 +64,7 @@ class Reader:
         self.names = [str(name) for name in cube["chip"].values] if self.chips else []
         self._image = pixels_of(cube["image"].data)
         self._agb = pixels_of(cube["agb"].data) if "agb" in cube else None
-        self._known: Callable[[Place], Mask] | None = None
+        self._known: Callable[[Sample], Mask] | None = None
 
     @property
     def whole(self) -> Window:
@@ -101,12 +101,12 @@ class Reader:
         """Give what counts the values of :meth:`codes`."""
         return BandTally(self.bands, self._plain.steps, self._plain.missing)
 
-    def codes(self, place: Place) -> Codes:
+    def codes(self, sample: Sample) -> Codes:
         """Read one window inside the scene as it is stored, (month, band, y, x)."""
         try:
-            return self._plain.codes(place)
+            return self._plain.codes(sample)
         except Exception as error:
-            raise self._named(place, error) from error
+            raise self._named(sample, error) from error
 
     @property
     def decoder(self) -> Decoder:
@@ -124,7 +124,7 @@ class Reader:
         other._image = Decoded(self._image)
         return other
 
-    def with_labels_where(self, known: Callable[[Place], Mask]) -> Reader:
+    def with_labels_where(self, known: Callable[[Sample], Mask]) -> Reader:
         """Give a reader like this one that sees fewer labels.
 
         Parameters
@@ -160,7 +160,7 @@ class Reader:
         if self._agb is not None:
             self._agb = self._agb.in_memory()
 
-    def read(self, place: Place) -> Array:
+    def read(self, sample: Sample) -> Array:
         """Read one window; beyond the scene's edge it is reflected.
 
         Returns
@@ -173,40 +173,40 @@ class Reader:
         CubeError
             If a part of the cube cannot be read; it names the part.
         """
-        inside = place.window
+        inside = sample.window
         if inside.intersect(self.whole) != inside:
             inside = _reach(inside, self.whole)
-        image = self._read(self._image, Place(inside, place.chip))
-        if inside != place.window:
-            rows = mirror(place.window.top, place.window.bottom, self.height)
-            columns = mirror(place.window.left, place.window.right, self.width)
+        image = self._read(self._image, Sample(inside, sample.chip))
+        if inside != sample.window:
+            rows = mirror(sample.window.top, sample.window.bottom, self.height)
+            columns = mirror(sample.window.left, sample.window.right, self.width)
             image = image[:, :, rows - inside.top][:, :, :, columns - inside.left]
         return image
 
-    def labels(self, place: Place) -> Array:
+    def labels(self, sample: Sample) -> Array:
         """Read the labels of one window inside the scene, (y, x), Mg/ha."""
-        return self._labels(place)
+        return self._labels(sample)
 
-    def _labels(self, place: Place, out: Array | None = None) -> Array:
-        labels = self._read(cast(Pixels, self._agb), place, out)
+    def _labels(self, sample: Sample, out: Array | None = None) -> Array:
+        labels = self._read(cast(Pixels, self._agb), sample, out)
         if self._known is None:
             return labels
         if out is None:
-            return np.where(self._known(place), labels, np.float32(np.nan))
-        labels[~self._known(place)] = np.nan
+            return np.where(self._known(sample), labels, np.float32(np.nan))
+        labels[~self._known(sample)] = np.nan
         return labels
 
-    def cells(self, places: Sequence[Place]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    def cells(self, samples: Sequence[Sample]) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """Give shape and type of what :meth:`fill` fills for any of some places."""
-        shapes = [self._image.cells(place)[0] for place in places]
+        shapes = [self._image.cells(sample)[0] for sample in samples]
         return tuple(np.max(shapes, axis=0).tolist()), self._image.code_type
 
-    def fill(self, place: Place, codes: Codes, agb: Array) -> tuple[int, ...]:
+    def fill(self, sample: Sample, codes: Codes, agb: Array) -> tuple[int, ...]:
         """Read one sample, in the form that costs least.
 
         Parameters
         ----------
-        place : Place
+        sample : Sample
             A window inside the scene.
         codes : numpy.ndarray
             To be filled: one row of what :meth:`cells` says.
@@ -224,13 +224,13 @@ class Reader:
             If a part of the cube cannot be read; it names the part.
         """
         try:
-            self._image.fill(place, codes)
+            self._image.fill(sample, codes)
         except Exception as error:
-            raise self._named(place, error) from error
-        self._labels(place, agb)
-        return self._image.cells(place)[1]
+            raise self._named(sample, error) from error
+        self._labels(sample, agb)
+        return self._image.cells(sample)[1]
 
-    def uncomputed(self, places: Sequence[Place]) -> list[Any] | None:
+    def uncomputed(self, samples: Sequence[Sample]) -> list[Any] | None:
         """Give samples that dask has yet to compute; None where they are on disk.
 
         Computed together, what they share is computed once.
@@ -238,7 +238,7 @@ class Reader:
         source = self._plain
         if not isinstance(source, Lazy):
             return None
-        return [source.cut(place) for place in places]
+        return [source.cut(sample) for sample in samples]
 
     def blank(self, codes: Codes, agb: Array) -> None:
         """Fill one sample with nothing: no month, no label."""
@@ -246,30 +246,30 @@ class Reader:
         codes[...] = np.nan if missing is None else missing
         agb[...] = np.nan
 
-    def _read(self, source: Pixels, place: Place, out: Array | None = None) -> Array:
+    def _read(self, source: Pixels, sample: Sample, out: Array | None = None) -> Array:
         try:
-            return source.read(place, out)
+            return source.read(sample, out)
         except Exception as error:
-            raise self._named(place, error) from error
+            raise self._named(sample, error) from error
 
-    def _named(self, place: Place, error: Exception) -> CubeError:
+    def _named(self, sample: Sample, error: Exception) -> CubeError:
         """Say which part of the cube cannot be read."""
         if isinstance(error, DamagedError):
             return error
         return DamagedError(
-            f"The cube cannot be read at {self.name_of(place)}: {error}"
+            f"The cube cannot be read at {self.name_of(sample)}: {error}"
         )
 
-    def name_of(self, place: Place) -> str:
+    def name_of(self, sample: Sample) -> str:
         """Say where a place is: the chip's id, rows and columns."""
-        window = place.window
+        window = sample.window
         pixels = (
             f"rows {window.top} to {window.bottom - 1}, columns {window.left} to "
             f"{window.right - 1}"
         )
-        if place.chip is None:
+        if sample.chip is None:
             return pixels
-        chip = f"chip {self.names[place.chip]}"
+        chip = f"chip {self.names[sample.chip]}"
         return chip if window == self.whole else f"{chip}, {pixels}"
 
 

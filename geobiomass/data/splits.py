@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from geobiomass.cube import CubeError, DamagedError
-from geobiomass.data.reader import Place, Reader
+from geobiomass.data.reader import Reader, Sample
 from geobiomass.tiles import Marks, cover, even_blocks
 
 # A scene is split into at least this many blocks, if they stay 32 pixels wide.
@@ -21,7 +21,7 @@ _NO_LABEL = (
 )
 
 
-def places_of(reader: Reader, block: int, fewest: int = FEWEST_BLOCKS) -> list[Place]:
+def samples_of(reader: Reader, block: int, fewest: int = FEWEST_BLOCKS) -> list[Sample]:
     """Give the units that a split never cuts: chips, or blocks of a scene.
 
     Parameters
@@ -35,21 +35,21 @@ def places_of(reader: Reader, block: int, fewest: int = FEWEST_BLOCKS) -> list[P
         Nine, or more where many are needed.
     """
     if reader.chips:
-        return [Place(reader.whole, chip) for chip in range(reader.count)]
+        return [Sample(reader.whole, chip) for chip in range(reader.count)]
     side = block
     while True:
         windows = even_blocks(reader.height, reader.width, side)
         if len(windows) >= fewest or side <= NARROWEST_BLOCK:
-            return [Place(window) for window in windows]
+            return [Sample(window) for window in windows]
         side = max(NARROWEST_BLOCK, side // 2)
 
 
 def labelled(
     reader: Reader,
-    places: Sequence[Place],
+    samples: Sequence[Sample],
     skip: bool = False,
     none: str = _NO_LABEL,
-) -> list[Place]:
+) -> list[Sample]:
     """Keep the places with at least one label.
 
     Chips are kept all, once one with a label is found: reading the labels of
@@ -59,7 +59,7 @@ def labelled(
     ----------
     reader : Reader
         Over a cube with ``agb``.
-    places : sequence of Place
+    samples : sequence of Sample
         Chips or blocks.
     skip : bool
         Pass over labels that cannot be read.
@@ -72,18 +72,18 @@ def labelled(
         If there is no label anywhere, or labels cannot be read and not `skip`.
     """
     if not reader.chips:
-        return list(label_marks(reader, places, skip, none))
-    if not any(marks.count for marks in _read_marks(reader, places, skip)):
+        return list(label_marks(reader, samples, skip, none))
+    if not any(marks.count for marks in _read_marks(reader, samples, skip)):
         raise CubeError(none)
-    return list(places)
+    return list(samples)
 
 
 def label_marks(
     reader: Reader,
-    places: Sequence[Place],
+    samples: Sequence[Sample],
     skip: bool = False,
     none: str = _NO_LABEL,
-) -> dict[Place, Marks]:
+) -> dict[Sample, Marks]:
     """Tell where the labels of a scene are, by place; places without any are left out.
 
     Parameters
@@ -97,8 +97,8 @@ def label_marks(
         As :func:`labelled` does.
     """
     marks = {
-        Place(each.window): each
-        for each in _read_marks(reader, places, skip)
+        Sample(each.window): each
+        for each in _read_marks(reader, samples, skip)
         if each.count
     }
     if not marks:
@@ -106,31 +106,33 @@ def label_marks(
     return marks
 
 
-def _read_marks(reader: Reader, places: Sequence[Place], skip: bool) -> Iterator[Marks]:
-    for place in places:
+def _read_marks(
+    reader: Reader, samples: Sequence[Sample], skip: bool
+) -> Iterator[Marks]:
+    for sample in samples:
         try:
-            known = np.isfinite(reader.labels(place))
+            known = np.isfinite(reader.labels(sample))
         except DamagedError:
             if not skip:
                 raise
             continue
-        yield Marks(place.window, known)
+        yield Marks(sample.window, known)
 
 
 def hold_out(
-    places: Sequence[Place],
+    samples: Sequence[Sample],
     fraction: float,
     seed: int,
     groups: Sequence[str] | None = None,
     least: int = 1,
     fold: int = 0,
     least_groups: int = 1,
-) -> tuple[list[Place], list[Place]]:
+) -> tuple[list[Sample], list[Sample]]:
     """Draw the places to validate on, whole groups at a time.
 
     Parameters
     ----------
-    places : sequence of Place
+    samples : sequence of Sample
         Chips or blocks.
     fraction : float
         Part of the places to hold out; at least one group is, and one stays.
@@ -148,21 +150,23 @@ def hold_out(
 
     Returns
     -------
-    training, validation : list of Place
+    training, validation : list of Sample
 
     Raises
     ------
     CubeError
         If there is only one group, or none for this fold.
     """
-    names = list(groups) if groups is not None else [str(i) for i in range(len(places))]
+    names = (
+        list(groups) if groups is not None else [str(i) for i in range(len(samples))]
+    )
     order = np.random.default_rng(seed).permutation(sorted(set(names)))
     if len(order) < 2:
         raise CubeError(
-            f"{len(places)} chip or block in one group cannot be split into training "
+            f"{len(samples)} chip or block in one group cannot be split into training "
             "and validation; give a validation cube, or validation=0 for none."
         )
-    size = fraction * len(places)
+    size = fraction * len(samples)
     end = max((fold + 1) * size, fold * size + least)
     chosen: set[str] = set()
     passed = 0
@@ -175,17 +179,17 @@ def hold_out(
         passed += names.count(str(name))
     if not chosen:
         raise CubeError(
-            f"fold {fold} of {len(places)} chips or blocks in {len(order)} groups is "
+            f"fold {fold} of {len(samples)} chips or blocks in {len(order)} groups is "
             "empty; ask for fewer folds."
         )
-    pairs = list(zip(places, names, strict=True))
-    training = [place for place, name in pairs if name not in chosen]
-    validation = [place for place, name in pairs if name in chosen]
+    pairs = list(zip(samples, names, strict=True))
+    training = [sample for sample, name in pairs if name not in chosen]
+    validation = [sample for sample, name in pairs if name in chosen]
     return training, validation
 
 
 def groups_of(
-    cube: xr.Dataset, places: Sequence[Place], coordinate: str | None
+    cube: xr.Dataset, samples: Sequence[Sample], coordinate: str | None
 ) -> list[str] | None:
     """Give each chip's group from a coordinate along ``chip``.
 
@@ -202,7 +206,7 @@ def groups_of(
             f"{sorted(map(str, cube.coords))}."
         )
     values = cube[coordinate].values
-    return [str(values[place.chip]) for place in places]
+    return [str(values[sample.chip]) for sample in samples]
 
 
 def refuse_overlap(training: xr.Dataset, validation: xr.Dataset) -> None:
@@ -242,43 +246,43 @@ def refuse_overlap(training: xr.Dataset, validation: xr.Dataset) -> None:
 
 
 def crops_in(
-    places: Sequence[Place],
+    samples: Sequence[Sample],
     crop: int | None,
-    marks: Mapping[Place, Marks] | None = None,
-) -> list[Place]:
+    marks: Mapping[Sample, Marks] | None = None,
+) -> list[Sample]:
     """Repeat places so that an epoch's random crops cover about their area.
 
     Of a place in `marks` there are no more crops than labels.
     """
     if crop is None:
-        return list(places)
+        return list(samples)
     return [
-        place
-        for place in places
-        for _ in range(_crops_of(place, crop, (marks or {}).get(place)))
+        sample
+        for sample in samples
+        for _ in range(_crops_of(sample, crop, (marks or {}).get(sample)))
     ]
 
 
-def _crops_of(place: Place, crop: int, marks: Marks | None) -> int:
-    count = max(1, round(place.window.height * place.window.width / crop**2))
+def _crops_of(sample: Sample, crop: int, marks: Marks | None) -> int:
+    count = max(1, round(sample.window.height * sample.window.width / crop**2))
     return count if marks is None else min(count, marks.count)
 
 
 def fixed_crops(
-    places: Sequence[Place],
+    samples: Sequence[Sample],
     crop: int | None,
-    marks: Mapping[Place, Marks] | None = None,
-) -> list[Place]:
+    marks: Mapping[Sample, Marks] | None = None,
+) -> list[Sample]:
     """Cover places with crops of one size, for validation.
 
     Crops of a place in `marks` that hold no label are left out.
     """
     if crop is None:
-        return list(places)
+        return list(samples)
     known = marks or {}
     return [
-        Place(window, place.chip)
-        for place in places
-        for window in cover(place.window, crop, crop)
-        if place not in known or known[place].within(window)
+        Sample(window, sample.chip)
+        for sample in samples
+        for window in cover(sample.window, crop, crop)
+        if sample not in known or known[sample].within(window)
     ]

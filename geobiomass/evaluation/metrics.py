@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from geobiomass.data.reader import Reader
-from geobiomass.tiles import EVALUATION_BLOCK, Place, Window, blocks
+from geobiomass.tiles import EVALUATION_BLOCK, Sample, Window, blocks
 
 BIOMASS_BINS = (0.0, 50.0, 100.0, 150.0, 200.0, 300.0, 400.0, float("inf"))
 """Edges of the bins of biomass that metrics are given by, Mg/ha."""
@@ -272,18 +272,18 @@ def interval_of(layers: Mapping[str, Any]) -> tuple[Any, Any] | None:
     return layers["agb_lower"], layers["agb_upper"]
 
 
-def months_seen(reader: Reader, place: Place) -> npt.NDArray[np.int64]:
+def months_seen(reader: Reader, sample: Sample) -> npt.NDArray[np.int64]:
     """Count the months in which a pixel has a value in any band, (y, x)."""
-    height, width = place.window.height, place.window.width
+    height, width = sample.window.height, sample.window.width
     total = np.zeros((height, width), np.int64)
     for part in blocks(height, width, EVALUATION_BLOCK):
         window = Window(
-            place.window.top + part.top,
-            place.window.left + part.left,
-            place.window.top + part.bottom,
-            place.window.left + part.right,
+            sample.window.top + part.top,
+            sample.window.left + part.left,
+            sample.window.top + part.bottom,
+            sample.window.left + part.right,
         )
-        values = reader.read(Place(window, place.chip))
+        values = reader.read(Sample(window, sample.chip))
         total[part.rows, part.columns] = np.isfinite(values).any(1).sum(0)
     return total
 

@@ -19,7 +19,7 @@ from geobiomass.cube.areas import pixel_size
 from geobiomass.cube.axes import in_our_names
 from geobiomass.data.folds import Folds
 from geobiomass.data.groups import NOWHERE, BlockGround, ChipGround, Ground
-from geobiomass.data.reader import Place
+from geobiomass.data.reader import Sample
 from geobiomass.tiles import blocks
 
 MOST = 200_000  # rows of a table: 14 MB
@@ -36,14 +36,14 @@ _FORMAT = 1
 class _Piece:
     """Where something is compared: rows of the cube's axes, and the place."""
 
-    place: Place
+    sample: Sample
     number: int
 
     def cut(self, data: xr.DataArray) -> npt.NDArray[Any]:
-        window = self.place.window
+        window = self.sample.window
         where: dict[str, Any] = {"y": window.rows, "x": window.columns}
-        if self.place.chip is not None:
-            where["chip"] = self.place.chip
+        if self.sample.chip is not None:
+            where["chip"] = self.sample.chip
         return np.asarray(data.isel(where).values)
 
 
@@ -178,15 +178,15 @@ def _ground(cube: xr.Dataset) -> Ground:
 def _pieces(cube: xr.Dataset) -> Iterator[_Piece]:
     windows = blocks(cube.sizes["y"], cube.sizes["x"], _PIECE)
     chips = range(cube.sizes["chip"]) if "chip" in cube.dims else (None,)
-    every = (Place(window, chip) for chip in chips for window in windows)
-    return (_Piece(place, number) for number, place in enumerate(every))
+    every = (Sample(window, chip) for chip in chips for window in windows)
+    return (_Piece(sample, number) for number, sample in enumerate(every))
 
 
 def _shares(cube: xr.Dataset, ground: Ground, most: int) -> npt.NDArray[np.float64]:
     """Give the part of each unit's labels to draw, so that there are `most` in all."""
     counts = np.zeros(len(ground.names), np.int64)
     for piece in _pieces(cube):
-        groups = ground.groups(piece.place)
+        groups = ground.groups(piece.sample)
         known = np.isfinite(piece.cut(cube["agb"])) & (groups != NOWHERE)
         counts += np.bincount(groups[known], minlength=len(counts))
     if counts.sum() <= most:
@@ -212,7 +212,7 @@ def _rows(
 ) -> pd.DataFrame:
     """Draw the rows of one piece; what is drawn depends on the piece alone."""
     truth = piece.cut(labels).astype(np.float64)
-    groups = ground.groups(piece.place)
+    groups = ground.groups(piece.sample)
     draw = np.random.default_rng([seed, piece.number]).random(truth.shape)
     wanted = np.isfinite(truth) & (groups != NOWHERE) & (draw < share[groups])
     columns = {"observed": truth}
@@ -222,7 +222,7 @@ def _rows(
     else:
         columns |= dict.fromkeys(layers, truth)
     rows, across = np.nonzero(wanted)
-    window = piece.place.window
+    window = piece.sample.window
     table = {name: values[wanted] for name, values in columns.items()}
     table["y"] = (rows + window.top) * pixel[0]
     table["x"] = (across + window.left) * pixel[1]
@@ -271,11 +271,11 @@ def write_residuals(table: pd.DataFrame, path: str | Path) -> None:
         "pixel": [float(side) for side in table.attrs["pixel"]],
         "sha256": hashlib.sha256(content).hexdigest(),
     }
-    for place, written in (
+    for sample, written in (
         (path, content),
         (_facts_beside(path), json.dumps(facts, indent=2).encode()),
     ):
-        write_whole(place, written)
+        write_whole(sample, written)
 
 
 def write_whole(path: Path, content: bytes) -> None:

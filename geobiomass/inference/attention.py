@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 from torch import nn
 
-from geobiomass.data.reader import Place, Reader
+from geobiomass.data.reader import Reader, Sample
 from geobiomass.tiles import Window, blocks
 
 Weights = npt.NDArray[np.float64]
@@ -61,7 +61,7 @@ def month_attention(
     reader = Reader(cube, bands)
     number = _chip_number(reader, chip)
     if at is None:
-        places, pixel = _spread_out(reader, number, tile, samples), None
+        chosen, pixel = _spread_out(reader, number, tile, samples), None
     else:
         row, column = pixel_at(cube, at)
         if reader.chips and number is None:
@@ -70,9 +70,9 @@ def month_attention(
                 f"the first is {reader.names[0]!r}."
             )
         window = _around(reader, row, column, tile)
-        places = [Place(window, number)]
+        chosen = [Sample(window, number)]
         pixel = (row - window.top, column - window.left)
-    return _mean(network, reader, places, pixel)
+    return _mean(network, reader, chosen, pixel)
 
 
 def pixel_at(cube: xr.Dataset, at: tuple[float, float]) -> tuple[int, int]:
@@ -125,8 +125,8 @@ def _chip_number(reader: Reader, chip: Any) -> int | None:
 def _around(reader: Reader, row: int, column: int, tile: int) -> Window:
     """Give the tile with a pixel in its middle, or as near as the scene allows."""
     top, left = (
-        max(0, min(place - tile // 2, size - tile))
-        for place, size in ((row, reader.height), (column, reader.width))
+        max(0, min(middle - tile // 2, size - tile))
+        for middle, size in ((row, reader.height), (column, reader.width))
     )
     window = Window(top, left, top + tile, left + tile)
     return window.intersect(reader.whole) or reader.whole
@@ -134,7 +134,7 @@ def _around(reader: Reader, row: int, column: int, tile: int) -> Window:
 
 def _spread_out(
     reader: Reader, chip: int | None, tile: int, samples: int
-) -> list[Place]:
+) -> list[Sample]:
     """Give so many tiles at most, evenly from all over the cube."""
     windows = blocks(reader.height, reader.width, tile)
     chips = range(reader.count) if reader.chips and chip is None else [chip]
@@ -142,7 +142,7 @@ def _spread_out(
     # From the middle of equal shares: corners tell less than the inside.
     chosen = (np.arange(min(samples, count)) + 0.5) * count / min(samples, count)
     return [
-        Place(windows[int(i) % len(windows)], chips[int(i) // len(windows)])
+        Sample(windows[int(i) % len(windows)], chips[int(i) // len(windows)])
         for i in chosen
     ]
 
@@ -150,13 +150,13 @@ def _spread_out(
 def _mean(
     network: nn.Module,
     reader: Reader,
-    places: Sequence[Place],
+    samples: Sequence[Sample],
     pixel: tuple[int, int] | None,
 ) -> xr.DataArray:
     total, present, seen = None, np.zeros(reader.months), 0
     with _evaluating(network):
-        for place in places:
-            image = reader.read(place)
+        for sample in samples:
+            image = reader.read(sample)
             there = np.isfinite(image).any(axis=(1, 2, 3))
             if not there.any():
                 continue
@@ -165,8 +165,8 @@ def _mean(
             present, seen = present + there, seen + 1
     if total is None:
         raise ValueError(
-            f"The cube has no observation at {reader.name_of(places[0])}"
-            f"{' and elsewhere' if len(places) > 1 else ''}: without a month there is "
+            f"The cube has no observation at {reader.name_of(samples[0])}"
+            f"{' and elsewhere' if len(samples) > 1 else ''}: without a month there is "
             "no attention."
         )
     weights = xr.DataArray(

@@ -22,7 +22,7 @@ import xarray as xr
 from torch import nn
 
 from geobiomass.cube.region import Region
-from geobiomass.data.reader import Place, Reader
+from geobiomass.data.reader import Reader, Sample
 from geobiomass.inference.batches import (
     THREADS,
     Batches,
@@ -236,7 +236,7 @@ class Mapper:
         try:
             for batch in self._batches_of(window, chip, inside):
                 tiles = [
-                    Place(self.lattice.window(batch.row, column), chip)
+                    Sample(self.lattice.window(batch.row, column), chip)
                     for column in batch.columns
                 ]
                 wanted = self._blocks_that_want(batch)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geobiomass.data.reader import Place
+from geobiomass.data.reader import Sample
 from geobiomass.inference.batches import KEPT_BYTES, THREADS, Watched
 from geobiomass.inference.mapper import Mapper
 from geobiomass.summary import Summary, bytes_in_words
@@ -189,26 +189,26 @@ def _measure(mapper: Mapper) -> _Measured:
     with THREADS:
         running = mapper.running
         number = THREADS.count * mapper.batch_size
-        places = _some_places(mapper, 1 + 4 * number)
+        samples = _some_samples(mapper, 1 + 4 * number)
         start = time.perf_counter()
-        first = [mapper.reader.read(places[0])]
+        first = [mapper.reader.read(samples[0])]
         with Watched() as watched:
             THREADS.passes.submit(
                 lambda: network.predict(*network.stage(first))
             ).result()
         seconds = time.perf_counter() - start
-        sample = places[1 : 1 + (number if seconds > 5 else 4 * number)]
-        if sample:
+        timed = samples[1 : 1 + (number if seconds > 5 else 4 * number)]
+        if timed:
             start = time.perf_counter()
             parts = [
-                sample[i : i + mapper.batch_size]
-                for i in range(0, len(sample), mapper.batch_size)
+                timed[i : i + mapper.batch_size]
+                for i in range(0, len(timed), mapper.batch_size)
             ]
             jobs = [running.start((mapper.token, *part), part, 1) for part in parts]
             for job in jobs:
                 job.result()
                 job.leave()
-            seconds = (time.perf_counter() - start) / len(sample)
+            seconds = (time.perf_counter() - start) / len(timed)
         # Of a GPU's own memory nothing is said: batches are sized by what is free.
         passes = THREADS.count if network.device.type == "cpu" else 1
         memory = watched.growth * passes + running.slots * mapper.image_bytes
@@ -223,27 +223,27 @@ def _measure(mapper: Mapper) -> _Measured:
             * side**2
             * (8 * len(mapper.outputs) + 4 * len(mapper.layers) + 2)
         )
-        return _Measured(seconds, memory, 1 + len(sample), THREADS.count)
+        return _Measured(seconds, memory, 1 + len(timed), THREADS.count)
 
 
-def _some_places(mapper: Mapper, number: int) -> list[Place]:
+def _some_samples(mapper: Mapper, number: int) -> list[Sample]:
     """Draw tiles from all over the map, the first one with something in it."""
     rows, columns = mapper.lattice.shape
     count = rows * columns * mapper.reader.count
     draw = np.random.default_rng(0).choice(count, min(count, 4 * number), False)
-    places = []
+    samples = []
     for index in draw.tolist():
-        chip, place = divmod(index, rows * columns)
-        window = mapper.lattice.window(*divmod(place, columns))
+        chip, sample = divmod(index, rows * columns)
+        window = mapper.lattice.window(*divmod(sample, columns))
         part = window.intersect(mapper.reader.whole) or window
         if mapper.region is None or mapper.region.mask(part).any():
-            places.append(Place(window, chip if mapper.reader.chips else None))
-    if not places:
+            samples.append(Sample(window, chip if mapper.reader.chips else None))
+    if not samples:
         raise ValueError("region must touch the scene, got one that lies beside it.")
-    for at, place in enumerate(places[:20]):
-        if np.isfinite(mapper.reader.read(place)).any():
-            return [place, *places[:at], *places[at + 1 :]][:number]
-    return places[:number]
+    for at, sample in enumerate(samples[:20]):
+        if np.isfinite(mapper.reader.read(sample)).any():
+            return [sample, *samples[:at], *samples[at + 1 :]][:number]
+    return samples[:number]
 
 
 def _duration(hours: float) -> str:

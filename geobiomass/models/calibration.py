@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from geobiomass.cube import DamagedError
-from geobiomass.data.reader import Place, Reader
+from geobiomass.data.reader import Reader, Sample
 from geobiomass.data.splits import labelled
 from geobiomass.evaluation.metrics import BIOMASS_BINS
 from geobiomass.inference.mapper import Mapper
@@ -22,7 +22,7 @@ CLASSES = BIOMASS_BINS[1:-1]
 _PIXELS = 2**24
 
 
-def units_of(reader: Reader, side: int) -> list[Place]:
+def units_of(reader: Reader, side: int) -> list[Sample]:
     """Give the labelled chips of a cube, or blocks of a scene of about so many pixels.
 
     Raises
@@ -35,16 +35,16 @@ def units_of(reader: Reader, side: int) -> list[Place]:
     if side < 1:
         raise ValueError(f"unit must be at least 1 pixel, got {side}.")
     if reader.chips:
-        places = [Place(reader.whole, chip) for chip in range(reader.count)]
+        samples = [Sample(reader.whole, chip) for chip in range(reader.count)]
     else:
         windows = even_blocks(reader.height, reader.width, side)
-        places = [Place(window) for window in windows]
-    return labelled(reader, places)
+        samples = [Sample(window) for window in windows]
+    return labelled(reader, samples)
 
 
 def compare_units(
     mapper: Mapper,
-    places: Sequence[Place],
+    samples: Sequence[Sample],
     skip: bool = False,
     groups: Sequence[str] | None = None,
 ) -> list[Unit]:
@@ -54,7 +54,7 @@ def compare_units(
     ----------
     mapper : Mapper
         Over a cube with ``agb``, without steps: what the network gives.
-    places : sequence of Place
+    samples : sequence of Sample
         Chips or blocks.
     skip : bool
         Pass over what cannot be read.
@@ -66,53 +66,53 @@ def compare_units(
     CubeError
         If something cannot be read and not `skip`.
     """
-    names = {} if groups is None else dict(zip(places, groups, strict=True))
-    budget = max(1, _PIXELS // max(1, len(places)))
-    parts: dict[Place, list[Unit]] = {place: [] for place in places}
-    by_chip: dict[int | None, list[Place]] = {}
-    for place in parts:
-        by_chip.setdefault(place.chip, []).append(place)
+    names = {} if groups is None else dict(zip(samples, groups, strict=True))
+    budget = max(1, _PIXELS // max(1, len(samples)))
+    parts: dict[Sample, list[Unit]] = {sample: [] for sample in samples}
+    by_chip: dict[int | None, list[Sample]] = {}
+    for sample in parts:
+        by_chip.setdefault(sample.chip, []).append(sample)
     # Block by block, as tiles are shared by all places in one.
     for own in by_chip.values():
         for window in mapper.blocks():
-            here = [place for place in own if place.window.intersect(window)]
+            here = [sample for sample in own if sample.window.intersect(window)]
             try:
-                for place, unit in _compare(mapper, window, here, budget):
-                    parts[place].append(unit)
+                for sample, unit in _compare(mapper, window, here, budget):
+                    parts[sample].append(unit)
             except DamagedError:
                 if not skip:
                     raise
                 damaged = set(here)
-                own = [place for place in own if place not in damaged]
+                own = [sample for sample in own if sample not in damaged]
                 parts = {k: v for k, v in parts.items() if k not in damaged}
     empty = Unit({name: np.zeros(0) for name in mapper.outputs}, np.zeros(0))
     return [
-        dataclasses.replace(joined([empty, *units]), group=names.get(place))
-        for place, units in parts.items()
+        dataclasses.replace(joined([empty, *units]), group=names.get(sample))
+        for sample, units in parts.items()
     ]
 
 
 def _compare(
-    mapper: Mapper, window: Window, places: Sequence[Place], budget: int
-) -> Iterator[tuple[Place, Unit]]:
+    mapper: Mapper, window: Window, samples: Sequence[Sample], budget: int
+) -> Iterator[tuple[Sample, Unit]]:
     """Compare what lies in one block of the map with its labels, by place."""
     labels = {}
-    for place in places:
-        part = place.window.intersect(window) or place.window
-        observed = mapper.reader.labels(Place(part, place.chip)).astype(np.float64)
+    for sample in samples:
+        part = sample.window.intersect(window) or sample.window
+        observed = mapper.reader.labels(Sample(part, sample.chip)).astype(np.float64)
         if np.isfinite(observed).any():
-            labels[place] = (part, observed)
+            labels[sample] = (part, observed)
     if not labels:
         return
-    values = mapper.compute(window, places[0].chip)
-    for place, (part, observed) in labels.items():
+    values = mapper.compute(window, samples[0].chip)
+    for sample, (part, observed) in labels.items():
         cut = values[:, *part.within(window)]
         known = np.flatnonzero(np.isfinite(observed) & np.isfinite(cut[0]))
-        area = place.window.height * place.window.width
+        area = sample.window.height * sample.window.width
         known = known[:: -(-area // budget)]
         layers = zip(mapper.outputs, cut, strict=True)
         yield (
-            place,
+            sample,
             Unit(
                 {
                     name: layer.ravel()[known].astype(np.float64)

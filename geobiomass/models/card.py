@@ -16,7 +16,7 @@ import torch
 import xarray as xr
 
 from geobiomass.data.fingerprint import data_fingerprint
-from geobiomass.data.loader import ChipFeed, decode_batch
+from geobiomass.data.loader import ChipLoader, decode_batch
 from geobiomass.evaluation.metrics import Tally
 from geobiomass.inference.steps import density
 from geobiomass.network import AttentionUNet
@@ -40,8 +40,8 @@ def describe_training(
     cube: xr.Dataset,
     network: AttentionUNet,
     bands: Sequence[str],
-    training: ChipFeed,
-    validation: ChipFeed | None = None,
+    training: ChipLoader,
+    validation: ChipLoader | None = None,
     device: str = "cpu",
 ) -> dict[str, Any]:
     """Say where trained weights come from: what ``model.provenance`` holds.
@@ -54,9 +54,9 @@ def describe_training(
         Trained, with its scaling.
     bands : sequence of str
         The network's, in its order.
-    training : ChipFeed
+    training : ChipLoader
         What trained.
-    validation : ChipFeed, optional
+    validation : ChipLoader, optional
         What was held out. The network runs over it once.
     device : str
         Where the network runs for that.
@@ -89,7 +89,7 @@ def describe_training(
 
 
 def validation_by_bin(
-    network: AttentionUNet, feed: ChipFeed, device: str = "cpu"
+    network: AttentionUNet, loader: ChipLoader, device: str = "cpu"
 ) -> pd.DataFrame:
     """Compare a network's maps of held-out samples with their labels.
 
@@ -97,7 +97,7 @@ def validation_by_bin(
     ----------
     network : AttentionUNet
         It comes back in the mode and on the device that it was in.
-    feed : ChipFeed
+    loader : ChipLoader
         What was held out; it is read once, a batch at a time.
     device : str
         Where the network runs.
@@ -110,7 +110,7 @@ def validation_by_bin(
     """
     tally = Tally()
     with _evaluating(network, device), torch.inference_mode():
-        for codes, arrangement, target in feed.epoch(0):
+        for codes, arrangement, target in loader.epoch(0):
             (image,), truth = decode_batch((codes.to(device), arrangement), target)
             calendar = arrangement.decoder.calendar
             own = network.calendar is not None
@@ -153,16 +153,16 @@ def _number(value: Any) -> float | None:
 def _describe_data(
     cube: xr.Dataset,
     bands: Sequence[str],
-    training: ChipFeed,
-    validation: ChipFeed | None,
+    training: ChipLoader,
+    validation: ChipLoader | None,
 ) -> dict[str, Any]:
     facts = {
         "fingerprint": data_fingerprint(cube, bands),
         "kind": "chips" if "chip" in cube.dims else "scene",
         "size": {str(dim): int(size) for dim, size in cube.sizes.items()},
         "months": [int(month) for month in cube["month"].values],
-        "training": _describe_feed(training),
-        "validation": None if validation is None else _describe_feed(validation),
+        "training": _describe_loader(training),
+        "validation": None if validation is None else _describe_loader(validation),
     }
     for name in ("title", "source", "licence"):
         if name in cube.attrs:
@@ -170,12 +170,12 @@ def _describe_data(
     return facts | _place(cube)
 
 
-def _describe_feed(feed: ChipFeed) -> dict[str, Any]:
-    places = sorted(set(feed.places), key=repr)
-    names = [feed.reader.name_of(place) for place in places]
+def _describe_loader(loader: ChipLoader) -> dict[str, Any]:
+    samples = sorted(set(loader.samples), key=repr)
+    names = [loader.reader.name_of(sample) for sample in samples]
     return {
-        "places": len(places),
-        "pixels": sum(place.window.height * place.window.width for place in places),
+        "places": len(samples),
+        "pixels": sum(sample.window.height * sample.window.width for sample in samples),
         "names": hashlib.sha256("\n".join(names).encode()).hexdigest(),
     }
 
@@ -217,7 +217,7 @@ def _environment(device: str) -> dict[str, Any]:
 # --- the card -----------------------------------------------------------------
 
 
-def model_card(settings: Facts, provenance: Facts, loader: str) -> str:
+def model_card(settings: Facts, provenance: Facts, load_call: str) -> str:
     """Write the card of one model: YAML that the Hugging Face Hub reads, then text.
 
     Parameters
@@ -226,7 +226,7 @@ def model_card(settings: Facts, provenance: Facts, loader: str) -> str:
         As :attr:`geobiomass.BiomassRegressor.settings` gives them.
     provenance : mapping
         As :func:`describe_training` gives it; may be empty.
-    loader : str
+    load_call : str
         How a user loads the model.
     """
     sections = [
@@ -236,7 +236,7 @@ def model_card(settings: Facts, provenance: Facts, loader: str) -> str:
         _errors(settings, provenance),
         *_interval(settings),
         _limits(settings, provenance),
-        _loading(loader),
+        _loading(load_call),
     ]
     return _with_front_matter("\n\n".join(sections) + "\n", provenance)
 
@@ -244,7 +244,7 @@ def model_card(settings: Facts, provenance: Facts, loader: str) -> str:
 def ensemble_card(
     members: Sequence[tuple[Facts, Facts]],
     outputs: Sequence[str],
-    loader: str,
+    load_call: str,
     settings: Facts = MappingProxyType({}),
 ) -> str:
     """Write the card of several models as one.
@@ -255,7 +255,7 @@ def ensemble_card(
         Settings and provenance of each.
     outputs : sequence of str
         Names of the maps.
-    loader : str
+    load_call : str
         How a user loads them.
     settings : mapping
         Of all together: ``calibration``, where there is one.
@@ -274,7 +274,7 @@ def ensemble_card(
         "The mean is mostly nearer to the truth than its members; by how much is "
         "known only from data that none of them was trained on.",
         *_interval(settings),
-        _loading(loader),
+        _loading(load_call),
     ]
     return _with_front_matter("\n\n".join(sections) + "\n", {})
 
@@ -502,10 +502,10 @@ def _weak_bins(table: Facts) -> list[str]:
     return points
 
 
-def _loading(loader: str) -> str:
+def _loading(load_call: str) -> str:
     return (
         "## Use\n\n```python\nimport geobiomass as gb\n\n"
-        f"model = {loader}\n"
+        f"model = {load_call}\n"
         'model.predict_to("map.tif", gb.open_cube("scene.zarr"))\n```\n\n'
         "Weights are safetensors, settings JSON: nothing here runs code."
     )

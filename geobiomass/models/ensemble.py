@@ -53,7 +53,7 @@ class Ensemble(Predictor, SavedModel):
     >>> both.predict_to("map.tif", scene)  # doctest: +SKIP
     """
 
-    loader = "gb.load(folder)"
+    load_call = "gb.load(folder)"
 
     def __init__(self, models: Sequence[Predictor], spread: bool = False) -> None:
         if not models or any(m.outputs != models[0].outputs for m in models):
@@ -162,12 +162,12 @@ class Ensemble(Predictor, SavedModel):
             "units": "Mg/ha",
             **self._calibrated(),
         }
-        content = {"class": "Ensemble", "loader": self.loader, "settings": settings}
+        content = {"class": "Ensemble", "loader": self.load_call, "settings": settings}
         write_config(folder, content)
         facts = [
             (getattr(m, "settings", {}), getattr(m, "provenance", {})) for m in members
         ]
-        card = ensemble_card(facts, self.outputs, self.loader, self._calibrated())
+        card = ensemble_card(facts, self.outputs, self.load_call, self._calibrated())
         (folder / CARD).write_text(card, encoding="utf-8")
 
     @classmethod

@@ -26,9 +26,9 @@ from geobiomass.models.regressor import BiomassRegressor, calibrate_together
 from geobiomass.network import AttentionUNet
 from geobiomass.recipes.datasets import (
     Validation,
-    calibration_places,
+    calibration_samples,
     grouped_by,
-    held_places,
+    held_samples,
     parts_of,
 )
 from geobiomass.recipes.recipe import Recipe, find_recipe, sensor_passes
@@ -254,10 +254,10 @@ def _calibration(
     """Calibrate members together, each on what it left out."""
     groups = grouped_by(members[0], held[0])
     if held[0] is None:
-        aside = [calibration_places(cube, member) for member in members]
+        aside = [calibration_samples(cube, member) for member in members]
         return calibrate_together(models, cube, aside, groups=groups)
     folds = [fold for fold in held if fold is not None]
-    aside = [held_places(cube, *pair) for pair in zip(members, folds, strict=True)]
+    aside = [held_samples(cube, *pair) for pair in zip(members, folds, strict=True)]
     known = [fold.validates for fold in folds]
     return calibrate_together(models, cube, aside, known, groups)
 
@@ -282,9 +282,9 @@ def _members(cube: xr.Dataset, recipe: Recipe, folds: int | Folds) -> list[Recip
 
 def _enough_for(cube: xr.Dataset, recipe: Recipe, folds: int) -> None:
     reader = Reader(cube, [str(name) for name in cube["band"].values])
-    places = parts_of(reader, recipe, alone=False)
-    groups = groups_of(cube, places, recipe.groups)
-    count = len(set(groups)) if groups is not None else len(places)
+    samples = parts_of(reader, recipe, calibrate=False)
+    groups = groups_of(cube, samples, recipe.groups)
+    count = len(set(groups)) if groups is not None else len(samples)
     if count < folds:
         raise CubeError(
             f"folds={folds} needs as many chips, groups of chips or blocks of a scene, "
@@ -302,7 +302,9 @@ def _fit_member(
     if member.training.progress:
         # Where progress bars are: what is asked for goes to the other stream.
         print(f"Fold {member.fold + 1} of {member.folds}", file=sys.stderr)
-    return untrained(cube, member)._fit(cube, member, held, client=client, alone=False)
+    return untrained(cube, member)._fit(
+        cube, member, held, client=client, calibrate=False
+    )
 
 
 def _side_by_side(
@@ -313,24 +315,24 @@ def _side_by_side(
 ) -> list[BiomassRegressor]:
     """Train members in processes; each has a GPU to itself, where there are some."""
     context = multiprocessing.get_context("spawn")
-    places = context.Queue()
-    for place in range(at_once):
-        places.put(place)
-    settle = (places, torch.cuda.device_count(), torch.get_num_threads())
+    slots = context.Queue()
+    for slot in range(at_once):
+        slots.put(slot)
+    settle = (slots, torch.cuda.device_count(), torch.get_num_threads())
     with ProcessPoolExecutor(at_once, context, _settle, settle) as pool:
         pairs = zip(members, held, strict=True)
         jobs = [pool.submit(_fit_and_save, cube, *pair) for pair in pairs]
         return [load(job.result()) for job in jobs]
 
 
-def _settle(places: Any, gpus: int, threads: int) -> None:
+def _settle(slots: Any, gpus: int, threads: int) -> None:
     """Take a GPU, before this process knows of any, and the threads of the parent.
 
     The number of threads decides about the last bits, so it is not divided.
     """
-    place = places.get()
+    slot = slots.get()
     if gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(place % gpus)
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(slot % gpus)
     torch.set_num_threads(threads)
 
 

@@ -28,7 +28,7 @@ from geobiomass.cube.axes import named_like
 from geobiomass.cube.convert import need_target
 from geobiomass.cube.region import Region
 from geobiomass.cube.store import is_local
-from geobiomass.data.reader import Place, Reader
+from geobiomass.data.reader import Reader, Sample
 from geobiomass.data.splits import groups_of
 from geobiomass.evaluation.metrics import (
     BOOTSTRAP,
@@ -692,8 +692,8 @@ class Predictor:
                 "gb.fit(cube, interval=0.9), which holds some out for it."
             )
         mapper = self._bare(cube)
-        places = units_of(mapper.reader, unit)
-        units = compare_units(mapper, places, groups=groups_of(cube, places, groups))
+        samples = units_of(mapper.reader, unit)
+        units = compare_units(mapper, samples, groups=groups_of(cube, samples, groups))
         self.calibration = calibration_of(
             units, mapper.reader, interval, classes, name=self.outputs[0], groups=groups
         )
@@ -838,14 +838,14 @@ class Predictor:
         mapper, _ = self._lazy(cube, settings, None)
         tally = Tally(Bins(by, mapper.reader.months))
         for work in _map_blocks(mapper):
-            place = Place(work.window, work.chip)
-            truth = mapper.reader.labels(place).astype(np.float64)
+            sample = Sample(work.window, work.chip)
+            truth = mapper.reader.labels(sample).astype(np.float64)
             if not np.isfinite(truth).any():
                 continue
             maps = mapper.compute(work.window, work.chip).astype(np.float64)
             layers = dict(zip(mapper.layers, maps, strict=True))
-            seen = months_seen(mapper.reader, place) if by == "months" else None
-            (unit,) = groups_of(cube, [place], groups) or (None,)
+            seen = months_seen(mapper.reader, sample) if by == "months" else None
+            (unit,) = groups_of(cube, [sample], groups) or (None,)
             add_parts(tally, maps[0], truth, interval_of(layers), seen, unit)
         if tally.count == 0:
             raise CubeError(

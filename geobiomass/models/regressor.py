@@ -20,20 +20,20 @@ from geobiomass.applicability.learning import learn_domain
 from geobiomass.cube import BIOMASSTERS_BANDS, CubeError
 from geobiomass.cube.convert import need_target
 from geobiomass.data.folds import Fold
-from geobiomass.data.reader import Place, Reader
-from geobiomass.data.splits import groups_of, label_marks, labelled, places_of
+from geobiomass.data.reader import Reader, Sample
+from geobiomass.data.splits import groups_of, label_marks, labelled, samples_of
 from geobiomass.models.calibration import calibration_of, compare_units
 from geobiomass.models.card import describe_training, model_card
 from geobiomass.models.predictor import Predictor
 from geobiomass.network import AttentionUNet
 from geobiomass.network.wrappers import InMonths
 from geobiomass.recipes.datasets import (
-    Feeds,
+    DataLoaders,
     Validation,
     augmentation_of,
     grouped_by,
     loss_of,
-    make_feeds,
+    make_loaders,
     metrics_of,
     prepare_with_calendar,
 )
@@ -58,7 +58,7 @@ from geobiomass.training import (
 from geobiomass.training.estimator import Regressor
 from geobiomass.training.model_folder import DOMAIN, broken
 
-LabelsKnown = Callable[[Place], npt.NDArray[np.bool_]]
+LabelsKnown = Callable[[Sample], npt.NDArray[np.bool_]]
 
 
 class BiomassRegressor(Predictor, Regressor):
@@ -85,7 +85,7 @@ class BiomassRegressor(Predictor, Regressor):
     """
 
     network: AttentionUNet
-    loader = "gb.load(folder)"
+    load_call = "gb.load(folder)"
 
     def __init__(
         self,
@@ -156,13 +156,13 @@ class BiomassRegressor(Predictor, Regressor):
         validation: Validation = None,
         announce: Callable[[TrainingPlan], object] | None = None,
         client: Any = None,
-        alone: bool = True,
+        calibrate: bool = True,
     ) -> Self:
-        """Train, and where the recipe has an interval and it is `alone` calibrate."""
+        """Train; with `calibrate` also calibrate the interval that the recipe has."""
         given = self._check_folder(cube, recipe, validation)
-        feeds, task = self._prepare(cube, recipe, validation, client, alone)
-        recipe, stages = feeds.recipe, stages_of(feeds)
-        self._scale(feeds)
+        loaders, task = self._prepare(cube, recipe, validation, client, calibrate)
+        recipe, stages = loaders.recipe, stages_of(loaders)
+        self._scale(loaders)
         first = int(os.environ.get("LOCAL_RANK", "0")) == 0  # of several processes
         if announce is not None and first:
             announce(plan_training(task, stages))
@@ -173,25 +173,25 @@ class BiomassRegressor(Predictor, Regressor):
         self.calibration = None
         # Each of several processes does this for itself: all end with the same model,
         # whichever of them saves it, and none waits for another.
-        if alone and recipe.interval is not None:
+        if calibrate and recipe.interval is not None:
             fold = validation if isinstance(validation, Fold) else None
             known = [None if fold is None else fold.trains]
             self.calibration = calibrate_together(
-                [self], cube, [feeds.calibration], known, grouped_by(recipe, fold)
+                [self], cube, [loaders.calibration], known, grouped_by(recipe, fold)
             )
         everything = recipe.ends_with_everything
         self.provenance = describe_training(
             cube,
             self.network,
             self.bands,
-            feeds.everything if everything else feeds.training,
-            None if everything else feeds.validation,
+            loaders.everything if everything else loaders.training,
+            None if everything else loaders.validation,
             recipe.training.device,
         )
         if isinstance(validation, Fold):
             self.provenance["fold"] = validation.to_dict()
-        self._domain = domain_of(self.network, cube, feeds)
-        self.damaged = feeds.problems
+        self._domain = domain_of(self.network, cube, loaders)
+        self.damaged = loaders.problems
         if self.damaged:
             warnings.warn(
                 f"{len(self.damaged)} samples could not be read and were left out of "
@@ -232,9 +232,9 @@ class BiomassRegressor(Predictor, Regressor):
         TrainingPlan
             Stages, steps and hours; prints itself.
         """
-        feeds, task = self._prepare(cube, recipe, validation)
-        self._scale(feeds)
-        return plan_training(task, stages_of(feeds))
+        loaders, task = self._prepare(cube, recipe, validation)
+        self._scale(loaders)
+        return plan_training(task, stages_of(loaders))
 
     def _prepare(
         self,
@@ -242,22 +242,22 @@ class BiomassRegressor(Predictor, Regressor):
         recipe: Recipe,
         validation: Validation = None,
         client: Any = None,
-        alone: bool = True,
-    ) -> tuple[Feeds, RegressionTask]:
-        feeds = make_feeds(cube, self.bands, recipe, validation, client, alone)
-        recipe = feeds.recipe
+        calibrate: bool = True,
+    ) -> tuple[DataLoaders, RegressionTask]:
+        loaders = make_loaders(cube, self.bands, recipe, validation, client, calibrate)
+        recipe = loaders.recipe
         task = RegressionTask(
             self.network,
             loss_of(recipe),
             metrics=metrics_of(),
-            augment=augmentation_of(recipe, feeds.training),
+            augment=augmentation_of(recipe, loaders.training),
             prepare=prepare_with_calendar,
         )
-        return feeds, task
+        return loaders, task
 
-    def _scale(self, feeds: Feeds) -> None:
-        set_scaling(self.network, self.bands, feeds.recipe, feeds.measure())
-        self.network.month_group = feeds.recipe.month_group
+    def _scale(self, loaders: DataLoaders) -> None:
+        set_scaling(self.network, self.bands, loaders.recipe, loaders.measure())
+        self.network.month_group = loaders.recipe.month_group
 
     def learn_applicability(
         self, cube: xr.Dataset | xr.DataArray, *, cells: int = 3000, seed: int = 0
@@ -289,10 +289,10 @@ class BiomassRegressor(Predictor, Regressor):
         """
         cube = need_target(cube)
         reader = Reader(cube, self.bands)
-        places = places_of(reader, EVALUATION_BLOCK)
-        marks = {} if reader.chips else label_marks(reader, places)
-        places = list(marks) or labelled(reader, places)
-        domain = learn_domain(self.network, reader, places, cells, seed, marks=marks)
+        samples = samples_of(reader, EVALUATION_BLOCK)
+        marks = {} if reader.chips else label_marks(reader, samples)
+        samples = list(marks) or labelled(reader, samples)
+        domain = learn_domain(self.network, reader, samples, cells, seed, marks=marks)
         if domain is None:
             raise CubeError(
                 "cube must have 8 cells of 16 x 16 pixels with a label and an "
@@ -351,13 +351,13 @@ class BiomassRegressor(Predictor, Regressor):
         return model
 
     def _card(self) -> str:
-        return model_card(self.settings, self.provenance, self.loader)
+        return model_card(self.settings, self.provenance, self.load_call)
 
 
 def calibrate_together(
     models: Sequence[BiomassRegressor],
     cube: xr.Dataset,
-    places: Sequence[Sequence[Place]],
+    samples: Sequence[Sequence[Sample]],
     known: Sequence[LabelsKnown | None] | None = None,
     groups: str | None = None,
 ) -> Calibration:
@@ -372,7 +372,7 @@ def calibrate_together(
         Trained with one recipe.
     cube : xarray.Dataset
         With ``agb``.
-    places : sequence of sequence of Place
+    samples : sequence of sequence of Sample
         What each left out.
     known : sequence, optional
         Of each, what tells which labels of a place it left out; by default all.
@@ -390,7 +390,7 @@ def calibrate_together(
     known = [None] * len(models) if known is None else known
     each = [
         units_left_out(*one, cube, groups)
-        for one in zip(models, places, known, strict=True)
+        for one in zip(models, samples, known, strict=True)
     ]
     units = [unit for own in each for unit in own]
     folds = len(models) if len(models) > 1 else 0
@@ -400,7 +400,7 @@ def calibrate_together(
 
 def units_left_out(
     model: BiomassRegressor,
-    places: Sequence[Place],
+    samples: Sequence[Sample],
     known: LabelsKnown | None,
     cube: xr.Dataset,
     groups: str | None = None,
@@ -411,7 +411,7 @@ def units_left_out(
     ----------
     model : BiomassRegressor
         Trained.
-    places : sequence of Place
+    samples : sequence of Sample
         What it left out.
     known : callable, optional
         Which labels of a place it left out; by default all.
@@ -424,7 +424,7 @@ def units_left_out(
     if known is not None:
         mapper.reader = mapper.reader.with_labels_where(known)
     skip = model.recipe is not None and model.recipe.damaged == "skip"
-    return compare_units(mapper, places, skip, groups_of(cube, places, groups))
+    return compare_units(mapper, samples, skip, groups_of(cube, samples, groups))
 
 
 def _recipe_from(settings: dict[str, Any] | None) -> Recipe | None:
@@ -443,7 +443,9 @@ def _recipe_from(settings: dict[str, Any] | None) -> Recipe | None:
     )
 
 
-def domain_of(network: nn.Module, cube: xr.Dataset, feeds: Feeds) -> Domain | None:
+def domain_of(
+    network: nn.Module, cube: xr.Dataset, loaders: DataLoaders
+) -> Domain | None:
     """Learn what a network was trained on, at the end of its training.
 
     Parameters
@@ -452,7 +454,7 @@ def domain_of(network: nn.Module, cube: xr.Dataset, feeds: Feeds) -> Domain | No
         Trained on the feeds.
     cube : xarray.Dataset
         That the feeds are of.
-    feeds : Feeds
+    loaders : DataLoaders
         What was held out to the end is not looked at.
 
     Returns
@@ -460,24 +462,24 @@ def domain_of(network: nn.Module, cube: xr.Dataset, feeds: Feeds) -> Domain | No
     Domain or None
         None where the recipe asks for none, or there is too little to tell.
     """
-    recipe = feeds.recipe
+    recipe = loaders.recipe
     if not recipe.domain_cells:
         return None
-    feed = feeds.everything if recipe.ends_with_everything else feeds.training
-    places = list(dict.fromkeys(feed.places))
-    groups = groups_of(cube, places, recipe.groups)
+    loader = loaders.everything if recipe.ends_with_everything else loaders.training
+    samples = list(dict.fromkeys(loader.samples))
+    groups = groups_of(cube, samples, recipe.groups)
     augment = dataclasses.replace(
-        augmentation_of(recipe, feed), orientations=False, rotation=0.0
+        augmentation_of(recipe, loader), orientations=False, rotation=0.0
     )
     drops = (recipe.month_dropout, recipe.pattern_dropout, recipe.pass_dropout)
     return learn_domain(
         network,
-        feed.reader,
-        places,
+        loader.reader,
+        samples,
         recipe.domain_cells,
         recipe.training.seed,
-        groups=None if groups is None else dict(zip(places, groups, strict=True)),
-        marks=feed.marks,
+        groups=None if groups is None else dict(zip(samples, groups, strict=True)),
+        marks=loader.marks,
         augment=augment if any(drops) else None,
         skip=recipe.damaged == "skip",
     )

@@ -10,7 +10,7 @@ import xarray as xr
 from geobiomass.cube.convert import cube_or_chip
 from geobiomass.cube.summary import presence
 from geobiomass.plots.frames import SHARE_COLOURS, new_axes
-from geobiomass.summary import alike
+from geobiomass.summary import merge_equal_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +37,7 @@ def availability(cube: xr.Dataset, ax: Axes | None = None) -> Axes:
     """
     table = presence(cube_or_chip(cube))
     assert table is not None  # a sample may be computed
-    rows = list(alike(table.frame))
+    rows = list(merge_equal_rows(table.frame))
     values = np.array([numbers for _, numbers in rows])
     months = [str(name) for name in table.frame]
     axes = new_axes(ax, (2.6 + 0.5 * len(months), 1.4 + 0.4 * len(rows)))

@@ -10,7 +10,7 @@ import xarray as xr
 
 from geobiomass.data.folds import Fold, Folds
 from geobiomass.plots.frames import new_axes
-from geobiomass.tiles import Place, Window
+from geobiomass.tiles import Sample, Window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +54,7 @@ def folds(cube: xr.Dataset, folds: Folds | Fold, ax: Axes | None = None) -> Axes
     else:
         names = ["never held out", *(f"fold {number}" for number in range(every.count))]
     rows = [
-        _row(folds, Place(Window(top, 0, top + 1, width)))[::step]
+        _row(folds, Sample(Window(top, 0, top + 1, width)))[::step]
         for top in range(0, height, step)
     ]
     axes = new_axes(ax, (5.4, 4.6))
@@ -76,12 +76,12 @@ def folds(cube: xr.Dataset, folds: Folds | Fold, ax: Axes | None = None) -> Axes
     return axes
 
 
-def _row(folds: Folds | Fold, place: Place) -> npt.NDArray[np.int32]:
+def _row(folds: Folds | Fold, sample: Sample) -> npt.NDArray[np.int32]:
     """Give the number of the colour of each pixel of a row."""
     if isinstance(folds, Folds):
-        return np.asarray(folds.numbers(place)[0] + 1)
-    held = folds.validates(place)[0]
-    return np.asarray(np.where(held, 2, ~folds.trains(place)[0]), np.int32)
+        return np.asarray(folds.numbers(sample)[0] + 1)
+    held = folds.validates(sample)[0]
+    return np.asarray(np.where(held, 2, ~folds.trains(sample)[0]), np.int32)
 
 
 def _title(folds: Folds | Fold) -> str:

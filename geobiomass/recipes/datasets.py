@@ -18,8 +18,8 @@ from geobiomass.cube import CubeError, DamagedError
 from geobiomass.cube.convert import need_target
 from geobiomass.data.folds import Fold
 from geobiomass.data.groups import ChipGround
-from geobiomass.data.loader import ChipFeed, decode_batch
-from geobiomass.data.reader import Place, Reader
+from geobiomass.data.loader import ChipLoader, decode_batch
+from geobiomass.data.reader import Reader, Sample
 from geobiomass.data.splits import (
     FEWEST_BLOCKS,
     crops_in,
@@ -28,8 +28,8 @@ from geobiomass.data.splits import (
     hold_out,
     label_marks,
     labelled,
-    places_of,
     refuse_overlap,
+    samples_of,
 )
 from geobiomass.recipes.recipe import Recipe, sensor_passes
 from geobiomass.recipes.scaling import Statistics, measure_statistics
@@ -49,55 +49,57 @@ Validation = xr.Dataset | Fold | float | Sequence[str] | None
 
 
 @dataclass(frozen=True)
-class Feeds:
+class DataLoaders:
     """What trains and what validates.
 
     Parameters
     ----------
-    training : ChipFeed
+    training : ChipLoader
         Without what is held out.
-    validation : ChipFeed or None
+    validation : ChipLoader or None
         What is held out, or the user's own validation cube.
-    everything : ChipFeed
+    everything : ChipLoader
         Training data with what validates, for stages that train on all.
     recipe : Recipe
         With a crop that fits.
-    calibration : list of Place
+    calibration : list of Sample
         Chips or blocks that none of these holds, for an interval's calibration.
     """
 
-    training: ChipFeed
-    validation: ChipFeed | None
-    everything: ChipFeed
+    training: ChipLoader
+    validation: ChipLoader | None
+    everything: ChipLoader
     recipe: Recipe
-    calibration: list[Place]
+    calibration: list[Sample]
 
     @property
     def problems(self) -> dict[str, str]:
         """What could not be read, by place."""
-        feeds = (self.training, self.validation, self.everything)
-        return {k: v for feed in feeds if feed for k, v in feed.problems.items()}
+        loaders = (self.training, self.validation, self.everything)
+        return {
+            k: v for loader in loaders if loader for k, v in loader.problems.items()
+        }
 
     def measure(self) -> Statistics:
         """Measure how to scale bands and labels, on the training data alone."""
         recipe = self.recipe
-        places = list(dict.fromkeys(self.training.places))  # crops repeat them
+        samples = list(dict.fromkeys(self.training.samples))  # crops repeat them
         return measure_statistics(
             self.training.reader,
-            places,
+            samples,
             recipe.damaged == "skip",
             recipe.training.progress,
         )
 
 
-def make_feeds(
+def make_loaders(
     cube: xr.Dataset,
     bands: Sequence[str],
     recipe: Recipe,
     validation: Validation = None,
     client: Any = None,
-    alone: bool = True,
-) -> Feeds:
+    calibrate: bool = True,
+) -> DataLoaders:
     """Split a cube, or take what the user gave, into what trains and validates.
 
     Parameters
@@ -108,7 +110,7 @@ def make_feeds(
         Of the network, in its order.
     recipe : Recipe
         How to split, crop and batch.
-    alone : bool
+    calibrate : bool
         Whether the model is calibrated by itself, not together with other folds'.
 
     Raises
@@ -119,14 +121,14 @@ def make_feeds(
     cube = need_target(cube)
     reader = _reader(cube, bands, recipe)
     crop = recipe.crop
-    places = parts_of(reader, recipe, alone)
+    samples = parts_of(reader, recipe, calibrate)
     if isinstance(validation, Fold):
         validation.folds.check(cube)
         block = validation.folds.block or 0
         if recipe.interval is None and block > _side_of(recipe):
-            places = places_of(reader, block)  # none is cut by a border of the fold
+            samples = samples_of(reader, block)  # none is cut by a border of the fold
     if crop is not None:
-        narrowest = min(min(p.window.height, p.window.width) for p in places)
+        narrowest = min(min(p.window.height, p.window.width) for p in samples)
         crop = min(crop, narrowest)
         recipe = dataclasses.replace(recipe, crop=crop)
     elif not reader.chips:
@@ -135,41 +137,41 @@ def make_feeds(
             "blocks of a scene differ in size."
         )
     skip = recipe.damaged == "skip"
-    marks = {} if reader.chips else label_marks(reader, places, skip)
-    places = list(marks) or labelled(reader, places, skip)
+    marks = {} if reader.chips else label_marks(reader, samples, skip)
+    samples = list(marks) or labelled(reader, samples, skip)
     if isinstance(validation, Fold):
-        every = _Found(reader, places, marks)
-        return _feeds_of(cube, every, validation, recipe, client, alone)
-    places, aside = _set_aside(cube, places, recipe, validation, alone)
-    marks = {place: marks[place] for place in places if place in marks}
-    checking: ChipFeed | None = None
-    feed = _feed(recipe, client)
+        every = _Found(reader, samples, marks)
+        return _loaders_of(cube, every, validation, recipe, client, calibrate)
+    samples, aside = _set_aside(cube, samples, recipe, validation, calibrate)
+    marks = {sample: marks[sample] for sample in samples if sample in marks}
+    checking: ChipLoader | None = None
+    loader = _loader(recipe, client)
     if isinstance(validation, xr.Dataset | xr.DataArray):
         validation = need_target(validation)
         refuse_overlap(cube, validation)
         other = _reader(validation, bands, recipe)
-        held = labelled(other, places_of(other, EVALUATION_BLOCK), skip)
+        held = labelled(other, samples_of(other, EVALUATION_BLOCK), skip)
         found = {} if other.chips else label_marks(other, held, skip)
         crops = fixed_crops(held, _common(held, crop), found)
-        checking = feed(other, crops, shuffle=False)
-        training = places
+        checking = loader(other, crops, shuffle=False)
+        training = samples
     else:
-        training, held = _split(cube, places, recipe, validation)
+        training, held = _split(cube, samples, recipe, validation)
         if held:
-            checking = feed(reader, fixed_crops(held, crop, marks), shuffle=False)
-    return Feeds(
-        feed(reader, crops_in(training, crop, marks), crop=crop, marks=marks),
+            checking = loader(reader, fixed_crops(held, crop, marks), shuffle=False)
+    return DataLoaders(
+        loader(reader, crops_in(training, crop, marks), crop=crop, marks=marks),
         checking,
-        feed(reader, crops_in(places, crop, marks), crop=crop, marks=marks),
+        loader(reader, crops_in(samples, crop, marks), crop=crop, marks=marks),
         recipe,
         aside,
     )
 
 
-def _feed(recipe: Recipe, client: Any) -> Callable[..., ChipFeed]:
+def _loader(recipe: Recipe, client: Any) -> Callable[..., ChipLoader]:
     """Give what makes feeds with a recipe's settings."""
     return partial(
-        ChipFeed,
+        ChipLoader,
         batch_size=recipe.training.batch_size,
         seed=recipe.training.seed,
         memory=recipe.read_ahead,
@@ -183,26 +185,28 @@ class _Found:
     """What reads labels, the places that have some, and of a scene where."""
 
     reader: Reader
-    places: list[Place]
-    marks: dict[Place, Marks]
+    samples: list[Sample]
+    marks: dict[Sample, Marks]
 
-    def crops(self, crop: int | None, places: list[Place] | None = None) -> list[Place]:
-        return crops_in(self.places if places is None else places, crop, self.marks)
+    def crops(
+        self, crop: int | None, samples: list[Sample] | None = None
+    ) -> list[Sample]:
+        return crops_in(self.samples if samples is None else samples, crop, self.marks)
 
 
-def _feeds_of(
+def _loaders_of(
     cube: xr.Dataset,
     every: _Found,
     fold: Fold,
     recipe: Recipe,
     client: Any,
-    alone: bool,
-) -> Feeds:
+    calibrate: bool,
+) -> DataLoaders:
     """Give what trains and validates where a fold says what is held out."""
-    crop, feed, aside = recipe.crop, _feed(recipe, client), list[Place]()
+    crop, loader, aside = recipe.crop, _loader(recipe, client), list[Sample]()
     learning = _side(every, fold, recipe, trains=True)
-    training = learning.places
-    if recipe.interval is not None and not alone:
+    training = learning.samples
+    if recipe.interval is not None and not calibrate:
         # The fold calibrates, so that another part tells which epoch is best.
         whole, looking = learning, learning
         training, held = hold_out(
@@ -213,26 +217,26 @@ def _feeds_of(
             recipe.training.ranks,
         )
     else:
-        training, aside = _set_aside(cube, training, recipe, fold, alone)
+        training, aside = _set_aside(cube, training, recipe, fold, calibrate)
         looking = _side(every, fold, recipe, trains=False)
-        held = looking.places
-        left = [place for place in every.places if place not in set(aside)]
-        whole = dataclasses.replace(every, places=left)
-    return Feeds(
-        feed(
+        held = looking.samples
+        left = [sample for sample in every.samples if sample not in set(aside)]
+        whole = dataclasses.replace(every, samples=left)
+    return DataLoaders(
+        loader(
             learning.reader,
             learning.crops(crop, training),
             crop=crop,
             marks=learning.marks,
         ),
-        feed(looking.reader, fixed_crops(held, crop, looking.marks), shuffle=False),
-        feed(whole.reader, whole.crops(crop), crop=crop, marks=whole.marks),
+        loader(looking.reader, fixed_crops(held, crop, looking.marks), shuffle=False),
+        loader(whole.reader, whole.crops(crop), crop=crop, marks=whole.marks),
         recipe,
         aside,
     )
 
 
-def held_places(cube: xr.Dataset, recipe: Recipe, fold: Fold) -> list[Place]:
+def held_samples(cube: xr.Dataset, recipe: Recipe, fold: Fold) -> list[Sample]:
     """Give the places with labels that a fold holds out, to be calibrated on.
 
     Parameters
@@ -245,11 +249,11 @@ def held_places(cube: xr.Dataset, recipe: Recipe, fold: Fold) -> list[Place]:
         What it left out.
     """
     reader = Reader(cube, [str(name) for name in cube["band"].values])
-    found = _Found(reader, parts_of(reader, recipe, alone=False), {})
-    return _side(found, fold, recipe, trains=False).places
+    found = _Found(reader, parts_of(reader, recipe, calibrate=False), {})
+    return _side(found, fold, recipe, trains=False).samples
 
 
-def calibration_places(cube: xr.Dataset, recipe: Recipe) -> list[Place]:
+def calibration_samples(cube: xr.Dataset, recipe: Recipe) -> list[Sample]:
     """Give what a member of several folds leaves out, to be calibrated on.
 
     Parameters
@@ -261,8 +265,8 @@ def calibration_places(cube: xr.Dataset, recipe: Recipe) -> list[Place]:
     """
     reader = Reader(cube, [str(name) for name in cube["band"].values])
     skip = recipe.damaged == "skip"
-    places = labelled(reader, parts_of(reader, recipe, alone=False), skip)
-    return _set_aside(cube, places, recipe, None, alone=False)[1]
+    samples = labelled(reader, parts_of(reader, recipe, calibrate=False), skip)
+    return _set_aside(cube, samples, recipe, None, calibrate=False)[1]
 
 
 def grouped_by(recipe: Recipe, validation: Validation = None) -> str | None:
@@ -282,7 +286,7 @@ def grouped_by(recipe: Recipe, validation: Validation = None) -> str | None:
     return recipe.groups
 
 
-def parts_of(reader: Reader, recipe: Recipe, alone: bool = True) -> list[Place]:
+def parts_of(reader: Reader, recipe: Recipe, calibrate: bool = True) -> list[Sample]:
     """Give the chips, or the blocks of a scene, that a recipe's split never cuts.
 
     Parameters
@@ -291,16 +295,16 @@ def parts_of(reader: Reader, recipe: Recipe, alone: bool = True) -> list[Place]:
         Over the cube to split.
     recipe : Recipe
         With an interval there are as many blocks as its calibration needs.
-    alone : bool
-        As :func:`make_feeds` takes it.
+    calibrate : bool
+        As :func:`make_loaders` takes it.
     """
     side = _side_of(recipe)
     if recipe.interval is None:
-        return places_of(reader, side)
+        return samples_of(reader, side)
     needed = needed_units(recipe.interval)
-    part = recipe.calibration_fraction if alone else 1.0
+    part = recipe.calibration_fraction if calibrate else 1.0
     fewest = max(2 * needed, math.ceil(needed / part))
-    return places_of(reader, side, max(FEWEST_BLOCKS, fewest))
+    return samples_of(reader, side, max(FEWEST_BLOCKS, fewest))
 
 
 def _side_of(recipe: Recipe) -> int:
@@ -309,17 +313,17 @@ def _side_of(recipe: Recipe) -> int:
 
 def _set_aside(
     cube: xr.Dataset,
-    places: list[Place],
+    samples: list[Sample],
     recipe: Recipe,
     validation: Validation,
-    alone: bool,
-) -> tuple[list[Place], list[Place]]:
+    calibrate: bool,
+) -> tuple[list[Sample], list[Sample]]:
     """Split off what calibrates an interval; what the user validates on stays."""
     if recipe.interval is None:
-        return places, []
+        return samples, []
     needed = needed_units(recipe.interval)
-    named = _named(cube, places, validation)
-    free = [place for place in places if place not in named]
+    named = _named(cube, samples, validation)
+    free = [sample for sample in samples if sample not in named]
     if len(free) < 2 * needed:
         found = f"and as many to train on, got {len(free)}"
         raise CubeError(too_few(recipe.interval, found))
@@ -331,32 +335,32 @@ def _set_aside(
         recipe.calibration_fraction,
         recipe.training.seed,
         groups,
-        needed if alone else 1,
+        needed if calibrate else 1,
         recipe.fold,
-        needed if alone and units >= 2 * needed else 1,
+        needed if calibrate and units >= 2 * needed else 1,
     )
     if by is not None:
-        held = len(set(groups_of(cube, aside, by) or ())) if alone else units
+        held = len(set(groups_of(cube, aside, by) or ())) if calibrate else units
         if held < needed:
-            rest = f"{' and as many to train on' if alone else ''}, got {units}"
+            rest = f"{' and as many to train on' if calibrate else ''}, got {units}"
             warnings.warn(few_groups(recipe.interval, by, rest), stacklevel=2)
-    if alone and len(aside) < needed:
+    if calibrate and len(aside) < needed:
         found = f"got {len(aside)} in fold {recipe.fold}"
         raise CubeError(too_few(recipe.interval, found))
     chosen = set(aside)
-    return [place for place in places if place not in chosen], aside
+    return [sample for sample in samples if sample not in chosen], aside
 
 
 def _named(
-    cube: xr.Dataset, places: Sequence[Place], validation: Validation
-) -> set[Place]:
+    cube: xr.Dataset, samples: Sequence[Sample], validation: Validation
+) -> set[Sample]:
     """Give the chips that the user validates on, by id."""
     ids = validation
     if ids is None or isinstance(ids, Fold | int | float | xr.Dataset | xr.DataArray):
         return set()
     wanted = {str(chip) for chip in ids}
     names = [str(chip) for chip in cube["chip"].values] if "chip" in cube.dims else []
-    return {p for p in places if p.chip is not None and names[p.chip] in wanted}
+    return {p for p in samples if p.chip is not None and names[p.chip] in wanted}
 
 
 def _reader(cube: xr.Dataset, bands: Sequence[str], recipe: Recipe) -> Reader:
@@ -370,10 +374,10 @@ def _reader(cube: xr.Dataset, bands: Sequence[str], recipe: Recipe) -> Reader:
     return reader.decoded() if recipe.training.device == "cpu" else reader
 
 
-def _common(places: Sequence[Place], crop: int | None) -> int | None:
+def _common(samples: Sequence[Sample], crop: int | None) -> int | None:
     if crop is None:
         return None
-    return int(min(crop, *(min(p.window.height, p.window.width) for p in places)))
+    return int(min(crop, *(min(p.window.height, p.window.width) for p in samples)))
 
 
 def _side(every: _Found, fold: Fold, recipe: Recipe, trains: bool) -> _Found:
@@ -386,36 +390,36 @@ def _side(every: _Found, fold: Fold, recipe: Recipe, trains: bool) -> _Found:
         "smaller buffer, fewer folds or other blocks."
     )
     if not reader.chips:
-        marks = label_marks(reader, every.places, skip, none)
+        marks = label_marks(reader, every.samples, skip, none)
         return _Found(reader, list(marks), marks)
-    chosen = [place for place in every.places if known(place).any()]
+    chosen = [sample for sample in every.samples if known(sample).any()]
     return _Found(reader, labelled(reader, chosen, skip, none), {})
 
 
 def _split(
     cube: xr.Dataset,
-    places: list[Place],
+    samples: list[Sample],
     recipe: Recipe,
     validation: float | Sequence[str] | None,
-) -> tuple[list[Place], list[Place]]:
+) -> tuple[list[Sample], list[Sample]]:
     if validation is None:
-        if len(places) == 1:
+        if len(samples) == 1:
             warnings.warn(
                 "one chip, or a scene too small for two blocks: training without "
                 "validation; give a validation cube to know the error",
                 stacklevel=2,
             )
-            return places, []
+            return samples, []
         validation = recipe.validation_fraction
     if isinstance(validation, int | float):
         if not 0 <= validation < 1:
             raise ValueError(f"validation must be from 0 to below 1, got {validation}.")
         if validation == 0:
-            return places, []
-        groups = groups_of(cube, places, recipe.groups)
+            return samples, []
+        groups = groups_of(cube, samples, recipe.groups)
         config = recipe.training
         return hold_out(
-            places, validation, config.seed, groups, config.ranks, _fold_of(recipe)
+            samples, validation, config.seed, groups, config.ranks, _fold_of(recipe)
         )
     if "chip" not in cube.dims:
         raise CubeError(
@@ -427,10 +431,10 @@ def _split(
     unknown = sorted(wanted - set(ids))
     if unknown:
         raise CubeError(f"Chips {unknown[:5]} to validate on are not in the cube.")
-    training = [p for p in places if ids[p.chip or 0] not in wanted]
+    training = [p for p in samples if ids[p.chip or 0] not in wanted]
     if not training:
         raise CubeError("No chip is left to train on: all are for validation.")
-    return training, [p for p in places if ids[p.chip or 0] in wanted]
+    return training, [p for p in samples if ids[p.chip or 0] in wanted]
 
 
 def _fold_of(recipe: Recipe) -> int:
@@ -482,9 +486,9 @@ def metrics_of() -> dict[str, Metric]:
     }
 
 
-def augmentation_of(recipe: Recipe, feed: ChipFeed) -> Augmentation:
+def augmentation_of(recipe: Recipe, loader: ChipLoader) -> Augmentation:
     """Give what a recipe does to samples of a feed before they train."""
-    passes = sensor_passes(feed.reader.bands)
+    passes = sensor_passes(loader.reader.bands)
     return Augmentation(
         orientations=recipe.turns,
         probability_batch=recipe.month_dropout,
@@ -494,7 +498,7 @@ def augmentation_of(recipe: Recipe, feed: ChipFeed) -> Augmentation:
         pass_dropout=recipe.pass_dropout if max(passes) else 0.0,
         passes=passes,
         optical=0,
-        calendar=feed.reader.calendar,
+        calendar=loader.reader.calendar,
     )
 
 

@@ -13,7 +13,7 @@ from geobiomass.data.reader import Reader
 from geobiomass.network import AttentionUNet
 from geobiomass.recipes.recipe import BIOMASSTERS_RANGE, Recipe
 from geobiomass.threads import few_at_a_time
-from geobiomass.tiles import Place
+from geobiomass.tiles import Sample
 
 # From the 5th to the 95th percentile of a normal distribution, in standard deviations.
 _SPAN = 3.29
@@ -31,7 +31,7 @@ class Statistics:
 
 def measure_statistics(
     reader: Reader,
-    places: Sequence[Place],
+    samples: Sequence[Sample],
     skip: bool = False,
     progress: bool = False,
 ) -> Statistics:
@@ -40,7 +40,7 @@ def measure_statistics(
     Bands: a robust minimum and maximum, the 5th and 95th percentile, become -1.645
     and 1.645, which they are of a normal distribution of spread one; so clouds and
     damaged values do not squeeze the rest. Where all of a cube on disk is trained on,
-    it knows its percentiles; else they are counted on `places` alone, so that nothing
+    it knows its percentiles; else they are counted on `samples` alone, so that nothing
     of what is held out enters. Labels: mean and standard deviation of those that are
     not above their 99.9th percentile. What has no spread keeps scale 1.
 
@@ -48,7 +48,7 @@ def measure_statistics(
     ----------
     reader : Reader
         Over a cube with ``agb``.
-    places : sequence of Place
+    samples : sequence of Sample
         What is trained on; they do not overlap.
     skip : bool
         Pass over what cannot be read.
@@ -62,12 +62,12 @@ def measure_statistics(
     """
     from tqdm.auto import tqdm
 
-    known = reader.statistics if _area(places) == reader.pixels else None
+    known = reader.statistics if _area(samples) == reader.pixels else None
     images, labels = reader.tally(), BandTally(["agb"])
     count = partial(_count, reader, known is None)
     workers = min(8, os.cpu_count() or 1)
-    with tqdm(total=len(places), desc="Measuring", disable=not progress) as bar:
-        for _, future in few_at_a_time(places, count, workers):
+    with tqdm(total=len(samples), desc="Measuring", disable=not progress) as bar:
+        for _, future in few_at_a_time(samples, count, workers):
             bar.update()
             try:
                 image, label = future.result()
@@ -88,16 +88,16 @@ def measure_statistics(
     )
 
 
-def _area(places: Sequence[Place]) -> int:
-    return sum(place.window.height * place.window.width for place in places)
+def _area(samples: Sequence[Sample]) -> int:
+    return sum(sample.window.height * sample.window.width for sample in samples)
 
 
-def _count(reader: Reader, with_image: bool, place: Place) -> tuple[BandTally, ...]:
+def _count(reader: Reader, with_image: bool, sample: Sample) -> tuple[BandTally, ...]:
     """Count the values of one place, and its labels."""
     image, labels = reader.tally(), BandTally(["agb"])
     if with_image:
-        image.add(reader.codes(place))
-    labels.add(reader.labels(place)[None])
+        image.add(reader.codes(sample))
+    labels.add(reader.labels(sample)[None])
     return image, labels
 
 

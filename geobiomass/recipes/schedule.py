@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from geobiomass.data.loader import ChipFeed
-from geobiomass.recipes.datasets import Feeds
+from geobiomass.data.loader import ChipLoader
+from geobiomass.recipes.datasets import DataLoaders
 from geobiomass.recipes.recipe import Recipe
 from geobiomass.training import RegressionTask, TrainingConfig, measure_steps
 
 FIRST = "long"  # what the first stage is called where others follow
 _MEASURED = 2  # steps
 
-StagePlan = tuple[str, TrainingConfig, ChipFeed, ChipFeed | None]
+StagePlan = tuple[str, TrainingConfig, ChipLoader, ChipLoader | None]
 
 
 @dataclass(frozen=True)
@@ -113,28 +113,28 @@ def settings_of(recipe: Recipe) -> list[tuple[str, TrainingConfig]]:
     return [(FIRST, recipe.training), *later]
 
 
-def stages_of(feeds: Feeds) -> list[StagePlan]:
+def stages_of(loaders: DataLoaders) -> list[StagePlan]:
     """Give the stages of a recipe with what trains and validates in each."""
-    everything = [False, *(stage.everything for stage in feeds.recipe.stages)]
+    everything = [False, *(stage.everything for stage in loaders.recipe.stages)]
     return [
         (
             name,
             config,
-            feeds.everything if on_all else feeds.training,
-            None if on_all else feeds.validation,
+            loaders.everything if on_all else loaders.training,
+            None if on_all else loaders.validation,
         )
         for (name, config), on_all in zip(
-            settings_of(feeds.recipe), everything, strict=True
+            settings_of(loaders.recipe), everything, strict=True
         )
     ]
 
 
 def plan_training(task: RegressionTask, stages: Sequence[StagePlan]) -> TrainingPlan:
     """Say what a training will do, after some steps were timed on copies."""
-    _, config, feed, _ = stages[0]
+    _, config, loader, _ = stages[0]
     return TrainingPlan(
         tuple(_planned(*stage) for stage in stages),
-        measure_steps(task, feed, config, _MEASURED),
+        measure_steps(task, loader, config, _MEASURED),
         config.batch_size,
         config.ranks,
         config.device,
@@ -142,15 +142,15 @@ def plan_training(task: RegressionTask, stages: Sequence[StagePlan]) -> Training
 
 
 def _planned(
-    name: str, config: TrainingConfig, feed: ChipFeed, validation: ChipFeed | None
+    name: str, config: TrainingConfig, loader: ChipLoader, validation: ChipLoader | None
 ) -> PlannedStage:
     last = config.final_learning_rate
     return PlannedStage(
         name,
         config.epochs,
-        len(feed.places),
-        config.epochs * feed.batches_per_epoch(config.ranks),
+        len(loader.samples),
+        config.epochs * loader.batches_per_epoch(config.ranks),
         config.learning_rate,
         last if config.schedule == "cosine" else config.learning_rate,
-        0 if validation is None else len(validation.places),
+        0 if validation is None else len(validation.samples),
     )

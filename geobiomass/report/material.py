@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from geobiomass.data.reader import Place, Reader
+from geobiomass.data.reader import Reader, Sample
 from geobiomass.evaluation.metrics import BOOTSTRAP, Bins, Tally, add_parts, interval_of
 from geobiomass.tiles import blocks
 
@@ -73,15 +73,15 @@ class Material:
             self.overview = _thin(self.layers)
         self.places, self.known = len(chosen), len(every)
         labels = "agb" in self.cube
-        for place in tqdm(chosen, "Mapping", unit="block", disable=not progress):
-            found = _cut(self.layers, place).compute()
-            if place in drawn:
-                part = _cut(self.cube, place)
-                self.pictures.append((reader.name_of(place), part, found))
+        for sample in tqdm(chosen, "Mapping", unit="block", disable=not progress):
+            found = _cut(self.layers, sample).compute()
+            if sample in drawn:
+                part = _cut(self.cube, sample)
+                self.pictures.append((reader.name_of(sample), part, found))
             if self.overview is not None:
-                _fill(self.overview, found, place)
+                _fill(self.overview, found, sample)
             if labels:
-                truth = reader.labels(place).astype(np.float64)
+                truth = reader.labels(sample).astype(np.float64)
                 self._compare(found, truth, step)
             if "applicable" in found:
                 self.inside = (
@@ -119,22 +119,22 @@ class Material:
         return self.tally.count > 0
 
 
-def _places(reader: Reader) -> list[Place]:
+def _places(reader: Reader) -> list[Sample]:
     if reader.chips:
-        return [Place(reader.whole, chip) for chip in range(reader.count)]
-    return [Place(window) for window in blocks(reader.height, reader.width, BLOCK)]
+        return [Sample(reader.whole, chip) for chip in range(reader.count)]
+    return [Sample(window) for window in blocks(reader.height, reader.width, BLOCK)]
 
 
-def _spread(places: Sequence[Place], count: int) -> list[Place]:
+def _spread(places: Sequence[Sample], count: int) -> list[Sample]:
     """Choose so many at most, evenly from all over."""
     count = min(count, len(places))
     middles = (np.arange(count) + 0.5) * len(places) / count
     return [places[int(index)] for index in middles]
 
 
-def _cut(data: Any, place: Place) -> Any:
-    window = {"y": place.window.rows, "x": place.window.columns}
-    return data.isel(window if place.chip is None else {**window, "chip": place.chip})
+def _cut(data: Any, sample: Sample) -> Any:
+    window = {"y": sample.window.rows, "x": sample.window.columns}
+    return data.isel(window if sample.chip is None else {**window, "chip": sample.chip})
 
 
 def _thin(layers: xr.Dataset) -> xr.Dataset:
@@ -148,12 +148,12 @@ def _thin(layers: xr.Dataset) -> xr.Dataset:
     return grid.assign(empty).assign_attrs(step=step)
 
 
-def _fill(overview: xr.Dataset, found: xr.Dataset, place: Place) -> None:
+def _fill(overview: xr.Dataset, found: xr.Dataset, sample: Sample) -> None:
     """Copy the rows and columns that the overview keeps of a part of the scene."""
     step = overview.attrs["step"]
-    top, left = (-(-edge // step) for edge in (place.window.top, place.window.left))
+    top, left = (-(-edge // step) for edge in (sample.window.top, sample.window.left))
     for name, layer in found.items():
-        kept = layer.values[top * step - place.window.top :: step]
-        kept = kept[:, left * step - place.window.left :: step]
+        kept = layer.values[top * step - sample.window.top :: step]
+        kept = kept[:, left * step - sample.window.left :: step]
         height, width = kept.shape
         overview[name].values[top : top + height, left : left + width] = kept

@@ -174,7 +174,7 @@ def _cardtext(material: Material) -> str:
         facts = [
             (getattr(m, "settings", {}), getattr(m, "provenance", {})) for m in members
         ]
-        return ensemble_card(facts, model.outputs, model.loader, model._calibrated())
+        return ensemble_card(facts, model.outputs, model.load_call, model._calibrated())
     if not hasattr(model, "settings"):
         return ""
-    return model_card(model.settings, model.provenance, model.loader)
+    return model_card(model.settings, model.provenance, model.load_call)

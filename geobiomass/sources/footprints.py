@@ -14,7 +14,7 @@ import pandas as pd
 
 from geobiomass.cube import CubeError
 from geobiomass.sources.grid import WGS84
-from geobiomass.threads import hush_arrays_in_memory
+from geobiomass.threads import silence_arrays_in_memory
 from geobiomass.training.packages import need
 
 if TYPE_CHECKING:
@@ -382,7 +382,7 @@ def _pixels_of_area(area: Any, grid: GeoBox, all_touched: bool) -> Indexes:
     if top >= bottom or left >= right:
         return np.empty(0, np.int64)
     box = grid[top:bottom, left:right]
-    hush_arrays_in_memory()
+    silence_arrays_in_memory()
     mask = rasterize(
         [(area, 1)],
         out_shape=(bottom - top, right - left),

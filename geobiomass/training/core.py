@@ -25,13 +25,13 @@ from .interruption import Termination, heed_termination
 from .progress_bar import ProgressBar
 from .randomness import preserve_generators
 from .settings import TrainingConfig
-from .sharding import Batches, Feed, Shard
+from .sharding import Batches, BatchSource, Shard
 from .start import Start, read_start
 from .task import RegressionTask
 from .trainer import build_trainer, fit, quiet
 from .weights import average_weights, load_weights
 
-__all__ = ["Feed", "RegressionTask", "TrainingConfig", "TrainingResult", "train"]
+__all__ = ["BatchSource", "RegressionTask", "TrainingConfig", "TrainingResult", "train"]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def train(
     task
         What to train.
     batches
-        A list of batches, a DataLoader, or a `Feed`. With several processes each
+        A list of batches, a DataLoader, or a `BatchSource`. With several processes each
         takes every n-th batch of a list and leaves out a remainder; a DataLoader
         is given a sampler by process, likewise; a feed divides itself. Resumed in
         mid-epoch, a list and a feed skip what was trained on, a DataLoader reads

@@ -54,7 +54,7 @@ class SavedModel(ModelHubMixin, ABC):
         How a user loads this class, for messages: ``"gb.load(folder)"``.
     """
 
-    loader: ClassVar[str] = ""
+    load_call: ClassVar[str] = ""
     # Else the mixin notes the arguments of ``__init__``; a model says what it is.
     _hub_mixin_config: dict[str, Any] = {}  # noqa: RUF012  (as the mixin has it)
 
@@ -271,7 +271,7 @@ class Regressor(SavedModel):
         settings = json.dumps(self.settings, indent=2)
         return (
             f"---\nlibrary_name: geobiomass\n---\n\n# {type(self).__name__}\n\n"
-            f"Made by geobiomass. Load it with `{self.loader}`.\n\n"
+            f"Made by geobiomass. Load it with `{self.load_call}`.\n\n"
             f"```json\n{settings}\n```\n"
         )
 
@@ -281,7 +281,7 @@ class Regressor(SavedModel):
     def _write(self, folder: Path) -> None:
         content = {
             "class": type(self).__name__,
-            "loader": self.loader,
+            "loader": self.load_call,
             "settings": self.settings,
             "provenance": dict(self.provenance),
         }

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from .randomness import Purpose, derive_seed, preserve_generators, seed_generators
 from .settings import TrainingConfig
-from .sharding import Batch, Batches, Feed
+from .sharding import Batch, Batches, BatchSource
 from .task import RegressionTask, make_optimizer
 from .weights import MovingAverage
 
@@ -146,7 +146,7 @@ def _first_batches(source: Batches, count: int) -> list[Batch]:
 
 
 def _read(source: Batches, count: int) -> Iterator[Batch]:
-    if not isinstance(source, Feed):
+    if not isinstance(source, BatchSource):
         yield from islice(source, count)
         return
     epoch = source.epoch(0, 0, 1)

@@ -19,14 +19,14 @@ from .randomness import Purpose, derive_seed, seed_generators
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
-__all__ = ["Batch", "Batches", "Feed"]
+__all__ = ["Batch", "BatchSource", "Batches"]
 
 # (*inputs, target)
 Batch = tuple[Any, ...] | list[Any]
 
 
 @runtime_checkable
-class Feed(Protocol):
+class BatchSource(Protocol):
     """A source of batches that knows epochs and processes.
 
     The batches must depend on the epoch's number alone (and on a seed of the
@@ -47,7 +47,7 @@ class Feed(Protocol):
         """
 
 
-Batches = Feed | Iterable[Batch]
+Batches = BatchSource | Iterable[Batch]
 
 
 class Shard:
@@ -107,7 +107,7 @@ class Shard:
 
     def _total(self, rank: int, ranks: int) -> int:
         source = self._source
-        if isinstance(source, Feed):
+        if isinstance(source, BatchSource):
             return source.batches_per_epoch(ranks)
         if isinstance(source, DataLoader):
             return len(self._own_loader(source, rank, ranks))
@@ -132,7 +132,7 @@ class Shard:
 
     def _open(self, epoch: int, rank: int, ranks: int, start: int) -> Iterable[Batch]:
         source = self._source
-        if isinstance(source, Feed):
+        if isinstance(source, BatchSource):
             return source.epoch(epoch, rank, ranks, start)
         if isinstance(source, DataLoader):
             return islice(self._read_loader(source, epoch, rank, ranks), start, None)
@@ -172,12 +172,12 @@ class Shard:
 
 def _check_source(source: Batches, training: bool) -> None:
     name = "batches" if training else "validation"
-    if isinstance(source, Feed):
+    if isinstance(source, BatchSource):
         return
     if not isinstance(source, Iterable) or iter(source) is source:
         raise ValueError(
-            f"{name} must be readable once an epoch (a list, a DataLoader or a Feed), "
-            f"got {type(source).__name__}"
+            f"{name} must be readable once an epoch (a list, a DataLoader or a "
+            f"BatchSource), got {type(source).__name__}"
         )
     if not hasattr(source, "__len__") or (
         isinstance(source, DataLoader) and isinstance(source.dataset, IterableDataset)
@@ -198,7 +198,7 @@ def _split_loader(
         raise ValueError(
             "a DataLoader shared by several processes must use shuffle=True or False "
             f"and a batch_size, got the sampler {type(loader.sampler).__name__} and "
-            f"batch_size {loader.batch_size}; give a Feed instead"
+            f"batch_size {loader.batch_size}; give a BatchSource instead"
         )
     dataset = loader.dataset
     samples = len(dataset)  # type: ignore[arg-type]

@@ -37,12 +37,12 @@ from geobiomass.models.ensemble import Ensemble
 from geobiomass.models.fit import fit
 from geobiomass.models.loading import load
 from geobiomass.models.regressor import BiomassRegressor, units_left_out
-from geobiomass.recipes.datasets import grouped_by, held_places
+from geobiomass.recipes.datasets import grouped_by, held_samples
 from geobiomass.recipes.recipe import Recipe, find_recipe
 from geobiomass.recipes.resume import identify
 from geobiomass.recipes.schedule import TrainingPlan
 from geobiomass.statistics.variogram import Variogram, fit_variogram, suggest_block
-from geobiomass.tiles import EVALUATION_BLOCK, Place, Window, blocks
+from geobiomass.tiles import EVALUATION_BLOCK, Sample, Window, blocks
 from geobiomass.validation.folder import (
     MODEL,
     RECORD,
@@ -210,7 +210,7 @@ class CrossValidation:
         units = [
             units_left_out(
                 model,
-                held_places(self.cube, recipe, fold),
+                held_samples(self.cube, recipe, fold),
                 fold.validates,
                 self.cube,
                 groups,
@@ -247,17 +247,17 @@ class CrossValidation:
         arrays = [each.data for each in maps]
         name = f"unseen-{arrays[0].name}"
         graph: dict[Any, Any] = {}
-        for index, place in _places(arrays[0].chunks):
-            numbers = self._folds_in(place)
+        for index, sample in _places(arrays[0].chunks):
+            numbers = self._folds_in(sample)
             keys = [(arrays[number].name, *index) for number in numbers]
-            task = partial(_choose, self.folds, place, numbers)
+            task = partial(_choose, self.folds, sample, numbers)
             graph[name, *index] = (task, *keys)
         layers = HighLevelGraph.from_collections(name, graph, dependencies=arrays)
         array = da.Array(layers, name, arrays[0].chunks, meta=arrays[0]._meta)
         return maps[0].copy(data=array)
 
-    def _folds_in(self, place: Place) -> tuple[int, ...]:
-        found = np.unique(self.folds.numbers(place))
+    def _folds_in(self, sample: Sample) -> tuple[int, ...]:
+        found = np.unique(self.folds.numbers(sample))
         return tuple(int(number) for number in found if number != NOWHERE)
 
     def evaluate(
@@ -294,14 +294,14 @@ class CrossValidation:
         folds = range(self.folds.count) if by == "fold" else ()
         tally = Tally(Bins("biomass" if by == "fold" else by, reader.months))
         each = {number: Tally() for number in folds}
-        for place in _blocks_of(reader):
-            truth = reader.labels(place).astype(np.float64)
-            truth[self.folds.numbers(place) == NOWHERE] = np.nan
+        for sample in _blocks_of(reader):
+            truth = reader.labels(sample).astype(np.float64)
+            truth[self.folds.numbers(sample) == NOWHERE] = np.nan
             if not np.isfinite(truth).any():
                 continue
-            layers = self._layers(place)
-            months = months_seen(reader, place) if by == "months" else None
-            for unit, part, inside in self._units(place):
+            layers = self._layers(sample)
+            months = months_seen(reader, sample) if by == "months" else None
+            for unit, part, inside in self._units(sample):
                 own = each.get(self.folds.fold_of[unit])
                 for one in (tally,) if own is None else (tally, own):
                     one.add(
@@ -327,19 +327,19 @@ class CrossValidation:
         found = pd.DataFrame(rows).T.rename_axis("fold")
         return found.astype(table.dtypes[found.columns])
 
-    def _layers(self, place: Place) -> dict[str, npt.NDArray[np.float64]]:
-        window = place.window
+    def _layers(self, sample: Sample) -> dict[str, npt.NDArray[np.float64]]:
+        window = sample.window
         where: dict[str, Any] = {"y": window.rows, "x": window.columns}
-        if place.chip is not None:
-            where["chip"] = place.chip
+        if sample.chip is not None:
+            where["chip"] = sample.chip
         computed = self.predictions.isel(where).compute()
         return {str(n): v.values.astype(np.float64) for n, v in computed.items()}
 
     def _units(
-        self, place: Place
+        self, sample: Sample
     ) -> Iterator[tuple[int, tuple[slice, slice], npt.NDArray[np.bool_]]]:
         """Go through the parts of a block that are of one group, 256 pixels at most."""
-        groups = self.folds.ground.groups(place)
+        groups = self.folds.ground.groups(sample)
         height, width = groups.shape
         for part in blocks(height, width, EVALUATION_BLOCK):
             here = part.rows, part.columns
@@ -587,7 +587,7 @@ def _pixel_of(cube: xr.Dataset) -> float | tuple[float, float]:
 
 def _places(
     chunks: tuple[tuple[int, ...], ...],
-) -> Iterator[tuple[tuple[int, ...], Place]]:
+) -> Iterator[tuple[tuple[int, ...], Sample]]:
     """Go through the blocks of a lazy map: index, and place in the cube."""
     edges = [np.concatenate([[0], np.cumsum(sizes)]).tolist() for sizes in chunks]
     for index in np.ndindex(*map(len, chunks)):
@@ -598,15 +598,18 @@ def _places(
             edges[-2][rows + 1],
             edges[-1][columns + 1],
         )
-        yield index, Place(window, index[0] if len(index) == 3 else None)
+        yield index, Sample(window, index[0] if len(index) == 3 else None)
 
 
 def _choose(
-    folds: Folds, place: Place, numbers: tuple[int, ...], *maps: npt.NDArray[np.float32]
+    folds: Folds,
+    sample: Sample,
+    numbers: tuple[int, ...],
+    *maps: npt.NDArray[np.float32],
 ) -> npt.NDArray[np.float32]:
     """Take each pixel from the map of its fold; NaN where there is none."""
-    held = folds.numbers(place)
-    if place.chip is not None:
+    held = folds.numbers(sample)
+    if sample.chip is not None:
         held = held[None]
     chosen = np.full(held.shape, np.nan, np.float32)
     for number, values in zip(numbers, maps, strict=True):
@@ -620,7 +623,7 @@ def _cut(
     return None if interval is None else (interval[0][part], interval[1][part])
 
 
-def _blocks_of(reader: Reader) -> Iterator[Place]:
+def _blocks_of(reader: Reader) -> Iterator[Sample]:
     windows = blocks(reader.height, reader.width, _BLOCK)
     chips: Sequence[int | None] = range(reader.count) if reader.chips else [None]
-    return (Place(window, chip) for chip in chips for window in windows)
+    return (Sample(window, chip) for chip in chips for window in windows)

@@ -9,8 +9,8 @@ from pasture_files import draw_photos, lengthen
 from PIL import Image
 
 import pasture
-from geobiomass.training.sharding import Feed
-from pasture.loader import PhotoFeed, measure_photo, open_photo
+from geobiomass.training.sharding import BatchSource
+from pasture.loader import PhotoLoader, measure_photo, open_photo
 
 
 @pytest.fixture
@@ -23,10 +23,10 @@ def photos(table, tmp_path):
     return pasture.read_photos(table, tmp_path)
 
 
-def feed_of(photos: pd.DataFrame, **settings) -> PhotoFeed:
+def loader_of(photos: pd.DataFrame, **settings) -> PhotoLoader:
     grams = photos[list(pasture.TARGETS)].to_numpy(np.float32)
     settings = {"height": 32, "width": 64, "batch_size": 4} | settings
-    return PhotoFeed(tuple(photos["path"]), grams, **settings)
+    return PhotoLoader(tuple(photos["path"]), grams, **settings)
 
 
 # --- tables ---
@@ -244,8 +244,8 @@ def test_a_photo_is_turned_as_its_camera_noted(photos, tmp_path):
     turned.save(tmp_path / "turned.png", exif=note)
     assert turned.size == (64, 128)
     read = pasture.read_photos(pd.DataFrame({"image_path": ["turned.png"]}), tmp_path)
-    feed = PhotoFeed(tuple(read["path"]), np.zeros((1, 5), np.float32), 64, 128, 1)
-    ((image, _),) = feed.epoch(0)
+    loader = PhotoLoader(tuple(read["path"]), np.zeros((1, 5), np.float32), 64, 128, 1)
+    ((image, _),) = loader.epoch(0)
     np.testing.assert_array_equal(image[0].permute(1, 2, 0), np.asarray(upright))
 
 
@@ -268,8 +268,8 @@ def test_large_jpegs_are_decoded_small(tmp_path):
     assert open_photo(path, (2048, 1024)).size == (2048, 1024)
     assert open_photo(path, (1024, 512)).size == (2048, 1024)
     assert open_photo(path, (256, 128)).size == (512, 256)
-    feed = PhotoFeed((path,), np.zeros((1, 5), np.float32), 128, 256, 1)
-    ((image, _),) = feed.epoch(0)
+    loader = PhotoLoader((path,), np.zeros((1, 5), np.float32), 128, 256, 1)
+    ((image, _),) = loader.epoch(0)
     sized = np.asarray(whole.resize((256, 128), Image.Resampling.BICUBIC)).astype(int)
     assert np.abs(image[0].permute(1, 2, 0).numpy() - sized).max() <= 4
 
@@ -295,12 +295,12 @@ def test_a_jpeg_cut_short_is_found(tmp_path):
 
 
 def test_a_feed_is_what_the_trainer_takes(photos):
-    assert isinstance(feed_of(photos), Feed)
+    assert isinstance(loader_of(photos), BatchSource)
 
 
 def test_batches_are_resized_photos_and_their_grams(photos):
-    feed = feed_of(photos, shuffle=False)
-    batches = list(feed.epoch(0))
+    loader = loader_of(photos, shuffle=False)
+    batches = list(loader.epoch(0))
     assert [image.shape for image, _ in batches] == [(4, 3, 32, 64)] * 3
     assert all(image.dtype == torch.uint8 for image, _ in batches)
     grams = torch.cat([grams for _, grams in batches]).numpy()
@@ -315,9 +315,9 @@ def test_batches_are_resized_photos_and_their_grams(photos):
 @pytest.mark.parametrize("ranks", [1, 2, 3, 5])
 @pytest.mark.parametrize("batch_size", [1, 4, 5, 100])
 def test_every_photo_once_an_epoch_in_one_process(photos, ranks, batch_size):
-    feed = feed_of(photos, batch_size=batch_size, height=2, width=4)
-    shares = [list(feed.epoch(3, rank, ranks)) for rank in range(ranks)]
-    assert {len(share) for share in shares} == {feed.batches_per_epoch(ranks)}
+    loader = loader_of(photos, batch_size=batch_size, height=2, width=4)
+    shares = [list(loader.epoch(3, rank, ranks)) for rank in range(ranks)]
+    assert {len(share) for share in shares} == {loader.batches_per_epoch(ranks)}
     sizes = [len(grams) for share in shares for _, grams in share]
     assert min(sizes) >= 1
     assert max(sizes) - min(sizes) <= 1
@@ -329,7 +329,7 @@ def test_every_photo_once_an_epoch_in_one_process(photos, ranks, batch_size):
 
 def test_order_follows_from_seed_and_epoch_alone(photos):
     def order(seed: int, epoch: int) -> list[float]:
-        batches = feed_of(photos, seed=seed, height=2, width=4).epoch(epoch)
+        batches = loader_of(photos, seed=seed, height=2, width=4).epoch(epoch)
         return torch.cat([grams[:, 4] for _, grams in batches]).tolist()
 
     assert order(0, 7) == order(0, 7)
@@ -339,23 +339,23 @@ def test_order_follows_from_seed_and_epoch_alone(photos):
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_what_was_trained_on_is_not_read_again(photos, ranks):
-    feed = feed_of(photos, batch_size=2, height=2, width=4)
+    loader = loader_of(photos, batch_size=2, height=2, width=4)
     for rank in range(ranks):
-        whole = list(feed.epoch(3, rank, ranks))
+        whole = list(loader.epoch(3, rank, ranks))
         for start in range(len(whole) + 1):
-            rest = list(feed.epoch(3, rank, ranks, start))
+            rest = list(loader.epoch(3, rank, ranks, start))
             assert len(rest) == len(whole) - start
             for batch, expected in zip(rest, whole[start:], strict=True):
                 assert torch.equal(batch[0], expected[0])
                 assert torch.equal(batch[1], expected[1])
-    ordered = feed_of(photos, batch_size=2, shuffle=False, height=2, width=4)
+    ordered = loader_of(photos, batch_size=2, shuffle=False, height=2, width=4)
     for path in photos["path"][:8]:
         Path(path).unlink()
     assert len(list(ordered.epoch(0, start=4))) == 2
 
 
 def test_photos_are_read_no_further_ahead_than_said(photos):
-    batches = feed_of(photos, batch_size=2, shuffle=False, ahead=1).epoch(0)
+    batches = loader_of(photos, batch_size=2, shuffle=False, ahead=1).epoch(0)
     next(batches)
     time.sleep(0.5)  # for threads that read further to be found out
     for path in photos["path"][4:]:
@@ -369,12 +369,12 @@ def test_a_photo_damaged_meanwhile_is_named(photos):
     with open(path, "wb") as file:
         file.write(b"\x89PNG")
     with pytest.raises(pasture.PhotoError, match=r"ID9\.png cannot be read"):
-        list(feed_of(photos).epoch(0))
+        list(loader_of(photos).epoch(0))
 
 
 def test_more_processes_than_photos_are_refused(photos):
     with pytest.raises(ValueError, match="13 processes, got 12"):
-        feed_of(photos).batches_per_epoch(13)
+        loader_of(photos).batches_per_epoch(13)
 
 
 # --- submissions ---

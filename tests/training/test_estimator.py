@@ -18,7 +18,7 @@ from geobiomass.training.estimator import ModelError, Regressor, read_config
 class Line(Regressor):
     """A small regressor: columns of numbers to one number."""
 
-    loader = "Line.load(folder)"
+    load_call = "Line.load(folder)"
 
     def __init__(self, width: int = 3) -> None:
         torch.manual_seed(0)

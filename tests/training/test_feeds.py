@@ -10,7 +10,7 @@ from torch.utils.data import (
     TensorDataset,
 )
 
-from geobiomass.training.sharding import Feed, Shard
+from geobiomass.training.sharding import BatchSource, Shard
 
 
 def trainer(rank=0, ranks=1, epoch=0):
@@ -56,7 +56,7 @@ def test_a_list_is_dealt_out(ranks):
 
 
 def test_a_feed_is_asked_for_epoch_and_rank():
-    assert isinstance(Count(), Feed)
+    assert isinstance(Count(), BatchSource)
     part = shard(Count(), rank=1, ranks=2, epoch=4)
     assert len(part) == 3
     assert samples(part) == [401, 403, 405]

@@ -23,7 +23,7 @@ from geobiomass.sources.stac.archives import (
     REFLECTANCES,
     Scene,
 )
-from geobiomass.threads import hush_arrays_in_memory
+from geobiomass.threads import silence_arrays_in_memory
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -72,7 +72,7 @@ def read_month(
     DamagedError
         If an asset cannot be read and `settings` say to raise.
     """
-    hush_arrays_in_memory()
+    silence_arrays_in_memory()
     image: Pixels = np.full((1, len(settings.bands), *grid.shape), np.nan, np.float32)
     optical = [scene for scene in scenes if scene.sensor == "Sentinel-2"]
     _read_optical(image[0], optical, month, grid, settings)
