@@ -16,12 +16,12 @@ import geobiomass as gb
 from geobiomass.data.loader import ChipLoader
 from geobiomass.data.reader import Reader, Sample
 from geobiomass.data.splits import (
+    check_no_overlap,
     crops_in,
     fixed_crops,
     groups_of,
     hold_out,
     labelled,
-    refuse_overlap,
     samples_of,
 )
 from geobiomass.tiles import Window, mirror
@@ -217,10 +217,10 @@ def test_one_group_cannot_be_split() -> None:
 def test_validation_on_training_ground_is_refused(chips: xr.Dataset) -> None:
     scene = make_scene(64, 64)
     west, east = scene.isel(x=slice(0, 32)), scene.isel(x=slice(32, 64))
-    refuse_overlap(west, east)
-    refuse_overlap(chips.isel(chip=[0, 1]), chips.isel(chip=[2]))
-    refuse_overlap(chips, scene)
+    check_no_overlap(west, east)
+    check_no_overlap(chips.isel(chip=[0, 1]), chips.isel(chip=[2]))
+    check_no_overlap(chips, scene)
     with pytest.raises(gb.CubeError, match="covers ground of the training scene"):
-        refuse_overlap(west, scene.isel(x=slice(31, 64)))
+        check_no_overlap(west, scene.isel(x=slice(31, 64)))
     with pytest.raises(gb.CubeError, match=r"1 chips are in training .*chip001"):
-        refuse_overlap(chips.isel(chip=[0, 1]), chips.isel(chip=[1, 2]))
+        check_no_overlap(chips.isel(chip=[0, 1]), chips.isel(chip=[1, 2]))

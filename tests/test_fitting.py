@@ -16,6 +16,8 @@ import xarray as xr
 from conftest import make_chips
 
 import geobiomass as gb
+from geobiomass.data import labelled_cube
+from geobiomass.data.reader import Reader
 from geobiomass.data.splits import hold_out
 from geobiomass.recipes.recipe import RECIPES, sensor_passes
 from geobiomass.recipes.schedule import TrainingPlan
@@ -29,6 +31,9 @@ SMALL: dict[str, Any] = {
     "progress": False,
     "epochs": 2,
 }
+
+# The fewest steps that pass through everything that a fit does.
+FEW_STEPS = SMALL | {"crop": None, "epochs": 1}
 
 
 def weights(model: Any) -> list[torch.Tensor]:
@@ -139,6 +144,83 @@ def test_a_model_of_several_stages_is_saved_with_them(tmp_path: Path) -> None:
     loaded = gb.load(tmp_path / "model")
     assert loaded.recipe == model.recipe
     assert same(loaded, model)
+
+
+# --- a fit goes forward: the cube is opened once ---
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count how often a cube is opened to be read, and how often it is checked."""
+    counts = [0, 0]
+    build, check = Reader.__init__, labelled_cube.need_target
+
+    def building(self: Reader, *given: Any) -> None:
+        counts[0] += 1
+        build(self, *given)
+
+    def checking(cube: Any) -> xr.Dataset:
+        counts[1] += 1
+        return check(cube)
+
+    monkeypatch.setattr(Reader, "__init__", building)
+    monkeypatch.setattr(labelled_cube, "need_target", checking)
+    return counts
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"validation": ["chip001"]},
+        {"interval": 0.5, "validation": 0.25},
+        {"folder": True},
+        {"announce": True},
+        {"interval": 0.5, "folder": True, "announce": True},
+    ],
+)
+def test_a_fit_opens_its_cube_once(
+    opened: list[int], tmp_path: Path, given: dict[str, Any]
+) -> None:
+    said: list[TrainingPlan] = []
+    kinds = {"folder": tmp_path, "announce": said.append}
+    given = {name: kinds.get(name, value) for name, value in given.items()}
+    model = gb.fit(make_chips(8), "quick", **FEW_STEPS, **given)
+    assert opened == [1, 1]
+    assert np.isfinite(model.history.validation_loss).all()
+    assert (model.calibration is not None) == ("interval" in given)
+    assert len(said) == ("announce" in given)
+
+
+def test_a_fit_opens_a_validation_cube_once_as_well(opened: list[int]) -> None:
+    chips = make_chips(6)
+    first, second = chips.isel(chip=slice(4)), chips.isel(chip=slice(4, 6))
+    gb.fit(first, "quick", second, **FEW_STEPS)
+    assert opened == [2, 2]
+    # So does a model that is trained further, and one that only plans.
+    model = gb.fit(first, "quick", **FEW_STEPS)
+    opened[:] = [0, 0]
+    model.fit(first, "quick", second, **FEW_STEPS)
+    assert opened == [2, 2]
+    model.plan_fit(first, RECIPES["quick"].with_changes(**FEW_STEPS), second)
+    assert opened == [4, 4]
+
+
+@pytest.mark.parametrize("of_folds", [False, True])
+def test_all_members_of_a_fit_in_folds_share_one_reader(
+    opened: list[int], tmp_path: Path, of_folds: bool
+) -> None:
+    chips = make_chips(6)
+    folds = gb.make_folds(chips, 2) if of_folds else 2
+    opened[:] = [0, 0]
+    given = FEW_STEPS | {"interval": 0.5, "folder": tmp_path, "announce": str}
+    model = gb.fit(chips, "quick", folds=folds, **given)
+    assert len(model.models) == 2
+    assert model.calibration is not None
+    assert opened == [1, 1]
+    # Again: the finished members are read, and the cube is still opened once.
+    gb.fit(chips, "quick", folds=folds, **given)
+    assert opened == [2, 2]
 
 
 # --- another training in the same folder ---

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import geobiomass as gb
 from geobiomass.data.folds import Fold, Folds, make_folds
 from geobiomass.data.groups import widened
+from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.recipes.datasets import make_loaders
 from geobiomass.recipes.recipe import find_recipe
 from geobiomass.statistics.variogram import Variogram
@@ -189,7 +190,9 @@ def test_what_the_trainer_gets_is_never_held_out(by: str) -> None:
     for fold in folds:
         held = fold.validates(whole(cube))
         loaders = make_loaders(
-            cube, ["B04"], find_recipe("quick", crop=32, damaged="raise"), fold
+            LabelledCube.open(cube, ["B04"]),
+            find_recipe("quick", crop=32, damaged="raise"),
+            fold,
         )
         assert loaders.validation is not None
         allowed = set(labels[~near(held, buffer) & np.isfinite(labels)].tolist())
@@ -219,7 +222,7 @@ def test_chips_of_a_region_are_held_out_together() -> None:
     folds = make_folds(chips, 4, "flight")
     recipe = find_recipe("quick", crop=None)
     for fold in folds:
-        loaders = make_loaders(chips, [str(b) for b in chips.band.values], recipe, fold)
+        loaders = make_loaders(LabelledCube.open(chips), recipe, fold)
         (flight,) = fold.held_out
         assert seen(loaders.validation) == {
             2.0 * "abcd".index(flight) + i for i in (0, 1)

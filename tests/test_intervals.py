@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import geobiomass as gb
 from benchmarks.covered_blocks import coverage, pooled
+from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.models.calibration import CLASSES, compare_units, units_of
 from geobiomass.network import AttentionUNet
 from geobiomass.recipes.datasets import make_loaders
@@ -428,7 +429,7 @@ def test_what_calibrates_neither_trains_nor_validates(
         groups="flight" if grouped else None,
     )
     given = ["chip0", "chip1"] if ids else validation
-    loaders = make_loaders(chips, ("VV_asc", "B04", "B08"), recipe, given)
+    loaders = make_loaders(LabelledCube.open(chips), recipe, given)
     training, held, aside = parts_of(loaders)
     assert training
     assert not training & aside
@@ -450,7 +451,7 @@ def test_what_calibrates_neither_trains_nor_validates(
 def test_blocks_of_a_scene_are_as_many_as_an_interval_needs(seed: int) -> None:
     scene = make_scene(256, 288)
     recipe = find_recipe("quick", interval=0.9, seed=seed)
-    loaders = make_loaders(scene, ("VV_asc", "B04", "B08"), recipe)
+    loaders = make_loaders(LabelledCube.open(scene), recipe)
     training, held, aside = parts_of(loaders)
     assert len(loaders.calibration) >= needed_units(0.9)
     assert held
@@ -472,7 +473,7 @@ def test_members_of_folds_leave_out_all_of_the_cube_together() -> None:
             fold=fold,
             crop=8,
         )
-        loaders = make_loaders(chips, ("VV_asc", "B04", "B08"), recipe, calibrate=False)
+        loaders = make_loaders(LabelledCube.open(chips), recipe, calibrate=False)
         aside += [sample.chip for sample in loaders.calibration]
         training, held, apart = parts_of(loaders)
         assert held

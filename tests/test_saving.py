@@ -21,9 +21,10 @@ from test_maps import BANDS, small_network
 
 import geobiomass as gb
 from geobiomass.data.fingerprint import data_fingerprint
+from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.loader import ChipLoader
 from geobiomass.data.reader import Reader, Sample
-from geobiomass.models.card import describe_training, validation_by_bin
+from geobiomass.models.training_record import describe_training, validation_by_bin
 from geobiomass.training.estimator import ModelError, read_config
 
 BINS = [
@@ -57,7 +58,7 @@ def described() -> gb.BiomassRegressor:
     model.recipe = gb.Recipe(name="quick", crop=32, month_term=False)
     training, validation = loaders_of(chips)
     model.provenance = describe_training(
-        chips, model.network, BANDS, training, validation
+        LabelledCube.open(chips), model.network, training, validation
     )
     return model
 
@@ -98,7 +99,8 @@ def test_provenance_says_what_a_reviewer_asks_for(described) -> None:
 def test_a_scene_says_where_it_lies(scene) -> None:
     reader = Reader(scene, BANDS)
     loader = ChipLoader(reader, [Sample(reader.whole)], batch_size=1)
-    data = describe_training(scene, model_of().network, BANDS, loader)["data"]
+    data = describe_training(LabelledCube.open(scene), model_of().network, loader)
+    data = data["data"]
     assert data["crs"] == "EPSG:3067"
     assert data["bounds"] == list(scene.rio.bounds())
     assert data["validation"] is None

@@ -16,6 +16,7 @@ from conftest import make_scene
 from raster_files import write_tif
 
 import geobiomass as gb
+from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.reader import Reader, Sample
 from geobiomass.recipes.datasets import DataLoaders, make_loaders
 from geobiomass.recipes.recipe import find_recipe
@@ -38,7 +39,7 @@ def sparse() -> xr.Dataset:
 
 def loaders_of(cube: xr.Dataset, crop: int = 16, **changes: object) -> DataLoaders:
     recipe = find_recipe("quick", crop=crop, progress=False, **changes)
-    return make_loaders(cube, [str(band) for band in cube["band"].values], recipe)
+    return make_loaders(LabelledCube.open(cube), recipe)
 
 
 def test_a_crop_holds_a_marked_pixel_and_may_hold_it_anywhere() -> None:
@@ -125,7 +126,9 @@ def test_sparse_labels_are_measured_fitted_and_evaluated(sparse: xr.Dataset) -> 
 def test_a_validation_scene_may_be_sparse_too(sparse: xr.Dataset) -> None:
     west, east = sparse.isel(x=slice(0, 48)), sparse.isel(x=slice(48, 96))
     recipe = find_recipe("quick", crop=16, progress=False)
-    loaders = make_loaders(west, BANDS, recipe, validation=east)
+    loaders = make_loaders(
+        LabelledCube.open(west, BANDS), recipe, LabelledCube.open(east, BANDS)
+    )
     assert loaders.validation is not None
     reader = Reader(east, BANDS)
     whole = blocks(192, 48, EVALUATION_BLOCK)
@@ -212,7 +215,7 @@ def errors_held_out(cube: xr.Dataset, **changes: Any) -> tuple[int, float, float
     """Train, and give what is held out: labels, RMSE, and RMSE of the others' mean."""
     torch.set_num_threads(1)
     recipe = find_recipe("quick", **SETTINGS | changes)
-    loaders = make_loaders(cube, [str(band) for band in cube["band"].values], recipe)
+    loaders = make_loaders(LabelledCube.open(cube), recipe)
     assert not _shared_labels(cube, loaders, 3)
     model = gb.fit(cube, recipe)
     assert np.isfinite(model.history.select_dtypes("number").to_numpy()).all()

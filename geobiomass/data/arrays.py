@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from geobiomass.cube.selection import Selection
 from geobiomass.cube.shards import decode
+from geobiomass.data.hashing import hash_bytes
 from geobiomass.tiles import Sample, Window
 
 Array = npt.NDArray[np.float32]
@@ -300,7 +300,7 @@ class InMemory(_Cut):
 
     def identity(self) -> str:
         parts = (np.ascontiguousarray(part).tobytes() for part in self.array)
-        return _hash(repr(self.array.shape).encode(), *parts)
+        return hash_bytes(repr(self.array.shape).encode(), *parts)
 
 
 class OnDisk:
@@ -420,11 +420,4 @@ class OnDisk:
         held = b"" if stored.held is None else stored.held.tobytes()
         form = repr(sorted(stored.array.metadata.to_dict().items(), key=str))
         positions = repr([part.tolist() for part in self.positions])
-        return _hash(known.encode(), held, form.encode(), positions.encode())
-
-
-def _hash(*parts: bytes) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
+        return hash_bytes(known.encode(), held, form.encode(), positions.encode())

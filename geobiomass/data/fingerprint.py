@@ -12,16 +12,11 @@ from geobiomass.cube import DamagedError
 from geobiomass.data.reader import Reader, Sample
 from geobiomass.tiles import EVALUATION_BLOCK, blocks
 
-_SAMPLES = 64  # of the labels, for the fingerprint
+_SAMPLES = 64  # chips or blocks of which the labels are read
 
 
 def data_fingerprint(cube: xr.Dataset, bands: Sequence[str]) -> str:
-    """Give 64 letters that stand for what was trained on: pixels, labels, names.
-
-    Of images on disk what the cube knows of itself is hashed, not each pixel: the
-    statistics of its bands, the form of its arrays; of images that dask has yet to
-    compute only the shape. Of the labels up to 64 chips, or blocks of a scene, from
-    all over the cube are read.
+    """Return the fingerprint of a cube that is not open yet.
 
     Parameters
     ----------
@@ -29,25 +24,56 @@ def data_fingerprint(cube: xr.Dataset, bands: Sequence[str]) -> str:
         With ``agb``.
     bands : sequence of str
         Those that are used, in their order.
+
+    Returns
+    -------
+    str
+        As :func:`hash_data` returns it.
     """
-    reader = Reader(cube, bands)
-    digest = hashlib.sha256(f"{reader.identity()} {list(bands)}".encode())
+    return hash_data(cube, Reader(cube, bands))
+
+
+def hash_data(cube: xr.Dataset, reader: Reader) -> str:
+    """Return a fingerprint of the data of a training: pixels, labels, names.
+
+    Of images on disk the statistics of the bands and the form of the arrays are
+    hashed, not each pixel; of images that dask has yet to compute only the shape. Of
+    the labels up to 64 chips, or blocks of a scene, from all over the cube are read.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        With ``agb``.
+    reader : Reader
+        Over the cube, with the bands that are used, in their order.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256(f"{reader.identity()} {list(reader.bands)}".encode())
     _add_labels(digest, cube, reader)
     return digest.hexdigest()
 
 
-def labels_fingerprint(cube: xr.Dataset, bands: Sequence[str]) -> str:
-    """Give 64 letters that stand for names and labels, wherever the cube lies.
+def hash_labels(cube: xr.Dataset, reader: Reader) -> str:
+    """Return a fingerprint of names and labels, without the images.
 
-    The same for a cube on disk, one of dask and one in memory; images do not count.
+    It is the same for a cube on disk, one of dask and one in memory.
 
     Parameters
     ----------
-    cube, bands
-        As :func:`data_fingerprint` takes them.
+    cube, reader
+        As :func:`hash_data` takes them.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
     """
-    digest = hashlib.sha256(f"{list(bands)}".encode())
-    _add_labels(digest, cube, Reader(cube, bands))
+    digest = hashlib.sha256(f"{list(reader.bands)}".encode())
+    _add_labels(digest, cube, reader)
     return digest.hexdigest()
 
 
@@ -63,7 +89,7 @@ def _add_labels(digest: hashlib._Hash, cube: xr.Dataset, reader: Reader) -> None
 
 
 def _spread_out(reader: Reader) -> list[Sample]:
-    """Give up to 64 chips, or blocks of a scene, from all over it."""
+    """Return up to 64 chips, or blocks of a scene, from all over it."""
     windows = blocks(reader.height, reader.width, EVALUATION_BLOCK)
     samples = [Sample(window) for window in windows]
     if reader.chips:

@@ -24,10 +24,10 @@ from geobiomass.data.groups import (
     PolygonGround,
     ZoneGround,
     corners_of,
-    digest,
     polygons_of,
     widened,
 )
+from geobiomass.data.hashing import hash_values
 from geobiomass.data.reader import Reader, Sample
 from geobiomass.data.splits import FEWEST_BLOCKS, NARROWEST_BLOCK
 from geobiomass.statistics.variogram import suggest_block
@@ -113,7 +113,7 @@ class Folds:
     @cached_property
     def identity(self) -> str:
         """Letters that stand for who holds out what."""
-        return digest(
+        return hash_values(
             self.count, self.fold_of, self.buffer, self.size, self.ground.identity()
         )
 
@@ -558,7 +558,9 @@ def _size_of(cube: xr.Dataset) -> tuple[int, int, int]:
 
 def _grid_of(cube: xr.Dataset) -> str:
     dims = ("chip",) if "chip" in cube.dims else ("y", "x")
-    return digest([cube[dim].values.tolist() for dim in dims if dim in cube.coords])
+    return hash_values(
+        [cube[dim].values.tolist() for dim in dims if dim in cube.coords]
+    )
 
 
 def _in_words(size: Sequence[int]) -> str:

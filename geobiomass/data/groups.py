@@ -14,6 +14,7 @@ import xarray as xr
 from geobiomass.cube import CubeError
 from geobiomass.cube.areas import regions_of
 from geobiomass.cube.region import Region
+from geobiomass.data.hashing import hash_values
 from geobiomass.tiles import Sample, Window, blocks, even_blocks
 
 NOWHERE = -1
@@ -66,7 +67,7 @@ class BlockGround:
 
     def identity(self) -> str:
         """Stand for the edges of the blocks."""
-        return digest(self._tops.tolist(), self._lefts.tolist())
+        return hash_values(self._tops.tolist(), self._lefts.tolist())
 
 
 class ZoneGround:
@@ -89,7 +90,7 @@ class ZoneGround:
         hashes = hashlib.sha256()
         for window in blocks(zones.sizes["y"], zones.sizes["x"], _PIECE):
             hashes.update(self.groups(Sample(window)).tobytes())
-        self._identity = digest(self.names, hashes.hexdigest())
+        self._identity = hash_values(self.names, hashes.hexdigest())
 
     def _read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         values = self._zones.isel(y=window.rows, x=window.columns).values
@@ -181,7 +182,7 @@ class PolygonGround:
         """Stand for names and outlines."""
         # As JSON, which has lists where geometries may have tuples.
         outlines = [json.dumps([r.shapes, r.transform]) for r in self._regions]
-        return digest(self.names, self._number.tolist(), outlines)
+        return hash_values(self.names, self._number.tolist(), outlines)
 
 
 class ChipGround:
@@ -233,7 +234,7 @@ class ChipGround:
     def identity(self) -> str:
         """Stand for the groups and places of the chips."""
         corners = None if self.corners is None else self.corners.tolist()
-        return digest(self.names, self.group_of.tolist(), corners)
+        return hash_values(self.names, self.group_of.tolist(), corners)
 
 
 def widened(mask: npt.NDArray[np.bool_], by: int) -> npt.NDArray[np.bool_]:
@@ -299,11 +300,6 @@ def _name(value: Any) -> str:
     """Give a region's name; numbers without their decimal point."""
     whole = isinstance(value, float) and value.is_integer()
     return str(int(value)) if whole else str(value)
-
-
-def digest(*parts: Any) -> str:
-    """Give letters that stand for some plain values."""
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def corners_of(

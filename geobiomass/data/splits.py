@@ -15,7 +15,7 @@ from geobiomass.tiles import Marks, cover, even_blocks
 FEWEST_BLOCKS = 9
 NARROWEST_BLOCK = 32
 
-_NO_LABEL = (
+NO_LABEL = (
     "'agb' has no label: every value is NaN. Check the nodata value and that labels "
     "and image overlap."
 )
@@ -48,7 +48,7 @@ def labelled(
     reader: Reader,
     samples: Sequence[Sample],
     skip: bool = False,
-    none: str = _NO_LABEL,
+    none: str = NO_LABEL,
 ) -> list[Sample]:
     """Keep the places with at least one label.
 
@@ -82,7 +82,7 @@ def label_marks(
     reader: Reader,
     samples: Sequence[Sample],
     skip: bool = False,
-    none: str = _NO_LABEL,
+    none: str = NO_LABEL,
 ) -> dict[Sample, Marks]:
     """Tell where the labels of a scene are, by place; places without any are left out.
 
@@ -209,8 +209,8 @@ def groups_of(
     return [str(values[sample.chip]) for sample in samples]
 
 
-def refuse_overlap(training: xr.Dataset, validation: xr.Dataset) -> None:
-    """Refuse a validation cube that shares chips or ground with the training cube.
+def check_no_overlap(training: xr.Dataset, validation: xr.Dataset) -> None:
+    """Check that a validation cube shares no chips or ground with the training cube.
 
     Raises
     ------

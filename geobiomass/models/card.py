@@ -1,27 +1,13 @@
-"""Where a model comes from, as facts, and its card: what a reviewer asks for."""
+"""The card of a model: Markdown that a reviewer reads, and the Hugging Face Hub."""
 
 from __future__ import annotations
 
-import hashlib
-import math
-import platform
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-import pandas as pd
-import torch
-import xarray as xr
-
-from geobiomass.data.fingerprint import data_fingerprint
-from geobiomass.data.loader import ChipLoader, decode_batch
-from geobiomass.evaluation.metrics import Tally
 from geobiomass.inference.steps import density
-from geobiomass.network import AttentionUNet
 from geobiomass.statistics.conformal import Calibration
-from geobiomass.training.model_folder import package_versions
 
 _MONTHS = (
     *("Jan", "Feb", "Mar", "Apr", "May", "Jun"),
@@ -33,190 +19,6 @@ _FEW_PIXELS = 256 * 256
 Facts = Mapping[str, Any]
 
 
-# --- the facts ----------------------------------------------------------------
-
-
-def describe_training(
-    cube: xr.Dataset,
-    network: AttentionUNet,
-    bands: Sequence[str],
-    training: ChipLoader,
-    validation: ChipLoader | None = None,
-    device: str = "cpu",
-) -> dict[str, Any]:
-    """Say where trained weights come from: what ``model.provenance`` holds.
-
-    Parameters
-    ----------
-    cube : xarray.Dataset
-        What was trained on, and split.
-    network : AttentionUNet
-        Trained, with its scaling.
-    bands : sequence of str
-        The network's, in its order.
-    training : ChipLoader
-        What trained.
-    validation : ChipLoader, optional
-        What was held out. The network runs over it once.
-    device : str
-        Where the network runs for that.
-
-    Returns
-    -------
-    dict
-        Fit for JSON. "data": a fingerprint of pixels and labels, size, months,
-        samples, place. "bands". "normalisation": shift and scale by band and output.
-        "validation": metrics by bin of observed biomass, as
-        :meth:`geobiomass.BiomassRegressor.evaluate` defines them but over the
-        crops that were held out; None without any. "environment": versions of
-        packages, machine.
-
-    Raises
-    ------
-    CubeError
-        If held-out data cannot be read and the feed does not pass over it.
-    """
-    table = (
-        None if validation is None else validation_by_bin(network, validation, device)
-    )
-    return {
-        "data": _describe_data(cube, bands, training, validation),
-        "bands": list(bands),
-        "normalisation": _normalisation(network, bands),
-        "validation": None if table is None else metrics_by_bin(table),
-        "environment": _environment(device),
-    }
-
-
-def validation_by_bin(
-    network: AttentionUNet, loader: ChipLoader, device: str = "cpu"
-) -> pd.DataFrame:
-    """Compare a network's maps of held-out samples with their labels.
-
-    Parameters
-    ----------
-    network : AttentionUNet
-        It comes back in the mode and on the device that it was in.
-    loader : ChipLoader
-        What was held out; it is read once, a batch at a time.
-    device : str
-        Where the network runs.
-
-    Returns
-    -------
-    pandas.DataFrame
-        As :meth:`geobiomass.BiomassRegressor.evaluate` gives it, a sample of the
-        feed counting as a chip.
-    """
-    tally = Tally()
-    with _evaluating(network, device), torch.inference_mode():
-        for codes, arrangement, target in loader.epoch(0):
-            (image,), truth = decode_batch((codes.to(device), arrangement), target)
-            calendar = arrangement.decoder.calendar
-            own = network.calendar is not None
-            maps = network(image, calendar=calendar if own else None)
-            for predicted, observed in zip(maps[:, 0], truth[:, 0], strict=True):
-                tally.add(predicted.cpu().double().numpy(), observed.double().numpy())
-    return tally.table()
-
-
-@contextmanager
-def _evaluating(network: AttentionUNet, device: str) -> Iterator[None]:
-    mode, before = network.training, network.shift.device
-    network.eval().to(device)
-    try:
-        yield
-    finally:
-        network.to(before).train(mode)
-
-
-def metrics_by_bin(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
-    """Give a table of metrics as JSON has it: by bin, None where there is no number.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        As :meth:`geobiomass.BiomassRegressor.evaluate` gives it.
-    """
-    return {
-        str(name): {str(column): _number(value) for column, value in row.items()}
-        for name, row in table.to_dict("index").items()
-    }
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, int | np.integer):
-        return int(value)
-    return float(value) if math.isfinite(value) else None
-
-
-def _describe_data(
-    cube: xr.Dataset,
-    bands: Sequence[str],
-    training: ChipLoader,
-    validation: ChipLoader | None,
-) -> dict[str, Any]:
-    facts = {
-        "fingerprint": data_fingerprint(cube, bands),
-        "kind": "chips" if "chip" in cube.dims else "scene",
-        "size": {str(dim): int(size) for dim, size in cube.sizes.items()},
-        "months": [int(month) for month in cube["month"].values],
-        "training": _describe_loader(training),
-        "validation": None if validation is None else _describe_loader(validation),
-    }
-    for name in ("title", "source", "licence"):
-        if name in cube.attrs:
-            facts[name] = str(cube.attrs[name])
-    return facts | _place(cube)
-
-
-def _describe_loader(loader: ChipLoader) -> dict[str, Any]:
-    samples = sorted(set(loader.samples), key=repr)
-    names = [loader.reader.name_of(sample) for sample in samples]
-    return {
-        "places": len(samples),
-        "pixels": sum(sample.window.height * sample.window.width for sample in samples),
-        "names": hashlib.sha256("\n".join(names).encode()).hexdigest(),
-    }
-
-
-def _place(cube: xr.Dataset) -> dict[str, Any]:
-    if "chip" in cube.dims or not {"y", "x"} <= set(cube.coords):
-        return {}
-    import rioxarray  # noqa: F401  (the .rio accessor)
-
-    crs = cube.rio.crs
-    return {
-        "crs": None if crs is None else crs.to_string(),
-        "bounds": [float(edge) for edge in cube.rio.bounds()],
-    }
-
-
-def _normalisation(network: AttentionUNet, bands: Sequence[str]) -> dict[str, Any]:
-    columns = zip(bands, network.shift.tolist(), network.scale.tolist(), strict=True)
-    return {
-        "formula": "(value - shift) / scale",
-        "bands": {band: {"shift": a, "scale": b} for band, a, b in columns},
-        "target": {
-            "shift": network.target_shift.tolist(),
-            "scale": network.target_scale.tolist(),
-        },
-    }
-
-
-def _environment(device: str) -> dict[str, Any]:
-    name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
-    return {
-        "python": platform.python_version(),
-        "system": platform.system(),
-        "device": f"{device}, {name}",
-        "packages": package_versions(),
-    }
-
-
-# --- the card -----------------------------------------------------------------
-
-
 def model_card(settings: Facts, provenance: Facts, load_call: str) -> str:
     """Write the card of one model: YAML that the Hugging Face Hub reads, then text.
 
@@ -225,7 +27,7 @@ def model_card(settings: Facts, provenance: Facts, load_call: str) -> str:
     settings : mapping
         As :attr:`geobiomass.BiomassRegressor.settings` gives them.
     provenance : mapping
-        As :func:`describe_training` gives it; may be empty.
+        As :func:`.describe_training` gives it; may be empty.
     load_call : str
         How a user loads the model.
     """

@@ -16,23 +16,23 @@ import torch
 import xarray as xr
 
 from geobiomass.cube import CubeError, as_cube
-from geobiomass.cube.convert import need_target
 from geobiomass.data.folds import Fold, Folds
-from geobiomass.data.reader import Reader
+from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.splits import groups_of
 from geobiomass.models.ensemble import Ensemble
 from geobiomass.models.loading import load
 from geobiomass.models.regressor import BiomassRegressor, calibrate_together
 from geobiomass.network import AttentionUNet
-from geobiomass.recipes.datasets import (
+from geobiomass.recipes.recipe import Recipe, find_recipe, sensor_passes
+from geobiomass.recipes.schedule import TrainingPlan
+from geobiomass.recipes.split import (
     Validation,
     calibration_samples,
     grouped_by,
     held_samples,
+    open_validation,
     parts_of,
 )
-from geobiomass.recipes.recipe import Recipe, find_recipe, sensor_passes
-from geobiomass.recipes.schedule import TrainingPlan
 from geobiomass.statistics.conformal import Calibration
 from geobiomass.training.stages import is_begun
 
@@ -144,21 +144,31 @@ def fit(
     >>> model = gb.fit(gb.open_cube("chips.zarr"), "quick")  # doctest: +SKIP
     """
     chosen = find_recipe(recipe, **overrides)
-    cube = need_target(cube)
+    data = LabelledCube.open(cube)
     if folds is not None:
         if validation is not None:
             raise ValueError("validation must be left out where folds is given.")
-        return fit_folds(cube, chosen, folds, at_once, announce, client)
-    model = untrained(cube, chosen)
-    return model.fit(cube, chosen, validation, announce=announce, client=client)
+        return fit_folds(data, chosen, folds, at_once, announce, client)
+    held = open_validation(validation, data.bands)
+    return _new_model(data, chosen)._fit(data, chosen, held, announce, client)
 
 
 def untrained(
     cube: xr.Dataset | xr.DataArray, recipe: str | Recipe
 ) -> BiomassRegressor:
-    """Make a recipe's network for the bands and months of a cube, random weights."""
-    recipe, cube = find_recipe(recipe), as_cube(cube)
+    """Build a recipe's network for the bands and months of a cube, random weights."""
+    cube = as_cube(cube)
     bands = [str(name) for name in cube["band"].values]
+    return _build(find_recipe(recipe), bands, cube["month"].values.tolist())
+
+
+def _new_model(data: LabelledCube, recipe: Recipe) -> BiomassRegressor:
+    return _build(recipe, data.bands, data.reader.calendar)
+
+
+def _build(
+    recipe: Recipe, bands: Sequence[str], months: Sequence[int]
+) -> BiomassRegressor:
     # The same seed gives the same weights, and the caller's random state is kept.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed + recipe.fold)
@@ -170,26 +180,28 @@ def untrained(
             pretrained=recipe.pretrained,
             passes=sensor_passes(bands),
             missing=recipe.missing,
-            calendar=cube["month"].values.tolist() if recipe.month_term else None,
+            calendar=list(months) if recipe.month_term else None,
         )
-    months = cube.sizes["month"]
-    return BiomassRegressor(network, bands, months, recipe.outputs)
+    return BiomassRegressor(network, bands, len(months), recipe.outputs)
 
 
 def fit_folds(
-    cube: xr.Dataset,
+    data: LabelledCube,
     recipe: Recipe,
     folds: int | Folds,
     at_once: int | None = None,
     announce: Callable[[TrainingPlan], object] | None = None,
     client: Any = None,
 ) -> Ensemble:
-    """Train a member for each fold; :func:`geobiomass.fit` says what is meant.
+    """Train a member for each fold, as :func:`geobiomass.fit` does.
+
+    All members read the cube with the one reader of `data`; processes of their own
+    open it once each.
 
     Parameters
     ----------
-    cube : xarray.Dataset
-        Chips or a scene, with ``agb``.
+    data : LabelledCube
+        To train on.
     recipe : Recipe
         Of every member; its fold and validation fraction are set here. In its folder,
         if it names one, each member has its own, and a finished one is read again.
@@ -197,7 +209,7 @@ def fit_folds(
         Parts that are held out, one by each member: 2 or more.
     at_once : int, optional
         Members that train side by side, in processes of their own, each on the next
-        GPU where there are several; by default as many as there are GPUs, or one.
+        GPU where there are several; by default one for each GPU, or one.
     announce : callable, optional
         Called with the first member's plan.
     client : distributed.Client, optional
@@ -215,7 +227,7 @@ def fit_folds(
         of range, or a client is given and members train side by side.
     """
     held: Sequence[Fold | None] = [None] * folds if isinstance(folds, int) else [*folds]
-    members = _members(cube, recipe, folds)
+    members = _members(data, recipe, folds)
     if at_once is None:
         at_once = max(1, torch.cuda.device_count())
     if at_once < 1 or (at_once > 1 and client is not None):
@@ -226,51 +238,51 @@ def fit_folds(
     # Of all before any: each may train for hours before the next one is refused.
     for member, fold in zip(members, held, strict=True):
         if is_begun(member.training):
-            untrained(cube, member)._check_folder(cube, member, fold)
+            _new_model(data, member)._check_folder(data, member, fold)
     if announce is not None:
-        announce(untrained(cube, members[0]).plan_fit(cube, members[0], held[0]))
+        first = _new_model(data, members[0])
+        announce(first._plan_fit(data, members[0], held[0]))
     with ExitStack() as stack:
         if at_once == 1:
             pairs = zip(members, held, strict=True)
-            models = [_fit_member(cube, *pair, client) for pair in pairs]
+            models = [_fit_member(data, *pair, client) for pair in pairs]
         else:
             if recipe.training.folder is None:
                 folder = stack.enter_context(tempfile.TemporaryDirectory())
                 members = [_in_folder(m, folder) for m in members]
             at_once = min(at_once, len(members))
-            models = _side_by_side(cube, members, held, at_once)
+            models = _side_by_side(data.cube, members, held, at_once)
     ensemble = Ensemble(models)
     if recipe.interval is not None:
-        ensemble.calibration = _calibration(models, cube, members, held)
+        ensemble.calibration = _calibration(models, data, members, held)
     return ensemble
 
 
 def _calibration(
     models: Sequence[BiomassRegressor],
-    cube: xr.Dataset,
+    data: LabelledCube,
     members: Sequence[Recipe],
     held: Sequence[Fold | None],
 ) -> Calibration:
     """Calibrate members together, each on what it left out."""
     groups = grouped_by(members[0], held[0])
     if held[0] is None:
-        aside = [calibration_samples(cube, member) for member in members]
-        return calibrate_together(models, cube, aside, groups=groups)
+        aside = [calibration_samples(data, member) for member in members]
+        return calibrate_together(models, data, aside, groups=groups)
     folds = [fold for fold in held if fold is not None]
-    aside = [held_samples(cube, *pair) for pair in zip(members, folds, strict=True)]
+    aside = [held_samples(data, *pair) for pair in zip(members, folds, strict=True)]
     known = [fold.validates for fold in folds]
-    return calibrate_together(models, cube, aside, known, groups)
+    return calibrate_together(models, data, aside, known, groups)
 
 
-def _members(cube: xr.Dataset, recipe: Recipe, folds: int | Folds) -> list[Recipe]:
-    cube = need_target(cube)
+def _members(data: LabelledCube, recipe: Recipe, folds: int | Folds) -> list[Recipe]:
     if isinstance(folds, Folds):
-        folds.check(cube)
+        folds.check(data.cube)
         folds = folds.count
     elif folds < 2:
         raise ValueError(f"folds must be 2 or more, got {folds}.")
     else:
-        _enough_for(cube, recipe, folds)
+        _check_enough_units(data, recipe, folds)
     # With an interval a fold calibrates, and another part tells which epoch is best.
     held = "validation_fraction" if recipe.interval is None else "calibration_fraction"
     members = [
@@ -280,10 +292,9 @@ def _members(cube: xr.Dataset, recipe: Recipe, folds: int | Folds) -> list[Recip
     return members if folder is None else [_in_folder(m, folder) for m in members]
 
 
-def _enough_for(cube: xr.Dataset, recipe: Recipe, folds: int) -> None:
-    reader = Reader(cube, [str(name) for name in cube["band"].values])
-    samples = parts_of(reader, recipe, calibrate=False)
-    groups = groups_of(cube, samples, recipe.groups)
+def _check_enough_units(data: LabelledCube, recipe: Recipe, folds: int) -> None:
+    samples = parts_of(data.reader, recipe, calibrate=False)
+    groups = groups_of(data.cube, samples, recipe.groups)
     count = len(set(groups)) if groups is not None else len(samples)
     if count < folds:
         raise CubeError(
@@ -297,14 +308,13 @@ def _in_folder(member: Recipe, folder: str | Path) -> Recipe:
 
 
 def _fit_member(
-    cube: xr.Dataset, member: Recipe, held: Fold | None, client: Any = None
+    data: LabelledCube, member: Recipe, held: Fold | None, client: Any = None
 ) -> BiomassRegressor:
     if member.training.progress:
-        # Where progress bars are: what is asked for goes to the other stream.
+        # Progress bars go there as well; results go to the other stream.
         print(f"Fold {member.fold + 1} of {member.folds}", file=sys.stderr)
-    return untrained(cube, member)._fit(
-        cube, member, held, client=client, calibrate=False
-    )
+    model = _new_model(data, member)
+    return model._fit(data, member, held, client=client, calibrate=False)
 
 
 def _side_by_side(
@@ -337,7 +347,7 @@ def _settle(slots: Any, gpus: int, threads: int) -> None:
 
 
 def _fit_and_save(cube: xr.Dataset, member: Recipe, held: Fold | None) -> Path:
-    model = _fit_member(cube, member, held)
+    model = _fit_member(LabelledCube.open(cube), member, held)
     folder = Path(str(member.training.folder)) / "model"
     model.save(folder)
     return folder

@@ -18,26 +18,26 @@ from torch import nn
 from geobiomass.applicability import Domain
 from geobiomass.applicability.learning import learn_domain
 from geobiomass.cube import BIOMASSTERS_BANDS, CubeError
-from geobiomass.cube.convert import need_target
 from geobiomass.data.folds import Fold
-from geobiomass.data.reader import Reader, Sample
-from geobiomass.data.splits import groups_of, label_marks, labelled, samples_of
+from geobiomass.data.labelled_cube import LabelledCube, LabelledSamples
+from geobiomass.data.reader import Sample
+from geobiomass.data.splits import groups_of, samples_of
+from geobiomass.inference.mapper import Mapper, MapSettings
 from geobiomass.models.calibration import calibration_of, compare_units
-from geobiomass.models.card import describe_training, model_card
+from geobiomass.models.card import model_card
+from geobiomass.models.domain import domain_of
 from geobiomass.models.predictor import Predictor
+from geobiomass.models.training_record import describe_training
 from geobiomass.network import AttentionUNet
 from geobiomass.network.wrappers import InMonths
-from geobiomass.recipes.datasets import (
-    DataLoaders,
-    Validation,
+from geobiomass.recipes.datasets import DataLoaders, make_loaders
+from geobiomass.recipes.objective import (
     augmentation_of,
-    grouped_by,
     loss_of,
-    make_loaders,
     metrics_of,
     prepare_with_calendar,
 )
-from geobiomass.recipes.recipe import Recipe, find_recipe
+from geobiomass.recipes.recipe import Recipe, find_recipe, recipe_from_dict
 from geobiomass.recipes.resume import learnt_from
 from geobiomass.recipes.scaling import set_scaling
 from geobiomass.recipes.schedule import (
@@ -46,12 +46,16 @@ from geobiomass.recipes.schedule import (
     settings_of,
     stages_of,
 )
+from geobiomass.recipes.split import (
+    HeldOut,
+    Validation,
+    grouped_by,
+    open_validation,
+)
 from geobiomass.statistics.conformal import Calibration, Unit
 from geobiomass.tiles import EVALUATION_BLOCK
 from geobiomass.training import (
     RegressionTask,
-    Stage,
-    TrainingConfig,
     check_folder,
     train_stages,
 )
@@ -147,83 +151,83 @@ class BiomassRegressor(Predictor, Regressor):
             Itself.
         """
         chosen = find_recipe(recipe, **overrides)
-        return self._fit(need_target(cube), chosen, validation, announce, client)
+        data = LabelledCube.open(cube, self.bands)
+        held = open_validation(validation, self.bands)
+        return self._fit(data, chosen, held, announce, client)
 
     def _fit(
         self,
-        cube: xr.Dataset,
+        data: LabelledCube,
         recipe: Recipe,
-        validation: Validation = None,
+        held: HeldOut = None,
         announce: Callable[[TrainingPlan], object] | None = None,
         client: Any = None,
         calibrate: bool = True,
     ) -> Self:
         """Train; with `calibrate` also calibrate the interval that the recipe has."""
-        given = self._check_folder(cube, recipe, validation)
-        loaders, task = self._prepare(cube, recipe, validation, client, calibrate)
+        given = self._check_folder(data, recipe, held)
+        loaders, task = self._prepare(data, recipe, held, client, calibrate)
         recipe, stages = loaders.recipe, stages_of(loaders)
         self._scale(loaders)
         first = int(os.environ.get("LOCAL_RANK", "0")) == 0  # of several processes
         if announce is not None and first:
             announce(plan_training(task, stages))
         result = train_stages(task, stages, given=given)
-        self.months = cube.sizes["month"]
+        self.months = data.reader.months
         self.recipe = recipe
         self.history = result.history
         self.calibration = None
         # Each of several processes does this for itself: all end with the same model,
         # whichever of them saves it, and none waits for another.
         if calibrate and recipe.interval is not None:
-            fold = validation if isinstance(validation, Fold) else None
-            known = [None if fold is None else fold.trains]
+            known = [held.trains if isinstance(held, Fold) else None]
             self.calibration = calibrate_together(
-                [self], cube, [loaders.calibration], known, grouped_by(recipe, fold)
+                [self], data, [loaders.calibration], known, grouped_by(recipe, held)
             )
         everything = recipe.ends_with_everything
         self.provenance = describe_training(
-            cube,
+            data,
             self.network,
-            self.bands,
             loaders.everything if everything else loaders.training,
             None if everything else loaders.validation,
             recipe.training.device,
         )
-        if isinstance(validation, Fold):
-            self.provenance["fold"] = validation.to_dict()
-        self._domain = domain_of(self.network, cube, loaders)
+        if isinstance(held, Fold):
+            self.provenance["fold"] = held.to_dict()
+        self._domain = domain_of(self.network, data, loaders)
         self.damaged = loaders.problems
         if self.damaged:
             warnings.warn(
                 f"{len(self.damaged)} samples could not be read and were left out of "
                 "training; model.damaged says which and why.",
-                stacklevel=4,
+                stacklevel=3,
             )
         return self
 
     def _check_folder(
-        self, cube: xr.Dataset, recipe: Recipe, validation: Validation = None
+        self, data: LabelledCube, recipe: Recipe, held: HeldOut = None
     ) -> dict[str, Any] | None:
-        """Refuse a folder with another training; give what tells this one from others.
+        """Check that the folder holds no other training; return what identifies this.
 
         Before the cube is read into the cache, which may take hours over a network.
         """
         if recipe.training.folder is None:
             return None
-        given = learnt_from(cube, self.network, self.bands, recipe, validation)
+        given = learnt_from(data, self.network, recipe, held)
         check_folder(self.network, settings_of(recipe), given=given)
         return given
 
     def plan_fit(
         self, cube: xr.Dataset, recipe: Recipe, validation: Validation = None
     ) -> TrainingPlan:
-        """Say what :meth:`fit` would do, after some steps were timed on copies.
+        """Plan what :meth:`fit` would do; some steps are timed on copies.
 
         Parameters
         ----------
         cube : xarray.Dataset
             To train on, with ``agb``.
         recipe : Recipe
-            How.
+            How to train.
         validation : optional
             What is held out, as :func:`geobiomass.fit` takes it.
 
@@ -232,19 +236,25 @@ class BiomassRegressor(Predictor, Regressor):
         TrainingPlan
             Stages, steps and hours; prints itself.
         """
-        loaders, task = self._prepare(cube, recipe, validation)
+        data = LabelledCube.open(cube, self.bands)
+        return self._plan_fit(data, recipe, open_validation(validation, self.bands))
+
+    def _plan_fit(
+        self, data: LabelledCube, recipe: Recipe, held: HeldOut = None
+    ) -> TrainingPlan:
+        loaders, task = self._prepare(data, recipe, held)
         self._scale(loaders)
         return plan_training(task, stages_of(loaders))
 
     def _prepare(
         self,
-        cube: xr.Dataset,
+        data: LabelledCube,
         recipe: Recipe,
-        validation: Validation = None,
+        held: HeldOut = None,
         client: Any = None,
         calibrate: bool = True,
     ) -> tuple[DataLoaders, RegressionTask]:
-        loaders = make_loaders(cube, self.bands, recipe, validation, client, calibrate)
+        loaders = make_loaders(data, recipe, held, client, calibrate)
         recipe = loaders.recipe
         task = RegressionTask(
             self.network,
@@ -287,12 +297,11 @@ class BiomassRegressor(Predictor, Regressor):
         CubeError
             If there are fewer than 8 cells with a label, or `cube` is no cube.
         """
-        cube = need_target(cube)
-        reader = Reader(cube, self.bands)
-        samples = samples_of(reader, EVALUATION_BLOCK)
-        marks = {} if reader.chips else label_marks(reader, samples)
-        samples = list(marks) or labelled(reader, samples)
-        domain = learn_domain(self.network, reader, samples, cells, seed, marks=marks)
+        reader = LabelledCube.open(cube, self.bands).reader
+        known = LabelledSamples.find(reader, samples_of(reader, EVALUATION_BLOCK))
+        domain = learn_domain(
+            self.network, reader, known.samples, cells, seed, marks=known.marks
+        )
         if domain is None:
             raise CubeError(
                 "cube must have 8 cells of 16 x 16 pixels with a label and an "
@@ -340,12 +349,13 @@ class BiomassRegressor(Predictor, Regressor):
 
     @classmethod
     def _from_settings(cls, settings: Any) -> Self:
+        recipe = settings["recipe"]
         model = cls(
             AttentionUNet(**settings["network"]),
             settings["bands"],
             settings["months"],
             settings["outputs"],
-            _recipe_from(settings["recipe"]),
+            None if recipe is None else recipe_from_dict(recipe),
         )
         model._take_calibration(settings)
         return model
@@ -356,7 +366,7 @@ class BiomassRegressor(Predictor, Regressor):
 
 def calibrate_together(
     models: Sequence[BiomassRegressor],
-    cube: xr.Dataset,
+    data: LabelledCube,
     samples: Sequence[Sequence[Sample]],
     known: Sequence[LabelsKnown | None] | None = None,
     groups: str | None = None,
@@ -370,14 +380,15 @@ def calibrate_together(
     ----------
     models : sequence of BiomassRegressor
         Trained with one recipe.
-    cube : xarray.Dataset
-        With ``agb``.
+    data : LabelledCube
+        That all of them were trained on.
     samples : sequence of sequence of Sample
         What each left out.
     known : sequence, optional
-        Of each, what tells which labels of a place it left out; by default all.
+        For each model, a function that marks the labels of a sample that the model
+        left out; None for all.
     groups : str, optional
-        A coordinate along ``chip`` that tells groups of chips apart.
+        A coordinate along ``chip`` that names groups of chips.
 
     Raises
     ------
@@ -389,23 +400,24 @@ def calibrate_together(
         raise ValueError("models to calibrate must be trained with interval, got none.")
     known = [None] * len(models) if known is None else known
     each = [
-        units_left_out(*one, cube, groups)
+        units_left_out(*one, data, groups)
         for one in zip(models, samples, known, strict=True)
     ]
     units = [unit for own in each for unit in own]
     folds = len(models) if len(models) > 1 else 0
-    reader = Reader(cube, models[0].bands)
-    return calibration_of(units, reader, recipe.interval, folds=folds, groups=groups)
+    return calibration_of(
+        units, data.reader, recipe.interval, folds=folds, groups=groups
+    )
 
 
 def units_left_out(
     model: BiomassRegressor,
     samples: Sequence[Sample],
     known: LabelsKnown | None,
-    cube: xr.Dataset,
+    data: LabelledCube,
     groups: str | None = None,
 ) -> list[Unit]:
-    """Compare what a model predicts, before any calibration, with what it left out.
+    """Compare what a model predicts, before calibration, with labels it left out.
 
     Parameters
     ----------
@@ -414,72 +426,16 @@ def units_left_out(
     samples : sequence of Sample
         What it left out.
     known : callable, optional
-        Which labels of a place it left out; by default all.
-    cube : xarray.Dataset
-        With ``agb``.
+        Marks the labels of a sample that it left out; by default all.
+    data : LabelledCube
+        That it was trained on, with its bands.
     groups : str, optional
         As :func:`calibrate_together` takes it.
     """
-    mapper = model._bare(cube)
-    if known is not None:
-        mapper.reader = mapper.reader.with_labels_where(known)
+    reader = data.reader if known is None else data.reader.with_labels_where(known)
+    network = model._in_months(reader.calendar)
+    # Blocks of a tile's size: only those that are asked for are computed.
+    settings = MapSettings(block=MapSettings.tile)
+    mapper = Mapper(network, reader, settings, model.outputs)
     skip = model.recipe is not None and model.recipe.damaged == "skip"
-    return compare_units(mapper, samples, skip, groups_of(cube, samples, groups))
-
-
-def _recipe_from(settings: dict[str, Any] | None) -> Recipe | None:
-    if settings is None:
-        return None
-    training = dict(settings["training"])
-    if isinstance(training.get("monitor"), list):
-        training["monitor"] = tuple(training["monitor"])
-    return Recipe(
-        **settings
-        | {
-            "decoder_channels": tuple(settings["decoder_channels"]),
-            "stages": tuple(Stage(**stage) for stage in settings.get("stages", ())),
-            "training": TrainingConfig(**training),
-        }
-    )
-
-
-def domain_of(
-    network: nn.Module, cube: xr.Dataset, loaders: DataLoaders
-) -> Domain | None:
-    """Learn what a network was trained on, at the end of its training.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        Trained on the feeds.
-    cube : xarray.Dataset
-        That the feeds are of.
-    loaders : DataLoaders
-        What was held out to the end is not looked at.
-
-    Returns
-    -------
-    Domain or None
-        None where the recipe asks for none, or there is too little to tell.
-    """
-    recipe = loaders.recipe
-    if not recipe.domain_cells:
-        return None
-    loader = loaders.everything if recipe.ends_with_everything else loaders.training
-    samples = list(dict.fromkeys(loader.samples))
-    groups = groups_of(cube, samples, recipe.groups)
-    augment = dataclasses.replace(
-        augmentation_of(recipe, loader), orientations=False, rotation=0.0
-    )
-    drops = (recipe.month_dropout, recipe.pattern_dropout, recipe.pass_dropout)
-    return learn_domain(
-        network,
-        loader.reader,
-        samples,
-        recipe.domain_cells,
-        recipe.training.seed,
-        groups=None if groups is None else dict(zip(samples, groups, strict=True)),
-        marks=loader.marks,
-        augment=augment if any(drops) else None,
-        skip=recipe.damaged == "skip",
-    )
+    return compare_units(mapper, samples, skip, groups_of(data.cube, samples, groups))

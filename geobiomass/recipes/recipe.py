@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -242,6 +242,22 @@ class Recipe:
             )
         own["training"] = dataclasses.replace(base, **training)
         return dataclasses.replace(self, **own)
+
+
+def recipe_from_dict(settings: Mapping[str, Any]) -> Recipe:
+    """Return the recipe of a saved model, from what ``config.json`` holds of it."""
+    training = dict(settings["training"])
+    if isinstance(training.get("monitor"), list):
+        training["monitor"] = tuple(training["monitor"])
+    # JSON has lists where a recipe has tuples.
+    return Recipe(
+        **dict(settings)
+        | {
+            "decoder_channels": tuple(settings["decoder_channels"]),
+            "stages": tuple(Stage(**stage) for stage in settings.get("stages", ())),
+            "training": TrainingConfig(**training),
+        }
+    )
 
 
 def _one_of(recipe: Recipe, name: str, allowed: tuple[str, ...]) -> None:

@@ -20,6 +20,7 @@ from geobiomass.cube.convert import need_target
 from geobiomass.cube.store import is_local
 from geobiomass.data.folds import Folds, make_folds
 from geobiomass.data.groups import NOWHERE
+from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.reader import Reader
 from geobiomass.evaluation.metrics import (
     BOOTSTRAP,
@@ -32,15 +33,15 @@ from geobiomass.evaluation.metrics import (
 from geobiomass.evaluation.residuals import MOST, TABLE, residuals, write_residuals
 from geobiomass.metadata.record import note_provenance, weights_fingerprint
 from geobiomass.models.calibration import calibration_of
-from geobiomass.models.card import metrics_by_bin
 from geobiomass.models.ensemble import Ensemble
 from geobiomass.models.fit import fit
 from geobiomass.models.loading import load
 from geobiomass.models.regressor import BiomassRegressor, units_left_out
-from geobiomass.recipes.datasets import grouped_by, held_samples
+from geobiomass.models.training_record import metrics_by_bin
 from geobiomass.recipes.recipe import Recipe, find_recipe
 from geobiomass.recipes.resume import identify
 from geobiomass.recipes.schedule import TrainingPlan
+from geobiomass.recipes.split import grouped_by, held_samples
 from geobiomass.statistics.variogram import Variogram, fit_variogram, suggest_block
 from geobiomass.tiles import EVALUATION_BLOCK, Sample, Window, blocks
 from geobiomass.validation.folder import (
@@ -207,24 +208,27 @@ class CrossValidation:
         if self.model.calibration is None or len(recipes) < len(models):
             return models
         groups = grouped_by(recipes[0], self.folds[0])
+        opened = {
+            bands: LabelledCube.open(self.cube, bands)
+            for bands in {model.bands for model in models}
+        }
         units = [
             units_left_out(
                 model,
-                held_samples(self.cube, recipe, fold),
+                held_samples(opened[model.bands], recipe, fold),
                 fold.validates,
-                self.cube,
+                opened[model.bands],
                 groups,
             )
             for model, recipe, fold in zip(models, recipes, self.folds, strict=True)
         ]
-        reader = Reader(self.cube, models[0].bands)
         members = []
         for number, model in enumerate(models):
             others = [u for k, own in enumerate(units) if k != number for u in own]
             member = copy.copy(model)
             member.calibration = calibration_of(
                 others,
-                reader,
+                opened[models[0].bands].reader,
                 self.model.calibration.interval,
                 folds=len(models) - 1,
                 groups=groups,
@@ -437,7 +441,7 @@ class CrossValidation:
         self.model.save(folder / MODEL)
         facts = {
             "cube": place_of(cube) if cube else None,
-            "identity": identify(self.cube, self.model.bands),
+            "identity": identify(LabelledCube.open(self.cube, self.model.bands)),
             "pixel": self.pixel,
             "settings": self._settings,
             "folds": folds_to_dict(self.folds),
@@ -507,7 +511,7 @@ class CrossValidation:
         pixel, settings = record["pixel"], record["settings"]
         pixel = tuple(pixel) if isinstance(pixel, list) else pixel
         found = cls(data, load(folder / MODEL), folds, pixel, **settings)
-        now = identify(data, found.model.bands)
+        now = identify(LabelledCube.open(data, found.model.bands))
         where = "The cube that was given" if given else f"The cube {cube}"
         _check_unchanged(record.get("identity", {}), now, where, folder)
         found.predictions = open_predictions(folder, data, found._settings["block"])
