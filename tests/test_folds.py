@@ -379,7 +379,7 @@ def bad_folds() -> list[tuple[str, Callable[[], object]]]:
         ("along 'chip', got 'flight'", lambda: flat(chips, by="flight")),
         ("Polygons need a scene", lambda: flat(chips, by=[(0, 0, 1, 1)])),
         ("column goes with polygons", lambda: flat(scene, column="name")),
-        ("buffer=4 needs the places of chips", lambda: flat(chips, 2, buffer=4)),
+        ("buffer=4 needs the positions of chips", lambda: flat(chips, 2, buffer=4)),
         ("5 folds need as many groups.* got 4 of 4", lambda: flat(chips, 5)),
         ("no 'agb'", lambda: flat(scene.drop_vars("agb"))),
         (

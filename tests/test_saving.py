@@ -157,7 +157,7 @@ def test_a_card_of_a_network_from_elsewhere_claims_nothing(tmp_path: Path) -> No
     model_of().save(tmp_path / "model")
     card = ModelCard.load(tmp_path / "model" / "README.md")
     assert card.data.eval_results is None
-    assert "Nobody noted how the weights were made" in card.text
+    assert "The origin of the weights is not recorded" in card.text
     assert "Not measured" in card.text
 
 

@@ -34,7 +34,7 @@ class LabelledCube:
     Parameters
     ----------
     cube : xarray.Dataset
-        With ``agb``: its coordinates and attributes are needed beside the pixels.
+        With ``agb``; also its coordinates and attributes are used.
     bands : tuple of str
         The bands that are read, in the order of the network.
     reader : Reader

@@ -28,6 +28,7 @@ from geobiomass.training.model_folder import (
     CONFIG,
     WEIGHTS,
     broken,
+    member_folders,
     package_versions,
     read_config,
 )
@@ -141,8 +142,8 @@ def _stored_weights(folder: Path, prefix: str = "") -> Iterator[tuple[str, Tenso
     try:
         settings = config["settings"]
         if config["class"] == "Ensemble":
-            for number, name in enumerate(settings["members"]):
-                yield from _stored_weights(folder / name, f"{prefix}members.{number}.")
+            for number, member in enumerate(member_folders(folder, settings)):
+                yield from _stored_weights(member, f"{prefix}members.{number}.")
             return
         with torch.device("meta"):
             names = list(AttentionUNet(**settings["network"]).state_dict())

@@ -1,4 +1,4 @@
-"""The card of a model: Markdown that a reviewer reads, and the Hugging Face Hub."""
+"""The card of a model: Markdown for reviewers, with data for the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ _MONTHS = (
     *("Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
 )
 
-# A bin with fewer pixels than one chip of the competition says little.
+# A bin with fewer pixels than one chip of BioMassters is too small to judge.
 _FEW_PIXELS = 256 * 256
 Facts = Mapping[str, Any]
 
 
 def model_card(settings: Facts, provenance: Facts, load_call: str) -> str:
-    """Write the card of one model: YAML that the Hugging Face Hub reads, then text.
+    """Return the card of one model: YAML for the Hugging Face Hub, then Markdown.
 
     Parameters
     ----------
     settings : mapping
-        As :attr:`geobiomass.BiomassRegressor.settings` gives them.
+        As :attr:`geobiomass.BiomassRegressor.settings` returns them.
     provenance : mapping
-        As :func:`.describe_training` gives it; may be empty.
+        As :func:`.describe_training` returns it; may be empty.
     load_call : str
-        How a user loads the model.
+        The call that loads the model.
     """
     sections = [
         _what(settings),
@@ -49,7 +49,7 @@ def ensemble_card(
     load_call: str,
     settings: Facts = MappingProxyType({}),
 ) -> str:
-    """Write the card of several models as one.
+    """Return the card of an ensemble.
 
     Parameters
     ----------
@@ -58,9 +58,9 @@ def ensemble_card(
     outputs : sequence of str
         Names of the maps.
     load_call : str
-        How a user loads them.
+        The call that loads the ensemble.
     settings : mapping
-        Of all together: ``calibration``, where there is one.
+        Of the ensemble: ``calibration``, if there is one.
     """
     rows = []
     for number, (_, provenance) in enumerate(members, 1):
@@ -69,12 +69,12 @@ def ensemble_card(
         rows.append(f"| member-{number} | {_figure(rmse)} | {_figure(bias)} |")
     sections = [
         f"# Above-ground biomass from monthly satellite images, {len(members)} models",
-        f"The mean of {len(members)} models, each with a card of its own in its "
+        f"The mean of {len(members)} models. Each has a card of its own in its "
         f"folder. Maps: {', '.join(map_names(outputs, settings))}, in Mg/ha.",
         "| model | average RMSE on what it held out, Mg/ha | bias |\n|---|---|---|\n"
         + "\n".join(rows),
-        "The mean is mostly nearer to the truth than its members; by how much is "
-        "known only from data that none of them was trained on.",
+        "The mean is usually closer to the ground truth than its members. Only data "
+        "that none of them was trained on shows by how much.",
         *_interval(settings),
         _loading(load_call),
     ]
@@ -108,14 +108,14 @@ def _with_front_matter(text: str, provenance: Facts) -> str:
 
 
 def map_names(outputs: Sequence[str], settings: Facts) -> list[str]:
-    """Give the names of the layers that a model's maps have.
+    """Return the names of the layers of a model's maps.
 
     Parameters
     ----------
     outputs : sequence of str
         Of its network.
     settings : mapping
-        With ``calibration``, where there is one.
+        With ``calibration``, if there is one.
     """
     calibration = settings.get("calibration")
     if calibration is None:
@@ -125,7 +125,7 @@ def map_names(outputs: Sequence[str], settings: Facts) -> list[str]:
 
 
 def _interval(settings: Facts) -> list[str]:
-    """Describe the interval, where there is one."""
+    """Return the section about the interval, if there is one."""
     if settings.get("calibration") is None:
         return []
     calibration = Calibration.from_dict(settings["calibration"])
@@ -134,8 +134,9 @@ def _interval(settings: Facts) -> list[str]:
     if calibration.kind == "groups":
         new, unit = f"groups by {calibration.groups!r}", "groups"
     promise = (
-        f"In new {new} of the same kind about {held} of the pixels lie "
-        "within, by class of predicted biomass"
+        f"In new {new} that are exchangeable with those of the calibration (the same "
+        f"kind of forest, sensors and years), about {held} of the pixels are within "
+        "the interval, by class of predicted biomass"
     )
     if calibration.folds:
         promise += (
@@ -150,8 +151,8 @@ def _interval(settings: Facts) -> list[str]:
         for name, row in calibration.table.iterrows()
     ]
     return [
-        f"## Interval\n\nA {calibration}. {promise}. Elsewhere nothing is promised.\n\n"
-        + "\n".join([head, "|---" * 4 + "|", *rows])
+        f"## Interval\n\nA {calibration}. {promise}. For other data there is no "
+        "guarantee.\n\n" + "\n".join([head, "|---" * 4 + "|", *rows])
     ]
 
 
@@ -192,7 +193,7 @@ def _training(settings: Facts, provenance: Facts) -> str:
     recipe, data = settings.get("recipe"), provenance.get("data")
     text = ["## Training"]
     if recipe is None and not data:
-        return "## Training\n\nNobody noted how the weights were made."
+        return "## Training\n\nThe origin of the weights is not recorded."
     if recipe is not None:
         training = recipe["training"]
         text.append(
@@ -231,7 +232,7 @@ def _errors(settings: Facts, provenance: Facts) -> str:
     if not table and any(stage["everything"] for stage in stages):
         return (
             "## Error\n\nNot measured: the last stages trained on what the first ones "
-            "held out. What those measured is in `history.csv`."
+            "held out. The errors of the first stages are in `history.csv`."
         )
     if not table:
         return "## Error\n\nNot measured: nothing was held out."
@@ -248,7 +249,7 @@ def _errors(settings: Facts, provenance: Facts) -> str:
         for name, row in table.items()
     ]
     return (
-        "## Error\n\nOn what was held out of training, Mg/ha. Average RMSE: of each "
+        "## Error\n\nOn data held out of training, Mg/ha. Average RMSE: of each "
         "sample, then averaged. Pixel RMSE: over all pixels together. Bias: predicted "
         "minus observed.\n\n"
         + "\n".join([head, "|---" * (len(columns) + 1) + "|", *rows])
@@ -263,24 +264,24 @@ def _figure(value: float | None) -> str:
 
 def _limits(settings: Facts, provenance: Facts) -> str:
     points = [
-        "Elsewhere than where it was trained, or in another kind of forest, the error "
-        "is not known; compare with plots before use.",
+        "Outside of the training area, or in another kind of forest, the error is not "
+        "known; compare with field plots before use.",
         "With other sensors, processing levels or units than those named above.",
-        "A sum over pixels is no unbiased estimate for an area: combine the map with "
-        "a probability sample of plots.",
+        "A sum over pixels is not an unbiased estimate for an area: combine the map "
+        "with a probability sample of plots.",
     ]
     points += _weak_bins(provenance.get("validation") or {})
     recipe = settings.get("recipe") or {}
     ceiling = recipe.get("ceiling")
     if ceiling is not None and recipe.get("tail") != "clip":
         points.append(
-            f"Labels of {ceiling:g} Mg/ha and more were left out of the loss, so "
-            "denser forest comes out too low."
+            f"Labels of {ceiling:g} Mg/ha and more were left out of the loss, so the "
+            "map is too low in denser forest."
         )
     if (provenance.get("data") or {}).get("kind") == "chips":
         points.append(
-            "Chips were held out one by one: where neighbours of them were trained "
-            "on, the error above is too small."
+            "Chips were held out one by one: if their neighbours were trained on, the "
+            "error above is too small."
         )
     return "## Where not to trust it\n\n" + "\n".join(f"- {point}" for point in points)
 

@@ -1,4 +1,4 @@
-"""Train a model, or one for each fold: ``gb.fit``."""
+"""Training of a model, or of one for each fold: ``gb.fit``."""
 
 from __future__ import annotations
 
@@ -82,45 +82,46 @@ def fit(
     ----------
     cube : xarray.Dataset
         A scene or chips, with ``agb``; NaN where unlabelled, sparse labels are fine.
-        All its bands are used. Or whatever :func:`as_cube` makes such a cube of.
+        All its bands are used. Other xarray data is converted by :func:`as_cube`.
     recipe : str or Recipe
         ``"default"``, ``"quick"`` (minutes on two cores), ``"biomassters"`` (the
         network and settings of the competition's winner), or your own.
     validation : optional
-        What tells which epoch is best. None: a tenth of the chips, or of the blocks
-        of a scene (nothing, with a warning, where there is only one). A number:
-        that fraction, 0 for no validation. A sequence of chip ids: those chips.
-        A :class:`~geobiomass.data.folds.Fold`: what it holds out. Another
+        Held-out data that chooses the best epoch. None: a tenth of the chips, or of
+        the blocks of a scene (nothing, with a warning, if there is only one). A
+        number: that fraction, 0 for no validation. A sequence of chip ids: those
+        chips. A :class:`~geobiomass.data.folds.Fold`: what it holds out. Another
         cube: all of it.
     folds : int or Folds, optional
-        Train so many models, each with another part of the chips or blocks held out,
-        and give them as one; :func:`make_folds` holds out by region, or with a
-        buffer, and :func:`cross_validate` keeps what each says of what it did not
-        see. With ``folder=`` each has its own folder there, and the same call goes on
-        where it stopped.
-        With ``interval=`` each leaves its part out altogether, another one tells
-        which epoch is best, and the parts of all calibrate the interval.
+        Train this number of models, each with another part of the chips or blocks
+        held out, and return their ensemble. :func:`make_folds` holds out by region, or
+        with a buffer, and :func:`cross_validate` keeps the predictions of held-out
+        pixels. With ``folder=`` each model has its own folder there, and the same call
+        resumes an interrupted training.
+        With ``interval=`` no model uses its held-out part: another part chooses the
+        best epoch, and the held-out parts of all models calibrate the interval.
     at_once : int, optional
-        Of those, how many train side by side, each in a process of its own; by
-        default as many as there are GPUs, or one.
+        Number of these models that train at the same time, each in a process of its
+        own; by default the number of GPUs, or one.
     announce : callable, optional
         Called with the :class:`~geobiomass.recipes.schedule.TrainingPlan` (stages,
-        steps, hours) before training begins, after some steps were timed:
-        ``announce=print``. With `folds` once, for the first member: the others do as
-        much.
+        steps, hours) before training begins; some steps are timed for it:
+        ``announce=print``. With `folds` once, for the first member: the others take
+        as long.
     client : distributed.Client, optional
-        Read chips on its workers, who must see the cube under the same path; the
-        network stays here.
+        Read chips on its workers, which must reach the cube under the same path; the
+        network stays in this process.
     **overrides
         Any setting of the recipe or of its training: ``epochs=10``, ``seed=1``,
-        ``encoder="resnet18"``, ``folder="runs/first"`` to be able to resume;
-        ``interval=0.9`` for maps with ``agb_lower`` and ``agb_upper``, calibrated on
-        chips or blocks that are held out for it.
+        ``encoder="resnet18"``, ``folder="runs/first"`` to be able to resume,
+        ``interval=0.9`` for maps of uncertainty, ``agb_lower`` and ``agb_upper``,
+        calibrated on held-out chips or blocks.
 
     Returns
     -------
     BiomassRegressor or Ensemble
-        Trained; ``.history`` has a row an epoch. With `folds` an :class:`Ensemble`.
+        Trained; ``.history`` has a row for each epoch. With `folds` an
+        :class:`Ensemble`.
 
     Raises
     ------
@@ -130,13 +131,14 @@ def fit(
     ValueError
         If a recipe or setting is unknown or out of range, `folds` and `validation` are
         both given, or the folder holds a training with other settings or of other
-        data: more epochs with ``schedule="constant"``, and settings of memory, may
-        differ. It is told before any image is read, with `folds` of all members.
+        data. Only settings of memory may differ, and with ``schedule="constant"`` the
+        number of epochs. This is checked before any image is read, with `folds` for
+        all members.
 
     Warns
     -----
     UserWarning
-        If there are too few `groups` for the interval to be calibrated by group.
+        If there are too few `groups` to calibrate the interval by group.
 
     Examples
     --------
@@ -193,38 +195,38 @@ def fit_folds(
     announce: Callable[[TrainingPlan], object] | None = None,
     client: Any = None,
 ) -> Ensemble:
-    """Train a member for each fold, as :func:`geobiomass.fit` does.
+    """Train a member for each fold, for :func:`geobiomass.fit`.
 
-    All members read the cube with the one reader of `data`; processes of their own
-    open it once each.
+    All members in this process read the cube with the one reader of `data`. Members
+    in processes of their own open it once each.
 
     Parameters
     ----------
     data : LabelledCube
         To train on.
     recipe : Recipe
-        Of every member; its fold and validation fraction are set here. In its folder,
-        if it names one, each member has its own, and a finished one is read again.
+        Of every member; its fold and validation fraction are set here. If it names a
+        folder, each member has its own in it, and finished members are loaded.
     folds : int or Folds
-        Parts that are held out, one by each member: 2 or more.
+        The parts that are held out, one by each member: 2 or more.
     at_once : int, optional
-        Members that train side by side, in processes of their own, each on the next
-        GPU where there are several; by default one for each GPU, or one.
+        Members that train at the same time, in processes of their own, each on the
+        next GPU if there are several; by default the number of GPUs, or one.
     announce : callable, optional
         Called with the first member's plan.
     client : distributed.Client, optional
-        Reads chips, where members train one after another.
+        Reads chips, if members train one after another.
 
     Returns
     -------
     Ensemble
-        Of `folds` models, whose histories say how each did on its own fold.
+        Of `folds` models; their histories have the errors on their own folds.
 
     Raises
     ------
     CubeError, ValueError
         If there are fewer groups of chips, or blocks, than folds; if a number is out
-        of range, or a client is given and members train side by side.
+        of range, or a client is given and several members train at the same time.
     """
     held: Sequence[Fold | None] = [None] * folds if isinstance(folds, int) else [*folds]
     members = _members(data, recipe, folds)
@@ -235,7 +237,7 @@ def fit_folds(
             "at_once must be 1 or more, and 1 where a dask client reads, got "
             f"{at_once}; leave out one of the two."
         )
-    # Of all before any: each may train for hours before the next one is refused.
+    # All before any trains: each may take hours before the next one is checked.
     for member, fold in zip(members, held, strict=True):
         if is_begun(member.training):
             _new_model(data, member)._check_folder(data, member, fold)
@@ -264,7 +266,7 @@ def _calibration(
     members: Sequence[Recipe],
     held: Sequence[Fold | None],
 ) -> Calibration:
-    """Calibrate members together, each on what it left out."""
+    """Calibrate members together, each on its held-out samples."""
     groups = grouped_by(members[0], held[0])
     if held[0] is None:
         aside = [calibration_samples(data, member) for member in members]
@@ -283,7 +285,7 @@ def _members(data: LabelledCube, recipe: Recipe, folds: int | Folds) -> list[Rec
         raise ValueError(f"folds must be 2 or more, got {folds}.")
     else:
         _check_enough_units(data, recipe, folds)
-    # With an interval a fold calibrates, and another part tells which epoch is best.
+    # With an interval a fold calibrates, and another part chooses the best epoch.
     held = "validation_fraction" if recipe.interval is None else "calibration_fraction"
     members = [
         recipe.with_changes(**{held: 1 / folds, "fold": fold}) for fold in range(folds)
@@ -323,22 +325,23 @@ def _side_by_side(
     held: Sequence[Fold | None],
     at_once: int,
 ) -> list[BiomassRegressor]:
-    """Train members in processes; each has a GPU to itself, where there are some."""
+    """Train members in processes; if there are GPUs, each process has one."""
     context = multiprocessing.get_context("spawn")
     slots = context.Queue()
     for slot in range(at_once):
         slots.put(slot)
-    settle = (slots, torch.cuda.device_count(), torch.get_num_threads())
-    with ProcessPoolExecutor(at_once, context, _settle, settle) as pool:
+    setup = (slots, torch.cuda.device_count(), torch.get_num_threads())
+    with ProcessPoolExecutor(at_once, context, _set_up, setup) as pool:
         pairs = zip(members, held, strict=True)
         jobs = [pool.submit(_fit_and_save, cube, *pair) for pair in pairs]
         return [load(job.result()) for job in jobs]
 
 
-def _settle(slots: Any, gpus: int, threads: int) -> None:
-    """Take a GPU, before this process knows of any, and the threads of the parent.
+def _set_up(slots: Any, gpus: int, threads: int) -> None:
+    """Set the GPU of this process, before torch sees any, and its threads.
 
-    The number of threads decides about the last bits, so it is not divided.
+    The number of threads is the parent's, not a share of it: it decides the last bits
+    of the results.
     """
     slot = slots.get()
     if gpus:

@@ -1,4 +1,4 @@
-"""Fit, predict, evaluate, save, load: the biomass regressor."""
+"""The biomass regressor: a network with its bands, which trains, saves and loads."""
 
 from __future__ import annotations
 
@@ -66,21 +66,21 @@ LabelsKnown = Callable[[Sample], npt.NDArray[np.bool_]]
 
 
 class BiomassRegressor(Predictor, Regressor):
-    """A network with the bands it reads: maps cubes to biomass density.
+    """A network with the bands it reads; it maps cubes to biomass density.
 
     Parameters
     ----------
     network : AttentionUNet
-        With its statistics set, or to be fitted.
+        With its scaling set, or to be trained.
     bands : sequence of str
         Names of the network's bands, in its order.
     months : int
-        Months of the cubes it was made for. Cubes with more or fewer months can be
-        mapped too: the attention weighs those that are there.
+        Months of the training cubes. Cubes with more or fewer months can be mapped
+        too: the attention weighs those that are present.
     outputs : sequence of str
         Name of the map of each output.
     recipe : Recipe, optional
-        How it was trained.
+        The recipe of its training.
 
     Raises
     ------
@@ -107,7 +107,7 @@ class BiomassRegressor(Predictor, Regressor):
                 )
         self.network = network
         self.history = pd.DataFrame()
-        # Whoever brings a network vouches for its weights; fit replaces them.
+        # The weights of a given network count as trained; fit replaces them.
         self.fitted = True
         self.bands = tuple(bands)
         self.months = months
@@ -117,7 +117,7 @@ class BiomassRegressor(Predictor, Regressor):
         self._domain: Domain | None = None
 
     def __repr__(self) -> str:
-        """Say what it is in one line."""
+        """Return a description in one line."""
         state = f"{len(self.history)} epochs" if len(self.history) else "not trained"
         encoder = self.network.settings["encoder"]
         interval = "" if self.calibration is None else f", {self.calibration}"
@@ -164,7 +164,7 @@ class BiomassRegressor(Predictor, Regressor):
         client: Any = None,
         calibrate: bool = True,
     ) -> Self:
-        """Train; with `calibrate` also calibrate the interval that the recipe has."""
+        """Train; with `calibrate` also calibrate the recipe's interval, if any."""
         given = self._check_folder(data, recipe, held)
         loaders, task = self._prepare(data, recipe, held, client, calibrate)
         recipe, stages = loaders.recipe, stages_of(loaders)
@@ -177,8 +177,8 @@ class BiomassRegressor(Predictor, Regressor):
         self.recipe = recipe
         self.history = result.history
         self.calibration = None
-        # Each of several processes does this for itself: all end with the same model,
-        # whichever of them saves it, and none waits for another.
+        # Each of several processes calibrates for itself: all end with the same model,
+        # any of them may save it, and none waits for another.
         if calibrate and recipe.interval is not None:
             known = [held.trains if isinstance(held, Fold) else None]
             self.calibration = calibrate_together(
@@ -199,7 +199,7 @@ class BiomassRegressor(Predictor, Regressor):
         if self.damaged:
             warnings.warn(
                 f"{len(self.damaged)} samples could not be read and were left out of "
-                "training; model.damaged says which and why.",
+                "training; model.damaged lists them with the reasons.",
                 stacklevel=3,
             )
         return self
@@ -207,9 +207,9 @@ class BiomassRegressor(Predictor, Regressor):
     def _check_folder(
         self, data: LabelledCube, recipe: Recipe, held: HeldOut = None
     ) -> dict[str, Any] | None:
-        """Check that the folder holds no other training; return what identifies this.
+        """Check that the folder holds no other training; return this one's identity.
 
-        Before the cube is read into the cache, which may take hours over a network.
+        This comes before the cube is cached, which may take hours over a network.
         """
         if recipe.training.folder is None:
             return None
@@ -272,18 +272,19 @@ class BiomassRegressor(Predictor, Regressor):
     def learn_applicability(
         self, cube: xr.Dataset | xr.DataArray, *, cells: int = 3000, seed: int = 0
     ) -> Self:
-        """Learn what :meth:`applicability` compares with; :meth:`fit` does so itself.
+        """Learn the training data's domain, for :meth:`applicability`.
 
-        For models that were loaded without, or whose network was brought.
+        :meth:`fit` does so itself: this is for models that were saved without a
+        domain, or made of a network that was trained elsewhere.
 
         Parameters
         ----------
         cube : xarray.Dataset
-            What the network was trained on, with ``agb``.
+            The training data of the network, with ``agb``.
         cells : int
-            Cells of 16 x 16 pixels that stand for it.
+            Cells of 16 x 16 pixels that represent it.
         seed : int
-            Decides which.
+            Of the random choice of cells.
 
         Returns
         -------
@@ -293,9 +294,9 @@ class BiomassRegressor(Predictor, Regressor):
         Raises
         ------
         TypeError
-            If the network does not tell what it pools over months.
+            If the network does not return the features that it pools over months.
         CubeError
-            If there are fewer than 8 cells with a label, or `cube` is no cube.
+            If there are fewer than 8 cells with a label, or `cube` is not a cube.
         """
         reader = LabelledCube.open(cube, self.bands).reader
         known = LabelledSamples.find(reader, samples_of(reader, EVALUATION_BLOCK))
@@ -305,13 +306,13 @@ class BiomassRegressor(Predictor, Regressor):
         if domain is None:
             raise CubeError(
                 "cube must have 8 cells of 16 x 16 pixels with a label and an "
-                "observation at least, got fewer; give all that the model learnt from."
+                "observation at least, got fewer; give all of the training data."
             )
         self._domain = domain
         return self
 
     def _in_months(self, calendar: tuple[int, ...]) -> nn.Module:
-        # Whoever brings another network need not know of months.
+        # Networks of other classes need not have a month-of-year term.
         if getattr(self.network, "calendar", None) in (None, calendar):
             return self.network
         return InMonths(self.network, calendar)
@@ -336,7 +337,7 @@ class BiomassRegressor(Predictor, Regressor):
     def _settings(self) -> dict[str, Any]:
         recipe = dataclasses.asdict(self.recipe) if self.recipe is not None else None
         if recipe is not None and recipe["training"]["folder"] is not None:
-            recipe["training"]["folder"] = None  # a place on the trainer's machine
+            recipe["training"]["folder"] = None  # a path of the machine that trained
         return {
             "network": self.network.settings,
             "bands": list(self.bands),
@@ -373,22 +374,22 @@ def calibrate_together(
 ) -> Calibration:
     """Calibrate the interval of models that each left out another part of a cube.
 
-    With several the scores of all folds are pooled (cross-conformal prediction: Vovk,
+    The scores of several models are pooled (cross-conformal prediction: Vovk,
     Cross-conformal predictors, 2015).
 
     Parameters
     ----------
     models : sequence of BiomassRegressor
-        Trained with one recipe.
+        Trained with the same recipe.
     data : LabelledCube
-        That all of them were trained on.
+        The training data of all of them, before the splits.
     samples : sequence of sequence of Sample
-        What each left out.
+        The held-out samples of each model.
     known : sequence, optional
-        For each model, a function that marks the labels of a sample that the model
-        left out; None for all.
+        For each model, a function that returns which labels of a sample are held out;
+        None for all.
     groups : str, optional
-        A coordinate along ``chip`` that names groups of chips.
+        A coordinate along ``chip``: the chips of one value are one exchangeable group.
 
     Raises
     ------
@@ -417,24 +418,24 @@ def units_left_out(
     data: LabelledCube,
     groups: str | None = None,
 ) -> list[Unit]:
-    """Compare what a model predicts, before calibration, with labels it left out.
+    """Compare a model's predictions, before calibration, with held-out labels.
 
     Parameters
     ----------
     model : BiomassRegressor
         Trained.
     samples : sequence of Sample
-        What it left out.
+        The held-out samples.
     known : callable, optional
-        Marks the labels of a sample that it left out; by default all.
+        Returns which labels of a sample are held out; by default all.
     data : LabelledCube
-        That it was trained on, with its bands.
+        The training data before the split, with the model's bands.
     groups : str, optional
         As :func:`calibrate_together` takes it.
     """
     reader = data.reader if known is None else data.reader.with_labels_where(known)
     network = model._in_months(reader.calendar)
-    # Blocks of a tile's size: only those that are asked for are computed.
+    # Blocks of a tile's size: only those with held-out samples are computed.
     settings = MapSettings(block=MapSettings.tile)
     mapper = Mapper(network, reader, settings, model.outputs)
     skip = model.recipe is not None and model.recipe.damaged == "skip"

@@ -81,17 +81,17 @@ def validation_by_bin(
     Parameters
     ----------
     network : AttentionUNet
-        It comes back in the mode and on the device that it was in.
+        Its mode and device are the same afterwards.
     loader : ChipLoader
-        What was held out; it is read once, a batch at a time.
+        The held-out samples; they are read once, batch by batch.
     device : str
-        Where the network runs.
+        The device of the network for that.
 
     Returns
     -------
     pandas.DataFrame
-        As :meth:`geobiomass.BiomassRegressor.evaluate` gives it, a sample of the
-        feed counting as a chip.
+        As :meth:`geobiomass.BiomassRegressor.evaluate` returns it; a sample of the
+        loader counts as a chip.
     """
     tally = Tally()
     with _evaluating(network, device), torch.inference_mode():
@@ -116,12 +116,12 @@ def _evaluating(network: AttentionUNet, device: str) -> Iterator[None]:
 
 
 def metrics_by_bin(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
-    """Give a table of metrics as JSON has it: by bin, None where there is no number.
+    """Return a table of metrics as JSON has it: by bin, None for NaN.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        As :meth:`geobiomass.BiomassRegressor.evaluate` gives it.
+        As :meth:`geobiomass.BiomassRegressor.evaluate` returns it.
     """
     return {
         str(name): {str(column): _number(value) for column, value in row.items()}

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -167,3 +168,27 @@ def package_versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def member_folders(folder: Path, settings: Mapping[str, Any]) -> list[Path]:
+    """Return the folders of the members of an ensemble, in their order.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the ensemble.
+    settings : mapping
+        What ``config.json`` holds of it.
+
+    Raises
+    ------
+    ModelError
+        If the settings name no members, or others than member-1, member-2, ...
+    """
+    try:
+        names = list(settings["members"])
+    except (KeyError, TypeError) as error:
+        raise broken(folder / CONFIG, error) from error
+    if any(member_name(number) != name for number, name in enumerate(names, 1)):
+        raise broken(folder / CONFIG, f"members are {names}")
+    return [folder / name for name in names]
