@@ -8,7 +8,6 @@ where it stopped, on a disk as on object storage.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,6 +45,7 @@ from geobiomass.cube.store import (
     open_cube,
     open_group,
 )
+from geobiomass.files import sha256_of
 from geobiomass.threads import few_at_a_time
 from geobiomass.tiles import blocks
 
@@ -565,7 +565,7 @@ def _encoding_there(
         multiplier = np.asarray(group["multiplier"], np.float64)
         steps = tuple(float(round(m * steps[0], 12)) for m in multiplier)
     # What comes after other chips is another piece of work.
-    after = hashlib.sha256(repr(list(known)).encode()).hexdigest()
+    after = sha256_of(repr(list(known)))
     return Encoding(
         cast(Dtype, dtype), steps, after + fingerprint_of(cube, dtype, steps)
     )

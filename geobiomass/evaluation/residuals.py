@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from geobiomass.cube.axes import in_our_names
 from geobiomass.data.folds import Folds
 from geobiomass.data.groups import NOWHERE, BlockGround, ChipGround, Ground
 from geobiomass.data.reader import Sample
+from geobiomass.files import sha256_of, sha256_of_file, write_whole
 from geobiomass.tiles import blocks
 
 MOST = 200_000  # rows of a table: 14 MB
@@ -269,20 +269,13 @@ def write_residuals(table: pd.DataFrame, path: str | Path) -> None:
         "format": _FORMAT,
         "kind": table.attrs["kind"],
         "pixel": [float(side) for side in table.attrs["pixel"]],
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "sha256": sha256_of(content),
     }
     for sample, written in (
         (path, content),
         (_facts_beside(path), json.dumps(facts, indent=2).encode()),
     ):
         write_whole(sample, written)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that comes into its place whole, or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)
 
 
 def read_residuals(path: str | Path) -> pd.DataFrame:
@@ -369,7 +362,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
             f"{beside} must be of format {_FORMAT}, got {form}; read it with the "
             "version of geobiomass that wrote it."
         )
-    if hashlib.sha256(path.read_bytes()).hexdigest() != checksum:
+    if sha256_of_file(path) != checksum:
         raise ValueError(
             f"{path} must be as it was written, but its checksum is another; write the "
             f"residuals again, or delete {beside.name} to read it as any CSV."

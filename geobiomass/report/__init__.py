@@ -16,6 +16,7 @@ import xarray as xr
 
 from geobiomass.accounting.totals import totals as totals_of
 from geobiomass.cube import CubeError, open_cube
+from geobiomass.files import write_whole
 from geobiomass.maps.reading import open_map
 from geobiomass.models.loading import load
 from geobiomass.models.predictor import Predictor
@@ -152,9 +153,7 @@ def write_report(
         material.gather(samples, progress)
         text = page(_title(material), list(_written(material, progress)))
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    write_whole(path, text)
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from geobiomass.files import sha256_of
 
 from .weights import read_checkpoint
 
@@ -47,11 +48,8 @@ class Start:
     def place(self) -> dict[str, Any]:
         """What tells it from another start, as plain values to compare."""
         content = [self.weights, self.optimizer["state"], self.average]
-        digest = hashlib.sha256()
-        for part in _flatten(content):
-            digest.update(part)
         return {
-            "content": digest.hexdigest()[:16],
+            "content": sha256_of(_flatten(content))[:16],
             "epochs": self.epochs,
             "steps": self.steps,
         }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +12,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from geobiomass.files import replacing, sha256_of_file
 
 __all__ = [
     "MovingAverage",
@@ -39,13 +39,8 @@ def save_weights(module: nn.Module, path: str | Path) -> None:
     path
         The file to write; an old one is replaced.
     """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(Path(path)) as part:
         save_file(_separate(module.state_dict()), part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load_weights(module: nn.Module, path: str | Path) -> None:
@@ -276,9 +271,7 @@ def _distinct(paths: list[Path]) -> list[Path]:
         if (stat.st_dev, stat.st_ino) in identities:
             continue
         identities.add((stat.st_dev, stat.st_ino))
-        with path.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        kept.setdefault(content, path)
+        kept.setdefault(sha256_of_file(path), path)
     return list(kept.values())
 
 

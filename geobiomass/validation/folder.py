@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from geobiomass.cube.store import is_local
-from geobiomass.evaluation.residuals import TABLE, write_whole
+from geobiomass.evaluation.residuals import TABLE
+from geobiomass.files import write_whole
 from geobiomass.training.model_folder import package_versions
 
 RECORD = "validation.json"
@@ -103,7 +104,7 @@ def write_record(folder: Path, facts: Mapping[str, Any]) -> None:
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    write_whole(path, text.encode())
+    write_whole(path, text)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
