@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from itertools import pairwise, product
+from itertools import chain, pairwise, product
 from typing import Any, Protocol
 
 import dask
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from geobiomass.cube.selection import Selection
 from geobiomass.cube.shards import decode
-from geobiomass.data.hashing import hash_bytes
+from geobiomass.files import sha256_of
 from geobiomass.tiles import Sample, Window
 
 Array = npt.NDArray[np.float32]
@@ -302,7 +302,7 @@ class InMemory(_Cut):
 
     def identity(self) -> str:
         parts = (np.ascontiguousarray(part).tobytes() for part in self.array)
-        return hash_bytes(repr(self.array.shape).encode(), *parts)
+        return sha256_of(chain([repr(self.array.shape)], parts))
 
 
 class OnDisk:
@@ -422,4 +422,4 @@ class OnDisk:
         held = b"" if stored.held is None else stored.held.tobytes()
         form = repr(sorted(stored.array.metadata.to_dict().items(), key=str))
         positions = repr([part.tolist() for part in self.positions])
-        return hash_bytes(known.encode(), held, form.encode(), positions.encode())
+        return sha256_of([known, held, form, positions])

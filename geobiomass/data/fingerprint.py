@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from geobiomass.cube import DamagedError
 from geobiomass.data.reader import Reader, Sample
+from geobiomass.files import sha256_of
 from geobiomass.tiles import EVALUATION_BLOCK, blocks
 
 _SAMPLES = 64  # chips or blocks of which the labels are read
@@ -52,9 +54,8 @@ def hash_data(cube: xr.Dataset, reader: Reader) -> str:
     str
         64 hexadecimal digits.
     """
-    digest = hashlib.sha256(f"{reader.identity()} {list(reader.bands)}".encode())
-    _add_labels(digest, cube, reader)
-    return digest.hexdigest()
+    head = f"{reader.identity()} {list(reader.bands)}"
+    return sha256_of(chain([head], _labels_of(cube, reader)))
 
 
 def hash_labels(cube: xr.Dataset, reader: Reader) -> str:
@@ -72,20 +73,24 @@ def hash_labels(cube: xr.Dataset, reader: Reader) -> str:
     str
         64 hexadecimal digits.
     """
-    digest = hashlib.sha256(f"{list(reader.bands)}".encode())
-    _add_labels(digest, cube, reader)
-    return digest.hexdigest()
+    return sha256_of(chain([f"{list(reader.bands)}"], _labels_of(cube, reader)))
 
 
-def _add_labels(digest: hashlib._Hash, cube: xr.Dataset, reader: Reader) -> None:
+def hash_values(*values: Any) -> str:
+    """Return the SHA-256 digest of plain values, as Python writes them."""
+    return sha256_of(repr(values))
+
+
+def _labels_of(cube: xr.Dataset, reader: Reader) -> Iterator[str | bytes]:
+    """Yield the names of a cube and some of its labels, to be hashed."""
     for name in ("month", "chip", "y", "x"):
         if name in cube.coords:
-            digest.update(f"{name} {cube[name].values.tolist()}".encode())
+            yield f"{name} {cube[name].values.tolist()}"
     for sample in _spread_out(reader):
         try:
-            digest.update(np.nan_to_num(reader.labels(sample), nan=-1.0).tobytes())
+            yield np.nan_to_num(reader.labels(sample), nan=-1.0).tobytes()
         except DamagedError:
-            digest.update(b"damaged")
+            yield b"damaged"
 
 
 def _spread_out(reader: Reader) -> list[Sample]:

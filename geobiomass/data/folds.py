@@ -14,6 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.cube import CubeError, as_cube
+from geobiomass.data.fingerprint import hash_values
 from geobiomass.data.fold_groups import (
     check_options,
     chips_in,
@@ -30,7 +31,6 @@ from geobiomass.data.groups import (
     Numbers,
     widened,
 )
-from geobiomass.data.hashing import hash_values
 from geobiomass.data.reader import Sample
 from geobiomass.tiles import Window
 

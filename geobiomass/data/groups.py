@@ -14,7 +14,7 @@ import xarray as xr
 from geobiomass.cube import CubeError
 from geobiomass.cube.areas import regions_of
 from geobiomass.cube.region import Region
-from geobiomass.data.hashing import hash_values
+from geobiomass.data.fingerprint import hash_values
 from geobiomass.tiles import Sample, Window, blocks, even_blocks
 
 NOWHERE = -1

@@ -113,7 +113,7 @@ class Ensemble(Predictor, SavedModel):
         tile: int = 256,
         samples: int = 16,
     ) -> xr.DataArray:
-        """Compute the weight of each month in the map: the members' mean attention.
+        """Tell which months the map comes from: the mean of the members' attention.
 
         Parameters
         ----------
@@ -123,7 +123,7 @@ class Ensemble(Predictor, SavedModel):
         Returns
         -------
         xarray.DataArray
-            (level, month), as :meth:`BiomassRegressor.attention` returns it.
+            (level, month), as :meth:`BiomassRegressor.attention` gives it.
 
         Raises
         ------
@@ -136,7 +136,7 @@ class Ensemble(Predictor, SavedModel):
         ]
         return mean_attention(each)
 
-    # --- save and load: each member is a model's folder in the ensemble's folder ---
+    # --- save and load: each member is a model's folder in the ensemble's ---
 
     def _check_savable(self) -> None:
         for model in self.models:

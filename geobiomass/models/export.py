@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
-import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from geobiomass.files import replacing
 from geobiomass.network import AttentionUNet
 from geobiomass.network.month_attention import MonthAttention
 from geobiomass.network.wrappers import Ensemble
@@ -162,8 +161,8 @@ def export_network(
     Raises
     ------
     ValueError
-        If the ending is another, a size is below one pixel, or the network is of
-        another package.
+        If the ending is another, a size is below one pixel, the folder does not
+        exist, or the network is of another package.
     ModuleNotFoundError
         If ONNX is not installed; the message has the command.
     """
@@ -178,6 +177,8 @@ def export_network(
             "months, bands, height and width must be at least 1, got "
             f"{(months, bands, height, width)}."
         )
+    if not path.parent.is_dir():
+        raise ValueError(f"The folder {path.parent} does not exist; make it first.")
     onnx = path.suffix == ".onnx"
     if onnx:
         need("Export to ONNX", "export", "onnx", "onnxscript")
@@ -190,7 +191,7 @@ def export_network(
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             strict=False,
         )
-        with _in_place(path) as part:
+        with replacing(path, path.suffix) as part:
             notes = {"outputs": ",".join(outputs), "units": "Mg/ha"}
             if onnx:
                 _write_onnx(program, example, part, notes)
@@ -226,19 +227,6 @@ def _on_cpu(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         network.to(before).train(mode)
-
-
-@contextlib.contextmanager
-def _in_place(path: Path) -> Iterator[Path]:
-    """Yield a temporary name; the complete file then gets its real name."""
-    if not path.parent.is_dir():
-        raise ValueError(f"The folder {path.parent} does not exist; make it first.")
-    part = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -16,10 +16,10 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from geobiomass.data.hashing import hash_text
 from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.loader import ChipLoader, decode_batch
 from geobiomass.evaluation.metrics import Tally
+from geobiomass.files import sha256_of
 from geobiomass.network import AttentionUNet
 from geobiomass.training.model_folder import package_versions
 
@@ -159,7 +159,7 @@ def _describe_loader(loader: ChipLoader) -> dict[str, Any]:
     return {
         "places": len(samples),
         "pixels": sum(sample.window.height * sample.window.width for sample in samples),
-        "names": hash_text("\n".join(names)),
+        "names": sha256_of("\n".join(names)),
     }
 
 

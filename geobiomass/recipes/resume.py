@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from geobiomass.data.folds import Fold
-from geobiomass.data.hashing import hash_text
 from geobiomass.data.labelled_cube import LabelledCube
+from geobiomass.files import sha256_of
 from geobiomass.network import AttentionUNet
 from geobiomass.recipes.recipe import Recipe
 from geobiomass.recipes.split import HeldOut
@@ -95,7 +95,7 @@ def _images(data: LabelledCube) -> dict[str, str]:
 
 
 def _short(text: str) -> str:
-    return hash_text(text)[:_DIGITS]
+    return sha256_of(text)[:_DIGITS]
 
 
 def _held_out(recipe: Recipe, held: HeldOut) -> str:
