@@ -65,7 +65,10 @@ def check_options(
     if by == "chip" and not chips:
         raise CubeError("by='chip' needs chips; for a scene there is by='block'.")
     if chips and by == "polygon":
-        raise CubeError("Polygons need a scene: chips have no place on Earth.")
+        raise CubeError(
+            "Polygons need a scene, got chips, which have no georeference; use "
+            "by='chip' or the name of a coordinate along 'chip'."
+        )
 
 
 def side_of_blocks(

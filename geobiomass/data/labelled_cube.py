@@ -1,4 +1,4 @@
-"""A cube with labels as one value: opened once, then handed from step to step."""
+"""A cube with labels as one value, opened once and passed from step to step."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class LabelledCube:
     """A cube with labels, checked and opened once for all steps of a training.
 
     ``gb.fit(cube)`` makes this value at the start. The split, the data loaders, the
-    plan, the calibration, the provenance and the check of a folder that is continued
-    take it, and none of them opens the cube again::
+    plan, the calibration, the provenance and the check before resuming take it. None
+    of them opens the cube again::
 
         gb.fit(cube)
           LabelledCube.open      cube, bands, reader, fingerprints
             make_loaders         LabelledSamples -> Split -> DataLoaders
               train_stages       weights
-            calibrate_together   the same reader, on what the split left out
+            calibrate_together   the same reader, on the calibration samples
             describe_training    the same reader, for the fingerprint
 
     Parameters

@@ -27,11 +27,11 @@ class DataLoaders:
     Parameters
     ----------
     training : ChipLoader
-        Without what is held out.
+        Without held-out samples.
     validation : ChipLoader or None
-        What is held out, or the user's own validation cube.
+        Held-out samples, or the user's validation cube.
     everything : ChipLoader
-        Training data with what validates, for stages that train on all.
+        Training and validation samples, for stages that train on all.
     recipe : Recipe
         With a crop that fits into the cube.
     calibration : list of Sample
@@ -80,8 +80,7 @@ def make_loaders(
     recipe : Recipe
         How to split, crop and batch.
     held : optional
-        What validates: as :func:`geobiomass.fit` takes `validation`, but another cube
-        opened by :func:`.split.open_validation`.
+        The validation, as :func:`.split.open_validation` returns it.
     client : distributed.Client, optional
         Reads chips on its workers.
     calibrate : bool
@@ -112,12 +111,12 @@ def make_loaders(
     )
 
     def draw(part: LabelledSamples) -> ChipLoader:
-        """Return the loader of random crops."""
+        """Return the loader that draws random crops."""
         crops = part.crops(recipe.crop)
         return load(part.reader, crops, crop=recipe.crop, marks=part.marks)
 
     def cover(part: LabelledSamples) -> ChipLoader:
-        """Return the loader of crops that cover the samples, in their order."""
+        """Return the loader of crops that cover all samples, in their order."""
         crop = _common_crop(part.samples, recipe.crop)
         crops = fixed_crops(part.samples, crop, part.marks)
         return load(part.reader, crops, shuffle=False)
@@ -132,7 +131,7 @@ def make_loaders(
 
 
 def _training_reader(data: LabelledCube, recipe: Recipe) -> Reader:
-    """Return what reads the cube as suits the recipe's memory and device."""
+    """Return a reader with the recipe's cache, decoded for its device."""
     reader = copy.copy(data.reader)
     try:
         reader.cache(recipe.cache)

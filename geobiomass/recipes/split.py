@@ -1,4 +1,4 @@
-"""The split of a cube: what trains, what validates, what calibrates an interval."""
+"""The split of a cube into training, validation and calibration of an interval."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from geobiomass.statistics.conformal import few_groups, needed_units, too_few
 from geobiomass.tiles import EVALUATION_BLOCK
 
 Validation = xr.Dataset | Fold | float | Sequence[str] | None
-"""What a user gives to validate on."""
+"""The validation that a user gives to ``gb.fit``."""
 
 HeldOut = LabelledCube | Fold | float | Sequence[str] | None
-"""The same, where another cube is opened already."""
+"""The same inside of a fit: a validation cube is opened already."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Samples of a cube by what they are for.
+    """Samples of a cube by purpose: training, validation, calibration.
 
     Parameters
     ----------
     training : LabelledSamples
-        Without what is held out.
+        Without held-out samples.
     validation : LabelledSamples or None
-        What is held out; None where nothing is.
+        Held-out samples; None if there are none.
     everything : LabelledSamples
         What trains with what validates, for stages that train on all.
     calibration : list of Sample
@@ -56,7 +56,7 @@ class Split:
 
 
 def open_validation(validation: Validation, bands: Sequence[str]) -> HeldOut:
-    """Return what a user gives to validate on; another cube is opened.
+    """Open the validation that a user gives, if it is a cube.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def split_samples(
     held: HeldOut,
     calibrate: bool,
 ) -> Split:
-    """Split the labelled samples of a cube by what they are for.
+    """Split the labelled samples of a cube by purpose.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def _split_by_fold(
     """Split by what a fold holds out, label by label."""
     learning = _side(every, fold, recipe, trains=True)
     if recipe.interval is not None and not calibrate:
-        # The fold calibrates, so that another part tells which epoch is best.
+        # The fold calibrates, so another part chooses the best epoch.
         training, held = hold_out(
             learning.samples,
             recipe.validation_fraction,
@@ -191,7 +191,7 @@ def held_samples(data: LabelledCube, recipe: Recipe, fold: Fold) -> list[Sample]
 
 
 def calibration_samples(data: LabelledCube, recipe: Recipe) -> list[Sample]:
-    """Return what a member of several folds leaves out, to calibrate it on.
+    """Return the samples that a member of several folds leaves out, to calibrate on.
 
     Parameters
     ----------
@@ -255,7 +255,7 @@ def _set_aside(
     held: HeldOut,
     calibrate: bool,
 ) -> tuple[list[Sample], list[Sample]]:
-    """Split off what calibrates an interval; what the user validates on stays."""
+    """Split off the samples that calibrate an interval, none of the user's own ids."""
     if recipe.interval is None:
         return samples, []
     needed = needed_units(recipe.interval)
@@ -347,10 +347,16 @@ def _split(
     ids = [str(chip) for chip in cube["chip"].values]
     unknown = sorted(wanted - set(ids))
     if unknown:
-        raise CubeError(f"Chips {unknown[:5]} to validate on are not in the cube.")
+        raise CubeError(
+            f"Chips {unknown[:5]} to validate on are not in the cube; its ids are in "
+            f"cube['chip'], such as {ids[:3]}."
+        )
     training = [p for p in samples if ids[p.chip or 0] not in wanted]
     if not training:
-        raise CubeError("No chip is left to train on: all are for validation.")
+        raise CubeError(
+            f"No chip is left to train on: all {len(ids)} are for validation; name "
+            "fewer."
+        )
     return training, [p for p in samples if ids[p.chip or 0] in wanted]
 
 
