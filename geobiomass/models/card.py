@@ -18,7 +18,7 @@ import xarray as xr
 from geobiomass.data.fingerprint import data_fingerprint
 from geobiomass.data.loader import ChipLoader, decode_batch
 from geobiomass.evaluation.metrics import Tally
-from geobiomass.inference.steps import density
+from geobiomass.models.summary import map_names
 from geobiomass.network import AttentionUNet
 from geobiomass.statistics.conformal import Calibration
 from geobiomass.training.model_folder import package_versions
@@ -303,23 +303,6 @@ def _with_front_matter(text: str, provenance: Facts) -> str:
         eval_results=results or None,
     )
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}"))
-
-
-def map_names(outputs: Sequence[str], settings: Facts) -> list[str]:
-    """Give the names of the layers that a model's maps have.
-
-    Parameters
-    ----------
-    outputs : sequence of str
-        Of its network.
-    settings : mapping
-        With ``calibration``, where there is one.
-    """
-    calibration = settings.get("calibration")
-    if calibration is None:
-        return list(outputs)
-    found = density(outputs)
-    return list(Calibration.from_dict(calibration).layers(found))
 
 
 def _interval(settings: Facts) -> list[str]:

@@ -34,7 +34,7 @@ from geobiomass.recipes.datasets import (
 from geobiomass.recipes.recipe import Recipe, find_recipe, sensor_passes
 from geobiomass.recipes.schedule import TrainingPlan
 from geobiomass.statistics.conformal import Calibration
-from geobiomass.training.stages import is_begun
+from geobiomass.training.checkpoint_record import is_begun
 
 
 @overload

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -48,15 +48,12 @@ from geobiomass.recipes.schedule import (
 )
 from geobiomass.statistics.conformal import Calibration, Unit
 from geobiomass.tiles import EVALUATION_BLOCK
-from geobiomass.training import (
-    RegressionTask,
-    Stage,
-    TrainingConfig,
-    check_folder,
-    train_stages,
-)
+from geobiomass.training import Stage, TrainingConfig
 from geobiomass.training.estimator import Regressor
 from geobiomass.training.model_folder import DOMAIN, broken
+
+if TYPE_CHECKING:
+    from geobiomass.training import RegressionTask
 
 LabelsKnown = Callable[[Sample], npt.NDArray[np.bool_]]
 
@@ -159,6 +156,8 @@ class BiomassRegressor(Predictor, Regressor):
         calibrate: bool = True,
     ) -> Self:
         """Train; with `calibrate` also calibrate the interval that the recipe has."""
+        from geobiomass.training import train_stages  # imports Lightning
+
         given = self._check_folder(cube, recipe, validation)
         loaders, task = self._prepare(cube, recipe, validation, client, calibrate)
         recipe, stages = loaders.recipe, stages_of(loaders)
@@ -209,6 +208,8 @@ class BiomassRegressor(Predictor, Regressor):
         """
         if recipe.training.folder is None:
             return None
+        from geobiomass.training import check_folder  # imports Lightning
+
         given = learnt_from(cube, self.network, self.bands, recipe, validation)
         check_folder(self.network, settings_of(recipe), given=given)
         return given
@@ -245,6 +246,8 @@ class BiomassRegressor(Predictor, Regressor):
         calibrate: bool = True,
     ) -> tuple[DataLoaders, RegressionTask]:
         loaders = make_loaders(cube, self.bands, recipe, validation, client, calibrate)
+        from geobiomass.training import RegressionTask  # imports Lightning
+
         recipe = loaders.recipe
         task = RegressionTask(
             self.network,

@@ -8,11 +8,10 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 from torch import Tensor
-from torchmetrics import Metric
 
 from geobiomass.cube import CubeError, DamagedError
 from geobiomass.cube.convert import need_target
@@ -43,7 +42,9 @@ from geobiomass.training.losses import (
     masked_mse_loss,
     pinball_loss,
 )
-from geobiomass.training.metrics import AverageRMSE, Bias, PixelRMSE
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 Validation = xr.Dataset | Fold | float | Sequence[str] | None
 
@@ -479,6 +480,8 @@ def _interval_loss(
 
 def metrics_of() -> dict[str, Metric]:
     """Give what judges the map of biomass, whatever else the network gives."""
+    from geobiomass.training.metrics import AverageRMSE, Bias, PixelRMSE
+
     return {
         "average_rmse": AverageRMSE(outputs=1),
         "pixel_rmse": PixelRMSE(outputs=1),
