@@ -295,7 +295,7 @@ def test_another_training_in_the_folder_is_an_error_at_once(
     reads = Reads(change.pop("change", lambda chips: chips)(make_chips(8)))
     made = reads.count
     before = {file: file.read_bytes() for file in begun.iterdir()}
-    advice = r"\. Give another folder, or resume=False to start anew, which removes"
+    advice = r"\. Give another folder, or resume=False to start again, which removes"
     with pytest.raises(ValueError, match=f"{said}.*{advice}") as caught:
         gb.fit(reads.cube, "quick", **CONTINUED | {"folder": begun} | change)
     assert str(begun) in str(caught.value)

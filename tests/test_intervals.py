@@ -487,7 +487,7 @@ def test_what_cannot_be_calibrated_is_refused_before_training(
     def train(*given: Any) -> None:
         raise AssertionError("trained")
 
-    monkeypatch.setattr("geobiomass.models.regressor.train_stages", train)
+    monkeypatch.setattr("geobiomass.training.train_stages", train)
     with pytest.raises(gb.CubeError, match=r"at least 9 .* train on, got 6"):
         gb.fit(make_chips(6), "quick", interval=0.9, **SMALL)
     with pytest.raises(gb.CubeError, match="at least 9 chips or blocks"):

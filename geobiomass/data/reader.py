@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 import xarray as xr
-from torch import Tensor
 
 from geobiomass.cube import CubeError, DamagedError, check_cube, is_chips, select_bands
 from geobiomass.cube.statistics import BandTally
@@ -30,6 +28,9 @@ from geobiomass.data.arrays import (
     pixels_of,
 )
 from geobiomass.tiles import Sample, Window, mirror
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Decoder", "Reader", "Sample"]
 
@@ -306,6 +307,8 @@ class Decoder:
         bands: Sequence[int],
         calendar: tuple[int, ...] = (),
     ) -> None:
+        import torch  # not at the top: errors and `info` come without it
+
         self.calendar = calendar
         self.steps = None if steps is None else torch.from_numpy(steps)
         self.missing = missing
@@ -331,6 +334,8 @@ class Decoder:
         torch.Tensor
             (batch, month, band, y, x) float32, physical units, NaN where missing.
         """
+        import torch
+
         whole = codes.permute(0, 1, 5, 2, 6, 3, 7, 4, 8)
         sizes = [whole.shape[i] * whole.shape[i + 1] for i in (1, 3, 5, 7)]
         whole = whole.reshape(len(codes), *sizes)
@@ -343,6 +348,8 @@ class Decoder:
         self, codes: Tensor, corner: Sequence[int], height: int, width: int
     ) -> Tensor:
         """Cut a window out of (batch, month, band, y, x), months and bands in order."""
+        import torch
+
         month, band, row, column = corner
         for dim, wanted in ((1, self.months + month), (2, self.bands + band)):
             if not torch.equal(wanted, torch.arange(codes.shape[dim])):
@@ -355,4 +362,4 @@ class Decoder:
         values = codes * self.steps.to(codes.device)
         if self.missing is None:
             return values
-        return values.masked_fill_(codes == self.missing, torch.nan)
+        return values.masked_fill_(codes == self.missing, np.nan)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from geobiomass.inference.steps import density
+from geobiomass.models.summary import map_names
 from geobiomass.statistics.conformal import Calibration
 
 _MONTHS = (
@@ -105,23 +105,6 @@ def _with_front_matter(text: str, provenance: Facts) -> str:
         eval_results=results or None,
     )
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}"))
-
-
-def map_names(outputs: Sequence[str], settings: Facts) -> list[str]:
-    """Return the names of the layers of a model's maps.
-
-    Parameters
-    ----------
-    outputs : sequence of str
-        Of its network.
-    settings : mapping
-        With ``calibration``, if there is one.
-    """
-    calibration = settings.get("calibration")
-    if calibration is None:
-        return list(outputs)
-    found = density(outputs)
-    return list(Calibration.from_dict(calibration).layers(found))
 
 
 def _interval(settings: Facts) -> list[str]:

@@ -34,7 +34,7 @@ from geobiomass.recipes.split import (
     parts_of,
 )
 from geobiomass.statistics.conformal import Calibration
-from geobiomass.training.stages import is_begun
+from geobiomass.training.checkpoint_record import is_begun
 
 
 @overload

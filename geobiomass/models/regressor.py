@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -54,13 +54,11 @@ from geobiomass.recipes.split import (
 )
 from geobiomass.statistics.conformal import Calibration, Unit
 from geobiomass.tiles import EVALUATION_BLOCK
-from geobiomass.training import (
-    RegressionTask,
-    check_folder,
-    train_stages,
-)
 from geobiomass.training.estimator import Regressor
 from geobiomass.training.model_folder import DOMAIN, broken
+
+if TYPE_CHECKING:
+    from geobiomass.training import RegressionTask
 
 LabelsKnown = Callable[[Sample], npt.NDArray[np.bool_]]
 
@@ -165,6 +163,8 @@ class BiomassRegressor(Predictor, Regressor):
         calibrate: bool = True,
     ) -> Self:
         """Train; with `calibrate` also calibrate the recipe's interval, if any."""
+        from geobiomass.training import train_stages  # imports Lightning
+
         given = self._check_folder(data, recipe, held)
         loaders, task = self._prepare(data, recipe, held, client, calibrate)
         recipe, stages = loaders.recipe, stages_of(loaders)
@@ -213,6 +213,8 @@ class BiomassRegressor(Predictor, Regressor):
         """
         if recipe.training.folder is None:
             return None
+        from geobiomass.training import check_folder  # imports Lightning
+
         given = learnt_from(data, self.network, recipe, held)
         check_folder(self.network, settings_of(recipe), given=given)
         return given
@@ -254,6 +256,8 @@ class BiomassRegressor(Predictor, Regressor):
         client: Any = None,
         calibrate: bool = True,
     ) -> tuple[DataLoaders, RegressionTask]:
+        from geobiomass.training import RegressionTask  # imports Lightning
+
         loaders = make_loaders(data, recipe, held, client, calibrate)
         recipe = loaders.recipe
         task = RegressionTask(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from geobiomass.cube import CubeError
+from geobiomass.inference.steps import density
 from geobiomass.metadata.text import training_in_words
-from geobiomass.models.card import map_names
 from geobiomass.statistics.conformal import Calibration
 from geobiomass.summary import Table
 
@@ -113,3 +113,20 @@ def errors_of(
         list(columns.values()),
     )
     return Table(frame.astype({"pixels": int}), "all but pixels in Mg/ha", decimals=1)
+
+
+def map_names(outputs: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
+    """Return the names of the layers of a model's maps.
+
+    Parameters
+    ----------
+    outputs : sequence of str
+        The outputs of its network.
+    settings : mapping
+        Its settings, with ``calibration`` if it has one.
+    """
+    calibration = settings.get("calibration")
+    if calibration is None:
+        return list(outputs)
+    found = density(outputs)
+    return list(Calibration.from_dict(calibration).layers(found))

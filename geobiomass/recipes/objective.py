@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from torchmetrics import Metric
 
 from geobiomass.data.loader import ChipLoader, decode_batch
 from geobiomass.recipes.recipe import Recipe, sensor_passes
@@ -22,7 +21,9 @@ from geobiomass.training.losses import (
     masked_mse_loss,
     pinball_loss,
 )
-from geobiomass.training.metrics import AverageRMSE, Bias, PixelRMSE
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 
 def loss_of(recipe: Recipe) -> Callable[[Tensor, Tensor], Tensor]:
@@ -62,6 +63,8 @@ def _interval_loss(
 
 def metrics_of() -> dict[str, Metric]:
     """Return the metrics of the biomass map, the first output of the network."""
+    from geobiomass.training.metrics import AverageRMSE, Bias, PixelRMSE
+
     return {
         "average_rmse": AverageRMSE(outputs=1),
         "pixel_rmse": PixelRMSE(outputs=1),

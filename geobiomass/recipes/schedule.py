@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from geobiomass.data.loader import ChipLoader
 from geobiomass.recipes.datasets import DataLoaders
 from geobiomass.recipes.recipe import Recipe
-from geobiomass.training import RegressionTask, TrainingConfig, measure_steps
+from geobiomass.training import TrainingConfig
+
+if TYPE_CHECKING:
+    from geobiomass.training import RegressionTask
 
 FIRST = "long"  # name of the first stage in plans and histories
 _MEASURED = 2  # steps that are timed
@@ -131,6 +135,8 @@ def stages_of(loaders: DataLoaders) -> list[StagePlan]:
 
 def plan_training(task: RegressionTask, stages: Sequence[StagePlan]) -> TrainingPlan:
     """Plan a training; some steps are timed on copies of the network."""
+    from geobiomass.training import measure_steps  # imports Lightning
+
     _, config, loader, _ = stages[0]
     return TrainingPlan(
         tuple(_planned(*stage) for stage in stages),
