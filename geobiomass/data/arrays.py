@@ -12,8 +12,8 @@ import dask
 import numpy as np
 import numpy.typing as npt
 
+from geobiomass.cube.codecs import decode
 from geobiomass.cube.selection import Selection
-from geobiomass.cube.shards import decode
 from geobiomass.files import sha256_of
 from geobiomass.tiles import Sample, Window
 
