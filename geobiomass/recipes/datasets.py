@@ -33,7 +33,8 @@ from geobiomass.data.splits import (
 )
 from geobiomass.recipes.recipe import Recipe, sensor_passes
 from geobiomass.recipes.scaling import Statistics, measure_statistics
-from geobiomass.statistics.conformal import few_groups, needed_units, too_few
+from geobiomass.statistics.conformal import few_groups, too_few
+from geobiomass.statistics.conformal_quantile import needed_units
 from geobiomass.tiles import EVALUATION_BLOCK, Marks
 from geobiomass.training.augment import Augmentation
 from geobiomass.training.losses import (
