@@ -22,14 +22,9 @@ from geobiomass.models.calibration import CLASSES, compare_units, units_of
 from geobiomass.network import AttentionUNet
 from geobiomass.recipes.datasets import make_loaders
 from geobiomass.recipes.recipe import find_recipe
-from geobiomass.statistics import conformal as intervals
-from geobiomass.statistics.conformal import (
-    Calibration,
-    Unit,
-    calibrate,
-    needed_units,
-    threshold,
-)
+from geobiomass.statistics import conformal_quantile
+from geobiomass.statistics.conformal import Calibration, Unit, calibrate
+from geobiomass.statistics.conformal_quantile import needed_units, threshold
 from geobiomass.training.losses import pinball_loss
 from geobiomass.training.metrics import AverageRMSE, average_rmse
 
@@ -187,7 +182,7 @@ def test_of_many_units_the_mean_count_stands_for_the_median(
     draw = np.random.default_rng(0)
     scores = [draw.normal(draw.normal(), 1, 20) for _ in range(400)]
     exact = threshold(scores, 0.9)
-    monkeypatch.setattr(intervals, "_MANY", 100)
+    monkeypatch.setattr(conformal_quantile, "_MANY", 100)
     assert threshold(scores, 0.9) == pytest.approx(exact, abs=0.01)
 
 

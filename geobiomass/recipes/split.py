@@ -23,7 +23,8 @@ from geobiomass.data.splits import (
     samples_of,
 )
 from geobiomass.recipes.recipe import Recipe
-from geobiomass.statistics.conformal import few_groups, needed_units, too_few
+from geobiomass.statistics.conformal import few_groups, too_few
+from geobiomass.statistics.conformal_quantile import needed_units
 from geobiomass.tiles import EVALUATION_BLOCK
 
 Validation = xr.Dataset | Fold | float | Sequence[str] | None

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from markupsafe import Markup
 
 from geobiomass.accounting.totals import totals as totals_of
 from geobiomass.cube import CubeError, open_cube
@@ -27,7 +28,7 @@ from geobiomass.validation.cross_validation import CrossValidation
 
 __all__ = ["write_report"]
 
-_SECTIONS: dict[str, Callable[[Material], str]] = {
+_SECTIONS: dict[str, Callable[[Material], Markup]] = {
     "About": sections.about,
     "Data and split": audit.split,
     "Error": sections.metrics,
@@ -194,7 +195,7 @@ def _title(material: Material) -> str:
     )
 
 
-def _written(material: Material, progress: bool) -> Iterator[tuple[str, str]]:
+def _written(material: Material, progress: bool) -> Iterator[tuple[str, Markup]]:
     from tqdm.auto import tqdm
 
     parts = tqdm(_SECTIONS.items(), "Writing", unit="section", disable=not progress)
