@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import geobiomass as gb
 from benchmarks.covered_blocks import coverage, pooled
 from geobiomass.data.labelled_cube import LabelledCube
+from geobiomass.inference.map_settings import MapSettings
 from geobiomass.models.calibration import CLASSES, compare_units, units_of
 from geobiomass.network import AttentionUNet
 from geobiomass.recipes.datasets import make_loaders
@@ -556,13 +557,7 @@ def test_calibrated_is_saved_and_loaded(
 
 def depends_on(model: Any) -> dict[str, Any]:
     scene = make_scene()
-    return model._depends_on(scene, model._lazy(scene, gb_settings(), None)[0])
-
-
-def gb_settings() -> Any:
-    from geobiomass.inference.mapper import MapSettings
-
-    return MapSettings()
+    return model._depends_on(scene, model._mapper(scene, MapSettings()))
 
 
 def test_without_an_interval_nothing_is_otherwise(tmp_path: Path) -> None:

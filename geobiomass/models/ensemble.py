@@ -104,37 +104,9 @@ class Ensemble(Predictor, SavedModel):
         """
         return any(model.was_trained_on(cube) for model in self.models)
 
-    def attention(
-        self,
-        cube: xr.Dataset,
-        at: tuple[float, float] | None = None,
-        chip: Any = None,
-        *,
-        tile: int = 256,
-        samples: int = 16,
-    ) -> xr.DataArray:
-        """Tell which months the map comes from: the mean of the members' attention.
-
-        Parameters
-        ----------
-        cube, at, chip, tile, samples
-            As :meth:`BiomassRegressor.attention` takes them.
-
-        Returns
-        -------
-        xarray.DataArray
-            (level, month), as :meth:`BiomassRegressor.attention` gives it.
-
-        Raises
-        ------
-        TypeError, ValueError, CubeError
-            As :meth:`BiomassRegressor.attention` says.
-        """
-        each = [
-            model.attention(cube, at, chip, tile=tile, samples=samples)
-            for model in self.models
-        ]
-        return mean_attention(each)
+    def _attention(self, cube: xr.Dataset, **settings: Any) -> xr.DataArray:
+        """Return the mean of the members' attention."""
+        return mean_attention([m._attention(cube, **settings) for m in self.models])
 
     # --- save and load: each member is a model's folder in the ensemble's ---
 

@@ -22,7 +22,6 @@ from geobiomass.data.folds import Fold
 from geobiomass.data.labelled_cube import LabelledCube, LabelledSamples
 from geobiomass.data.reader import Sample
 from geobiomass.data.splits import groups_of, samples_of
-from geobiomass.inference.mapper import Mapper, MapSettings
 from geobiomass.models.calibration import calibration_of, compare_units
 from geobiomass.models.card import model_card
 from geobiomass.models.domain import domain_of
@@ -438,9 +437,6 @@ def units_left_out(
         As :func:`calibrate_together` takes it.
     """
     reader = data.reader if known is None else data.reader.with_labels_where(known)
-    network = model._in_months(reader.calendar)
-    # Blocks of a tile's size: only those with held-out samples are computed.
-    settings = MapSettings(block=MapSettings.tile)
-    mapper = Mapper(network, reader, settings, model.outputs)
+    mapper = model._bare_over(reader)
     skip = model.recipe is not None and model.recipe.damaged == "skip"
     return compare_units(mapper, samples, skip, groups_of(data.cube, samples, groups))
