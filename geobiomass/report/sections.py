@@ -14,7 +14,6 @@ from markupsafe import Markup
 from geobiomass import plots
 from geobiomass.cube import is_chips
 from geobiomass.cube.summary import describe_cube
-from geobiomass.models.card import ensemble_card, model_card
 from geobiomass.models.summary import describe_model
 from geobiomass.report.audit import metrics_table
 from geobiomass.report.material import BLOCK, Material
@@ -177,13 +176,5 @@ def _card_text(material: Material) -> str:
     file = Path(material.model_path, "README.md") if material.model_path else None
     if file is not None and file.is_file():
         return file.read_text(encoding="utf-8")
-    model = material.model
-    members = getattr(model, "models", None)
-    if members is not None:
-        facts = [
-            (getattr(m, "settings", {}), getattr(m, "provenance", {})) for m in members
-        ]
-        return ensemble_card(facts, model.outputs, model.load_call, model._calibrated())
-    if not hasattr(model, "settings"):
-        return ""
-    return model_card(model.settings, model.provenance, model.load_call)
+    # Other networks that map have no card.
+    return str(material.model._card()) if hasattr(material.model, "_card") else ""
