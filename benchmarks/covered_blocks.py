@@ -13,7 +13,7 @@ import numpy as np
 
 from covered_runs import Go
 from error_fields import Floats
-from geobiomass.statistics.conformal import threshold
+from geobiomass.statistics.conformal_quantile import threshold
 from tables import Row
 
 RUNS = 4000

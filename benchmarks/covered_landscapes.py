@@ -19,7 +19,8 @@ from covered_blocks import INTERVAL, Find, pooled, weighted
 from covered_runs import Go
 from error_fields import Floats
 from geobiomass.models.calibration import CLASSES, compare_units, units_of
-from geobiomass.statistics.conformal import Unit, calibrate, threshold
+from geobiomass.statistics.conformal import Unit, calibrate
+from geobiomass.statistics.conformal_quantile import threshold
 from tables import Row
 
 RUNS = 24

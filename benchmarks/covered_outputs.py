@@ -14,8 +14,9 @@ import xarray as xr
 
 import geobiomass as gb
 from covered_runs import Go
-from geobiomass.recipes.datasets import calibration_samples
+from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.recipes.recipe import Recipe, find_recipe
+from geobiomass.recipes.split import calibration_samples
 from places import forests
 from tables import Row
 
@@ -43,7 +44,8 @@ def recipe_of(seed: int, epochs: int) -> Recipe:
 
 def without_calibration(cube: xr.Dataset, recipe: Recipe) -> xr.Dataset:
     """Leave out the chips that calibrate a recipe's interval."""
-    aside = [sample.chip for sample in calibration_samples(cube, recipe)]
+    data = LabelledCube.open(cube)
+    aside = [sample.chip for sample in calibration_samples(data, recipe)]
     return cube.drop_isel(chip=aside)
 
 

@@ -7,13 +7,17 @@ notebook has, light or dark, and every number is written out.
 from __future__ import annotations
 
 import calendar
-import html
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 # A blue that black text reads on where the ground is white, and white text where it
 # is black; laid on with the share as opacity.
@@ -63,31 +67,20 @@ class Table:
         return {"note": self.note, "rows": rows} if self.note else {"rows": rows}
 
     def to_html(self) -> str:
-        """Give an HTML table, shares shaded."""
-        # Neighbours that are alike share a row: one sensor's bands go together.
-        rows = list(merge_equal_rows(self.frame) if self.shares else _rows(self.frame))
-        head = "".join(f"<th style='{_NUMBER}'>{_text(c)}</th>" for c in self.frame)
-        corner = _text(self.frame.index.name or "")
-        body = "".join(
-            f"<tr><th style='{_NAME}'>{_text(name)}</th>"
-            f"{''.join(self._cell(value) for value in values)}</tr>"
-            for name, values in rows
-        )
-        note = f"<div style='opacity:.7'>{_text(self.note)}</div>" if self.note else ""
-        table = (
-            f"<table style='border-collapse:collapse;margin:0'><thead><tr>"
-            f"<th style='{_NAME};font-weight:normal'>{corner}</th>{head}</tr></thead>"
-            f"<tbody>{body}</tbody></table>{note}"
-        )
-        if not self.fold:
-            return table
-        return f"<details><summary>{_text(self.fold)}</summary>{table}</details>"
+        """Return an HTML table, percentages shaded."""
+        # One sensor's bands mostly have the same numbers: they share a row.
+        rows = merge_equal_rows(self.frame) if self.shares else _rows(self.frame)
+        cells = [(name, [self._cell(value) for value in row]) for name, row in rows]
+        corner = self.frame.index.name or ""
+        macros = html_macros("summary.html")
+        return str(macros.table(corner, self.frame, cells, self.note, self.fold))
 
-    def _cell(self, value: Any) -> str:
-        style = _NUMBER
-        if self.shares and not pd.isna(value):
-            style += f";background:{_SHADE.format(_STRONGEST * float(value) / 100)}"
-        return f"<td style='{style}'>{_text(self._figure(value))}</td>"
+    __html__ = to_html  # so that a template takes a table as HTML
+
+    def _cell(self, value: Any) -> tuple[str, str]:
+        shaded = self.shares and not pd.isna(value)
+        shade = _SHADE.format(_STRONGEST * float(value) / 100) if shaded else ""
+        return self._figure(value), shade
 
     def _figure(self, value: Any) -> str:
         if pd.isna(value):
@@ -96,10 +89,6 @@ class Table:
             return f"{value:,}" if isinstance(value, int) else str(value)
         whole = value.is_integer() and abs(value) >= 1000
         return f"{value:,.{0 if whole else self.decimals}f}"
-
-
-_NAME = "text-align:left;padding:1px 8px 1px 0;white-space:nowrap;color:inherit"
-_NUMBER = "text-align:right;padding:1px 5px;color:inherit"
 
 
 class Summary(Mapping[str, str]):
@@ -155,17 +144,11 @@ class Summary(Mapping[str, str]):
         below : str
             HTML to stand under the facts.
         """
-        rows = "".join(
-            f"<tr><th style='{_NAME};vertical-align:top'>{_text(name)}</th>"
-            f"<td style='text-align:left;padding:1px 0;color:inherit'>"
-            f"{fact.to_html() if isinstance(fact, Table) else _text(fact)}</td></tr>"
-            for name, fact in self.facts.items()
-        )
-        return (
-            "<div class='geobiomass' style='color:inherit;font-size:inherit'>"
-            f"<table style='border-collapse:collapse;margin:0'><tbody>{rows}</tbody>"
-            f"</table>{below}</div>"
-        )
+        from markupsafe import Markup
+
+        return str(html_macros("summary.html").summary(self.facts, Markup(below)))
+
+    __html__ = to_html
 
 
 def _rows(frame: pd.DataFrame) -> Iterator[tuple[str, list[Any]]]:
@@ -195,10 +178,6 @@ def _joined(names: list[str]) -> str:
     return f"{names[0]} to {names[-1]} ({len(names)})"
 
 
-def _text(value: Any) -> str:
-    return html.escape(str(value))
-
-
 def month_names(months: Iterable[Any]) -> list[str]:
     """Give short names of calendar months; of a second year ``Jan 2``."""
     seen: Counter[str] = Counter()
@@ -217,3 +196,36 @@ def bytes_in_words(size: float) -> str:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.3g} TB"
+
+
+@cache
+def html_environment() -> Environment:
+    """Return the environment of all HTML templates, which escapes every value.
+
+    jinja2 is imported here, so that ``import geobiomass`` stays quick.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        auto_reload=False,
+        keep_trailing_newline=True,
+    )
+
+
+def html_macros(name: str) -> Any:
+    """Return the macros of a template, as functions that return HTML.
+
+    Parameters
+    ----------
+    name : str
+        A file in ``geobiomass/templates``.
+
+    Returns
+    -------
+    module
+        Each macro is an attribute; its result is a ``markupsafe.Markup``.
+    """
+    return html_environment().get_template(name).module

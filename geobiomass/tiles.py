@@ -6,6 +6,7 @@ columns everywhere, as y before x in a cube.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -345,3 +346,40 @@ def _spread(size: int, crop: int) -> list[int]:
 
 
 EVALUATION_BLOCK = 256  # pixels: the part of a scene that counts as one chip
+
+
+def samples_on_chips(windows: Sequence[Window], chips: int | None) -> list[Sample]:
+    """Return a sample for each window of a scene, or of each of so many chips.
+
+    Parameters
+    ----------
+    windows : sequence of Window
+        Of the scene, or of one chip.
+    chips : int, optional
+        Number of chips; None for a scene. Chips come one after the other.
+    """
+    numbers: Sequence[int | None] = (None,) if chips is None else range(chips)
+    return [Sample(window, chip) for chip in numbers for window in windows]
+
+
+def parts_of(sample: Sample, side: int) -> list[Sample]:
+    """Cut a sample into parts of `side` pixels, smaller ones at its far edges."""
+    corner = sample.window
+    return [
+        Sample(
+            Window(
+                corner.top + part.top,
+                corner.left + part.left,
+                corner.top + part.bottom,
+                corner.left + part.right,
+            ),
+            sample.chip,
+        )
+        for part in blocks(corner.height, corner.width, side)
+    ]
+
+
+def indexers_of(sample: Sample) -> dict[str, slice | int]:
+    """Return what ``isel`` of a cube or map takes to cut out a sample."""
+    rows: dict[str, slice | int] = {"y": sample.window.rows, "x": sample.window.columns}
+    return rows if sample.chip is None else rows | {"chip": sample.chip}

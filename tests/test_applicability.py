@@ -30,7 +30,7 @@ from geobiomass.applicability import Domain
 from geobiomass.applicability.cells import cell_of, strides_of, views_of
 from geobiomass.applicability.learning import learn_domain, upper_whisker
 from geobiomass.data.reader import Reader, Sample
-from geobiomass.inference.mapper import MapSettings
+from geobiomass.inference.map_settings import MapSettings
 from geobiomass.tiles import Window
 
 matplotlib.use("Agg")
@@ -216,7 +216,7 @@ def test_on_disk_it_is_another_map(model: gb.BiomassRegressor, tmp_path: Path) -
 
 def test_it_travels_to_workers(model: gb.BiomassRegressor) -> None:
     scene = make_scene(48, 48)
-    mapper, _ = model._lazy(scene, MapSettings(32, 16, 48), None, True)
+    mapper = model._mapper(scene, MapSettings(32, 16, 48), applicability=True)
     whole = Window(0, 0, 48, 48)
     far = pickle.loads(pickle.dumps(mapper))
     np.testing.assert_array_equal(far.compute(whole), mapper.compute(whole))

@@ -178,9 +178,10 @@ def test_interval_outputs_are_the_pages(
     aside, cubes = [], []
     calibrate, fit = regressor.calibrate_together, gb.fit
 
-    def calibrated(models: Any, cube: Any, samples: Any, *more: Any) -> Any:
-        aside.append({str(cube["chip"].values[sample.chip]) for sample in samples[0]})
-        return calibrate(models, cube, samples, *more)
+    def calibrated(models: Any, data: Any, samples: Any, *more: Any) -> Any:
+        chips = data.cube["chip"].values
+        aside.append({str(chips[sample.chip]) for sample in samples[0]})
+        return calibrate(models, data, samples, *more)
 
     def fitted(cube: Any, *more: Any, **settings: Any) -> Any:
         cubes.append({str(chip) for chip in cube["chip"].values})

@@ -186,13 +186,13 @@ def test_intervals_come_along() -> None:
 
 def test_errors_say_how_large_blocks_should_be(scene: xr.Dataset) -> None:
     cv = crossed(scene, gb.make_folds(scene, 2, block=16))
-    assert "may flatter" not in repr(cv)
+    assert "may be too small" not in repr(cv)
     suggested = cv.suggested_block
     assert suggested % 32 == 0
     assert f"smaller than the {suggested} pixels within which" in repr(cv)
     assert "buffer of 0" in cv.advice
     wide = crossed(scene, gb.make_folds(scene, 2, block=16, buffer=200))
-    assert "as large as errors are alike" in wide.advice
+    assert "16 pixels with a buffer of 200 are as large as the " in wide.advice
     chips = make_chips(3)
     with pytest.raises(gb.CubeError, match="Chips are held out whole"):
         _ = crossed(chips, gb.make_folds(chips, 3)).suggested_block
@@ -214,21 +214,24 @@ def test_it_trains_goes_on_and_comes_back_from_disk(tmp_path: Path) -> None:
 def test_bad_input_is_one_clear_sentence(scene: xr.Dataset) -> None:
     chips = make_chips(3)
     folds = gb.make_folds(scene, 3, by="region")
-    with pytest.raises(ValueError, match="a member a fold, 3, got 2"):
+    with pytest.raises(ValueError, match="one member for each fold, 3, got 2"):
         gb.CrossValidation(scene, members(scene, 2), folds)
     for said, call in (
         ("pixel must be given for chips", lambda: gb.residuals(chips, chips)),
         ("must be metres above 0", lambda: gb.residuals(chips, chips, pixel=0)),
         ("most must be a number", lambda: gb.residuals(scene, scene, most=0)),
-        ("no 'agb' to compare", lambda: gb.residuals(scene, scene.drop_vars("agb"))),
-        ("map has no 'agb'", lambda: gb.residuals(scene[["image"]], scene)),
+        (
+            "cube must have 'agb' to compare with, got",
+            lambda: gb.residuals(scene, scene.drop_vars("agb")),
+        ),
+        ("map must have 'agb', got", lambda: gb.residuals(scene[["image"]], scene)),
         ("the cube's axes", lambda: gb.residuals(scene.agb[:9], scene)),
         (
             "'x' of the map is not the cube's",
             lambda: gb.residuals(scene.agb.assign_coords(x=scene.x + 5), scene),
         ),
         (
-            "no label where the map has a value",
+            "label where the map has a value, got none",
             lambda: gb.residuals(scene.agb * np.nan, scene),
         ),
     ):

@@ -251,10 +251,16 @@ def test_small_samples_are_refused_in_words() -> None:
     [
         (lambda y, x: estimate(y, method="ratio"), r"method must be one of .*'ratio'"),
         (lambda y, x: estimate(y), r"regression estimator needs the map"),
-        (lambda y, x: estimate(y, x[1:], 3), r"predicted must be one a plot, got .*39"),
+        (
+            lambda y, x: estimate(y, x[1:], 3),
+            r"predicted must be one for each plot, got .*39",
+        ),
         (lambda y, x: estimate(y, x * np.nan, 3), r"finite numbers, got nan"),
         (lambda y, x: estimate(y, x, 3, probability=0 * x), r"above 0, got 0.0"),
-        (lambda y, x: estimate(y, x, 3, strata=["a"]), r"strata must be one a plot"),
+        (
+            lambda y, x: estimate(y, x, 3, strata=["a"]),
+            r"strata must be one for each plot",
+        ),
         (
             lambda y, x: estimate(y, x, 3, strata=["a", "b"] * 20),
             r"needs their areas, shares=",

@@ -1,4 +1,4 @@
-"""Exported graphs give what the network gives, without this package."""
+"""Exported graphs return the same maps as the network, without this package."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def graph_of(path: Path) -> Callable[[Tensor], np.ndarray]:
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", [".pt2", ".onnx"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_graph_gives_what_the_network_gives(
+def test_the_graph_returns_the_maps_of_the_network(
     tmp_path: Path, kind: str, ending: str
 ) -> None:
     network = network_of(**KINDS[kind])

@@ -1,4 +1,4 @@
-"""gb.fit: the winner's stages, folds, the plan, months of other years' order."""
+"""gb.fit: stages, one reader, resuming, the plan, folds, months in another order."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ import xarray as xr
 from conftest import make_chips
 
 import geobiomass as gb
+from geobiomass.data import labelled_cube
+from geobiomass.data.reader import Reader
 from geobiomass.data.splits import hold_out
 from geobiomass.recipes.recipe import RECIPES, sensor_passes
 from geobiomass.recipes.schedule import TrainingPlan
@@ -29,6 +31,9 @@ SMALL: dict[str, Any] = {
     "progress": False,
     "epochs": 2,
 }
+
+# The fewest steps that pass through everything that a fit does.
+FEW_STEPS = SMALL | {"crop": None, "epochs": 1}
 
 
 def weights(model: Any) -> list[torch.Tensor]:
@@ -68,15 +73,15 @@ def test_the_winners_recipe_has_four_stages() -> None:
 
 
 class Reads:
-    """Counts the blocks of a cube that are read, and may end the process at one."""
+    """Counts the blocks of a cube that are read, and may stop at one."""
 
     def __init__(self, chips: xr.Dataset, last: float = np.inf) -> None:
         self.count, self.last = 0, last
         lazy = chips.chunk({"chip": 1})
-        image = lazy["image"].copy(data=lazy["image"].data.map_blocks(self.note))
+        image = lazy["image"].copy(data=lazy["image"].data.map_blocks(self.record))
         self.cube = lazy.assign(image=image)
 
-    def note(self, block: np.ndarray) -> np.ndarray:
+    def record(self, block: np.ndarray) -> np.ndarray:
         self.count += 1
         if self.count > self.last:
             raise Killed
@@ -88,7 +93,7 @@ RESUMABLE = {"cache": 0, "checkpoint_minutes": 0, "moving_average": 0.9, "keep_l
 
 @pytest.mark.parametrize("recipe", ["default", "biomassters"])
 @pytest.mark.slow
-def test_recipes_go_on_where_they_stopped(tmp_path: Path, recipe: str) -> None:
+def test_recipes_resume_where_they_stopped(tmp_path: Path, recipe: str) -> None:
     settings = SMALL | RESUMABLE | {"epochs": 4 if recipe == "default" else 2}
     calm = Reads(make_chips(5))
     whole = gb.fit(calm.cube, recipe, **settings, folder=tmp_path / "whole")
@@ -111,7 +116,7 @@ def test_recipes_go_on_where_they_stopped(tmp_path: Path, recipe: str) -> None:
 
 
 def average_of_kept(folder: Path, recipe: str) -> dict[str, bytes]:
-    """Average the epochs' weights that the last stage keeps, two at least."""
+    """Average the weights of the epochs that the last stage keeps, two at least."""
     last = folder / "3-all-chips" if recipe == "biomassters" else folder
     averaged = average_weights(sorted(last.glob("epoch-*.safetensors")))
     return {name: value.numpy().tobytes() for name, value in averaged.items()}
@@ -126,7 +131,7 @@ def test_the_winners_stages_hold_out_and_then_take_all() -> None:
     assert [stage.held_out for stage in plans[0].stages] == [1, 1, 0, 0]
     assert [stage.samples for stage in plans[0].stages] == [4, 4, 5, 5]
     assert model.history.validation_loss.isna().tolist() == [False] * 3 + [True] * 2
-    # Nothing is left that the last weights have not seen.
+    # The last weights have seen all data: nothing is left to validate on.
     assert model.provenance["validation"] is None
     assert model.provenance["data"]["training"]["places"] == 5
     assert "the last stages trained on what" in model._card()
@@ -139,6 +144,83 @@ def test_a_model_of_several_stages_is_saved_with_them(tmp_path: Path) -> None:
     loaded = gb.load(tmp_path / "model")
     assert loaded.recipe == model.recipe
     assert same(loaded, model)
+
+
+# --- a fit goes forward: the cube is opened once ---
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count how often a cube is opened to be read, and how often it is checked."""
+    counts = [0, 0]
+    build, check = Reader.__init__, labelled_cube.need_target
+
+    def building(self: Reader, *given: Any) -> None:
+        counts[0] += 1
+        build(self, *given)
+
+    def checking(cube: Any) -> xr.Dataset:
+        counts[1] += 1
+        return check(cube)
+
+    monkeypatch.setattr(Reader, "__init__", building)
+    monkeypatch.setattr(labelled_cube, "need_target", checking)
+    return counts
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"validation": ["chip001"]},
+        {"interval": 0.5, "validation": 0.25},
+        {"folder": True},
+        {"announce": True},
+        {"interval": 0.5, "folder": True, "announce": True},
+    ],
+)
+def test_a_fit_opens_its_cube_once(
+    opened: list[int], tmp_path: Path, given: dict[str, Any]
+) -> None:
+    said: list[TrainingPlan] = []
+    kinds = {"folder": tmp_path, "announce": said.append}
+    given = {name: kinds.get(name, value) for name, value in given.items()}
+    model = gb.fit(make_chips(8), "quick", **FEW_STEPS, **given)
+    assert opened == [1, 1]
+    assert np.isfinite(model.history.validation_loss).all()
+    assert (model.calibration is not None) == ("interval" in given)
+    assert len(said) == ("announce" in given)
+
+
+def test_a_fit_opens_a_validation_cube_once_as_well(opened: list[int]) -> None:
+    chips = make_chips(6)
+    first, second = chips.isel(chip=slice(4)), chips.isel(chip=slice(4, 6))
+    gb.fit(first, "quick", second, **FEW_STEPS)
+    assert opened == [2, 2]
+    # So does a model that is trained further, and one that only plans.
+    model = gb.fit(first, "quick", **FEW_STEPS)
+    opened[:] = [0, 0]
+    model.fit(first, "quick", second, **FEW_STEPS)
+    assert opened == [2, 2]
+    model.plan_fit(first, RECIPES["quick"].with_changes(**FEW_STEPS), second)
+    assert opened == [4, 4]
+
+
+@pytest.mark.parametrize("of_folds", [False, True])
+def test_all_members_of_a_fit_in_folds_share_one_reader(
+    opened: list[int], tmp_path: Path, of_folds: bool
+) -> None:
+    chips = make_chips(6)
+    folds = gb.make_folds(chips, 2) if of_folds else 2
+    opened[:] = [0, 0]
+    given = FEW_STEPS | {"interval": 0.5, "folder": tmp_path, "announce": str}
+    model = gb.fit(chips, "quick", folds=folds, **given)
+    assert len(model.models) == 2
+    assert model.calibration is not None
+    assert opened == [1, 1]
+    # Again: the finished members are read, and the cube is still opened once.
+    gb.fit(chips, "quick", folds=folds, **given)
+    assert opened == [2, 2]
 
 
 # --- another training in the same folder ---
@@ -171,7 +253,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute to the bit: two threads may share a sum out in another way."""
+    """Use one thread: with two, sums may be split differently, to other last bits."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -202,7 +284,7 @@ def one_thread() -> Iterator[None]:
         ),
     ],
 )
-def test_another_training_is_not_continued_and_refused_at_once(
+def test_another_training_in_the_folder_is_an_error_at_once(
     begun: Path, change: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def measure(*given: Any) -> None:
@@ -213,7 +295,7 @@ def test_another_training_is_not_continued_and_refused_at_once(
     reads = Reads(change.pop("change", lambda chips: chips)(make_chips(8)))
     made = reads.count
     before = {file: file.read_bytes() for file in begun.iterdir()}
-    advice = r"\. Give another folder, or resume=False to start anew, which removes"
+    advice = r"\. Give another folder, or resume=False to start again, which removes"
     with pytest.raises(ValueError, match=f"{said}.*{advice}") as caught:
         gb.fit(reads.cube, "quick", **CONTINUED | {"folder": begun} | change)
     assert str(begun) in str(caught.value)
@@ -221,20 +303,20 @@ def test_another_training_is_not_continued_and_refused_at_once(
     assert {file: file.read_bytes() for file in begun.iterdir()} == before
 
 
-def test_another_training_is_refused_before_the_cache_is_filled(begun: Path) -> None:
+def test_another_training_is_an_error_before_the_cache_is_filled(begun: Path) -> None:
     reads = Reads(make_chips(8))
     made = reads.count
     settings = CONTINUED | {"folder": begun, "cache": 2**30}
     with pytest.raises(ValueError, match="loss was 'chip_rmse' and is 'mse'"):
         gb.fit(reads.cube, "quick", **settings | {"loss": "mse"})
     assert reads.count == made
-    # Where nothing is refused the cache does read it.
+    # Without an error the cache reads the cube.
     gb.fit(reads.cube, "quick", **settings)
     assert reads.count >= made + 8
 
 
 @pytest.mark.slow
-def test_the_last_member_is_refused_before_the_first_is_planned(
+def test_an_error_of_the_last_member_comes_before_the_first_is_planned(
     tmp_path: Path,
 ) -> None:
     reads, announced = Reads(make_chips(8)), list[Any]()
@@ -251,9 +333,7 @@ def test_the_last_member_is_refused_before_the_first_is_planned(
     assert len(announced) == 1
 
 
-def test_other_images_are_other_data_in_whatever_form(
-    begun: Path, tmp_path: Path
-) -> None:
+def test_other_images_are_other_data_in_every_form(begun: Path, tmp_path: Path) -> None:
     settings = CONTINUED | {"folder": begun}
     with pytest.raises(ValueError, match=r"images in memory was '[0-9a-f]{12}' and is"):
         gb.fit(greener(make_chips(8)), "quick", **settings)
@@ -283,7 +363,7 @@ def test_the_calibration_of_another_training_is_not_continued(
     assert same(again, model)
 
 
-def test_the_same_training_goes_on_with_another_memory_or_for_longer(
+def test_a_training_resumes_with_another_memory_or_for_longer(
     begun: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
@@ -295,21 +375,21 @@ def test_the_same_training_goes_on_with_another_memory_or_for_longer(
         longer = gb.fit(make_chips(8), "quick", **settings | other, folder=folder)
     assert same(longer, whole)
     assert len(longer.history) == 2
-    anew = gb.fit(
+    restarted = gb.fit(
         make_chips(8),
         "quick",
         **CONTINUED | {"loss": "mse"},
         folder=folder,
         resume=False,
     )
-    assert len(anew.history) == 1
+    assert len(restarted.history) == 1
 
 
 # --- the plan ---
 
 
 @pytest.mark.slow
-def test_the_plan_says_stages_steps_and_hours_and_changes_nothing() -> None:
+def test_the_plan_has_stages_steps_and_hours_and_changes_nothing() -> None:
     chips, said = make_chips(5), []
     planned = gb.fit(chips, "biomassters", **SMALL, announce=said.append)
     (plan,) = said
@@ -380,7 +460,7 @@ def test_folds_side_by_side_are_the_same() -> None:
 # --- months ---
 
 
-def test_the_months_of_a_cube_count_wherever_they_stand(tmp_path: Path) -> None:
+def test_the_order_of_months_does_not_matter_only_their_names(tmp_path: Path) -> None:
     chips = make_chips(4)
     settings = SMALL | {"month_term": True, "missing": "validity", "crop": None}
     model = gb.fit(chips, "quick", validation=0, **settings)
@@ -409,7 +489,7 @@ def test_a_validation_cube_may_have_other_months() -> None:
     assert np.isfinite(model.history.validation_loss).all()
 
 
-def test_left_out_passes_and_patterns_change_what_is_learnt() -> None:
+def test_dropout_of_passes_and_patterns_changes_the_weights() -> None:
     # September to November: in three of the six patterns some of them are left out.
     chips = make_chips(4)
     chips = chips.assign_coords(month=[9, 10, 11][: chips.sizes["month"]])

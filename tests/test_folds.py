@@ -1,4 +1,4 @@
-"""Folds: what is held out never trains, nor what lies within the buffer of it."""
+"""Folds: neither held-out labels nor those in the buffer train."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import geobiomass as gb
 from geobiomass.data.folds import Fold, Folds, make_folds
 from geobiomass.data.groups import widened
+from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.recipes.datasets import make_loaders
 from geobiomass.recipes.recipe import find_recipe
 from geobiomass.statistics.variogram import Variogram
@@ -67,7 +68,7 @@ def whole(cube: xr.Dataset) -> Sample:
 
 
 def near(held: np.ndarray, buffer: int) -> np.ndarray:
-    """Pixels within so many rows and columns of held-out ones, one by one."""
+    """Mark pixels within `buffer` rows and columns of held-out ones, one by one."""
     found = np.zeros_like(held)
     for row, column in zip(*np.nonzero(held), strict=True):
         top, left = max(0, row - buffer), max(0, column - buffer)
@@ -189,7 +190,9 @@ def test_what_the_trainer_gets_is_never_held_out(by: str) -> None:
     for fold in folds:
         held = fold.validates(whole(cube))
         loaders = make_loaders(
-            cube, ["B04"], find_recipe("quick", crop=32, damaged="raise"), fold
+            LabelledCube.open(cube, ["B04"]),
+            find_recipe("quick", crop=32, damaged="raise"),
+            fold,
         )
         assert loaders.validation is not None
         allowed = set(labels[~near(held, buffer) & np.isfinite(labels)].tolist())
@@ -219,7 +222,7 @@ def test_chips_of_a_region_are_held_out_together() -> None:
     folds = make_folds(chips, 4, "flight")
     recipe = find_recipe("quick", crop=None)
     for fold in folds:
-        loaders = make_loaders(chips, [str(b) for b in chips.band.values], recipe, fold)
+        loaders = make_loaders(LabelledCube.open(chips), recipe, fold)
         (flight,) = fold.held_out
         assert seen(loaders.validation) == {
             2.0 * "abcd".index(flight) + i for i in (0, 1)
@@ -230,10 +233,10 @@ def test_chips_of_a_region_are_held_out_together() -> None:
         assert seen(loaders.everything) == set(map(float, range(8)))
 
 
-# --- how ground is shared out ---
+# --- the assignment of groups to folds ---
 
 
-def test_folds_are_about_as_large_and_the_same_for_a_seed() -> None:
+def test_folds_have_about_the_same_size_and_depend_on_the_seed_alone() -> None:
     generator = np.random.default_rng(0)
     share = np.kron(generator.random((8, 8)), np.ones((16, 16)))
     cube = scene_of(128, 128, generator.random((128, 128)) < share)
@@ -247,7 +250,7 @@ def test_folds_are_about_as_large_and_the_same_for_a_seed() -> None:
     assert folds != make_folds(cube, 5, block=16, seed=3, buffer=1)
 
 
-def test_ground_without_labels_is_shared_out_too() -> None:
+def test_groups_without_labels_are_assigned_too() -> None:
     labelled = np.zeros((64, 64), bool)
     labelled[:32, :32] = True
     folds = make_folds(scene_of(64, 64, labelled), 2, block=16)
@@ -256,7 +259,7 @@ def test_ground_without_labels_is_shared_out_too() -> None:
     assert folds.table["labelled_pixels"].tolist() == [512, 512]
 
 
-def test_folds_say_what_they_are() -> None:
+def test_folds_describe_themselves() -> None:
     folds = make_folds(scene_of(64, 64), 2, block=32, buffer=4)
     assert str(folds).splitlines() == [
         "2 folds of 4 blocks of 32 pixels, buffer of 4 pixels",
@@ -304,7 +307,7 @@ def test_a_table_of_polygons_is_held_out_by_a_column() -> None:
     assert make_folds(cube, 4, table).count == 4
 
 
-def test_blocks_are_as_large_as_errors_are_alike() -> None:
+def test_blocks_are_as_large_as_errors_correlate() -> None:
     cube = scene_of(192, 192)
     variogram = Variogram(0.0, 1.0, 200.0, "exponential")
     folds = make_folds(cube, 2, block="auto", variogram=variogram)
@@ -313,7 +316,7 @@ def test_blocks_are_as_large_as_errors_are_alike() -> None:
         make_folds(cube, 2, block="auto")
 
 
-def test_widening_reaches_so_many_pixels() -> None:
+def test_a_mask_is_widened_by_the_buffer() -> None:
     mask = np.zeros((9, 11), bool)
     mask[4, 5] = mask[0, 0] = True
     for by in range(5):
@@ -323,7 +326,7 @@ def test_widening_reaches_so_many_pixels() -> None:
 # --- training ---
 
 
-def test_fit_takes_folds_and_goes_on_with_the_same_only(tmp_path: Path) -> None:
+def test_fit_takes_folds_and_resumes_with_the_same_ones_only(tmp_path: Path) -> None:
     scene = make_scene(64, 64, months=(7,))
     folds = make_folds(scene, 2, block=32, buffer=4)
     model = gb.fit(scene, "quick", folds=folds, folder=tmp_path, **SMALL)
@@ -336,7 +339,7 @@ def test_fit_takes_folds_and_goes_on_with_the_same_only(tmp_path: Path) -> None:
         gb.fit(scene, "quick", folds=other, folder=tmp_path, **SMALL)
     with pytest.raises(ValueError, match=r"held out was .* and is '0\.5 of the data'"):
         gb.fit(scene, "quick", folds=2, folder=tmp_path, **SMALL)
-    # Anew it may be any.
+    # A new start may have any folds.
     one = gb.fit(
         scene, "quick", other[1], folder=tmp_path / "member-1", resume=False, **SMALL
     )
@@ -345,7 +348,7 @@ def test_fit_takes_folds_and_goes_on_with_the_same_only(tmp_path: Path) -> None:
     assert held == other.table["labelled_pixels"][1]
 
 
-def test_one_fold_is_a_validation_and_says_what_is_left() -> None:
+def test_one_fold_is_a_validation_and_an_error_names_what_is_left() -> None:
     scene = make_scene(64, 64, months=(7,))
     fold = make_folds(scene, 2, block=16, buffer=30)[0]
     with pytest.raises(gb.CubeError, match="no label to train on: give a smaller"):
@@ -376,7 +379,7 @@ def bad_folds() -> list[tuple[str, Callable[[], object]]]:
         ("along 'chip', got 'flight'", lambda: flat(chips, by="flight")),
         ("Polygons need a scene", lambda: flat(chips, by=[(0, 0, 1, 1)])),
         ("column goes with polygons", lambda: flat(scene, column="name")),
-        ("buffer=4 needs the places of chips", lambda: flat(chips, 2, buffer=4)),
+        ("buffer=4 needs the positions of chips", lambda: flat(chips, 2, buffer=4)),
         ("5 folds need as many groups.* got 4 of 4", lambda: flat(chips, 5)),
         ("no 'agb'", lambda: flat(scene.drop_vars("agb"))),
         (
@@ -401,7 +404,7 @@ def test_a_fold_is_a_value() -> None:
 
 
 @pytest.mark.slow
-def test_the_command_line_holds_out_ground_too(run: Any, tmp_path: Path) -> None:
+def test_the_command_line_holds_out_groups_too(run: Any, tmp_path: Path) -> None:
     scene, store, model = make_scene(64, 64), tmp_path / "s.zarr", tmp_path / "model"
     gb.write_cube(scene, store, progress=False)
     small = ["--recipe", "quick", "--epochs", 1, "--set", "encoder=resnet10t"]

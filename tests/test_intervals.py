@@ -17,18 +17,15 @@ from hypothesis import strategies as st
 
 import geobiomass as gb
 from benchmarks.covered_blocks import coverage, pooled
+from geobiomass.data.labelled_cube import LabelledCube
+from geobiomass.inference.map_settings import MapSettings
 from geobiomass.models.calibration import CLASSES, compare_units, units_of
 from geobiomass.network import AttentionUNet
 from geobiomass.recipes.datasets import make_loaders
 from geobiomass.recipes.recipe import find_recipe
-from geobiomass.statistics import conformal as intervals
-from geobiomass.statistics.conformal import (
-    Calibration,
-    Unit,
-    calibrate,
-    needed_units,
-    threshold,
-)
+from geobiomass.statistics import conformal_quantile
+from geobiomass.statistics.conformal import Calibration, Unit, calibrate
+from geobiomass.statistics.conformal_quantile import needed_units, threshold
 from geobiomass.training.losses import pinball_loss
 from geobiomass.training.metrics import AverageRMSE, average_rmse
 
@@ -186,7 +183,7 @@ def test_of_many_units_the_mean_count_stands_for_the_median(
     draw = np.random.default_rng(0)
     scores = [draw.normal(draw.normal(), 1, 20) for _ in range(400)]
     exact = threshold(scores, 0.9)
-    monkeypatch.setattr(intervals, "_MANY", 100)
+    monkeypatch.setattr(conformal_quantile, "_MANY", 100)
     assert threshold(scores, 0.9) == pytest.approx(exact, abs=0.01)
 
 
@@ -428,7 +425,7 @@ def test_what_calibrates_neither_trains_nor_validates(
         groups="flight" if grouped else None,
     )
     given = ["chip0", "chip1"] if ids else validation
-    loaders = make_loaders(chips, ("VV_asc", "B04", "B08"), recipe, given)
+    loaders = make_loaders(LabelledCube.open(chips), recipe, given)
     training, held, aside = parts_of(loaders)
     assert training
     assert not training & aside
@@ -450,7 +447,7 @@ def test_what_calibrates_neither_trains_nor_validates(
 def test_blocks_of_a_scene_are_as_many_as_an_interval_needs(seed: int) -> None:
     scene = make_scene(256, 288)
     recipe = find_recipe("quick", interval=0.9, seed=seed)
-    loaders = make_loaders(scene, ("VV_asc", "B04", "B08"), recipe)
+    loaders = make_loaders(LabelledCube.open(scene), recipe)
     training, held, aside = parts_of(loaders)
     assert len(loaders.calibration) >= needed_units(0.9)
     assert held
@@ -472,7 +469,7 @@ def test_members_of_folds_leave_out_all_of_the_cube_together() -> None:
             fold=fold,
             crop=8,
         )
-        loaders = make_loaders(chips, ("VV_asc", "B04", "B08"), recipe, calibrate=False)
+        loaders = make_loaders(LabelledCube.open(chips), recipe, calibrate=False)
         aside += [sample.chip for sample in loaders.calibration]
         training, held, apart = parts_of(loaders)
         assert held
@@ -486,7 +483,7 @@ def test_what_cannot_be_calibrated_is_refused_before_training(
     def train(*given: Any) -> None:
         raise AssertionError("trained")
 
-    monkeypatch.setattr("geobiomass.models.regressor.train_stages", train)
+    monkeypatch.setattr("geobiomass.training.train_stages", train)
     with pytest.raises(gb.CubeError, match=r"at least 9 .* train on, got 6"):
         gb.fit(make_chips(6), "quick", interval=0.9, **SMALL)
     with pytest.raises(gb.CubeError, match="at least 9 chips or blocks"):
@@ -560,13 +557,7 @@ def test_calibrated_is_saved_and_loaded(
 
 def depends_on(model: Any) -> dict[str, Any]:
     scene = make_scene()
-    return model._depends_on(scene, model._lazy(scene, gb_settings(), None)[0])
-
-
-def gb_settings() -> Any:
-    from geobiomass.inference.mapper import MapSettings
-
-    return MapSettings()
+    return model._depends_on(scene, model._mapper(scene, MapSettings()))
 
 
 def test_without_an_interval_nothing_is_otherwise(tmp_path: Path) -> None:

@@ -23,8 +23,10 @@ from torch import Tensor, nn
 import geobiomass as gb
 from geobiomass.cube.region import Region
 from geobiomass.data.reader import Reader, Sample
-from geobiomass.inference.batches import THREADS, resolve_precision
-from geobiomass.inference.mapper import Mapper, MapSettings
+from geobiomass.inference.machine import resolve_precision
+from geobiomass.inference.map_settings import MapSettings
+from geobiomass.inference.mapper import Mapper
+from geobiomass.inference.thread_pools import THREADS
 from geobiomass.network import AttentionUNet
 from geobiomass.tiles import Window, mirror
 

@@ -190,7 +190,7 @@ def test_a_plan_of_a_region_and_of_chips() -> None:
     assert plan.blocks == 1
     assert plan.tiles == 4
     outside = (part[0] - 1e6, part[1], part[0] - 9e5, part[3])
-    with pytest.raises(ValueError, match="beside it"):
+    with pytest.raises(ValueError, match="outside it"):
         model.plan(scene, region=outside)
     plan = model.plan(make_chips(3, side=64), tile=32, overlap=0)
     assert (plan.chips, plan.blocks, plan.tiles) == (3, 3, 12)

@@ -23,11 +23,12 @@ from test_maps import BANDS, NETWORK, Failing, small_network
 from test_saving import loaders_of
 
 import geobiomass as gb
+from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.maps.origin import PROVENANCE, with_software_of
 from geobiomass.metadata import record
 from geobiomass.metadata.provenance import Provenance
 from geobiomass.metadata.record import weights_fingerprint
-from geobiomass.models.card import describe_training
+from geobiomass.models.training_record import describe_training
 from geobiomass.sources.landscape.archive import write_archive
 
 TILING: dict[str, Any] = {"tile": 32, "overlap": 16, "block": 32, "progress": False}
@@ -57,7 +58,9 @@ def model() -> gb.BiomassRegressor:
     chips.attrs["title"] = "six chips"
     made = gb.BiomassRegressor(small_network(), BANDS, months=3)
     made.recipe = gb.Recipe(name="quick", crop=32, month_term=False)
-    made.provenance = describe_training(chips, made.network, BANDS, *loaders_of(chips))
+    made.provenance = describe_training(
+        LabelledCube.open(chips), made.network, *loaders_of(chips)
+    )
     return made
 
 

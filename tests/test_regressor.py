@@ -94,7 +94,7 @@ def test_the_seed_decides_and_the_callers_random_state_is_kept() -> None:
     assert not same(one, gb.fit(scene, "quick", **QUICK, seed=1))
 
 
-def test_interrupted_and_resumed_it_ends_with_the_same_weights(tmp_path: Path) -> None:
+def test_an_interrupted_and_resumed_fit_has_the_same_weights(tmp_path: Path) -> None:
     scene = make_scene(64, 64)
     settings = QUICK | {"epochs": 3, "month_dropout": 0.5, "cache": 0}
     reads = {"left": 10**6}
@@ -123,7 +123,9 @@ def test_interrupted_and_resumed_it_ends_with_the_same_weights(tmp_path: Path) -
     assert len(resumed.history) == 3
 
 
-def test_damaged_chips_stop_it_or_are_left_out_and_told(tmp_path: Path) -> None:
+def test_damaged_chips_stop_a_fit_or_are_left_out(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "chips.zarr"
     gb.write_cube(make_chips(6, 32), path)
     for chip, name in ((1, "image"), (4, "agb")):
@@ -134,13 +136,13 @@ def test_damaged_chips_stop_it_or_are_left_out_and_told(tmp_path: Path) -> None:
         shard.write_bytes(content)
     cube = gb.open_cube(path)
     settings = QUICK | {"validation": ["chip000"], "batch_size": 1}
-    # Kept in memory or read anew, it stops before any training.
+    # With and without the cache it stops before any training.
     for cache in (0, 2**30):
         with pytest.raises(gb.DamagedError, match=r"chip chip00[14].*c/[14]/0"):
             gb.fit(cube, "quick", **settings, cache=cache)
-    with pytest.warns(UserWarning, match="(?i)left out of training") as told:
+    with pytest.warns(UserWarning, match="(?i)left out of training") as warned:
         model = gb.fit(cube, "quick", **settings, damaged="skip")
-    said = [str(one.message) for one in told]
+    said = [str(one.message) for one in warned]
     assert sum("Left out of training" in text for text in said) == 2
     assert any("2 samples could not be read" in text for text in said)
     assert all("chip001" in p or "chip004" in p for p in model.damaged.values())
@@ -151,7 +153,7 @@ def test_damaged_chips_stop_it_or_are_left_out_and_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_trained_on_a_clusters_feed_the_weights_are_the_same(tmp_path: Path) -> None:
+def test_the_weights_are_the_same_if_a_cluster_reads(tmp_path: Path) -> None:
     from dask.distributed import Client
 
     gb.write_cube(make_chips(8, 48), tmp_path / "chips.zarr")
@@ -162,7 +164,7 @@ def test_trained_on_a_clusters_feed_the_weights_are_the_same(tmp_path: Path) -> 
     assert same(here, there)
 
 
-def test_on_disk_in_memory_or_changed_the_weights_are_the_same(tmp_path: Path) -> None:
+def test_the_weights_are_the_same_on_disk_and_in_memory(tmp_path: Path) -> None:
     gb.write_cube(make_chips(6, 48), tmp_path / "chips.zarr")
     cube = gb.open_cube(tmp_path / "chips.zarr")
     on_disk = gb.fit(cube, "quick", **QUICK, cache=0)
@@ -197,7 +199,7 @@ def test_it_trains_on_chips_and_on_sparse_labels() -> None:
     assert np.isfinite(model.history["validation_loss"]).all()
 
 
-def test_who_validates() -> None:
+def test_the_ways_to_choose_what_validates() -> None:
     chips = make_chips(6)
     none = gb.fit(chips, "quick", **QUICK, validation=0)
     assert none.history["validation_loss"].isna().all()
@@ -214,7 +216,7 @@ def test_who_validates() -> None:
     )
 
 
-def test_one_chip_trains_without_validation_and_says_so() -> None:
+def test_one_chip_trains_without_validation_and_warns() -> None:
     with pytest.warns(UserWarning, match="training without validation"):
         model = gb.fit(make_chips(1), "quick", **QUICK)
     assert model.history["validation_loss"].isna().all()

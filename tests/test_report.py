@@ -39,7 +39,7 @@ class Page(HTMLParser):
         self.words: list[str] = []
         self.headings: list[str] = []
         self._within = ""
-        self.loader(text)
+        self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self._within = tag

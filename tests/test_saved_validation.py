@@ -398,7 +398,7 @@ def test_what_is_damaged_foreign_or_gone_is_one_clear_sentence(tmp_path: Path) -
     broken(lambda f: shutil.rmtree(f / "model"), "model/config.json is missing")
     broken(lambda f: shutil.rmtree(f / "predictions.zarr"), "nothing at .*predictions")
     broken(lambda f: rewritten(f, cube="/none.zarr"), "is not at /none.zarr; give it")
-    broken(lambda f: rewritten(f, cube=None), "nobody noted where; give it")
+    broken(lambda f: rewritten(f, cube=None), "whose path was not recorded; give it")
     other = scene.assign_coords(region=scene.region.where(scene.x > scene.x[5], 1.0))
     broken(as_it_was, "'region' of the cube has changed", cube=other)
     bare = scene.drop_vars("region")

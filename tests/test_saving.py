@@ -1,4 +1,4 @@
-"""What a saved model carries, ensembles on disk, and the Hugging Face Hub."""
+"""Saved models: provenance and card, ensembles on disk, the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from test_maps import BANDS, small_network
 
 import geobiomass as gb
 from geobiomass.data.fingerprint import data_fingerprint
+from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.loader import ChipLoader
 from geobiomass.data.reader import Reader, Sample
-from geobiomass.models.card import describe_training, validation_by_bin
+from geobiomass.models.training_record import describe_training, validation_by_bin
 from geobiomass.training.estimator import ModelError, read_config
 
 BINS = [
@@ -50,14 +51,14 @@ def loaders_of(chips: xr.Dataset, held: int = 2) -> tuple[ChipLoader, ChipLoader
 
 @pytest.fixture
 def described() -> gb.BiomassRegressor:
-    """A model that says where its weights come from."""
+    """A model with a record of its training."""
     chips = make_chips()
     chips.attrs["title"] = "Six chips"
     model = model_of()
     model.recipe = gb.Recipe(name="quick", crop=32, month_term=False)
     training, validation = loaders_of(chips)
     model.provenance = describe_training(
-        chips, model.network, BANDS, training, validation
+        LabelledCube.open(chips), model.network, training, validation
     )
     return model
 
@@ -76,7 +77,7 @@ def test_metrics_by_bin_are_those_of_evaluate() -> None:
     assert list(found.index) == list(expected.index)
 
 
-def test_provenance_says_what_a_reviewer_asks_for(described) -> None:
+def test_provenance_has_the_facts_of_the_training(described) -> None:
     facts = described.provenance
     assert json.loads(json.dumps(facts, allow_nan=False)) == facts
     data = facts["data"]
@@ -95,16 +96,17 @@ def test_provenance_says_what_a_reviewer_asks_for(described) -> None:
     assert facts["environment"]["packages"]["torch"] == version("torch")
 
 
-def test_a_scene_says_where_it_lies(scene) -> None:
+def test_provenance_of_a_scene_has_crs_and_bounds(scene) -> None:
     reader = Reader(scene, BANDS)
     loader = ChipLoader(reader, [Sample(reader.whole)], batch_size=1)
-    data = describe_training(scene, model_of().network, BANDS, loader)["data"]
+    data = describe_training(LabelledCube.open(scene), model_of().network, loader)
+    data = data["data"]
     assert data["crs"] == "EPSG:3067"
     assert data["bounds"] == list(scene.rio.bounds())
     assert data["validation"] is None
 
 
-def test_the_fingerprint_tells_data_apart(tmp_path: Path) -> None:
+def test_different_data_has_different_fingerprints(tmp_path: Path) -> None:
     chips = make_chips(3)
     first = data_fingerprint(chips, BANDS)
     assert data_fingerprint(chips.copy(deep=True), BANDS) == first
@@ -125,7 +127,7 @@ def test_the_fingerprint_tells_data_apart(tmp_path: Path) -> None:
     assert data_fingerprint(gb.open_cube(tmp_path / "b.zarr"), BANDS) == stored
 
 
-def test_config_and_card_carry_it(described, tmp_path: Path) -> None:
+def test_config_and_card_hold_the_provenance(described, tmp_path: Path) -> None:
     described.save(tmp_path / "model")
     config = read_config(tmp_path / "model")
     assert config["provenance"] == described.provenance
@@ -155,7 +157,7 @@ def test_a_card_of_a_network_from_elsewhere_claims_nothing(tmp_path: Path) -> No
     model_of().save(tmp_path / "model")
     card = ModelCard.load(tmp_path / "model" / "README.md")
     assert card.data.eval_results is None
-    assert "Nobody noted how the weights were made" in card.text
+    assert "The origin of the weights is not recorded" in card.text
     assert "Not measured" in card.text
 
 

@@ -67,12 +67,12 @@ OURS = ("LOCAL_RANK", "MASTER_PORT", "MASTER_ADDR", "WORLD_SIZE", "NODE_RANK")
 
 
 def launch(out: Path) -> list[dict[str, Any]]:
-    """Run the script to its end, and give what each process says."""
+    """Run the script to its end; return the report of each process."""
     script = out / "script.py"
     script.write_text(SCRIPT)
     environment = {k: v for k, v in os.environ.items() if k not in OURS}
-    places = (Path(gb.__file__).parent.parent, Path(__file__).parent)
-    environment["PYTHONPATH"] = os.pathsep.join(map(str, places))
+    folders = (Path(gb.__file__).parent.parent, Path(__file__).parent)
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, folders))
     found = subprocess.run(
         [sys.executable, script, out],
         capture_output=True,
@@ -110,9 +110,9 @@ def test_two_processes_end_with_one_calibrated_model(tmp_path: Path) -> None:
         assert np.isfinite(index["dissimilarity"].values[known]).all()
         for name, value in models[0].network.state_dict().items():
             assert value.equal(model.network.state_dict()[name]), name
-    # What calibrated it was not trained on: one process alone calibrates alike.
-    alone = models[0]._bare(make_chips(30)).outputs
-    assert list(alone) == ["agb", "agb_lower_raw", "agb_upper_raw"]
+    # The calibration starts from the outputs of the network.
+    raw = models[0]._bare(make_chips(30)).outputs
+    assert list(raw) == ["agb", "agb_lower_raw", "agb_upper_raw"]
     # Again: nothing is trained, and all is as it was.
     before = (tmp_path / "run" / "last.ckpt").stat().st_mtime_ns
     assert launch(tmp_path) == [first, second]

@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 import geobiomass as gb
+from geobiomass.cube.codecs import quick_codecs
 from geobiomass.cube.selection import Selection
-from geobiomass.cube.shards import Layout, StoredArray, quick_codecs
+from geobiomass.cube.shards import Layout
+from geobiomass.cube.stored_array import StoredArray
 
 SHAPE = (4, 3, 2, 70, 90)
 STEPS = np.array([0.01, 1], np.float32)[:, None, None]

@@ -1,4 +1,4 @@
-"""Training where labels are few and far between, on made and on real footprints."""
+"""Training on sparse labels: synthetic scenes and real footprints."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from conftest import make_scene
 from raster_files import write_tif
 
 import geobiomass as gb
+from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.reader import Reader, Sample
 from geobiomass.recipes.datasets import DataLoaders, make_loaders
 from geobiomass.recipes.recipe import find_recipe
@@ -38,7 +39,7 @@ def sparse() -> xr.Dataset:
 
 def loaders_of(cube: xr.Dataset, crop: int = 16, **changes: object) -> DataLoaders:
     recipe = find_recipe("quick", crop=crop, progress=False, **changes)
-    return make_loaders(cube, [str(band) for band in cube["band"].values], recipe)
+    return make_loaders(LabelledCube.open(cube), recipe)
 
 
 def test_a_crop_holds_a_marked_pixel_and_may_hold_it_anywhere() -> None:
@@ -57,7 +58,7 @@ def test_a_crop_holds_a_marked_pixel_and_may_hold_it_anywhere() -> None:
     assert {crop.left for crop in crops} == set(range(245, 249))
 
 
-def test_crops_of_dense_labels_are_drawn_as_ever() -> None:
+def test_crops_of_dense_labels_are_drawn_as_without_marks() -> None:
     from geobiomass.tiles import random_crop
 
     window = Window(0, 0, 50, 40)
@@ -82,12 +83,12 @@ def test_no_sample_is_without_a_label(sparse: xr.Dataset) -> None:
     assert len(loaders.training.samples) <= 30
 
 
-def test_what_is_held_out_never_trains(sparse: xr.Dataset) -> None:
+def test_held_out_labels_never_train(sparse: xr.Dataset) -> None:
     assert not _shared_labels(sparse, loaders_of(sparse, validation_fraction=0.3), 4)
 
 
 def _shared_labels(cube: xr.Dataset, loaders: DataLoaders, epochs: int) -> bool:
-    """Tell whether a pixel of a training crop is one of a validation crop."""
+    """Return whether training crops and validation crops share a pixel."""
     seen = np.zeros(cube["agb"].shape, bool)
     for number in range(epochs):
         for samples in loaders.training.plan(number):
@@ -125,7 +126,9 @@ def test_sparse_labels_are_measured_fitted_and_evaluated(sparse: xr.Dataset) -> 
 def test_a_validation_scene_may_be_sparse_too(sparse: xr.Dataset) -> None:
     west, east = sparse.isel(x=slice(0, 48)), sparse.isel(x=slice(48, 96))
     recipe = find_recipe("quick", crop=16, progress=False)
-    loaders = make_loaders(west, BANDS, recipe, validation=east)
+    loaders = make_loaders(
+        LabelledCube.open(west, BANDS), recipe, LabelledCube.open(east, BANDS)
+    )
     assert loaders.validation is not None
     reader = Reader(east, BANDS)
     whole = blocks(192, 48, EVALUATION_BLOCK)
@@ -209,10 +212,10 @@ SETTINGS: dict[str, Any] = {
 
 
 def errors_held_out(cube: xr.Dataset, **changes: Any) -> tuple[int, float, float]:
-    """Train, and give what is held out: labels, RMSE, and RMSE of the others' mean."""
+    """Train; return the count and RMSE of held-out labels, and the RMSE of the mean."""
     torch.set_num_threads(1)
     recipe = find_recipe("quick", **SETTINGS | changes)
-    loaders = make_loaders(cube, [str(band) for band in cube["band"].values], recipe)
+    loaders = make_loaders(LabelledCube.open(cube), recipe)
     assert not _shared_labels(cube, loaders, 3)
     model = gb.fit(cube, recipe)
     assert np.isfinite(model.history.select_dtypes("number").to_numpy()).all()

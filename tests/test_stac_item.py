@@ -24,9 +24,10 @@ from test_provenance import TILING, dated
 from test_saving import loaders_of
 
 import geobiomass as gb
+from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.metadata import footprint, stac_item
 from geobiomass.metadata.footprint import facts_of_map
-from geobiomass.models.card import describe_training
+from geobiomass.models.training_record import describe_training
 
 pystac = pytest.importorskip("pystac")
 validation = pytest.importorskip("pystac.validation.stac_validator")
@@ -69,7 +70,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = gb.BiomassRegressor(small_network(), BANDS, months=3)
     model.recipe = gb.Recipe(name="quick", crop=32, month_term=False)
     model.provenance = describe_training(
-        chips, model.network, BANDS, *loaders_of(chips)
+        LabelledCube.open(chips), model.network, *loaders_of(chips)
     )
     model.save(folder / "model")
     scene = dated(make_scene())

@@ -122,7 +122,7 @@ def test_a_cube_knows_its_statistics(
     gb.write_cube(chips, tmp_path / "c.zarr")
     cube = gb.open_cube(tmp_path / "c.zarr")
     values = cube.load()["image"]
-    from geobiomass.cube.shards import StoredArray
+    from geobiomass.cube.stored_array import StoredArray
 
     cube = gb.open_cube(tmp_path / "c.zarr")
     with monkeypatch.context() as patch:

@@ -139,7 +139,7 @@ def test_blocks_cover_the_effective_range() -> None:
         np.random.default_rng(1),
     )
     assert suggest_block(residuals(error, PIXEL)) in (32, 64)
-    with pytest.raises(ValueError, match="Size of a pixel"):
+    with pytest.raises(ValueError, match="pixel= must be given with a variogram"):
         suggest_block(variogram)
 
 
@@ -158,10 +158,10 @@ def test_what_cannot_be_fitted_says_why() -> None:
         fit_variogram(table.drop(columns="unit"))
     nowhere = table.copy()
     nowhere.attrs = {}
-    with pytest.raises(ValueError, match="how large a pixel is"):
+    with pytest.raises(ValueError, match="must have the size of a pixel, attrs"):
         fit_variogram(nowhere)
     alone = residuals(error, PIXEL, unit=blocks((20, 20), 1), kind="chips")
-    with pytest.raises(ValueError, match="units must be larger"):
+    with pytest.raises(ValueError, match="use larger units"):
         fit_variogram(alone)
     with pytest.raises(ValueError, match="one of"):
         Variogram(1.0, 1.0, 1.0, "gaussian")  # type: ignore[arg-type]

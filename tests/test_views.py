@@ -93,7 +93,7 @@ def test_shares_of_a_cube_on_disk_are_those_it_counted(
     def refuse(*_: object) -> None:
         raise AssertionError("pixels were read")
 
-    monkeypatch.setattr("geobiomass.cube.shards.StoredArray.__getitem__", refuse)
+    monkeypatch.setattr("geobiomass.cube.stored_array.StoredArray.__getitem__", refuse)
     monkeypatch.setattr("geobiomass.cube.summary._share", refuse)
     table = presence(cube)
     assert table is not None

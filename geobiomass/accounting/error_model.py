@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from geobiomass.accounting.error_cells import Cells
+from geobiomass.accounting.pair_sums import Cells
 from geobiomass.statistics.variogram import Variogram, fit_variogram
 
 Floats = npt.NDArray[np.float64]

@@ -1,9 +1,10 @@
-"""Area of applicability: where a map is made from what training has seen.
+"""Area of applicability: where the images of a map are similar to training data.
 
-After Meyer and Pebesma (2021) [1]_, on what the network pools over months: how far a
-place is from the nearest training data, by the mean distance among those, against the
-distances that training data of other chips or blocks have. docs/explanation/
-applicability.md tells what was decided, and why.
+After Meyer and Pebesma (2021) [1]_, on the features that the network pools over
+months. The dissimilarity of a location is its distance to the nearest training data,
+divided by the mean distance among training data. The threshold comes from the
+distances between training data of different chips or blocks. docs/explanation/
+applicability.md explains the choices.
 
 References
 ----------

@@ -1,4 +1,4 @@
-"""What a network sees of a place, cell by cell: what places are told apart by."""
+"""The features of a location, as a network sees them, cell by cell."""
 
 from __future__ import annotations
 
@@ -10,67 +10,68 @@ from torch import Tensor, nn
 
 from geobiomass.network import Look
 
-CELL = 16  # pixels: the side of the squares that are told apart
-AT_ONCE = 2048  # cells that distances are computed of together
+CELL = 16  # pixels: the side of the squares that are compared
+AT_ONCE = 2048  # cells whose distances are computed together
 
-_FINEST = 2  # levels of the encoder that are looked at
+_FINEST = 2  # levels of the encoder that are used, the finest ones
 
 
 class Looking(Protocol):
-    """A network that tells what it makes maps from, as AttentionUNet does."""
+    """A network that also returns what it makes maps from, as AttentionUNet does."""
 
     encoder: nn.Module
     stride: int
 
     def look(self, image: Tensor, *args: Any, **named: Any) -> Look:
-        """(batch, month, band, y, x) -> maps, and what they are made from."""
+        """Return maps (batch, month, band, y, x), and the features they come from."""
         ...
 
 
 def need_looking(network: object) -> None:
-    """Refuse networks that do not tell what they make maps from.
+    """Check that a network returns the features that it makes maps from.
 
     Raises
     ------
     TypeError
-        Says what is asked for.
+        If it has no method ``look``.
     """
     if not hasattr(network, "look"):
         raise TypeError(
-            "network of the model must tell what it pools over months (look, as "
-            "geobiomass.network.AttentionUNet does) for an area of applicability, got "
-            f"a {type(network).__name__}."
+            "network of the model must return what it pools over months (look, as in "
+            "geobiomass.network.AttentionUNet) for an area of applicability, got a "
+            f"{type(network).__name__}."
         )
 
 
 def strides_of(network: nn.Module) -> list[int]:
-    """Give the side of a cell of each level of a network's encoder, pixels."""
+    """Return the side of a cell at each level of a network's encoder, pixels."""
     found: list[int] = network.encoder.feature_info.reduction()  # type: ignore[operator, union-attr]
     return found
 
 
 def cell_of(network: nn.Module) -> int:
-    """Give the side of the cells that are told apart: 16 pixels, where it has such."""
+    """Return the side of the compared cells: 16 pixels, or the nearest that exists."""
     strides = strides_of(network)
     return max(strides[0], min(CELL, strides[-1]))
 
 
 def views_of(look: Look, strides: Sequence[int], cell: int) -> tuple[Tensor, Tensor]:
-    """Give what cells are told apart by, (batch, channel, rows, columns) float32.
+    """Return the features of cells, (batch, channel, rows, columns) float32.
 
     Parameters
     ----------
     look : Look
-        Of a network.
+        The features that a network returned.
     strides : sequence of int
         Side of the cells of its levels, pixels.
     cell : int
-        Side of the cells that are asked for.
+        Side of the cells to average over, pixels.
 
     Returns
     -------
     features, bands : Tensor
-        The finest levels of the encoder; the bands as they were seen, and where.
+        The finest levels of the encoder; the bands as the network sees them, with
+        their presence.
     """
     levels = zip(look.levels[:_FINEST], strides, strict=False)
     finest = [

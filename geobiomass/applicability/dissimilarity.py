@@ -1,4 +1,4 @@
-"""How far a place is from what a network was trained on, in the pass that maps it."""
+"""The dissimilarity to a network's training data, in the pass that makes the map."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from geobiomass.applicability.cells import (
 )
 from geobiomass.applicability.domain import ARRAYS, VIEWS, Domain
 
-# As inference/steps.py has them, which is a floor above or beside.
+# Repeated from inference/steps.py, which is a room on the same floor.
 Pixels = npt.NDArray[np.float32]
 Attributes = Mapping[str, Any]
 
@@ -33,14 +33,14 @@ class WithDissimilarity(nn.Module):
     Parameters
     ----------
     network : torch.nn.Module
-        With ``look``, as :class:`geobiomass.network.AttentionUNet` has it.
+        With ``look``, as :class:`geobiomass.network.AttentionUNet`.
     domain : Domain
-        Of this network.
+        The domain of this network.
     """
 
     def __init__(self, network: nn.Module, domain: Domain) -> None:
         super().__init__()
-        inner = getattr(network, "network", network)  # of one in other months
+        inner = getattr(network, "network", network)  # InMonths wraps a network
         need_looking(inner)
         self.network = network
         self.strides, self.cell = strides_of(inner), domain.cell
@@ -51,9 +51,9 @@ class WithDissimilarity(nn.Module):
                 self.register_buffer(f"{name}_{part}", values)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(batch, month, band, y, x) -> (batch, output + 1, y, x)."""
+        """Return (batch, output + 1, y, x) for (batch, month, band, y, x)."""
         look = cast(Looking, self.network).look(image)
-        # In bf16 a distance would be of no use.
+        # Distances need more digits than bf16 has.
         with torch.autocast(image.device.type, enabled=False):
             index = self._index(views_of(look, self.strides, self.cell))
             wide = nn.functional.interpolate(
@@ -63,7 +63,7 @@ class WithDissimilarity(nn.Module):
         return torch.cat([look.maps, wide.to(look.maps.dtype)], dim=1)
 
     def _index(self, views: Sequence[Tensor]) -> Tensor:
-        """(batch, channel, rows, columns) a view -> (batch, rows, columns)."""
+        """Return the index (batch, rows, columns) of views (batch, channel, ...)."""
         each = []
         for name, scale, view in zip(VIEWS, self.scales, views, strict=True):
             mean, projection, reference = (
@@ -76,11 +76,11 @@ class WithDissimilarity(nn.Module):
 
 
 def _nearest(rows: Tensor, reference: Tensor) -> Tensor:
-    """(n, k), (m, k) -> (n), the distance to the nearest one."""
+    """Return the distance (n) of rows (n, k) to the nearest reference (m, k)."""
     lengths = (reference * reference).sum(dim=1)
     found = []
     for part in torch.split(rows, AT_ONCE):
-        # |x - r|^2 without |x|^2; of the nearest it is then computed without loss.
+        # |x - r|^2 without |x|^2 finds the nearest; its distance is then exact.
         nearest = torch.addmm(lengths, part, reference.T, alpha=-2).argmin(dim=1)
         found.append((part - reference[nearest]).norm(dim=1))
     return torch.cat(found)
@@ -88,18 +88,18 @@ def _nearest(rows: Tensor, reference: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Applicability:
-    """The step from the index, blended, to the mask beside it.
+    """The post-processing that adds the mask to the blended index.
 
     Parameters
     ----------
     fingerprint : str
-        Of the domain.
+        Fingerprint of the domain.
     """
 
     fingerprint: str
 
     def layers(self, layers: Mapping[str, Attributes]) -> dict[str, Attributes]:
-        """Give the layers with the index, its own attributes, and the mask."""
+        """Return the layers with the index, its attributes, and the mask."""
         return {
             **layers,
             INDEX: {
@@ -123,5 +123,5 @@ class Applicability:
         return {**values, INSIDE: inside}
 
     def values_depend_on(self) -> dict[str, Any]:
-        """Give the domain's fingerprint."""
+        """Return the domain's fingerprint."""
         return {"applicability": self.fingerprint}

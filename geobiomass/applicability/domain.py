@@ -1,4 +1,4 @@
-"""What a network was trained on: values that are kept with a model, and on disk."""
+"""The domain of a network: a summary of its training data, saved with the model."""
 
 from __future__ import annotations
 
@@ -16,29 +16,30 @@ from safetensors.numpy import save_file
 Array = npt.NDArray[np.float32]
 
 VIEWS = ("features", "bands")
-# What a view is made of.
+# Fields of a view.
 ARRAYS = ("mean", "projection", "reference")
 NUMBERS = ("mean_distance", "threshold")
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One way to look at cells: where training data lie, and how far is too far.
+    """A feature space of cells: the training data in it, and the largest distance.
 
     Parameters
     ----------
     mean : numpy.ndarray
-        (channel) float32, of the training data.
+        (channel) float32, mean of the training data.
     projection : numpy.ndarray
-        (channel, component) float32: from the distance to the mean to components of
-        variance one among training data.
+        (channel, component) float32: from differences to the mean to components that
+        have variance one in the training data.
     reference : numpy.ndarray
         (cell, component) float32, the training data.
     mean_distance : float
-        Between two of those.
+        Mean distance between two cells of the training data.
     threshold : float
-        Of the distance to the nearest one over the mean distance: the upper whisker
-        of what training data have, the nearest being of another place.
+        Largest distance to the nearest training data that counts as inside, divided
+        by the mean distance: the upper whisker of the distances between training data
+        of different samples.
     """
 
     mean: Array
@@ -50,19 +51,19 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Domain:
-    """What a network was trained on, as it sees it.
+    """A summary of the training data, as the network sees them.
 
     Parameters
     ----------
     views : tuple of View
-        Of the network's features, and of the bands.
+        Feature spaces: the network's features, and the bands.
     cell : int
         Side of a cell, pixels.
     samples : int
-        Chips, groups of them or blocks that the training data are of.
+        Number of chips, groups of chips or blocks in the training data.
     quantiles : numpy.ndarray
-        (101) float32: percentiles of the index of the training data, each against
-        those of other places.
+        (101) float32: percentiles of the index of the training data, each cell
+        compared with those of other samples.
     """
 
     views: tuple[View, ...]
@@ -72,20 +73,20 @@ class Domain:
 
     @property
     def threshold(self) -> float:
-        """The index up to which a place is inside; it is given in units of that."""
+        """The largest index inside the area; the index is scaled so that it is 1."""
         return 1.0
 
     @property
     def cells(self) -> int:
-        """How many cells of training data stand for all."""
+        """Number of cells that represent the training data."""
         return len(self.views[0].reference)
 
     def __repr__(self) -> str:
-        """Say what it is in one line."""
+        """Return a summary in one line."""
         return f"Domain of {self.cells} cells from {self.samples} places"
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the facts in short, fit for JSON."""
+        """Return the main facts as a dictionary for JSON."""
         chosen = {f"{q} %": round(float(self.quantiles[q]), 4) for q in (5, 50, 95)}
         return {
             "method": "Meyer & Pebesma 2021, doi:10.1111/2041-210X.13650",
@@ -101,7 +102,7 @@ class Domain:
         }
 
     def fingerprint(self) -> str:
-        """Stand for all numbers of it."""
+        """Return a hash of all numbers."""
         sums = hashlib.sha256(f"{self.cell}".encode())
         for name, values in self._tensors().items():
             sums.update(name.encode() + values.tobytes())
@@ -122,7 +123,7 @@ class Domain:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what :meth:`save` wrote.
+        """Read a file of :meth:`save`.
 
         Raises
         ------
@@ -143,7 +144,10 @@ class Domain:
             cell, samples = int(facts["cell"]), int(facts["places"])
             return cls(views, cell, samples, found["quantiles"])
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is not a whole domain: {error!r}") from error
+            raise ValueError(
+                f"{path} is not a whole domain: {error!r}; copy it again, or train the "
+                "model again."
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -153,21 +157,21 @@ class Domains:
     Parameters
     ----------
     members : tuple of Domain or Domains
-        In the order of the members.
+        One for each member, in their order.
     """
 
     members: tuple[Domain | Domains, ...]
 
     @property
     def threshold(self) -> float:
-        """The index up to which a place is inside."""
+        """The largest index inside the area."""
         return 1.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the facts of all members in short, fit for JSON."""
+        """Return the main facts of all members as a dictionary for JSON."""
         return {"members": [member.to_dict() for member in self.members]}
 
     def fingerprint(self) -> str:
-        """Stand for all numbers of all members."""
+        """Return a hash of all numbers of all members."""
         words = " ".join(member.fingerprint() for member in self.members)
         return hashlib.sha256(words.encode()).hexdigest()

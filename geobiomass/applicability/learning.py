@@ -1,4 +1,4 @@
-"""How the domain of a network is learnt from its training data."""
+"""Learning the domain of a network from its training data."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from geobiomass.training.randomness import preserve_generators
 
 Augment = Callable[[tuple[Any, ...], Tensor], tuple[tuple[Any, ...], Tensor]]
 
-_COMPONENTS = 64  # of a view at most; 15 bands and their presence have 30
-_LARGEST = 256  # pixels: the side of what is read of a place at most
-_PLACES = 256  # that are looked at, at most
-_FEW = 4  # places: of fewer each quarter is a fold of its own
-_FEWEST = 8  # cells: of fewer there are no quartiles to speak of
-# Of a channel that training never saw change, such as the presence of a band that was
-# always there: a hundredth of a band's scale, or of all pixels.
+_COMPONENTS = 64  # largest number in a view; 15 bands and their presence have 30
+_LARGEST = 256  # pixels: the largest side of a window that is read
+_MOST_SAMPLES = 256  # chips or blocks that are read
+_FEW = 4  # samples: of fewer, each quarter of a sample is a fold of its own
+_FEWEST = 8  # cells: with fewer, quartiles mean little
+# For a channel that is constant in training, such as the presence of a band that is
+# never missing: a hundredth of a band's scale, or of all pixels.
 _LEAST_SPREAD = 0.01
 
 
@@ -49,10 +49,10 @@ def learn_domain(
     augment: Augment | None = None,
     skip: bool = False,
 ) -> Domain | None:
-    """Learn what a network was trained on, from a sample of its training data.
+    """Learn the domain of a network from a sample of its training data.
 
-    Takes memory for one window of 256 x 256 pixels at a time, and leaves all random
-    states as they were.
+    Memory is needed for one window of 256 x 256 pixels at a time. Random states are
+    restored at the end.
 
     Parameters
     ----------
@@ -61,19 +61,20 @@ def learn_domain(
     reader : Reader
         Over the training cube, with ``agb``.
     samples : sequence of Sample
-        Chips or blocks that it was trained on; 256 of them at most are looked at.
+        Chips or blocks that it was trained on; up to 256 of them are read.
     cells : int
-        Cells of 16 x 16 pixels that stand for the training data, about.
+        About the number of cells of 16 x 16 pixels that represent the training data.
     seed : int
-        Decides which.
+        Seed of the choice of cells.
     groups : mapping, optional
-        Name of the group of a place, where places of one are near each other.
+        Name of the group of a sample, where samples of a group are near each other.
     marks : mapping, optional
-        Where labels are, by place.
+        Labelled pixels, by sample.
     augment : callable, optional
-        What left out months and passes in training: of (image, present) and labels.
+        The augmentation that leaves out months and passes in training: of (image,
+        present) and labels.
     skip : bool
-        Pass over places that cannot be read.
+        Leave out samples that cannot be read.
 
     Returns
     -------
@@ -85,7 +86,7 @@ def learn_domain(
     TypeError
         If the network has no ``look``.
     CubeError
-        If a place cannot be read and not `skip`.
+        If a sample cannot be read and `skip` is false.
     """
     need_looking(network)
     draw = np.random.default_rng(seed)
@@ -93,7 +94,7 @@ def learn_domain(
     each = -(-cells // len(chosen))
     vectors: list[list[Tensor]] = []
     names: list[str] = []
-    with _undisturbed(network, seed):
+    with _evaluating(network, seed):
         for sample in chosen:
             window = _window(sample, marks or {}, draw)
             try:
@@ -112,16 +113,16 @@ def learn_domain(
 
 
 def _some(samples: Sequence[Sample], draw: np.random.Generator) -> list[Sample]:
-    """Give places, each once; of many a sample, in their order."""
+    """Choose up to 256 different samples, in their order."""
     each = list(dict.fromkeys(samples))
-    count = min(_PLACES, len(each))
+    count = min(_MOST_SAMPLES, len(each))
     return [each[i] for i in sorted(draw.choice(len(each), count, replace=False))]
 
 
 def _window(
     sample: Sample, marks: Mapping[Sample, Marks], draw: np.random.Generator
 ) -> Sample:
-    """Give the place, or a part of a large one, with a label where they are known."""
+    """Return the sample, or a part of a large one with a label, if any is known."""
     height, width = (
         min(_LARGEST, side) for side in (sample.window.height, sample.window.width)
     )
@@ -132,9 +133,9 @@ def _window(
 
 
 def _cells_with_label(labels: Array, cell: int) -> npt.NDArray[np.int64]:
-    """Give the (row, column) of cells that hold a label, (n, 2).
+    """Return the (row, column) of cells with a label, (n, 2).
 
-    Those that lie wholly in the window; all, where none does.
+    Only cells that are wholly in the window; all cells where none is.
     """
     known = np.isfinite(labels)
     rows, columns = (max(1, side // cell) for side in known.shape)
@@ -145,7 +146,7 @@ def _cells_with_label(labels: Array, cell: int) -> npt.NDArray[np.int64]:
 
 
 def _cells(view: Tensor, kept: npt.NDArray[np.int64]) -> Tensor:
-    """(1, channel, rows, columns) -> (cell, channel)."""
+    """Return the kept cells (cell, channel) of a view (1, channel, rows, columns)."""
     rows, columns = torch.from_numpy(kept).unbind(1)
     return view[0].cpu()[:, rows, columns].T
 
@@ -153,7 +154,7 @@ def _cells(view: Tensor, kept: npt.NDArray[np.int64]) -> Tensor:
 def _folds(
     name: str, kept: npt.NDArray[np.int64], labels: Array, cell: int, few: bool
 ) -> list[str]:
-    """Name the folds of cells: their place, of few places a quarter of it."""
+    """Return the name of each cell's fold: its sample, or a quarter of the sample."""
     if not few:
         return [name] * len(kept)
     half = np.array(labels.shape) / 2
@@ -189,14 +190,14 @@ def _domain(
 
 
 def _view(values: Tensor, folds: Tensor) -> tuple[View, npt.NDArray[np.float64]]:
-    """Learn a view from (cell, channel) float64; give the cells' index in it too."""
+    """Learn a view from (cell, channel) float64; return it with the cells' index."""
     mean = values.mean(dim=0)
     spread = values.std(dim=0, correction=0).clamp(min=_LEAST_SPREAD)
     projection = _whitening((values - mean) / spread) / spread[:, None]
     reference = ((values - mean) @ projection).float()
     nearest, mean_distance = _held_out(reference, folds)
     ratio = nearest / mean_distance
-    # As they are saved, so that a model that was read gives the same bits.
+    # Rounded as they are saved, so that a loaded model returns the same bits.
     mean_distance, threshold = (
         float(np.float32(x)) for x in (mean_distance, upper_whisker(ratio))
     )
@@ -211,10 +212,10 @@ def _view(values: Tensor, folds: Tensor) -> tuple[View, npt.NDArray[np.float64]]
 
 
 def _whitening(values: Tensor) -> Tensor:
-    """Give (channel, component) that makes the variance of values one, about.
+    """Return (channel, component) that makes the variance of values about one.
 
-    The fewer cells there are for a channel, the more the covariance shrinks towards
-    equal variances, by the cube of channels over cells: hardly, with thousands.
+    The covariance shrinks towards equal variances by the cube of channels over cells:
+    strongly with few cells for each channel, hardly with thousands of cells.
     """
     count, channels = values.shape
     share = min(1.0, channels / count) ** 3
@@ -233,7 +234,7 @@ def _whitening(values: Tensor) -> Tensor:
 def _held_out(
     reference: Tensor, folds: Tensor
 ) -> tuple[npt.NDArray[np.float64], float]:
-    """Give distances to the nearest cell of another fold, and the mean of all."""
+    """Return distances to the nearest cell of another fold, and the mean of all."""
     nearest, total = [], 0.0
     for part, own in zip(
         torch.split(reference, AT_ONCE), torch.split(folds, AT_ONCE), strict=True
@@ -249,17 +250,17 @@ def _held_out(
 
 
 def upper_whisker(values: npt.NDArray[np.float64]) -> float:
-    """Give the largest value up to the third quartile and 1.5 interquartile ranges.
+    """Return the largest value up to the third quartile plus 1.5 interquartile ranges.
 
-    As Meyer and Pebesma (2021) set the threshold; the whisker of Tukey's box plot.
+    The threshold of Meyer and Pebesma (2021): the upper whisker of Tukey's box plot.
     """
     low, high = np.percentile(values, [25, 75])
     return float(values[values <= high + 1.5 * (high - low)].max())
 
 
 @contextmanager
-def _undisturbed(network: nn.Module, seed: int) -> Iterator[None]:
-    """Evaluate, with random numbers of its own, and leave all as it was."""
+def _evaluating(network: nn.Module, seed: int) -> Iterator[None]:
+    """Switch to evaluation with seeded random numbers; restore both at the end."""
     mode, device = network.training, next(network.parameters()).device
     with preserve_generators(device.type), torch.no_grad():
         torch.manual_seed(seed)

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from geobiomass.cli import ingest
+from geobiomass.cli import account, ingest
 from geobiomass.cli import inspect as looking
 from geobiomass.cli import predict as mapping
 from geobiomass.cli import train as models
@@ -29,8 +29,8 @@ for command in (
     models.train,
     mapping.plan,
     mapping.predict,
-    mapping.totals,
-    mapping.change,
+    account.totals,
+    account.change,
     models.evaluate,
     validating.validate,
     models.calibrate,

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from geobiomass.cli.account import Assisted
 from geobiomass.cli.output import AsJson, answer
-from geobiomass.cli.predict import Assisted
 
 
 def info(

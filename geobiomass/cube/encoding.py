@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import warnings
@@ -16,6 +15,7 @@ import xarray as xr
 
 from geobiomass.cube.schema import CubeError
 from geobiomass.cube.statistics import BandTally
+from geobiomass.files import sha256_of
 
 SHARD = 256  # pixels: a shard is a chip, or a block of a scene as big as one
 # Chosen by benchmarks/store.py. A random crop of 128 pixels touches at most 160 x 192
@@ -120,7 +120,7 @@ def fingerprint_of(cube: xr.Dataset, dtype: str, steps: Sequence[float]) -> str:
         "sizes": {str(dim): size for dim, size in cube.sizes.items()},
         "agb": "agb" in cube,
         "places": [
-            hashlib.sha256(repr(cube[dim].values.tolist()).encode()).hexdigest()
+            sha256_of(repr(cube[dim].values.tolist()))
             for dim in ("chip", "y", "x")
             if dim in cube.coords
         ],
@@ -128,8 +128,7 @@ def fingerprint_of(cube: xr.Dataset, dtype: str, steps: Sequence[float]) -> str:
     # Of a cube that is yet to be computed, its source can tell what the pixels will be.
     if (source := cube.attrs.get(SOURCE)) is not None:
         described["source"] = str(source)
-    text = json.dumps(described, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sha256_of(json.dumps(described, sort_keys=True))
 
 
 def _band_steps(

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from geobiomass.cube.shards import StoredArray
+from geobiomass.cube.stored_array import StoredArray
 
 Places = npt.NDArray[np.int64]
 

@@ -15,9 +15,10 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from geobiomass.cube.codecs import quick_codecs
 from geobiomass.cube.schema import CubeError, DamagedError, check_cube
 from geobiomass.cube.selection import PREFIX
-from geobiomass.cube.shards import StoredArray, quick_codecs
+from geobiomass.cube.stored_array import StoredArray
 from geobiomass.training.packages import need_for_address
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""What trains and maps read: windows of a cube, data loaders, splits, folds."""
+"""Reading of cubes for training and maps: windows, data loaders, splits, folds."""

@@ -1,20 +1,20 @@
-"""Where a cube's pixels are, and how a window of them is had: disk, dask or memory."""
+"""The pixels of a cube, on disk, in dask or in memory: one protocol to read windows."""
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from itertools import pairwise, product
+from itertools import chain, pairwise, product
 from typing import Any, Protocol
 
 import dask
 import numpy as np
 import numpy.typing as npt
 
+from geobiomass.cube.codecs import decode
 from geobiomass.cube.selection import Selection
-from geobiomass.cube.shards import decode
+from geobiomass.files import sha256_of
 from geobiomass.tiles import Sample, Window
 
 Array = npt.NDArray[np.float32]
@@ -22,7 +22,7 @@ Codes = npt.NDArray[Any]
 
 
 class Pixels(Protocol):
-    """An image, (chip, month, band, y, x), or labels, (chip, y, x); chips or none."""
+    """An image (chip, month, band, y, x) or labels (chip, y, x); scenes lack chip."""
 
     code_type: np.dtype[Any]
     steps: Array | None
@@ -30,11 +30,11 @@ class Pixels(Protocol):
 
     @property
     def bytes(self) -> int:
-        """What all of it takes in memory."""
+        """Bytes that all of it takes in memory."""
 
     @property
     def order(self) -> tuple[list[int], list[int]]:
-        """Months and bands in the order that is wanted, among those that are read."""
+        """Months and bands in the wanted order, among those that are read."""
 
     def read(self, sample: Sample, out: Array | None = None) -> Array:
         """Read a window as physical values: (month, band, y, x), or (y, x)."""
@@ -43,23 +43,23 @@ class Pixels(Protocol):
         """Read a window of an image as it is stored, (month, band, y, x)."""
 
     def cells(self, sample: Sample) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Give the shape that :meth:`fill` fills, and where in it a window begins."""
+        """Return the shape that :meth:`fill` fills, and the window's corner in it."""
 
     def fill(self, sample: Sample, out: Codes) -> None:
         """Read the cells that hold a window, as they are stored."""
 
     def in_memory(self) -> Pixels:
-        """Read all of it."""
+        """Read all of it into memory."""
 
     def identity(self) -> str:
-        """Stand for the values, as well as can be told without computing them."""
+        """Return a fingerprint of the values, as far as it needs no computing."""
 
     def stored_bytes(self) -> int:
-        """Give what all of it takes where it is, compressed where it is so."""
+        """Return the bytes that all of it takes as it is stored, compressed or not."""
 
 
 def pixels_of(array: Any) -> Pixels:
-    """Find out where an array's pixels are: on disk, with dask, or in memory."""
+    """Return the pixels of an array: on disk, with dask, or in memory."""
     if isinstance(array, np.ndarray):
         return InMemory(array)
     found = Selection.of(array)
@@ -69,7 +69,7 @@ def pixels_of(array: Any) -> Pixels:
 
 
 def _is_window(selection: Selection) -> bool:
-    """Tell whether rows and columns are taken without gaps, in their order."""
+    """Return whether rows and columns are without gaps and in their order."""
     return all(
         np.array_equal(
             positions, np.arange(positions[0], positions[0] + len(positions))
@@ -79,7 +79,7 @@ def _is_window(selection: Selection) -> bool:
 
 
 class Decoded:
-    """Another source, of which everything comes as physical values."""
+    """Pixels of another source, always decoded into physical values."""
 
     code_type: np.dtype[Any] = np.dtype(np.float32)
     steps: Array | None = None
@@ -123,7 +123,7 @@ def _into(out: Array | None, values: Codes) -> Array:
 
 
 class _Cut:
-    """What arrays of dask and numpy have in common: a window is cut from them."""
+    """Common base of dask and numpy arrays: a window is cut from the array."""
 
     code_type: np.dtype[Any] = np.dtype(np.float32)
     steps: Array | None = None
@@ -153,16 +153,16 @@ class _Cut:
         return self.bytes
 
     def cut(self, sample: Sample) -> Any:
-        """Give a window, not computed yet where the array is not."""
+        """Return a window; it is lazy if the array is."""
         part = self.array if sample.chip is None else self.array[sample.chip]
         return part[..., sample.window.rows, sample.window.columns]
 
 
 class Lazy(_Cut):
-    """An array that dask has yet to compute."""
+    """A dask array, computed for every window that is read."""
 
     def read(self, sample: Sample, out: Array | None = None) -> Array:
-        # Whoever reads many windows does so on threads already.
+        # Many windows are read on threads already: no threads within a thread.
         scheduler = {"scheduler": "synchronous"}
         (values,) = dask.compute(self.cut(sample), **scheduler)  # type: ignore[attr-defined, no-untyped-call]
         return _into(out, values)
@@ -179,16 +179,18 @@ class Lazy(_Cut):
 
 
 class Kept(Lazy):
-    """The same, of which each chunk is computed once and kept for neighbouring windows.
+    """A dask array whose chunks are kept in memory for the next windows.
 
-    Windows that overlap, or are smaller than a chunk, would compute it every time.
+    Without this, windows that overlap or are smaller than a chunk would compute the
+    chunk again each time.
 
     Parameters
     ----------
     array : dask.array.Array
-        What dask has yet to compute.
+        Not computed yet.
     height, width : int
-        As many chunks are kept as this many pixels may touch; the oldest leave first.
+        Size of a window, pixels: the chunks that such a window may touch are kept. The
+        least recently used leave first.
     """
 
     def __init__(self, array: Any, height: int, width: int) -> None:
@@ -221,7 +223,7 @@ class Kept(Lazy):
     def _chunks_of(
         self, window: Window
     ) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-        """Give the corners of the chunks that hold a window, all along months."""
+        """Yield the first and last corners of the chunks that hold a window."""
         rows, columns = (
             [
                 (int(low), int(high))
@@ -237,7 +239,7 @@ class Kept(Lazy):
             yield (top, left), (bottom, right)
 
     def _chunk(self, sample: Sample, key: Any) -> Array:
-        """Compute a chunk, or wait for whoever does; and remember that it was used."""
+        """Compute a chunk, or wait for the thread that does; mark it as used."""
         with self._lock:
             found = self._chunks.pop(key, None)
             ours = found is None
@@ -247,7 +249,7 @@ class Kept(Lazy):
                 found.set_result(super().read(sample))
             except BaseException as error:
                 with self._lock:
-                    self._chunks.pop(key, None)  # it may be mended
+                    self._chunks.pop(key, None)  # the next read tries again
                 found.set_exception(error)
             self._make_room()
         return found.result()
@@ -271,7 +273,7 @@ class Kept(Lazy):
 
 
 class InMemory(_Cut):
-    """An array in memory: physical values, or codes that wait to be decoded."""
+    """An array in memory: physical values, or codes that are decoded when read."""
 
     def __init__(
         self,
@@ -300,11 +302,11 @@ class InMemory(_Cut):
 
     def identity(self) -> str:
         parts = (np.ascontiguousarray(part).tobytes() for part in self.array)
-        return _hash(repr(self.array.shape).encode(), *parts)
+        return sha256_of(chain([repr(self.array.shape)], parts))
 
 
 class OnDisk:
-    """Part of a variable on disk, read straight from there."""
+    """Part of a variable on disk, read straight out of its shards."""
 
     def __init__(self, selection: Selection) -> None:
         self.stored = selection.stored
@@ -342,7 +344,7 @@ class OnDisk:
         return int(np.prod([len(p) for p in self.positions])) * self.code_type.itemsize
 
     def _spans(self, sample: Sample) -> tuple[slice, ...]:
-        """Give what a place takes of the stored variable, gaps and all."""
+        """Return the span of a sample in the stored variable, including gaps."""
         spans = list(self.spans)
         if sample.chip is not None:
             chip = int(self.positions[0][sample.chip])
@@ -353,7 +355,7 @@ class OnDisk:
         return tuple(spans)
 
     def _kept(self, values: Codes, sample: Sample | None) -> Codes:
-        """Take months and bands in their order, and the chip's own dimensions."""
+        """Return values with months and bands in order; the axis of one chip is cut."""
         if len(self.positions) > 3:
             at = len(self.positions) - 4
             for dim, wanted in zip((at, at + 1), self.order, strict=True):
@@ -378,7 +380,7 @@ class OnDisk:
         return self._kept(codes, sample)
 
     def _has_order(self) -> bool:
-        """Whether months and bands are taken as they are stored."""
+        """Return whether months and bands are taken in the stored order."""
         if len(self.positions) <= 3:
             return True
         return all(order == list(range(len(order))) for order in self.order)
@@ -399,7 +401,7 @@ class OnDisk:
         spans = self.spans
         codes = np.empty([s.stop - s.start for s in spans], self.code_type)
         self.stored.read(spans, codes)
-        if len(self.positions) % 2:  # of chips, in whatever order
+        if len(self.positions) % 2:  # of chips, which may be in another order
             codes = codes.take(self.positions[0] - spans[0].start, axis=0)
         return InMemory(self._kept(codes, None), self.steps, self.missing)
 
@@ -412,19 +414,12 @@ class OnDisk:
 
     def identity(self) -> str:
         stored = self.stored
-        # A store that was moved, or mended, is the same one; without statistics only
-        # its place can tell two of one shape apart.
+        # A store that was moved or repaired keeps its identity. Without statistics
+        # only the path distinguishes two stores of the same shape.
         known = stored.where
         if stored.statistics is not None:
             known = stored.statistics.to_csv()
         held = b"" if stored.held is None else stored.held.tobytes()
         form = repr(sorted(stored.array.metadata.to_dict().items(), key=str))
         positions = repr([part.tolist() for part in self.positions])
-        return _hash(known.encode(), held, form.encode(), positions.encode())
-
-
-def _hash(*parts: bytes) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
+        return sha256_of([known, held, form, positions])

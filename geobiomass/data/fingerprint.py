@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from geobiomass.cube import DamagedError
 from geobiomass.data.reader import Reader, Sample
+from geobiomass.files import sha256_of
 from geobiomass.tiles import EVALUATION_BLOCK, blocks
 
-_SAMPLES = 64  # of the labels, for the fingerprint
+_SAMPLES = 64  # chips or blocks of which the labels are read
 
 
 def data_fingerprint(cube: xr.Dataset, bands: Sequence[str]) -> str:
-    """Give 64 letters that stand for what was trained on: pixels, labels, names.
-
-    Of images on disk what the cube knows of itself is hashed, not each pixel: the
-    statistics of its bands, the form of its arrays; of images that dask has yet to
-    compute only the shape. Of the labels up to 64 chips, or blocks of a scene, from
-    all over the cube are read.
+    """Return the fingerprint of a cube that is not open yet.
 
     Parameters
     ----------
@@ -29,41 +26,75 @@ def data_fingerprint(cube: xr.Dataset, bands: Sequence[str]) -> str:
         With ``agb``.
     bands : sequence of str
         Those that are used, in their order.
+
+    Returns
+    -------
+    str
+        As :func:`hash_data` returns it.
     """
-    reader = Reader(cube, bands)
-    digest = hashlib.sha256(f"{reader.identity()} {list(bands)}".encode())
-    _add_labels(digest, cube, reader)
-    return digest.hexdigest()
+    return hash_data(cube, Reader(cube, bands))
 
 
-def labels_fingerprint(cube: xr.Dataset, bands: Sequence[str]) -> str:
-    """Give 64 letters that stand for names and labels, wherever the cube lies.
+def hash_data(cube: xr.Dataset, reader: Reader) -> str:
+    """Return a fingerprint of the data of a training: pixels, labels, names.
 
-    The same for a cube on disk, one of dask and one in memory; images do not count.
+    Of images on disk the statistics of the bands and the form of the arrays are
+    hashed, not each pixel; of images that dask has yet to compute only the shape. Of
+    the labels up to 64 chips, or blocks of a scene, from all over the cube are read.
 
     Parameters
     ----------
-    cube, bands
-        As :func:`data_fingerprint` takes them.
+    cube : xarray.Dataset
+        With ``agb``.
+    reader : Reader
+        Over the cube, with the bands that are used, in their order.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
     """
-    digest = hashlib.sha256(f"{list(bands)}".encode())
-    _add_labels(digest, cube, Reader(cube, bands))
-    return digest.hexdigest()
+    head = f"{reader.identity()} {list(reader.bands)}"
+    return sha256_of(chain([head], _labels_of(cube, reader)))
 
 
-def _add_labels(digest: hashlib._Hash, cube: xr.Dataset, reader: Reader) -> None:
+def hash_labels(cube: xr.Dataset, reader: Reader) -> str:
+    """Return a fingerprint of names and labels, without the images.
+
+    It is the same for a cube on disk, one of dask and one in memory.
+
+    Parameters
+    ----------
+    cube, reader
+        As :func:`hash_data` takes them.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    return sha256_of(chain([f"{list(reader.bands)}"], _labels_of(cube, reader)))
+
+
+def hash_values(*values: Any) -> str:
+    """Return the SHA-256 digest of plain values, as Python writes them."""
+    return sha256_of(repr(values))
+
+
+def _labels_of(cube: xr.Dataset, reader: Reader) -> Iterator[str | bytes]:
+    """Yield the names of a cube and some of its labels, to be hashed."""
     for name in ("month", "chip", "y", "x"):
         if name in cube.coords:
-            digest.update(f"{name} {cube[name].values.tolist()}".encode())
+            yield f"{name} {cube[name].values.tolist()}"
     for sample in _spread_out(reader):
         try:
-            digest.update(np.nan_to_num(reader.labels(sample), nan=-1.0).tobytes())
+            yield np.nan_to_num(reader.labels(sample), nan=-1.0).tobytes()
         except DamagedError:
-            digest.update(b"damaged")
+            yield b"damaged"
 
 
 def _spread_out(reader: Reader) -> list[Sample]:
-    """Give up to 64 chips, or blocks of a scene, from all over it."""
+    """Return up to 64 chips, or blocks of a scene, from all over it."""
     windows = blocks(reader.height, reader.width, EVALUATION_BLOCK)
     samples = [Sample(window) for window in windows]
     if reader.chips:

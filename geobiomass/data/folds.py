@@ -1,4 +1,4 @@
-"""Folds for honest validation: ground held out together, never single pixels."""
+"""Folds of spatial cross-validation: blocks, regions or chips, never single pixels."""
 
 from __future__ import annotations
 
@@ -14,44 +14,35 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.cube import CubeError, as_cube
-from geobiomass.cube.areas import pixel_size
+from geobiomass.data.fingerprint import hash_values
+from geobiomass.data.fold_groups import (
+    check_options,
+    chips_in,
+    count_labels,
+    count_labels_in_memory,
+    regions_in,
+    side_of_blocks,
+)
 from geobiomass.data.groups import (
     NOWHERE,
     BlockGround,
     ChipGround,
     Ground,
     Numbers,
-    PolygonGround,
-    ZoneGround,
-    corners_of,
-    digest,
-    polygons_of,
     widened,
 )
-from geobiomass.data.reader import Reader, Sample
-from geobiomass.data.splits import FEWEST_BLOCKS, NARROWEST_BLOCK
-from geobiomass.statistics.variogram import suggest_block
-from geobiomass.tiles import Window, blocks, even_blocks
+from geobiomass.data.reader import Sample
+from geobiomass.tiles import Window
 
 Mask = npt.NDArray[np.bool_]
-
-_BLOCK = 256  # pixels: blocks of a scene where nothing else is said
-_PIECE = 1024  # pixels: side of what is read at once
-_RANDOM = ("pixel", "pixels", "random")
-_NEVER = (
-    "by={!r} is not on offer: neighbouring pixels are alike, so a model that has seen "
-    "the neighbours of a held-out pixel is scored on what it remembers (Roberts et al. "
-    "2017, Ecography 40:913; Ploton et al. 2020, Nature Communications 11:4540). Use "
-    "by='block' for a scene, by='chip' for chips, or the name of a region."
-)
 
 
 @dataclass(frozen=True, eq=False)
 class Folds:
-    """Which ground each of several models does not see: blocks, regions or chips.
+    """Assignment of blocks, regions or chips to the folds that hold them out.
 
-    Iterate over it for each :class:`~geobiomass.data.folds.Fold`.
-    :func:`make_folds` makes it.
+    :func:`make_folds` makes it; iterating over it yields each
+    :class:`~geobiomass.data.folds.Fold`.
 
     Parameters
     ----------
@@ -60,21 +51,21 @@ class Folds:
     count : int
         Folds.
     ground : Ground
-        Which group a pixel belongs to.
+        The group of each pixel.
     fold_of : tuple of int
         The fold of each group.
     pixels : tuple of int, optional
-        Labelled pixels of each group; None where they were not counted.
+        Labelled pixels of each group; None if they are not counted.
     buffer : int
-        Pixels around what is held out whose labels do not train.
+        Width of the buffer around held-out pixels, pixels: its labels do not train.
     seed : int
-        Decided which group is in which fold.
+        Of the assignment of groups to folds.
     block : int, optional
         Side of a scene's blocks, pixels.
     size : tuple of int
         Chips (0 for a scene), rows and columns of the cube.
     grid : str
-        Stands for the cube's chips or places.
+        Fingerprint of the names of the cube's chips, or of a scene's coordinates.
     """
 
     by: str
@@ -89,31 +80,31 @@ class Folds:
     grid: str
 
     def __len__(self) -> int:
-        """Give the number of folds."""
+        """Return the number of folds."""
         return self.count
 
     def __getitem__(self, number: int) -> Fold:
-        """Give one fold, counted from 0."""
+        """Return one fold, counted from 0."""
         if not 0 <= number < self.count:
             raise IndexError(f"fold must be from 0 to {self.count - 1}, got {number}.")
         return Fold(self, number)
 
     def __iter__(self) -> Iterator[Fold]:
-        """Give the folds in order."""
+        """Iterate over the folds in order."""
         return (Fold(self, number) for number in range(self.count))
 
     def __eq__(self, other: object) -> bool:
-        """Tell whether the same pixels are held out by the same folds."""
+        """Return whether the same folds hold out the same pixels."""
         return isinstance(other, Folds) and self.identity == other.identity
 
     def __hash__(self) -> int:
-        """Hash what equality compares."""
+        """Return a hash of what equality compares."""
         return hash(self.identity)
 
     @cached_property
     def identity(self) -> str:
-        """Letters that stand for who holds out what."""
-        return digest(
+        """Fingerprint of the assignment of pixels to folds, 64 hexadecimal digits."""
+        return hash_values(
             self.count, self.fold_of, self.buffer, self.size, self.ground.identity()
         )
 
@@ -125,7 +116,7 @@ class Folds:
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row a fold: groups held out, and labelled pixels where they are known."""
+        """A row for each fold: groups held out, and labelled pixels if counted."""
         numbers = np.array(self.fold_of)
         counts = np.bincount(numbers, minlength=self.count)
         table = pd.DataFrame({"groups": counts}, pd.RangeIndex(self.count, name="fold"))
@@ -137,11 +128,11 @@ class Folds:
 
     @property
     def what(self) -> str:
-        """What is held out together, in words."""
+        """The kind of group that is held out, in words."""
         return _what(self.by, self.block)
 
     def __repr__(self) -> str:
-        """Say how many, of what, and how large."""
+        """Return the number and kind of the folds, and what each holds out."""
         rows = [
             f"fold {number}: {row['groups']} held out"
             + (f", {row['labelled_pixels']:,} labels" if self.pixels else "")
@@ -150,7 +141,7 @@ class Folds:
         return "\n  ".join([folds_in_words(vars(self)), *rows])
 
     def numbers(self, sample: Sample) -> Numbers:
-        """Give the fold that holds out each pixel of a place, (y, x); -1: none does.
+        """Return the fold that holds out each pixel, (y, x), or -1 for none.
 
         Parameters
         ----------
@@ -161,7 +152,7 @@ class Folds:
         return folds[self.ground.groups(sample)]
 
     def names(self, sample: Sample) -> tuple[Numbers, tuple[str, ...]]:
-        """Give the group of each pixel, (y, x), -1 for none, and the groups' names.
+        """Return the group of each pixel, (y, x), or -1, and the names of the groups.
 
         Parameters
         ----------
@@ -171,7 +162,7 @@ class Folds:
         return self.ground.groups(sample), self.ground.names
 
     def check(self, cube: xr.Dataset) -> None:
-        """Refuse a cube that these folds were not made of.
+        """Check that these folds are made of a cube.
 
         Parameters
         ----------
@@ -181,7 +172,7 @@ class Folds:
         Raises
         ------
         CubeError
-            If its chips, or its size or place, are others.
+            If it has other chips, or another size or position.
         """
         if (_size_of(cube), _grid_of(cube)) != (self.size, self.grid):
             raise CubeError(
@@ -193,12 +184,12 @@ class Folds:
 
 
 def folds_in_words(folds: Mapping[str, Any]) -> str:
-    """Say how many folds hold out what, in a line.
+    """Describe folds in one line.
 
     Parameters
     ----------
     folds : mapping
-        What :class:`Folds` is made of, by name, as a saved cross-validation has it.
+        The parameters of :class:`Folds` by name, as a saved cross-validation has them.
     """
     buffer, groups = folds["buffer"], len(folds["fold_of"])
     around = f"buffer of {buffer} pixels" if buffer else "no buffer"
@@ -214,14 +205,14 @@ def _what(by: str, block: int | None) -> str:
 
 @dataclass(frozen=True)
 class Fold:
-    """One of several folds: what it holds out, and what may train.
+    """One of several folds: the pixels it holds out and those that train.
 
     Parameters
     ----------
     folds : Folds
         All of them.
     number : int
-        Of this one, from 0.
+        Of this fold, from 0.
     """
 
     folds: Folds
@@ -234,12 +225,12 @@ class Fold:
         return tuple(name for name, fold in pairs if fold == self.number)
 
     def __repr__(self) -> str:
-        """Say which of how many, and what it holds out."""
+        """Return its number, and what it holds out."""
         count = len(self.held_out)
         return f"Fold {self.number} of {self.folds.count}: {count} {self.folds.what}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Give what a model's provenance says of it, fit for JSON."""
+        """Return its description for a model's provenance, as JSON has it."""
         folds = self.folds
         return {
             "number": self.number,
@@ -252,7 +243,7 @@ class Fold:
         }
 
     def validates(self, sample: Sample) -> Mask:
-        """Tell which pixels of a place are held out, (y, x).
+        """Return which pixels of a sample are held out, (y, x).
 
         Parameters
         ----------
@@ -262,7 +253,7 @@ class Fold:
         return np.asarray(self.folds.numbers(sample) == self.number)
 
     def trains(self, sample: Sample) -> Mask:
-        """Tell which pixels of a place may train: none held out, nor in the buffer.
+        """Return which pixels of a sample train: neither held out nor in the buffer.
 
         Parameters
         ----------
@@ -299,60 +290,62 @@ def make_folds(
     residuals: pd.DataFrame | None = None,
     corners: tuple[str, str] = ("top", "left"),
 ) -> Folds:
-    """Share the ground of a cube out among folds, for cross-validation.
+    """Assign the pixels of a cube to folds, for spatial cross-validation.
 
-    Whole blocks, regions or chips are held out together; groups are dealt so that
-    folds have about as many labelled pixels of a scene, or chips. Single pixels drawn
-    at random are not on offer, as they would be judged by their neighbours.
+    Whole blocks, regions or chips are held out together. Groups are assigned so that
+    all folds have about the same number of labelled pixels of a scene, or of chips.
+    Random single pixels are not on offer: held-out pixels next to training
+    pixels make the error look too small.
 
     Parameters
     ----------
     cube : xarray.Dataset
         With ``agb``.
     count : int
-        Folds: 2 or more.
+        Number of folds: 2 or more.
     by : optional
         "block": blocks of a scene, its default. "chip": chips, the default of chips.
         The name of a coordinate along ``chip`` (a region, a flight, a tile), or of a
         (y, x) coordinate or variable of a scene with numbers or names of regions. Or
         polygons on a scene: a GeoDataFrame or GeoJSON (a feature is a group), a path to
         a vector file, a mapping of names to regions, or a sequence of regions. Polygons
-        that share a pixel are one group. What lies in no region or polygon trains,
-        outside of the buffer, and never validates.
+        that share a pixel are one group. Pixels in no region or polygon train, except
+        in the buffer, and never validate.
     block : int or "auto", optional
-        Side of blocks, pixels; by default 256, less where the scene would not have
-        nine of them, or two a fold. "auto": as large as errors are correlated,
-        which needs `variogram` or `residuals`.
+        Side of blocks, pixels; by default 256, or less so that the scene has at least
+        nine of them and two for each fold. "auto": the distance up to which errors
+        correlate, from `variogram` or `residuals`.
     buffer : int
-        Rows and columns of pixels around what is held out whose labels do not train.
+        Width of the buffer around held-out pixels, in rows and columns: its labels do
+        not train.
     seed : int
-        Decides what is held out together.
+        Of the assignment of groups to folds.
     column : str, optional
-        Of polygons with columns: with the name of a group; by default "name" where
-        there is one, else each polygon is its own.
+        The column of polygons that names the groups; by default "name" if there is
+        one, else each polygon is a group.
     variogram : geobiomass.statistics.variogram.Variogram, optional
         Of errors, for ``block="auto"``.
     residuals : pandas.DataFrame, optional
-        As :func:`residuals` gives them, for ``block="auto"``.
+        As :func:`residuals` returns them, for ``block="auto"``.
     corners : tuple of str
         Names of two coordinates along ``chip``: row and column of each chip's first
-        pixel on a grid that they share. Where the cube has them, pixels of a
-        chip that lie on held-out ground or in its buffer do not train.
+        pixel on a grid that they share. If the cube has them, pixels of a chip that
+        are in a held-out chip or its buffer do not train.
 
     Returns
     -------
     Folds
-        Prints itself; goes to ``gb.fit(cube, folds=...)`` or
-        ``gb.cross_validate(cube, folds=...)``.
+        For ``gb.fit(cube, folds=...)`` or ``gb.cross_validate(cube, folds=...)``;
+        prints itself.
 
     Raises
     ------
     CubeError
         If the cube has no label, no such coordinate, or fewer groups with labels than
-        folds; if chips shall have a buffer and their places are unknown.
+        folds; if there is a buffer and the positions of the chips are unknown.
     ValueError
-        If a number is out of range, settings contradict each other, or pixels are
-        asked for.
+        If a number is out of range, settings contradict each other, or `by` asks for
+        pixels.
 
     Examples
     --------
@@ -371,20 +364,20 @@ def make_folds(
     chips = "chip" in cube.dims
     by = ("chip" if chips else "block") if by is None else by
     kind = by if isinstance(by, str) else "polygon"
-    _check(count, kind, block, buffer, column, chips)
+    check_options(count, kind, block, buffer, column, chips)
     side = None
     ground: Ground
     if chips:
-        ground = _chips(cube, by, buffer, corners)
-        sizes, pixels = np.bincount(ground.group_of), _labels_in_memory(cube, ground)
-        areas = sizes
+        ground = chips_in(cube, by, buffer, corners)
+        sizes = areas = np.bincount(ground.group_of)
+        pixels = count_labels_in_memory(cube, ground)
     else:
         if kind == "block":
-            side = _side(cube, count, block, variogram, residuals)
+            side = side_of_blocks(cube, count, block, variogram, residuals)
             ground = BlockGround(cube.sizes["y"], cube.sizes["x"], side)
         else:
-            ground = _regions(cube, by, column)
-        sizes, areas = _count_labels(cube, ground)
+            ground = regions_in(cube, by, column)
+        sizes, areas = count_labels(cube, ground)
         pixels = tuple(sizes.tolist())
     known = int(np.count_nonzero(sizes))
     if known < count:
@@ -406,141 +399,22 @@ def make_folds(
     )
 
 
-def _check(
-    count: int, by: str, block: Any, buffer: int, column: str | None, chips: bool
-) -> None:
-    if by in _RANDOM:
-        raise ValueError(_NEVER.format(by))
-    if count < 2:
-        raise ValueError(f"count of folds must be 2 or more, got {count}.")
-    if buffer < 0:
-        raise ValueError(f"buffer must be 0 pixels or more, got {buffer}.")
-    if block is not None and by != "block":
-        raise ValueError(f"block goes with by='block', got block={block!r}, by={by!r}.")
-    if block not in (None, "auto") and (not isinstance(block, int) or block < 1):
-        raise ValueError(f"block must be pixels, or 'auto', got {block!r}.")
-    if column is not None and by != "polygon":
-        raise ValueError(f"column goes with polygons, got by={by!r}.")
-    if by == "block" and chips:
-        raise CubeError("by='block' needs a scene; for chips there is by='chip'.")
-    if by == "chip" and not chips:
-        raise CubeError("by='chip' needs chips; for a scene there is by='block'.")
-    if chips and by == "polygon":
-        raise CubeError("Polygons need a scene: chips have no place on Earth.")
-
-
-def _side(
-    cube: xr.Dataset,
-    count: int,
-    block: int | str | None,
-    variogram: Any,
-    residuals: Any,
-) -> int:
-    if isinstance(block, int):
-        return block
-    height, width = cube.sizes["y"], cube.sizes["x"]
-    if block == "auto":
-        return suggested_side(cube, variogram, residuals)
-    side = _BLOCK
-    wanted = max(FEWEST_BLOCKS, 2 * count)
-    while side > NARROWEST_BLOCK and len(even_blocks(height, width, side)) < wanted:
-        side //= 2
-    return side
-
-
-def suggested_side(cube: xr.Dataset, variogram: Any, residuals: Any) -> int:
-    """Give the side of blocks that errors are hardly correlated beyond, pixels.
-
-    Raises
-    ------
-    ValueError
-        If there is neither a variogram nor residuals.
-    """
-    if variogram is None and residuals is None:
-        raise ValueError(
-            "block='auto' needs variogram= or residuals= of a model's errors; "
-            "gb.cross_validate(cube).residuals() gives them."
-        )
-    if variogram is None:
-        return suggest_block(residuals)
-    return suggest_block(variogram, pixel_size(cube))
-
-
-def _regions(cube: xr.Dataset, by: Any, column: str | None) -> Ground:
-    height, width = cube.sizes["y"], cube.sizes["x"]
-    if not isinstance(by, str):
-        return PolygonGround(polygons_of(by, cube, column), height, width)
-    if by not in cube.variables or set(cube[by].dims) != {"y", "x"}:
-        known = [str(n) for n, v in cube.variables.items() if set(v.dims) == {"y", "x"}]
-        raise CubeError(
-            "by must be 'block', polygons, or the name of a coordinate or variable "
-            f"(y, x) with regions, got {by!r}; the cube has {sorted(known)}."
-        )
-    return ZoneGround(cube[by].transpose("y", "x"))
-
-
-def _chips(
-    cube: xr.Dataset, by: str, buffer: int, names: tuple[str, str]
-) -> ChipGround:
-    corners = corners_of(cube, names)
-    if buffer and corners is None:
-        raise CubeError(
-            f"buffer={buffer} needs the places of chips, to know which are neighbours; "
-            f"the cube has no coordinates {names[0]!r} and {names[1]!r} along 'chip' "
-            "(corners=). Without them hold out whole regions: by='region', say."
-        )
-    ids = [str(chip) for chip in cube["chip"].values]
-    if by != "chip":
-        if by not in cube.coords or cube[by].dims != ("chip",):
-            known = [str(n) for n, v in cube.coords.items() if v.dims == ("chip",)]
-            raise CubeError(
-                "by must be 'chip' or the name of a coordinate along 'chip', got "
-                f"{by!r}; the cube has {sorted(known)}."
-            )
-        ids = [str(value) for value in cube[by].values]
-    return ChipGround(ids, cube.sizes["y"], cube.sizes["x"], corners)
-
-
-def _labels_in_memory(cube: xr.Dataset, ground: ChipGround) -> tuple[int, ...] | None:
-    """Count labels by group of chips, where nothing has to be read for that."""
-    labels = cube["agb"].data
-    if not isinstance(labels, np.ndarray):
-        return None
-    counts = np.isfinite(labels).sum((1, 2))
-    return tuple(np.bincount(ground.group_of, counts).astype(int).tolist())
-
-
-def _count_labels(
-    cube: xr.Dataset, ground: Ground
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Count labelled pixels, and pixels, by group of a scene, a piece at a time."""
-    reader = Reader(cube, [str(cube["band"].values[0])])
-    count = len(ground.names)
-    labelled, area = np.zeros(count, np.int64), np.zeros(count, np.int64)
-    for window in blocks(reader.height, reader.width, _PIECE):
-        groups = ground.groups(Sample(window))
-        inside = groups != NOWHERE
-        known = inside & np.isfinite(reader.labels(Sample(window)))
-        area += np.bincount(groups[inside], minlength=count)
-        labelled += np.bincount(groups[known], minlength=count)
-    return labelled, area
-
-
 def _deal(
     sizes: npt.NDArray[Any], areas: npt.NDArray[Any], count: int, seed: int
 ) -> list[int]:
-    """Deal groups to folds, large ones first, each to the fold with least so far.
+    """Assign groups to folds, large ones first, each to the smallest fold so far.
 
-    Groups of about one size come in random order. Those without labels are dealt by
+    Groups of similar size come in random order. Those without labels are assigned by
     area, after the others.
     """
     draw = np.random.default_rng(seed)
     order = draw.permutation(len(sizes))
+    # A rank holds sizes that differ by a factor below 1.4, the root of two.
     rank = np.where(sizes > 0, np.floor(2 * np.log2(np.maximum(sizes, 1))), -1)
     order = order[np.argsort(-rank[order], kind="stable")]
     folds = [0] * len(sizes)
     for with_labels, weights in ((True, sizes), (False, areas)):
-        # The third number breaks ties at random, but the same for a seed.
+        # The second number breaks ties at random, the same for the same seed.
         heap = [(0, int(tie), fold) for fold, tie in enumerate(draw.permutation(count))]
         heapq.heapify(heap)
         for group in order:
@@ -558,7 +432,9 @@ def _size_of(cube: xr.Dataset) -> tuple[int, int, int]:
 
 def _grid_of(cube: xr.Dataset) -> str:
     dims = ("chip",) if "chip" in cube.dims else ("y", "x")
-    return digest([cube[dim].values.tolist() for dim in dims if dim in cube.coords])
+    return hash_values(
+        [cube[dim].values.tolist() for dim in dims if dim in cube.coords]
+    )
 
 
 def _in_words(size: Sequence[int]) -> str:

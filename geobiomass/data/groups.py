@@ -1,4 +1,4 @@
-"""What folds are made of: which block, region, polygon or chip a pixel belongs to."""
+"""Groups of pixels that folds hold out: blocks, regions, polygons, chips."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ import xarray as xr
 from geobiomass.cube import CubeError
 from geobiomass.cube.areas import regions_of
 from geobiomass.cube.region import Region
+from geobiomass.data.fingerprint import hash_values
 from geobiomass.tiles import Sample, Window, blocks, even_blocks
 
 NOWHERE = -1
-"""The number of ground that belongs to no group."""
+"""The group number of pixels that belong to no group."""
 
 Numbers = npt.NDArray[np.int32]
-_PIECE = 1024  # pixels: side of what is looked at at once
+_WINDOW = 1024  # pixels: side of the windows that are read
 
 
 class Ground(Protocol):
@@ -29,11 +30,11 @@ class Ground(Protocol):
     names: tuple[str, ...]
 
     def groups(self, sample: Sample) -> Numbers:
-        """Give the number of each pixel's group, (y, x); -1 where there is none."""
+        """Return the number of each pixel's group, (y, x); -1 for none."""
         ...
 
     def identity(self) -> str:
-        """Stand for which pixel belongs where."""
+        """Return a fingerprint of the group of every pixel."""
         ...
 
 
@@ -45,7 +46,7 @@ class BlockGround:
     height, width : int
         Of the scene, pixels.
     side : int
-        Of a block, pixels; what is left over is shared out.
+        Of a block, pixels; the rest at the edges is shared among the blocks.
     """
 
     def __init__(self, height: int, width: int, side: int) -> None:
@@ -55,7 +56,7 @@ class BlockGround:
         self.names = tuple(str(number) for number in range(len(self.windows)))
 
     def groups(self, sample: Sample) -> Numbers:
-        """Give the number of each pixel's block, (y, x)."""
+        """Return the number of each pixel's block, (y, x)."""
         window = sample.window
         row = np.searchsorted(self._tops, np.arange(window.top, window.bottom), "right")
         column = np.searchsorted(
@@ -65,8 +66,8 @@ class BlockGround:
         return numbers.astype(np.int32)
 
     def identity(self) -> str:
-        """Stand for the edges of the blocks."""
-        return digest(self._tops.tolist(), self._lefts.tolist())
+        """Return a fingerprint of the edges of the blocks."""
+        return hash_values(self._tops.tolist(), self._lefts.tolist())
 
 
 class ZoneGround:
@@ -75,21 +76,21 @@ class ZoneGround:
     Parameters
     ----------
     zones : xarray.DataArray
-        (y, x); NaN, None and "" belong nowhere. It is read a window at a time.
+        (y, x); NaN, None and "" are no region. It is read in windows.
     """
 
     def __init__(self, zones: xr.DataArray) -> None:
         self._zones = zones.variable
         found: set[Any] = set()
-        for window in blocks(zones.sizes["y"], zones.sizes["x"], _PIECE):
+        for window in blocks(zones.sizes["y"], zones.sizes["x"], _WINDOW):
             values, known = self._read(window)
             found |= set(np.unique(values[known]).tolist())
         self._values = np.array(sorted(found))
         self.names = tuple(_name(value) for value in self._values.tolist())
         hashes = hashlib.sha256()
-        for window in blocks(zones.sizes["y"], zones.sizes["x"], _PIECE):
+        for window in blocks(zones.sizes["y"], zones.sizes["x"], _WINDOW):
             hashes.update(self.groups(Sample(window)).tobytes())
-        self._identity = digest(self.names, hashes.hexdigest())
+        self._identity = hash_values(self.names, hashes.hexdigest())
 
     def _read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         values = self._zones.isel(y=window.rows, x=window.columns).values
@@ -104,14 +105,14 @@ class ZoneGround:
         return values, np.ones(values.shape, bool)
 
     def groups(self, sample: Sample) -> Numbers:
-        """Give the number of each pixel's region, (y, x); -1 outside of all."""
+        """Return the number of each pixel's region, (y, x); -1 outside of all."""
         values, known = self._read(sample.window)
         numbers = np.full(values.shape, NOWHERE, np.int32)
         numbers[known] = np.searchsorted(self._values, values[known])
         return numbers
 
     def identity(self) -> str:
-        """Stand for the layer."""
+        """Return a fingerprint of the layer."""
         return self._identity
 
 
@@ -121,7 +122,7 @@ class PolygonGround:
     Parameters
     ----------
     regions : sequence of (str, Region)
-        Names, which may come more than once, and polygons.
+        Names and polygons; polygons with the same name are one group.
     height, width : int
         Of the scene, pixels.
     """
@@ -134,8 +135,8 @@ class PolygonGround:
         names = [name for name, _ in regions]
         first = list(dict.fromkeys(names))
         self._number = np.array([first.index(name) for name in names])
-        # Two that overlap would hold out ground that the other one trains on.
-        for window in blocks(height, width, _PIECE):
+        # Of two groups that overlap, one would train on pixels the other holds out.
+        for window in blocks(height, width, _WINDOW):
             self._join_overlapping(window)
         kept = np.unique(self._number)
         self._number = np.searchsorted(kept, self._number)
@@ -146,7 +147,7 @@ class PolygonGround:
 
     @property
     def regions(self) -> list[tuple[str, Region]]:
-        """Each polygon with the name of its group, which makes such ground again."""
+        """Each polygon with the name of its group, as the class takes them."""
         named = (self.names[number] for number in self._number)
         return list(zip(named, self._regions, strict=True))
 
@@ -170,7 +171,7 @@ class PolygonGround:
                 yield index, region.mask(window)
 
     def groups(self, sample: Sample) -> Numbers:
-        """Give the number of each pixel's polygon, (y, x); -1 outside of all."""
+        """Return the number of each pixel's polygon, (y, x); -1 outside of all."""
         window = sample.window
         numbers = np.full((window.height, window.width), NOWHERE, np.int32)
         for index, mask in self._masks(window):
@@ -178,10 +179,10 @@ class PolygonGround:
         return numbers
 
     def identity(self) -> str:
-        """Stand for names and outlines."""
-        # As JSON, which has lists where geometries may have tuples.
+        """Return a fingerprint of names and outlines."""
+        # As JSON, so that lists and tuples of coordinates give the same.
         outlines = [json.dumps([r.shapes, r.transform]) for r in self._regions]
-        return digest(self.names, self._number.tolist(), outlines)
+        return hash_values(self.names, self._number.tolist(), outlines)
 
 
 class ChipGround:
@@ -210,14 +211,14 @@ class ChipGround:
         self.corners = corners
 
     def groups(self, sample: Sample) -> Numbers:
-        """Give the number of the chip's group for all of its pixels, (y, x)."""
+        """Return the number of the chip's group for all of its pixels, (y, x)."""
         shape = (sample.window.height, sample.window.width)
         return np.full(shape, self.group_of[sample.chip or 0], np.int32)
 
     def near(
         self, sample: Sample, chips: npt.NDArray[np.bool_], buffer: int
     ) -> npt.NDArray[np.bool_]:
-        """Tell which pixels lie within `buffer` pixels of any of some chips, (y, x)."""
+        """Return which pixels are within `buffer` pixels of some chips, (y, x)."""
         window = sample.window
         found = np.zeros((window.height, window.width), bool)
         if self.corners is None:
@@ -231,16 +232,16 @@ class ChipGround:
         return found
 
     def identity(self) -> str:
-        """Stand for the groups and places of the chips."""
+        """Return a fingerprint of the groups and positions of the chips."""
         corners = None if self.corners is None else self.corners.tolist()
-        return digest(self.names, self.group_of.tolist(), corners)
+        return hash_values(self.names, self.group_of.tolist(), corners)
 
 
 def widened(mask: npt.NDArray[np.bool_], by: int) -> npt.NDArray[np.bool_]:
     """Mark all pixels within `by` rows and columns of a marked one."""
     if by == 0 or not mask.any():
         return mask
-    # Marked pixels in the square around each, by differences of running sums.
+    # Counts of marked pixels in the square around each, by a summed-area table.
     sums = np.pad(mask.astype(np.int32), by).cumsum(0).cumsum(1)
     sums = np.pad(sums, ((1, 0), (1, 0)))
     side = 2 * by + 1
@@ -252,7 +253,7 @@ def widened(mask: npt.NDArray[np.bool_], by: int) -> npt.NDArray[np.bool_]:
 def polygons_of(
     regions: Any, cube: xr.Dataset, column: str | None
 ) -> list[tuple[str, Region]]:
-    """Give named polygons; a list of regions is numbered from 1.
+    """Return named polygons; a list of regions is numbered from 1.
 
     Parameters
     ----------
@@ -262,7 +263,7 @@ def polygons_of(
     cube : xarray.Dataset
         A scene.
     column : str, optional
-        With the name of a feature's group.
+        The column with the name of each feature's group.
 
     Raises
     ------
@@ -276,7 +277,7 @@ def polygons_of(
 
 
 def _reach(region: Region, height: int, width: int) -> Window | None:
-    """Give the window of a scene that a region may touch, to pass over the rest."""
+    """Return the window of a scene that a region may touch; the rest is skipped."""
     from affine import Affine
     from rasterio.features import bounds as bounds_of
 
@@ -296,25 +297,20 @@ def _reach(region: Region, height: int, width: int) -> Window | None:
 
 
 def _name(value: Any) -> str:
-    """Give a region's name; numbers without their decimal point."""
+    """Return the name of a region; whole numbers without a decimal point."""
     whole = isinstance(value, float) and value.is_integer()
     return str(int(value)) if whole else str(value)
-
-
-def digest(*parts: Any) -> str:
-    """Give letters that stand for some plain values."""
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def corners_of(
     cube: xr.Dataset, names: tuple[str, str]
 ) -> npt.NDArray[np.int64] | None:
-    """Give the rows and columns of chips' first pixels, (chip, 2); None if unknown.
+    """Return the rows and columns of chips' first pixels, (chip, 2); None if unknown.
 
     Raises
     ------
     CubeError
-        If they are no whole numbers along ``chip``.
+        If they are not whole numbers along ``chip``.
     """
     if not all(name in cube.coords for name in names):
         return None

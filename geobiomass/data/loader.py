@@ -1,8 +1,8 @@
-"""The feed: batches in an order of seed and epoch, read ahead on threads.
+"""The data loader: batches in an order of seed and epoch, prefetched on threads.
 
-dask plans a batch, a task a sample, and reads on threads, or on the workers of a
-cluster; no worker processes, so nothing is forked. Samples stay as they are stored;
-the trainer turns them into physical values on the device.
+dask plans a batch, one task for each sample, and reads on threads, or on the workers
+of a cluster. There are no worker processes, so nothing is forked. Samples stay as they
+are stored; the trainer decodes them into physical values on the device.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ Corners = Sequence[tuple[int, ...]]
 
 
 class Arrangement:
-    """How the samples of a batch lie in its codes; plain numbers, on no device.
+    """The positions of a batch's samples in its codes; plain numbers, on no device.
 
     Parameters
     ----------
     decoder : Decoder
-        Of the cube that was read.
+        Of the cube.
     corners : sequence of tuple of int
-        Where in its cells each sample begins: month, band, row, column.
+        The corner of each sample in its cells: month, band, row, column.
     """
 
     def __init__(self, decoder: Decoder, corners: Corners) -> None:
@@ -56,12 +56,12 @@ Batch = tuple[Tensor, Arrangement, Tensor]
 def decode_batch(
     inputs: tuple[Any, ...], target: Tensor
 ) -> tuple[tuple[Tensor], Tensor]:
-    """Turn a batch as it is stored into physical values, on its device.
+    """Decode a batch from stored codes into physical values, on its device.
 
     Parameters
     ----------
     inputs : tuple
-        Codes and their arrangement, as :meth:`ChipLoader.epoch` gives them.
+        Codes and their arrangement, as :meth:`ChipLoader.epoch` yields them.
     target : torch.Tensor
         (batch, 1, y, x).
 
@@ -70,7 +70,7 @@ def decode_batch(
     inputs : tuple
         One tensor (batch, month, band, y, x) float32, NaN where missing.
     target : torch.Tensor
-        As it was.
+        Unchanged.
     """
     codes, arrangement = inputs
     height, width = target.shape[-2:]
@@ -79,10 +79,10 @@ def decode_batch(
 
 
 class _Buffers:
-    """Memory of batches that nobody holds any more, to be used again.
+    """A pool of memory: that of batches no longer in use is used again.
 
-    Fresh memory of this size comes page by page from the system, which takes as
-    long as a third of the decoding.
+    New memory of this size comes page by page from the system, which takes about a
+    third of the time of decoding.
     """
 
     def __init__(self) -> None:
@@ -103,42 +103,48 @@ class _Buffers:
         return self._all[-1]
 
     def _free(self, index: int) -> bool:
-        # Two: the list's, and getrefcount's own. A view or a tensor counts as well.
+        # Two references: the list's, and getrefcount's own. A view or a tensor of the
+        # buffer adds one.
         return sys.getrefcount(self._all[index]) <= 2
 
 
 @dataclass(frozen=True)
 class ChipLoader:
-    """Batches of images and labels, in an order that seed and epoch alone decide.
+    """Data loader: batches of images and labels, in an order of seed and epoch alone.
 
     Parameters
     ----------
     reader : Reader
         Over a cube with ``agb``.
     samples : sequence of Sample
-        One sample each, in every epoch.
+        Each is read once in every epoch.
     batch_size : int
-        Samples in a batch, of one process. Batches are as even as can be, none
-        larger than this (batches of one may become two where processes could not
-        share the samples otherwise).
+        Samples in a batch of one process, at most. All batches have about the same
+        size. (Batches of one may become two, if processes cannot share the samples
+        otherwise.)
     crop : int, optional
-        Side of a random crop drawn anew inside each place in every epoch; None
-        takes places as they are, which must then be of one size.
+        Side of the random crop that is drawn inside each sample in every epoch; None
+        takes whole samples, which must then have the same size.
     shuffle : bool
         Whether the order changes from epoch to epoch.
     seed : int
-        Decides order and crops, with the epoch.
+        Of the order and the crops, with the epoch's number.
     memory : int
-        Bytes that batches may take: the one in use, the one that follows, and those
-        read ahead. There are three at least, even where they take more.
+        Bytes that batches may take: the one in use, the next one, and those that are
+        prefetched. There are three at least, even if they take more.
     threads : int, optional
         Samples read at the same time; by default one more than there are cores, nine
-        at most. It has no influence on what is read.
+        at most. The batches do not depend on it.
     damaged : "raise" or "skip"
-        What becomes of a sample that cannot be read: an error that names it, or a
-        warning, and the sample comes without any month and label.
+        For a sample that cannot be read: raise an error that names it, or warn and
+        yield the sample without any month and label.
     client : distributed.Client, optional
-        Read on its workers, who must see the store under the same path.
+        Read on its workers, which must reach the store under the same path.
+    marks : mapping of Sample to Marks, optional
+        Positions of the labels in samples: a random crop of such a sample holds one.
+    problems : dict of str to str, optional
+        The samples that could not be read, by name, with the reason; filled while
+        reading.
     """
 
     reader: Reader
@@ -152,13 +158,11 @@ class ChipLoader:
     damaged: Literal["raise", "skip"] = "raise"
     client: Any = None
     marks: Mapping[Sample, Marks] = field(default_factory=dict, compare=False)
-    """Where labels are, by place: a random crop of such a place holds one."""
     problems: dict[str, str] = field(default_factory=dict, compare=False)
-    """What could not be read, by place; filled as it is met."""
     _buffers: _Buffers = field(default_factory=_Buffers, compare=False, repr=False)
 
     def batches_per_epoch(self, ranks: int = 1) -> int:
-        """Give the batches that each of `ranks` processes sees in an epoch.
+        """Return the number of batches of each of `ranks` processes in an epoch.
 
         Raises
         ------
@@ -176,7 +180,7 @@ class ChipLoader:
     def epoch(
         self, number: int, rank: int = 0, ranks: int = 1, start: int = 0
     ) -> Iterator[Batch]:
-        """Yield an epoch's batches for one process, read ahead.
+        """Yield an epoch's batches for one process; the next ones are prefetched.
 
         Every sample comes exactly once in an epoch, in one of the processes.
 
@@ -185,17 +189,17 @@ class ChipLoader:
         number : int
             Of the epoch, from 0.
         rank, ranks : int
-            Which process this is, and of how many.
+            The number of this process, and the number of processes.
         start : int
-            Batches of this process that are left out, because they were used
-            before an interruption; they are not read.
+            Batches of this process that an interrupted training has used already;
+            they are not read.
 
         Yields
         ------
         codes : torch.Tensor
             (batch, cells along month, band, y and x, then size of a cell), as stored.
         arrangement : Arrangement
-            How they lie; :func:`decode_batch` makes the image of both.
+            Their positions; :func:`decode_batch` makes the image of both.
         agb : torch.Tensor
             (batch, 1, y, x) float32, Mg/ha, NaN where unlabelled.
 
@@ -207,7 +211,7 @@ class ChipLoader:
         plan = self.plan(number, rank, ranks)[start:]
         if not plan:
             return
-        # Besides those there is one in use, and the one that takes its place.
+        # One more batch is in use, and one is ready to follow it.
         ahead = max(1, self.memory // self._bytes(plan[0]) - 2)
         with ExitStack() as stack:
             submit = self._start(stack)
@@ -221,19 +225,19 @@ class ChipLoader:
                 yield self._take(waiting.popleft())
 
     def plan(self, number: int, rank: int = 0, ranks: int = 1) -> list[list[Sample]]:
-        """Give what an epoch reads for one process, batch by batch; reads nothing."""
+        """Return the samples of an epoch's batches for one process; reads nothing."""
         count = self.batches_per_epoch(ranks)
         generator = np.random.default_rng([self.seed, number])
         order = np.arange(len(self.samples))
         if self.shuffle:
             order = generator.permutation(order)
-        samples = [self._place(int(index), generator) for index in order]
-        # As even as can be: a batch of one left over would upset batch norm.
+        samples = [self._draw(int(index), generator) for index in order]
+        # All about the same size: a last batch of one would upset batch norm.
         edges = np.linspace(0, len(samples), count * ranks + 1).round().astype(int)
-        pieces = [samples[a:b] for a, b in pairwise(edges)]
-        return pieces[rank::ranks]
+        batches = [samples[a:b] for a, b in pairwise(edges)]
+        return batches[rank::ranks]
 
-    def _place(self, index: int, generator: np.random.Generator) -> Sample:
+    def _draw(self, index: int, generator: np.random.Generator) -> Sample:
         sample = self.samples[index]
         if self.crop is None:
             return sample
@@ -251,27 +255,27 @@ class ChipLoader:
         return len(samples) * (int(np.prod(shape)) * dtype.itemsize + labels)
 
     def _start(self, stack: ExitStack) -> Callable[[list[Sample]], Any]:
-        """Give what takes a batch in hand and answers with a future."""
+        """Return a function that starts to read a batch and returns a future."""
         if self.client is not None:
             reader = self.client.scatter(self.reader, broadcast=True, hash=False)
             return partial(
                 self.client.submit,
-                _read_alone,
+                _read_on_worker,
                 reader,
                 skip=self.damaged == "skip",
                 pure=False,
             )
-        # One more than cores: one or the other waits for its turn in Python.
+        # One more than cores: a thread may wait for Python's global lock.
         threads = self.threads or min(8, os.cpu_count() or 1) + 1
         readers = stack.enter_context(ThreadPoolExecutor(threads, "chips"))
-        # Two: while the last samples of a batch are read, the next one is begun.
-        planner = stack.enter_context(ThreadPoolExecutor(2, "feed"))
+        # Two: the next batch begins while the last samples of one are read.
+        planner = stack.enter_context(ThreadPoolExecutor(2, "batches"))
         skip = self.damaged == "skip"
         read = partial(_read_batch, self.reader, readers, self._buffers, skip=skip)
         return partial(planner.submit, read)
 
     def _take(self, future: Any) -> Batch:
-        """Wait for a batch, and tell once of what it lacks."""
+        """Wait for a batch; warn once about each sample that it lacks."""
         codes, agb, corners, problems = future.result()
         for sample, problem in problems.items():
             if sample not in self.problems:
@@ -286,7 +290,7 @@ def _cancel(waiting: deque[Any]) -> None:
         future.cancel()
 
 
-# codes, labels, corners, problems by place
+# codes, labels, corners, problems by name of the sample
 _Read = tuple[npt.NDArray[Any], npt.NDArray[np.float32], Corners, dict[str, str]]
 
 
@@ -312,7 +316,7 @@ def _read_batch(
     samples: Sequence[Sample],
     skip: bool,
 ) -> _Read:
-    """Read a batch on threads: a dask task a sample."""
+    """Read a batch on threads: one dask task for each sample."""
     codes, agb = _empty(reader, samples, buffers.take)
     if _read_together(reader, pool, samples, codes, agb):
         return codes, agb, [(0, 0, 0, 0)] * len(samples), {}
@@ -333,7 +337,7 @@ def _read_together(
     codes: npt.NDArray[Any],
     agb: npt.NDArray[np.float32],
 ) -> bool:
-    """Compute a batch that dask has yet to compute; tell whether that was done."""
+    """Compute a batch of lazy samples together; return whether that was possible."""
     uncomputed = reader.uncomputed(samples)
     if uncomputed is None:
         return False
@@ -343,12 +347,12 @@ def _read_together(
             codes[i, 0, 0, 0, 0] = values[i]
             agb[i, 0] = reader.labels(sample)
     except Exception:
-        return False  # one by one it shows which sample is at fault
+        return False  # read one by one, the damaged sample names itself
     return True
 
 
-def _read_alone(reader: Reader, samples: Sequence[Sample], skip: bool) -> _Read:
-    """Read a batch in one go, on a worker of a cluster."""
+def _read_on_worker(reader: Reader, samples: Sequence[Sample], skip: bool) -> _Read:
+    """Read a batch in one thread, on a worker of a cluster."""
     codes, agb = _empty(reader, samples, np.empty)
     found = [
         _read_sample(reader, sample, codes[i], agb[i, 0], skip)
@@ -364,7 +368,7 @@ def _read_sample(
     agb: npt.NDArray[np.float32],
     skip: bool,
 ) -> tuple[tuple[int, ...], str | None]:
-    """Fill one sample; give where it begins, and what was wrong with it."""
+    """Fill one sample; return its corner in the cells, and the error if any."""
     try:
         return reader.fill(sample, codes, agb), None
     except CubeError as error:

@@ -1,21 +1,19 @@
-"""The one reader, for training and for maps: cube and windows in, pixels out.
+"""The reader of cubes, for training and for maps: windows in, pixels out.
 
-What a cube has on disk is read as it is stored, straight out of its shards; what
-dask has yet to compute is computed; what is in memory is cut.
+Pixels on disk are read as they are stored, straight out of their shards; dask arrays
+are computed; of arrays in memory a window is cut.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 import xarray as xr
-from torch import Tensor
 
 from geobiomass.cube import CubeError, DamagedError, check_cube, is_chips, select_bands
 from geobiomass.cube.statistics import BandTally
@@ -31,13 +29,16 @@ from geobiomass.data.arrays import (
 )
 from geobiomass.tiles import Sample, Window, mirror
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 __all__ = ["Decoder", "Reader", "Sample"]
 
 Mask = npt.NDArray[np.bool_]
 
 
 class Reader:
-    """Read windows of a cube, with the bands a model needs, in their order.
+    """Reader of the windows of a cube, with the bands of a model in their order.
 
     Parameters
     ----------
@@ -77,16 +78,16 @@ class Reader:
         return self.count * self.height * self.width
 
     def identity(self) -> str:
-        """Stand for the pixels, as well as can be told without computing them."""
+        """Return a fingerprint of the pixels, as far as it needs no computing."""
         return self._image.identity()
 
     def stored_bytes(self) -> int:
-        """Give what the image takes where it is, compressed where it is so."""
+        """Return the bytes of the image as it is stored, compressed or not."""
         return self._plain.stored_bytes()
 
     @property
     def statistics(self) -> pd.DataFrame | None:
-        """What a cube on disk, if all of it is read, knows of these bands."""
+        """The stored statistics of these bands, if all of a cube on disk is read."""
         image = self._plain
         if not isinstance(image, OnDisk) or not image.whole:
             return None
@@ -98,7 +99,7 @@ class Reader:
         return self._image.source if isinstance(self._image, Decoded) else self._image
 
     def tally(self) -> BandTally:
-        """Give what counts the values of :meth:`codes`."""
+        """Return an empty tally for the values of :meth:`codes`."""
         return BandTally(self.bands, self._plain.steps, self._plain.missing)
 
     def codes(self, sample: Sample) -> Codes:
@@ -110,37 +111,38 @@ class Reader:
 
     @property
     def decoder(self) -> Decoder:
-        """What turns what :meth:`fill` gives into physical values."""
+        """The decoder from the codes of :meth:`fill` to physical values."""
         image = self._image
         return Decoder(image.steps, image.missing, *image.order, self.calendar)
 
     def decoded(self) -> Reader:
-        """Give a reader like this one whose batches are physical values already.
+        """Return a copy of this reader whose batches are physical values already.
 
-        Decoding piece by piece, while a piece is in the processor's cache, is
-        quickest where the network runs on the CPU; a GPU decodes whole batches.
+        For a network on the CPU it is fastest to decode each chunk while it is in the
+        processor's cache; a GPU decodes whole batches.
         """
         other = copy.copy(self)
         other._image = Decoded(self._image)
         return other
 
     def with_labels_where(self, known: Callable[[Sample], Mask]) -> Reader:
-        """Give a reader like this one that sees fewer labels.
+        """Return a copy of this reader that sees fewer labels.
 
         Parameters
         ----------
         known : callable
-            Tells which pixels of a place (y, x) keep their label; others are NaN.
+            Returns which pixels of a sample (y, x) keep their label; the others
+            become NaN.
         """
         other = copy.copy(self)
         other._known = known
         return other
 
     def keeping(self, height: int, width: int) -> Reader:
-        """Give a reader like this one for windows that are neighbours.
+        """Return a copy of this reader for windows that are near each other.
 
-        What dask has yet to compute is then computed a chunk at a time and kept for
-        the next window: as many chunks as `height` x `width` pixels may touch.
+        Dask arrays are then computed chunk by chunk, and the chunks are kept for the
+        next windows: those that `height` x `width` pixels may touch.
         """
         if not isinstance(self._image, Lazy):
             return self
@@ -149,9 +151,9 @@ class Reader:
         return other
 
     def cache(self, limit: int) -> None:
-        """Read the whole cube once and keep it, if it takes no more than `limit` bytes.
+        """Read the whole cube into memory, if it takes no more than `limit` bytes.
 
-        Random crops decode more than they need, again in every epoch.
+        Without this, random crops decode more than they need in every epoch.
         """
         sources = [self._image] + ([self._agb] if self._agb is not None else [])
         if sum(source.bytes for source in sources) > limit:
@@ -197,26 +199,26 @@ class Reader:
         return labels
 
     def cells(self, samples: Sequence[Sample]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        """Give shape and type of what :meth:`fill` fills for any of some places."""
+        """Return the shape and type that hold the codes of any of some samples."""
         shapes = [self._image.cells(sample)[0] for sample in samples]
         return tuple(np.max(shapes, axis=0).tolist()), self._image.code_type
 
     def fill(self, sample: Sample, codes: Codes, agb: Array) -> tuple[int, ...]:
-        """Read one sample, in the form that costs least.
+        """Read one sample into given memory, as it is stored.
 
         Parameters
         ----------
         sample : Sample
             A window inside the scene.
         codes : numpy.ndarray
-            To be filled: one row of what :meth:`cells` says.
+            To be filled: of the shape and type that :meth:`cells` returns.
         agb : numpy.ndarray
             (y, x), to be filled with the labels.
 
         Returns
         -------
         tuple of int
-            Where in the cells the window begins: month, band, row, column.
+            The corner of the window in the cells: month, band, row, column.
 
         Raises
         ------
@@ -231,9 +233,9 @@ class Reader:
         return self._image.cells(sample)[1]
 
     def uncomputed(self, samples: Sequence[Sample]) -> list[Any] | None:
-        """Give samples that dask has yet to compute; None where they are on disk.
+        """Return the samples as lazy dask arrays; None if they are not lazy.
 
-        Computed together, what they share is computed once.
+        Computed together, tasks that they share are computed once.
         """
         source = self._plain
         if not isinstance(source, Lazy):
@@ -241,7 +243,7 @@ class Reader:
         return [source.cut(sample) for sample in samples]
 
     def blank(self, codes: Codes, agb: Array) -> None:
-        """Fill one sample with nothing: no month, no label."""
+        """Fill one sample with missing values: no month, no label."""
         missing = self._image.missing
         codes[...] = np.nan if missing is None else missing
         agb[...] = np.nan
@@ -253,7 +255,7 @@ class Reader:
             raise self._named(sample, error) from error
 
     def _named(self, sample: Sample, error: Exception) -> CubeError:
-        """Say which part of the cube cannot be read."""
+        """Return the error that names the part of the cube that cannot be read."""
         if isinstance(error, DamagedError):
             return error
         return DamagedError(
@@ -261,7 +263,7 @@ class Reader:
         )
 
     def name_of(self, sample: Sample) -> str:
-        """Say where a place is: the chip's id, rows and columns."""
+        """Return the name of a sample: the chip's id, rows and columns."""
         window = sample.window
         pixels = (
             f"rows {window.top} to {window.bottom - 1}, columns {window.left} to "
@@ -274,7 +276,7 @@ class Reader:
 
 
 def _reach(window: Window, whole: Window) -> Window:
-    """Give the part of the scene that a window and its reflection need."""
+    """Return the part of the scene that a window and its reflection need."""
     rows = mirror(window.top, window.bottom, whole.height)
     columns = mirror(window.left, window.right, whole.width)
     return Window(
@@ -283,7 +285,7 @@ def _reach(window: Window, whole: Window) -> Window:
 
 
 class Decoder:
-    """Turns batches as they are stored into physical values, on their device.
+    """Decoder of batches from stored codes to physical values, on their device.
 
     Parameters
     ----------
@@ -292,9 +294,9 @@ class Decoder:
     missing : int or None
         The code of missing values.
     months, bands : sequence of int
-        Which of the stored months and bands, counted from the window's begin.
+        Positions of the months and bands, from the first one that is stored.
     calendar : tuple of int
-        Calendar months of the steps, for whoever wants to know.
+        Calendar months of the steps, for networks with a month-of-year term.
     """
 
     def __init__(
@@ -305,6 +307,8 @@ class Decoder:
         bands: Sequence[int],
         calendar: tuple[int, ...] = (),
     ) -> None:
+        import torch  # not at the top: errors and `info` come without it
+
         self.calendar = calendar
         self.steps = None if steps is None else torch.from_numpy(steps)
         self.missing = missing
@@ -321,7 +325,7 @@ class Decoder:
         codes : torch.Tensor
             (batch, cells along month, band, y and x, then size of a cell).
         corners : sequence of four int
-            Where in its cells each sample begins: month, band, row, column.
+            The corner of each sample in its cells: month, band, row, column.
         size : tuple of int
             Height and width of a sample.
 
@@ -330,6 +334,8 @@ class Decoder:
         torch.Tensor
             (batch, month, band, y, x) float32, physical units, NaN where missing.
         """
+        import torch
+
         whole = codes.permute(0, 1, 5, 2, 6, 3, 7, 4, 8)
         sizes = [whole.shape[i] * whole.shape[i + 1] for i in (1, 3, 5, 7)]
         whole = whole.reshape(len(codes), *sizes)
@@ -342,6 +348,8 @@ class Decoder:
         self, codes: Tensor, corner: Sequence[int], height: int, width: int
     ) -> Tensor:
         """Cut a window out of (batch, month, band, y, x), months and bands in order."""
+        import torch
+
         month, band, row, column = corner
         for dim, wanted in ((1, self.months + month), (2, self.bands + band)):
             if not torch.equal(wanted, torch.arange(codes.shape[dim])):
@@ -354,4 +362,4 @@ class Decoder:
         values = codes * self.steps.to(codes.device)
         if self.missing is None:
             return values
-        return values.masked_fill_(codes == self.missing, torch.nan)
+        return values.masked_fill_(codes == self.missing, np.nan)

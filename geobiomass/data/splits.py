@@ -1,4 +1,4 @@
-"""Which chips or spatial blocks train and which validate: never both."""
+"""Chips and spatial blocks: find the labelled ones, hold some out, cut crops."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from geobiomass.cube import CubeError, DamagedError
 from geobiomass.data.reader import Reader, Sample
 from geobiomass.tiles import Marks, cover, even_blocks
 
-# A scene is split into at least this many blocks, if they stay 32 pixels wide.
 FEWEST_BLOCKS = 9
+"""A scene is split into this many blocks at least, if they stay wide enough."""
 NARROWEST_BLOCK = 32
+"""Pixels: the side of the smallest blocks that a scene is split into."""
 
-_NO_LABEL = (
+NO_LABEL = (
     "'agb' has no label: every value is NaN. Check the nodata value and that labels "
     "and image overlap."
 )
 
 
 def samples_of(reader: Reader, block: int, fewest: int = FEWEST_BLOCKS) -> list[Sample]:
-    """Give the units that a split never cuts: chips, or blocks of a scene.
+    """Return the units that a split never cuts: chips, or blocks of a scene.
 
     Parameters
     ----------
     reader : Reader
         Over the cube to split.
     block : int
-        Side of a scene's blocks, pixels; made smaller where the scene would not
-        have `fewest` of them.
+        Side of a scene's blocks, pixels; made smaller if the scene would have fewer
+        than `fewest` of them.
     fewest : int
-        Nine, or more where many are needed.
+        Blocks of a scene at least.
     """
     if reader.chips:
         return [Sample(reader.whole, chip) for chip in range(reader.count)]
@@ -48,12 +49,12 @@ def labelled(
     reader: Reader,
     samples: Sequence[Sample],
     skip: bool = False,
-    none: str = _NO_LABEL,
+    none: str = NO_LABEL,
 ) -> list[Sample]:
-    """Keep the places with at least one label.
+    """Return the samples with at least one label.
 
-    Chips are kept all, once one with a label is found: reading the labels of
-    thousands of chips takes long, and the losses pass over chips without any.
+    Chips are all returned as soon as one has a label: reading the labels of thousands
+    of chips takes long, and the losses ignore chips without any.
 
     Parameters
     ----------
@@ -62,9 +63,9 @@ def labelled(
     samples : sequence of Sample
         Chips or blocks.
     skip : bool
-        Pass over labels that cannot be read.
+        Skip labels that cannot be read.
     none : str
-        What to say if there is no label anywhere.
+        The error message if there is no label anywhere.
 
     Raises
     ------
@@ -82,13 +83,13 @@ def label_marks(
     reader: Reader,
     samples: Sequence[Sample],
     skip: bool = False,
-    none: str = _NO_LABEL,
+    none: str = NO_LABEL,
 ) -> dict[Sample, Marks]:
-    """Tell where the labels of a scene are, by place; places without any are left out.
+    """Return the positions of the labels in each block of a scene that has some.
 
     Parameters
     ----------
-    reader, places, skip, none
+    reader, samples, skip, none
         As :func:`labelled` takes them.
 
     Raises
@@ -128,25 +129,25 @@ def hold_out(
     fold: int = 0,
     least_groups: int = 1,
 ) -> tuple[list[Sample], list[Sample]]:
-    """Draw the places to validate on, whole groups at a time.
+    """Draw the samples to hold out at random, whole groups at a time.
 
     Parameters
     ----------
     samples : sequence of Sample
         Chips or blocks.
     fraction : float
-        Part of the places to hold out; at least one group is, and one stays.
+        Share of the samples to hold out; at least one group is, and one stays.
     seed : int
-        Decides which.
+        Of the random draw.
     groups : sequence of str, optional
-        A place's group; by default each is its own.
+        The group of each sample; by default each is its own.
     least : int
-        Places to hold out at least: every process needs one to validate on.
+        Samples to hold out at least: every process needs one to validate on.
     fold : int
-        Which part to hold out: those of one seed and fraction share no place, and
-        1 / fraction of them are all places.
+        The part to hold out, from 0. Parts of the same seed and fraction share no
+        sample, and 1 / fraction of them are all samples.
     least_groups : int
-        Groups to hold out at least, where so many are left for this fold.
+        Groups to hold out at least, if this fold has enough left.
 
     Returns
     -------
@@ -191,7 +192,7 @@ def hold_out(
 def groups_of(
     cube: xr.Dataset, samples: Sequence[Sample], coordinate: str | None
 ) -> list[str] | None:
-    """Give each chip's group from a coordinate along ``chip``.
+    """Return the group of each chip, from a coordinate along ``chip``.
 
     Raises
     ------
@@ -209,8 +210,8 @@ def groups_of(
     return [str(values[sample.chip]) for sample in samples]
 
 
-def refuse_overlap(training: xr.Dataset, validation: xr.Dataset) -> None:
-    """Refuse a validation cube that shares chips or ground with the training cube.
+def check_no_overlap(training: xr.Dataset, validation: xr.Dataset) -> None:
+    """Check that a validation cube shares no chips or ground with the training cube.
 
     Raises
     ------
@@ -223,7 +224,7 @@ def refuse_overlap(training: xr.Dataset, validation: xr.Dataset) -> None:
         if both:
             raise CubeError(
                 f"{len(both)} chips are in training and in validation, such as "
-                f"{both[:3]}; leave them out of one."
+                f"{both[:3]}; leave them out of one of the two."
             )
     if "chip" in training.dims or "chip" in validation.dims:
         return
@@ -241,7 +242,7 @@ def refuse_overlap(training: xr.Dataset, validation: xr.Dataset) -> None:
         raise CubeError(
             "The validation scene covers ground of the training scene: y "
             f"{max(y0, v0)} to {min(y1, v1)}, x {max(x0, w0)} to {min(x1, w1)}; "
-            "cut them apart, cube.sel(x=slice(...))."
+            "select parts that do not overlap, cube.sel(x=slice(...))."
         )
 
 
@@ -250,9 +251,9 @@ def crops_in(
     crop: int | None,
     marks: Mapping[Sample, Marks] | None = None,
 ) -> list[Sample]:
-    """Repeat places so that an epoch's random crops cover about their area.
+    """Repeat samples so that an epoch's random crops cover about their area.
 
-    Of a place in `marks` there are no more crops than labels.
+    A sample in `marks` gets no more crops than it has labels.
     """
     if crop is None:
         return list(samples)
@@ -273,9 +274,9 @@ def fixed_crops(
     crop: int | None,
     marks: Mapping[Sample, Marks] | None = None,
 ) -> list[Sample]:
-    """Cover places with crops of one size, for validation.
+    """Return crops of one size that cover the samples, for validation.
 
-    Crops of a place in `marks` that hold no label are left out.
+    Crops without a label are left out, if their sample is in `marks`.
     """
     if crop is None:
         return list(samples)

@@ -1,4 +1,4 @@
-"""How good a map is: metrics by bin, with intervals over chips or blocks."""
+"""Error metrics of a map by bin, with bootstrap intervals over chips or blocks."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ import numpy.typing as npt
 import pandas as pd
 
 from geobiomass.data.reader import Reader
-from geobiomass.tiles import EVALUATION_BLOCK, Sample, Window, blocks
+from geobiomass.tiles import EVALUATION_BLOCK, Sample, blocks, parts_of
 
 BIOMASS_BINS = (0.0, 50.0, 100.0, 150.0, 200.0, 300.0, 400.0, float("inf"))
-"""Edges of the bins of biomass that metrics are given by, Mg/ha."""
+"""Edges of the bins of biomass, Mg/ha."""
 
 BY = ("biomass", "predicted", "months")
-"""What rows of a table of metrics can stand for."""
+"""The bins that a table of metrics can have."""
 
 BOOTSTRAP = 1000
 CONFIDENCE = 0.95
 ESTIMATED = ("average_rmse", "pixel_rmse", "mae", "bias", "r2")
-"""Metrics that come with an interval."""
+"""Metrics that have an interval."""
 
-# By unit and bin: pixels, sums of error, |error|, error^2, observed, observed^2, parts
-# and the sum of their RMSEs, pixels with an interval, those it covers, its widths.
+# Sums by group and bin: pixels, error, |error|, error^2, observed, observed^2, parts,
+# RMSEs of parts, pixels with an interval, pixels that it covers, its widths.
 _SUMS = 11
-MOST_UNITS = 2**15  # with 8 bins 23 MB; of more, neighbours become one
+MOST_UNITS = 2**15  # with 8 bins 23 MB; of more groups, neighbours are merged
 _AT_ONCE = 2**22  # weights of the bootstrap that are in memory at once: 32 MB
 
 Numbers = npt.NDArray[np.float64]
 
 
 def check_confidence(confidence: float) -> None:
-    """Refuse what no interval can hold.
+    """Check that the confidence of an interval is possible.
 
     Raises
     ------
@@ -46,15 +46,15 @@ def check_confidence(confidence: float) -> None:
 
 
 class Bins:
-    """Which row of a table a pixel belongs to, besides "all".
+    """The rows of a table of metrics: "all", and one for each bin.
 
     Parameters
     ----------
     by : "biomass", "predicted" or "months"
-        Bins of observed biomass, of predicted biomass, or of how many months the
-        pixel has any value in.
+        Bins of observed biomass, of predicted biomass, or of the number of months in
+        which the pixel has any value.
     months : int
-        Of the cube, where that counts.
+        Months of the cube, for bins by months.
 
     Raises
     ------
@@ -84,7 +84,7 @@ class Bins:
     def of(
         self, predicted: Numbers, observed: Numbers, months: npt.NDArray[Any] | None
     ) -> npt.NDArray[np.intp]:
-        """Give the row of each pixel, from 1; 0 for none."""
+        """Return the row of each pixel, from 1; 0 for none."""
         if self.by == "months":
             if months is None:
                 raise ValueError("by='months' needs the months of each pixel.")
@@ -97,12 +97,12 @@ class Bins:
 
 
 class Tally:
-    """Sums of errors by bin, gathered part by part.
+    """Sums of errors by bin, added part by part.
 
-    A part, a chip or 256 x 256 pixels of a scene, is what average RMSE averages over.
-    Parts of a unit are resampled together; by default each part is its own.
-    Memory: 704 bytes a unit, of 32,768 units at most; where there are more, two,
-    then four, that came one after the other become one.
+    A part is a chip, or 256 x 256 pixels of a scene; average RMSE is the average over
+    parts. Parts of one unit, an exchangeable group, are resampled together; by
+    default each part is a unit of its own. Memory: 704 bytes for each unit, of 32,768
+    units at most. Where there are more, two successive units are merged, then four.
 
     Parameters
     ----------
@@ -133,16 +133,16 @@ class Tally:
         months: npt.NDArray[Any] | None = None,
         interval: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None,
     ) -> None:
-        """Add one chip, or one part of a scene; NaN in either is left out.
+        """Add one chip, or one part of a scene; pixels with NaN are ignored.
 
         Parameters
         ----------
         predicted, observed : numpy.ndarray
             (y, x) float64, Mg/ha.
         unit : optional
-            Which unit the part belongs to, anything that can be hashed.
+            The unit (exchangeable group) of the part, any hashable value.
         months : numpy.ndarray, optional
-            (y, x): how many months have any value.
+            (y, x): number of months that have any value.
         interval : tuple of numpy.ndarray, optional
             (y, x) lower and upper ends, Mg/ha.
         """
@@ -163,11 +163,11 @@ class Tally:
         known = sums[:, 0] > 0
         sums[known, 6] = 1
         sums[known, 7] = np.sqrt(sums[known, 3] / sums[known, 0])
-        row = self._row(unit)  # may move the sums to where there is more room
+        row = self._row(unit)  # may replace the array of sums by a larger one
         self._sums[row] += sums
 
     def _row(self, unit: Any) -> int:
-        """Give the place of a unit's sums; make room for a new one."""
+        """Return the row of a unit's sums; add one for a new unit."""
         if unit is not None and unit in self._units:
             return self._units[unit]
         if self._in_last == self._together:
@@ -191,16 +191,18 @@ class Tally:
     def table(
         self, confidence: float = CONFIDENCE, bootstrap: int = 0, seed: int = 0
     ) -> pd.DataFrame:
-        """Give the metrics, a row a bin, as ``BiomassRegressor.evaluate`` says.
+        """Return the metrics, one row for each bin.
+
+        The columns are those of ``BiomassRegressor.evaluate``.
 
         Parameters
         ----------
         confidence : float
-            Of the intervals, above 0 and below 1.
+            Confidence of the intervals, above 0 and below 1.
         bootstrap : int
-            Samples of units that intervals rest on; 0 for no intervals.
+            Bootstrap samples of units; 0 for no intervals.
         seed : int
-            Of the samples.
+            Seed of the samples.
 
         Raises
         ------
@@ -209,7 +211,9 @@ class Tally:
         """
         check_confidence(confidence)
         if bootstrap < 0:
-            raise ValueError(f"bootstrap must be samples, 0 or more, got {bootstrap}.")
+            raise ValueError(
+                f"bootstrap must be a number of samples, 0 or more, got {bootstrap}."
+            )
         units = self._sums[: self._used]
         total = units.sum(0)
         n, error, _, _, observed = total.T[:5]
@@ -227,7 +231,7 @@ class Tally:
             columns |= _intervals(units, names, confidence, bootstrap, seed)
         table = pd.DataFrame(columns, pd.Index(self.names, name=self.bins.by))
         if self.bins.by != "months":
-            # Within a bin of biomass there is little left to explain.
+            # Within a bin of biomass there is little variance left to explain.
             for name in ("r2", "r2_lower", "r2_upper"):
                 if name in table:
                     table.loc[self.names[1:], name] = np.nan
@@ -247,11 +251,11 @@ def add_parts(
     Parameters
     ----------
     tally : Tally
-        To add to.
+        The sums to add to.
     predicted, observed, interval, months
-        (y, x), as :meth:`Tally.add` takes them.
+        (y, x), as in :meth:`Tally.add`.
     unit : optional
-        As there.
+        The unit of all parts, as in :meth:`Tally.add`.
     """
     height, width = observed.shape
     for part in blocks(height, width, EVALUATION_BLOCK):
@@ -266,7 +270,7 @@ def add_parts(
 
 
 def interval_of(layers: Mapping[str, Any]) -> tuple[Any, Any] | None:
-    """Give the lower and upper ends out of a map's layers, where it has them."""
+    """Return the lower and upper ends from a map's layers; None where it has none."""
     if "agb_lower" not in layers or "agb_upper" not in layers:
         return None
     return layers["agb_lower"], layers["agb_upper"]
@@ -274,24 +278,17 @@ def interval_of(layers: Mapping[str, Any]) -> tuple[Any, Any] | None:
 
 def months_seen(reader: Reader, sample: Sample) -> npt.NDArray[np.int64]:
     """Count the months in which a pixel has a value in any band, (y, x)."""
-    height, width = sample.window.height, sample.window.width
-    total = np.zeros((height, width), np.int64)
-    for part in blocks(height, width, EVALUATION_BLOCK):
-        window = Window(
-            sample.window.top + part.top,
-            sample.window.left + part.left,
-            sample.window.top + part.bottom,
-            sample.window.left + part.right,
-        )
-        values = reader.read(Sample(window, sample.chip))
-        total[part.rows, part.columns] = np.isfinite(values).any(1).sum(0)
+    total = np.zeros((sample.window.height, sample.window.width), np.int64)
+    for part in parts_of(sample, EVALUATION_BLOCK):  # one month stack in memory
+        seen = np.isfinite(reader.read(part)).any(1)
+        total[part.window.within(sample.window)] = seen.sum(0)
     return total
 
 
 def _covered(
     observed: Numbers, interval: tuple[Any, Any] | None, valid: npt.NDArray[np.bool_]
 ) -> Numbers:
-    """Give, by pixel, whether there is an interval, whether it covers, its width."""
+    """Return, by pixel, whether there is an interval, whether it covers, its width."""
     if interval is None:
         return np.zeros((3, observed.size))
     lower, upper = (end[valid] for end in interval)
@@ -301,7 +298,7 @@ def _covered(
 
 
 def _metrics(sums: Numbers) -> dict[str, Numbers]:
-    """Give metrics of sums (..., sum)."""
+    """Return the metrics of sums (..., sum)."""
     n, error, absolute, squared, total, squares, parts, roots, known, inside, width = (
         np.moveaxis(sums, -1, 0)
     )
@@ -320,11 +317,11 @@ def _metrics(sums: Numbers) -> dict[str, Numbers]:
 def _intervals(
     units: Numbers, names: list[str], confidence: float, bootstrap: int, seed: int
 ) -> dict[str, Numbers]:
-    """Give percentile intervals over units: samples of as many units, with return.
+    """Return percentile intervals over units, drawn with replacement.
 
-    The cluster bootstrap of Davison and Hinkley (1997, section 3.8): pixels of a unit
-    are alike, so whole units are drawn. A sample is a number of times for each unit,
-    and its sums are those numbers times the units' sums.
+    The cluster bootstrap of Davison and Hinkley (1997, section 3.8): errors of pixels
+    within a unit are correlated, so whole units are drawn. A sample says how many
+    times each unit is drawn; its sums are those numbers times the units' sums.
     """
     count, rows, _ = units.shape
     draw = np.random.default_rng(seed)
@@ -338,7 +335,7 @@ def _intervals(
         metrics = _metrics((weights @ flat).reshape(size, rows, -1))
         for name in names:
             found[name].append(metrics[name])
-    # One unit cannot say how units differ.
+    # A single unit does not show how units differ.
     several = (units[:, :, 0] > 0).sum(0) > 1
     ends = [(1 - confidence) / 2, (1 + confidence) / 2]
     columns = {}

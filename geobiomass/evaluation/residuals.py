@@ -1,11 +1,12 @@
-"""Errors pixel by pixel, as a table: what a variogram and an error model start from."""
+"""Residuals: errors of a map pixel by pixel, as a table, in memory and on disk.
+
+Variograms and error models are fitted to them.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +20,17 @@ from geobiomass.cube.areas import pixel_size
 from geobiomass.cube.axes import in_our_names
 from geobiomass.data.folds import Folds
 from geobiomass.data.groups import NOWHERE, BlockGround, ChipGround, Ground
-from geobiomass.data.reader import Sample
-from geobiomass.tiles import blocks
+from geobiomass.files import sha256_of, sha256_of_file, write_whole
+from geobiomass.tiles import Sample, blocks, indexers_of, samples_on_chips
 
 MOST = 200_000  # rows of a table: 14 MB
-_UNIT = 256  # pixels: side of the blocks of a scene that count as units
-_PIECE = 1024  # pixels: side of what is compared at once
+_UNIT = 256  # pixels: side of the blocks of a scene that are exchangeable groups
+_BLOCK = 1024  # pixels: side of the blocks that are compared one by one
 LAYERS = {"agb": "predicted", "agb_lower": "lower", "agb_upper": "upper"}
 TABLE = "residuals.csv"
 _COLUMNS = ("observed", "predicted", "y", "x", "unit")
 _NUMBERS = ("observed", "predicted", "lower", "upper", "y", "x")
 _FORMAT = 1
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """Where something is compared: rows of the cube's axes, and the place."""
-
-    sample: Sample
-    number: int
-
-    def cut(self, data: xr.DataArray) -> npt.NDArray[Any]:
-        window = self.sample.window
-        where: dict[str, Any] = {"y": window.rows, "x": window.columns}
-        if self.sample.chip is not None:
-            where["chip"] = self.sample.chip
-        return np.asarray(data.isel(where).values)
 
 
 def residuals(
@@ -56,37 +42,38 @@ def residuals(
     pixel: float | tuple[float, float] | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Give the errors of a map where labels are, a row a pixel.
+    """Return the errors of a map where labels are, one row for each pixel.
 
     Parameters
     ----------
     map : xarray.Dataset or xarray.DataArray
         ``agb`` (y, x) or (chip, y, x), Mg/ha, on the cube's grid; with ``agb_lower``
-        and ``agb_upper`` where it has intervals. A lazy map is computed piece by
-        piece. Errors say how good a map is only where its model has not seen the
-        labels: :func:`cross_validate` gives such a map.
+        and ``agb_upper`` where it has intervals. A lazy map is computed block by
+        block. Errors show the quality of a map only where its model has not seen the
+        labels: :func:`cross_validate` makes such a map.
     cube : xarray.Dataset
         With ``agb``.
     folds : Folds, optional
-        What was held out together: units are its blocks, regions or chips, and there
-        is a column ``fold``. Pixels of none of its groups are left out.
+        The groups that were held out together. Units are then its blocks, regions or
+        chips, and there is a column ``fold``. Pixels of none of its groups are left
+        out.
     most : int
-        Rows at most. Of more labels, units give about the same number each, drawn at
-        random from all of the unit, and small units all that they have.
+        Largest number of rows. Where there are more labels, about the same number is
+        drawn at random from each unit, and all labels of small units are kept.
     pixel : float or tuple of float, optional
-        Metres down and across; by default those on the ground at the scene's centre.
-        Chips have no place on Earth, so that theirs must be given.
+        Height and width of a pixel, metres; by default on the ground at the scene's
+        centre. Chips have no georeference, so they need it.
     seed : int
-        Of the draw.
+        Seed of the draw.
 
     Returns
     -------
     pandas.DataFrame
         ``observed``, ``predicted`` and, where the map has them, ``lower`` and
         ``upper``, Mg/ha; ``y``, ``x``: metres from the upper left corner of the scene,
-        or of the pixel's chip; ``unit``: the chip, or block of 256 pixels of a scene,
-        or what `folds` held out together; ``fold``. ``attrs``: "kind" is "scene" or
-        "chips", "pixel" metres down and across.
+        or of the pixel's chip; ``unit``, the exchangeable group: the chip, or block
+        of 256 pixels of a scene, or group that `folds` held out together; ``fold``.
+        ``attrs``: "kind" is "scene" or "chips", "pixel" its height and width, metres.
 
     Raises
     ------
@@ -105,13 +92,14 @@ def residuals(
     ground = _ground(cube) if folds is None else folds.ground
     share = _shares(cube, ground, most)
     parts = [
-        _rows(piece, layers, cube["agb"], ground, share, size, seed)
-        for piece in _pieces(cube)
+        _rows(sample, layers, cube["agb"], ground, share, size, [seed, number])
+        for number, sample in enumerate(_blocks_of(cube))
     ]
     table = pd.concat([part for part in parts if len(part)] or parts[:1])
     if table.empty:
         raise CubeError(
-            "'agb' has no label where the map has a value; nothing to compare."
+            "'agb' must have a label where the map has a value, got none: there is "
+            "nothing to compare. Give a cube with labels."
         )
     table = table.reset_index(drop=True)
     if len(table) > most:
@@ -134,9 +122,15 @@ def _layers(map: xr.Dataset | xr.DataArray) -> dict[str, xr.DataArray]:
 
 def _check(layers: dict[str, xr.DataArray], cube: xr.Dataset, most: int) -> None:
     if "agb" not in cube:
-        raise CubeError("The cube has no 'agb' to compare with; cube.assign(agb=...).")
+        raise CubeError(
+            f"The cube must have 'agb' to compare with, got {sorted(map(str, cube))}; "
+            "add it with cube.assign(agb=...)."
+        )
     if "predicted" not in layers:
-        raise CubeError("The map has no 'agb'; model.predict(cube) gives one.")
+        raise CubeError(
+            f"The map must have 'agb', got {sorted(layers)}; model.predict(cube) "
+            "makes such a map."
+        )
     if most < 1:
         raise ValueError(f"most must be a number of rows above 0, got {most}.")
     truth = cube["agb"]
@@ -157,7 +151,7 @@ def _pixel(
 ) -> tuple[float, float]:
     if given is None and "chip" in cube.dims:
         raise ValueError(
-            "pixel must be given for chips, metres, as they have no place on Earth: "
+            "pixel must be given for chips, in metres, as they have no georeference: "
             "10 for those of BioMassters."
         )
     if given is None:
@@ -175,25 +169,28 @@ def _ground(cube: xr.Dataset) -> Ground:
     return ChipGround([str(chip) for chip in cube["chip"].values], height, width)
 
 
-def _pieces(cube: xr.Dataset) -> Iterator[_Piece]:
-    windows = blocks(cube.sizes["y"], cube.sizes["x"], _PIECE)
-    chips = range(cube.sizes["chip"]) if "chip" in cube.dims else (None,)
-    every = (Sample(window, chip) for chip in chips for window in windows)
-    return (_Piece(sample, number) for number, sample in enumerate(every))
+def _blocks_of(cube: xr.Dataset) -> list[Sample]:
+    windows = blocks(cube.sizes["y"], cube.sizes["x"], _BLOCK)
+    return samples_on_chips(windows, cube.sizes.get("chip"))
+
+
+def _values(data: xr.DataArray, sample: Sample) -> npt.NDArray[Any]:
+    return np.asarray(data.isel(indexers_of(sample)).values)
 
 
 def _shares(cube: xr.Dataset, ground: Ground, most: int) -> npt.NDArray[np.float64]:
-    """Give the part of each unit's labels to draw, so that there are `most` in all."""
+    """Return the share of each unit's labels to draw, so that `most` are drawn."""
     counts = np.zeros(len(ground.names), np.int64)
-    for piece in _pieces(cube):
-        groups = ground.groups(piece.sample)
-        known = np.isfinite(piece.cut(cube["agb"])) & (groups != NOWHERE)
+    for sample in _blocks_of(cube):
+        groups = ground.groups(sample)
+        known = np.isfinite(_values(cube["agb"], sample)) & (groups != NOWHERE)
         counts += np.bincount(groups[known], minlength=len(counts))
     if counts.sum() <= most:
         return np.ones(len(counts))
-    # How many a draw gives varies; more than `most` would have to be thrown away.
+    # The number of drawn rows is random, with a standard deviation below sqrt(most).
+    # Aiming three of them lower makes it unlikely that rows must be thrown away.
     wanted = max(1.0, most - 3 * np.sqrt(most))
-    # Units with fewer labels than the others' part leave theirs to those.
+    # Units with fewer labels than the quota leave the rest of it to the others.
     ordered = np.sort(counts)
     left = wanted - np.concatenate([[0], ordered[:-1].cumsum()])
     each = left / np.arange(len(ordered), 0, -1)
@@ -202,27 +199,30 @@ def _shares(cube: xr.Dataset, ground: Ground, most: int) -> npt.NDArray[np.float
 
 
 def _rows(
-    piece: _Piece,
+    sample: Sample,
     layers: dict[str, xr.DataArray],
     labels: xr.DataArray,
     ground: Ground,
     share: npt.NDArray[np.float64],
     pixel: tuple[float, float],
-    seed: int,
+    seed: Sequence[int],
 ) -> pd.DataFrame:
-    """Draw the rows of one piece; what is drawn depends on the piece alone."""
-    truth = piece.cut(labels).astype(np.float64)
-    groups = ground.groups(piece.sample)
-    draw = np.random.default_rng([seed, piece.number]).random(truth.shape)
+    """Draw the rows of one block; the draw depends on `seed` alone."""
+    truth = _values(labels, sample).astype(np.float64)
+    groups = ground.groups(sample)
+    draw = np.random.default_rng(seed).random(truth.shape)
     wanted = np.isfinite(truth) & (groups != NOWHERE) & (draw < share[groups])
     columns = {"observed": truth}
     if wanted.any():
-        columns |= {n: piece.cut(v).astype(np.float64) for n, v in layers.items()}
+        columns |= {
+            name: _values(layer, sample).astype(np.float64)
+            for name, layer in layers.items()
+        }
         wanted &= np.isfinite(columns["predicted"])
     else:
         columns |= dict.fromkeys(layers, truth)
     rows, across = np.nonzero(wanted)
-    window = piece.sample.window
+    window = sample.window
     table = {name: values[wanted] for name, values in columns.items()}
     table["y"] = (rows + window.top) * pixel[0]
     table["x"] = (across + window.left) * pixel[1]
@@ -234,17 +234,17 @@ def _rows(
 
 
 def write_residuals(table: pd.DataFrame, path: str | Path) -> None:
-    """Write residuals as a CSV, and what a CSV cannot say as JSON beside it.
+    """Write residuals as a CSV, and their attributes as a JSON file next to it.
 
-    Numbers are written so that the same bits are read again. The JSON, named as the
-    table with ``.json`` behind, has the table's ``attrs`` and its checksum.
+    Numbers are written so that reading returns the same bits. The JSON file has the
+    table's name with ``.json`` added, and holds its ``attrs`` and its checksum.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        As :func:`geobiomass.residuals` gives it, with its ``attrs``.
+        As returned by :func:`geobiomass.residuals`, with its ``attrs``.
     path : str or Path
-        The table, ``.csv``; one that is there is replaced.
+        The table, ``.csv``; an existing one is replaced.
 
     Raises
     ------
@@ -269,7 +269,7 @@ def write_residuals(table: pd.DataFrame, path: str | Path) -> None:
         "format": _FORMAT,
         "kind": table.attrs["kind"],
         "pixel": [float(side) for side in table.attrs["pixel"]],
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "sha256": sha256_of(content),
     }
     for sample, written in (
         (path, content),
@@ -278,35 +278,28 @@ def write_residuals(table: pd.DataFrame, path: str | Path) -> None:
         write_whole(sample, written)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that comes into its place whole, or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)
-
-
 def read_residuals(path: str | Path) -> pd.DataFrame:
     """Read a table of residuals.
 
     Parameters
     ----------
     path : str or Path
-        What :func:`write_residuals` wrote, or a folder of
+        A file of :func:`write_residuals`, or a folder of
         :meth:`geobiomass.CrossValidation.save` with such a table; or any CSV with the
         columns ``observed``, ``predicted`` (Mg/ha), ``y``, ``x`` (metres) and ``unit``.
 
     Returns
     -------
     pandas.DataFrame
-        As :func:`geobiomass.residuals` gives it. A CSV with no JSON beside it has no
-        ``attrs``.
+        As returned by :func:`geobiomass.residuals`. A CSV without its JSON file has
+        no ``attrs``.
 
     Raises
     ------
     FileNotFoundError
         If there is no such table.
     ValueError
-        If the table is not as it was written, lacks a column, or is no CSV.
+        If the table has changed since it was written, lacks a column, or is no CSV.
     """
     path = Path(path)
     if path.is_dir():
@@ -318,7 +311,10 @@ def read_residuals(path: str | Path) -> pd.DataFrame:
             )
         path = path / TABLE
     if not path.is_file():
-        raise FileNotFoundError(f"There is nothing at {path}; expected residuals.")
+        raise FileNotFoundError(
+            f"There is nothing at {path}; expected a table of residuals, as "
+            "gb.CrossValidation.save writes."
+        )
     facts = _read_facts(path)
     try:
         cells = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -334,7 +330,7 @@ def read_residuals(path: str | Path) -> pd.DataFrame:
 
 
 def _parsed(cells: pd.Series) -> Any:
-    """Read a column as Python does: releases of pandas differ in the last bit."""
+    """Convert a column by Python: releases of pandas differ in the last bit."""
     if cells.name not in (*_NUMBERS, "fold"):
         return cells
     try:
@@ -352,7 +348,7 @@ def _facts_beside(path: Path) -> Path:
 
 
 def _read_facts(path: Path) -> dict[str, Any]:
-    """Give the attributes of a table; none where nothing was noted of it."""
+    """Return the attributes of a table; empty where there is no JSON file."""
     beside = _facts_beside(path)
     if not beside.exists():
         return {}
@@ -369,7 +365,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
             f"{beside} must be of format {_FORMAT}, got {form}; read it with the "
             "version of geobiomass that wrote it."
         )
-    if hashlib.sha256(path.read_bytes()).hexdigest() != checksum:
+    if sha256_of_file(path) != checksum:
         raise ValueError(
             f"{path} must be as it was written, but its checksum is another; write the "
             f"residuals again, or delete {beside.name} to read it as any CSV."

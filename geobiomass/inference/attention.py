@@ -1,4 +1,4 @@
-"""Which months a map comes from: the attention's weights, by name."""
+"""The weights of the months in a map, from the network's attention."""
 
 from __future__ import annotations
 
@@ -28,29 +28,28 @@ def month_attention(
     tile: int = 256,
     samples: int = 16,
 ) -> xr.DataArray:
-    """Give the weights that a network pools the months of a cube with.
+    """Return the weights with which a network pools the months of a cube.
 
     Parameters
     ----------
     network : torch.nn.Module
-        One with ``month_weights_by_level``, as
-        :class:`geobiomass.network.AttentionUNet` has it.
+        With ``month_weights_by_level``, as :class:`geobiomass.network.AttentionUNet`.
     bands : sequence of str
-        The network's, in its order.
+        The network's bands, in its order.
     cube, at, chip, tile, samples
-        As :meth:`geobiomass.BiomassRegressor.attention` takes them.
+        As in :meth:`geobiomass.BiomassRegressor.attention`.
 
     Returns
     -------
     xarray.DataArray
-        (level, month), as :meth:`geobiomass.BiomassRegressor.attention` gives it.
+        (level, month), as from :meth:`geobiomass.BiomassRegressor.attention`.
 
     Raises
     ------
     TypeError
         If the network has no attention over months.
     ValueError, CubeError
-        As :meth:`geobiomass.BiomassRegressor.attention` says.
+        As in :meth:`geobiomass.BiomassRegressor.attention`.
     """
     if not hasattr(network, "month_weights_by_level"):
         raise TypeError(
@@ -67,7 +66,7 @@ def month_attention(
         if reader.chips and number is None:
             raise ValueError(
                 f"chip must be named where at={at} is a pixel of a chip, got none; "
-                f"the first is {reader.names[0]!r}."
+                f"the first chip is {reader.names[0]!r}."
             )
         window = _around(reader, row, column, tile)
         chosen = [Sample(window, number)]
@@ -76,19 +75,19 @@ def month_attention(
 
 
 def pixel_at(cube: xr.Dataset, at: tuple[float, float]) -> tuple[int, int]:
-    """Give row and column of the pixel at (y, x).
+    """Return row and column of the pixel at (y, x).
 
     Parameters
     ----------
     cube : xarray.Dataset
         A scene; without coordinates, and with chips, `at` is row and column.
     at : tuple of float
-        In the scene's reference system.
+        In the scene's coordinate reference system.
 
     Raises
     ------
     ValueError
-        If it lies outside.
+        If the point is outside the cube.
     """
     found = []
     for dim, value in zip(("y", "x"), at, strict=True):
@@ -100,7 +99,7 @@ def pixel_at(cube: xr.Dataset, at: tuple[float, float]) -> tuple[int, int]:
         if abs(centres[index] - value) > side / 2 * (1 + 1e-9):
             low, high = sorted((float(centres[0]), float(centres[-1])))
             raise ValueError(
-                f"at must lie in the cube, {dim} from {low:.10g} to {high:.10g}, "
+                f"at must be in the cube, {dim} from {low:.10g} to {high:.10g}, "
                 f"got {dim} = {value:.10g}."
             )
         found.append(index)
@@ -108,7 +107,7 @@ def pixel_at(cube: xr.Dataset, at: tuple[float, float]) -> tuple[int, int]:
 
 
 def mean_attention(each: Sequence[xr.DataArray]) -> xr.DataArray:
-    """Average the attention of several models, a level over those that have it."""
+    """Average the attention of several models; a level over the models that have it."""
     joined = xr.concat(list(each), "member", join="outer", combine_attrs="override")
     return joined.mean("member", keep_attrs=True)
 
@@ -123,7 +122,7 @@ def _chip_number(reader: Reader, chip: Any) -> int | None:
 
 
 def _around(reader: Reader, row: int, column: int, tile: int) -> Window:
-    """Give the tile with a pixel in its middle, or as near as the scene allows."""
+    """Return the tile with a pixel in its middle, or as near as the scene allows."""
     top, left = (
         max(0, min(middle - tile // 2, size - tile))
         for middle, size in ((row, reader.height), (column, reader.width))
@@ -135,15 +134,15 @@ def _around(reader: Reader, row: int, column: int, tile: int) -> Window:
 def _spread_out(
     reader: Reader, chip: int | None, tile: int, samples: int
 ) -> list[Sample]:
-    """Give so many tiles at most, evenly from all over the cube."""
+    """Choose up to `samples` tiles, evenly from all over the cube."""
     windows = blocks(reader.height, reader.width, tile)
     chips = range(reader.count) if reader.chips and chip is None else [chip]
     count = len(windows) * len(chips)
-    # From the middle of equal shares: corners tell less than the inside.
-    chosen = (np.arange(min(samples, count)) + 0.5) * count / min(samples, count)
+    # From the middle of equal shares, rather than from corners.
+    middles = (np.arange(min(samples, count)) + 0.5) * count / min(samples, count)
     return [
         Sample(windows[int(i) % len(windows)], chips[int(i) // len(windows)])
-        for i in chosen
+        for i in middles
     ]
 
 
@@ -157,17 +156,18 @@ def _mean(
     with _evaluating(network):
         for sample in samples:
             image = reader.read(sample)
-            there = np.isfinite(image).any(axis=(1, 2, 3))
-            if not there.any():
+            observed = np.isfinite(image).any(axis=(1, 2, 3))
+            if not observed.any():
                 continue
             levels = _levels(network, image, reader.calendar, pixel)
             total = levels if total is None else total + levels
-            present, seen = present + there, seen + 1
+            present, seen = present + observed, seen + 1
     if total is None:
         raise ValueError(
-            f"The cube has no observation at {reader.name_of(samples[0])}"
-            f"{' and elsewhere' if len(samples) > 1 else ''}: without a month there is "
-            "no attention."
+            "The cube must have an observation to show attention, got none at "
+            f"{reader.name_of(samples[0])}"
+            f"{' and elsewhere' if len(samples) > 1 else ''}; choose another point or "
+            "chip."
         )
     weights = xr.DataArray(
         total / seen,
@@ -191,19 +191,21 @@ def _levels(
     calendar: tuple[int, ...],
     pixel: tuple[int, int] | None,
 ) -> Weights:
-    """Give (level, month) of one tile: at one pixel of it, or the mean."""
-    own = getattr(network, "calendar", None) is not None
+    """Return the weights (level, month) in one tile: at one pixel, or their mean."""
+    has_calendar = getattr(network, "calendar", None) is not None
     height, width = image.shape[-2:]
     device = next(network.parameters()).device
     batch = torch.from_numpy(image)[None].to(device)
-    found = network.month_weights_by_level(batch, calendar=calendar if own else None)  # type: ignore[operator]
+    found = network.month_weights_by_level(
+        batch, calendar=calendar if has_calendar else None
+    )  # type: ignore[operator]
     strides = network.encoder.feature_info.reduction()  # type: ignore[operator, union-attr]
     rows = []
     for level, side in zip(found, strides, strict=True):
         if pixel is not None:
             chosen = level[0, :, pixel[0] // side, pixel[1] // side]
         else:
-            # Cells that lie in the padding alone are no part of the map.
+            # Cells of padding only are not part of the map.
             inside = level[0, :, : -(-height // side), : -(-width // side)]
             chosen = inside.double().mean(dim=(1, 2))
         rows.append(chosen.double().cpu().numpy())

@@ -1,8 +1,8 @@
-"""From tiles to a map: read, run the network, blend, block by block.
+"""The blocks of a map: tiles are read, run through the network and blended.
 
-A map is made of the tiles of one lattice, batched as the lattice says, summed in
-the lattice's order. So a pixel's value does not depend on which block it was
-computed in, by how many workers, or when.
+A map is made of the tiles of one lattice. The lattice decides which tiles share a
+batch, and in which order they are summed. So a pixel's value does not depend on the
+block that it is computed in, on the number of workers, or on time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,101 +23,22 @@ from torch import nn
 
 from geobiomass.cube.region import Region
 from geobiomass.data.reader import Reader, Sample
-from geobiomass.inference.batches import (
-    THREADS,
-    Batches,
-    Network,
-    Precision,
-    Predicted,
-    Started,
-    half_of_memory,
-    resolve_precision,
+from geobiomass.inference.batch_predictor import BatchPredictor, Predicted
+from geobiomass.inference.batches import Batches, Started
+from geobiomass.inference.machine import half_of_memory, resolve_precision
+from geobiomass.inference.map_settings import MapSettings
+from geobiomass.inference.steps import (
+    Attributes,
+    Step,
+    apply_steps,
+    density,
+    layers_after,
 )
-from geobiomass.inference.steps import Attributes, Step, after, density, taken
-from geobiomass.tiles import Blend, Lattice, Window, blocks
+from geobiomass.inference.thread_pools import THREADS
+from geobiomass.tiles import Lattice, Window, blocks, samples_on_chips
 from geobiomass.training.augment import FLIPS, ORIENTATIONS, Orientation
 
 Map = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class MapSettings:
-    """How a map is made; lengths in pixels.
-
-    Parameters
-    ----------
-    tile : int
-        Side of a tile that the network sees at once.
-    overlap : int
-        Pixels that neighbouring tiles share and blend over.
-    block : int
-        Side of a block, the unit that is computed, written and resumed. It has no
-        influence on values.
-    batch_size : int, optional
-        Tiles in a batch, neighbours in a row of the lattice. None: 1 on the CPU, on
-        a GPU as many as its memory holds, up to 16.
-    flips : bool
-        Average the predictions over the image and its flips left-right, up-down
-        and both.
-    turns : bool
-        Average over quarter turns: four of them, or with `flips` all eight
-        orientations.
-    blend : "smooth" or "crop"
-        Tiles fade into each other over the overlap, or each pixel is of one tile.
-    precision : "float32", "bf16" or "auto"
-        Of the network's multiplications. "auto": bf16 where the CPU or GPU has it.
-    memory : int, optional
-        Bytes for passes of the network side by side on the CPU, each as large as
-        the first was measured to be; by default half of what the process may use.
-        It has no influence on values.
-    """
-
-    tile: int = 256
-    overlap: int = 64
-    block: int = 1024
-    batch_size: int | None = None
-    flips: bool = False
-    turns: bool = False
-    blend: Blend = "smooth"
-    precision: Precision = "float32"
-    memory: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("tile", "block", "batch_size", "memory"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} must be a whole number above 0, got {value}.")
-        Lattice(1, 1, self.tile, self.overlap, blend=self.blend)  # refuses what is off
-        if self.precision not in ("float32", "bf16", "auto"):
-            raise ValueError(
-                f"precision must be 'float32', 'bf16' or 'auto', got "
-                f"{self.precision!r}."
-            )
-
-    @property
-    def orientations(self) -> tuple[Orientation, ...]:
-        """The ways to lay the image that predictions are averaged over."""
-        if self.flips and self.turns:
-            return ORIENTATIONS
-        turns = ORIENTATIONS[:4] if self.turns else ORIENTATIONS[:1]
-        return FLIPS if self.flips else turns
-
-    @property
-    def numbers(self) -> Literal["float32", "bf16"]:
-        """What `precision` means on this machine."""
-        return resolve_precision(self.precision)
-
-    def values_depend_on(self) -> dict[str, Any]:
-        """Give the settings that a map's values depend on."""
-        return {
-            "tile": self.tile,
-            "overlap": self.overlap,
-            "blend": self.blend,
-            "batch_size": self.batch_size,
-            "flips": self.flips,
-            "turns": self.turns,
-            "precision": self.numbers,
-        }
 
 
 @dataclass(frozen=True)
@@ -131,7 +52,7 @@ class _Batch:
 
 @dataclass(eq=False)
 class Mapper:
-    """A network, a cube and settings: computes any block of the map.
+    """A network, a cube and settings, to compute any block of the map.
 
     Parameters
     ----------
@@ -141,13 +62,14 @@ class Mapper:
     reader : Reader
         The cube to map.
     settings : MapSettings
-        Tiles, blocks and test-time flips.
+        Tiles, blocks and test-time flips. Its region is not used.
     outputs : tuple of str
         Names of the maps that the network predicts.
     region : Region, optional
-        Outside of it pixels are NaN, and tiles that it does not touch cost nothing.
+        On the cube's grid. Outside it pixels are NaN; tiles that it does not touch
+        are not computed.
     steps : tuple of Step
-        From the network's maps, blended, to the layers that are given out.
+        Post-processing, from the network's blended maps to the map's layers.
     """
 
     network: nn.Module
@@ -170,11 +92,32 @@ class Mapper:
 
     @cached_property
     def layers(self) -> dict[str, Attributes]:
-        """What is given out, in order: attributes by name."""
-        return after(self.steps, density(self.outputs))
+        """The map's layers, in order: attributes by name."""
+        return layers_after(self.steps, density(self.outputs))
+
+    def values_depend_on(self) -> dict[str, Any]:
+        """Return the settings, and facts of the steps, that the values depend on."""
+        settings = self.settings
+        found: dict[str, Any] = {
+            "tile": settings.tile,
+            "overlap": settings.overlap,
+            "blend": settings.blend,
+            "batch_size": settings.batch_size,
+            "flips": settings.flips,
+            "turns": settings.turns,
+            "precision": resolve_precision(settings.precision),
+        }
+        for step in self.steps:
+            found |= step.values_depend_on()
+        return found
+
+    def samples(self) -> list[Sample]:
+        """Return the blocks of the map, of every chip where there are chips."""
+        chips = self.reader.count if self.reader.chips else None
+        return samples_on_chips(self.blocks(), chips)
 
     def blocks(self) -> list[Window]:
-        """Give the blocks of the scene, or of a chip, that the region touches."""
+        """Return the blocks of the scene, or of one chip, that the region touches."""
         side = self.settings.block
         cut = blocks(self.reader.height, self.reader.width, side)
         if self.region is None:
@@ -206,7 +149,7 @@ class Mapper:
             total[:, *here] += share[there] * values[:, *there]
             observed[here] |= seen[there]
         values = np.where(observed & inside, total, np.nan).astype(np.float32)
-        return taken(self.steps, self.outputs, values)
+        return apply_steps(self.steps, self.outputs, values)
 
     def _tiles(
         self, window: Window, chip: int | None, inside: npt.NDArray[np.bool_]
@@ -231,7 +174,7 @@ class Mapper:
         chip: int | None,
         inside: npt.NDArray[np.bool_],
     ) -> Generator[tuple[_Batch, Started], None, None]:
-        """Start batches ahead of their use, and let go of them, in any case."""
+        """Start batches ahead of their use, and release each of them in any case."""
         waiting: deque[tuple[_Batch, Started]] = deque()
         try:
             for batch in self._batches_of(window, chip, inside):
@@ -239,22 +182,22 @@ class Mapper:
                     Sample(self.lattice.window(batch.row, column), chip)
                     for column in batch.columns
                 ]
-                wanted = self._blocks_that_want(batch)
-                waiting.append((batch, running.start(batch, tiles, wanted)))
+                count = self._count_blocks(batch)
+                waiting.append((batch, running.start(batch, tiles, count)))
                 if len(waiting) > running.slots:
                     yield waiting[0]
-                    waiting.popleft()[1].leave()
+                    waiting.popleft()[1].release()
             while waiting:
                 yield waiting[0]
-                waiting.popleft()[1].leave()
+                waiting.popleft()[1].release()
         finally:
             for _, started in waiting:
-                started.leave()
+                started.release()
 
     def _batches_of(
         self, window: Window, chip: int | None, inside: npt.NDArray[np.bool_]
     ) -> Iterator[_Batch]:
-        """Give the batches with a tile that is needed; the lattice cuts them."""
+        """Yield the lattice's batches that hold a tile of the block."""
         rows, columns = self.lattice.touching(window)
         size, count = self.batch_size, self.lattice.shape[1]
         for row in rows:
@@ -269,7 +212,7 @@ class Mapper:
         last = self.lattice.window(row, columns[-1])
         return Window(first.top, first.left, last.bottom, last.right)
 
-    def _blocks_that_want(self, batch: _Batch) -> int:
+    def _count_blocks(self, batch: _Batch) -> int:
         """Count the blocks that a batch touches."""
         hull = self._hull(batch.row, batch.columns)
         height, width, side = self.reader.height, self.reader.width, self.settings.block
@@ -280,14 +223,14 @@ class Mapper:
     # --- the network, where the map is computed -------------------------------
 
     @cached_property
-    def prepared(self) -> Network:
+    def batch_predictor(self) -> BatchPredictor:
         """The network, on this machine's device."""
         settings = self.settings
-        return Network(
+        return BatchPredictor(
             self.network,
             len(self.outputs),
-            settings.orientations,
-            settings.numbers,
+            _orientations(settings),
+            resolve_precision(settings.precision),
             settings.memory,
         )
 
@@ -296,9 +239,9 @@ class Mapper:
         """Tiles in a batch."""
         if self.settings.batch_size is not None:
             return self.settings.batch_size
-        if self.prepared.device.type == "cpu":
+        if self.batch_predictor.device.type == "cpu":
             return 1
-        return self.prepared.measured_batch(self._tile_size)
+        return self.batch_predictor.measured_batch(self._tile_size)
 
     @property
     def _tile_size(self) -> tuple[int, int, int, int]:
@@ -307,37 +250,37 @@ class Mapper:
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of the images of a batch."""
+        """Bytes of the images in a batch."""
         return 4 * int(np.prod(self._tile_size)) * self.batch_size
 
     @property
     def running(self) -> Batches:
-        """What runs batches, for all blocks of this process."""
+        """The runner of batches, for all blocks of this process."""
         with self._one:
             return self._batches
 
     def stop(self) -> None:
-        """Let blocks that are being computed end with an error, soon."""
+        """Stop soon: blocks that are being computed end with an error."""
         with self._one:
             if "_batches" in vars(self):
                 self._batches.stop()
 
     @cached_property
     def _batches(self) -> Batches:
-        on_gpu = self.prepared.device.type == "cuda"
+        on_gpu = self.batch_predictor.device.type == "cuda"
         memory = self.settings.memory or half_of_memory()
-        # One that is read and one that is ready, beside those in the network; images
-        # take at most a quarter of the memory.
+        # One batch is read and one is ready, besides those in the network; images take
+        # at most a quarter of the memory.
         slots = min(3 if on_gpu else THREADS.count + 2, memory // 4 // self.image_bytes)
-        # Enough for the rows of tiles that two blocks at once are at.
+        # Enough for the rows of tiles of two blocks that are computed at once.
         tile, block = self.settings.tile, self.settings.block
         reader = self.reader.keeping(2 * tile, 2 * (block + 2 * tile))
-        return Batches(self.prepared, reader.read, max(2, slots))
+        return Batches(self.batch_predictor, reader.read, max(2, slots))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Travel without threads; the network travels as its class says."""
+        """Return the state to pickle: without threads, the network as it pickles."""
         return {
-            "prepared": self.prepared,
+            "batch_predictor": self.batch_predictor,
             "reader": self.reader,
             "settings": self.settings,
             "outputs": self.outputs,
@@ -347,43 +290,51 @@ class Mapper:
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Settle down on another machine."""
-        prepared: Network = state["prepared"]
+        """Restore a pickled mapper on this machine."""
+        predictor: BatchPredictor = state["batch_predictor"]
         self.__init__(  # type: ignore[misc]
-            prepared.network,
+            predictor.network,
             state["reader"],
             state["settings"],
             state["outputs"],
             state["region"],
             state["steps"],
         )
-        self.token, self.prepared = state["token"], prepared
+        self.token, self.batch_predictor = state["token"], predictor
 
     def __dask_tokenize__(self) -> str:
-        """Tell dask not to hash weights and pixels: every mapper is its own."""
+        """Return a token for dask, which then hashes neither weights nor pixels."""
         return self.token
 
 
+def _orientations(settings: MapSettings) -> tuple[Orientation, ...]:
+    """Return the orientations of the image that predictions are averaged over."""
+    if settings.flips and settings.turns:
+        return ORIENTATIONS
+    turns = ORIENTATIONS[:4] if settings.turns else ORIENTATIONS[:1]
+    return FLIPS if settings.flips else turns
+
+
 def lazy_map(mapper: Mapper, cube: xr.Dataset) -> xr.Dataset:
-    """Give the map as a lazy dataset on the cube's own grid.
+    """Return the map as a lazy dataset on the cube's own grid.
 
     Parameters
     ----------
     mapper : Mapper
-        Over `cube`.
+        A mapper of `cube`.
     cube : xarray.Dataset
-        Whose chips or grid the map takes over.
+        Its chips or grid become the map's.
 
     Returns
     -------
     xarray.Dataset
-        A variable a layer, (y, x) or (chip, y, x) float32, dask-backed: a task a
-        block, computed only where it is looked at.
+        A variable for each layer, (y, x) or (chip, y, x) float32, backed by dask: one
+        task for each block, computed only on access.
     """
     import dask.array as da
     from dask.delayed import delayed
 
-    # As a task of its own it goes to every worker once, not with every block.
+    # As a task of its own the mapper goes to every worker once, not with every block.
     everywhere = delayed(mapper, name=f"mapper-{mapper.token}", traverse=False)
     side = mapper.settings.block
     spatial = tuple(_chunks(cube.sizes[dim], side) for dim in ("y", "x"))
@@ -421,9 +372,9 @@ def _chunks(size: int, side: int) -> tuple[int, ...]:
 
 
 def _compute_block(mapper: Mapper, block_info: Any = None) -> Map:
-    place = block_info[None]["array-location"]
-    (top, bottom), (left, right) = place[-2:]
+    location = block_info[None]["array-location"]
+    (top, bottom), (left, right) = location[-2:]
     window = Window(int(top), int(left), int(bottom), int(right))
     if not mapper.reader.chips:
         return mapper.compute(window)
-    return mapper.compute(window, int(place[1][0]))[:, None]
+    return mapper.compute(window, int(location[1][0]))[:, None]

@@ -1,4 +1,4 @@
-"""What a map costs, before it is made: tiles, bytes, memory and hours."""
+"""The plan of a map: its cost in tiles, bytes, memory and hours, before it is made."""
 
 from __future__ import annotations
 
@@ -8,34 +8,36 @@ from dataclasses import dataclass
 import numpy as np
 
 from geobiomass.data.reader import Sample
-from geobiomass.inference.batches import KEPT_BYTES, THREADS, Watched
+from geobiomass.inference.batches import KEPT_BYTES
+from geobiomass.inference.machine import MemoryWatch
 from geobiomass.inference.mapper import Mapper
+from geobiomass.inference.thread_pools import THREADS
 from geobiomass.summary import Summary, bytes_in_words
 
-# Blocks that one process has in hands: one is computed, one read ahead or written.
+# Blocks in the memory of one process: one is computed, one read ahead or written.
 BLOCKS_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
 class MapPlan:
-    """What a map of a cube takes; made by ``model.plan(cube)``, prints itself.
+    """The cost of a map of a cube; ``model.plan(cube)`` makes it, and it prints itself.
 
     Parameters
     ----------
     height, width, chips : int
-        Of the cube; a scene counts as one chip.
+        Size of the cube; a scene counts as one chip.
     tile, overlap, block : int
         Pixels.
     blocks : int
         Blocks that are computed and written.
     tiles : int
-        Tiles that the network sees, those that two workers both need counted twice.
+        Tiles that the network sees; a tile that two workers need counts twice.
     bytes_read : int
-        Of the cube, as it is stored; tiles overlap, so more than it holds.
+        Bytes read of the cube, as it is stored; more than it has, as tiles overlap.
     bytes_written : int
-        Of the map before compression.
+        Bytes of the map before compression.
     memory : int
-        Bytes that a worker needs beside the program itself.
+        Bytes that a worker needs in addition to the program itself.
     seconds_a_tile : float
         Measured on this machine, with all its cores, or its GPU, busy.
     sampled : int
@@ -45,7 +47,7 @@ class MapPlan:
     device : str
         "cpu" or "cuda".
     workers : int
-        Machines like this one.
+        Number of machines like this one.
     """
 
     height: int
@@ -68,13 +70,13 @@ class MapPlan:
     @property
     def hours(self) -> float:
         """Hours that the map takes on all workers together."""
-        # A block is one worker's: more workers than blocks are of no use.
+        # One worker computes a block: more workers than blocks are of no use.
         return (
             self.tiles * self.seconds_a_tile / min(self.workers, self.blocks or 1)
         ) / 3600
 
     def rows(self) -> dict[str, str]:
-        """Give the plan as pairs of a heading and a text."""
+        """Return the plan as pairs of a heading and a text."""
         chips = f"{self.chips} chips of " if self.chips > 1 else ""
         cores = "on the GPU" if self.device == "cuda" else f"{self.threads} at a time"
         return {
@@ -92,11 +94,11 @@ class MapPlan:
         }
 
     def __str__(self) -> str:
-        """Give the plan as text, a line each."""
+        """Return the plan as text, one line for each row."""
         return "\n".join(f"{name:<10}{text}" for name, text in self.rows().items())
 
     def _repr_html_(self) -> str:
-        """Show itself in Jupyter."""
+        """Return the plan as HTML, for Jupyter."""
         return Summary({"what": "plan of a map", **self.rows()}).to_html()
 
 
@@ -106,14 +108,14 @@ def plan_map(mapper: Mapper, workers: int = 1) -> MapPlan:
     Parameters
     ----------
     mapper : Mapper
-        What would compute it.
+        The mapper that would compute it.
     workers : int
-        Machines like this one.
+        Number of machines like this one.
 
     Raises
     ------
     ValueError
-        If there is no worker.
+        If `workers` is below 1.
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}.")
@@ -122,7 +124,7 @@ def plan_map(mapper: Mapper, workers: int = 1) -> MapPlan:
     share = _share_of_tiles(mapper)
     windows = mapper.blocks()
     blocks = len(windows) * reader.count
-    # Two workers that have neighbouring strips both run the row of tiles between.
+    # Two workers with neighbouring strips both run the row of tiles between them.
     borders = min(workers, blocks or 1) - 1
     twice = (
         0 if reader.chips else borders * columns * -(-lattice.overlap // lattice.stride)
@@ -145,18 +147,18 @@ def plan_map(mapper: Mapper, workers: int = 1) -> MapPlan:
         measured.seconds,
         measured.tiles,
         measured.threads,
-        mapper.prepared.device.type,
+        mapper.batch_predictor.device.type,
         workers,
     )
 
 
 def _share_of_tiles(mapper: Mapper) -> float:
-    """Give the share of the lattice's tiles that a region touches, about."""
+    """Return about which share of the lattice's tiles a region touches."""
     if mapper.region is None:
         return 1.0
     lattice = mapper.lattice
     touched = mapper.region.touched(*lattice.shape, lattice.stride)
-    # A tile reaches into the cells behind its own by the overlap.
+    # A tile extends into the next cells by the overlap.
     grown = touched.copy()
     if lattice.overlap:
         grown[:-1] |= touched[1:]
@@ -165,7 +167,7 @@ def _share_of_tiles(mapper: Mapper) -> float:
 
 
 def _times_read(mapper: Mapper) -> float:
-    """Give how many tiles hold a pixel, on average."""
+    """Return in how many tiles a pixel is, on average."""
     lattice, scene = mapper.lattice, mapper.reader.whole
     product = 1.0
     for axis, size in enumerate((scene.height, scene.width)):
@@ -177,6 +179,8 @@ def _times_read(mapper: Mapper) -> float:
 
 @dataclass(frozen=True)
 class _Measured:
+    """Time and memory of a tile on this machine."""
+
     seconds: float  # a tile, of the whole machine
     memory: int
     tiles: int
@@ -184,15 +188,15 @@ class _Measured:
 
 
 def _measure(mapper: Mapper) -> _Measured:
-    """Run one tile for its memory, then some side by side for the time."""
-    network = mapper.prepared
+    """Run one tile to measure its memory, then some side by side for the time."""
+    network = mapper.batch_predictor
     with THREADS:
         running = mapper.running
         number = THREADS.count * mapper.batch_size
         samples = _some_samples(mapper, 1 + 4 * number)
         start = time.perf_counter()
         first = [mapper.reader.read(samples[0])]
-        with Watched() as watched:
+        with MemoryWatch() as watch:
             THREADS.passes.submit(
                 lambda: network.predict(*network.stage(first))
             ).result()
@@ -207,11 +211,11 @@ def _measure(mapper: Mapper) -> _Measured:
             jobs = [running.start((mapper.token, *part), part, 1) for part in parts]
             for job in jobs:
                 job.result()
-                job.leave()
+                job.release()
             seconds = (time.perf_counter() - start) / len(timed)
-        # Of a GPU's own memory nothing is said: batches are sized by what is free.
+        # The GPU's own memory is not reported: batches are sized by what is free.
         passes = THREADS.count if network.device.type == "cpu" else 1
-        memory = watched.growth * passes + running.slots * mapper.image_bytes
+        memory = watch.growth * passes + running.slots * mapper.image_bytes
         shape, result = mapper.lattice.shape, (4 * len(mapper.outputs) + 1)
         tiles = shape[0] * shape[1] * result * int(np.prod(mapper.lattice.tile_shape))
         side = min(
@@ -227,22 +231,22 @@ def _measure(mapper: Mapper) -> _Measured:
 
 
 def _some_samples(mapper: Mapper, number: int) -> list[Sample]:
-    """Draw tiles from all over the map, the first one with something in it."""
+    """Draw tiles from all over the map; the first one has an observation."""
     rows, columns = mapper.lattice.shape
     count = rows * columns * mapper.reader.count
     draw = np.random.default_rng(0).choice(count, min(count, 4 * number), False)
     samples = []
     for index in draw.tolist():
-        chip, sample = divmod(index, rows * columns)
-        window = mapper.lattice.window(*divmod(sample, columns))
+        chip, tile = divmod(index, rows * columns)
+        window = mapper.lattice.window(*divmod(tile, columns))
         part = window.intersect(mapper.reader.whole) or window
         if mapper.region is None or mapper.region.mask(part).any():
             samples.append(Sample(window, chip if mapper.reader.chips else None))
     if not samples:
-        raise ValueError("region must touch the scene, got one that lies beside it.")
-    for at, sample in enumerate(samples[:20]):
+        raise ValueError("region must touch the scene, got one that is outside it.")
+    for first, sample in enumerate(samples[:20]):
         if np.isfinite(mapper.reader.read(sample)).any():
-            return [sample, *samples[:at], *samples[at + 1 :]][:number]
+            return [sample, *samples[:first], *samples[first + 1 :]][:number]
     return samples[:number]
 
 

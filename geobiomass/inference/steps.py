@@ -1,7 +1,8 @@
-"""What is made of the network's outputs, pixel by pixel, before a map is given out.
+"""Post-processing: steps from the network's outputs to a map's layers.
 
-A map has a layer an output of the network. Steps add layers or change them, once
-tiles are blended: an interval is calibrated, a mask is drawn from an index.
+A map has a layer for each output of the network. Once tiles are blended, steps add
+or change layers, pixel by pixel: one calibrates an interval, one computes a mask
+from an index.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ Attributes = Mapping[str, Any]
 
 
 class Step(Protocol):
-    """One step from layers to layers; the same for every block, and picklable."""
+    """A step of post-processing; the same for every block, and picklable."""
 
     def layers(self, layers: Mapping[str, Attributes]) -> dict[str, Attributes]:
-        """Give the layers after the step, in order: attributes by name.
+        """Return the layers after the step, in order: attributes by name.
 
         Parameters
         ----------
         layers : mapping
-            Those before it.
+            The layers before the step.
         """
         ...
 
     def apply(self, values: Mapping[str, Pixels]) -> dict[str, Pixels]:
-        """Give the values of the layers after the step.
+        """Return the values of the layers after the step.
 
         Parameters
         ----------
@@ -40,37 +41,37 @@ class Step(Protocol):
         ...
 
     def values_depend_on(self) -> dict[str, Any]:
-        """Give what the values depend on, fit for JSON: a map is told apart by it."""
+        """Return what the values depend on, as JSON: part of a map's fingerprint."""
         ...
 
 
 def density(outputs: Sequence[str]) -> dict[str, Attributes]:
-    """Give layers of biomass density, as networks predict them, by name."""
+    """Return layers of biomass density, as networks predict them, by name."""
     attributes = {"long_name": "above-ground biomass density", "units": "Mg/ha"}
     return dict.fromkeys(outputs, attributes)
 
 
-def after(
+def layers_after(
     steps: Sequence[Step], layers: Mapping[str, Attributes]
 ) -> dict[str, Attributes]:
-    """Give the layers after all steps."""
+    """Return the layers after all steps."""
     found = dict(layers)
     for step in steps:
         found = step.layers(found)
     return found
 
 
-def taken(
+def apply_steps(
     steps: Sequence[Step], names: Sequence[str], values: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
-    """Take all steps on one block.
+    """Apply all steps to one block.
 
     Parameters
     ----------
     steps : sequence of Step
         In order.
     names : sequence of str
-        Of the network's outputs.
+        Names of the network's outputs.
     values : numpy.ndarray
         (output, y, x) float32.
 

@@ -11,7 +11,6 @@ from geobiomass.cube.axes import find_axes
 from geobiomass.cube.convert import cube_or_chip
 from geobiomass.cube.store import is_local
 from geobiomass.cube.summary import describe_cube, describe_stored_cube
-from geobiomass.inference.plan import MapPlan
 from geobiomass.info.maps import (
     describe_map,
     describe_raster,
@@ -73,6 +72,8 @@ def describe(thing: Any) -> Summary:
         if {"month", "y", "x"} <= set(find_axes(thing).values()):
             return Summary(describe_cube(cube_or_chip(thing)))
         return Summary(describe_map(thing))
+    from geobiomass.inference.plan import MapPlan  # imports PyTorch
+
     if isinstance(thing, MapPlan):
         return Summary({"what": "plan of a map", **thing.rows()})
     if hasattr(thing, "bands") and hasattr(thing, "network"):

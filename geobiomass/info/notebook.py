@@ -35,9 +35,11 @@ def dataset_html(data: xr.Dataset) -> str:
     facts = _facts(data)
     if facts is None:
         return plain
-    from geobiomass.summary import Summary
+    from markupsafe import Markup
 
-    below = f"<details><summary>xarray's own view</summary>{plain}</details>"
+    from geobiomass.summary import Summary, html_macros
+
+    below = html_macros("summary.html").xarray_view(Markup(plain))
     return Summary(facts).to_html(below)
 
 

@@ -14,6 +14,7 @@ from geobiomass.evaluation.residuals import TABLE
 from geobiomass.maps import describe_progress
 from geobiomass.models.summary import describe_folder, errors_of
 from geobiomass.summary import Table
+from geobiomass.training.checkpoint_record import LAST, read_training_record
 from geobiomass.training.model_folder import CONFIG
 from geobiomass.validation.folder import (
     CHECKPOINTS,
@@ -90,15 +91,12 @@ def _going_on(begun: Mapping[str, Any]) -> str:
 
 def _epochs(checkpoints: Path) -> dict[str, list[dict[str, Any]]]:
     """Give the epochs that are done, by model, of each of its stages."""
-    # Lightning takes seconds to import, and only what is unfinished is asked for it.
-    from geobiomass.training.checkpoints import LAST, read_record
-
     found: dict[str, list[dict[str, Any]]] = {}
     folders = sorted(checkpoints.glob("member-*"), key=lambda f: (len(f.name), f.name))
     for folder in folders:
         found[folder.name] = []
         for file in sorted([*folder.glob(LAST), *folder.glob(f"*/{LAST}")]):
-            known, _ = read_record(file)
+            known, _ = read_training_record(file)
             stage = "" if file.parent == folder else file.parent.name
             part = {"stage": stage, "done": known.epochs, "of": known.run["epochs"]}
             found[folder.name].append(part)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from geobiomass.cube.shards import quick_codecs
+from geobiomass.cube.codecs import quick_codecs
 from geobiomass.cube.store import open_group
 from geobiomass.tiles import Window
 

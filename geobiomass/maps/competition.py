@@ -7,7 +7,6 @@ are. Each file says in a tag what it was made with, and a checksum of its pixels
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geobiomass.files import replacing
 from geobiomass.maps.blocks import Block, checksum
 from geobiomass.maps.destination import Destination
 from geobiomass.maps.execution import Compute, active_client, on_cluster, on_threads
@@ -145,13 +145,8 @@ class _Files:
         """Write a chip; its file appears whole."""
         layer = np.nan_to_num(values[:1], nan=0.0).clip(min=0.0).astype(np.float32)
         tags = {FINGERPRINT: self.fingerprint, _CHECKSUM: checksum(layer)}
-        path = self.path(block)
-        part = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_PART}")
-        try:
+        with replacing(self.path(block), _PART) as part:
             _write(part, layer, tags)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
         return tags[_CHECKSUM]
 
     def note(self, block: Block, checksum: str) -> None:

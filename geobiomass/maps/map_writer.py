@@ -6,7 +6,6 @@ so that an interrupted map goes on where it stopped, on a disk as on object stor
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ import xarray as xr
 from geobiomass.cube import CubeError
 from geobiomass.cube.encoding import with_text_of_any_length
 from geobiomass.cube.store import UNFINISHED, consolidate
+from geobiomass.files import sha256_of
 from geobiomass.maps.blocks import Block, Target, WorkersDiedError, create_array
 from geobiomass.maps.completion import BLOCKS, FINISHING, MAKING
 from geobiomass.maps.conventions import conventions_of
@@ -419,5 +419,4 @@ def _write_raster(place: Destination, names: list[str], fingerprint: str) -> Non
 
 def fingerprint_of(parts: dict[str, Any]) -> str:
     """Give one short text that stands for what a map's values depend on."""
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sha256_of(json.dumps(parts, sort_keys=True, default=str))

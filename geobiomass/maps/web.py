@@ -7,7 +7,6 @@ any size becomes a page of a few megabytes.
 from __future__ import annotations
 
 import base64
-import html
 import io
 import re
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ import xarray as xr
 
 from geobiomass.cube.axes import in_our_names
 from geobiomass.cube.store import is_local, open_group
+from geobiomass.summary import html_environment, html_macros
 from geobiomass.training.packages import need
 
 MERCATOR = "EPSG:3857"
@@ -77,6 +77,7 @@ def explore_map(
     """
     need("model.explore", "plots", "folium", "matplotlib")
     import folium
+    from markupsafe import escape
 
     if not 0 <= opacity <= 1 or largest < 2:
         raise ValueError(
@@ -95,7 +96,7 @@ def explore_map(
             image=_png(values.values, low, high),
             bounds=_bounds(values),
             opacity=opacity,
-            name=name,
+            name=_without_braces(str(escape(name))),  # Leaflet sets it as HTML
             show=not overlays,
             pixelated=True,
         )
@@ -320,62 +321,39 @@ def _legend(low: float, high: float, unit: str) -> Any:
     from matplotlib.colors import to_hex
 
     stops = [to_hex(matplotlib.colormaps["viridis"](i / 8)) for i in range(9)]
-    figures = "".join(
-        f"<span>{'≥ ' if i == 4 else ''}{low + (high - low) * i / 4:.0f}</span>"
-        for i in range(5)
-    )
-    content = (
-        f"<div>biomass, {html.escape(unit)}</div>"
-        f"<div style='height:12px;width:220px;margin:3px 0;"
-        f"background:linear-gradient(to right,{','.join(stops)})'></div>"
-        f"<div style='display:flex;justify-content:space-between'>{figures}</div>"
-    )
+    figures = [
+        f"{'≥ ' if i == 4 else ''}{low + (high - low) * i / 4:.0f}" for i in range(5)
+    ]
+    content = html_macros("map_controls.html").legend(unit, stops, figures)
     return _control("geobiomass-legend", content, "bottomleft")
 
 
 def _slider(names: list[str], opacity: float) -> Any:
     """Give a slider that sets how much of the ground shows through."""
-    content = (
-        "<label>opacity <input type='range' min='0' max='1' step='0.05' "
-        f"value='{opacity:g}' style='vertical-align:middle' "
-        "aria-label='opacity of the map'></label>"
-    )
-    script = (
-        "box.querySelector('input').addEventListener('input', function (event) {"
-        f"[{','.join(names)}].forEach(function (layer) {{"
-        "layer.setOpacity(Number(event.target.value));});});"
-    )
+    macros = html_macros("map_controls.html")
+    script = macros.opacity_script(names)
+    content = macros.opacity(f"{opacity:g}")
     return _control("geobiomass-opacity", content, "topright", script)
+
+
+def _without_braces(html: str) -> str:
+    """Return HTML with its curly brackets escaped.
+
+    branca renders the script of a page as a template once more, in which they would
+    be an expression.
+    """
+    return html.replace("{", "&#123;").replace("}", "&#125;")
 
 
 def _control(name: str, content: str, corner: str, script: str = "") -> Any:
     """Give a box in a corner of the map that keeps clicks to itself."""
     from branca.element import MacroElement
-    from jinja2 import Template
 
     element: Any = MacroElement()  # type: ignore[no-untyped-call]
     element._name = name.replace("-", "_")
-    element.html, element.style = content, _BOX
+    element.html, element.style = _without_braces(str(content)), _BOX
     element.class_, element.corner, element.script = name, corner, script
-    element._template = Template(
-        """
-        {% macro script(this, kwargs) %}
-        (function () {
-            var control = L.control({position: {{ this.corner|tojson }}});
-            control.onAdd = function () {
-                var box = L.DomUtil.create("div", {{ this.class_|tojson }});
-                box.style.cssText = {{ this.style|tojson }};
-                box.innerHTML = {{ this.html|tojson }};
-                L.DomEvent.disableClickPropagation(box);
-                L.DomEvent.disableScrollPropagation(box);
-                {{ this.script }}
-                return box;
-            };
-            control.addTo({{ this._parent.get_name() }});
-        })();
-        {% endmacro %}
-        """
-    )
+    element._template = html_environment().get_template("map_control.html")
     return element
 
 

@@ -6,7 +6,6 @@ whenever it is made.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import platform
@@ -22,12 +21,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from geobiomass.files import sha256_of
 from geobiomass.maps.origin import PROVENANCE
 from geobiomass.network import AttentionUNet
 from geobiomass.training.model_folder import (
     CONFIG,
     WEIGHTS,
     broken,
+    member_folders,
     package_versions,
     read_config,
 )
@@ -129,11 +130,11 @@ def folder_fingerprint(folder: Path) -> str:
 
 
 def _fingerprint(weights: Iterable[tuple[str, Tensor]]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in weights:
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return sha256_of(
+        part
+        for name, tensor in weights
+        for part in (name, tensor.detach().cpu().contiguous().numpy().tobytes())
+    )
 
 
 def _stored_weights(folder: Path, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -141,8 +142,8 @@ def _stored_weights(folder: Path, prefix: str = "") -> Iterator[tuple[str, Tenso
     try:
         settings = config["settings"]
         if config["class"] == "Ensemble":
-            for number, name in enumerate(settings["members"]):
-                yield from _stored_weights(folder / name, f"{prefix}members.{number}.")
+            for number, member in enumerate(member_folders(folder, settings)):
+                yield from _stored_weights(member, f"{prefix}members.{number}.")
             return
         with torch.device("meta"):
             names = list(AttentionUNet(**settings["network"]).state_dict())
@@ -237,8 +238,7 @@ def compact(value: Any) -> Any:
         plain = [compact(one) for one in value]
         if _leaves(plain) <= _MOST_ITEMS:
             return plain
-        text = json.dumps(plain).encode()
-        return {"items": len(plain), "sha256": hashlib.sha256(text).hexdigest()}
+        return {"items": len(plain), "sha256": sha256_of(json.dumps(plain))}
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if isinstance(value, str | int | float | None) else str(value)
@@ -256,7 +256,7 @@ def input_facts(cube: xr.Dataset, made_with: Mapping[str, Any]) -> dict[str, Any
     known = [made_with.get(name) for name in ("input", "grid")]
     text = None if None in known else " ".join(map(str, known))
     facts: dict[str, Any] = {
-        "fingerprint": text and hashlib.sha256(text.encode()).hexdigest(),
+        "fingerprint": text and sha256_of(text),
         "kind": "chips" if "chip" in cube.dims else "scene",
         "size": {str(dim): int(size) for dim, size in cube["image"].sizes.items()},
         "months": [int(month) for month in cube["month"].values],
@@ -279,6 +279,5 @@ def _scenes(by_month: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 
 def _counted(group: Mapping[str, Any]) -> dict[str, Any]:
     ids = group["ids"]
-    text = "\n".join(ids).encode()
     rest = {name: value for name, value in group.items() if name != "ids"}
-    return rest | {"count": len(ids), "sha256": hashlib.sha256(text).hexdigest()}
+    return rest | {"count": len(ids), "sha256": sha256_of("\n".join(ids))}

@@ -7,7 +7,6 @@ STAC 1.1 with the extensions projection 2.0.0, raster 1.1.0, processing 1.1.0, f
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geobiomass.cube.store import is_local
+from geobiomass.files import sha256_of_file, write_whole
 from geobiomass.maps.conventions import transform_of
 from geobiomass.metadata.footprint import MapFacts, facts_of_map
 from geobiomass.metadata.provenance import Provenance, provenance
@@ -280,8 +280,7 @@ _ZARR = "application/vnd.zarr; version=3"
 
 def _multihash(path: Path) -> str:
     """Give a file's SHA-256 as a multihash: 0x12 says which, 0x20 how many bytes."""
-    with path.open("rb") as file:
-        return "1220" + hashlib.file_digest(file, "sha256").hexdigest()
+    return "1220" + sha256_of_file(path)
 
 
 def _relative(target: Path, item: Path) -> str:
@@ -426,10 +425,4 @@ def _output_of(name: str, tile: int) -> dict[str, Any]:
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
     """Write the item in one step: whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        text = json.dumps(content, indent=2, allow_nan=False)
-        part.write_text(text + "\n", encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

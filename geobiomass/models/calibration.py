@@ -1,4 +1,7 @@
-"""From a model and labelled data that it never saw to calibrated intervals."""
+"""Calibration of a model's intervals, on labelled data that it never saw.
+
+A unit is an exchangeable group: a chip, a block of a scene, or a group of chips.
+"""
 
 from __future__ import annotations
 
@@ -13,33 +16,38 @@ from geobiomass.data.splits import labelled
 from geobiomass.evaluation.metrics import BIOMASS_BINS
 from geobiomass.inference.mapper import Mapper
 from geobiomass.statistics.conformal import Calibration, Unit, calibrate, joined
-from geobiomass.tiles import Window, even_blocks
+from geobiomass.tiles import Window, even_blocks, samples_on_chips
 
 CLASSES = BIOMASS_BINS[1:-1]
 """Edges between classes of predicted biomass, Mg/ha, before they are merged."""
 
-# Pixels of all units together; of larger data each unit keeps some from all over it.
+# Pixels kept of all units together; of larger data each unit keeps every n-th pixel.
 _PIXELS = 2**24
 
 
 def units_of(reader: Reader, side: int) -> list[Sample]:
-    """Give the labelled chips of a cube, or blocks of a scene of about so many pixels.
+    """Return the labelled chips of a cube, or the labelled blocks of a scene.
+
+    Parameters
+    ----------
+    reader : Reader
+        Over the cube.
+    side : int
+        About the side of a scene's blocks, pixels.
 
     Raises
     ------
     CubeError
         If nothing is labelled.
     ValueError
-        If the side is below one pixel.
+        If `side` is below 1.
     """
     if side < 1:
         raise ValueError(f"unit must be at least 1 pixel, got {side}.")
     if reader.chips:
-        samples = [Sample(reader.whole, chip) for chip in range(reader.count)]
-    else:
-        windows = even_blocks(reader.height, reader.width, side)
-        samples = [Sample(window) for window in windows]
-    return labelled(reader, samples)
+        return labelled(reader, samples_on_chips([reader.whole], reader.count))
+    windows = even_blocks(reader.height, reader.width, side)
+    return labelled(reader, samples_on_chips(windows, None))
 
 
 def compare_units(
@@ -48,23 +56,23 @@ def compare_units(
     skip: bool = False,
     groups: Sequence[str] | None = None,
 ) -> list[Unit]:
-    """Map places as any map is made, and put what was observed beside.
+    """Map samples as any map is made, and return predictions with their labels.
 
     Parameters
     ----------
     mapper : Mapper
-        Over a cube with ``agb``, without steps: what the network gives.
+        Over a cube with ``agb``, without post-processing.
     samples : sequence of Sample
         Chips or blocks.
     skip : bool
-        Pass over what cannot be read.
+        Leave out samples that cannot be read.
     groups : sequence of str, optional
-        The group of each place.
+        The group of each sample.
 
     Raises
     ------
     CubeError
-        If something cannot be read and not `skip`.
+        If a sample cannot be read and `skip` is false.
     """
     names = {} if groups is None else dict(zip(samples, groups, strict=True))
     budget = max(1, _PIXELS // max(1, len(samples)))
@@ -72,7 +80,7 @@ def compare_units(
     by_chip: dict[int | None, list[Sample]] = {}
     for sample in parts:
         by_chip.setdefault(sample.chip, []).append(sample)
-    # Block by block, as tiles are shared by all places in one.
+    # Block by block, because the samples in a block share tiles.
     for own in by_chip.values():
         for window in mapper.blocks():
             here = [sample for sample in own if sample.window.intersect(window)]
@@ -95,7 +103,7 @@ def compare_units(
 def _compare(
     mapper: Mapper, window: Window, samples: Sequence[Sample], budget: int
 ) -> Iterator[tuple[Sample, Unit]]:
-    """Compare what lies in one block of the map with its labels, by place."""
+    """Yield the samples in one block of the map, with predictions and labels."""
     labels = {}
     for sample in samples:
         part = sample.window.intersect(window) or sample.window
@@ -133,16 +141,16 @@ def calibration_of(
     name: str = "agb",
     groups: str | None = None,
 ) -> Calibration:
-    """Calibrate on units of a cube, as :func:`.conformal.calibrate` does.
+    """Calibrate on units of a cube, with :func:`.conformal.calibrate`.
 
     Parameters
     ----------
     units : sequence of Unit
-        Of :func:`compare_units`.
+        Units of :func:`compare_units`.
     reader : Reader
         Over the cube.
     interval, classes, folds, name, groups
-        As there; by default the bins that ``model.evaluate`` has.
+        As in that function; classes are by default the bins of ``model.evaluate``.
 
     Raises
     ------

@@ -1,233 +1,35 @@
-"""Where a model comes from, as facts, and its card: what a reviewer asks for."""
+"""The card of a model: Markdown for reviewers, with data for the Hugging Face Hub."""
 
 from __future__ import annotations
 
-import hashlib
-import math
-import platform
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-import pandas as pd
-import torch
-import xarray as xr
-
-from geobiomass.data.fingerprint import data_fingerprint
-from geobiomass.data.loader import ChipLoader, decode_batch
-from geobiomass.evaluation.metrics import Tally
-from geobiomass.inference.steps import density
-from geobiomass.network import AttentionUNet
+from geobiomass.models.summary import map_names
 from geobiomass.statistics.conformal import Calibration
-from geobiomass.training.model_folder import package_versions
 
 _MONTHS = (
     *("Jan", "Feb", "Mar", "Apr", "May", "Jun"),
     *("Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
 )
 
-# A bin with fewer pixels than one chip of the competition says little.
+# A bin with fewer pixels than one chip of BioMassters is too small to judge.
 _FEW_PIXELS = 256 * 256
 Facts = Mapping[str, Any]
 
 
-# --- the facts ----------------------------------------------------------------
-
-
-def describe_training(
-    cube: xr.Dataset,
-    network: AttentionUNet,
-    bands: Sequence[str],
-    training: ChipLoader,
-    validation: ChipLoader | None = None,
-    device: str = "cpu",
-) -> dict[str, Any]:
-    """Say where trained weights come from: what ``model.provenance`` holds.
-
-    Parameters
-    ----------
-    cube : xarray.Dataset
-        What was trained on, and split.
-    network : AttentionUNet
-        Trained, with its scaling.
-    bands : sequence of str
-        The network's, in its order.
-    training : ChipLoader
-        What trained.
-    validation : ChipLoader, optional
-        What was held out. The network runs over it once.
-    device : str
-        Where the network runs for that.
-
-    Returns
-    -------
-    dict
-        Fit for JSON. "data": a fingerprint of pixels and labels, size, months,
-        samples, place. "bands". "normalisation": shift and scale by band and output.
-        "validation": metrics by bin of observed biomass, as
-        :meth:`geobiomass.BiomassRegressor.evaluate` defines them but over the
-        crops that were held out; None without any. "environment": versions of
-        packages, machine.
-
-    Raises
-    ------
-    CubeError
-        If held-out data cannot be read and the feed does not pass over it.
-    """
-    table = (
-        None if validation is None else validation_by_bin(network, validation, device)
-    )
-    return {
-        "data": _describe_data(cube, bands, training, validation),
-        "bands": list(bands),
-        "normalisation": _normalisation(network, bands),
-        "validation": None if table is None else metrics_by_bin(table),
-        "environment": _environment(device),
-    }
-
-
-def validation_by_bin(
-    network: AttentionUNet, loader: ChipLoader, device: str = "cpu"
-) -> pd.DataFrame:
-    """Compare a network's maps of held-out samples with their labels.
-
-    Parameters
-    ----------
-    network : AttentionUNet
-        It comes back in the mode and on the device that it was in.
-    loader : ChipLoader
-        What was held out; it is read once, a batch at a time.
-    device : str
-        Where the network runs.
-
-    Returns
-    -------
-    pandas.DataFrame
-        As :meth:`geobiomass.BiomassRegressor.evaluate` gives it, a sample of the
-        feed counting as a chip.
-    """
-    tally = Tally()
-    with _evaluating(network, device), torch.inference_mode():
-        for codes, arrangement, target in loader.epoch(0):
-            (image,), truth = decode_batch((codes.to(device), arrangement), target)
-            calendar = arrangement.decoder.calendar
-            own = network.calendar is not None
-            maps = network(image, calendar=calendar if own else None)
-            for predicted, observed in zip(maps[:, 0], truth[:, 0], strict=True):
-                tally.add(predicted.cpu().double().numpy(), observed.double().numpy())
-    return tally.table()
-
-
-@contextmanager
-def _evaluating(network: AttentionUNet, device: str) -> Iterator[None]:
-    mode, before = network.training, network.shift.device
-    network.eval().to(device)
-    try:
-        yield
-    finally:
-        network.to(before).train(mode)
-
-
-def metrics_by_bin(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
-    """Give a table of metrics as JSON has it: by bin, None where there is no number.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        As :meth:`geobiomass.BiomassRegressor.evaluate` gives it.
-    """
-    return {
-        str(name): {str(column): _number(value) for column, value in row.items()}
-        for name, row in table.to_dict("index").items()
-    }
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, int | np.integer):
-        return int(value)
-    return float(value) if math.isfinite(value) else None
-
-
-def _describe_data(
-    cube: xr.Dataset,
-    bands: Sequence[str],
-    training: ChipLoader,
-    validation: ChipLoader | None,
-) -> dict[str, Any]:
-    facts = {
-        "fingerprint": data_fingerprint(cube, bands),
-        "kind": "chips" if "chip" in cube.dims else "scene",
-        "size": {str(dim): int(size) for dim, size in cube.sizes.items()},
-        "months": [int(month) for month in cube["month"].values],
-        "training": _describe_loader(training),
-        "validation": None if validation is None else _describe_loader(validation),
-    }
-    for name in ("title", "source", "licence"):
-        if name in cube.attrs:
-            facts[name] = str(cube.attrs[name])
-    return facts | _place(cube)
-
-
-def _describe_loader(loader: ChipLoader) -> dict[str, Any]:
-    samples = sorted(set(loader.samples), key=repr)
-    names = [loader.reader.name_of(sample) for sample in samples]
-    return {
-        "places": len(samples),
-        "pixels": sum(sample.window.height * sample.window.width for sample in samples),
-        "names": hashlib.sha256("\n".join(names).encode()).hexdigest(),
-    }
-
-
-def _place(cube: xr.Dataset) -> dict[str, Any]:
-    if "chip" in cube.dims or not {"y", "x"} <= set(cube.coords):
-        return {}
-    import rioxarray  # noqa: F401  (the .rio accessor)
-
-    crs = cube.rio.crs
-    return {
-        "crs": None if crs is None else crs.to_string(),
-        "bounds": [float(edge) for edge in cube.rio.bounds()],
-    }
-
-
-def _normalisation(network: AttentionUNet, bands: Sequence[str]) -> dict[str, Any]:
-    columns = zip(bands, network.shift.tolist(), network.scale.tolist(), strict=True)
-    return {
-        "formula": "(value - shift) / scale",
-        "bands": {band: {"shift": a, "scale": b} for band, a, b in columns},
-        "target": {
-            "shift": network.target_shift.tolist(),
-            "scale": network.target_scale.tolist(),
-        },
-    }
-
-
-def _environment(device: str) -> dict[str, Any]:
-    name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
-    return {
-        "python": platform.python_version(),
-        "system": platform.system(),
-        "device": f"{device}, {name}",
-        "packages": package_versions(),
-    }
-
-
-# --- the card -----------------------------------------------------------------
-
-
 def model_card(settings: Facts, provenance: Facts, load_call: str) -> str:
-    """Write the card of one model: YAML that the Hugging Face Hub reads, then text.
+    """Return the card of one model: YAML for the Hugging Face Hub, then Markdown.
 
     Parameters
     ----------
     settings : mapping
-        As :attr:`geobiomass.BiomassRegressor.settings` gives them.
+        As :attr:`geobiomass.BiomassRegressor.settings` returns them.
     provenance : mapping
-        As :func:`describe_training` gives it; may be empty.
+        As :func:`.describe_training` returns it; may be empty.
     load_call : str
-        How a user loads the model.
+        The call that loads the model.
     """
     sections = [
         _what(settings),
@@ -247,7 +49,7 @@ def ensemble_card(
     load_call: str,
     settings: Facts = MappingProxyType({}),
 ) -> str:
-    """Write the card of several models as one.
+    """Return the card of an ensemble.
 
     Parameters
     ----------
@@ -256,9 +58,9 @@ def ensemble_card(
     outputs : sequence of str
         Names of the maps.
     load_call : str
-        How a user loads them.
+        The call that loads the ensemble.
     settings : mapping
-        Of all together: ``calibration``, where there is one.
+        Of the ensemble: ``calibration``, if there is one.
     """
     rows = []
     for number, (_, provenance) in enumerate(members, 1):
@@ -267,12 +69,12 @@ def ensemble_card(
         rows.append(f"| member-{number} | {_figure(rmse)} | {_figure(bias)} |")
     sections = [
         f"# Above-ground biomass from monthly satellite images, {len(members)} models",
-        f"The mean of {len(members)} models, each with a card of its own in its "
+        f"The mean of {len(members)} models. Each has a card of its own in its "
         f"folder. Maps: {', '.join(map_names(outputs, settings))}, in Mg/ha.",
         "| model | average RMSE on what it held out, Mg/ha | bias |\n|---|---|---|\n"
         + "\n".join(rows),
-        "The mean is mostly nearer to the truth than its members; by how much is "
-        "known only from data that none of them was trained on.",
+        "The mean is usually closer to the ground truth than its members. Only data "
+        "that none of them was trained on shows by how much.",
         *_interval(settings),
         _loading(load_call),
     ]
@@ -305,25 +107,8 @@ def _with_front_matter(text: str, provenance: Facts) -> str:
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}"))
 
 
-def map_names(outputs: Sequence[str], settings: Facts) -> list[str]:
-    """Give the names of the layers that a model's maps have.
-
-    Parameters
-    ----------
-    outputs : sequence of str
-        Of its network.
-    settings : mapping
-        With ``calibration``, where there is one.
-    """
-    calibration = settings.get("calibration")
-    if calibration is None:
-        return list(outputs)
-    found = density(outputs)
-    return list(Calibration.from_dict(calibration).layers(found))
-
-
 def _interval(settings: Facts) -> list[str]:
-    """Describe the interval, where there is one."""
+    """Return the section about the interval, if there is one."""
     if settings.get("calibration") is None:
         return []
     calibration = Calibration.from_dict(settings["calibration"])
@@ -332,8 +117,9 @@ def _interval(settings: Facts) -> list[str]:
     if calibration.kind == "groups":
         new, unit = f"groups by {calibration.groups!r}", "groups"
     promise = (
-        f"In new {new} of the same kind about {held} of the pixels lie "
-        "within, by class of predicted biomass"
+        f"In new {new} that are exchangeable with those of the calibration (the same "
+        f"kind of forest, sensors and years), about {held} of the pixels are within "
+        "the interval, by class of predicted biomass"
     )
     if calibration.folds:
         promise += (
@@ -348,8 +134,8 @@ def _interval(settings: Facts) -> list[str]:
         for name, row in calibration.table.iterrows()
     ]
     return [
-        f"## Interval\n\nA {calibration}. {promise}. Elsewhere nothing is promised.\n\n"
-        + "\n".join([head, "|---" * 4 + "|", *rows])
+        f"## Interval\n\nA {calibration}. {promise}. For other data there is no "
+        "guarantee.\n\n" + "\n".join([head, "|---" * 4 + "|", *rows])
     ]
 
 
@@ -390,7 +176,7 @@ def _training(settings: Facts, provenance: Facts) -> str:
     recipe, data = settings.get("recipe"), provenance.get("data")
     text = ["## Training"]
     if recipe is None and not data:
-        return "## Training\n\nNobody noted how the weights were made."
+        return "## Training\n\nThe origin of the weights is not recorded."
     if recipe is not None:
         training = recipe["training"]
         text.append(
@@ -429,7 +215,7 @@ def _errors(settings: Facts, provenance: Facts) -> str:
     if not table and any(stage["everything"] for stage in stages):
         return (
             "## Error\n\nNot measured: the last stages trained on what the first ones "
-            "held out. What those measured is in `history.csv`."
+            "held out. The errors of the first stages are in `history.csv`."
         )
     if not table:
         return "## Error\n\nNot measured: nothing was held out."
@@ -446,7 +232,7 @@ def _errors(settings: Facts, provenance: Facts) -> str:
         for name, row in table.items()
     ]
     return (
-        "## Error\n\nOn what was held out of training, Mg/ha. Average RMSE: of each "
+        "## Error\n\nOn data held out of training, Mg/ha. Average RMSE: of each "
         "sample, then averaged. Pixel RMSE: over all pixels together. Bias: predicted "
         "minus observed.\n\n"
         + "\n".join([head, "|---" * (len(columns) + 1) + "|", *rows])
@@ -461,24 +247,24 @@ def _figure(value: float | None) -> str:
 
 def _limits(settings: Facts, provenance: Facts) -> str:
     points = [
-        "Elsewhere than where it was trained, or in another kind of forest, the error "
-        "is not known; compare with plots before use.",
+        "Outside of the training area, or in another kind of forest, the error is not "
+        "known; compare with field plots before use.",
         "With other sensors, processing levels or units than those named above.",
-        "A sum over pixels is no unbiased estimate for an area: combine the map with "
-        "a probability sample of plots.",
+        "A sum over pixels is not an unbiased estimate for an area: combine the map "
+        "with a probability sample of plots.",
     ]
     points += _weak_bins(provenance.get("validation") or {})
     recipe = settings.get("recipe") or {}
     ceiling = recipe.get("ceiling")
     if ceiling is not None and recipe.get("tail") != "clip":
         points.append(
-            f"Labels of {ceiling:g} Mg/ha and more were left out of the loss, so "
-            "denser forest comes out too low."
+            f"Labels of {ceiling:g} Mg/ha and more were left out of the loss, so the "
+            "map is too low in denser forest."
         )
     if (provenance.get("data") or {}).get("kind") == "chips":
         points.append(
-            "Chips were held out one by one: where neighbours of them were trained "
-            "on, the error above is too small."
+            "Chips were held out one by one: if their neighbours were trained on, the "
+            "error above is too small."
         )
     return "## Where not to trust it\n\n" + "\n".join(f"- {point}" for point in points)
 

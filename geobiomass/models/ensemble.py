@@ -1,4 +1,4 @@
-"""Several models as one."""
+"""Ensembles: several models as one."""
 
 from __future__ import annotations
 
@@ -12,39 +12,40 @@ from torch import nn
 from geobiomass.applicability import Domain, Domains
 from geobiomass.inference.attention import mean_attention
 from geobiomass.models.card import ensemble_card
+from geobiomass.models.loading import load
 from geobiomass.models.predictor import Predictor
-from geobiomass.models.regressor import BiomassRegressor
 from geobiomass.network.wrappers import Ensemble as EnsembleNetwork
-from geobiomass.training.estimator import SavedModel, read_config
+from geobiomass.training.estimator import SavedModel
 from geobiomass.training.model_folder import (
     CARD,
     CONFIG,
     ModelError,
     broken,
+    member_folders,
     member_name,
     write_config,
 )
 
 
 class Ensemble(Predictor, SavedModel):
-    """Several models as one: their mean, and on demand how far they are apart.
+    """Several models as one: the mean of their maps, and optionally the spread.
 
     Parameters
     ----------
     models : sequence of Predictor
-        With the same outputs. Each takes the bands it knows; a cube needs those of
-        all of them.
+        With the same outputs. Each reads its own bands; a cube needs the bands of all
+        of them.
     spread : bool
         Also map the standard deviation among the models, as ``agb_spread``.
 
     Raises
     ------
     ValueError
-        If there is no model, or they differ in outputs.
+        If there is no model, or their outputs differ.
 
     See Also
     --------
-    geobiomass.load : Reads what :meth:`save` wrote.
+    geobiomass.load : Loads what :meth:`save` wrote.
 
     Examples
     --------
@@ -78,7 +79,7 @@ class Ensemble(Predictor, SavedModel):
 
     @property
     def domain(self) -> Domain | Domains | None:
-        """What the members were trained on; None where one of them does not know."""
+        """The domains of the members' training data; None if one of them has none."""
         each = [model.domain for model in self.models]
         known = tuple(domain for domain in each if domain is not None)
         return Domains(known) if len(known) == len(each) else None
@@ -94,7 +95,7 @@ class Ensemble(Predictor, SavedModel):
         return self.network if networks == own else self._joined(networks)
 
     def was_trained_on(self, cube: xr.Dataset) -> bool:
-        """Tell whether any of the models was trained on this very cube.
+        """Return whether any of the models was trained on this very cube.
 
         Parameters
         ----------
@@ -103,37 +104,9 @@ class Ensemble(Predictor, SavedModel):
         """
         return any(model.was_trained_on(cube) for model in self.models)
 
-    def attention(
-        self,
-        cube: xr.Dataset,
-        at: tuple[float, float] | None = None,
-        chip: Any = None,
-        *,
-        tile: int = 256,
-        samples: int = 16,
-    ) -> xr.DataArray:
-        """Tell which months the map comes from: the mean of the members' attention.
-
-        Parameters
-        ----------
-        cube, at, chip, tile, samples
-            As :meth:`BiomassRegressor.attention` takes them.
-
-        Returns
-        -------
-        xarray.DataArray
-            (level, month), as :meth:`BiomassRegressor.attention` gives it.
-
-        Raises
-        ------
-        TypeError, ValueError, CubeError
-            As :meth:`BiomassRegressor.attention` says.
-        """
-        each = [
-            model.attention(cube, at, chip, tile=tile, samples=samples)
-            for model in self.models
-        ]
-        return mean_attention(each)
+    def _attention(self, cube: xr.Dataset, **settings: Any) -> xr.DataArray:
+        """Return the mean of the members' attention."""
+        return mean_attention([m._attention(cube, **settings) for m in self.models])
 
     # --- save and load: each member is a model's folder in the ensemble's ---
 
@@ -164,20 +137,21 @@ class Ensemble(Predictor, SavedModel):
         }
         content = {"class": "Ensemble", "loader": self.load_call, "settings": settings}
         write_config(folder, content)
+        (folder / CARD).write_text(self._card(), encoding="utf-8")
+
+    def _card(self) -> str:
         facts = [
-            (getattr(m, "settings", {}), getattr(m, "provenance", {})) for m in members
+            (getattr(model, "settings", {}), getattr(model, "provenance", {}))
+            for model in self.models
         ]
-        card = ensemble_card(facts, self.outputs, self.load_call, self._calibrated())
-        (folder / CARD).write_text(card, encoding="utf-8")
+        return ensemble_card(facts, self.outputs, self.load_call, self._calibrated())
 
     @classmethod
     def _read(cls, folder: Path, config: Mapping[str, Any]) -> Self:
         settings = config["settings"]
         try:
-            names, spread = list(settings["members"]), bool(settings["spread"])
-            if any(member_name(i) != name for i, name in enumerate(names, 1)):
-                raise ValueError(f"members are {names}")
-            model = cls([read_model(folder / name) for name in names], spread)
+            members = [load(member) for member in member_folders(folder, settings)]
+            model = cls(members, bool(settings["spread"]))
             model._take_calibration(settings)
             return model
         except ModelError:
@@ -186,13 +160,6 @@ class Ensemble(Predictor, SavedModel):
             raise broken(folder / CONFIG, error) from error
 
     def __repr__(self) -> str:
-        """Say what it is in one line."""
+        """Return a description in one line."""
         text = f"Ensemble of {len(self.models)}: {', '.join(map(repr, self.models))}"
         return text if self.calibration is None else f"{text}; {self.calibration}"
-
-
-def read_model(folder: Path) -> Predictor:
-    """Return the saved model of a folder, an ensemble or a single one."""
-    if read_config(folder)["class"] == Ensemble.__name__:
-        return Ensemble.load(folder)
-    return BiomassRegressor.load(folder)

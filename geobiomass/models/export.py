@@ -1,16 +1,14 @@
-"""Models for use without this package: ``torch.export`` and ONNX.
+"""Export of models for use without this package: ``torch.export`` and ONNX.
 
 The exported form takes images in physical units, NaN where missing, as the model
-does, and encodes all months of all samples: a graph cannot leave out what is not
-there. Absent months then take no part in the attention, so the map is the same.
+does. It encodes all months of all samples, because a graph cannot skip absent months.
+They then take no part in the attention, so the map is the same.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import os
-import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from geobiomass.files import replacing
 from geobiomass.network import AttentionUNet
 from geobiomass.network.month_attention import MonthAttention
 from geobiomass.network.wrappers import Ensemble
@@ -29,12 +28,12 @@ __all__ = ["FORMATS", "Exported", "export_network"]
 FORMATS = (".pt2", ".onnx")
 """Endings of the files that models are exported to."""
 
-# What every operator that is used here has been in since 2023.
+# Has every operator that is used here, since 2023.
 _OPSET = 18
 
 
 class Exported(nn.Module):
-    """The form of a network that can be exported; shares its weights.
+    """Exportable form of a network; it shares the weights.
 
     Parameters
     ----------
@@ -53,8 +52,8 @@ class Exported(nn.Module):
         super().__init__()
         if network.calendar is not None and len(network.calendar) != months:
             raise ValueError(
-                f"months must be {len(network.calendar)}, those that the network's "
-                f"month-of-year term was made for, got {months}."
+                f"months must be {len(network.calendar)}, those of the network's "
+                f"month-of-year term, got {months}."
             )
         self.network = network
 
@@ -94,25 +93,25 @@ class Exported(nn.Module):
         present: Tensor,
         season: Tensor | None,
     ) -> Tensor:
-        """(batch x month, channel, y, x) -> (batch, channel, y, x)."""
+        """Pool (batch x month, channel, y, x) to (batch, channel, y, x)."""
         batch, months = present.shape
         if season is not None:
             season = season.expand(batch, months, season.shape[-1]).flatten(0, 1)
         scores = attention.scores(level, season)
         scores = scores.reshape(batch, months, *scores.shape[1:])
         absent = ~present[:, :, None, None, None]
-        # Where no month is there, all scores are minus infinity and shares are NaN.
+        # Without any month all scores are minus infinity, and the shares are NaN.
         shares = scores.masked_fill(absent, -torch.inf).softmax(dim=1).nan_to_num(0.0)
         return (level.reshape(batch, months, *level.shape[1:]) * shares).sum(dim=1)
 
 
 def exportable(network: nn.Module, months: int) -> nn.Module:
-    """Give the form of a network, or of several as one, that can be exported.
+    """Return the exportable form of a network or an ensemble.
 
     Raises
     ------
     ValueError
-        If the network is none of this package's.
+        If the network is of another package.
     """
     if isinstance(network, AttentionUNet):
         return Exported(network, months)
@@ -137,20 +136,20 @@ def export_network(
 ) -> Path:
     """Write a network as a graph that runs without this package.
 
-    Any number of images can be in a batch; months, bands, height and width are those
-    given here.
+    A batch may have any number of images; months, bands, height and width are fixed
+    to the values given here.
 
     Parameters
     ----------
     network : torch.nn.Module
         An AttentionUNet, or an ensemble of them; it is not changed.
     path : str or Path
-        ``.pt2`` for ``torch.export.load``, ``.onnx`` for ONNX. A file that is there
-        is replaced, once the new one is whole.
+        ``.pt2`` for ``torch.export.load``, ``.onnx`` for ONNX. An existing file is
+        replaced once the new one is complete.
     months, bands : int
         Of the images.
     outputs : sequence of str
-        Names of the maps, noted in the file.
+        Names of the maps, written to the file's metadata.
     height, width : int
         Of the images, pixels.
 
@@ -162,26 +161,28 @@ def export_network(
     Raises
     ------
     ValueError
-        If the ending is neither, a size is below one pixel, or the network is none
-        of this package's.
+        If the ending is another, a size is below one pixel, the folder does not
+        exist, or the network is of another package.
     ModuleNotFoundError
-        If ONNX is not installed; it says how to.
+        If ONNX is not installed; the message has the command.
     """
     path = Path(path)
     if path.suffix not in FORMATS:
         raise ValueError(
             f"A model is exported to a file that ends in .pt2 or .onnx, got "
-            f"{str(path)!r}."
+            f"{str(path)!r}; choose one of the two endings."
         )
     if min(months, bands, height, width) < 1:
         raise ValueError(
             "months, bands, height and width must be at least 1, got "
             f"{(months, bands, height, width)}."
         )
+    if not path.parent.is_dir():
+        raise ValueError(f"The folder {path.parent} does not exist; make it first.")
     onnx = path.suffix == ".onnx"
     if onnx:
         need("Export to ONNX", "export", "onnx", "onnxscript")
-    # Two samples and more: a graph of one would be of one only.
+    # Two samples: with one, torch.export would fix the batch size to one.
     example = torch.zeros(2, months, bands, height, width)
     with _quiet(), _on_cpu(network), torch.no_grad():
         program = torch.export.export(
@@ -190,7 +191,7 @@ def export_network(
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             strict=False,
         )
-        with _in_place(path) as part:
+        with replacing(path, path.suffix) as part:
             notes = {"outputs": ",".join(outputs), "units": "Mg/ha"}
             if onnx:
                 _write_onnx(program, example, part, notes)
@@ -202,7 +203,7 @@ def export_network(
 def _write_onnx(
     program: Any, example: Tensor, path: Path, notes: dict[str, str]
 ) -> None:
-    with contextlib.redirect_stdout(io.StringIO()):  # it reports its steps there
+    with contextlib.redirect_stdout(io.StringIO()):  # the exporter prints its steps
         written: Any = torch.onnx.export(
             program,
             (example,),
@@ -213,13 +214,13 @@ def _write_onnx(
             verbose=False,
         )
     written.model.metadata_props.update(notes)
-    # A file above 2 GB cannot hold its weights; the largest recipe's take 0.6 GB.
+    # A file of ONNX holds up to 2 GB; the largest recipe's weights take 0.6 GB.
     written.save(path, external_data=False)
 
 
 @contextlib.contextmanager
 def _on_cpu(network: nn.Module) -> Iterator[None]:
-    """Export for the CPU, in evaluation mode; a .pt2 can be moved elsewhere later."""
+    """Put the network on the CPU in evaluation mode; a .pt2 can be moved later."""
     before, mode = next(network.parameters()).device, network.training
     network.cpu().eval()
     try:
@@ -229,21 +230,8 @@ def _on_cpu(network: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _in_place(path: Path) -> Iterator[Path]:
-    """Give a name to write to; the file comes into its place whole."""
-    if not path.parent.is_dir():
-        raise ValueError(f"The folder {path.parent} does not exist; make it first.")
-    part = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what the exporters say of their own insides."""
+    """Silence the exporters' warnings about their own code."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)

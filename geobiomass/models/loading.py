@@ -1,15 +1,23 @@
-"""Load a saved model, whichever class it is of: ``gb.load``."""
+"""Load a saved model of any class: ``gb.load``."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from geobiomass.models.ensemble import read_model
+from geobiomass.training.model_folder import read_config
+
+# By name: an ensemble loads its members with this module, so that the module cannot
+# import the ensemble itself. And only the class that is needed is imported.
+_MODULES = {
+    "BiomassRegressor": "geobiomass.models.regressor",
+    "Ensemble": "geobiomass.models.ensemble",
+}
 
 
 def load(folder: str | Path) -> Any:
-    """Load a model saved by ``save``, whichever of the two kinds it is.
+    """Load a model saved by ``save``, a single one or an ensemble.
 
     Parameters
     ----------
@@ -27,4 +35,7 @@ def load(folder: str | Path) -> Any:
     ModelError
         If the folder, or a file of it, is missing or broken.
     """
-    return read_model(Path(folder))
+    saved = read_config(folder)["class"]
+    # Of any other class, such as pasture's, the regressor says how to load it.
+    kind = saved if saved in _MODULES else "BiomassRegressor"
+    return getattr(import_module(_MODULES[kind]), kind).load(folder)

@@ -1,4 +1,4 @@
-"""Fit, predict, evaluate, save, load: the biomass regressor."""
+"""The biomass regressor: a network with its bands, which trains, saves and loads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,26 +18,25 @@ from torch import nn
 from geobiomass.applicability import Domain
 from geobiomass.applicability.learning import learn_domain
 from geobiomass.cube import BIOMASSTERS_BANDS, CubeError
-from geobiomass.cube.convert import need_target
 from geobiomass.data.folds import Fold
-from geobiomass.data.reader import Reader, Sample
-from geobiomass.data.splits import groups_of, label_marks, labelled, samples_of
+from geobiomass.data.labelled_cube import LabelledCube, LabelledSamples
+from geobiomass.data.reader import Sample
+from geobiomass.data.splits import groups_of, samples_of
 from geobiomass.models.calibration import calibration_of, compare_units
-from geobiomass.models.card import describe_training, model_card
+from geobiomass.models.card import model_card
+from geobiomass.models.domain import domain_of
 from geobiomass.models.predictor import Predictor
+from geobiomass.models.training_record import describe_training
 from geobiomass.network import AttentionUNet
 from geobiomass.network.wrappers import InMonths
-from geobiomass.recipes.datasets import (
-    DataLoaders,
-    Validation,
+from geobiomass.recipes.datasets import DataLoaders, make_loaders
+from geobiomass.recipes.objective import (
     augmentation_of,
-    grouped_by,
     loss_of,
-    make_loaders,
     metrics_of,
     prepare_with_calendar,
 )
-from geobiomass.recipes.recipe import Recipe, find_recipe
+from geobiomass.recipes.recipe import Recipe, find_recipe, recipe_from_dict
 from geobiomass.recipes.resume import learnt_from
 from geobiomass.recipes.scaling import set_scaling
 from geobiomass.recipes.schedule import (
@@ -46,37 +45,39 @@ from geobiomass.recipes.schedule import (
     settings_of,
     stages_of,
 )
+from geobiomass.recipes.split import (
+    HeldOut,
+    Validation,
+    grouped_by,
+    open_validation,
+)
 from geobiomass.statistics.conformal import Calibration, Unit
 from geobiomass.tiles import EVALUATION_BLOCK
-from geobiomass.training import (
-    RegressionTask,
-    Stage,
-    TrainingConfig,
-    check_folder,
-    train_stages,
-)
 from geobiomass.training.estimator import Regressor
 from geobiomass.training.model_folder import DOMAIN, broken
+
+if TYPE_CHECKING:
+    from geobiomass.training import RegressionTask
 
 LabelsKnown = Callable[[Sample], npt.NDArray[np.bool_]]
 
 
 class BiomassRegressor(Predictor, Regressor):
-    """A network with the bands it reads: maps cubes to biomass density.
+    """A network with the bands it reads; it maps cubes to biomass density.
 
     Parameters
     ----------
     network : AttentionUNet
-        With its statistics set, or to be fitted.
+        With its scaling set, or to be trained.
     bands : sequence of str
         Names of the network's bands, in its order.
     months : int
-        Months of the cubes it was made for. Cubes with more or fewer months can be
-        mapped too: the attention weighs those that are there.
+        Months of the training cubes. Cubes with more or fewer months can be mapped
+        too: the attention weighs those that are present.
     outputs : sequence of str
         Name of the map of each output.
     recipe : Recipe, optional
-        How it was trained.
+        The recipe of its training.
 
     Raises
     ------
@@ -103,7 +104,7 @@ class BiomassRegressor(Predictor, Regressor):
                 )
         self.network = network
         self.history = pd.DataFrame()
-        # Whoever brings a network vouches for its weights; fit replaces them.
+        # The weights of a given network count as trained; fit replaces them.
         self.fitted = True
         self.bands = tuple(bands)
         self.months = months
@@ -113,7 +114,7 @@ class BiomassRegressor(Predictor, Regressor):
         self._domain: Domain | None = None
 
     def __repr__(self) -> str:
-        """Say what it is in one line."""
+        """Return a description in one line."""
         state = f"{len(self.history)} epochs" if len(self.history) else "not trained"
         encoder = self.network.settings["encoder"]
         interval = "" if self.calibration is None else f", {self.calibration}"
@@ -147,83 +148,87 @@ class BiomassRegressor(Predictor, Regressor):
             Itself.
         """
         chosen = find_recipe(recipe, **overrides)
-        return self._fit(need_target(cube), chosen, validation, announce, client)
+        data = LabelledCube.open(cube, self.bands)
+        held = open_validation(validation, self.bands)
+        return self._fit(data, chosen, held, announce, client)
 
     def _fit(
         self,
-        cube: xr.Dataset,
+        data: LabelledCube,
         recipe: Recipe,
-        validation: Validation = None,
+        held: HeldOut = None,
         announce: Callable[[TrainingPlan], object] | None = None,
         client: Any = None,
         calibrate: bool = True,
     ) -> Self:
-        """Train; with `calibrate` also calibrate the interval that the recipe has."""
-        given = self._check_folder(cube, recipe, validation)
-        loaders, task = self._prepare(cube, recipe, validation, client, calibrate)
+        """Train; with `calibrate` also calibrate the recipe's interval, if any."""
+        from geobiomass.training import train_stages  # imports Lightning
+
+        given = self._check_folder(data, recipe, held)
+        loaders, task = self._prepare(data, recipe, held, client, calibrate)
         recipe, stages = loaders.recipe, stages_of(loaders)
         self._scale(loaders)
         first = int(os.environ.get("LOCAL_RANK", "0")) == 0  # of several processes
         if announce is not None and first:
             announce(plan_training(task, stages))
         result = train_stages(task, stages, given=given)
-        self.months = cube.sizes["month"]
+        self.months = data.reader.months
         self.recipe = recipe
         self.history = result.history
         self.calibration = None
-        # Each of several processes does this for itself: all end with the same model,
-        # whichever of them saves it, and none waits for another.
+        # Each of several processes calibrates for itself: all end with the same model,
+        # any of them may save it, and none waits for another.
         if calibrate and recipe.interval is not None:
-            fold = validation if isinstance(validation, Fold) else None
-            known = [None if fold is None else fold.trains]
+            known = [held.trains if isinstance(held, Fold) else None]
             self.calibration = calibrate_together(
-                [self], cube, [loaders.calibration], known, grouped_by(recipe, fold)
+                [self], data, [loaders.calibration], known, grouped_by(recipe, held)
             )
         everything = recipe.ends_with_everything
         self.provenance = describe_training(
-            cube,
+            data,
             self.network,
-            self.bands,
             loaders.everything if everything else loaders.training,
             None if everything else loaders.validation,
             recipe.training.device,
         )
-        if isinstance(validation, Fold):
-            self.provenance["fold"] = validation.to_dict()
-        self._domain = domain_of(self.network, cube, loaders)
+        if isinstance(held, Fold):
+            self.provenance["fold"] = held.to_dict()
+        self._domain = domain_of(self.network, data, loaders)
         self.damaged = loaders.problems
         if self.damaged:
             warnings.warn(
                 f"{len(self.damaged)} samples could not be read and were left out of "
-                "training; model.damaged says which and why.",
-                stacklevel=4,
+                "training; model.damaged lists them with the reasons.",
+                stacklevel=3,
             )
         return self
 
     def _check_folder(
-        self, cube: xr.Dataset, recipe: Recipe, validation: Validation = None
+        self, data: LabelledCube, recipe: Recipe, held: HeldOut = None
     ) -> dict[str, Any] | None:
-        """Refuse a folder with another training; give what tells this one from others.
+        """Check that the folder holds no other training; return this one's identity.
 
-        Before the cube is read into the cache, which may take hours over a network.
+        This comes before the cube is cached, which may take hours over a network.
         """
         if recipe.training.folder is None:
             return None
-        given = learnt_from(cube, self.network, self.bands, recipe, validation)
+        from geobiomass.training import check_folder  # imports Lightning
+
+        given = learnt_from(data, self.network, recipe, held)
         check_folder(self.network, settings_of(recipe), given=given)
         return given
 
     def plan_fit(
         self, cube: xr.Dataset, recipe: Recipe, validation: Validation = None
     ) -> TrainingPlan:
-        """Say what :meth:`fit` would do, after some steps were timed on copies.
+        """Plan what :meth:`fit` would do; some steps are timed on copies.
 
         Parameters
         ----------
         cube : xarray.Dataset
             To train on, with ``agb``.
         recipe : Recipe
-            How.
+            How to train.
         validation : optional
             What is held out, as :func:`geobiomass.fit` takes it.
 
@@ -232,19 +237,27 @@ class BiomassRegressor(Predictor, Regressor):
         TrainingPlan
             Stages, steps and hours; prints itself.
         """
-        loaders, task = self._prepare(cube, recipe, validation)
+        data = LabelledCube.open(cube, self.bands)
+        return self._plan_fit(data, recipe, open_validation(validation, self.bands))
+
+    def _plan_fit(
+        self, data: LabelledCube, recipe: Recipe, held: HeldOut = None
+    ) -> TrainingPlan:
+        loaders, task = self._prepare(data, recipe, held)
         self._scale(loaders)
         return plan_training(task, stages_of(loaders))
 
     def _prepare(
         self,
-        cube: xr.Dataset,
+        data: LabelledCube,
         recipe: Recipe,
-        validation: Validation = None,
+        held: HeldOut = None,
         client: Any = None,
         calibrate: bool = True,
     ) -> tuple[DataLoaders, RegressionTask]:
-        loaders = make_loaders(cube, self.bands, recipe, validation, client, calibrate)
+        from geobiomass.training import RegressionTask  # imports Lightning
+
+        loaders = make_loaders(data, recipe, held, client, calibrate)
         recipe = loaders.recipe
         task = RegressionTask(
             self.network,
@@ -262,18 +275,19 @@ class BiomassRegressor(Predictor, Regressor):
     def learn_applicability(
         self, cube: xr.Dataset | xr.DataArray, *, cells: int = 3000, seed: int = 0
     ) -> Self:
-        """Learn what :meth:`applicability` compares with; :meth:`fit` does so itself.
+        """Learn the training data's domain, for :meth:`applicability`.
 
-        For models that were loaded without, or whose network was brought.
+        :meth:`fit` does so itself: this is for models that were saved without a
+        domain, or made of a network that was trained elsewhere.
 
         Parameters
         ----------
         cube : xarray.Dataset
-            What the network was trained on, with ``agb``.
+            The training data of the network, with ``agb``.
         cells : int
-            Cells of 16 x 16 pixels that stand for it.
+            Cells of 16 x 16 pixels that represent it.
         seed : int
-            Decides which.
+            Of the random choice of cells.
 
         Returns
         -------
@@ -283,26 +297,25 @@ class BiomassRegressor(Predictor, Regressor):
         Raises
         ------
         TypeError
-            If the network does not tell what it pools over months.
+            If the network does not return the features that it pools over months.
         CubeError
-            If there are fewer than 8 cells with a label, or `cube` is no cube.
+            If there are fewer than 8 cells with a label, or `cube` is not a cube.
         """
-        cube = need_target(cube)
-        reader = Reader(cube, self.bands)
-        samples = samples_of(reader, EVALUATION_BLOCK)
-        marks = {} if reader.chips else label_marks(reader, samples)
-        samples = list(marks) or labelled(reader, samples)
-        domain = learn_domain(self.network, reader, samples, cells, seed, marks=marks)
+        reader = LabelledCube.open(cube, self.bands).reader
+        known = LabelledSamples.find(reader, samples_of(reader, EVALUATION_BLOCK))
+        domain = learn_domain(
+            self.network, reader, known.samples, cells, seed, marks=known.marks
+        )
         if domain is None:
             raise CubeError(
                 "cube must have 8 cells of 16 x 16 pixels with a label and an "
-                "observation at least, got fewer; give all that the model learnt from."
+                "observation at least, got fewer; give all of the training data."
             )
         self._domain = domain
         return self
 
     def _in_months(self, calendar: tuple[int, ...]) -> nn.Module:
-        # Whoever brings another network need not know of months.
+        # Networks of other classes need not have a month-of-year term.
         if getattr(self.network, "calendar", None) in (None, calendar):
             return self.network
         return InMonths(self.network, calendar)
@@ -327,7 +340,7 @@ class BiomassRegressor(Predictor, Regressor):
     def _settings(self) -> dict[str, Any]:
         recipe = dataclasses.asdict(self.recipe) if self.recipe is not None else None
         if recipe is not None and recipe["training"]["folder"] is not None:
-            recipe["training"]["folder"] = None  # a place on the trainer's machine
+            recipe["training"]["folder"] = None  # a path of the machine that trained
         return {
             "network": self.network.settings,
             "bands": list(self.bands),
@@ -340,12 +353,13 @@ class BiomassRegressor(Predictor, Regressor):
 
     @classmethod
     def _from_settings(cls, settings: Any) -> Self:
+        recipe = settings["recipe"]
         model = cls(
             AttentionUNet(**settings["network"]),
             settings["bands"],
             settings["months"],
             settings["outputs"],
-            _recipe_from(settings["recipe"]),
+            None if recipe is None else recipe_from_dict(recipe),
         )
         model._take_calibration(settings)
         return model
@@ -356,28 +370,29 @@ class BiomassRegressor(Predictor, Regressor):
 
 def calibrate_together(
     models: Sequence[BiomassRegressor],
-    cube: xr.Dataset,
+    data: LabelledCube,
     samples: Sequence[Sequence[Sample]],
     known: Sequence[LabelsKnown | None] | None = None,
     groups: str | None = None,
 ) -> Calibration:
     """Calibrate the interval of models that each left out another part of a cube.
 
-    With several the scores of all folds are pooled (cross-conformal prediction: Vovk,
+    The scores of several models are pooled (cross-conformal prediction: Vovk,
     Cross-conformal predictors, 2015).
 
     Parameters
     ----------
     models : sequence of BiomassRegressor
-        Trained with one recipe.
-    cube : xarray.Dataset
-        With ``agb``.
+        Trained with the same recipe.
+    data : LabelledCube
+        The training data of all of them, before the splits.
     samples : sequence of sequence of Sample
-        What each left out.
+        The held-out samples of each model.
     known : sequence, optional
-        Of each, what tells which labels of a place it left out; by default all.
+        For each model, a function that returns which labels of a sample are held out;
+        None for all.
     groups : str, optional
-        A coordinate along ``chip`` that tells groups of chips apart.
+        A coordinate along ``chip``: the chips of one value are one exchangeable group.
 
     Raises
     ------
@@ -389,97 +404,39 @@ def calibrate_together(
         raise ValueError("models to calibrate must be trained with interval, got none.")
     known = [None] * len(models) if known is None else known
     each = [
-        units_left_out(*one, cube, groups)
+        units_left_out(*one, data, groups)
         for one in zip(models, samples, known, strict=True)
     ]
     units = [unit for own in each for unit in own]
     folds = len(models) if len(models) > 1 else 0
-    reader = Reader(cube, models[0].bands)
-    return calibration_of(units, reader, recipe.interval, folds=folds, groups=groups)
+    return calibration_of(
+        units, data.reader, recipe.interval, folds=folds, groups=groups
+    )
 
 
 def units_left_out(
     model: BiomassRegressor,
     samples: Sequence[Sample],
     known: LabelsKnown | None,
-    cube: xr.Dataset,
+    data: LabelledCube,
     groups: str | None = None,
 ) -> list[Unit]:
-    """Compare what a model predicts, before any calibration, with what it left out.
+    """Compare a model's predictions, before calibration, with held-out labels.
 
     Parameters
     ----------
     model : BiomassRegressor
         Trained.
     samples : sequence of Sample
-        What it left out.
+        The held-out samples.
     known : callable, optional
-        Which labels of a place it left out; by default all.
-    cube : xarray.Dataset
-        With ``agb``.
+        Returns which labels of a sample are held out; by default all.
+    data : LabelledCube
+        The training data before the split, with the model's bands.
     groups : str, optional
         As :func:`calibrate_together` takes it.
     """
-    mapper = model._bare(cube)
-    if known is not None:
-        mapper.reader = mapper.reader.with_labels_where(known)
+    reader = data.reader if known is None else data.reader.with_labels_where(known)
+    mapper = model._bare_over(reader)
     skip = model.recipe is not None and model.recipe.damaged == "skip"
-    return compare_units(mapper, samples, skip, groups_of(cube, samples, groups))
-
-
-def _recipe_from(settings: dict[str, Any] | None) -> Recipe | None:
-    if settings is None:
-        return None
-    training = dict(settings["training"])
-    if isinstance(training.get("monitor"), list):
-        training["monitor"] = tuple(training["monitor"])
-    return Recipe(
-        **settings
-        | {
-            "decoder_channels": tuple(settings["decoder_channels"]),
-            "stages": tuple(Stage(**stage) for stage in settings.get("stages", ())),
-            "training": TrainingConfig(**training),
-        }
-    )
-
-
-def domain_of(
-    network: nn.Module, cube: xr.Dataset, loaders: DataLoaders
-) -> Domain | None:
-    """Learn what a network was trained on, at the end of its training.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        Trained on the feeds.
-    cube : xarray.Dataset
-        That the feeds are of.
-    loaders : DataLoaders
-        What was held out to the end is not looked at.
-
-    Returns
-    -------
-    Domain or None
-        None where the recipe asks for none, or there is too little to tell.
-    """
-    recipe = loaders.recipe
-    if not recipe.domain_cells:
-        return None
-    loader = loaders.everything if recipe.ends_with_everything else loaders.training
-    samples = list(dict.fromkeys(loader.samples))
-    groups = groups_of(cube, samples, recipe.groups)
-    augment = dataclasses.replace(
-        augmentation_of(recipe, loader), orientations=False, rotation=0.0
-    )
-    drops = (recipe.month_dropout, recipe.pattern_dropout, recipe.pass_dropout)
-    return learn_domain(
-        network,
-        loader.reader,
-        samples,
-        recipe.domain_cells,
-        recipe.training.seed,
-        groups=None if groups is None else dict(zip(samples, groups, strict=True)),
-        marks=loader.marks,
-        augment=augment if any(drops) else None,
-        skip=recipe.damaged == "skip",
-    )
+    return compare_units(mapper, samples, skip, groups_of(data.cube, samples, groups))

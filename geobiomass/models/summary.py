@@ -1,17 +1,17 @@
-"""What a model is: what it reads, what it learnt from, and how well."""
+"""Summary of a model: bands, maps, recipe, training data, errors."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from geobiomass.cube import CubeError
+from geobiomass.inference.steps import density
 from geobiomass.metadata.text import training_in_words
-from geobiomass.models.card import map_names
 from geobiomass.statistics.conformal import Calibration
 from geobiomass.summary import Table
 
@@ -19,7 +19,7 @@ Facts = dict[str, str | Table]
 
 
 def describe_folder(path: Path) -> Facts:
-    """Say what a model's folder holds, without its weights.
+    """Return the summary of a saved model; its weights are not read.
 
     Raises
     ------
@@ -31,13 +31,14 @@ def describe_folder(path: Path) -> Facts:
         settings = config["settings"]
     except (json.JSONDecodeError, KeyError) as error:
         raise CubeError(
-            f"{path / 'config.json'} is not a model's ({error})."
+            f"{path / 'config.json'} must hold a model's settings, got something else "
+            f"({error}); give the folder of a saved model."
         ) from error
     return _facts(str(config.get("class")), settings, config.get("provenance") or {})
 
 
 def describe_model(model: Any) -> Facts:
-    """Say what a model in hand is."""
+    """Return the summary of a model in memory."""
     kind = type(model).__name__
     members = getattr(model, "models", None)
     if members is not None:
@@ -53,7 +54,7 @@ def describe_model(model: Any) -> Facts:
 
 
 def _settings(model: Any) -> dict[str, Any]:
-    """Give what any predictor says of itself."""
+    """Return the settings that every predictor has."""
     names = ("bands", "months", "outputs")
     network = {"class": type(model.network).__name__}
     calibration = getattr(model, "calibration", None)
@@ -90,14 +91,14 @@ def _facts(kind: str, settings: Mapping[str, Any], made: Mapping[str, Any]) -> F
 def errors_of(
     table: Mapping[str, Mapping[str, Any]], rows_are: str = "observed, Mg/ha"
 ) -> Table:
-    """Give the metrics of what was held out, rows without a pixel left out.
+    """Return a table of metrics of held-out data, without rows that have no pixel.
 
     Parameters
     ----------
     table : mapping of str to mapping
-        As JSON has metrics, by row.
+        Metrics by row, as JSON has them.
     rows_are : str
-        What the rows are.
+        Heading of the column with the names of the rows.
     """
     columns = {
         "pixels": "pixels",
@@ -112,3 +113,20 @@ def errors_of(
         list(columns.values()),
     )
     return Table(frame.astype({"pixels": int}), "all but pixels in Mg/ha", decimals=1)
+
+
+def map_names(outputs: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
+    """Return the names of the layers of a model's maps.
+
+    Parameters
+    ----------
+    outputs : sequence of str
+        The outputs of its network.
+    settings : mapping
+        Its settings, with ``calibration`` if it has one.
+    """
+    calibration = settings.get("calibration")
+    if calibration is None:
+        return list(outputs)
+    found = density(outputs)
+    return list(Calibration.from_dict(calibration).layers(found))

@@ -1,11 +1,10 @@
-"""The network: one encoder for all months, attention over months, a U-Net decoder.
+"""Network: one encoder for all months, attention over months, a U-Net decoder.
 
-After the design that won the BioMassters competition (DrivenData, 2023). Pure torch,
-and nothing else of ours: tensors in, tensors out; band statistics live in buffers, so
-a network carries its own scaling.
+After the network that won the BioMassters competition (DrivenData, 2023). It uses
+tensors only. Band statistics are buffers, so that a network includes its own scaling.
+Names are imported when they are first used.
 """
 
-from geobiomass.network.attention_unet import AttentionUNet, Look
-from geobiomass.network.month_attention import MonthAttention
+import lazy_loader
 
-__all__ = ["AttentionUNet", "Look", "MonthAttention"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

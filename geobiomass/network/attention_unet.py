@@ -18,13 +18,13 @@ from geobiomass.network.encoder_decoder import (
 )
 from geobiomass.network.missing import (
     Missing,
-    checked_passes,
+    check_passes,
     flags_of_passes,
     months_with_values,
 )
 from geobiomass.network.month_attention import (
     MonthAttention,
-    checked_calendar,
+    check_calendar,
     pool_months,
     season_of_each,
     seasons,
@@ -109,8 +109,8 @@ class AttentionUNet(nn.Module):
         calendar: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.missing, self.passes = missing, checked_passes(passes, bands, missing)
-        self.calendar = None if calendar is None else checked_calendar(calendar)
+        self.missing, self.passes = missing, check_passes(passes, bands, missing)
+        self.calendar = None if calendar is None else check_calendar(calendar)
         self.settings = {
             "bands": bands,
             "encoder": encoder,
@@ -324,7 +324,7 @@ class AttentionUNet(nn.Module):
         if calendar is None:
             own = self.season
         else:
-            own = seasons(checked_calendar(calendar)).to(self.season)
+            own = seasons(check_calendar(calendar)).to(self.season)
         if image.ndim == 5 and len(own) != image.shape[1]:
             given = self.calendar if calendar is None else tuple(calendar)
             raise ValueError(

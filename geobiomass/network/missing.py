@@ -1,26 +1,27 @@
-"""What is missing of monthly images, and how the encoder is told of it."""
+"""Missing values of monthly images, and their representation for the encoder."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-Missing = Literal["zero", "validity", "renormalise"]
+Missing: TypeAlias = Literal["zero", "validity", "renormalise"]
 
 
-def checked_passes(
+def check_passes(
     passes: Sequence[int] | None, bands: int, missing: str
 ) -> tuple[int, ...]:
-    """Give the number of each band's sensor pass; without any, all are of one.
+    """Return the number of each band's sensor pass; by default all are of one pass.
 
     Raises
     ------
     ValueError
-        If there is not a number for each band, or `missing` is no way to tell the
-        encoder.
+        If there is not one number for each band, or `missing` is not one of its
+        choices.
     """
     if missing not in ("zero", "validity", "renormalise"):
         raise ValueError(
@@ -34,7 +35,8 @@ def checked_passes(
 
 
 def months_with_values(image: Tensor) -> Tensor:
-    """(batch, month) bool, which months have any value; mostly one band tells."""
+    """Return (batch, month) bool: months with any value."""
+    # Most months have a value in the first band; only the others need all bands.
     there = image[:, :, 0].isfinite().flatten(2).any(dim=2)
     unclear = ~there
     if bool(unclear.any()):
@@ -43,10 +45,13 @@ def months_with_values(image: Tensor) -> Tensor:
 
 
 def flags_of_passes(there: Tensor, passes: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """(n, band, y, x) bool -> (n, pass, y, x), 1 where a pass has no value.
+    """Return a channel for each pass, 1 where the pass has no value, else 0.
 
-    Zero is the usual case, so that weights learnt without flags fit as they are.
+    (n, band, y, x) bool -> (n, pass, y, x). Most pixels have a value, so that weights
+    trained without these channels can be used unchanged.
     """
+    import torch
+
     numbers = sorted(set(passes))
     chosen = [[i for i, p in enumerate(passes) if p == n] for n in numbers]
     seen = [there[:, bands].any(dim=1) for bands in chosen]

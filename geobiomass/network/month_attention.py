@@ -145,7 +145,7 @@ def seasons(calendar: Sequence[int] | Tensor) -> Tensor:
     return torch.stack([f(a) for a in angles for f in (torch.sin, torch.cos)], dim=-1)
 
 
-def checked_calendar(calendar: Sequence[int]) -> tuple[int, ...]:
+def check_calendar(calendar: Sequence[int]) -> tuple[int, ...]:
     """Give calendar months, 1 to 12, as numbers.
 
     Raises

@@ -3,6 +3,10 @@
 Every function draws on the axes it is given, or on new ones, and returns them.
 """
 
+from geobiomass.plots.accuracy import calibration, error_by_bin, reliability, scatter
+from geobiomass.plots.attention_weights import attention, attention_over_year
+from geobiomass.plots.availability import availability
+from geobiomass.plots.fold_map import folds
 from geobiomass.plots.images import (
     applicability,
     biomass,
@@ -11,10 +15,7 @@ from geobiomass.plots.images import (
     months,
     true_colour,
 )
-from geobiomass.plots.presence import availability
-from geobiomass.plots.scores import calibration, error_by_bin, reliability, scatter
-from geobiomass.plots.training import attention, attention_over_year, history
-from geobiomass.plots.validation import folds
+from geobiomass.plots.training_history import history
 
 __all__ = [
     "applicability",

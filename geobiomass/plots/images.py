@@ -12,7 +12,7 @@ import xarray as xr
 
 from geobiomass.cube import CubeError, select_bands
 from geobiomass.cube.convert import cube_or_chip
-from geobiomass.plots.frames import (
+from geobiomass.plots.axes import (
     BIOMASS_COLOURS,
     ERROR_COLOURS,
     INDEX_COLOURS,

@@ -1,1 +1,1 @@
-"""From a recipe to a training: settings, data sets, scaling, stages, resuming."""
+"""Recipes, and the training they describe: split, data, scaling, stages, resuming."""

@@ -1,10 +1,10 @@
-"""Named settings: what to train and how, as frozen dataclasses."""
+"""Recipes: the named hyperparameters of a training, as frozen dataclasses."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,91 +14,91 @@ from geobiomass.training import Stage, TrainingConfig
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to train, on what crops, towards what.
+    """The hyperparameters of a training: network, crops, loss, augmentation, split.
 
     Parameters
     ----------
     name : str
-        Shown in reports and kept in the model's settings.
+        Shown in reports and saved in the model's settings.
     encoder : str
         Any timm model with a feature pyramid.
     decoder_channels : tuple of int
         Channels of the decoder's levels, coarse to fine.
     pretrained : bool or str
-        Weights of the encoder: False, True (from timm's hub) or a local file.
+        Initial weights of the encoder: False, True (from timm's hub) or a local file.
     crop : int or None
         Side of the random crops to train on, pixels; None takes whole chips.
     scaling : "robust" or "biomassters"
-        How bands are scaled: by a robust minimum and maximum, their 5th and 95th
-        percentile, to -1.645 and 1.645; or by the minima and maxima that the
-        BioMassters winner used, to 0 and 1.
+        Scaling of the bands. "robust": from the 5th and 95th percentile to -1.645 and
+        1.645. "biomassters": from the minima and maxima that the BioMassters winner
+        used to 0 and 1.
     missing : "validity", "renormalise" or "zero"
-        What the network sees where a band has no value in a month that has others:
-        see :class:`geobiomass.network.AttentionUNet`. Months without any value take
-        no part in any case.
+        Input for a band without a value in a month that has other bands: see
+        :class:`geobiomass.network.AttentionUNet`. Months without any value take no
+        part in any case.
     month_term : bool
         Whether the attention knows the month of the year.
     loss : "chip_rmse", "chip_huber", "huber" or "mse"
-        What is minimised: the root mean squared error of a chip, averaged over
-        chips; the same, with errors above `huber_delta` taken as they are, not
-        squared, so that damaged labels do not lead; Huber's robust loss, or the mean
-        squared error, over all pixels of a batch alike.
+        "chip_rmse": the root mean squared error of a chip, averaged over chips.
+        "chip_huber": the same, but errors above `huber_delta` count linearly, so that
+        damaged labels do not dominate. "huber" and "mse": Huber's robust loss and the
+        mean squared error, over all pixels of a batch equally.
     ceiling : float or None
-        Labels at or above it, Mg/ha, are treated as `tail` says; None: none are.
+        Labels of this value or more, Mg/ha, are treated as `tail` says; None: none.
     tail : "drop" or "clip"
-        Leave labels at or above the ceiling out of the loss, as damaged; or take
-        them for the ceiling, and predictions above it for right.
+        "drop": labels at the ceiling or above are left out of the loss, as damaged.
+        "clip": they count as the ceiling, and predictions above it as correct.
     huber_delta : float
-        Mg/ha: "chip_huber" and "huber" square errors up to it.
+        Mg/ha: "chip_huber" and "huber" square the errors up to this value.
     turns : bool
         Random flips and quarter turns.
     rotation : float
-        Chance that a sample is rotated by any angle up to 45 degrees.
+        Probability that a sample is rotated, by any angle up to 45 degrees.
     month_dropout : float
-        Chance that a sample loses months, each with chance 0.3, in training.
+        Probability that a sample loses months, each with probability 0.3, in training.
     pattern_dropout : float
-        Chance that a sample loses the optical bands in the months that one of the
+        Probability that a sample loses the optical bands in the months that one of the
         BioMassters data's six patterns lacks.
     pass_dropout : float
-        Chance that a sample loses one radar pass in some months.
+        Probability that a sample loses one radar pass in some months.
     validation_fraction : float
-        Part of the chips, or of the blocks of a scene, held out where no
-        validation cube is given.
+        Share of the chips, or of the blocks of a scene, that is held out if no
+        validation is given.
     fold : int
-        Which part that is: 0 to 9 where the fraction is 0.1.
+        The number of that part: 0 to 9 if the fraction is 0.1.
     block : int or None
         Side of the blocks that a scene is split into, pixels; None: twice `crop`.
     groups : str or None
-        A coordinate along ``chip`` (a region, a flight): its chips stay together, and
-        count as one where an interval is calibrated, if there are enough of them.
+        A coordinate along ``chip`` (a region, a flight): its chips stay together in
+        the split. They are one exchangeable group in the calibration of an interval, if
+        there are enough groups.
     cache : int
         Bytes: data that takes no more is read once and kept in memory; more is read
-        anew in every epoch, ahead of use.
+        again in every epoch, and prefetched.
     read_ahead : int
-        Bytes that batches may take, those in use and those read ahead; three at
-        least, even where they take more.
+        Bytes that batches may take, those in use and those prefetched; there are three
+        at least, even if they take more.
     month_group : int or None
-        Months of a sample that are encoded together in training; None: all. Fewer
-        take less memory and up to half as much time again, as each group is encoded
-        anew in the backward pass. docs/benchmarks.md states the memory.
+        Months of a sample that are encoded together in training; None: all. Smaller
+        groups take less memory and up to 50 % more time, because each group is encoded
+        again in the backward pass. docs/benchmarks.md states the memory.
     damaged : "raise" or "skip"
-        What to do about a chip or a part of a scene that cannot be read: stop, or
-        leave it out with a warning. ``model.damaged`` says afterwards which were.
+        For a chip or a part of a scene that cannot be read: raise an error, or leave
+        it out with a warning. ``model.damaged`` lists what was left out.
     interval : float or None
-        Such as 0.9: learn the ends of an interval too, which shall hold that part of
-        the pixels, and calibrate it on chips or blocks that neither train nor tell
-        which epoch is best.
+        Such as 0.9: also learn the ends of an interval that contains this share of the
+        pixels, and calibrate it on chips or blocks that neither train nor validate.
     calibration_fraction : float
-        Part of the chips or blocks that calibrate; with an interval `fold` says
-        which. More chips, or `groups` of them, are taken where the interval needs
-        them, and the blocks of a scene are made smaller for it.
+        Share of the chips or blocks that calibrate; with an interval `fold` is the
+        number of this part. If the interval needs more chips, or more of their
+        `groups`, more are taken, and the blocks of a scene are made smaller.
     domain_cells : int
-        Cells of 16 x 16 pixels of training data that are kept at the end, to tell
-        where a map is made from what training has seen; 0 keeps none.
+        Cells of 16 x 16 pixels of training data that are kept at the end, for the
+        model's map of applicability; 0 keeps none.
     stages : tuple of Stage
-        What follows when `training` is through, each from the last weights and the
-        optimiser of the one before. Another number of ``epochs`` keeps the stages'
-        proportions.
+        Further stages after `training`, each from the last weights and the optimiser
+        state of the one before. Another number of ``epochs`` keeps the proportions of
+        the stages.
     training : TrainingConfig
         Epochs, batch size, optimiser, precision, devices, seed, checkpoints.
     """
@@ -187,29 +187,29 @@ class Recipe:
 
     @property
     def _held_by(self) -> str:
-        """Which setting says how much a fold holds."""
+        """Name of the setting with the share that a fold holds out."""
         calibrated = self.interval is not None
         return "calibration_fraction" if calibrated else "validation_fraction"
 
     @property
     def folds(self) -> int:
-        """How many parts there are to hold out, one at a time."""
+        """Number of parts that can be held out, one at a time."""
         part: float = getattr(self, self._held_by)
         return round(1 / part) if part else 1
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of what the network gives: ends of an interval are not calibrated."""
+        """Names of the network's outputs; an interval's ends are not yet calibrated."""
         ends = ("agb_lower_raw", "agb_upper_raw")
         return ("agb", *ends) if self.interval is not None else ("agb",)
 
     @property
     def ends_with_everything(self) -> bool:
-        """Whether the last weights were trained on what was held out before."""
+        """Whether the last stage trains on what was held out before."""
         return bool(self.stages) and self.stages[-1].everything
 
     def with_changes(self, **changes: Any) -> Recipe:
-        """Give this recipe with some settings changed, its own or its training's.
+        """Return this recipe with some settings changed, its own or its training's.
 
         Parameters
         ----------
@@ -232,7 +232,7 @@ class Recipe:
         own = {k: v for k, v in changes.items() if k in ours}
         base = own.pop("training", self.training)
         if "epochs" in training and "warmup_epochs" not in training:
-            # A short run warms up for half of it, rather than being refused.
+            # A short run warms up for half of its epochs: a longer warm-up is an error.
             training["warmup_epochs"] = min(base.warmup_epochs, training["epochs"] / 2)
         if "epochs" in training and "stages" not in own:
             share = training["epochs"] / base.epochs
@@ -244,6 +244,22 @@ class Recipe:
         return dataclasses.replace(self, **own)
 
 
+def recipe_from_dict(settings: Mapping[str, Any]) -> Recipe:
+    """Return the recipe of a saved model, from its settings in ``config.json``."""
+    training = dict(settings["training"])
+    if isinstance(training.get("monitor"), list):
+        training["monitor"] = tuple(training["monitor"])
+    # JSON has lists where a recipe has tuples.
+    return Recipe(
+        **dict(settings)
+        | {
+            "decoder_channels": tuple(settings["decoder_channels"]),
+            "stages": tuple(Stage(**stage) for stage in settings.get("stages", ())),
+            "training": TrainingConfig(**training),
+        }
+    )
+
+
 def _one_of(recipe: Recipe, name: str, allowed: tuple[str, ...]) -> None:
     if getattr(recipe, name) not in allowed:
         raise ValueError(
@@ -252,7 +268,7 @@ def _one_of(recipe: Recipe, name: str, allowed: tuple[str, ...]) -> None:
 
 
 def _winners_stage(name: str, everything: bool = False) -> Stage:
-    """One of the shorter stages of the winner; the floor is max(rate / 10, 5e-5)."""
+    """Return a shorter stage of the winner; its last rate is max(rate / 10, 5e-5)."""
     return Stage(
         name=name,
         epochs=100,
@@ -269,7 +285,7 @@ RECIPES: dict[str, Recipe] = {
             epochs=100, batch_size=8, warmup_epochs=1.0, moving_average=0.999
         )
     ),
-    # Trains in minutes on two cores: for demonstrations and tests of a pipeline.
+    # Trains within minutes on two cores: for demonstrations and tests of a pipeline.
     "quick": Recipe(
         name="quick",
         encoder="resnet10t",
@@ -283,8 +299,8 @@ RECIPES: dict[str, Recipe] = {
             epochs=20, batch_size=8, learning_rate=2e-3, warmup_epochs=1.0
         ),
     ),
-    # What won BioMassters, in all its stages, but that missing months are left out;
-    # its figures are in docs/design.md.
+    # The winner of BioMassters in all its stages, except that missing months are left
+    # out; docs/design.md has its scores.
     "biomassters": Recipe(
         name="biomassters",
         encoder="tf_efficientnetv2_l.in21k",
@@ -314,7 +330,7 @@ RECIPES: dict[str, Recipe] = {
     ),
 }
 
-# Minimum and maximum by band that the winner scaled with, dB and reflectance x 10^4.
+# Minimum and maximum of each band in the winner's scaling, dB and reflectance x 10^4.
 BIOMASSTERS_RANGE: dict[str, tuple[float, float]] = {
     "VV_asc": (-25, 29),
     "VH_asc": (-62, 28),
@@ -335,10 +351,10 @@ BIOMASSTERS_RANGE: dict[str, tuple[float, float]] = {
 
 
 def sensor_passes(bands: Sequence[str]) -> tuple[int, ...]:
-    """Give each band the number of its sensor pass, 0 for all optical ones.
+    """Return the number of the sensor pass of each band, 0 for all optical ones.
 
     Bands of one pass are missing together. Radar bands end in ``_asc`` or ``_desc``,
-    as VV_asc; 1 is the pass that is met first, 2 the other.
+    as VV_asc; 1 is the pass of the first of them, 2 the other.
     """
     ends = [next((e for e in ("_asc", "_desc") if b.endswith(e)), "") for b in bands]
     met = [end for end in dict.fromkeys(ends) if end]
@@ -346,7 +362,7 @@ def sensor_passes(bands: Sequence[str]) -> tuple[int, ...]:
 
 
 def find_recipe(recipe: str | Recipe, **changes: Any) -> Recipe:
-    """Give a recipe by name or as it is, with changes.
+    """Return a recipe, given by name or as it is, with changes.
 
     Raises
     ------

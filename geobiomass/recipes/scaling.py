@@ -1,4 +1,4 @@
-"""How bands and labels are scaled before the network sees them."""
+"""The scaling of bands and labels, measured on the training data."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from geobiomass.recipes.recipe import BIOMASSTERS_RANGE, Recipe
 from geobiomass.threads import few_at_a_time
 from geobiomass.tiles import Sample
 
-# From the 5th to the 95th percentile of a normal distribution, in standard deviations.
 _SPAN = 3.29
+"""Standard deviations from the 5th to the 95th percentile of a normal distribution."""
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """How bands and target are scaled: (value - shift) / scale."""
+    """Shift and scale of bands and target: (value - shift) / scale."""
 
     shift: tuple[float, ...]
     scale: tuple[float, ...]
@@ -35,30 +35,30 @@ def measure_statistics(
     skip: bool = False,
     progress: bool = False,
 ) -> Statistics:
-    """Measure how to scale bands and labels, in one pass over what is trained on.
+    """Measure the scaling of bands and labels, in one pass over the training data.
 
-    Bands: a robust minimum and maximum, the 5th and 95th percentile, become -1.645
-    and 1.645, which they are of a normal distribution of spread one; so clouds and
-    damaged values do not squeeze the rest. Where all of a cube on disk is trained on,
-    it knows its percentiles; else they are counted on `samples` alone, so that nothing
-    of what is held out enters. Labels: mean and standard deviation of those that are
-    not above their 99.9th percentile. What has no spread keeps scale 1.
+    Bands: the 5th and 95th percentile become -1.645 and 1.645, as in a normal
+    distribution with standard deviation 1. So clouds and damaged values do not
+    compress the rest. If all of a cube on disk is trained on, its stored percentiles
+    are used; else they are counted on `samples` alone, so that no held-out data
+    enters. Labels: mean and standard deviation of those up to their 99.9th
+    percentile. Bands or labels without any spread keep scale 1.
 
     Parameters
     ----------
     reader : Reader
         Over a cube with ``agb``.
     samples : sequence of Sample
-        What is trained on; they do not overlap.
+        The training samples; they do not overlap.
     skip : bool
-        Pass over what cannot be read.
+        Skip samples that cannot be read.
     progress : bool
         Show a progress bar.
 
     Raises
     ------
     CubeError
-        If there is no label, or something cannot be read and not `skip`.
+        If there is no label, or a sample cannot be read and `skip` is False.
     """
     from tqdm.auto import tqdm
 
@@ -93,7 +93,7 @@ def _area(samples: Sequence[Sample]) -> int:
 
 
 def _count(reader: Reader, with_image: bool, sample: Sample) -> tuple[BandTally, ...]:
-    """Count the values of one place, and its labels."""
+    """Count the values of one sample, and its labels."""
     image, labels = reader.tally(), BandTally(["agb"])
     if with_image:
         image.add(reader.codes(sample))
@@ -104,20 +104,20 @@ def _count(reader: Reader, with_image: bool, sample: Sample) -> tuple[BandTally,
 def set_scaling(
     network: AttentionUNet, bands: Sequence[str], recipe: Recipe, found: Statistics
 ) -> None:
-    """Give a network its scaling, as a recipe says.
+    """Set the scaling of a network, as a recipe says.
 
     Raises
     ------
     CubeError
-        If the recipe's constants know nothing of a band.
+        If the recipe has no constants for a band.
     """
     shift, scale = found.shift, found.scale
     if recipe.scaling == "biomassters":
         unknown = [band for band in bands if band not in BIOMASSTERS_RANGE]
         if unknown:
             raise CubeError(
-                f"scaling='biomassters' knows no minimum and maximum of {unknown}; "
-                "use scaling='robust'."
+                f"scaling='biomassters' knows no minimum and maximum of {unknown}, "
+                f"only of {list(BIOMASSTERS_RANGE)}; use scaling='robust'."
             )
         ranges = [BIOMASSTERS_RANGE[band] for band in bands]
         shift = tuple(float(low) for low, _ in ranges)

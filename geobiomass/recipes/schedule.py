@@ -1,34 +1,38 @@
-"""The stages of a training, and how long they will take."""
+"""The stages of a training, and their plan: steps and hours."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from geobiomass.data.loader import ChipLoader
 from geobiomass.recipes.datasets import DataLoaders
 from geobiomass.recipes.recipe import Recipe
-from geobiomass.training import RegressionTask, TrainingConfig, measure_steps
+from geobiomass.training import TrainingConfig
 
-FIRST = "long"  # what the first stage is called where others follow
-_MEASURED = 2  # steps
+if TYPE_CHECKING:
+    from geobiomass.training import RegressionTask
+
+FIRST = "long"  # name of the first stage in plans and histories
+_MEASURED = 2  # steps that are timed
 
 StagePlan = tuple[str, TrainingConfig, ChipLoader, ChipLoader | None]
 
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """One stage of a training.
+    """One stage of a training plan.
 
     Parameters
     ----------
     name : str
         As the recipe calls it.
     epochs, samples, steps : int
-        Passes over the data, chips or crops in each of them, and steps of the
-        optimiser in all.
+        Passes over the data, chips or crops in each pass, and steps of the
+        optimiser in all of them.
     learning_rate, final_learning_rate : float
-        Where the rate begins and where it ends.
+        The first and the last learning rate.
     held_out : int
         Samples that validate.
     """
@@ -44,16 +48,16 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What a training will do, and about how long it takes; prints itself.
+    """The plan of a training: its stages and their approximate hours; prints itself.
 
     Parameters
     ----------
     stages : tuple of PlannedStage
         In order.
     seconds_a_step : float
-        Measured on this machine, without reading and validation.
+        Seconds of one step, measured on this machine without reading and validation.
     batch_size, processes : int
-        Samples a step and process; processes, each with its own device.
+        Samples of one process in a step; processes, each with its own device.
     device : str
         "cpu" or "cuda".
     """
@@ -75,7 +79,7 @@ class TrainingPlan:
         return self.steps * self.seconds_a_step / 3600
 
     def __str__(self) -> str:
-        """Give a table with a row a stage, and the hours."""
+        """Return a table with a row for each stage, and the hours."""
         heads = ("stage", "epochs", "samples", "held out", "steps", "rate", "hours")
         rows = [heads] + [
             (
@@ -108,13 +112,13 @@ class TrainingPlan:
 
 
 def settings_of(recipe: Recipe) -> list[tuple[str, TrainingConfig]]:
-    """Give name and settings of each stage of a recipe, in order."""
+    """Return name and settings of each stage of a recipe, in order."""
     later = [(each.name, each.configure(recipe.training)) for each in recipe.stages]
     return [(FIRST, recipe.training), *later]
 
 
 def stages_of(loaders: DataLoaders) -> list[StagePlan]:
-    """Give the stages of a recipe with what trains and validates in each."""
+    """Return the stages of a recipe with the data loaders of each."""
     everything = [False, *(stage.everything for stage in loaders.recipe.stages)]
     return [
         (
@@ -130,7 +134,9 @@ def stages_of(loaders: DataLoaders) -> list[StagePlan]:
 
 
 def plan_training(task: RegressionTask, stages: Sequence[StagePlan]) -> TrainingPlan:
-    """Say what a training will do, after some steps were timed on copies."""
+    """Plan a training; some steps are timed on copies of the network."""
+    from geobiomass.training import measure_steps  # imports Lightning
+
     _, config, loader, _ = stages[0]
     return TrainingPlan(
         tuple(_planned(*stage) for stage in stages),

@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from markupsafe import Markup
 
 from geobiomass.accounting.totals import totals as totals_of
 from geobiomass.cube import CubeError, open_cube
+from geobiomass.files import write_whole
 from geobiomass.maps.reading import open_map
 from geobiomass.models.loading import load
 from geobiomass.models.predictor import Predictor
@@ -26,7 +28,7 @@ from geobiomass.validation.cross_validation import CrossValidation
 
 __all__ = ["write_report"]
 
-_SECTIONS: dict[str, Callable[[Material], str]] = {
+_SECTIONS: dict[str, Callable[[Material], Markup]] = {
     "About": sections.about,
     "Data and split": audit.split,
     "Error": sections.metrics,
@@ -152,9 +154,7 @@ def write_report(
         material.gather(samples, progress)
         text = page(_title(material), list(_written(material, progress)))
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    write_whole(path, text)
     return path
 
 
@@ -195,7 +195,7 @@ def _title(material: Material) -> str:
     )
 
 
-def _written(material: Material, progress: bool) -> Iterator[tuple[str, str]]:
+def _written(material: Material, progress: bool) -> Iterator[tuple[str, Markup]]:
     from tqdm.auto import tqdm
 
     parts = tqdm(_SECTIONS.items(), "Writing", unit="section", disable=not progress)

@@ -7,11 +7,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from geobiomass import plots
 from geobiomass.metadata.provenance import provenance
 from geobiomass.report.material import Material
-from geobiomass.report.page import boxes, embedded, figure, paragraph, rows
+from geobiomass.report.page import (
+    boxes,
+    embedded,
+    facts_table,
+    figure,
+    heading,
+    join,
+    paragraph,
+)
 from geobiomass.summary import Table
 
 _METRICS = {
@@ -27,7 +36,7 @@ _METRICS = {
 # --- data and split ---------------------------------------------------------------
 
 
-def split(material: Material) -> str:
+def split(material: Material) -> Markup:
     """Say what trained, what was held out, and the error on that."""
     members = getattr(material.model, "models", [material.model])
     parts = [
@@ -36,10 +45,10 @@ def split(material: Material) -> str:
     ]
     if material.validation is not None:
         parts.append(_cross_validated(material.validation))
-    return "".join(parts)
+    return join(parts)
 
 
-def _member(known: Mapping[str, Any], number: int) -> str:
+def _member(known: Mapping[str, Any], number: int) -> Markup:
     data = known.get("data")
     name = f"Member {number}: n" if number else "N"
     if not data:
@@ -64,22 +73,20 @@ def _member(known: Mapping[str, Any], number: int) -> str:
             f"fold {fold['number'] + 1} of {fold['count']}, by {fold['by']}"
             f"{width if fold['buffer'] else ''}"
         )
-    head = f"<h3>Member {number}</h3>" if number else ""
+    head = heading(f"Member {number}") if number else ""
     table = known.get("validation")
     if not table:
-        return head + rows(facts) + paragraph("Its error was not measured then.")
+        missing = paragraph("Its error was not measured then.")
+        return join([head, facts_table(facts), missing])
     frame = pd.DataFrame.from_dict(table, orient="index")
     frame["pixels"] = frame["pixels"].astype(int)
-    return (
-        head
-        + rows(facts)
-        + _table(frame, "On what was held out when it was trained; Mg/ha, but R².")
-    )
+    note = "On what was held out when it was trained; Mg/ha, but R²."
+    return join([head, facts_table(facts), _table(frame, note)])
 
 
-def _cross_validated(validation: Any) -> str:
+def _cross_validated(validation: Any) -> Markup:
     parts = [
-        "<h3>Cross-validation</h3>",
+        heading("Cross-validation"),
         paragraph(
             f"{validation.folds!r}. Each place is mapped by the model that has not "
             "seen it. Intervals are of 95 %, from drawing whole blocks or chips again."
@@ -96,10 +103,10 @@ def _cross_validated(validation: Any) -> str:
             )
         )
         parts.append(paragraph(f"Size of blocks: {validation.advice}."))
-    return "".join(parts)
+    return join(parts)
 
 
-def metrics_table(table: pd.DataFrame, decimals: int = 1) -> str:
+def metrics_table(table: pd.DataFrame, decimals: int = 1) -> Table:
     """Give metrics with their intervals, a row a bin."""
     shown = pd.DataFrame(index=table.index)
     for name, title in _METRICS.items():
@@ -108,7 +115,7 @@ def metrics_table(table: pd.DataFrame, decimals: int = 1) -> str:
         shown["coverage, %"] = _with_ends(100 * table, "coverage", decimals)
         shown["width"] = _with_ends(table, "width", decimals)
     shown.index.name = f"{table.index.name}, Mg/ha"
-    return Table(shown, "Errors and widths in Mg/ha.").to_html()
+    return Table(shown, "Errors and widths in Mg/ha.")
 
 
 def _with_ends(table: pd.DataFrame, name: str, decimals: int) -> list[str]:
@@ -132,17 +139,17 @@ def _figure_of(values: tuple[float, ...], decimals: int) -> str:
     return text
 
 
-def _table(frame: pd.DataFrame, note: str) -> str:
+def _table(frame: pd.DataFrame, note: str) -> Table:
     names = {name: title for name, title in _METRICS.items() if name in frame}
     shown = frame[list(names)].rename(columns=names)
     shown.index.name = "observed, Mg/ha"
-    return Table(shown, note, decimals=2).to_html()
+    return Table(shown, note, decimals=2)
 
 
 # --- intervals --------------------------------------------------------------------
 
 
-def calibration(material: Material) -> str:
+def calibration(material: Material) -> Markup:
     """Say how intervals were calibrated, and whether they hold on this cube."""
     known = material.model.calibration
     if known is None:
@@ -150,12 +157,12 @@ def calibration(material: Material) -> str:
             "This model gives no interval: train with interval=0.9, or call "
             "model.calibrate(cube)."
         )
-    parts = [paragraph(f"{known}.")]
+    parts: list[Markup | Table] = [paragraph(f"{known}.")]
     if known.edges:
         note = "Classes of predicted biomass, Mg/ha; the margin is added at both ends."
-        parts.append(Table(known.table, note).to_html())
+        parts.append(Table(known.table, note))
     if not material.compared:
-        return "".join(parts)
+        return join(parts)
     table = material.by_predicted.table(bootstrap=material.bootstrap)
     overall: Any = table.loc["all"]
     parts += [
@@ -180,16 +187,16 @@ def calibration(material: Material) -> str:
             lambda ax: plots.reliability(table, ax),
             (4.9, 4.2),
         ),
-        "<p>By class of predicted biomass:</p>",
+        paragraph("By class of predicted biomass:"),
         metrics_table(table),
     ]
-    return "".join(parts)
+    return join(parts)
 
 
 # --- applicability ----------------------------------------------------------------
 
 
-def applicability(material: Material) -> str:
+def applicability(material: Material) -> Markup:
     """Map where the error above can be trusted."""
     if material.model.domain is None:
         return paragraph(
@@ -217,17 +224,17 @@ def applicability(material: Material) -> str:
                 (7, 5.4),
             )
         )
-    return "".join(parts)
+    return join(parts)
 
 
 # --- the whole map ----------------------------------------------------------------
 
 
-def maps(material: Material) -> str:
+def maps(material: Material) -> Markup:
     """Draw the whole scene: biomass, and how wide its interval is."""
     overview = material.overview
     if overview is None:
-        return ""
+        return Markup("")
     from matplotlib.figure import Figure
 
     layers = [("biomass", overview["agb"])]
@@ -266,11 +273,11 @@ _TOTALS = {
 }
 
 
-def totals(material: Material) -> str:
+def totals(material: Material) -> Markup:
     """Give totals of regions with intervals."""
     table = material.totals
     if table is None:
-        return ""
+        return Markup("")
     shown = pd.DataFrame(index=table.index)
     for name, title in _TOTALS.items():
         values = table[name]
@@ -297,12 +304,11 @@ def totals(material: Material) -> str:
         else "Intervals are model-based: they rest on errors of held-out ground being "
         "like those here, with the correlation of neighbours counted."
     )
-    return Table(shown, f"In brackets intervals of {confidence}.").to_html() + (
-        paragraph(
-            f"{based} Areas are on the ellipsoid. Carbon is "
-            f"{table.attrs['carbon_fraction']:g} of dry biomass."
-        )
+    basis = paragraph(
+        f"{based} Areas are on the ellipsoid. Carbon is "
+        f"{table.attrs['carbon_fraction']:g} of dry biomass."
     )
+    return join([Table(shown, f"In brackets intervals of {confidence}."), basis])
 
 
 def _between(value: float, low: float, high: float, digits: int) -> str:
@@ -314,6 +320,6 @@ def _between(value: float, low: float, high: float, digits: int) -> str:
 # --- provenance -------------------------------------------------------------------
 
 
-def origin(material: Material) -> str:
+def origin(material: Material) -> Markup:
     """Say where the map comes from, as it says itself."""
-    return provenance(material.map_path or material.layers)._repr_html_()
+    return Markup(provenance(material.map_path or material.layers)._repr_html_())

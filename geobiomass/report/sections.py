@@ -9,20 +9,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from geobiomass import plots
 from geobiomass.cube import is_chips
 from geobiomass.cube.summary import describe_cube
-from geobiomass.models.card import ensemble_card, model_card
 from geobiomass.models.summary import describe_model
 from geobiomass.report.audit import metrics_table
 from geobiomass.report.material import BLOCK, Material
-from geobiomass.report.page import boxes, embedded, figure, from_markdown, rows, text
+from geobiomass.report.page import (
+    boxes,
+    embedded,
+    facts_table,
+    figure,
+    from_markdown,
+    join,
+    paragraph,
+    warning,
+)
 from geobiomass.summary import Summary
 from geobiomass.training.model_folder import package_versions
 
 
-def about(material: Material) -> str:
+def about(material: Material) -> Markup:
     """Say what was looked at, when and with what."""
     facts = {
         "model": material.model_path or repr(material.model),
@@ -33,14 +42,14 @@ def about(material: Material) -> str:
     what = "chips" if is_chips(material.cube) else f"blocks of {BLOCK} pixels"
     if material.places < material.known:
         facts["looked at"] = f"{material.places:,} of {material.known:,} {what}"
-    return rows(facts)
+    return facts_table(facts)
 
 
 def _versions() -> dict[str, str]:
     return {"Python": platform.python_version(), **package_versions()}
 
 
-def metrics(material: Material) -> str:
+def metrics(material: Material) -> Markup:
     """Give the error, overall and by bin of observed biomass."""
     if not material.compared:
         why = (
@@ -48,9 +57,9 @@ def metrics(material: Material) -> str:
             if "agb" in material.cube
             else "the cube has no labels (agb)"
         )
-        return (
-            f"<p>There is no error to report: {why}. What was held out of training is "
-            "in the model's card.</p>"
+        return paragraph(
+            f"There is no error to report: {why}. What was held out of training is "
+            "in the model's card."
         )
     table = material.tally.table(bootstrap=material.bootstrap)
     overall: Any = table.loc["all"]
@@ -62,29 +71,28 @@ def metrics(material: Material) -> str:
         "R²": f"{overall['r2']:.3f}",
         "pixels": f"{int(overall['pixels']):,}",
     }
-    return (
-        _warning(material)
-        + boxes(tiles)
-        + "<p>Average RMSE: of each chip, or of 256 x 256 pixels of a scene, then "
+    words = paragraph(
+        "Average RMSE: of each chip, or of 256 x 256 pixels of a scene, then "
         "averaged. Bias: predicted minus observed. In brackets intervals of 95 %, from "
-        "drawing chips, or such parts of a scene, again.</p>" + metrics_table(table)
+        "drawing chips, or such parts of a scene, again."
     )
+    return join([_warning(material), boxes(tiles), words, metrics_table(table)])
 
 
-def _warning(material: Material) -> str:
+def _warning(material: Material) -> Markup:
     """Say so where the cube is the one that was trained on."""
     if not material.model.was_trained_on(material.cube):
-        return ""
-    return (
-        "<p><strong>The model was trained on this very cube: the errors below "
-        "flatter.</strong> What was held out of training is above.</p>"
+        return Markup("")
+    return warning(
+        "The model was trained on this very cube: the errors below flatter.",
+        "What was held out of training is above.",
     )
 
 
-def errors(material: Material) -> str:
+def errors(material: Material) -> Markup:
     """Draw predicted against observed, and the error by bin."""
     if not material.compared:
-        return ""
+        return Markup("")
     found, truth = (np.concatenate(each) for each in zip(*material.pairs, strict=True))
     note = "" if found.size == material.tally.count else " An even sample of them."
     return figure(
@@ -98,7 +106,7 @@ def errors(material: Material) -> str:
     )
 
 
-def pictures(material: Material) -> str:
+def pictures(material: Material) -> Markup:
     """Draw maps of some places."""
     from matplotlib.figure import Figure
 
@@ -110,10 +118,10 @@ def pictures(material: Material) -> str:
         axes = np.ravel(figure.subplots(1, count, squeeze=False)).tolist()
         plots.comparison(part, found.agb, axes=axes)
         parts.append(embedded(figure, f"Map of {name}."))
-    return "".join(parts)
+    return join(parts)
 
 
-def months(material: Material) -> str:
+def months(material: Material) -> Markup:
     """Draw which months there are, and which the map comes from."""
     cube, model = material.cube, material.model
     width = 2.6 + 0.62 * cube.sizes["month"]
@@ -125,7 +133,7 @@ def months(material: Material) -> str:
     try:
         weights = model.attention(cube)
     except (TypeError, ValueError) as error:
-        return f"{parts}<p>No attention to show: {text(error)}</p>"
+        return parts + paragraph(f"No attention to show: {error}")
     return parts + figure(
         "How much each month weighs in the map, by level of the network: the sides of "
         "its cells, from fine detail to wide surroundings.",
@@ -134,7 +142,7 @@ def months(material: Material) -> str:
     )
 
 
-def training(material: Material) -> str:
+def training(material: Material) -> Markup:
     """Draw how training went."""
     members = getattr(material.model, "models", [material.model])
     parts = []
@@ -149,32 +157,24 @@ def training(material: Material) -> str:
                 (7.5, 3.8),
             )
         )
-    return "".join(parts)
+    return join(parts)
 
 
-def data(material: Material) -> str:
+def data(material: Material) -> Markup:
     """Describe the cube."""
-    return Summary(describe_cube(material.cube)).to_html()
+    return join([Summary(describe_cube(material.cube))])
 
 
-def card(material: Material) -> str:
+def card(material: Material) -> Markup:
     """Describe the model, with its card."""
-    facts = Summary(describe_model(material.model)).to_html()
-    return facts + from_markdown(_cardtext(material))
+    facts = Summary(describe_model(material.model))
+    return join([facts, from_markdown(_card_text(material))])
 
 
-def _cardtext(material: Material) -> str:
+def _card_text(material: Material) -> str:
     """Give the card in the model's folder, which people may have added to."""
     file = Path(material.model_path, "README.md") if material.model_path else None
     if file is not None and file.is_file():
         return file.read_text(encoding="utf-8")
-    model = material.model
-    members = getattr(model, "models", None)
-    if members is not None:
-        facts = [
-            (getattr(m, "settings", {}), getattr(m, "provenance", {})) for m in members
-        ]
-        return ensemble_card(facts, model.outputs, model.load_call, model._calibrated())
-    if not hasattr(model, "settings"):
-        return ""
-    return model_card(model.settings, model.provenance, model.load_call)
+    # Other networks that map have no card.
+    return str(material.model._card()) if hasattr(material.model, "_card") else ""

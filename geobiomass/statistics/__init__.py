@@ -1,1 +1,1 @@
-"""Conformal intervals, variograms and design-based estimators: pure numpy."""
+"""Conformal prediction intervals, variograms and design-based estimators."""

@@ -1,14 +1,13 @@
-"""Intervals that hold what they promise: calibrated on units that nothing learnt from.
+"""Conformal prediction intervals, calibrated on units that are not training data.
 
-A unit is a chip, a group of chips or a block of a scene: its pixels are alike, so they
-count as one, not as thousands. Numbers in, numbers out; docs/explanation/intervals.md
-has the formulas.
+A unit is an exchangeable group of pixels: a chip, a group of chips or a block of a
+scene. Its pixels share errors, so that it counts once and not thousands of times.
+This module works on arrays only; docs/explanation/intervals.md has the formulas.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,96 +16,25 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
+from geobiomass.statistics.conformal_quantile import Numbers, needed_units, threshold
+
 if TYPE_CHECKING:
     import pandas as pd
 
-# As inference/steps.py has them, which is a floor above or beside.
+# The same two types are in inference/steps.py, which this floor may not import.
 Pixels = npt.NDArray[np.float32]
 Attributes = Mapping[str, Any]
 
-Numbers = npt.NDArray[np.floating[Any]]
-
-# A class is in twice the units that it needs at least: with just those, the margin is
-# what the worst pixels ask for.
+# Classes are merged until each is in twice the least number of units: with just the
+# least number, the margin is the largest score.
 _TIMES_NEEDED = 2
-# Of so many events the median number is the mean, to a half.
-_MANY = 1000
-# Mg/ha: models that agree to a tonne agree by chance.
+# Mg/ha: members of an ensemble that agree to one tonne agree by chance.
 _LEAST_SPREAD = 1.0
-
-
-def needed_units(interval: float) -> int:
-    """Give how many chips or blocks it takes at least to calibrate an interval.
-
-    With fewer, no finite margin is sure to hold it: the new unit alone is more than
-    one minus `interval` of all of them.
-    """
-    return math.ceil(interval / (1 - interval) - 1e-9)
-
-
-def threshold(scores: Sequence[Numbers], interval: float) -> float:
-    """Give the score that a pixel of a new unit stays below with chance `interval`.
-
-    Of K units take one pixel each, at random: they and a pixel of a new unit can change
-    places, so its score is below the (K + 1) * `interval` th lowest of theirs with just
-    that chance (Dunn, Wasserman and Ramdas, Distribution-free prediction sets for
-    two-layer hierarchical models, 2022). Other pixels give another threshold: this is
-    the median over all ways to take them, computed, not drawn. Between two ranks it is
-    interpolated.
-
-    Parameters
-    ----------
-    scores : sequence of numpy.ndarray
-        Those of each unit's pixels, (pixels,) each; one at least.
-    interval : float
-        Between 0 and 1.
-
-    Returns
-    -------
-    float
-        Infinite where there are fewer units than :func:`needed_units` says.
-    """
-    if len(scores) < needed_units(interval):
-        return math.inf
-    rank = min((len(scores) + 1) * interval, float(len(scores)))
-    low = math.floor(rank + 1e-9)
-    ordered = [np.sort(s) for s in scores]
-    values = np.unique(np.concatenate(ordered))
-    first, second = (_median_of_rank(ordered, values, r) for r in (low, low + 1))
-    part = max(0.0, rank - low)
-    return first if part == 0 else (1 - part) * first + part * second
-
-
-def _median_of_rank(ordered: Sequence[Numbers], values: Numbers, rank: int) -> float:
-    """Give the median, over a pixel drawn of each unit, of their `rank` th lowest."""
-    if not 1 <= rank <= len(ordered):
-        return float(values[0 if rank < 1 else -1])
-    low, high = 0, len(values) - 1
-    while low < high:
-        middle = (low + high) // 2
-        below = [np.searchsorted(s, values[middle], "right") / len(s) for s in ordered]
-        if _chance_of(np.array(below), rank) >= 0.5 - 1e-9:
-            high = middle
-        else:
-            low = middle + 1
-    return float(values[low])
-
-
-def _chance_of(chances: Numbers, count: int) -> float:
-    """Give the chance that of independent events `count` or more come about."""
-    if len(chances) > _MANY:
-        return float(chances.sum() >= count - 0.5)
-    exactly = np.zeros(len(chances) + 1)
-    exactly[0] = 1.0
-    for chance in chances:
-        exactly[1:] = exactly[1:] * (1 - chance) + exactly[:-1] * chance
-        exactly[0] *= 1 - chance
-    return float(exactly[count:].sum())
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What was mapped and observed at the pixels of one chip or block.
+    """Predictions and reference data of an exchangeable group of pixels.
 
     Parameters
     ----------
@@ -115,7 +43,7 @@ class Unit:
     observed : numpy.ndarray
         (pixels,) float, Mg/ha. All are finite.
     group : str, optional
-        What it shares errors with: its region, its flight.
+        The group of chips that share errors with it, such as a region or a flight.
     """
 
     values: Mapping[str, Numbers]
@@ -124,7 +52,7 @@ class Unit:
 
 
 def joined(parts: Sequence[Unit]) -> Unit:
-    """Make one unit of several, one at least, of the group of the first."""
+    """Join at least one unit into a single one, of the group of the first."""
     values = {
         name: np.concatenate([part.values[name] for part in parts])
         for name in parts[0].values
@@ -134,7 +62,7 @@ def joined(parts: Sequence[Unit]) -> Unit:
 
 
 def by_group(units: Sequence[Unit]) -> list[Unit]:
-    """Make one unit of all that are in one group."""
+    """Join the units of each group into a single one."""
     groups: dict[str | None, list[Unit]] = {}
     for unit in units:
         groups.setdefault(unit.group, []).append(unit)
@@ -147,35 +75,35 @@ Base = Literal["map", "spread", "quantiles", "quantiles and spread"]
 
 @dataclass(frozen=True)
 class Calibration:
-    """How the ends of an interval follow from what a network predicts; prints itself.
+    """The margins that turn the outputs of a network into a prediction interval.
 
     Parameters
     ----------
     interval : float
-        Part of the pixels that it shall hold, such as 0.9.
+        Nominal coverage, such as 0.9.
     base : "map", "spread", "quantiles" or "quantiles and spread"
-        What is widened: the map itself, by as many Mg/ha or as many times the spread
-        of an ensemble; or the two quantiles that a network has learnt, those of an
-        ensemble moved apart by its spread.
+        What the margins are added to: the map itself, in Mg/ha or in units of the
+        spread of an ensemble; or the two quantiles that a network predicts, which the
+        spread of an ensemble moves apart first.
     edges : tuple of float
-        Predicted biomass that parts neighbouring classes, Mg/ha.
+        Edges between classes of predicted biomass, Mg/ha.
     margins : tuple of float
-        By how much, a class; below zero where what was learnt was too wide.
+        Margin of each class; negative where the predicted interval was too wide.
     units, pixels : tuple of int
-        How many units, chips or others, and pixels in them, each class was calibrated
-        on.
+        Number of units, and of their pixels, that each class was calibrated on.
     count : int
-        Units in all.
+        Number of all units.
     kind : "chips", "blocks" or "groups"
-        What they are; "groups" are of chips.
+        What the units are; "groups" are groups of chips.
     folds : int
-        Models that held them out, one fold each; 0: none of them was trained on.
+        Number of models, each of which held one fold of the units out; 0 if no model
+        was trained on any of them.
     name : str
-        The map whose interval it is.
+        The layer of the map that the interval belongs to.
     groups : str or None
-        What tells the groups of chips apart, such as "region". Where `kind` is "chips"
-        all the same, there were too few groups for them to be units, and in a new
-        group the interval may hold less than it should.
+        The coordinate that groups chips, such as "region". If `kind` is "chips"
+        nevertheless, there were too few groups to calibrate on, and in a new group the
+        coverage may be lower.
     """
 
     interval: float
@@ -200,7 +128,7 @@ class Calibration:
             )
 
     def __str__(self) -> str:
-        """Say in one line what it is."""
+        """Return a description in one line."""
         classes = (
             "1 class" if len(self.margins) == 1 else f"{len(self.margins)} classes"
         )
@@ -209,7 +137,7 @@ class Calibration:
         if self.groups is not None:
             by = f" by {self.groups!r}"
             if self.kind != "groups":
-                by = f" (groups{by} were too few: in a new one it may hold less)"
+                by = f" (groups{by} were too few: in a new one coverage may be lower)"
         return (
             f"{100 * self.interval:.4g} % interval, calibrated on {self.count} "
             f"{self.kind}{by}{folds}, {classes}"
@@ -229,7 +157,7 @@ class Calibration:
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row a class of predicted biomass: units, pixels, margin."""
+        """Table of units, pixels and margin by class of predicted biomass."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -240,32 +168,33 @@ class Calibration:
     # --- a step of a map ---
 
     def layers(self, layers: Mapping[str, Attributes]) -> dict[str, Attributes]:
-        """Give the layers with the two ends, after the map that they belong to."""
+        """Return the layers with the two ends of the interval after their map."""
         found = _base_of(layers, self.name)
         if found != self.base:
             raise ValueError(
-                f"A calibration of {self.base} must be of the same model, got one "
-                f"that gives {', '.join(layers)}; call model.calibrate again."
+                f"A calibration of {self.base} must be used with its own model, got a "
+                f"model with the outputs {', '.join(layers)}; call model.calibrate "
+                "again."
             )
         return self._arranged(layers, *(self._attributes(end) for end in _ENDS))
 
     def apply(self, values: Mapping[str, Pixels]) -> dict[str, Pixels]:
-        """Give the map with the two ends; the map itself stays as it is."""
+        """Return the values with the ends of the interval; the map is not changed."""
         agb = values[self.name]
         lower, upper, scale = _ends(values, self.name)
         margins = np.asarray(self.margins, np.float32)
         margin = margins[np.digitize(agb, self.edges)] * scale
-        # No biomass is negative; and the map lies in its own interval.
+        # Biomass is not negative, and the interval contains the map.
         lower = np.minimum(np.maximum(lower - margin, np.float32(0)), agb)
         upper = np.maximum(upper + margin, agb)
         return self._arranged(values, lower, upper)
 
     def values_depend_on(self) -> dict[str, Any]:
-        """Give what tells two calibrations apart, fit for JSON."""
+        """Return all that the values of the map depend on, ready for JSON."""
         return {"calibration": self.to_dict()}
 
     def _arranged(self, layers: Mapping[str, Any], *ends: Any) -> dict[str, Any]:
-        """Put the ends after the map, and leave out what they were made of."""
+        """Return the layers with the ends after the map, without the raw quantiles."""
         added = {
             f"{self.name}_{end}": value for end, value in zip(_ENDS, ends, strict=True)
         }
@@ -284,18 +213,18 @@ class Calibration:
     # --- JSON ---
 
     def to_dict(self) -> dict[str, Any]:
-        """Give it as JSON has it."""
+        """Return the values for JSON."""
         plain = dataclasses.asdict(self)
         return {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items()}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """Build it from what :meth:`to_dict` gave.
+        """Build a calibration from the result of :meth:`to_dict`.
 
         Raises
         ------
         TypeError, ValueError
-            If something is missing, unknown or does not fit.
+            If a value is missing, unknown or of another length.
         """
         values: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in content.items()
@@ -307,17 +236,17 @@ _ENDS = ("lower", "upper")
 
 
 def raw_name(name: str, end: str) -> str:
-    """Give the name of the output that is an end before it is calibrated."""
+    """Return the name of the output that is an end before calibration."""
     return f"{name}_{end}_raw"
 
 
 def check_interval(interval: float) -> None:
-    """Refuse what is no part of the pixels.
+    """Check that an interval is a coverage between 0 and 1.
 
     Raises
     ------
     ValueError
-        Says what it must be.
+        If it is not.
     """
     if not 0 < interval < 1:
         raise ValueError(
@@ -335,27 +264,27 @@ def calibrate(
     name: str = "agb",
     groups: str | None = None,
 ) -> Calibration:
-    """Find the margins, by class of predicted biomass, that make an interval hold.
+    """Fit the margins, by class of predicted biomass, that give the nominal coverage.
 
     Conformalised quantile regression (Romano, Patterson and Candès, 2019) with
-    :func:`threshold` for the quantile, by class of what was predicted (Mondrian
-    conformal prediction: Vovk, Gammerman and Shafer, Algorithmic learning in a random
-    world, 2005). Neighbouring classes are merged until each is in twice as many units
-    as :func:`needed_units` says.
+    :func:`~geobiomass.statistics.conformal_quantile.threshold` for the quantile, by
+    class of predicted biomass (Mondrian conformal prediction: Vovk, Gammerman and
+    Shafer, Algorithmic learning in a random world, 2005). Neighbouring classes are
+    merged until each is in twice the least number of units.
 
     Parameters
     ----------
     units : sequence of Unit
-        Chips or blocks that the model did not learn from. With `groups` those of one
-        group become one unit, where there are as many groups as :func:`needed_units`
-        says: chips of a group share errors, so it is groups that can change places.
+        Chips or blocks that the model was not trained on. With `groups`, those of one
+        group become one unit if there are enough groups to calibrate on: chips of a
+        group share errors, so that the groups are exchangeable and the chips are not.
     interval : float
-        Part of the pixels that it shall hold.
+        Nominal coverage.
     classes : int or sequence of float
-        Edges between classes of predicted biomass, Mg/ha; or in how many classes with
-        equally many pixels each.
+        Edges between classes of predicted biomass, Mg/ha; or the number of classes
+        with the same number of pixels.
     kind, folds, name, groups
-        As :class:`Calibration` has them.
+        As in :class:`Calibration`.
 
     Raises
     ------
@@ -401,7 +330,7 @@ def calibrate(
 
 
 def too_few(interval: float, found: str) -> str:
-    """Say that there are too few chips or blocks, and what to do."""
+    """Return the error message for too few chips or blocks."""
     return (
         f"interval={interval:g} needs at least {needed_units(interval)} chips or "
         f"blocks to calibrate on, {found}; give more labelled data, smaller blocks of "
@@ -410,12 +339,12 @@ def too_few(interval: float, found: str) -> str:
 
 
 def few_groups(interval: float, groups: str, found: str) -> str:
-    """Say that chips are units although they come in groups, and what to do."""
+    """Return the warning that chips are calibrated on although they come in groups."""
     return (
         f"interval={interval:g} needs {needed_units(interval)} groups by {groups!r} to "
         f"calibrate on{found}: it is calibrated by chip instead, as if chips of one "
-        "group were as unlike as those of two, and in a new group it may hold less "
-        f"than {100 * interval:.4g} %. Give data of more groups, or a lower interval."
+        "group shared no errors, and in a new group its coverage may be lower than "
+        f"{100 * interval:.4g} %. Give data of more groups, or a lower interval."
     )
 
 
@@ -424,7 +353,7 @@ def _edges(predicted: Sequence[Numbers], classes: int | Sequence[float]) -> list
         edges = [float(edge) for edge in classes]
         if edges != sorted(set(edges)) or not np.isfinite(edges).all():
             raise ValueError(
-                "classes must be edges in Mg/ha that rise, or a number of classes, got "
+                "classes must be increasing edges in Mg/ha, or their number, got "
                 f"{list(classes)}."
             )
         return edges
@@ -436,14 +365,14 @@ def _edges(predicted: Sequence[Numbers], classes: int | Sequence[float]) -> list
 
 
 def _merged(there: npt.NDArray[np.bool_], least: int) -> list[list[int]]:
-    """Merge neighbouring classes until each is in `least` units, if it can be.
+    """Merge neighbouring classes until each is in `least` units, if possible.
 
     Parameters
     ----------
     there : numpy.ndarray
-        (unit, class) bool, whether a unit has a pixel of a class.
+        (unit, class) bool, true if the unit has a pixel of the class.
     least : int
-        Units a class.
+        Least number of units of a class.
     """
     groups = [[number] for number in range(there.shape[1])]
     while len(groups) > 1:
@@ -466,13 +395,13 @@ def _base_of(names: Mapping[str, Any], name: str) -> Base:
 
 
 def _ends(values: Mapping[str, Any], name: str) -> tuple[Any, Any, Any]:
-    """Give the ends before they are calibrated, and the unit that margins are in."""
+    """Return both ends before calibration, and the scale of the margins."""
     agb, spread = values[name], values.get(f"{name}_spread")
     base = _base_of(values, name)
     if base in ("map", "spread"):
         scale = 1.0 if spread is None else np.maximum(spread, _LEAST_SPREAD)
         return agb, agb, scale
-    # Two outputs of a network may cross.
+    # The two quantiles that a network predicts may cross.
     ends = [values[raw_name(name, end)] for end in _ENDS]
     lower, upper = np.minimum(*ends), np.maximum(*ends)
     return (
@@ -481,10 +410,10 @@ def _ends(values: Mapping[str, Any], name: str) -> tuple[Any, Any, Any]:
 
 
 def _scores(unit: Unit, name: str) -> Numbers:
-    """Say by which margin the interval of each pixel just holds what was seen.
+    """Return the conformal score of each pixel: the margin that just covers its label.
 
-    The map lies within whatever the margin, so only the end on the other side of what
-    was seen matters (nested conformal prediction: Gupta, Kuchibhotla and Ramdas, 2022).
+    The interval contains the map at any margin, so that only the end on the side of
+    the label counts (nested conformal prediction: Gupta, Kuchibhotla and Ramdas, 2022).
     """
     lower, upper, scale = _ends(unit.values, name)
     above = unit.observed >= unit.values[name]

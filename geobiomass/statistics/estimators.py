@@ -1,10 +1,11 @@
 r"""Design-based estimators of a mean, from a probability sample of plots and a map.
 
-All of them are sums of weighted residuals. A plot :math:`i` of stratum :math:`h` has
+Each is a sum of weighted residuals. A plot :math:`i` of stratum :math:`h` has
 the weight :math:`w_i = W_h\,\pi_i^{-1} / \sum_{j \in h} \pi_j^{-1}`, with
 :math:`W_h` the stratum's share of the area and :math:`\pi` the inclusion probabilities
-(Hájek's weights; :math:`1/n` for a simple random sample). With :math:`y` what was
-observed, :math:`x` the map at the plots and :math:`\bar X` the map's mean over all,
+(Hájek's weights; :math:`1/n` for a simple random sample). With :math:`y` the
+observed values, :math:`x` the map at the plots and :math:`\bar X` the map's mean over
+the whole area,
 
 .. math::
 
@@ -15,7 +16,8 @@ observed, :math:`x` the map at the plots and :math:`\bar X` the map's mean over 
     b = \frac{\sum w_i (x_i - \bar x_h)(y_i - \bar y_h)}
     {\sum w_i (x_i - \bar x_h)^2}
 
-and, with :math:`e_i` the residuals from the stratum's mean, or line,
+and, with :math:`e_i` the residuals from the stratum's mean, or from its regression
+line,
 
 .. math::
 
@@ -24,11 +26,12 @@ and, with :math:`e_i` the residuals from the stratum's mean, or line,
     g_i = 1 + \frac{(\bar X - \sum w_j x_j)(x_i - \bar x_h)}
     {\sum w_j (x_j - \bar x_h)^2}
 
-(:math:`g = 1` without regression, with which the sum over strata is multiplied by
+(:math:`g = 1` without regression; with regression the sum over strata is multiplied by
 :math:`(n - H) / (n - H - 1)` for the slope). With unequal probabilities this is the
-variance of a sample drawn with replacement, which is the larger one where the sample is
-a notable part of the area (Särndal et al. 1992, 2.9, 5.7); :math:`1 - f_h` is left out
-where no number of units is given: plots are small parts of a region.
+variance of a sample drawn with replacement, which is too large if the sample is a
+notable part of the area (Särndal et al. 1992, 2.9, 5.7). The finite population
+correction :math:`1 - f_h` is left out if no population size is given: plots are small
+parts of a region.
 
 References
 ----------
@@ -64,13 +67,14 @@ Method = Literal["plots", "difference", "regression"]
 
 METHODS: tuple[Method, ...] = ("plots", "difference", "regression")
 SEPARATE = 20
-"""Plots in each stratum from which each has a line of its own: the regression
-estimator's bias is of the order of 1/n in each, and adds up (Cochran 1977, 7.10)."""
+"""Number of plots in each stratum from which on each stratum has its own regression
+line: the bias of the regression estimator is of the order of 1/n in each stratum, and
+these biases add up (Cochran 1977, 7.10)."""
 _FREEDOM = 2  # degrees of freedom at least: with one, t is 12.7 at 95 %
 
 
 class SampleError(ValueError):
-    """A sample that allows no estimate with an interval; says what is lacking."""
+    """The error of a sample that is too small for an estimate with an interval."""
 
 
 @dataclass(frozen=True)
@@ -80,15 +84,15 @@ class Estimate:
     Parameters
     ----------
     mean : float
-        In the units of what was observed.
+        In the unit of the observations.
     se : float
         Its standard error.
     freedom : float
-        Degrees of freedom of the standard error; infinite where it is known.
+        Degrees of freedom of the standard error; infinite if it is known.
     n : int
-        Plots.
+        Number of plots.
     method : str
-        Which estimator.
+        Name of the estimator.
     """
 
     mean: float
@@ -98,7 +102,7 @@ class Estimate:
     method: str
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Give the lower and the upper bound by Student's t.
+        """Return the bounds of the confidence interval by Student's t, lower and upper.
 
         Raises
         ------
@@ -122,33 +126,35 @@ def estimate(
     population: float | Mapping[Hashable, float] | None = None,
     separate: bool | None = None,
 ) -> Estimate:
-    """Estimate the mean over an area from plots, and a map of it.
+    """Estimate the mean over an area from plots and a map.
 
     Parameters
     ----------
     observed : array-like
-        (plot,) what was measured, such as Mg/ha.
+        (plot,) reference data, such as Mg/ha.
     predicted : array-like, optional
         (plot,) the map's values at the plots.
     map_mean : float, optional
-        The map's mean over the area, by area.
+        The map's mean over the area, weighted by area.
     method : "plots", "difference" or "regression"
-        The plots alone; the map, corrected by its mean error at the plots; the map,
-        corrected by a line through the plots.
+        The mean of the plots; the map's mean, corrected by its mean error at the plots
+        (difference estimator); the map's mean, corrected by a regression line through
+        the plots (regression estimator).
     strata : sequence, optional
-        (plot,) the stratum that each was drawn in.
+        (plot,) the stratum that each plot was drawn in.
     shares : mapping, optional
         Area by stratum, in any unit.
     map_means : mapping, optional
-        The map's mean by stratum, for lines of their own.
+        The map's mean by stratum, for separate regression lines.
     probability : array-like, optional
-        (plot,) inclusion probabilities, or anything proportional to them such as
-        plots to the hectare: only their ratios count, within each stratum.
+        (plot,) inclusion probabilities, or values proportional to them such as plots
+        per hectare: only their ratios within each stratum count.
     population : float or mapping, optional
-        Units in the population (by stratum), for the finite population correction.
+        Size of the population (by stratum), in plots, for the finite population
+        correction.
     separate : bool, optional
-        With strata and "regression": a line for each stratum, or one slope for all.
-        By default separate where `map_means` are known and every stratum has 20
+        With strata and "regression": a separate line for each stratum, or one slope for
+        all. By default separate if `map_means` are known and every stratum has 20
         plots.
 
     Returns
@@ -156,14 +162,14 @@ def estimate(
     Estimate
         With the design-based standard error. Degrees of freedom are n - 1, n - 2
         with regression, Satterthwaite's with strata (Cochran 1977, 5.4); with
-        unequal probabilities n is Kish's effective number (1965, 11.7).
+        unequal probabilities n is Kish's effective sample size (1965, 11.7).
 
     Raises
     ------
     SampleError
         If there are too few plots, in all or in a stratum, or strata without area.
     ValueError
-        If arguments do not belong together.
+        If arguments contradict each other.
     """
     plots = _Plots.of(observed, predicted, map_mean, method, strata, probability)
     areas = _areas(plots.names, shares)
@@ -172,7 +178,10 @@ def estimate(
         separate = map_means is not None and int(plots.sizes.min()) >= SEPARATE
     if strata is not None and separate and method == "regression":
         if map_means is None:
-            raise ValueError("A line for each stratum needs map_means=, by stratum.")
+            raise ValueError(
+                "A separate line for each stratum needs map_means=, the map's mean by "
+                "stratum, got none."
+            )
         parts = [
             _joint(
                 plots.only(number, float(map_means[name])),
@@ -187,12 +196,12 @@ def estimate(
 
 
 def combine(parts: Sequence[Estimate], areas: Any) -> Estimate:
-    """Give the mean over strata that were estimated each by itself.
+    """Return the mean over strata with separate estimates.
 
     Parameters
     ----------
     parts : sequence of Estimate
-        One a stratum, independent of each other.
+        One for each stratum, independent of each other.
     areas : array-like
         (stratum,) their areas, in any unit.
     """
@@ -211,7 +220,7 @@ def combine(parts: Sequence[Estimate], areas: Any) -> Estimate:
 
 @dataclass(frozen=True)
 class _Plots:
-    """A sample in arrays; `where` numbers each plot's stratum among `names`."""
+    """A sample as arrays; `where` is the position of each plot's stratum in `names`."""
 
     y: Numbers
     x: Numbers
@@ -246,7 +255,8 @@ class _Plots:
         labels = [0] * y.size if strata is None else list(strata)
         if len(labels) != y.size:
             raise ValueError(
-                f"strata must be one a plot, got {len(labels)} for {y.size} plots."
+                f"strata must be one for each plot, got {len(labels)} for {y.size} "
+                "plots."
             )
         names = tuple(dict.fromkeys(labels))
         numbers = {name: number for number, name in enumerate(names)}
@@ -256,11 +266,11 @@ class _Plots:
 
     @property
     def sizes(self) -> npt.NDArray[np.int64]:
-        """Plots in each stratum."""
+        """Number of plots in each stratum."""
         return np.bincount(self.where, minlength=len(self.names))
 
     def only(self, number: int, map_mean: float) -> _Plots:
-        """Give one stratum as a sample of its own."""
+        """Return one stratum as a sample."""
         mine = self.where == number
         zeros = np.zeros(int(mine.sum()), np.int64)
         y, x, weight = self.y[mine], self.x[mine], self.weight[mine]
@@ -272,7 +282,9 @@ def _column(
 ) -> Any:
     found = np.asarray(values, np.float64)
     if found.ndim != 1 or (size is not None and found.size != size):
-        raise ValueError(f"{name} must be one a plot, got the shape {found.shape}.")
+        raise ValueError(
+            f"{name} must be one for each plot, got the shape {found.shape}."
+        )
     wrong = ~np.isfinite(found) | ((found <= 0) & positive)
     if wrong.any():
         kind = "numbers above 0" if positive else "finite numbers"
@@ -285,7 +297,8 @@ def _areas(names: tuple[Hashable, ...], shares: Mapping[Any, float] | None) -> N
         return np.ones(len(names))
     if shares is None:
         raise ValueError(
-            f"A sample of the strata {list(names)} needs their areas, shares=."
+            f"A sample of the strata {list(names)} needs their areas, shares=; got "
+            "none."
         )
     unknown = [name for name in names if name not in shares]
     if unknown:
@@ -304,7 +317,7 @@ def _units(
     population: float | Mapping[Hashable, float] | None,
     probability: Any,
 ) -> Numbers:
-    """Give the number of units by stratum, infinite where none is given."""
+    """Return the size of the population by stratum, infinite if none is given."""
     if population is None:
         return np.full(len(names), np.inf)
     if probability is not None:
@@ -323,13 +336,13 @@ def _list(names: Sequence[Hashable]) -> str:
     return ", ".join(map(str, names))
 
 
-# --- the one formula ---
+# --- the formula of all estimators ---
 
 
 def _joint(plots: _Plots, areas: Numbers, units: Numbers, method: Method) -> Estimate:
-    """Estimate with one slope, or none, over all strata."""
+    """Return the estimate with one slope, or none, over all strata."""
     sizes = plots.sizes
-    _refuse_few(plots, sizes, method)
+    _check_sizes(plots, sizes, method)
     shares = areas / areas.sum()
     at = plots.where
     inside = np.bincount(at, plots.weight, minlength=sizes.size)
@@ -339,16 +352,16 @@ def _joint(plots: _Plots, areas: Numbers, units: Numbers, method: Method) -> Est
         y, x = y - x, np.zeros(x.size)
     dx, dy = (part - _means(part, weight, shares, at)[at] for part in (x, y))
     spread = float(weight @ dx**2)
-    # A map that is the same at all plots says nothing: no line, the plots alone.
+    # A map that is constant at the plots has no regression line: use the plots only.
     level = spread <= 1e-24 * float(weight @ x**2)
     slope = 0.0 if level else float(weight @ (dx * dy)) / spread
     away = plots.map_mean - float(weight @ x) if method == "regression" else 0.0
     g = np.ones(y.size) if level else 1 + away * dx / spread
     shift = plots.map_mean if method == "difference" else slope * away
     parts = _variances(weight * g * (dy - slope * dx), at, sizes, units)
-    # As many plots of equal weight would say as much (Kish 1965).
-    worth = inside**2 / np.bincount(at, plots.weight**2)
-    freedom = _satterthwaite(parts, np.maximum(worth - 1, 1))
+    # Effective sample size (Kish 1965).
+    effective = inside**2 / np.bincount(at, plots.weight**2)
+    freedom = _satterthwaite(parts, np.maximum(effective - 1, 1))
     if method == "regression":
         left = int(sizes.sum()) - sizes.size
         parts = parts * left / (left - 1)
@@ -357,7 +370,7 @@ def _joint(plots: _Plots, areas: Numbers, units: Numbers, method: Method) -> Est
     return Estimate(mean, math.sqrt(parts.sum()), freedom, y.size, method)
 
 
-def _refuse_few(plots: _Plots, sizes: npt.NDArray[np.int64], method: str) -> None:
+def _check_sizes(plots: _Plots, sizes: npt.NDArray[np.int64], method: str) -> None:
     few = [
         f"{name} has {size}"
         for name, size in zip(plots.names, sizes, strict=True)
@@ -378,7 +391,7 @@ def _refuse_few(plots: _Plots, sizes: npt.NDArray[np.int64], method: str) -> Non
 def _means(
     values: Numbers, weight: Numbers, shares: Numbers, at: npt.NDArray[np.int64]
 ) -> Numbers:
-    """Give weighted means by stratum."""
+    """Return weighted means by stratum."""
     return np.bincount(at, weight * values, minlength=shares.size) / shares
 
 
@@ -388,7 +401,7 @@ def _variances(
     sizes: npt.NDArray[np.int64],
     units: Numbers,
 ) -> Numbers:
-    """Give each stratum's variance of a sum of independent parts."""
+    """Return each stratum's variance of a sum of independent parts."""
     middle = np.bincount(at, parts, minlength=sizes.size) / sizes
     squares = np.bincount(at, (parts - middle[at]) ** 2, minlength=sizes.size)
     rest = np.clip(1 - sizes / units, 0, None)
@@ -396,14 +409,14 @@ def _variances(
 
 
 def _satterthwaite(variances: Numbers, freedom: npt.NDArray[Any]) -> float:
-    """Give the degrees of freedom of a sum of variances (Satterthwaite 1946)."""
+    """Return the degrees of freedom of a sum of variances (Satterthwaite 1946)."""
     if not variances.sum() > 0:
         return float(freedom.sum())
     return float(variances.sum() ** 2 / (variances**2 / freedom).sum())
 
 
 def t_quantile(confidence: float, freedom: float) -> float:
-    """Give how many standard errors an interval reaches to either side: Student's t.
+    """Return half the width of a confidence interval in standard errors: Student's t.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""The trainer core, shared by forest maps and pasture photos: tensors only.
+"""Trainer core, shared by forest maps and pasture photos; it works with tensors only.
 
-Losses, metrics, augmentation, weights and the regressors' contract are modules of
-their own, importable without Lightning; the names here load it when first used.
+Names are imported when they are first used. Losses, metrics, augmentation, settings,
+weights and the base class of the regressors do not import Lightning.
 """
 
 import lazy_loader

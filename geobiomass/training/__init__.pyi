@@ -1,7 +1,9 @@
-from .core import RegressionTask, TrainingConfig, TrainingResult, train
+from .core import TrainingResult, train
 from .interruption import TrainingInterrupted
 from .measuring import measure_steps
-from .stages import Stage, check_folder, train_stages
+from .settings import Stage, TrainingConfig
+from .stages import check_folder, train_stages
+from .task import RegressionTask
 from .weights import average_weights
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What the two command lines share: settings as words, errors as one sentence."""
+"""Functions of both command lines: parse settings, print errors, print the version."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ EXIT_CODES = (
 )
 BAD_INPUT = 2
 _EXPECTED = (ValueError, OSError, MissingPackageError)
-INTERRUPTED = 130  # what typer exits with on Ctrl-C, as shells do
+INTERRUPTED = 130  # the exit code of typer and of shells on Ctrl-C
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """Take ``name=value`` apart; the value is JSON, or a word without quotes.
+    """Parse ``name=value``; the value is JSON, or a word without quotes.
 
     Raises
     ------
     ValueError
-        There is no ``=``.
+        If there is no ``=``.
     """
     name, sign, value = text.partition("=")
     if not sign:
@@ -42,11 +42,11 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 
 def run(app: Callable[[], Any], name: str) -> NoReturn:
-    """Run a command line; say what is wrong with the input in one sentence.
+    """Run a command line, and print an error of the input as one sentence.
 
     Bad input (ValueError, OSError) and a missing package end with exit code 2, an
-    error that has an ``exit_code`` of its own with that one. With GEOBIOMASS_TRACEBACK
-    set in the environment, they end with the traceback.
+    error with an attribute ``exit_code`` with that code. If the environment variable
+    GEOBIOMASS_TRACEBACK is set, they end with the traceback.
     """
     try:
         app()

@@ -1,7 +1,7 @@
-"""The trainer that forest maps and pasture photos share; Lightning underneath.
+"""Training of a network, shared by forest maps and pasture photos; it uses Lightning.
 
-It knows tensors only. A batch is (*inputs, target); the network is called with the
-inputs and the loss with its prediction and the target.
+A batch is (*inputs, target): tensors only. The network is called with the inputs, the
+loss with the network's prediction and the target.
 """
 
 from __future__ import annotations
@@ -20,39 +20,40 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-from .checkpoints import LAST, Keeper, Record, read_record, weights_file
-from .interruption import Termination, heed_termination
+from .checkpoint_record import LAST, Record, read_training_record, weights_file
+from .checkpoints import CheckpointWriter
+from .interruption import Termination, defer_termination
 from .progress_bar import ProgressBar
 from .randomness import preserve_generators
 from .settings import TrainingConfig
-from .sharding import Batches, BatchSource, Shard
+from .sharding import Batches, Shard
 from .start import Start, read_start
 from .task import RegressionTask
-from .trainer import build_trainer, fit, quiet
+from .trainer import build_trainer, fit, silence_lightning
 from .weights import average_weights, load_weights
 
-__all__ = ["BatchSource", "RegressionTask", "TrainingConfig", "TrainingResult", "train"]
+__all__ = ["TrainingResult", "train"]
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training came to.
+    """Result of a training: history and files.
 
     Parameters
     ----------
     history
-        A row an epoch: epoch (from 1), train_loss, validation_loss (NaN without
+        One row per epoch: epoch (from 1), train_loss, validation_loss (NaN without
         validation), validation_<metric> for each metric, learning_rate (of the
         last step), seconds.
     epochs
-        Epochs done in all, those of earlier calls included.
+        Number of epochs, including those of earlier calls.
     best
-        Weights of the best epoch (safetensors); None without validation or
+        File of the best epoch's weights (safetensors); None without validation or
         without a folder.
     last
         The checkpoint to resume from; None without a folder.
     kept
-        All weights in the folder, those of the best epoch first.
+        Files of all weights in the folder, the best epoch first.
     """
 
     history: pd.DataFrame
@@ -73,72 +74,73 @@ def train(
 ) -> TrainingResult:
     """Train a task's network, or continue a training that was interrupted.
 
-    The same seed gives the same weights on the same CPU. Interrupted by anything
-    and called again with the same folder, data and settings, the training ends
-    with the bits of one that was not; it resumes at the step of the last
-    checkpoint (`TrainingConfig.checkpoint_minutes`). A finished training is read
-    and nothing is trained. The network ends on the CPU in evaluation mode.
-    Torch's random generators are given back as they were.
+    The same seed gives the same weights on the same CPU. If a training is interrupted
+    and `train` is called again with the same folder, data and settings, it resumes at
+    the step of the last checkpoint (`TrainingConfig.checkpoint_minutes`) and ends with
+    the same bits as a training without an interruption. A finished training is only
+    read. Afterwards the network is on the CPU, in evaluation mode, and torch's random
+    generators are in their earlier state.
 
     Parameters
     ----------
     task
-        What to train.
+        The task to train.
     batches
-        A list of batches, a DataLoader, or a `BatchSource`. With several processes each
-        takes every n-th batch of a list and leaves out a remainder; a DataLoader
-        is given a sampler by process, likewise; a feed divides itself. Resumed in
-        mid-epoch, a list and a feed skip what was trained on, a DataLoader reads
-        it again and drops it. A dataset with a generator of its own, or
-        persistent workers that draw random numbers, cannot be resumed to the bit.
+        A list of batches, a DataLoader, or a `BatchSource`. With several processes,
+        each takes every n-th batch of a list, and a remainder is left out; a
+        DataLoader gets one sampler per process, in the same way; a BatchSource divides
+        its batches itself. When an epoch is resumed, a list and a BatchSource skip the
+        batches that were trained on; a DataLoader reads them again and drops them. A
+        dataset with its own generator, or persistent workers that draw random numbers,
+        cannot be resumed to the same bits.
     validation
         The same for validation, where nothing is left out.
     config
         The settings; by default the task's.
     start
-        The `last.ckpt` of a finished training of the same network: this one begins
-        with its last weights, its optimiser's state and, where both have one, its
+        The `last.ckpt` of a finished training of the same network. This training
+        starts with its last weights, its optimiser's state and, if both have one, its
         moving average. The learning rate follows this training's own schedule from
-        its first epoch; a feed's epochs and the random numbers of the steps count on
-        from the other's, so that they do not repeat. Only what the file holds
-        matters, not where it lies.
+        its first epoch. Epochs of a BatchSource and the random numbers of the steps
+        continue those of the finished training, so that they do not repeat. The path
+        of the file does not matter, only its content.
     given
-        What decides about the weights besides the settings, by name: data, loss,
-        augmentation. Plain values, as JSON has them. They are kept with the training,
-        and one that goes on must have the same values under the same names.
+        Everything else that affects the weights, by name: data, loss, augmentation.
+        Plain values, fit for JSON. They are saved with the training; to continue it,
+        the same names must have the same values.
 
     Returns
     -------
     TrainingResult
-        History and files. The network holds the weights that `config.keep` names.
+        History and files. The network has the weights that `config.keep` names.
 
     Raises
     ------
     FloatingPointError
-        A loss or a weight became NaN or infinite. The last good checkpoint stays.
+        If a loss or a weight becomes NaN or infinite. The last good checkpoint is kept.
     ValueError
-        A setting does not fit the machine or the data, or the folder holds a
-        training with other settings, network or data, or with something else
-        `given`. More epochs than before
-        are fine with a constant schedule: a cosine would have fallen otherwise.
+        If a setting does not fit the machine or the data, or the folder contains a
+        training with other settings, another network, other data, or other `given`
+        values. More epochs than before are possible with a constant schedule only,
+        since a cosine depends on the number of epochs.
     KeyboardInterrupt
-        Ctrl-C; the last checkpoint stays.
+        On Ctrl-C; the last checkpoint is kept.
     TrainingInterrupted
-        SIGTERM, sent to any of the processes. All of them finish their step (in
-        validation, their batch), and `last.ckpt` is written where there is a
-        folder. Not caught, it ends the process with exit code 143; the first
-        process says so in a sentence on stderr.
+        On SIGTERM, sent to any of the processes. All of them finish their step (in
+        validation, their batch), and write `last.ckpt` if there is a folder. If it is
+        not caught, it ends the process with exit code 143; the first process prints
+        one sentence on stderr.
     """
-    config = settle_config(task, config)
-    with heed_termination() as stop, ExitStack() as stack:
+    config = choose_config(task, config)
+    with defer_termination() as stop, ExitStack() as stack:
         plan = Plan(batches, validation, config, stop, given, start)
-        keeper = carry_out(task, plan, stack)
-        return summarise(keeper, config)
+        writer = run_training(task, plan, stack)
+        return summarise(writer, config)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One training: what `train` is given, and what a stage is besides."""
+    """Arguments of one training, and the name of its stage."""
 
     batches: Batches
     validation: Batches | None
@@ -150,66 +152,68 @@ class Plan:
 
     @property
     def run(self) -> dict[str, Any]:
-        """What decides about the weights, but for where training starts."""
+        """Everything that affects the weights, except the start of the training."""
         validated = self.validation is not None
         return run_of(self.config, self.given) | {"validation": validated}
 
 
 def run_of(config: TrainingConfig, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Give what decides about the weights and is known before any data is read."""
+    """Return what affects the weights and is known before any data is read."""
     run = config.fingerprint()
     if given is not None:
         run["given"] = json.loads(json.dumps(dict(given)))
     return run
 
 
-def carry_out(task: RegressionTask, plan: Plan, stack: ExitStack) -> Keeper:
-    """Train, or continue; a temporary folder lasts as long as the stack."""
+def run_training(
+    task: RegressionTask, plan: Plan, stack: ExitStack
+) -> CheckpointWriter:
+    """Train, or continue; the stack deletes a temporary folder."""
     config, start = plan.config, None
-    rising = _monitored(task, config) if plan.validation is not None else {}
+    monitored = _monitored(task, config) if plan.validation is not None else {}
     run = plan.run | {"start": None}
     if plan.start is not None:
         start = read_start(Path(plan.start))
-        run["start"] = start.place
-    task.use(config)
-    with quiet(), preserve_generators(config.device):
+        run["start"] = start.identity
+    task.set_up(config)
+    with silence_lightning(), preserve_generators(config.device):
         folder, record = open_folder(task.network, config, run)
-        keeper = Keeper(folder, record, config, rising, plan.stop)
+        writer = CheckpointWriter(folder, record, config, monitored, plan.stop)
         if record.epochs < config.epochs:
-            _train(task, plan, keeper, start, stack)
+            _train(task, plan, writer, start, stack)
         else:
-            _restore(task, keeper, config)
-    return keeper
+            _load_kept_weights(task, writer, config)
+    return writer
 
 
 def _train(
     task: RegressionTask,
     plan: Plan,
-    keeper: Keeper,
+    writer: CheckpointWriter,
     start: Start | None,
     stack: ExitStack,
 ) -> None:
-    config, record = plan.config, keeper.record
-    callbacks: list[Callback] = [keeper]
+    config, record = plan.config, writer.record
+    callbacks: list[Callback] = [writer]
     if config.progress:
         callbacks.append(ProgressBar(config.epochs, record, plan.name))
     trainer = build_trainer(config, callbacks)
     if config.folder is None and trainer.global_rank == 0:
-        keeper.folder = Path(tempfile.mkdtemp(prefix="training-"))
-        stack.callback(shutil.rmtree, keeper.folder)
+        writer.folder = Path(tempfile.mkdtemp(prefix="training-"))
+        stack.callback(shutil.rmtree, writer.folder)
     if start is not None:
-        task.follow(start, anew=record.begun == 0)
-    shards = _share_out(plan, trainer, keeper, task.epochs_before)
-    checkpoint = keeper.folder / LAST if record.begun else None
+        task.continue_from(start, restore=record.begun == 0)
+    shards = _make_shards(plan, trainer, writer, task.epochs_before)
+    checkpoint = writer.folder / LAST if record.begun else None
     fit(trainer, task, shards, checkpoint)
-    _restore(task, keeper, config)
+    _load_kept_weights(task, writer, config)
     trainer.strategy.barrier()
 
 
-def settle_config(
+def choose_config(
     task: RegressionTask, config: TrainingConfig | None
 ) -> TrainingConfig:
-    """Give the settings of the task or of the call, which must not differ."""
+    """Return the settings of the task or of the call, which must not differ."""
     if config is not None and task.config is not None and config != task.config:
         raise ValueError(
             "config must be given to the task or to train, or be the same: got "
@@ -219,11 +223,11 @@ def settle_config(
 
 
 def _monitored(task: RegressionTask, config: TrainingConfig) -> dict[str, bool]:
-    """Name the monitored values and say whether high is best."""
-    rising = {}
+    """Return for each monitored value whether high is best."""
+    higher_is_better = {}
     for name in config.monitors:
         if name == "validation_loss":
-            rising[name] = False
+            higher_is_better[name] = False
             continue
         if name not in task.metrics:
             names = ", ".join(["validation_loss", *task.metrics])
@@ -233,23 +237,23 @@ def _monitored(task: RegressionTask, config: TrainingConfig) -> dict[str, bool]:
         direction = task.metrics[name].higher_is_better
         if direction is None:
             raise ValueError(
-                f"monitor of TrainingConfig must have a best side, got {name!r}, whose "
-                "higher_is_better is None"
+                f"monitor of TrainingConfig must be a metric with higher_is_better "
+                f"True or False, got {name!r}, whose higher_is_better is None"
             )
-        rising[name] = bool(direction)
-    return rising
+        higher_is_better[name] = bool(direction)
+    return higher_is_better
 
 
 def open_folder(
     network: nn.Module, config: TrainingConfig, run: dict[str, Any]
 ) -> tuple[Path, Record]:
-    """Where to write, and what stands there from an earlier call."""
-    # Without a folder the first process makes one and tells the others.
+    """Return the folder to write to, and the record of an earlier call in it."""
+    # Without a folder, the first process makes a temporary one and shares its name.
     folder = Path(config.folder).absolute() if config.folder is not None else Path()
     last = folder / LAST
     if config.folder is None or not config.resume or not last.is_file():
         return folder, Record(run)
-    record, shapes = read_record(last)
+    record, shapes = read_training_record(last)
     _check_run(record, run, last)
     _check_shapes(network, shapes, last)
     record.run |= run
@@ -260,7 +264,7 @@ def _check_run(record: Record, run: dict[str, Any], path: Path) -> None:
     known, given = record.run.get("given", {}), run.get("given", {})
     before = {name: record.run.get(name) for name in run if name != "given"}
     now = {name: run[name] for name in before}
-    # What one of them does not say is not compared.
+    # A name that only one of the two calls has is not compared.
     for name in [name for name in given if name in known]:
         before[name], now[name] = known[name], given[name]
     if (
@@ -277,7 +281,7 @@ def _check_run(record: Record, run: dict[str, Any], path: Path) -> None:
         raise ValueError(
             f"settings must be those of the training in {path}, got others: "
             f"{'; '.join(changed)}. Give another folder, or resume=False to start "
-            "anew, which removes what is there"
+            "again, which removes the checkpoints in it"
         )
 
 
@@ -291,14 +295,14 @@ def _check_shapes(
                 f"network must be the one of the training in {path}, got another: "
                 f"{name} was {shapes.get(name, 'missing')} and is "
                 f"{own.get(name, 'missing')}. Give another folder, or resume=False to "
-                "start anew"
+                "start again"
             )
 
 
-def _share_out(
-    plan: Plan, trainer: Trainer, keeper: Keeper, before: int
+def _make_shards(
+    plan: Plan, trainer: Trainer, writer: CheckpointWriter, before: int
 ) -> tuple[Shard, Shard | None]:
-    seed, record = plan.config.seed, keeper.record
+    seed, record = plan.config.seed, writer.record
     training = Shard(
         plan.batches, trainer, seed, lambda: record.part.steps, before=before
     )
@@ -307,32 +311,34 @@ def _share_out(
     return training, Shard(plan.validation, trainer, seed, None)
 
 
-def _restore(task: RegressionTask, keeper: Keeper, config: TrainingConfig) -> None:
-    """Fill the network with the weights that the settings ask for."""
-    kept = keeper.record.kept(config.keep_last)
+def _load_kept_weights(
+    task: RegressionTask, writer: CheckpointWriter, config: TrainingConfig
+) -> None:
+    """Load the weights that `config.keep` names into the network."""
+    kept = writer.record.kept(config.keep_last)
     if config.keep == "average" and kept:
-        files = [weights_file(keeper.folder, epoch) for epoch in kept]
+        files = [weights_file(writer.folder, epoch) for epoch in kept]
         task.network.load_state_dict(average_weights(files))
-    elif config.keep == "best" and keeper.record.best:
-        load_weights(task.network, weights_file(keeper.folder, kept[0]))
+    elif config.keep == "best" and writer.record.best:
+        load_weights(task.network, weights_file(writer.folder, kept[0]))
     else:
-        load_weights(task.network, keeper.folder / LAST)
+        load_weights(task.network, writer.folder / LAST)
     task.network.eval()
 
 
-def summarise(keeper: Keeper, config: TrainingConfig) -> TrainingResult:
-    """Collect the history, and the files where they stay."""
-    record = keeper.record
+def summarise(writer: CheckpointWriter, config: TrainingConfig) -> TrainingResult:
+    """Return the history, and the files unless they are temporary."""
+    record = writer.record
     history = pd.DataFrame(record.history).astype({"epoch": int})
     if config.folder is None:
         return TrainingResult(history, record.epochs)
     files = tuple(
-        weights_file(keeper.folder, epoch) for epoch in record.kept(config.keep_last)
+        weights_file(writer.folder, epoch) for epoch in record.kept(config.keep_last)
     )
     return TrainingResult(
         history,
         record.epochs,
         best=files[0] if record.best else None,
-        last=keeper.folder / LAST,
+        last=writer.folder / LAST,
         kept=files,
     )

@@ -1,6 +1,6 @@
-"""The contract that both regressors keep: settings, fitted, save, load.
+"""Base classes of the regressors: settings, fitted, save, load.
 
-What is in a model's folder: ``geobiomass/training/model_folder.py``.
+``geobiomass/training/model_folder.py`` documents the files of a model's folder.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import pandas as pd
-from huggingface_hub import ModelHubMixin, snapshot_download
-from torch import nn
 
 from .model_folder import (
     CARD,
@@ -33,30 +31,31 @@ from .model_folder import (
 )
 from .weights import load_weights, save_weights
 
+if TYPE_CHECKING:
+    from torch import nn
+
 STAGE = "stage"
-"""Column of a history that is not a number: the stage that an epoch is of."""
+"""Column of a history with text: the stage of each epoch."""
 
 __all__ = ["ModelError", "NotFittedError", "Regressor", "SavedModel", "read_config"]
 
 
 class NotFittedError(ValueError, AttributeError):
-    """A regressor is asked for what it has not learnt yet."""
+    """Error of a regressor that is used before it is fitted."""
 
 
-class SavedModel(ModelHubMixin, ABC):
-    """What is kept in a folder, or in a repository of the Hugging Face Hub.
+class SavedModel(ABC):
+    """Model that is saved in a folder, or in a repository of the Hugging Face Hub.
 
-    A subclass supplies `_write` and `_read`.
+    A subclass implements `_write` and `_read`.
 
     Attributes
     ----------
-    loader
-        How a user loads this class, for messages: ``"gb.load(folder)"``.
+    load_call
+        The call that loads this class, for messages: ``"gb.load(folder)"``.
     """
 
     load_call: ClassVar[str] = ""
-    # Else the mixin notes the arguments of ``__init__``; a model says what it is.
-    _hub_mixin_config: dict[str, Any] = {}  # noqa: RUF012  (as the mixin has it)
 
     @abstractmethod
     def _write(self, folder: Path) -> None:
@@ -65,25 +64,25 @@ class SavedModel(ModelHubMixin, ABC):
     @classmethod
     @abstractmethod
     def _read(cls, folder: Path, config: Mapping[str, Any]) -> Self:
-        """Build the model from its folder and what ``config.json`` holds."""
+        """Build the model from its folder and the content of ``config.json``."""
 
-    def _check_savable(self) -> None:
-        """Refuse to save what is not worth it."""
+    def _check_savable(self) -> None:  # noqa: B027  (by default all can be saved)
+        """Check that there is something to save."""
 
     def save(self, folder: str | Path) -> None:
-        """Write the model; the folder appears whole or not at all.
+        """Write the model; the folder is written whole or not at all.
 
         Parameters
         ----------
         folder
-            A new or empty folder, or one that holds a model, which is replaced.
+            A new or empty folder, or one that contains a model, which is replaced.
 
         Raises
         ------
         NotFittedError
-            There is nothing to save yet.
+            If the model is not fitted.
         ModelError
-            The folder holds something other than a model.
+            If the folder contains something other than a model.
         """
         self._check_savable()
         folder = Path(folder).absolute()
@@ -109,14 +108,14 @@ class SavedModel(ModelHubMixin, ABC):
         Returns
         -------
         SavedModel
-            In evaluation mode on the CPU; it predicts the same bits as the one
-            that was saved.
+            In evaluation mode on the CPU; it predicts the same bits as the saved
+            model.
 
         Raises
         ------
         ModelError
-            A file is missing or damaged, or holds another class; the message
-            names it and says what to do.
+            If a file is missing or damaged, or contains another class; the message
+            names the file and the remedy.
         """
         folder = Path(folder)
         config = read_config(folder)
@@ -140,41 +139,66 @@ class SavedModel(ModelHubMixin, ABC):
         model_card_kwargs: Any = None,
         **hub: Any,
     ) -> str | None:
-        """Write the model as `save` does, and on demand push it to the hub.
+        """Write the model as `save` does, and optionally push it to the hub.
 
         Parameters
         ----------
         save_directory
             As `folder` of `save`.
         config
-            Of no effect: the model says itself what it is.
+            Without effect: the model writes its own settings.
         repo_id
-            The repository to push to; by default named as the folder.
+            The repository to push to; by default it has the folder's name.
         push_to_hub
-            Push it, as ``push_to_hub`` does, with what else it takes as keywords.
+            Also push the model, as `push_to_hub` does.
         model_card_kwargs
-            Of no effect, as `config`.
+            Without effect, like `config`.
         **hub
-            As ``push_to_hub`` takes it.
+            Further arguments of `push_to_hub`.
 
         Returns
         -------
         str or None
-            The address of what was pushed.
+            The address of the commit.
 
         Raises
         ------
         NotFittedError, ModelError
             As `save` does.
         """
-        # The mixin's own deletes config.json of whatever is there before it writes.
         self.save(save_directory)
         if not push_to_hub:
             return None
-        return str(self.push_to_hub(repo_id or Path(save_directory).name, **hub))
+        return self.push_to_hub(repo_id or Path(save_directory).name, **hub)
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        self.save(save_directory)
+    def push_to_hub(self, repo_id: str, **hub: Any) -> str:
+        """Write the model to a repository of the hub, and create it if necessary.
+
+        Parameters
+        ----------
+        repo_id
+            The repository's name, ``"owner/name"``.
+        **hub
+            Arguments of ``huggingface_hub.ModelHubMixin.push_to_hub``:
+            ``commit_message``, ``private``, ``token``, ``branch``, ``create_pr``,
+            ``allow_patterns``, ``ignore_patterns``, ``delete_patterns``.
+
+        Returns
+        -------
+        str
+            The address of the commit.
+
+        Raises
+        ------
+        NotFittedError
+            If the model is not fitted.
+        huggingface_hub.errors.HfHubHTTPError
+            If the hub refuses it, or cannot be reached.
+        """
+        # Not a base class: its import takes as long as that of pandas, and few push.
+        from huggingface_hub import ModelHubMixin
+
+        return str(ModelHubMixin.push_to_hub(cast(Any, self), repo_id, **hub))
 
     @classmethod
     def from_pretrained(
@@ -187,49 +211,47 @@ class SavedModel(ModelHubMixin, ABC):
         pretrained_model_name_or_path
             A folder that `save` wrote, or a repository's name, ``"owner/name"``.
         **hub
-            What the hub takes: ``revision``, ``token``, ``cache_dir``,
-            ``local_files_only``, ``force_download``.
+            Arguments of ``huggingface_hub.snapshot_download``: ``revision``,
+            ``token``, ``cache_dir``, ``local_files_only``, ``force_download``.
 
         Returns
         -------
         SavedModel
-            As `load` gives it.
+            As `load` returns it.
 
         Raises
         ------
         ModelError
             As `load` does.
         huggingface_hub.errors.HfHubHTTPError
-            There is no such repository, or it is not to be reached.
+            If there is no such repository, or it cannot be reached.
         """
         path = Path(pretrained_model_name_or_path)
         if path.is_dir():
             return cls.load(path)
-        return cls._from_pretrained(model_id=str(pretrained_model_name_or_path), **hub)
+        from huggingface_hub import snapshot_download
 
-    @classmethod
-    def _from_pretrained(cls, *, model_id: str, **hub: Any) -> Self:
-        folder = snapshot_download(model_id, allow_patterns=patterns(), **hub)
-        return cls.load(folder)
+        name = str(pretrained_model_name_or_path)
+        return cls.load(snapshot_download(name, allow_patterns=patterns(), **hub))
 
 
 class Regressor(SavedModel):
-    """What learns from examples and predicts, and can be kept in a folder.
+    """Model that learns from examples and predicts, and can be saved in a folder.
 
-    A subclass sets `network` and `history` in its ``__init__``, supplies `_settings`
-    and `_from_settings`, and sets `fitted` when its network has learnt.
+    A subclass sets `network` and `history` in its ``__init__``, implements `_settings`
+    and `_from_settings`, and sets `fitted` when its network is trained.
 
     Attributes
     ----------
     network
-        The module that predicts.
+        The network.
     history
-        A row an epoch; empty before `fit`.
+        One row per epoch; empty before `fit`.
     fitted
-        Whether the network's weights were learnt or loaded.
+        Whether the network's weights are trained or loaded.
     provenance
-        Where the weights come from, fit for JSON: data, scaling, metrics, versions.
-        Empty where nobody said. It is kept in ``config.json``.
+        Origin of the weights, fit for JSON: data, scaling, metrics, versions. Empty if
+        it is not known. It is saved in ``config.json``.
     """
 
     network: nn.Module
@@ -239,7 +261,7 @@ class Regressor(SavedModel):
 
     @abstractmethod
     def _settings(self) -> Mapping[str, Any]:
-        """Everything that builds this object again untrained, fit for JSON."""
+        """Return all settings of the untrained object, fit for JSON."""
 
     @classmethod
     @abstractmethod
@@ -248,17 +270,17 @@ class Regressor(SavedModel):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything that builds this object again untrained, as JSON has it."""
+        """All settings of the untrained object, as JSON returns them."""
         plain: dict[str, Any] = json.loads(json.dumps(dict(self._settings())))
         return plain
 
     def check_fitted(self) -> None:
-        """Refuse to go on without learnt weights.
+        """Check that the weights are trained or loaded.
 
         Raises
         ------
         NotFittedError
-            Neither fitted nor loaded.
+            If they are neither.
         """
         if not self.fitted:
             raise NotFittedError(
@@ -267,7 +289,7 @@ class Regressor(SavedModel):
             )
 
     def _card(self) -> str:
-        """Describe the model to a reader, in Markdown."""
+        """Return the text of the model's ``README.md``."""
         settings = json.dumps(self.settings, indent=2)
         return (
             f"---\nlibrary_name: geobiomass\n---\n\n# {type(self).__name__}\n\n"
@@ -312,7 +334,8 @@ class Regressor(SavedModel):
 
 
 def _read_history(path: Path) -> pd.DataFrame:
-    """Read numbers as Python does: releases of pandas differ in the last bit."""
+    """Read the history of a model."""
+    # Numbers are parsed by Python: releases of pandas differ in the last bit.
     try:
         text = pd.read_csv(path, dtype=str, keep_default_na=False)
         return pd.DataFrame({name: _numbers(name, text[name]) for name in text.columns})
@@ -323,7 +346,7 @@ def _read_history(path: Path) -> pd.DataFrame:
 
 
 def _numbers(name: str, cells: pd.Series) -> list[float] | list[str]:
-    """Read a column; the names of stages are words even where they are digits."""
+    """Return a column as numbers; names of stages are text, even if they are digits."""
     return list(cells) if name == STAGE else [_number(cell) for cell in cells]
 
 

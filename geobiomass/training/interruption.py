@@ -1,4 +1,4 @@
-"""SIGTERM, which a scheduler sends before it takes a machine away."""
+"""Handling of SIGTERM, which a scheduler sends before it ends a job."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["Termination", "TrainingInterrupted", "heed_termination"]
+__all__ = ["Termination", "TrainingInterrupted", "defer_termination"]
 
-# What a shell reports of a process that SIGTERM ended.
+# The exit code that shells report for a process that SIGTERM ended.
 EXIT_CODE = 128 + signal.SIGTERM
 
 
 class TrainingInterrupted(SystemExit):
-    """Training stopped on SIGTERM; the same command goes on where it stopped.
+    """Training stopped on SIGTERM; the same command continues it.
 
-    Not caught, it ends the process with exit code 143. Its text says what is saved.
+    If it is not caught, it ends the process with exit code 143.
 
     Parameters
     ----------
     message
-        What is saved, and what to do.
+        The last step that is saved, and what to do.
     """
 
     def __init__(self, message: str) -> None:
@@ -34,35 +34,35 @@ class TrainingInterrupted(SystemExit):
 
 
 class Termination:
-    """Whether this process was told to end.
+    """Flag that is set when this process receives SIGTERM.
 
-    The handler does nothing but take note: the processes of a training agree at the
-    end of a step whether to stop, as a collective operation within the handler would
-    meet another one of the step that it breaks into.
+    The handler only sets the flag. The processes of a training decide together, at the
+    end of a step, whether to stop: a collective operation within the handler could
+    interrupt another one of the step.
     """
 
     def __init__(self) -> None:
         self.received = False
 
     def listen(self) -> None:
-        """Take note of SIGTERM from now on, in the main thread only."""
+        """Install the handler of SIGTERM, in the main thread only."""
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._take_note)
+            signal.signal(signal.SIGTERM, self._set_received)
 
-    def _take_note(self, number: int, frame: object) -> None:
+    def _set_received(self, number: int, frame: object) -> None:
         self.received = True
 
 
 @contextmanager
-def heed_termination() -> Iterator[Termination]:
-    """Hold SIGTERM back for a while; what was in force before is in force after.
+def defer_termination() -> Iterator[Termination]:
+    """Defer SIGTERM within the `with` statement, then restore the earlier handler.
 
-    Outside the main thread, where Python allows no handlers, nothing is held back.
+    Outside the main thread Python allows no handlers, so nothing is deferred.
 
     Raises
     ------
     TrainingInterrupted
-        At the end, where SIGTERM came too late to stop anything.
+        At the end, if SIGTERM came after the last step.
     """
     before = signal.getsignal(signal.SIGTERM)
     stop = Termination()
@@ -70,8 +70,8 @@ def heed_termination() -> Iterator[Termination]:
     try:
         yield stop
     finally:
-        # None is a handler that is not Python's, which cannot be put back.
+        # None is a handler that Python did not install and cannot restore.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
     if stop.received:
-        raise TrainingInterrupted("SIGTERM came when training was at its end")
+        raise TrainingInterrupted("SIGTERM came at the end of the training")

@@ -1,8 +1,9 @@
-"""How long a step of a training takes on this machine, before it begins."""
+"""Measurement of the seconds of a training step on this machine."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import statistics
 import time
 from collections.abc import Generator, Iterator
@@ -10,19 +11,17 @@ from itertools import cycle, islice
 from typing import Any
 
 import torch
-from lightning.fabric.utilities import move_data_to_device
-from torch import Tensor, nn
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
 from .randomness import Purpose, derive_seed, preserve_generators, seed_generators
 from .settings import TrainingConfig
-from .sharding import Batch, Batches, BatchSource
-from .task import RegressionTask, make_optimizer
-from .weights import MovingAverage
+from .sharding import Batch, Batches, BatchSource, Shard
+from .task import RegressionTask
+from .trainer import build_trainer, fit, silence_lightning
 
 __all__ = ["measure_steps"]
-
-_TYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def measure_steps(
@@ -33,23 +32,24 @@ def measure_steps(
 ) -> float:
     """Measure the seconds of a training step on this machine.
 
-    A step goes forward and backward through the network, steps the optimiser and
-    the moving average, from a batch in memory; reading, validation, checkpoints and
-    the exchange of gradients between processes come on top. It is done on copies:
-    training afterwards gives the bits that it would have given before.
+    A copy of the task is trained for some steps, by the same trainer and from batches
+    in memory. A step moves the batch to the device, and includes the forward and the
+    backward pass, the optimiser and the moving average. It does not include reading,
+    validation, checkpoints, and the exchange of gradients between processes. The task
+    and torch's random generators are not changed: a training afterwards gives the same
+    bits as without the measurement.
 
     Parameters
     ----------
     task
-        What will be trained.
+        The task that will be trained.
     batches
-        What it will be trained on; up to `steps` + 1 batches of the first epoch are
-        read and held in memory. Of a DataLoader with persistent workers these are
-        started.
+        Its batches; up to `steps` + 1 batches of the first epoch are read and held in
+        memory. The persistent workers of a DataLoader are started.
     config
         The settings; by default the task's.
     steps
-        Steps to measure, after a first one that does not count.
+        Number of steps to measure, after a first one that does not count.
 
     Returns
     -------
@@ -59,74 +59,67 @@ def measure_steps(
     Raises
     ------
     ValueError
-        `steps` is below 1, there is no batch, or a setting does not fit the machine.
+        If `steps` is below 1, there is no batch, or a setting does not fit the machine.
+    FloatingPointError
+        If a loss is NaN or infinite, as in training.
     """
     if steps < 1:
         raise ValueError(f"steps of measure_steps must be 1 or more, got {steps}")
     config = config or task.config or TrainingConfig()
-    device = torch.device(config.device)
-    with preserve_generators(config.device):
-        seed_generators(derive_seed(config.seed, Purpose.STEP, 0, 0), device)
+    # One process and one device, whatever the training will have.
+    alone = dataclasses.replace(config, devices=1, strategy="auto")
+    with silence_lightning(), preserve_generators(config.device):
+        seed = derive_seed(config.seed, Purpose.STEP, 0, 0)
+        seed_generators(seed, torch.device(config.device))
         some = _first_batches(batches, steps + 1)
-        trial = _Trial(task, config, device)
-        times = [trial.step(batch) for batch in islice(cycle(some), steps + 1)]
-    return statistics.median(times[1:])
+        repeated = list(islice(cycle(some), steps + 1))
+        clock = _Clock()
+        trainer = build_trainer(alone, [clock], max_steps=steps + 1)
+        shard = Shard(repeated, trainer, config.seed, lambda: 0)
+        fit(trainer, _copy_of(task, config), (shard, None), None)
+    return statistics.median(clock.seconds[1:])
 
 
-class _Trial:
-    """A copy of a task's network that learns, and is thrown away."""
+def _copy_of(task: RegressionTask, config: TrainingConfig) -> RegressionTask:
+    parts = (task.network, task.loss, task.augment, task.prepare)
+    network, loss, augment, prepare = copy.deepcopy(parts)
+    return RegressionTask(
+        network, loss, augment=augment, config=config, prepare=prepare
+    )
 
-    def __init__(
-        self, task: RegressionTask, config: TrainingConfig, device: torch.device
+
+class _Clock(Callback):
+    """Stopwatch of the steps of a trainer."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._last = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._last = _now(trainer)
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
-        parts = (task.network, task.loss, task.augment, task.prepare)
-        self.network: nn.Module
-        self.network, self.loss, self.augment, self.prepare = copy.deepcopy(parts)
-        self.network.to(device).train()
-        self.device = device
-        self.type = _TYPES[config.numbers]
-        self.clip = config.gradient_clip
-        self.optimizer = make_optimizer(self.network, config)
-        self.scaler = torch.amp.GradScaler(
-            device.type, enabled=self.type == torch.float16
-        )
-        decay = config.moving_average
-        self.average = None if decay is None else MovingAverage(self.network, decay)
+        now = _now(trainer)
+        self.seconds.append(now - self._last)
+        self._last = now
 
-    def step(self, batch: Batch) -> float:
-        """Learn from a batch; give the seconds it took."""
-        self._wait()
-        begin = time.perf_counter()
-        self.optimizer.zero_grad()
-        self.scaler.scale(self._loss(batch)).backward()  # type: ignore[no-untyped-call]
-        if self.clip is not None:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.average is not None:
-            self.average.update(self.network)
-        self._wait()
-        return time.perf_counter() - begin
 
-    def _loss(self, batch: Batch) -> Tensor:
-        *inputs, target = move_data_to_device(batch, self.device)
-        given: tuple[Any, ...] = tuple(inputs)
-        with torch.autocast(
-            self.device.type, self.type, enabled=self.type != torch.float32
-        ):
-            for change in (self.prepare, self.augment):
-                if change is not None:
-                    given, target = change(given, target)
-            return self.loss(self.network(*given), target)
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+def _now(trainer: Trainer) -> float:
+    device = trainer.strategy.root_device
+    if device.type == "cuda":  # its work is queued
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def _first_batches(source: Batches, count: int) -> list[Batch]:
-    """Read batches of the first epoch, leaving the source as it was."""
+    """Read batches of the first epoch, and leave the source as it was."""
     generators = []
     if isinstance(source, DataLoader):
         owners = (source, source.sampler)
@@ -153,6 +146,6 @@ def _read(source: Batches, count: int) -> Iterator[Batch]:
     try:
         yield from islice(epoch, count)
     finally:
-        # A feed that reads ahead stops when its generator is closed.
+        # A data loader that reads ahead stops when its generator is closed.
         if isinstance(epoch, Generator):
             epoch.close()

@@ -1,11 +1,12 @@
-"""A model's folder on disk: what is in it, how it is replaced, how it is read.
+"""Folder of a saved model: its files, and how they are read and replaced.
 
-``config.json`` says what the model is, ``weights.safetensors`` what it learnt,
-``history.csv`` how, ``README.md`` tells a reader. Models of geobiomass add
-``domain.safetensors``, the training data that maps are compared with. Models of
-pasture add ``held_out.csv``, what they predicted of photos that they had not learnt
-from, and ``moved.csv``, how far adapting moved predictions. Of several models as one,
-each has a folder ``member-1``, ``member-2``, ... inside. None can run code.
+``config.json`` contains the class and the settings, ``weights.safetensors`` the
+weights, ``history.csv`` the history of the training, ``README.md`` a description.
+Models of geobiomass add ``domain.safetensors``, the training data that maps are
+compared with. Models of pasture add ``held_out.csv``, predictions of photos that they
+were not trained on, and ``moved.csv``, the change of predictions by adaptation. An
+ensemble has one folder for each member: ``member-1``, ``member-2``, ... No file can run
+code.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -38,16 +40,16 @@ _PACKAGES = ("geobiomass", "torch", "lightning", "timm", "numpy", "pandas")
 
 
 class ModelError(ValueError):
-    """A model's folder is not one, or is damaged; the message says what to do."""
+    """Error of a model's folder that is missing, damaged or of another kind."""
 
 
 def member_name(number: int) -> str:
-    """Give the name of the folder of a model among several, counted from 1."""
+    """Return the name of the folder of a member, counted from 1."""
     return f"member-{number}"
 
 
 def patterns() -> list[str]:
-    """Give the patterns of all files of a model, for downloads."""
+    """Return the patterns of all files of a model, for downloads."""
     names = sorted(_FILES)
     return names + [f"member-*/{name}" for name in names]
 
@@ -60,7 +62,7 @@ def write_config(folder: Path, content: dict[str, Any]) -> None:
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
-    """Read what a model's folder says of itself.
+    """Read the ``config.json`` of a model.
 
     Parameters
     ----------
@@ -70,13 +72,13 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        "format", "class", "loader", "settings" and "packages" (versions); of models
-        saved since there is one "provenance" as well.
+        "format", "class", "loader", "settings" and "packages" (versions), and
+        "provenance", which early models lack.
 
     Raises
     ------
     ModelError
-        There is no such folder, no ``config.json``, or it cannot be read.
+        If there is no such folder, no ``config.json``, or it cannot be read.
     """
     path = Path(folder) / CONFIG
     try:
@@ -96,7 +98,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 
 
 def broken(path: Path, reason: object) -> ModelError:
-    """Say that a file of a model is missing or damaged."""
+    """Return the error of a file of a model that is missing or damaged."""
     state = "is damaged" if path.is_file() else "is missing"
     return ModelError(
         f"{path} {state} ({reason}); give the folder of a saved model, or copy the "
@@ -105,12 +107,12 @@ def broken(path: Path, reason: object) -> ModelError:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Refuse a place that holds anything but a model.
+    """Check that a folder is new, empty or a model, which saving may replace.
 
     Raises
     ------
     ModelError
-        Names what is there.
+        If it contains anything else, which the message names.
     """
     try:
         found = {file.name for file in folder.iterdir()}
@@ -120,7 +122,7 @@ def check_replaceable(folder: Path) -> None:
         raise _refusal(folder, ["a file"]) from None
     members = {name for name in found if _MEMBER.fullmatch(name)}
     strangers = sorted(found - members - _FILES)
-    # A README.md beside a config.json may be of any program's.
+    # Other programs write a config.json and a README.md too.
     rest = members or found & {WEIGHTS, HISTORY}
     ours = CONFIG in found and (CARD not in found or rest)
     if strangers or (found and not ours):
@@ -131,16 +133,16 @@ def check_replaceable(folder: Path) -> None:
 
 def _refusal(folder: Path, found: list[str]) -> ModelError:
     return ModelError(
-        f"{folder} must be new, empty or a saved model, got a place with "
+        f"{folder} must be new, empty or a saved model, got a folder with "
         f"{', '.join(found)}; give another folder, as saving would delete what is "
         "there"
     )
 
 
 def replace(folder: Path, part: Path) -> None:
-    """Put the new folder in the place of the old one.
+    """Replace the old folder by the new one.
 
-    The processes of a training may save the same model at once; the last one stays.
+    The processes of a training may save the same model at once; the last one remains.
     """
     for attempt in range(_ATTEMPTS):
         old = part.with_suffix(f".{attempt}.old")
@@ -149,7 +151,7 @@ def replace(folder: Path, part: Path) -> None:
         try:
             os.rename(part, folder)
         except OSError as error:
-            # Another process may have been quicker, and put its own there.
+            # Another process may have been faster.
             there = error.errno in (errno.ENOTEMPTY, errno.EEXIST)
             if attempt == _ATTEMPTS - 1 or not there:
                 raise
@@ -159,7 +161,7 @@ def replace(folder: Path, part: Path) -> None:
 
 
 def package_versions() -> dict[str, str]:
-    """Give the versions of the packages that a model's values depend on."""
+    """Return the versions of the packages that a model's values depend on."""
     found = {}
     for name in _PACKAGES:
         try:
@@ -167,3 +169,27 @@ def package_versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def member_folders(folder: Path, settings: Mapping[str, Any]) -> list[Path]:
+    """Return the folders of the members of an ensemble, in their order.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the ensemble.
+    settings : mapping
+        What ``config.json`` holds of it.
+
+    Raises
+    ------
+    ModelError
+        If the settings name no members, or others than member-1, member-2, ...
+    """
+    try:
+        names = list(settings["members"])
+    except (KeyError, TypeError) as error:
+        raise broken(folder / CONFIG, error) from error
+    if any(member_name(number) != name for number, name in enumerate(names, 1)):
+        raise broken(folder / CONFIG, f"members are {names}")
+    return [folder / name for name in names]

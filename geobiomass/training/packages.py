@@ -1,4 +1,4 @@
-"""Packages that only some of the functions need: extras of the installation."""
+"""Optional packages: extras of the installation."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ __all__ = ["MissingPackageError", "need", "need_for_address"]
 
 
 class MissingPackageError(ModuleNotFoundError):
-    """A package that an extra brings is not installed; says which extra."""
+    """Error of an optional package that is not installed; it names the extra."""
 
 
 def need(what: str, extra: str, *modules: str) -> None:
-    """Check that packages are there before they are used.
+    """Check that optional packages are installed before they are used.
 
     Parameters
     ----------
     what : str
-        What needs them, such as ``"Drawing"``: the beginning of the sentence.
+        The feature that needs them, such as ``"Drawing"``: it begins the sentence.
     extra : str
-        The extra of geobiomass that brings them.
+        The extra of geobiomass that installs them.
     *modules : str
         Names to import.
 
     Raises
     ------
     MissingPackageError
-        One of them is not installed. What fails within one that is there is raised
-        as it is.
+        If one of them is not installed. Errors within an installed package are raised
+        unchanged.
     """
     for name in modules:
         try:
@@ -43,14 +43,14 @@ def need(what: str, extra: str, *modules: str) -> None:
 
 
 def need_for_address(address: object) -> None:
-    """Check that what reads an address of object storage is there.
+    """Check that the package is installed that reads an address of object storage.
 
-    Other kinds of storage than S3 are left to fsspec, which names their packages.
+    For other kinds of storage than S3, fsspec names the package.
 
     Raises
     ------
     MissingPackageError
-        It is on S3, and s3fs is not installed.
+        If the address is on S3 and s3fs is not installed.
     """
     if isinstance(address, str) and address.startswith("s3://"):
         need("Storage on S3", "s3", "s3fs")

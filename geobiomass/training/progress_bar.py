@@ -1,4 +1,4 @@
-"""One progress bar over the whole training."""
+"""Progress bar of a whole training."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from tqdm.auto import tqdm
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
-    from .checkpoints import Record
+    from .checkpoint_record import Record
     from .task import RegressionTask
 
 __all__ = ["ProgressBar"]
 
 
 class ProgressBar(Callback):
-    """Shows epoch, loss and the latest validation values on the first process.
+    """Progress bar with epoch, loss and the latest validation values.
 
     Parameters
     ----------
     epochs
         Epochs of the whole training.
     record
-        What earlier calls did.
+        Record of earlier calls.
     name
-        Of the stage, where there are several.
+        Name of the stage, if there are several.
     """
 
     def __init__(self, epochs: int, record: Record, name: str = "") -> None:
@@ -37,7 +37,7 @@ class ProgressBar(Callback):
         self._values: dict[str, str] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the bar, at the place where an earlier call stopped."""
+        """Open the bar on the first process, at the step of the last call."""
         if trainer.is_global_zero:
             steps = int(trainer.num_training_batches)
             self._bar = tqdm(
@@ -50,7 +50,7 @@ class ProgressBar(Callback):
     def on_train_epoch_start(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> None:
-        """Name the epoch."""
+        """Show the epoch."""
         if self._bar is not None:
             self._bar.set_description(
                 f"{self._name}epoch {trainer.current_epoch + 1}/{self._epochs}"
@@ -64,14 +64,14 @@ class ProgressBar(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Advance, with the loss of the batch."""
+        """Advance by one batch, and show its loss."""
         if self._bar is not None and batch is not None:
             self._values["loss"] = f"{pl_module.last_loss:.4g}"
             self._bar.set_postfix(self._values, refresh=False)
             self._bar.update()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the validation's values until the next ones."""
+        """Show the values of the validation."""
         for name, value in trainer.callback_metrics.items():
             if name.startswith("validation_"):
                 self._values[name] = f"{float(value):.4g}"
@@ -79,13 +79,13 @@ class ProgressBar(Callback):
     def teardown(
         self, trainer: Trainer, pl_module: LightningModule, stage: str
     ) -> None:
-        """Leave the finished bar on the screen."""
+        """Close the finished bar."""
         self._close()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Leave the bar where it stopped."""
+        """Close the bar at its last step."""
         self._close()
 
     def _close(self) -> None:

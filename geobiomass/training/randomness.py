@@ -1,4 +1,4 @@
-"""Random numbers that depend on a place in the training, not on its history."""
+"""Random numbers that depend on the step of a training, not on its history."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Purpose", "derive_seed", "preserve_generators", "seed_generators"]
 
 
 class Purpose(IntEnum):
-    """What a stream of random numbers is for; different purposes never share one."""
+    """Purpose of a stream of random numbers; two purposes never share a stream."""
 
     STEP = 0
     ORDER = 1
@@ -22,14 +22,14 @@ class Purpose(IntEnum):
 
 
 def derive_seed(seed: int, purpose: Purpose, number: int, rank: int) -> int:
-    """Mix a run's seed with a place in it, by numpy's SeedSequence."""
-    place = np.random.SeedSequence(seed, spawn_key=(purpose, number, rank))
-    # 63 bits: torch's generators refuse a larger unsigned number in places.
-    return int(place.generate_state(1, np.uint64)[0] >> np.uint64(1))
+    """Return a seed for one step, epoch or batch of a run, by numpy's SeedSequence."""
+    sequence = np.random.SeedSequence(seed, spawn_key=(purpose, number, rank))
+    # 63 bits: some of torch's functions refuse larger unsigned numbers.
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def seed_generators(seed: int, device: torch.device) -> None:
-    """Seed torch's generator of the CPU and of one CUDA device, and no other."""
+    """Seed torch's generators of the CPU and of one CUDA device."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         with torch.cuda.device(device):
@@ -38,7 +38,7 @@ def seed_generators(seed: int, device: torch.device) -> None:
 
 @contextmanager
 def preserve_generators(device: str) -> Iterator[None]:
-    """Give the caller's generators back in the state in which they were."""
+    """Restore the state of torch's generators after the `with` statement."""
     used = device == "cuda" or torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     devices = list(range(torch.cuda.device_count())) if used else []
     with torch.random.fork_rng(devices=devices):

@@ -1,16 +1,19 @@
-"""How to train: the settings, their checks, and the learning rate they mean."""
+"""Settings of a training, their checks, and the learning rate of each step.
+
+PyTorch is imported only where a setting depends on the machine, so that a wrong setting
+is reported at once.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
-__all__ = ["TrainingConfig"]
+__all__ = ["Stage", "TrainingConfig"]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "schedule": ("cosine", "constant"),
@@ -19,9 +22,16 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "accelerator": ("auto", "cpu", "cuda"),
     "keep": ("best", "last", "average"),
 }
-_LEAST: dict[str, int] = {"epochs": 1, "batch_size": 1, "keep_best": 1, "keep_last": 0}
-# Settings that a resumed run may change: they do not touch the weights.
-_FREE = (
+_MINIMUM: dict[str, int] = {
+    "epochs": 1,
+    "batch_size": 1,
+    "keep_best": 1,
+    "keep_last": 0,
+}
+# The name of a stage is part of a folder's name, on any system.
+_STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+# Settings that a resumed run may change: they do not affect the weights.
+_NO_EFFECT_ON_WEIGHTS = (
     "folder",
     "resume",
     "checkpoint_minutes",
@@ -34,82 +44,83 @@ _FREE = (
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """How a network is trained.
+    """Settings of a training.
 
     Parameters
     ----------
     epochs
         Passes over the data.
     batch_size
-        Samples a batch and process. The trainer takes batches as they come;
-        this is for those who make them.
+        Samples per batch and process. The trainer takes batches as they come;
+        the data loaders use this setting.
     learning_rate
-        The highest rate of AdamW.
+        The highest learning rate of AdamW.
     weight_decay
-        Of AdamW; biases and one-dimensional parameters such as norms have none.
+        Weight decay of AdamW. Biases and one-dimensional parameters, such as those
+        of norms, have none.
     schedule
         "cosine" falls from `learning_rate` to `final_learning_rate` along half
-        a cosine, "constant" stays.
+        a cosine; "constant" does not fall.
     warmup_epochs
-        The rate first rises linearly over that many epochs (a fraction is fine).
+        The learning rate first rises linearly for this number of epochs (fractions
+        are allowed).
     final_learning_rate
-        The floor of the cosine.
+        The last learning rate of the cosine.
     schedule_by
-        Whether the cosine falls with every "step" or stays for an "epoch".
+        "step": the cosine falls with every step; "epoch": with every epoch.
     gradient_clip
         The largest norm of the gradient; None does not clip.
     precision
         "float32", or mixed precision in "bf16" or "fp16" (fp16 on CUDA only).
-        "auto" is bf16 on CUDA that computes in it, fp16 on older CUDA, float32
-        on the CPU.
+        "auto" is bf16 on CUDA devices that compute in it, fp16 on older ones, and
+        float32 on the CPU.
     accelerator
-        "cpu", "cuda", or "auto": CUDA where there is one.
+        "cpu", "cuda", or "auto": CUDA if the machine has it.
     devices
         Number of processes, each with its own device; "auto" takes all GPUs, or
         one process on the CPU.
     strategy
-        How several processes work together, as Lightning names it. "auto" is
+        Lightning's name of the strategy of several processes. "auto" is
         DistributedDataParallel, which starts the calling script again for each
         further process: call from a script, guarded by
         ``if __name__ == "__main__"``, not from a notebook.
     seed
-        Of augmentation, dropout and the order of batches. The same seed on the
+        Seed of augmentation, dropout and the order of batches. The same seed on the
         same CPU gives the same weights.
     moving_average
         Decay of an exponential moving average of the weights, such as 0.999.
         The averaged weights are then evaluated and kept. None: no average.
     folder
-        Where checkpoints are written; None is a temporary folder, deleted at
-        the end.
+        Folder of the checkpoints; None is a temporary folder, deleted at the end.
     resume
-        Continue from the folder's `last.ckpt` if there is one. False starts
-        anew and removes the checkpoints of the earlier run.
+        Continue from the folder's `last.ckpt` if there is one. False starts from
+        the beginning and removes the checkpoints of the earlier run.
     checkpoint_minutes
-        While an epoch runs, `last.ckpt` is also written when that many minutes
-        have passed since the last time, by the clock of the first process: 0
-        after every step, None at the end of each epoch only. Nothing is written
-        in mid-epoch without a folder.
+        While an epoch runs, `last.ckpt` is also written after this number of minutes,
+        by the clock of the first process: 0 after every step, None at the end of each
+        epoch only. Without a folder nothing is written within an epoch.
     keep
-        Which weights the network holds in the end: those of the "best" epoch by
+        The weights that the network has in the end: those of the "best" epoch by
         the (first) monitored value, the "last", or the "average" of all epochs that
-        `keep_best` and `keep_last` keep, each counted once. Without validation none
-        is best: then "best" is the last.
+        `keep_best` and `keep_last` keep, each counted once. Without validation
+        "best" is the last.
     keep_best
-        How many epochs' weights stay in the folder for each monitored value.
+        Number of best epochs whose weights stay in the folder, for each monitored
+        value.
     keep_last
-        How many of the last epochs' weights stay in the folder as well.
+        Number of last epochs whose weights stay in the folder too.
     monitor
         "validation_loss" or "validation_<metric>", or several of them: the
-        value that tells which epoch is best. Losses and metrics that say
-        `higher_is_better = False` are best when low, the others when high.
+        value that decides which epoch is best. The loss, and metrics with
+        `higher_is_better = False`, are best when low, other metrics when high.
     progress
         Show a progress bar.
 
     Raises
     ------
     ValueError
-        A setting is out of range; the message names it, its value and what was
-        expected.
+        If a setting is out of range; the message names the setting, its value and
+        what was expected.
     """
 
     epochs: int = 20
@@ -141,10 +152,12 @@ class TrainingConfig:
             self._expect(
                 name, getattr(self, name) in choices, f"one of {', '.join(choices)}"
             )
-        for name, least in _LEAST.items():
+        for name, minimum in _MINIMUM.items():
             value = getattr(self, name)
             self._expect(
-                name, _whole(value) and value >= least, f"an integer of {least} or more"
+                name,
+                _is_integer(value) and value >= minimum,
+                f"an integer of {minimum} or more",
             )
         self._check_numbers()
 
@@ -178,11 +191,11 @@ class TrainingConfig:
         )
         self._expect(
             "devices",
-            self.devices == "auto" or (_whole(self.devices) and self.devices >= 1),
+            self.devices == "auto" or (_is_integer(self.devices) and self.devices >= 1),
             '"auto" or an integer of 1 or more',
         )
         self._expect(
-            "seed", _whole(self.seed) and self.seed >= 0, "an integer of 0 or more"
+            "seed", _is_integer(self.seed) and self.seed >= 0, "an integer of 0 or more"
         )
         self._expect(
             "monitor",
@@ -200,18 +213,20 @@ class TrainingConfig:
 
     @property
     def monitors(self) -> tuple[str, ...]:
-        """The monitored values, the one that decides about "best" first."""
+        """The monitored values; the first one decides which epoch is "best"."""
         return (self.monitor,) if isinstance(self.monitor, str) else tuple(self.monitor)
 
     @property
     def device(self) -> Literal["cpu", "cuda"]:
-        """The kind of device that `accelerator` means on this machine.
+        """The kind of device that training uses on this machine.
 
         Raises
         ------
         ValueError
-            CUDA is asked for and there is none.
+            If `accelerator` is "cuda" and the machine has no CUDA device.
         """
+        import torch
+
         present = torch.cuda.is_available()
         if self.accelerator == "cuda" and not present:
             raise ValueError(
@@ -222,23 +237,27 @@ class TrainingConfig:
 
     @property
     def ranks(self) -> int:
-        """The number of processes that `devices` means on this machine."""
+        """The number of processes that train on this machine."""
         if self.devices != "auto":
             return self.devices
+        import torch
+
         return torch.cuda.device_count() if self.device == "cuda" else 1
 
     @property
     def numbers(self) -> Literal["float32", "bf16", "fp16"]:
-        """The precision that `precision` means on this machine.
+        """The precision that training uses on this machine.
 
         Raises
         ------
         ValueError
-            fp16 is asked for on the CPU.
+            If `precision` is "fp16" on the CPU.
         """
         if self.precision == "auto":
             if self.device == "cpu":
                 return "float32"
+            import torch
+
             native = torch.cuda.is_bf16_supported(including_emulation=False)
             return "bf16" if native else "fp16"
         if self.precision == "fp16" and self.device == "cpu":
@@ -249,14 +268,14 @@ class TrainingConfig:
         return self.precision
 
     def learning_rate_at(self, epoch: int, step: int, steps: int) -> float:
-        """Give the learning rate of one step.
+        """Return the learning rate of one step.
 
         Parameters
         ----------
         epoch, step
             Both counted from 0; `step` within the epoch.
         steps
-            Steps an epoch.
+            Steps per epoch.
         """
         time = epoch + step / steps
         ramp = 1.0
@@ -272,11 +291,11 @@ class TrainingConfig:
         return ramp * (self.final_learning_rate + span * height)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Collect what decides about the weights, as plain values to compare."""
+        """Return the settings that affect the weights, as plain values to compare."""
         values = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name not in _FREE
+            if field.name not in _NO_EFFECT_ON_WEIGHTS
         }
         return values | {
             "precision": self.numbers,
@@ -285,5 +304,59 @@ class TrainingConfig:
         }
 
 
-def _whole(value: object) -> bool:
+def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Settings of one stage of a training, where they differ from the others.
+
+    Parameters
+    ----------
+    name
+        Name of the stage's folder: letters, digits, ``_``, ``.`` and ``-``.
+    epochs, learning_rate, final_learning_rate, warmup_epochs, schedule_by
+        As in `TrainingConfig`. Each stage has its own schedule.
+    everything
+        Train on all data, with nothing held out; the last weights are then kept.
+
+    Raises
+    ------
+    ValueError
+        If the name cannot be the name of a folder, or a number is out of range; the
+        message names the value.
+    """
+
+    name: str
+    epochs: int
+    learning_rate: float
+    final_learning_rate: float = 0.0
+    warmup_epochs: float = 0.0
+    schedule_by: Literal["step", "epoch"] = "step"
+    everything: bool = False
+
+    def __post_init__(self) -> None:
+        check_stage_name(self.name)
+        self.configure(TrainingConfig())
+
+    def configure(self, config: TrainingConfig) -> TrainingConfig:
+        """Return the settings of the whole training, changed for this stage."""
+        return dataclasses.replace(
+            config,
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            final_learning_rate=self.final_learning_rate,
+            warmup_epochs=self.warmup_epochs,
+            schedule_by=self.schedule_by,
+            keep="last" if self.everything else config.keep,
+        )
+
+
+def check_stage_name(name: str) -> None:
+    """Check that a stage can name a folder; raise a ValueError otherwise."""
+    if not _STAGE_NAME.fullmatch(name):
+        raise ValueError(
+            "name of a Stage must be of letters, digits, '_', '.' and '-', and begin "
+            f"with a letter or digit, got {name!r}"
+        )

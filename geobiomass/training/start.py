@@ -1,8 +1,7 @@
-"""Where a training begins that follows another one."""
+"""State that a training takes over from the one before it."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from geobiomass.files import sha256_of
 
 from .weights import read_checkpoint
 
@@ -20,20 +21,20 @@ _NETWORK = "network."
 
 @dataclass(frozen=True)
 class Start:
-    """What a finished training hands on.
+    """State of a finished training from which another one starts.
 
     Parameters
     ----------
     path
-        Its checkpoint.
+        The checkpoint of the finished training.
     weights
-        The network's last weights and buffers, those that learn.
+        The network's last weights and buffers, not the moving average.
     optimizer
         The optimiser's state dict.
     average
-        The moving average's; None without one.
+        The moving average's state dict; None without one.
     epochs, steps
-        Done in all, those of the trainings before it included.
+        Number of epochs and steps, including those of all trainings before.
     """
 
     path: Path
@@ -44,25 +45,22 @@ class Start:
     steps: int
 
     @property
-    def place(self) -> dict[str, Any]:
-        """What tells it from another start, as plain values to compare."""
+    def identity(self) -> dict[str, Any]:
+        """Plain values that differ for another start, to compare."""
         content = [self.weights, self.optimizer["state"], self.average]
-        digest = hashlib.sha256()
-        for part in _flatten(content):
-            digest.update(part)
         return {
-            "content": digest.hexdigest()[:16],
+            "content": sha256_of(_flatten(content))[:16],
             "epochs": self.epochs,
             "steps": self.steps,
         }
 
-    def fill(self, network: nn.Module) -> None:
-        """Give a network the weights.
+    def load_into(self, network: nn.Module) -> None:
+        """Load the weights into a network.
 
         Raises
         ------
         ValueError
-            They are another network's.
+            If the weights are those of another network.
         """
         own = {name: value.shape for name, value in network.state_dict().items()}
         given = {name: value.shape for name, value in self.weights.items()}
@@ -70,22 +68,22 @@ class Start:
             if own.get(name) != given.get(name):
                 raise ValueError(
                     f"start must be a training of the same network, got {self.path}, "
-                    f"where {name} is {_words(given.get(name))} and not "
-                    f"{_words(own.get(name))}"
+                    f"where {name} is {_shape_text(given.get(name))} and not "
+                    f"{_shape_text(own.get(name))}"
                 )
         network.load_state_dict(self.weights)
 
 
 def read_start(path: Path) -> Start:
-    """Read what a finished training hands on.
+    """Read the state of a finished training from its checkpoint.
 
     Raises
     ------
     FileNotFoundError
-        There is no such file.
+        If there is no such file.
     ValueError
-        The file is damaged, not a checkpoint of the trainer, or of a training that
-        is not finished.
+        If the file is damaged, is not a checkpoint of the trainer, or its training is
+        not finished.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint to start from at {path}")
@@ -115,7 +113,7 @@ def read_start(path: Path) -> Start:
 
 
 def _flatten(value: object) -> Iterator[bytes | memoryview]:
-    """Names, numbers and the bytes of tensors, in an order that is always the same."""
+    """Yield names, numbers and the bytes of tensors, in a fixed order."""
     if isinstance(value, Mapping):
         for name in sorted(value, key=str):
             yield f"{name}:".encode()
@@ -132,5 +130,5 @@ def _flatten(value: object) -> Iterator[bytes | memoryview]:
         yield repr(value).encode()
 
 
-def _words(shape: torch.Size | None) -> str:
+def _shape_text(shape: torch.Size | None) -> str:
     return "missing" if shape is None else str(tuple(shape))

@@ -1,4 +1,4 @@
-"""A network with its loss and metrics, as Lightning trains it."""
+"""Network, loss and metrics as a Lightning module."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Change = Callable[[Inputs, Tensor], tuple[Inputs, Tensor]]
 
 
 class RegressionTask(LightningModule):
-    """A network with the loss it learns by and the metrics it is judged by.
+    """Network with its loss and the metrics of its validation.
 
     Parameters
     ----------
@@ -41,19 +41,18 @@ class RegressionTask(LightningModule):
         ``augment(inputs, target) -> (inputs, target)``, in training only. It may
         draw from torch's global generator, which is seeded before every step.
     config
-        The settings, unless `train` is given some.
+        The settings; they can also be given to `train`.
     prepare
         ``prepare(inputs, target) -> (inputs, target)``, on the device, for every
         batch of training (before `augment`) and of validation. `inputs` is the
-        tuple of a batch's leading elements, `target` its last, as the feed gave
-        them; integers stay the integers they were on their way to the device, so
-        that stored codes need not become floats before. It must not draw random
-        numbers.
+        tuple of a batch's leading elements, `target` its last, as the data loader
+        yields them. Integers are moved to the device as integers, which take less
+        memory than floats. It must not draw random numbers.
 
     Raises
     ------
     ValueError
-        A metric is called "loss" or has a name that is no identifier.
+        If a metric is called "loss" or has a name that is not an identifier.
     """
 
     def __init__(
@@ -90,11 +89,12 @@ class RegressionTask(LightningModule):
         self._saved_buffers: list[list[Tensor]] | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW, without decay on biases and one-dimensional parameters."""
+        """Build the optimiser."""
         return make_optimizer(self.network, self._plan)
 
     def on_fit_start(self) -> None:
-        """Start or continue optimiser and moving average, on the network's device."""
+        """Create or restore the optimiser's state and the moving average."""
+        # Here the network is on its device, where the moving average is kept too.
         self.network.train()
         if self._saved_optimizer is not None:
             _continue_optimizer(self.trainer.optimizers[0], self._saved_optimizer)
@@ -107,15 +107,15 @@ class RegressionTask(LightningModule):
             self.average.load_state_dict(saved)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take what is saved beside the network; its device is known later."""
+        """Read the moving average and the buffers from a checkpoint."""
         saved = checkpoint["geobiomass"]
         self._saved_average = saved["moving_average"]
         self._saved_buffers = saved.get("buffers")  # of a running epoch only
 
     def on_train_epoch_start(self) -> None:
-        """Let all processes start from the first one's buffers, or resume theirs."""
+        """Set the buffers of all processes to those of the first, or restore them."""
         if self._saved_buffers is None:
-            self._share_buffers()
+            self._broadcast_buffers()
             return
         own = self._saved_buffers[self.global_rank]
         for buffer, value in zip(self.network.buffers(), own, strict=True):
@@ -132,25 +132,25 @@ class RegressionTask(LightningModule):
             group["lr"] = self.learning_rate
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of one augmented batch."""
+        """Return the loss of one augmented batch."""
         step = self._steps_before + self.global_step
         seed = derive_seed(self._plan.seed, Purpose.STEP, step, self.global_rank)
         seed_generators(seed, self.device)
-        inputs, target = self._prepared(batch)
+        inputs, target = self._prepare(batch)
         if self.augment is not None:
             inputs, target = self.augment(inputs, target)
         loss = self.loss(self.network(*inputs), target)
         self._check_loss(loss.detach(), batch_idx)
         return loss
 
-    def _prepared(self, batch: Batch) -> tuple[Inputs, Tensor]:
+    def _prepare(self, batch: Batch) -> tuple[Inputs, Tensor]:
         *inputs, target = batch
         if self.prepare is None:
             return tuple(inputs), target
         return self.prepare(tuple(inputs), target)
 
     def _check_loss(self, loss: Tensor, step: int) -> None:
-        # Over all processes, so that all of them stop at a bad loss.
+        # The mean over all processes, so that all of them stop at a bad loss.
         if self.trainer.world_size > 1:
             loss = loss / self.trainer.world_size
             torch.distributed.all_reduce(loss)
@@ -164,22 +164,22 @@ class RegressionTask(LightningModule):
             )
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Take the new weights into the moving average."""
+        """Step the optimiser, and update the moving average."""
         super().optimizer_step(*args, **kwargs)
         if self.average is not None:
             self.average.update(self.network)
 
     def on_validation_start(self) -> None:
-        """Evaluate the weights that would be kept."""
+        """Set the weights that would be kept, to evaluate them."""
         for metric in self.metrics.values():
             metric.reset()  # type: ignore[operator]
         if self.average is not None:
             self.average.swap(self.network)
-        self._share_buffers()
+        self._broadcast_buffers()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Loss and metrics of one batch, not augmented."""
-        inputs, target = self._prepared(batch)
+        """Compute loss and metrics of one batch, which is not augmented."""
+        inputs, target = self._prepare(batch)
         prediction = self.network(*inputs)
         self.log(
             "validation_loss",
@@ -193,43 +193,46 @@ class RegressionTask(LightningModule):
             metric.update(prediction, target)  # type: ignore[operator]
 
     def on_validation_epoch_end(self) -> None:
-        """Log the metrics of the whole validation; they reduce over processes."""
+        """Log the metrics of the whole validation, over all processes."""
         for name, metric in self.metrics.items():
             value = metric.compute()  # type: ignore[operator]
             metric.reset()  # type: ignore[operator]
             self.log(name, value.float(), sync_dist=self.trainer.world_size > 1)
 
     def on_validation_end(self) -> None:
-        """Continue with the weights that learn."""
+        """Set the weights that are trained."""
         if self.average is not None:
             self.average.swap(self.network)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Let the network hold the weights that are kept, for a while."""
+        """Set the weights that are kept within the `with` statement."""
         if self.average is None:
             yield
         else:
             with self.average.applied(self.network):
                 yield
 
-    def use(self, config: TrainingConfig) -> None:
-        """Train by these settings from now on."""
+    def set_up(self, config: TrainingConfig) -> None:
+        """Set the settings of the next training, and forget the state of the last."""
         self._plan = config
         self.average = self._saved_average = self._saved_buffers = None
         self._saved_optimizer = None
         self.epochs_before = self._steps_before = 0
 
-    def follow(self, start: Start, anew: bool) -> None:
-        """Count on from another training; `anew` takes its state as well."""
+    def continue_from(self, start: Start, restore: bool) -> None:
+        """Continue the count of epochs and steps of another training.
+
+        With `restore` it also takes over its weights, optimiser and moving average.
+        """
         self.epochs_before, self._steps_before = start.epochs, start.steps
-        if anew:
-            start.fill(self.network)
+        if restore:
+            start.load_into(self.network)
             self._saved_average = start.average
             self._saved_optimizer = start.optimizer
 
     def gather_buffers(self) -> list[list[Tensor]]:
-        """Buffers of each process; they differ while an epoch runs."""
+        """Return the buffers of each process; they differ within an epoch."""
         own = [buffer.cpu() for buffer in self.network.buffers()]
         if self.trainer.world_size == 1:
             return [own]
@@ -237,16 +240,16 @@ class RegressionTask(LightningModule):
         torch.distributed.all_gather_object(everyone, own)
         return everyone
 
-    def _share_buffers(self) -> None:
-        # DDP synchronises gradients; running statistics would drift apart and
-        # a resumed process start from others than it had.
+    def _broadcast_buffers(self) -> None:
+        # DDP synchronises gradients only. Without this, the running statistics of the
+        # processes would differ, and a resumed process would not have its own ones.
         if self.trainer.world_size > 1:
             for buffer in self.network.buffers():
                 torch.distributed.broadcast(buffer, 0)
 
 
 def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW, without decay on biases and one-dimensional parameters."""
+    """Build AdamW, without weight decay of biases and one-dimensional parameters."""
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for name, value in network.named_parameters():
@@ -265,7 +268,7 @@ def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Ad
 def _continue_optimizer(
     optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]
 ) -> None:
-    """Take over what an optimiser remembers of each parameter, not its settings."""
+    """Load the state of each parameter into an optimiser, but not its settings."""
     own = optimizer.state_dict()["param_groups"]
     counts = [
         [len(group["params"]) for group in groups]

@@ -1,9 +1,7 @@
-"""Weights on disk and their averages: safetensors, never a pickle that runs code."""
+"""Weights on disk and their averages, in files that cannot run code."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +12,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from geobiomass.files import replacing, sha256_of_file
 
 __all__ = [
     "MovingAverage",
@@ -29,41 +29,36 @@ _NETWORK = "network."
 def save_weights(module: nn.Module, path: str | Path) -> None:
     """Write a module's parameters and buffers as a safetensors file.
 
-    The file appears whole or not at all. Tensors that share memory are written
-    once under each of their names.
+    The file is written whole or not at all. Tensors that share memory are written
+    under each of their names.
 
     Parameters
     ----------
     module
-        Any module; its devices do not matter.
+        Any module, on any device.
     path
-        The file to write; an old one is replaced.
+        The file to write; an existing file is replaced.
     """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(Path(path)) as part:
         save_file(_separate(module.state_dict()), part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load_weights(module: nn.Module, path: str | Path) -> None:
-    """Fill a module with the weights of a file, which must fit it exactly.
+    """Load the weights of a file into a module.
 
     Parameters
     ----------
     module
-        The module to fill, in place.
+        The module, which is changed in place.
     path
         A safetensors file or a checkpoint of the trainer.
 
     Raises
     ------
     FileNotFoundError
-        There is no such file.
+        If there is no such file.
     ValueError
-        The file is damaged, or its names or shapes are not the module's.
+        If the file is damaged, or its names or shapes differ from the module's.
     """
     weights = read_weights(path)
     _check_same(module.state_dict(), weights, "the module", str(path))
@@ -73,15 +68,15 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Read the weights in a safetensors file or in a checkpoint of the trainer.
 
-    Of a checkpoint the weights that the trainer evaluates: the moving average
-    where there is one.
+    From a checkpoint it reads the weights that the trainer evaluates: the moving
+    average if there is one.
 
     Raises
     ------
     FileNotFoundError
-        There is no such file.
+        If there is no such file.
     ValueError
-        The file is damaged or of another kind.
+        If the file is damaged or of another kind.
     """
     path = Path(path)
     if not path.is_file():
@@ -96,26 +91,16 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     return _checkpoint_weights(read_checkpoint(path), path)
 
 
-def read_checkpoint(path: Path, *, mapped: bool = False) -> dict[str, Any]:
-    """Read a checkpoint, refusing anything but tensors and plain values.
-
-    Parameters
-    ----------
-    path
-        The file.
-    mapped
-        Leave tensors on disk until they are looked at: for those who look at few. The
-        file must not be written to while they are kept.
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of tensors and plain values.
 
     Raises
     ------
     ValueError
-        The file is damaged or holds anything else.
+        If the file is damaged or contains anything else.
     """
     try:
-        content = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=mapped or None
-        )
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(
             f"{path} is not a whole checkpoint of tensors and plain values; delete it "
@@ -141,7 +126,7 @@ def _checkpoint_weights(checkpoint: dict[str, Any], path: Path) -> dict[str, Ten
 
 
 def average_weights(paths: Iterable[str | Path]) -> dict[str, Tensor]:
-    """Average the weights of several files, each with the same share.
+    """Return the mean of the weights of several files.
 
     The same file given twice, or two files of the same content, count once.
 
@@ -154,14 +139,15 @@ def average_weights(paths: Iterable[str | Path]) -> dict[str, Tensor]:
     -------
     dict
         A state dict: floating-point values averaged in float64 and returned in
-        the type of the last file, everything else (counters) from the last.
+        the type of the last file; all others (counters) are those of the last file.
 
     Raises
     ------
     FileNotFoundError
-        A file is missing.
+        If a file is missing.
     ValueError
-        No file is given, or names or shapes differ; the message names the first.
+        If no file is given, or names or shapes differ; the message names the first
+        difference.
     """
     files = _distinct([Path(path) for path in paths])
     if not files:
@@ -186,15 +172,15 @@ class MovingAverage:
     """Exponential moving average of a module's weights and float buffers.
 
     After update n the decay is min(decay, (1 + n) / (10 + n)), as in TensorFlow's
-    ExponentialMovingAverage, so that a short training is not held back by the
-    initial weights. Integer buffers are copied.
+    ExponentialMovingAverage, so that the initial weights count little after a short
+    training. Integer buffers are copied.
 
     Parameters
     ----------
     module
-        The module to follow; its present weights are the first average.
+        The module; its present weights are the first average.
     decay
-        The share of the old average, 0 or more and below 1.
+        The weight of the old average, 0 or more and below 1.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -210,7 +196,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
-        """Take the module's present weights into the average."""
+        """Update the average with the module's present weights."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for name, value in module.state_dict().items():
@@ -222,7 +208,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def swap(self, module: nn.Module) -> None:
-        """Exchange the average and the module's weights; twice changes nothing."""
+        """Exchange the average and the module's weights; a second call undoes it."""
         seen: set[int] = set()
         for name, value in module.state_dict().items():
             if value.data_ptr() in seen and value.numel():
@@ -234,7 +220,7 @@ class MovingAverage:
 
     @contextmanager
     def applied(self, module: nn.Module) -> Iterator[None]:
-        """Let the module hold the averaged weights for a while."""
+        """Set the averaged weights in the module within the `with` statement."""
         self.swap(module)
         try:
             yield
@@ -242,11 +228,11 @@ class MovingAverage:
             self.swap(module)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs."""
+        """Return everything that a resumed training needs."""
         return {"updates": self.updates, "weights": dict(self.weights)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from another average's state."""
+        """Continue from the state of another average."""
         _check_same(self.weights, state["weights"], "the average", "the saved average")
         self.updates = int(state["updates"])
         for name, value in state["weights"].items():
@@ -254,7 +240,7 @@ class MovingAverage:
 
 
 def _separate(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous copies where memory is shared, as safetensors asks for."""
+    """Return contiguous tensors that share no memory, as safetensors requires."""
     seen: set[int] = set()
     separate = {}
     for name, value in weights.items():
@@ -266,7 +252,7 @@ def _separate(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _distinct(paths: list[Path]) -> list[Path]:
-    """Leave out files that are the same by identity or by content."""
+    """Return the files without repetitions, by identity and by content."""
     kept: dict[str, Path] = {}
     identities: set[tuple[int, int]] = set()
     for path in paths:
@@ -276,9 +262,7 @@ def _distinct(paths: list[Path]) -> list[Path]:
         if (stat.st_dev, stat.st_ino) in identities:
             continue
         identities.add((stat.st_dev, stat.st_ino))
-        with path.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        kept.setdefault(content, path)
+        kept.setdefault(sha256_of_file(path), path)
     return list(kept.values())
 
 
@@ -288,7 +272,7 @@ def _check_same(
     here: str,
     there: str,
 ) -> None:
-    """Refuse weights of another network, naming the first difference."""
+    """Check that weights are of the same network; raise at the first difference."""
     for name in [*expected, *actual]:
         if name not in actual or name not in expected:
             holder, lacking = (there, here) if name in actual else (here, there)

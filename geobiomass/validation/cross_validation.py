@@ -1,48 +1,33 @@
-"""Cross-validation: every place mapped by the model that did not see it."""
+"""Cross-validation: each pixel is mapped by the model that did not train on it."""
 
 from __future__ import annotations
 
-import copy
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
 from geobiomass.cube import CubeError, open_cube
 from geobiomass.cube.areas import pixel_size
 from geobiomass.cube.convert import need_target
-from geobiomass.cube.store import is_local
 from geobiomass.data.folds import Folds, make_folds
-from geobiomass.data.groups import NOWHERE
+from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.reader import Reader
-from geobiomass.evaluation.metrics import (
-    BOOTSTRAP,
-    CONFIDENCE,
-    Bins,
-    Tally,
-    interval_of,
-    months_seen,
-)
+from geobiomass.evaluation.metrics import BOOTSTRAP, CONFIDENCE
 from geobiomass.evaluation.residuals import MOST, TABLE, residuals, write_residuals
 from geobiomass.metadata.record import note_provenance, weights_fingerprint
-from geobiomass.models.calibration import calibration_of
-from geobiomass.models.card import metrics_by_bin
 from geobiomass.models.ensemble import Ensemble
 from geobiomass.models.fit import fit
 from geobiomass.models.loading import load
-from geobiomass.models.regressor import BiomassRegressor, units_left_out
-from geobiomass.recipes.datasets import grouped_by, held_samples
+from geobiomass.models.regressor import BiomassRegressor
+from geobiomass.models.training_record import metrics_by_bin
 from geobiomass.recipes.recipe import Recipe, find_recipe
 from geobiomass.recipes.resume import identify
 from geobiomass.recipes.schedule import TrainingPlan
 from geobiomass.statistics.variogram import Variogram, fit_variogram, suggest_block
-from geobiomass.tiles import EVALUATION_BLOCK, Sample, Window, blocks
 from geobiomass.validation.folder import (
     MODEL,
     RECORD,
@@ -51,15 +36,19 @@ from geobiomass.validation.folder import (
     read_record,
     write_record,
 )
+from geobiomass.validation.held_out_map import calibrated_members, join_by_fold
+from geobiomass.validation.held_out_metrics import held_out_metrics
 from geobiomass.validation.saving import (
+    check_unchanged,
+    find_cube,
     folds_from_dict,
     folds_to_dict,
     open_predictions,
     write_predictions,
 )
 
-_CHIP_PIXEL = 10.0  # metres: BioMassters' chips, which say nothing of their place
-_BLOCK = 1024  # pixels: side of what is mapped at once
+_CHIP_PIXEL = 10.0  # metres: BioMassters' chips, which have no georeference
+_BLOCK = 1024  # pixels: side of the blocks that are mapped one by one
 
 
 def cross_validate(
@@ -73,38 +62,38 @@ def cross_validate(
     client: Any = None,
     **overrides: Any,
 ) -> CrossValidation:
-    """Train a model for each fold, and keep what it says of ground it has not seen.
+    """Train a model for each fold, and map what the fold held out with it.
 
-    What is held out judges, so it must not choose: weights are those of the last epoch
-    (``keep="last"``) unless `overrides` say otherwise, not of the epoch that was
-    best on the held-out ground. With ``interval=`` another part of the training
-    ground chooses.
+    Held-out data measure the error, so they must not choose the model: weights are
+    those of the last epoch (``keep="last"``) unless `overrides` say otherwise, not
+    of the epoch with the smallest error on the held-out data. With ``interval=``
+    another part of the training data chooses.
 
     Parameters
     ----------
     cube : xarray.Dataset
         A scene or chips, with ``agb``.
     recipe : str or Recipe
-        As :func:`fit` takes it.
+        As in :func:`fit`.
     folds : int or Folds
-        What :func:`make_folds` gives. A number: so many folds of a scene's blocks
-        (of the recipe's ``block``), of chips, or of the recipe's ``groups`` of chips.
+        Folds of :func:`make_folds`; or their number: folds are then of a scene's
+        blocks (with the recipe's ``block``), of chips, or of the recipe's ``groups``
+        of chips.
     pixel : float or tuple of float, optional
-        Metres a pixel, down and across: by default as the scene's reference system
-        says, and 10 for chips, as BioMassters' are.
+        Height and width of a pixel, metres: by default from the scene's coordinate
+        reference system, and 10 for chips, as in BioMassters.
     at_once, announce, client, **overrides
-        As :func:`fit` takes them. With ``folder=`` the same call goes on where it
-        stopped.
+        As in :func:`fit`. With ``folder=`` the same call continues where it stopped.
 
     Returns
     -------
     CrossValidation
-        The models as one, the map that none of them knew, its errors.
+        The models as one, the held-out map, its errors.
 
     Raises
     ------
     CubeError, ValueError
-        As :func:`fit` and :func:`make_folds` do.
+        As in :func:`fit` and :func:`make_folds`.
 
     Examples
     --------
@@ -129,32 +118,32 @@ def cross_validate(
 
 
 class CrossValidation:
-    """Models of a cross-validation, and what each says of the ground it has not seen.
+    """The models of a cross-validation, and their maps of held-out data.
 
     Parameters
     ----------
     cube : xarray.Dataset
-        That was learnt from.
+        The training data.
     model : Ensemble
-        A member a fold, in their order.
+        A member for each fold, in their order.
     folds : Folds
-        What was held out.
+        The folds that were held out.
     pixel : float or tuple of float, optional
-        Metres down and across.
+        Height and width of a pixel, metres.
     **settings
-        How to map: what ``model.predict`` takes.
+        Settings of the map, as in ``model.predict``.
 
     Attributes
     ----------
     model : Ensemble
         All models as one, to map other scenes with.
     folds : Folds
-        What each of them did not see.
+        The folds; each member did not train on its own.
 
     Raises
     ------
     ValueError
-        If there are not as many models as folds.
+        If the numbers of models and folds differ.
     """
 
     def __init__(
@@ -168,7 +157,7 @@ class CrossValidation:
         folds.check(cube)
         if len(model.models) != folds.count:
             raise ValueError(
-                f"model must have a member a fold, {folds.count}, got "
+                f"model must have one member for each fold, {folds.count}, got "
                 f"{len(model.models)}."
             )
         self.cube = cube
@@ -179,86 +168,34 @@ class CrossValidation:
         self._suggested: int | None = None
 
     def __repr__(self) -> str:
-        """Say what was held out, and whether its blocks were large enough."""
+        """Return the folds, and whether their blocks were large enough."""
         lines = [f"CrossValidation with {self.folds!r}"]
         return "\n".join([*lines, *([self.advice] if self._suggested else [])])
 
     @cached_property
     def predictions(self) -> xr.Dataset:
-        """The map of each place by the model that did not see it, lazy.
+        """The held-out map, lazy: each pixel by the model that did not train on it.
 
-        As ``model.predict`` gives it, with all its layers; an interval is calibrated
-        on what the other folds held out. NaN where no model left the
-        place out: outside of all regions or polygons. Only what is looked at is
-        computed, of each block by those models alone that it needs.
+        It has all layers of ``model.predict``; an interval is calibrated on the other
+        folds. NaN in pixels of no fold: outside all regions or polygons. A block is
+        computed on access, by the models of its folds only.
         """
         maps = [member.predict(self.cube, **self._settings) for member in self._members]
-        layers = {str(n): self._unseen([each[n] for each in maps]) for n in maps[0]}
-        found = cast(xr.Dataset, maps[0].assign(layers))
+        found = join_by_fold(maps, self.folds)
         note_provenance(found, self.model, self.cube, self._how())
         return found
 
     @cached_property
-    def _members(self) -> Sequence[Any]:
-        """The models, an interval of each calibrated on what the others left out."""
-        models = cast(Sequence[BiomassRegressor], self.model.models)
-        found = (getattr(model, "recipe", None) for model in models)
-        recipes = [recipe for recipe in found if recipe is not None]
-        if self.model.calibration is None or len(recipes) < len(models):
-            return models
-        groups = grouped_by(recipes[0], self.folds[0])
-        units = [
-            units_left_out(
-                model,
-                held_samples(self.cube, recipe, fold),
-                fold.validates,
-                self.cube,
-                groups,
-            )
-            for model, recipe, fold in zip(models, recipes, self.folds, strict=True)
-        ]
-        reader = Reader(self.cube, models[0].bands)
-        members = []
-        for number, model in enumerate(models):
-            others = [u for k, own in enumerate(units) if k != number for u in own]
-            member = copy.copy(model)
-            member.calibration = calibration_of(
-                others,
-                reader,
-                self.model.calibration.interval,
-                folds=len(models) - 1,
-                groups=groups,
-            )
-            members.append(member)
-        return members
+    def _members(self) -> Sequence[BiomassRegressor]:
+        """The models, an interval of each calibrated on the other folds."""
+        return calibrated_members(self.model, self.folds, self.cube)
 
     def _how(self) -> dict[str, Any]:
-        """Give the settings that the map depends on, and what was held out."""
+        """Return the settings that the map depends on, and the folds."""
         settings = {k: repr(v) for k, v in self._settings.items() if k != "block"}
         fold = self.folds[0].to_dict()
-        told = {name: fold[name] for name in ("by", "count", "block", "buffer")}
-        return {"held_out": told | {"fingerprint": self.folds.identity}, **settings}
-
-    def _unseen(self, maps: Sequence[xr.DataArray]) -> xr.DataArray:
-        """Put one layer together: a task a block, on the blocks of the models' maps."""
-        import dask.array as da
-        from dask.highlevelgraph import HighLevelGraph
-
-        arrays = [each.data for each in maps]
-        name = f"unseen-{arrays[0].name}"
-        graph: dict[Any, Any] = {}
-        for index, sample in _places(arrays[0].chunks):
-            numbers = self._folds_in(sample)
-            keys = [(arrays[number].name, *index) for number in numbers]
-            task = partial(_choose, self.folds, sample, numbers)
-            graph[name, *index] = (task, *keys)
-        layers = HighLevelGraph.from_collections(name, graph, dependencies=arrays)
-        array = da.Array(layers, name, arrays[0].chunks, meta=arrays[0]._meta)
-        return maps[0].copy(data=array)
-
-    def _folds_in(self, sample: Sample) -> tuple[int, ...]:
-        found = np.unique(self.folds.numbers(sample))
-        return tuple(int(number) for number in found if number != NOWHERE)
+        facts = {name: fold[name] for name in ("by", "count", "block", "buffer")}
+        return {"held_out": facts | {"fingerprint": self.folds.identity}, **settings}
 
     def evaluate(
         self,
@@ -267,21 +204,20 @@ class CrossValidation:
         confidence: float = CONFIDENCE,
         bootstrap: int = BOOTSTRAP,
     ) -> pd.DataFrame:
-        """Give one table over all pixels, each mapped by a model that did not see it.
+        """Compare the held-out map with the labels, in one table over all folds.
 
         Parameters
         ----------
         by : "biomass", "predicted", "months" or "fold"
-            Rows: as :meth:`BiomassRegressor.evaluate` takes it, or each fold, over what
-            its model did not see.
+            The rows: as in :meth:`BiomassRegressor.evaluate`, or one for each fold.
         confidence, bootstrap
-            As :meth:`BiomassRegressor.evaluate` takes them. Intervals are over what
-            was held out together: blocks, regions or chips.
+            As in :meth:`BiomassRegressor.evaluate`. Intervals are over the groups
+            that were held out together: blocks, regions or chips.
 
         Returns
         -------
         pandas.DataFrame
-            As :meth:`BiomassRegressor.evaluate` gives it; the first row is "all".
+            As from :meth:`BiomassRegressor.evaluate`; the first row is "all".
 
         Raises
         ------
@@ -291,77 +227,25 @@ class CrossValidation:
             If a setting is out of range.
         """
         reader = Reader(self.cube, self.model.bands)
-        folds = range(self.folds.count) if by == "fold" else ()
-        tally = Tally(Bins("biomass" if by == "fold" else by, reader.months))
-        each = {number: Tally() for number in folds}
-        for sample in _blocks_of(reader):
-            truth = reader.labels(sample).astype(np.float64)
-            truth[self.folds.numbers(sample) == NOWHERE] = np.nan
-            if not np.isfinite(truth).any():
-                continue
-            layers = self._layers(sample)
-            months = months_seen(reader, sample) if by == "months" else None
-            for unit, part, inside in self._units(sample):
-                own = each.get(self.folds.fold_of[unit])
-                for one in (tally,) if own is None else (tally, own):
-                    one.add(
-                        layers["agb"][part],
-                        np.where(inside, truth[part], np.nan),
-                        unit=unit,
-                        months=None if months is None else months[part],
-                        interval=_cut(interval_of(layers), part),
-                    )
-        if tally.count == 0:
-            raise CubeError(
-                "No held-out label lies where the image has an observation; nothing to "
-                "compare."
-            )
-        table = tally.table(confidence, bootstrap)
-        if by != "fold":
-            return table
-        rows = {"all": table.loc["all"]} | {
-            str(number): one.table(confidence, bootstrap).loc["all"]
-            for number, one in each.items()
-            if one.count
-        }
-        found = pd.DataFrame(rows).T.rename_axis("fold")
-        return found.astype(table.dtypes[found.columns])
-
-    def _layers(self, sample: Sample) -> dict[str, npt.NDArray[np.float64]]:
-        window = sample.window
-        where: dict[str, Any] = {"y": window.rows, "x": window.columns}
-        if sample.chip is not None:
-            where["chip"] = sample.chip
-        computed = self.predictions.isel(where).compute()
-        return {str(n): v.values.astype(np.float64) for n, v in computed.items()}
-
-    def _units(
-        self, sample: Sample
-    ) -> Iterator[tuple[int, tuple[slice, slice], npt.NDArray[np.bool_]]]:
-        """Go through the parts of a block that are of one group, 256 pixels at most."""
-        groups = self.folds.ground.groups(sample)
-        height, width = groups.shape
-        for part in blocks(height, width, EVALUATION_BLOCK):
-            here = part.rows, part.columns
-            for group in np.unique(groups[here]):
-                if group != NOWHERE:
-                    yield int(group), here, groups[here] == group
+        return held_out_metrics(
+            self.predictions, reader, self.folds, by, confidence, bootstrap
+        )
 
     def residuals(self, most: int = MOST, seed: int = 0) -> pd.DataFrame:
-        """Give held-out errors pixel by pixel.
+        """Return the held-out errors pixel by pixel.
 
         Parameters
         ----------
         most : int
-            Rows at most; of more labels an even share of each unit is drawn.
+            Largest number of rows; of more labels an even share of each unit is drawn.
         seed : int
-            Of the draw.
+            Seed of the draw.
 
         Returns
         -------
         pandas.DataFrame
-            As :func:`residuals` gives it, with ``unit`` (what was held out together)
-            and ``fold``.
+            As from :func:`residuals`, with ``unit`` (the group that was held out
+            together) and ``fold``.
         """
         return residuals(
             self.predictions,
@@ -373,12 +257,12 @@ class CrossValidation:
         )
 
     def variogram(self, **settings: Any) -> Variogram:
-        """Fit a variogram to the held-out errors: how far they are alike.
+        """Fit a variogram to the held-out errors: over which distance they correlate.
 
         Parameters
         ----------
         **settings
-            What :func:`geobiomass.statistics.variogram.fit_variogram` takes.
+            As in :func:`geobiomass.statistics.variogram.fit_variogram`.
         """
         found = fit_variogram(self.residuals(), **settings)
         if "chip" not in self.cube.dims:
@@ -395,17 +279,18 @@ class CrossValidation:
         progress: bool = True,
         overwrite: bool = False,
     ) -> None:
-        """Write the models, the map that none of them knew and its errors to a folder.
+        """Write the models, the held-out map and its errors to a folder.
 
-        The map is computed block by block: interrupted, the same call goes on where it
-        stopped.
+        The map is computed block by block: interrupted, the same call continues where
+        it stopped.
 
         Parameters
         ----------
         folder : str or Path
             New, empty, or with this cross-validation.
         cube : str or Path, optional
-            Where the cube is: noted for :meth:`load`, which else has to be given it.
+            Path or address of the cube, written down for :meth:`load`, which otherwise
+            needs it as an argument.
         progress : bool
             Show a progress bar.
         overwrite : bool
@@ -414,7 +299,7 @@ class CrossValidation:
         Raises
         ------
         FileExistsError
-            If the folder holds another cross-validation, and not `overwrite`.
+            If the folder holds another cross-validation and `overwrite` is false.
         ValueError
             If it holds anything else.
         IncompleteMapError
@@ -423,7 +308,7 @@ class CrossValidation:
         folder = Path(folder)
         check_place(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        if overwrite:  # from here on what the record says may not be there any more
+        if overwrite:  # from here on the record may name files that are replaced
             (folder / RECORD).unlink(missing_ok=True)
         lazy, side = self.predictions.copy(), self._settings["block"]
         made_with = self._depends_on()
@@ -437,7 +322,7 @@ class CrossValidation:
         self.model.save(folder / MODEL)
         facts = {
             "cube": place_of(cube) if cube else None,
-            "identity": identify(self.cube, self.model.bands),
+            "identity": identify(LabelledCube.open(self.cube, self.model.bands)),
             "pixel": self.pixel,
             "settings": self._settings,
             "folds": folds_to_dict(self.folds),
@@ -446,7 +331,7 @@ class CrossValidation:
         write_record(folder, facts)
 
     def _depends_on(self) -> dict[str, Any]:
-        """Give all that the map's values depend on, in words and hashes."""
+        """Return all that the map's values depend on, as settings and hashes."""
         steps = [getattr(member, "calibration", None) for member in self._members]
         known = [step.to_dict() for step in steps if step is not None]
         return {
@@ -463,34 +348,35 @@ class CrossValidation:
     ) -> Self:
         """Read a cross-validation that :meth:`save` wrote.
 
-        Errors are of the labels that were held out: where a cube has others by now, or
-        other months or places, each figure would be of something that nobody held out,
-        so that is an error; the errors that were saved (``geobiomass info``,
-        ``residuals.csv``) still hold. Of other images alone the saved map and its
-        errors hold too, so that is a warning: only a new map of that cube by the models
-        would differ. Up to 64 chips, or blocks of a scene, from all over the cube are
-        compared, and what the cube knows of its images.
+        Errors belong to the labels that were held out. If the cube's labels, months
+        or grid have changed, no fold held out the present ones, so that is an error;
+        the saved errors (``geobiomass info``, ``residuals.csv``) remain valid. If
+        only its images have changed, the saved map and its errors remain valid too,
+        so that is a warning: a new map by the models would differ. The check compares
+        up to 64 chips, or blocks of a scene, from all over the cube, and the stored
+        facts of its images.
 
         Parameters
         ----------
         folder : str or Path
-            What it was saved in.
+            The folder that it was saved in.
         cube : str, Path or xarray.Dataset, optional
-            That was learnt from; by default where it was then.
+            The training data; by default at the path or address written down.
 
         Returns
         -------
         CrossValidation
-            With the map as it was saved, not made again.
+            With the saved map, which is not computed again.
 
         Raises
         ------
         FileNotFoundError
-            If the folder is none, or not finished, or the cube is not where it was.
+            If the folder is no cross-validation, or not finished, or the cube is not
+            at its path any more.
         ModelError
             If the models are missing or damaged.
         CubeError, ValueError
-            If the cube is another, or has changed since, or the folder is damaged.
+            If the cube is another or has changed since, or the folder is damaged.
 
         Warns
         -----
@@ -500,16 +386,16 @@ class CrossValidation:
         folder = Path(folder)
         record = read_record(folder)
         if cube is None:
-            cube = _cube_of(record["cube"], folder)
+            cube = find_cube(record["cube"], folder)
         given = isinstance(cube, xr.Dataset)
         data = need_target(cube if isinstance(cube, xr.Dataset) else open_cube(cube))
         folds = folds_from_dict(record["folds"], data)
         pixel, settings = record["pixel"], record["settings"]
         pixel = tuple(pixel) if isinstance(pixel, list) else pixel
         found = cls(data, load(folder / MODEL), folds, pixel, **settings)
-        now = identify(data, found.model.bands)
+        now = identify(LabelledCube.open(data, found.model.bands))
         where = "The cube that was given" if given else f"The cube {cube}"
-        _check_unchanged(record.get("identity", {}), now, where, folder)
+        check_unchanged(record.get("identity", {}), now, where, folder)
         found.predictions = open_predictions(folder, data, found._settings["block"])
         return found
 
@@ -517,7 +403,7 @@ class CrossValidation:
 
     @property
     def suggested_block(self) -> int:
-        """Side of blocks beyond which errors are hardly alike, pixels.
+        """Side of blocks beyond which errors are hardly correlated, pixels.
 
         Raises
         ------
@@ -527,7 +413,7 @@ class CrossValidation:
         if "chip" in self.cube.dims:
             raise CubeError(
                 "Chips are held out whole; blocks are of scenes. Hold out whole "
-                "regions of chips where neighbours are alike: by='region'."
+                "regions of chips where neighbours are similar: by='region'."
             )
         if self._suggested is None:
             self.variogram()
@@ -536,94 +422,21 @@ class CrossValidation:
 
     @property
     def advice(self) -> str:
-        """Whether blocks were as large as errors are alike, in a sentence."""
+        """A sentence on whether blocks were as large as errors are correlated."""
         suggested, block = self.suggested_block, self.folds.block
         if block is None:
-            return f"errors are alike within {suggested} pixels"
+            return f"errors are correlated within {suggested} pixels"
         if block + self.folds.buffer >= suggested:
-            return f"blocks of {block} pixels are as large as errors are alike"
+            return (
+                f"blocks of {block} pixels with a buffer of {self.folds.buffer} are as "
+                f"large as the {suggested} pixels within which errors are correlated"
+            )
         return (
             f"blocks of {block} pixels with a buffer of {self.folds.buffer} are "
-            f"smaller than the {suggested} pixels within which errors are alike, so "
-            f"these errors may flatter: gb.make_folds(cube, block={suggested})"
-        )
-
-
-def _cube_of(noted: str | None, folder: Path) -> str:
-    """Give the place that was noted of a cube, if there still is something."""
-    if noted is not None and (not is_local(noted) or Path(noted).exists()):
-        return noted
-    where = "nobody noted where" if noted is None else f"which is not at {noted}"
-    raise FileNotFoundError(
-        f"{folder} needs the cube that it was made of, {where}; give it: "
-        "gb.CrossValidation.load(folder, cube)."
-    )
-
-
-def _check_unchanged(
-    before: Mapping[str, str], now: Mapping[str, str], where: str, folder: Path
-) -> None:
-    """Refuse other labels, warn of other images; what one does not say may be."""
-    changed = {k: v for k, v in before.items() if k in now and now[k] != v}
-    if "data" in changed:
-        raise CubeError(
-            f"{where} must be as it was when {folder} was made, got other labels, "
-            f"months or places: it was {before['data']} and is {now['data']}. Give the "
-            "cube as it was, gb.CrossValidation.load(folder, cube), or validate again, "
-            "in another folder."
-        )
-    for name, known in changed.items():
-        warnings.warn(
-            f"{where} has other images than when {folder} was made, the same labels: "
-            f"{name} was {known} and is {now[name]}. The saved map and its errors hold "
-            "for the images as they were; validate again for these.",
-            stacklevel=3,
+            f"smaller than the {suggested} pixels within which errors are correlated, "
+            f"so these errors may be too small: gb.make_folds(cube, block={suggested})"
         )
 
 
 def _pixel_of(cube: xr.Dataset) -> float | tuple[float, float]:
     return _CHIP_PIXEL if "chip" in cube.dims else pixel_size(cube)
-
-
-def _places(
-    chunks: tuple[tuple[int, ...], ...],
-) -> Iterator[tuple[tuple[int, ...], Sample]]:
-    """Go through the blocks of a lazy map: index, and place in the cube."""
-    edges = [np.concatenate([[0], np.cumsum(sizes)]).tolist() for sizes in chunks]
-    for index in np.ndindex(*map(len, chunks)):
-        rows, columns = index[-2:]
-        window = Window(
-            edges[-2][rows],
-            edges[-1][columns],
-            edges[-2][rows + 1],
-            edges[-1][columns + 1],
-        )
-        yield index, Sample(window, index[0] if len(index) == 3 else None)
-
-
-def _choose(
-    folds: Folds,
-    sample: Sample,
-    numbers: tuple[int, ...],
-    *maps: npt.NDArray[np.float32],
-) -> npt.NDArray[np.float32]:
-    """Take each pixel from the map of its fold; NaN where there is none."""
-    held = folds.numbers(sample)
-    if sample.chip is not None:
-        held = held[None]
-    chosen = np.full(held.shape, np.nan, np.float32)
-    for number, values in zip(numbers, maps, strict=True):
-        np.copyto(chosen, values, where=held == number)
-    return chosen
-
-
-def _cut(
-    interval: tuple[Any, Any] | None, part: tuple[slice, slice]
-) -> tuple[Any, Any] | None:
-    return None if interval is None else (interval[0][part], interval[1][part])
-
-
-def _blocks_of(reader: Reader) -> Iterator[Sample]:
-    windows = blocks(reader.height, reader.width, _BLOCK)
-    chips: Sequence[int | None] = range(reader.count) if reader.chips else [None]
-    return (Sample(window, chip) for chip in chips for window in windows)

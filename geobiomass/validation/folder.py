@@ -1,10 +1,10 @@
-"""A cross-validation's folder on disk: what is in it, and the record of it.
+"""The folder of a cross-validation: the files in it, and its record.
 
-``model`` has the models as one, ``predictions.zarr`` the map of each place by the model
-that did not see it, ``residuals.csv`` its errors; ``validation.json`` says what was
-held out, and is written last: where it is, the rest is whole. The command line keeps
-``checkpoints`` there, to go on with, and until all is done ``begun.json``, which says
-what it was asked for. None can run code.
+``model`` has the models as one, ``predictions.zarr`` the held-out map,
+``residuals.csv`` its errors. ``validation.json`` records the folds and is written
+last: where it exists, the other files are complete. The command line keeps
+``checkpoints`` there, to resume from, and until the end ``begun.json``, which records
+the command. No file can run code.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from geobiomass.cube.store import is_local
-from geobiomass.evaluation.residuals import TABLE, write_whole
+from geobiomass.evaluation.residuals import TABLE
+from geobiomass.files import write_whole
 from geobiomass.training.model_folder import package_versions
 
 RECORD = "validation.json"
@@ -28,17 +29,17 @@ _FORMAT = 1
 
 
 def check_place(folder: Path) -> None:
-    """Refuse a place that holds anything but a cross-validation.
+    """Check that a folder is new, empty or that of a cross-validation.
 
     Raises
     ------
     ValueError
-        Names what is there.
+        If it holds anything else; the message names it.
     """
     if not folder.exists():
         return
     found = [folder.name] if not folder.is_dir() else [f.name for f in folder.iterdir()]
-    # Beside them lie locks, and parts of what is being written.
+    # Locks, and parts of files that are being written, have the same names with a dot.
     strangers = [name for name in found if not name.lstrip(".").startswith(_OURS)]
     if strangers or not folder.is_dir():
         raise ValueError(
@@ -48,12 +49,12 @@ def check_place(folder: Path) -> None:
 
 
 def place_of(cube: str | Path) -> str:
-    """Give where a cube is, to be noted: an address as it is, a path from the root."""
+    """Return an address as it is, or the absolute path of a local cube."""
     return str(Path(cube).resolve()) if is_local(cube) else str(cube)
 
 
 def is_begun(folder: Path) -> bool:
-    """Tell whether a place is a cross-validation's, finished or not."""
+    """Return whether a folder is that of a cross-validation, finished or not."""
     trained = (folder / CHECKPOINTS).glob("member-*")
     named = any((folder / name).exists() for name in (RECORD, BEGUN, PREDICTIONS))
     return named or any(trained)
@@ -62,8 +63,8 @@ def is_begun(folder: Path) -> bool:
 def write_beginning(folder: Path, facts: Mapping[str, Any], anew: bool) -> None:
     """Write ``begun.json``: `facts` of a cross-validation that is not finished.
 
-    Where something is trained already, and not `anew`, it is left as it is: a command
-    that goes on has nothing to add, and one that is refused must not stand there.
+    Where something is trained already, the file stays as it is unless `anew`: a
+    command that resumes has nothing to add, and one that fails must not be recorded.
     """
     if (folder / CHECKPOINTS).exists() and not anew:
         return
@@ -72,7 +73,7 @@ def write_beginning(folder: Path, facts: Mapping[str, Any], anew: bool) -> None:
 
 
 def read_beginning(folder: Path) -> dict[str, Any]:
-    """Read what :func:`write_beginning` wrote; nothing where it wrote nothing.
+    """Read the facts of :func:`write_beginning`; empty where there is no file.
 
     Raises
     ------
@@ -89,7 +90,7 @@ def read_beginning(folder: Path) -> dict[str, Any]:
             raise ValueError(f"it lacks {sorted(lacking)}")
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{path} is damaged ({error}); delete it: what it says is told, no more."
+            f"{path} is damaged ({error}); delete it: it is only shown to users."
         ) from error
     return facts
 
@@ -103,11 +104,11 @@ def write_record(folder: Path, facts: Mapping[str, Any]) -> None:
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    write_whole(path, text.encode())
+    write_whole(path, text)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Read what :func:`write_record` wrote.
+    """Read the record that :func:`write_record` wrote.
 
     Raises
     ------
@@ -131,7 +132,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         kinds = {"format": int, "folds": dict, "settings": dict}
         wrong = [name for name, kind in kinds.items() if type(facts[name]) is not kind]
         if wrong or "pixel" not in facts or "cube" not in facts:
-            raise ValueError(f"of it {sorted(facts)} is known, {wrong} is wrong")
+            raise ValueError(f"it has {sorted(facts)}, of which {wrong} are wrong")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is damaged ({error!r}); copy the folder again from where it was "

@@ -1,7 +1,8 @@
-"""What a cross-validation's folder holds of maps and folds: written and read."""
+"""The map and the folds in a cross-validation's folder, and the cube they belong to."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import xarray as xr
 
 from geobiomass.cube import CubeError
 from geobiomass.cube.region import Region
+from geobiomass.cube.store import is_local
 from geobiomass.data.folds import Folds
 from geobiomass.data.groups import (
     BlockGround,
@@ -23,7 +25,7 @@ from geobiomass.data.groups import (
 )
 from geobiomass.maps import MADE_WITH, Block, fingerprint_of, write_map
 from geobiomass.maps.reading import open_map
-from geobiomass.tiles import Window, blocks
+from geobiomass.tiles import Sample, blocks, indexers_of, samples_on_chips
 from geobiomass.validation.folder import PREDICTIONS
 
 _PLAIN = ("by", "count", "fold_of", "pixels", "buffer", "seed", "block", "size", "grid")
@@ -45,31 +47,31 @@ def write_predictions(
     Parameters
     ----------
     folder : Path
-        Of the cross-validation.
+        Folder of the cross-validation.
     predictions : xarray.Dataset
         (y, x) or (chip, y, x) float32, lazy.
     made_with : mapping
-        What its values depend on.
+        All that its values depend on.
     side : int
-        Of a block, pixels.
+        Side of a block, pixels.
     progress, overwrite : bool
-        As :func:`geobiomass.maps.write_map` takes them.
+        As in :func:`geobiomass.maps.write_map`.
 
     Raises
     ------
     FileExistsError, MapInUseError, IncompleteMapError
-        As that function says.
+        As in that function.
     """
-    # Regions and names of chips' flights are the cube's, which goes with the folder.
+    # Other coordinates, such as regions, are read from the cube.
     coords = predictions.coords
     others = [n for n in coords if n not in predictions.dims and coords[n].ndim]
     predictions = predictions.drop_vars(others)
-    windows = list(blocks(predictions.sizes["y"], predictions.sizes["x"], side))
-    chips = range(predictions.sizes["chip"]) if "chip" in predictions.dims else (None,)
+    windows = blocks(predictions.sizes["y"], predictions.sizes["x"], side)
+    samples = samples_on_chips(windows, predictions.sizes.get("chip"))
     write_map(
         folder / PREDICTIONS,
         predictions.assign_attrs({MADE_WITH: dict(made_with)}),
-        [Block(window, chip) for chip in chips for window in windows],
+        [Block(sample.window, sample.chip) for sample in samples],
         partial(_compute, predictions),
         fingerprint_of(dict(made_with)),
         side=side,
@@ -79,17 +81,12 @@ def write_predictions(
 
 
 def _compute(predictions: xr.Dataset, block: Block) -> npt.NDArray[np.float32]:
-    found = predictions.isel(_indexers(block.window, block.chip)).compute()
+    found = predictions.isel(indexers_of(Sample(block.window, block.chip))).compute()
     return np.stack([layer.values.astype(np.float32) for layer in found.values()])
 
 
-def _indexers(window: Window, chip: int | None) -> dict[str, Any]:
-    where: dict[str, Any] = {"y": window.rows, "x": window.columns}
-    return where if chip is None else where | {"chip": chip}
-
-
 def open_predictions(folder: Path, cube: xr.Dataset, side: int) -> xr.Dataset:
-    """Open what :func:`write_predictions` wrote, lazy.
+    """Open the map that :func:`write_predictions` wrote, lazily.
 
     Raises
     ------
@@ -113,12 +110,12 @@ def open_predictions(folder: Path, cube: xr.Dataset, side: int) -> xr.Dataset:
 
 
 def folds_to_dict(folds: Folds) -> dict[str, Any]:
-    """Give what :func:`folds_from_dict` takes, ready for JSON.
+    """Return folds as a dictionary for JSON, which :func:`folds_from_dict` reads.
 
     Parameters
     ----------
     folds : Folds
-        Of a layer of regions only the name is kept: the cube has the layer.
+        Only the name of a layer of regions is kept: the cube has the layer.
     """
     facts = {name: getattr(folds, name) for name in _PLAIN}
     return facts | {"ground": _ground_to_dict(folds.ground), "identity": folds.identity}
@@ -139,19 +136,19 @@ def _ground_to_dict(ground: Ground) -> dict[str, Any]:
 
 
 def folds_from_dict(facts: Mapping[str, Any], cube: xr.Dataset) -> Folds:
-    """Make folds again of what :func:`folds_to_dict` gave.
+    """Restore folds from a dictionary of :func:`folds_to_dict`.
 
     Parameters
     ----------
     facts : mapping
-        As it was read from JSON.
+        As read from JSON.
     cube : xarray.Dataset
-        That they were made of.
+        The cube of the folds.
 
     Raises
     ------
     CubeError
-        If the cube is another, lacks the layer of regions, or that has changed.
+        If the cube is another, lacks the layer of regions, or the layer has changed.
     ValueError
         If `facts` are damaged.
     """
@@ -163,12 +160,16 @@ def folds_from_dict(facts: Mapping[str, Any], cube: xr.Dataset) -> Folds:
         folds = Folds(ground=ground, **plain)
         same = folds.identity == facts["identity"]
     except (KeyError, TypeError) as error:
-        raise ValueError(f"Folds that were saved are damaged ({error!r}).") from error
+        raise ValueError(
+            f"Folds that were saved are damaged ({error!r}); copy the folder again, or "
+            "make the cross-validation again."
+        ) from error
     folds.check(cube)
     if not same:
         raise CubeError(
-            f"Folds that were saved hold out other ground than they did: {folds.by!r} "
-            "of the cube has changed since, or their record has."
+            f"Folds that were saved must hold out the same pixels as before, got "
+            f"others: {folds.by!r} of the cube has changed since, or their record has. "
+            "Give the cube as it was, or validate again."
         )
     return folds
 
@@ -192,6 +193,71 @@ def _ground_from_dict(
     if plain["by"] not in cube.variables:
         raise CubeError(
             f"The cube must have {plain['by']!r}, the regions that folds held out, got "
-            f"{sorted(map(str, cube.variables))}."
+            f"{sorted(map(str, cube.variables))}; give the cube as it was."
         )
     return ZoneGround(cube[plain["by"]].transpose("y", "x"))
+
+
+# --- the cube ---------------------------------------------------------------------
+
+
+def find_cube(recorded: str | None, folder: Path) -> str:
+    """Return the path or address of a cube that was recorded, if it still exists.
+
+    Raises
+    ------
+    FileNotFoundError
+        If none was recorded, or there is nothing at the path.
+    """
+    if recorded is not None and (not is_local(recorded) or Path(recorded).exists()):
+        return recorded
+    where = (
+        "whose path was not recorded"
+        if recorded is None
+        else f"which is not at {recorded}"
+    )
+    raise FileNotFoundError(
+        f"{folder} needs the cube that it was made of, {where}; give it: "
+        "gb.CrossValidation.load(folder, cube)."
+    )
+
+
+def check_unchanged(
+    before: Mapping[str, str], now: Mapping[str, str], where: str, folder: Path
+) -> None:
+    """Check that a cube is as it was: raise for other labels, warn of other images.
+
+    Parameters
+    ----------
+    before, now : mapping
+        Facts that identify the cube; only facts in both are compared.
+    where : str
+        Name of the cube in messages.
+    folder : Path
+        Folder of the cross-validation.
+
+    Raises
+    ------
+    CubeError
+        If labels, months or the grid differ.
+
+    Warns
+    -----
+    UserWarning
+        If only images differ.
+    """
+    changed = {k: v for k, v in before.items() if k in now and now[k] != v}
+    if "data" in changed:
+        raise CubeError(
+            f"{where} must be as it was when {folder} was made, got other labels, "
+            f"months or grid: it was {before['data']} and is {now['data']}. Give the "
+            "cube as it was, gb.CrossValidation.load(folder, cube), or validate again, "
+            "in another folder."
+        )
+    for name, known in changed.items():
+        warnings.warn(
+            f"{where} has other images than when {folder} was made, and the same "
+            f"labels: {name} was {known} and is {now[name]}. The saved map and its "
+            "errors are valid for the images as they were; validate again for these.",
+            stacklevel=3,
+        )

@@ -217,7 +217,7 @@ def test_kept_weights_can_be_averaged(tmp_path, validated):
 
 @pytest.mark.parametrize(
     ("monitor", "message"),
-    [("validation_r2", "validation_r2"), ("validation_bias", "best side")],
+    [("validation_r2", "validation_r2"), ("validation_bias", "True or False")],
 )
 def test_a_value_that_cannot_be_monitored_is_refused(monitor, message):
     task = RegressionTask(
@@ -280,7 +280,7 @@ def test_frozen_parameters_stay_and_groups_are_right():
     net[0].weight.requires_grad_(False)
     before = net[0].weight.clone()
     task = RegressionTask(net, mse, config=config(weight_decay=0.1))
-    task.use(task.config)
+    task.set_up(task.config)
     decayed, free = task.configure_optimizers().param_groups
     assert decayed["weight_decay"] == 0.1
     assert free["weight_decay"] == 0.0

@@ -303,7 +303,7 @@ def test_a_stage_that_begins_elsewhere_is_refused(tmp_path):
 
 def test_a_single_trainings_folder_is_not_one_of_stages(tmp_path):
     train_all(tmp_path, stages=(LONG,))
-    with pytest.raises(ValueError, match="holds one of a single stage"):
+    with pytest.raises(ValueError, match="with one of a single stage"):
         train_all(tmp_path)
 
 

@@ -22,7 +22,7 @@ from small_training import (
 from test_stages import train_all
 
 from geobiomass.training import RegressionTask, TrainingInterrupted, core
-from geobiomass.training.checkpoints import Keeper
+from geobiomass.training.checkpoints import CheckpointWriter
 from geobiomass.training.interruption import Termination
 from geobiomass.training.metrics import PixelRMSE
 
@@ -132,14 +132,14 @@ def test_without_a_folder_it_says_that_nothing_is_kept():
 
 
 def test_the_last_epoch_is_finished_before_it_ends(tmp_path, monkeypatch):
-    real = Keeper._row
+    real = CheckpointWriter._row
 
     def row(keeper, trainer):
         if keeper.record.epochs == 3:
             terminate()
         return real(keeper, trainer)
 
-    monkeypatch.setattr(Keeper, "_row", row)
+    monkeypatch.setattr(CheckpointWriter, "_row", row)
     with pytest.raises(TrainingInterrupted, match="at its end"):
         run(tmp_path)
     monkeypatch.undo()

@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.evaluation.metrics import BIOMASS_BINS, Tally
-from geobiomass.plots.frames import (
+from geobiomass.plots.axes import (
     BIOMASS_COLOURS,
     BLUE,
     GREY,

@@ -1,4 +1,4 @@
-"""The feed: every sample once, in an order of seed and epoch, ahead and bounded."""
+"""The data loader: every sample once, order of seed and epoch, bounded prefetching."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_every_sample_once_in_every_epoch(
     memory=st.sampled_from([0, 300_000, 2**30]),
     decoded=st.booleans(),
 )
-def test_what_is_fed_depends_on_seed_and_epoch_alone(
+def test_batches_depend_on_seed_and_epoch_alone(
     stored: xr.Dataset,
     batch_size: int,
     ranks: int,
@@ -173,7 +173,7 @@ def test_epochs_and_seeds_differ() -> None:
     assert order(0, 0) != order(1, 0)
 
 
-def test_crops_are_cut_from_image_and_labels_alike(scene: xr.Dataset) -> None:
+def test_image_and_labels_have_the_same_crop(scene: xr.Dataset) -> None:
     reader = Reader(scene, BANDS)
     samples = crops_in(samples_of(reader, 20), 16)
     *inputs, agb = next(ChipLoader(reader, samples, 4, crop=16).epoch(0))
@@ -192,7 +192,7 @@ def test_crops_are_cut_from_image_and_labels_alike(scene: xr.Dataset) -> None:
 
 
 def watched(reader: Reader) -> list[tuple[str, int | None]]:
-    """Note each sample that a reader reads, and on which thread."""
+    """Record each sample that a reader reads, and the thread."""
     read: list[tuple[str, int | None]] = []
     fill = reader.fill
 
@@ -204,33 +204,33 @@ def watched(reader: Reader) -> list[tuple[str, int | None]]:
     return read
 
 
-def settled(read: list, count: int) -> int:
-    """Wait until `count` samples are read, and a little for those beyond."""
+def count_after_waiting(read: list, count: int) -> int:
+    """Wait until `count` samples are read, and a little longer; return how many."""
     deadline = time.monotonic() + 60
     while len(read) < count and time.monotonic() < deadline:
         time.sleep(0.01)
-    time.sleep(0.2)  # were there no bound, the rest would have come by now
+    time.sleep(0.2)  # without a limit the rest would be read by now
     return len(read)
 
 
 @pytest.mark.parametrize(("memory", "batches"), [(0, 2), (48, 2), (64, 3), (80, 4)])
-def test_batches_are_read_ahead_within_the_memory_given(
+def test_prefetched_batches_stay_within_the_memory_limit(
     memory: int, batches: int
 ) -> None:
     reader = numbered(40)
     read = watched(reader)
-    # Eight bytes a sample, two samples a batch. One is read ahead in any case.
+    # Eight bytes per sample, two samples per batch. One is prefetched in any case.
     loader = ChipLoader(reader, samples_of(reader, 8), 2, memory=memory)
     epoch = loader.epoch(0)
     next(epoch)
-    # The one in use as well; the next is asked for while that one is still held.
-    assert settled(read, 2 * batches) == 2 * batches
+    # The one in use counts too; the next is requested while that one is still held.
+    assert count_after_waiting(read, 2 * batches) == 2 * batches
     assert threading.current_thread().name not in {name for name, _ in read}
     epoch.close()
     assert len(read) <= 2 * (batches + 1)
 
 
-def test_what_was_used_before_an_interruption_is_not_read_again() -> None:
+def test_batches_used_before_an_interruption_are_not_read_again() -> None:
     reader = numbered(20)
     read = watched(reader)
     loader = ChipLoader(reader, samples_of(reader, 8), 4)
@@ -275,7 +275,7 @@ def test_a_damaged_chip_is_named_or_left_out(
         return
     with pytest.warns(UserWarning, match="Left out of training: .*chip002"):
         first = images(loader, 0)
-    images(loader, 1)  # told once
+    images(loader, 1)  # warned about once
     assert list(loader.problems) == ["chip chip002"]
     assert str(shard) in loader.problems["chip chip002"]
     planned = [p.chip for batch in loader.plan(0) for p in batch]
@@ -300,7 +300,7 @@ def test_a_failing_read_reaches_the_trainer(chips: xr.Dataset) -> None:
 
 
 @pytest.mark.slow
-def test_a_cluster_feeds_the_same_bits(stored: xr.Dataset) -> None:
+def test_workers_of_a_cluster_read_the_same_bits(stored: xr.Dataset) -> None:
     from dask.distributed import Client
 
     reader = Reader(stored, BANDS)
@@ -339,7 +339,7 @@ def test_bands_are_scaled_by_their_percentiles() -> None:
     assert found.target_scale == pytest.approx(truth.std(), rel=0.05)
 
 
-def test_a_cube_on_disk_knows_its_percentiles(
+def test_stored_percentiles_of_a_cube_on_disk_are_used(
     stored: xr.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def expected(values: np.ndarray) -> tuple[float, float]:
@@ -350,7 +350,7 @@ def test_a_cube_on_disk_knows_its_percentiles(
     reader = Reader(stored.sel(band=["B08", "VV_asc"]), ("B08", "VV_asc"))
     samples = samples_of(reader, 8)
     optical = stored["image"].sel(band="B08").values
-    # What is held out has no part in the scaling.
+    # Held-out samples have no part in the scaling.
     part = measure_statistics(reader, samples[:3])
     assert (part.shift[0], part.scale[0]) == expected(optical[:3])
     monkeypatch.setattr(Reader, "codes", lambda *args: pytest.fail("reads pixels"))

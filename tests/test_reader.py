@@ -1,4 +1,4 @@
-"""The reader: windows of a cube, wherever it lies; and the splits of its places."""
+"""The reader: windows of a cube, on disk, lazy or in memory; and the split."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import geobiomass as gb
 from geobiomass.data.loader import ChipLoader
 from geobiomass.data.reader import Reader, Sample
 from geobiomass.data.splits import (
+    check_no_overlap,
     crops_in,
     fixed_crops,
     groups_of,
     hold_out,
     labelled,
-    refuse_overlap,
     samples_of,
 )
 from geobiomass.tiles import Window, mirror
@@ -30,7 +30,7 @@ BANDS = ("VV_asc", "B04", "B08")
 
 
 def as_codes(reader: Reader, sample: Sample) -> np.ndarray:
-    """What the feed would hand to the trainer for one place, decoded."""
+    """Return one sample as the data loader yields it to the trainer, decoded."""
     shape, dtype = reader.cells([sample])
     codes = np.empty((1, *shape), dtype)
     agb = np.empty((sample.window.height, sample.window.width), np.float32)
@@ -46,7 +46,7 @@ def as_codes(reader: Reader, sample: Sample) -> np.ndarray:
     st.data(),
     st.sampled_from(["int16", "int32", "float32"]),
 )
-def test_wherever_a_cube_lies_the_same_is_read(
+def test_on_disk_lazy_or_in_memory_the_same_is_read(
     tmp_path_factory: pytest.TempPathFactory,
     height: int,
     width: int,
@@ -97,7 +97,7 @@ def test_a_cube_on_disk_is_read_as_it_is_stored(tmp_path: Path) -> None:
         sample = Sample(reader.whole, 0)
         assert reader.cells([sample])[1] == np.int16
         np.testing.assert_array_equal(reader.read(sample), part["image"][0])
-        # What was changed is not what is stored.
+        # Of a changed cube the changed values are read, not the stored ones.
         for changed in (part["image"] * 2, part["image"].where(part["image"] > 0)):
             reader = Reader(part.assign(image=changed), tuple(part["band"].values))
             assert reader.cells([sample])[1] == np.float32
@@ -113,7 +113,7 @@ def test_reading_beyond_the_edge_reflects(scene: xr.Dataset) -> None:
     assert found.dtype == np.float32
 
 
-def test_what_fits_is_read_once() -> None:
+def test_a_cube_that_fits_into_the_cache_is_read_once() -> None:
     reads: list[int] = []
 
     def count(block: np.ndarray) -> np.ndarray:
@@ -189,7 +189,7 @@ def test_groups_of_chips_stay_together(chips: xr.Dataset) -> None:
         groups_of(chips, samples, "tile")
 
 
-def test_places_without_labels_are_left_out() -> None:
+def test_blocks_without_labels_are_left_out() -> None:
     scene = make_scene(64, 96)
     scene["agb"][:, :48] = np.nan
     reader = Reader(scene, BANDS)
@@ -217,10 +217,10 @@ def test_one_group_cannot_be_split() -> None:
 def test_validation_on_training_ground_is_refused(chips: xr.Dataset) -> None:
     scene = make_scene(64, 64)
     west, east = scene.isel(x=slice(0, 32)), scene.isel(x=slice(32, 64))
-    refuse_overlap(west, east)
-    refuse_overlap(chips.isel(chip=[0, 1]), chips.isel(chip=[2]))
-    refuse_overlap(chips, scene)
+    check_no_overlap(west, east)
+    check_no_overlap(chips.isel(chip=[0, 1]), chips.isel(chip=[2]))
+    check_no_overlap(chips, scene)
     with pytest.raises(gb.CubeError, match="covers ground of the training scene"):
-        refuse_overlap(west, scene.isel(x=slice(31, 64)))
+        check_no_overlap(west, scene.isel(x=slice(31, 64)))
     with pytest.raises(gb.CubeError, match=r"1 chips are in training .*chip001"):
-        refuse_overlap(chips.isel(chip=[0, 1]), chips.isel(chip=[1, 2]))
+        check_no_overlap(chips.isel(chip=[0, 1]), chips.isel(chip=[1, 2]))

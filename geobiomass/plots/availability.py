@@ -9,7 +9,7 @@ import xarray as xr
 
 from geobiomass.cube.convert import cube_or_chip
 from geobiomass.cube.summary import presence
-from geobiomass.plots.frames import SHARE_COLOURS, new_axes
+from geobiomass.plots.axes import SHARE_COLOURS, new_axes
 from geobiomass.summary import merge_equal_rows
 
 if TYPE_CHECKING:

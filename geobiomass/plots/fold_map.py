@@ -9,7 +9,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.data.folds import Fold, Folds
-from geobiomass.plots.frames import new_axes
+from geobiomass.plots.axes import new_axes
 from geobiomass.tiles import Sample, Window
 
 if TYPE_CHECKING:

@@ -1,0 +1,162 @@
+"""``geobiomass totals | change``: totals of regions of a map, and of its change."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from geobiomass.cli.output import AsJson, answer, table_of
+
+
+class Assisted(StrEnum):
+    """How plots and a map are put together."""
+
+    plots = "plots"
+    difference = "difference"
+    regression = "regression"
+    all = "all"
+
+
+def totals(
+    map_: Annotated[
+        str, typer.Argument(metavar="MAP", help="A finished map: .zarr or .tif.")
+    ],
+    regions: Annotated[
+        Path | None,
+        typer.Argument(help="A vector file; without, the whole map."),
+    ] = None,
+    plots: Annotated[
+        Path | None,
+        typer.Option(help="A probability sample: CSV with lon and lat, or vectors."),
+    ] = None,
+    residuals: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead: a folder of validate, a CSV of residuals, or JSON of an "
+            "error model."
+        ),
+    ] = None,
+    estimator: Annotated[Assisted, typer.Option(help="How plots and map meet.")] = (
+        Assisted.regression
+    ),
+    observed: Annotated[str, typer.Option(help="Column of what plots have.")] = "agb",
+    stratum: Annotated[str | None, typer.Option(help="Column of strata.")] = None,
+    probability: Annotated[
+        str | None, typer.Option(help="Column of inclusion probabilities.")
+    ] = None,
+    strata: Annotated[
+        str | None, typer.Option(help="A raster of strata on the map's grid.")
+    ] = None,
+    radius: Annotated[float | None, typer.Option(help="Of plots, metres.")] = None,
+    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
+    carbon_fraction: Annotated[
+        float, typer.Option(help="Of dry biomass (0.47: IPCC 2006).")
+    ] = 0.47,
+    name: Annotated[
+        str | None, typer.Option(help="Column with the regions' names.")
+    ] = None,
+    variable: Annotated[str, typer.Option(help="The map's layer.")] = "agb",
+    as_json: AsJson = False,
+) -> None:
+    """Total biomass and carbon of regions of a map, with intervals.
+
+    Example: `geobiomass totals map.zarr districts.gpkg --plots plots.csv`
+    """
+    from geobiomass.accounting.totals import totals as estimate
+
+    table = estimate(
+        map_,
+        regions,
+        plots,
+        residuals=residuals,
+        estimator=estimator.value,
+        observed=observed,
+        stratum=stratum,
+        probability=probability,
+        strata=strata,
+        radius=radius,
+        confidence=confidence,
+        carbon_fraction=carbon_fraction,
+        name=name,
+        variable=variable,
+        progress=not as_json,
+    )
+    facts = {"totals": table_of(table)} | {str(k): v for k, v in table.attrs.items()}
+    answer(_in_words(table), facts, as_json)
+
+
+def change(
+    first: Annotated[str, typer.Argument(help="The earlier map: .zarr or .tif.")],
+    second: Annotated[str, typer.Argument(help="The later one, on the same grid.")],
+    out: Annotated[Path, typer.Argument(help="The difference: .zarr or .tif.")],
+    regions: Annotated[
+        Path | None, typer.Option(help="A vector file: totals of change there too.")
+    ] = None,
+    errors: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            help="Of each date, as --residuals of totals; with folders or tables "
+            "totals have loss and gain too."
+        ),
+    ] = None,
+    correlation: Annotated[
+        float | None, typer.Option(help="Of the errors of the two dates, -1 to 1.")
+    ] = None,
+    plots: Annotated[
+        Path | None,
+        typer.Option(help="For totals: CSV with agb_first and agb_second, lon, lat."),
+    ] = None,
+    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.9,
+    as_json: AsJson = False,
+) -> None:
+    """Subtract the map of one date from that of a later one, with an interval.
+
+    Example: `geobiomass change 2020.zarr 2024.zarr change.tif`; with loss and gain:
+    `geobiomass change 2020.zarr 2024.zarr change.tif --regions parks.gpkg --errors
+    held-out-2020/ held-out-2024/`
+    """
+    from geobiomass.accounting.change import change as subtract
+    from geobiomass.accounting.change import write_change
+    from geobiomass.accounting.change_totals import change_totals
+
+    settings: dict[str, Any] = {"correlation": correlation, "confidence": confidence}
+    write_change(subtract(first, second, residuals=errors, **settings), out)
+    words, facts = f"{out}: done", {"map": str(out)}
+    if regions is not None:
+        import pandas as pd
+
+        table = change_totals(
+            first,
+            second,
+            regions,
+            residuals=errors if plots is None else None,
+            plots=None if plots is None else pd.read_csv(plots),
+            progress=not as_json,
+            **settings,
+        )
+        words += f"\n{table.iloc[:, :9].round(1).to_string()}"
+        facts |= {"totals": json.loads(table.reset_index().to_json(orient="records"))}
+    answer(words, facts, as_json)
+
+
+def _in_words(table: Any) -> str:
+    """Give the columns that people ask for first, with units."""
+    units = table.attrs["units"]
+    names = ["method", "plots", "area", "mean", "total", "total_lower", "total_upper"]
+    names += ["carbon", "note"]
+    shown = table[names].rename(
+        columns={
+            name: f"{name} ({units[name.split('_')[0]]})"
+            for name in names
+            if name.split("_")[0] in units
+        }
+    )
+    lines = shown.to_string(float_format=lambda value: f"{value:,.6g}")
+    percent = f"{100 * table.attrs['confidence']:g} %"
+    return (
+        f"{lines}\n\nlower, upper: {percent} intervals, {table.attrs['based_on']}-based"
+    )

@@ -1,0 +1,64 @@
+"""Decoding of a cube's variables: fast codecs, and codes to physical values."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from geobiomass.threads import silence_warning
+
+Codes = npt.NDArray[Any]
+Pixels = npt.NDArray[np.float32]
+
+_OPENING = threading.Lock()
+
+
+@contextmanager
+def quick_codecs() -> Iterator[None]:
+    """Open arrays with the zarrs codecs inside the block, where they are installed."""
+    import zarr
+
+    if importlib.util.find_spec("zarrs") is None:
+        yield
+        return
+    setting = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
+    # zarrs falls back to Zarr's own codecs by itself, with the same values.
+    silence_warning(UserWarning, "Array is unsupported by Zarrs")
+    # zarrs opens a store of obstore a second time, with connections of its own.
+    silence_warning(Warning, "Successfully reconstructed a store")
+    # Zarr's settings belong to the whole process: one thread at a time.
+    with _OPENING, zarr.config.set(setting):
+        yield
+
+
+def decode(
+    codes: Codes, steps: Pixels | None, missing: int | None, out: Pixels
+) -> None:
+    """Convert codes to physical values, NaN where missing.
+
+    Parameters
+    ----------
+    codes : numpy.ndarray
+        (..., band, y, x).
+    steps : numpy.ndarray or None
+        Physical value of one code, one for all or (band, 1, 1).
+    missing : int or None
+        The code of missing values.
+    out : numpy.ndarray
+        Of the shape of `codes`, float32.
+    """
+    # First in memory of its own, which stays in the processor's cache: the rows of a
+    # window are short. 16 bits are exact in float32, wider codes need float64.
+    exact = codes.dtype.itemsize <= 2
+    values: Codes = codes.astype(np.float32 if exact or steps is None else np.float64)
+    if steps is not None:
+        np.multiply(values, steps, out=values)
+    if missing is not None and (gone := codes == missing).any():
+        np.copyto(values, np.nan, where=gone)
+    out[...] = values

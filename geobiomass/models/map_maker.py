@@ -1,0 +1,459 @@
+"""A network that maps cubes: predict, predict_to, predict_chips_to, plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack, cast
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from torch import nn
+
+from geobiomass.applicability import Domain, Domains
+from geobiomass.applicability.cells import need_looking
+from geobiomass.applicability.dissimilarity import (
+    INDEX,
+    INSIDE,
+    Applicability,
+    WithDissimilarity,
+)
+from geobiomass.cube import CubeError, as_cube, is_chips
+from geobiomass.cube.axes import named_like
+from geobiomass.cube.region import Region
+from geobiomass.cube.store import is_local
+from geobiomass.data.reader import Reader
+from geobiomass.inference.map_settings import (
+    MapOptions,
+    MapSettings,
+    takes_map_settings,
+)
+from geobiomass.inference.mapper import Mapper, lazy_map
+from geobiomass.inference.plan import MapPlan, plan_map
+from geobiomass.inference.steps import Step
+from geobiomass.maps import (
+    MADE_WITH,
+    Block,
+    fingerprint_of,
+    write_competition,
+    write_map,
+)
+from geobiomass.metadata.record import note_provenance, weights_fingerprint
+from geobiomass.metadata.stac_item import check_item_can_be_written, write_stac_item
+from geobiomass.statistics.conformal import Calibration
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
+
+
+class MapMaker:
+    """A network that maps cubes.
+
+    Attributes
+    ----------
+    network : torch.nn.Module
+        (batch, month, band, y, x) -> (batch, output, y, x).
+    bands : tuple of str
+        The network's bands, in its order.
+    outputs : tuple of str
+        Name of the map of each output.
+    months : int
+        Number of months of the cubes that it was made for.
+    calibration : Calibration or None
+        Calibrates the interval of maps, ``agb_lower`` and ``agb_upper``.
+    """
+
+    network: nn.Module
+    bands: tuple[str, ...]
+    outputs: tuple[str, ...]
+    months: int
+    calibration: Calibration | None = None
+    _domain: Domain | None = None
+
+    @property
+    def domain(self) -> Domain | Domains | None:
+        """The training data that maps are compared with; None where unknown."""
+        return self._domain
+
+    @takes_map_settings()
+    def predict(
+        self,
+        cube: xr.Dataset | xr.DataArray,
+        *in_order: int | None,
+        applicability: bool = False,
+        **settings: Unpack[MapOptions],
+    ) -> xr.Dataset:
+        """Map a scene, or chips, lazily: a block is computed when it is accessed.
+
+        Parameters
+        ----------
+        cube : xarray.Dataset or xarray.DataArray
+            With all bands that the model needs; other bands are ignored. A cube, or
+            anything that :func:`as_cube` accepts.
+        **settings
+            The settings of :class:`geobiomass.inference.map_settings.MapSettings`.
+        applicability : bool
+            Also map, in the same pass, the layers of :meth:`applicability`.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``agb`` (y, x) or (chip, y, x) float32, Mg/ha, on the cube's own grid and
+            with its names of the axes; NaN where no month has any observation. One
+            variable for each output; with a calibration also ``agb_lower`` and
+            ``agb_upper``, the ends of the interval.
+
+        Raises
+        ------
+        CubeError
+            If `cube` is not a cube or lacks a band.
+        ValueError
+            If a setting is out of its range, or `applicability` is asked for and
+            the model does not know its training data.
+        TypeError
+            If a setting is unknown.
+        """
+        chosen, own = MapSettings(**settings), as_cube(cube)
+        mapper = self._mapper(own, chosen, applicability)
+        result = lazy_map(mapper, own)
+        # The fingerprint of the input is left out: it would read all that is in memory.
+        made_with = mapper.values_depend_on()
+        note_provenance(result, self, own, made_with, mapper.region)
+        return named_like(result, cube)
+
+    @takes_map_settings(in_order=())
+    def applicability(
+        self, cube: xr.Dataset | xr.DataArray, **settings: Unpack[MapOptions]
+    ) -> xr.Dataset:
+        """Map where the model's maps can be trusted as its reported error says.
+
+        The area of applicability of Meyer and Pebesma (2021): how dissimilar the
+        images of a location are to the training data, as the network sees them. It
+        costs as much as a map; ``predict(cube, applicability=True)`` returns both in
+        one pass.
+
+        Parameters
+        ----------
+        cube : xarray.Dataset or xarray.DataArray
+            With all bands that the model needs.
+        **settings
+            The settings of :class:`geobiomass.inference.map_settings.MapSettings`.
+
+        Returns
+        -------
+        xarray.Dataset
+            Lazy, on the cube's own grid, float32, NaN where no month has any
+            observation: ``dissimilarity``, 0 where the images are like training data
+            and above 1 outside the area; and ``applicable``, 1 inside and 0 outside.
+
+        Raises
+        ------
+        CubeError
+            If `cube` is not a cube or lacks a band.
+        ValueError
+            If a setting is out of its range, or the model does not know its training
+            data; :meth:`BiomassRegressor.learn_applicability` then learns it.
+        TypeError
+            If a setting is unknown.
+        """
+        return self.predict(cube, **settings, applicability=True)[[INDEX, INSIDE]]
+
+    @takes_map_settings()
+    def predict_to(
+        self,
+        path: str | Path | Store,
+        cube: xr.Dataset | xr.DataArray,
+        *in_order: int | None,
+        applicability: bool = False,
+        overviews: bool = False,
+        resume: bool = True,
+        overwrite: bool = False,
+        client: Any = None,
+        progress: bool = True,
+        storage_options: Mapping[str, Any] | None = None,
+        notes: Mapping[str, str] | None = None,
+        stac_item: bool | str | Path = False,
+        **settings: Unpack[MapOptions],
+    ) -> Any:
+        """Map a cube to disk, block by block, resuming where an earlier call stopped.
+
+        Parameters
+        ----------
+        path : str, Path or zarr.abc.store.Store
+            ``.zarr`` for a Zarr group, ``.tif`` for a cloud-optimised GeoTIFF: a path
+            or an address that fsspec knows (``s3://bucket/map.zarr``). Or a store of
+            Zarr, such as one of obstore.
+        cube : xarray.Dataset or xarray.DataArray
+            As in :meth:`predict`.
+        **settings
+            The settings of :class:`geobiomass.inference.map_settings.MapSettings`.
+        applicability : bool
+            As in :meth:`predict`.
+        overviews : bool
+            Add maps of half, a quarter, ... the resolution to a Zarr map; a GeoTIFF
+            always has them.
+        resume : bool
+            Continue a half-written map of the same model, input and settings;
+            otherwise start it again.
+        overwrite : bool
+            Delete what is at `path` first.
+        client : distributed.Client, optional
+            Compute the blocks on its workers; by default on those of the active
+            client, if there is one, else on this machine.
+        progress : bool
+            Show a progress bar.
+        storage_options : mapping, optional
+            Options of fsspec for the address: credentials, an endpoint.
+        notes : mapping of str to str, optional
+            Notes to write into the map, such as ``{"contact": "...", "licence":
+            "CC-BY-4.0"}``: :func:`geobiomass.provenance` reads them.
+        stac_item : bool, str or Path
+            Write a STAC item next to the map, as :func:`geobiomass.write_stac_item`
+            does; given the folder or the address of this model, saved, the item
+            describes it too.
+
+        Returns
+        -------
+        Path, str or Store
+            The written map: `path`.
+
+        Raises
+        ------
+        FileExistsError
+            If something else is at `path`: another map, or no map. A finished map
+            of the same model, input and settings stays as it is.
+        MapInUseError
+            If another process is writing this map.
+        IncompleteMapError
+            If blocks could not be computed; the others are kept.
+        CubeError, ValueError, TypeError
+            As in :meth:`predict`.
+        """
+        chosen, cube = MapSettings(**settings), as_cube(cube)
+        mapper = self._mapper(cube, chosen, applicability)
+        template = lazy_map(mapper, cube)
+        template.attrs[MADE_WITH] = made_with = self._depends_on(cube, mapper)
+        note_provenance(template, self, cube, made_with, mapper.region, notes)
+        if stac_item:
+            check_item_can_be_written(template, path)
+        try:
+            write_map(
+                path,
+                template,
+                _blocks_of(mapper),
+                partial(_compute, mapper),
+                fingerprint_of(made_with),
+                side=mapper.settings.block,
+                overviews=overviews,
+                resume=resume,
+                overwrite=overwrite,
+                progress=progress,
+                client=client,
+                storage_options=storage_options,
+            )
+        except BaseException:
+            mapper.stop()  # blocks on other threads, for example after Ctrl-C
+            raise
+        if stac_item:
+            folder = None if stac_item is True else stac_item
+            write_stac_item(cast(Path, path), model=folder)
+        return Path(path) if isinstance(path, str) and is_local(path) else path
+
+    @takes_map_settings(in_order=("tile", "overlap", "batch_size", "flips"))
+    def predict_chips_to(
+        self,
+        folder: str | Path,
+        cube: xr.Dataset | xr.DataArray,
+        *in_order: int | None,
+        overwrite: bool = False,
+        client: Any = None,
+        progress: bool = True,
+        **settings: Unpack[MapOptions],
+    ) -> Path:
+        """Map chips to files in the format of the BioMassters competition.
+
+        One GeoTIFF for each chip, ``{chip}_agbm.tif``: float32, Mg/ha, without a
+        georeference. Predictions below zero are written as zero, as no biomass is
+        negative; so are pixels without any observation, as the competition takes
+        no gaps. Called again, files that are there already stay as they are. Each
+        chip is one block, with any `block`.
+
+        Parameters
+        ----------
+        folder : str or Path
+            New, or with such files of these chips and nothing else.
+        cube : xarray.Dataset or xarray.DataArray
+            Chips, as in :meth:`predict`.
+        **settings
+            The settings of :class:`geobiomass.inference.map_settings.MapSettings`.
+        overwrite : bool
+            Write files that are there already again.
+        client : distributed.Client, optional
+            Compute the chips on its workers, as :meth:`predict_to` does.
+        progress : bool
+            Show a progress bar.
+
+        Returns
+        -------
+        Path
+            The folder.
+
+        Raises
+        ------
+        CubeError
+            If the cube is a scene, is no cube, or lacks a band, or if a region is
+            given, which chips do not have.
+        FileExistsError
+            If the folder holds anything else, or files of another model, other
+            input or settings.
+        MapInUseError
+            If another process writes to the folder.
+        IncompleteMapError
+            If chips could not be computed, by name; the others are written.
+        ValueError
+            If a setting is out of its range.
+        TypeError
+            If a setting is unknown.
+        """
+        cube = as_cube(cube)
+        if not is_chips(cube):
+            raise CubeError(
+                "The competition takes chips, got a scene; map it with predict_to "
+                "(on the command line, without --format biomassters)."
+            )
+        # One block for each chip, which is one file.
+        side = max(cube.sizes["y"], cube.sizes["x"])
+        chosen = dataclasses.replace(MapSettings(**settings), block=side)
+        mapper = self._mapper(cube, chosen)
+        try:
+            write_competition(
+                folder,
+                mapper.reader.names,
+                _blocks_of(mapper),
+                partial(_compute, mapper),
+                fingerprint_of(self._depends_on(cube, mapper)),
+                overwrite=overwrite,
+                progress=progress,
+                client=client,
+            )
+        except BaseException:
+            mapper.stop()
+            raise
+        return Path(folder)
+
+    @takes_map_settings()
+    def plan(
+        self,
+        cube: xr.Dataset | xr.DataArray,
+        *in_order: int | None,
+        workers: int = 1,
+        **settings: Unpack[MapOptions],
+    ) -> MapPlan:
+        """Estimate the cost of a map, from a short measurement on this machine.
+
+        Parameters
+        ----------
+        cube : xarray.Dataset or xarray.DataArray
+            As in :meth:`predict`.
+        **settings
+            The settings of :class:`geobiomass.inference.map_settings.MapSettings`.
+        workers : int
+            Number of machines like this one that share the work.
+
+        Returns
+        -------
+        MapPlan
+            Blocks, tiles, bytes, memory and hours; prints itself.
+
+        Raises
+        ------
+        CubeError, ValueError, TypeError
+            As in :meth:`predict`.
+        """
+        chosen = MapSettings(**settings)
+        return plan_map(self._mapper(as_cube(cube), chosen), workers)
+
+    # --- what is mapped, and by which network ---
+
+    def _mapper(
+        self, cube: xr.Dataset, settings: MapSettings, applicability: bool = False
+    ) -> Mapper:
+        """Return the mapper of a cube, with the post-processing of this model."""
+        reader = Reader(cube, self.bands)
+        given = settings.region
+        region = Region.of(given, cube) if given is not None else None
+        network, outputs = self._in_months(reader.calendar), self.outputs
+        steps = self._steps()
+        if applicability:
+            network = self._with_dissimilarity(reader.calendar)
+            outputs = (*outputs, INDEX)
+            steps = (*steps, Applicability(self._known_domain().fingerprint()))
+        # Workers get the region on the grid, not the table that a user may have given.
+        settings = dataclasses.replace(settings, region=None)
+        return Mapper(network, reader, settings, outputs, region, steps)
+
+    def _steps(self) -> tuple[Step, ...]:
+        """Return the post-processing, from the network's maps to the map's layers."""
+        return () if self.calibration is None else (self.calibration,)
+
+    def _bare(self, cube: xr.Dataset) -> Mapper:
+        """Return a mapper with default settings and without post-processing."""
+        return self._bare_over(Reader(cube, self.bands))
+
+    def _bare_over(self, reader: Reader) -> Mapper:
+        """Return the same mapper for a cube that is opened already."""
+        network = self._in_months(reader.calendar)
+        # Blocks of a tile's size: only those that are asked for are computed.
+        settings = MapSettings(block=MapSettings.tile)
+        return Mapper(network, reader, settings, self.outputs)
+
+    def _in_months(self, calendar: tuple[int, ...]) -> nn.Module:
+        """Return the network for time steps of these calendar months."""
+        return self.network
+
+    def _with_dissimilarity(self, calendar: tuple[int, ...]) -> nn.Module:
+        """Return the network with the dissimilarity as its last map."""
+        need_looking(self.network)
+        domain = cast(Domain, self._known_domain())
+        return WithDissimilarity(self._in_months(calendar), domain)
+
+    def _known_domain(self) -> Domain | Domains:
+        if self.domain is None:
+            raise ValueError(
+                "the model must know what it was trained on to map applicability, got "
+                "one that does not; give it the training data with "
+                "model.learn_applicability(cube), or train with domain_cells above 0."
+            )
+        return self.domain
+
+    def _depends_on(self, cube: xr.Dataset, mapper: Mapper) -> dict[str, Any]:
+        """Return all that a map's values depend on, as settings and hashes."""
+        grid = [
+            repr(cube[dim].values.tolist())
+            for dim in ("chip", "month", "y", "x")
+            if dim in cube.coords
+        ]
+        return {
+            "model": weights_fingerprint(self.network),
+            "bands": list(self.bands),
+            "input": mapper.reader.identity(),
+            "grid": _hash("".join(grid)),
+            "region": _hash(repr(mapper.region)) if mapper.region else "whole",
+            **mapper.values_depend_on(),
+        }
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _blocks_of(mapper: Mapper) -> list[Block]:
+    return [Block(sample.window, sample.chip) for sample in mapper.samples()]
+
+
+def _compute(mapper: Mapper, block: Block) -> npt.NDArray[np.float32]:
+    return mapper.compute(block.window, block.chip)

@@ -1,0 +1,197 @@
+"""The record of a training: data, scaling, errors on held-out data, environment.
+
+``model.provenance`` holds it, ``config.json`` keeps it, the card shows it.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+
+from geobiomass.data.labelled_cube import LabelledCube
+from geobiomass.data.loader import ChipLoader, decode_batch
+from geobiomass.evaluation.metrics import Tally
+from geobiomass.files import sha256_of
+from geobiomass.network import AttentionUNet
+from geobiomass.training.model_folder import package_versions
+
+
+def describe_training(
+    data: LabelledCube,
+    network: AttentionUNet,
+    training: ChipLoader,
+    validation: ChipLoader | None = None,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Return the record of a training, for ``model.provenance``.
+
+    Parameters
+    ----------
+    data : LabelledCube
+        The training data before the split, with the bands of the network.
+    network : AttentionUNet
+        Trained, with its scaling.
+    training : ChipLoader
+        The training samples.
+    validation : ChipLoader, optional
+        The samples that were held out. The network runs over them once.
+    device : str
+        The device for that run.
+
+    Returns
+    -------
+    dict
+        Plain values, ready for JSON. "data": a fingerprint of pixels and labels, size,
+        months, samples, CRS and bounds. "bands". "normalisation": shift and scale by
+        band and output. "validation": metrics by bin of observed biomass, as
+        :meth:`geobiomass.BiomassRegressor.evaluate` defines them but over the
+        crops that were held out; None without any. "environment": versions of
+        packages, machine.
+
+    Raises
+    ------
+    CubeError
+        If held-out data cannot be read and the data loader does not skip it.
+    """
+    table = (
+        None if validation is None else validation_by_bin(network, validation, device)
+    )
+    return {
+        "data": _describe_data(data, training, validation),
+        "bands": list(data.bands),
+        "normalisation": _normalisation(network, data.bands),
+        "validation": None if table is None else metrics_by_bin(table),
+        "environment": _environment(device),
+    }
+
+
+def validation_by_bin(
+    network: AttentionUNet, loader: ChipLoader, device: str = "cpu"
+) -> pd.DataFrame:
+    """Compare a network's maps of held-out samples with their labels.
+
+    Parameters
+    ----------
+    network : AttentionUNet
+        Its mode and device are the same afterwards.
+    loader : ChipLoader
+        The held-out samples; they are read once, batch by batch.
+    device : str
+        The device of the network for that.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As :meth:`geobiomass.BiomassRegressor.evaluate` returns it; a sample of the
+        loader counts as a chip.
+    """
+    tally = Tally()
+    with _evaluating(network, device), torch.inference_mode():
+        for codes, arrangement, target in loader.epoch(0):
+            (image,), truth = decode_batch((codes.to(device), arrangement), target)
+            calendar = arrangement.decoder.calendar
+            own = network.calendar is not None
+            maps = network(image, calendar=calendar if own else None)
+            for predicted, observed in zip(maps[:, 0], truth[:, 0], strict=True):
+                tally.add(predicted.cpu().double().numpy(), observed.double().numpy())
+    return tally.table()
+
+
+@contextmanager
+def _evaluating(network: AttentionUNet, device: str) -> Iterator[None]:
+    mode, before = network.training, network.shift.device
+    network.eval().to(device)
+    try:
+        yield
+    finally:
+        network.to(before).train(mode)
+
+
+def metrics_by_bin(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
+    """Return a table of metrics as JSON has it: by bin, None for NaN.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As :meth:`geobiomass.BiomassRegressor.evaluate` returns it.
+    """
+    return {
+        str(name): {str(column): _number(value) for column, value in row.items()}
+        for name, row in table.to_dict("index").items()
+    }
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, int | np.integer):
+        return int(value)
+    return float(value) if math.isfinite(value) else None
+
+
+def _describe_data(
+    data: LabelledCube, training: ChipLoader, validation: ChipLoader | None
+) -> dict[str, Any]:
+    cube = data.cube
+    facts = {
+        "fingerprint": data.fingerprint,
+        "kind": "chips" if "chip" in cube.dims else "scene",
+        "size": {str(dim): int(size) for dim, size in cube.sizes.items()},
+        "months": [int(month) for month in cube["month"].values],
+        "training": _describe_loader(training),
+        "validation": None if validation is None else _describe_loader(validation),
+    }
+    for name in ("title", "source", "licence"):
+        if name in cube.attrs:
+            facts[name] = str(cube.attrs[name])
+    return facts | _georeference(cube)
+
+
+def _describe_loader(loader: ChipLoader) -> dict[str, Any]:
+    samples = sorted(set(loader.samples), key=repr)
+    names = [loader.reader.name_of(sample) for sample in samples]
+    return {
+        "places": len(samples),
+        "pixels": sum(sample.window.height * sample.window.width for sample in samples),
+        "names": sha256_of("\n".join(names)),
+    }
+
+
+def _georeference(cube: xr.Dataset) -> dict[str, Any]:
+    if "chip" in cube.dims or not {"y", "x"} <= set(cube.coords):
+        return {}
+    import rioxarray  # noqa: F401  (the .rio accessor)
+
+    crs = cube.rio.crs
+    return {
+        "crs": None if crs is None else crs.to_string(),
+        "bounds": [float(edge) for edge in cube.rio.bounds()],
+    }
+
+
+def _normalisation(network: AttentionUNet, bands: tuple[str, ...]) -> dict[str, Any]:
+    columns = zip(bands, network.shift.tolist(), network.scale.tolist(), strict=True)
+    return {
+        "formula": "(value - shift) / scale",
+        "bands": {band: {"shift": a, "scale": b} for band, a, b in columns},
+        "target": {
+            "shift": network.target_shift.tolist(),
+            "scale": network.target_scale.tolist(),
+        },
+    }
+
+
+def _environment(device: str) -> dict[str, Any]:
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "device": f"{device}, {name}",
+        "packages": package_versions(),
+    }

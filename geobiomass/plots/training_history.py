@@ -1,0 +1,73 @@
+"""The plot of a training run: loss and validation error by epoch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from geobiomass.plots.axes import BLUE, ORANGE, new_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def history(model: Any, ax: Axes | None = None) -> Axes:
+    """Draw how training went: loss, and average RMSE of what was held out.
+
+    Parameters
+    ----------
+    model : BiomassRegressor or pandas.DataFrame
+        A model, or its ``history``.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default a new figure. The RMSE has an axis of its own, on
+        the right.
+
+    Raises
+    ------
+    ValueError
+        If there is no epoch.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    table: pd.DataFrame = model if isinstance(model, pd.DataFrame) else model.history
+    if not len(table):
+        raise ValueError("history must have an epoch, got none: nothing was trained.")
+    recipe = getattr(model, "recipe", None)
+    unit = _LOSS_UNITS.get(getattr(recipe, "loss", ""), "as the recipe defines it")
+    axes = new_axes(ax, (7.0, 3.8))
+    epochs = np.arange(1, len(table) + 1)
+    lines = axes.plot(epochs, table["train_loss"], color=BLUE, label="loss in training")
+    held, rmse = table["validation_loss"], "validation_average_rmse"
+    # Where the loss is the RMSE itself, one line says both.
+    twice = rmse in table and np.allclose(held, table[rmse], rtol=1e-3)
+    if held.notna().any() and not twice:
+        lines += _dashed(axes, epochs, table["validation_loss"], BLUE, "o", "loss")
+    axes.set(xlabel="epoch", ylabel=f"loss, {unit}")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if rmse in table and table[rmse].notna().any():
+        right = axes if unit == "Mg/ha" else axes.twinx()
+        lines += _dashed(right, epochs, table[rmse], ORANGE, "s", "average RMSE")
+        right.set_ylabel("loss and RMSE, Mg/ha" if right is axes else "RMSE, Mg/ha")
+    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+    axes.set_title("training")
+    axes.legend(handles=lines, fontsize="small")
+    return axes
+
+
+# What the losses of recipes are in: roots of squares, or squares.
+_LOSS_UNITS = {
+    "chip_rmse": "Mg/ha",
+    "chip_huber": "Mg/ha",
+    "huber": "(Mg/ha)²",
+    "mse": "(Mg/ha)²",
+}
+
+
+def _dashed(
+    axes: Any, x: Any, y: Any, colour: str, marker: str, what: str
+) -> list[Any]:
+    style = {"linestyle": "--", "marker": marker, "markersize": 3, "color": colour}
+    lines: list[Any] = axes.plot(x, y, label=f"{what} of what was held out", **style)
+    return lines

@@ -1,0 +1,113 @@
+"""The objective of a recipe: loss, metrics, augmentation, and how batches are prepared.
+
+All of them go to the trainer with the data loaders of :mod:`.datasets`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from geobiomass.data.loader import ChipLoader, decode_batch
+from geobiomass.recipes.recipe import Recipe, sensor_passes
+from geobiomass.training.augment import Augmentation
+from geobiomass.training.losses import (
+    chip_huber_loss,
+    chip_rmse_loss,
+    masked_huber_loss,
+    masked_mse_loss,
+    pinball_loss,
+)
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
+
+
+def loss_of(recipe: Recipe) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the loss that a recipe names."""
+    losses: dict[str, Callable[..., Tensor]] = {
+        "chip_rmse": chip_rmse_loss,
+        "chip_huber": partial(chip_huber_loss, delta=recipe.huber_delta),
+        "huber": partial(masked_huber_loss, delta=recipe.huber_delta),
+        "mse": masked_mse_loss,
+    }
+    point = partial(losses[recipe.loss], ceiling=recipe.ceiling, tail=recipe.tail)
+    if recipe.interval is None:
+        return point
+    quantiles = ((1 - recipe.interval) / 2, (1 + recipe.interval) / 2)
+    end = partial(pinball_loss, ceiling=recipe.ceiling, tail=recipe.tail)
+    return partial(_interval_loss, point, end, quantiles)
+
+
+def _interval_loss(
+    point: Callable[[Tensor, Tensor], Tensor],
+    end: Callable[[Tensor, Tensor, float], Tensor],
+    quantiles: tuple[float, float],
+    prediction: Tensor,
+    target: Tensor,
+) -> Tensor:
+    """Add the losses of a map and of the two ends of its interval.
+
+    All are in Mg/ha; docs/explanation/intervals.md says what the map loses by it.
+    """
+    lower, upper = quantiles
+    return (
+        point(prediction[:, :1], target)
+        + end(prediction[:, 1:2], target, lower)
+        + end(prediction[:, 2:3], target, upper)
+    )
+
+
+def metrics_of() -> dict[str, Metric]:
+    """Return the metrics of the biomass map, the first output of the network."""
+    from geobiomass.training.metrics import AverageRMSE, Bias, PixelRMSE
+
+    return {
+        "average_rmse": AverageRMSE(outputs=1),
+        "pixel_rmse": PixelRMSE(outputs=1),
+        "bias": Bias(outputs=1),
+    }
+
+
+def augmentation_of(recipe: Recipe, loader: ChipLoader) -> Augmentation:
+    """Return the augmentation of a recipe for the bands and months of a loader."""
+    passes = sensor_passes(loader.reader.bands)
+    return Augmentation(
+        orientations=recipe.turns,
+        probability_batch=recipe.month_dropout,
+        rotation=recipe.rotation,
+        ceiling=recipe.ceiling if recipe.tail == "drop" else None,
+        # Each kind of dropout needs bands of its sensor.
+        pattern_dropout=recipe.pattern_dropout if 0 in passes else 0.0,
+        pass_dropout=recipe.pass_dropout if max(passes) else 0.0,
+        passes=passes,
+        optical=0,
+        calendar=loader.reader.calendar,
+    )
+
+
+def prepare_with_calendar(
+    inputs: tuple[Any, ...], target: Tensor
+) -> tuple[tuple[Any, ...], Tensor]:
+    """Decode a batch and add the calendar months of its steps.
+
+    Parameters
+    ----------
+    inputs : tuple
+        Codes and their arrangement, as :meth:`.ChipLoader.epoch` yields them.
+    target : torch.Tensor
+        (batch, 1, y, x).
+
+    Returns
+    -------
+    inputs : tuple
+        Image, None (months with any value are present) and the calendar months, as
+        :class:`geobiomass.network.AttentionUNet` takes them.
+    target : torch.Tensor
+        (batch, 1, y, x), unchanged.
+    """
+    (image,), target = decode_batch(inputs, target)
+    return (image, None, inputs[1].decoder.calendar), target

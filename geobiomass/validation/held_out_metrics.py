@@ -1,0 +1,120 @@
+"""Metrics of a held-out map, over all pixels or by fold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from geobiomass.cube import CubeError
+from geobiomass.data.folds import Folds
+from geobiomass.data.groups import NOWHERE
+from geobiomass.data.reader import Reader
+from geobiomass.evaluation.metrics import Bins, Tally, interval_of, months_seen
+from geobiomass.tiles import (
+    EVALUATION_BLOCK,
+    Sample,
+    blocks,
+    indexers_of,
+    samples_on_chips,
+)
+
+_BLOCK = 1024  # pixels: side of the blocks that are compared one by one
+
+
+def held_out_metrics(
+    predictions: xr.Dataset,
+    reader: Reader,
+    folds: Folds,
+    by: str,
+    confidence: float,
+    bootstrap: int,
+) -> pd.DataFrame:
+    """Compare a held-out map with the labels of its cube.
+
+    Parameters
+    ----------
+    predictions : xarray.Dataset
+        Each pixel by the model that did not train on it; NaN in pixels of no fold.
+    reader : Reader
+        Over the cube, with ``agb``.
+    folds : Folds
+        The groups that were held out together; they are resampled as a whole.
+    by : "biomass", "predicted", "months" or "fold"
+        The rows.
+    confidence, bootstrap
+        As in :meth:`BiomassRegressor.evaluate`.
+
+    Raises
+    ------
+    CubeError
+        If there is no held-out label where the image has an observation.
+    ValueError
+        If a setting is out of range.
+    """
+    numbers = range(folds.count) if by == "fold" else ()
+    tally = Tally(Bins("biomass" if by == "fold" else by, reader.months))
+    by_fold = {number: Tally() for number in numbers}
+    windows = blocks(reader.height, reader.width, _BLOCK)
+    for sample in samples_on_chips(windows, reader.count if reader.chips else None):
+        truth = reader.labels(sample).astype(np.float64)
+        truth[folds.numbers(sample) == NOWHERE] = np.nan
+        if not np.isfinite(truth).any():
+            continue
+        layers = _layers(predictions, sample)
+        months = months_seen(reader, sample) if by == "months" else None
+        for group, part, inside in _groups_in(folds, sample):
+            own = by_fold.get(folds.fold_of[group])
+            for one in (tally,) if own is None else (tally, own):
+                one.add(
+                    layers["agb"][part],
+                    np.where(inside, truth[part], np.nan),
+                    unit=group,
+                    months=None if months is None else months[part],
+                    interval=_cut(interval_of(layers), part),
+                )
+    if tally.count == 0:
+        raise CubeError(
+            "The cube must have a held-out label where the image has an observation, "
+            "got none: there is nothing to compare. Make folds of labelled ground."
+        )
+    table = tally.table(confidence, bootstrap)
+    if by != "fold":
+        return table
+    rows = {"all": table.loc["all"]} | {
+        str(number): one.table(confidence, bootstrap).loc["all"]
+        for number, one in by_fold.items()
+        if one.count
+    }
+    found = pd.DataFrame(rows).T.rename_axis("fold")
+    return found.astype(table.dtypes[found.columns])
+
+
+def _layers(
+    predictions: xr.Dataset, sample: Sample
+) -> dict[str, npt.NDArray[np.float64]]:
+    computed = predictions.isel(indexers_of(sample)).compute()
+    return {str(n): v.values.astype(np.float64) for n, v in computed.items()}
+
+
+def _groups_in(
+    folds: Folds, sample: Sample
+) -> Iterator[tuple[int, tuple[slice, slice], npt.NDArray[np.bool_]]]:
+    """Yield each group in each part of 256 pixels: number, part, pixels inside."""
+    groups = folds.ground.groups(sample)
+    height, width = groups.shape
+    for part in blocks(height, width, EVALUATION_BLOCK):
+        here = part.rows, part.columns
+        for group in np.unique(groups[here]):
+            if group != NOWHERE:
+                yield int(group), here, groups[here] == group
+
+
+def _cut(
+    interval: tuple[Any, Any] | None, part: tuple[slice, slice]
+) -> tuple[Any, Any] | None:
+    return None if interval is None else (interval[0][part], interval[1][part])
