@@ -153,7 +153,7 @@ def test_other_layers_and_a_lazy_map(model: gb.BiomassRegressor) -> None:
 
 def test_what_has_no_place_or_no_value_is_refused(tmp_path: Path) -> None:
     scene = two_halves()
-    with pytest.raises(ValueError, match="chips have no place on Earth"):
+    with pytest.raises(ValueError, match="chips have no georeference"):
         explore_map(make_chips(2)[["agb"]])
     with pytest.raises(ValueError, match="got no reference system"):
         explore_map(scene.drop_vars("spatial_ref"))

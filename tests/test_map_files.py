@@ -474,7 +474,7 @@ def test_another_side_of_blocks_cannot_go_on(tmp_path: Path) -> None:
     path, work = tmp_path / "map.zarr", Work(tmp_path / "log")
     with interrupted(work, after=4) as stopping:
         write(path, stopping)
-    with pytest.raises(ValueError, match="begun with block=64 and cannot go on with"):
+    with pytest.raises(ValueError, match="begun with block=64 and cannot be continued with"):
         write(path, work, side=50)
     with pytest.raises(FileExistsError, match="holds something else"):
         write(path, work, fingerprint="another model")
@@ -484,7 +484,7 @@ def test_another_side_of_blocks_cannot_go_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["zarr", "tif"])
 @pytest.mark.parametrize(
-    "step", ["writing.consolidate", "writing._say_finished", "writing.write_geotiff"]
+    "step", ["writing.consolidate", "writing._mark_finished", "writing.write_geotiff"]
 )
 def test_interrupted_at_the_end_nothing_is_computed_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, step: str

@@ -97,7 +97,7 @@ def test_making_it_is_interrupted(
     def stop(*arguments: object) -> None:
         raise Stop
 
-    for step in ("create_array", "consolidate", "_say_finished"):
+    for step in ("create_array", "consolidate", "_mark_finished"):
         with monkeypatch.context() as patch:
             patch.setattr(f"geobiomass.maps.map_writer.{step}", stop)
             with pytest.raises(Stop):

@@ -1,4 +1,4 @@
-"""Blocks of a map, and the arrays on disk that they are parts of.
+"""Blocks of a map, and the arrays on disk that they are written to.
 
 A block is one shard of each array and is written by one task, so that two tasks
 never write to the same file or object.
@@ -32,7 +32,7 @@ _CHUNK = (64, 256)
 
 
 class WorkersDiedError(RuntimeError):
-    """The workers of a cluster died over a block, though it was alone on them."""
+    """The workers of a cluster died on a block, although it ran there alone."""
 
 
 @dataclass(frozen=True, order=True)
@@ -44,45 +44,45 @@ class Block:
 
     @property
     def key(self) -> str:
-        """How the manifest names the block: chip, first row, first column."""
-        place = (self.chip, self.window.top, self.window.left)
-        return ".".join(str(part) for part in place if part is not None)
+        """The block's name in the manifest: chip, first row, first column."""
+        numbers = (self.chip, self.window.top, self.window.left)
+        return ".".join(str(number) for number in numbers if number is not None)
 
     @property
     def region(self) -> tuple[slice, ...]:
-        """Where the block lies in an array of the map."""
-        place = (self.window.rows, self.window.columns)
+        """The block's slices in an array of the map."""
+        window = (self.window.rows, self.window.columns)
         if self.chip is None:
-            return place
-        return (slice(self.chip, self.chip + 1), *place)
+            return window
+        return (slice(self.chip, self.chip + 1), *window)
 
     def __str__(self) -> str:
         w = self.window
-        where = f"rows {w.top} to {w.bottom}, columns {w.left} to {w.right}"
-        return where if self.chip is None else f"chip {self.chip}, {where}"
+        window = f"rows {w.top} to {w.bottom}, columns {w.left} to {w.right}"
+        return window if self.chip is None else f"chip {self.chip}, {window}"
 
 
 @dataclass(frozen=True)
 class Target:
-    """The arrays that blocks are written to; may be sent to another process.
+    """The arrays that blocks are written to; pickles, for other processes.
 
     Parameters
     ----------
     store : Path or zarr.abc.store.Store
-        Where the map's group is.
+        Of the map's group.
     names : tuple of str
-        Its variables, in the order of the network's outputs.
+        The map's variables, in the order of the network's outputs.
     """
 
     store: Path | Store
     names: tuple[str, ...]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Target, (self.store, self.names)  # arrays are opened where they are used
+        return Target, (self.store, self.names)  # each process opens the arrays itself
 
     @cached_property
     def arrays(self) -> list[zarr.Array[Any]]:
-        """The arrays, opened once a process."""
+        """The arrays, opened once in each process."""
         group = open_group(self.store, "r+", consolidated=False)
         return [cast("zarr.Array[Any]", group[name]) for name in self.names]
 
@@ -91,9 +91,9 @@ class Target:
         return [_in_whole_shards(array) for array in self.arrays]
 
     def write(self, block: Block, values: npt.NDArray[np.floating[Any]]) -> str:
-        """Write a block, (output, y, x), and give its checksum.
+        """Write a block, (output, y, x), and return its checksum.
 
-        Written twice it is the same, so two writers do no harm.
+        Every writer writes the same values, so two writers do no harm.
 
         Raises
         ------
@@ -102,29 +102,29 @@ class Target:
         """
         values = _plain(values)
         for array, whole, layer in zip(self.arrays, self._whole, values, strict=True):
-            refuse_part_of_shard(array, block.region)
+            check_whole_shard(array, block.region)
             layer = layer if block.chip is None else layer[None]
             shard = array.shards or array.chunks
             more = [(0, n - size) for n, size in zip(shard, layer.shape, strict=True)]
-            place = tuple(
+            region = tuple(
                 slice(part.start, part.start + n)
                 for part, n in zip(block.region, shard, strict=True)
             )
-            whole[place] = np.pad(layer, more, constant_values=np.nan)
+            whole[region] = np.pad(layer, more, constant_values=np.nan)
         return checksum(values)
 
     def checksum(self, block: Block) -> str:
-        """Read a block back and give the checksum of what is there."""
+        """Read a block from the store and return the checksum of its values."""
         layers = [np.asarray(array[block.region]) for array in self.arrays]
         shape = (block.window.height, block.window.width)
         return checksum(np.stack([layer.reshape(shape) for layer in layers]))
 
 
 def _in_whole_shards(array: zarr.Array[Any]) -> zarr.Array[Any]:
-    """Give an array that ends with a shard, in memory only.
+    """Return an array whose shape is a multiple of its shards, in memory only.
 
-    Zarr merges what is less than a shard, at the map's edges, with what is there,
-    and fails where that is damaged; a whole shard replaces it.
+    Zarr merges less than a shard, as at the map's edges, with the stored shard, and
+    fails if that is damaged. A whole shard replaces the stored one.
     """
     import zarr
 
@@ -136,37 +136,37 @@ def _in_whole_shards(array: zarr.Array[Any]) -> zarr.Array[Any]:
 
 
 def _plain(values: npt.NDArray[np.floating[Any]]) -> Values:
-    """Give float32 with one kind of NaN, as chunks that are not stored read back."""
+    """Return float32 with one kind of NaN, the one that Zarr reads for no chunk."""
     values = np.ascontiguousarray(values, np.float32)
     return np.where(np.isnan(values), np.float32(np.nan), values)
 
 
 def checksum(values: Values) -> str:
-    """Give 16 letters that stand for a block's float32 values."""
+    """Return the hash of a block's float32 values, 16 hexadecimal digits."""
     return hashlib.blake2b(np.ascontiguousarray(values).data, digest_size=8).hexdigest()
 
 
-def refuse_part_of_shard(array: zarr.Array[Any], region: tuple[slice, ...]) -> None:
-    """Refuse a region that shares a shard with another: one of them would be lost.
+def check_whole_shard(array: zarr.Array[Any], region: tuple[slice, ...]) -> None:
+    """Check that a region is one shard: of two writers to a shard one is lost.
 
     Raises
     ------
     ValueError
-        If it does not start where a shard starts or does not end where that ends.
+        If it does not start and end with a shard.
     """
     shards = array.shards or array.chunks
-    for place, length, size in zip(region, shards, array.shape, strict=True):
-        if place.start % length or place.stop != min(place.start + length, size):
+    for span, length, size in zip(region, shards, array.shape, strict=True):
+        if span.start % length or span.stop != min(span.start + length, size):
             raise ValueError(
-                f"A block must be one shard of {shards} pixels, got {place.start} to "
-                f"{place.stop} of {size}; writing it would undo its neighbour's."
+                f"A block must be one shard of {shards} pixels, got {span.start} to "
+                f"{span.stop} of {size}; writing it would delete its neighbour."
             )
 
 
 def create_array(
     group: zarr.Group, name: str, variable: xr.DataArray, side: int
 ) -> None:
-    """Make a variable's array, a shard a block."""
+    """Create a variable's array; each shard is one block."""
     from zarr.codecs import BloscCodec, Crc32cCodec
 
     attributes = dict(variable.attrs)
@@ -181,7 +181,7 @@ def create_array(
         dtype="float32",
         chunks=tuple(_chunk(length) for length in shard),
         shards=shard,
-        # The sum notices bits that flipped and still decode.
+        # The checksum notices bits that flipped and still decode.
         compressors=[
             BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle"),
             Crc32cCodec(),
@@ -193,7 +193,7 @@ def create_array(
 
 
 def _chunk(length: int) -> int:
-    """Give the largest divisor of a block's side that suits readers, or all of it."""
+    """Return the largest divisor of a block's side within _CHUNK, or the side."""
     low, high = _CHUNK
     divisors = (n for n in range(min(high, length), low - 1, -1) if length % n == 0)
     return next(divisors, length)

@@ -1,8 +1,8 @@
-"""Blocks of a map on a dask cluster: the network goes to each worker once.
+"""Blocks of a map on a dask cluster: the network is sent to each worker once.
 
-A plugin carries it there, also to workers that come later; a task is a block's
-coordinates. Neighbouring blocks share tiles, which a process keeps for a while, so
-each worker has a run of neighbours.
+A plugin sends it, also to workers that join later; a task is only the coordinates of
+a block. Neighbouring blocks share tiles, which a process caches, so each worker gets a
+run of neighbours.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from geobiomass.maps.blocks import Block, Target, WorkersDiedError
 
 Result = str | npt.NDArray[np.float32]
 
-_ALONE = ""  # stands for whichever worker has a block to itself
-_AHEAD = 2  # blocks on their way to each thread of a worker, or on it
+_ANY_WORKER = ""  # of a block that runs alone: the scheduler chooses the worker
+_AHEAD = 2  # blocks for each thread of a worker: one runs, one waits
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What a worker does with a block."""
+    """The task of a worker: compute a block, and write it or return it."""
 
     compute: Any
     target: Target | None
@@ -43,34 +43,34 @@ class _Work:
 
 
 class _MapPlugin(WorkerPlugin):
-    """Carries the work to a worker, where it is unpacked when it is first needed."""
+    """Sends the work to a worker, which unpickles it for its first block."""
 
     def __init__(self, name: str, packed: bytes) -> None:
         self.name = name
         self.packed = packed
 
     def setup(self, worker: Any) -> None:
-        """Keep what is packed where a task finds it."""
+        """Store the pickle for the worker's tasks."""
         _keep_freed_memory()
         _PACKED[self.name] = self.packed
 
     def teardown(self, worker: Any) -> None:
-        """Let go of the network."""
+        """Delete the network from the worker's memory."""
         with _UNPACKING:
             _PACKED.pop(self.name, None)
             _READY.pop(self.name, None)
 
 
 def _keep_freed_memory() -> None:
-    """Let the C library keep freed memory for the next pass of the network.
+    """Make the C library keep freed memory for the next pass of the network.
 
-    dask's nanny has it give every 64 kB back at once, so that each layer's results
-    are put into pages that the system has to clear first: passes take 1.35 times as
-    long (measured). These are the values that glibc comes to by itself otherwise.
+    dask's nanny makes it return every 64 kB to the system at once. The system then has
+    to clear the pages of each layer's results again: passes take 1.35 times as long
+    (measured). The values below are those that glibc reaches by itself otherwise.
     """
     if os.environ.get("MALLOC_TRIM_THRESHOLD_") != "65536":
-        return  # somebody else's choice
-    with contextlib.suppress(OSError, AttributeError):  # another C library
+        return  # not dask's value: a user has set it
+    with contextlib.suppress(OSError, AttributeError):  # a C library without mallopt
         set_option = ctypes.CDLL(None).mallopt
         set_option(_TRIM_THRESHOLD, 64 * 2**20)
         set_option(_MMAP_THRESHOLD, 32 * 2**20)
@@ -78,28 +78,28 @@ def _keep_freed_memory() -> None:
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as malloc.h of glibc numbers them
 
-# Of a process, which may hold several workers.
+# One for each process, which may run several workers.
 _PACKED: dict[str, bytes] = {}
 _READY: dict[str, _Work] = {}
 _UNPACKING = Lock()
 
 
 def _work_on(name: str, block: Block) -> Result:
-    with _UNPACKING:  # several threads, one network
+    with _UNPACKING:  # the threads of a process share one network
         if name not in _READY:
             _READY[name] = loads(_PACKED[name])
     return _READY[name](block)
 
 
 class Strips:
-    """Blocks that are left, in a run of neighbours for each worker.
+    """The blocks that are left, as a run of neighbours for each worker.
 
     Parameters
     ----------
     blocks : sequence of Block
         Row by row.
     workers : iterable of str
-        Others may come later.
+        Names of the workers; others may join later.
     """
 
     def __init__(self, blocks: Sequence[Block], workers: Iterable[str]) -> None:
@@ -111,7 +111,7 @@ class Strips:
         }
 
     def next(self, worker: str) -> Block | None:
-        """Give a worker its next block; with none left, half of the longest run."""
+        """Return a worker's next block; without one it gets half of the longest run."""
         own = self._left.setdefault(worker, deque())
         if not own:
             longest = max(self._left.values(), key=len)
@@ -120,10 +120,10 @@ class Strips:
         return own.popleft() if own else None
 
 
-def gathered(
+def results_of(
     client: Any, blocks: Sequence[Block], compute: Any, target: Target | None
 ) -> Iterator[tuple[Block, Result | Exception]]:
-    """Yield what the workers make of blocks, and the errors of those that fail.
+    """Yield the results of blocks, and the errors of those that fail.
 
     Parameters
     ----------
@@ -134,19 +134,20 @@ def gathered(
     compute : callable
         Block -> (output, y, x).
     target : Target, optional
-        Where workers write; then a block's checksum is the result.
+        Where the workers write the blocks; the result is then a block's checksum.
     """
     name = f"geobiomass-map-{uuid.uuid4().hex}"
     client.register_plugin(_MapPlugin(name, dumps(_Work(compute, target))))
     try:
-        yield from _given_out(client, name, blocks)
+        yield from _distribute(client, name, blocks)
     finally:
         client.unregister_worker_plugin(name)
 
 
-def _given_out(
+def _distribute(
     client: Any, name: str, blocks: Sequence[Block]
 ) -> Iterator[tuple[Block, Result | Exception]]:
+    """Send blocks to the workers, a few ahead, and yield them as they are done."""
     client.wait_for_workers(1)
     strips = Strips(blocks, client.nthreads())
     running: dict[Any, tuple[Block, str]] = {}
@@ -154,8 +155,8 @@ def _given_out(
     queue = as_completed(loop=client.loop)
     lost: deque[Block] = deque()
 
-    def give(block: Block, worker: str, key: str, **where: Any) -> None:
-        future = client.submit(_work_on, name, block, key=key, pure=False, **where)
+    def send(block: Block, worker: str, key: str, **options: Any) -> None:
+        future = client.submit(_work_on, name, block, key=key, pure=False, **options)
         running[future] = (block, worker)
         load[worker] += 1
         queue.add(future)
@@ -166,23 +167,24 @@ def _given_out(
                 while load[worker] < _AHEAD * threads and (
                     block := strips.next(worker)
                 ):
-                    # Others may take it over, should this worker die.
-                    where = {"workers": [worker], "allow_other_workers": True}
-                    give(block, worker, f"{name}-{block.key}", **where)
+                    # If this worker dies, another one computes the block.
+                    options = {"workers": [worker], "allow_other_workers": True}
+                    send(block, worker, f"{name}-{block.key}", **options)
             if not running and lost:
-                give(lost[0], _ALONE, f"{name}-{lost.popleft().key}-alone")
+                send(lost[0], _ANY_WORKER, f"{name}-{lost.popleft().key}-alone")
             if not running:
                 return
             future = next(queue)
             block, worker = running.pop(future)
             load[worker] -= 1
             error = future.exception()
-            if isinstance(error, KilledWorker) and worker != _ALONE:
-                lost.append(block)  # which block it was that killed them shows alone
+            if isinstance(error, KilledWorker) and worker != _ANY_WORKER:
+                # Several blocks ran there: alone, each shows whether it was the cause.
+                lost.append(block)
             elif isinstance(error, KilledWorker):
                 yield block, WorkersDiedError(str(error))
             else:
                 yield block, error or future.result()
-            del future  # the worker may forget its result
+            del future  # so that the worker frees its result
     finally:
         client.cancel(list(running))

@@ -1,7 +1,8 @@
-"""Maps of chips as the BioMassters competition takes them: a GeoTIFF a chip.
+"""Maps of chips in the form of the BioMassters competition: a GeoTIFF a chip.
 
-``{chip}_agbm.tif``, one band, float32, Mg/ha, without a place on Earth, as the labels
-are. Each file says in a tag what it was made with, and a checksum of its pixels.
+``{chip}_agbm.tif``, one band, float32, Mg/ha, without a georeference, as the labels.
+Tags of each file contain the fingerprint of its model and input, and a checksum of its
+pixels.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from geobiomass.maps.destination import Destination
 from geobiomass.maps.execution import Compute, active_client, on_cluster, on_threads
 from geobiomass.maps.geotiff import FINGERPRINT
 from geobiomass.maps.lock import only_writer
-from geobiomass.maps.map_writer import finish_or_say
+from geobiomass.maps.map_writer import follow_blocks
 
 _ENDING = "_agbm.tif"
 _PART = ".unfinished"
@@ -39,27 +40,27 @@ def write_competition(
     progress: bool = True,
     client: Any = None,
 ) -> None:
-    """Write a file a chip; called again it goes on with the chips that lack one.
+    """Write a file for each chip; a repeated call writes the ones that are missing.
 
-    No biomass is negative, so that predictions below zero are written as zero, which
-    is never further from the truth; so are pixels without any observation, as the
-    competition takes no gaps.
+    No biomass is negative, so predictions below zero are written as zero, which is
+    never further from the truth. Pixels without any observation are zero as well,
+    because the competition allows no gaps.
 
     Parameters
     ----------
     folder : str or Path
-        Made where it is not there; otherwise nothing but these chips' files may be
-        in it.
+        Is created if it does not exist; otherwise it may only contain files of these
+        chips.
     chips : sequence of str
-        Their ids.
+        Ids of the chips.
     blocks : sequence of Block
         A whole chip each, in their order.
     compute : callable
         Block -> (output, y, x) float32; the first output is written.
     fingerprint : str
-        Stands for the model, the input and the settings that values depend on.
+        Hash of the model, the input and the settings that the values depend on.
     overwrite : bool
-        Make files anew that are there.
+        Write existing files again.
     progress : bool
         Show a progress bar.
     client : distributed.Client, optional
@@ -69,7 +70,7 @@ def write_competition(
     Raises
     ------
     FileExistsError
-        If the folder holds anything else, or files that were made otherwise and
+        If the folder contains anything else, or files with another fingerprint and
         not `overwrite`.
     MapInUseError
         If another process writes to the folder.
@@ -77,7 +78,7 @@ def write_competition(
         If chips failed, by name and reason; the others are written.
     """
     folder = Path(folder).absolute()
-    _refuse_strangers(folder, chips)
+    _check_only_ours(folder, chips)
     with only_writer(Destination(str(folder), folder)):
         folder.mkdir(exist_ok=True)
         for part in folder.glob(f"*{_PART}"):
@@ -92,10 +93,10 @@ def write_competition(
             if client is None
             else on_cluster(waiting, compute, target, target, client)
         )
-        finish_or_say(str(folder), outcomes, len(blocks), len(done), progress)
+        follow_blocks(str(folder), outcomes, len(blocks), len(done), progress)
 
 
-def _refuse_strangers(folder: Path, chips: Sequence[str]) -> None:
+def _check_only_ours(folder: Path, chips: Sequence[str]) -> None:
     if not folder.parent.is_dir():
         raise ValueError(f"The folder {folder.parent} does not exist; make it first.")
     if not folder.exists():
@@ -114,7 +115,7 @@ def _refuse_strangers(folder: Path, chips: Sequence[str]) -> None:
 
 
 class _Files:
-    """Where chips are written; stands for a map's arrays and their manifest."""
+    """The files of chips, with the methods of a map's target and of its manifest."""
 
     def __init__(self, folder: Path, chips: tuple[str, ...], fingerprint: str) -> None:
         self.store = folder
@@ -122,16 +123,17 @@ class _Files:
         self.fingerprint = fingerprint
 
     def path(self, block: Block) -> Path:
+        """Return the path of a chip's file."""
         return self.store / f"{self.chips[block.chip or 0]}{_ENDING}"
 
     def is_done(self, block: Block) -> bool:
-        """Tell whether a chip's file is there, whole, and made as it would be now."""
+        """Return whether a chip's file exists, is whole and has the fingerprint."""
         path = self.path(block)
         if not path.exists():
             return False
         found = _read(path)
         if found is None:
-            return False  # damaged since, or of a program that was cut short
+            return False  # damaged later, or a copy that was interrupted
         values, tags = found
         if tags.get(FINGERPRINT) != self.fingerprint:
             raise FileExistsError(
@@ -150,37 +152,35 @@ class _Files:
         return tags[_CHECKSUM]
 
     def note(self, block: Block, checksum: str) -> None:
-        """Nothing: the file says it itself."""
+        """Do nothing: the file itself has the checksum."""
 
 
 def _write(path: Path, layer: npt.NDArray[np.float32], tags: dict[str, str]) -> None:
-    """Write a GeoTIFF without a place, (1, y, x)."""
+    """Write a GeoTIFF without a georeference, (1, y, x)."""
     count, height, width = layer.shape
     import rasterio
 
-    _, placeless_writer = _placeless()
+    _, writer = _without_georeference()
     size = {"count": count, "height": height, "width": width}
     with (
         rasterio.Env(),  # registers GDAL's drivers
-        placeless_writer(
-            str(path), "w", driver="GTiff", dtype="float32", **size
-        ) as target,
+        writer(str(path), "w", driver="GTiff", dtype="float32", **size) as target,
     ):
         target.write(layer)
         target.update_tags(**tags)
 
 
 def _read(path: Path) -> tuple[npt.NDArray[np.float32], dict[str, str]] | None:
-    """Read a chip's pixels and tags; None of a file that cannot be read."""
+    """Read a chip's pixels and tags; return None if the file is damaged."""
     import rasterio
     from rasterio.errors import RasterioError
 
-    placeless_reader, _ = _placeless()
+    reader, _ = _without_georeference()
     try:
         with (
-            # Else GDAL gives zeros for what a file cut short lacks.
+            # Without these options GDAL reads zeros beyond the end of a short file.
             rasterio.Env(GTIFF_DIRECT_IO="NO", GTIFF_IGNORE_READ_ERRORS="NO"),
-            placeless_reader(str(path)) as source,
+            reader(str(path)) as source,
         ):
             return source.read().astype(np.float32), source.tags()
     except RasterioError:
@@ -188,11 +188,11 @@ def _read(path: Path) -> tuple[npt.NDArray[np.float32], dict[str, str]] | None:
 
 
 @cache
-def _placeless() -> tuple[Any, Any]:
-    """Give a reader and a writer that do not ask where on Earth a file lies.
+def _without_georeference() -> tuple[Any, Any]:
+    """Return a reader and a writer that do not look for a georeference.
 
-    rasterio warns each time it asks in vain, and filters of warnings belong to the
-    whole process: changing them on threads would race.
+    rasterio warns if it finds none. Filters of warnings belong to the whole process:
+    if threads change them, they race.
     """
     from rasterio.io import DatasetReader, DatasetWriter
 
@@ -200,5 +200,5 @@ def _placeless() -> tuple[Any, Any]:
         return [0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
 
     own = {"read_transform": read_transform}
-    reader = type("PlacelessReader", (DatasetReader,), own)
-    return reader, type("PlacelessWriter", (DatasetWriter,), own)
+    reader = type("PlainReader", (DatasetReader,), own)
+    return reader, type("PlainWriter", (DatasetWriter,), own)

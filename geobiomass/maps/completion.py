@@ -1,4 +1,4 @@
-"""How far a map is, as its own store tells."""
+"""The progress of a map, read from its own store."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 MAKING, FINISHING = "being made", "finishing"
-"""What the mark of an unfinished map says before its first block and after its last."""
+"""Values of an unfinished map's mark before its first block and after its last."""
 
 BLOCKS = "blocks"
-"""Attribute of a map: how many blocks there are to compute."""
+"""Attribute of a map: the number of blocks to compute."""
 
 
 def describe_progress(
     path: str | Path | Store, storage_options: Mapping[str, Any] | None = None
 ) -> dict[str, Any] | None:
-    """Tell how far the map at a path is.
+    """Return the progress of the map at a path.
 
     Returns
     -------
     dict or None
-        ``finished``; how many of its ``blocks`` are ``written``,
-        the ``side`` of a block in pixels, ``writer`` (who writes it now, None if
-        nobody does), ``being_made`` (it has no variables yet) and the Zarr ``store``.
-        None where there is no map of ours.
+        ``finished``; the number of its ``blocks``, and of those that are ``written``;
+        the ``side`` of a block in pixels; ``writer`` (the process that writes it now,
+        None if there is none); ``being_made`` (it has no variables yet); and the Zarr
+        ``store``. None where there is no map of this package.
     """
-    place = Destination.of(path, storage_options)
-    attrs = place.attrs()
+    destination = Destination.of(path, storage_options)
+    attrs = destination.attrs()
     if attrs is None or FINGERPRINT not in attrs:
         return None
     total = int(attrs.get(BLOCKS, 0))
     state = attrs.get(UNFINISHED, FINISHING)
     done = state == FINISHING
     return {
-        "finished": UNFINISHED not in attrs and place.raster is None,
-        "written": total if done else len(Manifest(place.group("r")).read()),
+        "finished": UNFINISHED not in attrs and destination.raster is None,
+        "written": total if done else len(Manifest(destination.group("r")).read()),
         "blocks": total,
         "side": attrs["block"],
-        "writer": writer_of(place),
+        "writer": writer_of(destination),
         "being_made": state == MAKING,
-        "store": place.store,
+        "store": destination.store,
     }

@@ -1,7 +1,7 @@
-"""Where a map lies, in the words of the Zarr conventions that GDAL and others read.
+"""The georeference of a map as attributes of the Zarr conventions, which GDAL reads.
 
-They stand beside the CF grid mapping, which rioxarray reads, and say the same:
-`proj` [1]_ names the reference system, `spatial` [2]_ the place of the pixels.
+The CF grid mapping, which rioxarray reads, contains the same: `proj` [1]_ names the
+reference system, `spatial` [2]_ describes the grid of pixels.
 
 References
 ----------
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
     from affine import Affine
 
 REGISTRY = "zarr_conventions"
-"""Attribute that lists the conventions a node keeps."""
+"""Attribute that lists the conventions that a node follows."""
 
 
 @dataclass(frozen=True)
 class Convention:
-    """A Zarr convention, as a node declares that it keeps it.
+    """A Zarr convention, as nodes that follow it declare it.
 
     Parameters
     ----------
     name : str
-        Its name, and that of its repository.
+        Of the convention and of its repository.
     uuid : str
-        What readers know it by, whatever its version.
+        Identifies it to readers; the same for all versions.
     description : str
-        As its schema words it.
+        From its schema.
     version : str
-        The tag whose schema the attributes keep to.
+        Tag of the schema that the attributes follow.
     """
 
     name: str
@@ -48,12 +48,12 @@ class Convention:
     version: str = "v0.1"
 
     def entry(self) -> dict[str, str]:
-        """Give what stands for it in the list of conventions."""
-        place = f"zarr-conventions/{self.name}"
+        """Return the convention's entry in the list of conventions."""
+        repository = f"zarr-conventions/{self.name}"
         return {
-            "schema_url": f"https://raw.githubusercontent.com/{place}/refs/tags/"
+            "schema_url": f"https://raw.githubusercontent.com/{repository}/refs/tags/"
             f"{self.version}/schema.json",
-            "spec_url": f"https://github.com/{place}/blob/{self.version}/README.md",
+            "spec_url": f"https://github.com/{repository}/blob/{self.version}/README.md",
             "uuid": self.uuid,
             "name": self.name,
             "description": self.description,
@@ -78,7 +78,7 @@ MULTISCALES = Convention(
 
 
 def conventions_of(template: xr.Dataset) -> dict[str, Any]:
-    """Give the attributes that tell where a map lies.
+    """Return the attributes that describe a map's georeference.
 
     Parameters
     ----------
@@ -90,9 +90,9 @@ def conventions_of(template: xr.Dataset) -> dict[str, Any]:
     -------
     dict
         ``zarr_conventions`` and the ``spatial:`` and ``proj:`` attributes of the
-        Zarr group, plain JSON. Only what is true: nothing for chips and where the
-        pixels' places are unknown, no ``proj:`` without a reference system, no
-        ``proj:code`` for one that EPSG does not list.
+        Zarr group, plain JSON. Only what is known: nothing for chips and without a
+        transform, no ``proj:`` without a reference system, no ``proj:code`` for a
+        system that EPSG does not list.
     """
     transform = transform_of(template)
     if transform is None:
@@ -107,14 +107,14 @@ def conventions_of(template: xr.Dataset) -> dict[str, Any]:
 def declare(
     present: Iterable[Mapping[str, str]], *conventions: Convention
 ) -> list[dict[str, str]]:
-    """Give a list of conventions with these in it, each once."""
+    """Return a list of conventions with these added, each once."""
     known = {convention.uuid for convention in conventions}
     others = [dict(entry) for entry in present if entry.get("uuid") not in known]
     return others + [convention.entry() for convention in conventions]
 
 
 def spatial_attributes(transform: Affine, height: int, width: int) -> dict[str, Any]:
-    """Give the ``spatial:`` attributes of a grid of pixels, (y, x)."""
+    """Return the ``spatial:`` attributes of a grid of pixels, (y, x)."""
     a, b, c, d, e, f = (float(number) for number in transform[:6])
     corners = [(x, y) for x in (0, width) for y in (0, height)]
     across = [a * x + b * y + c for x, y in corners]
@@ -130,10 +130,10 @@ def spatial_attributes(transform: Affine, height: int, width: int) -> dict[str, 
 
 
 def transform_of(scene: xr.Dataset) -> Affine | None:
-    """Give the transform from pixels to coordinates, None where it is unknown.
+    """Return the transform from pixels to coordinates, None where it is unknown.
 
-    It is unknown for chips, without `y` and `x`, where these are not evenly spaced,
-    and for a single row or column whose grid mapping does not tell a pixel's side.
+    It is unknown for chips, without `y` and `x`, if these are not evenly spaced, and
+    for a single row or column whose grid mapping does not contain a pixel's size.
     """
     import rioxarray  # noqa: F401  (the .rio accessor)
     from rioxarray.exceptions import OneDimensionalRaster
@@ -144,14 +144,14 @@ def transform_of(scene: xr.Dataset) -> Affine | None:
         return None
     try:
         scene.rio.resolution()
-    except OneDimensionalRaster:  # of which rioxarray's transform says the identity
+    except OneDimensionalRaster:  # rioxarray would return the identity transform
         return None
     transform: Affine = scene.rio.transform()
     return transform
 
 
 def _evenly_spaced(centres: Any) -> bool:
-    """Tell whether pixels lie side by side, up to a thousandth of a pixel."""
+    """Return whether pixels are evenly spaced, up to a thousandth of a pixel."""
     if not np.issubdtype(centres.dtype, np.number) or not np.isfinite(centres).all():
         return False
     if len(centres) < 3:
@@ -166,6 +166,6 @@ def _reference_system(template: xr.Dataset) -> dict[str, str]:
     if crs is None:
         return {}
     described = {"proj:wkt2": crs.to_wkt(version="WKT2_2019")}
-    # Anything less than certain would name another system that is merely similar.
+    # With less confidence the code could be that of a similar system.
     code = crs.to_epsg(confidence_threshold=100)
     return described if code is None else {"proj:code": f"EPSG:{code}", **described}

@@ -1,4 +1,4 @@
-"""Where a map is written: a folder, an address or a store; Zarr or GeoTIFF."""
+"""Destinations of a map: a folder, an address or a store; Zarr or GeoTIFF."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ if TYPE_CHECKING:
 _RASTERS = (".tif", ".tiff")
 ROOT = "zarr.json"
 LEASE = "written/writer.json"
-"""Object that says who writes a map on object storage."""
+"""Object that names the process that writes a map on object storage."""
 
 Answer = TypeVar("Answer")
 
 
-def in_step(work: Coroutine[Any, Any, Answer]) -> Answer:
-    """Wait for what a store of Zarr does."""
+def synchronise(work: Coroutine[Any, Any, Answer]) -> Answer:
+    """Wait for an asynchronous operation of a Zarr store; return its result."""
     from zarr.core.sync import sync
 
     return sync(work)
 
 
-def listed(store: Store, folder: str) -> list[str]:
-    """Give the names in a folder of a store, as they are now."""
+def list_names(store: Store, folder: str) -> list[str]:
+    """Return the names in a folder of a store, as they are now."""
 
     async def names() -> list[str]:
         return [name async for name in store.list_dir(folder)]
 
-    _look_again(store)
-    return in_step(names())
+    _forget_listings(store)
+    return synchronise(names())
 
 
-def _look_again(store: Store) -> None:
-    """Forget what fsspec remembers of a listing: other processes write as well."""
+def _forget_listings(store: Store) -> None:
+    """Make fsspec forget its listings: other processes write as well."""
     files = getattr(store, "fs", None)
     if files is not None:
         files.invalidate_cache()
@@ -55,18 +55,18 @@ def _look_again(store: Store) -> None:
 
 @dataclass(frozen=True)
 class Destination:
-    """Where a map is written.
+    """The folder, file or store that a map is written to.
 
     Parameters
     ----------
     name : str
-        How the user named it.
+        The user's path, address or store, as text.
     store : Path or zarr.abc.store.Store
-        Where the Zarr group goes: the map, or what a GeoTIFF is made from.
+        Of the Zarr group: the map, or the group that a GeoTIFF is made from.
     raster : Path or str, optional
-        Where the GeoTIFF goes: a file, or an address.
+        Of the GeoTIFF: a file, or an address.
     options : mapping, optional
-        What fsspec needs for an address.
+        fsspec's options for an address: credentials, an endpoint.
     """
 
     name: str
@@ -78,12 +78,12 @@ class Destination:
     def of(
         cls, path: str | Path | Store, options: Mapping[str, Any] | None = None
     ) -> Self:
-        """Tell where a map goes by what a user gives.
+        """Return the destination for a path, an address or a store.
 
         Raises
         ------
         ValueError
-            If the ending is none of a map's.
+            If a path does not end in .zarr, .tif or .tiff.
         """
         from zarr.storage import LocalStore
 
@@ -109,7 +109,7 @@ class Destination:
 
     @property
     def local(self) -> Path | None:
-        """The file or folder on this machine's disk, if it is one."""
+        """The file or folder, where the destination is on a disk."""
         return Path(self.name) if isinstance(self.store, Path) else None
 
     def group(self, mode: Literal["r", "r+", "w"]) -> zarr.Group:
@@ -117,15 +117,15 @@ class Destination:
         return open_group(self.store, mode)
 
     def attrs(self) -> dict[str, Any] | None:
-        """Give the group's attributes; none of something else, None of nothing."""
-        if not self._anything():
+        """Return the group's attributes; {} of something else, None of nothing."""
+        if not self._exists():
             return None
         try:
             return dict(self.group("r").attrs)
         except (OSError, ValueError, KeyError):
             return {}
 
-    def _anything(self) -> bool:
+    def _exists(self) -> bool:
         if isinstance(self.store, Path):
             return self.store.exists()
         store = self.store
@@ -136,43 +136,43 @@ class Destination:
                     return True
             return False
 
-        _look_again(store)
-        return in_step(other())
+        _forget_listings(store)
+        return synchronise(other())
 
     def clear(self, attrs: Mapping[str, Any] | None = None) -> None:
-        """Delete the group, so that it never passes for a whole one.
+        """Delete the group; if that is interrupted, the rest is no valid map.
 
         Parameters
         ----------
         attrs : mapping, optional
-            Leave an empty group with these; elsewhere than on a disk they are there
-            before anything is deleted, so that a kill meanwhile is recognised.
+            Leave an empty group with these attributes. In a store they are written
+            before anything is deleted, so that an interruption is recognised.
         """
         if isinstance(self.store, Path):
             remove(self.store)
         else:
-            in_step(_delete_all(self.store, attrs))
-            _look_again(self.store)
+            synchronise(_delete_all(self.store, attrs))
+            _forget_listings(self.store)
 
     @property
     def work(self) -> Path:
-        """A folder beside the group for what is not finished."""
+        """The folder beside the group in which files are made before a renaming."""
         return cast(Path, self.store).with_name(f"{cast(Path, self.store).name}.making")
 
     def leftovers(self) -> list[Path]:
-        """Give what an earlier call left beside a map when it was killed."""
+        """Return the files and folders that a killed call left beside the map."""
         if not isinstance(self.store, Path) or self.local is None:
             return []
-        found = [self.work, going(self.store), lock_path(self.local)]
-        found += [going(self.local)] if self.raster is not None else []
+        found = [self.work, removal_path(self.store), lock_path(self.local)]
+        found += [removal_path(self.local)] if self.raster is not None else []
         return [path for path in found if path.exists()]
 
     def tidy(self) -> None:
-        """Delete what kills left, in the group between a file and its name too."""
+        """Delete what killed calls left: beside the group, and Zarr's partial files."""
         if not isinstance(self.store, Path) or self.local is None:
             return
         for path in self.leftovers():
-            if path != lock_path(self.local):  # this is held
+            if path != lock_path(self.local):  # this call holds it
                 shutil.rmtree(path)
         for file in self.store.rglob("*.partial"):
             file.unlink()
@@ -180,12 +180,12 @@ class Destination:
     # --- the GeoTIFF ---
 
     def raster_there(self) -> str | None:
-        """Give the fingerprint of the GeoTIFF; "" of another file, None of none."""
+        """Return the GeoTIFF's fingerprint; "" of another file, None of no file."""
         tags = self.raster_tags()
         return None if tags is None else tags.get(FINGERPRINT, "")
 
     def raster_tags(self) -> dict[str, str] | None:
-        """Give the tags of the GeoTIFF, none of another file; None of no file."""
+        """Return the GeoTIFF's tags; {} of another file, None of no file."""
         if isinstance(self.raster, Path):
             return geotiff_tags(self.raster) if self.raster.exists() else None
         if self.raster is None:
@@ -207,7 +207,7 @@ class Destination:
                 files.rm(key)
 
     def upload(self, file: Path) -> None:
-        """Put a GeoTIFF where it belongs."""
+        """Upload a GeoTIFF to its address."""
         files, key = self._files()
         files.put_file(str(file), key)
 
@@ -225,43 +225,43 @@ def _remote(address: str, options: Mapping[str, Any] | None) -> Store:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a folder; a folder out of the way first, in one step.
+    """Delete a file or a folder; a folder is renamed first, in one step.
 
-    Killed meanwhile, half a folder never passes for a whole one.
+    If the process is killed, half a folder never has the name of a whole one.
     """
     if path.is_dir():
-        path.rename(going(path))
-        shutil.rmtree(going(path))
+        path.rename(removal_path(path))
+        shutil.rmtree(removal_path(path))
     else:
         path.unlink(missing_ok=True)
 
 
-def going(path: Path) -> Path:
-    """Give the name of a folder that is being deleted."""
+def removal_path(path: Path) -> Path:
+    """Return the path of a folder while it is deleted."""
     return path.with_name(path.name + ".removing")
 
 
 def lock_path(path: Path) -> Path:
-    """Give the file that the writer of a map holds."""
+    """Return the path of the file that the writer of a map locks."""
     return path.with_name(path.name + ".lock")
 
 
 async def _delete_all(store: Store, attrs: Mapping[str, Any] | None) -> None:
     kept = {LEASE}
     if attrs is None:
-        await store.delete(ROOT)  # without it the rest is no map
+        await store.delete(ROOT)  # without it the rest is no valid map
     else:
         root = {"zarr_format": 3, "node_type": "group", "attributes": dict(attrs)}
         await store.set(ROOT, as_buffer(json.dumps(root)))
         kept.add(ROOT)
-    _look_again(store)
+    _forget_listings(store)
     keys = [key async for key in store.list_prefix("") if key not in kept]
     for start in range(0, len(keys), 64):
         await asyncio.gather(*map(store.delete, keys[start : start + 64]))
 
 
 def as_buffer(text: str) -> Buffer:
-    """Give a text as stores of Zarr take it."""
+    """Return a text as a buffer for Zarr's stores."""
     from zarr.core.buffer import default_buffer_prototype
 
     return default_buffer_prototype().buffer.from_bytes(text.encode())

@@ -1,7 +1,7 @@
-"""Who computes the blocks of a map: threads of this process, or a cluster's workers.
+"""Execution of a map's blocks: on threads of this process, or on a cluster's workers.
 
-Both yield a block and what became of it, in whatever order: its checksum once it
-is written and noted, or the error that it failed with.
+Both yield blocks with their outcomes, in any order: the checksum of a block that is
+written and recorded, or the error of one that failed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from geobiomass.threads import few_at_a_time
 Compute = Callable[[Block], npt.NDArray[np.float32]]
 Outcome = tuple[Block, str | Exception]
 
-_AT_A_TIME = 2  # one reads or writes while the other has the network
-_GRACE = 2.0  # seconds that an interruption waits for blocks that are nearly done
+_AT_A_TIME = 2  # one block is read or written while the network computes the other
+_GRACE = 2.0  # seconds that an interruption waits for blocks that are running
 
 
 def on_threads(
@@ -30,8 +30,8 @@ def on_threads(
 ) -> Iterator[Outcome]:
     """Compute and write blocks on threads, two at a time.
 
-    Left early, by Ctrl-C for one, it waits two seconds for what is nearly done;
-    what is computed after that is not written any more.
+    After an interruption, such as Ctrl-C, it waits two seconds for the blocks that are
+    running. Blocks that end later are not written.
     """
     stopped = Event()
 
@@ -43,15 +43,15 @@ def on_threads(
         manifest.note(block, checksum)
         return checksum
 
-    pieces = few_at_a_time(blocks, work, _AT_A_TIME, _GRACE)
+    finished = few_at_a_time(blocks, work, _AT_A_TIME, _GRACE)
     try:
-        for block, future in pieces:
+        for block, future in finished:
             error = future.exception()
             if error is not None and not isinstance(error, Exception):
                 raise error
             yield block, error or future.result()
     finally:
-        pieces.close()  # type: ignore[attr-defined]
+        finished.close()  # type: ignore[attr-defined]
         stopped.set()
 
 
@@ -64,13 +64,13 @@ def on_cluster(
 ) -> Iterator[Outcome]:
     """Compute blocks on a cluster's workers.
 
-    They write to object storage themselves; to a disk, which they may not see, this
-    process writes.
+    The workers write to object storage themselves. They may not have this process's
+    disk, so there this process writes.
     """
-    from geobiomass.maps.cluster import gathered
+    from geobiomass.maps.cluster import results_of
 
     direct = target if reaches_everywhere(target) else None
-    for block, result in gathered(client, blocks, compute, direct):
+    for block, result in results_of(client, blocks, compute, direct):
         if isinstance(result, Exception):
             yield block, result
             continue
@@ -80,7 +80,7 @@ def on_cluster(
 
 
 def reaches_everywhere(target: Target) -> bool:
-    """Tell whether workers on other machines can write to the same place."""
+    """Return whether workers on other machines can write to the same store."""
     from zarr.storage import FsspecStore, ObjectStore
 
     store = target.store
@@ -94,7 +94,7 @@ def reaches_everywhere(target: Target) -> bool:
 
 
 def active_client() -> Any:
-    """Give the dask client that is in use, if there is one."""
+    """Return the dask client that is in use, None if there is none."""
     distributed = sys.modules.get("distributed")
     if distributed is None:
         return None

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 FINGERPRINT = "geobiomass_fingerprint"
-"""Attribute of a map, and tag of a GeoTIFF: what its values depend on."""
+"""Attribute of a map, and tag of a GeoTIFF: hash of what its values depend on."""
 
 TILE = 512
 """Side of a tile of the GeoTIFF, pixels; GDAL's own default for COG."""
 
 CACHE = 64 * 2**20
-"""Bytes of GDAL's cache of tiles while a map is written: its own default is a share
-of the machine's memory, 5 %, whatever the machine."""
+"""Bytes of GDAL's cache of tiles while a map is written: GDAL's default, 5 % of the
+machine's memory, is not bounded."""
 
 Source: TypeAlias = "str | Path | Store | zarr.Group | xr.Dataset"
 
@@ -44,27 +44,27 @@ def write_geotiff(
     side: int = 1024,
     progress: bool = False,
 ) -> None:
-    """Make a cloud-optimised GeoTIFF from a finished map, window by window.
+    """Write a cloud-optimised GeoTIFF of a finished map, window by window.
 
-    In two passes, as overviews come before the pixels in a COG and need the whole
-    map: a tiled GeoTIFF first, which GDAL's COG driver [1]_ then lays out anew. Both,
-    and the overviews before they are laid out, lie beside `path` meanwhile and need
-    up to the space of two and a third GeoTIFFs; what an earlier call that was killed
-    left there is removed, and so is everything when this one fails.
+    In two passes, because overviews come before the pixels in a COG and need the whole
+    map: a tiled GeoTIFF first, which GDAL's COG driver [1]_ then copies in the final
+    order. Meanwhile both files, and the overviews, are beside `path` and need up to the
+    space of two and a third GeoTIFFs. Leftovers of a call that was killed are removed;
+    if this call fails, all its files are removed too.
 
     Parameters
     ----------
     source : Path, str, zarr.abc.store.Store, zarr.Group or xarray.Dataset
-        The map: a store, on disk or not, a group in one, or either opened lazily.
-        Variables (y, x) float32, NaN where there is no data.
+        The map: a store, on a disk or not, a group in a store, or a lazy dataset of
+        either. Variables (y, x) float32, NaN where there is no data.
     path : Path
-        The GeoTIFF, on a local disk. What is there is replaced, once all is written.
+        The GeoTIFF, on a local disk. An existing file is replaced at the end.
     names : sequence of str
         The variables, a band each, in this order.
     fingerprint : str
-        Stands for what the values depend on; a tag, see `geotiff_tags`.
+        Hash of what the values depend on; becomes a tag, see `geotiff_tags`.
     side : int
-        Side of a window that is read at once, pixels; rounded up to whole tiles.
+        Side of the windows that are read, pixels; rounded up to whole tiles.
     progress : bool
         Show a progress bar.
 
@@ -76,8 +76,8 @@ def write_geotiff(
     Notes
     -----
     Each band has a description, unit, its attributes and exact statistics as tags,
-    and nodata NaN. Where the map comes from is a tag of the file, if the map says so.
-    Overviews are averages of what is not NaN.
+    and nodata NaN. The map's provenance, if it has one, is a tag of the file.
+    Overviews are averages of the pixels that are not NaN.
 
     References
     ----------
@@ -88,20 +88,20 @@ def write_geotiff(
 
     scene = _opened(source)
     for name in names:
-        _refuse_chips(name, scene[name])
+        _check_grid(name, scene[name])
     plain, making = (_beside(path, stage) for stage in ("plain", "making"))
     _remove_leftovers(path)
     try:
         with rasterio.Env(GDAL_CACHEMAX=CACHE, GDAL_NUM_THREADS="ALL_CPUS"):
             _write_plain(scene, plain, names, fingerprint, side, progress)
-            with _without_place(scene):
+            with _silent_without_georeference(scene):
                 copy(plain, making, **_COG)
-        os.replace(making, path)
+        os.replace(making, path)  # under a fixed name, so that a later call finds it
     finally:
         _remove_leftovers(path)
 
 
-_PASSING: dict[str, Any] = {
+_PLAIN: dict[str, Any] = {
     "compress": "DEFLATE",
     "zlevel": 1,
     "predictor": 3,
@@ -133,7 +133,7 @@ def _opened(source: Source) -> xr.Dataset:
     return scene
 
 
-def _refuse_chips(name: str, band: xr.DataArray) -> None:
+def _check_grid(name: str, band: xr.DataArray) -> None:
     if band.dims != ("y", "x"):
         raise ValueError(
             f"A GeoTIFF holds maps on one grid: {name} must have dimensions (y, x), "
@@ -146,7 +146,7 @@ def _beside(path: Path, stage: str) -> Path:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove what is made on the way, with the files that GDAL puts beside it."""
+    """Remove the intermediate files, with the files that GDAL writes beside them."""
     for stage in ("plain", "making"):
         beside = _beside(path, stage)
         for leftover in path.parent.glob(f"{_literal(beside.name)}*"):
@@ -160,8 +160,8 @@ def _literal(name: str) -> str:
 
 
 @contextmanager
-def _without_place(scene: xr.Dataset | None) -> Iterator[None]:
-    """Let a map that lies nowhere pass without rasterio's warning."""
+def _silent_without_georeference(scene: xr.Dataset | None) -> Iterator[None]:
+    """Silence rasterio's warning about a map without a georeference."""
     from rasterio.errors import NotGeoreferencedWarning
 
     with warnings.catch_warnings():
@@ -185,7 +185,7 @@ def _write_plain(
     height, width = scene.sizes["y"], scene.sizes["x"]
     windows = blocks(height, width, -(-side // TILE) * TILE)
     with (
-        _without_place(scene),
+        _silent_without_georeference(scene),
         rasterio.open(
             plain,
             "w",
@@ -202,7 +202,7 @@ def _write_plain(
             blockysize=TILE,
             interleave="band",
             bigtiff="IF_SAFER",
-            **_PASSING,
+            **_PLAIN,
         ) as target,
         tqdm(
             total=len(windows) * len(names),
@@ -233,7 +233,7 @@ def _ends(axis: slice) -> tuple[int, int]:
 def _describe(
     target: Any, band: int, variable: xr.DataArray, statistics: dict[str, str]
 ) -> None:
-    """Give a band its name, unit, attributes and statistics."""
+    """Write a band's name, unit, attributes and statistics."""
     attributes = {name: str(value) for name, value in variable.attrs.items()}
     target.set_band_description(band, str(variable.name))
     target.set_band_unit(band, attributes.get("units", ""))
@@ -242,10 +242,10 @@ def _describe(
 
 @dataclass
 class Statistics:
-    """Statistics of a band, gathered window by window, under the names GDAL has.
+    """Statistics of a band, computed window by window, under GDAL's names.
 
     Means and sums of squared differences are merged by the formulas of Chan, Golub
-    and LeVeque [1]_, which lose no digits where the mean is far from zero.
+    and LeVeque [1]_, which lose no digits if the mean is far from zero.
 
     References
     ----------
@@ -260,22 +260,22 @@ class Statistics:
     high: float = float("-inf")
 
     def add(self, window: npt.NDArray[np.float32]) -> None:
-        """Take in a window; what is not finite does not count."""
+        """Add a window; only finite values count."""
         values = window[np.isfinite(window)].astype(np.float64)
         if values.size == 0:
             return
         mean = float(values.mean())
-        apart = mean - self.mean
+        difference = mean - self.mean
         both = self.count + values.size
         self.squares += float(((values - mean) ** 2).sum())
-        self.squares += apart**2 * self.count * (values.size / both)
-        self.mean += apart * values.size / both
+        self.squares += difference**2 * self.count * (values.size / both)
+        self.mean += difference * values.size / both
         self.count = both
         self.low = min(self.low, float(values.min()))
         self.high = max(self.high, float(values.max()))
 
     def tags(self, pixels: int) -> dict[str, str]:
-        """Give GDAL's tags for a band of so many pixels; none if all are NaN."""
+        """Return GDAL's tags for a band of so many pixels; {} if all are NaN."""
         if self.count == 0:
             return {}
         return {
@@ -288,12 +288,12 @@ class Statistics:
 
 
 def geotiff_tags(file: Any) -> dict[str, str]:
-    """Give the tags of a GeoTIFF, a path or an open file; none of any other file."""
+    """Return the tags of a GeoTIFF, by path or open file; {} of any other file."""
     import rasterio
     from rasterio.errors import RasterioIOError
 
     try:
-        with _without_place(None), rasterio.open(file) as source:
+        with _silent_without_georeference(None), rasterio.open(file) as source:
             return dict(source.tags())
     except RasterioIOError:
         return {}

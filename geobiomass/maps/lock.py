@@ -1,7 +1,7 @@
-"""One writer at a time: a lock beside a map on a disk, a lease in one elsewhere.
+"""One writer at a time: a file lock for a map on a disk, a lease on object storage.
 
-Blocks are the same whoever writes them, so two writers would lose time and no
-values; one is refused so that nobody waits for work that is done twice.
+Every writer computes the same blocks, so two writers lose time and no values. The
+second one is refused, so that no one waits for work that is done twice.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from geobiomass.maps.destination import (
     LEASE,
     Destination,
     as_buffer,
-    in_step,
     lock_path,
+    synchronise,
 )
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 FRESH = 60.0
-"""Seconds after which a lease that nobody renewed is anyone's."""
+"""Seconds after which a lease that was not renewed does not count any more."""
 
-_RENEW = 15.0  # seconds: three renewals may fail
-_SETTLE = 0.3  # seconds in which two that came at once see each other
+_RENEW = 15.0  # seconds: three renewals may fail before FRESH is over
+_WAIT = 0.3  # seconds after which two processes that write a lease see the same one
 _PATIENCE = 0.3  # seconds: `geobiomass info` holds the lock for an instant
 
 _LOG = logging.getLogger(__name__)
@@ -55,19 +55,19 @@ class Writer:
 
     @classmethod
     def here(cls) -> Self:
-        """Give this process, as a writer of its own."""
+        """Return this process as a writer; each call has a token of its own."""
         return cls(socket.gethostname(), os.getpid(), time.time())
 
     @classmethod
     def read(cls, text: str) -> Self | None:
-        """Read a writer; None of a text that is none."""
+        """Read a writer from JSON; return None if the text is something else."""
         try:
             return cls(**json.loads(text))
         except (ValueError, TypeError):
             return None
 
     def text(self) -> str:
-        """Give the writer as text, with the time it is now."""
+        """Return the writer as JSON, with the present time."""
         return json.dumps(asdict(self) | {"time": time.time()})
 
     def __str__(self) -> str:
@@ -75,7 +75,7 @@ class Writer:
 
     @property
     def gone(self) -> bool:
-        """Whether its lease ran out, or it is known to be dead."""
+        """Whether its lease ran out, or its process is known to have ended."""
         if abs(time.time() - self.time) > FRESH:
             return True
         return self.host == socket.gethostname() and not _runs(self.pid)
@@ -83,7 +83,7 @@ class Writer:
 
 def _runs(pid: int) -> bool:
     if os.name == "nt":
-        return True  # there, asking would end the process; the lease runs out
+        return True  # on Windows os.kill would end the process; the lease runs out
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -96,32 +96,32 @@ def _runs(pid: int) -> bool:
 def _refusal(name: str, writer: Writer | None) -> MapInUseError:
     who = "another process" if writer is None else str(writer)
     return MapInUseError(
-        f"{name} is being written by {who}; wait until it is done, end it, or choose "
-        "another path. To make one map faster give it a cluster: client=."
+        f"{name} is being written by {who}; wait until that is done, end it, or choose "
+        "another path. A cluster makes one map faster: client=."
     )
 
 
-def only_writer(place: Destination) -> AbstractContextManager[None]:
-    """Hold a map's place for this process, or say who does.
+def only_writer(destination: Destination) -> AbstractContextManager[None]:
+    """Reserve a map's destination for this process.
 
     Raises
     ------
     MapInUseError
         If another process, or another call in this one, writes there.
     """
-    if place.local is not None:
-        return _locked(place.local)
-    return _leased(place)
+    if destination.local is not None:
+        return _locked(destination.local)
+    return _leased(destination)
 
 
-def writer_of(place: Destination) -> str | None:
-    """Say who writes a map now, None if nobody does."""
-    if place.local is None:
-        writer = _read_lease(cast("Store", place.store))
+def writer_of(destination: Destination) -> str | None:
+    """Return the process that writes a map now, None if there is none."""
+    if destination.local is None:
+        writer = _read_lease(cast("Store", destination.store))
         return None if writer is None or writer.gone else str(writer)
     from filelock import FileLock, Timeout
 
-    path = lock_path(place.local)
+    path = lock_path(destination.local)
     if not path.exists():
         return None
     try:
@@ -137,13 +137,13 @@ def writer_of(place: Destination) -> str | None:
 def _read_lock(path: Path) -> Writer | None:
     try:
         return Writer.read(path.read_text())
-    except OSError:  # gone by now, or locked for readers too, as on Windows
+    except OSError:  # released meanwhile, or, on Windows, locked for readers too
         return None
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock that ends with the process, however that ends."""
+    """Hold a lock, which the operating system releases if the process is killed."""
     from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
     file = lock_path(path)
@@ -153,11 +153,11 @@ def _locked(path: Path) -> Iterator[None]:
     except Timeout as error:
         raise _refusal(str(path), _read_lock(file)) from error
     try:
-        if not isinstance(lock, SoftFileLock):  # that one keeps notes of its own
+        if not isinstance(lock, SoftFileLock):  # it writes a text of its own
             file.write_text(Writer.here().text())
         yield
     finally:
-        if os.name != "nt":  # there it goes with the lock
+        if os.name != "nt":  # on Windows the release deletes the file
             file.unlink(missing_ok=True)
         lock.release()
 
@@ -165,29 +165,47 @@ def _locked(path: Path) -> Iterator[None]:
 # --- on object storage --------------------------------------------------------
 
 
+_UNREADABLE = Writer("an unknown host", 0, 0.0, "")  # a lease that ran out long ago
+
+
 def _read_lease(store: Store) -> Writer | None:
     from zarr.core.buffer import default_buffer_prototype
 
-    found = in_step(store.get(LEASE, default_buffer_prototype()))
-    return None if found is None else Writer.read(found.to_bytes().decode())
+    found = synchronise(store.get(LEASE, default_buffer_prototype()))
+    if found is None:
+        return None
+    return Writer.read(found.to_bytes().decode()) or _UNREADABLE
+
+
+def _create_lease(store: Store, writer: Writer) -> None:
+    """Write a lease if there is none.
+
+    Zarr's stores of obstore and of memory do both in one step. Its store of fsspec
+    looks first and writes then.
+    """
+    synchronise(store.set_if_not_exists(LEASE, as_buffer(writer.text())))
 
 
 def _write_lease(store: Store, writer: Writer) -> None:
-    in_step(store.set(LEASE, as_buffer(writer.text())))
+    synchronise(store.set(LEASE, as_buffer(writer.text())))
 
 
 @contextmanager
-def _leased(place: Destination) -> Iterator[None]:
-    """Hold a lease, which others see and which runs out if it is not renewed."""
-    store, own = cast("Store", place.store), Writer.here()
+def _leased(destination: Destination) -> Iterator[None]:
+    """Hold a lease, which other processes see and which ends if it is not renewed."""
+    store, own = cast("Store", destination.store), Writer.here()
     holder = _read_lease(store)
     if holder is not None and not holder.gone:
-        raise _refusal(place.name, holder)
-    _write_lease(store, own)
-    time.sleep(_SETTLE)
+        raise _refusal(destination.name, holder)
+    if holder is None:
+        _create_lease(store, own)
+    else:
+        _write_lease(store, own)
+    # Two processes may have written, where that is not one step: the last one stays.
+    time.sleep(_WAIT)
     holder = _read_lease(store)
-    if holder is not None and holder.token != own.token:
-        raise _refusal(place.name, holder)
+    if holder is None or holder.token != own.token:
+        raise _refusal(destination.name, holder)
     done = Event()
     keeper = Thread(target=_renew, args=(store, own, done), daemon=True)
     keeper.start()
@@ -198,12 +216,12 @@ def _leased(place: Destination) -> Iterator[None]:
         keeper.join()
         holder = _read_lease(store)
         if holder is not None and holder.token == own.token:
-            in_step(store.delete(LEASE))
+            synchronise(store.delete(LEASE))
 
 
 def _renew(store: Store, own: Writer, done: Event) -> None:
     while not done.wait(_RENEW):
         try:
             _write_lease(store, own)
-        except Exception as error:  # the next one may work; blocks are written anyway
+        except Exception as error:  # the next one may work; blocks need no lease
             _LOG.warning("The map's lease could not be renewed: %s", error)

@@ -1,8 +1,8 @@
-"""Which blocks of a map are written: an entry a block, in the map's own store.
+"""The manifest of a map: an entry for each written block, in the map's own store.
 
-The name of an entry is the block's and the checksum of its values, so a listing
-tells all, on a disk as on object storage, and no entry can be half written. It is
-noted after the block is there.
+The name of an entry is the block's key and the checksum of its values. So a listing of
+names is enough, on a disk and on object storage, and no entry can be half written. An
+entry is made after its block is written.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from geobiomass.maps.blocks import Block, Target
-from geobiomass.maps.destination import as_buffer, in_step, listed
+from geobiomass.maps.destination import as_buffer, list_names, synchronise
 from geobiomass.threads import few_at_a_time
 
 if TYPE_CHECKING:
@@ -35,29 +35,30 @@ class Manifest:
     """
 
     def __init__(self, group: zarr.Group) -> None:
-        self._place = group.store_path / WRITTEN
+        self._folder = group.store_path / WRITTEN
 
     def read(self) -> dict[str, str]:
-        """Give the checksum of each block that was written, by its key."""
-        names = listed(self._place.store, self._place.path)
+        """Return the checksum of each block that was written, by its key."""
+        names = list_names(self._folder.store, self._folder.path)
         entries = (_ENTRY.fullmatch(name) for name in names)
         return {entry[1]: entry[2] for entry in entries if entry is not None}
 
     def note(self, block: Block, checksum: str) -> None:
-        """Note a block that is written."""
-        in_step((self._place / f"{block.key}.{checksum}").set(as_buffer("")))
+        """Add the entry of a block that is written."""
+        synchronise((self._folder / f"{block.key}.{checksum}").set(as_buffer("")))
 
     def forget(self, block: Block, checksum: str) -> None:
-        """Take a note back."""
-        in_step((self._place / f"{block.key}.{checksum}").delete())
+        """Delete the entry of a block."""
+        synchronise((self._folder / f"{block.key}.{checksum}").delete())
 
 
 def verified(
     manifest: Manifest, target: Target, blocks: Sequence[Block], progress: bool
 ) -> set[Block]:
-    """Give the blocks that are noted and hold what was noted.
+    """Return the blocks of the manifest whose values have the recorded checksum.
 
-    Others lose their note, with a warning, and so are computed again.
+    The entries of other blocks are deleted, with a warning; those blocks are computed
+    again.
     """
     from tqdm.auto import tqdm
 

@@ -1,7 +1,8 @@
-"""Writing a map to Zarr or GeoTIFF, block by block, interruptible and continued.
+"""Writing a map to Zarr or GeoTIFF, block by block, continued after a stop.
 
-What is written is noted in the map's own store (see :mod:`geobiomass.maps.manifest`),
-so that an interrupted map goes on where it stopped, on a disk as on object storage.
+The map's own store records which blocks are written (see
+:mod:`geobiomass.maps.manifest`). So an interrupted map is continued where it stopped,
+on a disk and on object storage.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from geobiomass.files import sha256_of
 from geobiomass.maps.blocks import Block, Target, WorkersDiedError, create_array
 from geobiomass.maps.completion import BLOCKS, FINISHING, MAKING
 from geobiomass.maps.conventions import conventions_of
-from geobiomass.maps.destination import Destination, in_step
+from geobiomass.maps.destination import Destination, synchronise
 from geobiomass.maps.execution import (
     Compute,
     Outcome,
@@ -41,9 +42,10 @@ if TYPE_CHECKING:
 
 
 MADE_WITH = "made_with"
-"""Attribute of a map: what its values depend on, in words and hashes."""
+"""Attribute of a map: what its values depend on, as text and fingerprints."""
 
-_HOPELESS = 3  # failures in a row, not of the input, after which others fail as well
+# Failures in a row after which the rest is not tried: a full disk fails every block.
+_MOST_FAILURES = 3
 
 
 class IncompleteMapError(RuntimeError):
@@ -75,23 +77,23 @@ def write_map(
         A path or an address that fsspec knows (``s3://bucket/map.tif``) that ends
         in ``.zarr``, ``.tif`` or ``.tiff``; or a store of Zarr.
     template : xarray.Dataset
-        The lazy map: its variables, coordinates and attributes are taken over; it
-        is not computed. What its attribute ``made_with`` says is compared with
-        what a map at `path` says, for the message that refuses another one.
+        The lazy map: its variables, coordinates and attributes are copied; it is not
+        computed. If another map is at `path`, the error message compares the
+        attribute ``made_with`` of the two.
     blocks : sequence of Block
-        What is to be computed, row by row, each once; the rest stays NaN.
+        The blocks to compute, row by row, each once; other pixels stay NaN.
     compute : callable
-        Block -> (output, y, x) float32, on several threads at once; must pickle
-        where there is a cluster.
+        Block -> (output, y, x) float32; is called on several threads at once, and
+        must pickle for a cluster.
     fingerprint : str
-        Stands for the model, the input and the settings that values depend on.
+        Hash of the model, the input and the settings that the values depend on.
     side : int
         Side of a block, pixels.
     overviews : bool
         Add levels of half, a quarter, ... the resolution to a Zarr map; a GeoTIFF
-        has them always.
+        always has them.
     resume : bool
-        Go on with a half-written map; otherwise it is begun again.
+        Continue a half-written map; otherwise it is begun again.
     overwrite : bool
         Delete what is at `path` first.
     progress : bool
@@ -105,85 +107,92 @@ def write_map(
     Raises
     ------
     ValueError
-        If the ending of `path` is none of those above, or the map there was begun
-        with another `side`.
+        If `path` has another ending, or the map there was begun with another
+        `side`.
     FileExistsError
         If another map, or anything else, is at `path` and not `overwrite`.
     MapInUseError
         If another process is writing this map.
     IncompleteMapError
-        If blocks failed, by place and reason; the others are kept, and the same
-        call computes only what is missing.
+        If blocks failed; it names them and the reasons. The others are kept, and the
+        same call computes only the missing ones.
     """
-    place = Destination.of(path, storage_options)
-    _refuse_form(place, template, overviews)
+    destination = Destination.of(path, storage_options)
+    _check_form(destination, template, overviews)
     names = list(map(str, template))
-    levels = names if overviews and place.raster is None else []
+    levels = names if overviews and destination.raster is None else []
     here = template.attrs.get(MADE_WITH)
-    done = not overwrite and _is_done(place, fingerprint, here)
-    if done and not place.leftovers() and not _lacks(place, levels):
+    done = not overwrite and _is_done(destination, fingerprint, here)
+    if (
+        done
+        and not destination.leftovers()
+        and not _needs_overviews(destination, levels)
+    ):
         return
-    with only_writer(place):
-        place.tidy()
+    with only_writer(destination):
+        destination.tidy()
         if overwrite:
-            place.remove_raster()
-        elif _is_done(place, fingerprint, here):  # or by who was writing a moment ago
-            if place.raster is not None and place.attrs() is not None:
-                place.clear()  # what it was made from, after a kill
-            if _lacks(place, levels):
-                write_overviews(place.group("r+"), levels, side, progress)
+            destination.remove_raster()
+        elif _is_done(destination, fingerprint, here):  # another process finished it
+            if destination.raster is not None and destination.attrs() is not None:
+                destination.clear()  # the group it was made from, left by a kill
+            if _needs_overviews(destination, levels):
+                write_overviews(destination.group("r+"), levels, side, progress)
             return
         marks = {FINGERPRINT: fingerprint, "block": side, BLOCKS: len(blocks)}
-        group = None if overwrite else _go_on(place, marks, resume, here)
+        group = None if overwrite else _open_begun(destination, marks, resume, here)
         if group is None:
-            group = _make(place, template, marks)
+            group = _make(destination, template, marks)
         else:
-            _note_software(group, template)
+            _record_software(group, template)
         if group.attrs.get(UNFINISHED, FINISHING) != FINISHING:
-            target = Target(place.store, tuple(names))
-            _write_blocks(place, group, target, blocks, compute, progress, client)
+            target = Target(destination.store, tuple(names))
+            _write_blocks(destination, group, target, blocks, compute, progress, client)
         _finish(group, levels, progress)
-        if place.raster is not None:
-            _write_raster(place, names, fingerprint)
+        if destination.raster is not None:
+            _write_raster(destination, names, fingerprint)
 
 
-def _refuse_form(place: Destination, template: xr.Dataset, overviews: bool) -> None:
-    """Refuse a folder that is not there, and what chips cannot have."""
-    if place.local is not None and not place.local.parent.is_dir():
+def _check_form(
+    destination: Destination, template: xr.Dataset, overviews: bool
+) -> None:
+    """Check that the folder exists, and that chips have no GeoTIFF or overviews."""
+    if destination.local is not None and not destination.local.parent.is_dir():
         raise ValueError(
-            f"The folder {place.local.parent} does not exist; make it first."
+            f"The folder {destination.local.parent} does not exist; make it first."
         )
-    if place.raster is not None and "chip" in template.dims:
+    if destination.raster is not None and "chip" in template.dims:
         raise ValueError(
-            f"Chips have no common grid for one GeoTIFF, {place.name}; write a .zarr."
+            f"Chips have no common grid for one GeoTIFF, {destination.name}; write a "
+            ".zarr."
         )
     if overviews and "chip" in template.dims:
         raise ValueError("Chips have no common grid for overviews; leave them out.")
 
 
-def _lacks(place: Destination, levels: Sequence[str]) -> bool:
-    """Tell whether a finished map has yet to get the overviews that are wanted."""
-    attrs = place.attrs() if levels else None
+def _needs_overviews(destination: Destination, levels: Sequence[str]) -> bool:
+    """Return whether a finished map lacks the overviews that are wanted."""
+    attrs = destination.attrs() if levels else None
     if attrs is None or "multiscales" in attrs:
         return False
-    height, width = place.group("r")[levels[0]].shape  # type: ignore[union-attr]
+    height, width = destination.group("r")[levels[0]].shape  # type: ignore[union-attr]
     return any(level_sizes(height, width))
 
 
 def _is_done(
-    place: Destination, fingerprint: str, here: Mapping[str, Any] | None
+    destination: Destination, fingerprint: str, here: Mapping[str, Any] | None
 ) -> bool:
-    """Tell whether this very map is there, finished; refuse anything else."""
-    if place.raster is None:
-        attrs = place.attrs()
+    """Return whether the map is there and finished; raise if it is another one."""
+    if destination.raster is None:
+        attrs = destination.attrs()
         if attrs is not None and attrs.get(FINGERPRINT) != fingerprint:
-            raise _refusal(place.name, attrs.get(MADE_WITH), here)
+            raise _refusal(destination.name, attrs.get(MADE_WITH), here)
         return attrs is not None and UNFINISHED not in attrs
-    raster = place.raster_there()
+    raster = destination.raster_there()
     if raster is None:
         return False
     if raster != fingerprint:
-        raise _refusal(place.name)
+        raise _refusal(destination.name)
     return True
 
 
@@ -207,40 +216,40 @@ def _refusal(
 
 
 def _short(value: Any) -> str:
-    """Give a value in a few letters: hashes are long and all alike."""
+    """Return a value as short text: the first letters of a hash are enough."""
     text = str(value)
     return text if len(text) <= 40 else f"{text[:12]}..."
 
 
-# --- a new map, or one to go on with ------------------------------------------
+# --- a new map, or one to continue --------------------------------------------
 
 
-def _go_on(
-    place: Destination,
+def _open_begun(
+    destination: Destination,
     marks: Mapping[str, Any],
     resume: bool,
     here: Mapping[str, Any] | None,
 ) -> zarr.Group | None:
-    """Recognise a map that was begun; None where there is none to go on with."""
-    attrs = place.attrs()
+    """Open a map that was begun; return None if there is none to continue."""
+    attrs = destination.attrs()
     if attrs is None:
         return None
     if attrs.get(FINGERPRINT) != marks[FINGERPRINT]:
-        raise _refusal(str(place.store), attrs.get(MADE_WITH), here)
+        raise _refusal(str(destination.store), attrs.get(MADE_WITH), here)
     state = attrs.get(UNFINISHED)
     if state == MAKING or (state is not None and not resume):
         return None
     if state is not None and attrs["block"] != marks["block"]:
         raise ValueError(
-            f"{place.name} was begun with block={attrs['block']} and cannot go on "
-            f"with block={marks['block']}; use the same, or resume=False to begin "
-            "again."
+            f"{destination.name} was begun with block={attrs['block']} and cannot be "
+            f"continued with block={marks['block']}; use the same, or resume=False to "
+            "begin again."
         )
-    return place.group("r+")
+    return destination.group("r+")
 
 
-def _note_software(group: zarr.Group, template: xr.Dataset) -> None:
-    """Note what goes on with a map beside what began it, where that is another."""
+def _record_software(group: zarr.Group, template: xr.Dataset) -> None:
+    """Record the software that continues a map, if other software began it."""
     there, here = group.attrs.get(PROVENANCE), template.attrs.get(PROVENANCE)
     if isinstance(there, str) and here is not None:
         both = with_software_of(there, here)
@@ -249,17 +258,17 @@ def _note_software(group: zarr.Group, template: xr.Dataset) -> None:
 
 
 def _make(
-    place: Destination, template: xr.Dataset, marks: Mapping[str, Any]
+    destination: Destination, template: xr.Dataset, marks: Mapping[str, Any]
 ) -> zarr.Group:
-    """Make everything but the pixels; until that is done no other call goes on."""
-    if isinstance(place.store, Path):
-        _fill(place.work, template, marks)
-        place.clear()
-        place.work.rename(place.store)
+    """Create all but the pixels; a map in this state is not continued."""
+    if isinstance(destination.store, Path):
+        _fill(destination.work, template, marks)
+        destination.clear()
+        destination.work.rename(destination.store)
     else:
-        place.clear({**marks, UNFINISHED: MAKING})
-        _fill(place.store, template, marks)
-    return place.group("r+")
+        destination.clear({**marks, UNFINISHED: MAKING})
+        _fill(destination.store, template, marks)
+    return destination.group("r+")
 
 
 def _fill(store: Path | Store, template: xr.Dataset, marks: Mapping[str, Any]) -> None:
@@ -272,16 +281,17 @@ def _fill(store: Path | Store, template: xr.Dataset, marks: Mapping[str, Any]) -
     frame.to_zarr(group.store, mode="a", zarr_format=3, consolidated=False)
     for name, variable in template.items():
         create_array(group, str(name), variable, marks["block"])
-    attrs = dict(zarr.open_group(store, mode="r").attrs)  # xarray added to them
-    said = conventions_of(template) | dict(template.attrs)
-    group.attrs.put({**attrs, **said, **marks, UNFINISHED: True})
+    # Read again: xarray added the names of the coordinates.
+    attrs = dict(zarr.open_group(store, mode="r").attrs)
+    described = conventions_of(template) | dict(template.attrs)
+    group.attrs.put({**attrs, **described, **marks, UNFINISHED: True})
 
 
 # --- blocks -------------------------------------------------------------------
 
 
 def _write_blocks(
-    place: Destination,
+    destination: Destination,
     group: zarr.Group,
     target: Target,
     blocks: Sequence[Block],
@@ -298,29 +308,29 @@ def _write_blocks(
         if client is None
         else on_cluster(waiting, compute, target, manifest, client)
     )
-    finish_or_say(place.name, outcomes, len(blocks), len(done), progress)
+    follow_blocks(destination.name, outcomes, len(blocks), len(done), progress)
 
 
-def finish_or_say(
+def follow_blocks(
     name: str, outcomes: Any, count: int, done: int, progress: bool
 ) -> None:
-    """Take in blocks as they are done, with a progress bar, to the last one.
+    """Wait for all blocks, with a progress bar.
 
     Parameters
     ----------
     name : str
         How the user named the map.
     outcomes : generator of Outcome
-        As the functions of :mod:`geobiomass.maps.execution` give them.
+        From a function of :mod:`geobiomass.maps.execution`.
     count, done : int
-        Blocks of the map, and how many of them an earlier call wrote.
+        Number of blocks of the map, and of those that an earlier call wrote.
     progress : bool
         Show the bar.
 
     Raises
     ------
     IncompleteMapError
-        If blocks failed, by place and reason.
+        If blocks failed; it names them and the reasons.
     """
     from tqdm.auto import tqdm
 
@@ -338,7 +348,7 @@ def finish_or_say(
 
 
 def _follow(outcomes: Any, bar: Any) -> list[tuple[Block, Exception]]:
-    """Take in blocks as they are done; give those that failed."""
+    """Wait for all blocks; return those that failed, with their errors."""
     failed: list[tuple[Block, Exception]] = []
     in_a_row = 0
     try:
@@ -350,9 +360,9 @@ def _follow(outcomes: Any, bar: Any) -> list[tuple[Block, Exception]]:
                 bar.update()
                 continue
             failed.append((block, result))
-            # Damaged input is of one place; a full disk is of all of them.
+            # Damaged input fails one block; a full disk fails all of them.
             in_a_row += not isinstance(result, CubeError | WorkersDiedError)
-            if in_a_row == _HOPELESS:
+            if in_a_row == _MOST_FAILURES:
                 break
     finally:
         outcomes.close()
@@ -365,11 +375,11 @@ def _incomplete(
     reasons = "; ".join(f"{block}: {_reason(error)}" for block, error in failed[:5])
     more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
     if rest:
-        more += f"; {rest} were not tried, as {_HOPELESS} in a row failed"
+        more += f"; {rest} were not tried, as {_MOST_FAILURES} in a row failed"
     return IncompleteMapError(
         f"{len(failed)} of {count} blocks of {name} could not be computed "
-        f"({reasons}{more}). The finished ones are kept; mend what is wrong and make "
-        "the same call again."
+        f"({reasons}{more}). The finished ones are kept; fix the cause and make the "
+        "same call again."
     )
 
 
@@ -381,42 +391,42 @@ def _reason(error: Exception) -> str:
 
 
 def _finish(group: zarr.Group, overviews: Sequence[str], progress: bool) -> None:
-    """Take the notes away; that the map is finished is said last, in one write."""
+    """Delete the manifest; the map is marked as finished last, in one write."""
     if UNFINISHED not in group.attrs:
         return
     group.attrs.put(dict(group.attrs) | {UNFINISHED: FINISHING})
     if overviews:
         side: Any = group.attrs["block"]
         write_overviews(group, overviews, side, progress)
-    in_step(group.store.delete_dir(f"{group.path}/{WRITTEN}".strip("/")))
+    synchronise(group.store.delete_dir(f"{group.path}/{WRITTEN}".strip("/")))
     consolidate(group)
-    _say_finished(group)
+    _mark_finished(group)
 
 
-def _say_finished(group: zarr.Group) -> None:
+def _mark_finished(group: zarr.Group) -> None:
     import zarr
 
     whole = zarr.open_group(group.store, path=group.path, mode="r+")
     whole.attrs.put({k: v for k, v in whole.attrs.items() if k != UNFINISHED})
 
 
-def _write_raster(place: Destination, names: list[str], fingerprint: str) -> None:
-    """Make the GeoTIFF, and take away what it was made from."""
-    store: Any = place.store
-    if isinstance(place.raster, Path):
-        place.work.mkdir()  # beside it, so that it comes into its place in one step
-        making = place.work / place.raster.name
+def _write_raster(destination: Destination, names: list[str], fingerprint: str) -> None:
+    """Write the GeoTIFF, and delete the group that it was made from."""
+    store: Any = destination.store
+    if isinstance(destination.raster, Path):
+        destination.work.mkdir()  # on the same disk: the renaming is one step
+        making = destination.work / destination.raster.name
         write_geotiff(store, making, names, fingerprint)
-        making.replace(place.raster)
-        place.work.rmdir()
+        making.replace(destination.raster)
+        destination.work.rmdir()
     else:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "map.tif"
             write_geotiff(store, file, names, fingerprint)
-            place.upload(file)
-    place.clear()
+            destination.upload(file)
+    destination.clear()
 
 
 def fingerprint_of(parts: dict[str, Any]) -> str:
-    """Give one short text that stands for what a map's values depend on."""
+    """Return the hash of all that a map's values depend on."""
     return sha256_of(json.dumps(parts, sort_keys=True, default=str))

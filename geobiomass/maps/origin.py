@@ -1,27 +1,27 @@
-"""What a map says of where it comes from, while it is written and after."""
+"""The provenance attribute of a map, for maps that are continued."""
 
 from __future__ import annotations
 
 import json
 
 PROVENANCE = "geobiomass_provenance"
-"""Attribute of a map, and tag of a GeoTIFF: where it comes from, JSON."""
+"""Attribute of a map, and tag of a GeoTIFF: its provenance as JSON."""
 
 
 def with_software_of(there: str, here: str) -> str:
-    """Give what a map says, with the software that goes on with it noted too.
+    """Return a map's provenance, with the software that continues the map added.
 
     Parameters
     ----------
     there, here : str
-        Provenance of the map that was begun, and of the call that goes on, JSON.
-        Values do not depend on versions of packages on purpose, so others are no
-        reason to refuse; who reads the map shall know of all of them.
+        Provenance of the map that was begun, and of the call that continues it, JSON.
+        Another version of a package is no reason to refuse; the map then names all
+        versions that wrote it.
 
     Returns
     -------
     str
-        JSON; `there` itself where nothing is new.
+        JSON; `there` itself if nothing is new.
     """
     begun = json.loads(there)
     used = begun["software"]

@@ -1,7 +1,7 @@
-"""Overviews of a finished map, so that a far look reads few pixels.
+"""Overviews of a finished map, so that viewers that zoom out read few pixels.
 
-Full resolution stays at the root, where plain `xr.open_zarr` finds it; each level is
-a group of its own below ``overviews``, named after how many pixels one stands for.
+Full resolution stays at the root, where plain `xr.open_zarr` finds it. Each level is a
+group below ``overviews``; its name is the factor by which its pixels are larger.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from affine import Affine
 
 SMALLEST = 256
-"""Levels are added until the smaller side is no longer than this, pixels."""
+"""Pixels: levels are added until the smaller side is at most this long."""
 
 
 def write_overviews(
@@ -38,14 +38,14 @@ def write_overviews(
 ) -> None:
     """Write levels of half, a quarter, ... the resolution of a finished map.
 
-    A pixel of a level is the mean of the finite ones among the up to four pixels of
-    the level before that it covers, NaN where none is finite. The groups
-    ``overviews/2``, ``overviews/4``, ... hold the same variables as the root, with
-    coordinates, grid mapping and attributes of their own. Last of all, the root
-    gets the attribute ``multiscales`` [1]_; until it is there, no level is whole.
-    Called again, also after an interruption, it writes the same anew. A map whose
-    smaller side is at most 256 pixels gets no levels and no such attribute. `group`
-    keeps the attributes it was opened with: open it anew before changing them.
+    A pixel of a level covers up to four pixels of the level before and is the mean of
+    those that are finite, NaN if none is. The groups ``overviews/2``,
+    ``overviews/4``, ... contain the same variables as the root, with their own
+    coordinates, grid mapping and attributes. At the end the root gets the attribute
+    ``multiscales`` [1]_; without it the levels are not complete. A repeated call, also
+    after an interruption, writes the same again. A map whose smaller side is at most
+    256 pixels gets no levels and no such attribute. `group` keeps the attributes that
+    it was opened with: open it again before you change them.
 
     Parameters
     ----------
@@ -55,8 +55,8 @@ def write_overviews(
     names : sequence of str
         The variables.
     side : int
-        Side of a piece of work, pixels of the level that is written; rounded up to
-        whole shards. Up to four pieces of four times as many pixels are in memory.
+        Side of a block, pixels of the level that is written; rounded up to whole
+        shards. Up to four blocks of four times as many pixels are in memory.
     progress : bool
         Show a progress bar.
 
@@ -72,13 +72,13 @@ def write_overviews(
     import zarr
     from tqdm.auto import tqdm
 
-    # Metadata gathered earlier does not know what is created here.
+    # Consolidated metadata does not contain the groups that are created here.
     root = zarr.open_group(
         group.store, path=group.path, mode="r+", use_consolidated=False
     )
     for name in names:
-        _refuse_chips(name, _array(root, name))
-    _forget(root)
+        _check_grid(name, _array(root, name))
+    _remove_entry(root)
     finer = root
     sizes = list(level_sizes(*_array(root, names[0]).shape))
     with tqdm(desc="Overviews", unit="block", disable=not progress) as bar:
@@ -100,7 +100,7 @@ def level_sizes(height: int, width: int) -> Iterator[tuple[int, tuple[int, int]]
 
 
 def halve(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Average pixels two by two, leaving out what is not finite.
+    """Average squares of two by two pixels; only finite values count.
 
     Parameters
     ----------
@@ -110,8 +110,8 @@ def halve(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     Returns
     -------
     numpy.ndarray
-        (ceil(y / 2), ceil(x / 2)) float32; sums are taken in float64, so that the
-        mean of equal values is that value to the bit.
+        (ceil(y / 2), ceil(x / 2)) float32. Sums are float64, so that the mean of
+        equal values is exactly that value.
     """
     height, width = values.shape
     ragged = ((0, height % 2), (0, width % 2))
@@ -129,7 +129,7 @@ def halve(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return mean.astype(np.float32)
 
 
-def _refuse_chips(name: str, array: Any) -> None:
+def _check_grid(name: str, array: Any) -> None:
     if tuple(array.metadata.dimension_names or ()) != ("y", "x"):
         raise ValueError(
             f"Overviews are made of maps on one grid: {name} must have dimensions "
@@ -145,8 +145,8 @@ def _entries(attributes: Mapping[str, Any]) -> list[dict[str, str]]:
     return list(attributes.get(REGISTRY, ()))
 
 
-def _forget(group: zarr.Group) -> None:
-    """Take back that there are overviews, while they are being written."""
+def _remove_entry(group: zarr.Group) -> None:
+    """Remove the attribute that lists the overviews, while they are written."""
     attributes: dict[str, Any] = dict(group.attrs)
     if attributes.pop("multiscales", None) is not None:
         kept = [e for e in _entries(group.attrs) if e.get("uuid") != MULTISCALES.uuid]
@@ -207,7 +207,7 @@ def _titles(root: zarr.Group) -> dict[str, Any]:
 def _halved_frame(
     finer: zarr.Group, names: Sequence[str], height: int, width: int
 ) -> xr.Dataset:
-    """Give the coordinates of a map of half the resolution, (height, width)."""
+    """Return the coordinates of a map of half the resolution, (height, width)."""
     scene = _open(finer)
     coordinates = {
         name: _pairs(scene[name], size)
@@ -219,7 +219,7 @@ def _halved_frame(
         coordinates[mapping] = scene[mapping].variable.copy(deep=True)
     transform = transform_of(scene)
     if transform is not None:
-        _place(coordinates, mapping, _doubled(transform))
+        _write_georeference(coordinates, mapping, _doubled(transform))
     return xr.Dataset(coords=coordinates)
 
 
@@ -235,20 +235,22 @@ def _open(group: zarr.Group) -> xr.Dataset:
 
 
 def _pairs(centres: xr.DataArray, size: int) -> xr.Variable:
-    """Give the middle of each two pixels, of the one where it is alone."""
+    """Return the centre of each pair of pixels; the last may be a single one."""
     values = centres.values
     middles = [values[2 * i : 2 * i + 2].mean() for i in range(size)]
     return xr.Variable(centres.dims, np.array(middles), centres.attrs)
 
 
 def _doubled(transform: Affine) -> Affine:
-    """Give the transform of pixels twice as wide and high, from the same corner."""
+    """Return the transform of pixels twice as wide and high, from the same corner."""
     a, b, c, d, e, f = transform[:6]
     return type(transform)(2 * a, 2 * b, c, 2 * d, 2 * e, f)
 
 
-def _place(coordinates: dict[str, Any], mapping: str, transform: Affine) -> None:
-    """Put pixel centres, and the grid mapping, where a transform says."""
+def _write_georeference(
+    coordinates: dict[str, Any], mapping: str, transform: Affine
+) -> None:
+    """Write pixel centres and the grid mapping from a transform."""
     axes = (("y", transform.e, transform.f), ("x", transform.a, transform.c))
     for name, side, start in axes:
         size = coordinates[name].size
@@ -259,10 +261,10 @@ def _place(coordinates: dict[str, Any], mapping: str, transform: Affine) -> None
 
 
 def _fill(finer: zarr.Group, level: zarr.Group, name: str, side: int, bar: Any) -> None:
-    """Compute a variable of a level, a few pieces of whole shards at a time."""
+    """Compute a variable of a level, a few blocks of whole shards at a time."""
     source, target = _array(finer, name), _array(level, name)
     height, width = target.shape
-    # A piece is whole shards, so that no two threads write to the same one.
+    # A block is whole shards, so that no two threads write to the same shard.
     down, across = (-(-side // shard) * shard for shard in _chunking(target)[1])
     corners = [(y, x) for y in range(0, height, down) for x in range(0, width, across)]
     bar.total = (bar.total or 0) + len(corners)
@@ -278,7 +280,7 @@ def _fill(finer: zarr.Group, level: zarr.Group, name: str, side: int, bar: Any) 
 
 
 def _describe(group: zarr.Group, names: Sequence[str], factors: Sequence[int]) -> None:
-    """Say at the root which levels there are, once all of them are written."""
+    """List the levels in the root's attributes, after all of them are written."""
     import zarr
 
     conventions = conventions_of(_open(group))
@@ -295,7 +297,7 @@ def _describe(group: zarr.Group, names: Sequence[str], factors: Sequence[int]) -
     if kept:
         described[REGISTRY] = declare(_entries(group.attrs), *kept)
     consolidate(group)
-    # Opened anew with what was gathered, so that both are written in one step.
+    # Opened with consolidated metadata, so that both are written in one step.
     zarr.open_group(group.store, path=group.path, mode="r+").attrs.put(described)
 
 
@@ -307,8 +309,8 @@ def _layout(
 ) -> Iterator[dict[str, Any]]:
     """Yield each variable at each level, by paths that any Zarr reader resolves.
 
-    Arrays rather than groups, which the convention allows as well: the root, where
-    full resolution is, has no relative path ("." is none in Zarr).
+    The assets are arrays; the convention also allows groups. But full resolution is in
+    the root group, which has no relative path (Zarr does not know ".").
     """
     for name in names:
         yield {"asset": name, "transform": _scaled(1.0), **_where(conventions)}
@@ -326,7 +328,7 @@ def _layout(
 
 
 def _scaled(factor: float) -> dict[str, list[float]]:
-    """Give the transform to the next level; pixels share their upper left corner."""
+    """Return the transform to the next level, from the same upper left corner."""
     return {"scale": [factor, factor], "translation": [0.0, 0.0]}
 
 

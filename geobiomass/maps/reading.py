@@ -1,4 +1,4 @@
-"""A finished map, read once, block by block."""
+"""Reading a finished map, once, block by block."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from geobiomass.cube import CubeError
 from geobiomass.cube.axes import in_our_names
 from geobiomass.tiles import Window
 
-BLOCK = 1024  # pixels: the side of what is read at once, as maps are written
+BLOCK = 1024  # pixels: the side of a block that is read, as maps are written
 _LARGEST = 4096  # pixels: a block of 128 MB
 
 Numbers = npt.NDArray[np.float64]
@@ -28,12 +28,12 @@ def open_layer(source: Any, variable: str | None = None) -> xr.DataArray:
     source : xarray.Dataset, xarray.DataArray, str or Path
         A map, lazy or not, or a path: Zarr, or GeoTIFF.
     variable : str, optional
-        Its name. Where there is only one layer, it need not be given or called so.
+        Name of the layer. A map with one layer needs no name.
 
     Returns
     -------
     xarray.DataArray
-        (y, x), NaN where missing; read where it is looked at.
+        (y, x), NaN where missing; windows are read when they are needed.
 
     Raises
     ------
@@ -63,13 +63,13 @@ def open_layer(source: Any, variable: str | None = None) -> xr.DataArray:
     if "chip" in layer.dims:
         raise CubeError(
             f"The map must be of a scene, got {layer.sizes['chip']} chips, which have "
-            "no place on Earth."
+            "no georeference."
         )
     return layer.transpose("y", "x")
 
 
 def open_map(path: str) -> xr.Dataset:
-    """Open a finished map lazily, a variable a layer; as :func:`open_layer` refuses."""
+    """Open a finished map lazily, a variable a layer; raise as :func:`open_layer`."""
     from geobiomass.maps import describe_progress
 
     raster = path.rstrip("/").endswith((".tif", ".tiff"))
@@ -79,7 +79,7 @@ def open_map(path: str) -> xr.Dataset:
             raise CubeError(
                 f"The map {path} is not finished, {progress['written']} of "
                 f"{progress['blocks']} blocks are written; make the same call of "
-                "predict again, it goes on where it stopped."
+                "predict again, it continues where it stopped."
             )
     if raster:
         return _open_raster(path)
@@ -103,14 +103,14 @@ def _open_raster(path: str) -> xr.Dataset:
     layers = {
         name: bands.isel(band=number, drop=True) for number, name in enumerate(names)
     }
-    for layer, said in zip(layers.values(), tags, strict=True):
-        if "interval" in said:  # tags are text; of those, totals and change use this
-            layer.attrs["interval"] = float(said["interval"])
+    for layer, known in zip(layers.values(), tags, strict=True):
+        if "interval" in known:  # tags are text; totals and change need the number
+            layer.attrs["interval"] = float(known["interval"])
     return xr.Dataset(layers)
 
 
 def side_of(layer: xr.DataArray) -> int:
-    """Give the side of the blocks a layer is best read in, pixels."""
+    """Return the side of the blocks to read a layer in, pixels: that of its chunks."""
     if layer.chunks is None:
         return BLOCK
     down, across = (sizes[0] for sizes in layer.chunks)
@@ -120,7 +120,7 @@ def side_of(layer: xr.DataArray) -> int:
 def windows(
     layer: xr.DataArray, wanted: npt.NDArray[np.bool_], side: int
 ) -> Iterator[Window]:
-    """Go through the blocks that are wanted, (row of blocks, column of blocks) bool."""
+    """Yield the blocks that are wanted, (row of blocks, column of blocks) bool."""
     height, width = layer.shape
     for row, column in np.argwhere(wanted).tolist():
         top, left = row * side, column * side

@@ -1,15 +1,14 @@
-"""A map as an interactive page of the web: pan, zoom, opacity, legend.
+"""A map as an interactive web page: pan, zoom, opacity, legend.
 
-Needs folium, ``pip install 'geobiomass[plots]'``. Pictures are made here, so a map of
-any size becomes a page of a few megabytes.
+Needs folium, ``pip install 'geobiomass[plots]'``. The map is made smaller before it
+becomes a picture, so the page has a few megabytes, whatever the size of the map.
 """
 
 from __future__ import annotations
 
 import base64
-import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,12 @@ import xarray as xr
 from geobiomass.cube.axes import in_our_names
 from geobiomass.cube.store import is_local, open_group
 from geobiomass.summary import html_environment, html_macros
+from geobiomass.tiles import blocks
 from geobiomass.training.packages import need
 
 MERCATOR = "EPSG:3857"
 LARGEST = 2000  # pixels of a picture's side: 16 MB in memory, 1 to 5 MB as PNG
-PIECE = 2048  # pixels of a side that are read at once where a map is made smaller
+BLOCK = 2048  # pixels along a side: read at once while a map is made smaller
 
 
 def explore_map(
@@ -37,43 +37,45 @@ def explore_map(
     largest: int = LARGEST,
     leaflet: str | Path | None = None,
 ) -> Any:
-    """Show a map on a page of the web, over a base map.
+    """Show a map on a web page, over a base map.
 
     Parameters
     ----------
     data : str, Path, xarray.Dataset or xarray.DataArray
-        A map: a Zarr group, a GeoTIFF, or in hand. Each of its layers can be switched
-        on and off; the first one is shown. Of a large one overviews are read, or a
-        piece at a time, never all at once.
+        A map: a path to a Zarr group or a GeoTIFF, or an opened map. Each of its
+        layers can be switched on and off; the first one is shown. A large map is read
+        from its overviews, or block by block, never all at once.
     layers : mapping, optional
-        Other layers by name, such as ``{"true biomass": cube["agb"]}``, in colours of
-        the same scale.
+        Other layers by name, such as ``{"true biomass": cube["agb"]}``, in the same
+        colour scale.
     limits : tuple of float, optional
         Ends of the colour scale, Mg/ha; by default 0 and the 99th percentile.
     opacity : float
-        Of the map at first, 0 to 1; there is a slider.
+        Initial opacity of the map, 0 to 1; the page has a slider.
     tiles : str, optional
-        The base map, as folium names it; None for none, which needs no internet.
+        The base map, as folium names it; None for no base map, which needs no
+        internet.
     largest : int
-        Pixels of a picture's longer side at most; the map is made so much smaller.
+        Largest number of pixels along a picture's longer side; a larger map is made
+        smaller.
     leaflet : str or Path, optional
         A folder with ``leaflet.js`` and ``leaflet.css`` (such as ``dist`` of the npm
-        package leaflet): they are written into the page, which then needs no server.
+        package leaflet): they are written into the page, which then loads nothing.
 
     Returns
     -------
     folium.Map
-        Shows itself in Jupyter; ``.save("map.html")`` writes one file.
+        Jupyter displays it; ``.save("map.html")`` writes one file.
 
     Raises
     ------
     MissingPackageError
         If folium is not installed.
     FileNotFoundError
-        If nothing is at a path, or Leaflet is not in its folder.
+        If nothing is at a path, or `leaflet` does not contain Leaflet.
     ValueError
-        If a map has no place on Earth, as chips have none, has no value, or a setting
-        is out of its range.
+        If a map has no georeference (chips have none), has no value, or a setting is
+        out of its range.
     """
     need("model.explore", "plots", "folium", "matplotlib")
     import folium
@@ -93,7 +95,7 @@ def explore_map(
     overlays: list[Any] = []
     for name, values in pictures.items():
         overlay = folium.raster_layers.ImageOverlay(
-            image=_png(values.values, low, high),
+            image=_png(values, low, high),
             bounds=_bounds(values),
             opacity=opacity,
             name=_without_braces(str(escape(name))),  # Leaflet sets it as HTML
@@ -112,13 +114,13 @@ def explore_map(
     return page
 
 
-# --- a map, small enough to be looked at, where Mercator has it ----------------
+# --- a small map, in web Mercator ----------------------------------------------
 
 
 def _layers_of(
     data: str | Path | xr.Dataset | xr.DataArray, largest: int
 ) -> dict[str, xr.DataArray]:
-    """Give each layer of a map in web Mercator, no longer than `largest`."""
+    """Return each layer of a map in web Mercator, no longer than `largest`."""
     if isinstance(data, str | Path):
         scene = _opened(data, largest)
     elif isinstance(data, xr.DataArray):
@@ -135,13 +137,13 @@ def _layers_of(
         raise ValueError(
             "The map must have a layer (y, x), got "
             f"{ {str(n): tuple(map(str, v.dims)) for n, v in scene.items()} }; chips "
-            "have no place on Earth: look at them with gb.plots.comparison."
+            "have no georeference: look at them with gb.plots.comparison."
         )
     return {name: _mercator(layer, largest) for name, layer in maps.items()}
 
 
 def _opened(path: str | Path, largest: int) -> xr.Dataset:
-    """Open a map by its overview that is just as fine as it takes."""
+    """Open the coarsest overview of a map that is not coarser than needed."""
     if is_local(path) and not Path(path).exists():
         raise FileNotFoundError(f"There is nothing at {path}; expected a map.")
     if str(path).rstrip("/").endswith((".tif", ".tiff")):
@@ -162,7 +164,7 @@ def _opened(path: str | Path, largest: int) -> xr.Dataset:
 
 
 def _raster(path: str, largest: int) -> xr.Dataset:
-    """Read a GeoTIFF at a size that fits; GDAL takes the overview next to it."""
+    """Read a GeoTIFF at a size that fits; GDAL chooses the overview."""
     import rasterio
     import rioxarray  # noqa: F401  (the .rio accessor)
     from rasterio.enums import Resampling
@@ -175,7 +177,7 @@ def _raster(path: str, largest: int) -> xr.Dataset:
             masked=True,
             resampling=Resampling.average,
         ).astype(np.float32)
-        place = source.transform * source.transform.scale(
+        transform = source.transform * source.transform.scale(
             source.width / width, source.height / height
         )
         names = [name or f"band {i}" for i, name in enumerate(source.descriptions, 1)]
@@ -188,59 +190,60 @@ def _raster(path: str, largest: int) -> xr.Dataset:
     )
     if crs is not None:
         scene = scene.rio.write_crs(crs)
-    placed: xr.Dataset = scene.rio.write_transform(place).assign_coords(
-        y=place.f + place.e * (np.arange(height) + 0.5),
-        x=place.c + place.a * (np.arange(width) + 0.5),
+    georeferenced: xr.Dataset = scene.rio.write_transform(transform).assign_coords(
+        y=transform.f + transform.e * (np.arange(height) + 0.5),
+        x=transform.c + transform.a * (np.arange(width) + 0.5),
     )
-    return placed
+    return georeferenced
 
 
 def _mercator(layer: xr.DataArray, largest: int) -> xr.DataArray:
-    """Make a layer small, then bring it to web Mercator, nearest pixels."""
+    """Make a layer small, then reproject it to web Mercator, by nearest pixels."""
     import rioxarray  # noqa: F401  (the .rio accessor)
     from rasterio.enums import Resampling
 
     if not {"y", "x"} <= set(layer.coords) or layer.rio.crs is None:
         raise ValueError(
-            f"{layer.name} must have a place on Earth, got no reference system or no "
+            f"{layer.name} must have a georeference, got no reference system or no "
             "coordinates; add it with map.rio.write_crs('EPSG:...')."
         )
     small = shrunk(layer.transpose("y", "x"), largest)
     if not np.isfinite(small.values).any():
         raise ValueError(f"{layer.name} must have a value, got none but nodata.")
     small = small.rio.write_crs(layer.rio.crs).rio.write_nodata(np.nan)
-    turned: xr.DataArray = small.rio.reproject(
+    mercator: xr.DataArray = small.rio.reproject(
         MERCATOR, resampling=Resampling.nearest, nodata=np.nan
     )
-    step = -(-max(turned.shape) // largest)
-    return turned[::step, ::step] if step > 1 else turned
+    step = -(-max(mercator.shape) // largest)
+    return mercator[::step, ::step] if step > 1 else mercator
 
 
 def shrunk(layer: xr.DataArray, largest: int) -> xr.DataArray:
-    """Average pixels in squares until no side is longer than `largest`.
+    """Average squares of pixels, so that no side is longer than `largest`.
 
-    A piece at a time, so that a map of any size, on disk or yet to be computed, is
-    never in memory as a whole.
+    Block by block: a map of any size, on disk or not computed yet, is never in memory
+    as a whole.
 
     Parameters
     ----------
     layer : xarray.DataArray
-        (y, x), NaN where there is nothing.
+        (y, x), NaN where there is no value.
     largest : int
-        Pixels.
+        Largest number of pixels along a side.
 
     Returns
     -------
     xarray.DataArray
-        (y, x) float32 in memory, at the centres of the squares. A square at the edge
-        may reach beyond the map.
+        (y, x) float32 in memory; coordinates are the centres of the squares. A square
+        at the edge may reach beyond the map.
     """
     step = -(-max(layer.sizes["y"], layer.sizes["x"]) // largest)
     if step <= 1:
         return layer.astype(np.float32).load()
     height, width = (-(-layer.sizes[dim] // step) for dim in ("y", "x"))
     result = np.full((height, width), np.nan, np.float32)
-    for rows, columns in _pieces(height, width, max(1, PIECE // step)):
+    for window in blocks(height, width, max(1, BLOCK // step)):
+        rows, columns = window.rows, window.columns
         fine = layer.isel(
             y=slice(rows.start * step, rows.stop * step),
             x=slice(columns.start * step, columns.stop * step),
@@ -255,17 +258,8 @@ def shrunk(layer: xr.DataArray, largest: int) -> xr.DataArray:
     return xr.DataArray(result, coordinates, ("y", "x"), layer.name, layer.attrs)
 
 
-def _pieces(height: int, width: int, side: int) -> Iterator[tuple[slice, slice]]:
-    for top in range(0, height, side):
-        for left in range(0, width, side):
-            yield (
-                slice(top, min(top + side, height)),
-                slice(left, min(left + side, width)),
-            )
-
-
 def _averaged(values: npt.NDArray[np.float32], step: int) -> npt.NDArray[np.float32]:
-    """Give the mean of the finite values of each square, NaN where none is."""
+    """Return the mean of the finite values of each square, NaN where none is."""
     ragged = [(0, -size % step) for size in values.shape]
     padded = np.pad(values, ragged, constant_values=np.nan)
     height, width = (size // step for size in padded.shape)
@@ -279,7 +273,7 @@ def _averaged(values: npt.NDArray[np.float32], step: int) -> npt.NDArray[np.floa
 
 
 def _bounds(values: xr.DataArray) -> list[list[float]]:
-    """Give [[south, west], [north, east]] in degrees, as Leaflet takes them."""
+    """Return [[south, west], [north, east]] in degrees, as Leaflet expects them."""
     from rasterio.warp import transform_bounds
 
     west, south, east, north = transform_bounds(
@@ -296,17 +290,14 @@ def _limits(values: xr.DataArray) -> tuple[float, float]:
 # --- the page ------------------------------------------------------------------
 
 
-def _png(values: npt.NDArray[np.float32], low: float, high: float) -> str:
-    """Give a picture, clear where there is nothing, as an address of data."""
-    import matplotlib
-    from PIL import Image
+def _png(values: xr.DataArray, low: float, high: float) -> str:
+    """Return a picture as a data URL, transparent where there is no value."""
+    import odc.geo.xr  # noqa: F401  (the .odc accessor)
 
-    shares = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
-    colours = matplotlib.colormaps["viridis"](np.nan_to_num(shares), bytes=True)
-    colours[..., 3] = np.where(np.isfinite(values), 255, 0)
-    file = io.BytesIO()
-    Image.fromarray(colours).save(file, "png", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    # matplotlib has colours for infinities; a map's are no values.
+    finite = values.where(np.isfinite(values))
+    colours = finite.odc.colorize(cmap="viridis", vmin=low, vmax=high)
+    return str(colours.odc.compress("png", as_data_url=True))
 
 
 _BOX = (
@@ -316,7 +307,7 @@ _BOX = (
 
 
 def _legend(low: float, high: float, unit: str) -> Any:
-    """Give the colours with five figures below them."""
+    """Return the legend: the colours, and five figures below them."""
     import matplotlib
     from matplotlib.colors import to_hex
 
@@ -329,7 +320,7 @@ def _legend(low: float, high: float, unit: str) -> Any:
 
 
 def _slider(names: list[str], opacity: float) -> Any:
-    """Give a slider that sets how much of the ground shows through."""
+    """Return a slider that sets the opacity of all layers."""
     macros = html_macros("map_controls.html")
     script = macros.opacity_script(names)
     content = macros.opacity(f"{opacity:g}")
@@ -346,7 +337,7 @@ def _without_braces(html: str) -> str:
 
 
 def _control(name: str, content: str, corner: str, script: str = "") -> Any:
-    """Give a box in a corner of the map that keeps clicks to itself."""
+    """Return a box in a corner of the map; clicks in it do not reach the map."""
     from branca.element import MacroElement
 
     element: Any = MacroElement()  # type: ignore[no-untyped-call]
@@ -358,7 +349,7 @@ def _control(name: str, content: str, corner: str, script: str = "") -> Any:
 
 
 def _write_in(page: Any, folder: Path) -> None:
-    """Write Leaflet into the page, and link to nothing else."""
+    """Write Leaflet into the page, and remove its links to other files."""
     from branca.element import Element
 
     files = [folder / name for name in ("leaflet.js", "leaflet.css")]
@@ -369,7 +360,7 @@ def _write_in(page: Any, folder: Path) -> None:
                 "leaflet.css, such as dist of the npm package leaflet."
             )
     script, style = (file.read_text(encoding="utf-8") for file in files)
-    # Pictures of controls come along; a closing tag within the script would end it.
+    # The pictures of the controls are embedded. A closing tag would end the script.
     style = re.sub(
         r"url\(\s*['\"]?(images/[\w.-]+)['\"]?\s*\)", _picture(folder), style
     )
