@@ -161,7 +161,7 @@ def test_test_chips_have_no_labels(s3: str, bucket: Bucket, tmp_path: Path) -> N
 
 KILLED = """
 import time
-from geobiomass.sources import biomassters_download
+from geobiomass.sources.biomassters import download as biomassters_download
 from geobiomass.sources.biomassters.download import download_chips
 fetch = biomassters_download.fetch
 def slowly(*given):
@@ -172,7 +172,7 @@ download_chips({root!r}, source={address!r}, storage_options={options!r})
 """
 
 
-def test_killed_half_way_it_goes_on(bucket: Bucket, tmp_path: Path) -> None:
+def test_a_killed_download_resumes(bucket: Bucket, tmp_path: Path) -> None:
     script = KILLED.format(
         root=str(tmp_path), address=bucket.address, options=bucket.options
     )
@@ -202,7 +202,7 @@ def test_killed_half_way_it_goes_on(bucket: Bucket, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tables", [True, False])
-def test_what_comes_damaged_is_asked_for_again(
+def test_a_file_that_arrives_damaged_is_downloaded_again(
     bucket: Bucket, tmp_path: Path, tables: bool
 ) -> None:
     if not tables:
@@ -216,7 +216,7 @@ def test_what_comes_damaged_is_asked_for_again(
     assert (tmp_path / name).read_bytes() == whole
 
 
-def test_what_is_damaged_in_the_bucket_is_named(bucket: Bucket, tmp_path: Path) -> None:
+def test_files_damaged_in_the_bucket_are_named(bucket: Bucket, tmp_path: Path) -> None:
     names = ["train_agbm/12345678_agbm.tif", "train_features/00aa11bb_S2_11.tif"]
     gone = "train_features/fe000001_S1_00.tif"
     for name in names:
@@ -227,11 +227,11 @@ def test_what_is_damaged_in_the_bucket_is_named(bucket: Bucket, tmp_path: Path) 
         bucket.get(tmp_path)
     for name in names:
         right = bitwise_cksum(bucket.origin / name)
-        assert f"{name}: it came with cksum" in str(caught.value)
+        assert f"{name}: it arrived with cksum" in str(caught.value)
         assert f"instead of {right}, 3 times" in str(caught.value)
         assert not (tmp_path / name).exists()
     assert f"3 of {FILES * len(CHIPS)} files of s3://" in str(caught.value)
-    assert f"{gone}: it is not there" in str(caught.value)
+    assert f"{gone}: it does not exist" in str(caught.value)
     there = len(list(tmp_path.glob("train_*/*.tif")))
     assert there == FILES * len(CHIPS) - 3
     bucket.reads.clear()
@@ -241,17 +241,15 @@ def test_what_is_damaged_in_the_bucket_is_named(bucket: Bucket, tmp_path: Path) 
     assert bucket.reads == Counter([*names, gone])
 
 
-def test_a_bucket_without_files_is_not_asked_for_all(
-    bucket: Bucket, tmp_path: Path
-) -> None:
+def test_a_download_stops_after_ten_failures(bucket: Bucket, tmp_path: Path) -> None:
     names = [f"train_features/{path.name}" for path in bucket.origin.glob("*/*_S1_*")]
     bucket.remove(*names)
-    with pytest.raises(DownloadError, match="the others were not tried any more"):
+    with pytest.raises(DownloadError, match="the others were not tried"):
         bucket.get(tmp_path)
     assert sum(bucket.reads[name] for name in names) < len(names)
 
 
-def test_what_is_there_is_checked_on_demand(bucket: Bucket, tmp_path: Path) -> None:
+def test_existing_files_are_verified_on_demand(bucket: Bucket, tmp_path: Path) -> None:
     bucket.get(tmp_path, chips=CHIPS[:2])
     flipped, cut = (tmp_path / "train_agbm" / f"{chip}_agbm.tif" for chip in CHIPS[:2])
     whole = flipped.read_bytes()
@@ -269,7 +267,7 @@ def test_what_is_there_is_checked_on_demand(bucket: Bucket, tmp_path: Path) -> N
     assert flipped.read_bytes() == whole
 
 
-def test_what_does_not_fit_is_not_begun(
+def test_a_download_without_room_does_not_begin(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=10 * 4096)
@@ -278,13 +276,13 @@ def test_what_does_not_fit_is_not_begun(
         bucket.get(tmp_path)
     needed = FILES * len(CHIPS) * 4096 / 1e6
     assert str(caught.value) == (
-        f"100 files of {needed:.1f} MB do not fit into {tmp_path}, where 0.0 MB are "
+        f"100 files of {needed:.1f} MB do not fit into {tmp_path}, which has 0.0 MB "
         "free; make room, or choose fewer chips."
     )
     assert not list(tmp_path.glob("train_*/*.tif"))
 
 
-def test_half_a_file_never_has_its_name(
+def test_an_incomplete_file_never_has_its_final_name(
     origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = Path.write_bytes
@@ -308,8 +306,8 @@ def test_nothing_at_the_address(bucket: Bucket, tmp_path: Path) -> None:
         with pytest.raises(DownloadError) as caught:
             gb.from_biomassters(tmp_path, download=address, **given)
         assert str(caught.value) == (
-            f"{address} must hold features_metadata.csv or train_features/ with files "
-            "named like 0060c0a5_S1_00.tif, and has neither (is the address right?)."
+            f"{address} must contain features_metadata.csv or train_features/ with "
+            "files named like 0060c0a5_S1_00.tif, and has neither; check the address."
         )
     with pytest.raises(DownloadError, match=r"metadata\.csv of .* cannot be read"):
         bucket.get(tmp_path, storage_options={"endpoint_url": "http://127.0.0.1:9"})
@@ -344,7 +342,7 @@ def test_the_public_bucket_is_read_anonymously(
     )
 
 
-def test_a_mirror_on_this_disk_and_a_bar(
+def test_a_mirror_on_a_disk_and_the_progress_bar(
     origin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chosen = download_chips(tmp_path, chips=2, source=origin.as_uri())
