@@ -152,7 +152,7 @@ class Bench:
         worst = np.abs(found - self.reference).max() / self.reference.std()
         if not worst <= 1e-3:
             raise RuntimeError(
-                f"{order.name} gives another map of {self.small.name} than {OURS}: "
+                f"{order.name} must make the same map of {self.small.name} as {OURS}: "
                 f"they differ by up to {worst:.3g} standard deviations."
             )
 

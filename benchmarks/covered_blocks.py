@@ -85,18 +85,18 @@ def _cell(cell: tuple[Find, int, float, int, int]) -> float:
 
 def tables(go: Go, runs: int, seed: int) -> dict[str, list[Row]]:
     """Return tables of the coverage of 90 % intervals on pixels of new blocks."""
-    pieces = max(1, runs // _AT_ONCE)
-    seeds = [1000 * seed + number for number in range(pieces)]
-    draws = runs // pieces
+    tasks = max(1, runs // _AT_ONCE)
+    seeds = [1000 * seed + number for number in range(tasks)]
+    draws = runs // tasks
     found = {}
     for way, (find, counts) in WAYS.items():
         rows: list[Row] = []
         cells = [(shared, count) for shared in SHARED for count in counts]
         work = [(find, n, shared, draws, each) for shared, n in cells for each in seeds]
-        held = np.reshape(go(_cell, work, way), (len(SHARED), len(counts), pieces))
+        held = np.reshape(go(_cell, work, way), (len(SHARED), len(counts), tasks))
         for shared, line in zip(SHARED, held.mean(-1), strict=True):
             shares = (f"{100 * share:.1f}" for share in line)
             heads = (f"{count} blocks" for count in counts)
             rows.append({"shared": shared} | dict(zip(heads, shares, strict=True)))
-        found[f"Calibrated {way}, {pieces * draws} times"] = rows
+        found[f"Calibrated {way}, {tasks * draws} times"] = rows
     return found

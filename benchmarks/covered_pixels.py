@@ -153,5 +153,5 @@ def tables(go: Go, runs: int, seed: int) -> dict[str, list[Row]]:
     return {
         f"A forest of trees judged, means of {runs} landscapes "
         "(standard deviation)": judged,
-        "How far held-out errors are alike": advised,
+        "Correlation of held-out errors": advised,
     }

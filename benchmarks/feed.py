@@ -126,7 +126,7 @@ def best_peer(found: Figures) -> float:
 
 
 def table(found: Figures, side: int) -> list[Row]:
-    """Return rows; for all contenders, a sample's bytes are those of its int16 codes."""
+    """Return rows; the bytes of a sample are those of its int16 codes, for all."""
     sample = 2 * MONTHS * (RADAR + OPTICAL) * side**2 / MEGABYTE
     rows = []
     for name, figures in found.items():
@@ -220,11 +220,18 @@ def targets(
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--chips", type=int, default=24, help="chips on disk")
-    parser.add_argument("--quick", action="store_true", help="one batch, to test that it runs")
-    parser.add_argument("--markdown", action="store_true", help="print as markdown")
-    parser.add_argument("--folder", type=Path, help="folder of the data, kept and reused")
     parser.add_argument(
-        "--memory", type=int, default=1074, help="limit of our data loader, MB (10^6 bytes)"
+        "--quick", action="store_true", help="one batch, to test that it runs"
+    )
+    parser.add_argument("--markdown", action="store_true", help="print as markdown")
+    parser.add_argument(
+        "--folder", type=Path, help="folder of the data, kept and reused"
+    )
+    parser.add_argument(
+        "--memory",
+        type=int,
+        default=1074,
+        help="limit of our data loader, MB (10^6 bytes)",
     )
     chosen = parser.parse_args(arguments)
     print(describe())

@@ -1,11 +1,12 @@
-"""Search for balanced folds: scikit-learn in a loop, compiled seeds, and exchanges.
+"""The search for balanced folds: scikit-learn in a loop, compiled seeds, exchanges.
 
 ``python -m benchmarks.folds [--seeds N] [--markdown]``
 
 The table is synthetic and like the competition's: 357 photos of four states on 28
-dates; those of WA are cut into seven virtual dates. The plain loop splits with each seed
-and computes the cost with numpy; the others are `pasture.balanced_folds`. All run in
-turns. CPU time is reported with wall time, because other programs lengthen the latter.
+dates; those of WA are cut into seven virtual dates. The plain loop splits with each
+seed and computes the cost with numpy; the others are `pasture.balanced_folds`. All run
+in turns. CPU time is reported with wall time, because other programs lengthen the
+latter.
 """
 
 from __future__ import annotations
@@ -177,8 +178,12 @@ def brute_force(photos: pd.DataFrame, quick: bool) -> list[Row]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compare the methods, and run the whole search."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=1000, help="number of seeds of the plain loop")
-    parser.add_argument("--quick", action="store_true", help="few seeds, to test that it runs")
+    parser.add_argument(
+        "--seeds", type=int, default=1000, help="number of seeds of the plain loop"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="few seeds, to test that it runs"
+    )
     parser.add_argument("--markdown", action="store_true", help="print as markdown")
     chosen = parser.parse_args(arguments)
     photos = draw_photos()

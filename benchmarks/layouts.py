@@ -60,7 +60,7 @@ class Layout:
         ]
 
     def touched(self, top: int, left: int, side: int) -> float:
-        """Return the pixels of all chunks that a window touches, over its own pixels."""
+        """Return the pixels of all touched chunks over those of the window."""
         rows = -(-(top + side) // self.height) - top // self.height
         columns = -(-(left + side) // self.width) - left // self.width
         return rows * columns * self.height * self.width / side**2
@@ -119,11 +119,11 @@ class Direct:
         out = _window(wanted, self.shape[1], lay.dtype)
         sizes = (lay.months, lay.height, lay.width)
         opened: dict[tuple[int, ...], Pixels] = {}
-        for place in product(*lay.spans(wanted)):
-            raw = self.raw(chip, place, opened)
+        for position in product(*lay.spans(wanted)):
+            raw = self.raw(chip, position, opened)
             chunk = decode(lay, raw, self.count).reshape(self.chunk)
             inside, outside = [], []
-            for index, size, part in zip(place, sizes, wanted, strict=True):
+            for index, size, part in zip(position, sizes, wanted, strict=True):
                 first = max(part.start, index * size)
                 last = min(part.stop, (index + 1) * size)
                 inside.append(slice(first - index * size, last - index * size))
@@ -135,11 +135,11 @@ class Direct:
     def raw(
         self,
         chip: int | None,
-        place: tuple[int, ...],
+        position: tuple[int, ...],
         opened: dict[tuple[int, ...], Pixels],
     ) -> Pixels:
-        """Return the stored bytes of a chunk; `opened` caches the shards of a window."""
-        month, row, column = place
+        """Return a chunk's stored bytes; `opened` caches the shards of a window."""
+        month, row, column = position
         if not self.layout.shards:
             return self._file(chip, month, row, column)
         counts = SIDE // self.layout.height, SIDE // self.layout.width
@@ -209,10 +209,10 @@ class InMemory:
     def read(self, chip: int | None, months: slice, rows: slice, cols: slice) -> None:
         """Decode the chunks that a window touches."""
         lay = self.store.layout
-        for place in product(*lay.spans((months, rows, cols))):
-            if (chip, place) not in self._held:
-                self._held[chip, place] = self.store.raw(chip, place, {}).copy()
-            pixels = decode(lay, self._held[chip, place], self.store.count)
+        for position in product(*lay.spans((months, rows, cols))):
+            if (chip, position) not in self._held:
+                self._held[chip, position] = self.store.raw(chip, position, {}).copy()
+            pixels = decode(lay, self._held[chip, position], self.store.count)
             if not lay.codec:
                 _scratch(self.store.count, lay.dtype)[...] = pixels
 
@@ -225,9 +225,9 @@ def through_zarr(path: Path) -> Callable[..., Pixels]:
     def read(chip: int | None, months: slice, rows: slice, cols: slice) -> Pixels:
         lead = () if chip is None else (slice(chip, chip + 1),)
         out = _window((months, rows, cols), array.shape[-3], str(array.dtype))
-        place = (*lead, months, slice(None), rows, cols)
+        position = (*lead, months, slice(None), rows, cols)
         into = buffers.from_numpy_array(out[None] if lead else out)
-        array.get_basic_selection(place, out=into)
+        array.get_basic_selection(position, out=into)
         return out
 
     return read

@@ -2,9 +2,9 @@
 
 ``python benchmarks/maps.py [--only speed memory ...] [--quick] [--markdown]``
 
-Prints the throughput relative to the network alone, peers on the same scene, seams, peak
-memory at two sizes, two workers relative to one, the time that missing months save, and
-the targets.
+Prints the throughput relative to the network alone, peers on the same scene, seams,
+peak memory at two sizes, two workers relative to one, the time that missing months
+save, and the targets.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def speed(bench: Bench) -> list[Row]:
         take_turns([network, *mappers], bench.rounds)
         one, other = (scenes.read_map(mapper.output) for mapper in mappers)
         if not np.array_equal(one, other, equal_nan=True):
-            raise RuntimeError("A map must not depend on the side of its blocks, but it does.")
+            raise RuntimeError("A map must not depend on its blocks, but it does.")
         shape = Lattice(bench.side, bench.side, bench.tile, overlap).shape
         rows += [_speed_row(bench, network, shape)]
         rows += [_speed_row(bench, mapper, shape, network) for mapper in mappers]
@@ -303,15 +303,26 @@ MEASURES = {
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--quick", action="store_true", help="small scenes, to test that it runs")
-    parser.add_argument("--markdown", action="store_true", help="print as markdown")
-    parser.add_argument("--folder", type=Path, help="folder of the data, kept and reused")
     parser.add_argument(
-        "--model", type=Path, help="the demonstration's model, for seams; by default trained"
+        "--quick", action="store_true", help="small scenes, to test that it runs"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="number of turns of each contender")
+    parser.add_argument("--markdown", action="store_true", help="print as markdown")
     parser.add_argument(
-        "--side", type=int, default=1024, help="side of the scene: 256 + a multiple of 768"
+        "--folder", type=Path, help="folder of the data, kept and reused"
+    )
+    parser.add_argument(
+        "--model",
+        type=Path,
+        help="the demonstration's model, for seams; by default trained",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="number of turns of each contender"
+    )
+    parser.add_argument(
+        "--side",
+        type=int,
+        default=1024,
+        help="side of the scene: 256 + a multiple of 768",
     )
     chosen = parser.parse_args(arguments)
     if (chosen.side - 256) % 768:

@@ -79,15 +79,15 @@ def _on_threads(make: Callable[[Any], Batch], plan: Sequence[Any]) -> Iterator[B
 
 
 def memory_mapped(task: Task) -> Epoch:
-    """Return a loader of a numpy memory map of int16 codes, on two threads: no codec."""
+    """Return a loader of int16 codes in a numpy memory map, without a codec."""
     codes = np.load(task.material.codes, mmap_mode="r")
     labels = np.load(task.material.labels, mmap_mode="r")
 
-    def make(places: list[tuple[int, int, int]]) -> Batch:
-        count, side = len(places), task.side
+    def make(samples: list[tuple[int, int, int]]) -> Batch:
+        count, side = len(samples), task.side
         image = torch.empty((count, *codes.shape[1:3], side, side), dtype=torch.int16)
         label = torch.empty((count, 1, side, side))
-        for index, (chip, top, left) in enumerate(places):
+        for index, (chip, top, left) in enumerate(samples):
             rows, columns = task.window(top, left)
             image.numpy()[index] = codes[chip, :, :, rows, columns]
             label.numpy()[index, 0] = labels[chip, rows, columns]
@@ -97,7 +97,7 @@ def memory_mapped(task: Task) -> Epoch:
 
 
 def plain_xarray(task: Task, *, lazily: bool) -> Epoch:
-    """``xr.open_zarr(...).isel(...).load()``, sample by sample.
+    """Return a loader with ``xr.open_zarr(...).isel(...).load()`` for each sample.
 
     `lazily` is xarray's default, dask arrays; else xarray itself reads a window.
     """
@@ -108,9 +108,9 @@ def plain_xarray(task: Task, *, lazily: bool) -> Epoch:
     cube = xr.open_zarr(task.material.cube, consolidated=False, **options)
 
     def epoch(number: int) -> Iterator[Batch]:
-        for places in task.batches(number):
+        for samples in task.batches(number):
             images, labels = [], []
-            for chip, top, left in places:
+            for chip, top, left in samples:
                 rows, columns = task.window(top, left)
                 with dask.config.set(num_workers=THREADS):
                     sample = cube.isel(chip=chip, y=rows, x=columns).load()
@@ -212,11 +212,11 @@ def plain_rasterio(task: Task) -> Epoch:
         ids = sorted({row["chip_id"] for row in csv.DictReader(file)})
     held = {path.name for path in features.iterdir()}
 
-    def make(places: list[tuple[int, int, int]]) -> Batch:
-        shape = (len(places), MONTHS, RADAR + OPTICAL, task.side, task.side)
+    def make(samples: list[tuple[int, int, int]]) -> Batch:
+        shape = (len(samples), MONTHS, RADAR + OPTICAL, task.side, task.side)
         image = np.full(shape, np.nan, np.float32)
-        label = np.empty((len(places), 1, task.side, task.side), np.float32)
-        for index, (chip, top, left) in enumerate(places):
+        label = np.empty((len(samples), 1, task.side, task.side), np.float32)
+        for index, (chip, top, left) in enumerate(samples):
             corner = top, left
             for month in range(MONTHS):
                 for sensor, bands in (("S1", slice(0, 4)), ("S2", slice(4, None))):

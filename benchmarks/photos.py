@@ -35,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=6.0, help="seconds per case and method")
+    parser.add_argument(
+        "--seconds", type=float, default=6.0, help="seconds per case and method"
+    )
     parser.add_argument("--markdown", action="store_true", help="print as markdown")
     chosen = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:

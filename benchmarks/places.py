@@ -155,7 +155,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="few landscapes, to test that it runs")
+    parser.add_argument(
+        "--quick", action="store_true", help="few landscapes, to test that it runs"
+    )
     parser.add_argument("--markdown", action="store_true", help="print as markdown")
     chosen = parser.parse_args(arguments)
     learnt, new, epochs = (4, 1, 1) if chosen.quick else (48, 16, 3)

@@ -637,13 +637,13 @@ def test_a_sparse_file_may_leave_blocks_out(tmp_path: Path) -> None:
     assert read_tiff_header(path).end <= path.stat().st_size < 11 * 64 * 64
 
 
-@given(place=st.integers(0, 400), byte=st.integers(0, 255))
+@given(position=st.integers(0, 400), byte=st.integers(0, 255))
 def test_a_damaged_header_is_an_error_or_read_but_never_crashes(
-    chips: Path, place: int, byte: int
+    chips: Path, position: int, byte: int
 ) -> None:
     whole = file_of(chips, "S1").read_bytes()
     path = chips / "damaged"
-    path.write_bytes(whole[:place] + bytes([byte]) + whole[place + 1 :])
+    path.write_bytes(whole[:position] + bytes([byte]) + whole[position + 1 :])
     try:
         header = read_tiff_header(path)
     except TiffHeaderError as error:

@@ -18,6 +18,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
+import stac_server
 import xarray as xr
 from biomassters_files import bitwise_cksum, write_chip, write_tables
 
@@ -124,8 +125,8 @@ def test_chosen_chips(bucket: Bucket, tmp_path: Path) -> None:
     assert bucket.get(tmp_path, chips="00aa11bb").chip.values.tolist() == ["00aa11bb"]
     assert bucket.reads.total() == 3 * FILES + 2
     assert gb.from_biomassters(tmp_path).sizes["chip"] == 3
-    with pytest.raises(gb.CubeError, match=r"among the 4 listed in s3://.*'nobody'"):
-        bucket.get(tmp_path, chips=["00aa11bb", "nobody"])
+    with pytest.raises(gb.CubeError, match=r"among the 4 listed in s3://.*'unknown'"):
+        bucket.get(tmp_path, chips=["00aa11bb", "unknown"])
     with pytest.raises(gb.CubeError, match="got none"):
         bucket.get(tmp_path, chips=[])
     with pytest.raises(gb.CubeError, match="from 1 to the 4 listed"):
@@ -256,7 +257,7 @@ def test_existing_files_are_verified_on_demand(bucket: Bucket, tmp_path: Path) -
     flipped.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     cut.write_bytes(cut.read_bytes()[:-1])
     bucket.reads.clear()
-    bucket.get(tmp_path, chips=CHIPS[:2])  # a file cut short is seen by its size
+    bucket.get(tmp_path, chips=CHIPS[:2])  # its size shows that a file is incomplete
     assert list(bucket.reads) == [f"train_agbm/{cut.name}"]
     assert flipped.read_bytes() != whole
     bucket.get(tmp_path, chips=CHIPS[:2], verify=True)
@@ -350,6 +351,20 @@ def test_a_mirror_on_a_disk_and_the_progress_bar(
     size = sum(path.stat().st_size for path in tmp_path.glob("train_*/*.tif"))
     assert (len(chosen), "Downloading: 100%" in err) == (2, True)
     assert f"{size / 1e3:.1f}k/{size / 1e3:.1f}k [" in err  # bytes
+
+
+def test_a_mirror_on_a_web_server(origin: Path, tmp_path: Path) -> None:
+    with stac_server.serve(origin, []) as site:
+        chosen = download_chips(tmp_path, chips=2, source=site.url, progress=False)
+        asked = [path for path, _ in site.answers if path.endswith(".tif")]
+        again = download_chips(tmp_path, chips=2, source=site.url, progress=False)
+    assert chosen == again
+    assert len(chosen) == 2
+    copies = sorted(tmp_path.glob("train_*/*.tif"))
+    assert len(copies) == len(asked) == len(set(asked)) == FILES * 2
+    for copy in copies:
+        original = origin / copy.parent.name / copy.name
+        assert copy.read_bytes() == original.read_bytes()
 
 
 def test_on_the_command_line(

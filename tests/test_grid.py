@@ -21,8 +21,8 @@ def test_a_grid_covers_the_bounds_on_one_lattice() -> None:
     assert inside.right >= 12.02
     assert inside.bottom <= 50.0
     assert inside.top >= 50.013
-    beside = make_grid((12.02, 50.0, 12.04, 50.013), 20)
-    assert (grid.affine.c - beside.affine.c) % 20 == 0
+    neighbour = make_grid((12.02, 50.0, 12.04, 50.013), 20)
+    assert (grid.affine.c - neighbour.affine.c) % 20 == 0
 
 
 @pytest.mark.parametrize(("south", "zone"), [(-20.0, 32733), (10.0, 32633)])

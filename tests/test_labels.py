@@ -90,8 +90,10 @@ def test_a_radius_is_metres_on_the_ground_in_any_crs(crs: str, radius: float) ->
     found = labelled(gb.with_labels(scene, plots, radius=radius))
     back = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
     columns, rows = np.meshgrid(scene["x"].values, scene["y"].values)
-    places = back.transform(columns.ravel(), rows.ravel())
-    away = Geod(ellps="WGS84").inv(*places, np.full(1600, lon), np.full(1600, lat))[2]
+    coordinates = back.transform(columns.ravel(), rows.ravel())
+    away = Geod(ellps="WGS84").inv(
+        *coordinates, np.full(1600, lon), np.full(1600, lat)
+    )[2]
     expected = {(int(i) // 40, int(i) % 40) for i in np.flatnonzero(away <= radius)}
     assert set(found) == expected
     assert len(expected) > 2
@@ -119,8 +121,8 @@ def test_labels_come_from_files(cube: xr.Dataset, tmp_path: Path, ending: str) -
     plots = table((at(3.5, 4.5), 10), (at(5.5, 4.5), 30)).to_crs("EPSG:4326")
     path = tmp_path / f"plots{ending}"
     if ending == ".csv":
-        places = {"Longitude": plots.geometry.x, "Latitude": plots.geometry.y}
-        pd.DataFrame({**places, "agb": plots["agb"]}).to_csv(path, index=False)
+        coordinates = {"Longitude": plots.geometry.x, "Latitude": plots.geometry.y}
+        pd.DataFrame({**coordinates, "agb": plots["agb"]}).to_csv(path, index=False)
     else:
         plots.to_file(path)
     assert labelled(gb.with_labels(cube, path)) == {(3, 4): 10, (5, 4): 30}

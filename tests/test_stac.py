@@ -142,7 +142,7 @@ def expected_median(
 
 
 def same(got: xr.DataArray, expected: npt.NDArray[Any], only: Any = True) -> None:
-    """Assert that pixels agree, but for a few at the edges of a warped zone.
+    """Check that pixels agree, except for a few at the edges of a warped zone.
 
     A pixel of zone 32 is looked up exactly here and to an eighth of a pixel by GDAL;
     the ground rises by about one a pixel.
@@ -659,8 +659,8 @@ def test_unreadable_assets_are_left_out_and_logged(
     image = cube["image"].compute(scheduler="synchronous")
     said = [one.getMessage() for one in caplog.records if "geobiomass" in one.name]
     assert all("is treated as missing" in message for message in said)
-    told = sorted(message.split(" cannot")[0] for message in said)
-    assert told == [  # once, although each is in several blocks
+    logged = sorted(message.split(" cannot")[0] for message in said)
+    assert logged == [  # once, although each is in several blocks
         "Asset B04 of item s2-dec-13-z33",
         "Asset B08 of item s2-dec-03-z33",
         "Asset SCL of item s2-dec-23-z33",
@@ -754,11 +754,11 @@ def test_addresses_of_the_planetary_computer_are_signed_by_default(
 
 
 def test_tasks_can_be_sent_to_other_processes(site: Site, cube: xr.Dataset) -> None:
-    place = {"month": [2], "y": slice(50), "x": slice(50)}
-    lazy = opened(site.url, bands=["VH_asc", "B11"])["image"].isel(place)
+    corner = {"month": [2], "y": slice(50), "x": slice(50)}
+    lazy = opened(site.url, bands=["VH_asc", "B11"])["image"].isel(corner)
     sent = pickle.loads(pickle.dumps(lazy))
     assert len(pickle.dumps(lazy)) < 200_000
-    wanted = cube["image"].sel(band=["VH_asc", "B11"]).isel(place)
+    wanted = cube["image"].sel(band=["VH_asc", "B11"]).isel(corner)
     xr.testing.assert_equal(sent.compute(scheduler="synchronous"), wanted)
 
 

@@ -50,8 +50,8 @@ def choose_grid(
     if crs is None and len(systems) > 1:
         raise CubeError(
             f"The files have {len(systems)} different CRSs, "
-            f"{[crs_name(each) for each in systems[:4]]}; choose one with crs= (such as "
-            "'utm') and resolution=."
+            f"{[crs_name(each) for each in systems[:4]]}; choose one with crs= (such "
+            "as 'utm') and resolution=."
         )
     own = len(systems) == 1 and (crs is None or systems[0] == _parse_crs(crs))
     if own and resolution is None:
@@ -84,7 +84,7 @@ def _parse_crs(crs: Any) -> Any:
 def _finest_grid(
     boxes: Sequence[GeoBox], bounds: Sequence[float] | None, bounds_crs: Any
 ) -> GeoBox:
-    """Extend the pixels of the finest file over all files, or over bounds."""
+    """Return the grid of the finest file, extended over all files or over bounds."""
     from odc.geo.geobox import GeoBox
 
     finest = min(boxes, key=lambda box: abs(box.affine.determinant))
