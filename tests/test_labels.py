@@ -230,7 +230,7 @@ def test_a_raster_elsewhere_empty_or_of_many_bands_is_an_error(
     ):
         gb.with_labels(cube, tmp_path / "away.tif")
     write_tif(tmp_path / "empty.tif", values[0] - 2, nodata=-1)
-    with pytest.raises(gb.CubeError, match="There is no label"):
+    with pytest.raises(gb.CubeError, match="must have labels within the cube"):
         gb.with_labels(cube, tmp_path / "empty.tif")
     write_tif(tmp_path / "two.tif", values, names=("mean", "sd"))
     with pytest.raises(gb.CubeError, match="no band called 'agb'"):
