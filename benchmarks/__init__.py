@@ -1,4 +1,4 @@
-"""Benchmarks: scripts that import each other as plain modules, also by ``-m``."""
+"""Benchmarks: scripts that import each other as plain modules, also with ``-m``."""
 
 import sys
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""What the area of applicability costs: a tile with and without, and learning it.
+"""The cost of the area of applicability: a tile with and without it, and fitting it.
 
-``python -m benchmarks.applicability [--quick]``, a minute. Untrained networks, images
-of a synthetic landscape; one thread; each the best of several turns.
+``python -m benchmarks.applicability [--quick]`` takes a minute. Untrained networks map
+images of a synthetic landscape on one thread; each time is the best of several turns.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from geobiomass.models.fit import untrained
 
 
 def best(work: Callable[[], object], turns: int) -> float:
-    """Seconds of the quickest of some turns."""
+    """Return the seconds of the fastest of some turns."""
     seconds = []
     for _ in range(turns):
         start = time.perf_counter()
@@ -41,7 +41,7 @@ def row(scene: xr.Dataset, recipe: str, tile: int, turns: int) -> list[str]:
     image = torch.from_numpy(scene.image.values[None, ..., :tile, :tile].copy())
     with torch.inference_mode():
         plain, more = best(lambda: network(image), 1), best(lambda: both(image), 1)
-        for _ in range(turns):  # in turns, since the machine is not steady
+        for _ in range(turns):  # in turns, since the speed of the machine varies
             plain = min(plain, best(lambda: network(image), 1))
             more = min(more, best(lambda: both(image), 1))
     return [

@@ -1,4 +1,4 @@
-"""What one run of maps.py shares: sizes, scenes, models, processes and targets."""
+"""The shared state of a run of maps.py: sizes, scenes, models, processes, targets."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from turns import Contender, Process
 
 @dataclass
 class Bench:
-    """Sizes of a run, in pixels, and where its scenes, models and maps lie.
+    """Sizes of a run, in pixels, and the paths of its scenes, models and maps.
 
-    The sides are such that tiles of 256 with 0, 25 and 50 % overlap all end on the
-    scene's edge: every contender has the same tiles.
+    The sides are chosen so that tiles of 256 with 0, 25 and 50 % overlap end on the
+    scene's edge. So every contender has the same tiles.
     """
 
     folder: Path
@@ -30,29 +30,29 @@ class Bench:
     rounds: int = 3
     side: int = 1024
     chosen_demo: Path | None = None
-    way: str = SIDE_BY_SIDE  # the fastest for the network alone, once it is known
+    way: str = SIDE_BY_SIDE  # fastest way for the network alone, once it is measured
     targets: list[Row] = field(default_factory=list)
     processes: dict[tuple[str, str], Process] = field(default_factory=dict)
     reference: scenes.Map | None = None  # of the small scene, by this library
 
     @property
     def tile(self) -> int:
-        """Side of a tile."""
+        """The side of a tile."""
         return 64 if self.quick else 256
 
     @property
     def blocks(self) -> tuple[int, int]:
-        """Side of a block: the default, and one with many borders."""
+        """The sides of blocks: the default, and one with many borders."""
         return (4 * self.tile, 2 * self.tile)
 
     @property
     def overlaps(self) -> tuple[int, int, int]:
-        """Pixels: no overlap, a quarter, a half of a tile."""
+        """The overlaps in pixels: none, a quarter and a half of a tile."""
         return (0, self.tile // 4, self.tile // 2)
 
     @property
     def memory_sides(self) -> tuple[int, int]:
-        """Side of the scene that is observed, and of the one that holds it."""
+        """The sides of the observed scene, and of the scene that contains it."""
         sides = (8 * self.tile, 32 * self.tile)
         return (sides[0] // 2, sides[1] // 2) if self.quick else sides
 
@@ -69,7 +69,7 @@ class Bench:
 
     @cached_property
     def ragged(self) -> Path:
-        """A scene that tiles do not end on the edge of."""
+        """A scene whose edges are not edges of tiles."""
         return scenes.scene(self.folder, 2 * self.tile - 12, 2 * self.tile + 88)
 
     @cached_property
@@ -88,7 +88,7 @@ class Bench:
         return scenes.demo_model(self.folder)
 
     def order(self, name: str, overlap: int, label: str = "", **rest: object) -> Order:
-        """Give an order; maps go to a file of their own, named by the label."""
+        """Return an order; its map is written to a file with the label's name."""
         ending = {OURS: ".zarr", ALONE: ".npy", "xbatcher": ".zarr"}.get(name, ".tif")
         label = label or f"{name}-{overlap}".replace(" ", "-")
         common = {
@@ -101,16 +101,16 @@ class Bench:
         return Order(name=name, tile=self.tile, overlap=overlap, **(common | rest))  # type: ignore[arg-type]
 
     def contender(self, order: Order, apart: str = "") -> Contender:
-        """Give an order to the contender's process, started if it is not there.
+        """Return a contender with its process, which is started if necessary.
 
-        What it gives of a small scene is compared first.
+        A new process first maps a small scene, and its map is compared.
 
         Parameters
         ----------
         order : Order
-            What to map.
+            The map to make.
         apart : str
-            Orders of one contender that differ in this get a process each.
+            Orders of one contender with different values run in separate processes.
         """
         key = order.name, apart
         if key not in self.processes:
@@ -120,14 +120,14 @@ class Bench:
         return Contender(order, self.processes[key])
 
     def _check(self, contender: Contender) -> None:
-        """Compare maps of four tiles; they also warm the process up.
+        """Check a contender's map of four tiles, which also warms the process up.
 
-        Without overlap every way to join tiles is the same, so that all must agree.
+        Without overlap all ways to join tiles are the same, so all maps must agree.
 
         Raises
         ------
         RuntimeError
-            If one differs from this library's map by more than a thousandth of the
+            If the map differs from this library's map by more than a thousandth of the
             map's standard deviation.
         """
         order = contender.order
@@ -152,7 +152,7 @@ class Bench:
         worst = np.abs(found - self.reference).max() / self.reference.std()
         if not worst <= 1e-3:
             raise RuntimeError(
-                f"{order.name} gives another map of {self.small.name} than {OURS}: "
+                f"{order.name} must make the same map of {self.small.name} as {OURS}: "
                 f"they differ by up to {worst:.3g} standard deviations."
             )
 
@@ -162,7 +162,7 @@ class Bench:
             process.close()
 
     def target(self, what: str, value: float, limit: float, least: bool) -> None:
-        """Hold what was measured against what was promised."""
+        """Add a row that compares a measurement with its target."""
         met = value >= limit if least else value <= limit
         row = {
             "target": what,
@@ -174,10 +174,10 @@ class Bench:
 
 
 def say(what: str) -> None:
-    """Tell what is being done, apart from the tables."""
+    """Print progress to stderr, separate from the tables."""
     print(what, file=sys.stderr, flush=True)
 
 
 def installed_peers() -> list[str]:
-    """Give the peers whose package is installed."""
+    """Return the peers whose package is installed."""
     return [name for name in PEERS if find_spec(name)]

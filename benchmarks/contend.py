@@ -1,7 +1,7 @@
-"""One contender of feed.py in a process of its own; prints its figures as JSON.
+"""One contender of feed.py, in its own process; it prints its figures as JSON.
 
-A process each, so that the peak of memory is the contender's alone and no thread
-pool is shared. Run by feed.py, which also looks at the memory from outside.
+Each has its own process, so that the peak memory is the contender's alone and no thread
+pool is shared. feed.py starts it, and also measures its memory from outside.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from tables import THREADS
 
 FLOOR, CODEC, OURS = "numpy memory map", "codec from memory", "geobiomass feed"
 DECODED = "geobiomass feed, decoded"
-# Recipes that are trained beside the feed, and the crops that they train on.
+# Recipes that are trained from the data loader, and the crops that they train on.
 OVERLAP_CROPS = {"default": 128, "quick": 64}
 OVERLAP_BATCH = 8
 
 
 @dataclass(frozen=True)
 class Order:
-    """What one process is asked to measure."""
+    """The measurement that one process makes."""
 
     name: str
     folder: str
@@ -54,13 +54,13 @@ class Order:
 
     @property
     def task(self) -> Task:
-        """The task of a contender."""
+        """Return the task of a contender."""
         material = Material(Path(self.folder))
         return Task(material, self.chips, self.samples, self.batch_size, self.crop)
 
 
 def stored_layout(cube: Path) -> Layout:
-    """Give the layout that a cube's image has on disk."""
+    """Return the layout of a cube's image on disk."""
     array = zarr.open_array(cube / "image", mode="r")
     names = [type(codec).__name__ for codec in array.compressors]
     codec = next((c for c in array.compressors if hasattr(c, "cname")), None)
@@ -77,12 +77,12 @@ def stored_layout(cube: Path) -> Layout:
 
 
 def codec_from_memory(task: Task) -> Epoch:
-    """Decode the chunks of our store from memory and throw the pixels away."""
+    """Decode the chunks of our store from memory and discard the pixels."""
     path = task.material.cube
     held = InMemory(Direct(path / "image", stored_layout(path)))
     every, side = slice(0, peers.MONTHS), slice(0, SIDE)
     for chip in range(task.chips):
-        held.read(chip, every, side, side)  # takes it into memory
+        held.read(chip, every, side, side)  # reads it into memory
     nothing = torch.empty(0)
 
     def make(sample: tuple[int, int, int]) -> Batch:
@@ -94,10 +94,10 @@ def codec_from_memory(task: Task) -> Epoch:
 
 
 def our_loader(task: Task, memory: int, decoded: bool) -> Epoch:
-    """Give the library's feed, with the bound of memory that was set.
+    """Return the library's data loader with the given memory limit.
 
-    As it goes to a GPU, codes to be decoded there; or decoded while it reads, as it
-    goes to a network on the CPU.
+    It yields codes, which a GPU decodes; or it decodes while it reads, as for a network
+    on the CPU.
     """
     import geobiomass as gb
     from geobiomass.data.loader import ChipLoader
@@ -114,7 +114,7 @@ def our_loader(task: Task, memory: int, decoded: bool) -> Epoch:
 
 
 def xarray_with_zarrs(task: Task) -> Epoch:
-    """Give xarray without dask, with zarrs set as zarr's codec pipeline by hand."""
+    """Return xarray without dask, with zarrs as the codec pipeline of zarr."""
     zarr.config.set({"codec_pipeline.path": ZARRS})
     return peers.plain_xarray(task, lazily=False)
 
@@ -130,7 +130,7 @@ CONTENDERS: dict[str, Callable[[Task], Epoch]] = {
     "rasterio": peers.plain_rasterio,
 }
 
-# What a contender needs, imported before its memory is counted.
+# Packages of each contender, imported before its memory is measured.
 _XARRAY = ("xarray", "dask.array", "zarr")
 IMPORTS = {
     OURS: ("geobiomass.data.loader", "xarray", "dask.array", "zarr"),
@@ -144,7 +144,7 @@ IMPORTS = {
 
 
 def measure(order: Order) -> dict[str, Any]:
-    """Time epochs; then run one more with someone watching the memory."""
+    """Time epochs; then run one more whose memory the parent process measures."""
     for module in IMPORTS.get(order.name, ()):
         import_module(module)
     begin = memory_of(os.getpid())
@@ -172,7 +172,7 @@ def measure(order: Order) -> dict[str, Any]:
 
 
 def run(batches: Iterator[Batch]) -> str:
-    """Take an epoch's batches; give the dtype of their images."""
+    """Iterate over the batches of an epoch; return the dtype of their images."""
     dtype = ""
     for batch in batches:
         dtype = str(batch[0].dtype).removeprefix("torch.")
@@ -180,10 +180,11 @@ def run(batches: Iterator[Batch]) -> str:
 
 
 def memory_of(process: int) -> int:
-    """Give the bytes that are a process's own: not the page cache's, shared by share.
+    """Return the bytes of a process, with its share of shared memory.
 
-    Anonymous and shared memory in proportion to who shares it, as Linux tells it;
-    file pages that are mapped are left out, since the system takes them back.
+    These are anonymous and shared pages, divided by the number of processes that share
+    them (Linux's PSS). Mapped pages of files are not counted, since the system can take
+    them back.
     """
     text = Path(f"/proc/{process}/smaps_rollup").read_text()
     lines = [line.split() for line in text.splitlines()[1:]]
@@ -193,12 +194,12 @@ def memory_of(process: int) -> int:
 
 
 def overlap(order: Order) -> dict[str, Any]:
-    """Time training steps of a recipe's network, fed and on batches held in memory.
+    """Time training steps of a recipe's network, from the data loader and from memory.
 
-    An epoch of one and as many steps of the other take turns, a round; the ratio is
-    of their whole times, since the steps that wait for data are few and long where a
-    feed reads ahead, and no median step would show them. A step is forward and
-    backward, with two threads; the first round warms up.
+    A round is one epoch from the loader and the same number of steps on batches in
+    memory. The ratio is that of total times: a loader that reads ahead makes few but
+    long waits, which a median step would not show. A step is a forward and a backward
+    pass on two threads; the first round warms up.
     """
     network = _network(order.recipe)
     epoch = our_loader(order.task, order.memory, decoded=True)
@@ -243,7 +244,7 @@ def _network(name: str) -> torch.nn.Module:
 
 
 def _step(network: torch.nn.Module, batch: Batch) -> int:
-    """Run forward and backward; give the steps done, one."""
+    """Run a forward and a backward pass; return the number of steps, 1."""
     from geobiomass.data.loader import decode_batch
 
     *inputs, label = batch

@@ -1,11 +1,11 @@
-"""How often intervals hold the truth, and what else pages claim of errors, made again.
+"""Simulations behind the documentation: coverage of intervals, and other error claims.
 
 ``python -m benchmarks.covered WHAT [--runs N] [--seed S] [--processes P] [--markdown]``
 
 WHAT is errors-in-space, change (both of docs/explanation/errors-in-space.md), totals
 (totals.md), intervals, landscapes, interval-outputs (intervals.md), random-pixels or
-bootstrap (validation.md). The truth is known, since all of it is simulated; the same
-numbers come out again, however many processes there are.
+bootstrap (validation.md). All data are simulated, so the ground truth is known. The
+results do not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from types import ModuleType
 from covered_runs import processes
 from tables import show
 
-# Each has `tables` and, for how many runs the page's figures are, `RUNS`.
+# Each module has `tables`, and `RUNS`, the number of runs behind the page's figures.
 PARTS = {
     "errors-in-space": "covered_space",
     "change": "covered_change",
@@ -32,20 +32,21 @@ PARTS = {
 
 
 def part_of(what: str) -> ModuleType:
-    """Import what a table takes, and no more: other processes start the sooner."""
+    """Import the module of a table only, so that other processes start faster."""
     return importlib.import_module(PARTS[what])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Simulate, and print what came out."""
+    """Simulate, and print the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=PARTS)
-    parser.add_argument("--runs", type=int, help="simulations; by default the page's")
-    parser.add_argument("--seed", type=int, default=0, help="of the first run")
+    runs = "number of simulations; by default the page's"
+    parser.add_argument("--runs", type=int, help=runs)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first run")
     parser.add_argument(
-        "--processes", type=int, default=2, help="of one thread each; 1: this one"
+        "--processes", type=int, default=2, help="single-threaded processes"
     )
     parser.add_argument("--markdown", action="store_true", help="print as markdown")
     chosen = parser.parse_args(arguments)

@@ -1,7 +1,7 @@
-"""Blocks whose pixels share a part of their error, to see what calibration holds.
+"""Coverage after calibration on blocks whose pixels share a part of their error.
 
-Scores are the sizes of errors of standard deviation one. Of new blocks a share of
-2 Phi(t) - 1 is then below a threshold t, exactly: only calibration is simulated.
+Scores are absolute errors of standard deviation 1. So exactly a share of 2 Phi(t) - 1
+of new blocks is below a threshold t, and only calibration is simulated.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from tables import Row
 
 RUNS = 4000
 INTERVAL = 0.9
-PIXELS = 40  # of a block
+PIXELS = 40  # in a block
 SHARED = (0.0, 0.5, 0.8, 0.95)
-_AT_ONCE = 250  # draws of a piece of work
+_AT_ONCE = 250  # draws in a task
 
 Scores = Sequence[Floats]
 Find = Callable[[Scores, float], float]
 
 
 def pooled(scores: Scores, interval: float) -> float:
-    """Give split conformal prediction's threshold, as if pixels were independent."""
+    """Return the threshold of split conformal prediction for independent pixels."""
     values = np.sort(np.concatenate(scores))
     rank = math.ceil((len(values) + 1) * interval)
     return float(values[min(rank, len(values)) - 1])
 
 
 def weighted(scores: Scores, interval: float) -> float:
-    """Give the quantile with the weight 1 / (K + 1) at infinity for a new block.
+    """Return the quantile with the weight 1 / (K + 1) at infinity for a new block.
 
     Lee, Barber and Willett, Distribution-free inference with hierarchical data, 2023.
     """
@@ -55,25 +55,25 @@ WAYS: dict[str, tuple[Find, tuple[int, ...]]] = {
 }
 
 
-def coverage(find: Find, count: int, alike: float, draws: int, seed: int = 0) -> float:
-    """Give the share of pixels of new blocks below the threshold, mean of many draws.
+def coverage(find: Find, count: int, shared: float, draws: int, seed: int = 0) -> float:
+    """Return the share of pixels of new blocks below the threshold, mean of draws.
 
     Parameters
     ----------
     find : callable
-        Gives a threshold of the scores of blocks, for a part of the pixels.
+        Returns the threshold of the scores of blocks, for a share of the pixels.
     count : int
-        Blocks to calibrate on.
-    alike : float
+        Number of blocks to calibrate on.
+    shared : float
         Share of the variance that pixels of a block have in common.
     draws, seed : int
-        How often to calibrate, and where the dice begin.
+        Number of calibrations, and the random seed.
     """
     random = np.random.default_rng(seed)
     held = []
     for _ in range(draws):
-        shared = np.sqrt(alike) * random.normal(size=(count, 1))
-        own = np.sqrt(1 - alike) * random.normal(size=(count, PIXELS))
+        shared = np.sqrt(shared) * random.normal(size=(count, 1))
+        own = np.sqrt(1 - shared) * random.normal(size=(count, PIXELS))
         found = find(list(np.abs(shared + own)), INTERVAL)
         held.append(math.erf(found / math.sqrt(2)))
     return float(np.mean(held))
@@ -84,19 +84,19 @@ def _cell(cell: tuple[Find, int, float, int, int]) -> float:
 
 
 def tables(go: Go, runs: int, seed: int) -> dict[str, list[Row]]:
-    """Give what part of the pixels of new blocks an interval of 90 % holds."""
-    pieces = max(1, runs // _AT_ONCE)
-    seeds = [1000 * seed + number for number in range(pieces)]
-    draws = runs // pieces
+    """Return tables of the coverage of 90 % intervals on pixels of new blocks."""
+    tasks = max(1, runs // _AT_ONCE)
+    seeds = [1000 * seed + number for number in range(tasks)]
+    draws = runs // tasks
     found = {}
     for way, (find, counts) in WAYS.items():
         rows: list[Row] = []
-        cells = [(alike, count) for alike in SHARED for count in counts]
-        work = [(find, n, alike, draws, each) for alike, n in cells for each in seeds]
-        held = np.reshape(go(_cell, work, way), (len(SHARED), len(counts), pieces))
-        for alike, line in zip(SHARED, held.mean(-1), strict=True):
+        cells = [(shared, count) for shared in SHARED for count in counts]
+        work = [(find, n, shared, draws, each) for shared, n in cells for each in seeds]
+        held = np.reshape(go(_cell, work, way), (len(SHARED), len(counts), tasks))
+        for shared, line in zip(SHARED, held.mean(-1), strict=True):
             shares = (f"{100 * share:.1f}" for share in line)
             heads = (f"{count} blocks" for count in counts)
-            rows.append({"shared": alike} | dict(zip(heads, shares, strict=True)))
-        found[f"Calibrated {way}, {pieces * draws} times"] = rows
+            rows.append({"shared": shared} | dict(zip(heads, shares, strict=True)))
+        found[f"Calibrated {way}, {tasks * draws} times"] = rows
     return found

@@ -1,7 +1,7 @@
-"""Errors that pixels of a unit share, to see what bootstrap intervals of metrics hold.
+"""Coverage of bootstrap intervals of metrics, if pixels of a group share errors.
 
-The bias is zero and the root mean squared error known; ``model.evaluate`` and
-``cv.evaluate`` draw units as is done here, by the same code.
+The true bias is zero and the true root mean squared error is known. The groups are
+drawn by the same code as in ``model.evaluate`` and ``cv.evaluate``.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from tables import Row
 
 RUNS = 400
 UNITS = (5, 10, 20, 40, 80)
-SIDE = 6  # pixels of a unit, across and down
+SIDE = 6  # side of a group, pixels
 BETWEEN, WITHIN = 20.0, 10.0  # Mg/ha: standard deviations of errors
 _TRUE = {"bias": 0.0, "pixel_rmse": math.hypot(BETWEEN, WITHIN)}
-_LEVEL = 100.0  # Mg/ha, observed everywhere: a bin of biomass is of no concern
+_LEVEL = 100.0  # Mg/ha, observed everywhere: bins of biomass do not matter here
 
 
 def holds(errors: Iterable[Floats], metric: str, seed: int) -> bool:
-    """Tell whether the interval of a metric holds the truth.
+    """Return whether the interval of a metric contains the true value.
 
     Parameters
     ----------
     errors : iterable of numpy.ndarray
-        (y, x) Mg/ha, of each of the parts that are drawn.
+        (y, x) Mg/ha, of each group that the bootstrap draws.
     metric : str
         "bias" or "pixel_rmse".
     seed : int
-        Of the bootstrap.
+        Random seed of the bootstrap.
     """
     tally = Tally()
     for error in errors:
@@ -45,13 +45,13 @@ def holds(errors: Iterable[Floats], metric: str, seed: int) -> bool:
 
 
 def run(units: int, seed: int) -> tuple[bool, bool, bool]:
-    """Draw errors of so many units, and three intervals.
+    """Draw errors of a number of groups, and compute three intervals.
 
     Returns
     -------
     tuple of bool
-        Whether they held: bias, root mean squared error, and the bias with pixels
-        drawn instead of units.
+        Whether each contains the true value: bias, root mean squared error, and the
+        bias with a bootstrap of pixels instead of groups.
     """
     random = np.random.default_rng(seed)
     shared = BETWEEN * random.normal(size=(units, 1, 1))
@@ -65,7 +65,7 @@ def run(units: int, seed: int) -> tuple[bool, bool, bool]:
 
 
 def tables(go: Go, runs: int, seed: int) -> dict[str, list[Row]]:
-    """Give the share of intervals that held the truth, a row a number of units."""
+    """Return the coverage of the intervals, one row per number of groups."""
     rows: list[Row] = []
     for units in UNITS:
         found = go(partial(run, units), range(seed, seed + runs), f"{units} units")

@@ -1,7 +1,7 @@
-"""Two dates of a landscape whose truth is known, to see what intervals of change hold.
+"""Coverage of intervals of change, on two dates of a landscape with known biomass.
 
-Maps of both dates are off by 5 Mg/ha and 10 %, alike over 180 m, and what they are off
-by correlates from date to date; patches are felled between them, and the rest grows.
+Maps of both dates have errors of 5 Mg/ha and 10 %, correlated over 180 m and between
+the dates. Patches are felled between the dates, and the rest grows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ INSIDE = np.s_[10:110, 10:110]
 
 
 def as_map(values: Floats, margin: tuple[float, float] | None = None) -> xr.Dataset:
-    """Give values a grid in UTM, and an interval of so much below and above."""
+    """Return a map in UTM of the values, with an interval of a fixed half width."""
     height, width = values.shape
     layers = {"agb": values}
     if margin is not None:
@@ -43,7 +43,7 @@ def as_map(values: Floats, margin: tuple[float, float] | None = None) -> xr.Data
 
 
 def two_dates(n: int, random: np.random.Generator, r: float = 0.6) -> list[Floats]:
-    """Give true biomass of two dates, then maps of them whose errors correlate."""
+    """Return true biomass of two dates, and maps of them whose errors correlate."""
     before = np.exp(4.4 + 0.6 * field((n, n), LAND, PIXEL, random))
     felled = field((n, n), PATCHES, PIXEL, random) > 1.5
     grown = 3 + 2 * field((n, n), PATCHES, PIXEL, random)
@@ -60,7 +60,7 @@ def two_dates(n: int, random: np.random.Generator, r: float = 0.6) -> list[Float
 def held_out(
     n: int, random: np.random.Generator, r: float = 0.6
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Give residuals of both dates, of another landscape in blocks of 24 pixels."""
+    """Return residuals of both dates, from another landscape in blocks of 24 pixels."""
     before, after, first, second = two_dates(n, random, r)
     unit = blocks((n, n), 24)
     return (
@@ -70,7 +70,7 @@ def held_out(
 
 
 def truth(moved: Floats) -> dict[str, tuple[float, float]]:
-    """Give Mg and ha of net change, loss and gain of pixels of 0.01 ha."""
+    """Return net change, loss and gain in Mg and ha, of pixels of 0.01 ha."""
     lost, gained = moved < 0, moved > 0
     return {
         "net": (0.01 * moved.sum(), 0.01 * moved.size),
@@ -80,7 +80,7 @@ def truth(moved: Floats) -> dict[str, tuple[float, float]]:
 
 
 def run(seed: int) -> list[dict[str, object]]:
-    """Simulate maps whose truth is known, and their totals: a row a part."""
+    """Simulate maps with known truth, and their totals: one row per part."""
     random = np.random.default_rng(seed)
     tables = held_out(192, random)
     before, after, first, second = two_dates(120, random)
@@ -113,15 +113,16 @@ def run(seed: int) -> list[dict[str, object]]:
 
 
 def covered(runs: int) -> pd.DataFrame:
-    """Give the means of so many runs by part."""
+    """Return the means of all runs by part."""
     rows = [row for seed in range(runs) for row in run(seed)]
     return pd.DataFrame(rows).groupby("part").mean()
 
 
 def tables(go: Go, runs: int, seed: int) -> dict[str, list[Row]]:
-    """Give what totals of change come to, a row a part.
+    """Return the totals of change, one row per part.
 
-    Ratios are of means over all runs: the net change of a single run may be near zero.
+    Ratios are those of means over all runs, because the net change of a single run may
+    be near zero.
     """
     rows = [row for rows in go(run, range(seed, seed + runs), "maps") for row in rows]
     means = pd.DataFrame(rows).groupby("part", sort=False).mean()

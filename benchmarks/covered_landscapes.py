@@ -1,7 +1,7 @@
-"""A trained model on landscapes that it never saw, to see what its intervals hold.
+"""Coverage of the intervals of a trained model on new landscapes.
 
-The model, small and trained for four epochs on one landscape, is that of the tests.
-Every landscape is cut into 64 blocks of 32 pixels: some calibrate, the rest judge.
+The model is that of the tests: small, and trained for four epochs on one landscape.
+Every landscape is cut into 64 blocks of 32 pixels. Some calibrate, the rest test.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from geobiomass.statistics.conformal_quantile import threshold
 from tables import Row
 
 RUNS = 24
-SIDE = 32  # pixels of a block
-ORDERS = 20  # ways to draw the blocks of a landscape that calibrate
+SIDE = 32  # side of a block, pixels
+ORDERS = 20  # random choices of the blocks that calibrate, per landscape
 BANDS = ["VH_asc", "VH_desc", "B04", "B08", "B11", "B12"]
 WAYS: dict[str, Find] = {
     "pixel by pixel": pooled,
     "by block, as the library does": threshold,
     "by block, a weight at infinity": weighted,
 }
-BINS = CLASSES[:-1]  # hardly anything is predicted above 400 Mg/ha
-COUNTS = (9, 32)  # blocks that calibrate
+BINS = CLASSES[:-1]  # few predictions are above 400 Mg/ha
+COUNTS = (9, 32)  # numbers of blocks that calibrate
 Order = npt.NDArray[np.int64]
-_FIRST = 1000  # seed of the first landscape to judge on: 100 is that of training
+_FIRST = 1000  # seed of the first test landscape; 100 is that of training
 
 
 def train() -> gb.BiomassRegressor:
-    """Train the model: a minute or two."""
-    torch.set_num_threads(1)  # more would change its last bits
+    """Train the model; it takes a minute or two."""
+    torch.set_num_threads(1)  # more threads change its last bits
     ground = gb.landscape(256, 2, 100).sel(band=BANDS).load()
     model = gb.fit(
         ground,
@@ -66,7 +66,7 @@ def _loaded(folder: str) -> gb.BiomassRegressor:
 
 
 def blocks_of(folder: str, seed: int) -> list[Unit]:
-    """Map a landscape; give its blocks, with the truth beside the map."""
+    """Map a landscape; return its blocks of map and truth."""
     torch.set_num_threads(1)
     ground = gb.landscape(256, 2, _FIRST + seed).sel(band=BANDS).load()
     mapper = _loaded(folder)._bare(ground)
@@ -74,7 +74,7 @@ def blocks_of(folder: str, seed: int) -> list[Unit]:
 
 
 def scores_of(unit: Unit) -> Floats:
-    """Give by how much the learnt interval of each pixel is too narrow, Mg/ha."""
+    """Return by how much the learnt interval of each pixel is too narrow, Mg/ha."""
     values = unit.values
     ends = values["agb_lower_raw"], values["agb_upper_raw"]
     above = unit.observed >= values["agb"]
@@ -85,7 +85,7 @@ def scores_of(unit: Unit) -> Floats:
 
 
 def one_margin(scores: Sequence[Floats], order: Order) -> list[float]:
-    """Calibrate on the first blocks in an order; give the part held in the others."""
+    """Calibrate on the first blocks in an order; return the coverage of the others."""
     found = []
     for find in WAYS.values():
         for count in COUNTS:
@@ -96,14 +96,14 @@ def one_margin(scores: Sequence[Floats], order: Order) -> list[float]:
 
 
 def by_bin(units: Sequence[Unit], order: Order) -> Floats:
-    """Calibrate on half of the blocks by class; give what the other half has.
+    """Calibrate on half of the blocks by class; return sums over the other half.
 
     Returns
     -------
     numpy.ndarray
-        (4, bin) sums over bins of biomass: of blocks the parts within their interval
-        and the blocks, by predicted biomass; pixels within and all; (2, bin) more, by
-        observed biomass: pixels above their interval and all.
+        (6, bin) sums by bin of biomass. By predicted biomass: shares of blocks within
+        their interval, number of blocks, pixels within their interval, all pixels. By
+        observed biomass: pixels above their interval, all pixels.
     """
     half = len(units) // 2
     step = calibrate([units[i] for i in order[:half]], INTERVAL, CLASSES)
@@ -130,7 +130,7 @@ def by_bin(units: Sequence[Unit], order: Order) -> Floats:
 
 
 def judge(folder: str, seed: int) -> tuple[Floats, Floats]:
-    """Calibrate on blocks of a landscape, again and again, and judge on its others.
+    """Calibrate on random blocks of a landscape, many times, and test on the others.
 
     Returns
     -------
@@ -147,7 +147,7 @@ def judge(folder: str, seed: int) -> tuple[Floats, Floats]:
 
 
 def tables(go: Go, runs: int, seed: int) -> dict[str, list[Row]]:
-    """Give what is held by way to calibrate, and by bin of biomass."""
+    """Return the coverage by method of calibration, and by bin of biomass."""
     with TemporaryDirectory() as folder:
         train().save(folder)
         found = go(partial(judge, folder), range(seed, seed + runs), "landscapes")

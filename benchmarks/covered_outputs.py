@@ -1,7 +1,7 @@
-"""What two outputs for an interval cost the map: networks with them and without.
+"""The cost of two outputs for an interval: errors of networks with and without them.
 
-Both learn from the same 48 landscapes: those that calibrate the interval are kept from
-the network without one too. Both map the same new landscapes, with their last weights.
+Both are trained on the same 48 landscapes: neither uses those that calibrate the
+interval. Both map the same new landscapes, with their last weights.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ RUNS = 5
 INTERVAL = 0.9
 SPECIES = ("pine", "spruce", "birch")
 EPOCHS, LEARNT, NEW = 20, 60, 16
-FRACTION = 0.2  # of the landscapes, calibrates: as many as an interval takes, or more
-_APART = 1000  # seeds from the landscapes of one run to those of the next
+FRACTION = 0.2  # share of landscapes for calibration: at least what an interval needs
+_APART = 1000  # distance between the seeds of one run and those of the next
 
 
 def recipe_of(seed: int, epochs: int) -> Recipe:
-    """Give the recipe of a network with an interval, small enough for minutes."""
+    """Return the recipe of a small network with an interval; it trains in minutes."""
     return find_recipe(
         "quick",
         interval=INTERVAL,
@@ -43,28 +43,28 @@ def recipe_of(seed: int, epochs: int) -> Recipe:
 
 
 def without_calibration(cube: xr.Dataset, recipe: Recipe) -> xr.Dataset:
-    """Leave out the chips that calibrate a recipe's interval."""
+    """Return the chips without those that calibrate a recipe's interval."""
     data = LabelledCube.open(cube)
     aside = [sample.chip for sample in calibration_samples(data, recipe)]
     return cube.drop_isel(chip=aside)
 
 
 def run(size: tuple[int, int, int], seed: int) -> tuple[float, float]:
-    """Train both networks on the same ground; give their errors on new ground.
+    """Train both networks on the same landscapes; return their errors on new ones.
 
     Parameters
     ----------
     size : tuple of int
-        Landscapes to learn from, new landscapes, epochs.
+        Number of training landscapes, new landscapes and epochs.
     seed : int
-        Of the landscapes, the weights and the split.
+        Random seed of the landscapes, the weights and the split.
 
     Returns
     -------
     tuple of float
         Root mean squared errors, Mg/ha: without the two outputs, and with them.
     """
-    torch.set_num_threads(1)  # more would change the last bits
+    torch.set_num_threads(1)  # more threads change the last bits
     learnt, new, epochs = size
     first = _APART * (seed + 1)
     cube = forests(range(first, first + learnt), SPECIES)
@@ -76,13 +76,13 @@ def run(size: tuple[int, int, int], seed: int) -> tuple[float, float]:
 
 
 def rmse(model: gb.BiomassRegressor | gb.Ensemble, cube: xr.Dataset) -> float:
-    """Give the error of all pixels of a cube, Mg/ha."""
+    """Return the error over all pixels of a cube, Mg/ha."""
     error = model.predict(cube)["agb"].compute() - cube["agb"]
     return float(np.sqrt((error**2).mean()))
 
 
 def tables(go: Go, runs: int, seed: int) -> dict[str, list[Row]]:
-    """Give the errors of both networks, a row a seed, then their mean."""
+    """Return the errors of both networks: one row per seed, then their mean."""
     seeds = range(seed, seed + runs)
     found = go(partial(run, (LEARNT, NEW, EPOCHS)), seeds, "trainings")
     named = [

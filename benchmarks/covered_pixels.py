@@ -1,8 +1,8 @@
-"""A forest of trees judged on random pixels and on blocks, where the truth is known.
+"""A random forest validated on random pixels and on blocks, with known truth.
 
-Field campaigns label some pixels of a landscape, close together; the forest, as
-scikit-learn grows it on one thread, learns from the bands of a pixel and its row and
-column, and maps all ground.
+Field campaigns label some pixels of a landscape, close together. A random forest of
+scikit-learn, on one thread, is trained on the bands, row and column of these pixels.
+It maps the whole landscape.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from geobiomass.tiles import Sample, Window
 from tables import Row
 
 RUNS = 12
-SIZE, APART = 512, 128  # pixels a side: of a landscape, and of the cell of a campaign
-CAMPAIGN, PLOTS = 32, 150  # pixels a side, and how many of them have a label
+SIZE, APART = 512, 128  # side in pixels of a landscape, and of a campaign's cell
+CAMPAIGN, PLOTS = 32, 150  # side of a campaign in pixels, and its number of labels
 FOLDS, TREES = 4, 100
 RANDOM, TRUTH = "random pixels", "the map, over all ground"
 BLOCKS = {
@@ -35,7 +35,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 class Judged(NamedTuple):
-    """What a way to judge says: an error, how far errors are alike, and the advice.
+    """The result of a validation: error, range of correlation, suggested block.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class Judged(NamedTuple):
 
 
 def campaigns(random: np.random.Generator) -> Mask:
-    """Say which pixels have a label: (y, x), one campaign in each cell."""
+    """Return the mask of labelled pixels, (y, x): one campaign in each cell."""
     known = np.zeros((SIZE, SIZE), bool)
     for top in range(0, SIZE, APART):
         for left in range(0, SIZE, APART):
@@ -65,26 +65,26 @@ def campaigns(random: np.random.Generator) -> Mask:
 
 
 def seen_at(ground: xr.Dataset) -> Floats:
-    """Give the bands of each pixel, its row and its column: (y, x, predictor)."""
+    """Return the bands, row and column of each pixel: (y, x, predictor)."""
     bands = ground["image"].isel(month=0).transpose("y", "x", "band").values
     samples = np.indices(bands.shape[:2]).transpose(1, 2, 0)
     return np.concatenate([bands, samples], axis=2, dtype=np.float64)
 
 
 def grown(seen: Floats, observed: Floats, seed: int) -> Any:
-    """Grow a forest on (pixel, predictor) and (pixel)."""
+    """Train a random forest on (pixel, predictor) and (pixel)."""
     return RandomForestRegressor(TREES, random_state=seed).fit(seen, observed)
 
 
 def rmse(error: Floats) -> float:
-    """Give the root of the mean square."""
+    """Return the root mean square."""
     return float(np.sqrt(np.mean(error**2)))
 
 
 def held_out(
     seen: Floats, observed: Floats, fold: npt.NDArray[Any], seed: int
 ) -> Floats:
-    """Predict each labelled pixel by the forest that did not have its fold."""
+    """Predict each labelled pixel with the forest trained without its fold."""
     predicted = np.empty_like(observed)
     for number in range(FOLDS):
         out = fold == number
@@ -94,7 +94,7 @@ def held_out(
 
 
 def run(seed: int) -> dict[str, Judged]:
-    """Judge a forest of one landscape in every way."""
+    """Validate the forest of one landscape with every method."""
     random = np.random.default_rng(seed)
     ground = gb.landscape(SIZE, 1, seed).load()
     known = campaigns(random)
@@ -120,7 +120,7 @@ def run(seed: int) -> dict[str, Judged]:
 
 
 def tables(go: Go, runs: int, seed: int) -> dict[str, list[Row]]:
-    """Give the error by way to judge, and how far the errors held out are alike."""
+    """Return the error by method, and the correlation range of held-out errors."""
     found = go(run, range(seed, seed + runs), "landscapes")
     true = np.array([each[TRUTH].rmse for each in found])
     judged: list[Row] = []
@@ -153,5 +153,5 @@ def tables(go: Go, runs: int, seed: int) -> dict[str, list[Row]]:
     return {
         f"A forest of trees judged, means of {runs} landscapes "
         "(standard deviation)": judged,
-        "How far held-out errors are alike": advised,
+        "Correlation of held-out errors": advised,
     }

@@ -1,7 +1,7 @@
-"""Samples of plots from a landscape that is known, to see what intervals hold.
+"""Coverage of intervals from samples of plots, on a landscape with known biomass.
 
-The map is wrong by a factor and an offset, or is no straight line of the truth; plots
-are drawn on the pixels, with replacement, as the page on totals lists them.
+The map is wrong by a factor and an offset, or is not linear in the truth. Plots are
+drawn from the pixels with replacement, by the designs on the page about totals.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tables import Row
 
 RUNS = 4000
 CONFIDENCE = 0.95
-HEADS = ("plots alone", "difference", "regression")  # METHODS, as the page calls them
+HEADS = ("plots alone", "difference", "regression")  # METHODS, with the page's names
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Ground:
 
 @cache
 def ground(curved: bool = False) -> Ground:
-    """Give the landscape of the page with its map, or with one that is curved."""
+    """Return the landscape of the page, with its linear map or with a curved one."""
     truth = gb.landscape((512, 512), months=1, seed=3)["agb"].to_numpy()
     truth = truth.ravel().astype(float)
     line = 15 + 6 * truth**0.7 if curved else 40 + 1.5 * truth
@@ -50,7 +50,7 @@ Draw = Callable[[np.random.Generator], list[Estimate]]
 
 
 def at_random(n: int, *, curved: bool = False) -> Draw:
-    """Draw each pixel with the same chance."""
+    """Draw pixels with equal probability."""
     here = ground(curved)
 
     def draw(random: np.random.Generator) -> list[Estimate]:
@@ -64,7 +64,7 @@ def at_random(n: int, *, curved: bool = False) -> Draw:
 
 
 def in_strata(n: int) -> Draw:
-    """Draw half of the plots where the map is above its median, half below."""
+    """Draw half of the plots above the median of the map, and half below."""
     here = ground()
     above = here.mapped > np.median(here.mapped)
     members = [np.flatnonzero(above == stratum) for stratum in (False, True)]
@@ -91,7 +91,7 @@ def in_strata(n: int) -> Draw:
 
 
 def by_the_map(n: int, least: float, most: float) -> Draw:
-    """Draw pixels in proportion to the map, held between two values."""
+    """Draw pixels in proportion to the map, clipped between two values."""
     here = ground()
     chance = np.clip(here.mapped, least, most)
     edges = np.cumsum(chance)
@@ -127,7 +127,7 @@ SAMPLES: dict[str, Callable[[], Draw]] = {
 
 
 def sample(name: str, runs: int, seed: int) -> Row:
-    """Draw so many samples of one kind; give how often intervals held the truth."""
+    """Draw samples of one design; return the coverage of their intervals."""
     draw = SAMPLES[name]()
     random = np.random.default_rng(seed)
     found = [draw(random) for _ in range(runs)]
@@ -142,7 +142,7 @@ def sample(name: str, runs: int, seed: int) -> Row:
 
 
 def tables(go: Go, runs: int, seed: int) -> dict[str, list[Row]]:
-    """Give coverage and, in brackets, the spread of the estimates, Mg/ha."""
+    """Return the coverage and, in brackets, the spread of the estimates, Mg/ha."""
     rows = go(partial(sample, runs=runs, seed=seed), list(SAMPLES), "kinds of samples")
     means = ", ".join(
         f"{name} {values.mean():.0f}"

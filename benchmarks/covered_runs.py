@@ -1,4 +1,4 @@
-"""Spread simulations over processes, with progress; each has a seed of its own."""
+"""Simulations in several processes, with progress; each has its own seed."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class Go(Protocol):
-    """Do a piece of work for each of several items, in their order."""
+    """A function that runs a task for each of several items, in order."""
 
     def __call__(
         self, work: Callable[[Any], Any], items: Sequence[Any], what: str
     ) -> list[Any]:
-        """Give what the work gave; `what` is told beside the progress."""
+        """Return the results; the progress bar shows `what`."""
 
 
 @contextmanager
 def processes(count: int) -> Iterator[Go]:
-    """Give a way to work in so many processes of one thread each; 1: in this one."""
+    """Return a runner with a number of single-threaded processes; 1 is this process."""
     if count == 1:
         yield partial(_work, None)
         return
-    # Read by a process as it starts; this one keeps its own numbers of threads.
+    # A new process reads it at its start; this process keeps its number of threads.
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     try:

@@ -1,7 +1,7 @@
-"""Maps with errors of known variogram, to see what intervals of their totals hold.
+"""Coverage of intervals of totals, on maps whose errors have a known variogram.
 
-An error model is fitted to held-out blocks or chips and gives the interval of a region
-of another map; beside it what one would have with pixels taken for independent.
+An error model is fitted to held-out blocks or chips, and returns the interval of a
+region of another map. It is compared with the interval for independent pixels.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from tables import Row
 RUNS = 200
 PIXEL = (10.0, 10.0)
 LAND = Variogram(0.05, 1.0, 300.0, "exponential")
-REGION = 80  # pixels a side: 64 ha
+REGION = 80  # side in pixels: 64 ha
 
 
 @dataclass(frozen=True)
 class Case:
-    """What was held out, and how errors are alike.
+    """A design of held-out data, and the spatial correlation of the errors.
 
     Parameters
     ----------
     kind : str
-        "scene", cut into square blocks, or "chips" that lie far apart.
+        "scene", cut into square blocks, or "chips", which are far apart.
     side, across : int
-        Pixels a side of a block or chip, and of these in each row and column.
+        Side of a block or chip in pixels, and their number in each row and column.
     parts : tuple of Variogram
         Errors are the sum of one field each; their variances add up to 1.
     """
@@ -44,7 +44,7 @@ class Case:
 
 
 def errors_of(range_: float) -> tuple[Variogram, ...]:
-    """Give errors of which 60 % of the variance are alike, by their range in metres."""
+    """Return errors with 60 % of the variance correlated, by range in metres."""
     return (Variogram(0.4, 0.6, range_, "exponential"),)
 
 
@@ -71,7 +71,7 @@ CASES = {
 
 
 def land(shape: tuple[int, int], random: np.random.Generator) -> Floats:
-    """Draw what a map predicts, Mg/ha: (y, x), skewed as forests are."""
+    """Draw the predictions of a map, Mg/ha: (y, x), skewed like forests."""
     drawn: Floats = np.exp(4.4 + 0.6 * field(shape, LAND, PIXEL, random))
     return drawn
 
@@ -88,7 +88,7 @@ def standard_errors(
 def units(
     n: int, side: int, parts: tuple[Variogram, ...], random: np.random.Generator
 ) -> Floats:
-    """Draw squares that know nothing of each other, side by side: (n, n)."""
+    """Draw independent squares, next to each other: (n, n)."""
     across = range(n // side)
     return np.block(
         [[standard_errors((side, side), parts, random) for _ in across] for _ in across]
@@ -96,17 +96,17 @@ def units(
 
 
 def errors(predicted: Floats, standard: Floats) -> Floats:
-    """Give errors in Mg/ha, which have a bias and grow with what was predicted."""
+    """Return errors in Mg/ha; they have a bias and grow with the prediction."""
     return 12 - 0.1 * predicted + (8 + 0.15 * predicted) * standard
 
 
 def run(case: Case, seed: int) -> tuple[bool, bool]:
-    """Fit to held-out units, then sum errors of a map that was not among them.
+    """Fit a model to held-out groups, then sum the errors of another map.
 
     Returns
     -------
     tuple of bool
-        Whether the interval of 90 % held the total, and one of independent pixels.
+        Whether the total is in the interval of 90 %, and in that of independent pixels.
     """
     random = np.random.default_rng(seed)
     n = case.side * case.across
@@ -130,7 +130,7 @@ def run(case: Case, seed: int) -> tuple[bool, bool]:
 
 
 def tables(go: Go, runs: int, seed: int) -> dict[str, list[Row]]:
-    """Give the share of intervals that held the truth, a row a case."""
+    """Return the coverage of the intervals, one row per case."""
     rows: list[Row] = []
     for (held_out, reach), case in CASES.items():
         found = go(partial(run, case), range(seed, seed + runs), held_out)

@@ -1,4 +1,4 @@
-"""Fields of errors of known variogram, and the tables of residuals cut from them."""
+"""Fields of errors with a known variogram, and tables of residuals from them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def field(
     pixel: tuple[float, float],
     random: np.random.Generator,
 ) -> Floats:
-    """Draw a Gaussian field: (y, x), mean 0, embedded in twice the size."""
+    """Draw a Gaussian field: (y, x), mean 0, by embedding in twice the size."""
     sides = [2 * side for side in shape]
     steps = [
         np.minimum(np.arange(n), n - np.arange(n)) * p
@@ -41,7 +41,7 @@ def residuals(
     unit: str | npt.NDArray[np.str_] = "0",
     kind: str = "scene",
 ) -> pd.DataFrame:
-    """Give the table of residuals of a whole field."""
+    """Return the table of residuals of a whole field."""
     row, column = np.indices(error.shape)
     level = np.broadcast_to(predicted, error.shape)
     table = pd.DataFrame(
@@ -58,6 +58,6 @@ def residuals(
 
 
 def blocks(shape: tuple[int, int], side: int) -> npt.NDArray[np.str_]:
-    """Give square blocks a number: (y, x) strings."""
+    """Return the number of the square block of each pixel: (y, x) strings."""
     row, column = np.indices(shape) // side
     return (row * (shape[1] // side + 1) + column).astype(str)

@@ -1,9 +1,10 @@
-"""Compare ways to feed a network from chips on disk, in one run.
+"""Comparison of data loaders that read chips from disk, in one run.
 
 ``python benchmarks/feed.py [--chips 24] [--quick] [--markdown] [--folder DIR]``
 
-Prints samples/s, MB/s, peak memory and ratios for whole chips and for random crops
-of 128, then the step time of a network that is fed over that on batches in memory.
+Prints samples/s, MB/s, peak memory and ratios for whole chips and for random crops of
+128. Then prints the time of training steps from the loader, relative to batches in
+memory.
 """
 
 from __future__ import annotations
@@ -48,12 +49,12 @@ Figures = dict[str, dict[str, Any]]
 
 
 def contend(order: Order) -> dict[str, Any]:
-    """Run one contender in a process of its own and add its peak memory, bytes.
+    """Run one contender in its own process, and add its peak memory in bytes.
 
     Raises
     ------
     RuntimeError
-        If the contender fails, with what it said.
+        If the contender fails; the message has its output.
     """
     command = [sys.executable, str(Path(__file__).with_name("contend.py"))]
     process = subprocess.Popen(
@@ -85,7 +86,7 @@ def contend(order: Order) -> dict[str, Any]:
 
 
 def _watch(process: subprocess.Popen[str], seen: list[int]) -> None:
-    """Add up the memory of a process and its children until it ends."""
+    """Measure the memory of a process and its children until it ends."""
     import psutil
 
     while process.poll() is None:
@@ -94,12 +95,12 @@ def _watch(process: subprocess.Popen[str], seen: list[int]) -> None:
             ids = [tree.pid, *(child.pid for child in tree.children(recursive=True))]
             seen.append(sum(memory_of(one) for one in ids))
         except (psutil.Error, OSError, ProcessLookupError):
-            continue  # a process that ended while it was looked at
+            continue  # the process ended during the measurement
         time.sleep(0.01)
 
 
 def missing_packages() -> dict[str, str]:
-    """Give the contenders whose package is not installed."""
+    """Return the contenders whose package is not installed."""
     return {name: pack for name, pack in PACKAGES.items() if not find_spec(pack)}
 
 
@@ -117,7 +118,7 @@ def race(order: Order) -> Figures:
 
 
 def best_peer(found: Figures) -> float:
-    """Give the samples a second of the fastest peer."""
+    """Return the samples per second of the fastest peer."""
     return max(
         (figures["best"] for name, figures in found.items() if name not in NOT_PEERS),
         default=float("nan"),
@@ -125,7 +126,7 @@ def best_peer(found: Figures) -> float:
 
 
 def table(found: Figures, side: int) -> list[Row]:
-    """Make rows; a sample's bytes are those of its int16 codes, for all alike."""
+    """Return rows; the bytes of a sample are those of its int16 codes, for all."""
     sample = 2 * MONTHS * (RADAR + OPTICAL) * side**2 / MEGABYTE
     rows = []
     for name, figures in found.items():
@@ -145,7 +146,7 @@ def table(found: Figures, side: int) -> list[Row]:
 
 
 def crops_touch(material: Material, samples: int, chips: int) -> tuple[float, float]:
-    """Give pixels touched over pixels needed by random crops: the mean, the most."""
+    """Return pixels read over pixels needed by random crops: mean and maximum."""
     layout = stored_layout(material.cube)
     drawn = Task(material, chips, samples, BATCH, CROP).draw(0)
     ratios = [layout.touched(top, left, CROP) for _, top, left in drawn]
@@ -161,7 +162,7 @@ def targets(
     bound: int,
     steps: Figures,
 ) -> list[Row]:
-    """Hold what was measured against what was promised."""
+    """Return rows that compare measurements with their targets."""
 
     def row(what: str, value: float, limit: float, least: bool) -> Row:
         met = value >= limit if least else value <= limit
@@ -219,11 +220,18 @@ def targets(
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--chips", type=int, default=24, help="chips on disk")
-    parser.add_argument("--quick", action="store_true", help="one batch: does it run?")
-    parser.add_argument("--markdown", action="store_true", help="print as markdown")
-    parser.add_argument("--folder", type=Path, help="keep the data here, or use it")
     parser.add_argument(
-        "--memory", type=int, default=1074, help="bound for our feed, MB (10^6 bytes)"
+        "--quick", action="store_true", help="one batch, to test that it runs"
+    )
+    parser.add_argument("--markdown", action="store_true", help="print as markdown")
+    parser.add_argument(
+        "--folder", type=Path, help="folder of the data, kept and reused"
+    )
+    parser.add_argument(
+        "--memory",
+        type=int,
+        default=1074,
+        help="limit of our data loader, MB (10^6 bytes)",
     )
     chosen = parser.parse_args(arguments)
     print(describe())
@@ -236,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def compare(material: Material, chips: int, chosen: argparse.Namespace) -> None:
-    """Run everything on chips that are made, and print it."""
+    """Run everything on the prepared chips, and print it."""
     bound = int(chosen.memory * MEGABYTE)
     order = Order(
         name="",
@@ -287,7 +295,7 @@ def compare(material: Material, chips: int, chosen: argparse.Namespace) -> None:
     ]
     show("Overlap with the network", overlap, markdown=markdown)
     if chosen.quick:
-        print("--quick: one cold batch each shows that it runs, not how fast.")
+        print("--quick: one cold batch each shows that it runs, not its speed.")
         return
     rows = targets(whole, crops, touched, bound, steps)
     show("Targets", rows, markdown=markdown)

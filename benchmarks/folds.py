@@ -1,11 +1,12 @@
-"""Search for balanced folds: scikit-learn's plain loop, its seeds compiled, exchanges.
+"""The search for balanced folds: scikit-learn in a loop, compiled seeds, exchanges.
 
 ``python -m benchmarks.folds [--seeds N] [--markdown]``
 
-On a synthetic table like the competition's: 357 photos of four states on 28 dates,
-those of WA cut into seven virtual dates. The plain loop splits by each seed and takes
-the cost with numpy; the others are `pasture.balanced_folds`. All take turns, and the
-time of the processor counts as well as that on the clock, which other work lengthens.
+The table is synthetic and like the competition's: 357 photos of four states on 28
+dates; those of WA are cut into seven virtual dates. The plain loop splits with each
+seed and computes the cost with numpy; the others are `pasture.balanced_folds`. All run
+in turns. CPU time is reported with wall time, because other programs lengthen the
+latter.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def draw_photos(seed: int = 0) -> pd.DataFrame:
 
 
 def plain_loop(photos: pd.DataFrame, seeds: int) -> Found:
-    """Try seeds one after the other, as one would by hand."""
+    """Try seeds one after the other, in plain Python."""
     groups = sampling_groups(photos).to_numpy()
     states = photos["State"].to_numpy()
     shares = pd.get_dummies(photos["State"]).to_numpy(float)
@@ -89,7 +90,7 @@ def balanced(photos: pd.DataFrame, seeds: int, **settings: Any) -> Found:
 def measure(
     ways: dict[str, tuple[int, Callable[[int], Found]]], rounds: int
 ) -> tuple[dict[str, list[tuple[float, float]]], dict[str, Found]]:
-    """Time every way in turns: (clock, processor) in seconds; and what each found."""
+    """Time all methods in turns: (wall, CPU) in seconds; and the folds of each."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     found = {}
     for _ in range(rounds):
@@ -103,7 +104,7 @@ def measure(
 
 
 def compare(photos: pd.DataFrame, seeds: int, quick: bool) -> list[Row]:
-    """Give a row a way, of its median times."""
+    """Return one row per method, with its median times."""
     many = 2 * seeds if quick else 100 * seeds
     most = many if quick else TEN_MILLION
 
@@ -121,7 +122,7 @@ def compare(photos: pd.DataFrame, seeds: int, quick: bool) -> list[Row]:
         "exchange, two threads": (most, by("exchange", 2)),
     }
     for search in ("seeds", "exchange"):
-        balanced(photos, 1, search=search)  # compiled, or read from the disk
+        balanced(photos, 1, search=search)  # compiles, or loads the compiled code
     times, found = measure(ways, 1 if quick else ROUNDS)
     check(found)
     loop = [
@@ -149,14 +150,14 @@ def compare(photos: pd.DataFrame, seeds: int, quick: bool) -> list[Row]:
 
 
 def check(found: dict[str, Found]) -> None:
-    """Make sure that the same seeds gave the same folds, photo for photo."""
+    """Check that the same seeds gave the same folds, photo by photo."""
     plain, ours = found["scikit-learn, plain loop"], found["seeds, as many"]
     np.testing.assert_allclose(ours[0], plain[0], rtol=1e-12)
     np.testing.assert_array_equal(ours[1], plain[1])
 
 
 def brute_force(photos: pd.DataFrame, quick: bool) -> list[Row]:
-    """Search ten million seeds of either kind in earnest, and exchanges beside them."""
+    """Search ten million seeds of both kinds, and as many exchanges."""
     candidates = 1000 if quick else TEN_MILLION
     rows = []
     for search in ("seeds", "seeds-1.7", "exchange"):
@@ -175,10 +176,14 @@ def brute_force(photos: pd.DataFrame, quick: bool) -> list[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Compare the ways, and run the whole search."""
+    """Compare the methods, and run the whole search."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=1000, help="of the plain loop")
-    parser.add_argument("--quick", action="store_true", help="few: does it run?")
+    parser.add_argument(
+        "--seeds", type=int, default=1000, help="number of seeds of the plain loop"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="few seeds, to test that it runs"
+    )
     parser.add_argument("--markdown", action="store_true", help="print as markdown")
     chosen = parser.parse_args(arguments)
     photos = draw_photos()
@@ -192,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = brute_force(photos, chosen.quick)
     show("Ten million, two threads, measured", rows, markdown=chosen.markdown)
     if chosen.quick:
-        print("--quick shows that it runs, not how fast.")
+        print("--quick shows that it runs, not its speed.")
 
 
 if __name__ == "__main__":

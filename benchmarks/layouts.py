@@ -1,4 +1,4 @@
-"""Candidate layouts of the store, and four ways to read each."""
+"""Candidate layouts of the store, and four readers of each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ZARR_PYTHON = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 
 @dataclass(frozen=True)
 class Layout:
-    """How pixels lie on disk; a chunk holds all bands."""
+    """A layout of pixels on disk; a chunk contains all bands."""
 
     months: int
     height: int
@@ -48,11 +48,11 @@ class Layout:
 
     @property
     def level(self) -> int:
-        """The codec's level: fast ones, since reading is what is paid for often."""
+        """The codec's level: a fast one, since data are read often."""
         return 1 if self.codec == "zstd" else 5
 
     def spans(self, window: Sequence[slice]) -> list[range]:
-        """Give the chunks that months, rows and columns touch, by dimension."""
+        """Return the chunks that months, rows and columns touch, by dimension."""
         sizes = (self.months, self.height, self.width)
         return [
             range(part.start // size, -(-part.stop // size))
@@ -60,7 +60,7 @@ class Layout:
         ]
 
     def touched(self, top: int, left: int, side: int) -> float:
-        """Give pixels of the chunks that a window touches, over its own."""
+        """Return the pixels of all touched chunks over those of the window."""
         rows = -(-(top + side) // self.height) - top // self.height
         columns = -(-(left + side) // self.width) - left // self.width
         return rows * columns * self.height * self.width / side**2
@@ -90,7 +90,7 @@ class Layout:
 
 
 def stored(codes: Codes, dtype: str) -> Pixels:
-    """Give the pixels of a dtype: codes as they are, or physical values as float32."""
+    """Return pixels of a dtype: codes unchanged, or physical values as float32."""
     if dtype == "int16":
         return codes
     steps = np.ones((codes.shape[-3], 1, 1), np.float32)
@@ -99,10 +99,10 @@ def stored(codes: Codes, dtype: str) -> Pixels:
 
 
 class Direct:
-    """A store read without zarr: the shard's index, its chunks, their places.
+    """A reader without zarr: the shard's index, its chunks and their positions.
 
-    It shows what a reader of our own can reach with any layout. The library's reader
-    (geobiomass.cube) knows one layout and checks more.
+    It shows the speed that a custom reader can reach with any layout. The library's
+    reader (geobiomass.cube) supports one layout and checks more.
     """
 
     def __init__(self, path: Path, layout: Layout) -> None:
@@ -119,11 +119,11 @@ class Direct:
         out = _window(wanted, self.shape[1], lay.dtype)
         sizes = (lay.months, lay.height, lay.width)
         opened: dict[tuple[int, ...], Pixels] = {}
-        for place in product(*lay.spans(wanted)):
-            raw = self.raw(chip, place, opened)
+        for position in product(*lay.spans(wanted)):
+            raw = self.raw(chip, position, opened)
             chunk = decode(lay, raw, self.count).reshape(self.chunk)
             inside, outside = [], []
-            for index, size, part in zip(place, sizes, wanted, strict=True):
+            for index, size, part in zip(position, sizes, wanted, strict=True):
                 first = max(part.start, index * size)
                 last = min(part.stop, (index + 1) * size)
                 inside.append(slice(first - index * size, last - index * size))
@@ -135,11 +135,11 @@ class Direct:
     def raw(
         self,
         chip: int | None,
-        place: tuple[int, ...],
+        position: tuple[int, ...],
         opened: dict[tuple[int, ...], Pixels],
     ) -> Pixels:
-        """Give a chunk's bytes as stored; `opened` keeps the shards of one window."""
-        month, row, column = place
+        """Return a chunk's stored bytes; `opened` caches the shards of a window."""
+        month, row, column = position
         if not self.layout.shards:
             return self._file(chip, month, row, column)
         counts = SIDE // self.layout.height, SIDE // self.layout.width
@@ -162,14 +162,14 @@ class Direct:
 
 
 def decode(layout: Layout, raw: Pixels, count: int) -> Pixels:
-    """Decode a chunk of `count` pixels, flat, checking its checksum if it has one.
+    """Decode a chunk to `count` pixels, flat, and verify its checksum if it has one.
 
-    The pixels are good until the same thread decodes its next chunk.
+    The pixels are valid until the same thread decodes its next chunk.
     """
     if layout.checksum:
         raw, found = raw[:-4], raw[-4:].tobytes()
         if google_crc32c.value(raw).to_bytes(4, "little") != found:
-            raise ValueError(f"A chunk of layout {layout} does not fit its checksum.")
+            raise ValueError(f"A chunk of layout {layout} does not match its checksum.")
     if not layout.codec:
         return np.frombuffer(raw, layout.dtype)
     out = _scratch(count, layout.dtype)
@@ -181,7 +181,7 @@ _local = threading.local()
 
 
 def _scratch(count: int, dtype: str, use: str = "chunk") -> Pixels:
-    """Give this thread's buffer; fresh memory each time costs as much as lz4 does."""
+    """Return this thread's buffer; new memory for each chunk costs as much as lz4."""
     found: Pixels | None = getattr(_local, use, None)
     if found is None or found.size != count or found.dtype != dtype:
         found = np.empty(count, dtype)
@@ -190,16 +190,16 @@ def _scratch(count: int, dtype: str, use: str = "chunk") -> Pixels:
 
 
 def _window(parts: Sequence[slice], bands: int, dtype: str) -> Pixels:
-    """Give this thread's buffer for a window of months, rows and columns."""
+    """Return this thread's buffer for a window of months, rows and columns."""
     months, height, width = (part.stop - part.start for part in parts)
     flat = _scratch(months * bands * height * width, dtype, "window")
     return flat.reshape(months, bands, height, width)
 
 
 class InMemory:
-    """Chunks held in memory, to be decoded and thrown away: what the codec can do.
+    """A reader of chunks in memory that discards the pixels: the speed of the codec.
 
-    The first pass over the windows takes the chunks from the store.
+    The first pass over the windows reads the chunks from the store.
     """
 
     def __init__(self, store: Direct) -> None:
@@ -209,25 +209,25 @@ class InMemory:
     def read(self, chip: int | None, months: slice, rows: slice, cols: slice) -> None:
         """Decode the chunks that a window touches."""
         lay = self.store.layout
-        for place in product(*lay.spans((months, rows, cols))):
-            if (chip, place) not in self._held:
-                self._held[chip, place] = self.store.raw(chip, place, {}).copy()
-            pixels = decode(lay, self._held[chip, place], self.store.count)
+        for position in product(*lay.spans((months, rows, cols))):
+            if (chip, position) not in self._held:
+                self._held[chip, position] = self.store.raw(chip, position, {}).copy()
+            pixels = decode(lay, self._held[chip, position], self.store.count)
             if not lay.codec:
                 _scratch(self.store.count, lay.dtype)[...] = pixels
 
 
 def through_zarr(path: Path) -> Callable[..., Pixels]:
-    """Give a reader by zarr, with the codec pipeline that is set when it is made."""
+    """Return a reader that uses zarr, with the codec pipeline at its creation."""
     array = zarr.open_array(path, mode="r")
     buffers = default_buffer_prototype().nd_buffer
 
     def read(chip: int | None, months: slice, rows: slice, cols: slice) -> Pixels:
         lead = () if chip is None else (slice(chip, chip + 1),)
         out = _window((months, rows, cols), array.shape[-3], str(array.dtype))
-        place = (*lead, months, slice(None), rows, cols)
+        position = (*lead, months, slice(None), rows, cols)
         into = buffers.from_numpy_array(out[None] if lead else out)
-        array.get_basic_selection(place, out=into)
+        array.get_basic_selection(position, out=into)
         return out
 
     return read
@@ -235,7 +235,7 @@ def through_zarr(path: Path) -> Callable[..., Pixels]:
 
 @contextmanager
 def pipeline(name: str, threads: int) -> Iterator[None]:
-    """Set zarr's codec pipeline and its threads for a while."""
+    """Set zarr's codec pipeline and its threads within a ``with`` block."""
     with zarr.config.set(
         {"codec_pipeline.path": name, "threading.max_workers": threads}
     ):
@@ -244,7 +244,7 @@ def pipeline(name: str, threads: int) -> Iterator[None]:
 
 @cache
 def has_zarrs() -> bool:
-    """Whether zarrs is installed."""
+    """Return whether zarrs is installed."""
     from importlib.util import find_spec
 
     return find_spec("zarrs") is not None

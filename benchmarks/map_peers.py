@@ -1,9 +1,8 @@
-"""Other ways to map a scene with the same network, each as its users would do it.
+"""Other libraries that map a scene with the same network, each used as documented.
 
-Each reads the scene through what it is made for, tiles of one side and overlap, one
-tile at a time with all of torch's threads, float32, and writes the map. The network
-itself takes NaN for what is missing, so nothing is filled. What differs in how tiles
-are joined is said where they are defined.
+Each reads the scene in its own way, with tiles of one side and overlap, one tile at a
+time with all threads of torch, in float32, and writes the map. The network accepts NaN
+for missing values, so nothing is filled. Each function documents how it joins tiles.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ Run = Callable[[], None]
 
 
 def xbatcher_loop(scene: Path, out: Path, tile: int, overlap: int, net: Any) -> Run:
-    """Give xbatcher's BatchGenerator over plain xarray, and a torch loop.
+    """Return a mapper with xbatcher's BatchGenerator on plain xarray, and a torch loop.
 
-    The overlaps are averaged, as often as a pixel was predicted. Without dask, the
-    quicker way to read with xarray here. Its generator leaves ragged edges out.
+    Overlaps are averaged over all predictions of a pixel. It reads without dask, which
+    is faster with xarray here. The generator leaves out incomplete tiles at the edges.
     """
 
     def run() -> None:
@@ -62,12 +61,11 @@ def xbatcher_loop(scene: Path, out: Path, tile: int, overlap: int, net: Any) -> 
 
 
 def torchgeo_loop(scene: Path, out: Path, tile: int, overlap: int, net: Any) -> Run:
-    """Give torchgeo's GridGeoSampler over a RasterDataset, and a user's stitching.
+    """Return a mapper with torchgeo's GridGeoSampler on a RasterDataset.
 
-    torchgeo has no stitching of its own; the loop crops each tile to its core, half
-    of the overlap from each side, and keeps the whole of it at the scene's edges.
-    The scene is one GeoTIFF of months x bands. No worker processes: the two cores
-    are the network's.
+    torchgeo does not join tiles. The loop crops each tile to its core, by half of the
+    overlap on each side, except at the scene's edges. The scene is one GeoTIFF of
+    months x bands. There are no worker processes, so that the network has both cores.
     """
 
     def run() -> None:
@@ -105,17 +103,17 @@ def torchgeo_loop(scene: Path, out: Path, tile: int, overlap: int, net: Any) -> 
 
 
 def _core(start: int, tile: int, overlap: int, size: int) -> slice:
-    """Give the part of a tile that is kept along an axis, counted from its start."""
+    """Return the part of a tile that is kept along an axis, from the tile's start."""
     first = overlap // 2 if start > 0 else -start
     last = tile - overlap // 2 if start + tile < size else size - start
     return slice(first, last)
 
 
 def monai_inferer(scene: Path, out: Path, tile: int, overlap: int, net: Any) -> Run:
-    """Give monai's sliding_window_inference with Gaussian blending.
+    """Return a mapper with monai's sliding_window_inference and Gaussian blending.
 
-    It takes one tensor: the whole scene is read into memory first, with this
-    library's reader, the fastest there is. Months and bands are its channels.
+    It takes one tensor, so the whole scene is first read into memory, with this
+    library's reader, which is the fastest. Months and bands are its channels.
     """
 
     def run() -> None:
@@ -145,7 +143,7 @@ def monai_inferer(scene: Path, out: Path, tile: int, overlap: int, net: Any) -> 
 
 
 def _predict(network: nn.Module, image: Tensor) -> tuple[Map, Any]:
-    """Run the network on one tile; give values and what any month has seen, (y, x)."""
+    """Run the network on one tile; return values and the mask of observed pixels."""
     with torch.inference_mode():
         values = network(image)[0, 0].numpy()
     return values, image.isfinite().any(dim=2).any(dim=1)[0].numpy()

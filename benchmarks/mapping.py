@@ -1,7 +1,7 @@
-"""One contender of maps.py in a process of its own; it maps whenever it is told to.
+"""One contender of maps.py, in its own process; it makes a map for each order.
 
-A process each, so that the peak of memory is the contender's alone and no thread pool
-is shared; they wait for their turn, so that all see the same state of the machine.
+Each has its own process, so that the peak memory is the contender's alone and no thread
+pool is shared. They run in turns, so that all see the same state of the machine.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ CHANNELS_LAST = "the same, channels last"
 WAYS = (TOGETHER, SIDE_BY_SIDE, CHANNELS_LAST)
 ANSWER = "answer:"
 
-# What is counted; it may give what is to be done once the clock has stopped.
+# The timed work; it may return a function to call after the time measurement.
 Run = Callable[[], Callable[[], None] | None]
 
-# Imported before memory is counted.
+# Imported before memory is measured.
 IMPORTS = {
     OURS: ("geobiomass.inference.mapper", "geobiomass.maps", "dask.array", "zarr"),
     ALONE: ("geobiomass.data.reader", "dask.array", "zarr"),
@@ -43,12 +43,12 @@ IMPORTS = {
 
 @dataclass(frozen=True)
 class Order:
-    """What to map, and how; lengths in pixels.
+    """A map to make: scene, model, output and settings; lengths in pixels.
 
     Parameters
     ----------
     name : str
-        The contender.
+        Name of the contender.
     scene, model, output : str
         Paths; the ending of `output` is the format.
     way : str
@@ -75,10 +75,10 @@ class Order:
 
 
 def resident(process: int) -> int:
-    """Give the bytes of a process's own memory, without the pages of files.
+    """Return the bytes of a process's private memory, without pages of files.
 
-    Linux counts them as they come and go, so that looking costs microseconds and can
-    be done while seconds are counted.
+    Linux counts them at each allocation, so a measurement takes microseconds and does
+    not disturb the time measurement.
     """
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return sum(
@@ -119,7 +119,7 @@ def _cluster(workers: int) -> Any:
     import torch
     from distributed import Client, LocalCluster
 
-    os.environ.pop("OMP_NUM_THREADS", None)  # dask's own is one a worker's thread
+    os.environ.pop("OMP_NUM_THREADS", None)  # dask sets one thread per worker
     cluster = LocalCluster(
         n_workers=workers,
         threads_per_worker=1,
@@ -134,10 +134,10 @@ def _cluster(workers: int) -> Any:
 
 
 def alone(order: Order, model: Any) -> Run:
-    """Run the network on all tiles of the lattice, held in memory; each once.
+    """Run the network once on each tile of the lattice, from memory.
 
-    Nothing is read, blended or written while seconds are counted. What the network
-    gives is laid out afterwards, so that it can be compared.
+    Nothing is read, blended or written during the time measurement. The outputs are
+    joined afterwards, so that they can be compared.
     """
     import numpy as np
     import torch
@@ -150,7 +150,7 @@ def alone(order: Order, model: Any) -> Run:
     pool = _pool(passes)
 
     def forward(tile: torch.Tensor) -> torch.Tensor:
-        torch.set_num_threads(threads)  # of this thread of the pool
+        torch.set_num_threads(threads)  # for this thread of the pool
         with torch.inference_mode():
             result: torch.Tensor = network(tile)
         return result
@@ -175,11 +175,11 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads)
 
 
-@lru_cache(maxsize=1)  # gigabytes
+@lru_cache(maxsize=1)  # an entry has gigabytes
 def _held(
     scene: str, tile: int, overlap: int, bands: tuple[str, ...]
 ) -> tuple[list[Any], list[Any]]:
-    """Read the tiles of a scene's lattice; give their windows, and them as batches."""
+    """Read the tiles of a scene's lattice; return their windows and their batches."""
     import numpy as np
     import torch
 
@@ -194,7 +194,7 @@ def _held(
 
 
 def start(order: Order, model: Any) -> Run:
-    """Make ready what an order needs that is not counted; give what is."""
+    """Do the untimed preparation of an order; return the timed work."""
     if order.name == OURS:
         return ours(order, model)
     if order.name == ALONE:
@@ -206,7 +206,7 @@ def start(order: Order, model: Any) -> Run:
 
 
 def main() -> None:
-    """Import, load the model, tell the level of memory; then map as told."""
+    """Import, load the model, report the memory; then make a map for each order."""
     import torch
     import zarr
 

@@ -1,9 +1,10 @@
-"""Measure how fast, how small in memory and how seamless maps are, in one run.
+"""Speed, memory and seams of maps, measured in one run.
 
 ``python benchmarks/maps.py [--only speed memory ...] [--quick] [--markdown]``
 
-Prints throughput over that of the network alone, peers on the same scene, seams, peak
-memory at two sizes, two workers over one, what absent months save, and the targets.
+Prints the throughput relative to the network alone, peers on the same scene, seams,
+peak memory at two sizes, two workers relative to one, the time that missing months
+save, and the targets.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ PARTS = ("ways", "speed", "peers", "seams", "memory", "workers", "months", "numb
 
 
 def percent(bench: Bench, overlap: int) -> str:
-    """Write an overlap as a share of the tile."""
+    """Return an overlap as a percentage of the tile."""
     return f"{100 * overlap / bench.tile:.0f} %"
 
 
 def ways(bench: Bench) -> list[Row]:
-    """Find the fastest way to run the network alone; it is the bar for the rest."""
+    """Find the fastest way to run the network alone, the reference for the rest."""
     tiles = 4
     contenders = [
         bench.contender(bench.order(ALONE, 0, way=way, scene=str(bench.small)))
@@ -66,7 +67,7 @@ def speed(bench: Bench) -> list[Row]:
         take_turns([network, *mappers], bench.rounds)
         one, other = (scenes.read_map(mapper.output) for mapper in mappers)
         if not np.array_equal(one, other, equal_nan=True):
-            raise RuntimeError("A map must not depend on its blocks, and does.")
+            raise RuntimeError("A map must not depend on its blocks, but it does.")
         shape = Lattice(bench.side, bench.side, bench.tile, overlap).shape
         rows += [_speed_row(bench, network, shape)]
         rows += [_speed_row(bench, mapper, shape, network) for mapper in mappers]
@@ -128,7 +129,7 @@ def peers(bench: Bench) -> list[Row]:
 
 
 def seams(bench: Bench) -> list[Row]:
-    """Measure the seams of each way to join tiles, on the demonstration's model."""
+    """Measure the seams of each way to join tiles, with the demonstration's model."""
     none, quarter, half = bench.overlaps
     plan = {
         "geobiomass, no overlap": (OURS, none, "smooth"),
@@ -175,14 +176,14 @@ def _seam_row(
 
 
 def memory(bench: Bench) -> list[Row]:
-    """Map a scene, and one sixteen times as large that is NaN but for those pixels."""
+    """Map a scene, and a 16 times larger one that is NaN outside these pixels."""
     rows: list[Row] = []
     observed, whole = bench.memory_sides
     for side in (observed, whole):
         say(f"memory at {side} x {side} ...")
         scene = scenes.sparse(bench.folder, bench.scene, observed, side)
         order = bench.order(OURS, bench.overlaps[1], "memory", scene=str(scene))
-        # A process each without a warm-up, which takes memory itself.
+        # Separate processes without a warm-up, which needs memory itself.
         process = Process(OURS, bench.random)
         contender = Contender(order, process)
         contender.turn()
@@ -204,7 +205,7 @@ def memory(bench: Bench) -> list[Row]:
 
 
 def workers(bench: Bench) -> list[Row]:
-    """Map on a local cluster: one process of one thread, and two."""
+    """Map on a local cluster of one single-threaded process, and of two."""
     block = bench.blocks[1]
     say("one and two workers ...")
     contenders = []
@@ -226,7 +227,7 @@ def workers(bench: Bench) -> list[Row]:
 
 
 def months(bench: Bench) -> list[Row]:
-    """Map the same scene with fewer months observed; the others stay, all NaN."""
+    """Map the same scene with fewer observed months; the others are NaN."""
     counts = (12, 6, 3)
     say("absent months ...")
     contenders = []
@@ -252,7 +253,7 @@ def months(bench: Bench) -> list[Row]:
 
 
 def numbers(bench: Bench) -> list[Row]:
-    """Map with float32 and with bf16, on the demonstration's model."""
+    """Map in float32 and in bf16, with the demonstration's model."""
     say("float32 and bf16 ...")
     overlap, model = bench.overlaps[1], str(bench.demo)
     contenders = []
@@ -302,15 +303,26 @@ MEASURES = {
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--quick", action="store_true", help="small: does it run?")
-    parser.add_argument("--markdown", action="store_true", help="print as markdown")
-    parser.add_argument("--folder", type=Path, help="keep the data here, or use it")
     parser.add_argument(
-        "--model", type=Path, help="the demonstration's, for seams, if it is there"
+        "--quick", action="store_true", help="small scenes, to test that it runs"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each")
+    parser.add_argument("--markdown", action="store_true", help="print as markdown")
     parser.add_argument(
-        "--side", type=int, default=1024, help="of the scene; 256 + a multiple of 768"
+        "--folder", type=Path, help="folder of the data, kept and reused"
+    )
+    parser.add_argument(
+        "--model",
+        type=Path,
+        help="the demonstration's model, for seams; by default trained",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="number of turns of each contender"
+    )
+    parser.add_argument(
+        "--side",
+        type=int,
+        default=1024,
+        help="side of the scene: 256 + a multiple of 768",
     )
     chosen = parser.parse_args(arguments)
     if (chosen.side - 256) % 768:
@@ -335,13 +347,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def measure(bench: Bench, parts: Sequence[str], *, markdown: bool) -> None:
-    """Run the parts that were chosen, in their order, and print them."""
+    """Run the chosen parts, in their order, and print them."""
     for part in PARTS:
         if part in parts:
             show(TITLES[part], MEASURES[part](bench), markdown=markdown)
             sys.stdout.flush()
     if bench.quick:
-        print("--quick: small scenes show that it runs, not how fast or how well.")
+        print("--quick: small scenes show that it runs, not its speed or quality.")
     elif bench.targets:
         show("Targets", bench.targets, markdown=markdown)
 

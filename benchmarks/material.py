@@ -1,8 +1,8 @@
-"""What the benchmarks read: chips, real ones where they are, in each form needed.
+"""The chips that the benchmarks read, in all formats; real chips if they exist.
 
-The real chips are the two of the competition that ``GEOBIOMASS_DATA`` holds. More
-than two are had by links to the same files under new ids, or by turning and
-mirroring their pixels: no pixel is made up, and compression is that of real data.
+The real chips are two of the competition, in the folder ``GEOBIOMASS_DATA``. More chips
+are links to the same files under new ids, or the same pixels rotated and mirrored. So
+no pixel is invented, and the compression is that of real data.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import geobiomass as gb
 if TYPE_CHECKING:
     import xarray as xr
 
-SIDE = 256  # pixels of a chip
+SIDE = 256  # side of a chip, pixels
 MISSING = -(2**15)
 RADAR_BANDS = 4  # the first ones, stored in steps of 0.01 dB
 Codes = npt.NDArray[np.int16]
@@ -37,7 +37,7 @@ class Material:
 
     @property
     def tiffs(self) -> Path:
-        """Folder in the competition's layout."""
+        """The folder with the layout of the competition."""
         return self.folder / "tiffs"
 
     @property
@@ -47,24 +47,24 @@ class Material:
 
     @property
     def codes(self) -> Path:
-        """int16 codes (chip, month, band, y, x), to be memory-mapped."""
+        """The int16 codes (chip, month, band, y, x), as a file to memory-map."""
         return self.folder / "codes.npy"
 
     @property
     def labels(self) -> Path:
-        """float32 labels (chip, y, x), to be memory-mapped."""
+        """The float32 labels (chip, y, x), as a file to memory-map."""
         return self.folder / "labels.npy"
 
 
 def real_folder() -> Path | None:
-    """Give the folder of the two real chips, or None."""
+    """Return the folder of the two real chips, or None."""
     data = os.environ.get("GEOBIOMASS_DATA")
     folder = Path(data, "biomassters") if data else None
     return folder if folder and folder.is_dir() else None
 
 
 def describe() -> str:
-    """Say what the data is."""
+    """Return a sentence about the data."""
     if real_folder():
         return "Data: two real BioMassters chips, 12 months x 15 bands x 256 x 256."
     return (
@@ -74,12 +74,12 @@ def describe() -> str:
 
 
 def prepare(folder: Path, chips: int) -> Material:
-    """Write `chips` chips in every form, or find them written by an earlier run.
+    """Return a number of chips in all formats, written now or by an earlier run.
 
     Raises
     ------
     ValueError
-        If the folder was made with another number of chips or from other data.
+        If the folder has another number of chips, or chips from other data.
     """
     material = Material(folder)
     stamp = folder / "made.json"
@@ -88,8 +88,7 @@ def prepare(folder: Path, chips: int) -> Material:
         found = json.loads(stamp.read_text())
         if found != wanted:
             raise ValueError(
-                f"{folder} holds {found}, and {wanted} is wanted; "
-                "choose another folder."
+                f"{folder} must contain {wanted}, got {found}; choose another folder."
             )
         return material
     source = real_folder() or _landscape_tiffs(folder / "landscape")
@@ -147,7 +146,7 @@ def _write_chip(
         radar = np.nan_to_num(values[:RADAR_BANDS], nan=-9999.0).astype(np.float32)
         _write_tiff(features / f"{chip}_S1_{month:02d}.tif", radar)
         optical = np.where(np.isnan(values[RADAR_BANDS:]), 0, values[RADAR_BANDS:])
-        optical[-1][np.isnan(values[-1])] = 255  # the competition's mark of no use
+        optical[-1][np.isnan(values[-1])] = 255  # the competition's value for unusable
         _write_tiff(features / f"{chip}_S2_{month:02d}.tif", optical.astype(np.uint16))
     _write_tiff(folder / "train_agbm" / f"{chip}_agbm.tif", agb[None])
 
@@ -160,7 +159,7 @@ def _write_tiff(path: Path, values: npt.NDArray[Any]) -> None:
     size = {"count": count, "height": height, "width": width}
     profile = {"driver": "GTiff", "dtype": values.dtype, "interleave": "pixel"}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():  # the competition's have no place either
+    with warnings.catch_warnings():  # the competition's have no georeference either
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(path, "w", **profile, **size) as file:
             file.write(values)
@@ -178,7 +177,7 @@ def _write_numpy(cube: xr.Dataset, material: Material) -> None:
 
 
 def encode(image: xr.DataArray) -> Codes:
-    """Turn physical values into the whole steps that a cube stores as int16."""
+    """Convert physical values to the int16 codes that a cube stores."""
     steps = np.ones((image.sizes["band"], 1, 1))
     steps[:RADAR_BANDS] = 0.01
     codes = np.rint(image.values / steps)
@@ -187,7 +186,7 @@ def encode(image: xr.DataArray) -> Codes:
 
 
 def varied_chips(count: int) -> Codes:
-    """Give (chip, month, band, y, x) codes: the chips there are, turned, mirrored."""
+    """Return codes (chip, month, band, y, x): the chips, also rotated and mirrored."""
     folder = real_folder()
     if folder:
         cube = gb.from_biomassters(folder)
@@ -203,7 +202,7 @@ def varied_chips(count: int) -> Codes:
 
 
 def mosaic(codes: Codes) -> Codes:
-    """Lay square many chips side by side, a scene of (month, band, y, x)."""
+    """Join a square number of chips to a scene of (month, band, y, x)."""
     side = round(len(codes) ** 0.5)
     rows = [np.concatenate(codes[r * side : (r + 1) * side], -1) for r in range(side)]
     return np.concatenate(rows, -2)

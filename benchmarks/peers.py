@@ -1,8 +1,7 @@
-"""Other ways to feed a network from the same chips, each as its users would do it.
+"""Other data loaders for the same chips, each used as documented.
 
-All yield batches of an image and a label as torch tensors, in a random order; with
-`crop`, random squares of that side. What differs in what they deliver is said where
-they are defined.
+All yield batches of images and labels as torch tensors, in random order; with `crop`,
+random squares of that side. Each function documents differences in what it yields.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ Epoch = Callable[[int], Iterator[Batch]]
 
 @dataclass(frozen=True)
 class Task:
-    """What to deliver in an epoch: `samples` of chips, or of random crops of them."""
+    """The samples of an epoch: `samples` chips, or random crops of chips."""
 
     material: Material
     chips: int
@@ -47,7 +46,7 @@ class Task:
         return self.crop or SIDE
 
     def draw(self, epoch: int) -> list[tuple[int, int, int]]:
-        """Give an epoch's samples: chip, top row, left column."""
+        """Return the samples of an epoch: chip, top row, left column."""
         draw = np.random.default_rng([7, epoch])
         chips = draw.permutation(np.arange(self.samples) % self.chips)
         corners = draw.integers(0, SIDE - self.side + 1, (self.samples, 2))
@@ -57,7 +56,7 @@ class Task:
         ]
 
     def batches(self, epoch: int) -> list[list[tuple[int, int, int]]]:
-        """Give the samples by batch."""
+        """Return the samples by batch."""
         drawn = self.draw(epoch)
         size = self.batch_size
         return [drawn[start : start + size] for start in range(0, len(drawn), size)]
@@ -68,7 +67,7 @@ class Task:
 
 
 def _on_threads(make: Callable[[Any], Batch], plan: Sequence[Any]) -> Iterator[Batch]:
-    """Make batches on two threads, two ahead."""
+    """Yield batches made on two threads, two batches ahead."""
     with ThreadPoolExecutor(THREADS) as pool:
         waiting: deque[Future[Batch]] = deque()
         for item in plan:
@@ -80,15 +79,15 @@ def _on_threads(make: Callable[[Any], Batch], plan: Sequence[Any]) -> Iterator[B
 
 
 def memory_mapped(task: Task) -> Epoch:
-    """Copy a memory map of numpy's, int16 codes, on two threads: no codec at all."""
+    """Return a loader of int16 codes in a numpy memory map, without a codec."""
     codes = np.load(task.material.codes, mmap_mode="r")
     labels = np.load(task.material.labels, mmap_mode="r")
 
-    def make(places: list[tuple[int, int, int]]) -> Batch:
-        count, side = len(places), task.side
+    def make(samples: list[tuple[int, int, int]]) -> Batch:
+        count, side = len(samples), task.side
         image = torch.empty((count, *codes.shape[1:3], side, side), dtype=torch.int16)
         label = torch.empty((count, 1, side, side))
-        for index, (chip, top, left) in enumerate(places):
+        for index, (chip, top, left) in enumerate(samples):
             rows, columns = task.window(top, left)
             image.numpy()[index] = codes[chip, :, :, rows, columns]
             label.numpy()[index, 0] = labels[chip, rows, columns]
@@ -98,9 +97,9 @@ def memory_mapped(task: Task) -> Epoch:
 
 
 def plain_xarray(task: Task, *, lazily: bool) -> Epoch:
-    """``xr.open_zarr(...).isel(...).load()``, sample by sample.
+    """Return a loader with ``xr.open_zarr(...).isel(...).load()`` for each sample.
 
-    `lazily` is xarray's default, dask arrays; without, xarray reads a window itself.
+    `lazily` is xarray's default, dask arrays; else xarray itself reads a window.
     """
     import dask
     import xarray as xr
@@ -109,9 +108,9 @@ def plain_xarray(task: Task, *, lazily: bool) -> Epoch:
     cube = xr.open_zarr(task.material.cube, consolidated=False, **options)
 
     def epoch(number: int) -> Iterator[Batch]:
-        for places in task.batches(number):
+        for samples in task.batches(number):
             images, labels = [], []
-            for chip, top, left in places:
+            for chip, top, left in samples:
                 rows, columns = task.window(top, left)
                 with dask.config.set(num_workers=THREADS):
                     sample = cube.isel(chip=chip, y=rows, x=columns).load()
@@ -126,11 +125,11 @@ def plain_xarray(task: Task, *, lazily: bool) -> Epoch:
 
 
 def xbatcher_loader(task: Task) -> Epoch:
-    """Give xbatcher's MapDataset in torch's DataLoader, two worker processes.
+    """Return xbatcher's MapDataset in torch's DataLoader, with two worker processes.
 
-    It has no random crops: `crop` gives a fixed grid of squares, which is easier,
-    as these never straddle chunks. Workers start by forkserver, since forked ones
-    can hang in zarr's event loop.
+    It has no random crops: `crop` is a fixed grid of squares, which is easier, because
+    these never cross chunks. Workers start by forkserver, because forked ones can hang
+    in zarr's event loop.
     """
     import xarray as xr
     from xbatcher import BatchGenerator
@@ -150,16 +149,16 @@ def xbatcher_loader(task: Task) -> Epoch:
 
 
 def _join_samples(samples: Sequence[tuple[Tensor, Tensor]]) -> Batch:
-    """Join samples that have a leading dimension of one already."""
+    """Concatenate samples with a leading dimension of one."""
     return [torch.cat(parts) for parts in zip(*samples, strict=True)]
 
 
 def torchgeo_loader(task: Task) -> Epoch:
-    """Give torchgeo's BioMassters dataset in torch's DataLoader, two worker processes.
+    """Return torchgeo's BioMassters dataset in torch's DataLoader, with two workers.
 
-    It reads whole files and casts all of them to int32, decibels too. Months without
-    a file are dropped, so that chips differ in length and torch cannot stack them:
-    the batch is filled up with zeros here.
+    It reads whole files and casts them to int32, including decibels. It drops months
+    without a file, so chips differ in length and torch cannot stack them; here batches
+    are padded with zeros.
     """
     from torchgeo.datasets import BioMassters
 
@@ -185,7 +184,7 @@ def _pad(samples: Sequence[dict[str, Tensor]], side: int) -> Batch:
 
 
 def _load(task: Task, dataset: Any, collate: Callable[..., Batch], start: str) -> Epoch:
-    """Give epochs of torch's DataLoader; workers are kept from epoch to epoch."""
+    """Return epochs of torch's DataLoader; workers persist between epochs."""
     from torch.utils.data import DataLoader, RandomSampler
 
     sampler = RandomSampler(dataset, replacement=True, num_samples=task.samples)
@@ -202,9 +201,10 @@ def _load(task: Task, dataset: Any, collate: Callable[..., Batch], start: str) -
 
 
 def plain_rasterio(task: Task) -> Epoch:
-    """Read with rasterio from the TIFFs, windows of them for crops, on two threads.
+    """Return a loader that reads the TIFFs, or windows of them, with rasterio.
 
-    float32, NaN for months without a file; absent pixels are not looked for.
+    It has two threads, and yields float32 with NaN for months without a file. Missing
+    pixels are not detected.
     """
     features = task.material.tiffs / "train_features"
     table = task.material.tiffs / "biomassters_features_metadata.csv"
@@ -212,11 +212,11 @@ def plain_rasterio(task: Task) -> Epoch:
         ids = sorted({row["chip_id"] for row in csv.DictReader(file)})
     held = {path.name for path in features.iterdir()}
 
-    def make(places: list[tuple[int, int, int]]) -> Batch:
-        shape = (len(places), MONTHS, RADAR + OPTICAL, task.side, task.side)
+    def make(samples: list[tuple[int, int, int]]) -> Batch:
+        shape = (len(samples), MONTHS, RADAR + OPTICAL, task.side, task.side)
         image = np.full(shape, np.nan, np.float32)
-        label = np.empty((len(places), 1, task.side, task.side), np.float32)
-        for index, (chip, top, left) in enumerate(places):
+        label = np.empty((len(samples), 1, task.side, task.side), np.float32)
+        for index, (chip, top, left) in enumerate(samples):
             corner = top, left
             for month in range(MONTHS):
                 for sensor, bands in (("S1", slice(0, 4)), ("S2", slice(4, None))):
@@ -240,7 +240,7 @@ def _read_tiff(path: Path, corner: tuple[int, int], side: int) -> Any:
 
 
 def quiet() -> None:
-    """Silence what has no bearing here: TIFFs without a place are as published."""
+    """Ignore warnings about TIFFs without a georeference: they are published so."""
     from rasterio.errors import NotGeoreferencedWarning
 
     warnings.simplefilter("ignore", NotGeoreferencedWarning)

@@ -1,9 +1,9 @@
-"""Decode large JPEGs of pasture small, or whole and then smaller.
+"""Decoding of large JPEGs of pasture: directly at a smaller size, or whole.
 
 ``python -m benchmarks.photos [--markdown]``
 
-Photos as cameras and the competition have them, resized to the recipes' sizes, on two
-threads: how many a second, and how far pixels are apart.
+Photos with the sizes of cameras and of the competition are resized to the recipes'
+sizes, on two threads. Prints photos per second, and the difference of pixels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from PIL import Image
 from pasture.loader import open_photo
 from tables import Row, rate, show
 
-# Width of the photo, height and width that it is resized to.
+# Width of the photo, then height and width after resizing.
 CASES = (
     (2000, (1024, 2048)),
     (2000, (128, 256)),
@@ -31,11 +31,13 @@ CASES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Draw photos, time both ways, print the table."""
+    """Draw photos, time both methods, print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=6.0, help="a case and way")
+    parser.add_argument(
+        "--seconds", type=float, default=6.0, help="seconds per case and method"
+    )
     parser.add_argument("--markdown", action="store_true", help="print as markdown")
     chosen = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _draw(folder: Path, width: int, count: int = 4) -> list[str]:
-    """Draw noise as fine as leaves, so that files are as large as photos are."""
+    """Draw noise as fine as leaves, so that files are as large as real photos."""
     paths = []
     for number in range(count):
         draw = np.random.default_rng(number)

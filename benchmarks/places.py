@@ -1,9 +1,9 @@
-"""Which places a model finds foreign: new landscapes, other trees, other sensors.
+"""Dissimilarity of new landscapes, other trees and other sensors from training data.
 
 ``python -m benchmarks.places [--quick] [--markdown]``, the table of
-docs/explanation/applicability.md. A small network learns from 48 landscapes of pine and
-spruce, July and August, three epochs, and maps 16 others as they are and as somebody
-else might see them.
+docs/explanation/applicability.md. A small network is trained on 48 landscapes of pine
+and spruce, July and August, for three epochs. It maps 16 others, unchanged and as other
+sensors might observe them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TRAINED, NEW = 100, 1000  # seeds of the first landscapes
 
 
 def forests(seeds: range, species: tuple[str, ...] = SEEN) -> xr.Dataset:
-    """Give landscapes as chips: (chip, month, band, y, x)."""
+    """Return landscapes as chips: (chip, month, band, y, x)."""
     parts = [
         gb.landscape(SIDE, MONTHS, seed, species=species, block=SIDE)
         .drop_vars(["y", "x", "spatial_ref"])
@@ -45,7 +45,7 @@ def changed(
     bands: list[str],
     change: Callable[[xr.DataArray], xr.DataArray],
 ) -> xr.Dataset:
-    """Give the cube with some of its bands as another sensor might see them."""
+    """Return the cube with some bands changed, as another sensor might observe them."""
     other = cube.copy(deep=True)
     chosen = {"band": bands}
     other["image"].loc[chosen] = change(other["image"].sel(chosen))
@@ -53,7 +53,7 @@ def changed(
 
 
 def train(count: int, epochs: int = 3) -> gb.BiomassRegressor:
-    """Train a small network on so many landscapes of pine and spruce."""
+    """Train a small network on a number of landscapes of pine and spruce."""
     model = gb.fit(
         forests(range(TRAINED, TRAINED + count)),
         "quick",
@@ -67,7 +67,7 @@ def train(count: int, epochs: int = 3) -> gb.BiomassRegressor:
 
 
 def judged(model: gb.BiomassRegressor, cube: xr.Dataset) -> pd.DataFrame:
-    """Map a cube; give a row a pixel: index, whether it is inside, error and truth."""
+    """Map a cube; return a row per pixel: index, inside or not, error and truth."""
     found = model.predict(cube, applicability=True).compute()
     columns = {
         "index": found["dissimilarity"].values.ravel(),
@@ -79,37 +79,37 @@ def judged(model: gb.BiomassRegressor, cube: xr.Dataset) -> pd.DataFrame:
 
 
 def rmse(errors: pd.Series) -> float | None:
-    """Give the root of the mean square; None of no errors."""
+    """Return the root mean square; None if there are no errors."""
     return float(np.sqrt((errors**2).mean())) if len(errors) else None
 
 
 def denser_sight(cube: xr.Dataset) -> xr.Dataset:
-    """Give forest that is brighter in the infrared and to the radar."""
+    """Return the cube with forest that is brighter in the infrared and for radar."""
     forest = cube["agb"] > FOREST
     other = changed(cube, INFRARED, lambda v: v.where(~forest, 1.6 * v))
     return changed(other, RADAR, lambda v: v.where(~forest, v + 1.5))
 
 
 def noisy(cube: xr.Dataset) -> xr.Dataset:
-    """Give optical bands with noise of a quarter of their values."""
+    """Return the cube with noise of 25 % in the optical bands."""
     random = np.random.default_rng(0)
     return changed(cube, OPTICAL, lambda v: v * random.normal(1, 0.25, v.shape))
 
 
 def of_water(cube: xr.Dataset) -> xr.Dataset:
-    """Give the cube with labels on water alone: no biomass, green above infrared."""
+    """Return the cube with labels on water only: no biomass, green above infrared."""
     bands = cube["image"].sel(band=["B03", "B08"]).median("month")
     water = (cube["agb"] == 0) & (bands.sel(band="B03") > bands.sel(band="B08"))
     return cube.assign(agb=cube["agb"].where(water))
 
 
 def dark(cube: xr.Dataset, bands: list[str]) -> xr.Dataset:
-    """Give the cube without some of its bands."""
+    """Return the cube without some of its bands."""
     return changed(cube, bands, lambda v: v * np.nan)
 
 
 class Case(NamedTuple):
-    """What is mapped: how it is called, and how it comes from the new landscapes."""
+    """A case: its name, and the change that makes it from the new landscapes."""
 
     name: str
     of: Callable[[xr.Dataset], xr.Dataset]
@@ -138,7 +138,7 @@ CASES = (
 
 
 def row(name: str, table: pd.DataFrame) -> Row:
-    """Give the share inside and the errors."""
+    """Return the share of pixels inside, and the errors."""
     forest = table[table["agb"] > FOREST]
     return {
         "mapped": name,
@@ -155,7 +155,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="few: does it run?")
+    parser.add_argument(
+        "--quick", action="store_true", help="few landscapes, to test that it runs"
+    )
     parser.add_argument("--markdown", action="store_true", help="print as markdown")
     chosen = parser.parse_args(arguments)
     learnt, new, epochs = (4, 1, 1) if chosen.quick else (48, 16, 3)

@@ -1,9 +1,9 @@
-"""Chips with known biomass to compare recipes on, with the real set's absent months.
+"""Chips with known biomass to compare recipes, with the missing months of real data.
 
-Every chip is of a landscape of its own seed, so that no two are neighbours and none is
-in two parts. What a landscape lacks of Sentinel-1, and its clouds, are as they come:
-whole months without a descending pass, of 7 to 18 % of the pixels by month. Months
-without Sentinel-2 are dealt out: which of the six patterns of the real set a chip has.
+Every chip has a landscape with its own seed, so that no two are neighbours and none is
+in two parts. Missing Sentinel-1 and clouds are those of the landscape: whole months
+without a descending pass, for 7 to 18 % of the pixels by month. Months without
+Sentinel-2 are assigned: each chip has one of the six patterns of the real set.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import xarray as xr
 import geobiomass as gb
 from geobiomass.recipes.recipe import BIOMASSTERS_RANGE
 
-CELL = 128  # pixels: a landscape is computed in squares of that side
+CELL = 128  # pixels: a landscape is computed in squares of this side
 
-# Months with Sentinel-2, September to August: those of test and training chips, each
-# within the one before; then those that training chips alone have, with their share.
+# Months with Sentinel-2, September to August: patterns of test and training chips, each
+# a subset of the previous one; then those of training chips only, with their share.
 TESTED = ("111111111111", "111011111111", "111001111111", "110001111111")
 UNTESTED = {"000000111111": 1311 / 8689, "000000011111": 518 / 8689}
 
@@ -40,7 +40,7 @@ PARTS = ("validation", "test")
 
 @dataclass(frozen=True)
 class Chips:
-    """How many chips of which side, pixels."""
+    """The number of chips by part, and their side in pixels."""
 
     side: int
     training: int
@@ -49,12 +49,12 @@ class Chips:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Chips by part."""
+        """Return the number of chips by part."""
         return {part: getattr(self, part) for part in ("training", *PARTS)}
 
     @property
     def fingerprint(self) -> str:
-        """Stand for the chips in results."""
+        """Return a key for these chips in the results."""
         text = json.dumps([asdict(self), TESTED, UNTESTED, CELL])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -68,28 +68,28 @@ class Chip:
 
 
 def cube_of(folder: Path, part: str, filled: bool = False) -> Path:
-    """Say where the chips of a part lie: a kind of training, validation or test."""
+    """Return the path of a part's chips: a kind of training, validation or test."""
     return folder / f"{part}{'-filled' if filled else ''}.zarr"
 
 
 def write_chips(folder: Path, chips: Chips) -> None:
-    """Write the chips of all parts as cubes, unless they are there.
+    """Write the chips of all parts as cubes, unless they exist.
 
-    The shares of the four patterns among the test chips are not published: they are
-    equal here, and so they are among the training chips of "even". For "shift" the
-    shares of training chips that the real set has of the other two, drawn at random,
-    have these instead.
+    The shares of the four patterns among the test chips are not published. Here they
+    are equal, also among the training chips of "even". For "shift", training chips
+    drawn at random have the other two patterns, with the shares of the real set.
 
     Raises
     ------
     ValueError
-        If the folder holds other chips.
+        If the folder contains other chips.
     """
     mark = folder / "chips.json"
     if mark.exists():
         if json.loads(mark.read_text())["fingerprint"] != chips.fingerprint:
             raise ValueError(
-                f"{folder} holds other chips than {chips}; name another --folder."
+                f"{folder} must contain the chips {chips}, got others; name another "
+                "--folder."
             )
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,9 +111,9 @@ def write_chips(folder: Path, chips: Chips) -> None:
 
 
 def fill_chips(folder: Path, part: str) -> Path:
-    """Write a part with the winner's minima wherever a value is missing.
+    """Write a part with the winner's minima instead of missing values.
 
-    Scaled by the winner's constants they are zero, and no month counts as absent.
+    The winner's scaling turns them into zero, and no month counts as missing.
     """
     path = cube_of(folder, part, filled=True)
     if not path.exists():
@@ -127,10 +127,10 @@ def fill_chips(folder: Path, part: str) -> Path:
 
 
 def deal(chips: Chips) -> dict[str, list[Chip]]:
-    """Give landscapes to parts and patterns, in equal numbers of the four patterns.
+    """Assign landscapes to parts and patterns, in equal numbers of the four patterns.
 
-    A landscape has a pattern of its own. As each pattern lies within the one before,
-    it can be given the same or a later one, and is given the first there is need of.
+    A landscape has its own pattern. Each pattern is a subset of the previous one, so a
+    landscape can have its own or a later one. It is assigned the first that is needed.
     """
     open_ = Counter(
         (part, TESTED[sample % len(TESTED)])
@@ -148,7 +148,7 @@ def deal(chips: Chips) -> dict[str, list[Chip]]:
         ]
         if not fitting:
             continue
-        # Parts take turns by what they still need, so that none gets other places.
+        # Parts take turns by their needs, so that all get the same kinds of landscapes.
         slot = min(
             fitting,
             key=lambda s: (TESTED.index(s[1]), -open_[s] / chips.counts[s[0]], s[0]),
@@ -161,7 +161,7 @@ def deal(chips: Chips) -> dict[str, list[Chip]]:
 
 
 def shifted(training: list[Chip]) -> list[Chip]:
-    """Give the real set's share of training chips the patterns of no test chip."""
+    """Return training chips, of which a share has the patterns of no test chip."""
     order = np.random.default_rng(0).permutation(len(training)).tolist()
     result = list(training)
     for pattern, share in UNTESTED.items():
@@ -171,7 +171,7 @@ def shifted(training: list[Chip]) -> list[Chip]:
 
 
 def _patterns(side: int, together: int) -> Iterator[tuple[int, str]]:
-    """Give seeds and the pattern of their landscape, where it has one throughout."""
+    """Yield seeds whose landscape has one pattern everywhere, with that pattern."""
     for first in count(0, together):
         seeds = range(first, first + together)
         for seed, months in zip(seeds, _observed(seeds, side), strict=True):
@@ -181,12 +181,12 @@ def _patterns(side: int, together: int) -> Iterator[tuple[int, str]]:
 
 
 def _within(pattern: str) -> tuple[str, ...]:
-    """Give the test chips' patterns that a landscape of a pattern can be given."""
+    """Return the patterns of test chips that a landscape of a pattern can have."""
     return TESTED[TESTED.index(pattern) :] if pattern in TESTED else ()
 
 
 def _observed(seeds: range, side: int) -> list[np.ndarray]:
-    """Tell by cell and month whether Sentinel-2 saw anything; an array a seed."""
+    """Yield for each seed the mask of cells and months with Sentinel-2."""
     cells = -(-side // CELL)
     lazy = []
     for seed in seeds:
@@ -197,7 +197,7 @@ def _observed(seeds: range, side: int) -> list[np.ndarray]:
 
 
 def _pattern_of(months: np.ndarray) -> str | None:
-    """Find the smallest pattern that holds the months; a file can be all but empty."""
+    """Return the smallest pattern with these months; a file can be almost empty."""
     for pattern in reversed((*TESTED, *UNTESTED)):
         if all(has == "1" for has, seen in zip(pattern, months, strict=True) if seen):
             return pattern
@@ -205,7 +205,7 @@ def _pattern_of(months: np.ndarray) -> str | None:
 
 
 def _cube(part: str, members: list[Chip], side: int) -> xr.Dataset:
-    """Stack landscapes to chips, without Sentinel-2 where the pattern says so."""
+    """Stack landscapes as chips, without Sentinel-2 in the missing months."""
     scenes = [gb.landscape(side, seed=chip.seed, block=side) for chip in members]
     first = scenes[0]
     dims = ("month", "band", "y", "x")
@@ -230,7 +230,7 @@ def _cube(part: str, members: list[Chip], side: int) -> xr.Dataset:
 
 
 def _kept(members: list[Chip], cube: xr.Dataset) -> xr.DataArray:
-    """Tell by chip, month and band what the chips' patterns leave."""
+    """Return the mask of chip, month and band that the chips' patterns keep."""
     flags = [[flag == "1" for flag in chip.pattern] for chip in members]
     radar = [str(band).startswith("V") for band in cube["band"].values]
     kept = xr.DataArray(np.array(flags), dims=("chip", "month"))

@@ -1,7 +1,7 @@
-"""What recipes are compared with: other ways to pool months, and other methods.
+"""Alternatives to the recipes: other ways to pool months, and other methods.
 
-Networks are called as geobiomass calls its own, with images in physical units, NaN
-where missing, so that they train on the same batches, by the same loss and optimiser.
+Networks have the interface of geobiomass's own: images in physical units, NaN where
+missing. So they are trained on the same batches, with the same loss and optimiser.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from geobiomass.data.reader import Reader
 from geobiomass.tiles import Sample
 
 GBDT_PIXELS = 100_000  # as the demonstration samples
-CONVLSTM_WIDTH = 24  # hidden channels: a forward pass costs about as much as ours
+CONVLSTM_WIDTH = 24  # hidden channels: a forward pass costs about the same as ours
 
 
 class MonthMean(nn.Module):
-    """Stand where a MonthAttention stands: every month that is there weighs the same.
+    """A replacement of MonthAttention: all months with data have equal weights.
 
     Parameters
     ----------
     channels : int
-        Of the features; nothing depends on it.
+        Number of features; it is not used.
     """
 
     def __init__(self, channels: int) -> None:
@@ -34,26 +34,26 @@ class MonthMean(nn.Module):
         self.channels = channels
 
     def scores(self, features: Tensor, *_: object) -> Tensor:
-        """Score images alike: (image, channel, y, x) -> (image, 1, y, x)."""
+        """Return equal scores: (image, channel, y, x) -> (image, 1, y, x)."""
         return features.new_zeros(len(features), 1, *features.shape[2:])
 
 
 def average_months(network: Any) -> None:
-    """Let a network average months where it would attend to them."""
+    """Replace the attention of a network with the average over months."""
     network.attention = nn.ModuleList(
         MonthMean(channels) for channels in network.encoder.feature_info.channels()
     )
 
 
 class Peer(nn.Module):
-    """A network behind the scaling of ours: zero is what is missing after scaling.
+    """A network after our scaling of bands; missing values are zero after scaling.
 
     Parameters
     ----------
     body : torch.nn.Module
         (batch, month, band, y, x) scaled, NaN where missing -> (batch, 1, y, x).
     bands : int
-        Bands of a month's image.
+        Number of bands in a month's image.
     """
 
     shift: Tensor
@@ -77,14 +77,14 @@ class Peer(nn.Module):
         target_shift: Sequence[float],
         target_scale: Sequence[float],
     ) -> None:
-        """Set (value - shift) / scale by band, and likewise of the target."""
+        """Set the scaling (value - shift) / scale, by band and of the target."""
         for name in ("shift", "scale", "target_shift", "target_scale"):
             getattr(self, name).copy_(torch.as_tensor(locals()[name]))
 
     def forward(
         self, image: Tensor, present: Tensor | None = None, *_: object
     ) -> Tensor:
-        """(batch, month, band, y, x) -> (batch, 1, y, x), Mg/ha."""
+        """Predict, (batch, month, band, y, x) -> (batch, 1, y, x), Mg/ha."""
         scaled = (image - self.shift[:, None, None]) / self.scale[:, None, None]
         if present is not None:
             scaled = scaled.masked_fill(~present[:, :, None, None, None], torch.nan)
@@ -100,13 +100,13 @@ class YearlyMedian(nn.Module):
         self.unet = _unet(encoder, decoder, bands)
 
     def forward(self, scaled: Tensor) -> Tensor:
-        """(batch, month, band, y, x) -> (batch, 1, y, x)."""
+        """Predict, (batch, month, band, y, x) -> (batch, 1, y, x)."""
         result: Tensor = self.unet(scaled.nanmedian(dim=1).values.nan_to_num(0.0))
         return result
 
 
 class Concatenated(nn.Module):
-    """The same U-Net on all months' bands as so many channels."""
+    """The same U-Net with the bands of all months as channels."""
 
     def __init__(
         self, encoder: str, decoder: Sequence[int], bands: int, months: int
@@ -115,17 +115,17 @@ class Concatenated(nn.Module):
         self.unet = _unet(encoder, decoder, months * bands)
 
     def forward(self, scaled: Tensor) -> Tensor:
-        """(batch, month, band, y, x) -> (batch, 1, y, x)."""
+        """Predict, (batch, month, band, y, x) -> (batch, 1, y, x)."""
         result: Tensor = self.unet(scaled.nan_to_num(0.0).flatten(1, 2))
         return result
 
 
 class Recurrent(nn.Module):
-    """torchgeo's ConvLSTM over the months, its last state read by a 1 x 1 layer.
+    """torchgeo's ConvLSTM over the months, with a 1 x 1 layer on its last state.
 
-    Of the networks of torchgeo 0.8.1 it is the one that takes a series of images of any
-    bands and gives a map: BTC, ChangeStar, ChangeViT and FCSiam take two dates, LTAE
-    gives a vector a series, and its trainer of pixelwise regression takes one image.
+    Of the networks of torchgeo 0.8.1, only this one maps a series of images with any
+    bands: BTC, ChangeStar, ChangeViT and FCSiam take two dates, LTAE returns one vector
+    per series, and the trainer of pixelwise regression takes one image.
     """
 
     def __init__(self, bands: int, width: int = CONVLSTM_WIDTH) -> None:
@@ -136,7 +136,7 @@ class Recurrent(nn.Module):
         self.head = nn.Conv2d(width, 1, 1)
 
     def forward(self, scaled: Tensor) -> Tensor:
-        """(batch, month, band, y, x) -> (batch, 1, y, x)."""
+        """Predict, (batch, month, band, y, x) -> (batch, 1, y, x)."""
         states = self.series(scaled.nan_to_num(0.0))[1]
         result: Tensor = self.head(states[-1][0])
         return result
@@ -156,16 +156,16 @@ def _unet(encoder: str, decoder: Sequence[int], channels: int) -> nn.Module:
 
 
 class PixelBoosting:
-    """Gradient boosting on the months and bands of single pixels, as they are.
+    """Gradient boosting on the unchanged months and bands of single pixels.
 
     Parameters
     ----------
     reader : Reader
-        Of the training chips, with labels.
+        Reader of the training chips, with labels.
     seed : int
-        Which pixels are drawn, and of the boosting.
+        Random seed of the drawn pixels and of the boosting.
     trees : int
-        Rounds of boosting, as the demonstration's.
+        Rounds of boosting, the same as in the demonstration.
     """
 
     def __init__(self, reader: Reader, seed: int, trees: int = 300) -> None:
@@ -184,7 +184,7 @@ class PixelBoosting:
         self.model.fit(np.concatenate(features), np.concatenate(labels))
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """(month, band, y, x) -> (y, x), Mg/ha."""
+        """Predict, (month, band, y, x) -> (y, x), Mg/ha."""
         height, width = image.shape[-2:]
         pixels = image.reshape(-1, height * width).T
         result: np.ndarray = self.model.predict(pixels).reshape(height, width)

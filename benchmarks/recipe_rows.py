@@ -1,8 +1,8 @@
-"""The rows of the comparison of recipes: each is one switch away from its neighbour.
+"""The rows of the comparison of recipes: each differs from its neighbour in one switch.
 
-One chain leads from the winner's recipe to ours, a group of settings after the other;
-what each group becomes is read from the recipe "default", so that the chain ends there.
-Beside it stand rows that change one thing of ours, and what others would use instead.
+One chain leads from the winner's recipe to ours, one group of settings at a time. The
+new values of a group are those of the recipe "default", so that the chain ends there.
+Other rows change one setting of ours, or use another network or method.
 """
 
 from __future__ import annotations
@@ -23,25 +23,26 @@ Method = Literal["network", "boosting"]
 
 @dataclass(frozen=True)
 class Size:
-    """How large a comparison is.
+    """The size of a comparison.
 
     Parameters
     ----------
     name : str
-        As it is asked for.
+        Name on the command line.
     chips : Chips
-        To train and test on.
+        Chips for training and testing.
     steps : int
-        Of the optimiser, for every network.
+        Steps of the optimiser, for every network.
     batch : int
-        Chips a step; random crops make up for their size by their number.
+        Chips per step; random crops are smaller, so a step has more of them.
     encoder : str, optional
-        Of all networks; None: each recipe's own.
+        Encoder of all networks; None: each recipe's own.
     winner, ours : tuple of int, optional
-        Decoder channels; None: the recipe's own. The winner's are 0.3 times his, so
-        that the decoder costs about as much as the encoder of twelve months, as his.
+        Decoder channels; None: the recipe's own. The winner's are 0.3 times the
+        original, so that the decoder costs about the same as the encoder of twelve
+        months, as in the original.
     moving_average : float
-        The longest that a moving average of weights may be in so few steps.
+        Largest decay of the moving average of weights for this number of steps.
     """
 
     name: str
@@ -60,7 +61,7 @@ SMALL_DECODERS: dict[str, Any] = {
     "ours": (64, 48, 32, 24, 16),
 }
 SIZES = {
-    # Two or three minutes a run on one thread.
+    # A run takes two or three minutes on one thread.
     "small": Size(
         "small",
         Chips(64, 192, 64, 96),
@@ -69,9 +70,9 @@ SIZES = {
         **SMALL_DECODERS,
         moving_average=0.98,
     ),
-    # The recipes as they are, for a GPU.
+    # The unchanged recipes, for a GPU.
     "full": Size("full", Chips(256, 256, 48, 96), 3200, 8),
-    # Shows that everything runs.
+    # Tests that everything runs.
     "quick": Size(
         "quick",
         Chips(32, 8, 4, 4),
@@ -83,7 +84,7 @@ SIZES = {
     ),
 }
 
-# The way from the winner's recipe to ours: what is taken over at a time.
+# The steps from the winner's recipe to ours: groups of settings that change together.
 SWITCHES: dict[str, tuple[str, ...]] = {
     "the treatment of missing pixels": ("missing",),
     "the month-of-year term": ("month_term",),
@@ -102,7 +103,7 @@ SWITCHES: dict[str, tuple[str, ...]] = {
     ),
     "the moving average": ("moving_average",),
 }
-# One thing of ours changed.
+# Our recipe with one change.
 ALONE: dict[str, dict[str, Any]] = {
     "zero for missing pixels": {"missing": "zero"},
     "validity channels": {"missing": "validity"},
@@ -134,26 +135,26 @@ ALONE: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One way to get a map.
+    """One method of mapping.
 
     Parameters
     ----------
     name : str
-        As it is printed and asked for.
+        Name in tables and on the command line.
     neighbour : str
-        The row that it is one switch away from; empty where it has none.
+        The row that differs in one switch; empty if there is none.
     recipe : Recipe
-        What is trained, at the seed 0.
+        The recipe, with the seed 0.
     change : callable, optional
-        Given a regressor with random weights, changes its network.
+        Changes the network of a regressor with random weights.
     peer : callable, optional
-        Given bands and months, makes another network instead.
+        Returns another network for given bands and months.
     filled : bool
-        Missing pixels are the winner's minima, so that no month counts as absent.
+        Whether missing pixels are the winner's minima, so that no month is missing.
     method : str
         "network", or "boosting" by pixel.
     last : str
-        Of ours: which switch was the last on the way from the winner to it.
+        For our row: the last switch on the way from the winner.
     """
 
     name: str
@@ -167,14 +168,14 @@ class Row:
 
     @property
     def definition(self) -> str:
-        """Stand for what is run: a result of another definition is of no use."""
+        """Return a key of the definition, to recognise results of another one."""
         change = self.change.__name__ if self.change else ""
         peer = self.name if self.peer or self.method != "network" else ""
         return repr((self.recipe, change, peer, self.filled, self.method))
 
 
 def make_rows(size: Size, steps: int) -> dict[str, Row]:
-    """Give all rows by name, the winner first, ours after what leads to it."""
+    """Return all rows by name: the winner, the chain to ours, ours, the others."""
     winner = fitted(RECIPES["biomassters"], size, steps, {}, size.winner)
     ours = fitted(RECIPES["default"], size, steps, {}, size.ours)
     rows = [
@@ -182,7 +183,7 @@ def make_rows(size: Size, steps: int) -> dict[str, Row]:
         Row("+ absent months masked", WINNER, winner),
     ]
     rows += _chain(rows[-1], ours, size, steps)
-    # The last step leads to ours, whatever else may differ; its name says what it was.
+    # The last step leads to ours; its name is that of the last group.
     rows[-1] = dataclasses.replace(rows[-1], name=OURS, recipe=ours, last=rows[-1].name)
     rows += _alone(ours, size, steps)
     rows.append(Row("mean over months", OURS, ours, change=average_months))
@@ -197,7 +198,7 @@ def fitted(
     changes: Mapping[str, Any],
     decoder: tuple[int, ...] | None = None,
 ) -> Recipe:
-    """Fit a recipe to a size of comparison: so many steps, one stage, last weights."""
+    """Return a recipe for a size: its number of steps, one stage, last weights."""
     chosen = dict(changes)
     if size.encoder:
         chosen["encoder"] = size.encoder
@@ -216,7 +217,7 @@ def fitted(
 
 
 def steps_of(row: Row, size: Size) -> int:
-    """Give the optimiser's steps that a row comes to."""
+    """Return the number of optimiser steps of a row."""
     recipe = row.recipe
     crops = (size.chips.side // (recipe.crop or size.chips.side)) ** 2
     an_epoch = size.chips.training * crops // recipe.training.batch_size
@@ -224,12 +225,12 @@ def steps_of(row: Row, size: Size) -> int:
 
 
 def value_of(recipe: Recipe, name: str) -> Any:
-    """Give a setting of a recipe or of its training."""
+    """Return a setting of a recipe or of its training."""
     return getattr(recipe if hasattr(recipe, name) else recipe.training, name)
 
 
 def _chain(first: Row, ours: Recipe, size: Size, steps: int) -> list[Row]:
-    """Take over one group of settings after the other; what changes nothing is left."""
+    """Yield recipes that change one group of settings at a time; skip no changes."""
     rows: list[Row] = []
     before = first
     for what, names in SWITCHES.items():

@@ -1,4 +1,4 @@
-"""One run of the comparison of recipes, in a process of its own on one thread."""
+"""One run of the comparison of recipes, in its own process on one thread."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True)
 class Order:
-    """What to run: a row of a size, at a seed, on a kind of training chips."""
+    """A run: a row of a size, with a seed, on a kind of training chips."""
 
     size: str
     row: str
@@ -45,22 +45,22 @@ class Order:
 
     @property
     def key(self) -> str:
-        """Its name among results."""
+        """Return its key in the results."""
         return f"{self.size} | {self.data} | {self.steps} | {self.row} | {self.seed}"
 
     def text(self) -> str:
-        """Give it to another process."""
+        """Return it as JSON, for another process."""
         return json.dumps(asdict(self))
 
 
 class Meter:
-    """Times the steps of a network's training, from forward pass to forward pass.
+    """A timer of training steps, from forward pass to forward pass.
 
     Parameters
     ----------
     network : torch.nn.Module
-        Each call in training mode begins a step; what lies between two is the whole
-        step: forward, backward, optimiser and the next batch.
+        Each call in training mode starts a step. The time between two calls is the
+        whole step: forward, backward, optimiser and the next batch.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -80,7 +80,7 @@ class Meter:
         self.core.append(time.process_time())
 
     def figures(self) -> Figures:
-        """Give seconds a step and the memory that training took beyond its start."""
+        """Return seconds per step, and the memory of training beyond its start."""
         self.hook.remove()
         return {
             "core_s_a_step": _trimmed(self.core),
@@ -91,9 +91,9 @@ class Meter:
 
 
 def _trimmed(times: list[float]) -> float:
-    """Give the mean of the differences without the tenth at each end.
+    """Return the mean of the differences without the lowest and highest tenth.
 
-    Beyond these lie the first steps and those that an epoch's end falls into.
+    This excludes the first steps and those with the end of an epoch.
     """
     steps = np.sort(np.diff(times))
     if len(steps) == 0:
@@ -103,17 +103,17 @@ def _trimmed(times: list[float]) -> float:
 
 
 def start_of_peak() -> float:
-    """Begin to watch memory; give the bytes in use: of the GPU, if there is one."""
+    """Start to measure memory; return the bytes in use, of the GPU if there is one."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-        return 0.0  # weights count: they are on the GPU for training alone
+        return 0.0  # weights count: they are on the GPU only for training
     Path("/proc/self/clear_refs").write_text("5")
     return _status("VmRSS")
 
 
 def peak() -> float:
-    """Give the most bytes in use since :func:`start_of_peak`."""
+    """Return the maximum of bytes in use since :func:`start_of_peak`."""
     if torch.cuda.is_available():
         return float(torch.cuda.max_memory_allocated())
     return _status("VmHWM")
@@ -126,7 +126,7 @@ def _status(name: str) -> float:
 
 
 def run(order: Order) -> Figures:
-    """Train, time and evaluate; figures are plain numbers."""
+    """Train, time and evaluate; return plain numbers."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     row = make_rows(SIZES[order.size], order.steps)[order.row]
     folder = Path(order.folder)
@@ -151,7 +151,7 @@ def _train(row: Row, cube: xr.Dataset, order: Order) -> tuple[Predict, Figures]:
     wanted = steps_of(row, SIZES[order.size])
     if figures["steps"] != wanted:
         raise RuntimeError(
-            f"{row.name} took {figures['steps']} steps in place of {wanted}."
+            f"{row.name} must take {wanted} steps, got {figures['steps']}."
         )
     figures["train_loss"] = model.history["train_loss"].tolist()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -167,7 +167,7 @@ def _train(row: Row, cube: xr.Dataset, order: Order) -> tuple[Predict, Figures]:
 
 
 def regressor(row: Row, cube: xr.Dataset, recipe: Recipe) -> BiomassRegressor:
-    """Make a row's network, with random weights by the recipe's seed."""
+    """Build a row's network, with random weights from the recipe's seed."""
     if row.peer is None:
         model = untrained(cube, recipe)
         if row.change is not None:
@@ -190,7 +190,7 @@ def _boost(row: Row, cube: xr.Dataset, order: Order) -> tuple[Predict, Figures]:
 
 
 def evaluate(predict: Predict, cube: xr.Dataset) -> Figures:
-    """Compare maps of chips with what is known: errors, bias by bin, RMSE by chip."""
+    """Compare maps of chips with the truth: errors, bias by bin, RMSE by chip."""
     reader = Reader(cube, [str(band) for band in cube["band"].values])
     tally, chips = Tally(), list[float]()
     for chip in range(reader.count):

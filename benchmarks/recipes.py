@@ -1,10 +1,10 @@
-"""Compare recipes: the winner's, ours, each switch between them, and other methods.
+"""Comparison of recipes: the winner's, ours, each switch between, other methods.
 
 ``python -m benchmarks.recipes [--size small|full] [--rows ours winner] [--markdown]``
 
-Trains every row on the same chips for as many steps, at some seeds, and prints errors,
-bias by biomass, time a step and memory. Finished runs are kept: the same command goes
-on where it was stopped, and rows and seeds can be added.
+Trains every row on the same chips for the same number of steps, with several seeds.
+Prints errors, bias by biomass, time per step and memory. Finished runs are kept: the
+same command resumes, and rows and seeds can be added.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Results = dict[str, Figures]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run what is asked for and is not yet known; print all of it."""
+    """Run the requested rows without results; print all of them."""
     parser = _parser()
     chosen = parser.parse_args(arguments)
     if chosen.one:
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = make_rows(size, steps)
     unknown = sorted(set(chosen.rows or []) - set(rows))
     if unknown:
-        parser.error(f"--rows must be of {sorted(rows)}, got {unknown}.")
+        parser.error(f"--rows must be among {sorted(rows)}, got {unknown}.")
     picked = [rows[name] for name in rows if name in (chosen.rows or rows)]
     _say_what_is_missing()
     with tempfile.TemporaryDirectory(prefix="recipes-") as temporary:
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _compare(
     chosen: argparse.Namespace, size: Size, steps: int, picked: list[Row], folder: Path
 ) -> None:
-    """Run the rows that are picked, and print them."""
+    """Run the chosen rows, and print them."""
     seeds = [int(seed) for seed in (chosen.seeds or _seeds(size)).split(",")]
     orders = [
         Order(size.name, row.name, data, seed, steps, str(folder))
@@ -83,15 +83,19 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--size", choices=("small", "full"), default="small")
-    parser.add_argument("--quick", action="store_true", help="tiny: does it run?")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny runs, to test that it works"
+    )
     parser.add_argument("--rows", nargs="+", help="names of rows; by default all")
     parser.add_argument("--data", nargs="+", choices=tuple(DATA), default=["shift"])
     parser.add_argument("--seeds", help="numbers with commas; by default 0,1,2")
-    parser.add_argument("--steps", type=int, help="of the optimiser")
-    parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
-    parser.add_argument("--part", choices=PARTS, default="test", help="to report on")
-    parser.add_argument("--folder", type=Path, help="keep chips and results here")
-    parser.add_argument("--out", type=Path, help="of the results, a JSON file")
+    parser.add_argument("--steps", type=int, help="steps of the optimiser")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at the same time")
+    parser.add_argument(
+        "--part", choices=PARTS, default="test", help="part of the chips to report"
+    )
+    parser.add_argument("--folder", type=Path, help="folder of chips and results")
+    parser.add_argument("--out", type=Path, help="JSON file of the results")
     parser.add_argument("--markdown", action="store_true", help="print as markdown")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     return parser
@@ -102,7 +106,7 @@ def _seeds(size: Size) -> str:
 
 
 def _say_what_is_missing() -> None:
-    """Name the package whose row is left out."""
+    """Print the package whose row is left out."""
     if not find_spec("torchgeo"):
         _say("torchgeo is not installed: no row 'torchgeo ConvLSTM'.")
 
@@ -110,12 +114,12 @@ def _say_what_is_missing() -> None:
 def carry_out(
     orders: Sequence[Order], rows: Sequence[Row], size: Size, out: Path, jobs: int
 ) -> Results:
-    """Run what there is no result of yet; keep every result at once.
+    """Run the orders without a result; store each result immediately.
 
     Raises
     ------
     RuntimeError
-        If runs failed, after all others are done and kept.
+        If runs failed; all others have finished and are stored.
     """
     path = out if out.suffix == ".json" else out / "results.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +165,7 @@ def _prepare(todo: Sequence[Order], rows: dict[str, Row], size: Size) -> None:
 
 
 def _in_process(order: Order) -> Figures:
-    """Run one order in a process of its own, on one thread."""
+    """Run one order in its own process, on one thread."""
     began = time.monotonic()
     threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -227,13 +231,13 @@ def _biases(row: Row, figures: list[Figures], part: str) -> Line:
 
 
 def _spread(values: Sequence[float]) -> str:
-    """Write a mean and, of several, the standard deviation."""
+    """Return a mean as text, with the standard deviation of several values."""
     mean = f"{np.mean(values):.2f}"
     return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.2f}"
 
 
 def _minus(figures: list[Figures], ours: list[Figures] | None, part: str) -> str | None:
-    """Write the difference to ours seed by seed, and its spread."""
+    """Return the difference to ours by seed as text: mean and spread."""
     if ours is None or ours is figures:
         return None
     pairs = zip(figures, ours, strict=True)
@@ -243,7 +247,7 @@ def _minus(figures: list[Figures], ours: list[Figures] | None, part: str) -> str
 
 
 def _mean(figures: Sequence[Figures], name: str, times: float = 1.0) -> Any:
-    """Give a figure's mean; None where a method does not have it."""
+    """Return the mean of a figure; None if a method does not have it."""
     if name not in figures[0]:
         return None
     return float(np.mean([f[name] for f in figures])) * times

@@ -1,7 +1,7 @@
-"""What maps.py reads: scenes, models, and what is measured on a finished map.
+"""Scenes and models for maps.py, and measurements on a finished map.
 
-Scenes are ``gb.landscape`` (synthetic, with known biomass) in the library's own store;
-the one peer that wants rasters gets the same pixels as a GeoTIFF of many bands.
+Scenes are ``gb.landscape`` (synthetic, with known biomass) in the library's own store.
+The one peer that needs rasters gets the same pixels as a GeoTIFF of many bands.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ if TYPE_CHECKING:
 
 Map = npt.NDArray[np.floating[Any]]
 
-SEED = 11  # of the landscape: the demonstration trains on another
+SEED = 11  # of the landscape; the demonstration trains on another one
 SHARD = 256
-# Shift and scale of the bands for random weights: radar, optical, cloud probability.
+# Shift and scale of bands for random weights: radar, optical, cloud probability.
 SHIFT = (-15.0,) * 4 + (1500.0,) * 10 + (10.0,)
 SCALE = (5.0,) * 4 + (1000.0,) * 10 + (30.0,)
 SUMMER_FIRST = (6, 7, 8, 5, 9, 4, 10, 3, 11, 2, 12, 1)
 
 
 def write(cube: xr.Dataset, path: Path) -> Path:
-    """Write a cube, unless an earlier run did."""
+    """Write a cube, unless an earlier run has written it."""
     with contextlib.suppress(FileExistsError):
         gb.write_cube(cube, path)
     return path
 
 
 def scene(folder: Path, height: int, width: int) -> Path:
-    """Give a scene of the landscape, 12 months x 15 bands."""
+    """Return the path of a scene of the landscape, 12 months x 15 bands."""
     path = folder / f"scene-{height}x{width}.zarr"
     return write(gb.landscape((height, width), seed=SEED), path)
 
 
 def with_months(folder: Path, source: Path, count: int) -> Path:
-    """Give a scene with `count` months left, from the summer on; the others NaN."""
+    """Return the path of a scene with `count` months from summer; others are NaN."""
     cube = gb.open_cube(source)
     kept = cube["month"].isin(SUMMER_FIRST[:count])
     cube["image"] = cube["image"].where(kept)
@@ -53,9 +53,9 @@ def with_months(folder: Path, source: Path, count: int) -> Path:
 
 
 def sparse(folder: Path, source: Path, observed: int, side: int) -> Path:
-    """Give a scene of `side` pixels squared, observed in one corner, NaN elsewhere.
+    """Return the path of a scene of `side` x `side` pixels, NaN except in a corner.
 
-    The corner, `observed` pixels squared, repeats the pixels of the source.
+    The corner of `observed` x `observed` pixels repeats the pixels of the source.
     """
     import dask.array as da
     import xarray as xr
@@ -83,7 +83,7 @@ def _nothing(pixels: xr.DataArray, height: int, width: int) -> Any:
 
 
 def tiff_of(source: Path) -> Path:
-    """Give the GeoTIFF of a scene, a band for each month and band, if it is there."""
+    """Return the path of a scene's GeoTIFF: one band for each month and band."""
     return source.with_suffix(".tif")
 
 
@@ -124,7 +124,7 @@ def _profile(cube: xr.Dataset) -> dict[str, Any]:
 
 
 def save_map(values: Map, cube: xr.Dataset, path: Path) -> None:
-    """Write a map that is whole in memory as a GeoTIFF, as a user would."""
+    """Write a map from memory as a GeoTIFF, as a user does."""
     import rasterio
 
     with rasterio.open(path, "w", **_profile(cube), count=1) as file:
@@ -132,7 +132,7 @@ def save_map(values: Map, cube: xr.Dataset, path: Path) -> None:
 
 
 def read_map(path: Path) -> Map:
-    """Read a map, (y, x), from Zarr, GeoTIFF or numpy's own."""
+    """Read a map, (y, x), from Zarr, GeoTIFF or a numpy file."""
     if path.suffix == ".npy":
         return cast(Map, np.load(path))
     if path.suffix == ".tif":
@@ -146,14 +146,14 @@ def read_map(path: Path) -> Map:
 
 
 def truth_of(source: Path) -> Map:
-    """Read the biomass that is known, (y, x), Mg/ha."""
+    """Read the true biomass, (y, x), Mg/ha."""
     return cast(Map, gb.open_cube(source)["agb"].values)
 
 
 def random_model(
     folder: Path, encoder: str = "resnet18", channels: tuple[int, ...] = ()
 ) -> Path:
-    """Save a regressor with random weights: only its speed is of interest."""
+    """Save a regressor with random weights, for measurements of speed."""
     import torch
 
     from geobiomass.network import AttentionUNet
@@ -170,7 +170,7 @@ def random_model(
 
 
 def demo_model(folder: Path) -> Path:
-    """Give the demonstration's model; train it, some minutes, unless it is there."""
+    """Return the path of the demonstration's model; train it if it does not exist."""
     path = folder / "demo" / "model"
     if not path.exists():
         code = "import pathlib, sys; import geobiomass.cli.demo as demo; "
@@ -182,18 +182,17 @@ def demo_model(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Seam:
-    """How much a map steps where tiles meet, against elsewhere.
+    """The steps of a map between tiles, compared with those inside tiles.
 
-    A step is the absolute difference of two neighbouring pixels, across rows and
-    across columns alike. A line between two rows (or columns) of pixels belongs to
-    one of three families, k counting the tiles along an axis that have a tile before
-    them: where tile k begins, ``k x stride``; where the tile before it ends,
-    ``k x stride + overlap``; and half-way, ``k x stride + overlap / 2``, where maps
-    are cut that are cropped to the core of each tile. Averaged overlaps step at the
-    first two, cropped ones at the third, overwritten ones at one of the first, and
-    without overlap all three are one. `at_tiles` is the mean step of the family where
-    it is greatest, so that no way to join tiles is measured where it does not join;
-    `inside` is the mean over all lines that belong to none.
+    A step is the absolute difference of two neighbouring pixels, across rows or across
+    columns. A line between two rows (or columns) of pixels is in one of three families,
+    where k counts the tiles along an axis from the second one: the start of tile k,
+    ``k x stride``; the end of the previous tile, ``k x stride + overlap``; and the
+    middle, ``k x stride + overlap / 2``, where cropped tiles meet. Averaged overlaps
+    step at the first two, cropped ones at the third, overwritten ones at one of the
+    first two; without overlap all three are the same. `at_tiles` is the mean step of
+    the family with the largest mean, so that each way to join tiles is measured at its
+    own seams. `inside` is the mean over all lines in no family.
     """
 
     at_tiles: float
@@ -201,7 +200,7 @@ class Seam:
 
     @property
     def ratio(self) -> float:
-        """Mean step at the tiles' borders over that inside; 1 where none is seen."""
+        """The mean step at tile borders over that inside; 1 without visible seams."""
         return self.at_tiles / self.inside
 
 
@@ -224,5 +223,5 @@ def measure_seam(values: Map, tile: int, overlap: int) -> Seam:
 
 
 def rmse(values: Map, truth: Map) -> float:
-    """Root mean squared error over all pixels of a map, Mg/ha."""
+    """Return the root mean squared error over all pixels of a map, Mg/ha."""
     return float(np.sqrt(np.nanmean((values.astype(np.float64) - truth) ** 2)))

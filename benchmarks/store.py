@@ -1,10 +1,10 @@
-"""Choose the store's layout by measurement: chunk, shard, codec, dtype, checksum.
+"""Measurement of layouts of the store: chunk, shard, codec, dtype, checksum.
 
 ``python benchmarks/store.py [--quick] [--markdown]``
 
-A row is a layout and a way to read it; the columns are what training and mapping do:
-whole chips, random crops of 128, tiles of 256 at a stride of 192 from a scene, one
-month alone. Everything is read from the page cache by two threads.
+A row is a layout and a reader. The columns are the reads of training and mapping:
+whole chips, random crops of 128, tiles of 256 with a stride of 192 from a scene, and
+one month. Two threads read everything from the page cache.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Tasks:
 
     @classmethod
     def plan(cls, chips: int, months: int, scene: int) -> Tasks:
-        """Plan each task; crops are drawn with a fixed seed."""
+        """Return the windows of each task; crops are drawn with a fixed seed."""
         draw = np.random.default_rng(0)
         every, side = slice(0, months), slice(0, SIDE)
         corners = draw.integers(0, SIDE - CROP + 1, (24, 2)).tolist()
@@ -97,14 +97,14 @@ class Tasks:
         )
 
     def touched(self, layout: Layout) -> float:
-        """Give pixels touched over pixels needed, the mean of the crops."""
+        """Return pixels read over pixels needed, the mean over crops."""
         ratios = [layout.touched(w[2].start, w[3].start, CROP) for w in self.crops]
         return float(np.mean(ratios))
 
 
 @dataclass(frozen=True)
 class Bench:
-    """One layout on disk, of chips and of a scene, and what is read from it."""
+    """One layout on disk, of chips and of a scene, with its readers."""
 
     layout: Layout
     chips: Path
@@ -115,7 +115,7 @@ class Bench:
     def write(
         cls, layout: Layout, folder: Path, codes: Codes, scene: Codes, tasks: Tasks
     ) -> Bench:
-        """Write a layout, and see that every way to read it gives what was written."""
+        """Write a layout, and check that every reader returns the written pixels."""
         folder = folder / str(layout).replace(" ", "_")
         bench = cls(layout, folder / "chips", folder / "scene", tasks)
         layout.write(bench.chips, codes)
@@ -133,7 +133,7 @@ class Bench:
         return bench
 
     def open(self, reader: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """Give what reads windows of the chips, and of the scene."""
+        """Return the readers of windows of the chips and of the scene."""
         paths = self.chips, self.scene
         if reader == "codec":
             chips, scene = (InMemory(Direct(path, self.layout)) for path in paths)
@@ -145,7 +145,7 @@ class Bench:
         return through_zarr(self.chips), through_zarr(self.scene)
 
     def facts(self, chips: int) -> Row:
-        """Give what does not depend on how it is read."""
+        """Return the figures that do not depend on the reader."""
         files = [path for path in self.chips.rglob("*") if path.is_file()]
         return {
             "MB a chip": sum(path.stat().st_size for path in files) / chips / 1e6,
@@ -167,15 +167,15 @@ class Bench:
 
 
 def using(reader: str) -> AbstractContextManager[None]:
-    """Set the codec pipeline that a way to read needs."""
+    """Set the codec pipeline that a reader needs, within a ``with`` block."""
     names = {"zarrs": ZARRS, "zarr-python": ZARR_PYTHON}
     return pipeline(names[reader], THREADS) if reader in names else nullcontext()
 
 
 def compare(benches: Sequence[Bench], rounds: int, seconds: float) -> list[Row]:
-    """Measure all layouts again and again, in turns, and keep the best of each cell.
+    """Measure all layouts several times, in turns; return the best of each cell.
 
-    In turns, so that a busy minute of the machine does not fall on one layout.
+    Turns prevent that a busy minute of the machine affects one layout only.
     """
     best: dict[tuple[Layout, str], dict[str, float]] = {}
     for number in range(rounds):
@@ -199,16 +199,18 @@ def compare(benches: Sequence[Bench], rounds: int, seconds: float) -> list[Row]:
 
 
 def readers() -> list[str]:
-    """Name the ways to read that there are here."""
+    """Return the names of the available readers."""
     return ["codec", "direct", *(["zarrs"] if has_zarrs() else []), "zarr-python"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="does it run?")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny data, to test that it runs"
+    )
     parser.add_argument("--markdown", action="store_true", help="print as markdown")
     chosen = parser.parse_args(arguments)
-    blosc.use_threads = False  # parallel over windows instead, in all ways to read
+    blosc.use_threads = False  # windows are parallel instead, for all readers
     print(describe())
     if not has_zarrs():
         print("zarrs is not installed: its rows are left out.")

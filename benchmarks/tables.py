@@ -1,4 +1,4 @@
-"""Print figures as a table to read, or as markdown to keep; time calls fairly."""
+"""Tables of figures, as plain text or markdown, and fair timing of calls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ THREADS = 2  # every figure is for two cores
 
 
 def show(title: str, rows: Sequence[Row], *, markdown: bool) -> None:
-    """Print rows that share their keys; None is left empty."""
+    """Print rows with the same keys as a table; None is an empty cell."""
     heads = list(rows[0])
     cells = [[_text(row[head]) for head in heads] for row in rows]
     if markdown:
@@ -42,16 +42,16 @@ def _text(value: Any) -> str:
 
 
 def rate(call: Callable[[Any], object], items: Sequence[Any], seconds: float) -> float:
-    """Give calls a second, on two threads, after a pass that is not counted.
+    """Return calls per second on two threads, after a warm-up pass.
 
     Parameters
     ----------
     call : callable
-        Takes one item.
+        Function of one item.
     items : sequence
-        Gone through again and again.
+        Items; they are repeated.
     seconds : float
-        How long at least.
+        Minimum duration.
     """
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(call, items))

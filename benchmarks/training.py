@@ -1,8 +1,8 @@
-"""Time one training step, part by part, against the plain form of the same network.
+"""Time of a training step, part by part, relative to a plain form of the network.
 
 The plain form encodes every month, missing ones as zeros, takes float32 images, copies
-feature maps for the attention, and runs as torch runs by default. A row switches one
-part on alone; a row with "+" keeps all those before it.
+feature maps for the attention, and uses the defaults of torch. A row switches on one
+part only; a row with "+" keeps all previous parts.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ PATTERNS = (
     *("111011111111", "000000111111", "111111111111"),
     *("111001111111", "110001111111", "000000011111"),
 )
-MISSING, STEP = -32768, 0.01  # of the codes: int16, hundredths
+MISSING, STEP = -32768, 0.01  # int16 codes: value of missing data, and unit
 LAST = torch.channels_last
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Which parts are not plain."""
+    """The optimised parts; the others are plain."""
 
     packed: bool = False
     attention: bool = False
@@ -61,14 +61,14 @@ NAMES = {
 
 
 class PlainUNet(nn.Module):
-    """The network as it would be written first, with parts to switch on.
+    """The network in its simplest form, with parts to switch on.
 
     Parameters
     ----------
     network : AttentionUNet
-        Whose weights it takes; in the winner's form, without flags or calendar.
+        The network with the weights; in the winner's form, without flags or calendar.
     parts : Parts
-        What is not plain.
+        The optimised parts.
     """
 
     shift: Tensor
@@ -89,7 +89,7 @@ class PlainUNet(nn.Module):
         self.load_state_dict(network.state_dict())
 
     def forward(self, image: Tensor) -> Tensor:
-        """(batch, month, band, y, x) -> (batch, output, y, x)."""
+        """Predict, (batch, month, band, y, x) -> (batch, output, y, x)."""
         months = image.shape[:2]
         there = months_with_values(image) if self.parts.packed else None
         image = image.flatten(0, 1) if there is None else image[there]
@@ -129,7 +129,7 @@ class PlainUNet(nn.Module):
 
 @dataclass
 class Contender:
-    """A network that trains, and what its steps took."""
+    """A network in training, with the times of its steps."""
 
     name: str
     parts: Parts
@@ -145,11 +145,11 @@ class Contender:
             self.network.encoder = encoder
 
     def on_host(self, codes: Tensor) -> Tensor:
-        """Give what is sent to the device: codes, or what a feed made of them."""
+        """Return the batch to send to the device: codes, or decoded values."""
         return codes if self.parts.int16 else decoded(codes)
 
     def step(self, sent: Tensor, target: Tensor) -> float:
-        """Train one step on what :meth:`on_host` gave; give the loss."""
+        """Train one step on a batch of :meth:`on_host`; return the loss."""
         image = sent.to(self.device, non_blocking=True)
         if self.parts.int16:
             image = decoded(image)
@@ -162,10 +162,11 @@ class Contender:
         return float(loss.detach())
 
     def timed(self, codes: Tensor, target: Tensor) -> None:
-        """Train one step and note what it took.
+        """Train one step and record its time.
 
-        On a CPU what the only thread takes, decoding included: what else runs on the
-        machine is not counted. On a GPU from sending on: a feed decodes beside it.
+        On a CPU it is the CPU time of the only thread, with decoding, so that other
+        programs do not count. On a GPU it starts with the transfer, because a data
+        loader decodes at the same time.
         """
         if self.device.type == "cpu":
             begin = time.thread_time()
@@ -183,12 +184,12 @@ class Contender:
 
 
 def decoded(codes: Tensor) -> Tensor:
-    """Turn codes into float32, NaN where missing."""
+    """Convert codes to float32, NaN where missing."""
     return (codes * STEP).masked_fill_(codes == MISSING, torch.nan)
 
 
 def network_of(recipe: str) -> AttentionUNet:
-    """Give a recipe's network in the winner's form, 15 bands, seeded."""
+    """Return a recipe's network in the winner's form, 15 bands, seeded."""
     torch.manual_seed(0)
     chosen = RECIPES[recipe]
     network = AttentionUNet(15, chosen.encoder, chosen.decoder_channels)
@@ -198,10 +199,10 @@ def network_of(recipe: str) -> AttentionUNet:
 
 
 def batch_of(size: int, batch: int, patterns: Sequence[str], seed: int = 0) -> Any:
-    """Give codes (batch, 12, 15, y, x) int16, missing by pattern, and labels."""
+    """Return codes (batch, 12, 15, y, x) int16, missing by pattern, and labels."""
     draw = torch.Generator().manual_seed(seed)
     shape = (batch, 12, 15, size, size)
-    # Labels that can be learnt: a smooth map that the bands carry with noise.
+    # Labels can be learnt: the bands contain a smooth map with noise.
     coarse = torch.rand(batch, 1, 8, 8, generator=draw)
     target = nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
     noise = torch.randn(shape, generator=draw)
@@ -214,7 +215,7 @@ def batch_of(size: int, batch: int, patterns: Sequence[str], seed: int = 0) -> A
 
 
 def contenders_of(recipe: str, device: str, names: Sequence[str]) -> list[Contender]:
-    """Give the plain form, each part alone, all parts one by one, and the library."""
+    """Return the plain form, each part alone, all parts in turn, and the library."""
     network = network_of(recipe)
     rows = [("plain", Parts())]
     rows += [(NAMES[n], replace(Parts(), **{n: True})) for n in names]
@@ -262,7 +263,7 @@ STYLE: dict[str, Any] = {"markdown": False}
 
 
 def compare_losses(recipe: str, size: int, steps: int, device: str) -> None:
-    """Train from the same weights on complete data; show how far losses part."""
+    """Train from the same weights on complete data; print how far losses diverge."""
     network = network_of(recipe)
     shaken = copy.deepcopy(network)
     with torch.no_grad():
@@ -297,7 +298,7 @@ def compare_losses(recipe: str, size: int, steps: int, device: str) -> None:
 
 
 class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of tensors that live, whether they are computed or not."""
+    """A counter of the bytes of live tensors, computed or not."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -307,7 +308,7 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Run an operation and take note of what it made."""
+        """Run an operation and count its new tensors."""
         made = func(*args, **(kwargs or {}))
         for one in torch.utils._pytree.tree_leaves(made):
             if isinstance(one, Tensor):
@@ -331,10 +332,10 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def memory_of(
     recipe: str, size: int, batch: int, group: int | None, bf16: bool
 ) -> tuple[int, int]:
-    """Give bytes between the passes, and at most, with all months there.
+    """Return the bytes between the passes and at the peak, with all months present.
 
-    Weights, gradients and both moments of AdamW, which last, are counted; what a
-    library's kernels take beside their tensors is not. Nothing is computed.
+    Weights, gradients and both moments of AdamW are counted; the working memory of
+    kernels is not. Nothing is computed.
     """
     with FakeTensorMode(), Live() as live:
         network = network_of(recipe)
@@ -363,7 +364,7 @@ def show_memory(recipe: str, size: int, batch: int) -> None:
 
 
 def time_compiled(recipe: str, size: int, batch: int, rounds: int, device: str) -> None:
-    """Show what torch.compile of the encoder takes, and gives."""
+    """Print the cost and the gain of torch.compile for the encoder."""
     network = network_of(recipe)
     codes, target = batch_of(size, batch, ("1" * 12,))
     parts = Parts(int16=True)
@@ -396,9 +397,13 @@ def main() -> None:
     parser.add_argument("--size", type=int, help="side of an image, pixels")
     parser.add_argument("--batch", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=30, help="of the loss curves")
+    parser.add_argument(
+        "--steps", type=int, default=30, help="steps of the loss curves"
+    )
     parser.add_argument("--only", nargs="+", default=["speed", "loss", "memory"])
-    parser.add_argument("--quick", action="store_true", help="show that it runs")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny data, to test that it runs"
+    )
     parser.add_argument("--markdown", action="store_true")
     given = parser.parse_args()
     STYLE["markdown"] = given.markdown

@@ -1,4 +1,4 @@
-"""Processes of contenders that wait for their turn, timed and watched from outside."""
+"""Processes of contenders that run in turns; time and memory are measured outside."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from tables import THREADS
 
 
 class Process:
-    """A process that maps whenever it is sent an order.
+    """A process that makes a map for each order.
 
     Parameters
     ----------
     name : str
         The contender whose packages it imports.
     model : Path
-        Loaded before its memory is counted.
+        The model, which is loaded before the memory is measured.
 
     Raises
     ------
     RuntimeError
-        If the process fails, with what it said; also while it is used.
+        If the process fails, now or later; the message has its output.
     """
 
     def __init__(self, name: str, model: Path) -> None:
@@ -45,7 +45,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=self._said,
             text=True,
-            # A GPU would make another benchmark of this; these are for the CPU.
+            # These benchmarks are for the CPU, so that a GPU is hidden.
             env=os.environ
             | {"CUDA_VISIBLE_DEVICES": "", "RAYON_NUM_THREADS": str(THREADS)},
         )
@@ -60,7 +60,7 @@ class Process:
         self._said.close()
 
     def run(self, order: Order) -> tuple[float, int]:
-        """Map once; give seconds, and bytes over the level at the start, at most."""
+        """Make a map; return seconds, and the peak of bytes above the start."""
         assert self._process.stdin
         self._peak = 0
         ended = threading.Event()
@@ -96,46 +96,46 @@ class Process:
 
 @dataclass
 class Contender:
-    """What one order took, turn by turn, in a process that others may share."""
+    """The times and memory of one order; several orders may share a process."""
 
     order: Order
     process: Process
     seconds: list[float] = field(default_factory=list)
-    peak: int = 0  # bytes over the level after imports and loading of the model
+    peak: int = 0  # bytes above the level after imports and loading of the model
 
     def turn(self) -> None:
-        """Map once; note seconds and the peak of memory."""
+        """Make a map; record seconds and peak memory."""
         seconds, peak = self.process.run(self.order)
         self.seconds.append(seconds)
         self.peak = max(self.peak, peak)
 
     def run(self, **changes: Any) -> None:
-        """Map once, with changes to the order; not counted."""
+        """Make a map with changes to the order; it is not recorded."""
         self.process.run(dataclasses.replace(self.order, **changes))
 
     @property
     def output(self) -> Path:
-        """Where the map is."""
+        """The path of the map."""
         return Path(self.order.output)
 
     @property
     def median(self) -> float:
-        """Seconds of the middle turn."""
+        """The seconds of the median turn."""
         return statistics.median(self.seconds)
 
     @property
     def best(self) -> float:
-        """Seconds of the fastest turn."""
+        """The seconds of the fastest turn."""
         return min(self.seconds)
 
     def speed_over(self, other: Contender) -> float:
-        """Give the median over the rounds of the other's seconds over ours."""
+        """Return the other's seconds over ours, the median over rounds."""
         pairs = zip(self.seconds, other.seconds, strict=True)
         return statistics.median(theirs / ours for ours, theirs in pairs)
 
 
 def take_turns(contenders: Sequence[Contender], rounds: int) -> None:
-    """Let each map once a round, in an order that turns round from round to round."""
+    """Run each contender once per round; the order rotates between rounds."""
     for number in range(rounds):
         for contender in contenders[:: -1 if number % 2 else 1]:
             contender.turn()

@@ -1,4 +1,4 @@
-"""Write small folders laid out like the BioMassters competition's."""
+"""Small folders with the layout of the BioMassters competition."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MONTH_NAMES = (
 
 
 def write_tiff(path: Path, values: npt.NDArray[Any], **profile: Any) -> None:
-    """Write (band, y, x) as a GeoTIFF without a place, as the competition's are."""
+    """Write (band, y, x) as a GeoTIFF without georeference, as in the competition."""
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning
 
@@ -36,7 +36,7 @@ def write_tiff(path: Path, values: npt.NDArray[Any], **profile: Any) -> None:
 
 
 def read_tiff(path: Path) -> npt.NDArray[Any]:
-    """Read (band, y, x) as plain rasterio gives it."""
+    """Read (band, y, x) with plain rasterio."""
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning
 
@@ -57,7 +57,7 @@ def write_chip(
     label: bool = True,
     **profile: Any,
 ) -> None:
-    """Write the files of one chip; its pixels follow from its id."""
+    """Write the files of one chip; its id determines the pixels."""
     draw = np.random.default_rng(list(chip.encode()))
     folder = root / f"{split}_features"
     for month in radar:
@@ -73,7 +73,7 @@ def write_chip(
 
 
 def write_tables(root: Path, split: str = "train", *, month_names: bool = True) -> None:
-    """Write the competition's two tables for the files that are in `root`."""
+    """Write the competition's two tables for the files in `root`."""
     columns = ["filename", "chip_id", "satellite", "split", "month", "size", "cksum"]
     rows = []
     for path in sorted((root / f"{split}_features").iterdir()):
@@ -93,7 +93,7 @@ def write_tables(root: Path, split: str = "train", *, month_names: bool = True) 
 
 
 def bitwise_cksum(path: Path) -> int:
-    """Give what `cksum` prints, bit by bit as POSIX writes it down."""
+    """Return what `cksum` prints, computed bit by bit as POSIX defines it."""
     data = path.read_bytes()
     length = len(data).to_bytes(8, "little").rstrip(b"\0")
     value = 0
@@ -111,7 +111,7 @@ def _write_csv(path: Path, columns: list[str], rows: list[list[Any]]) -> None:
 
 @contextmanager
 def cut_to(path: Path, size: int) -> Iterator[None]:
-    """Cut a file short for a while."""
+    """Truncate a file within a ``with`` block."""
     whole = path.read_bytes()
     path.write_bytes(whole[:size])
     try:

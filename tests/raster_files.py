@@ -14,7 +14,7 @@ UTM = "EPSG:32633"
 
 
 def north_up(x: float, y: float, step: float) -> Affine:
-    """Give the transform of square pixels from the corner in the north-west."""
+    """Return the transform of square pixels from the north-west corner."""
     return Affine(step, 0, x, 0, -step, y)
 
 
@@ -26,7 +26,7 @@ def write_tif(
     names: Sequence[str] = (),
     **profile: Any,
 ) -> np.ndarray:
-    """Write (y, x) or (band, y, x); give what was written."""
+    """Write (y, x) or (band, y, x) and return the written values."""
     bands = values[None] if values.ndim == 2 else values
     count, height, width = bands.shape
     settings = {"driver": "GTiff", "dtype": bands.dtype, "crs": crs} | profile
@@ -42,5 +42,5 @@ def write_tif(
 
 
 def draw(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """Give whole numbers up to 3000, as reflectance."""
+    """Draw whole numbers up to 3000, like reflectance."""
     return np.random.default_rng(seed).integers(1, 3000, shape).astype(np.uint16)

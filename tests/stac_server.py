@@ -1,8 +1,8 @@
-"""A small archive of COGs, and a server for it that speaks HTTP ranges and STAC.
+"""A small archive of COGs, and a server for it with HTTP ranges and a STAC API.
 
-Two UTM zones, clouds in known places, numbers with and without the offset of 2022, a
-month without images, both passes of radar. The pixels follow from the place and the
-date, so that a test can work out by itself what a composite must be.
+It has two UTM zones, clouds at known pixels, numbers with and without the offset of
+2022, a month without images, and both passes of radar. Coordinates and dates determine
+the pixels, so that a test can compute the expected composite.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ EARTH_SEARCH_NAMES = {
     **{"B06": "rededge2", "B07": "rededge3", "B08": "nir", "B8A": "nir08"},
     **{"B11": "swir16", "B12": "swir22", "SCL": "scl", "CLP": "cloud"},
 }
-# West edge, north edge, columns, rows at 10 m. Zone 32 ends within the bounds in the
-# east, zone 33 in the west; the strip between is in both.
+# West edge, north edge, columns, rows at 10 m. Within the bounds, zone 32 ends in the
+# east and zone 33 in the west; the strip between is in both.
 ZONES = {
     32632: (713_000, 5_546_600, 240, 400),
     32633: (284_500, 5_546_600, 320, 400),
@@ -45,7 +45,7 @@ VEGETATION, CLOUD, SHADOW, SNOW, DARK = 4, 9, 3, 11, 2
 
 @dataclass(frozen=True)
 class Raster:
-    """Pixels with their place on Earth."""
+    """Pixels with their georeference."""
 
     pixels: npt.NDArray[Any]
     zone: int
@@ -54,7 +54,7 @@ class Raster:
     step: float
 
     def at(self, x: Any, y: Any, crs: int) -> npt.NDArray[Any]:
-        """Look up the pixel that holds each point; 0 where there is none."""
+        """Return the pixel that contains each point; 0 if there is none."""
         to = Transformer.from_crs(crs, self.zone, always_xy=True)
         east, north = to.transform(*np.broadcast_arrays(x, y))
         column = np.floor((east - self.west) / self.step).astype(int)
@@ -67,7 +67,7 @@ class Raster:
 
 @dataclass(frozen=True)
 class Image:
-    """An item, and what its files hold."""
+    """An item with the contents of its files."""
 
     name: str
     when: str
@@ -78,7 +78,7 @@ class Image:
     collection: str = "sentinel-2-l2a"
 
     def item(self, base: str) -> dict[str, Any]:
-        """Describe it as STAC, with addresses under `base`."""
+        """Return its STAC item, with addresses under `base`."""
         west, north, width, height = ZONES[self.zone]
         corners = [(0, 0), (0, 1), (1, 1), (1, 0), (0, 0)]
         to = Transformer.from_crs(self.zone, 4326, always_xy=True)
@@ -110,7 +110,7 @@ class Image:
 
 
 def raster(zone: int, step: int, pixels: npt.NDArray[Any] | None = None) -> Raster:
-    """Lay pixels, or zeros, over a zone's tile."""
+    """Return pixels, or zeros, georeferenced on the tile of a zone."""
     west, north, width, height = ZONES[zone]
     if pixels is None:
         pixels = np.zeros((height * 10 // step, width * 10 // step), np.uint16)
@@ -118,7 +118,7 @@ def raster(zone: int, step: int, pixels: npt.NDArray[Any] | None = None) -> Rast
 
 
 def ground(zone: int, step: int) -> npt.NDArray[np.float64]:
-    """A smooth field over both zones: about one unit every ten metres."""
+    """Compute a smooth field over both zones: about one unit every ten metres."""
     blank = raster(zone, step)
     rows, columns = np.indices(blank.pixels.shape) + 0.5
     to = Transformer.from_crs(zone, 4326, always_xy=True)
@@ -138,7 +138,7 @@ def optical(
     """Draw a Sentinel-2 scene.
 
     `patches` are (first row, last row, first column, last column, class) at 20 m; the
-    rest is vegetation. `shift` is what this date adds to the ground's reflectance.
+    rest is vegetation. `shift` is added to the reflectance of the ground on this date.
     """
     classes = np.full_like(raster(zone, 20).pixels, VEGETATION, np.uint8)
     for top, bottom, left, right, kind in patches:
@@ -147,7 +147,7 @@ def optical(
     for index, band in enumerate(S2_BANDS):
         step = 20 if band in _COARSE else 10
         numbers = np.rint(ground(zone, step)) + 100 * index + shift + offset
-        # Clouds are bright: what is not masked shows.
+        # Clouds are bright, so that unmasked ones show.
         covered = np.kron(classes, np.ones((20 // step,) * 2, np.uint8))
         numbers[np.isin(covered, (CLOUD, SHADOW))] = 9_000
         numbers[covered == 0] = 0
@@ -156,7 +156,7 @@ def optical(
 
 
 def radar(name: str, when: str, zone: int, state: str, power: float) -> Image:
-    """Draw a Sentinel-1 RTC scene of a power that rises with the ground; a hole."""
+    """Draw a Sentinel-1 RTC scene: power rises with the ground; it has a hole."""
     field_ = power * (1 + ground(zone, 10) / 1_000)
     field_[100:120, 100:120] = -32768
     field_[140:150, 140:150] = 0
@@ -170,7 +170,7 @@ def radar(name: str, when: str, zone: int, state: str, power: float) -> Image:
 
 
 def images() -> list[Image]:
-    """Draw what the archive holds."""
+    """Draw the images of the archive."""
     s2a = {"platform": "Sentinel-2A"}
     old = {**s2a, "s2:processing_baseline": "03.01", "eo:cloud_cover": 20.0}
     new = {**s2a, "s2:processing_baseline": "04.00", "eo:cloud_cover": 5.0}
@@ -193,7 +193,7 @@ def images() -> list[Image]:
             [(50, 90, 40, 100, SHADOW), west_cloud, (150, 200, 0, 150, 0)],
             properties=old,
         ),
-        # The offset there, and already removed; one day, two archives' names.
+        # With the offset, and with it removed; asset names of two archives.
         optical("s2-feb-11-z32", "2022-02-11T10:14:01Z", 32632, 7, 1000,
                 properties=new),
         optical(
@@ -233,13 +233,13 @@ def write_images(folder: Path, drawn: Sequence[Image]) -> None:
 
 
 def cut_short(path: Path) -> None:
-    """Leave a file whose header is whole and whose pixels are not."""
+    """Truncate a file, so that its header is complete but its pixels are not."""
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
 
 
 def write_catalogue(folder: Path, items: Sequence[dict[str, Any]]) -> Path:
-    """Write a static catalogue whose items lie beside their files."""
+    """Write a static catalogue; each item is in the folder of its files."""
     links = []
     for item in items:
         name = item["id"]
@@ -268,25 +268,25 @@ def write_catalogue(folder: Path, items: Sequence[dict[str, Any]]) -> Path:
 
 @dataclass
 class Site:
-    """What is served, and what was asked for."""
+    """The served folder and items, and a record of the requests."""
 
     folder: Path
     items: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
     page: int = 100  # items a page of a search
     delay: float = 0.0  # seconds before each part of a file
-    signature: str = ""  # files are refused without ?sig=
+    signature: str = ""  # if set, files need ?sig=
     answers: list[tuple[str, int]] = field(default_factory=list)  # path, status
     searches: list[dict[str, Any]] = field(default_factory=list)
     lock: Any = field(default_factory=threading.Lock)
 
     def statuses(self, ending: str = ".tif") -> list[int]:
-        """Give the answers to requests of files."""
+        """Return the status codes of requests for files."""
         with self.lock:
             return [status for path, status in self.answers if path.endswith(ending)]
 
     def forget(self) -> None:
-        """Begin a new list of requests."""
+        """Clear the record of requests."""
         with self.lock:
             self.answers.clear()
             self.searches.clear()
@@ -387,8 +387,8 @@ class Archive(BaseHTTPRequestHandler):
         if start >= len(content):
             self._answer(416, b"", {"Content-Range": f"bytes */{len(content)}"})
             return
-        place = f"bytes {start}-{stop - 1}/{len(content)}"
-        headers = {"Content-Range": place, "Accept-Ranges": "bytes"}
+        span = f"bytes {start}-{stop - 1}/{len(content)}"
+        headers = {"Content-Range": span, "Accept-Ranges": "bytes"}
         self._answer(206, content[start:stop], headers)
 
     def _json(self, content: Any) -> None:
@@ -428,7 +428,7 @@ def _matches(item: dict[str, Any], asked: dict[str, Any]) -> bool:
 
 @contextmanager
 def serve(folder: Path, drawn: Sequence[Image]) -> Iterator[Site]:
-    """Serve a folder of images on this machine, as files and as a STAC API."""
+    """Serve a folder of images locally, as files and as a STAC API."""
     site = Site(folder)
     handler = type("OneArchive", (Archive,), {"site": site})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)

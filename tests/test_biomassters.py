@@ -1,4 +1,4 @@
-"""BioMassters: pixels against plain rasterio, and every kind of broken folder."""
+"""BioMassters: pixels compared with plain rasterio, and all kinds of broken folders."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from geobiomass.sources.rasters.tiff_header import TiffHeaderError, read_tiff_he
 def expected_image(
     root: Path, chip: str, split: str = "train"
 ) -> npt.NDArray[np.float32]:
-    """Read a chip file by file, (month, band, y, x), as the facts say: no dask."""
+    """Read a chip file by file, (month, band, y, x), with plain numpy."""
     months = []
     for month in MONTHS:
         stem = root / f"{split}_features" / chip
@@ -97,7 +97,7 @@ def test_real_chips_are_read_as_plain_rasterio_reads_them(
         np.testing.assert_array_equal(one["agb"], label)
 
 
-def test_real_chip_misses_what_is_known_to_miss(data: Path) -> None:
+def test_missing_values_of_a_real_chip_are_the_known_ones(data: Path) -> None:
     cube = gb.from_biomassters(data / "biomassters")
     chip = cube["image"].sel(chip="000aa810").compute(scheduler="synchronous")
     seen = chip.notnull().any(("y", "x"))
@@ -122,7 +122,7 @@ def test_real_cube_survives_the_store(data: Path, tmp_path: Path) -> None:
 # The cube ---------------------------------------------------------------------
 
 
-def test_cube_says_what_it_holds(folder: Path) -> None:
+def test_a_cube_describes_its_contents(folder: Path) -> None:
     cube = gb.from_biomassters(str(folder))
     gb.check_cube(cube)
     assert cube["chip"].values.tolist() == ["00aa11bb", "00cc22dd"]
@@ -160,7 +160,7 @@ def test_missing_pixels_become_nan_and_zeros_of_radar_stay(folder: Path) -> None
     optical = np.full((11, 8, 8), 300, np.uint16)
     optical[10] = 20
     optical[10, 0, 0] = 255  # unusable
-    optical[:10, 0, 1] = 0  # nothing seen, cloud probability known
+    optical[:10, 0, 1] = 0  # no data, but a cloud probability
     optical[:9, 0, 2] = 0  # dark, but one band is not
     optical[:, 0, 3] = 0
     write_tiff(file_of(folder, "S2"), optical)
@@ -196,7 +196,7 @@ def test_test_split_has_no_labels(folder: Path) -> None:
     np.testing.assert_array_equal(cube["image"][0], expected)
 
 
-def test_labels_of_the_test_split_are_taken_where_they_are(tmp_path: Path) -> None:
+def test_labels_of_the_test_split_are_used_if_they_exist(tmp_path: Path) -> None:
     write_chip(tmp_path, "ff00ff00", split="test")
     label = read_tiff(tmp_path / "test_agbm" / "ff00ff00_agbm.tif")
     np.testing.assert_array_equal(gb.from_biomassters(tmp_path, "test")["agb"], label)
@@ -265,14 +265,14 @@ def test_another_type_in_the_same_bytes_is_named_when_read(folder: Path) -> None
         cube.compute()
 
 
-def test_cube_travels_to_other_processes(folder: Path) -> None:
+def test_a_cube_can_be_pickled_to_other_processes(folder: Path) -> None:
     cube = gb.from_biomassters(folder)
     again = cloudpickle.loads(cloudpickle.dumps(cube))
     elsewhere = again.compute(scheduler="processes", num_workers=1)
     xr.testing.assert_identical(elsewhere, cube.compute())
 
 
-def test_a_task_carries_its_own_chip_only(folder: Path) -> None:
+def test_a_task_contains_its_own_chip_only(folder: Path) -> None:
     cube = gb.from_biomassters(folder)
     graph = dict(cube["image"].data.dask)
     first = next(task for key, task in graph.items() if key[1] == 0)
@@ -335,11 +335,11 @@ def test_numeric_ids_are_kept_as_they_are(tmp_path: Path) -> None:
     assert gb.from_biomassters(tmp_path)["chip"].values.tolist() == ["00012345", "1e50"]
 
 
-def test_a_listed_file_that_is_absent_is_named(folder: Path) -> None:
+def test_a_listed_file_that_is_missing_is_named(folder: Path) -> None:
     write_tables(folder)
     file_of(folder).unlink()
     with pytest.raises(
-        gb.CubeError, match=r"has 1 problem.*00aa11bb_S2_07.tif is not there"
+        gb.CubeError, match=r"has 1 problem.*00aa11bb_S2_07.tif is missing"
     ):
         gb.from_biomassters(folder)
 
@@ -360,13 +360,13 @@ def test_a_size_other_than_the_tables_is_named(folder: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "file,split\na.tif,train\n", "filename,size,split\na.tif,big,train\n"]
 )
-def test_a_table_that_is_none_is_an_error(folder: Path, text: str) -> None:
+def test_an_invalid_table_is_an_error(folder: Path, text: str) -> None:
     (folder / "features_metadata.csv").write_text(text)
     with pytest.raises(gb.CubeError, match="must be a CSV table with columns"):
         gb.from_biomassters(folder)
 
 
-def test_a_table_without_any_file_there_is_an_error(folder: Path) -> None:
+def test_a_table_without_any_existing_file_is_an_error(folder: Path) -> None:
     table = folder / "features_metadata.csv"
     table.write_text("filename,size,split\nother_S1_00.tif,1,train\n")
     with pytest.raises(
@@ -375,12 +375,12 @@ def test_a_table_without_any_file_there_is_an_error(folder: Path) -> None:
         gb.from_biomassters(folder)
 
 
-# Folders that are none, or hold something else --------------------------------
+# Missing folders, and folders with other contents --------------------------------
 
 
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(
-        gb.CubeError, match="folder that holds train_features/, got no folder"
+        gb.CubeError, match="folder that contains train_features/, got no folder"
     ):
         gb.from_biomassters(tmp_path / "nowhere")
 
@@ -402,10 +402,10 @@ def test_a_folder_without_chips(tmp_path: Path) -> None:
         gb.from_biomassters(tmp_path)
 
 
-def test_labels_must_be_there_for_training(folder: Path) -> None:
+def test_labels_must_exist_for_training(folder: Path) -> None:
     shutil.rmtree(folder / "train_agbm")
     with pytest.raises(
-        gb.CubeError, match=r"folder that holds train_agbm/, got .*train_features"
+        gb.CubeError, match=r"folder that contains train_agbm/, got .*train_features"
     ):
         gb.from_biomassters(folder)
 
@@ -444,7 +444,7 @@ def test_bands_and_types_must_be_the_competitions(folder: Path) -> None:
     assert (
         "00aa11bb_S2_01.tif must have 11 bands of uint16, got 11 of float32" in message
     )
-    assert "damaged='skip'" not in message  # it would not help
+    assert "damaged='skip'" not in message  # that would not help
 
 
 def test_ten_problems_are_named_and_the_rest_counted(folder: Path) -> None:
@@ -455,7 +455,7 @@ def test_ten_problems_are_named_and_the_rest_counted(folder: Path) -> None:
         gb.from_biomassters(folder)
     assert str(caught.value).count("tif") == 10
     assert "; and 3 more." in str(caught.value)
-    assert "00aa11bb_agbm.tif is not there" in str(caught.value)
+    assert "00aa11bb_agbm.tif is missing" in str(caught.value)
 
 
 # Damage -----------------------------------------------------------------------
@@ -499,7 +499,7 @@ def test_a_file_cut_anywhere_is_found_and_named(
     assert "Download damaged files again" in message
 
 
-def test_a_cut_header_is_told_beside_the_usual_size(folder: Path) -> None:
+def test_a_cut_header_is_reported_with_the_usual_size(folder: Path) -> None:
     path = file_of(folder)
     whole = path.stat().st_size
     message = (
@@ -513,7 +513,9 @@ def test_a_compressed_file_cut_to_the_size_of_a_whole_one_is_found(
     tmp_path: Path,
 ) -> None:
     write_chip(tmp_path, "00aa11bb", compress="zstd")
-    with os.scandir(tmp_path / "train_features") as entries:  # whole before cut
+    with os.scandir(
+        tmp_path / "train_features"
+    ) as entries:  # the complete file comes first
         listed = [(Path(e), e.stat().st_size) for e in entries if "_S1_" in e.name]
     path, size = next(
         (path, size)
@@ -528,14 +530,14 @@ def test_a_compressed_file_cut_to_the_size_of_a_whole_one_is_found(
 def test_a_broken_header_is_not_held_against_files_of_the_same_size(
     folder: Path,
 ) -> None:
-    first = next((folder / "train_features").iterdir())  # as the folder lists them
+    first = next((folder / "train_features").iterdir())  # in the order of the folder
     first.write_bytes(b"x" * first.stat().st_size)
     message = rf"has 1 problem: \S*{first.name} has no TIFF header"
     with pytest.raises(gb.CubeError, match=message):
         gb.from_biomassters(folder)
 
 
-def test_a_page_of_the_internet_is_no_tiff(folder: Path) -> None:
+def test_a_web_page_is_not_a_tiff(folder: Path) -> None:
     file_of(folder).write_text("<html>403 Forbidden</html>")
     with pytest.raises(gb.CubeError, match=r"S2_07.tif has no TIFF header, 26 bytes"):
         gb.from_biomassters(folder)
@@ -563,7 +565,7 @@ def test_skip_takes_damaged_images_as_missing(folder: Path) -> None:
 def test_skip_leaves_out_a_chip_without_a_sound_label(folder: Path) -> None:
     file_of(folder, "agbm").write_bytes(b"II*\0")
     with pytest.warns(
-        UserWarning, match="Left out for want of a label or any image: 00aa11bb"
+        UserWarning, match="Left out because they have no label or no image: 00aa11bb"
     ):
         cube = gb.from_biomassters(folder, damaged="skip")
     assert cube["chip"].values.tolist() == ["00cc22dd"]
@@ -583,18 +585,21 @@ def test_skip_leaves_out_a_chip_without_any_sound_image(folder: Path) -> None:
 def test_skip_of_everything_is_an_error(folder: Path) -> None:
     for path in folder.glob("*/*.tif"):
         path.write_bytes(b"")
-    with pytest.raises(gb.CubeError, match=r"has no undamaged chip: .*ends within"):
+    with pytest.raises(
+        gb.CubeError,
+        match=r"must have at least one undamaged chip, got none: .*ends within",
+    ):
         gb.from_biomassters(folder, damaged="skip")
 
 
-def test_skip_without_damage_says_nothing(folder: Path) -> None:
+def test_skip_without_damage_warns_of_nothing(folder: Path) -> None:
     xr.testing.assert_identical(
         gb.from_biomassters(folder, damaged="skip").compute(),
         gb.from_biomassters(folder).compute(),
     )
 
 
-# Headers, with GDAL as the judge ----------------------------------------------
+# Headers, compared with GDAL ----------------------------------------------
 
 LAYOUTS = [
     {},
@@ -610,7 +615,7 @@ LAYOUTS = [
 
 @pytest.mark.parametrize("profile", LAYOUTS, ids=str)
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32", "float64", "uint8"])
-def test_header_says_what_gdal_wrote(
+def test_a_header_agrees_with_gdal(
     tmp_path: Path, profile: dict[str, str], dtype: str
 ) -> None:
     path = tmp_path / "a.tif"
@@ -632,13 +637,13 @@ def test_a_sparse_file_may_leave_blocks_out(tmp_path: Path) -> None:
     assert read_tiff_header(path).end <= path.stat().st_size < 11 * 64 * 64
 
 
-@given(place=st.integers(0, 400), byte=st.integers(0, 255))
-def test_a_damaged_header_is_refused_or_read_but_never_crashes(
-    chips: Path, place: int, byte: int
+@given(position=st.integers(0, 400), byte=st.integers(0, 255))
+def test_a_damaged_header_is_an_error_or_read_but_never_crashes(
+    chips: Path, position: int, byte: int
 ) -> None:
     whole = file_of(chips, "S1").read_bytes()
     path = chips / "damaged"
-    path.write_bytes(whole[:place] + bytes([byte]) + whole[place + 1 :])
+    path.write_bytes(whole[:position] + bytes([byte]) + whole[position + 1 :])
     try:
         header = read_tiff_header(path)
     except TiffHeaderError as error:

@@ -18,6 +18,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
+import stac_server
 import xarray as xr
 from biomassters_files import bitwise_cksum, write_chip, write_tables
 
@@ -124,8 +125,8 @@ def test_chosen_chips(bucket: Bucket, tmp_path: Path) -> None:
     assert bucket.get(tmp_path, chips="00aa11bb").chip.values.tolist() == ["00aa11bb"]
     assert bucket.reads.total() == 3 * FILES + 2
     assert gb.from_biomassters(tmp_path).sizes["chip"] == 3
-    with pytest.raises(gb.CubeError, match=r"among the 4 listed in s3://.*'nobody'"):
-        bucket.get(tmp_path, chips=["00aa11bb", "nobody"])
+    with pytest.raises(gb.CubeError, match=r"among the 4 listed in s3://.*'unknown'"):
+        bucket.get(tmp_path, chips=["00aa11bb", "unknown"])
     with pytest.raises(gb.CubeError, match="got none"):
         bucket.get(tmp_path, chips=[])
     with pytest.raises(gb.CubeError, match="from 1 to the 4 listed"):
@@ -161,7 +162,7 @@ def test_test_chips_have_no_labels(s3: str, bucket: Bucket, tmp_path: Path) -> N
 
 KILLED = """
 import time
-from geobiomass.sources import biomassters_download
+from geobiomass.sources.biomassters import download as biomassters_download
 from geobiomass.sources.biomassters.download import download_chips
 fetch = biomassters_download.fetch
 def slowly(*given):
@@ -172,7 +173,7 @@ download_chips({root!r}, source={address!r}, storage_options={options!r})
 """
 
 
-def test_killed_half_way_it_goes_on(bucket: Bucket, tmp_path: Path) -> None:
+def test_a_killed_download_resumes(bucket: Bucket, tmp_path: Path) -> None:
     script = KILLED.format(
         root=str(tmp_path), address=bucket.address, options=bucket.options
     )
@@ -202,7 +203,7 @@ def test_killed_half_way_it_goes_on(bucket: Bucket, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tables", [True, False])
-def test_what_comes_damaged_is_asked_for_again(
+def test_a_file_that_arrives_damaged_is_downloaded_again(
     bucket: Bucket, tmp_path: Path, tables: bool
 ) -> None:
     if not tables:
@@ -216,7 +217,7 @@ def test_what_comes_damaged_is_asked_for_again(
     assert (tmp_path / name).read_bytes() == whole
 
 
-def test_what_is_damaged_in_the_bucket_is_named(bucket: Bucket, tmp_path: Path) -> None:
+def test_files_damaged_in_the_bucket_are_named(bucket: Bucket, tmp_path: Path) -> None:
     names = ["train_agbm/12345678_agbm.tif", "train_features/00aa11bb_S2_11.tif"]
     gone = "train_features/fe000001_S1_00.tif"
     for name in names:
@@ -227,11 +228,11 @@ def test_what_is_damaged_in_the_bucket_is_named(bucket: Bucket, tmp_path: Path) 
         bucket.get(tmp_path)
     for name in names:
         right = bitwise_cksum(bucket.origin / name)
-        assert f"{name}: it came with cksum" in str(caught.value)
+        assert f"{name}: it arrived with cksum" in str(caught.value)
         assert f"instead of {right}, 3 times" in str(caught.value)
         assert not (tmp_path / name).exists()
     assert f"3 of {FILES * len(CHIPS)} files of s3://" in str(caught.value)
-    assert f"{gone}: it is not there" in str(caught.value)
+    assert f"{gone}: it does not exist" in str(caught.value)
     there = len(list(tmp_path.glob("train_*/*.tif")))
     assert there == FILES * len(CHIPS) - 3
     bucket.reads.clear()
@@ -241,24 +242,22 @@ def test_what_is_damaged_in_the_bucket_is_named(bucket: Bucket, tmp_path: Path) 
     assert bucket.reads == Counter([*names, gone])
 
 
-def test_a_bucket_without_files_is_not_asked_for_all(
-    bucket: Bucket, tmp_path: Path
-) -> None:
+def test_a_download_stops_after_ten_failures(bucket: Bucket, tmp_path: Path) -> None:
     names = [f"train_features/{path.name}" for path in bucket.origin.glob("*/*_S1_*")]
     bucket.remove(*names)
-    with pytest.raises(DownloadError, match="the others were not tried any more"):
+    with pytest.raises(DownloadError, match="the others were not tried"):
         bucket.get(tmp_path)
     assert sum(bucket.reads[name] for name in names) < len(names)
 
 
-def test_what_is_there_is_checked_on_demand(bucket: Bucket, tmp_path: Path) -> None:
+def test_existing_files_are_verified_on_demand(bucket: Bucket, tmp_path: Path) -> None:
     bucket.get(tmp_path, chips=CHIPS[:2])
     flipped, cut = (tmp_path / "train_agbm" / f"{chip}_agbm.tif" for chip in CHIPS[:2])
     whole = flipped.read_bytes()
     flipped.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     cut.write_bytes(cut.read_bytes()[:-1])
     bucket.reads.clear()
-    bucket.get(tmp_path, chips=CHIPS[:2])  # a file cut short is seen by its size
+    bucket.get(tmp_path, chips=CHIPS[:2])  # its size shows that a file is incomplete
     assert list(bucket.reads) == [f"train_agbm/{cut.name}"]
     assert flipped.read_bytes() != whole
     bucket.get(tmp_path, chips=CHIPS[:2], verify=True)
@@ -269,7 +268,7 @@ def test_what_is_there_is_checked_on_demand(bucket: Bucket, tmp_path: Path) -> N
     assert flipped.read_bytes() == whole
 
 
-def test_what_does_not_fit_is_not_begun(
+def test_a_download_without_room_does_not_begin(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=10 * 4096)
@@ -278,13 +277,13 @@ def test_what_does_not_fit_is_not_begun(
         bucket.get(tmp_path)
     needed = FILES * len(CHIPS) * 4096 / 1e6
     assert str(caught.value) == (
-        f"100 files of {needed:.1f} MB do not fit into {tmp_path}, where 0.0 MB are "
+        f"100 files of {needed:.1f} MB do not fit into {tmp_path}, which has 0.0 MB "
         "free; make room, or choose fewer chips."
     )
     assert not list(tmp_path.glob("train_*/*.tif"))
 
 
-def test_half_a_file_never_has_its_name(
+def test_an_incomplete_file_never_has_its_final_name(
     origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = Path.write_bytes
@@ -308,8 +307,8 @@ def test_nothing_at_the_address(bucket: Bucket, tmp_path: Path) -> None:
         with pytest.raises(DownloadError) as caught:
             gb.from_biomassters(tmp_path, download=address, **given)
         assert str(caught.value) == (
-            f"{address} must hold features_metadata.csv or train_features/ with files "
-            "named like 0060c0a5_S1_00.tif, and has neither (is the address right?)."
+            f"{address} must contain features_metadata.csv or train_features/ with "
+            "files named like 0060c0a5_S1_00.tif, and has neither; check the address."
         )
     with pytest.raises(DownloadError, match=r"metadata\.csv of .* cannot be read"):
         bucket.get(tmp_path, storage_options={"endpoint_url": "http://127.0.0.1:9"})
@@ -344,7 +343,7 @@ def test_the_public_bucket_is_read_anonymously(
     )
 
 
-def test_a_mirror_on_this_disk_and_a_bar(
+def test_a_mirror_on_a_disk_and_the_progress_bar(
     origin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chosen = download_chips(tmp_path, chips=2, source=origin.as_uri())
@@ -352,6 +351,20 @@ def test_a_mirror_on_this_disk_and_a_bar(
     size = sum(path.stat().st_size for path in tmp_path.glob("train_*/*.tif"))
     assert (len(chosen), "Downloading: 100%" in err) == (2, True)
     assert f"{size / 1e3:.1f}k/{size / 1e3:.1f}k [" in err  # bytes
+
+
+def test_a_mirror_on_a_web_server(origin: Path, tmp_path: Path) -> None:
+    with stac_server.serve(origin, []) as site:
+        chosen = download_chips(tmp_path, chips=2, source=site.url, progress=False)
+        asked = [path for path, _ in site.answers if path.endswith(".tif")]
+        again = download_chips(tmp_path, chips=2, source=site.url, progress=False)
+    assert chosen == again
+    assert len(chosen) == 2
+    copies = sorted(tmp_path.glob("train_*/*.tif"))
+    assert len(copies) == len(asked) == len(set(asked)) == FILES * 2
+    for copy in copies:
+        original = origin / copy.parent.name / copy.name
+        assert copy.read_bytes() == original.read_bytes()
 
 
 def test_on_the_command_line(

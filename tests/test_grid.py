@@ -1,4 +1,4 @@
-"""Grids for cubes from archives."""
+"""Grids of cubes."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def test_a_grid_covers_the_bounds_on_one_lattice() -> None:
     assert inside.right >= 12.02
     assert inside.bottom <= 50.0
     assert inside.top >= 50.013
-    beside = make_grid((12.02, 50.0, 12.04, 50.013), 20)
-    assert (grid.affine.c - beside.affine.c) % 20 == 0
+    neighbour = make_grid((12.02, 50.0, 12.04, 50.013), 20)
+    assert (grid.affine.c - neighbour.affine.c) % 20 == 0
 
 
 @pytest.mark.parametrize(("south", "zone"), [(-20.0, 32733), (10.0, 32633)])
-def test_the_zone_follows_the_place(south: float, zone: int) -> None:
+def test_the_utm_zone_is_that_of_the_bounds(south: float, zone: int) -> None:
     crs = make_grid((14.9, south, 15.0, south + 0.1)).crs
     assert crs is not None
     assert crs.epsg == zone
 
 
-def test_other_systems_for_bounds_and_grid() -> None:
+def test_bounds_and_grid_may_have_other_crs() -> None:
     grid = make_grid((500_000, 5_000_000, 501_000, 5_000_500), 0.0001, "EPSG:4326",
                      bounds_crs="EPSG:32633")  # fmt: skip
     assert grid.crs is not None
@@ -53,6 +53,6 @@ def test_other_systems_for_bounds_and_grid() -> None:
         ({"bounds": (1, 1, 2, 2), "crs": "somewhere"}, "got 'somewhere'"),
     ],
 )
-def test_what_is_no_grid_is_refused(arguments: dict[str, Any], said: str) -> None:
+def test_invalid_grids_are_errors(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(CubeError, match=said):
         make_grid(**arguments)

@@ -1,4 +1,4 @@
-"""Labels of a scene: rasters, plots and footprints, and where they fall."""
+"""Labels of a scene: rasters, plots and footprints, and the labelled pixels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WEST, NORTH = 500_000, 5_600_000
 
 @pytest.fixture
 def cube() -> xr.Dataset:
-    """60 x 50 pixels of 10 m, without labels."""
+    """A scene of 60 x 50 pixels of 10 m, without labels."""
     scene = make_scene(60, 50).drop_vars(["agb", "spatial_ref"])
     scene["y"] = NORTH - 10 * np.arange(60) - 5.0
     scene["x"] = WEST + 10 * np.arange(50) + 5.0
@@ -31,7 +31,7 @@ def cube() -> xr.Dataset:
 
 
 def labelled(cube: xr.Dataset) -> dict[tuple[int, int], float]:
-    """Give row, column and value of the labelled pixels."""
+    """Return row, column and value of the labelled pixels."""
     agb = cube["agb"].values
     return {(r, c): float(agb[r, c]) for r, c in np.argwhere(np.isfinite(agb)).tolist()}
 
@@ -48,7 +48,7 @@ def at(row: float, column: float) -> Point:
 # --- plots and footprints ---
 
 
-def test_points_label_the_pixel_they_lie_in_and_share_it(cube: xr.Dataset) -> None:
+def test_points_label_the_pixel_that_contains_them(cube: xr.Dataset) -> None:
     plots = table(
         (at(3.2, 4.9), 10), (at(3.9, 4.1), 30), (at(0, 0), 7), (at(59.9, 49.9), 8)
     )
@@ -62,25 +62,23 @@ def test_points_label_the_pixel_they_lie_in_and_share_it(cube: xr.Dataset) -> No
     assert "agb" not in cube
 
 
-def test_a_footprint_labels_the_centres_in_its_radius(cube: xr.Dataset) -> None:
+def test_a_footprint_labels_the_centres_within_its_radius(cube: xr.Dataset) -> None:
     # On the common corner of four pixels, 7.07 m from their centres.
     corner = gb.with_labels(cube, table((at(10, 20), 5)), radius=12.5)
     assert set(labelled(corner)) == {(9, 19), (9, 20), (10, 19), (10, 20)}
     middle = gb.with_labels(cube, table((at(10.5, 20.5), 5)), radius=12.5)
     assert set(labelled(middle)) == {(10, 20), (9, 20), (11, 20), (10, 19), (10, 21)}
-    # Smaller than a pixel, and on no centre: the pixel that holds it.
+    # Smaller than a pixel, without a centre: the pixel that contains it.
     small = gb.with_labels(cube, table((at(10.1, 20.1), 5)), radius=2)
     assert set(labelled(small)) == {(10, 20)}
-    # Over the edge: what of it is inside.
+    # Across the edge: only the pixels inside.
     edge = gb.with_labels(cube, table((at(-0.1, 20.5), 5)), radius=12.5)
     assert set(labelled(edge)) == {(0, 19), (0, 20), (0, 21)}
 
 
 @pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857", "EPSG:3035"])
 @pytest.mark.parametrize("radius", [12.5, 60.0])
-def test_a_radius_is_metres_on_the_ground_in_any_system(
-    crs: str, radius: float
-) -> None:
+def test_a_radius_is_metres_on_the_ground_in_any_crs(crs: str, radius: float) -> None:
     step = 0.0001 if crs == "EPSG:4326" else 10
     x, y = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(15.0, 60.0)
     scene = make_scene(40, 40).drop_vars(["agb", "spatial_ref"])
@@ -92,8 +90,10 @@ def test_a_radius_is_metres_on_the_ground_in_any_system(
     found = labelled(gb.with_labels(scene, plots, radius=radius))
     back = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
     columns, rows = np.meshgrid(scene["x"].values, scene["y"].values)
-    places = back.transform(columns.ravel(), rows.ravel())
-    away = Geod(ellps="WGS84").inv(*places, np.full(1600, lon), np.full(1600, lat))[2]
+    coordinates = back.transform(columns.ravel(), rows.ravel())
+    away = Geod(ellps="WGS84").inv(
+        *coordinates, np.full(1600, lon), np.full(1600, lat)
+    )[2]
     expected = {(int(i) // 40, int(i) % 40) for i in np.flatnonzero(away <= radius)}
     assert set(found) == expected
     assert len(expected) > 2
@@ -121,14 +121,14 @@ def test_labels_come_from_files(cube: xr.Dataset, tmp_path: Path, ending: str) -
     plots = table((at(3.5, 4.5), 10), (at(5.5, 4.5), 30)).to_crs("EPSG:4326")
     path = tmp_path / f"plots{ending}"
     if ending == ".csv":
-        places = {"Longitude": plots.geometry.x, "Latitude": plots.geometry.y}
-        pd.DataFrame({**places, "agb": plots["agb"]}).to_csv(path, index=False)
+        coordinates = {"Longitude": plots.geometry.x, "Latitude": plots.geometry.y}
+        pd.DataFrame({**coordinates, "agb": plots["agb"]}).to_csv(path, index=False)
     else:
         plots.to_file(path)
     assert labelled(gb.with_labels(cube, path)) == {(3, 4): 10, (5, 4): 30}
 
 
-def test_labels_that_cannot_be_are_left_out_and_told(cube: xr.Dataset) -> None:
+def test_impossible_labels_are_left_out_with_a_warning(cube: xr.Dataset) -> None:
     plots = table((at(3.5, 4.5), -9999), (at(5.5, 4.5), 30), (at(7.5, 4.5), np.nan))
     with pytest.warns(UserWarning, match=r"1 labels .* below 0, such as -9999"):
         assert labelled(gb.with_labels(cube, plots)) == {(5, 4): 30}
@@ -136,7 +136,7 @@ def test_labels_that_cannot_be_are_left_out_and_told(cube: xr.Dataset) -> None:
     assert labelled(quiet) == {(5, 4): 30}
     assert len(labelled(gb.with_labels(cube, plots, minimum=None))) == 2
     away = table((at(5.5, 4.5), 30), (at(500, 4.5), 30))
-    with pytest.warns(UserWarning, match="1 of 2 labels of the table lie outside"):
+    with pytest.warns(UserWarning, match="1 of 2 labels of the table are outside"):
         made = gb.with_labels(cube, away)
     assert made["agb"].attrs["plots_outside"] == 1
 
@@ -149,13 +149,17 @@ def columns(**values: Any) -> pd.DataFrame:
     ("plots", "given", "said"),
     [
         (table((at(1, 1), 3)), {"column": "c"}, r"no column 'c'.*\['agb'\]"),
-        (table((at(1, 1), 3), crs=None), {}, "no reference system"),
+        (table((at(1, 1), 3), crs=None), {}, "must have a CRS, got none"),
         (table((at(1, 1), 3)), {"radius": 0}, "radius must be a positive"),
-        (table((at(900, 1), 3)), {}, r"None of 1 .* cover x 500010 .* it covers x"),
+        (
+            table((at(900, 1), 3)),
+            {},
+            r"None of 1 .* cube, which covers x .* cover x 500010",
+        ),
         (table((at(1, 1), np.nan)), {}, "No row of the table"),
         (table((LineString([at(1, 1), at(2, 2)]), 3)), {}, "points or polygons"),
-        (columns(agb=1), {}, "columns lon and lat"),
-        (columns(x=1, y=1, agb=1), {}, "no reference system"),
+        (columns(agb=1), {}, "columns of coordinates, lon and lat"),
+        (columns(x=1, y=1, agb=1), {}, "must have a CRS, got none"),
         (columns(lon=1, lat=1, agb="much"), {}, "got 'much' in row 0"),
         (columns(x=1, y=1, agb=1), {"crs": "EPSG:1"}, "got 'EPSG:1'"),
         ("none.gpkg", {}, "cannot be read"),
@@ -164,25 +168,25 @@ def columns(**values: Any) -> pd.DataFrame:
         (3, {}, "must be a path"),
     ],
 )
-def test_what_are_no_labels_is_said(
+def test_invalid_labels_are_errors(
     cube: xr.Dataset, plots: Any, given: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(gb.CubeError, match=said):
         gb.with_labels(cube, plots, **given)
 
 
-def test_chips_and_scenes_without_a_place_take_no_labels(chips: xr.Dataset) -> None:
+def test_chips_and_scenes_without_a_crs_cannot_take_labels(chips: xr.Dataset) -> None:
     with pytest.raises(gb.CubeError, match="chips"):
         gb.with_labels(chips, table((at(1, 1), 3)))
-    placeless = make_scene().drop_vars("spatial_ref").drop_encoding()
-    with pytest.raises(gb.CubeError, match="reference system"):
-        gb.with_labels(placeless, table((at(1, 1), 3)))
+    ungeoreferenced = make_scene().drop_vars("spatial_ref").drop_encoding()
+    with pytest.raises(gb.CubeError, match=r"The cube must be .* with a CRS"):
+        gb.with_labels(ungeoreferenced, table((at(1, 1), 3)))
 
 
 # --- rasters ---
 
 
-def test_a_raster_on_the_grid_is_taken_to_the_bit(
+def test_a_raster_on_the_grid_is_copied_bit_for_bit(
     cube: xr.Dataset, tmp_path: Path
 ) -> None:
     values = np.random.default_rng(0).uniform(0, 300, (60, 50)).astype(np.float32)
@@ -216,15 +220,17 @@ def test_finer_labels_are_averaged_and_coarser_ones_repeated(
     np.testing.assert_array_equal(found, np.kron(coarse, np.ones((10, 10))))
 
 
-def test_a_raster_elsewhere_empty_or_of_many_bands_is_refused(
+def test_a_raster_elsewhere_empty_or_of_many_bands_is_an_error(
     cube: xr.Dataset, tmp_path: Path
 ) -> None:
     values = np.ones((2, 9, 9), np.float32)
     write_tif(tmp_path / "away.tif", values[0], north_up(0, 0, 10))
-    with pytest.raises(gb.CubeError, match="none of the cube's x 500000 to 500500"):
+    with pytest.raises(
+        gb.CubeError, match="overlap the cube, which covers x 500000 to 500500"
+    ):
         gb.with_labels(cube, tmp_path / "away.tif")
     write_tif(tmp_path / "empty.tif", values[0] - 2, nodata=-1)
-    with pytest.raises(gb.CubeError, match="There is no label"):
+    with pytest.raises(gb.CubeError, match="must have labels within the cube"):
         gb.with_labels(cube, tmp_path / "empty.tif")
     write_tif(tmp_path / "two.tif", values, names=("mean", "sd"))
     with pytest.raises(gb.CubeError, match="no band called 'agb'"):
@@ -233,7 +239,7 @@ def test_a_raster_elsewhere_empty_or_of_many_bands_is_refused(
     assert made["agb"].attrs["labelled_pixels"] == 81
 
 
-def test_a_nodata_tag_that_lies_is_found_out(data: Path, tmp_path: Path) -> None:
+def test_a_wrong_nodata_tag_is_reported(data: Path, tmp_path: Path) -> None:
     folder = data / "hls_gedi_agb_texas"
     names = [f"band{index}" for index in range(1, 11)]
     cube = gb.from_rasters(

@@ -98,11 +98,11 @@ def test_the_seed_decides_and_another_seed_differs() -> None:
     same_bits(first.image, again.image)
     same_bits(first.agb, again.agb)
     assert (first.agb.values != other.agb.values).mean() > 0.4
-    # Missing stays missing, and nothing else is equal by more than chance.
+    # Missing pixels stay missing; others are equal only by chance.
     assert (first.image.values == other.image.values).mean() < 0.1
 
 
-# Without shrinking: it would take minutes where the law is broken.
+# Without shrinking, which takes minutes if the law is broken.
 @settings(max_examples=8, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(data=st.data())
 def test_neither_window_nor_block_nor_size_changes_a_bit(data: st.DataObject) -> None:
@@ -125,9 +125,9 @@ def test_species_that_do_not_grow_leave_the_rest_as_it_is() -> None:
     named = landscape(256, 2, 3, species=("birch", "spruce", "pine")).compute()
     same_bits(named.image, every.image)
     fewer = landscape(256, 2, 3, species=("pine", "spruce")).compute()
-    alike = (fewer.agb == every.agb).values
-    assert 0.4 < alike.mean() < 1  # fields, lakes, stands of pine and spruce
-    same_bits(fewer.agb.where(alike), every.agb.where(alike))
+    equal_pixels = (fewer.agb == every.agb).values
+    assert 0.4 < equal_pixels.mean() < 1  # fields, lakes, stands of pine and spruce
+    same_bits(fewer.agb.where(equal_pixels), every.agb.where(equal_pixels))
     birch = landscape(256, 2, 3, species=("birch",)).compute()
     forest = (every.agb > 80) & (birch.agb > 80)
     green = {"month": 7, "band": "B08"}
@@ -145,7 +145,7 @@ def test_biomass_resembles_biomassters() -> None:
     assert 250 < np.quantile(agb, 0.99) < 350
 
 
-def test_stands_are_alike_inside_and_textured(year: xr.Dataset) -> None:
+def test_stands_are_uniform_with_texture(year: xr.Dataset) -> None:
     agb = year.agb.values
     deviation = agb - agb.mean()
 
@@ -178,7 +178,7 @@ def test_speckle_makes_single_pixels_noisy(year: xr.Dataset) -> None:
     ]
     spread = np.std(months[0] - months[1]) / np.sqrt(2)
     assert 0.8 < spread < 1.4
-    # Gamma noise of 20 looks is 1 dB; the texture that stays comes on top.
+    # Gamma noise of 20 looks is 1 dB; the persistent texture is added to it.
     assert 1.2 < np.std(months[0]) < 3
 
 
@@ -234,7 +234,7 @@ def test_clouds_are_bright_and_probable_not_missing() -> None:
 
 
 def gaps(seed: int) -> tuple[Pixels, Pixels]:
-    """Share missing by month of Sentinel-2 and of descending passes."""
+    """Return the missing share of Sentinel-2 and of descending passes, by month."""
     missing = np.isnan(landscape(24, 12, seed).image.values)
     assert not missing[:, :2].any()
     optical, descending = missing[:, 4:], missing[:, 2:4]
@@ -243,7 +243,7 @@ def gaps(seed: int) -> tuple[Pixels, Pixels]:
     return optical[:, 0].mean((1, 2)), descending[:, 0].mean((1, 2))
 
 
-def test_gaps_come_as_in_the_real_data() -> None:
+def test_gaps_are_as_frequent_as_in_the_real_data() -> None:
     optical, descending = map(np.array, zip(*map(gaps, range(100)), strict=True))
     by_month = dict(zip(YEAR, optical.mean(0), strict=True))
     assert by_month[12] > 0.6
@@ -251,7 +251,7 @@ def test_gaps_come_as_in_the_real_data() -> None:
     assert max(by_month[month] for month in (4, 5, 6, 7, 8)) < 0.08
     assert (optical == 1).any(axis=1).mean() > 0.5
     assert (optical == 1).all(axis=1).sum() == 0
-    # Published: 7 to 18 % of the pixels by month; 100 places tell it to some 8 %.
+    # Published: 7 to 18 % of the pixels by month; 100 samples estimate it to 8 %.
     assert descending.mean(0).min() > 0.02
     assert descending.mean(0).max() < 0.26
     assert 0.09 < descending.mean() < 0.17
@@ -261,7 +261,7 @@ def test_a_swath_edge_can_cross_a_scene() -> None:
     # Seed 3 has narrow strips: November's descending pass covers a part.
     missing = landscape(512, 12, 3).image.sel(band="VV_desc", month=11).isnull().values
     assert 0.1 < missing.mean() < 0.9
-    # One slanted line: every row changes once, further along than the row above.
+    # One inclined line: every row changes once, further right than the row above.
     edges = np.abs(np.diff(missing.astype(int), axis=1))
     assert (edges.sum(1) == 1).all()
     assert (np.diff(edges.argmax(1)) <= 0).all()
@@ -274,7 +274,7 @@ def test_damaged_radar_values_are_exactly_zero_and_rare(year: xr.Dataset) -> Non
     assert 0 < share < 1e-4
 
 
-def test_a_huge_landscape_is_free_until_used() -> None:
+def test_a_huge_landscape_costs_nothing_until_it_is_computed() -> None:
     landscape(1)  # the imports
     tracemalloc.start()
     try:
@@ -317,6 +317,6 @@ def test_a_huge_landscape_is_free_until_used() -> None:
         ({"crs": "nowhere"}, "crs .* got 'nowhere'"),
     ],
 )
-def test_bad_settings_are_named(settings: dict[str, object], match: str) -> None:
+def test_invalid_settings_are_errors(settings: dict[str, object], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         landscape(**{"size": 10, **settings})  # type: ignore[arg-type]

@@ -22,8 +22,8 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.warp import reproject
 
 import geobiomass as gb
-from geobiomass.sources.rasters.headers import with_overview
-from geobiomass.sources.rasters.read import Layer, read_block
+from geobiomass.sources.rasters.headers import choose_overview
+from geobiomass.sources.rasters.read_block import Layer, read_block
 
 BANDS = ("B02", "B03", "B04")
 
@@ -32,10 +32,10 @@ def image(cube: xr.Dataset) -> np.ndarray:
     return cube["image"].values
 
 
-# --- what is read ---
+# --- pixels and bands ---
 
 
-def test_a_file_a_month_gives_its_pixels_to_the_bit(tmp_path: Path) -> None:
+def test_one_file_per_month_is_copied_bit_for_bit(tmp_path: Path) -> None:
     stored = {
         month: write_tif(
             tmp_path / f"S2_2020-{month:02d}.tif", draw((3, 300, 270), month),
@@ -55,13 +55,13 @@ def test_a_file_a_month_gives_its_pixels_to_the_bit(tmp_path: Path) -> None:
     for at, month in enumerate((11, 12, 1)):
         expected = np.where(stored[month] == 0, np.nan, stored[month].astype(float))
         np.testing.assert_array_equal(image(cube)[at], expected)
-    # As a cube on disk too, which write_cube makes block by block.
+    # The same as a cube on disk, which write_cube writes block by block.
     gb.write_cube(cube, tmp_path / "scene.zarr")
     back = gb.open_cube(tmp_path / "scene.zarr")
     np.testing.assert_array_equal(image(back), image(cube))
 
 
-def test_a_file_a_band_and_bands_in_any_order(tmp_path: Path) -> None:
+def test_one_file_per_band_in_any_order(tmp_path: Path) -> None:
     for month in (6, 7):
         for number, band in enumerate(BANDS):
             write_tif(
@@ -139,12 +139,12 @@ def test_the_first_tile_with_a_value_wins(tmp_path: Path) -> None:
     ("profile", "given", "missing"),
     [
         ({"nodata": 7}, {}, 7),
-        ({"nodata": 7}, {"nodata": 9}, 9),  # a tag that lies
+        ({"nodata": 7}, {"nodata": 9}, 9),  # the tag is wrong
         ({}, {"nodata": {"B02": 9}}, 9),
         ({}, {}, None),
     ],
 )
-def test_what_marks_missing_pixels(
+def test_marks_of_missing_pixels(
     tmp_path: Path, profile: dict[str, Any], given: dict[str, Any], missing: int | None
 ) -> None:
     values = np.arange(24, dtype=np.int16).reshape(4, 6)
@@ -159,7 +159,7 @@ def test_alpha_and_infinity_are_missing_and_scales_are_applied(tmp_path: Path) -
     path = tmp_path / "B02_3.tif"
     write_tif(path, values, ALPHA="YES")
     infinite = np.full((4, 4), 8, np.float32)
-    infinite[0, 0] = -np.inf  # what the logarithm of 0 gives
+    infinite[0, 0] = -np.inf  # the logarithm of 0
     write_tif(tmp_path / "VV_3.tif", infinite)
     for name, extra in ((path, (1,)), (tmp_path / "VV_3.tif", ())):
         with rasterio.open(name, "r+") as file:
@@ -176,18 +176,18 @@ def test_alpha_and_infinity_are_missing_and_scales_are_applied(tmp_path: Path) -
 
 
 def _turned(x: float, y: float, step: float) -> Affine:
-    """Give the transform of pixels that are turned by 30 degrees."""
+    """Return the transform of pixels that are rotated by 30 degrees."""
     return Affine.translation(x, y) @ Affine.rotation(30) @ Affine.scale(step, -step)
 
 
-def test_nearest_is_the_pixel_that_holds_the_place(tmp_path: Path) -> None:
+def test_nearest_is_the_pixel_that_contains_the_centre(tmp_path: Path) -> None:
     source = north_up(500_000, 5_600_000, 10)
     stored = write_tif(tmp_path / "B02_1.tif", draw((400, 400)), source, "EPSG:32632")
     cube = gb.from_rasters(
         tmp_path / "{band}_{month}.tif", crs=UTM, resolution=10, resampling="nearest"
     )
     x, y = np.meshgrid(cube["x"].values, cube["y"].values)
-    # pyproj, place by place: no approximation.
+    # pyproj for every pixel: no approximation.
     back = Transformer.from_crs(UTM, "EPSG:32632", always_xy=True)
     columns, rows = ~source @ np.array(back.transform(x, y))
     inside = (columns > 0) & (rows > 0) & (columns < 400) & (rows < 400)
@@ -225,7 +225,7 @@ def test_reprojecting_agrees_with_rasterio(
     both = np.isfinite(found) & np.isfinite(expected)
     assert both.mean() > 0.3
     assert np.mean(np.isfinite(found) != np.isfinite(expected)) < 0.01
-    # GDAL's own way errs by up to 0.125 pixels; a pixel is 1 to 2 units here.
+    # GDAL's default is wrong by up to 0.125 pixels; a pixel is 1 to 2 units here.
     inner = both & np.isfinite(np.roll(expected, 3, 0) + np.roll(expected, -3, 0))
     inner &= np.isfinite(np.roll(expected, 3, 1) + np.roll(expected, -3, 1))
     assert np.abs(found - expected)[inner].max() < 0.6
@@ -261,13 +261,13 @@ def test_much_coarser_grids_read_overviews(tmp_path: Path) -> None:
         box = GeoBox.from_rio(file)
     layer = Layer(str(path), 1, box, "B02", "average")
     chosen = {
-        step: with_overview(layer, box.zoom_out(step)).overview
+        step: choose_overview(layer, box.zoom_out(step)).overview
         for step in (1, 3, 4, 9, 16)
     }
     # Of the overviews 2, 4 and 8, the coarsest that is at most half as coarse.
     assert chosen == {1: None, 3: None, 4: 0, 9: 1, 16: 2}
     sampled = dataclasses.replace(layer, resampling="nearest")
-    assert with_overview(sampled, box.zoom_out(16)).overview is None
+    assert choose_overview(sampled, box.zoom_out(16)).overview is None
 
 
 # --- the grid ---
@@ -314,7 +314,7 @@ def test_nested_pixels_of_sentinel_2_come_exactly_onto_one_grid(data: Path) -> N
 # --- problems ---
 
 
-def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     write_tif(tmp_path / "S2_01.tif", draw((2, 4, 4)), names=BANDS[:2])
     write_tif(tmp_path / "S2_13.tif", draw((2, 4, 4)), names=BANDS[:2])
     write_tif(tmp_path / "S2_03.tif", draw((2, 4, 4)))
@@ -330,7 +330,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         "S2_13.tif": "got '13'",
         "S2_03.tif": "have no names",
         "S2_04.tif": "['B02'] twice",
-        "S2_05.tif": "no place on Earth",
+        "S2_05.tif": "no georeference",
         "S2_06.tif": "cannot be opened",
     }.items():
         (line,) = (line for line in message.splitlines() if file in line)
@@ -342,11 +342,15 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pattern", "given", "said"),
     [
-        ("none_{month}.tif", {}, "No file fits"),
+        ("none_{month}.tif", {}, "No file matches"),
         ("B02_{moon}.tif", {}, "Fields of a pattern"),
         ("", {}, "is a folder"),
-        ("B02_7.tif", {"bands": ["B02"]}, "tell no month"),
-        ("{band}_{month}.tif", {"bands": ["B12"]}, r"\['B12'\]; there are \['B02'"),
+        ("B02_7.tif", {"bands": ["B02"]}, "contain no month"),
+        (
+            "{band}_{month}.tif",
+            {"bands": ["B12"]},
+            r"\['B12'\]; the files have \['B02'",
+        ),
         ("{band}_{month}.tif", {"months": [0]}, "months must be whole numbers"),
         ("{band}_{month}.tif", {"resampling": "best"}, "resampling must be"),
         ("{band}_{month}.tif", {"damaged": "maybe"}, "damaged must be"),
@@ -355,7 +359,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         ("{any}_{month}.tif", {"bands": ["a", "b"]}, "have no names"),
     ],
 )
-def test_what_cannot_be_read_is_said(
+def test_unreadable_input_is_an_error(
     tmp_path: Path, pattern: str, given: dict[str, Any], said: str
 ) -> None:
     write_tif(tmp_path / "B02_7.tif", draw((4, 4)))
@@ -363,10 +367,10 @@ def test_what_cannot_be_read_is_said(
         gb.from_rasters(tmp_path / pattern, **given)
 
 
-def test_files_of_two_systems_need_one_to_be_named(tmp_path: Path) -> None:
+def test_files_in_two_crs_need_a_choice(tmp_path: Path) -> None:
     write_tif(tmp_path / "B02_1.tif", draw((9, 9)))
     write_tif(tmp_path / "B02_2.tif", draw((9, 9)), None, "EPSG:32632")
-    with pytest.raises(gb.CubeError, match="2 reference systems"):
+    with pytest.raises(gb.CubeError, match="2 different CRSs"):
         gb.from_rasters(tmp_path / "{band}_{month}.tif")
 
 
@@ -390,7 +394,7 @@ def test_a_file_that_breaks_later_is_named_or_left_out(tmp_path: Path) -> None:
     assert left["month"].values.tolist() == [1]
 
 
-def test_a_listing_with_a_file_twice_is_refused(tmp_path: Path) -> None:
+def test_a_file_listed_twice_is_an_error(tmp_path: Path) -> None:
     write_tif(tmp_path / "B02_1.tif", draw((4, 4)))
     twice = pd.DataFrame(
         {"path": [str(tmp_path / "B02_1.tif")] * 2, "month": 1, "band": "B02"}
@@ -402,7 +406,7 @@ def test_a_listing_with_a_file_twice_is_refused(tmp_path: Path) -> None:
 # --- the command line ---
 
 
-def test_the_command_writes_a_cube_and_goes_on_where_it_stopped(
+def test_the_command_writes_a_cube_and_resumes(
     tmp_path: Path, run: Callable[..., tuple[int, str, str]]
 ) -> None:
     write_tif(tmp_path / "S2_2020-07.tif", draw((2, 40, 40)), names=BANDS[:2])
@@ -421,7 +425,7 @@ def test_the_command_writes_a_cube_and_goes_on_where_it_stopped(
     cube = gb.open_cube(out)
     assert cube["band"].values.tolist() == ["B03"]
     assert sorted(cube["agb"].values[np.isfinite(cube["agb"])]) == [12, 30]
-    assert run(*words)[0] == 2  # never overwritten unasked
+    assert run(*words)[0] == 2  # never overwritten without being asked
     shutil.rmtree(out)
     code, _, error = run(*words[:3], out, "--band", "B99")
     assert code == 2

@@ -17,7 +17,7 @@ from geobiomass.cube import BIOMASSTERS_BANDS
 
 WORLDCEREAL = "worldcereal_monthly/worldcereal_preprocessed_inputs.nc"
 pytestmark = pytest.mark.filterwarnings(
-    # The competition's files have no place on Earth; rasterio remarks on it.
+    # The competition's files have no georeference; rasterio warns about it.
     f"ignore::{NotGeoreferencedWarning.__module__}.NotGeoreferencedWarning"
 )
 
@@ -66,8 +66,8 @@ def test_trained_on_real_chips_it_beats_the_mean(data: Path, tmp_path: Path) -> 
     store = tmp_path / "chips.zarr"
     gb.write_cube(gb.from_biomassters(data / "biomassters"), store)
     chips = gb.open_cube(store)
-    # Two chips are too few to learn on one and map the other, which lacks half of
-    # the months: both are learnt in the west and mapped in the east.
+    # Two chips are too few to train on one and map the other, which lacks half of
+    # the months: training uses the west of both, the map covers the east.
     west, east = chips.isel(x=slice(0, 160)), chips.isel(x=slice(160, 256))
     model = gb.fit(
         west,
@@ -88,7 +88,7 @@ def test_trained_on_real_chips_it_beats_the_mean(data: Path, tmp_path: Path) -> 
 
 
 def worldcereal(data: Path) -> xr.Dataset:
-    """The lines that a user writes: plain xarray, and one call of ours."""
+    """Open the cube with the lines that a user writes: xarray and one call."""
     raw = xr.open_dataset(data / WORLDCEREAL, engine="h5netcdf")
     crs = raw["crs"].attrs["crs_wkt"] if "crs" in raw else "EPSG:32631"
     raw = raw[[name for name in raw if raw[name].ndim == 3]]
@@ -145,6 +145,6 @@ def test_the_worldcereal_cube_trains_and_is_mapped_on_its_own_grid(
     assert found.rio.transform() == east.rio.transform()
     assert found.shape == (100, 40)
     np.testing.assert_array_equal(found.values, model.predict(east).agb.values)
-    # What it was shown it has learnt. Sixty columns are too few to say more: on the
-    # east its error is 0.9 to 1.05 of the mean's, by seed.
+    # It has learnt its training data. Sixty columns are too few for more: in the east
+    # its error is 0.9 to 1.05 times that of the mean, depending on the seed.
     assert model.evaluate(west).loc["all", "r2"] > 0.5

@@ -1,4 +1,4 @@
-"""Monthly cubes from a STAC archive: a real one, served over HTTP on this machine."""
+"""Monthly cubes from a STAC archive that a local HTTP server serves."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from geobiomass.sources.stac.archives import (
     ARCHIVES,
     EARTH_SEARCH,
     PLANETARY_COMPUTER,
-    as_scene,
 )
 from geobiomass.sources.stac.from_archive import summary
-from geobiomass.sources.stac.search import parse_period
+from geobiomass.sources.stac.period import parse_period
+from geobiomass.sources.stac.scene import as_scene
 from geobiomass.training.packages import MissingPackageError
 
 MASKED = (0, 1, 3, 8, 9, 10)
@@ -82,7 +82,7 @@ def cube(served: Site) -> xr.Dataset:
     return opened(served.url).compute(scheduler="synchronous")
 
 
-# What a composite must be, worked out pixel by pixel from what was drawn -----------
+# Expected composites, computed pixel by pixel from the drawn images -----------
 
 
 def centres(cube: xr.Dataset) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
@@ -93,7 +93,7 @@ def centres(cube: xr.Dataset) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
 def observations(
     drawn: list[Image], cube: xr.Dataset, month: str
 ) -> list[dict[str, npt.NDArray[Any]]]:
-    """Give what each pass saw, oldest first: classes, and reflectance by band."""
+    """Return the classes and the reflectance by band of each pass, oldest first."""
     passes: dict[str, list[Image]] = {}
     for image in drawn:
         if image.when.startswith(month) and "SCL" in image.rasters:
@@ -111,7 +111,7 @@ def observations(
             put(layers, "where", np.full(x.shape, image.zone), new)
             for band in S2_BANDS:
                 numbers = image.rasters[band].at(x, y, CRS).astype(float)
-                if image.name == "s2-feb-11-z32":  # the only one with the offset in it
+                if image.name == "s2-feb-11-z32":  # the only one with the offset
                     numbers -= 1000
                 put(layers, band, numbers, new)
         seen.append(layers)
@@ -142,7 +142,7 @@ def expected_median(
 
 
 def same(got: xr.DataArray, expected: npt.NDArray[Any], only: Any = True) -> None:
-    """Assert that pixels agree, but for a few at the edges of a warped zone.
+    """Check that pixels agree, except for a few at the edges of a warped zone.
 
     A pixel of zone 32 is looked up exactly here and to an eighth of a pixel by GDAL;
     the ground rises by about one a pixel.
@@ -171,7 +171,7 @@ def test_a_cube_is_opened_without_reading_a_pixel(site: Site) -> None:
     assert cube.rio.crs.to_epsg() == CRS
     assert cube.rio.resolution() == (10, -10)
     assert cube["image"].data.chunksize == (1, 14, 256, 256)
-    # One task a month and block, no graph of pixels.
+    # One task per month and block, no graph of pixels.
     assert len(cube["image"].data.dask) == 4 * cube["image"].data.numblocks[-1] * 2
     gb.check_cube(cube)
 
@@ -183,7 +183,7 @@ def test_pixels_are_read_by_range(site: Site) -> None:
     )
     part.compute(scheduler="synchronous")
     assert site.statuses().count(206) >= 4
-    assert set(site.statuses()) == {200, 206}  # 200 to the question how long it is
+    assert set(site.statuses()) == {200, 206}  # 200 is the request of its length
     read = {path for path, status in site.answers if status == 206}
     assert not [path for path in read if "feb" in path or "mar" in path]
 
@@ -196,7 +196,7 @@ def test_median_of_clear_observations(cube: xr.Dataset, drawn: list[Image]) -> N
             got = cube["image"].sel(month=month, band=band)
             expected = expected_median(seen, band)
             same(got, expected)
-            # In the zone that the cube is in, nothing is warped: the same to the bit.
+            # In the cube's own UTM zone nothing is reprojected: equal bits.
             exact = got.values[one_zone]
             np.testing.assert_array_equal(exact, expected[one_zone].astype(np.float32))
 
@@ -206,7 +206,7 @@ def test_there_is_no_seam_and_no_offset(cube: xr.Dataset) -> None:
     to = Transformer.from_crs(CRS, 4326, always_xy=True)
     lon, lat = to.transform(x, y)
     field = 7_000 * (lon - 11.96) + 3_000 * (lat - 49.98)
-    # In February one tile has the offset and the other has lost it already.
+    # In February one tile has the offset; from the other it is already removed.
     got = cube["image"].sel(month=2, band="B04").values
     assert np.isfinite(got).mean() > 0.9
     assert np.nanmax(np.abs(got - (field + 207))) < 4
@@ -251,7 +251,7 @@ def test_best_takes_all_bands_from_one_observation(
     lazy = opened(site.url, composite="best", months="2021-12", bands=bands)
     cube = lazy.compute(scheduler="synchronous")
     seen = observations(drawn, cube, "2021-12")
-    # Days from the middle of the month, 2 for the second pass; snow is doubtful.
+    # Days from the middle of the month, 2 for the second pass; snow has a risk of 1.
     order = [1, 2, 0]
     chosen = np.full(seen[0]["SCL"].shape, -1)
     for classes in ([4], [11]):
@@ -277,7 +277,7 @@ def test_other_classes_and_less_cloudy_scenes(site: Site) -> None:
     assert json.loads(few.attrs["left_out"]) == {"too cloudy": 5}
 
 
-def test_what_was_found_is_told(site: Site) -> None:
+def test_the_attributes_report_what_was_found(site: Site) -> None:
     found = Client.open(site.url).search(collections=["sentinel-2-l2a"])
     landsat = dict(site.items[0], id="other", assets={}, collection="landsat-c2-l2")
     far = dict(site.items[0], id="far", bbox=[14.0, 50.0, 14.1, 50.1])
@@ -298,7 +298,7 @@ def test_what_was_found_is_told(site: Site) -> None:
     assert "Copernicus Sentinel data 2021, 2022" in cube.attrs["attribution"]
 
 
-def test_items_come_from_anywhere(
+def test_items_come_from_any_kind_of_source(
     site: Site, folder: Path, tmp_path: Path, cube: xr.Dataset
 ) -> None:
     search = Client.open(site.url).search(bbox=BOUNDS, datetime="2021-12-01/2022-03-31")
@@ -310,7 +310,7 @@ def test_items_come_from_anywhere(
         search,
         collection,
         [item.to_dict() for item in collection],
-        [*collection, *collection],  # each counts once
+        [*collection, *collection],  # each is used once
         tmp_path / "items.json",
         f"{site.url}/items.json",
         catalogue,  # files on disk
@@ -348,7 +348,7 @@ def test_an_archive_by_name(site: Site, monkeypatch: pytest.MonkeyPatch) -> None
         cube = opened(name)
         assert site.searches[0]["collections"] == collections
         assert here.title in cube.attrs["source"]
-    # By the names of one archive, the items of another are nothing.
+    # With the names of one archive, items of another are not usable.
     assert json.loads(cube.attrs["left_out"]) == {
         "neither Sentinel-2 L2A nor Sentinel-1 RTC": 1
     }
@@ -389,12 +389,12 @@ def test_areas_of_many_kinds(site: Site) -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"bounds": None}, "needs to know where"),
-        ({"like": GeoBox((2, 2), None, None)}, "needs to know where"),
+        ({"bounds": None}, "needs an area"),
+        ({"like": GeoBox((2, 2), None, None)}, "needs an area"),
         ({"bounds": None, "like": 7}, "like must be a GeoBox"),
         (
             {"bounds": None, "like": GeoBox((2, 2), Affine.rotation(20), "EPSG:3067")},
-            "along rows and columns",
+            "axes are those of its CRS",
         ),
         ({"bounds": (3, 1, 2, 4)}, "west below east"),
         ({"bounds": (50, 10, 51, 11)}, "No items over this area.*outside the area"),
@@ -411,14 +411,14 @@ def test_areas_of_many_kinds(site: Site) -> None:
         ({"block": 0}, "at least 1 pixel"),
     ],
 )
-def test_what_makes_no_sense_is_refused(
+def test_invalid_arguments_are_errors(
     site: Site, more: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(gb.CubeError, match=said):
         opened(site.items, **more)
 
 
-def test_what_holds_no_items_is_refused(site: Site, tmp_path: Path) -> None:
+def test_a_source_without_items_is_an_error(site: Site, tmp_path: Path) -> None:
     (tmp_path / "page.json").write_text(
         json.dumps(
             {"type": "FeatureCollection", "features": [], "links": [{"rel": "next"}]}
@@ -428,7 +428,7 @@ def test_what_holds_no_items_is_refused(site: Site, tmp_path: Path) -> None:
     (tmp_path / "text.json").write_text("no JSON")
     for items, said in (
         (7, "got int"),
-        ([7], "Each of items must be an item"),
+        ([7], "Each of items must be a STAC item"),
         (tmp_path / "page.json", "one page of several"),
         (tmp_path / "plain.json", "got type 'Thing'"),
         (tmp_path / "text.json", "cannot be read as STAC"),
@@ -466,7 +466,7 @@ def an_item(when: str = "2022-06-01T10:00:00Z", **properties: Any) -> pystac.Ite
     [
         ("2022-06-01T10:00:00Z", {"s2:processing_baseline": "04.00"}, None, 1000),
         ("2022-06-01T10:00:00Z", {"s2:processing_baseline": "05.11"}, None, 1000),
-        # Collection 1 has the old years anew, with the offset.
+        # Collection 1 has old years reprocessed, with the offset.
         ("2018-06-01T10:00:00Z", {"s2:processing_baseline": "05.00"}, None, 1000),
         ("2022-06-01T10:00:00Z", {"s2:processing_baseline": "03.01"}, None, 0),
         (
@@ -475,7 +475,7 @@ def an_item(when: str = "2022-06-01T10:00:00Z", **properties: Any) -> pystac.Ite
                 "s2:processing_baseline": "04.00",
                 "earthsearch:boa_offset_applied": True,
             },
-            {"raster:bands": [{"scale": 0.0001, "offset": -0.1}]},  # as it is there
+            {"raster:bands": [{"scale": 0.0001, "offset": -0.1}]},  # as in the archive
             0,
         ),
         (
@@ -497,7 +497,7 @@ def an_item(when: str = "2022-06-01T10:00:00Z", **properties: Any) -> pystac.Ite
         ("2022-01-24T10:00:00Z", {}, None, 0),
     ],
 )
-def test_the_offset_that_an_item_tells(
+def test_the_offset_that_an_item_states(
     when: str, properties: dict[str, Any], bands: dict[str, Any] | None, offset: int
 ) -> None:
     item = an_item(when, **properties)
@@ -505,8 +505,8 @@ def test_the_offset_that_an_item_tells(
     assert as_scene(item, PLANETARY_COMPUTER, None).offset == offset
 
 
-def test_an_offset_that_cannot_be_told_is_asked_for() -> None:
-    with pytest.raises(gb.CubeError, match="Item one of 2022-06-01 must say whether"):
+def test_an_unknown_offset_is_an_error() -> None:
+    with pytest.raises(gb.CubeError, match="Item one of 2022-06-01 must state whether"):
         as_scene(an_item(), PLANETARY_COMPUTER, None)
     assert as_scene(an_item(), PLANETARY_COMPUTER, 1000).offset == 1000
 
@@ -520,21 +520,21 @@ def test_the_offset_can_be_given(site: Site, cube: xr.Dataset) -> None:
     np.testing.assert_array_equal(values, wanted.values + 1000)
 
 
-# Items that are wrong, doubled, damaged or signed ---------------------------------
+# Wrong, duplicate, damaged and signed items ---------------------------------
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"properties": {"datetime": None}}, "got no datetime"),
-        ({"bbox": None, "geometry": None}, "got no geometry"),
+        ({"bbox": None, "geometry": None}, "must have a bbox or a geometry, got none"),
         (
             {"properties": {"datetime": "2022-02-01T00:00:00Z", "platform": "S1A"}},
             "must be 'ascending' or 'descending', got ''",
         ),
     ],
 )
-def test_items_that_do_not_say_enough(
+def test_incomplete_items_are_errors(
     site: Site, change: dict[str, Any], said: str
 ) -> None:
     radar = next(item for item in site.items if item["id"] == "s1-mar-01-asc")
@@ -549,13 +549,13 @@ def test_items_that_do_not_say_enough(
         }
         item["properties"]["sat:orbit_state"] = "ascending"
         scene = as_scene(pystac.Item.from_dict(item), PLANETARY_COMPUTER, None)
-        assert scene.month == (2022, 2)  # the start will do
+        assert scene.month == (2022, 2)  # the start is enough
         return
     with pytest.raises(gb.CubeError, match=said):
         opened([item])
 
 
-def test_orbits_beside_each_other_are_two_observations(site: Site) -> None:
+def test_neighbouring_orbits_are_two_observations(site: Site) -> None:
     radar = next(item for item in site.items if item["id"] == "s1-mar-01-asc")
     sweeps = set()
     for orbit in (51, 51, 124):
@@ -565,7 +565,7 @@ def test_orbits_beside_each_other_are_two_observations(site: Site) -> None:
     assert len(sweeps) == 2
 
 
-def test_what_is_not_installed_is_named(
+def test_a_missing_package_is_named(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pystac_client", None)
@@ -574,7 +574,7 @@ def test_what_is_not_installed_is_named(
         opened(site.items)
 
 
-def test_ground_range_images_are_not_taken_for_rtc(site: Site) -> None:
+def test_ground_range_images_are_not_used_as_rtc(site: Site) -> None:
     grd = [
         dict(item, collection="sentinel-1-grd")
         for item in site.items
@@ -628,7 +628,7 @@ def test_bands_that_no_item_has_are_missing(site: Site) -> None:
 
 @pytest.fixture
 def damaged(drawn: list[Image], tmp_path: Path) -> Iterator[Site]:
-    """The scenes of December, one with a band and one with classes cut short."""
+    """The scenes of December: one has an incomplete band, one incomplete classes."""
     december = [image for image in drawn if image.when.startswith("2021-12")]
     stac_server.write_images(tmp_path, december)
     stac_server.cut_short(tmp_path / "s2-dec-13-z33" / "B04.tif")
@@ -651,16 +651,16 @@ def test_an_unreadable_asset_is_named(damaged: Site) -> None:
     assert caught.value.file == href
 
 
-def test_unreadable_assets_are_left_out_with_a_word(
+def test_unreadable_assets_are_left_out_and_logged(
     damaged: Site, drawn: list[Image], caplog: pytest.LogCaptureFixture
 ) -> None:
     bands = ["B02", "B04", "B08"]
     cube = opened(damaged.items, months="2021-12", damaged="skip", bands=bands)
     image = cube["image"].compute(scheduler="synchronous")
     said = [one.getMessage() for one in caplog.records if "geobiomass" in one.name]
-    assert all("counts as missing" in message for message in said)
-    told = sorted(message.split(" cannot")[0] for message in said)
-    assert told == [  # once, although each lies in several blocks
+    assert all("is treated as missing" in message for message in said)
+    logged = sorted(message.split(" cannot")[0] for message in said)
+    assert logged == [  # once, although each is in several blocks
         "Asset B04 of item s2-dec-13-z33",
         "Asset B08 of item s2-dec-03-z33",
         "Asset SCL of item s2-dec-23-z33",
@@ -668,7 +668,7 @@ def test_unreadable_assets_are_left_out_with_a_word(
     seen = observations(drawn, cube, "2021-12")[:2]  # the third has no classes
     for band, passes in (("B02", seen), ("B04", seen[:1])):
         same(image.sel(month=12, band=band), expected_median(passes, band))
-    # B08 of the first pass is there in zone 32 only, where zone 33 does not reach.
+    # B08 of the first pass exists only in zone 32, outside zone 33.
     first = {
         **seen[0],
         "B08": np.where(seen[0]["where"] == 32632, seen[0]["B08"], np.nan),
@@ -677,7 +677,7 @@ def test_unreadable_assets_are_left_out_with_a_word(
 
 
 class Signer:
-    """Signs addresses as an archive wants it, and counts."""
+    """A function that signs addresses for the archive, and counts its calls."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -698,7 +698,7 @@ def test_addresses_are_signed_when_they_are_read(site: Site, cube: xr.Dataset) -
     assert signer.calls > 0
     wanted = cube["image"].sel(month=2, band=bands).isel(part)
     xr.testing.assert_equal(got, wanted)
-    # A signature changes from day to day; the cube is the same.
+    # A signature changes every day; the cube stays the same.
     dated = json.loads(json.dumps(site.items).replace('.tif"', '.tif?sig=today"'))
     prints = [
         opened(items).attrs["source_fingerprint"] for items in (site.items, dated)
@@ -707,16 +707,16 @@ def test_addresses_are_signed_when_they_are_read(site: Site, cube: xr.Dataset) -
 
 
 def test_an_archive_that_refuses_is_an_error(folder: Path, drawn: list[Image]) -> None:
-    with stac_server.serve(folder, drawn) as site:  # of which GDAL knows nothing yet
+    with stac_server.serve(folder, drawn) as site:  # GDAL has not cached it yet
         site.signature = "secret"
         cube = opened(site.url, sign=False, bands=["B02"], damaged="raise")
         with pytest.raises(gb.DamagedError, match="HTTP response code: 403"):
             cube["image"].isel(month=2).compute(scheduler="synchronous")
 
 
-# It is written for the first pydantic, and says so when it is imported.
+# It uses version 1 of pydantic, and warns when it is imported.
 @pytest.mark.filterwarnings("ignore:Support for class-based `config`")
-def test_the_planetary_computer_is_signed_by_itself(
+def test_addresses_of_the_planetary_computer_are_signed_by_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import planetary_computer
@@ -754,11 +754,11 @@ def test_the_planetary_computer_is_signed_by_itself(
 
 
 def test_tasks_can_be_sent_to_other_processes(site: Site, cube: xr.Dataset) -> None:
-    place = {"month": [2], "y": slice(50), "x": slice(50)}
-    lazy = opened(site.url, bands=["VH_asc", "B11"])["image"].isel(place)
+    corner = {"month": [2], "y": slice(50), "x": slice(50)}
+    lazy = opened(site.url, bands=["VH_asc", "B11"])["image"].isel(corner)
     sent = pickle.loads(pickle.dumps(lazy))
     assert len(pickle.dumps(lazy)) < 200_000
-    wanted = cube["image"].sel(band=["VH_asc", "B11"]).isel(place)
+    wanted = cube["image"].sel(band=["VH_asc", "B11"]).isel(corner)
     xr.testing.assert_equal(sent.compute(scheduler="synchronous"), wanted)
 
 
@@ -788,7 +788,7 @@ def test_harmonised_numbers() -> None:
 
 def test_a_pass_counts_once() -> None:
     there = np.array([[[1, 1, 0]], [[1, 0, 0]], [[1, 1, 1]]], bool)
-    kept = composites.one_of_a_pass(there, ["a", "b", "a"])
+    kept = composites.first_of_each_pass(there, ["a", "b", "a"])
     np.testing.assert_array_equal(kept[:, 0], [[1, 1, 0], [1, 0, 0], [0, 0, 1]])
 
 
@@ -798,10 +798,10 @@ def test_clear_classes() -> None:
     assert np.flatnonzero(kept).tolist() == [2, 4, 5, 6, 7, 11]
 
 
-def test_the_surest_observation() -> None:
+def test_the_observation_of_least_risk() -> None:
     classes = np.array([[[4, 2, 9, 4]], [[11, 11, 8, 4]], [[5, 7, 9, 6]]], np.uint8)
     kept = composites.clear(classes, composites.MASKED_CLASSES)
-    chosen = composites.surest(classes, kept, [3.0, 1.0, 2.0])
+    chosen = composites.least_risk(classes, kept, [3.0, 1.0, 2.0])
     assert chosen.tolist() == [[2, 1, -1, 1]]
     values = np.arange(12, dtype=np.float32).reshape(3, 1, 4)
     np.testing.assert_array_equal(composites.pick(values, chosen), [[8, 5, np.nan, 7]])
@@ -841,7 +841,7 @@ def test_a_dask_chunk_of_several_shards_is_computed_once(
     assert stored.attrs["observations"] == lazy.attrs["observations"]
 
 
-def test_other_images_do_not_go_on_with_a_cube(site: Site, tmp_path: Path) -> None:
+def test_other_images_do_not_resume_a_cube(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "scene.zarr"
     bands = ["VV_asc", "B02"]
     lazy = opened(site.items, bands=bands)
@@ -913,7 +913,7 @@ def test_the_command_with_a_file_of_items_and_a_region(
     assert cube.rio.crs.to_epsg() == 32633
     code, _, errors = run(*words, *items, tmp_path / "other.zarr")
     assert code == 2
-    assert "needs to know where" in errors
+    assert "needs an area" in errors
     (tmp_path / "here.geojson").write_text("[]")
     code, _, errors = run(*words, *items, *region, tmp_path / "other.zarr")
     assert code == 2
@@ -921,7 +921,7 @@ def test_the_command_with_a_file_of_items_and_a_region(
 
 
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL])
-def test_the_command_goes_on_after_a_blow(
+def test_the_command_resumes_after_an_interruption(
     site: Site, tmp_path: Path, cube: xr.Dataset, blow: signal.Signals
 ) -> None:
     path = tmp_path / "scene.zarr"
@@ -952,7 +952,7 @@ def test_the_command_goes_on_after_a_blow(
         words, capture_output=True, env=environment, text=True, timeout=120
     )
     assert second.returncode == 0, second.stderr
-    assert f"{4 * done}/16" in second.stderr  # begins where the first one stopped
+    assert f"{4 * done}/16" in second.stderr  # starts where the first one stopped
     stored = gb.open_cube(path).compute()
     gb.write_cube(cube.sel(band=bands), tmp_path / "whole.zarr")
     xr.testing.assert_identical(
@@ -962,7 +962,7 @@ def test_the_command_goes_on_after_a_blow(
 
 
 def written(path: Path) -> list[Path]:
-    """Give the notes of blocks that are written."""
+    """Return the records of written blocks."""
     return [
         one for one in (path / "statistics" / "written").glob("c/**/*") if one.is_file()
     ]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Numbers = npt.NDArray[np.float64]
 Indexes = npt.NDArray[np.int64]
 
-# Columns that hold places: longitude and latitude, of GEDI's products too, or others.
+# Names of columns of longitude and latitude; the last pair is that of GEDI's products.
 GEOGRAPHIC = (
     ("lon", "lat"),
     ("longitude", "latitude"),
@@ -40,16 +40,16 @@ class Plots:
     Parameters
     ----------
     name : str
-        Where they come from, for messages.
+        Name of the table, for messages.
     geometries : numpy.ndarray
-        (plot,) of shapely points and polygons.
+        (plot,) shapely points and polygons.
     values : numpy.ndarray
         (plot,) float64, all finite.
     crs : odc.geo.crs.CRS
-        Of the geometries.
+        CRS of the geometries.
     rows : numpy.ndarray
-        (plot,) int64: which row of the table each is; those without a place or a value
-        are left out.
+        (plot,) int64: the row of each plot in the table; rows without a location or a
+        value are left out.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Plots:
     rows: Indexes
 
     def geometries_in(self, crs: Any) -> npt.NDArray[Any]:
-        """Give the geometries in another reference system."""
+        """Return the geometries in another CRS."""
         import shapely
 
         if self.crs == crs:
@@ -71,7 +71,7 @@ class Plots:
         return np.asarray(found, object)
 
     def bounds_in(self, crs: Any) -> tuple[float, float, float, float]:
-        """Give west, south, east and north of all of them."""
+        """Return west, south, east and north of all geometries."""
         import shapely
 
         west, south, east, north = shapely.total_bounds(self.geometries_in(crs))
@@ -93,15 +93,15 @@ def read_plots(
     Parameters
     ----------
     labels : path, geopandas.GeoDataFrame or pandas.DataFrame
-        With a geometry, or with columns of places, in every row.
+        A table with a geometry, or with coordinates, in every row.
     column, crs, nodata, minimum
-        As :func:`geobiomass.with_labels` takes them.
+        As :func:`geobiomass.with_labels` accepts them.
 
     Raises
     ------
     CubeError
-        If the table cannot be read, says no place or reference system, or has no
-        numbers in `column`.
+        If the table cannot be read, has no locations or CRS, or has no numbers in
+        `column`.
     """
     name = "the table"
     table = labels
@@ -112,7 +112,10 @@ def read_plots(
     geometries, system = _geometries(table, crs, name)
     keep = _kept(values, geometries, name, nodata, minimum)
     if not keep.any():
-        raise CubeError(f"No row of {name} has a place and a value in {column!r}.")
+        raise CubeError(
+            f"No row of {name} has a location and a value in {column!r}; check the "
+            "table."
+        )
     rows = np.flatnonzero(keep)
     return Plots(name, geometries[keep], values[keep], system, rows)
 
@@ -123,7 +126,7 @@ def read_table(path: str) -> pd.DataFrame:
     Raises
     ------
     CubeError
-        If it cannot be read, or has several layers.
+        If the file cannot be read, or has several layers.
     """
     if path.lower().endswith(".csv"):
         try:
@@ -140,8 +143,8 @@ def read_table(path: str) -> pd.DataFrame:
         layers = [str(layer) for layer, _ in pyogrio.list_layers(path)]
         if len(layers) > 1:
             raise CubeError(
-                f"The labels {path} have the layers {layers}; read one and give the "
-                "table: geopandas.read_file(path, layer=...)."
+                f"The labels {path} must have one layer, got {layers}; read one and "
+                "pass the table: geopandas.read_file(path, layer=...)."
             )
         return cast(pd.DataFrame, geopandas.read_file(path))
     except (ImportError, OSError, RuntimeError) as error:
@@ -152,8 +155,8 @@ def _values(table: pd.DataFrame, column: str, name: str) -> Numbers:
     if column not in table:
         known = table.select_dtypes("number").columns.astype(str).tolist()
         raise CubeError(
-            f"{name} has no column {column!r}; with numbers there are {known}: name "
-            "one, column=."
+            f"{name} has no column {column!r}; its columns of numbers are {known}: "
+            "name one, column=."
         )
     values = pd.to_numeric(table[column], errors="coerce")
     wrong = table[column][values.isna() & table[column].notna()]
@@ -178,12 +181,12 @@ def _geometries(
         geometries, geographic = _points(table, name)
         system = crs if crs is not None else WGS84 if geographic else None
     if system is None:
-        raise CubeError(f"{name} says no reference system; give it, crs='EPSG:...'.")
+        raise CubeError(f"{name} must have a CRS, got none; add it, crs='EPSG:...'.")
     try:
         return geometries, CRS(system)
     except Exception as error:
         raise CubeError(
-            f"crs of {name} must be one, got {system!r}: {error}."
+            f"crs of {name} must be a CRS such as 'EPSG:4326', got {system!r}: {error}."
         ) from error
 
 
@@ -193,14 +196,14 @@ def _points(table: pd.DataFrame, name: str) -> tuple[npt.NDArray[Any], bool]:
     columns = {str(column).lower(): column for column in table.columns}
     for x, y in (*GEOGRAPHIC, ("x", "y")):
         if x in columns and y in columns:
-            places = (
+            numbers = (
                 pd.to_numeric(table[columns[each]], errors="coerce") for each in (x, y)
             )
-            points = shapely.points(*(p.to_numpy(np.float64) for p in places))
+            points = shapely.points(*(n.to_numpy(np.float64) for n in numbers))
             return np.asarray(points, object), x != "x"
     raise CubeError(
-        f"{name} has no places: it needs columns lon and lat, or x and y, got "
-        f"{list(map(str, table.columns))}."
+        f"{name} must have columns of coordinates, lon and lat, or x and y, got "
+        f"{list(map(str, table.columns))}; rename yours."
     )
 
 
@@ -211,7 +214,7 @@ def _kept(
     nodata: float | None,
     minimum: float | None,
 ) -> npt.NDArray[np.bool_]:
-    """Tell which rows have a place and a value; warn of values that cannot be."""
+    """Return the mask of rows with a location and a valid value; warn of low values."""
     import shapely
 
     kinds = set(shapely.get_type_id(geometries).tolist()) - {-1, *_POINTS, *_AREAS}
@@ -220,9 +223,9 @@ def _kept(
             f"Geometries of {name} must be points or polygons, got "
             f"{shapely.GeometryType(min(kinds)).name.lower()}."
         )
-    place = ~(shapely.is_missing(geometries) | shapely.is_empty(geometries))
-    place &= np.isfinite(shapely.bounds(geometries)).all(axis=1)
-    keep = place & np.isfinite(values) & (values != nodata)
+    located = ~(shapely.is_missing(geometries) | shapely.is_empty(geometries))
+    located &= np.isfinite(shapely.bounds(geometries)).all(axis=1)
+    keep = located & np.isfinite(values) & (values != nodata)
     low = keep & (values < minimum) if minimum is not None else keep & False
     if low.any():
         warnings.warn(
@@ -242,31 +245,31 @@ _POINTS, _AREAS = (0, 4), (3, 6)  # as shapely numbers them: one or several
 def label_pixels(
     plots: Plots, grid: GeoBox, radius: float | None, all_touched: bool
 ) -> tuple[Indexes, Indexes]:
-    """Tell which pixels are labelled by which plots.
+    """Return the pixels that each plot labels.
 
     Parameters
     ----------
     plots : Plots
         Points and polygons.
     grid : GeoBox
-        The pixels.
+        The grid of the pixels.
     radius : float, optional
-        Of a point, metres.
+        Radius of a point, metres.
     all_touched : bool
-        Whether polygons label all that they touch.
+        Whether polygons label all pixels that they touch.
 
     Returns
     -------
     pixels, which : numpy.ndarray
-        int64, of the same length: a pixel's row x width + column, and a plot's number.
+        int64, of equal length: a pixel's row x width + column, and a plot's number.
     """
     import shapely
 
     geometries = plots.geometries_in(grid.crs)
     parts, owner = shapely.get_parts(geometries, return_index=True)
     points = shapely.get_type_id(parts) == _POINTS[0]
-    places = shapely.get_coordinates(parts[points]).T
-    found = [_pixels_of_points(places, owner[points], grid, radius)]
+    points_xy = shapely.get_coordinates(parts[points]).T
+    found = [_pixels_of_points(points_xy, owner[points], grid, radius)]
     for part, number in zip(parts[~points], owner[~points], strict=True):
         pixels = _pixels_of_area(part, grid, all_touched)
         found.append((pixels, np.full(pixels.size, number, np.int64)))
@@ -278,53 +281,53 @@ def label_pixels(
 
 
 def _pixels_of_points(
-    places: Numbers, owner: Indexes, grid: GeoBox, radius: float | None
+    points_xy: Numbers, owner: Indexes, grid: GeoBox, radius: float | None
 ) -> tuple[Indexes, Indexes]:
     height, width = grid.shape
     if radius is None:
-        return _pixels_at(places, owner, grid)
+        return _pixels_at(points_xy, owner, grid)
     reached: list[tuple[Indexes, Indexes]] = []
     near = np.zeros(owner.size, bool)
-    for row, column, inside in _pixels_within(places, grid, radius):
+    for row, column, inside in _pixels_within(points_xy, grid, radius):
         near |= inside
         mine = inside & (row >= 0) & (row < height) & (column >= 0) & (column < width)
         reached.append((row[mine] * width + column[mine], owner[mine]))
-    reached.append(_pixels_at(places[:, ~near], owner[~near], grid))
+    reached.append(_pixels_at(points_xy[:, ~near], owner[~near], grid))
     pixels, which = (np.concatenate(each) for each in zip(*reached, strict=True))
     return pixels, which
 
 
 def _pixels_at(
-    places: Numbers, owner: Indexes, grid: GeoBox
+    points_xy: Numbers, owner: Indexes, grid: GeoBox
 ) -> tuple[Indexes, Indexes]:
-    """Give the pixels that places lie in, of those inside the grid."""
+    """Return the pixels that contain the points, for points inside the grid."""
     height, width = grid.shape
-    column, row = np.floor(_pixel_coordinates(places, grid))
+    column, row = np.floor(_pixel_coordinates(points_xy, grid))
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     pixels = row[inside] * width + column[inside]
     return pixels.astype(np.int64), owner[inside].astype(np.int64)
 
 
 def _pixels_within(
-    places: Numbers, grid: GeoBox, radius: float
+    points_xy: Numbers, grid: GeoBox, radius: float
 ) -> Iterator[tuple[Indexes, Indexes, npt.NDArray[np.bool_]]]:
-    """Go through the pixels around all places at once.
+    """Yield the pixels around all points, one pixel per point at a time.
 
     Yields
     ------
     row, column : numpy.ndarray
-        One pixel for each place, also beyond the grid.
+        One pixel for each point; it may be outside the grid.
     inside : numpy.ndarray
         bool: whether its centre is within the radius, on the ellipsoid.
     """
     from pyproj import Geod
 
-    if not places.size:
+    if not points_xy.size:
         return
     geod = Geod(ellps=_ELLIPSOID)
     to_degrees = _transformer(grid.crs, WGS84)
     from_degrees = _transformer(WGS84, grid.crs)
-    lon, lat = map(np.asarray, to_degrees(*places))
+    lon, lat = map(np.asarray, to_degrees(*points_xy))
     count = _AZIMUTHS.size
     around = geod.fwd(
         np.repeat(lon, count),
@@ -335,7 +338,7 @@ def _pixels_within(
     edge = _pixel_coordinates(np.stack(from_degrees(*around)), grid)
     edge = edge.reshape(2, lon.size, count)
     edge = np.where(np.isfinite(edge), edge, 0)
-    # Between two azimuths a circle reaches 2 % of its radius further.
+    # Between two azimuths, a circle extends 2 % of its radius further.
     low, high = edge.min(axis=2), edge.max(axis=2)
     rim = 0.02 * (high - low)
     low, high = (
@@ -362,15 +365,15 @@ def _centres(row: Indexes, column: Indexes, grid: GeoBox) -> tuple[Numbers, Numb
     return a.a * x + a.b * y + a.c, a.d * x + a.e * y + a.f
 
 
-def _pixel_coordinates(places: Numbers, grid: GeoBox) -> Numbers:
-    """Give columns and rows, (2, place), with fractions."""
+def _pixel_coordinates(points_xy: Numbers, grid: GeoBox) -> Numbers:
+    """Return columns and rows of points, (2, point), with fractions."""
     a = ~grid.affine
-    x, y = places
+    x, y = points_xy
     return np.stack([a.a * x + a.b * y + a.c, a.d * x + a.e * y + a.f])
 
 
 def _pixels_of_area(area: Any, grid: GeoBox, all_touched: bool) -> Indexes:
-    """Give the pixels whose centre lies in a polygon, or the one in its middle."""
+    """Return the pixels whose centre is in a polygon, or else the one in its middle."""
     import shapely
     from rasterio.features import rasterize
 

@@ -1,4 +1,4 @@
-"""The grid that a cube from an archive is put on: reference system, edges, pixels."""
+"""The grid of a cube: CRS, bounds and pixels."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 WGS84 = "EPSG:4326"
 
 SCENES = "scenes"
-"""Attribute of a cube, JSON: by month, ``"2023-09"``, or ``"09"`` where the year is
-unknown, what its pixels are from: a list of groups with ``ids`` and what these have in
-common: ``collection``, ``baseline``, ``offset``, ``at`` (address of their folder)."""
+"""Attribute of a cube, JSON: the images of each month. Keys are ``"2023-09"``, or
+``"09"`` if the year is unknown. Values are lists of groups of ``ids`` with the facts
+that they share: ``collection``, ``baseline``, ``offset``, ``at`` (their folder)."""
 
 
 def make_grid(
@@ -28,10 +28,10 @@ def make_grid(
     *,
     bounds_crs: Any = WGS84,
 ) -> GeoBox:
-    """Lay out square pixels over an area; their edges are multiples of `resolution`.
+    """Return a grid of square pixels over an area; edges are multiples of their side.
 
-    Two areas on the same reference system and resolution are thus on one lattice,
-    and maps of them fit together.
+    So two areas with the same CRS and resolution are on one lattice, and maps of them
+    align.
 
     Parameters
     ----------
@@ -40,16 +40,16 @@ def make_grid(
     resolution : float
         Side of a pixel in units of `crs`: metres, or degrees.
     crs : optional
-        Anything that odc-geo takes as a reference system, such as "EPSG:32633";
-        "utm" is the UTM zone that the middle of `bounds` lies in.
+        CRS of the grid, in any form that odc-geo accepts, such as "EPSG:32633"; "utm"
+        is the UTM zone of the centre of `bounds`.
     bounds_crs : optional
-        Of `bounds`; by default longitude and latitude.
+        CRS of `bounds`; by default longitude and latitude.
 
     Raises
     ------
     CubeError
-        If bounds are no box, the reference system is unknown or the resolution is
-        not a positive number.
+        If bounds are not a box, the CRS is unknown, or the resolution is not a positive
+        number.
     """
     from odc.geo.geobox import GeoBox
     from odc.geo.geom import box
@@ -60,21 +60,24 @@ def make_grid(
         raise CubeError(f"resolution must be a positive number, got {resolution!r}.")
     try:
         area = box(west, south, east, north, bounds_crs)
-        # A box bulges in another reference system: corners alone would cut it.
+        # The edges of a box are curved in another CRS: four corners are not enough.
         area = area.segmented(max(east - west, north - south) / 20)
         wanted = area.to_crs(crs)
     except (CRSError, ValueError) as error:
         raise CubeError(
-            f"crs must be a reference system such as 'EPSG:32633', or 'utm', got "
+            f"crs must be a CRS such as 'EPSG:32633', or 'utm', got "
             f"{crs!r} for bounds in {bounds_crs!r}: {error}."
         ) from error
     if not all(map(math.isfinite, wanted.boundingbox)):
-        raise CubeError(f"bounds {tuple(bounds)} do not lie within {crs}.")
+        raise CubeError(
+            f"bounds must be within the area of {crs}, got {tuple(bounds)}; choose "
+            "another crs."
+        )
     return GeoBox.from_bbox(wanted.boundingbox, resolution=resolution)
 
 
 def grid_coordinates(grid: GeoBox) -> dict[str, Any]:
-    """Give the places of pixels' centres along y and x."""
+    """Return the coordinates of pixel centres along y and x."""
     height, width = grid.shape
     affine = grid.affine
     return {

@@ -1,4 +1,4 @@
-"""Labels for a cube: from a raster, or from plots and footprints as sparse labels."""
+"""Labels for a cube: from a raster, or sparse labels from plots and footprints."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ import xarray as xr
 
 from geobiomass.cube import CubeError, check_cube, is_chips
 from geobiomass.sources.footprints import Plots, label_pixels, read_plots
-from geobiomass.sources.rasters.find import Found, Problems
-from geobiomass.sources.rasters.headers import look
-from geobiomass.sources.rasters.lazy import BLOCK, lazy_blocks
-from geobiomass.sources.rasters.read import (
-    Layer,
-    Pixels,
-    Resampling,
+from geobiomass.sources.grid_like import grid_like
+from geobiomass.sources.rasters.find_files import Found, Problems
+from geobiomass.sources.rasters.grid_geometry import (
+    crs_name,
     outline_on,
-    ratio,
-    shift,
-    warp,
+    pixel_offset,
+    pixel_ratio,
 )
-from geobiomass.sources.rasters.target_grid import choose_grid
+from geobiomass.sources.rasters.headers import read_headers
+from geobiomass.sources.rasters.lazy_array import BLOCK, lazy_blocks
+from geobiomass.sources.rasters.read_block import Layer
+from geobiomass.sources.rasters.reproject import Pixels, Resampling, warp
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -52,76 +51,77 @@ def with_labels(
     minimum: float | None = 0.0,
     units: str = "Mg/ha",
 ) -> xr.Dataset:
-    """Give a scene labels: from a raster, or from a table of plots or footprints.
+    """Return a scene with labels from a raster, or from a table of plots or footprints.
 
     Parameters
     ----------
     cube : xarray.Dataset
-        A scene with a reference system. What it has as ``agb`` is replaced.
+        A scene with a CRS. Its ``agb``, if it has one, is replaced.
     labels : path, xarray.DataArray, geopandas.GeoDataFrame or pandas.DataFrame
-        A raster (a file, or an array with a place, which is held in memory): it is
-        brought onto the cube's grid. Or geometries with a value each: points label
-        the pixel they lie in; polygons the pixels whose centre lies inside, and if
-        there is none, the pixel in their middle. Vector files (GeoPackage, GeoJSON,
-        shapefile, GeoParquet) need ``geobiomass[vectors]``; a CSV file or a plain
-        table has its places in columns lon and lat, or x and y.
+        A raster: a file, or a georeferenced array, which is kept in memory. It is
+        reprojected to the cube's grid. Or geometries with one value each. A point
+        labels the pixel that contains it. A polygon labels the pixels whose centre is
+        inside; if there is none, the pixel in its middle. Vector files (GeoPackage,
+        GeoJSON, shapefile, GeoParquet) need ``geobiomass[vectors]``; a CSV file or a
+        plain table needs coordinates in columns lon and lat, or x and y.
     column : str
-        Of the table, with the values; of a raster of several bands, the name of the
-        band.
+        Column of the table with the values; for a raster of several bands, the name
+        of the band.
     radius : float, optional
-        Of what a point stands for, metres: 12.5 for a footprint of GEDI. Points then
-        label the pixels whose centre is no further away on the ground, and if there
-        is none, the pixel they lie in.
+        Radius in metres of the area that a point represents: 12.5 for a footprint of
+        GEDI. A point then labels the pixels whose centre is within this distance on
+        the ground; if there is none, the pixel that contains it.
     nodata : float, optional
-        What marks missing values, instead of a raster's own tag.
+        Value of missing labels, instead of a raster's own nodata tag.
     crs : optional
-        Reference system of labels that do not say theirs, such as columns x and y.
+        CRS of labels without a CRS of their own, such as columns x and y.
     resampling : str, optional
-        How a raster comes onto another grid: by default "average" of the labels in a
-        pixel that is more than 1.5 times as long as theirs, else "nearest".
+        Method of reprojection of a raster. By default "average" if the cube's pixels
+        are more than 1.5 times as long as the raster's, else "nearest".
     all_touched : bool
-        Polygons label all pixels that they touch.
+        Let polygons label all pixels that they touch.
     minimum : float, optional
-        Labels below it are left out, with a warning: no biomass is negative, but
-        many marks for missing values are. None keeps all.
+        Labels below it are left out, with a warning: biomass is never negative, but
+        many nodata values are. None keeps all.
     units : str
-        Of the labels.
+        Units of the labels.
 
     Returns
     -------
     xarray.Dataset
-        The cube with ``agb`` (y, x) float32, lazy; where several labels fall on a
-        pixel, their mean; NaN elsewhere. ``agb.attrs`` says how many pixels are
-        labelled, and of how many plots ("plots", "plots_outside").
+        The cube with a lazy ``agb`` (y, x) float32. A pixel with several labels has
+        their mean; a pixel without labels is NaN. ``agb.attrs`` has the number of
+        labelled pixels, and the number of plots ("plots", "plots_outside").
 
     Raises
     ------
     CubeError
-        If the cube is no scene with a place, if labels cannot be read, say no place
-        or have no numbers in `column`, or if none of them is inside the cube.
+        If the cube is not a georeferenced scene; if labels cannot be read, have no
+        georeference or have no numbers in `column`; or if none is inside the cube.
 
     Notes
     -----
-    A raster of labels is read once here, block by block, to count and check them.
+    A raster of labels is read once, block by block, to count and check the labels.
     """
     check_cube(cube)
     if is_chips(cube):
         raise CubeError(
-            "Labels are put on a scene; this cube is a collection of chips."
+            "Labels can only be added to a scene, got a collection of chips; pass "
+            "the scene that they were cut from."
         )
-    grid = choose_grid([], like=cube)
+    grid = grid_like(cube, "The cube")
     counts: dict[str, int] = {}
     if isinstance(labels, xr.DataArray):
-        array = _of_array(labels, grid, nodata, crs, resampling)
-        found = _checked(array, "the array", minimum, grid)
+        array = _reproject_array(labels, grid, nodata, crs, resampling)
+        found = _count_and_filter(array, "the array", minimum, grid)
     elif isinstance(labels, pd.DataFrame) or _is_table(labels):
         plots = read_plots(labels, column, crs, nodata, minimum)
-        found, counts = _of_plots(plots, grid, radius, all_touched)
+        found, counts = _label_with_plots(plots, grid, radius, all_touched)
     elif isinstance(labels, str | os.PathLike):
         layer = _layer(os.fspath(labels), column, nodata, grid, resampling)
-        _refuse_elsewhere(layer, grid)
+        _check_overlap(layer, grid)
         array = lazy_blocks([[layer]], [layer.band], grid, skip=False)[0, 0]
-        found = _checked(array, layer.path, minimum, grid)
+        found = _count_and_filter(array, layer.path, minimum, grid)
     else:
         raise CubeError(
             "labels must be a path, an xarray.DataArray or a table, got "
@@ -155,77 +155,82 @@ def _layer(
     resampling: Resampling | None,
 ) -> Layer:
     problems = Problems()
-    images = look([Found(path, band=column)], None, problems)
-    if problems.lines:  # unless it cannot be read at all, it has several bands
+    images = read_headers([Found(path, band=column)], None, problems)
+    if problems.lines:  # the file has several bands, or cannot be read
         problems = Problems()
-        images = look([Found(path)], {column: column}, problems)
+        images = read_headers([Found(path)], {column: column}, problems)
         problems.check()
     layers = [layer for image in images for layer in image.layers]
     if len(layers) != 1:
         raise CubeError(
-            f"The raster {path} has no band called {column!r}; name one with column=."
+            f"The raster {path} must have one band called {column!r}, got {len(layers)}"
+            "; name one of its bands with column=."
         )
     method = resampling or _method(layers[0].geobox, grid)
     return Layer(path, layers[0].index, layers[0].geobox, column, method, nodata)
 
 
 def _method(source: GeoBox, grid: GeoBox) -> Resampling:
-    along_x, along_y = ratio(source, grid)
+    along_x, along_y = pixel_ratio(source, grid)
     return "average" if math.sqrt(along_x * along_y) > 1.5 else "nearest"
 
 
-def _refuse_elsewhere(layer: Layer, grid: GeoBox) -> None:
+def _check_overlap(layer: Layer, grid: GeoBox) -> None:
     top, left, bottom, right = outline_on(layer.geobox, grid)
     height, width = grid.shape
     if not (top < height and bottom > 0 and left < width and right > 0):
         raise CubeError(
-            f"The labels {layer.path} cover {_box(layer.geobox)}, none of the cube's "
-            f"{_box(grid)}."
+            f"The labels {layer.path} must overlap the cube, which covers "
+            f"{_box(grid)}, got {_box(layer.geobox)}; check the file and its CRS."
         )
 
 
 def _box(grid: GeoBox) -> str:
     box = grid.boundingbox
     return (
-        f"x {box.left:g} to {box.right:g}, y {box.bottom:g} to {box.top:g} ({grid.crs})"
+        f"x {box.left:g} to {box.right:g}, y {box.bottom:g} to {box.top:g} "
+        f"({crs_name(grid.crs)})"
     )
 
 
-def _of_array(
+def _reproject_array(
     labels: xr.DataArray,
     grid: GeoBox,
     nodata: float | None,
     crs: Any,
     resampling: Resampling | None,
 ) -> Any:
-    """Bring an array onto the grid, as a dask array."""
+    """Return an array reprojected to the grid, as a dask array."""
     import dask.array as da
     import rioxarray  # noqa: F401  (the .rio accessor)
 
     if labels.ndim != 2:
-        raise CubeError(f"An array of labels must be (y, x), got {labels.dims}.")
+        raise CubeError(
+            f"An array of labels must have the dimensions (y, x), got {labels.dims}; "
+            "select one of the others."
+        )
     if labels.rio.crs is None and crs is None:
         raise CubeError(
-            "The array of labels says no reference system; give it, crs='EPSG:...'."
+            "The array of labels must have a CRS, got none; add it, crs='EPSG:...'."
         )
     placed = labels if crs is None else labels.rio.write_crs(crs)
-    source = choose_grid([], like=placed)
-    mark = labels.rio.nodata if nodata is None else nodata
+    source = grid_like(placed, "The array of labels")
+    missing = labels.rio.nodata if nodata is None else nodata
     values = np.asarray(labels.values, np.float32)
-    if mark is not None:
-        values = np.where(labels.values == mark, np.float32(np.nan), values)
+    if missing is not None:
+        values = np.where(labels.values == missing, np.float32(np.nan), values)
     out: Pixels = np.full(grid.shape, np.nan, np.float32)
-    corner = shift(source, grid)
+    corner = pixel_offset(source, grid)
     if corner is None:
         method = resampling or _method(source, grid)
-        out[:] = warp(values[None], source, grid, method, ratio(source, grid))[0]
+        out[:] = warp(values[None], source, grid, method, pixel_ratio(source, grid))[0]
     else:
         _paste(out, values, *corner)
     return da.from_array(out, chunks=BLOCK)
 
 
 def _paste(out: Pixels, values: Pixels, row: int, column: int) -> None:
-    """Put values with their first pixel at a row and column, as far as they fit."""
+    """Copy values to a row and column of `out`, as far as they fit."""
     height, width = values.shape
     top, left = max(0, row), max(0, column)
     part = out[top : max(0, row + height), left : max(0, column + width)]
@@ -233,10 +238,10 @@ def _paste(out: Pixels, values: Pixels, row: int, column: int) -> None:
     part[:] = values[top - row :, left - column :][:rows, :columns]
 
 
-def _checked(
+def _count_and_filter(
     array: Any, name: str, minimum: float | None, grid: GeoBox
 ) -> tuple[Any, int]:
-    """Count labels block by block; leave out, and tell of, those below the minimum."""
+    """Return labels not below the minimum, and their number; warn about the others."""
     import dask
 
     pixels, low = 0, Counter[float]()
@@ -250,23 +255,24 @@ def _checked(
     if low:
         value, count = low.most_common(1)[0]
         warnings.warn(
-            f"{low.total()} labels of {name} are below {least:g}, {value:g} most "
-            f"often ({count} pixels), and are left out; if that marks missing values, "
-            f"say so: nodata={value:g}.",
+            f"{low.total()} labels of {name} are below {least:g} and are left out, "
+            f"most often {value:g} ({count} pixels); if this is the value of missing "
+            f"labels, pass nodata={value:g}.",
             stacklevel=3,
         )
         array = array.map_blocks(partial(_at_least, least), dtype=np.float32)
     if pixels == 0:
         raise CubeError(
-            f"There is no label of {name} within the cube's {_box(grid)}: every value "
-            "there is missing or below the minimum."
+            f"{name} must have labels within the cube, which covers {_box(grid)}: "
+            "every value there is missing or below the minimum; check nodata and "
+            "minimum."
         )
     return array, pixels
 
 
 def _counted(values: Pixels) -> tuple[list[float], list[int]]:
     found, counts = np.unique(values, return_counts=True)
-    most = np.argsort(counts)[-100:]  # of measured values there are too many to keep
+    most = np.argsort(counts)[-100:]  # measured values are too many to keep
     rest = int(counts.sum() - counts[most].sum())
     extra = ([float(found[0])], [rest]) if rest else ([], [])
     return found[most].tolist() + extra[0], counts[most].tolist() + extra[1]
@@ -279,29 +285,29 @@ def _at_least(minimum: float, values: Pixels) -> Pixels:
 # --- plots and footprints ---
 
 
-def _of_plots(
+def _label_with_plots(
     plots: Plots, grid: GeoBox, radius: float | None, all_touched: bool
 ) -> tuple[tuple[Any, int], dict[str, int]]:
-    """Give the lazy array and its number of pixels, and what to say of the plots."""
+    """Return the lazy array with its number of pixels, and the counts of plots."""
     if radius is not None and not radius > 0:
         raise CubeError(f"radius must be a positive number of metres, got {radius!r}.")
-    places, which = label_pixels(plots, grid, radius, all_touched)
+    labelled, which = label_pixels(plots, grid, radius, all_touched)
     inside = int(np.unique(which).size)
     outside = len(plots.values) - inside
     if inside == 0:
         west, south, east, north = plots.bounds_in(grid.crs)
         raise CubeError(
-            f"None of {len(plots.values)} labels of {plots.name} lies within the cube: "
-            f"they cover x {west:g} to {east:g}, y {south:g} to {north:g}, it covers "
-            f"{_box(grid)}."
+            f"None of {len(plots.values)} labels of {plots.name} is within the cube, "
+            f"which covers {_box(grid)}: they cover x {west:g} to {east:g}, y "
+            f"{south:g} to {north:g}; check their CRS."
         )
     if outside:
         warnings.warn(
-            f"{outside} of {len(plots.values)} labels of {plots.name} lie outside the "
+            f"{outside} of {len(plots.values)} labels of {plots.name} are outside the "
             "cube and are left out.",
             stacklevel=3,
         )
-    pixels, at = np.unique(places, return_inverse=True)
+    pixels, at = np.unique(labelled, return_inverse=True)
     means = np.bincount(at, plots.values[which]) / np.bincount(at)
     array = _sparse(pixels, means.astype(np.float32), *grid.shape)
     return (array, int(pixels.size)), {"plots": inside, "plots_outside": outside}
@@ -310,7 +316,7 @@ def _of_plots(
 def _sparse(
     pixels: npt.NDArray[np.int64], values: Pixels, height: int, width: int
 ) -> Any:
-    """Make a dask array of few labelled pixels; a task knows those of its block."""
+    """Return a dask array of sparse labels; a task contains those of its block."""
     import dask.array as da
     from dask.base import tokenize
 

@@ -1,7 +1,8 @@
-"""The chips of the BioMassters competition, fetched from its public bucket.
+"""Download of the BioMassters chips from the public bucket.
 
-A file is there when it is whole: it is written beside its place and renamed once its
-checksum is right. So whatever stops a download, the same call goes on with the rest.
+A file is written under another name, and renamed when its checksum is right. So a file
+with its own name is complete, and after any interruption the same call downloads only
+the rest.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from typing import Any, cast
 from geobiomass.sources.biomassters.bucket import (
     AT_ONCE,
     PART,
-    UNKNOWN,
     Bucket,
     DownloadError,
     Remote,
@@ -25,13 +25,13 @@ from geobiomass.sources.biomassters.bucket import (
     fetch,
     list_files,
     open_bucket,
-    why,
+    reason_of,
 )
-from geobiomass.sources.biomassters.names import chip_of, choose_chips
+from geobiomass.sources.biomassters.names import UNKNOWN_SIZE, chip_of, choose_chips
 from geobiomass.threads import few_at_a_time
 
-_FAILURES = 10  # files that fail before the rest is not even tried
-_BLOCK = 4096  # bytes: what disks hand out
+_FAILURES = 10  # failed files after which the download stops
+_BLOCK = 4096  # bytes: the unit in which file systems allocate
 
 
 def download_chips(
@@ -44,33 +44,33 @@ def download_chips(
     verify: bool = False,
     progress: bool = True,
 ) -> list[str]:
-    """Fetch what `root` lacks of the competition's files, several at a time.
+    """Download the files of the competition that `root` lacks, several at a time.
 
-    Whole, that is 218 GB for the training chips and 73 GB for the test chips. The
-    competition's tables, which give every file's size and checksum, are kept in
-    `root`; where the bucket has none, sizes and MD5 sums of its listing are used.
+    All training chips are 218 GB, the test chips 73 GB. The competition's tables, with
+    the size and checksum of every file, are kept in `root`. If the bucket has no
+    tables, the sizes and MD5 sums of its listing are used.
 
     Parameters
     ----------
     root : path
-        Where ``train_features/`` and so on are, or will be.
+        Folder of ``train_features/`` and so on; it is created if it does not exist.
     split : "train" or "test"
-        Labels come with "train"; the competition has published none for "test".
+        "train" includes labels; the competition has published none for "test".
     chips : int, str or sequence of str, optional
-        Ids, or how many: these are drawn by their ids alone, so that the same number
-        is always the same chips, and a greater one has those and more. All of them
-        by default.
+        Ids of chips, or a number of chips. A number is drawn by the hashes of the ids:
+        the same number always gives the same chips, and a greater number gives these
+        and more. By default all chips.
     source : True, "us", "eu", "as" or an address
         The public bucket (of a region, "us" by default), or a mirror of it that
         fsspec can read, such as ``"s3://bucket/folder"``.
     storage_options : mapping, optional
-        For fsspec. S3 is read anonymously unless they hold credentials, or
+        Options for fsspec. S3 is read anonymously unless they contain credentials or
         ``{"anon": False}``.
     verify : bool
-        Read what is there already as well and fetch it anew where its checksum is
-        wrong. Else a file of the right size is taken to be right.
+        Also read the existing files, and download them again if their checksum is
+        wrong. By default a file of the right size is accepted.
     progress : bool
-        Show how many bytes have come.
+        Show a progress bar of the downloaded bytes.
 
     Returns
     -------
@@ -80,14 +80,15 @@ def download_chips(
     Raises
     ------
     DownloadError
-        There is no such bucket or no room on the disk, another process is at it, or
-        files that cannot be had undamaged, by name; all others are there then.
+        If the bucket does not exist, the disk has no room, another process downloads
+        into `root`, or files cannot be downloaded undamaged. It names these files; all
+        others are complete.
     CubeError
         If a chip is not one of the competition's.
     """
     bucket, folder = open_bucket(source, storage_options), Path(root)
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with _locked(folder):
         listed = list_files(bucket, folder, split)
         chosen = choose_chips(
             {chip_of(file.key) for file in listed}, chips, f"listed in {bucket.address}"
@@ -95,14 +96,14 @@ def download_chips(
         wanted = set(chosen)
         files = [file for file in listed if chip_of(file.key) in wanted]
         missing = _missing(folder, files, verify, progress)
-        _refuse_if_too_big(folder, missing)
+        _check_room(folder, missing)
         _fetch_all(bucket, missing, progress)
     return chosen
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder against other downloads; ends with the process."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock the folder against other downloads; the lock ends with the process."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(folder / ".download.lock")
@@ -118,13 +119,13 @@ def _alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-# What is there --------------------------------------------------------------
+# Existing files --------------------------------------------------------------
 
 
 def _missing(
     root: Path, files: Sequence[Remote], verify: bool, progress: bool
 ) -> list[Remote]:
-    """Give the files that are not there, or not as they should be."""
+    """Return the files that are missing or damaged."""
     there: dict[Path, int] = {}
     for folder in sorted({file.path.parent for file in files}):
         folder.mkdir(exist_ok=True)
@@ -133,36 +134,37 @@ def _missing(
                 if chip_of(entry.name):
                     there[Path(entry.path)] = entry.stat().st_size
                 elif entry.name.endswith(PART):
-                    os.unlink(entry.path)  # of a download that was killed
+                    os.unlink(entry.path)  # left by a download that was killed
     right = {
         file.path
         for file in files
-        if file.path in there and file.size in (UNKNOWN, there[file.path])
+        if file.path in there and file.size in (UNKNOWN_SIZE, there[file.path])
     }
     if verify:
-        right -= _wrong([f for f in files if f.path in right], progress)
+        right -= _damaged([f for f in files if f.path in right], progress)
     return [file for file in files if file.path not in right]
 
 
-def _wrong(files: Sequence[Remote], progress: bool) -> set[Path]:
+def _damaged(files: Sequence[Remote], progress: bool) -> set[Path]:
+    """Return the paths of files whose checksum is wrong."""
     wrong: set[Path] = set()
     bar = _bar(files, "Checking", progress)
-    work = few_at_a_time(files, lambda file: fault(file, file.path.read_bytes()), 2)
-    with bar, closing(cast(Any, work)):
-        for file, future in work:
+    checks = few_at_a_time(files, lambda file: fault(file, file.path.read_bytes()), 2)
+    with bar, closing(cast(Any, checks)):
+        for file, future in checks:
             if future.result():
                 wrong.add(file.path)
             bar.update(max(0, file.size))
     return wrong
 
 
-def _refuse_if_too_big(root: Path, files: Sequence[Remote]) -> None:
+def _check_room(root: Path, files: Sequence[Remote]) -> None:
     needed = sum(-(-max(0, file.size) // _BLOCK) * _BLOCK for file in files)
     free = shutil.disk_usage(root).free
     if needed > free:
         raise DownloadError(
-            f"{len(files)} files of {_gigabytes(needed)} do not fit into {root}, where "
-            f"{_gigabytes(free)} are free; make room, or choose fewer chips."
+            f"{len(files)} files of {_gigabytes(needed)} do not fit into {root}, which "
+            f"has {_gigabytes(free)} free; make room, or choose fewer chips."
         )
 
 
@@ -174,15 +176,21 @@ def _gigabytes(size: int) -> str:
 
 
 def _fetch_all(bucket: Bucket, files: Sequence[Remote], progress: bool) -> None:
+    """Download files on threads.
+
+    fsspec's own ``get`` of many files writes each under its final name without a
+    checksum, and raises the first error. Here each file is checked before it has its
+    name, and the error names all files that failed.
+    """
     failed: dict[str, str] = {}
 
     def work(file: Remote) -> None:
         fetch(bucket, file)
 
     bar = _bar(files, "Downloading", progress)
-    coming = few_at_a_time(files, work, AT_ONCE)
-    with bar, closing(cast(Any, coming)):
-        for file, future in coming:
+    downloads = few_at_a_time(files, work, AT_ONCE)
+    with bar, closing(cast(Any, downloads)):
+        for file, future in downloads:
             if reason := _failure(future):
                 failed[file.key.removeprefix(f"{bucket.top}/")] = reason
                 if len(failed) == _FAILURES:
@@ -192,18 +200,19 @@ def _fetch_all(bucket: Bucket, files: Sequence[Remote], progress: bool) -> None:
         named = "; ".join(
             f"{name}: {reason}" for name, reason in sorted(failed.items())
         )
-        rest = " (the others were not tried any more)" * (len(failed) == _FAILURES)
+        rest = " (the others were not tried)" * (len(failed) == _FAILURES)
         raise DownloadError(
             f"{len(failed)} of {len(files)} files of {bucket.address} could not be "
-            f"had{rest}: {named}. What came is kept; the same call tries the rest."
+            f"downloaded{rest}: {named}. Complete files are kept; the same call tries "
+            "the rest again."
         )
 
 
 def _failure(future: Future[None]) -> str:
     error = future.exception()
     if isinstance(error, Exception):
-        return why(error)
-    future.result()  # Ctrl-C and the like
+        return reason_of(error)
+    future.result()  # raises KeyboardInterrupt and other exits
     return ""
 
 

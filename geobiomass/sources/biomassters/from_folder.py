@@ -1,4 +1,4 @@
-"""The chips of the BioMassters competition, read from the competition's folders."""
+"""A lazy cube of the BioMassters chips, from the competition's folders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.cube import BIOMASSTERS_BANDS, CubeError, check_cube
-from geobiomass.sources.biomassters.files import BANDS_AND_DTYPE, ChipPlan, plan_chips
+from geobiomass.sources.biomassters.plan_chips import (
+    BANDS_AND_DTYPE,
+    ChipPlan,
+    plan_chips,
+)
 
 Pixels = npt.NDArray[np.float32]
 
@@ -37,43 +41,43 @@ def from_biomassters(
 ) -> xr.Dataset:
     """Open the chips of the BioMassters competition as a lazy cube.
 
-    `root` holds ``train_features/``, ``test_features/`` and ``train_agbm/`` with
+    `root` contains ``train_features/``, ``test_features/`` and ``train_agbm/`` with
     files named ``{chip}_S1_00.tif`` to ``{chip}_S2_11.tif`` (00 is September) and
-    ``{chip}_agbm.tif``. A part of the competition's chips will do. Where
-    ``features_metadata.csv`` and ``train_agbm_metadata.csv`` lie in `root`, they
-    say which files a chip must have and how many bytes each, so a recompressed
-    copy must come without them. Opening lists folders and reads headers; pixels
-    are read when they are computed, by one dask task a chip.
+    ``{chip}_agbm.tif``. A part of the competition's chips is enough. If `root` contains
+    ``features_metadata.csv`` and ``train_agbm_metadata.csv``, these tables define the
+    files of each chip and their sizes in bytes; so a recompressed copy must not have
+    them. Opening lists folders and reads headers; pixels are read when they are
+    computed, with one dask task per chip.
 
-    These become NaN: -9999 in Sentinel-1; months without a file; all Sentinel-2
-    bands where cloud probability is 255; the ten reflectances where all of them
-    are zero; labels that are negative or not finite, which no biomass is. Exact
-    zeros scattered in Sentinel-1 cannot be told from 0 dB and stay.
+    These values become NaN: -9999 in Sentinel-1; months without a file; all Sentinel-2
+    bands where cloud probability is 255; the ten reflectances where all of them are
+    zero; labels that are negative or not finite, since biomass is neither. Exact zeros
+    in Sentinel-1 cannot be distinguished from 0 dB and are kept.
 
     Parameters
     ----------
     root : path
-        The folder that holds the folders above.
+        The folder that contains the folders above.
     split : "train" or "test"
-        "train" must have labels; "test" has ``agb`` where ``test_agbm/`` is there.
+        "train" must have labels; "test" has ``agb`` if ``test_agbm/`` exists.
     damaged : "raise" or "skip"
-        What to do about files that are cut short, unreadable, or listed and not
-        there: raise, or warn, treat image files as missing, and leave out chips
-        without a sound label.
+        Action for files that are incomplete, unreadable, or listed but missing: raise
+        an error; or warn, treat image files as missing, and leave out chips without a
+        valid label.
     chips : int, str or iterable of str, optional
-        Ids of the chips to open, or how many: these are drawn by their ids alone, so
-        that the same number is always the same chips, and a greater one has those
-        and more. All that are there by default.
+        Ids of the chips to open, or a number of chips. A number is drawn by the hashes
+        of the ids: the same number always gives the same chips, and a greater number
+        gives these and more. By default all chips in `root`.
     download : bool, "us", "eu", "as" or an address
-        First fetch what `root` lacks of these chips from the competition's public
-        bucket (True is "us"), or from a mirror of it that fsspec can read, such as
-        ``"s3://bucket/folder"``. All training chips are 218 GB, the test chips 73 GB.
-        Interrupted, the same call goes on.
+        First download the files of these chips that `root` lacks, from the public
+        bucket of the competition (True is "us"), or from a mirror of it that fsspec can
+        read, such as ``"s3://bucket/folder"``. All training chips are 218 GB, the test
+        chips 73 GB. After an interruption, the same call downloads only the rest.
     verify : bool
-        When downloading, check the checksums of what was there before, too.
+        When downloading, also check the checksums of files that exist already.
     storage_options : mapping, optional
-        For fsspec, when downloading; S3 is read anonymously unless they hold
-        credentials.
+        Options for fsspec, when downloading; S3 is read anonymously unless they
+        contain credentials.
     progress : bool
         Show a progress bar while downloading.
 
@@ -82,23 +86,23 @@ def from_biomassters(
     xarray.Dataset
         ``image`` (chip, month, band, y, x) float32: dB for Sentinel-1, reflectance
         x 10^4 for Sentinel-2, percent for CLP; ``agb`` (chip, y, x) float32, Mg/ha.
-        A dask chunk is a chip; chips are in order of id. There are no coordinates
-        of place, since the competition gives none.
+        A dask chunk is a chip; chips are in order of id. There are no y and x
+        coordinates, since the competition gives no georeference.
 
     Raises
     ------
     CubeError
-        If there are no chips, or with all problems of the files together: damage,
-        bands or data types other than the competition's, chips of another size.
-        Also while computing, for a file that turns out damaged only then.
+        If there are no chips, or if files have problems, which are all listed: damage,
+        bands or data types other than the competition's, chips of another size. Also
+        while computing, if a file proves to be damaged.
     geobiomass.sources.biomassters.download.DownloadError
-        If files cannot be downloaded undamaged, or do not fit on the disk (an OSError).
+        If files cannot be downloaded undamaged, or the disk has no room (an OSError).
 
     Notes
     -----
-    Uncompressed files of one kind and the same size in bytes share one look at a
-    header; of compressed files every header is read. A file that has its full
-    size and another type is noticed when it is read; wrong pixels are not.
+    Of uncompressed files of one kind and the same size in bytes, only one header is
+    read; of compressed files, every header. A file of the right size and a wrong data
+    type is detected when it is read; wrong pixel values are not detected.
     """
     if split not in ("train", "test"):
         raise CubeError(f"split must be 'train' or 'test', got {split!r}.")
@@ -158,7 +162,7 @@ def _lazy_label(plans: list[ChipPlan]) -> xr.Variable:
 def _lazy(
     read: Callable[[ChipPlan], Pixels], plans: list[ChipPlan], shape: tuple[int, ...]
 ) -> Any:
-    """Make a dask array with one task and one chunk a chip."""
+    """Return a dask array with one task and one chunk per chip."""
     import dask.array as da
     from dask.base import tokenize
 
@@ -169,15 +173,15 @@ def _lazy(
     return cast(Any, da.Array)(tasks, name, chunks, dtype=np.float32)
 
 
-# Reading: what follows runs inside dask's tasks, several at a time -------------
+# Reading: the functions below run inside dask tasks, several at a time -------------
 
 
 def _read_image(plan: ChipPlan) -> Pixels:
-    """Read a chip, (1, month, band, y, x): dB, reflectance x 10^4, percent."""
+    """Read the image of a chip, (1, month, band, y, x): dB, reflectance x 10^4, %."""
     shape = (1, len(CALENDAR), len(BIOMASSTERS_BANDS), *plan.size)
     image: Pixels = np.empty(shape, np.float32)
     optical = np.empty((len(BIOMASSTERS_BANDS) - _RADAR_BANDS, *plan.size), np.uint16)
-    with _gdal():
+    with _gdal_settings():
         for month, values in enumerate(image[0]):
             radar, reflectance = values[:_RADAR_BANDS], values[_RADAR_BANDS:]
             if month in plan.radar:
@@ -194,7 +198,7 @@ def _read_image(plan: ChipPlan) -> Pixels:
 
 
 def _fill_reflectance(out: Pixels, stored: npt.NDArray[np.uint16]) -> None:
-    """Copy a month of Sentinel-2, (band, y, x), NaN where it holds nothing."""
+    """Copy a month of Sentinel-2, (band, y, x), with NaN where it has no data."""
     out[:] = stored
     empty = ~stored[:-1].any(axis=0)
     unusable = stored[-1] == _CLOUD_UNUSABLE
@@ -203,10 +207,10 @@ def _fill_reflectance(out: Pixels, stored: npt.NDArray[np.uint16]) -> None:
 
 
 def _read_label(plan: ChipPlan) -> Pixels:
-    """Read a chip's biomass, (1, y, x), Mg/ha."""
+    """Read the biomass of a chip, (1, y, x), Mg/ha."""
     label: Pixels = np.empty((1, *plan.size), np.float32)
     what = f"The label of chip {plan.chip}"
-    with _gdal():
+    with _gdal_settings():
         _read(plan.label_path(), "agbm", label, what)
     label[~np.isfinite(label) | (label < 0)] = np.nan
     return label
@@ -229,24 +233,24 @@ def _read(path: str, kind: str, out: npt.NDArray[Any], what: str) -> None:
                 source.read(out=out)
     except (RasterioError, OSError) as error:
         raise CubeError(
-            f"{what} cannot be read: {path} is damaged or gone "
-            f"({error.__cause__ or error}); download it again, then open the cube anew."
+            f"{what} cannot be read: {path} is damaged or missing "
+            f"({error.__cause__ or error}); download it again, then reopen the cube."
         ) from error
     if got != wanted:
         raise CubeError(
             f"{what} must have (bands, height, width, type) {wanted}, got {got} in "
-            f"{path}; download it again, then open the cube anew."
+            f"{path}; download it again, then reopen the cube."
         )
 
 
-def _gdal() -> Any:
-    """Set GDAL up for the reads of one chip, in this thread only."""
+def _gdal_settings() -> Any:
+    """Return a context with the GDAL settings of one chip, for this thread only."""
     import rasterio
 
     return rasterio.Env(
-        # Else each open lists a folder of 100,000 files to look for companions.
+        # Else each open lists a folder of 100,000 files to find companion files.
         GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR",
-        # Both would give zeros for what a file cut short lacks.
+        # With either, a file that was cut short gives zeros.
         GTIFF_DIRECT_IO="NO",
         GTIFF_IGNORE_READ_ERRORS="NO",
     )
@@ -254,16 +258,16 @@ def _gdal() -> Any:
 
 @cache
 def _reader() -> Any:
-    """Give a reader that does not ask where on Earth a file lies.
+    """Return a reader class that does not read the georeference of a file.
 
-    rasterio warns of a file without a place each time it asks. Python's filters of
-    warnings belong to the whole process, so that changing them here would race with
-    other threads; not asking needs no filter.
+    rasterio warns of each file without a georeference when it reads it. Python's
+    filters of warnings belong to the whole process, so changing them here would race
+    with other threads. A reader that does not ask needs no filter.
     """
     from rasterio.io import DatasetReader
 
-    class PlacelessReader(DatasetReader):  # type: ignore[misc]  # untyped base
+    class UngeoreferencedReader(DatasetReader):  # type: ignore[misc]  # untyped base
         def read_transform(self) -> list[float]:
             return [0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
 
-    return PlacelessReader
+    return UngeoreferencedReader

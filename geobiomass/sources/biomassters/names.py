@@ -1,4 +1,4 @@
-"""How the BioMassters competition names its files, and which chips are chosen."""
+"""File names of the BioMassters competition, and the choice of chips."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from collections.abc import Collection, Iterable
 from geobiomass.cube import CubeError
 
 NAME = re.compile(r"([A-Za-z0-9][\w-]*)_(?:(S1|S2)_(0\d|1[01])|(agbm))\.tif")
-"""Groups of a file's name: chip, sensor, number of the month, "agbm"."""
+"""File name with the groups chip, sensor, number of the month, "agbm"."""
+
+UNKNOWN_SIZE = -1
+"""Size in bytes of a file whose size is not listed."""
 
 NAMED = 10
-"""How many of many things a sentence names."""
+"""Number of items that a message lists."""
 
 
 def chip_of(path: str) -> str:
-    """Give the id in a file's name; empty where it is not one of the competition's."""
+    """Return the chip id in a file's name; empty if the name is not of this kind."""
     match = NAME.fullmatch(os.path.basename(path))
     return match[1] if match else ""
 
@@ -25,15 +28,16 @@ def chip_of(path: str) -> str:
 def choose_chips(
     there: Collection[str], chips: int | str | Iterable[str] | None, where: str
 ) -> list[str]:
-    """Choose among ids, by name or a number of them.
+    """Return the ids of the chosen chips, by name or a number of chips.
 
-    A number of chips is drawn by their ids alone, whatever else is there: the same
-    number gives the same chips, a greater one those and more.
+    A number of chips is drawn by the hashes of their ids: the same number gives the
+    same chips, and a greater number gives these and more.
 
     Raises
     ------
     CubeError
-        If a chip, or as many, are not there.
+        If a chip is not available, or there are fewer chips than the number; `where`
+        describes the available ones.
     """
     if chips is None:
         return sorted(there)
@@ -52,7 +56,7 @@ def choose_chips(
 
 
 def enumerate_some(items: list[str]) -> str:
-    """List the first few, and how many more there are."""
+    """Return the first few items and the number of the others as text."""
     more = len(items) - NAMED
     tail = [f"and {more} more"] if more > 0 else []
     return "; ".join(items[:NAMED] + tail)

@@ -1,1 +1,11 @@
-"""A synthetic landscape with known biomass, for tests, examples and the demo."""
+"""A synthetic landscape with known biomass, for tests, examples and the demo.
+
+- `scene`: `geobiomass.landscape`, the landscape as a lazy scene cube.
+- `archive`: the landscape written as dated images with a STAC catalogue.
+- `forest`: terrain, water, roads, stands and their biomass.
+- `sensors`: the monthly image of both satellites, out of the next three.
+- `sentinel1`: radar backscatter.
+- `sentinel2`: optical reflectance and clouds.
+- `gaps`: pixels and months without data.
+- `random_fields`: random numbers that depend on seed and position only.
+"""

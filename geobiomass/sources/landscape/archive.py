@@ -1,6 +1,6 @@
-"""A landscape as an open archive would hold it: images on dates, in a STAC catalogue.
+"""A landscape written as an open archive stores it: dated images and a STAC catalogue.
 
-For tests and examples of what begins at an archive: nothing is downloaded.
+For tests and examples of :func:`geobiomass.from_stac` without a download.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from geobiomass.cube.schema import CubeError
 Image = npt.NDArray[Any]
 
 OFFSET = 1000
-"""What is added to reflectance x 10^4, as in Sentinel-2 from 2022 on."""
+"""Added to reflectance x 10^4, as in Sentinel-2 since 2022."""
 
 SCENE_CLASSES = {"nodata": 0, "vegetation": 4, "cloud": 9}
-"""Numbers of the scene classification of Sentinel-2 L2A that are used."""
+"""Class numbers of the scene classification (SCL) of Sentinel-2 L2A."""
 
 _OPTICAL = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
-_DAYS = (6, 21, 11, 26, 16)  # of Sentinel-2 in a month
+_DAYS = (6, 21, 11, 26, 16)  # days of a month with a Sentinel-2 image
 _RADAR = {"asc": ("ascending", 10), "desc": ("descending", 12)}
-_CLOUD_SHARE = 0.3  # of an image
-_CLOUD_SIZE = 24  # pixels, about
-_NOISE = 0.01  # share of reflectance, between two dates of a month
+_CLOUD_SHARE = 0.3  # share of an image under cloud
+_CLOUD_SIZE = 24  # approximate size of a cloud, pixels
+_NOISE = 0.01  # relative difference of reflectance between two dates of a month
 
 
 def write_archive(
@@ -43,29 +43,29 @@ def write_archive(
     seed: int = 0,
     address: str | None = None,
 ) -> Path:
-    """Write a scene as Sentinel-2 L2A and Sentinel-1 RTC images with their catalogue.
+    """Write a scene as Sentinel-2 L2A and Sentinel-1 RTC images and their catalogue.
 
-    Sentinel-2 is on several dates a month, each with other clouds, as whole numbers
-    with the offset of processing baseline 05.10 and a scene classification at half the
-    resolution; Sentinel-1 once a month and pass, in linear power. Names are those of
-    the Planetary Computer. What is missing in the scene is nodata, and where a month
-    has nothing of a sensor there is no image.
+    Sentinel-2 has images on several dates of a month, each with different clouds. They
+    are whole numbers with the offset of processing baseline 05.10, and have a scene
+    classification at half the resolution. Sentinel-1 has one image per month and pass,
+    in linear power. Names are those of the Planetary Computer. Pixels that are missing
+    in the scene are nodata. A month without data of a sensor has no image of it.
 
     Parameters
     ----------
     scene : xarray.Dataset
-        With a reference system, such as :func:`geobiomass.landscape` gives.
+        A scene with a CRS, such as :func:`geobiomass.landscape` returns.
     folder : path
-        Where to write; made if it is not there.
+        Folder to write into; it is created if it does not exist.
     year : int
-        Of the scene's first month; the months after December are of the next.
+        Year of the scene's first month; the months after December are in the next year.
     dates : int
-        Images of Sentinel-2 a month, 1 to 5.
+        Number of Sentinel-2 images per month, 1 to 5.
     seed : int
-        Of clouds and noise.
+        Random seed of clouds and noise.
     address : str, optional
-        Where `folder` will be served, ``"http://127.0.0.1:8000"``. By default the
-        catalogue names files on this machine.
+        Address at which `folder` is served, such as ``"http://127.0.0.1:8000"``. By
+        default the catalogue contains paths of local files.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def write_archive(
     Raises
     ------
     CubeError
-        If the scene has no reference system.
+        If the scene has no CRS.
     ValueError
         If `dates` is out of range.
 
@@ -92,7 +92,8 @@ def write_archive(
         raise ValueError(f"dates must be 1 to {len(_DAYS)}, got {dates}.")
     if scene.rio.crs is None:
         raise CubeError(
-            "A scene in an archive must have a reference system, got none; add it with "
+            "A scene in an archive must have a CRS (coordinate reference system), got "
+            "none; add it with "
             "scene.rio.write_crs('EPSG:...')."
         )
     folder = Path(folder).resolve()
@@ -115,7 +116,7 @@ def write_archive(
 def _optical_images(
     month: xr.DataArray, dates: int, random: np.random.Generator
 ) -> Iterator[tuple[int, dict[str, Any], dict[str, Image]]]:
-    """Give day, properties and bands of the month's images of Sentinel-2."""
+    """Yield day, properties and bands of each Sentinel-2 image of a month."""
     names = [str(name) for name in month["band"].values if name in _OPTICAL]
     truth = month.sel(band=names).values
     if not names or not np.isfinite(truth).any():
@@ -148,14 +149,14 @@ _OPTICAL_PROPERTIES = {
 def _clouds(
     shape: tuple[int, ...], random: np.random.Generator
 ) -> npt.NDArray[np.bool_]:
-    """Draw clouds: smooth noise above its own percentile."""
+    """Draw a cloud mask: smooth noise above a percentile of itself."""
     coarse = [-(-side // _CLOUD_SIZE) + 3 for side in shape]
     field = random.standard_normal(coarse)
     for axis, side in enumerate(shape):
         at = np.arange(side) / _CLOUD_SIZE
         low = at.astype(int)
         part = (at - low)[(slice(None), None) if axis == 0 else slice(None)]
-        part = part * part * (3 - 2 * part)  # without it clouds would be squares
+        part = part * part * (3 - 2 * part)  # smoothstep: else clouds are squares
         field = (
             np.take(field, low, axis) * (1 - part)
             + np.take(field, low + 1, axis) * part
@@ -165,7 +166,7 @@ def _clouds(
 
 
 def _coarse(classes: Image) -> Image:
-    """Halve the resolution, by the highest class of each four pixels."""
+    """Halve the resolution; each cell takes the highest class of its four pixels."""
     height, width = classes.shape
     padded = np.pad(classes, ((0, height % 2), (0, width % 2)), mode="edge")
     cells = padded.reshape(padded.shape[0] // 2, 2, padded.shape[1] // 2, 2)
@@ -176,7 +177,7 @@ def _coarse(classes: Image) -> Image:
 def _radar_images(
     month: xr.DataArray,
 ) -> Iterator[tuple[int, dict[str, Any], dict[str, Image]]]:
-    """Give day, properties and bands of the month's passes of Sentinel-1."""
+    """Yield day, properties and bands of each Sentinel-1 pass of a month."""
     there = [str(name) for name in month["band"].values]
     for orbit, (state, day) in _RADAR.items():
         names = {p.lower(): f"{p}_{orbit}" for p in ("VV", "VH")}
@@ -202,7 +203,7 @@ def _item(
     bands: Mapping[str, Image],
     address: str | None,
 ) -> dict[str, Any]:
-    """Write an image's files and give its item, as STAC 1.0 has it."""
+    """Write the files of an image and return its STAC 1.0 item."""
     from rasterio.warp import transform_bounds
     from shapely import box, to_geojson
 
@@ -214,15 +215,15 @@ def _item(
     for band, values in bands.items():
         file = f"{name}-{band}.tif"
         step = 2 if band == "SCL" else 1
-        place = transform @ transform.scale(step)
-        _write(folder / file, values, crs, place)
-        where = f"{address.rstrip('/')}/{file}" if address else str(folder / file)
+        coarser = transform @ transform.scale(step)
+        _write(folder / file, values, crs, coarser)
+        href = f"{address.rstrip('/')}/{file}" if address else str(folder / file)
         assets[band] = {
-            "href": where,
+            "href": href,
             "type": "image/tiff; application=geotiff; profile=cloud-optimized",
             "roles": ["data"],
             "proj:shape": list(values.shape),
-            "proj:transform": list(place)[:6],
+            "proj:transform": list(coarser)[:6],
         }
     edges = transform_bounds(crs, "EPSG:4326", *scene.rio.bounds())
     return {

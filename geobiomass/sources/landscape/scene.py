@@ -1,4 +1,4 @@
-"""A synthetic landscape with known biomass, for tests, examples and the demo."""
+"""A synthetic landscape with known biomass as a lazy scene cube."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import numpy as np
 import xarray as xr
 from dask.base import tokenize
 
-from geobiomass.sources.landscape.forest import CELL, Floats, Patch, survey
-from geobiomass.sources.landscape.sensors import (
-    ACQUISITION_ORDER,
-    OPTICAL_BANDS,
-    RADAR_BANDS,
-    observe,
-)
+from geobiomass.sources.landscape.forest import CELL, survey
+from geobiomass.sources.landscape.gaps import ACQUISITION_ORDER
+from geobiomass.sources.landscape.random_fields import Floats, Patch
+from geobiomass.sources.landscape.sensors import observe
+from geobiomass.sources.landscape.sentinel1 import RADAR_BANDS
+from geobiomass.sources.landscape.sentinel2 import OPTICAL_BANDS
 
 if TYPE_CHECKING:
     from rasterio.crs import CRS
@@ -26,7 +25,7 @@ __all__ = ["landscape"]
 
 SCENE_DIMS = ("month", "band", "y", "x")
 IMAGE_NAME = "backscatter, dB; reflectance x 10^4; cloud probability, percent"
-SPECIES = ("pine", "spruce", "birch")  # in the order of ground.PINE, SPRUCE, BIRCH
+SPECIES = ("pine", "spruce", "birch")  # in the order of forest.PINE, SPRUCE, BIRCH
 BANDS = (*RADAR_BANDS, *OPTICAL_BANDS, "CLP")
 
 # Outer corner of the first pixel: central Finland in EPSG:3067.
@@ -45,35 +44,35 @@ def landscape(
 ) -> xr.Dataset:
     """Build a synthetic boreal landscape with known above-ground biomass.
 
-    A scene cube like a BioMassters chip, of any size: stands of pine, spruce and
-    birch of all ages among fields, mires, lakes and roads, seen by Sentinel-1 and
-    Sentinel-2 over a year with its snow, frost, clouds and gaps. Nothing is
-    computed until asked for. A pixel is a function of `seed` and of its place
-    from the upper left corner alone, to the bit on one kind of CPU: neither
-    `block` nor the window computed matters, and a smaller landscape of a seed is
-    the upper left part of a larger one.
+    The scene cube resembles a BioMassters chip, at any size: stands of pine, spruce
+    and birch of all ages among fields, mires, lakes and roads. Sentinel-1 and
+    Sentinel-2 observe it over a year with snow, frost, clouds and gaps. Pixels are
+    computed lazily. A pixel depends only on `seed` and on its row and column from the
+    upper left corner; on one kind of CPU the bits are equal. Neither `block` nor the
+    computed window matters, and a smaller landscape of a seed is the upper left part
+    of a larger one.
 
     Parameters
     ----------
     size
         Height and width in pixels; one number for a square.
     months
-        Number of monthly steps, 1 to 12: the last ones of the year September to
-        August, so that a short cube holds the summer (3: June, July, August).
+        Number of monthly steps, 1 to 12. They are the last ones of the year from
+        September to August, so that a short cube has the summer (3: June to August).
     seed
         Number of the landscape, 0 or more.
     block
         Side in pixels of the dask chunks; multiples of 128 compute fastest.
     resolution
-        Side of a pixel in metres, 1 to 100. The features of the ground keep
-        their size in metres; texture and noise keep theirs in pixels.
+        Side of a pixel in metres, 1 to 100. Features of the ground have a fixed size
+        in metres, texture and noise a fixed size in pixels.
     crs
-        Any projected reference system in metres. The upper left corner is at
-        400,000 east, 6,900,000 north in all of them.
+        Any projected CRS in metres. The upper left corner is at 400,000 east,
+        6,900,000 north in all of them.
     species
-        Which of "pine", "spruce" and "birch" grow there. In the place of another
-        stands the one next to it in this order, so that terrain, fields and ages
-        stay the same.
+        Which of "pine", "spruce" and "birch" grow there. Each of the others is
+        replaced by its nearest neighbour in this order, so that terrain, fields and
+        ages stay the same.
 
     Returns
     -------
@@ -92,7 +91,7 @@ def landscape(
 
     Notes
     -----
-    Sources of the relations, with the constants next to them in the code:
+    Sources of the relations (the constants are next to them in the code):
 
     - growth of stands with age: Richards (1959), Chapman (1961);
     - shapes of stands: power diagrams, Aurenhammer (1987);
@@ -104,10 +103,11 @@ def landscape(
     - radar on slopes: Ulander (1996);
     - speckle: Goodman (1976); texture: Jakeman and Pusey (1976).
 
-    Growth asymptotes, noise levels and the shares of gaps are set so that the
-    statistics resemble the published ones of BioMassters (biomass of mean 63, sd
-    71 Mg/ha, 19 to 32 % zeros, saturation from 100 to 150 Mg/ha). Buildings,
-    tree species beyond three groups and change within the year are left out.
+    Growth asymptotes, noise levels and the shares of gaps are chosen so that the
+    statistics resemble those published for BioMassters: biomass of mean 63 and
+    standard deviation 71 Mg/ha, 19 to 32 % zeros, saturation from 100 to 150 Mg/ha.
+    There are no buildings, no tree species beyond three groups and no change within
+    the year.
 
     Examples
     --------
@@ -188,7 +188,7 @@ def _lazy(
     species: tuple[int, ...],
     kind: Literal["image", "agb"],
 ) -> da.Array:
-    """Return a dask array whose blocks need nothing but their number."""
+    """Return a dask array whose chunks are computed from their position alone."""
     leading = (len(months), len(BANDS)) if kind == "image" else ()
     chunks = da.core.normalize_chunks((*leading, block, block), (*leading, *shape))
     settings = (shape, months, seed, block, resolution, species, kind)
@@ -208,7 +208,7 @@ def _block(
     ],
     block_id: tuple[int, ...],
 ) -> Floats:
-    """Compute one chunk; `block_id` is its place in the grid of chunks."""
+    """Compute one chunk; `block_id` is its index in the grid of chunks."""
     shape, months, seed, block, resolution, species, kind = settings
     rows, cols = (
         slice(index * block, min((index + 1) * block, side))
@@ -230,7 +230,7 @@ def _block(
 
 
 def _overlap(window: slice, first: int) -> tuple[slice, slice]:
-    """Return what a window and the cell from `first` share, counted from each."""
+    """Return the overlap of a window and the cell from `first`, counted from each."""
     start, stop = max(window.start, first), min(window.stop, first + CELL)
     return (
         slice(start - window.start, stop - window.start),
@@ -241,7 +241,7 @@ def _overlap(window: slice, first: int) -> tuple[slice, slice]:
 def _georeferenced(
     scene: xr.Dataset, crs: str | int | CRS, resolution: float
 ) -> xr.Dataset:
-    """Return the scene with its grid mapping, as rioxarray writes it."""
+    """Return the scene with the grid mapping that rioxarray writes."""
     import rioxarray  # noqa: F401  registers the accessor .rio
     from rasterio.crs import CRS
     from rasterio.errors import CRSError
@@ -252,7 +252,8 @@ def _georeferenced(
         metres = system.is_projected and system.linear_units_factor[1] == 1.0
     except CRSError as error:
         raise ValueError(
-            f"crs of a landscape must be a reference system, got {crs!r}: {error}"
+            f"crs of a landscape must be a CRS such as 'EPSG:3067', got {crs!r}: "
+            f"{error}"
         ) from error
     if not metres:
         raise ValueError(

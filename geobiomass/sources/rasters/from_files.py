@@ -1,4 +1,4 @@
-"""Cubes from raster files of any reference system, month by month."""
+"""Cubes from raster files of any CRS, month by month."""
 
 from __future__ import annotations
 
@@ -14,10 +14,16 @@ import xarray as xr
 from geobiomass.cube import CubeError, check_cube
 from geobiomass.sources.grid import SCENES, WGS84, grid_coordinates
 from geobiomass.sources.labels import with_labels
-from geobiomass.sources.rasters.find import Files, Found, Problems, find_files
-from geobiomass.sources.rasters.headers import Image, Reading, look, with_overview
-from geobiomass.sources.rasters.lazy import lazy_blocks
-from geobiomass.sources.rasters.read import Layer, Resampling
+from geobiomass.sources.rasters.find_files import Files, Found, Problems, find_files
+from geobiomass.sources.rasters.headers import (
+    Image,
+    ReadSettings,
+    choose_overview,
+    read_headers,
+)
+from geobiomass.sources.rasters.lazy_array import lazy_blocks
+from geobiomass.sources.rasters.read_block import Layer
+from geobiomass.sources.rasters.reproject import Resampling
 from geobiomass.sources.rasters.target_grid import choose_grid
 
 if TYPE_CHECKING:
@@ -47,78 +53,79 @@ def from_rasters(
     radius: float | None = None,
     agb_nodata: float | None = None,
 ) -> xr.Dataset:
-    """Open GeoTIFFs, or whatever GDAL reads, as a lazy cube on one grid.
+    """Open GeoTIFFs, or any raster files that GDAL reads, as a lazy cube on one grid.
 
-    Headers of all files are read and checked at once; pixels when they are computed,
-    a block of 256 x 256 pixels of one month at a time. A file whose pixels are the
-    grid's gives them to the bit; any other is reprojected, place by place exactly,
-    not in steps of an eighth of a pixel as GDAL does by default.
+    Opening reads and checks the headers of all files. Pixels are read when they are
+    computed, in blocks of 256 x 256 pixels of one month. Pixels of a file that is on
+    the grid are copied unchanged. Any other file is reprojected with exact coordinates
+    for every pixel; GDAL's default is a tolerance of an eighth of a pixel.
 
     Parameters
     ----------
     files : str, path, sequence of them, or pandas.DataFrame
-        How files are called, with fields for what their names tell:
-        ``"data/S2_{year}-{month}_{band}.tif"``. ``{month}`` is 1 to 12 or a name,
-        ``{date}`` is 20200731 or 2020-07-31, or has its own format, as strptime
-        takes it, ``{date:%Y%j}``; ``{any}`` and ``*`` are anything within a name,
-        ``**`` also folders. Or a table (a CSV file, or a DataFrame) with the columns
-        path, month (or date), optionally year, and band for files of one band; paths
-        are relative to the CSV file. A file without a month holds for all of them
-        (elevation). Several files of one month and band are laid over each other:
-        the first in the order of date and name, or of rows, that has a value, wins.
+        A pattern of file names, with fields for the facts in the names:
+        ``"data/S2_{year}-{month}_{band}.tif"``. ``{month}`` is 1 to 12 or a name.
+        ``{date}`` is 20200731 or 2020-07-31, or has a format for strptime,
+        ``{date:%Y%j}``. ``{any}`` and ``*`` match any text within a name, ``**`` also
+        folders. Or a table (a CSV file or a DataFrame) with the columns path, month
+        (or date), optionally year, and band for files of one band; paths are relative
+        to the CSV file. A file without a month applies to all months (elevation).
+        Where several files have the same month and band, each pixel takes the first
+        value, in the order of date and name, or of rows.
     agb : optional
-        Labels, as :func:`with_labels` takes them; `column`, `radius` and
-        `agb_nodata` (its `nodata`) are handed on.
+        Labels, as :func:`with_labels` accepts them, which also receives `column`,
+        `radius` and `agb_nodata` (as its `nodata`).
     bands : sequence or mapping, optional
-        Which bands, in which order. A mapping takes them from names (or, where files
-        do not name theirs, from numbers, the first being 1) to names in the cube.
-        Bands are named by ``{band}``, by the column band, by GDAL's descriptions; or
-        by this sequence, in the order of the file, where there is none of these.
+        Bands of the cube, in order. A mapping translates the names in the files (or
+        numbers from 1, if the files do not name their bands) into names in the cube.
+        The names in the files are those of ``{band}``, of the column band, or GDAL's
+        band descriptions. Without any of these, this sequence names the bands of each
+        file, in the order of the file.
     months : sequence of int, optional
-        Calendar months of the steps, in their order; one without a file is missing,
-        NaN throughout. By default those of the files, in the order of time.
+        Calendar months of the steps, in order. A month without a file is NaN. By
+        default the months of the files, in the order of time.
     like : optional
-        A cube, an array with a place, a GeoBox, or the path of a raster: the grid.
+        The grid, from a cube, a georeferenced array, a GeoBox, or the path of a raster.
     bounds, resolution, crs, bounds_crs : optional
-        Else the grid, as :func:`geobiomass.sources.grid.make_grid` takes them. By
-        default the pixels of the finest file, over all files, or over `bounds`
-        (longitude and latitude, unless `bounds_crs` says otherwise).
+        The grid, as :func:`geobiomass.sources.grid.make_grid` accepts it. By default
+        the pixels of the finest file, extended over all files or over `bounds`
+        (longitude and latitude, unless `bounds_crs` is another CRS).
     resampling : str or mapping of band to str
-        "nearest", "bilinear", "cubic", "average", "mode", "min", "max" or "med":
-        how pixels come onto another grid than the file's. Where the grid is coarser,
-        all but "nearest" take in all pixels there.
+        "nearest", "bilinear", "cubic", "average", "mode", "min", "max" or "med": the
+        method of reprojection to another grid. If the grid is coarser than the file,
+        all methods except "nearest" use all pixels within a pixel of the grid.
     nodata : float or mapping of band to float, optional
-        What marks missing pixels, instead of the files' own tags. Masks and alpha
-        bands hold in any case; infinite values are missing too.
+        Value of missing pixels, instead of the files' own nodata tags. Masks and alpha
+        bands always apply; infinite values are missing too.
     scale, offset : float or mapping of band to float, optional
-        value = stored x scale + offset. By default what the files themselves say.
-        Nothing else is done to values: models are trained on, and want, dB for
-        radar and reflectance x 10^4.
+        value = stored x scale + offset, instead of the files' own tags. Values are not
+        converted in any other way. Pretrained models expect dB for radar and
+        reflectance x 10^4.
     damaged : "raise" or "skip"
-        What to do about files that cannot be read: raise, or warn and take them as
-        missing.
+        Action for files that cannot be read: raise an error, or warn and treat them
+        as missing.
     column : str
-        Of `agb`, where that is a table or a vector file.
+        Column of the labels, if `agb` is a table or a vector file.
     radius : float, optional
-        Of points in `agb`, metres.
+        Radius of points in `agb`, metres.
     agb_nodata : float, optional
-        What marks missing labels in a raster, instead of its own tag.
+        Value of missing labels in a raster, instead of its own nodata tag.
 
     Returns
     -------
     xarray.Dataset
         ``image`` (month, band, y, x) float32, NaN where missing; ``agb`` (y, x) if
-        labels are given. The attribute `scenes` (JSON) names the files by month,
-        within the folder that they have in common.
+        `agb` is given. The attribute `scenes` (JSON) lists the files of each month,
+        relative to their common folder.
 
     Raises
     ------
     CubeError
-        With all problems of the files at once: no reference system, unreadable, no
-        names of bands, bands twice, months that are none; if there is no file, if a
-        band is unknown, if there is no one grid, or about the labels.
+        If files have problems, which are all listed: no CRS, unreadable, unnamed or
+        repeated bands, invalid months. Also if there is no file, a band is unknown,
+        the grid is ambiguous, or the labels are invalid.
     DamagedError
-        While pixels are computed: names the file that cannot be read.
+        While pixels are computed, if a file cannot be read; it names the file.
 
     Examples
     --------
@@ -134,13 +141,15 @@ def from_rasters(
         raise CubeError(f"damaged must be 'raise' or 'skip', got {damaged!r}.")
     _check_methods(resampling)
     skip = damaged == "skip"
-    images = _images(files, bands, Reading(resampling, nodata, scale, offset), skip)
+    images = _images(
+        files, bands, ReadSettings(resampling, nodata, scale, offset), skip
+    )
     names = _order(images, bands)
     images = [image for image in images if image.layers]
     steps = _steps([image.found for image in images], months)
     grid = choose_grid(_boxes(images), like, bounds, resolution, crs, bounds_crs)
     images = [
-        replace(image, layers=tuple(with_overview(x, grid) for x in image.layers))
+        replace(image, layers=tuple(choose_overview(x, grid) for x in image.layers))
         for image in images
     ]
     parts = [_layers_of(images, step) for step in steps]
@@ -152,7 +161,8 @@ def from_rasters(
             "band": np.array(names),
             **grid_coordinates(grid),
         },
-        attrs=_covered(steps) | {SCENES: json.dumps(_files_by_month(images, steps))},
+        attrs=_time_coverage(steps)
+        | {SCENES: json.dumps(_files_by_month(images, steps))},
     )
     cube = cast(
         xr.Dataset, cube.rio.write_crs(str(grid.crs)).rio.write_coordinate_system()
@@ -173,22 +183,26 @@ def _check_methods(resampling: Any) -> None:
 def _images(
     files: Files,
     bands: Sequence[str] | Mapping[Any, str] | None,
-    reading: Reading,
+    settings: ReadSettings,
     skip: bool,
 ) -> list[Image]:
     problems = Problems()
     found = find_files(files, problems)
-    _refuse_twice(found, problems)
-    images = look(found, bands, problems, skip)
+    _check_repeats(found, problems)
+    images = read_headers(found, bands, problems, skip)
     problems.check()
     if not images:
-        raise CubeError(f"None of {len(found)} files can be opened.")
+        raise CubeError(
+            f"None of the {len(found)} files can be opened; see the warnings above for "
+            "the reason of each."
+        )
     return [
-        replace(image, layers=tuple(map(reading.of, image.layers))) for image in images
+        replace(image, layers=tuple(map(settings.apply, image.layers)))
+        for image in images
     ]
 
 
-def _refuse_twice(found: Sequence[Found], problems: Problems) -> None:
+def _check_repeats(found: Sequence[Found], problems: Problems) -> None:
     for each in sorted({x.path for x in found if found.count(x) > 1}):
         problems.add(each, "it is listed twice for one month and band.")
 
@@ -196,7 +210,7 @@ def _refuse_twice(found: Sequence[Found], problems: Problems) -> None:
 def _order(
     images: Sequence[Image], bands: Sequence[str] | Mapping[Any, str] | None
 ) -> list[str]:
-    """Give the cube's bands in their order: as asked for, or as they are met."""
+    """Return the cube's bands in order: as requested, or as found in the files."""
     there = list(dict.fromkeys(x.band for image in images for x in image.layers))
     if bands is None:
         return there
@@ -206,7 +220,7 @@ def _order(
         known = list(dict.fromkeys(name for image in images for name in image.names))
         if isinstance(bands, Mapping):
             lacking = [str(name) for name, ours in bands.items() if ours in lacking]
-        raise CubeError(f"No file has the bands {lacking}; there are {known}.")
+        raise CubeError(f"No file has the bands {lacking}; the files have {known}.")
     return wanted
 
 
@@ -214,7 +228,7 @@ Step = tuple[int | None, int]
 
 
 def _steps(found: Sequence[Found], months: Sequence[int] | None) -> list[Step]:
-    """Give year and calendar month of the cube's steps, in their order."""
+    """Return year and calendar month of the cube's steps, in order."""
     dated = {(x.year, x.month) for x in found if x.month is not None}
     known = {month for year, month in dated if year is not None}
     steps = sorted(
@@ -224,8 +238,8 @@ def _steps(found: Sequence[Found], months: Sequence[int] | None) -> list[Step]:
     if months is None:
         if not steps:
             raise CubeError(
-                "The names of the files tell no month; put {month} or {date} into the "
-                "pattern, a column month into the table, or give months=[7]."
+                "The names of the files contain no month; put {month} or {date} into "
+                "the pattern, a column month into the table, or give months=[7]."
             )
         return steps
     wrong = [m for m in months if isinstance(m, bool) or m not in range(1, 13)]
@@ -239,19 +253,21 @@ def _steps(found: Sequence[Found], months: Sequence[int] | None) -> list[Step]:
 
 
 def _layers_of(images: Sequence[Image], step: Step) -> list[Layer]:
-    """Give what holds for one step."""
-    return [layer for image in images if _holds(image, step) for layer in image.layers]
+    """Return the layers of all images that apply to a step."""
+    return [
+        layer for image in images if _applies(image, step) for layer in image.layers
+    ]
 
 
-def _holds(image: Image, step: Step) -> bool:
+def _applies(image: Image, step: Step) -> bool:
     year, month = step
     found = image.found
     right_year = found.year is None or year is None or found.year == year
     return right_year and found.month in (None, month)
 
 
-def _covered(steps: Sequence[Step]) -> dict[str, str]:
-    """Give the first and the last day, where the years are known."""
+def _time_coverage(steps: Sequence[Step]) -> dict[str, str]:
+    """Return the first and the last day, if the years are known."""
     dated = sorted((year, month) for year, month in steps if year is not None)
     if len(dated) < len(steps):
         return {}
@@ -263,8 +279,8 @@ def _covered(steps: Sequence[Step]) -> dict[str, str]:
     }
 
 
-def _names_within(paths: Sequence[str]) -> list[str]:
-    """Give paths within the folder they have in common; names where there is none."""
+def _relative_names(paths: Sequence[str]) -> list[str]:
+    """Return paths relative to their common folder; bare names if there is none."""
     parts = [path.split("?")[0].replace("\\", "/").split("/") for path in paths]
     folders = [each[:-1] for each in parts]
     above = 0
@@ -274,20 +290,20 @@ def _names_within(paths: Sequence[str]) -> list[str]:
         above += 1
     rooted = any(each[0] in ("", "..") or ":" in each[0] for each in parts)
     if above < 2 and rooted:
-        return [each[-1] for each in parts]  # folders of this machine say nothing
+        return [each[-1] for each in parts]  # local folders mean nothing elsewhere
     return ["/".join(each[above:]) for each in parts]
 
 
 def _files_by_month(
     images: Sequence[Image], steps: Sequence[Step]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Name the files of each step."""
-    names = _names_within([image.found.path for image in images])
+    """Return the names of the files of each step, by month."""
+    names = _relative_names([image.found.path for image in images])
     by_month = {}
     for year, month in steps:
         key = f"{month:02d}" if year is None else f"{year:04d}-{month:02d}"
         pairs = zip(names, images, strict=True)
-        ids = [name for name, image in pairs if _holds(image, (year, month))]
+        ids = [name for name, image in pairs if _applies(image, (year, month))]
         by_month[key] = [{"ids": list(dict.fromkeys(ids))}] if ids else []
     return by_month
 

@@ -1,4 +1,4 @@
-"""What the headers of raster files say: their bands, place and overviews."""
+"""Bands, georeference and overviews of raster files, from their headers."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from geobiomass.sources.rasters.find import Found, Problems
-from geobiomass.sources.rasters.read import Layer, gdal, open_raster, ratio
+from geobiomass.sources.rasters.find_files import Found, Problems
+from geobiomass.sources.rasters.grid_geometry import pixel_ratio
+from geobiomass.sources.rasters.open_raster import gdal_settings, open_raster
+from geobiomass.sources.rasters.read_block import Layer
 
 
 @dataclass(frozen=True)
 class Image:
-    """A file's bands, ready to be read, and their month.
+    """A file with its bands, ready to be read.
 
     Parameters
     ----------
     found : Found
-        The file.
+        The file, with its month.
     layers : tuple of Layer
-        Those of its bands that are wanted.
+        Its requested bands.
     names : tuple of str
-        What all of its bands are called.
+        Names of all its bands.
     """
 
     found: Found
@@ -32,13 +34,13 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How values of bands are read: one setting for all, or by band.
+class ReadSettings:
+    """Settings of reading: one value for all bands, or a mapping by band.
 
     Parameters
     ----------
     resampling, nodata, scale, offset
-        As :func:`geobiomass.from_rasters` takes them.
+        As :func:`geobiomass.from_rasters` accepts them.
     """
 
     resampling: Any
@@ -46,8 +48,8 @@ class Reading:
     scale: Any
     offset: Any
 
-    def of(self, layer: Layer) -> Layer:
-        """Give a layer with the settings of its band."""
+    def apply(self, layer: Layer) -> Layer:
+        """Return the layer with the settings of its band."""
         return replace(
             layer,
             resampling=_setting(self.resampling, layer.band) or "bilinear",
@@ -61,30 +63,30 @@ def _setting(value: Any, band: str) -> Any:
     return value.get(band) if isinstance(value, Mapping) else value
 
 
-def look(
+def read_headers(
     found: Sequence[Found],
     bands: Sequence[str] | Mapping[Any, str] | None,
     problems: Problems,
     skip: bool = False,
 ) -> list[Image]:
-    """Read the headers of files; no pixels.
+    """Read the headers of files, without their pixels.
 
     Parameters
     ----------
     found : sequence of Found
         The files.
     bands : sequence of str or mapping, optional
-        As :func:`geobiomass.from_rasters` takes it.
+        As :func:`geobiomass.from_rasters` accepts it.
     problems : Problems
-        Takes what is wrong with them.
+        Collects the problems of the files.
     skip : bool
-        Warn of files that cannot be opened, and leave them out.
+        Warn about files that cannot be opened, and leave them out.
     """
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
     images = []
-    with gdal(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # told as a problem
+    with gdal_settings(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a problem below
         for each in found:
             try:
                 with open_raster(each.path) as source:
@@ -109,8 +111,8 @@ def _image(
     if source.crs is None or source.transform.is_identity:
         problems.add(
             found.path,
-            "it has no place on Earth (reference system and transform); give it one, "
-            "gdal_edit.py -a_srs EPSG:... -a_ullr ...",
+            "it has no georeference (CRS and transform); add it, gdal_edit.py -a_srs "
+            "EPSG:... -a_ullr ...",
         )
         return Image(found, (), ())
     indexes = [
@@ -118,9 +120,12 @@ def _image(
         for index, kind in zip(source.indexes, source.colorinterp, strict=True)
         if kind != ColorInterp.alpha
     ]
-    unreal = sorted({str(t) for t in source.dtypes if str(t).startswith("complex")})
-    if unreal:
-        problems.add(found.path, f"values are {unreal[0]}; store them as real numbers.")
+    complex_types = sorted(
+        {str(t) for t in source.dtypes if str(t).startswith("complex")}
+    )
+    if complex_types:
+        line = f"its values are {complex_types[0]}; store them as real numbers."
+        problems.add(found.path, line)
         return Image(found, (), ())
     names = _band_names(source, indexes, found, bands, problems)
     wanted = {name: name for name in names if bands is None or name in bands}
@@ -142,15 +147,15 @@ def _band_names(
     bands: Sequence[str] | Mapping[Any, str] | None,
     problems: Problems,
 ) -> list[str]:
-    """Give each band of a file its name; none where something is wrong with them."""
+    """Return the names of a file's bands; an empty list if they have a problem."""
     described = [source.descriptions[index - 1] for index in indexes]
     if found.band is not None:
         if len(indexes) != 1 and bands is not None and found.band not in bands:
-            return []  # such as a picture for looking at, beside the bands
+            return []  # such as a preview image in the same folder
         if len(indexes) != 1:
             problems.add(
                 found.path,
-                f"it is named as band {found.band!r} and has {len(indexes)} bands.",
+                f"it is named as band {found.band!r} but has {len(indexes)} bands.",
             )
             return []
         names: list[str] = [found.band]
@@ -163,7 +168,7 @@ def _band_names(
     else:
         problems.add(
             found.path,
-            f"its {len(indexes)} bands have no names; name them in their order, "
+            f"its {len(indexes)} bands have no names; give the names in order, "
             "bands=['B02', ...], or some by number, bands={1: 'B02', ...}.",
         )
         return []
@@ -174,20 +179,20 @@ def _band_names(
     return names
 
 
-def with_overview(layer: Layer, grid: Any) -> Layer:
-    """Choose the overview that is read, where the grid is much coarser than a file.
+def choose_overview(layer: Layer, grid: Any) -> Layer:
+    """Return the layer with an overview, if the grid is much coarser than the file.
 
-    Two of the overview's pixels, at least, still make one of the grid's.
+    A pixel of the grid is still at least two pixels of the overview long.
     """
-    step = min(ratio(layer.geobox, grid))
+    step = min(pixel_ratio(layer.geobox, grid))
     if layer.resampling in ("nearest", "mode") or not step >= 4 or math.isinf(step):
         return layer
     from odc.geo.geobox import GeoBox
 
-    with gdal(), open_raster(layer.path) as source:
+    with gdal_settings(), open_raster(layer.path) as source:
         factors = source.overviews(layer.index)
     fit = [i for i, factor in enumerate(factors) if factor <= step / 2]
     if not fit:
         return layer
-    with gdal(), open_raster(layer.path, fit[-1]) as source:
+    with gdal_settings(), open_raster(layer.path, fit[-1]) as source:
         return replace(layer, overview=fit[-1], geobox=GeoBox.from_rio(source))

@@ -1,8 +1,8 @@
-"""What the header of a TIFF file promises, read without decoding a pixel.
+"""The header of a TIFF file: size, bands, data type and length, without the pixels.
 
-A download cut short leaves a file whose header points behind its end. GDAL tells so
-only when it reads the pixels, and with GTIFF_DIRECT_IO it gives zeros instead; a
-header is a few hundred bytes, so a hundred thousand files can be checked up front.
+An incomplete download leaves a file whose header points behind its end. GDAL reports it
+only when it reads the pixels, and with GTIFF_DIRECT_IO it returns zeros instead. A
+header has a few hundred bytes, so a hundred thousand files can be checked in advance.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ _ORDERS = {
     b"II+\0": ("<", 43),
     b"MM\0+": (">", 43),
 }
-_BEGINNING = 4096  # bytes: holds the header of any of the competition's files
+_BEGINNING = 4096  # bytes: contains the header of any BioMassters file
 
 Tags = dict[int, npt.NDArray[np.unsignedinteger]]
 
 
 class TiffHeaderError(ValueError):
-    """A file has no whole TIFF header; the message goes on after its name."""
+    """A file has no complete TIFF header; the message continues the file's name."""
 
 
 @dataclass(frozen=True)
 class TiffHeader:
-    """Size in pixels, bands and data type, and where the pixels end in the file."""
+    """Bands, data type, size in pixels, and the end of the pixels in the file."""
 
     bands: int
     dtype: str
     height: int
     width: int
     compressed: bool
-    end: int  # bytes that a whole file has at least
+    end: int  # smallest number of bytes that a complete file has
 
 
 def read_tiff_header(path: str | os.PathLike[str]) -> TiffHeader:
@@ -58,7 +58,7 @@ def read_tiff_header(path: str | os.PathLike[str]) -> TiffHeader:
     Raises
     ------
     TiffHeaderError
-        If the file is no TIFF, or its header is cut short.
+        If the file is not a TIFF, or its header is incomplete.
     """
     with open(path, "rb", buffering=0) as file:
         tags = _read_tags(_Bytes(file))
@@ -68,7 +68,7 @@ def read_tiff_header(path: str | os.PathLike[str]) -> TiffHeader:
     lengths = tags.get(_TILE_BYTES if tiled else _STRIP_BYTES)
     if lacking or starts is None or lengths is None or starts.size != lengths.size:
         raise TiffHeaderError("has a TIFF header without an image")
-    stored = lengths > 0  # a sparse file leaves blocks out: no bytes, no place
+    stored = lengths > 0  # a sparse file omits empty blocks
     ends = starts[stored].astype(np.int64) + lengths[stored].astype(np.int64)
     kind = _FORMATS.get(_first(tags, _FORMAT, 1), "other")
     return TiffHeader(
@@ -86,7 +86,7 @@ def _first(tags: Tags, tag: int, default: int) -> int:
 
 
 class _Bytes:
-    """The bytes of a file at any place; its beginning is read once."""
+    """Bytes of a file at any position; the beginning is read once."""
 
     def __init__(self, file: FileIO) -> None:
         self._file = file
@@ -95,7 +95,7 @@ class _Bytes:
     def take(self, at: int, length: int) -> bytes:
         if at + length <= len(self._beginning):
             return self._beginning[at : at + length]
-        # Ask first: in a damaged header the length may be any number.
+        # Check first: in a damaged header the length may be any number.
         if at + length > os.fstat(self._file.fileno()).st_size:
             raise TiffHeaderError("ends within its TIFF header")
         self._file.seek(at)

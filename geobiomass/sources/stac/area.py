@@ -1,17 +1,17 @@
-"""Where a cube from an archive lies: its grid, and boxes in degrees."""
+"""The area of a cube from an archive: its grid, and boxes in degrees."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from geobiomass.cube import CubeError
 from geobiomass.sources.grid import WGS84, grid_coordinates, make_grid
+from geobiomass.sources.grid_like import grid_like
 from geobiomass.sources.stac.archives import Box
-from geobiomass.sources.stac.search import Period
+from geobiomass.sources.stac.period import Period
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -20,42 +20,36 @@ if TYPE_CHECKING:
 def grid_of(
     bounds: Any, resolution: float, crs: Any, bounds_crs: Any, like: Any
 ) -> GeoBox:
-    """Lay out the grid of a cube, or take the one that is given.
+    """Return the grid of a cube: the one of `like`, or a new one over `bounds`.
 
     Raises
     ------
     CubeError
-        If it is not clear where, or what is given is no grid.
+        If both or neither are given, or `like` has no grid along rows and columns.
     """
-    from odc.geo.geobox import GeoBox
-
     if (bounds is None) == (like is None):
         raise CubeError(
-            "from_stac needs to know where: give either bounds=(west, south, east, "
-            "north) in degrees, or a polygon, or like=, a grid to be on."
+            "from_stac needs an area: give either bounds=(west, south, east, north) "
+            "in degrees, or a polygon; or like=, an object whose grid is used."
         )
     if like is None:
         box, box_crs = _box_of(bounds, bounds_crs)
         return make_grid(box, resolution, crs, bounds_crs=box_crs)
-    if not isinstance(like, GeoBox):
-        import odc.geo.xr  # noqa: F401  (the .odc accessor)
-
-        like = like.odc.geobox if isinstance(like, xr.Dataset | xr.DataArray) else None
-    known = isinstance(like, GeoBox) and like.crs is not None
-    if not known or like.affine.b or like.affine.d:
+    grid = grid_like(like)
+    if grid.affine.b or grid.affine.d:
         raise CubeError(
-            "like must be a GeoBox or an xarray object with even coordinates and a "
-            f"reference system, along rows and columns, got {like!r}."
+            f"like must be a grid whose axes are those of its CRS, got {grid!r}, which "
+            "is rotated; give bounds and crs instead."
         )
-    return cast("GeoBox", like)
+    return grid
 
 
 def _box_of(bounds: Any, crs: Any) -> tuple[Any, Any]:
-    """Take the box of a polygon, and the system it is in."""
+    """Return the box of a polygon or of bounds, and its CRS."""
     from shapely.geometry import shape
 
     if hasattr(bounds, "to_crs") and getattr(bounds, "crs", None) is not None:
-        bounds, crs = bounds.to_crs(WGS84), WGS84  # of geopandas, of odc-geo
+        bounds, crs = bounds.to_crs(WGS84), WGS84  # geopandas and odc-geo
     content = getattr(bounds, "__geo_interface__", bounds)
     if not isinstance(content, Mapping):
         return bounds, crs
@@ -68,7 +62,7 @@ def _box_of(bounds: Any, crs: Any) -> tuple[Any, Any]:
 
 
 def lonlat_box(grid: GeoBox) -> Box:
-    """Give the box around a grid in degrees: west, south, east, north."""
+    """Return the box around a grid in degrees: west, south, east, north."""
     outline = grid.extent.segmented(100 * abs(grid.resolution.x)).to_crs(WGS84)
     west, south, east, north = outline.boundingbox
     return west, south, east, north
@@ -77,7 +71,7 @@ def lonlat_box(grid: GeoBox) -> Box:
 def coordinates(
     grid: GeoBox, period: Period, bands: Sequence[str]
 ) -> dict[str, tuple[str, Any]]:
-    """Give the coordinates of a cube: y and x at the centres of pixels."""
+    """Return the coordinates of a cube: month, band, and the centres of pixels."""
     return {
         "month": ("month", np.array([month for _, month in period.months])),
         "band": ("band", np.array(bands)),
@@ -85,7 +79,7 @@ def coordinates(
     }
 
 
-def meet(one: Box, other: Box) -> bool:
-    """Tell whether two boxes touch."""
+def boxes_touch(one: Box, other: Box) -> bool:
+    """Return whether two boxes touch or overlap."""
     apart = one[0] > other[2] or other[0] > one[2]
     return not (apart or one[1] > other[3] or other[1] > one[3])

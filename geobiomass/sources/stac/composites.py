@@ -1,6 +1,6 @@
-"""From the images of a month to one: which pixels count, and what becomes of them.
+"""The composite of a month: which pixels count, and how they become one image.
 
-Arithmetic only, on numpy arrays (scene, y, x); nothing is read here.
+Pure arithmetic on numpy arrays (scene, y, x); no file is read here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy.typing as npt
 Pixels = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
-# Classes of the scene classification (SCL) of Sen2Cor, the processor that makes
+# Classes of the scene classification (SCL) of Sen2Cor, the processor that produces
 # Sentinel-2 Level-2A: Sentinel-2 Level-2A Algorithm Theoretical Basis Document, ESA.
 NO_DATA, SATURATED, CLOUD_SHADOW = 0, 1, 3
 MEDIUM_CLOUD, HIGH_CLOUD, THIN_CIRRUS = 8, 9, 10
@@ -25,30 +25,31 @@ MASKED_CLASSES = (
     HIGH_CLOUD,
     THIN_CIRRUS,
 )
-"""Classes that are left out by default.
+"""Classes that are masked by default.
 
-Dark areas (2) stay, since conifers in winter sun are often taken for them, and so
-does snow (11), which is what a boreal winter looks like.
+Dark areas (2) are kept, because conifers in winter sun are often classified so. Snow
+(11) is kept, because boreal winters have snow.
 """
 
 CLASSES = 12
-# The surer that ground is seen, the lower: vegetation, bare soil and water; snow,
-# which is mixed up with cloud; dark areas (shadow?) and unclassified (haze?).
-_DOUBT = np.array([9, 9, 2, 9, 0, 0, 0, 2, 9, 9, 9, 1], np.uint8)
+# Rank by class of the risk that a pixel is cloud or shadow: 0 vegetation, bare soil and
+# water; 1 snow, which is confused with cloud; 2 dark areas (possibly shadow) and
+# unclassified (possibly haze); 9 the rest.
+_RISK = np.array([9, 9, 2, 9, 0, 0, 0, 2, 9, 9, 9, 1], np.uint8)
 
 
-def one_of_a_pass(there: Mask, passes: Sequence[str]) -> Mask:
-    """Take each pixel of a pass of a satellite from one scene only.
+def first_of_each_pass(there: Mask, passes: Sequence[str]) -> Mask:
+    """Mask all but the first scene of a satellite pass, for each pixel.
 
-    Tiles overlap, in two UTM zones more so, and archives keep a product that was
-    processed again beside the first: without this, such pixels would count twice.
+    Tiles overlap, most of all between two UTM zones, and archives keep a reprocessed
+    product next to the first one. Without this mask such pixels would count twice.
 
     Parameters
     ----------
     there : numpy.ndarray
-        (scene, y, x), where a scene holds data; the preferred scenes come first.
+        (scene, y, x), pixels with data; the preferred scenes come first.
     passes : sequence of str
-        The pass that each scene belongs to.
+        Pass of each scene.
     """
     kept = there.copy()
     for first in set(passes):
@@ -60,7 +61,7 @@ def one_of_a_pass(there: Mask, passes: Sequence[str]) -> Mask:
 
 
 def clear(classes: npt.NDArray[np.uint8], masked: Sequence[int]) -> Mask:
-    """Tell where the scene classification names none of the masked classes."""
+    """Return the mask of pixels whose class is none of the masked classes."""
     table = np.zeros(256, bool)
     table[:CLASSES] = True
     table[list(masked)] = False
@@ -70,18 +71,18 @@ def clear(classes: npt.NDArray[np.uint8], masked: Sequence[int]) -> Mask:
 def harmonise(
     numbers: npt.NDArray[np.uint16], offsets: Sequence[int], kept: Mask
 ) -> Pixels:
-    """Turn digital numbers into reflectance x 10^4, NaN where none is kept.
+    """Convert digital numbers to reflectance x 10^4, NaN where not kept.
 
-    From processing baseline 04.00 on, 1000 was added to all numbers so that negative
-    reflectance could be stored; 0 remained "no data". What falls below zero is 0, as
-    it was before.
+    Since processing baseline 04.00, 1000 is added to all numbers so that negative
+    reflectance can be stored; 0 still means no data. Negative reflectance becomes 0,
+    as before that baseline.
 
     Parameters
     ----------
     numbers : numpy.ndarray
         (scene, y, x).
     offsets : sequence of int
-        What was added to each scene's numbers.
+        Number added to the digital numbers of each scene.
     kept : numpy.ndarray
         (scene, y, x), which pixels count.
     """
@@ -93,8 +94,8 @@ def harmonise(
 
 
 def median(values: Pixels) -> Pixels:
-    """Median over scenes, (y, x), of what is not NaN; NaN where nothing is."""
-    # NaN sorts last, so the middle follows from how many values there are.
+    """Return the median over scenes, (y, x), without NaN; NaN if all are NaN."""
+    # NaN sorts last, so the number of values gives the position of the middle.
     ordered = np.sort(values, axis=0)
     count = np.isfinite(values).sum(axis=0)
     low = np.maximum(count - 1, 0) // 2
@@ -103,13 +104,13 @@ def median(values: Pixels) -> Pixels:
     return np.where(count > 0, pair.mean(axis=0), np.nan).astype(np.float32)
 
 
-def surest(
+def least_risk(
     classes: npt.NDArray[np.uint8], kept: Mask, distances: Sequence[float]
 ) -> npt.NDArray[np.intp]:
     """Choose a scene for each pixel, (y, x); -1 where none is kept.
 
-    The one whose class is least likely to be a cloud or a shadow; of equals, the one
-    closest to the middle of the month; of these, the first.
+    It is the scene whose class has the least risk of cloud or shadow; among equals,
+    the closest to the middle of the month; among these, the first.
 
     Parameters
     ----------
@@ -118,29 +119,29 @@ def surest(
     kept : numpy.ndarray
         (scene, y, x), which pixels count.
     distances : sequence of float
-        How far each scene is from the middle of the month, in any unit of time.
+        Time between each scene and the middle of the month, in any unit.
     """
     nearest = np.argsort(distances, kind="stable")
-    doubt = np.full(256, _DOUBT.max(), np.uint8)
-    doubt[:CLASSES] = _DOUBT
-    ranks = doubt[classes][nearest].astype(np.int16)
+    risk = np.full(256, _RISK.max(), np.uint8)
+    risk[:CLASSES] = _RISK
+    ranks = risk[classes][nearest].astype(np.int16)
     ranks[~kept[nearest]] = np.iinfo(np.int16).max
     chosen = nearest[ranks.argmin(axis=0)]
     return np.where(kept.any(axis=0), chosen, -1)
 
 
 def pick(values: Pixels, chosen: npt.NDArray[np.intp]) -> Pixels:
-    """Take each pixel, (y, x), from the scene chosen for it."""
+    """Return each pixel, (y, x), from the scene chosen for it."""
     taken = np.take_along_axis(values, np.maximum(chosen, 0)[None], axis=0)[0]
     return np.where(chosen >= 0, taken, np.float32(np.nan))
 
 
 def mean_decibels(power: Pixels, kept: Mask) -> Pixels:
-    """Average linear power over scenes, (y, x), and give it in dB.
+    """Return the mean of linear power over scenes, (y, x), in dB.
 
-    The mean of power is the usual multi-look estimate: speckle multiplies, so that
-    the median and the mean of decibels are both biased low, by an amount that
-    depends on the number of looks. What is zero, negative or NaN is missing.
+    The mean of power is the usual multi-look estimate. Speckle is multiplicative, so
+    the median and the mean of decibels are both biased low, by an amount that depends
+    on the number of looks. Zero, negative and NaN values are missing.
     """
     there = kept & (power > 0) & np.isfinite(power)
     with np.errstate(divide="ignore", invalid="ignore"):

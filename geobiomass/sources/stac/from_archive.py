@@ -1,4 +1,4 @@
-"""A monthly cube from Sentinel-2 and Sentinel-1 images in open archives (STAC)."""
+"""A cube of monthly composites of Sentinel images in open archives (STAC)."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ from geobiomass.sources.stac.archives import (
     RADAR_BANDS,
     REFLECTANCES,
     Archive,
-    Scene,
 )
-from geobiomass.sources.stac.area import coordinates, grid_of, lonlat_box, meet
-from geobiomass.sources.stac.choice import (
+from geobiomass.sources.stac.area import boxes_touch, coordinates, grid_of, lonlat_box
+from geobiomass.sources.stac.composites import CLASSES, MASKED_CLASSES
+from geobiomass.sources.stac.period import Period, parse_period
+from geobiomass.sources.stac.read_month import Settings, read_month
+from geobiomass.sources.stac.scene import Scene
+from geobiomass.sources.stac.search import find_items
+from geobiomass.sources.stac.select_scenes import (
     default_bands,
     nothing_left,
     period_covered,
-    usable,
+    select_scenes,
 )
-from geobiomass.sources.stac.composites import CLASSES, MASKED_CLASSES
-from geobiomass.sources.stac.scenes import Settings, read_month
-from geobiomass.sources.stac.search import Period, find_items, parse_period
 from geobiomass.training.packages import need
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 FINGERPRINT = "source_fingerprint"
 _KNOWN_BANDS = (*RADAR_BANDS, *REFLECTANCES, CLOUD_PROBABILITY)
 _COMPOSITES, _DAMAGED = ("median", "best"), ("raise", "skip")
-# Addresses that the Planetary Computer signs: Azure's storage.
+# Part of addresses that the Planetary Computer signs: storage of Azure.
 _SIGNED = ".blob.core.windows.net/"
 
 
@@ -66,11 +67,11 @@ def from_stac(
 ) -> xr.Dataset:
     """Open monthly composites of Sentinel-2 L2A and Sentinel-1 RTC as a lazy cube.
 
-    Sentinel-2: clouds are masked by the scene classification, the offset of 2022 is
-    removed, and the month's clear observations become one. Sentinel-1: the mean of
-    linear power by pass, in dB. A month without images stays missing, and so does a
-    pass. Only metadata are read here; pixels are when they are computed, a month of
-    a block at a time.
+    Sentinel-2: clouds are masked with the scene classification, the offset of 2022 is
+    removed, and the clear observations of a month are combined. Sentinel-1: the mean
+    of linear power by pass, in dB. Months and passes without images are NaN. Opening
+    reads only metadata; pixels are read when they are computed, one month and block
+    per task.
 
     Parameters
     ----------
@@ -78,74 +79,75 @@ def from_stac(
         The name of an archive, "planetary-computer" (both sensors) or
         "earth-search" (Sentinel-2); the address of a STAC API; the path or address
         of an item collection or a static catalogue; a search of pystac-client; or
-        items, of both sensors and several archives mixed.
+        items, which may mix both sensors and several archives.
     bounds : optional
         West, south, east, north in `bounds_crs`, or a polygon (GeoJSON, shapely,
-        geopandas), whose box is taken.
+        geopandas), whose bounding box is used.
     resolution : float
         Side of a pixel in units of `crs`.
     crs : optional
-        Of the cube, such as "EPSG:32633"; "utm" is the zone of the middle.
+        CRS of the cube, such as "EPSG:32633"; "utm" is the UTM zone of the centre.
     months : str or pair of str
-        First and last month, ``"2023-09:2024-08"``, a year at most. Without it, from
-        the first to the last month of `items`; a search needs it.
+        First and last month, ``"2023-09:2024-08"``, at most one year. A search needs
+        it. By default from the first to the last month of `items`.
     archive : str or Archive, optional
-        Whose names of assets and collections to go by. Found out by default.
+        Archive that defines the names of assets and collections. By default it is
+        recognised from the items.
     bounds_crs : optional
-        Of `bounds`; by default longitude and latitude.
+        CRS of `bounds`; by default longitude and latitude.
     like : optional
-        The grid, in place of `bounds`, `resolution` and `crs`: a GeoBox of odc-geo,
-        or an xarray object with coordinates and a reference system.
+        The grid, instead of `bounds`, `resolution` and `crs`: a GeoBox of odc-geo, an
+        xarray object with coordinates and a CRS, or the path of a raster.
     bands : sequence of str, optional
-        VV_asc, VH_asc, VV_desc, VH_desc, B01 to B12, CLP; all missing where the
-        items lack one. By default those of BioMassters that the items' sensors
-        have; CLP, cloud probability, where its asset is there (Collection 1 of
-        Earth Search).
+        VV_asc, VH_asc, VV_desc, VH_desc, B01 to B12, CLP; a band that the items lack
+        is NaN. By default the bands of BioMassters that the items' sensors have; CLP,
+        cloud probability, only if its asset exists (Collection 1 of Earth Search).
     composite : "median" or "best"
-        Of Sentinel-2, by pixel: the median of clear observations, or all bands of
-        the one least likely to be cloud or shadow (vegetation, bare soil and water
-        before snow, before dark and unclassified), then closest to mid-month.
+        Method for Sentinel-2, by pixel. "median" is the median of clear observations.
+        "best" takes all bands from the observation least likely to be cloud or shadow
+        (vegetation, bare soil and water before snow, before dark and unclassified);
+        among equals, the closest to the middle of the month.
     masked_classes : sequence of int
-        Classes of the scene classification (0 to 11) that are left out: by default
-        0, 1, 3, 8, 9 and 10.
+        Classes of the scene classification (0 to 11) that are masked: by default 0,
+        1, 3, 8, 9 and 10.
     max_cloud : float
-        Leave out scenes whose ``eo:cloud_cover`` is above, in percent.
+        Scenes whose ``eo:cloud_cover`` in percent is above this are left out.
     offset : int, optional
-        What was added to the numbers of Sentinel-2, for items that do not say it or
-        say it wrong: 0 or 1000. By default 0 where ``earthsearch:boa_offset_applied``
-        is true; else 1000 from ``s2:processing_baseline`` 04.00 on; else what
-        ``raster:bands`` declare.
+        Number added to the digital numbers of Sentinel-2, for items that do not state
+        it or state it wrongly: 0 or 1000. By default 0 if
+        ``earthsearch:boa_offset_applied`` is true; else 1000 since
+        ``s2:processing_baseline`` 04.00; else the offset in ``raster:bands``.
     resampling : str
-        Of reflectance and backscatter, as rasterio names it; classes are always
+        Method for reflectance and backscatter, a name of rasterio; classes always use
         "nearest".
     damaged : "raise" or "skip"
-        What to do about an asset that cannot be read: raise, or log its name once and
-        take that band of that item for missing (all of the item, where it is the
-        classification).
+        Action for an asset that cannot be read: raise an error, or log its name once
+        and treat that band of that item as missing (the whole item, if the asset is
+        the classification).
     sign : callable or bool, optional
-        Makes an address one that may be read; called when pixels are read, since
-        signatures expire. By default addresses of the Planetary Computer are signed
-        by ``planetary_computer``; False signs nothing.
+        Function that signs an address. It is called when pixels are read, because
+        signatures expire. By default ``planetary_computer`` signs addresses of the
+        Planetary Computer; False signs nothing.
     block : int
-        Side of a dask chunk in pixels, which holds a month and all bands. Multiples
-        of 256 fit :func:`write_cube`. Larger blocks read fewer bytes twice over the
-        network, smaller ones hold less in memory.
+        Side of a dask chunk in pixels; a chunk contains one month and all bands. Use
+        multiples of 256 for :func:`write_cube`. Larger blocks read fewer bytes twice
+        over the network, smaller blocks need less memory.
 
     Returns
     -------
     xarray.Dataset
         ``image`` (month, band, y, x) float32: dB of gamma0 for Sentinel-1,
         reflectance x 10^4 for Sentinel-2, percent for CLP. The attribute
-        `observations` (JSON) counts items by month and sensor, `scenes` names them,
-        `left_out` counts those that were not used and why.
+        `observations` (JSON) counts items by month and sensor, `scenes` lists them,
+        `left_out` counts the unused ones by reason.
 
     Raises
     ------
     CubeError
-        If the period, the area or a setting makes no sense, the archive cannot be
-        reached, an item's offset cannot be told, or no item is left.
+        If the period, the area or a setting is invalid, the archive cannot be reached,
+        the offset of an item is unknown, or no item can be used.
     DamagedError
-        While computing, if an asset cannot be read; names item, asset and address.
+        While computing, if an asset cannot be read; it names item, asset and address.
     """
     import rioxarray  # noqa: F401  (the .rio accessor)
 
@@ -156,7 +158,7 @@ def from_stac(
     period = parse_period(months) if months is not None else None
     around = lonlat_box(grid)
     found = find_items(items, names, around, period)
-    scenes, left_out = usable(found, names, around, offset, max_cloud)
+    scenes, left_out = select_scenes(found, names, around, offset, max_cloud)
     period = period or period_covered(scenes)
     within = [scene for scene in scenes if scene.month in period.months]
     left_out["outside the period"] += len(scenes) - len(within)
@@ -182,7 +184,7 @@ def from_stac(
 
 
 def summary(cube: xr.Dataset) -> str:
-    """Tell in a few lines which images a cube of :func:`from_stac` is made of."""
+    """Return a few lines about the images in a cube of :func:`from_stac`."""
     counts: dict[str, dict[str, int]] = json.loads(cube.attrs["observations"])
     lines = []
     for sensor in ("Sentinel-2", *PASSES.values()):
@@ -249,13 +251,13 @@ def _signer(
     return cast("Callable[[str], str]", sign_url)
 
 
-# The cube ------------------------------------------------------------------------
+# The lazy cube ------------------------------------------------------------------------
 
 
 def _lazy_image(
     scenes: list[Scene], period: Period, grid: GeoBox, settings: Settings, block: int
 ) -> xr.Variable:
-    """Make a dask array with a task a month and block that has scenes."""
+    """Return the image as a dask array with one task per month and block."""
     import dask.array as da
     from dask.base import tokenize
     from odc.geo.geobox import GeoboxTiles
@@ -270,7 +272,7 @@ def _lazy_image(
         part = cast("GeoBox", tiles[row, column])
         around = lonlat_box(part)
         for index, month in enumerate(period.months):
-            near = [s for s in by_month[month] if meet(s.reach, around)]
+            near = [s for s in by_month[month] if boxes_touch(s.reach, around)]
             key = (name, index, 0, row, column)
             tasks[key] = (read_month, near, month, part, settings)
     chunks = ((1,) * len(period.months), (len(settings.bands),), *tiles.chunks)
@@ -283,9 +285,10 @@ def _lazy_image(
 
 
 def _fingerprint(scenes: list[Scene], settings: Settings) -> str:
-    """Tell one choice of images and settings from another.
+    """Return a hash of the images and settings.
 
-    Signatures, which come after a question mark, change from day to day.
+    Signatures, which follow the question mark of an address, change every day, so they
+    are left out.
     """
     described = [
         (s.item, s.offset, [(band, href.split("?")[0]) for band, _, href in s.assets])
@@ -322,8 +325,8 @@ def _attributes(
 
 
 def _scenes_by_month(scenes: list[Scene]) -> dict[str, list[dict[str, Any]]]:
-    """Name the items of each month, what they have in common once."""
-    alike: dict[str, dict[tuple[str | int, ...], list[str]]] = defaultdict(dict)
+    """Return the items of each month, grouped by what they have in common."""
+    by_month: dict[str, dict[tuple[str | int, ...], list[str]]] = defaultdict(dict)
     for scene in sorted(scenes, key=lambda scene: (scene.when, scene.item)):
         folder, _, name = scene.address.rpartition("/")
         key = (
@@ -332,7 +335,7 @@ def _scenes_by_month(scenes: list[Scene]) -> dict[str, list[dict[str, Any]]]:
             scene.offset,
             folder if name == scene.item else "",
         )
-        month = alike["{}-{:02d}".format(*scene.month)]
+        month = by_month["{}-{:02d}".format(*scene.month)]
         month.setdefault(key, []).append(scene.item)
     names = ("collection", "baseline", "offset", "at")
     return {
@@ -341,5 +344,5 @@ def _scenes_by_month(scenes: list[Scene]) -> dict[str, list[dict[str, Any]]]:
             | {"ids": ids}
             for key, ids in groups.items()
         ]
-        for month, groups in alike.items()
+        for month, groups in by_month.items()
     }

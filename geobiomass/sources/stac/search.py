@@ -1,85 +1,19 @@
-"""Items of STAC from wherever they are: a search, a file, a catalogue, an archive."""
+"""STAC items from an archive, an API, a catalogue, a file, or a list."""
 
 from __future__ import annotations
 
-import calendar
 import json
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from geobiomass.cube import CubeError
 from geobiomass.sources.stac.archives import ARCHIVES, Archive, Box
+from geobiomass.sources.stac.period import Period
 
 if TYPE_CHECKING:
     from pystac import Item
     from pystac_client.stac_api_io import StacApiIO
-
-LONGEST = 12  # months: a cube has each calendar month once
-
-
-@dataclass(frozen=True)
-class Period:
-    """Calendar months in a row, each with its year."""
-
-    months: tuple[tuple[int, int], ...]
-
-    @property
-    def span(self) -> str:
-        """The period as STAC's searches take it."""
-        return f"{self.start}T00:00:00Z/{self.end}T23:59:59.999Z"
-
-    @property
-    def start(self) -> str:
-        """First day, ISO 8601."""
-        year, month = self.months[0]
-        return f"{year}-{month:02d}-01"
-
-    @property
-    def end(self) -> str:
-        """Last day, ISO 8601."""
-        year, month = self.months[-1]
-        return f"{year}-{month:02d}-{calendar.monthrange(year, month)[1]}"
-
-
-def parse_period(months: str | Sequence[str]) -> Period:
-    """Read ``"2023-09:2024-08"``, or a pair of such months, or one.
-
-    Raises
-    ------
-    CubeError
-        If it is no period, is empty, or is longer than a year.
-    """
-    words = months.split(":") if isinstance(months, str) else list(months)
-    matches = [re.fullmatch(r"(\d{4})-(0[1-9]|1[0-2])", str(word)) for word in words]
-    if len(words) not in (1, 2) or not all(matches):
-        raise CubeError(
-            "months must be the first and the last month, such as '2023-09:2024-08', "
-            f"got {months!r}."
-        )
-    numbers = [int(m[1]) * 12 + int(m[2]) - 1 for m in matches if m]
-    return period_of(numbers[0], numbers[-1], f"{months!r}")
-
-
-def period_of(first: int, last: int, said: str) -> Period:
-    """Give the months from one to another, both counted as year x 12 + month - 1.
-
-    Raises
-    ------
-    CubeError
-        If there is none, or more than twelve.
-    """
-    count = last - first + 1
-    if count < 1:
-        raise CubeError(f"months must not end before they begin, got {said}.")
-    if count > LONGEST:
-        raise CubeError(
-            f"months must be {LONGEST} at most, since a cube has each calendar month "
-            f"once, got {count}: {said}; make a cube a year."
-        )
-    return Period(tuple((n // 12, n % 12 + 1) for n in range(first, last + 1)))
 
 
 def read_region(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -88,7 +22,7 @@ def read_region(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises
     ------
     CubeError
-        If it is not GeoJSON.
+        If the file is not GeoJSON.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -103,7 +37,7 @@ def read_region(path: str | os.PathLike[str]) -> dict[str, Any]:
 def find_items(
     source: Any, archive: Archive | None, box: Box, period: Period | None
 ) -> list[Item]:
-    """Get items, each once, from what a user has.
+    """Return the STAC items of a source, each once.
 
     Parameters
     ----------
@@ -112,24 +46,24 @@ def find_items(
         items, a path or an address of either kind of catalogue, or the name of an
         archive.
     archive : Archive, optional
-        Whose collections to search for; by default those of all archives.
+        Archive whose collections are searched; by default those of all archives.
     box : tuple of float
-        Degrees: west, south, east, north.
+        Area of a search in degrees: west, south, east, north.
     period : Period, optional
-        Only a search needs it.
+        Months of a search.
 
     Raises
     ------
     CubeError
-        If it is none of these, or a search has no period.
+        If the source is none of these, or a search has no period.
     """
     if isinstance(source, str | os.PathLike):
-        place = os.fspath(source)
-        if place in ARCHIVES:
-            archive = archive or ARCHIVES[place]
-            found = _search(ARCHIVES[place].url, archive, box, period)
+        href = os.fspath(source)
+        if href in ARCHIVES:
+            archive = archive or ARCHIVES[href]
+            found = _search(ARCHIVES[href].url, archive, box, period)
         else:
-            found = _from_place(place, archive, box, period)
+            found = _from_href(href, archive, box, period)
     elif hasattr(source, "items") and not isinstance(source, Mapping):
         found = source.items() if callable(source.items) else source.items
     else:
@@ -151,8 +85,8 @@ def _as_item(one: Any) -> Item:
     if isinstance(one, Mapping) and one.get("type") == "Feature":
         return pystac.Item.from_dict(dict(one))
     raise CubeError(
-        f"Each of items must be an item of STAC, got {type(one).__name__}; of a "
-        "catalogue give its items, catalog.get_items(recursive=True)."
+        f"Each of items must be a STAC item, got {type(one).__name__}; from a "
+        "catalogue, pass its items, catalog.get_items(recursive=True)."
     )
 
 
@@ -165,57 +99,57 @@ def _search(
         raise CubeError(f"A search of {url} needs months, such as '2023-09:2024-08'.")
     searched = [archive] if archive is not None else list(ARCHIVES.values())
     names = {name for one in searched for name in (*one.optical, *one.radar)}
-    client = _reach(Client.open, url)
+    client = _request(Client.open, url)
     search = client.search(
         collections=sorted(names), bbox=box, datetime=period.span, limit=100
     )
-    return list(_reach(search.item_collection))
+    return list(_request(search.item_collection))
 
 
-def _from_place(
-    place: str, archive: Archive | None, box: Box, period: Period | None
+def _from_href(
+    href: str, archive: Archive | None, box: Box, period: Period | None
 ) -> list[Item]:
     """Read a file or an address: items, a static catalogue, or a STAC API."""
     import pystac
     from pystac_client.stac_api_io import StacApiIO
 
     reader = StacApiIO()
-    content = _reach(reader.read_json, place)
+    content = _request(reader.read_json, href)
     kind = content.get("type")
     if kind == "FeatureCollection":
         if any(link.get("rel") == "next" for link in content.get("links", [])):
             raise CubeError(
-                f"{place} is one page of several; give the address of the archive, "
+                f"{href} is one page of several; give the address of the archive, "
                 "or save a whole search with its item_collection().save_object()."
             )
-        return _placed(pystac.ItemCollection.from_dict(content), place)
+        return _with_absolute_hrefs(pystac.ItemCollection.from_dict(content), href)
     if any(link["rel"] == "search" for link in content.get("links", [])):
-        return _search(place, archive, box, period)
+        return _search(href, archive, box, period)
     if kind in ("Catalog", "Collection", "Feature"):
-        return list(_walk(place, content, reader))
+        return list(_walk(href, content, reader))
     raise CubeError(
-        f"{place} must hold items of STAC, a catalogue or an API, got type {kind!r}."
+        f"{href} must contain STAC items, a catalogue or an API, got type {kind!r}."
     )
 
 
-def _placed(items: Iterable[Item], place: str) -> list[Item]:
-    """Give items of a file, whose addresses may be relative to that file."""
+def _with_absolute_hrefs(items: Iterable[Item], href: str) -> list[Item]:
+    """Return the items of a file, with asset addresses resolved against the file's."""
     from pystac.utils import make_absolute_href
 
     found = list(items)
     for item in found:
         for asset in item.assets.values():
             if item.get_self_href() is None:
-                asset.href = make_absolute_href(asset.href, place)
+                asset.href = make_absolute_href(asset.href, href)
     return found
 
 
-def _walk(place: str, content: dict[str, Any], reader: StacApiIO) -> Iterator[Item]:
-    """Follow a static catalogue to its items."""
+def _walk(root: str, content: dict[str, Any], reader: StacApiIO) -> Iterator[Item]:
+    """Yield the items of a static catalogue, through its links."""
     from pystac import Item
     from pystac.utils import make_absolute_href
 
-    waiting, known = [(place, content)], {place}
+    waiting, known = [(root, content)], {root}
     while waiting:
         href, one = waiting.pop()
         if one.get("type") == "Feature":
@@ -225,11 +159,11 @@ def _walk(place: str, content: dict[str, Any], reader: StacApiIO) -> Iterator[It
             target = make_absolute_href(link["href"], href)
             if link["rel"] in ("child", "item") and target not in known:
                 known.add(target)
-                waiting.append((target, _reach(reader.read_json, target)))
+                waiting.append((target, _request(reader.read_json, target)))
 
 
-def _reach(call: Any, *arguments: Any, **options: Any) -> Any:
-    """Call what goes over the network; name the trouble in one sentence."""
+def _request(call: Any, *arguments: Any, **options: Any) -> Any:
+    """Return what a network call returns; raise its errors as one sentence."""
     import pystac
     from pystac_client.exceptions import APIError
     from requests import RequestException

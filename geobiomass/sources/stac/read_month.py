@@ -1,4 +1,4 @@
-"""Reading the scenes of a month in a block of pixels: what runs in a dask task."""
+"""The composite of one month and block, read from its scenes in a dask task."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from geobiomass.sources.stac.archives import (
     PASSES,
     RADAR,
     REFLECTANCES,
-    Scene,
 )
+from geobiomass.sources.stac.scene import Scene
 from geobiomass.threads import silence_arrays_in_memory
 
 if TYPE_CHECKING:
@@ -33,24 +33,24 @@ Mask = npt.NDArray[np.bool_]
 
 _LOG = logging.getLogger(__name__)
 
-# Files at once in a task: reading over the network is waiting, most of the time.
+# Files that a task reads at the same time: over the network, most time is waiting.
 _READS = 8
-_BANDS = 4  # of all scenes in memory at once, as they are stored
+_BANDS = 4  # bands of all scenes in memory at the same time
 _GDAL = {
     "GDAL_HTTP_CONNECTTIMEOUT": "30",
-    # A stalled connection is given up, and tried again.
+    # A stalled connection is closed, and the request is repeated.
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
     "GDAL_HTTP_LOW_SPEED_TIME": "60",
-    # All of a header in one request.
+    # The whole header in one request.
     "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
-    # It would give zeros for what a file cut short lacks.
+    # Else a file that was cut short gives zeros.
     "GTIFF_IGNORE_READ_ERRORS": "NO",
 }
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How the scenes of a month become one image."""
+    """Settings of the composite of a month."""
 
     bands: tuple[str, ...]
     composite: Literal["median", "best"]
@@ -58,19 +58,21 @@ class Settings:
     resampling: str
     damaged: Literal["raise", "skip"]
     sign: Callable[[str], str] | None = field(default=None, compare=False, repr=False)
-    # Assets that were spoken of: item and name.
-    told: set[tuple[str, str]] = field(default_factory=set, compare=False, repr=False)
+    # Item and name of the assets that were reported as unreadable.
+    reported: set[tuple[str, str]] = field(
+        default_factory=set, compare=False, repr=False
+    )
 
 
 def read_month(
     scenes: Sequence[Scene], month: tuple[int, int], grid: GeoBox, settings: Settings
 ) -> Pixels:
-    """Read a month's composite on a grid, (1, band, y, x): dB, reflectance x 10^4.
+    """Read the composite of a month, (1, band, y, x): dB, reflectance x 10^4, percent.
 
     Raises
     ------
     DamagedError
-        If an asset cannot be read and `settings` say to raise.
+        If an asset cannot be read and `settings.damaged` is "raise".
     """
     silence_arrays_in_memory()
     image: Pixels = np.full((1, len(settings.bands), *grid.shape), np.nan, np.float32)
@@ -90,7 +92,7 @@ def _read_radar(
     wanted = {names[b]: i for i, b in enumerate(settings.bands) if b in names}
     for band, power, found in _read(scenes, wanted, grid, settings, np.float32):
         there = np.isfinite(power) & (power > 0)
-        kept = composites.one_of_a_pass(there, [scene.sweep for scene in found])
+        kept = composites.first_of_each_pass(there, [scene.sweep for scene in found])
         image[wanted[band]] = composites.mean_decibels(power, kept)
 
 
@@ -101,7 +103,7 @@ def _read_optical(
     grid: GeoBox,
     settings: Settings,
 ) -> None:
-    """Fill the bands of Sentinel-2: the classes first, then where they are clear."""
+    """Fill the bands of Sentinel-2: first the classes, then the clear pixels."""
     names = (*REFLECTANCES, CLOUD_PROBABILITY)
     wanted = {band: i for i, band in enumerate(settings.bands) if band in names}
     read = _read(scenes, [CLASSIFICATION] if wanted else [], grid, settings, np.uint8)
@@ -109,20 +111,20 @@ def _read_optical(
     if not scenes:
         return
     there = classes != composites.NO_DATA
-    kept = composites.one_of_a_pass(there, [scene.sweep for scene in scenes])
+    kept = composites.first_of_each_pass(there, [scene.sweep for scene in scenes])
     kept &= composites.clear(classes, settings.masked_classes)
-    # Scenes that are wholly under clouds here are not read any further.
+    # Other bands are not read of scenes that are completely cloudy in this block.
     seen = np.flatnonzero(kept.any(axis=(1, 2)))
     scenes, kept, classes = [scenes[i] for i in seen], kept[seen], classes[seen]
     chosen = None
     if settings.composite == "best" and scenes:
         middle = datetime(*month, 15, 12, tzinfo=UTC)
         distances = [abs((s.when - middle).total_seconds()) for s in scenes]
-        chosen = composites.surest(classes, kept, distances)
+        chosen = composites.least_risk(classes, kept, distances)
     for band, numbers, found in _read(scenes, wanted, grid, settings, np.uint16):
         values: Pixels = np.full(kept.shape, np.nan, np.float32)
-        places = [scenes.index(scene) for scene in found]
-        values[places] = _values(band, numbers, found, kept[places])
+        indexes = [scenes.index(scene) for scene in found]
+        values[indexes] = _values(band, numbers, found, kept[indexes])
         image[wanted[band]] = (
             composites.median(values)
             if chosen is None
@@ -133,8 +135,8 @@ def _read_optical(
 def _values(
     band: str, numbers: npt.NDArray[np.uint16], scenes: list[Scene], kept: Mask
 ) -> Pixels:
-    """Turn the numbers of a band into physical values, NaN where none is kept."""
-    if band == CLOUD_PROBABILITY:  # percent: 0 is a value
+    """Convert the numbers of a band to physical values, NaN where not kept."""
+    if band == CLOUD_PROBABILITY:  # percent, so that 0 is a value
         return np.where(kept, numbers, np.float32(np.nan)).astype(np.float32)
     return composites.harmonise(numbers, [scene.offset for scene in scenes], kept)
 
@@ -146,21 +148,21 @@ def _read(
     settings: Settings,
     dtype: type[np.generic],
 ) -> Iterator[tuple[str, npt.NDArray[Any], list[Scene]]]:
-    """Read bands of the scenes that have them: a few bands at a time.
+    """Read bands of the scenes that have them, a few bands at a time.
 
     Yields
     ------
     band, numbers, found
-        (scene, y, x), 0 or NaN where there is no data, and which scenes these are.
-        Assets that cannot be read are left out, where that is wanted; bands that no
-        scene has as well.
+        The band, its numbers (scene, y, x), 0 or NaN without data, and their scenes.
+        With ``damaged="skip"``, assets that cannot be read are left out. Bands that no
+        scene has are not yielded.
     """
     together: dict[tuple[int, ...], list[str]] = defaultdict(list)
     for band in bands:
         having = [i for i, scene in enumerate(scenes) if scene.asset(band)]
         together[tuple(having)].append(band)
-    for places, names in together.items():
-        having_all = [scenes[i] for i in places]
+    for indexes, names in together.items():
+        having_all = [scenes[i] for i in indexes]
         for start in range(0, len(names) if having_all else 0, _BANDS):
             part = names[start : start + _BANDS]
             yield from _load(having_all, part, grid, settings, dtype)
@@ -186,7 +188,7 @@ def _load(
     driver = _driver()(sources, settings)
     missing = np.nan if dtype is np.float32 else 0
     classes = {CLASSIFICATION: "nearest", CLOUD_PROBABILITY: "nearest"}
-    # Grouped by id, each item is a layer of its own, in the order given.
+    # Grouping by id makes each item a separate layer, in the given order.
     loaded = odc.stac.load(
         [_bare_item(s, h) for s, h in zip(scenes, hrefs, strict=True)],
         bands=bands,
@@ -202,7 +204,7 @@ def _load(
         stac_cfg={"*": {"assets": {"*": {"nodata": missing}}, "warnings": "ignore"}},
     )
     for href, error in sorted(driver.unreadable.items()):
-        _tell_once(*sources[href], error, settings)
+        _report_once(*sources[href], error, settings)
     for band in bands:
         sound = [i for i, of in enumerate(hrefs) if of[band] not in driver.unreadable]
         if sound:
@@ -210,9 +212,9 @@ def _load(
 
 
 def _bare_item(scene: Scene, hrefs: Mapping[str, str]) -> Any:
-    """Make an item whose assets are named after the bands.
+    """Return an item whose assets have the names of the bands.
 
-    Its footprint only tells whether to look into the files, so a box will do.
+    Its footprint only decides whether the files are opened, so a box is enough.
     """
     import pystac
     from shapely.geometry import box, mapping
@@ -232,7 +234,7 @@ def _bare_item(scene: Scene, hrefs: Mapping[str, str]) -> Any:
 
 @cache
 def _driver() -> Any:
-    """Give a driver for odc-stac whose errors name the item and the asset."""
+    """Return a driver class for odc-stac whose errors name the item and the asset."""
     from odc.loader import RioDriver, RioReader
     from rasterio.errors import RasterioError
 
@@ -245,7 +247,7 @@ def _driver() -> Any:
             try:
                 return super().read(cfg, dst_geobox, **options)
             except (RasterioError, OSError, ValueError) as error:
-                self._driver.refuse(self._src.uri, error)
+                self._driver.report(self._src.uri, error)
             return np.s_[0:0, 0:0], np.empty((0, 0), cfg.dtype)
 
     class NamingDriver(RioDriver):
@@ -257,13 +259,13 @@ def _driver() -> Any:
             self.unreadable: dict[str, Exception] = {}
 
         def capture_env(self) -> dict[str, Any]:
-            # odc-stac's defaults, such as ten retries, or what the user has set.
+            # odc-stac's defaults, such as ten retries, or the user's own settings.
             return {**_GDAL, **super().capture_env()}
 
         def open(self, source: Any, context: Any) -> Any:
             return NamingReader(source, context, self)
 
-        def refuse(self, href: str, error: Exception) -> None:
+        def report(self, href: str, error: Exception) -> None:
             if self._settings.damaged == "raise":
                 raise _damaged(*self._sources[href], error) from error
             self.unreadable[href] = error
@@ -275,22 +277,22 @@ def _damaged(band: str, scene: Scene, error: Exception) -> DamagedError:
     name, href = cast(tuple[str, str], scene.asset(band))
     return DamagedError(
         f"Asset {name} of item {scene.item} cannot be read: {href} is damaged or gone "
-        f"({error.__cause__ or error}); try again, leave the item out, or take the "
-        "asset for missing with damaged='skip' (on the command line --damaged skip).",
+        f"({error.__cause__ or error}); try again, leave the item out, or treat the "
+        "asset as missing with damaged='skip' (on the command line --damaged skip).",
         href,
     )
 
 
-def _tell_once(band: str, scene: Scene, error: Exception, settings: Settings) -> None:
+def _report_once(band: str, scene: Scene, error: Exception, settings: Settings) -> None:
     """Log that an asset is left out.
 
-    No warning: filters of warnings are no thread's own, and rasterio, which changes
-    them while it reprojects, can leave behind one that ignores everything.
+    It is not a warning, because filters of warnings belong to all threads: rasterio
+    changes them while it reprojects, and can leave one that ignores everything.
     """
     name, href = cast(tuple[str, str], scene.asset(band))
-    if (scene.item, name) not in settings.told:
-        settings.told.add((scene.item, name))
+    if (scene.item, name) not in settings.reported:
+        settings.reported.add((scene.item, name))
         _LOG.warning(
-            "Asset %s of item %s cannot be read and counts as missing: %s (%s).",
+            "Asset %s of item %s cannot be read and is treated as missing: %s (%s).",
             *(name, scene.item, href, error.__cause__ or error),
         )

@@ -1,4 +1,4 @@
-"""Which raster files there are, by their names or a table, and what those tell."""
+"""Raster files by pattern or table, with the month, year and band of each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NAMES = {
     for number, name in enumerate(names)
     if name
 }
-_MOST_SHOWN = 20
+_MOST_SHOWN = 20  # problems in one message
 _NO_MONTH = "the month must be 1 to 12 or a name, got {!r}."
 _FIELD = re.compile(r"\{(\w+)(?::([^{}]*))?\}|\*\*|\*|\?")
 _FIELDS = {
@@ -36,22 +36,22 @@ _FIELDS = {
     "band": r"[^/]+?",
     "any": r"[^/]*?",
 }
-# What a date's own format may hold, as strptime reads it.
+# Text that the directives of a date format match, as in strptime.
 _DIRECTIVES = {"Y": r"\d{4}", "j": r"\d{3}", "b": "[A-Za-z]{3}", "B": "[A-Za-z]+"}
 
 
 @dataclass(frozen=True)
 class Found:
-    """A file and what its name, or its row of a table, says of it.
+    """A file with the facts from its name or its row of a table.
 
     Parameters
     ----------
     path : str
-        What GDAL opens.
+        Path or address that GDAL opens.
     month, year : int, optional
-        Of its pixels; None: of every month, of every year.
+        Month and year of its pixels; None means every month, every year.
     band : str, optional
-        Of a file of one band.
+        Name of the band, for a file of one band.
     """
 
     path: str
@@ -61,30 +61,29 @@ class Found:
 
 
 class Problems:
-    """What is wrong with files, gathered so that all of it is told at once."""
+    """Problems of files, collected so that one error reports them all."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
     def add(self, path: str, line: str) -> None:
-        """Note what is wrong with a file."""
+        """Add a problem of a file."""
         self.lines.append(f"{path}: {line}")
 
     def check(self) -> None:
-        """Raise what was noted.
+        """Check that there are no problems.
 
         Raises
         ------
         CubeError
-            If anything was.
+            If there are any; it lists them.
         """
         if not self.lines:
             return
         more = len(self.lines) - _MOST_SHOWN
         shown = self.lines[:_MOST_SHOWN] + ([f"and {more} more"] if more > 0 else [])
         raise CubeError(
-            f"{len(self.lines)} of the files cannot be used as they are:\n  "
-            + "\n  ".join(shown)
+            f"{len(self.lines)} of the files cannot be used:\n  " + "\n  ".join(shown)
         )
 
 
@@ -94,7 +93,7 @@ def find_files(files: Files, problems: Problems) -> list[Found]:
     Raises
     ------
     CubeError
-        If a pattern or a table is not one, or there is no file.
+        If a pattern or a table is invalid, or there is no file.
     """
     if isinstance(files, pd.DataFrame):
         return _in_table(files, Path(), problems)
@@ -114,7 +113,7 @@ def _by_name(pattern: str, problems: Problems) -> list[Found]:
     if not _FIELD.search(pattern):
         if os.path.isdir(pattern):
             raise CubeError(
-                f"{pattern} is a folder; say how its files are called, such as "
+                f"{pattern} is a folder; give the pattern of its file names, such as "
                 f"{os.path.join(pattern, 'S2_{year}-{month}.tif')!r}."
             )
         return [Found(pattern)]
@@ -125,12 +124,12 @@ def _by_name(pattern: str, problems: Problems) -> list[Found]:
     for path, match in matches:
         if match is not None:
             parts = match.groupdict()
-            found.append((*_when(path, parts, formats, problems), path, parts))
+            found.append((*_date_of_name(path, parts, formats, problems), path, parts))
     if not found:
         near = [Path(path).name for path in paths[:3]]
-        hint = f"; there are {near}, which do not fit it" if near else ""
-        raise CubeError(f"No file fits the pattern {pattern!r}{hint}.")
-    # Of one month the earlier date comes first.
+        hint = f"; there are {near}, which do not match it" if near else ""
+        raise CubeError(f"No file matches the pattern {pattern!r}{hint}.")
+    # Within a month, the earlier date comes first.
     found.sort(key=lambda each: (each[2], each[3]))
     return [
         Found(path, month, year, parts.get("band"))
@@ -139,7 +138,7 @@ def _by_name(pattern: str, problems: Problems) -> list[Found]:
 
 
 def _glob(pattern: str) -> str:
-    """Give a pattern that finds at least the files that fit."""
+    """Return a glob pattern that finds at least the files that match."""
     text = ""
     for part, wild in _parts(pattern):
         if not wild:
@@ -150,7 +149,7 @@ def _glob(pattern: str) -> str:
 
 
 def _parts(pattern: str) -> list[tuple[str, bool]]:
-    """Cut a pattern into what stands for itself and what does not."""
+    """Split a pattern into text (False) and fields or wildcards (True)."""
     parts, end = [], 0
     for match in _FIELD.finditer(pattern):
         parts += [(pattern[end : match.start()], False), (match.group(), True)]
@@ -159,7 +158,7 @@ def _parts(pattern: str) -> list[tuple[str, bool]]:
 
 
 def _regex(pattern: str) -> tuple[re.Pattern[str], dict[str, str]]:
-    """Give what parses a path, and the format of its date if it has its own."""
+    """Return the regular expression of a pattern, and the formats of its dates."""
     text, met, formats = "", set(), {}
     wild = {"*": "[^/]*", "**": ".*", "?": "[^/]"}
     for part, special in _parts(Path(pattern).as_posix()):
@@ -177,7 +176,7 @@ def _regex(pattern: str) -> tuple[re.Pattern[str], dict[str, str]]:
             )
         if form is not None:
             formats[name] = form
-        kind = _FIELDS[name] if form is None else _of_format(form)
+        kind = _FIELDS[name] if form is None else _regex_of_format(form)
         if name == "any":
             text += kind
         elif name in met:
@@ -188,24 +187,24 @@ def _regex(pattern: str) -> tuple[re.Pattern[str], dict[str, str]]:
     return re.compile(text), formats
 
 
-def _of_format(form: str) -> str:
-    pieces = re.split(r"%(\w)", form)
+def _regex_of_format(form: str) -> str:
+    parts = re.split(r"%(\w)", form)  # text and directives in turn
     return "".join(
-        _DIRECTIVES.get(piece, r"\d{2}") if index % 2 else re.escape(piece)
-        for index, piece in enumerate(pieces)
+        _DIRECTIVES.get(part, r"\d{2}") if index % 2 else re.escape(part)
+        for index, part in enumerate(parts)
     )
 
 
-def _when(
+def _date_of_name(
     path: str, parts: Mapping[str, str], formats: Mapping[str, str], problems: Problems
 ) -> tuple[int | None, int | None, str]:
-    """Give month, year and date of a file, as far as its name tells."""
+    """Return month, year and date of a file, as far as its name contains them."""
     year = int(parts["year"]) if parts.get("year") else None
     if parts.get("date"):
         try:
             day = _date(parts["date"], formats.get("date"))
         except ValueError:
-            problems.add(path, f"{parts['date']!r} is no date.")
+            problems.add(path, f"{parts['date']!r} is not a date.")
             return None, year, ""
         return day.month, day.year, day.isoformat()
     if parts.get("month") is None:
@@ -223,7 +222,7 @@ def _date(text: str, form: str | None) -> dt.date:
 
 
 def _month(value: Any) -> int | None:
-    """Read a month, a number or an English name; None where it is neither."""
+    """Return a month, from a number or an English name; None if it is neither."""
     text = str(value).strip().lower()
     if text in _NAMES:
         return _NAMES[text]
@@ -237,9 +236,9 @@ def _month(value: Any) -> int | None:
 def _in_table(table: pd.DataFrame, folder: Path, problems: Problems) -> list[Found]:
     if "path" not in table or not len(table):
         raise CubeError(
-            "A table of files needs rows and the columns path, month (or date), and "
-            f"for files of one band band; got {len(table)} rows of "
-            f"{list(map(str, table.columns))}."
+            "A table of files must have rows, the columns path and month (or date), "
+            "and a column band if files have one band each; got "
+            f"{len(table)} rows with the columns {list(map(str, table.columns))}."
         )
     found = []
     for record in table.to_dict("records"):
@@ -249,7 +248,7 @@ def _in_table(table: pd.DataFrame, folder: Path, problems: Problems) -> list[Fou
             continue
         path = str(row["path"])
         path = path if "://" in path or path.startswith("/vsi") else str(folder / path)
-        month, year = _row_when(path, row, problems)
+        month, year = _date_of_row(path, row, problems)
         band = str(row["band"]) if "band" in row else None
         found.append(Found(path, month, year, band))
     return found
@@ -259,13 +258,13 @@ def _blank(value: Any) -> bool:
     return value is None or value == "" or bool(pd.isna(value))
 
 
-def _row_when(
+def _date_of_row(
     path: str, row: Mapping[str, Any], problems: Problems
 ) -> tuple[int | None, int | None]:
     if "date" in row:
         day = pd.to_datetime(str(row["date"]), errors="coerce")
         if pd.isna(day):
-            problems.add(path, f"{row['date']!r} is no date.")
+            problems.add(path, f"{row['date']!r} is not a date.")
             return None, None
         return int(day.month), int(day.year)
     year = int(row["year"]) if "year" in row else None

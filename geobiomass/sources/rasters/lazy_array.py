@@ -1,4 +1,4 @@
-"""Pixels of raster files, lazily, block by block."""
+"""A lazy dask array of the pixels of raster files, in blocks of the grid."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from geobiomass.sources.rasters.read import Layer, outline_on, read_block
+from geobiomass.sources.rasters.grid_geometry import outline_on
+from geobiomass.sources.rasters.read_block import Layer, read_block
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
 BLOCK = 256
-"""Side of what is read at a time, pixels: a shard of a cube on disk."""
+"""Side in pixels of the blocks that tasks read: the side of a cube's shards on disk."""
 
 
 def lazy_blocks(
     steps: Sequence[Sequence[Layer]], bands: Sequence[str], grid: GeoBox, skip: bool
 ) -> Any:
-    """Make a dask array (step, band, y, x) of one task a step and block.
+    """Return a dask array (step, band, y, x) with one task per step and block.
 
-    A task knows the files that touch its block, and no others.
+    A task contains only the files that touch its block.
     """
     import dask.array as da
     from dask.base import tokenize
@@ -57,10 +58,10 @@ def lazy_blocks(
 
 
 def _touches(block: Sequence[float], outline: Sequence[float]) -> bool:
-    """Tell whether a file may reach into a block; a curved edge may bulge a little."""
+    """Return whether a file may touch a block, with a margin for curved edges."""
     top, left, bottom, right = outline
     rim = 4 + 0.02 * max(bottom - top, right - left)
-    return not (  # an outline that is NaN is nowhere
+    return not (  # a NaN outline touches no block
         math.isnan(top)
         or top - rim > block[2]
         or bottom + rim < block[0]

@@ -1,7 +1,4 @@
-"""Which files of the BioMassters competition are there, and what each chip has.
-
-Listing, checks and plans only: no pixel is read here.
-"""
+"""The files of each BioMassters chip, listed and checked without reading pixels."""
 
 from __future__ import annotations
 
@@ -17,6 +14,7 @@ from geobiomass.cube import CubeError
 from geobiomass.sources.biomassters.names import (
     NAME,
     NAMED,
+    UNKNOWN_SIZE,
     chip_of,
     choose_chips,
     enumerate_some,
@@ -29,15 +27,13 @@ from geobiomass.sources.rasters.tiff_header import (
 
 BANDS_AND_DTYPE = {"S1": (4, "float32"), "S2": (11, "uint16"), "agbm": (1, "float32")}
 
-_UNKNOWN = -1  # bytes of a file that no table gives
-
 Size = tuple[int, int]  # pixels: height, width
-Faults = dict[str, str]  # by path: what is wrong with a damaged or absent file
+Faults = dict[str, str]  # by path: the fault of a damaged or missing file
 
 
 @dataclass(frozen=True)
 class ChipPlan:
-    """What it takes to read one chip: small, since every dask task carries one."""
+    """The facts that reading one chip needs; small, as every dask task carries one."""
 
     chip: str
     features: str  # folder
@@ -47,11 +43,11 @@ class ChipPlan:
     size: Size
 
     def image_path(self, kind: str, month: int) -> str:
-        """Path of a Sentinel-1 ("S1") or Sentinel-2 ("S2") file."""
+        """Return the path of a Sentinel-1 ("S1") or Sentinel-2 ("S2") file."""
         return os.path.join(self.features, f"{self.chip}_{kind}_{month:02d}.tif")
 
     def label_path(self) -> str:
-        """Path of the biomass file."""
+        """Return the path of the biomass file."""
         return os.path.join(self.labels or "", f"{self.chip}_agbm.tif")
 
 
@@ -59,7 +55,7 @@ class _File(NamedTuple):
     path: str
     chip: str
     kind: str
-    month: int  # 0 is September; of no meaning for a label
+    month: int  # 0 is September; not used for a label
     size: int  # bytes
 
 
@@ -70,23 +66,23 @@ def plan_chips(
     skip: bool,
     chips: int | str | Iterable[str] | None = None,
 ) -> list[ChipPlan]:
-    """List the chips of a split that can be read, in order of id.
+    """Return the plans of the readable chips of a split, in order of id.
 
     Parameters
     ----------
     root : Path
         The folder that holds ``{split}_features/`` and ``{split}_agbm/``.
     split : str
-        Labels are required for "train", and taken where they are for others.
+        "train" must have labels; other splits use labels if their folder exists.
     skip : bool
-        Warn of damaged files and plan without them, rather than raise.
+        Warn about damaged files and plan without them, instead of raising an error.
     chips : int, str or iterable of str, optional
-        What `choose_chips` takes; files of other chips are not even looked at.
+        As `choose_chips` accepts it; files of other chips are not checked.
 
     Raises
     ------
     CubeError
-        If there are no chips, or with all that is wrong with the files together.
+        If there are no chips, or if files have problems, which are all listed.
     """
     features, labels = root / f"{split}_features", root / f"{split}_agbm"
     faults: Faults = {}
@@ -96,36 +92,38 @@ def plan_chips(
     if labelled:
         files += _label_files(root, labels, ids, faults)
     size, misfits = _survey(files, faults)
-    _refuse(root, misfits, {} if skip else faults)
+    _check_files(root, misfits, {} if skip else faults)
     whole = [file for file in files if file.path not in faults]
     plans = _plans(whole, str(features), str(labels) if labelled else None, size)
     if not plans:
         raise CubeError(
-            f"{root} has no undamaged chip: {enumerate_some(_told(faults))}."
+            f"{root} must have at least one undamaged chip, got none: "
+            f"{enumerate_some(_sentences(faults))}; download the files again."
         )
     if faults:
         _warn(root, faults, sorted(ids - {plan.chip for plan in plans}))
     return plans
 
 
-def _refuse(root: Path, misfits: list[str], faults: Faults) -> None:
-    problems = misfits + _told(faults)
+def _check_files(root: Path, misfits: list[str], faults: Faults) -> None:
+    problems = misfits + _sentences(faults)
     if problems:
-        mend = " Download damaged files again, or pass damaged='skip'."
+        remedy = " Download damaged files again, or pass damaged='skip'."
         raise CubeError(
             f"{root} has {_count(problems, 'problem')}: {enumerate_some(problems)}."
-            + (mend if faults else "")
+            + (remedy if faults else "")
         )
 
 
 def _warn(root: Path, faults: Faults, left_out: list[str]) -> None:
     text = f"{root} has {_count(faults, 'damaged file')}, treated as missing: "
-    text += f"{enumerate_some(_told(faults))}."
+    text += f"{enumerate_some(_sentences(faults))}."
     if left_out:
         text += (
-            f" Left out for want of a label or any image: {enumerate_some(left_out)}."
+            f" Left out because they have no label or no image: "
+            f"{enumerate_some(left_out)}."
         )
-    # the line that called from_biomassters, above plan_chips and this function
+    # 4: the warning names the line that called from_biomassters.
     warnings.warn(text, stacklevel=4)
 
 
@@ -133,7 +131,7 @@ def _count(items: Sized, name: str) -> str:
     return f"{len(items)} {name}{'s' * (len(items) != 1)}"
 
 
-def _told(faults: Faults) -> list[str]:
+def _sentences(faults: Faults) -> list[str]:
     return [f"{path} {why}" for path, why in sorted(faults.items())]
 
 
@@ -155,7 +153,7 @@ def _order(months: list[int]) -> tuple[int, ...]:
     return tuple(sorted(months))
 
 
-# Listing: the folders, and the tables where they are there ---------------------
+# Listing: the folders, and the tables if they exist ---------------------
 
 
 def _image_files(
@@ -181,7 +179,7 @@ def _image_files(
     if not files:
         csv = "" if listed is None else f", and {len(listed)} others listed in {table}"
         raise CubeError(
-            f"No chips of split {split!r}: {folder} must hold files named like "
+            f"No chips of split {split!r}: {folder} must contain files named like "
             f"0060c0a5_S1_00.tif, got {len(there)} of them{csv}."
         )
     return files
@@ -194,18 +192,18 @@ def _label_files(
     table = root / f"{folder.name}_metadata.csv"
     listed = _read_table(table) or {}
     names = [f"{chip}_agbm.tif" for chip in chips]
-    wanted = {name: listed.get(name, _UNKNOWN) for name in names}
+    wanted = {name: listed.get(name, UNKNOWN_SIZE) for name in names}
     return _compare(there, wanted, folder, table, faults)
 
 
 def _scan(root: Path, folder: Path) -> dict[str, _File]:
-    """List the files named as the competition names them, by name."""
+    """Return the files with names of the competition, by name."""
     if not folder.is_dir():
         got = "no folder of that name"
         if root.is_dir():
             got = f"a folder with {sorted(os.listdir(root))[:NAMED]}"
         raise CubeError(
-            f"{root} must be a folder that holds {folder.name}/, got {got}."
+            f"{root} must be a folder that contains {folder.name}/, got {got}."
         )
     files = {}
     with os.scandir(folder) as entries:
@@ -225,11 +223,11 @@ def _compare(
     table: Path,
     faults: Faults,
 ) -> list[_File]:
-    """Give the wanted files that are there; note what is wrong in `faults`."""
+    """Return the wanted files that exist; add the faults of files to `faults`."""
     for name, size in wanted.items():
         if name not in there:
-            faults[os.path.join(folder, name)] = "is not there"
-        elif size not in (_UNKNOWN, there[name].size):
+            faults[os.path.join(folder, name)] = "is missing"
+        elif size not in (UNKNOWN_SIZE, there[name].size):
             found = there[name].size
             why = f"has {found} bytes, {size} in {table.name}"
             faults[there[name].path] = why
@@ -237,7 +235,7 @@ def _compare(
 
 
 def _read_table(path: Path, split: str | None = None) -> dict[str, int] | None:
-    """Read sizes in bytes by file name; None where there is no table."""
+    """Return sizes in bytes by file name; None if there is no table."""
     import pandas as pd
 
     if not path.is_file():
@@ -245,11 +243,11 @@ def _read_table(path: Path, split: str | None = None) -> dict[str, int] | None:
     columns = ["filename", "size"] + (["split"] if split else [])
     try:
         table = pd.read_csv(path, usecols=columns)
-        sizes = pd.to_numeric(table["size"]).fillna(_UNKNOWN).astype(int)
+        sizes = pd.to_numeric(table["size"]).fillna(UNKNOWN_SIZE).astype(int)
     except ValueError as error:  # pandas' own errors of parsing are ValueErrors
         raise CubeError(
             f"{path} must be a CSV table with columns {columns}, sizes in bytes: "
-            f"{error}; download it again, or move it away to go by file names."
+            f"{error}; download it again, or remove it so that file names are used."
         ) from error
     pairs = dict(zip(table["filename"], sizes.tolist(), strict=True))
     if split is None:
@@ -262,7 +260,10 @@ def _read_table(path: Path, split: str | None = None) -> dict[str, int] | None:
 
 
 def _survey(files: list[_File], faults: Faults) -> tuple[Size, list[str]]:
-    """Give the chips' size in pixels and what does not fit; add to `faults`."""
+    """Return the usual size in pixels and the misfits; add to `faults`.
+
+    Misfits are files with other bands, types or sizes than the competition's.
+    """
     headers = list(_headers([file for file in files if file.path not in faults]))
     usual = _usual_bytes(headers)
     sound: list[tuple[_File, TiffHeader]] = []
@@ -277,14 +278,14 @@ def _survey(files: list[_File], faults: Faults) -> tuple[Size, list[str]]:
 
 
 def _headers(files: list[_File]) -> Iterator[tuple[_File, TiffHeader | str]]:
-    """Give each file's header, or what is wrong with the file."""
+    """Yield each file with its header, or with its fault."""
     groups: dict[tuple[str, int], list[_File]] = defaultdict(list)
     for file in files:
         groups[file.kind, file.size].append(file)
     for group in groups.values():
         first = _header(group[0])
         yield group[0], first
-        # Only without compression does the same size promise the same header.
+        # The same size means the same header only for uncompressed files.
         shared = isinstance(first, TiffHeader) and not first.compressed
         for file in group[1:]:
             yield file, first if shared else _header(file)

@@ -1,4 +1,4 @@
-"""Which items a cube is made of, and why others are left out."""
+"""Selection of the scenes that a cube uses, and why others are left out."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from geobiomass.sources.stac.archives import (
     REFLECTANCES,
     Archive,
     Box,
-    Scene,
-    archive_of,
-    as_scene,
 )
-from geobiomass.sources.stac.area import meet
-from geobiomass.sources.stac.search import Period, period_of
+from geobiomass.sources.stac.area import boxes_touch
+from geobiomass.sources.stac.period import Period, period_of
+from geobiomass.sources.stac.scene import Scene, archive_of, as_scene
 
 if TYPE_CHECKING:
     import pystac
 
 
-def usable(
+def select_scenes(
     items: Iterable[pystac.Item],
     archive: Archive | None,
     around: Box,
     offset: int | None,
     max_cloud: float,
 ) -> tuple[list[Scene], Counter[str]]:
-    """Take what can be used, in order of preference; count what is not, and why."""
+    """Return the usable scenes in order of preference, and counts of the others.
+
+    The counter has the reasons as keys.
+    """
     left_out: Counter[str] = Counter()
     scenes: list[Scene] = []
     for item in items:
@@ -41,20 +42,20 @@ def usable(
             left_out["neither Sentinel-2 L2A nor Sentinel-1 RTC"] += 1
             continue
         scene = as_scene(item, known, offset)
-        if not meet(scene.reach, around):
+        if not boxes_touch(scene.reach, around):
             left_out["outside the area"] += 1
         elif scene.cloud is not None and scene.cloud > max_cloud:
             left_out["too cloudy"] += 1
         else:
             scenes.append(scene)
-    once = _without_doubles(scenes)
+    once = _without_duplicates(scenes)
     left_out["in a better collection as well"] += len(scenes) - len(once)
     once.sort(key=lambda scene: (*scene.preference, scene.when, scene.item))
     return once, left_out
 
 
-def _without_doubles(scenes: list[Scene]) -> list[Scene]:
-    """Leave out tiles that a preferred collection has of the same day."""
+def _without_duplicates(scenes: list[Scene]) -> list[Scene]:
+    """Return the scenes without tiles that a preferred collection has of that day."""
     best: dict[tuple[str, str], int] = {}
     for scene in scenes:
         key, rank = (scene.tile, scene.sweep), scene.preference[0]
@@ -67,7 +68,7 @@ def _without_doubles(scenes: list[Scene]) -> list[Scene]:
 
 
 def period_covered(scenes: list[Scene]) -> Period:
-    """Give the months from the first scene to the last.
+    """Return the months from the first scene to the last.
 
     Raises
     ------
@@ -83,7 +84,7 @@ def period_covered(scenes: list[Scene]) -> Period:
 
 
 def nothing_left(count: int, period: Period, left_out: Counter[str]) -> str:
-    """Say that no item can be used, and why."""
+    """Return the message that no item can be used, with the reasons."""
     why = ", ".join(f"{n} {reason}" for reason, n in left_out.items() if n)
     return (
         f"No items over this area from {period.start} to {period.end}: got {count}"
@@ -92,7 +93,7 @@ def nothing_left(count: int, period: Period, left_out: Counter[str]) -> str:
 
 
 def default_bands(scenes: list[Scene]) -> tuple[str, ...]:
-    """Give the bands of BioMassters that the scenes' sensors have."""
+    """Return the bands of BioMassters that the scenes' sensors have."""
     optical = any(scene.sensor == "Sentinel-2" for scene in scenes)
     radar = any(scene.sensor != "Sentinel-2" for scene in scenes)
     cloud = any(scene.asset(CLOUD_PROBABILITY) for scene in scenes)
