@@ -97,7 +97,7 @@ def read_photos(
     if targets is None and "target_name" not in rows:
         photos = _with_sums(photos)
     problems += problems_of_table(photos, known)
-    refuse([*problems, *problems_of_files(photos["path"])])
+    raise_problems([*problems, *problems_of_files(photos["path"])])
     return photos
 
 
@@ -269,7 +269,7 @@ def _fault(path: str) -> tuple[str, str]:
     return "", path
 
 
-def refuse(problems: Sequence[str]) -> None:
+def raise_problems(problems: Sequence[str]) -> None:
     """Raise all problems as one PhotoError, if there are any."""
     if problems:
         raise PhotoError(
@@ -339,4 +339,6 @@ def write_predictions(predictions: pd.DataFrame, path: str | Path) -> None:
 def _check_complete(predictions: pd.DataFrame) -> None:
     absent = predictions.index[~np.isfinite(predictions.to_numpy()).all(axis=1)]
     twice = predictions.index[predictions.index.duplicated()]
-    refuse([*_problem("predicted twice", twice), *_problem("unpredicted", absent)])
+    raise_problems(
+        [*_problem("predicted twice", twice), *_problem("unpredicted", absent)]
+    )

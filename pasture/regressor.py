@@ -21,9 +21,9 @@ from geobiomass.training.metrics import WeightedR2
 from geobiomass.training.model_folder import HELD_OUT
 
 from .loader import PhotoError, PhotoLoader
-from .model import PastureModel, need, read_table, write_table
+from .model import PastureModel, check_columns, read_table, write_table
 from .network import PastureNetwork
-from .photos import problems_of_files, problems_of_table, refuse
+from .photos import problems_of_files, problems_of_table, raise_problems
 from .recipes import PastureRecipe, find_recipe
 from .scores import weights_of
 from .sums import reconcile, with_sums
@@ -102,7 +102,7 @@ class PastureRegressor(PastureModel, Regressor):
         config = self.recipe.training
         training, checking = _split(photos, validation, self.recipe)
         used = training if checking is None else pd.concat([training, checking])
-        refuse(problems_of_files(used["path"]))
+        raise_problems(problems_of_files(used["path"]))
         given = None
         if config.folder is not None:
             given = self._given(training, checking)
@@ -195,7 +195,7 @@ class PastureRegressor(PastureModel, Regressor):
                 f"got {blend}"
             )
         self.check_fitted()
-        need(photos, ["path"])
+        check_columns(photos, ["path"])
         return self.predict_on(self.devices()[0], photos, flips)
 
     def devices(self) -> list[torch.device]:
@@ -289,11 +289,11 @@ def _split(
     photos: pd.DataFrame, validation: Validation, recipe: PastureRecipe
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Give the photos to learn from and those to validate on, checked."""
-    need(photos, ["path", *recipe.targets])
-    refuse(problems_of_table(photos, recipe.targets))
+    check_columns(photos, ["path", *recipe.targets])
+    raise_problems(problems_of_table(photos, recipe.targets))
     if isinstance(validation, pd.DataFrame):
-        need(validation, ["path", *recipe.targets])
-        refuse(problems_of_table(validation, recipe.targets))
+        check_columns(validation, ["path", *recipe.targets])
+        raise_problems(problems_of_table(validation, recipe.targets))
         both = validation.index[validation["path"].isin(photos["path"])]
         if len(both):
             raise PhotoError(
