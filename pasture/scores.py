@@ -59,7 +59,8 @@ def score(predicted: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     if absent or predicted.empty:
         raise PhotoError(
             f"measured must have every photo and target that is predicted, got none of "
-            f"{', '.join(map(str, absent[:5])) or 'any'}"
+            f"{', '.join(map(str, absent[:5])) or 'any'}; add them, or leave them out "
+            "of predicted"
         )
     found = predicted.to_numpy(np.float64)
     known = measured.loc[predicted.index, targets].to_numpy(np.float64)
