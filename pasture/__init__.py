@@ -1,7 +1,7 @@
-"""Grams of grass from photos of pasture, taken from above.
+"""Pasture biomass in grams from photos taken from above.
 
-Names are loaded when they are first used, so that ``import pasture`` is quick. What
-there is: ``__init__.pyi``.
+Names are loaded when they are first used, so that ``import pasture`` is quick. The
+public names are listed in ``__init__.pyi``.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""``python -m pasture`` is the command line too."""
+"""The command line, run as ``python -m pasture``."""
 
 from pasture.cli import main
 

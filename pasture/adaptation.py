@@ -1,4 +1,4 @@
-"""Test-time training: learn again, from one's own predictions of the test photos."""
+"""Test-time training: a model is trained further on its predictions of test photos."""
 
 from __future__ import annotations
 
@@ -21,37 +21,38 @@ from geobiomass.training.model_folder import (
 )
 
 from .ensemble import PastureEnsemble
-from .model import PastureModel, check_share, need, read_table, write_table
-from .photos import TARGETS, problems_of_files, problems_of_table, refuse
+from .model import PastureModel, check_columns, check_share, read_table, write_table
+from .photos import TARGETS, problems_of_files, problems_of_table, raise_problems
 from .regressor import PastureRegressor
 from .sums import PARTS, with_sums
 
 __all__ = ["AdaptedModel", "adapt", "pseudo_labels"]
 
 CLOVER = TARGETS.index("Dry_Clover_g")
-_STAGE_1 = "stage-1.csv"
+_STAGE_1 = "stage-1.csv"  # predictions before adaptation, kept with the checkpoints
 
 
 class AdaptedModel(PastureModel):
-    """A model and a network of it that learnt from test photos too, blended.
+    """A model blended with a member of it that was also trained on the test photos.
 
     Parameters
     ----------
     first
-        The model before it was adapted.
+        The model before adaptation.
     second
-        The network that learnt from the test photos as well.
+        The regressor that was also trained on the test photos.
     blend
         Share of `second` in predictions, from 0 to 1.
     threshold
-        Green, dead and clover below it become 0, g.
+        Green, dead and clover grams below it become 0, g.
     moved
-        What `report` gives.
+        Predictions of the test photos after and before adaptation, which `report`
+        summarises.
 
     Raises
     ------
     ValueError
-        A number is out of range, or the models predict something else.
+        A number is out of range, or a model predicts other targets.
     """
 
     targets = TARGETS
@@ -65,7 +66,7 @@ class AdaptedModel(PastureModel):
         moved: pd.DataFrame | None = None,
     ) -> None:
         check_share(blend)
-        _check_numbers(threshold=threshold)
+        _check_not_negative(threshold=threshold)
         for model in (first, second):
             _check_targets(model)
         self.first, self.second = first, second
@@ -73,7 +74,7 @@ class AdaptedModel(PastureModel):
         self.moved = pd.DataFrame() if moved is None else moved
 
     def __repr__(self) -> str:
-        """Say what it is in one line."""
+        """Return a description of one line."""
         return (
             f"AdaptedModel({1 - self.blend:.2g} x {self.first!r} + {self.blend:.2g} x "
             f"{self.second!r})"
@@ -87,16 +88,16 @@ class AdaptedModel(PastureModel):
         Parameters
         ----------
         photos
-            Those it was adapted to, or others: only ``path`` is used.
+            The photos it was adapted to, or others. Only ``path`` is used.
         flips
-            False: the photos alone, without their mirror images.
+            Whether to predict mirror images too and average (test-time augmentation).
         blend
             Share of `second`; by default the model's.
 
         Returns
         -------
         pandas.DataFrame
-            As `PastureRegressor.predict` gives it.
+            Grams, as `PastureRegressor.predict` returns them.
 
         Raises
         ------
@@ -110,14 +111,15 @@ class AdaptedModel(PastureModel):
         return blended(first, second, share, self.threshold)
 
     def report(self) -> pd.DataFrame:
-        """Say how far adapting moved the predictions of the test photos.
+        """Compare the predictions of the test photos before and after adaptation.
 
         Returns
         -------
         pandas.DataFrame
-            A row a target, g: the mean ``before`` and ``after``, the mean and the
-            largest distance between the two (``moved``, ``moved most``), the photo
-            that moved most, and how many are 0 that were not.
+            One row per target, g: the mean ``before`` and ``after``, the mean and the
+            largest absolute change (``moved``, ``moved most``), the ``photo`` with the
+            largest change, and ``now 0``, the number of photos whose prediction became
+            0.
         """
         names = list(TARGETS)
         after = self.moved[names]
@@ -199,38 +201,38 @@ def adapt(
     folder: str | Path | None = None,
     **overrides: Any,
 ) -> AdaptedModel:
-    """Adapt a model to test photos, which need no measurements.
+    """Adapt a model to test photos without measurements (test-time training).
 
-    The model's own predictions stand in for measurements (`pseudo_labels`); its best
-    single-stream fold learns from training and test photos together, from its
-    averaged weights; the weights of the last epochs are averaged; its predictions
-    are blended with those of the model as it was. Every number is that of the seed
-    solution of the CSIRO Image2Biomass competition.
+    The model predicts the test photos, and these predictions serve as ground truth
+    (`pseudo_labels`). Its best single-stream member is trained further, from its
+    averaged weights, on the training and test photos together. The weights of the last
+    epochs are averaged. The predictions are blended with those of the original model.
+    Every default is that of the seed solution of the CSIRO Image2Biomass competition.
 
     Parameters
     ----------
     model
-        Trained on `train`.
+        A model trained on `train`.
     train
-        Photos with grams, as `read_photos` gives them.
+        Photos with grams, as `read_photos` returns them.
     test
-        The photos to predict; grams, where there are any, are not looked at.
+        The photos to predict. Grams in this table are ignored.
     clover
-        What predictions of clover are multiplied with before they are learnt from.
+        Factor for predicted clover before it is used as a pseudo-label.
     threshold
-        Green, dead and clover below it count as none, g: in what is learnt from and
-        in what is predicted.
+        Green, dead and clover grams below it become 0, g, both in the pseudo-labels and
+        in predictions.
     epochs
         Passes over the photos of both tables.
     last
-        Epochs at the end whose weights are averaged.
+        Number of final epochs whose weights are averaged.
     blend
-        Share of the adapted network in what is predicted; the rest is the model's.
+        Share of the adapted network in predictions. The rest is the original model's.
     start
-        The regressor that learns on; by default the single-stream member that did
-        best on the photos held out from it, or the best of all.
+        The regressor to train further. By default the single-stream member with the
+        best score on the photos held out from it, or the best member of all.
     folder
-        Where checkpoints are kept; the same call with it goes on where it stopped.
+        Folder for checkpoints. The same call with the same folder resumes.
     **overrides
         Any setting of that member's recipe or of its training, such as
         ``learning_rate=1e-4``.
@@ -238,15 +240,16 @@ def adapt(
     Returns
     -------
     AdaptedModel
-        Its `predict` blends both; `report` says how far predictions moved.
+        Its `predict` blends both; its `report` summarises the changes.
 
     Raises
     ------
     PhotoError
-        Photos cannot be used, or are in both tables.
+        Photos cannot be used.
     ValueError
-        A number or setting is out of range, the model does not predict the five
-        targets, or `folder` holds the adaptation of another model or to other photos.
+        A number or setting is out of range, a photo is in both tables, the model does
+        not predict the five targets, or `folder` holds the adaptation of another model
+        or to other photos.
 
     Examples
     --------
@@ -256,15 +259,15 @@ def adapt(
     >>> adapted.report()  # doctest: +SKIP
     """
     check_share(blend)
-    _check_numbers(clover=clover, threshold=threshold)
+    _check_not_negative(clover=clover, threshold=threshold)
     _check_targets(model)
     _check_photos(train, test)
-    second = _second(start or _best(model), epochs, last, folder, overrides)
+    second = _copy_to_train(start or _best(model), epochs, last, folder, overrides)
     first = model.predict(test)
     if folder is not None:
-        first = _kept(first, Path(folder))
+        first = _keep_or_read(first, Path(folder))
     labels = pseudo_labels(first, clover, threshold)
-    second.fit(_together(train, test, labels), validation=0)
+    second.fit(_concatenate(train, test, labels), validation=0)
     after = blended(first, second.predict(test), blend, threshold)
     moved = after.join(first.add_prefix("before_"))
     return AdaptedModel(model, second, blend, threshold, moved)
@@ -273,16 +276,16 @@ def adapt(
 def pseudo_labels(
     grams: pd.DataFrame, clover: float = 0.8, threshold: float = 0.2
 ) -> pd.DataFrame:
-    """Turn predictions into grams to learn from.
+    """Convert predictions to pseudo-labels.
 
     Parameters
     ----------
     grams
         Predictions of the five targets.
     clover
-        What clover is multiplied with: it tends to be predicted where there is none.
+        Factor for clover. Below 1, because models predict clover where there is none.
     threshold
-        Green, dead and clover below it become 0, g.
+        Green, dead and clover grams below it become 0, g.
 
     Returns
     -------
@@ -291,23 +294,23 @@ def pseudo_labels(
     """
     parts = grams[list(TARGETS)].to_numpy(np.float64)[:, :PARTS].copy()
     parts[:, CLOVER] *= clover
-    return _settled(parts, threshold, grams.index)
+    return _cut_and_sum(parts, threshold, grams.index)
 
 
 def blended(
     first: pd.DataFrame, second: pd.DataFrame, blend: float, threshold: float
 ) -> pd.DataFrame:
-    """Blend two tables of predictions, set small amounts to 0 and add up."""
+    """Return the blend of two tables, with small amounts set to 0 and exact sums."""
     mixed = (1 - blend) * first.to_numpy() + blend * second.to_numpy()
-    return _settled(mixed[:, :PARTS], threshold, first.index)
+    return _cut_and_sum(mixed[:, :PARTS], threshold, first.index)
 
 
-def _settled(parts: np.ndarray, threshold: float, index: pd.Index) -> pd.DataFrame:
+def _cut_and_sum(parts: np.ndarray, threshold: float, index: pd.Index) -> pd.DataFrame:
     kept = np.where(parts < threshold, 0.0, parts)
     return pd.DataFrame(with_sums(kept), index=index, columns=list(TARGETS))
 
 
-def _check_numbers(**values: float) -> None:
+def _check_not_negative(**values: float) -> None:
     for name, value in values.items():
         if not 0 <= value < np.inf:
             raise ValueError(
@@ -318,31 +321,32 @@ def _check_numbers(**values: float) -> None:
 def _check_targets(model: PastureModel) -> None:
     if model.targets != TARGETS:
         raise ValueError(
-            f"a model that is adapted must predict {', '.join(TARGETS)}, got one that "
-            f"predicts {', '.join(model.targets)}"
+            f"a model to adapt must predict {', '.join(TARGETS)}, got one that "
+            f"predicts {', '.join(model.targets)}; train it with these targets"
         )
 
 
 def _check_photos(train: pd.DataFrame, test: pd.DataFrame) -> None:
-    need(train, ["path", *TARGETS])
-    need(test, ["path"])
-    refuse(problems_of_table(train))
+    check_columns(train, ["path", *TARGETS])
+    check_columns(test, ["path"])
+    raise_problems(problems_of_table(train))
     shared = test.index[test["path"].isin(train["path"])]
     if len(shared):
         raise ValueError(
             f"test must hold photos that are not in train, got {len(shared)} that are: "
-            f"{', '.join(map(str, shared[:5]))}; leave them out of one"
+            f"{', '.join(map(str, shared[:5]))}; remove them from one table"
         )
-    refuse(problems_of_table(test[["path"]]))
-    refuse(problems_of_files(pd.concat([train["path"], test["path"]])))
+    raise_problems(problems_of_table(test[["path"]]))
+    raise_problems(problems_of_files(pd.concat([train["path"], test["path"]])))
 
 
-def _together(
+def _concatenate(
     train: pd.DataFrame, test: pd.DataFrame, labels: pd.DataFrame
 ) -> pd.DataFrame:
-    """Put photos of both tables in one; their names may be the same."""
+    """Return the photos of both tables in one table."""
     columns = ["path", *TARGETS]
     both = pd.concat([train[columns], test[["path"]].join(labels)])
+    # A photo of each table may have the same name: the prefix keeps names unique.
     both.index = pd.Index([*train.index, *(f"test: {name}" for name in test.index)])
     return both
 
@@ -353,14 +357,14 @@ def _best(model: PastureRegressor | PastureEnsemble) -> PastureRegressor:
     return model.best_member("single")
 
 
-def _second(
+def _copy_to_train(
     start: PastureRegressor,
     epochs: int,
     last: int,
     folder: str | Path | None,
     overrides: dict[str, Any],
 ) -> PastureRegressor:
-    """Give a copy of a regressor, set to learn on and to average its last epochs."""
+    """Return a copy of a regressor, with the settings of the adaptation."""
     if not 1 <= last <= epochs:
         raise ValueError(f"last of adapt must be from 1 to epochs={epochs}, got {last}")
     recipe = start.recipe.with_changes(
@@ -369,8 +373,11 @@ def _second(
     return PastureRegressor(copy.deepcopy(start.network), recipe)
 
 
-def _kept(first: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """Keep what the model predicted before; continue only from the same."""
+def _keep_or_read(first: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Write the first predictions, or read those of the call that is resumed.
+
+    An interrupted adaptation is resumed only if the predictions are the same.
+    """
     path = folder / _STAGE_1
     if path.is_file() and (folder / "last.ckpt").is_file():
         before = read_table(path)
@@ -380,7 +387,8 @@ def _kept(first: pd.DataFrame, folder: Path) -> pd.DataFrame:
                 f"folder of adapt must be new or hold the same adaptation, got {folder}"
                 ", which adapts another model or to other photos; give another folder"
             )
-        # To the bit what the interrupted call learnt from.
+        # The exact bits that the interrupted call was trained on: predictions of
+        # another device may differ slightly.
         return before.set_axis(first.index)
     folder.mkdir(parents=True, exist_ok=True)
     write_table(first, path)

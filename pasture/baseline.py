@@ -1,6 +1,6 @@
-"""What colours alone say of pasture: indices of greenness and a ridge regression.
+"""A baseline from colours alone: vegetation indices and a ridge regression.
 
-The yardstick for networks, which see shapes as well.
+A network, which also sees shapes, must do better than this.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ __all__ = ["ColourIndexRidge", "colour_indices", "cross_validate", "index_photos
 Floats = npt.NDArray[np.float64]
 
 _PERCENTILES = (10, 50, 90)
-_BINS = 256  # of the histogram that Otsu's threshold is sought in
-_WIDEST = 1024  # pixels across; larger photos are halved until they are below
+_BINS = 256  # of the histogram for Otsu's threshold
+_WIDEST = 1024  # pixels across; wider photos are halved until they are no wider
 
 
 def colour_indices(
     photo: str | Path | Image.Image | npt.NDArray[np.uint8],
 ) -> pd.Series:
-    """Condense the colours of a photo to a few numbers, blind to shapes.
+    """Compute colour statistics of a photo, which do not depend on shapes.
 
-    With r, g and b the chromatic coordinates (R, G and B over their sum), of each
-    pixel:
+    With r, g and b the chromatic coordinates (R, G and B divided by their sum), the
+    indices of each pixel are:
 
     - ``ExG`` = 2 g - r - b, excess green (Woebbecke et al. 1995, Transactions of the
       ASAE 38(1)).
@@ -45,8 +45,8 @@ def colour_indices(
     - ``GLI`` = (2 G - R - B) / (2 G + R + B) (Louhaichi et al. 2001, Geocarto
       International 16(1)).
     - ``VARI`` = (G - R) / (G + R - B) (Gitelson et al. 2002, Remote Sensing of
-      Environment 80(1)), kept within -1 and 1, and 0 where its divisor is 0: it is
-      without bounds where blue is strong.
+      Environment 80(1)), clipped to -1 and 1, because it is unbounded where blue is
+      strong, and 0 where its divisor is 0.
     - ``saturation`` and ``brightness``, S and V of the HSV colours, 0 to 1.
 
     Parameters
@@ -57,11 +57,11 @@ def colour_indices(
     Returns
     -------
     pandas.Series
-        Float64. Of each index ``_mean``, ``_p10``, ``_p50`` and ``_p90``; the shares
+        Float64. For each index ``_mean``, ``_p10``, ``_p50`` and ``_p90``. The shares
         of pixels ``straw_hue`` (20 to 60 degrees of hue), ``green_hue`` (60 to 170),
-        ``cover`` (ExG above the threshold after Otsu 1979, IEEE Transactions on
-        Systems, Man, and Cybernetics 9(1)) and ``cover_ExGR`` (ExGR above 0, as
-        Meyer & Neto). A black pixel has an index of 0, a grey one no hue.
+        ``cover`` (ExG above the threshold of Otsu 1979, IEEE Transactions on Systems,
+        Man, and Cybernetics 9(1)) and ``cover_ExGR`` (ExGR above 0, as in Meyer &
+        Neto). The indices of a black pixel are 0; a grey pixel has no hue.
 
     Raises
     ------
@@ -98,13 +98,13 @@ def _pixels(photo: Any) -> npt.NDArray[np.uint8]:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         raise ValueError(
             "pixels of a photo must be (y, x, 3) uint8, got "
-            f"{array.shape} {array.dtype}; convert them, red first"
+            f"{array.shape} {array.dtype}; convert them to RGB, red first"
         )
     return array
 
 
 def _indices(channels: Floats) -> dict[str, Floats]:
-    """Map each index, (y, x); `channels` is (3, y, x), 0 to 1."""
+    """Return each index, (y, x), by name; `channels` is (3, y, x), 0 to 1."""
     red, green, blue = channels
     total = channels.sum(0)
     r, g, b = (_ratio(channel, total) for channel in channels)
@@ -123,13 +123,13 @@ def _indices(channels: Floats) -> dict[str, Floats]:
 
 
 def _ratio(above: Floats, below: Floats) -> Floats:
-    """Quotients, 0 where the divisor is."""
+    """Return the quotients, 0 where the divisor is 0."""
     nothing = np.abs(below) < 1e-9
     return np.where(nothing, 0.0, above / np.where(nothing, 1.0, below))
 
 
 def _hue(channels: Floats) -> Floats:
-    """Hue (y, x) in degrees from 0 to below 360, -1 where there is none (grey)."""
+    """Return hues (y, x) in degrees from 0 to below 360, -1 for grey pixels."""
     red, green, blue = channels
     top, spread = channels.max(0), np.ptp(channels, axis=0)
     from_red = _ratio(green - blue, spread) % 6
@@ -140,11 +140,11 @@ def _hue(channels: Floats) -> Floats:
 
 
 def otsu(values: Floats) -> float:
-    """Give the threshold that parts values into the two most distinct classes.
+    """Return Otsu's threshold, which separates values into two classes.
 
-    Otsu's: of all edges of a histogram's bins the one with the largest variance
-    between the classes below and above it. Where all values are equal, their own, so
-    that none is above.
+    Of all bin edges of a histogram, it is the one with the largest variance between
+    the classes below and above it. Where all values are equal it is that value, so
+    that no value is above it.
     """
     low, high = float(values.min()), float(values.max())
     if low == high:
@@ -159,12 +159,12 @@ def otsu(values: Floats) -> float:
 
 
 def index_photos(photos: pd.DataFrame) -> pd.DataFrame:
-    """Give the `colour_indices` of photos, a row a photo on their index.
+    """Return the `colour_indices` of photos, one row per photo on their index.
 
     Parameters
     ----------
     photos
-        With a column ``path``.
+        A table with the column ``path``.
 
     Raises
     ------
@@ -174,37 +174,38 @@ def index_photos(photos: pd.DataFrame) -> pd.DataFrame:
     if photos.empty or "path" not in photos:
         raise PhotoError(
             f"photos must have rows and a column path, got {len(photos)} rows and "
-            f"{', '.join(map(str, photos.columns)) or 'no column'}"
+            f"{', '.join(map(str, photos.columns)) or 'no column'}; read them with "
+            "pasture.read_photos"
         )
     rows = [colour_indices(path) for path in photos["path"]]
     return pd.DataFrame(rows).set_index(photos.index)
 
 
 class ColourIndexRidge:
-    """Ridge regression of green, dead and clover grams on the colours of photos.
+    """Ridge regression of green, dead and clover grams on colour indices of photos.
 
-    Indices are brought to a mean of 0 and a deviation of 1; the strength of the ridge
-    is chosen for each target by leaving one photo out. Predictions below 0 become 0,
-    and the other two targets are the sums of these three.
+    Indices are standardised to mean 0 and standard deviation 1. The strength of the
+    ridge penalty is chosen for each target by leave-one-out cross-validation.
+    Predictions below 0 become 0. The other two targets are the sums of these three.
 
     Parameters
     ----------
     strengths
-        Of the ridge, to choose from.
+        Strengths of the ridge penalty to choose from.
     """
 
     def __init__(self, strengths: Sequence[float] = (0.1, 1, 10, 100, 1000)) -> None:
         self.strengths = tuple(strengths)
 
     def fit(self, photos: pd.DataFrame, indices: pd.DataFrame | None = None) -> Self:
-        """Learn from photos.
+        """Train on photos.
 
         Parameters
         ----------
         photos
-            As `pasture.read_photos` gives them, with grams.
+            Photos with grams, as `pasture.read_photos` returns them.
         indices
-            Their `index_photos`, where they are known already.
+            The photos' `index_photos`, if already computed.
 
         Raises
         ------
@@ -220,7 +221,7 @@ class ColourIndexRidge:
         if absent := [name for name in parts if name not in photos]:
             raise PhotoError(
                 f"photos to fit must have {', '.join(parts)}, got no "
-                f"{', '.join(absent)}"
+                f"{', '.join(absent)}; add these columns"
             )
         ridge = RidgeCV(np.array(self.strengths, float), alpha_per_target=True)
         self.model_ = make_pipeline(StandardScaler(), ridge)
@@ -231,29 +232,32 @@ class ColourIndexRidge:
     def predict(
         self, photos: pd.DataFrame, indices: pd.DataFrame | None = None
     ) -> pd.DataFrame:
-        """Predict grams, as `pasture.PastureRegressor.predict` gives them.
+        """Predict grams, in the layout of `pasture.PastureRegressor.predict`.
 
         Parameters
         ----------
         photos
-            Only ``path`` is used.
+            Photos to predict. Only ``path`` is used.
         indices
-            Their `index_photos`, where they are known already.
+            The photos' `index_photos`, if already computed.
 
         Returns
         -------
         pandas.DataFrame
-            Grams, float64: the photos' index, a column a target.
+            Grams, float64, on the photos' index: one column per target.
 
         Raises
         ------
         PhotoError
             A photo cannot be read.
         RuntimeError
-            Nothing was fitted yet.
+            The model is not fitted.
         """
         if not hasattr(self, "model_"):
-            raise RuntimeError("ColourIndexRidge must be fitted before it predicts")
+            raise RuntimeError(
+                "ColourIndexRidge must be fitted before it predicts, got one that is "
+                "not; call fit first"
+            )
         found = self.model_.predict(_indices_of(photos, indices).to_numpy())
         green, dead, clover = np.maximum(found, 0).T
         matter = green + clover
@@ -271,24 +275,26 @@ def cross_validate(
     model: ColourIndexRidge | None = None,
     indices: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Predict each photo by a ridge that was fitted without the photo's fold.
+    """Predict each photo with a ridge regression fitted without the photo's fold.
+
+    These are out-of-fold predictions.
 
     Parameters
     ----------
     photos
-        As `pasture.read_photos` gives them, with grams.
+        Photos with grams, as `pasture.read_photos` returns them.
     folds
-        A number a photo, on the photos' index; photos of one sampling date belong in
-        one fold.
+        Fold number of each photo, on the photos' index. Photos of one sampling date
+        belong in one fold.
     model
-        Fitted anew for each fold; by default a `ColourIndexRidge`.
+        A model that is fitted again for each fold; by default a `ColourIndexRidge`.
     indices
-        The photos' `index_photos`, where they are known already.
+        The photos' `index_photos`, if already computed.
 
     Returns
     -------
     pandas.DataFrame
-        Grams as `ColourIndexRidge.predict` gives them.
+        Grams, as `ColourIndexRidge.predict` returns them.
 
     Raises
     ------
@@ -297,17 +303,17 @@ def cross_validate(
     ValueError
         A photo is in no fold, or there are fewer than two folds.
     """
-    places = folds.reindex(photos.index)
-    if places.isna().any() or places.nunique() < 2:
+    numbers = folds.reindex(photos.index)
+    if numbers.isna().any() or numbers.nunique() < 2:
         raise ValueError(
             "folds must give each photo one of 2 folds or more, got "
-            f"{places.nunique()} folds and {int(places.isna().sum())} of "
-            f"{len(photos)} photos in none"
+            f"{numbers.nunique()} folds and {int(numbers.isna().sum())} of "
+            f"{len(photos)} photos in none; make them with pasture.balanced_folds"
         )
     seen = _indices_of(photos, indices)
     model = model or ColourIndexRidge()
     parts = []
-    for fold in places.unique():
-        held = places == fold
+    for fold in numbers.unique():
+        held = numbers == fold
         parts.append(model.fit(photos[~held], seen).predict(photos[held], seen))
     return pd.concat(parts).loc[photos.index]

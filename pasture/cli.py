@@ -1,6 +1,7 @@
 """The command line: ``pasture folds | train | predict | adapt | evaluate | demo``.
 
-Only parses and calls. Bad input ends with one sentence and exit code 2.
+It only parses options and calls functions. Bad input ends with one sentence and exit
+code 2.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from .regressor import PastureRegressor
 
 app = typer.Typer(
-    help="Grams of grass from photos of pasture.",
+    help="Predict grams of pasture biomass from photos.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -32,32 +33,36 @@ app = typer.Typer(
 
 
 class Layout(StrEnum):
-    """How predictions are written."""
+    """Layouts of a CSV file of predictions."""
 
     submission = "submission"
     wide = "wide"
 
 
-Root = Annotated[Path, typer.Option(help="Folder that paths of photos start from.")]
-Table = Annotated[Path, typer.Argument(help="CSV of photos with grams.")]
+Root = Annotated[
+    Path, typer.Option(help="Folder that relative paths of photos start from.")
+]
+Table = Annotated[Path, typer.Argument(help="CSV file of photos with grams.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Any other setting, name=value; repeatable."),
+    typer.Option("--set", help="Any other setting, as name=value; repeatable."),
 ]
 
 
 @app.command()
 def folds(
     table: Table,
-    out: Annotated[Path, typer.Argument(help="CSV to write: photo, fold, group.")],
+    out: Annotated[Path, typer.Argument(help="CSV file to write: photo, fold, group.")],
     root: Root = Path("."),
-    count: Annotated[int, typer.Option("--folds", help="How many.")] = 5,
-    seeds: Annotated[int, typer.Option(help="Seeds to search.")] = 10_000_000,
+    count: Annotated[int, typer.Option("--folds", help="Number of folds.")] = 5,
+    seeds: Annotated[
+        int, typer.Option(help="Number of candidates to search.")
+    ] = 10_000_000,
     virtual: Annotated[
-        bool, typer.Option(help="Cut the dates of WA into seven virtual dates.")
+        bool, typer.Option(help="Split the dates of WA into seven virtual dates.")
     ] = True,
 ) -> None:
-    """Share photos out to folds by date and state, as balanced as can be found.
+    """Split photos into folds of whole sampling dates, balanced by state and grams.
 
     Example: `pasture folds train.csv folds.csv`
     """
@@ -83,28 +88,34 @@ def train(
     table: Table,
     model: Annotated[Path, typer.Argument(help="Folder to save the model in.")],
     root: Root = Path("."),
-    recipe: Annotated[str, typer.Option(help="seed, public or quick.")] = "seed",
+    recipe: Annotated[
+        str, typer.Option(help="Training configuration: seed, public or quick.")
+    ] = "seed",
     stream: Annotated[
-        str | None, typer.Option(help="single: whole photos; dual: halves; both.")
+        str | None,
+        typer.Option(help="single: whole photos; dual: their halves; both: one each."),
     ] = None,
     folds: Annotated[
         str | None,
-        typer.Option(help="So many models a stream, or the CSV of pasture folds."),
+        typer.Option(
+            help="Number of models per stream, or the CSV file of `pasture folds`."
+        ),
     ] = None,
     validation: Annotated[
-        str | None, typer.Option(help="A fraction of the dates, or another table.")
+        str | None,
+        typer.Option(help="Fraction of the dates for validation, or another CSV file."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the photos.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of all that is random.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed.")] = None,
     targets: Annotated[
-        str | None, typer.Option(help="Columns to predict, with commas.")
+        str | None, typer.Option(help="Columns to predict, separated by commas.")
     ] = None,
     settings: Settings = None,
 ) -> None:
     """Train a model on photos and save it.
 
-    Checkpoints are kept beside the model, in MODEL.checkpoints: interrupted, the
-    same command goes on where it stopped, within a fold and among folds.
+    Checkpoints are written to the folder MODEL.checkpoints. If training is
+    interrupted, the same command resumes it at the last checkpoint.
 
     Example: `pasture train train.csv model/ --stream both --folds folds.csv`
     """
@@ -130,7 +141,7 @@ def train(
         groups=groups,
         **changes,
     )
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0:  # of several processes the first
+    if int(os.environ.get("LOCAL_RANK", "0")) == 0:  # one of several processes writes
         fitted.save(model)
         typer.echo(f"{model}: {fitted!r}")
         if isinstance(fitted, PastureEnsemble):
@@ -140,7 +151,7 @@ def train(
 
 
 def _folds(text: str, photos: pd.DataFrame) -> tuple[Any, pd.Series | None]:
-    """Give a number of folds, or folds and groups from a file."""
+    """Return a number of folds, or the folds and groups in a file."""
     import pandas as pd
 
     from .loader import PhotoError
@@ -170,23 +181,26 @@ def _validation(text: str | None, root: Path, targets: tuple[str, ...] | None) -
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="A model's folder.")],
-    table: Annotated[Path, typer.Argument(help="CSV of photos.")],
-    out: Annotated[Path, typer.Argument(help="CSV to write.")],
+    model: Annotated[Path, typer.Argument(help="Folder of a saved model.")],
+    table: Annotated[Path, typer.Argument(help="CSV file of photos.")],
+    out: Annotated[Path, typer.Argument(help="CSV file to write.")],
     root: Root = Path("."),
     layout: Annotated[
         Layout,
-        typer.Option("--format", help="submission: sample_id, target; wide: by photo."),
+        typer.Option(
+            "--format",
+            help="submission: a row per photo and target; wide: a row per photo.",
+        ),
     ] = Layout.submission,
     blend: Annotated[
         float | None,
-        typer.Option(help="Share of the single stream, or of what was adapted."),
+        typer.Option(help="Share of the single stream, or of the adapted network."),
     ] = None,
     flips: Annotated[
         bool, typer.Option(help="Also predict mirror images, and average.")
     ] = True,
 ) -> None:
-    """Predict the grams of photos, by default as the competition's submission.
+    """Predict grams of photos, by default in the competition's submission layout.
 
     Example: `pasture predict model/ test.csv submission.csv`
     """
@@ -202,21 +216,27 @@ def predict(
 
 @app.command()
 def adapt(
-    model: Annotated[Path, typer.Argument(help="A model's folder.")],
+    model: Annotated[Path, typer.Argument(help="Folder of a saved model.")],
     train: Table,
-    test: Annotated[Path, typer.Argument(help="CSV of the photos to adapt to.")],
+    test: Annotated[Path, typer.Argument(help="CSV file of the photos to adapt to.")],
     out: Annotated[Path, typer.Argument(help="Folder to save the adapted model in.")],
     root: Root = Path("."),
-    clover: Annotated[float, typer.Option(help="Predicted clover, times this.")] = 0.8,
-    threshold: Annotated[float, typer.Option(help="Less grams count as none.")] = 0.2,
+    clover: Annotated[
+        float, typer.Option(help="Factor for predicted clover in pseudo-labels.")
+    ] = 0.8,
+    threshold: Annotated[
+        float, typer.Option(help="Predictions below this many grams become 0.")
+    ] = 0.2,
     epochs: Annotated[int, typer.Option(help="Passes over all photos.")] = 12,
-    last: Annotated[int, typer.Option(help="Epochs that are averaged.")] = 4,
+    last: Annotated[
+        int, typer.Option(help="Number of final epochs whose weights are averaged.")
+    ] = 4,
     blend: Annotated[float, typer.Option(help="Share of the adapted network.")] = 0.8,
     settings: Settings = None,
 ) -> None:
     """Adapt a model to photos without measurements (test-time training).
 
-    Interrupted, the same command goes on where it stopped.
+    If it is interrupted, the same command resumes it at the last checkpoint.
 
     Example: `pasture adapt model/ train.csv test.csv adapted/`
     """
@@ -245,11 +265,11 @@ def adapt(
 
 @app.command()
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A model's folder.")],
+    model: Annotated[Path, typer.Argument(help="Folder of a saved model.")],
     table: Table,
     root: Root = Path("."),
 ) -> None:
-    """Compare predictions with measurements of photos that were not learnt from.
+    """Compare predictions with measurements of photos not used for training.
 
     Example: `pasture evaluate model/ held-out.csv`
     """
@@ -266,13 +286,14 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path(
         "pasture-demo"
     ),
-    seed: Annotated[int, typer.Option(help="Of photos and training.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of photos and training.")] = 0,
     settings: Settings = None,
 ) -> None:
-    """Draw photos of known mass, learn from them, and show what each part gains.
+    """Draw photos of known mass, train on them, and show what each step gains.
 
-    A quarter of an hour on two cores; writes scatter.png, photos.png, scores.csv, a
-    model and a submission. Interrupted, the same command goes on.
+    It takes a quarter of an hour on two cores and writes scatter.png, photos.png,
+    scores.csv, a model and a submission. If it is interrupted, the same command
+    resumes it.
 
     Example: `pasture demo --out pasture-demo`
     """
@@ -282,5 +303,5 @@ def demo(
 
 
 def main() -> NoReturn:
-    """Run the command line."""
+    """Run the command line and exit."""
     run(app, "pasture")

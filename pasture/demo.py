@@ -1,6 +1,7 @@
-"""The demonstration: drawn photos of known mass, and what each part of a recipe gains.
+"""The demonstration: drawn photos of known mass, and the gain of each recipe step.
 
-Trains on photos of some dates and judges on photos of dates that nothing ever saw.
+It trains on photos of some sampling dates and evaluates on photos of other dates, which
+are used for nothing else.
 """
 
 from __future__ import annotations
@@ -39,27 +40,27 @@ def run(
     tested: int = 80,
     **overrides: Any,
 ) -> pd.DataFrame:
-    """Run the demonstration; writes pictures, scores, a model and a submission.
+    """Run the demonstration, and write figures, scores, a model and a submission.
 
-    Interrupted, the same call goes on where it stopped.
+    If it is interrupted, the same call resumes it.
 
     Parameters
     ----------
     out
         Folder for the results.
     seed
-        Of the photos and the training.
+        Random seed of the photos and the training.
     count, tested
-        Photos to learn from, and photos of other dates to judge by.
+        Number of training photos, and of test photos of other dates.
     **overrides
         Settings of the recipe, as `pasture.fit` takes them.
 
     Returns
     -------
     pandas.DataFrame
-        A row a method, on the photos of other dates: ``weighted R2``, ``mean R2``,
-        ``RMSE`` (g, of all targets) and ``gain``, in weighted R2 over the row above
-        where one builds on the other.
+        One row per method, on the photos of other dates: ``weighted R2``, ``mean R2``,
+        ``RMSE`` (g, all targets together) and ``gain``, the increase of weighted R2
+        over the method that this one extends.
     """
     need("The demonstration", "demo", "matplotlib", "numba", "sklearn")
     started, out = time.monotonic(), Path(out)
@@ -81,8 +82,8 @@ def run(
     adapted.save(out / "model")
     write_submission(final, out / "submission.csv")
     table.to_csv(out / "scores.csv")
-    _picture(test, truth, final, out)
-    _say(photos, folds, model, adapted.report(), table)
+    _plot(test, truth, final, out)
+    _print(photos, folds, model, adapted.report(), table)
     minutes = (time.monotonic() - started) / 60
     print(
         f"\n{out / 'scatter.png'}, {out / 'photos.png'}, {out / 'scores.csv'}, "
@@ -94,7 +95,7 @@ def run(
 def _draw(
     out: Path, seed: int, count: int, tested: int
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Draw photos to learn from and photos to judge by, and read both tables."""
+    """Draw training and test photos, and read their tables and the ground truth."""
     drawn = out / "photos"
     draw_swards(drawn, count, seed=seed, progress=True)
     draw_swards(drawn, tested, seed=seed, part="test", progress=True)
@@ -111,7 +112,7 @@ def _compare(
     final: pd.DataFrame,
     out: Path,
 ) -> pd.DataFrame:
-    """Score the baselines, and the recipe as its parts come one by one."""
+    """Score the baselines, and the recipe as its steps are added one by one."""
     single = PastureEnsemble(model.streams["single"])
     dual = PastureEnsemble(model.streams["dual"])
     ridge = ColourIndexRidge().fit(photos)
@@ -131,9 +132,9 @@ def _compare(
     }
     table = pd.DataFrame({name: summarise(p, truth) for name, (p, _) in rows.items()}).T
     names = list(rows)
-    for place, (name, (_, base)) in enumerate(rows.items()):
+    for number, (name, (_, base)) in enumerate(rows.items()):
         if base:
-            before = names[place - 1] if base == "above" else base
+            before = names[number - 1] if base == "above" else base
             table.loc[name, "gain"] = (
                 table["weighted R2"][name] - table["weighted R2"][before]
             )
@@ -141,7 +142,7 @@ def _compare(
 
 
 def _best_epochs(single: PastureEnsemble, folder: Path) -> PastureEnsemble:
-    """Give the members as they would be without averaging: each fold's best epoch."""
+    """Return the members with early stopping: the best epoch instead of an average."""
     return PastureEnsemble(
         [
             _best_epoch(member, folder / f"fold-{number}")
@@ -158,7 +159,7 @@ def _best_epoch(member: PastureRegressor, folder: Path) -> PastureRegressor:
     return other
 
 
-def _picture(
+def _plot(
     test: pd.DataFrame, truth: pd.DataFrame, final: pd.DataFrame, out: Path
 ) -> None:
     import matplotlib
@@ -172,7 +173,7 @@ def _picture(
     figure.savefig(out / "photos.png", dpi=110)
 
 
-def _say(
+def _print(
     photos: pd.DataFrame,
     folds: pd.Series,
     model: PastureEnsemble,
@@ -185,7 +186,7 @@ def _say(
     ).T.assign(photos=len(photos))
     print(f"\nOn photos of dates held out, {FOLDS} folds:\n")
     print(pd.concat([model.scores, held])[list(model.scores)].round(3).to_string())
-    print("\nHow far adapting moved the predictions of the test photos, g:\n")
+    print("\nChange of the test photos' predictions by adaptation, g:\n")
     print(report.round(2).to_string())
-    print("\nOn test photos, of dates that nothing above ever saw:\n")
+    print("\nOn test photos, of dates that nothing above was trained on:\n")
     print(table.round(3).to_string(na_rep=""))

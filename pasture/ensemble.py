@@ -1,4 +1,4 @@
-"""Several regressors as one: folds averaged, single and dual stream blended."""
+"""Ensembles of regressors: folds are averaged, single and dual streams blended."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from geobiomass.training.model_folder import (
     write_config,
 )
 
-from .model import PastureModel, check_share, need
+from .model import PastureModel, check_columns, check_share
 from .regressor import PastureRegressor
 from .scores import SCORE, summarise
 from .sums import with_sums
@@ -31,27 +31,27 @@ __all__ = ["PastureEnsemble"]
 
 
 class PastureEnsemble(PastureModel):
-    """Several regressors as one, such as those of `pasture.fit` with folds.
+    """An ensemble of regressors, such as the members of `pasture.fit` with folds.
 
     Parameters
     ----------
     members
-        Trained, with the same targets.
+        Fitted regressors with the same targets.
     blend
-        Where some see whole photos and others halves: the share of the first kind
-        ("single"), from 0 to 1.
+        Share of the single-stream members (whole photos) where there are also
+        dual-stream members (halves), from 0 to 1.
 
     Attributes
     ----------
     scores
-        How each member did on the photos held out from it, and all together.
+        Scores of each member on the photos held out from it, and of all together.
 
     Raises
     ------
     ValueError
-        There is no member, they differ in targets, or the share is out of range.
+        There is no member, members differ in targets, or the share is out of range.
     NotFittedError
-        A member has learnt nothing yet.
+        A member is not fitted.
     """
 
     def __init__(self, members: Sequence[PastureRegressor], blend: float = 0.5) -> None:
@@ -69,13 +69,13 @@ class PastureEnsemble(PastureModel):
         self.targets = self.members[0].targets
 
     def __repr__(self) -> str:
-        """Say what it is in one line."""
+        """Return a description of one line."""
         parts = [f"{len(ms)} {stream}" for stream, ms in self.streams.items()]
         return f"PastureEnsemble({', '.join(parts)}: {self.members[0]!r}, ...)"
 
     @property
     def streams(self) -> dict[str, list[PastureRegressor]]:
-        """The members by stream, "single" first."""
+        """Members by stream, "single" first."""
         streams: dict[str, list[PastureRegressor]] = {}
         for name in ("single", "dual"):
             if found := [m for m in self.members if m.recipe.stream == name]:
@@ -87,22 +87,22 @@ class PastureEnsemble(PastureModel):
     ) -> pd.DataFrame:
         """Predict grams: the mean over members and mirror images, streams blended.
 
-        Where there are several GPUs, members run side by side on them. The result
-        does not depend on how many there are.
+        If there are several GPUs, members run on them in parallel. The result does not
+        depend on the number of GPUs.
 
         Parameters
         ----------
         photos
-            As `pasture.read_photos` gives them; only ``path`` is used.
+            Photos as `pasture.read_photos` returns them. Only ``path`` is used.
         flips
-            False: the photos alone, at half the time.
+            Whether to predict mirror images too and average. False halves the time.
         blend
             Share of the single stream; by default that of the ensemble.
 
         Returns
         -------
         pandas.DataFrame
-            As `PastureRegressor.predict` gives it.
+            Grams, as `PastureRegressor.predict` returns them.
 
         Raises
         ------
@@ -111,7 +111,7 @@ class PastureEnsemble(PastureModel):
         ValueError
             The share is out of range.
         """
-        need(photos, ["path"])
+        check_columns(photos, ["path"])
         share = check_share(self.blend if blend is None else blend)
         every = dict(zip(self.members, self._predict(photos, flips), strict=True))
         means = {
@@ -138,7 +138,7 @@ class PastureEnsemble(PastureModel):
                     free.put(device)
                 return table.to_numpy()
 
-            if len(devices) == 1:  # in this thread, which Ctrl-C reaches
+            if len(devices) == 1:  # in the main thread, so that Ctrl-C interrupts it
                 return [run(member) for member in self.members]
             with ThreadPoolExecutor(len(devices)) as pool:
                 return list(pool.map(run, self.members))
@@ -154,11 +154,11 @@ class PastureEnsemble(PastureModel):
 
     @property
     def held_out(self) -> pd.DataFrame:
-        """What members predict of the photos held out from them.
+        """Out-of-fold predictions: each member's, of the photos held out from it.
 
-        A row a photo, in each stream a mean where several members held it out, the
-        streams blended: only photos that were held out in every stream. Columns as
-        in `PastureRegressor.held_out`.
+        One row per photo that was held out in every stream. The streams are blended; if
+        several members of a stream held a photo out, their mean is used. Columns as in
+        `PastureRegressor.held_out`.
         """
         names = list(self.targets)
         tables = {stream: _mean_held_out(ms) for stream, ms in self.streams.items()}
@@ -176,11 +176,11 @@ class PastureEnsemble(PastureModel):
 
     @property
     def scores(self) -> pd.DataFrame:
-        """How members did on photos held out from them, with weights averaged.
+        """Scores of members on the photos held out from them.
 
-        A row a member, then each stream's and all photos together: ``photos``,
-        ``weighted R2`` (pooled), ``mean R2`` and ``RMSE``, of all targets, g. Empty
-        where nothing was held out.
+        One row per member, then one per stream and one for all photos together:
+        ``photos``, ``weighted R2`` (pooled), ``mean R2`` and ``RMSE`` of all targets,
+        g. Empty if no photos were held out.
         """
         rows: dict[str, dict[str, float]] = {}
         for stream, members in self.streams.items():
@@ -194,17 +194,17 @@ class PastureEnsemble(PastureModel):
         return pd.DataFrame(rows).T.astype({"photos": int}) if rows else pd.DataFrame()
 
     def best_member(self, stream: str | None = None) -> PastureRegressor:
-        """Give the member with the highest score on the photos held out from it.
+        """Return the member with the highest score on the photos held out from it.
 
         Parameters
         ----------
         stream
-            Among those of this stream, if there are any.
+            Only members of this stream are compared, if there are any.
 
         Raises
         ------
         NotFittedError
-            There are several and none held photos out.
+            There are several members, and no photos were held out from any.
         """
         members = self.streams.get(stream or "", list(self.members))
         if len(members) == 1:
@@ -212,8 +212,9 @@ class PastureEnsemble(PastureModel):
         judged = [m for m in members if len(m.held_out)]
         if not judged:
             raise NotFittedError(
-                "no member of this PastureEnsemble held photos out, so that none is "
-                "best; name one"
+                "a PastureEnsemble must have members with photos held out, got "
+                f"{len(members)} without any, so that none is best; choose one of its "
+                "members"
             )
         return max(judged, key=lambda m: _score(m.held_out, m.targets)[SCORE])
 
@@ -243,8 +244,8 @@ class PastureEnsemble(PastureModel):
             judged = f"On photos held out:\n\n```\n{scores.round(3).to_string()}\n```"
         return (
             "---\nlibrary_name: geobiomass\n---\n\n# Grams of grass from photos\n\n"
-            f"{len(self.members)} models as one, made by geobiomass's `pasture`. Load "
-            f"them with `{self.load_call}`.\n\n{judged}\n"
+            f"An ensemble of {len(self.members)} models, made by geobiomass's "
+            f"`pasture`. Load it with `{self.load_call}`.\n\n{judged}\n"
         )
 
     @classmethod

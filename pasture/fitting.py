@@ -1,4 +1,4 @@
-"""Train a regressor, or one for each fold and stream: ``pasture.fit``."""
+"""Training of one regressor, or of one per fold and stream: ``pasture.fit``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 
 from .ensemble import PastureEnsemble
 from .folds import balanced_folds, check_folds
-from .model import need
+from .model import check_columns
 from .network import PastureNetwork, Stream
-from .photos import problems_of_table, refuse
+from .photos import problems_of_table, raise_problems
 from .recipes import PastureRecipe, find_recipe
 from .regressor import PastureRegressor, Validation
 
@@ -60,30 +60,31 @@ def fit(
     groups: pd.Series | None = None,
     **overrides: Any,
 ) -> PastureRegressor | PastureEnsemble:
-    """Train a regressor of grams on photos, or several as one.
+    """Train a regressor of grams from photos, or an ensemble of regressors.
 
     Parameters
     ----------
     photos
-        As `read_photos` gives them, with grams of the recipe's targets.
+        Photos as `read_photos` returns them, with grams of the recipe's targets.
     recipe
-        "seed", "public" (both for a GPU and DINOv3's weights), "quick" (minutes on
-        two cores), or your own.
+        The training configuration (hyperparameters): "seed", "public" (both for a GPU
+        and DINOv3's weights), "quick" (minutes on two cores), or your own
+        `PastureRecipe`.
     stream
-        "single" looks at whole photos, "dual" at their halves; "both" trains one of
-        each and blends them. None: the recipe's, which is "single" in those above.
+        "single" sees whole photos, "dual" their halves; "both" trains one of each and
+        blends them. None: the recipe's stream, "single" in those above.
     validation
-        What tells which epochs are best. None: the photos of a tenth of the sampling
-        dates, or a tenth of the photos where there are no dates. A number: that
-        fraction, 0 for no validation. Other photos: all of them.
+        Photos that decide which epochs are best (early stopping). None: the photos of a
+        tenth of the sampling dates, or a tenth of the photos if there are no dates. A
+        number: that fraction; 0 for no validation. Other photos: all of them.
     folds
-        Train so many models of each stream, each with another part of the photos held
-        out, and give them as one: a number, for `balanced_folds`, or what it gave
-        (a fold's number for each photo). With ``folder=`` each has its own folder
-        there, and the same call goes on where it stopped.
+        Cross-validation: one model per fold and stream, each with another fold held
+        out, returned as an ensemble. A number of folds for `balanced_folds`, or the
+        fold number of each photo, as `balanced_folds` returns it. With ``folder=`` each
+        model has its own subfolder there, and the same call resumes.
     groups
-        What must not stand in two folds, a name for each photo; by default
-        `sampling_groups`: the dates, those of WA cut up.
+        Name of each photo's group, which must be in one fold; by default
+        `sampling_groups`: sampling dates, with those of WA split.
     **overrides
         Any setting of the recipe or of its training: ``pretrained="weights.
         safetensors"``, ``epochs=10``, ``targets=("fresh_kg",)``, ``folder=
@@ -92,23 +93,23 @@ def fit(
     Returns
     -------
     PastureRegressor or PastureEnsemble
-        Trained; a regressor's ``.history`` has a row an epoch and its ``.held_out``
-        what it predicts of the photos it was validated on; an ensemble's ``.scores``
-        say how each member did.
+        The fitted model. A regressor has ``.history``, one row per epoch, and
+        ``.held_out``, its predictions of the validation photos. An ensemble has
+        ``.scores`` of each member.
 
     Raises
     ------
     PhotoError
-        Photos cannot be used, are in training and in validation, or a group's stand
-        in two folds; all at fault are named before anything is trained.
+        Photos cannot be used, are in training and in validation, or photos of a group
+        are in two folds. All such photos are named before training starts.
     ValueError
         A recipe or setting is unknown or out of range.
 
     Warns
     -----
     UserWarning
-        Layers of the backbone are frozen that never learnt anything; or folds are
-        made and a state's dates cut up, so that their scores are too good.
+        Frozen layers of the backbone have random weights; or folds are made with the
+        dates of a state split, so that their scores are too high.
 
     Examples
     --------
@@ -122,8 +123,8 @@ def fit(
     chosen = find_recipe(recipe, **overrides)
     if chosen.freeze > 0 and chosen.pretrained is False:
         warnings.warn(
-            f"the first {chosen.freeze:.0%} of {chosen.backbone} stay as they are, "
-            "random: give pretrained=True (a download) or a safetensors file, or "
+            f"the first {chosen.freeze:.0%} of {chosen.backbone} stay frozen with "
+            "random weights; use pretrained=True (a download), a safetensors file, or "
             "freeze=0",
             stacklevel=2,
         )
@@ -131,14 +132,20 @@ def fit(
     _check_sizes(recipes)
     if folds is None:
         if groups is not None:
-            raise ValueError("groups must be left out where folds is not given")
+            raise ValueError(
+                "groups of fit must be left out where folds is not given, got groups "
+                "and no folds; add folds, such as folds=5"
+            )
         members = [untrained(r).fit(photos, validation) for r in recipes]
         return members[0] if stream != "both" else PastureEnsemble(members)
     if validation is not None:
-        raise ValueError("validation must be left out where folds is given")
-    need(photos, ["path", *chosen.targets])
-    # The files are checked by the first member, which reads all of them.
-    refuse(problems_of_table(photos, chosen.targets))
+        raise ValueError(
+            "validation must be left out where folds is given, got both; each fold is "
+            "validated on the photos held out from it"
+        )
+    check_columns(photos, ["path", *chosen.targets])
+    # Only the table is checked here. The first member checks all files.
+    raise_problems(problems_of_table(photos, chosen.targets))
     if isinstance(folds, int):
         shown = chosen.training.progress
         parts = balanced_folds(photos, folds, groups=groups, progress=shown)
@@ -155,9 +162,9 @@ def fit(
 
 
 def untrained(recipe: PastureRecipe) -> PastureRegressor:
-    """Make a recipe's regressor: the backbone's weights, random heads.
+    """Build a recipe's regressor: the backbone's weights, random heads.
 
-    The same seed gives the same weights, and the caller's random state is kept.
+    The same seed gives the same weights. The caller's random state does not change.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
@@ -183,7 +190,7 @@ def _streams(recipe: PastureRecipe, stream: str | None) -> list[PastureRecipe]:
 
 
 def _check_sizes(recipes: list[PastureRecipe]) -> None:
-    """Build each network once without memory, for what is wrong with its settings."""
+    """Check the settings of each network, by building it without memory."""
     for recipe in recipes:
         with torch.device("meta"):
             untrained(recipe.with_changes(pretrained=False))
@@ -192,7 +199,7 @@ def _check_sizes(recipes: list[PastureRecipe]) -> None:
 def _members(
     recipe: PastureRecipe, folds: pd.Series
 ) -> Iterator[tuple[int, PastureRecipe]]:
-    """Give each fold's number and recipe: with a folder and a seed of its own."""
+    """Yield each fold's number and recipe, with its own folder and seed."""
     seed = recipe.training.seed
     for number, fold in enumerate(sorted(folds.unique())):
         member = recipe.with_changes(seed=seed + number)

@@ -1,7 +1,7 @@
 """Compiled searches for balanced folds: scikit-learn's seeds, and exchanges of groups.
 
-Groups, strata and folds are numbers here. Importing this module imports numba: it is
-imported where a search starts.
+Groups, strata and folds are numbers here. This module imports numba, which is slow to
+import, so it is imported only where a search starts.
 """
 
 from __future__ import annotations
@@ -21,27 +21,30 @@ Numbers = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-# Of the Mersenne Twister: its words, and how far apart those are that it mixes.
-_WORDS, _APART = 624, 397
-# Of a fold without photos, in units of the squared cost: more than any other has.
+# The Mersenne Twister's n, the words of its state, and m, the distance between the
+# words that it mixes.
+_STATE_WORDS, _MIXING_DISTANCE = 624, 397
+# Squared cost of a fold without photos: more than that of any other fold.
 _EMPTY = 1e6
-_HEAT = 0.3  # of the squared cost, by which an exchange may raise it at first
+# Share of the squared cost by which an exchange may raise it at the start of a run.
+_FIRST_THRESHOLD = 0.3
 
 
 class Groups(NamedTuple):
-    """What a search knows of groups of photos.
+    """Sums by group of photos, for the searches.
 
     Parameters
     ----------
     counts
-        (group, stratum) photos.
+        (group, stratum) number of photos.
     totals
-        (stratum,) photos.
+        (stratum,) number of photos.
     rank
-        (group,) place in scikit-learn's order; equal for those left as shuffled.
+        (group,) rank in scikit-learn's order. Groups of equal rank keep the order of
+        the shuffle.
     sums
-        (group, part): photos, sums of the photos' deviations of grams from their
-        means, a target each, then `counts`.
+        (group, part): the number of photos, the sum of deviations of grams from their
+        mean for each target, then `counts`.
     shares
         (part,) 1 / photos, 0 for each target, then the share of each stratum in all
         photos.
@@ -55,33 +58,33 @@ class Groups(NamedTuple):
 
 
 def _compiled(function: _Function) -> _Function:
-    """Compile at the first call, and keep that on disk where there is a place."""
+    """Compile a function at its first call, and cache it on disk if possible."""
     try:
-        made = njit(nogil=True, cache=True)(function)
+        compiled = njit(nogil=True, cache=True)(function)
     except RuntimeError:  # numba finds no folder that it may write to
-        made = njit(nogil=True)(function)
-    return cast("_Function", made)
+        compiled = njit(nogil=True)(function)
+    return cast("_Function", compiled)
 
 
 @_compiled
-def _seeded(before: np.uint64, place: int) -> np.uint64:
+def _seeded(before: np.uint64, index: int) -> np.uint64:
     mixed = before ^ (before >> np.uint64(30))
-    word = np.uint64(1812433253) * mixed + np.uint64(place)
+    word = np.uint64(1812433253) * mixed + np.uint64(index)
     return word & np.uint64(0xFFFFFFFF)
 
 
 @_compiled
-def _word(state: Words, at: int) -> np.uint64:
-    """Give word `at` of the Mersenne Twister, all before it having been drawn.
+def _word(state: Words, index: int) -> np.uint64:
+    """Return word `index` of the Mersenne Twister, after all words before it.
 
-    Matsumoto and Nishimura (1998), doi:10.1145/272991.272995, seeded as since 2002.
-    A word of the state is seeded when it is first needed, since few are.
+    Matsumoto and Nishimura (1998), doi:10.1145/272991.272995, with the seeding of
+    2002. A word of the state is seeded when it is first needed, because few are needed.
     """
-    here, far = at % _WORDS, (at + _APART) % _WORDS
-    if at < _WORDS - _APART:
+    here, far = index % _STATE_WORDS, (index + _MIXING_DISTANCE) % _STATE_WORDS
+    if index < _STATE_WORDS - _MIXING_DISTANCE:
         state[far] = _seeded(state[far - 1], far)
     mixed = state[here] & np.uint64(0x80000000)
-    mixed |= state[(at + 1) % _WORDS] & np.uint64(0x7FFFFFFF)
+    mixed |= state[(index + 1) % _STATE_WORDS] & np.uint64(0x7FFFFFFF)
     word: np.uint64 = state[far] ^ (mixed >> np.uint64(1))
     if mixed & np.uint64(1):
         word ^= np.uint64(0x9908B0DF)
@@ -96,17 +99,17 @@ def _word(state: Words, at: int) -> np.uint64:
 def _shuffle(seed: int, state: Words, shuffled: Numbers) -> None:
     """Shuffle 0, 1, ... as ``numpy.random.RandomState(seed).shuffle`` does."""
     state[0] = np.uint64(seed)
-    for place in range(1, _APART):
-        state[place] = _seeded(state[place - 1], place)
+    for index in range(1, _MIXING_DISTANCE):
+        state[index] = _seeded(state[index - 1], index)
     drawn, mask = 0, 1
-    for place in range(len(shuffled)):
-        shuffled[place] = place
-        mask |= mask << int(place > mask)
+    for index in range(len(shuffled)):
+        shuffled[index] = index
+        mask |= mask << int(index > mask)
     for last in range(len(shuffled) - 1, 0, -1):
         while mask >> 1 >= last:
             mask >>= 1
         other = np.int64(last + 1)
-        while other > last:  # numpy draws anew what is out of range
+        while other > last:  # numpy draws again if a number is out of range
             other = np.int64(_word(state, drawn)) & mask
             drawn += 1
         shuffled[last], shuffled[other] = shuffled[other], shuffled[last]
@@ -114,21 +117,21 @@ def _shuffle(seed: int, state: Words, shuffled: Numbers) -> None:
 
 @_compiled
 def _sort(rank: Numbers, shuffled: Numbers, starts: Numbers, order: Numbers) -> None:
-    """Sort groups by rank, those of one rank as they are shuffled."""
+    """Sort groups by rank; groups of equal rank keep the order of the shuffle."""
     starts[:] = 0
     for group in range(len(rank)):
         starts[rank[group] + 1] += 1
-    for place in range(1, len(starts)):
-        starts[place] += starts[place - 1]
+    for number in range(1, len(starts)):
+        starts[number] += starts[number - 1]
     for group in shuffled:
         order[starts[rank[group]]] = group
         starts[rank[group]] += 1
 
 
 @_compiled
-def _in_turn(values: Floats, start: int, total: float) -> float:
-    for place in range(start, len(values)):
-        total += values[place]
+def _add_in_order(values: Floats, start: int, total: float) -> float:
+    for index in range(start, len(values)):
+        total += values[index]
     return total
 
 
@@ -140,49 +143,53 @@ def _pairwise(values: Floats) -> float:
         return _pairwise(values[:half]) + _pairwise(values[half:])
     r = values[:8].copy()
     whole = count - count % 8
-    for place in range(8, whole):
-        r[place % 8] += values[place]
+    for index in range(8, whole):
+        r[index % 8] += values[index]
     total = ((r[0] + r[1]) + (r[2] + r[3])) + ((r[4] + r[5]) + (r[6] + r[7]))
-    return _in_turn(values, whole, total)
+    return _add_in_order(values, whole, total)
 
 
 @_compiled
 def _sum(values: Floats) -> float:
-    """Sum contiguous values in numpy's order, so that the rounding is numpy's."""
-    return _in_turn(values, 0, 0.0) if len(values) < 8 else _pairwise(values)
+    """Sum contiguous values in numpy's order, so that the rounding is numpy's.
+
+    numpy sums pairwise from 8 values on.
+    """
+    return _add_in_order(values, 0, 0.0) if len(values) < 8 else _pairwise(values)
 
 
 @_compiled
 def _deviation(shares: Floats, fold: int, share: float) -> float:
-    """Give ``numpy.std`` of one of several columns, with `share` for `fold`."""
+    """Return ``numpy.std`` of one of several columns, with `share` for `fold`."""
     total, count = 0.0, len(shares)
-    for place in range(count):
-        total += share if place == fold else shares[place]
+    for other in range(count):
+        total += share if other == fold else shares[other]
     mean, total = total / count, 0.0
-    for place in range(count):
-        more = (share if place == fold else shares[place]) - mean
-        total += more * more
+    for other in range(count):
+        deviation = (share if other == fold else shares[other]) - mean
+        total += deviation * deviation
     return sqrt(total / count)
 
 
 @_compiled
-def _deviation_alone(shares: Floats, fold: int, share: float) -> float:
-    """Give the same of an only column, which numpy sums in another order."""
+def _deviation_of_only_column(shares: Floats, fold: int, share: float) -> float:
+    """Return the same for a single column, which numpy sums in another order."""
     values = shares.copy()
     values[fold] = share
     mean = _sum(values) / len(values)
-    for place in range(len(values)):
-        values[place] = (values[place] - mean) * (values[place] - mean)
+    for other in range(len(values)):
+        values[other] = (values[other] - mean) * (values[other] - mean)
     return sqrt(_sum(values) / len(values))
 
 
 @_compiled
 def _assign(groups: Groups, order: Numbers, n_splits: int, folds: Numbers) -> None:
-    """Give groups, one after the other, to the fold where strata come out most even.
+    """Assign each group in turn to the fold where strata become most even.
 
-    The rule of scikit-learn's StratifiedGroupKFold: the least mean over strata of the
-    standard deviation over folds of the stratum's share; where ``numpy.isclose``, the
-    fold with fewer photos. A stratum that a group lacks is not computed again.
+    This is the rule of scikit-learn's StratifiedGroupKFold. It minimises the mean over
+    strata of the standard deviation over folds of the stratum's share. If two folds are
+    ``numpy.isclose``, it takes the one with fewer photos. The deviation of a stratum
+    without photos in the group is not computed again.
     """
     strata = len(groups.totals)
     held, shares = np.zeros((strata, n_splits)), np.zeros((strata, n_splits))
@@ -198,7 +205,9 @@ def _assign(groups: Groups, order: Numbers, n_splits: int, folds: Numbers) -> No
                 elif strata > 1:
                     tried[fold, stratum] = _deviation(column, fold, share)
                 else:
-                    tried[fold, stratum] = _deviation_alone(column, fold, share)
+                    tried[fold, stratum] = _deviation_of_only_column(
+                        column, fold, share
+                    )
         best, least, fewest = 0, np.inf, np.inf
         for fold in range(n_splits):
             mean = _sum(tried[fold]) / strata
@@ -215,31 +224,31 @@ def _assign(groups: Groups, order: Numbers, n_splits: int, folds: Numbers) -> No
 
 @_compiled
 def _fold_cost(groups: Groups, held: Floats, n_splits: int) -> float:
-    """Give a fold's part of the squared cost; its formula: `balanced_folds`."""
+    """Return a fold's part of the squared cost; `balanced_folds` has the formula."""
     if held[0] < 1:
         return _EMPTY
     size, scale = n_splits * held[0] * groups.shares[0] - 1, 1 / held[0]
     cost: float = size * size
-    for place in range(1, len(held)):
-        more = held[place] * scale - groups.shares[place]
-        cost += more * more
+    for part in range(1, len(held)):
+        deviation = held[part] * scale - groups.shares[part]
+        cost += deviation * deviation
     return cost
 
 
 @_compiled
-def _hold(groups: Groups, folds: Numbers, held: Floats) -> None:
-    """Sum by fold what groups hold."""
+def _sum_by_fold(groups: Groups, folds: Numbers, held: Floats) -> None:
+    """Sum the groups' sums by fold into `held`, (fold, part)."""
     held[:] = 0.0
     for group in range(len(folds)):
-        for place in range(held.shape[1]):
-            held[folds[group], place] += groups.sums[group, place]
+        for part in range(held.shape[1]):
+            held[folds[group], part] += groups.sums[group, part]
 
 
 @_compiled
 def cost_of(groups: Groups, folds: Numbers, n_splits: int) -> float:
-    """Give the cost of a fold for each group; its formula: `balanced_folds`."""
+    """Return the cost of an assignment; `balanced_folds` has the formula."""
     held, total = np.empty((n_splits, groups.sums.shape[1])), 0.0
-    _hold(groups, folds, held)
+    _sum_by_fold(groups, folds, held)
     for fold in range(n_splits):
         total += _fold_cost(groups, held[fold], n_splits)
     return sqrt(total / n_splits)
@@ -247,15 +256,15 @@ def cost_of(groups: Groups, folds: Numbers, n_splits: int) -> float:
 
 @_compiled
 def split_by_seed(groups: Groups, n_splits: int, seed: int, mixed: bool) -> Numbers:
-    """Give the fold of each group that scikit-learn's StratifiedGroupKFold gives.
+    """Return the fold of each group as scikit-learn's StratifiedGroupKFold does.
 
-    Of ``shuffle=True, random_state=seed``. `mixed` is how releases before 1.8 did it:
-    a group was given the fold of the one that the shuffle had put in its place.
+    With ``shuffle=True, random_state=seed``. `mixed` repeats releases before 1.8: a
+    group had the fold of the group that the shuffle put at its index.
     """
     count = len(groups.rank)
     shuffled, order = np.empty(count, np.int64), np.empty(count, np.int64)
     folds, starts = np.empty(count, np.int64), np.empty(count + 1, np.int64)
-    _shuffle(seed, np.empty(_WORDS, np.uint64), shuffled)
+    _shuffle(seed, np.empty(_STATE_WORDS, np.uint64), shuffled)
     _sort(groups.rank, shuffled, starts, order)
     _assign(groups, order, n_splits, folds)
     return folds[shuffled] if mixed else folds
@@ -265,9 +274,9 @@ def split_by_seed(groups: Groups, n_splits: int, seed: int, mixed: bool) -> Numb
 def search_seeds(
     groups: Groups, n_splits: int, mixed: bool, first: int, after: int
 ) -> tuple[float, int]:
-    """Give the least cost of seeds from `first` to below `after`, and its seed.
+    """Return the least cost of seeds from `first` to below `after`, and its seed.
 
-    Of equal costs the lowest seed.
+    If costs are equal, the lowest seed.
     """
     least, best = np.inf, first
     for seed in range(first, after):
@@ -280,10 +289,10 @@ def search_seeds(
 
 @_compiled
 def _draw(state: Words, below: int) -> int:
-    """Give a number from 0 to below `below`, of 32 bits of splitmix64.
+    """Draw a number from 0 to below `below`, from 32 bits of splitmix64.
 
-    Steele, Lea and Flood (2014), doi:10.1145/2660193.2660195. Not numpy's, so that
-    the folds stay the same whatever numba's version of that does.
+    Steele, Lea and Flood (2014), doi:10.1145/2660193.2660195. numba's version of
+    numpy's generator is not used, so that folds stay the same if it changes.
     """
     state[0] += np.uint64(0x9E3779B97F4A7C15)
     word = state[0]
@@ -295,35 +304,35 @@ def _draw(state: Words, below: int) -> int:
 
 @_compiled
 def _change(groups: Groups, held: Floats, one: int, other: int, new: Floats) -> None:
-    """Add group `one` to what a fold holds, and take `other` away; -1 is no group."""
-    for place in range(len(held)):
-        new[place] = held[place]
+    """Write a fold's sums with group `one` added and `other` removed; -1 is none."""
+    for part in range(len(held)):
+        new[part] = held[part]
         if one >= 0:
-            new[place] += groups.sums[one, place]
+            new[part] += groups.sums[one, part]
         if other >= 0:
-            new[place] -= groups.sums[other, place]
+            new[part] -= groups.sums[other, part]
 
 
 @_compiled
 def exchange(
     groups: Groups, n_splits: int, given: Numbers, seed: int, steps: int
 ) -> tuple[float, Numbers]:
-    """Move groups, or let two change places, `steps` times; give the best folds found.
+    """Move a group or exchange two, `steps` times; return the least cost and folds.
 
-    From the folds that are given, which stay the best if none are better. Threshold
-    accepting: a change is made unless it raises the squared cost by more than a share
-    of it, which falls to nothing. Dueck and Scheuer (1990),
-    doi:10.1016/0021-9991(90)90201-B. Unlike annealing it needs no exponential
-    function, which differs between machines.
+    The search starts from the folds `given`, and returns them if it finds none better.
+    It is threshold accepting (Dueck and Scheuer 1990,
+    doi:10.1016/0021-9991(90)90201-B): a change is kept unless it raises the squared
+    cost by more than a share of it, and that share falls to 0. Unlike simulated
+    annealing it needs no exponential function, which differs between machines.
     """
     folds, state = given.copy(), np.full(1, seed, np.uint64)
     held = np.empty((n_splits, groups.sums.shape[1]))
-    _hold(groups, folds, held)
+    _sum_by_fold(groups, folds, held)
     costs, best = np.empty(n_splits), folds.copy()
     for fold in range(n_splits):
         costs[fold] = _fold_cost(groups, held[fold], n_splits)
-    now = least = _in_turn(costs, 0, 0.0)
-    gives, takes = np.empty(held.shape[1]), np.empty(held.shape[1])
+    now = least = _add_in_order(costs, 0, 0.0)
+    new_here, new_there = np.empty(held.shape[1]), np.empty(held.shape[1])
     for step in range(steps):
         one, other, there = _draw(state, len(folds)), -1, _draw(state, n_splits)
         if _draw(state, 2):
@@ -332,21 +341,21 @@ def exchange(
         here, left = folds[one], 1 - step / steps
         if here == there:
             continue
-        _change(groups, held[here], other, one, gives)
-        _change(groups, held[there], one, other, takes)
-        cost_here = _fold_cost(groups, gives, n_splits)
-        cost_there = _fold_cost(groups, takes, n_splits)
-        more = cost_here - costs[here] + cost_there - costs[there]
-        if more > _HEAT * now * left * left:
+        _change(groups, held[here], other, one, new_here)
+        _change(groups, held[there], one, other, new_there)
+        cost_here = _fold_cost(groups, new_here, n_splits)
+        cost_there = _fold_cost(groups, new_there, n_splits)
+        increase = cost_here - costs[here] + cost_there - costs[there]
+        if increase > _FIRST_THRESHOLD * now * left * left:
             continue
-        for place in range(len(gives)):
-            held[here, place], held[there, place] = gives[place], takes[place]
+        for part in range(len(new_here)):
+            held[here, part], held[there, part] = new_here[part], new_there[part]
         costs[here], costs[there] = cost_here, cost_there
         folds[one] = there
         if other >= 0:
             folds[other] = here
-        now += more
-        if now < least - 1e-12:  # more than what rounding adds up to
+        now += increase
+        if now < least - 1e-12:  # more than accumulated rounding
             least = now
             for group in range(len(folds)):
                 best[group] = folds[group]

@@ -1,4 +1,4 @@
-"""Folds of photos that keep what belongs together, and are alike in what they hold."""
+"""Balanced folds for grouped cross-validation: photos of a group share a fold."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ _VIRTUAL: Virtual = {"WA": 7}  # three dates only: too few for five folds
 
 
 def sampling_groups(photos: pd.DataFrame, virtual: Virtual | None = None) -> pd.Series:
-    """Name the group of each photo: those of a group belong into one fold.
+    """Return the name of each photo's group; photos of a group belong in one fold.
 
-    A group is a sampling date, whatever the state: photos of a day share light, season
-    and often the paddock. Where there is no ``Sampling_Date`` each photo is a group.
+    A group is a sampling date, in any state: photos of a day share light, season and
+    often the paddock. Without a column ``Sampling_Date`` each photo is a group.
 
     Parameters
     ----------
     photos
-        As `pasture.read_photos` gives them.
+        Photos as `pasture.read_photos` returns them.
     virtual
-        States whose photos, in the order of date and name, are cut into that many
-        groups instead, as nearly equal as can be; other states that share their dates
-        are not. By default WA into 7, since it has three dates only. ``{}``: none.
+        Number of groups ("virtual dates") by state. The photos of such a state, in the
+        order of date and name, are split into that many groups of nearly equal size.
+        Other states keep their dates. By default WA into 7, because it has only three
+        dates. ``{}``: none.
 
     Returns
     -------
@@ -47,36 +48,39 @@ def sampling_groups(photos: pd.DataFrame, virtual: Virtual | None = None) -> pd.
     Raises
     ------
     PhotoError
-        Photos lack their date, or share a name.
+        Photos have no date, or share a name.
     ValueError
-        A state is to be cut into fewer than one.
+        The number of groups of a state is below 1.
     """
     _check_names(photos)
     cuts = _VIRTUAL if virtual is None else virtual
     if few := [f"{state}: {count}" for state, count in cuts.items() if count < 1]:
-        raise ValueError(f"virtual dates of a state must be 1 or more, got {few[0]}")
+        raise ValueError(
+            f"virtual dates of a state must be 1 or more, got {few[0]}; leave the "
+            "state out to keep its dates"
+        )
     if _DATE not in photos:
         return pd.Series(photos.index.astype(str), photos.index, name="group")
     dates = pd.to_datetime(photos[_DATE])
     if absent := listed(photos.index[dates.isna()]):
         raise PhotoError(
             f"{_DATE} of photos must be known to keep a day's together, got none for "
-            f"{absent}; add it, leave these photos out, or pass groups of your own"
+            f"{absent}; add it, leave these photos out, or pass your own groups"
         )
     days = dates.dt.strftime("%Y-%m-%d")
     groups = days.astype(object).rename("group")
     for state, count in cuts.items() if _STATE in photos else ():
-        mine = days[photos[_STATE] == state]
-        order = sorted(mine.index, key=lambda photo: (mine[photo], str(photo)))
-        for number, part in enumerate(_cut(order, count), start=1):
-            groups[part] = f"{state}-{number} {mine[part[0]]}"
+        of_state = days[photos[_STATE] == state]
+        order = sorted(of_state.index, key=lambda photo: (of_state[photo], str(photo)))
+        for number, part in enumerate(_split_evenly(order, count), start=1):
+            groups[part] = f"{state}-{number} {of_state[part[0]]}"
     return groups.astype(str)
 
 
-def _cut(photos: list[Any], count: int) -> list[list[Any]]:
-    """Cut a list into `count` parts, or one for each if there are fewer."""
+def _split_evenly(photos: list[Any], count: int) -> list[list[Any]]:
+    """Split a list into `count` parts, or fewer so that none is empty."""
     parts = np.array_split(np.arange(len(photos)), count)
-    return [[photos[place] for place in part] for part in parts if len(part)]
+    return [[photos[index] for index in part] for part in parts if len(part)]
 
 
 def balanced_folds(
@@ -90,58 +94,60 @@ def balanced_folds(
     jobs: int | None = None,
     progress: bool = True,
 ) -> pd.Series:
-    """Give each photo a fold: groups stay whole, and folds come out alike.
+    """Split photos into folds of whole groups that are as similar as possible.
 
-    Alike in their number of photos, the share of each state in them, and their mean
-    grams. The cost is the root of the mean over folds f of ::
+    Similar in the number of photos, the share of each state, and the mean grams
+    (stratified group k-fold). The cost is the root of the mean over folds f of ::
 
         (K n_f / n - 1)^2 + sum over states s of (n_fs / n_f - n_s / n)^2
                           + sum over targets t of w_t ((m_ft - m_t) / d_t)^2
 
-    for K folds, n photos, and of each target the mean m and the standard deviation d
-    over photos: relative sizes, shares and standard deviations, so that 0.1 of each
-    counts as much. The weights w are those of the competition's score (green, dead and
-    clover 0.1, GDM 0.2, total 0.5), of the targets that there are, and sum to one;
-    without any, or without a state, that part is 0.
+    for K folds and n photos, with the mean m and the standard deviation d of each
+    target over photos. Sizes, shares and grams are relative, so that 0.1 of each has
+    the same cost. The weights w are those of the competition's score (green, dead and
+    clover 0.1, GDM 0.2, total 0.5), for the targets in the table, scaled to sum to one.
+    Without targets, or without a state, that part is 0.
 
     Parameters
     ----------
     photos
-        As `pasture.read_photos` gives them.
+        Photos as `pasture.read_photos` returns them.
     n_splits
         Number of folds.
     seeds
-        Candidates to try: seeds from 0 on, or exchanges.
+        Number of candidates to try: seeds from 0 on, or exchanges.
     groups
-        Group by photo; of any values that sort. By default `sampling_groups`.
+        Group of each photo; any values that can be sorted. By default
+        `sampling_groups`.
     virtual
-        States whose dates are cut, for `sampling_groups`. Such dates leak: photos of
-        one day come to stand in several folds, which is warned of.
+        States whose dates are split, for `sampling_groups`. Such dates leak: photos of
+        one day get into several folds, and a warning is shown.
     search
-        ``"exchange"``: from the best of the first 1,000 seeds on, groups are moved
-        between folds and exchanged for as long as that, by and by, lowers the cost.
-        ``"seeds"``: the best of scikit-learn's ``StratifiedGroupKFold(n_splits,
-        shuffle=True, random_state=seed)`` by state and group, fold for fold; the
-        lowest seed of equals. ``"seeds-1.7"``: the same as scikit-learn did it before
-        1.8, when the shuffle gave groups the folds of others; for folds of that time.
-        Seeds know nothing of grams and reach few of all partitions: exchanges find a
-        better balance, in less time.
+        ``"exchange"``: starts from the best of the first 1,000 seeds, then moves groups
+        between folds or exchanges two, and keeps changes that lower the cost or, early
+        in the search, raise it a little. ``"seeds"``: the best of scikit-learn's
+        ``StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed)`` by state and
+        group, with identical folds; the lowest seed if costs are equal.
+        ``"seeds-1.7"``: the same as scikit-learn before 1.8, when the shuffle mixed up
+        the folds of groups; it reproduces folds made with those releases. Seeds ignore
+        grams and reach few of all partitions: exchanges find a better balance in less
+        time.
     jobs
-        Threads. The folds do not depend on it. By default one for each core.
+        Number of threads. The folds do not depend on it. By default one per core.
     progress
-        Whether to show a bar.
+        Whether to show a progress bar.
 
     Returns
     -------
     pandas.Series
-        int64 by photo, 0 to `n_splits` - 1. Its ``attrs`` hold the ``cost`` and, of
-        seeds, the ``seed``.
+        int64 by photo, 0 to `n_splits` - 1. Its ``attrs`` have the ``cost`` and, if
+        the folds are those of a seed, the ``seed``.
 
     Raises
     ------
     PhotoError
         There are fewer groups than folds, or photos lack a date, a group, grams that
-        others have, or a name of their own.
+        others have, or a unique name.
     ValueError
         A number is out of its range.
 
@@ -163,21 +169,21 @@ def balanced_folds(
     jobs = (os.cpu_count() or 1) if jobs is None else jobs
     _check_numbers(n_splits, seeds, jobs, search)
     own = sampling_groups(photos, virtual) if groups is None else _of(photos, groups)
-    names, places = np.unique(own.to_numpy(), return_inverse=True)
+    names, numbers = np.unique(own.to_numpy(), return_inverse=True)
     if len(names) < n_splits:
         raise PhotoError(
             f"groups of photos must be {n_splits} or more for as many folds, got "
             f"{len(names)}; ask for fewer folds"
         )
     _, strata = np.unique(_states(photos).to_numpy(), return_inverse=True)
-    table = tabulate(places, strata, _deviations(photos).to_numpy())
+    table = tabulate(numbers, strata, _deviations(photos).to_numpy())
     cost, found, seed = find_folds(table, n_splits, seeds, search, jobs, progress)
     if empty := listed(set(range(n_splits)) - set(found.tolist())):
         raise PhotoError(
             f"folds must each have a group, got none for {empty} from search="
             f"{search!r}, seeds={seeds}; try more seeds, or search='exchange'"
         )
-    folds = pd.Series(found[places], photos.index, name="fold")
+    folds = pd.Series(found[numbers], photos.index, name="fold")
     folds.attrs = {"cost": cost} if seed is None else {"cost": cost, "seed": seed}
     if groups is None:
         _warn_of_leaks(photos, folds, _VIRTUAL if virtual is None else virtual)
@@ -198,15 +204,15 @@ def _check_numbers(n_splits: int, seeds: int, jobs: int, search: str) -> None:
 
 
 def _warn_of_leaks(photos: pd.DataFrame, folds: pd.Series, virtual: Virtual) -> None:
-    """Say so if photos of a state that was cut share a day, and not a fold."""
+    """Warn if photos of a day are in several folds, in a state with virtual dates."""
     if _DATE not in photos or _STATE not in photos:
         return
     cut = photos[_STATE].isin(list(virtual))
     by_day = folds[cut].groupby([photos[_STATE][cut], photos[_DATE][cut]]).nunique()
     if split := listed(by_day[by_day > 1].index.get_level_values(0)):
         warnings.warn(
-            f"photos of one day are in several folds, since the dates of {split} are "
-            "cut into virtual dates: scores of these folds are too good; virtual={} "
+            f"photos of one day are in several folds, because the dates of {split} are "
+            "split into virtual dates: scores of these folds are too high; virtual={} "
             "keeps days together",
             UserWarning,
             stacklevel=3,
@@ -214,7 +220,7 @@ def _warn_of_leaks(photos: pd.DataFrame, folds: pd.Series, virtual: Virtual) -> 
 
 
 def _states(photos: pd.DataFrame) -> pd.Series:
-    """Give the stratum of each photo: its state, or one for all."""
+    """Return the stratum of each photo: its state, or one stratum for all."""
     if _STATE not in photos:
         return pd.Series("", photos.index)
     states = photos[_STATE]
@@ -222,10 +228,10 @@ def _states(photos: pd.DataFrame) -> pd.Series:
 
 
 def _deviations(photos: pd.DataFrame) -> pd.DataFrame:
-    """Give deviations of grams from their means, as the cost squares and adds them.
+    """Return deviations of grams from their means, scaled for the cost.
 
-    In standard deviations, times the root of the target's weight; a column of zeros
-    where there are no grams.
+    In standard deviations, times the root of the target's weight. A column of zeros if
+    there are no grams.
     """
     weights = {t: w for t, w in zip(TARGETS, WEIGHTS, strict=True) if t in photos}
     if not weights:
@@ -238,7 +244,7 @@ def _deviations(photos: pd.DataFrame) -> pd.DataFrame:
         )
     varied = grams.max() > grams.min()
     deviation = grams.std(ddof=0).where(varied, 1.0)
-    # Of equal grams the mean may be off by rounding: no deviation either.
+    # If all grams are equal, rounding of the mean must not count as a deviation.
     share = (pd.Series(weights) / sum(weights.values())).where(varied, 0.0)
     deviations: pd.DataFrame = (grams - grams.mean()) / deviation * np.sqrt(share)
     return deviations
@@ -247,30 +253,31 @@ def _deviations(photos: pd.DataFrame) -> pd.DataFrame:
 def fold_balance(
     photos: pd.DataFrame, folds: pd.Series, groups: pd.Series | None = None
 ) -> pd.DataFrame:
-    """Tabulate how alike folds are.
+    """Return a table that shows how similar the folds are.
 
     Parameters
     ----------
     photos
-        As `pasture.read_photos` gives them.
+        Photos as `pasture.read_photos` returns them.
     folds
-        Fold number by photo, as `balanced_folds` gives them.
+        Fold number by photo, as `balanced_folds` returns them.
     groups
         Group by photo. By default `sampling_groups`.
 
     Returns
     -------
     pandas.DataFrame
-        A row a fold, then ``all`` photos, then the ``spread``: the greatest less the
-        least of the folds. Columns: photos, groups, the share of each state, the mean
-        of each target, in grams; the parts of the cost,
-        ``size``, ``states`` and ``grams``, and the ``cost``, whose square is the sum
-        of their squares. In row ``all``: root mean squares, so the folds' cost.
+        One row per fold, then ``all`` photos, then the ``spread``, the largest minus
+        the smallest value of the folds. Columns: the number of photos and of groups,
+        the share of each state, the mean of each target in grams, the parts of the cost
+        (``size``, ``states`` and ``grams``), and the ``cost``, whose square is the sum
+        of their squares. The parts in row ``all`` are root mean squares, so that its
+        ``cost`` is that of the folds.
 
     Raises
     ------
     PhotoError
-        Folds or groups do not fit the photos.
+        Folds or groups do not match the photos.
     """
     number = _fold_numbers(photos, folds)
     own = sampling_groups(photos) if groups is None else _of(photos, groups)
@@ -303,22 +310,22 @@ def fold_balance(
 def check_folds(
     photos: pd.DataFrame, folds: pd.Series, groups: pd.Series | None = None
 ) -> None:
-    """Make sure that folds fit the photos, and that none shares a group with another.
+    """Check that folds match the photos, and that each group is in one fold.
 
     Parameters
     ----------
     photos
-        As `pasture.read_photos` gives them.
+        Photos as `pasture.read_photos` returns them.
     folds
         Fold number by photo.
     groups
-        Group by photo. By default `sampling_groups`, with virtual dates or without.
+        Group by photo. By default `sampling_groups`, with or without virtual dates.
 
     Raises
     ------
     PhotoError
-        Folds are not those of these photos, are fewer than two or not numbered 0, 1,
-        ..., or the photos of a group are in two.
+        Folds are of other photos, fewer than two or not numbered 0, 1, ..., or photos
+        of a group are in several folds.
     """
     number = _fold_numbers(photos, folds)
     if groups is None:
@@ -329,12 +336,12 @@ def check_folds(
         more = f" (and {len(split) - 1} more groups)" if len(split) > 1 else ""
         raise PhotoError(
             f"photos of a group must be in one fold, got {split[0]}{more}; give each "
-            "group one fold, as pasture.balanced_folds does, or pass the groups meant"
+            "group one fold, as pasture.balanced_folds does, or pass other groups"
         )
 
 
 def _split_groups(groups: pd.Series, number: pd.Series) -> list[str]:
-    """Name the groups with photos in several folds, and the folds."""
+    """Return the groups with photos in several folds, and the folds, as texts."""
     held = number.groupby(groups).unique()
     return [
         f"group {group} in folds {listed(sorted(folds))}"
@@ -344,7 +351,7 @@ def _split_groups(groups: pd.Series, number: pd.Series) -> list[str]:
 
 
 def _fold_numbers(photos: pd.DataFrame, folds: pd.Series) -> pd.Series:
-    """Give folds as int64 in the photos' order, after all checks but that of groups."""
+    """Return folds as int64 in the photos' order, after all checks except of groups."""
     given = pd.to_numeric(_of(photos, folds, "folds"), errors="coerce")
     wrong = given.index[~(given % 1 == 0)]
     if len(wrong):
@@ -356,13 +363,13 @@ def _fold_numbers(photos: pd.DataFrame, folds: pd.Series) -> pd.Series:
     if len(there) < 2 or there != list(range(len(there))):
         raise PhotoError(
             f"folds must be two or more, numbered 0, 1, ... without a gap, got "
-            f"{listed(there)}; number them anew"
+            f"{listed(there)}; renumber them"
         )
     return given.astype(np.int64)
 
 
 def _of(photos: pd.DataFrame, values: pd.Series, what: str = "groups") -> pd.Series:
-    """Give values in the photos' order, one for each."""
+    """Return values in the photos' order, after a check that each photo has one."""
     _check_names(photos)
     absent = photos.index.difference(values.index)
     extra = values.index.difference(photos.index)
@@ -376,7 +383,7 @@ def _of(photos: pd.DataFrame, values: pd.Series, what: str = "groups") -> pd.Ser
         if len(wrong):
             raise PhotoError(
                 f"{what} must be one for each photo, got {text} {listed(wrong)}; "
-                "make them of the same table as the photos"
+                "make them from the same table as the photos"
             )
     return values.reindex(photos.index)
 
@@ -385,6 +392,6 @@ def _check_names(photos: pd.DataFrame) -> None:
     twice = listed(photos.index[photos.index.duplicated()])
     if twice or len(photos) == 0:
         raise PhotoError(
-            f"photos must be there, each with a name of its own, got "
-            f"{f'several called {twice}' if twice else 'none'}; mend the table's index"
+            f"photos must be one or more, each with a unique name, got "
+            f"{f'several called {twice}' if twice else 'none'}; fix the table's index"
         )

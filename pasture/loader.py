@@ -1,4 +1,4 @@
-"""Photos from files to batches of tensors, decoded on threads ahead of their use."""
+"""The data loader of photos: batches of tensors, decoded ahead on several threads."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from torch import Tensor
 
 __all__ = ["PhotoError", "PhotoLoader", "measure_photo", "open_photo"]
 
-# A JPEG is decoded no smaller than so many times the size that is wanted, so that the
-# antialiased resizing after it still has what it averages.
+# A JPEG is decoded at twice the requested size or more, so that the antialiased
+# resizing that follows still has pixels to average.
 _SPARE = 2
-_TURNED = (5, 6, 7, 8)  # orientations that exchange width and height
-# What Pillow raises for damaged files of one format or another.
+_TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+# The errors that Pillow raises for damaged files, depending on the format.
 _DAMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 class PhotoError(ValueError):
-    """Photos, or the table that lists them, cannot be used; all of them are named."""
+    """An error of photos that cannot be used, or of their table; it names them all."""
 
 
 def open_photo(path: str, size: tuple[int, int] | None = None) -> Image.Image:
-    """Decode a photo as RGB, turned as its camera noted.
+    """Decode a photo as RGB, rotated by its EXIF orientation.
 
     Parameters
     ----------
     path
-        The photo.
+        The photo's file.
     size
-        Width and height that it will be resized to. A JPEG more than twice as large
-        is then decoded at a half, a quarter or an eighth of its size, which its
-        coding allows at a fraction of the time.
+        Width and height that it will be resized to. A large JPEG is decoded at a half,
+        a quarter or an eighth of its size, but not below twice this size, which takes a
+        fraction of the time.
 
     Raises
     ------
     PhotoError
-        It cannot be decoded to its end.
+        The file cannot be decoded completely.
     """
     try:
         with Image.open(path) as image:
@@ -55,12 +55,12 @@ def open_photo(path: str, size: tuple[int, int] | None = None) -> Image.Image:
 
 
 def measure_photo(path: str) -> tuple[int, int]:
-    """Give a photo's width and height as it is shown, without decoding it.
+    """Return a photo's width and height as shown, without decoding its pixels.
 
     Raises
     ------
     PhotoError
-        It is no picture.
+        The file is not an image.
     """
     try:
         with Image.open(path) as image:
@@ -75,29 +75,29 @@ def _is_turned(image: Image.Image) -> bool:
 
 @dataclass(frozen=True)
 class PhotoLoader:
-    """Batches of photos, decoded on a few threads ahead of their use.
+    """A data loader of photos, decoded ahead on several threads.
 
-    A `geobiomass.training.sharding.Feed`: the order of an epoch follows from `seed` and
-    its number, every photo comes once an epoch in one of the processes, and at most
-    `ahead` + 1 batches are in memory.
+    It is a `geobiomass.training.sharding.BatchSource`. The order of an epoch follows
+    from `seed` and the epoch's number. Each photo is used once per epoch, in one of the
+    processes. At most `ahead` + 1 batches are in memory.
 
     Parameters
     ----------
     paths
-        Photos.
+        Files of the photos.
     grams
         (photo, target) float32, NaN where unknown.
     height, width
-        Pixels that photos are resized to, bicubic with antialiasing; large JPEGs as
-        `open_photo` says.
+        Pixels that photos are resized to, bicubic with antialiasing. Large JPEGs are
+        decoded at a reduced size, see `open_photo`.
     batch_size
-        Photos a batch and process. Batches of an epoch differ by one photo at most.
+        Photos per batch and process. Batches of an epoch differ by one photo at most.
     shuffle
-        Whether photos come in a new order each epoch.
+        Whether photos have a new order in each epoch.
     seed
-        Of the order.
+        Random seed of the order.
     threads, ahead
-        Threads that decode, and batches that they may be ahead.
+        Number of threads that decode, and of batches that they may be ahead.
     """
 
     paths: tuple[str, ...]
@@ -111,7 +111,7 @@ class PhotoLoader:
     ahead: int = 2
 
     def batches_per_epoch(self, ranks: int = 1) -> int:
-        """Give the batches that each of `ranks` processes gets an epoch.
+        """Return the number of batches per epoch for each of `ranks` processes.
 
         Raises
         ------
@@ -124,7 +124,8 @@ class PhotoLoader:
                 f"photos must be at least one for each of {ranks} processes, got "
                 f"{count}; train with fewer devices"
             )
-        # Never more batches than photos: with a batch size of 1 some would be empty.
+        # At most one batch per photo and process: with a batch size of 1, more
+        # batches than photos would leave some empty.
         return min(-(-count // (self.batch_size * ranks)), count // ranks)
 
     def epoch(
@@ -142,20 +143,20 @@ class PhotoLoader:
         Raises
         ------
         PhotoError
-            A photo cannot be read any more.
+            A photo can no longer be read.
         """
         waiting: deque[tuple[npt.NDArray[np.intp], list[Future[Tensor]]]] = deque()
         with ThreadPoolExecutor(self.threads, thread_name_prefix="photos") as pool:
             try:
-                for places in self._plan(number, rank, ranks)[start:]:
-                    photos = [pool.submit(self._read, place) for place in places]
-                    waiting.append((places, photos))
+                for indices in self._plan(number, rank, ranks)[start:]:
+                    photos = [pool.submit(self._read, index) for index in indices]
+                    waiting.append((indices, photos))
                     if len(waiting) > self.ahead:
                         yield self._batch(*waiting.popleft())
                 while waiting:
                     yield self._batch(*waiting.popleft())
             finally:
-                # The reader may stop early, and a photo may fail.
+                # The caller may stop early, or a photo may fail: waiting tasks end.
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _plan(self, number: int, rank: int, ranks: int) -> list[npt.NDArray[np.intp]]:
@@ -164,13 +165,13 @@ class PhotoLoader:
             order = np.random.default_rng([self.seed, number]).permutation(order)
         return np.array_split(order, self.batches_per_epoch(ranks) * ranks)[rank::ranks]
 
-    def _read(self, place: int) -> Tensor:
-        image = open_photo(self.paths[place], (self.width, self.height))
+    def _read(self, index: int) -> Tensor:
+        image = open_photo(self.paths[index], (self.width, self.height))
         sized = image.resize((self.width, self.height), Image.Resampling.BICUBIC)
         return torch.from_numpy(np.array(sized)).permute(2, 0, 1)
 
     def _batch(
-        self, places: npt.NDArray[np.intp], photos: list[Future[Tensor]]
+        self, indices: npt.NDArray[np.intp], photos: list[Future[Tensor]]
     ) -> tuple[Tensor, Tensor]:
         image = torch.stack([photo.result() for photo in photos])
-        return image, torch.from_numpy(self.grams[places])
+        return image, torch.from_numpy(self.grams[indices])

@@ -1,4 +1,4 @@
-"""Load what was saved, whichever kind of model it is."""
+"""Loading of saved pasture models of any kind: ``pasture.load``."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ _KINDS: tuple[type[PastureModel], ...] = (
 
 
 def load(folder: str | Path) -> PastureModel:
-    """Load a model of pasture that was saved.
+    """Load a saved pasture model.
 
     Parameters
     ----------
     folder
-        What `save` wrote.
+        The folder that `save` wrote.
 
     Returns
     -------
     PastureRegressor, PastureEnsemble or AdaptedModel
-        Whichever it is; it predicts the same bits as the one that was saved.
+        The model. Its predictions have the same bits as those of the saved one.
 
     Raises
     ------
     ModelError
-        A file is missing or damaged, or the folder holds another kind of model; the
-        message names it.
+        A file is missing or damaged, or the folder holds another kind of model. The
+        message names the file or the kind.
     """
     config = read_config(folder)
     for kind in _KINDS:

@@ -1,4 +1,4 @@
-"""What all models of pasture do: predict grams of photos, and be judged by them."""
+"""The base class of all pasture models: predict grams from photos, and evaluate."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import pandas as pd
 from geobiomass.training.estimator import SavedModel
 
 from .loader import PhotoError
-from .photos import problems_of_table, refuse
+from .photos import problems_of_table, raise_problems
 from .scores import score
 
-__all__ = ["PastureModel", "check_share", "need", "read_table", "write_table"]
+__all__ = ["PastureModel", "check_columns", "check_share", "read_table", "write_table"]
 
 
 class PastureModel(SavedModel):
-    """A `PastureRegressor`, several as one, or one adapted to its test photos.
+    """A `PastureRegressor`, a `PastureEnsemble` or an `AdaptedModel`.
 
     Attributes
     ----------
     targets
-        What it predicts, in order.
+        Names of the predicted targets, in order.
     """
 
     load_call = "pasture.load(folder)"
@@ -32,71 +32,70 @@ class PastureModel(SavedModel):
     def predict(
         self, photos: pd.DataFrame, flips: bool = True, blend: float | None = None
     ) -> pd.DataFrame:
-        """Predict grams of photos; `blend` is another share of its parts."""
+        """Predict grams of photos; `blend` replaces the model's own share."""
 
     def evaluate(self, photos: pd.DataFrame, flips: bool = True) -> pd.DataFrame:
-        """Compare predicted with measured grams of photos it has not learnt from.
+        """Compare predicted with measured grams of photos it was not trained on.
 
         Parameters
         ----------
         photos
-            As `pasture.read_photos` gives them, with the model's targets.
+            Photos as `pasture.read_photos` returns them, with the model's targets.
         flips
             As in `predict`.
 
         Returns
         -------
         pandas.DataFrame
-            As `pasture.score` gives it.
+            Scores, as `pasture.score` returns them.
 
         Raises
         ------
         PhotoError
             A target is missing, or grams are unknown or negative.
         """
-        need(photos, ["path", *self.targets])
-        refuse(problems_of_table(photos, self.targets))
+        check_columns(photos, ["path", *self.targets])
+        raise_problems(problems_of_table(photos, self.targets))
         return score(self.predict(photos, flips=flips), photos)
 
 
 def check_share(blend: float) -> float:
-    """Refuse a share that is not from 0 to 1.
+    """Check that a share is from 0 to 1, and return it.
 
     Raises
     ------
     ValueError
-        Names it.
+        It is out of range.
     """
     if not 0 <= blend <= 1:
         raise ValueError(f"blend must be a share from 0 to 1, got {blend}")
     return blend
 
 
-def need(photos: pd.DataFrame, columns: list[str]) -> None:
-    """Refuse photos without rows, or without the columns that are needed.
+def check_columns(photos: pd.DataFrame, columns: list[str]) -> None:
+    """Check that a table of photos has rows and the required columns.
 
     Raises
     ------
     PhotoError
-        Names the columns.
+        There are no rows, or a column is missing.
     """
     absent = [name for name in columns if name not in photos]
     if absent or photos.empty:
         raise PhotoError(
             f"photos must have rows and the columns {', '.join(columns)}, got "
-            f"{len(photos)} rows and no {', '.join(absent) or 'column too few'}"
+            f"{len(photos)} rows and no {', '.join(absent) or 'column too few'}; "
+            "read them with pasture.read_photos"
         )
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table with a row a photo into a model's folder."""
+    """Write a table with one row per photo to a file in a model's folder."""
     table.to_csv(path, index_label="photo")
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read what `write_table` wrote, to the last bit.
-
-    Numbers are read as Python does: releases of pandas differ in the last bit.
-    """
+    """Read a table that `write_table` wrote, with the same bits."""
+    # Python parses the numbers: releases of pandas differ in the last bit.
     cells = pd.read_csv(path, index_col="photo", dtype=str, keep_default_na=False)
     return cells.map(float)

@@ -1,7 +1,7 @@
-"""The network: a pretrained backbone, pooled, with a small head for each target.
+"""The network: a pretrained backbone, pooled features, and a small head per target.
 
-After the public solutions of the CSIRO Image2Biomass competition (Kaggle, 2025).
-Photos in, grams out; the normalisation of pixels lives in buffers.
+It follows public solutions of the CSIRO Image2Biomass competition (Kaggle, 2025).
+Input are photos, output are grams. Buffers contain the normalisation of pixels.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ __all__ = ["Fusion", "PastureNetwork", "Stream", "add_up"]
 Stream = Literal["single", "dual"]
 Fusion = Literal["concat", "attention"]
 
-# Mean and standard deviation of ImageNet's pixels, red, green, blue, of 1.
+# Mean and standard deviation of ImageNet's pixels: red, green, blue, 0 to 1.
 _MEAN = (0.485, 0.456, 0.406)
 _DEVIATION = (0.229, 0.224, 0.225)
 
 
 def add_up(grams: Tensor) -> Tensor:
-    """Replace what is a sum by the sum of its parts.
+    """Replace green dry matter and total by the sums of their parts.
 
     Parameters
     ----------
@@ -36,7 +36,8 @@ def add_up(grams: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        (..., 5), the first three as they are, then green + clover and that + dead.
+        (..., 5): green, dead, clover unchanged, then green + clover and green + clover
+        + dead.
     """
     green, dead, clover = grams[..., :3].unbind(-1)
     matter = green + clover
@@ -44,11 +45,10 @@ def add_up(grams: Tensor) -> Tensor:
 
 
 class _HalvesAttention(nn.Module):
-    """Lets each half of a photo look at the other, by multi-head attention.
+    """Multi-head attention between the pooled features of the two halves of a photo.
 
-    Pooled features of the halves attend to each other and are added to themselves;
-    layer norm before, as in the blocks of a vision transformer. What comes out is as
-    long as what went in.
+    Layer normalisation, attention, then a residual connection, as in the blocks of a
+    vision transformer. The output has the shape of the input.
     """
 
     def __init__(self, channels: int) -> None:
@@ -58,7 +58,7 @@ class _HalvesAttention(nn.Module):
         self.attention = nn.MultiheadAttention(channels, heads, batch_first=True)
 
     def forward(self, halves: Tensor) -> Tensor:
-        """Take and give (batch, half, channel)."""
+        """Compute (batch, half, channel) from (batch, half, channel)."""
         normed = self.norm(halves)
         seen, _ = self.attention(normed, normed, normed, need_weights=False)
         mixed: Tensor = halves + seen
@@ -66,42 +66,42 @@ class _HalvesAttention(nn.Module):
 
 
 class PastureNetwork(nn.Module):
-    """Photos of pasture to grams, by one shared backbone and a head a target.
+    """A network from photos of pasture to grams: one backbone, one head per target.
 
     Parameters
     ----------
     backbone
-        Any timm model that takes photos of any size: a vision transformer, of which
-        the patch tokens are averaged, or a convolutional network, pooled as its own
-        classifier would.
+        Any timm model that takes images of any size: a vision transformer, whose patch
+        tokens are averaged, or a convolutional network, pooled as for its own
+        classifier.
     stream
-        "single" sees the photo as a whole. "dual" sees its left and right halves,
-        one after the other with the same weights, and joins their features.
+        "single" sees the photo as a whole. "dual" sees its left and right halves with
+        the same weights, and joins their features.
     targets
-        Outputs, a head each: Linear to 512, ReLU, Dropout, Linear to 128, ReLU,
-        Linear to 1, Softplus.
+        Number of outputs, with one head each: Linear to 512, ReLU, Dropout, Linear to
+        128, ReLU, Linear to 1, Softplus.
     freeze
-        Share of the backbone's parameter tensors, the first as registered, that do
-        not learn.
+        Share of the backbone's parameter tensors that are not trained: the first ones
+        in the order of registration.
     pretrained
         Weights of the backbone. False: random. True: timm's, downloaded. A path: a
-        safetensors file with timm's names. The weights of DINOv3 are under Meta's
-        own licence.
+        safetensors file with timm's parameter names. The weights of DINOv3 are under
+        Meta's own licence.
     fusion
-        How "dual" joins the halves: "concat" puts their features side by side;
-        "attention" first lets each half look at the other (multi-head attention,
-        which the competition's first place gained from).
+        How "dual" joins the halves. "concat" concatenates their features. "attention"
+        first applies multi-head attention between the halves, which improved the
+        competition's winning solution.
     sums
-        Out of training, only the first three outputs are predicted and the other two
-        added up from them (`add_up`), as "dual" does by default where it has five.
+        In evaluation mode, predict only the first three outputs and add up the other
+        two (`add_up`). The default is True for "dual" with five targets.
 
     Raises
     ------
     ValueError
-        A setting is out of its range, the backbone is unknown or takes one size
-        only, or the file's weights are another backbone's.
+        A setting is out of its range, the backbone is unknown or takes only one size,
+        or the file has the weights of another backbone.
     FileNotFoundError
-        There is no such file.
+        The weights file does not exist.
     """
 
     mean: Tensor
@@ -143,7 +143,7 @@ class PastureNetwork(nn.Module):
         for name, values in (("mean", _MEAN), ("deviation", _DEVIATION)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1))
         parameters = list(self.backbone.parameters())
-        # The small number keeps 0.29 of 100 from being 28.
+        # The small number corrects rounding: without it 0.29 of 100 would be 28.
         for value in parameters[: math.floor(freeze * len(parameters) + 1e-9)]:
             value.requires_grad_(False)
 
@@ -163,7 +163,7 @@ class PastureNetwork(nn.Module):
         Raises
         ------
         ValueError
-            The backbone's patches do not divide the photo.
+            Height or width is not a multiple of the backbone's patch size.
         """
         self.check_size(*image.shape[-2:])
         if not image.is_floating_point():
@@ -190,12 +190,12 @@ class PastureNetwork(nn.Module):
         return normed
 
     def check_size(self, height: int, width: int) -> None:
-        """Refuse photos that the backbone's patches do not divide.
+        """Check that a photo's size is a multiple of the backbone's patch size.
 
         Raises
         ------
         ValueError
-            The message names the size and what it must be a multiple of.
+            It is not; the message names the size and the required multiples.
         """
         embed = getattr(self.backbone, "patch_embed", None)
         rows, columns = getattr(embed, "patch_size", (1, 1))
@@ -251,8 +251,8 @@ def _build_backbone(name: str, pretrained: bool | str | Path) -> nn.Module:
         if timm.is_model(base):
             near = timm.list_pretrained(f"{base}.*") or [base]
         raise ValueError(
-            f"backbone of PastureNetwork must be a model of timm, got {name!r}; near "
-            f"it: {', '.join(near[:5])}"
+            f"backbone of PastureNetwork must be a model of timm, got {name!r}; "
+            f"similar names: {', '.join(near[:5])}"
         )
     about = timm.get_pretrained_cfg(name)
     options: dict[str, Any] = {}
@@ -266,8 +266,9 @@ def _build_backbone(name: str, pretrained: bool | str | Path) -> nn.Module:
         if "dynamic_img_size" not in str(error):
             raise
         raise ValueError(
-            f"backbone of PastureNetwork must take photos of any size, got {name!r}, "
-            "made for one; choose a plain vision transformer or a convolutional network"
+            f"backbone of PastureNetwork must take images of any size, got {name!r}, "
+            "which takes only one; choose a plain vision transformer or a "
+            "convolutional network"
         ) from error
     if not isinstance(pretrained, bool):
         _fill(backbone, Path(pretrained))
@@ -275,7 +276,7 @@ def _build_backbone(name: str, pretrained: bool | str | Path) -> nn.Module:
 
 
 def _fill(backbone: nn.Module, path: Path) -> None:
-    """Load a backbone's weights, all of them, and nothing else but a classifier's."""
+    """Load all weights of a backbone; only a classifier in the file is ignored."""
     if path.is_file() and path.suffix != ".safetensors":
         raise ValueError(
             "pretrained of PastureNetwork must be True, False or a safetensors file, "
@@ -296,7 +297,8 @@ def _fill(backbone: nn.Module, path: Path) -> None:
         )
         if ours != theirs:
             raise ValueError(
-                f"weights in {path} must be the backbone's: {name} is {ours} in the "
-                f"backbone and {theirs} in the file"
+                f"weights in {path} must be those of the backbone, got {name}, which "
+                f"is {ours} in the backbone and {theirs} in the file; choose the "
+                "backbone that the file was made for"
             )
     backbone.load_state_dict(weights)

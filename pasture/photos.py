@@ -1,4 +1,4 @@
-"""Photos of pasture: the tables that list them, their checks, submissions."""
+"""Tables of photos: reading, checks, and writing of predictions and submissions."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = [
     "write_submission",
 ]
 
-# Dry grams on the photographed quadrat: the order of the network's outputs.
+# Dry mass in grams on the photographed quadrat, in the order of the network's outputs.
 TARGETS = ("Dry_Green_g", "Dry_Dead_g", "Dry_Clover_g", "GDM_g", "Dry_Total_g")
 
 _DATE = "Sampling_Date"
 _YEAR_FIRST = ("%Y-%m-%d", "%Y%m%d")
-_SLACK = 0.01  # of the ratio 2:1, for photos that were cropped by hand
-_NAMED = 20  # photos that one message names
+_SLACK = 0.01  # relative tolerance of the ratio 2:1, for photos cropped by hand
+_NAMED = 20  # most photos that one message names
 
 
 def read_photos(
@@ -34,49 +34,49 @@ def read_photos(
     root: str | Path = ".",
     targets: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Read a table of photos, and make sure that every photo can be read.
+    """Read a table of photos, and check that every photo can be read.
 
     Parameters
     ----------
     table
-        A CSV file, or its content. Either long, a row a photo and target, as the
-        CSIRO Image2Biomass competition has it: ``sample_id`` (``photo__target``),
-        ``image_path``, ``target_name`` and, for training, ``target``. Or plain, a
-        row a photo: ``image_path`` and columns of grams. Other columns are kept as
-        they are, ``Sampling_Date`` as dates: year first (2015/9/4, 2015-09-04,
-        20150904, with a time or not), day and month before the year (4.9.2015), or
-        with the month's name (4 Sep 2015).
+        A CSV file, or a DataFrame with its content, in one of two layouts. Long, one
+        row per photo and target, as in the CSIRO Image2Biomass competition:
+        ``sample_id`` (``photo__target``), ``image_path``, ``target_name`` and, for
+        training, ``target``. Plain, one row per photo: ``image_path`` and columns of
+        grams. Other columns are kept. ``Sampling_Date`` is read as dates: year first
+        (2015/9/4, 2015-09-04, 20150904, with or without a time), day and month before
+        the year (4.9.2015), or with the month's name (4 Sep 2015).
     root
         The folder that relative paths of photos start from.
     targets
-        The columns, or values of ``target_name``, that hold what is to be predicted;
-        by default those of `TARGETS` that are there. A plain table that has green,
-        dead and clover and not their sums gets these as well.
+        The columns, or values of ``target_name``, to predict; by default those of
+        `TARGETS` in the table. If a plain table has green, dead and clover but not
+        their sums, the sums are added.
 
     Returns
     -------
     pandas.DataFrame
-        A row a photo in the table's order: ``path`` (absolute), what else is known
-        of it, and a float column of grams for each target there is. The index is
-        the photo's name: what ``sample_id`` has before its last ``__``, or else
+        One row per photo in the table's order: ``path`` (absolute), the other columns,
+        and a float column of grams for each target in the table. The index is the
+        photo's name: the part of ``sample_id`` before its last ``__``, or
         ``image_path``.
 
     Raises
     ------
     PhotoError
-        The table lacks a column or a row, or photos are listed twice, missing,
-        unreadable or not twice as wide as high, or grams are unknown or negative.
-        All photos at fault are named at once.
+        The table lacks a column or has no rows, or photos are listed twice, missing,
+        unreadable or not twice as wide as high, or grams are unknown or negative. One
+        message names all these photos.
     ValueError
-        `targets` is a word instead of several, or names one twice.
+        `targets` is a single word instead of a sequence, or names a target twice.
     FileNotFoundError
-        There is no such table.
+        The table does not exist.
 
     Warns
     -----
     UserWarning
-        Dates could be read as day/month/year or as month/day/year; the day is taken
-        to come first.
+        Dates could be read as day/month/year or as month/day/year; they are read as
+        day/month/year.
 
     Examples
     --------
@@ -97,30 +97,30 @@ def read_photos(
     if targets is None and "target_name" not in rows:
         photos = _with_sums(photos)
     problems += problems_of_table(photos, known)
-    refuse([*problems, *problems_of_files(photos["path"])])
+    raise_problems([*problems, *problems_of_files(photos["path"])])
     return photos
 
 
 def check_targets(targets: Sequence[str] | None) -> tuple[str, ...]:
-    """Give the names of targets, `TARGETS` where none are named.
+    """Return the names of targets as a tuple, by default `TARGETS`.
 
     Raises
     ------
     ValueError
-        It is a word instead of several, holds none, or one twice.
+        `targets` is a single word, is empty, or names a target twice.
     """
     if targets is None:
         return TARGETS
     if isinstance(targets, str) or not targets or len({*targets}) < len(targets):
         raise ValueError(
             "targets must be names of columns, each once, such as "
-            f'("Dry_Green_g", "Dry_Clover_g"), got {targets!r}'
+            f'("Dry_Green_g", "Dry_Clover_g"), got {targets!r}; write them as a tuple'
         )
     return tuple(targets)
 
 
 def _with_sums(photos: pd.DataFrame) -> pd.DataFrame:
-    """Add green dry matter and total to a table that has all of their parts."""
+    """Add green dry matter and total to a table that has all three parts."""
     green, dead, clover, matter, total = TARGETS
     if not {green, dead, clover} <= set(photos):
         return photos
@@ -137,16 +137,18 @@ def _check_columns(rows: pd.DataFrame, targets: tuple[str, ...], strict: bool) -
     if "image_path" not in rows:
         raise PhotoError(
             "a table of photos must have a column image_path, got "
-            f"{', '.join(map(str, rows.columns)) or 'no column'}"
+            f"{', '.join(map(str, rows.columns)) or 'no column'}; add it, or rename "
+            "the column of files"
         )
     if rows.empty or rows["image_path"].isna().any():
         raise PhotoError(
             "a table of photos must have rows, each with an image_path, got "
-            f"{rows['image_path'].isna().sum()} of {len(rows)} without"
+            f"{rows['image_path'].isna().sum()} of {len(rows)} without; fill in or "
+            "remove these rows"
         )
     long = "target_name" in rows
     names = rows["target_name"].unique() if long else rows.columns
-    # Other columns of a plain table are nobody's targets, unless they look like it.
+    # Other columns of a plain table are no targets, unless their name ends in "_g".
     grams = {str(n) for n in names if long or (strict and str(n).endswith("_g"))}
     if unknown := sorted(grams - set(targets)):
         raise PhotoError(
@@ -156,7 +158,7 @@ def _check_columns(rows: pd.DataFrame, targets: tuple[str, ...], strict: bool) -
 
 
 def _identify(rows: pd.DataFrame, root: Path) -> pd.DataFrame:
-    """Add each row's photo and its path, and read the dates."""
+    """Add the photo's name and path to each row, and read the dates."""
     given = rows["image_path"].astype(str)
     names = rows.get("sample_id", given).astype(str)
     photo = names.str.rsplit("__", n=1).str[0]
@@ -168,7 +170,7 @@ def _identify(rows: pd.DataFrame, root: Path) -> pd.DataFrame:
 
 
 def _dates(values: pd.Series) -> pd.Series:
-    """Read dates: year first, then with the month's name, then day or month first."""
+    """Read dates: year first, then with a month's name, then day or month first."""
     if pd.api.types.is_datetime64_any_dtype(values):
         days: pd.Series = values.dt.tz_localize(None).dt.normalize()
         return days
@@ -184,20 +186,20 @@ def _dates(values: pd.Series) -> pd.Series:
     if wrong := listed(values[dates.isna() & values.notna()]):
         raise PhotoError(
             f"{_DATE} of photos must be a day such as 2015/9/4, 4.9.2015 or 4 Sep "
-            f"2015, got {wrong}"
+            f"2015, got {wrong}; fix these dates, or empty their cells"
         )
     return dates
 
 
 def _short_dates(text: pd.Series) -> pd.Series:
-    """Read day-month-year or month-day-year, whichever all of them can be."""
+    """Read day-month-year or month-day-year, whichever is valid for all dates."""
     day_first, month_first = _parsed(text, "%d-%m-%Y"), _parsed(text, "%m-%d-%Y")
     if not day_first.isna().any():
         if not month_first.isna().any() and not day_first.equals(month_first):
             warnings.warn(
                 f"{_DATE} could begin with the day or the month, such as "
-                f"{text.iloc[0]}: read as day-month-year; write the year first to be "
-                "sure",
+                f"{text.iloc[0]}: read as day-month-year; write the year first to "
+                "avoid this",
                 stacklevel=5,
             )
         return day_first
@@ -205,14 +207,14 @@ def _short_dates(text: pd.Series) -> pd.Series:
 
 
 def _parsed(text: pd.Series, form: str) -> pd.Series:
-    """Read dates of one form; NaT where they are of another."""
-    # "4 Sept" without a year would be of this one.
+    """Read dates of one format; NaT for dates of another."""
+    # pandas would read "4 Sept" and choose a year: a date needs four digits.
     text = text.where(text.str.contains(r"\d{4}", regex=True))
     return pd.to_datetime(text, format=form, errors="coerce").astype("datetime64[s]")
 
 
 def _widen(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Give a row a photo, and what is wrong with the rows of the long table."""
+    """Return one row per photo, and the problems of the rows of the long table."""
     key = ["path", "target_name"]
     twice = rows[rows.duplicated(key)]
     photos = rows.drop(columns=["target_name", "target"], errors="ignore")
@@ -228,7 +230,7 @@ def _widen(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 def problems_of_table(
     photos: pd.DataFrame, targets: Sequence[str] = TARGETS
 ) -> list[str]:
-    """Name photos listed twice, and grams that are not a number of 0 or more."""
+    """Return texts that name photos listed twice, and grams that are not 0 or more."""
     twice = photos.index[photos.duplicated("path") | photos.index.duplicated()]
     targets = [name for name in targets if name in photos]
     names = [str(name) for name in photos.index]
@@ -245,7 +247,7 @@ def problems_of_table(
 
 
 def problems_of_files(paths: Sequence[str] | pd.Series) -> list[str]:
-    """Name photos that are missing, unreadable or not twice as wide as high."""
+    """Return texts naming photos missing, unreadable or not twice as wide as high."""
     with ThreadPoolExecutor() as pool:
         faults = list(pool.map(_fault, paths))
     return [
@@ -260,7 +262,8 @@ def _fault(path: str) -> tuple[str, str]:
         return "missing", path
     try:
         width, height = measure_photo(path)
-        # To its end, as a file cut short has a size too; at an eighth of it.
+        # A truncated file has a size too, so the photo is decoded to its end. The
+        # smallest size makes JPEGs quick: they are decoded at an eighth.
         open_photo(path, (1, 1))
     except PhotoError as error:
         return "unreadable", f"{path} ({error.__cause__})"
@@ -269,11 +272,11 @@ def _fault(path: str) -> tuple[str, str]:
     return "", path
 
 
-def refuse(problems: Sequence[str]) -> None:
+def raise_problems(problems: Sequence[str]) -> None:
     """Raise all problems as one PhotoError, if there are any."""
     if problems:
         raise PhotoError(
-            f"photos must all be usable, got {'; '.join(problems)}; mend the table "
+            f"photos must all be usable, got {'; '.join(problems)}; fix the table "
             "or the files, or leave these photos out"
         )
 
@@ -283,6 +286,7 @@ def _problem(kind: str, names: Iterable[object]) -> list[str]:
 
 
 def listed(names: Iterable[object]) -> str:
+    """Return the distinct names as one text; only the first 20 are named."""
     distinct = list(dict.fromkeys(map(str, names)))
     rest = len(distinct) - _NAMED
     more = f" and {rest} more" if rest > 0 else ""
@@ -295,21 +299,22 @@ def write_submission(predictions: pd.DataFrame, path: str | Path) -> None:
     Parameters
     ----------
     predictions
-        Grams, a row a photo and a column a target, as `PastureRegressor.predict`
-        gives them; a sample's id is ``photo__target``.
+        Grams, one row per photo and one column per target, as
+        `PastureRegressor.predict` returns them. A sample's id is ``photo__target``.
     path
-        The file to write; an old one is replaced.
+        The file to write. An existing file is replaced.
 
     Raises
     ------
     PhotoError
-        A column is no target, or a photo is there twice or without a prediction.
+        A column is no target, or a photo is listed twice or has no prediction.
     """
     unknown = [str(name) for name in predictions if name not in TARGETS]
     if unknown or predictions.empty:
         raise PhotoError(
             f"predictions must have rows and columns among {', '.join(TARGETS)}, got "
-            f"{len(predictions)} rows and {', '.join(unknown) or 'no other column'}"
+            f"{len(predictions)} rows and {', '.join(unknown) or 'no other column'}; "
+            "write other targets with pasture.photos.write_predictions"
         )
     _check_complete(predictions)
     names = [f"{p}__{t}" for p in predictions.index for t in predictions.columns]
@@ -318,19 +323,19 @@ def write_submission(predictions: pd.DataFrame, path: str | Path) -> None:
 
 
 def write_predictions(predictions: pd.DataFrame, path: str | Path) -> None:
-    """Write predictions as a plain CSV: a row a photo, a column a target.
+    """Write predictions as a plain CSV: one row per photo, one column per target.
 
     Parameters
     ----------
     predictions
-        As a model's `predict` gives them.
+        Grams, as a model's `predict` returns them.
     path
-        The file to write; an old one is replaced.
+        The file to write. An existing file is replaced.
 
     Raises
     ------
     PhotoError
-        A photo is there twice or without a prediction.
+        A photo is listed twice or has no prediction.
     """
     _check_complete(predictions)
     predictions.to_csv(path, index_label="photo")
@@ -339,4 +344,6 @@ def write_predictions(predictions: pd.DataFrame, path: str | Path) -> None:
 def _check_complete(predictions: pd.DataFrame) -> None:
     absent = predictions.index[~np.isfinite(predictions.to_numpy()).all(axis=1)]
     twice = predictions.index[predictions.index.duplicated()]
-    refuse([*_problem("predicted twice", twice), *_problem("unpredicted", absent)])
+    raise_problems(
+        [*_problem("predicted twice", twice), *_problem("unpredicted", absent)]
+    )

@@ -1,4 +1,4 @@
-"""Pictures of what a model says of photos, with grams on every axis."""
+"""Figures of predictions, with grams on every axis."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = ["scatter", "sheet"]
 
-# Told apart by the colour-blind (Okabe & Ito 2008), and by their shapes in grey.
+# Colours that colour-blind people can distinguish (Okabe & Ito 2008). The shapes serve
+# prints in grey.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _SHAPES = ("o", "s", "^", "D", "v", "P")
 _NAMES = ("green", "dead", "clover", "green + clover", "total")
-_WIDTH = 640  # pixels of a photo on a sheet
+_WIDTH = 640  # pixels across a photo on a sheet
 
 
 def scatter(
@@ -35,29 +36,29 @@ def scatter(
     *,
     groups: pd.Series | None = None,
 ) -> Figure:
-    """Draw predicted against measured grams, a panel a target.
+    """Plot predicted against measured grams, one panel per target.
 
-    Each panel has the line on which both agree, and R2 and RMSE of its points.
+    Each panel has the 1:1 line, and R2 and RMSE of its points.
 
     Parameters
     ----------
     measured, predicted
-        Grams, a row a photo and a column for each of `pasture.TARGETS`; photos that
-        are in both are drawn.
+        Grams, one row per photo and one column for each of `pasture.TARGETS`. Photos
+        in both tables are plotted.
     axes
-        Five to draw on; by default a new figure.
+        Five axes to plot on; by default those of a new figure.
     groups
-        Of each photo, such as its state: coloured apart.
+        Group of each photo, such as its state, shown by colour and shape.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Not shown.
+        The figure, which is not shown.
 
     Raises
     ------
     ValueError
-        No photo is in both tables, a target is lacking, or axes are not five.
+        No photo is in both tables, a target is missing, or axes are not five.
     """
     need("Drawing", "plots", "matplotlib")
     import matplotlib.pyplot as plt
@@ -69,7 +70,8 @@ def scatter(
         panels = np.ravel(np.asarray(axes, dtype=object))
     if len(panels) != len(TARGETS):
         raise ValueError(
-            f"axes must be {len(TARGETS)}, one for each target, got {len(panels)}"
+            f"axes must be {len(TARGETS)}, one for each target, got {len(panels)}; "
+            "leave them out for a new figure"
         )
     members = _members(shared, groups)
     for panel, target, name in zip(panels, TARGETS, _NAMES, strict=True):
@@ -86,14 +88,14 @@ def _shared(measured: pd.DataFrame, predicted: pd.DataFrame) -> pd.Index:
         if absent := [name for name in TARGETS if name not in table]:
             raise ValueError(
                 f"{title} must have a column for each target, got no "
-                f"{', '.join(absent)}"
+                f"{', '.join(absent)}; add these columns"
             )
     shared = measured.index.intersection(predicted.index, sort=False)
     if shared.empty:
         raise ValueError(
             "measured and predicted must have photos in common, got "
-            f"{len(measured)} and {len(predicted)} with none; give both the index "
-            "that read_photos gives"
+            f"{len(measured)} and {len(predicted)} with none; use the index of "
+            "read_photos for both"
         )
     return shared
 
@@ -101,7 +103,7 @@ def _shared(measured: pd.DataFrame, predicted: pd.DataFrame) -> pd.Index:
 def _members(
     photos: pd.Index, groups: pd.Series | None
 ) -> dict[str, npt.NDArray[np.bool_]]:
-    """Which photos are of each group, the largest first."""
+    """Return a mask of the photos of each group, the largest group first."""
     if groups is None:
         return {"": np.ones(len(photos), bool)}
     known = groups.reindex(photos).astype(object).fillna("unknown").astype(str)
@@ -118,13 +120,13 @@ def _panel(
 ) -> None:
     end = 1.05 * max(float(measured.max()), float(predicted.max()), 1.0)
     panel.plot([0, end], [0, end], color="0.6", linewidth=1, zorder=0)
-    for place, (group, chosen) in enumerate(members.items()):
+    for number, (group, chosen) in enumerate(members.items()):
         panel.scatter(
             measured[chosen],
             predicted[chosen],
             s=16,
-            color=_COLOURS[place % len(_COLOURS)],
-            marker=_SHAPES[place % len(_SHAPES)],
+            color=_COLOURS[number % len(_COLOURS)],
+            marker=_SHAPES[number % len(_SHAPES)],
             alpha=0.7,
             linewidths=0,
             label=group,
@@ -143,25 +145,25 @@ def sheet(
     count: int = 12,
     columns: int = 3,
 ) -> Figure:
-    """Draw some photos, from little to much predicted, with grams below each.
+    """Plot some photos in the order of predicted total, with grams below each.
 
     Parameters
     ----------
     photos
-        As `pasture.read_photos` gives them; only ``path`` is used.
+        Photos as `pasture.read_photos` returns them. Only ``path`` is used.
     predicted
-        Grams of at least these photos.
+        Predicted grams of these photos. Other rows are ignored.
     measured
-        The same as measured, where it is known.
+        Measured grams, of some or all of these photos.
     count
-        Photos at most: evenly spread over those given, by predicted total.
+        Largest number of photos. They are chosen evenly by predicted total.
     columns
-        Photos side by side.
+        Number of photos per row.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Not shown.
+        The figure, which is not shown.
 
     Raises
     ------
@@ -178,11 +180,12 @@ def sheet(
     total = predicted[TARGETS[-1]].reindex(photos.index).dropna().sort_values()
     if total.empty:
         raise ValueError(
-            f"photos of a sheet must have predictions, got {len(photos)} without"
+            f"photos of a sheet must have predictions, got {len(photos)} without; use "
+            "the index of read_photos for both tables"
         )
-    places = np.linspace(0, len(total) - 1, min(count, len(total))).round().astype(int)
-    columns = min(columns, len(places))
-    rows = -(-len(places) // columns)
+    chosen = np.linspace(0, len(total) - 1, min(count, len(total))).round().astype(int)
+    columns = min(columns, len(chosen))
+    rows = -(-len(chosen) // columns)
     figure, grid = plt.subplots(
         rows,
         columns,
@@ -190,10 +193,10 @@ def sheet(
         layout="constrained",
         squeeze=False,
     )
-    for axes in grid.flat[len(places) :]:
+    for axes in grid.flat[len(chosen) :]:
         axes.set_axis_off()
-    for axes, photo in zip(grid.flat, total.index[places], strict=False):
-        axes.imshow(_picture(str(photos.at[photo, "path"])))
+    for axes, photo in zip(grid.flat, total.index[chosen], strict=False):
+        axes.imshow(_thumbnail(str(photos.at[photo, "path"])))
         axes.set(xticks=[], yticks=[])
         axes.set_title(str(photo), fontsize="small")
         lines = [_line("predicted", predicted.loc[photo])]
@@ -203,7 +206,7 @@ def sheet(
     return figure
 
 
-def _picture(path: str) -> npt.NDArray[np.uint8]:
+def _thumbnail(path: str) -> npt.NDArray[np.uint8]:
     image = open_photo(path, (_WIDTH, _WIDTH // 2))
     image.thumbnail((_WIDTH, _WIDTH))
     return np.asarray(image)

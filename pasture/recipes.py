@@ -1,4 +1,4 @@
-"""Named settings: what to train and how, as frozen dataclasses."""
+"""Recipes: named training configurations (hyperparameters) as frozen dataclasses."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ from .photos import TARGETS, check_targets
 
 __all__ = ["RECIPES", "PastureRecipe", "find_recipe"]
 
-JITTER = 0.2  # largest change of brightness, contrast and saturation
-HUE = 0.02  # of the colour circle
-# How much of a grey is red, green and blue (ITU-R BT.601).
+JITTER = 0.2  # largest relative change of brightness, contrast and saturation
+HUE = 0.02  # largest change of hue, of the colour circle
+# Weights of red, green and blue in luma (ITU-R BT.601).
 _GREY = torch.tensor([[0.299, 0.587, 0.114]])
-# Turns colours about the axis of greys, by the angle that it is multiplied with.
+# Generator of rotations about the grey axis: the matrix exponential of an angle times
+# this matrix rotates colours by that angle.
 _ABOUT_GREY = torch.tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
 
 
 @dataclass(frozen=True)
 class PastureRecipe:
-    """What to train, on photos of what size, and how.
+    """The training configuration (hyperparameters) of a `PastureRegressor`.
 
     Parameters
     ----------
     name
-        Kept in the model's settings.
+        Name of the recipe, kept in the model's settings.
     backbone, stream
         As in `pasture.network.PastureNetwork`.
     height, width
@@ -43,18 +44,19 @@ class PastureRecipe:
     fusion
         As in `pasture.network.PastureNetwork`.
     targets
-        Columns of the photos' table to predict. With the five of `TARGETS`, in
-        their order, loss and score have the competition's weights and predictions
-        add up; others count alike.
+        Columns of the photos' table to predict. With the five `TARGETS` in their order,
+        loss and score have the competition's weights and predictions add up. Other
+        targets have equal weights.
     freeze, pretrained
         As in `pasture.network.PastureNetwork`.
     flips
-        Random flips left-right and up-down in training, half the time each.
+        Augmentation: random flips left-right and up-down in training, each with a
+        probability of 0.5.
     jitter
-        Random changes of brightness, contrast and saturation by up to a fifth, and
-        of hue by a fiftieth of the colour circle, in training.
+        Augmentation: random changes of brightness, contrast and saturation by up to a
+        fifth, and of hue by up to a fiftieth of the colour circle, in training.
     validation_fraction
-        Part of the sampling dates held out where no validation photos are given.
+        Share of the sampling dates that is held out if no validation photos are given.
     training
         Epochs, batch size, optimiser, precision, devices, seed, checkpoints.
 
@@ -62,11 +64,11 @@ class PastureRecipe:
     ------
     ValueError
         A size is below 1 pixel, the fraction is not from 0 to below 1, or targets are
-        no names.
+        not names.
     """
 
     name: str = "seed"
-    # Of the two forms of these weights the one with 366 parameter tensors.
+    # timm has these weights in two forms; this one has 366 parameter tensors.
     backbone: str = "vit_large_patch16_dinov3_qkvb.lvd1689m"
     stream: Stream = "single"
     height: int = 1024
@@ -99,7 +101,7 @@ class PastureRecipe:
         return self.targets == TARGETS
 
     def with_changes(self, **changes: Any) -> PastureRecipe:
-        """Give this recipe with some settings changed, its own or its training's.
+        """Return a copy with some settings changed, its own or its training's.
 
         Parameters
         ----------
@@ -109,7 +111,7 @@ class PastureRecipe:
         Raises
         ------
         ValueError
-            A name is neither a setting of a recipe nor of TrainingConfig.
+            A name is not a setting of a recipe or of TrainingConfig.
         """
         own = {field.name for field in dataclasses.fields(PastureRecipe)}
         inner = {field.name for field in dataclasses.fields(TrainingConfig)}
@@ -129,9 +131,9 @@ class PastureRecipe:
     def augmentation(
         self,
     ) -> Callable[[tuple[Any, ...], Tensor], tuple[tuple[Any, ...], Tensor]] | None:
-        """Build the random changes of photos, drawn for each photo by itself.
+        """Return the augmentation of photos, random for each photo, or None.
 
-        Photos are changed as a whole, before a network halves them.
+        Whole photos are augmented, before a network halves them.
         """
         changes: list[Callable[[Tensor], Tensor]] = []
         if self.flips:
@@ -152,7 +154,7 @@ class PastureRecipe:
         return augment
 
     def plain(self) -> dict[str, Any]:
-        """Give the settings fit for JSON, without places on the trainer's machine."""
+        """Return the settings for JSON, without the folder of checkpoints."""
         training = dataclasses.replace(self.training, folder=None)
         settings = dataclasses.asdict(dataclasses.replace(self, training=training))
         if isinstance(self.pretrained, Path):
@@ -162,12 +164,12 @@ class PastureRecipe:
 
     @classmethod
     def from_plain(cls, settings: Mapping[str, Any]) -> PastureRecipe:
-        """Build the recipe that `plain` described.
+        """Build a recipe from the settings that `plain` returned.
 
         Parameters
         ----------
         settings
-            What `plain` gave, or what was read back of it.
+            Settings as `plain` returned them, or as read back from JSON.
         """
         training = dict(settings["training"])
         if isinstance(training["monitor"], list):
@@ -176,19 +178,20 @@ class PastureRecipe:
 
 
 def _flip(image: Tensor) -> Tensor:
-    """Turn left and right, up and down, each half the time; (batch, 3, y, x)."""
+    """Flip photos (batch, 3, y, x) left-right and up-down, each at random."""
     for axis in (-1, -2):
-        turned = (torch.rand(len(image)) < 0.5).to(image.device)
-        image = torch.where(turned[:, None, None, None], image.flip(axis), image)
+        flipped = (torch.rand(len(image)) < 0.5).to(image.device)
+        image = torch.where(flipped[:, None, None, None], image.flip(axis), image)
     return image
 
 
 def _jitter(image: Tensor) -> Tensor:
-    """Change hue, saturation, contrast and brightness of each of (batch, 3, y, x).
+    """Change hue, saturation, contrast and brightness of photos (batch, 3, y, x).
 
-    One linear change of colours a photo: a turn about the grey axis, grey mixed in or
-    taken out, then the distance to the photo's mean grey, then all of it. Nothing is
-    clipped to 0 and 1: bright soil and dry leaves would all become white.
+    One linear change of colours per photo: a rotation about the grey axis (hue), a mix
+    with grey (saturation), a scale of the distance to the photo's mean grey (contrast),
+    and a scale of all (brightness). Values are not clipped to 0 and 1, because bright
+    soil and dry leaves would all become white.
     """
     count = len(image)
     angle = 2 * math.pi * torch.empty(count).uniform_(-HUE, HUE)
@@ -213,25 +216,26 @@ _SEED = TrainingConfig(
     learning_rate=2e-4,
     weight_decay=1e-2,
     final_learning_rate=2e-6,
-    # The three best by score and the three best by loss, each once, averaged.
+    # The three best epochs by score and the three best by loss, each used once, are
+    # averaged.
     monitor=("validation_weighted_r2", "validation_loss"),
     keep_best=3,
     keep="average",
 )
 
 RECIPES: dict[str, PastureRecipe] = {
-    # As the published solution that later ones started from says of itself; the
-    # number of epochs is ours.
+    # The settings described by the published solution that later ones started from.
+    # It does not state the number of epochs: 30 is our choice.
     "seed": PastureRecipe(training=_SEED),
-    # As the runs of it that can be found in public were set.
+    # The settings of public runs of that solution.
     "public": PastureRecipe(
         name="public",
         training=dataclasses.replace(
             _SEED, learning_rate=1e-4, weight_decay=2e-5, final_learning_rate=1e-6
         ),
     ),
-    # Minutes on two cores, without pretrained weights: to try a pipeline. A million
-    # parameters learn drawn photos as well as the six millions of resnet10t do.
+    # To try a pipeline: minutes on two cores, without pretrained weights. A million
+    # parameters learn drawn photos as well as the six million of resnet10t.
     "quick": PastureRecipe(
         name="quick",
         backbone="test_resnet",
@@ -246,12 +250,12 @@ RECIPES: dict[str, PastureRecipe] = {
 
 
 def find_recipe(recipe: str | PastureRecipe, **changes: Any) -> PastureRecipe:
-    """Give a recipe by name or as it is, with changes.
+    """Return a recipe by name, or the given recipe, with changes.
 
     Raises
     ------
     ValueError
-        The name is unknown, or a change is no setting.
+        The name is unknown, or a change is not a setting.
     """
     if isinstance(recipe, str):
         if recipe not in RECIPES:

@@ -21,9 +21,9 @@ from geobiomass.training.metrics import WeightedR2
 from geobiomass.training.model_folder import HELD_OUT
 
 from .loader import PhotoError, PhotoLoader
-from .model import PastureModel, need, read_table, write_table
+from .model import PastureModel, check_columns, read_table, write_table
 from .network import PastureNetwork
-from .photos import problems_of_files, problems_of_table, refuse
+from .photos import problems_of_files, problems_of_table, raise_problems
 from .recipes import PastureRecipe, find_recipe
 from .scores import weights_of
 from .sums import reconcile, with_sums
@@ -33,32 +33,35 @@ __all__ = ["PastureRegressor", "Validation"]
 Validation = pd.DataFrame | float | None
 
 _DATE = "Sampling_Date"
-# What of a recipe decides about the weights and is not compared by the trainer.
+# Settings of a recipe that determine the weights, and that the trainer does not
+# compare itself when training is resumed.
 _COMPARED = ("height", "width", "flips", "jitter", "targets", "stream", "freeze")
 
 
 class PastureRegressor(PastureModel, Regressor):
-    """A network and how its photos are prepared: maps photos to grams.
+    """A regressor of grams from photos: a network and its recipe.
 
     Parameters
     ----------
     network
-        With an output for each of the recipe's targets.
+        A network with one output for each of the recipe's targets.
     recipe
-        How photos are sized and how to train. What it says of the network is taken
-        from the network.
+        The size of photos and the training configuration. Its settings of the network
+        are replaced by those of `network`.
 
     Attributes
     ----------
+    history
+        One row per epoch: losses, scores and the learning rate.
     held_out
-        What it predicts of the photos it was validated on, once trained, with both
-        mirror images: a row a photo, a column a target and a column
+        Predictions of the validation photos after training, averaged with those of
+        their mirror images: one row per photo, a column per target and a column
         ``measured_<target>``. Empty without validation.
 
     Raises
     ------
     ValueError
-        The network has another number of outputs, or cannot see photos of the
+        The network has another number of outputs, or does not accept photos of the
         recipe's size.
     """
 
@@ -75,7 +78,8 @@ class PastureRegressor(PastureModel, Regressor):
             raise ValueError(
                 "targets of a PastureRegressor's network must be as many as the "
                 f"recipe's ({', '.join(self.targets)}), {len(self.targets)}, got "
-                f"{made['targets']}"
+                f"{made['targets']}; build the network with targets="
+                f"{len(self.targets)}"
             )
         network.check_size(self.recipe.height, self.recipe.width)
         self.network = network
@@ -83,7 +87,7 @@ class PastureRegressor(PastureModel, Regressor):
         self.held_out = pd.DataFrame()
 
     def __repr__(self) -> str:
-        """Say what it is in one line."""
+        """Return a description of one line."""
         state = f"{len(self.history)} epochs" if self.fitted else "not fitted"
         recipe = self.recipe
         return (
@@ -102,10 +106,10 @@ class PastureRegressor(PastureModel, Regressor):
         config = self.recipe.training
         training, checking = _split(photos, validation, self.recipe)
         used = training if checking is None else pd.concat([training, checking])
-        refuse(problems_of_files(used["path"]))
+        raise_problems(problems_of_files(used["path"]))
         given = None
         if config.folder is not None:
-            given = self._given(training, checking)
+            given = self._fingerprints(training, checking)
         weights = weights_of(self.targets)
         task = RegressionTask(
             self.network,
@@ -123,23 +127,24 @@ class PastureRegressor(PastureModel, Regressor):
             )
         return self
 
-    def _given(
+    def _fingerprints(
         self, training: pd.DataFrame, checking: pd.DataFrame | None
     ) -> dict[str, Any]:
-        """Give what is learnt from, which a training that goes on must share."""
+        """Return settings and fingerprints that must be the same to resume training."""
         plain = self.recipe.plain()
+        held = None if checking is None else self._fingerprint(checking)
         return {name: plain[name] for name in _COMPARED} | {
-            "photos": self._mark(training),
-            "validation photos": None if checking is None else self._mark(checking),
-            "first weights": _mark_weights(self.network),
+            "photos": self._fingerprint(training),
+            "validation photos": held,
+            "first weights": _fingerprint_weights(self.network),
         }
 
-    def _mark(self, photos: pd.DataFrame) -> str:
-        """Give a mark of photos, their order and grams; not of where they lie."""
+    def _fingerprint(self, photos: pd.DataFrame) -> str:
+        """Return a hash of the photos' names, order and grams; not of their paths."""
         grams = photos[list(self.targets)].to_numpy(np.float64)
         names = "\n".join(map(str, photos.index))
-        mark = hashlib.sha256(names.encode() + grams.tobytes()).hexdigest()[:16]
-        return f"{len(photos)} photos, {mark}"
+        digest = hashlib.sha256(names.encode() + grams.tobytes()).hexdigest()[:16]
+        return f"{len(photos)} photos, {digest}"
 
     def _loader(
         self, photos: pd.DataFrame, batch_size: int, shuffle: bool = True
@@ -160,48 +165,49 @@ class PastureRegressor(PastureModel, Regressor):
     ) -> pd.DataFrame:
         """Predict grams, the mean over each photo and its left-right mirror image.
 
-        Photos are seen one at a time: what is predicted for one does not depend on
-        the others. On a GPU where there is one, unless the recipe says "cpu".
+        Photos are predicted one at a time, so that a prediction does not depend on the
+        other photos. A GPU is used if there is one, unless the recipe says "cpu".
 
         Parameters
         ----------
         photos
-            As `pasture.read_photos` gives them; only ``path`` is used.
+            Photos as `pasture.read_photos` returns them. Only ``path`` is used.
         flips
-            False: the photo alone, at half the time.
+            Whether to predict mirror images too and average (test-time augmentation).
+            False halves the time.
         blend
-            None: there is one part only.
+            Must be None, because a single regressor has nothing to blend.
 
         Returns
         -------
         pandas.DataFrame
-            Grams, float64: the photos' index, a column a target. ``GDM_g`` and
-            ``Dry_Total_g`` are exactly the sums of their parts: two streams predict
-            the parts only; the five predictions of a single one are replaced by the
-            nearest that add up (`pasture.sums.reconcile`).
+            Grams, float64, on the photos' index: one column per target. ``GDM_g`` and
+            ``Dry_Total_g`` are exactly the sums of their parts. A dual-stream network
+            predicts only the parts. The five predictions of a single-stream network
+            are replaced by the nearest values that add up (`pasture.sums.reconcile`).
 
         Raises
         ------
         NotFittedError
-            The network has learnt nothing yet.
+            The model is not fitted.
         PhotoError
             `photos` has no ``path``, or a photo cannot be read.
         ValueError
-            A share to blend with is given.
+            `blend` is given.
         """
         if blend is not None:
             raise ValueError(
                 "blend must be left out for a model of one part, a PastureRegressor, "
-                f"got {blend}"
+                f"got {blend}; an ensemble of both streams takes it"
             )
         self.check_fitted()
-        need(photos, ["path"])
+        check_columns(photos, ["path"])
         return self.predict_on(self.devices()[0], photos, flips)
 
     def devices(self) -> list[torch.device]:
-        """Give the devices to predict on: all GPUs, or the CPU.
+        """Return the devices to predict on: all GPUs, or the CPU.
 
-        Of the processes of a training each has its own GPU.
+        In training with several processes, each process has its own GPU.
         """
         cuda = torch.cuda.is_available() and self.recipe.training.accelerator != "cpu"
         if not cuda:
@@ -222,11 +228,11 @@ class PastureRegressor(PastureModel, Regressor):
         Parameters
         ----------
         device
-            Where the network runs.
+            The device that the network runs on.
         photos, flips
             As in `predict`.
         done
-            Called for each photo.
+            Function that is called after each photo.
         """
         loader = self._loader(photos, batch_size=1, shuffle=False)
         before = next(self.network.parameters()).device
@@ -246,7 +252,7 @@ class PastureRegressor(PastureModel, Regressor):
         return pd.DataFrame(grams, index=photos.index, columns=list(self.targets))
 
     def _grams(self, image: Tensor, flips: bool) -> Tensor:
-        """Give (target,) float64 for one photo, (1, 3, y, x)."""
+        """Return (target,) float64 of one photo, (1, 3, y, x)."""
         if flips:
             image = torch.cat([image, image.flip(-1)])
         both: Tensor = self.network(image)
@@ -278,7 +284,7 @@ class PastureRegressor(PastureModel, Regressor):
         return model
 
 
-def _mark_weights(network: PastureNetwork) -> str:
+def _fingerprint_weights(network: PastureNetwork) -> str:
     digest = hashlib.sha256()
     for value in network.state_dict().values():
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
@@ -288,23 +294,26 @@ def _mark_weights(network: PastureNetwork) -> str:
 def _split(
     photos: pd.DataFrame, validation: Validation, recipe: PastureRecipe
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Give the photos to learn from and those to validate on, checked."""
-    need(photos, ["path", *recipe.targets])
-    refuse(problems_of_table(photos, recipe.targets))
+    """Return the training and the validation photos, checked."""
+    check_columns(photos, ["path", *recipe.targets])
+    raise_problems(problems_of_table(photos, recipe.targets))
     if isinstance(validation, pd.DataFrame):
-        need(validation, ["path", *recipe.targets])
-        refuse(problems_of_table(validation, recipe.targets))
+        check_columns(validation, ["path", *recipe.targets])
+        raise_problems(problems_of_table(validation, recipe.targets))
         both = validation.index[validation["path"].isin(photos["path"])]
         if len(both):
             raise PhotoError(
-                "validation must hold photos that are not trained on, got "
-                f"{len(both)} that are: {', '.join(map(str, both[:5]))}; leave them "
-                "out of one"
+                "validation must have photos that are not trained on, got "
+                f"{len(both)} that are: {', '.join(map(str, both[:5]))}; remove them "
+                "from one table"
             )
         return photos, validation
     fraction = recipe.validation_fraction if validation is None else validation
     if not 0 <= fraction < 1:
-        raise ValueError(f"validation must be from 0 to below 1, got {fraction}")
+        raise ValueError(
+            f"validation must be from 0 to below 1, got {fraction}; 0 is without "
+            "validation"
+        )
     if fraction == 0:
         return photos, None
     held = _hold_out(photos, fraction, recipe.training.seed)
@@ -312,7 +321,7 @@ def _split(
 
 
 def _hold_out(photos: pd.DataFrame, fraction: float, seed: int) -> pd.Series:
-    """Choose photos by sampling date, as photos of one day resemble each other."""
+    """Choose validation photos by sampling date: photos of one day are correlated."""
     dated = _DATE in photos
     codes = pd.factorize(photos[_DATE if dated else "path"], use_na_sentinel=False)[0]
     count = int(codes.max()) + 1
@@ -322,6 +331,6 @@ def _hold_out(photos: pd.DataFrame, fraction: float, seed: int) -> pd.Series:
             f"{kind} must be 2 or more to hold one out for validation, got {count}; "
             "give other photos as validation, or validation=0"
         )
-    places = min(max(1, round(fraction * count)), count - 1)
-    chosen = np.random.default_rng(seed).permutation(count)[:places]
+    size = min(max(1, round(fraction * count)), count - 1)
+    chosen = np.random.default_rng(seed).permutation(count)[:size]
     return pd.Series(np.isin(codes, chosen), index=photos.index)

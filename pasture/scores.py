@@ -1,4 +1,4 @@
-"""How well grams were predicted: the competition's score, and by target."""
+"""Scores of predicted grams: the competition's weighted R2, and R2, RMSE and bias."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ SCORE = "weighted R2"
 
 
 def weights_of(targets: Sequence[str]) -> tuple[float, ...]:
-    """Give the weights of targets in loss and score.
+    """Return the weights of targets in the loss and the score.
 
-    The competition's for its five in their order, the same for each of any others.
+    The five targets of the competition, in their order, have its weights. Any others
+    have equal weights.
     """
     if tuple(targets) == TARGETS:
         return WEIGHTS
@@ -34,17 +35,17 @@ def score(predicted: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     predicted
-        Grams, a row a photo and a column a target.
+        Grams, one row per photo and one column per target.
     measured
-        The same photos and targets, in any order, among what else there is.
+        The same photos and targets, in any order. Other rows and columns are ignored.
 
     Returns
     -------
     pandas.DataFrame
-        A row a target: ``r2``, ``rmse`` and ``bias`` (g), the mean of predicted minus
-        measured. The last two rows are of all together: ``weighted R2`` pools all
-        pairs of photo and target, as the competition scores (about one common mean);
-        ``mean R2`` is the weighted mean of the targets' own, another number that
+        One row per target: ``r2``, ``rmse`` and ``bias`` (g), the mean of predicted
+        minus measured. The last two rows summarise all targets. ``weighted R2`` pools
+        all pairs of photo and target about one common mean, as the competition does.
+        ``mean R2`` is the weighted mean of the targets' own R2, another number, which
         public solutions report by mistake.
 
     Raises
@@ -57,15 +58,16 @@ def score(predicted: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     absent += [name for name in targets if name not in measured]
     if absent or predicted.empty:
         raise PhotoError(
-            f"measured must hold every photo and target that is predicted, got none of "
-            f"{', '.join(map(str, absent[:5])) or 'any'}"
+            f"measured must have every photo and target that is predicted, got none of "
+            f"{', '.join(map(str, absent[:5])) or 'any'}; add them, or leave them out "
+            "of predicted"
         )
     found = predicted.to_numpy(np.float64)
     known = measured.loc[predicted.index, targets].to_numpy(np.float64)
     error, weights = found - known, weights_of(targets)
     own = [
-        weighted_r2(found[:, [place]], known[:, [place]], [1.0])
-        for place in range(len(targets))
+        weighted_r2(found[:, [column]], known[:, [column]], [1.0])
+        for column in range(len(targets))
     ]
     table = pd.DataFrame(
         {
@@ -81,7 +83,7 @@ def score(predicted: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarise(predicted: pd.DataFrame, measured: pd.DataFrame) -> dict[str, float]:
-    """Give both scores of `score` and the RMSE of all targets together, g."""
+    """Return both scores of `score` and the RMSE of all targets together, g."""
     table = score(predicted, measured)["r2"]
     error = predicted - measured.loc[predicted.index, list(predicted)]
     return {

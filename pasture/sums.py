@@ -1,4 +1,4 @@
-"""Green dry matter and total are sums: made so, exactly, and with least change."""
+"""Exact sums: green dry matter and total agree with their parts, with least change."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["PARTS", "WEIGHTS", "reconcile", "with_sums"]
 
 Grams = npt.NDArray[np.float64]
 
-# Of the five targets in the competition's score.
+# Weights of the five targets in the score of the CSIRO Image2Biomass competition.
 WEIGHTS = (0.1, 0.1, 0.1, 0.2, 0.5)
-# Green, dead and clover come first; the other two are their sums.
+# Green, dead and clover come first; the other two targets are their sums.
 PARTS = 3
 
 # (target, part): green, dead, clover, green + clover, all three.
@@ -21,7 +21,7 @@ _SUMS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1], [1, 1, 1]], np.flo
 
 
 def with_sums(parts: Grams) -> Grams:
-    """Add green + clover, and that + dead.
+    """Add green dry matter (green + clover) and total (green dry matter + dead).
 
     Parameters
     ----------
@@ -31,21 +31,21 @@ def with_sums(parts: Grams) -> Grams:
     Returns
     -------
     numpy.ndarray
-        (..., 5); that the sums are exact holds to the last bit.
+        (..., 5); the sums are exact to the last bit.
     """
-    green, dead, clover = (parts[..., place] for place in range(PARTS))
+    green, dead, clover = (parts[..., part] for part in range(PARTS))
     matter = green + clover
     return np.stack([green, dead, clover, matter, matter + dead], axis=-1)
 
 
 def reconcile(grams: Grams) -> Grams:
-    """Make five predictions agree: the nearest that are 0 or more and add up.
+    """Return the nearest five values that are 0 or more and add up.
 
-    Nearest in the sum of squares that the competition's score weights. What was truly
-    there adds up too, so this never takes a prediction further from it in that sum,
-    and the score never falls: projections onto a convex set that holds the truth do
-    not (the weighted least squares of hierarchical forecasting; S. L. Wickramasuriya,
-    G. Athanasopoulos, R. J. Hyndman, Optimal forecast reconciliation, 2019).
+    Nearest in the weighted sum of squares of the competition's score. This is the
+    weighted least squares of hierarchical forecasting (S. L. Wickramasuriya, G.
+    Athanasopoulos, R. J. Hyndman, Optimal forecast reconciliation, 2019). It is a
+    projection onto a convex set. The ground truth adds up too, so it is in that set,
+    and a projection never moves away from it: the score never falls.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def reconcile(grams: Grams) -> Grams:
     """
     weights = np.array(WEIGHTS)
     best, least = np.zeros((len(grams), PARTS)), np.full(len(grams), np.inf)
-    # With so few parts, each choice of those that are not zero can be tried.
+    # With three parts every choice of the parts that are not zero can be tried.
     for chosen in chain.from_iterable(combinations(range(PARTS), n) for n in range(4)):
         parts = np.zeros_like(best)
         columns = _SUMS[:, chosen] * np.sqrt(weights)[:, None]

@@ -1,14 +1,14 @@
-"""Drawn pasture: photos of swards whose dry mass follows from what is drawn.
+"""Synthetic photos of pasture, whose dry mass is computed from the drawn leaves.
 
-Every blade of grass, dead or green, and every leaf of clover is an outline with an
-area and a mass an area; leaves that others hide weigh as well. How much grows, how
-much of it is dead and in which light it is photographed depends on the state and on
-the sampling date, so that photos of one date resemble each other.
+Every blade of grass, green or dead, and every leaf of clover is an outline with an area
+and a mass per area. Hidden leaves have mass too. The amount of growth, the share of
+dead leaves and the light depend on the state and the sampling date, so that photos of
+one date are similar.
 
-The drawings are for tests, examples and demonstrations. Means of the targets, shares
-of the states and the layout of the tables are those of the CSIRO Image2Biomass
-competition (Kaggle, 2025); leaf sizes and masses an area are of the order found in
-temperate pastures, sheath and stem included; the rest is made up.
+The photos are for tests, examples and demonstrations. Means of the targets, shares of
+the states and the layout of the tables are those of the CSIRO Image2Biomass competition
+(Kaggle, 2025). Leaf sizes and masses per area have the order of magnitude found in
+temperate pastures, sheath and stem included. Everything else is invented.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from .visits import DATES, SHARES, YEARS, Part, Visit, slots, spread, visit_of
 
 __all__ = ["DATES", "Sward", "Visit", "draw_swards", "grow", "photograph", "visit_of"]
 
-_MEANS = (26.6, 12.0, 6.7)  # g: green, dead, clover
-_WITHOUT_CLOVER = 0.38  # of the photos
+_MEANS = (26.6, 12.0, 6.7)  # mean grams of green, dead, clover
+_WITHOUT_CLOVER = 0.38  # share of the photos
 
 
 def draw_swards(
@@ -41,39 +41,38 @@ def draw_swards(
     dates: Mapping[str, int] = DATES,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Draw photos of swards and the table that lists them.
+    """Draw synthetic photos of swards, and write them and their table.
 
-    Each photo is drawn from a random state of its own: it is the same however many
-    there are. Two photos after each other are of one date, and dates come one after
-    the other, so that few photos are of few dates. Dates of `part` "test" are in
-    another year: no date is in both.
+    Each photo has its own random state, so that it does not depend on the number of
+    photos. Photos come in pairs of one date, so that few photos have few dates.
+    Dates of `part` "test" are in another year, so that no date is in both parts.
 
     Parameters
     ----------
     folder
-        Where to write ``photos/`` and, for training, ``train.csv`` in the long layout
-        of the CSIRO Image2Biomass competition; for the test ``test.csv``, which says
-        nothing but what to predict, and ``truth.csv``, laid out as ``train.csv``.
+        Folder to write ``photos/`` to, and the tables. For training: ``train.csv`` in
+        the long layout of the CSIRO Image2Biomass competition. For the test:
+        ``test.csv`` without grams, and ``truth.csv`` in the layout of ``train.csv``.
         Both parts may be in one folder.
     count
-        Photos.
+        Number of photos.
     height
-        Of a photo, pixels; it is twice as wide. JPEG.
+        Height of a photo in pixels; its width is twice that. Photos are JPEGs.
     seed
-        Of all that is random.
+        Random seed.
     part
         "train" or "test".
     dates
-        Sampling dates of each state at most; states that are not named are left out.
+        Largest number of sampling dates by state. Other states are left out.
     progress
-        Show a bar.
+        Whether to show a progress bar.
 
     Returns
     -------
     pandas.DataFrame
-        A row a photo: ``image_path``, ``Sampling_Date``, ``State``, ``Species``,
+        One row per photo: ``image_path``, ``Sampling_Date``, ``State``, ``Species``,
         ``Pre_GSHH_NDVI``, ``Height_Ave_cm`` and the grams of `pasture.TARGETS`. The
-        grams are those of the leaves drawn.
+        grams are those of the leaves drawn (ground truth).
 
     Raises
     ------
@@ -99,13 +98,13 @@ def draw_swards(
         disable=not progress,
     )
     for number, (state, day) in enumerate(bar):
-        there = visit_of(state, day, dates[state], part, seed)
+        visit = visit_of(state, day, dates[state], part, seed)
         random = np.random.default_rng([seed, list(YEARS).index(part), 0, number])
-        sward = grow(there, _amounts(there, random), random)
+        sward = grow(visit, _draw_grams(visit, random), random)
         path = f"photos/{part}{number:04d}.jpg"
-        photo = photograph(sward, there, height, random)
+        photo = photograph(sward, visit, height, random)
         photo.save(folder / path, quality=90)
-        rows.append({"image_path": path} | _describe(sward, there, random))
+        rows.append({"image_path": path} | _describe(sward, visit, random))
     table = pd.DataFrame(rows)
     _write(folder, table, part)
     return table
@@ -129,8 +128,10 @@ def _check(count: int, height: int, part: str, dates: Mapping[str, int]) -> None
         )
 
 
-def _amounts(visit: Visit, random: np.random.Generator) -> tuple[float, float, float]:
-    """Grams of green, dead and clover to grow on one quadrat: skewed."""
+def _draw_grams(
+    visit: Visit, random: np.random.Generator
+) -> tuple[float, float, float]:
+    """Draw the grams of green, dead and clover on a quadrat, gamma-distributed."""
     shapes = np.array([1.7, 1.5, 1.1])
     mean = np.array(_MEANS) * visit.growth
     mean[CLOVER] /= 1 - _WITHOUT_CLOVER
@@ -141,7 +142,7 @@ def _amounts(visit: Visit, random: np.random.Generator) -> tuple[float, float, f
 def _describe(
     sward: Sward, visit: Visit, random: np.random.Generator
 ) -> dict[str, Any]:
-    """Give what a table says of a photo, with an index and a height as measured."""
+    """Return a photo's columns of the table, with an NDVI and a height as measured."""
     leaves = sward.areas[sward.kinds != DEAD].sum() / (QUADRAT[0] * QUADRAT[1])
     index = 0.2 + 0.65 * (1 - np.exp(-0.7 * leaves)) + random.normal(0, 0.03)
     date = visit.date

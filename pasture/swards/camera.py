@@ -1,4 +1,4 @@
-"""How a sward looks from above: leaves drawn in layers, shadows, the camera."""
+"""Rendering of a sward as seen from above: leaves in layers, shadows, the camera."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ _SOILS = {
 def photograph(
     sward: Sward, visit: Visit, height: int, random: np.random.Generator
 ) -> Image.Image:
-    """Take a photo of a sward from above, in the light of the visit.
+    """Render a photo of a sward from above, in the light of the visit.
 
-    Leaves are drawn in layers from the ground up; each layer shades what is below.
+    Leaves are drawn in layers from the ground up. Each layer shades the layers below.
 
     Parameters
     ----------
     sward, visit
-        What, and where and when.
+        The leaves, and the visit with its soil and light.
     height
-        Of the photo, pixels; it is twice as wide.
+        Height of the photo in pixels; its width is twice that.
     random
-        Soil, the sun's bearing, sharpness and noise of the photo.
+        Generator of soil, the sun's bearing, sharpness and noise.
 
     Returns
     -------
     PIL.Image.Image
-        RGB.
+        The photo, RGB.
     """
-    fine = 2 * height  # drawn in double size, against jagged edges
+    fine = 2 * height  # drawn in double size, to avoid jagged edges
     canvas = _soil(visit, fine, random)
     across = np.stack([sward.outlines.real, sward.outlines.imag], axis=2)
     pixels = across * (np.array([2, 1]) * fine / np.array(QUADRAT))
@@ -55,7 +55,7 @@ def photograph(
 
 
 def _soil(visit: Visit, fine: int, random: np.random.Generator) -> Image.Image:
-    """Crumbs of several sizes, and bits that are as pale as straw."""
+    """Draw soil with crumbs of several sizes and bits that are as pale as straw."""
     size = (2 * fine, fine)
     relief = np.zeros(size[::-1])
     for share, grain in ((0.10, 24), (0.12, 8), (0.14, 3)):
@@ -80,7 +80,7 @@ def _rgb(colour: Floats) -> tuple[int, ...]:
 def _layer(
     pixels: Floats, colours: npt.NDArray[np.int64], masses: Floats, fine: int
 ) -> Image.Image:
-    """Draw leaves on a transparent layer, with the rib of each."""
+    """Draw leaves, with their ribs, on a transparent layer."""
     layer = Image.new("RGBA", (2 * fine, fine))
     brush = ImageDraw.Draw(layer)
     ribs = (pixels[:, :5] + pixels[:, :6:-1]) / 2
@@ -103,7 +103,7 @@ def _layer(
 def _shade(
     canvas: Image.Image, leaves: Image.Image, visit: Visit, bearing: complex, fine: int
 ) -> Image.Image:
-    """Darken what lies in the shadow of a layer of leaves."""
+    """Darken the image in the shadow of a layer of leaves."""
     centimetre = fine / QUADRAT[1]
     shift = 0.7 * (1 - 0.7 * visit.cloud) * centimetre * bearing
     moved = ImageChops.offset(leaves, round(shift.real), round(shift.imag))
@@ -116,10 +116,10 @@ def _shade(
 def _develop(
     image: Image.Image, visit: Visit, random: np.random.Generator
 ) -> Image.Image:
-    """Expose, blur and add noise as a camera does."""
+    """Apply exposure, blur and noise as a camera does."""
     blurred = image.filter(ImageFilter.GaussianBlur(random.uniform(0, 0.8)))
     values = np.asarray(blurred, np.float64)
-    # Cameras take dark scenes longer, though not until they are as bright as others.
+    # Automatic exposure makes dark scenes brighter, but not as bright as others.
     automatic = (105 / max(float(values.mean()), 1.0)) ** 0.6
     values = values * visit.light * automatic * spread(random, 0.05, 1)
     values += random.normal(0, random.uniform(1, 5), values.shape)

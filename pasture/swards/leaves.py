@@ -1,4 +1,4 @@
-"""What grows on a quadrat: leaves as outlines, each with an area and a mass."""
+"""Leaves on a quadrat: outlines, each with an area and a mass."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ GREEN, DEAD, CLOVER = range(3)
 
 @dataclass(frozen=True)
 class Grass:
-    """A kind of grass: width of blades, cm; g/cm2; RGB; how far blades bend, rad."""
+    """A grass species, with the shape and colour of its blades."""
 
     name: str
-    width: float
-    mass: float
-    colour: tuple[int, int, int]
-    bend: float
-    tussocks: float  # part of the blades that stand in tussocks
+    width: float  # cm, of a blade
+    mass: float  # g/cm2
+    colour: tuple[int, int, int]  # RGB
+    bend: float  # radians, standard deviation
+    tussocks: float  # share of the blades in tussocks
 
 
 _GRASSES = (
@@ -35,7 +35,7 @@ _GRASSES = (
     Grass("Fescue", 0.62, 0.015, (88, 134, 58), 0.5, 0.7),
     Grass("Silvergrass", 0.22, 0.006, (106, 146, 70), 1.1, 0.3),
 )
-# How often each is the grass of a sward.
+# Probability of each grass species by state.
 _FLORA = {
     "Tas": (0.60, 0.10, 0.20, 0.10),
     "Vic": (0.35, 0.40, 0.10, 0.15),
@@ -45,12 +45,14 @@ _FLORA = {
 STRAW = ((206, 184, 128), (164, 146, 116), (126, 98, 70))  # fresh, grey, rotten
 _CLOVER_COLOUR = (92, 144, 64)
 _CLOVER_MASS = 0.009  # g/cm2
-_STALK = 0.0027  # g, the mean stalk of a leaf of clover
+_STALK = 0.0027  # g, mean mass of the stalk of a clover leaf
 
 _NODES = np.linspace(0, 1, 6)  # along a blade
-_TAPER = np.array([0.55, 0.9, 1.0, 0.85, 0.55, 0.0])  # its width there, of the widest
-_FULLNESS = float(np.trapezoid(_TAPER, _NODES))  # area of a blade, of length x width
-# A leaflet of length 1 from the origin, with the notch at its end.
+# Width of a blade at the nodes, relative to its widest.
+_TAPER = np.array([0.55, 0.9, 1.0, 0.85, 0.55, 0.0])
+# Area of a blade relative to length x width.
+_FULLNESS = float(np.trapezoid(_TAPER, _NODES))
+# Outline of a leaflet of length 1 from the origin, with the notch at its end.
 _EDGE = np.array([0.2 + 0.2j, 0.5 + 0.4j, 0.8 + 0.43j, 0.98 + 0.28j, 1 + 0.1j])
 _LEAFLET = np.concatenate([[0], _EDGE.conj(), [0.93], _EDGE[::-1]])
 _MARK = 0.3 + 0.28j * _LEAFLET.imag / 0.43 + 0.35 * _LEAFLET.real
@@ -69,11 +71,11 @@ class Sward:
     masses
         (leaf,) g/cm2; 0 for the white marks on clover.
     colours
-        (leaf, 3) RGB of 255, in full light.
+        (leaf, 3) RGB, 0 to 255, in full light.
     species
-        What grows there.
+        Names of the species.
     height
-        Of the sward, cm.
+        Height of the sward, cm.
     """
 
     outlines: Outlines
@@ -105,7 +107,7 @@ def _areas(outlines: Outlines) -> Floats:
 
 
 class _Leaves(NamedTuple):
-    """Columns of a `Sward`, and how high each leaf is, cm."""
+    """Columns of a `Sward`, and the height of each leaf, cm."""
 
     outlines: Outlines
     kinds: npt.NDArray[np.int64]
@@ -120,19 +122,19 @@ def grow(
     random: np.random.Generator,
     grass: Grass | None = None,
 ) -> Sward:
-    """Let about so many grams of green, dead and clover leaves grow.
+    """Build a sward with approximately the given grams of green, dead and clover.
 
     Parameters
     ----------
     visit
-        Where and when.
+        The state, date and season.
     grams
-        Green, dead and clover, g. What grows weighs a little more or less, as it is
-        made of whole leaves: `Sward.grams` says how much.
+        Green, dead and clover, g. The sward has a slightly different mass, because it
+        consists of whole leaves: `Sward.grams` has the exact mass.
     random
-        Where leaves stand, their sizes and colours.
+        Generator of positions, sizes and colours of leaves.
     grass
-        The grass; by default one that is common in the state.
+        The grass species; by default a random one, by its probability in the state.
     """
     if grass is None:
         grass = _GRASSES[random.choice(len(_GRASSES), p=_FLORA[visit.state])]
@@ -147,7 +149,7 @@ def grow(
     outlines, kinds, masses, colours, heights = (
         np.concatenate(column) for column in zip(*leaves, strict=True)
     )
-    # Stable: a mark stays above its leaf.
+    # A stable sort keeps the white mark of a clover leaf above the leaf.
     order = np.argsort(heights, kind="stable")
     species = grass.name + ("_Clover" if len(leaves[2].kinds) else "")
     return Sward(
@@ -164,7 +166,7 @@ def _blades(
     tufts: Outlines,
     dead: bool = False,
 ) -> _Leaves:
-    """Grow curved, tapered blades; dead ones are thinner, more bent and lower."""
+    """Build curved, tapered blades; dead ones are thinner, more bent and lower."""
     mean_length = np.clip(0.8 * tall, 3, 28) * (0.8 if dead else 1)
     mean_width = grass.width * (tall / 14) ** 0.3 * (0.75 if dead else 1)
     mass = grass.mass * (0.85 if dead else 1)
@@ -192,7 +194,7 @@ def _roots(
     radius: float,
     count: int,
 ) -> Outlines:
-    """Draw points (point,), a share of them around tufts and the others anywhere."""
+    """Draw random points (point,): a share of them near tufts, the others anywhere."""
     anywhere = _points(random, count)
     tufted = random.uniform(size=count) < share
     around = radius * random.normal(size=(2, count))
@@ -203,7 +205,7 @@ def _roots(
 def _greenery(
     random: np.random.Generator, visit: Visit, grass: Grass, count: int
 ) -> Floats:
-    """Colours (leaf, 3) of living blades, some of them turning to straw."""
+    """Return colours (leaf, 3) of living blades, some of them partly straw-coloured."""
     turned = np.clip(random.normal(visit.yellowing, 0.15, (count, 1)), 0, 1) * 0.45
     colours: Floats = np.array(grass.colour) * (1 - turned)
     return colours + np.array(STRAW[0]) * turned
@@ -212,7 +214,7 @@ def _greenery(
 def _straw(
     random: np.random.Generator, visit: Visit, grass: Grass, count: int
 ) -> Floats:
-    """Colours (leaf, 3) of dead blades, whatever the grass, from fresh to rotten."""
+    """Return colours (leaf, 3) of dead blades of any grass, from fresh to rotten."""
     age = np.clip(random.normal(2 * visit.rotting, 0.5, count), 0, 2)
     stages = np.array(STRAW, np.float64)
     return np.stack([np.interp(age, range(3), stages[:, c]) for c in range(3)], axis=1)
@@ -225,7 +227,7 @@ def _strokes(
     angle: Floats,
     bend: Floats,
 ) -> Outlines:
-    """Draw outlines (leaf, 12): up the left side of a blade and down the right one."""
+    """Return outlines (leaf, 12): up the left side of a blade and down the right."""
     course = np.exp(1j * (angle[:, None] + bend[:, None] * _NODES))
     steps = (course[:, 1:] + course[:, :-1]) / 2 * np.diff(_NODES)
     middle = np.pad(np.cumsum(steps, axis=1), ((0, 0), (1, 0))) * length[:, None]
@@ -238,7 +240,7 @@ def _strokes(
 def _clover(
     random: np.random.Generator, visit: Visit, grams: float, tall: float
 ) -> _Leaves:
-    """Grow leaves of three leaflets on a stalk, with white marks in half the swards."""
+    """Build clover: three leaflets on a stalk, with white marks in half the swards."""
     mean = random.uniform(0.9, 1.6) * (tall / 14) ** 0.3  # cm, a leaflet
     leaf = 3 * mean**2 * 1.06 * float(_areas(_LEAFLET)) * _CLOVER_MASS
     count = round(grams / (leaf + _STALK))
@@ -267,7 +269,7 @@ def _clover(
 
 
 def _patches(random: np.random.Generator, count: int) -> Outlines:
-    """Draw points (point,) around a few others, all within the quadrat."""
+    """Draw random points (point,) in a few clusters, all within the quadrat."""
     patches = _points(random, int(random.integers(2, 7)))
     around = random.normal(0, 6, (2, count))
     far = random.choice(patches, count) + around[0] + 1j * around[1]

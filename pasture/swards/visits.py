@@ -1,4 +1,4 @@
-"""When and where photos are taken: seasons, weather and light, date by date."""
+"""Visits: states and dates of photos, with season, weather and light."""
 
 from __future__ import annotations
 
@@ -13,31 +13,34 @@ import numpy.typing as npt
 Part = Literal["train", "test"]
 Floats = npt.NDArray[np.float64]
 
-DATES = {"Tas": 10, "Vic": 11, "NSW": 6, "WA": 3}  # sampling dates of each state
-SHARES = {"Tas": 0.39, "Vic": 0.31, "NSW": 0.21, "WA": 0.09}  # of the photos
+# Number of sampling dates, and share of the photos, by state: those of the CSIRO
+# Image2Biomass competition.
+DATES = {"Tas": 10, "Vic": 11, "NSW": 6, "WA": 3}
+SHARES = {"Tas": 0.39, "Vic": 0.31, "NSW": 0.21, "WA": 0.09}
 YEARS = {"train": 2015, "test": 2016}  # so no date is in both
 
 
 @dataclass(frozen=True)
 class Visit:
-    """A sampling date in a state: what grew by then, and the light.
+    """A sampling date in a state: growth, soil and light.
 
     Parameters
     ----------
     state, date
-        Where and when.
+        The state and the date.
     growth
-        (3,) of green, dead and clover: the date's mean, of that of all dates.
+        (3,) for green, dead and clover: the date's mean mass relative to that of all
+        dates.
     without_clover
-        Share of the photos.
+        Share of the photos without clover.
     yellowing, rotting
-        How far green and dead leaves have changed their colour, 0 to 1.
+        Change of colour of green and of dead leaves, 0 to 1.
     wet
-        How dark the soil is, 0 to 1.
+        Darkness of the soil, 0 to 1.
     cloud
-        0: sharp shadows of the sun, 1: none.
+        0: sharp shadows of the sun, 1: no shadows.
     light
-        (3,) of red, green and blue: exposure and white balance.
+        (3,) factors of red, green and blue: exposure and white balance.
     """
 
     state: str
@@ -52,18 +55,18 @@ class Visit:
 
 
 def visit_of(state: str, day: int, days: int, part: Part, seed: int) -> Visit:
-    """Give one of the sampling dates of a state; they spread over the year.
+    """Return one of the sampling dates of a state, which are spread over the year.
 
     Parameters
     ----------
     state
-        Where.
+        The state.
     day, days
-        Which date, from 0, of how many.
+        Number of the date, from 0, and the number of dates.
     part
-        Photos to learn from or to be judged by: another year.
+        "train" or "test", which are in different years.
     seed
-        Of all that is random.
+        Random seed.
     """
     key = 1 + list(SHARES).index(state)
     random = np.random.default_rng([seed, list(YEARS).index(part), key, day])
@@ -91,7 +94,7 @@ def visit_of(state: str, day: int, days: int, part: Part, seed: int) -> Visit:
 
 
 def slots(count: int, dates: Mapping[str, int]) -> list[tuple[str, int]]:
-    """State and date of each photo: always the state most behind its share is next."""
+    """Return state and date of each photo, next the state furthest below its share."""
     order = {state: _far_apart(days, state) for state, days in dates.items()}
     taken = dict.fromkeys(dates, 0)
     slots: list[tuple[str, int]] = []
@@ -109,5 +112,5 @@ def _far_apart(days: int, state: str) -> list[int]:
 
 
 def spread(random: np.random.Generator, deviation: float, count: int) -> Floats:
-    """Log-normal factors with a mean of 1."""
+    """Draw log-normal factors with a mean of 1."""
     return np.exp(random.normal(-(deviation**2) / 2, deviation, count))

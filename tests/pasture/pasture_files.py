@@ -1,4 +1,4 @@
-"""Photos drawn for the tests: discs on soil, whose areas are the grams."""
+"""Photos drawn for the tests: discs on soil, whose areas determine the grams."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pasture
 
 SOIL = (120, 90, 60)
 COLOURS = {"green": (40, 160, 50), "dead": (210, 190, 110), "clover": (20, 80, 100)}
-# Of `pasture.fit`: seconds on one core.
+# Settings of `pasture.fit` that train in seconds on one core.
 SMALL = {
     "recipe": "quick",
     "backbone": "test_vit",
@@ -25,11 +25,11 @@ SMALL = {
     "accelerator": "cpu",
     "progress": False,
 }
-SCALE = 60.0  # grams of a photo covered with one colour
+SCALE = 60.0  # grams of a photo that one colour covers completely
 
 
 def draw_photo(draw: np.random.Generator, height: int) -> tuple[Image.Image, list]:
-    """One photo and its grams of the five targets, by counting pixels."""
+    """Draw one photo; return it and its grams of the targets, by counting pixels."""
     image = Image.new("RGB", (2 * height, height), SOIL)
     brush = ImageDraw.Draw(image)
     for _ in range(draw.integers(2, 9)):
@@ -45,7 +45,7 @@ def draw_photo(draw: np.random.Generator, height: int) -> tuple[Image.Image, lis
 
 
 def draw_photos(folder: Path, count: int = 12, height: int = 64) -> pd.DataFrame:
-    """Draw photos below a folder; gives their plain table."""
+    """Draw photos in a folder, and return their plain table."""
     draw = np.random.default_rng(0)
     (folder / "train").mkdir(parents=True, exist_ok=True)
     rows = []
@@ -63,7 +63,7 @@ def draw_photos(folder: Path, count: int = 12, height: int = 64) -> pd.DataFrame
 
 
 def lengthen(table: pd.DataFrame) -> pd.DataFrame:
-    """The competition's layout of a plain table."""
+    """Return a plain table in the competition's long layout."""
     about = ["image_path", "Sampling_Date", "State", "Pre_GSHH_NDVI"]
     long = table.melt(
         about, list(pasture.TARGETS), var_name="target_name", value_name="target"
@@ -75,7 +75,7 @@ def lengthen(table: pd.DataFrame) -> pd.DataFrame:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch compute on one thread: small networks would wait for the others."""
+    """Limit torch to one thread, because small networks are slower on several."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -35,7 +35,7 @@ def train(photos):
 
 @pytest.fixture(scope="module")
 def test(photos):
-    """Photos of the same names as some of those to train on, and no grams."""
+    """Test photos without grams, with the names of some training photos."""
     return photos.iloc[12:][["path"]].set_axis(photos.index[:6])
 
 
@@ -68,23 +68,23 @@ def test_pseudo_labels_are_predictions_with_less_clover():
     np.testing.assert_allclose(other, grams, atol=1e-12)
 
 
-class Watched(PastureRegressor):
-    """Notes what it is asked to learn."""
+class Recorder(PastureRegressor):
+    """A regressor that records the arguments of `fit`."""
 
-    asked: tuple = ()
+    recorded: tuple = ()
 
     def fit(self, photos, validation=None):
         state = {k: v.clone() for k, v in self.network.state_dict().items()}
-        Watched.asked = (photos, validation, self.recipe, state)
+        Recorder.recorded = (photos, validation, self.recipe, state)
         return super().fit(photos, validation)
 
 
-def test_it_learns_on_from_the_best_single_fold(model, train, test, monkeypatch):
-    monkeypatch.setattr("pasture.adaptation.PastureRegressor", Watched)
+def test_training_continues_from_the_best_single_fold(model, train, test, monkeypatch):
+    monkeypatch.setattr("pasture.adaptation.PastureRegressor", Recorder)
     monkeypatch.setattr("pasture.adaptation._best", lambda m: m.best_member("single"))
     before = {k: v.clone() for k, v in model.members[0].network.state_dict().items()}
     pasture.adapt(model, train, test, learning_rate=1e-4)
-    photos, validation, recipe, state = Watched.asked
+    photos, validation, recipe, state = Recorder.recorded
     best = model.best_member("single")
     for name, value in best.network.state_dict().items():
         assert value.equal(state[name]), name
@@ -95,7 +95,7 @@ def test_it_learns_on_from_the_best_single_fold(model, train, test, monkeypatch)
     np.testing.assert_array_equal(photos["path"], [*train["path"], *test["path"]])
     np.testing.assert_array_equal(photos[TARGETS].iloc[:12], train[TARGETS])
     np.testing.assert_array_equal(photos[TARGETS].iloc[12:], labels)
-    # The model itself stays what it was.
+    # The original model is unchanged.
     for name, value in model.members[0].network.state_dict().items():
         assert value.equal(before[name]), name
 
@@ -127,7 +127,7 @@ def test_predictions_are_blended_and_cut(adapted, model, test):
         assert (grams["Dry_Total_g"] == grams["GDM_g"] + grams["Dry_Dead_g"]).all()
 
 
-def test_a_report_says_how_far_predictions_moved(adapted, model, test):
+def test_a_report_compares_predictions_before_and_after(adapted, model, test):
     before, after = model.predict(test), adapted.predict(test)
     report = adapted.report()
     assert list(report.index) == TARGETS
@@ -164,7 +164,7 @@ def test_a_single_regressor_is_adapted_too(model, train, test, tmp_path):
 
 
 class Interrupted(PastureNetwork):
-    """Ctrl-C in the third epoch of three batches."""
+    """A network that is interrupted (Ctrl-C) in the third epoch of three batches."""
 
     steps = 0
 
@@ -194,7 +194,7 @@ def test_an_interrupted_adaptation_resumes(model, train, test, tmp_path, monkeyp
     for name, value in whole.second.network.state_dict().items():
         assert value.equal(resumed.second.network.state_dict()[name]), name
     pd.testing.assert_frame_equal(resumed.moved, whole.moved, check_exact=True)
-    # Another model's predictions are not learnt from instead.
+    # The folder is not resumed with another model's predictions.
     other = model.streams["dual"][0]
     with pytest.raises(ValueError, match="adapts another model or to other photos"):
         pasture.adapt(other, train, test, **settings)

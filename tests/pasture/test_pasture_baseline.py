@@ -1,4 +1,4 @@
-"""Colour indices against values by hand, and the ridge that is fitted on them."""
+"""Colour indices against values computed by hand, and the ridge regression on them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WEIGHTS = [0.1, 0.1, 0.1, 0.2, 0.5]
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("swards")
-    draw_swards(folder, 64, 128)  # in smaller ones JPEG blurs the colours
+    draw_swards(folder, 64, 128)  # JPEG blurs the colours of smaller photos
     return pasture.read_photos(folder / "train.csv", folder)
 
 
@@ -71,7 +71,7 @@ def test_indices_of_one_colour_are_those_by_hand():
     assert (found["cover"], found["cover_ExGR"]) == (0, 1)
 
 
-def test_straw_is_told_from_leaves_by_its_hue():
+def test_straw_and_leaves_differ_in_hue():
     # 60 x (150 - 100) / (200 - 100) = 30 degrees
     found = colour_indices(flat((200, 150, 100)))
     assert (found["green_hue"], found["straw_hue"]) == (0, 1)
@@ -87,7 +87,7 @@ def test_grey_has_neither_greenness_nor_hue(colour):
 
 def test_vari_is_bounded_where_its_divisor_vanishes():
     found = colour_indices(np.concatenate([flat((100, 50, 150)), flat((10, 60, 69))]))
-    # 0 where G + R = B, and 50 / 1 kept to 1.
+    # 0 where G + R = B, and 50 / 1 is clipped to 1.
     assert (found["VARI_p10"], found["VARI_p90"]) == (0, 1)
 
 
@@ -99,7 +99,7 @@ def test_cover_is_the_share_of_green():
     assert found["cover_ExGR"] == pytest.approx(0.25)
 
 
-def test_otsu_parts_two_heaps_as_brute_force_does():
+def test_otsu_separates_two_clusters_as_brute_force_does():
     random = np.random.default_rng(0)
     values = np.concatenate([random.normal(0, 1, 700), random.normal(6, 1, 300)])
     threshold = otsu(values)
@@ -116,7 +116,7 @@ def test_otsu_parts_two_heaps_as_brute_force_does():
     assert within(threshold) == pytest.approx(best, rel=0.02)
 
 
-def test_files_images_and_arrays_are_alike(tmp_path):
+def test_files_images_and_arrays_have_the_same_indices(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.png")
     expected = colour_indices(pixels)
@@ -132,7 +132,7 @@ def test_large_photos_are_reduced_first():
     pd.testing.assert_series_equal(colour_indices(image), small)
 
 
-def test_what_is_no_photo_is_refused(tmp_path, photos):
+def test_anything_but_a_photo_is_refused(tmp_path, photos):
     with pytest.raises(ValueError, match=r"\(y, x, 3\) uint8, got \(4, 4\) float64"):
         colour_indices(np.zeros((4, 4)))
     with pytest.raises(pasture.PhotoError, match="cannot be read"):
@@ -159,12 +159,12 @@ def test_predictions_are_grams_that_add_up(photos, indices):
     assert list(grams.columns) == TARGETS
     assert grams.index.equals(photos.index)
     assert bool((grams >= 0).all(axis=None))
-    assert bool((grams == 0).any(axis=None))  # a linear model goes below it
+    assert bool((grams == 0).any(axis=None))  # a linear model predicts below 0
     assert (grams["GDM_g"] == grams["Dry_Green_g"] + grams["Dry_Clover_g"]).all()
     assert (grams["Dry_Total_g"] == grams["GDM_g"] + grams["Dry_Dead_g"]).all()
 
 
-def test_photos_are_read_where_their_indices_are_not_given(photos, indices):
+def test_photos_are_read_if_their_indices_are_not_given(photos, indices):
     few = photos.iloc[:10]
     model = ColourIndexRidge([1.0]).fit(few)
     known = ColourIndexRidge([1.0]).fit(few, indices)
@@ -174,7 +174,7 @@ def test_photos_are_read_where_their_indices_are_not_given(photos, indices):
     )
 
 
-def test_a_fold_is_predicted_without_having_been_seen(photos, indices):
+def test_a_fold_is_predicted_by_a_model_not_trained_on_it(photos, indices):
     folds = folds_of(photos)
     before = cross_validate(photos, folds, indices=indices)
     assert before.index.equals(photos.index)
@@ -194,5 +194,5 @@ def test_folds_and_photos_that_do_not_fit_are_refused(photos, indices):
         cross_validate(photos, folds * 0, indices=indices)
     with pytest.raises(pasture.PhotoError, match="got no Dry_Dead_g"):
         ColourIndexRidge().fit(photos.drop(columns="Dry_Dead_g"), indices)
-    with pytest.raises(RuntimeError, match="must be fitted"):
+    with pytest.raises(RuntimeError, match=r"must be fitted .*; call fit first"):
         ColourIndexRidge().predict(photos)

@@ -26,15 +26,15 @@ def table(tmp_path):
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Run the command line; gives its exit code, output and errors."""
+    """Return a function that runs the command line: exit code, output and errors."""
 
     def call(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["pasture", *map(str, words)])
         monkeypatch.delenv("GEOBIOMASS_TRACEBACK", raising=False)
         with pytest.raises(SystemExit) as ended:
             cli.main()
-        said = capsys.readouterr()
-        return int(ended.value.code), said.out, said.err
+        printed = capsys.readouterr()
+        return int(ended.value.code), printed.out, printed.err
 
     return call
 
@@ -48,12 +48,12 @@ def csv(table, tmp_path):
 def test_train_then_predict(run, csv, tmp_path):
     root = ["--root", tmp_path]
     model, out = tmp_path / "model", tmp_path / "out.csv"
-    code, said, _ = run("train", csv, model, *root, *QUICK, *SIZE, *CPU)
+    code, output, _ = run("train", csv, model, *root, *QUICK, *SIZE, *CPU)
     assert code == 0
-    assert "PastureRegressor(test_vit, single, 32 x 64, 1 epochs)" in said
+    assert "PastureRegressor(test_vit, single, 32 x 64, 1 epochs)" in output
     assert (tmp_path / "model.checkpoints" / "last.ckpt").is_file()
-    code, said, _ = run("predict", model, csv, out, *root)
-    assert (code, said) == (0, f"{out}: 12 photos\n")
+    code, output, _ = run("predict", model, csv, out, *root)
+    assert (code, output) == (0, f"{out}: 12 photos\n")
     read = pd.read_csv(out).set_index("sample_id")["target"]
     grams = pasture.load(model).predict(pasture.read_photos(csv, tmp_path))
     assert len(read) == 60
@@ -67,16 +67,16 @@ def test_validation_is_a_fraction_or_a_table(run, csv, table, tmp_path):
     rows[~first].to_csv(csv, index=False)
     words = ["--root", tmp_path, *QUICK, *SIZE, *CPU, "--stream", "dual"]
     held = ["--validation", tmp_path / "held.csv"]
-    code, said, _ = run("train", csv, tmp_path / "one", *words, *held)
+    code, output, _ = run("train", csv, tmp_path / "one", *words, *held)
     assert code == 0
-    assert "dual" in said
-    code, said, _ = run("train", csv, tmp_path / "two", *words, "--validation", "0")
+    assert "dual" in output
+    code, output, _ = run("train", csv, tmp_path / "two", *words, "--validation", "0")
     assert code == 0
-    assert "validation_weighted_r2" not in said
+    assert "validation_weighted_r2" not in output
 
 
 def test_folds_train_adapt_predict(run, csv, table, tmp_path):
-    """The four commands of the documentation."""
+    """Run the four commands of the documentation."""
     root = ["--root", tmp_path]
     rows = lengthen(table)
     last = rows["sample_id"].str.match(r"ID(9|10|11)_")
@@ -85,26 +85,26 @@ def test_folds_train_adapt_predict(run, csv, table, tmp_path):
     rows[last][columns].to_csv(tmp_path / "test.csv", index=False)
     rows[last].to_csv(tmp_path / "truth.csv", index=False)
 
-    code, said, _ = run("folds", csv, tmp_path / "folds.csv", *root, "--folds", "2")
+    code, output, _ = run("folds", csv, tmp_path / "folds.csv", *root, "--folds", "2")
     assert code == 0
-    assert f"{tmp_path / 'folds.csv'}: 9 photos in 2 folds" in said
+    assert f"{tmp_path / 'folds.csv'}: 9 photos in 2 folds" in output
     folds = pd.read_csv(tmp_path / "folds.csv")
     assert list(folds) == ["photo", "fold", "group"]
     assert folds.groupby("group")["fold"].nunique().eq(1).all()
 
     model, words = tmp_path / "model", [*root, *QUICK, *SIZE, *CPU]
     both = ["--stream", "both", "--folds", tmp_path / "folds.csv"]
-    code, said, _ = run("train", csv, model, *words, *both)
+    code, output, _ = run("train", csv, model, *words, *both)
     assert code == 0
-    assert "single and dual" in said
+    assert "single and dual" in output
     assert len(list((tmp_path / "model.checkpoints").glob("*/fold-*/last.ckpt"))) == 4
 
     adapted = tmp_path / "adapted"
     few = ["--epochs", "2", "--last", "1", "--set", "progress=false"]
     words = [model, csv, tmp_path / "test.csv", adapted, *root, *few]
-    code, said, _ = run("adapt", *words, "--blend", "0.6")
+    code, output, _ = run("adapt", *words, "--blend", "0.6")
     assert code == 0
-    assert "moved most" in said
+    assert "moved most" in output
     assert (tmp_path / "adapted.checkpoints" / "last.ckpt").is_file()
 
     out = tmp_path / "out.csv"
@@ -125,12 +125,12 @@ def test_folds_train_adapt_predict(run, csv, table, tmp_path):
         read = pd.read_csv(out, index_col="photo")
         pd.testing.assert_frame_equal(read, grams, check_index_type=False)
 
-    code, said, _ = run("evaluate", model, tmp_path / "truth.csv", *root)
+    code, output, _ = run("evaluate", model, tmp_path / "truth.csv", *root)
     assert code == 0
-    assert "weighted R2" in said
+    assert "weighted R2" in output
 
 
-def test_folds_that_cut_a_day_say_so_in_one_line(run, csv, table, tmp_path):
+def test_folds_that_split_a_day_warn_in_one_line(run, csv, table, tmp_path):
     table["State"] = ["WA", "Vic"] * 6
     lengthen(table).to_csv(csv, index=False)
     words = ["folds", csv, tmp_path / "folds.csv", "--root", tmp_path, "--folds", "2"]
@@ -146,9 +146,9 @@ def test_folds_that_cut_a_day_say_so_in_one_line(run, csv, table, tmp_path):
 
 def test_folds_may_be_a_number(run, csv, tmp_path):
     words = ["--root", tmp_path, *QUICK, *SIZE, *CPU, "--folds", "2"]
-    code, said, _ = run("train", csv, tmp_path / "model", *words)
+    code, output, _ = run("train", csv, tmp_path / "model", *words)
     assert code == 0
-    assert "single, all" in said
+    assert "single, all" in output
     (tmp_path / "folds.csv").write_text("photo,part\nID0,1\n")
     words[-1] = tmp_path / "folds.csv"
     code, _, errors = run("train", csv, tmp_path / "other", *words)
@@ -165,8 +165,8 @@ def test_bad_input_ends_with_one_sentence(run, csv, tmp_path):
         (["train", csv, tmp_path / "m", *root, "--set", "epochs"], "name=value"),
         (["predict", tmp_path / "no", csv, tmp_path / "o", *root], "missing"),
     ):
-        code, said, errors = run(*words)
-        assert (code, said) == (2, "")
+        code, output, errors = run(*words)
+        assert (code, output) == (2, "")
         assert re.search(message, errors)
         assert errors.startswith("pasture: ")
         assert errors.count("\n") == 1
@@ -175,6 +175,6 @@ def test_bad_input_ends_with_one_sentence(run, csv, tmp_path):
 
 def test_help_shows_an_example_of_each_command(run):
     for command in ("folds", "train", "predict", "adapt", "evaluate", "demo"):
-        code, said, _ = run(command, "--help")
+        code, output, _ = run(command, "--help")
         assert code == 0
-        assert f"pasture {command}" in re.sub(r"\s+", " ", said)
+        assert f"pasture {command}" in re.sub(r"\s+", " ", output)

@@ -23,7 +23,7 @@ def out(tmp_path_factory):
     return folder
 
 
-def test_every_part_of_the_recipe_has_its_row_and_gain(out):
+def test_every_step_of_the_recipe_has_its_row_and_gain(out):
     table = pd.read_csv(out / "scores.csv", index_col=0)
     assert list(table.index) == [
         "predicting the mean",
@@ -43,7 +43,7 @@ def test_every_part_of_the_recipe_has_its_row_and_gain(out):
     assert score.nunique() == len(score)
 
 
-def test_what_is_written_is_what_was_scored(out):
+def test_the_written_predictions_are_those_that_were_scored(out):
     test = pasture.read_photos(out / "photos" / "test.csv", out / "photos")
     truth = pasture.read_photos(out / "photos" / "truth.csv", out / "photos")
     assert list(test) == ["path"]
@@ -59,19 +59,19 @@ def test_what_is_written_is_what_was_scored(out):
     assert len(written) == 5 * len(test)
     name = test.index[0]
     assert written[f"{name}__GDM_g"] == pytest.approx(grams.loc[name, "GDM_g"])
-    # No date that was learnt from is judged by.
-    learnt = pasture.read_photos(out / "photos" / "train.csv", out / "photos")
-    assert not set(learnt["Sampling_Date"]) & set(truth["Sampling_Date"])
+    # No training date is also a test date.
+    train = pasture.read_photos(out / "photos" / "train.csv", out / "photos")
+    assert not set(train["Sampling_Date"]) & set(truth["Sampling_Date"])
 
 
-def test_pictures_show_something(out):
+def test_figures_are_not_blank(out):
     for name in ("scatter.png", "photos.png"):
         pixels = np.asarray(Image.open(out / name).convert("RGB")).reshape(-1, 3)
         assert len(np.unique(pixels, axis=0)) > 50
         assert 0.05 < (pixels.min(1) < 250).mean() < 0.95
 
 
-def test_the_same_call_goes_on(out):
+def test_the_same_call_resumes(out):
     before = {
         path: path.stat().st_mtime_ns for path in out.glob("checkpoints/**/last.ckpt")
     }
@@ -86,7 +86,7 @@ def test_the_same_call_goes_on(out):
 
 @pytest.mark.timeout(1500)
 def test_a_small_network_beats_colours_under_grouped_validation(tmp_path):
-    """On as many photos as the demonstration draws, no date in two folds."""
+    """Compare them on as many photos as the demonstration, no date in two folds."""
     draw_swards(tmp_path, 240, seed=1)
     photos = pasture.read_photos(tmp_path / "train.csv", tmp_path)
     folds = pasture.balanced_folds(photos, 3, virtual={}, progress=False)

@@ -30,7 +30,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folds(photos):
-    """Two folds, each of two dates."""
+    """Two folds, of two dates each."""
     day = photos["Sampling_Date"].dt.day
     return (day > 5).astype(int).rename("fold")
 
@@ -60,7 +60,7 @@ def test_each_fold_is_held_out_from_one_member_of_each_stream(both, photos, fold
             )
 
 
-def test_scores_are_those_of_what_was_held_out(both, photos):
+def test_scores_are_those_of_the_photos_held_out(both, photos):
     scores = both.scores
     assert list(scores.index) == [
         "single, fold 1",
@@ -94,11 +94,11 @@ def test_members_and_streams_are_averaged_and_blended(both, photos):
     assert not np.allclose(means["single"], means["dual"])
     with pytest.raises(ValueError, match=r"share from 0 to 1, got 1\.5"):
         both.predict(photos, blend=1.5)
-    with pytest.raises(ValueError, match="model of one part"):
+    with pytest.raises(ValueError, match=r"model of one part.* got 0\.5; an ensemble"):
         both.members[0].predict(photos, blend=0.5)
 
 
-def test_members_run_side_by_side_on_several_devices(both, photos, monkeypatch):
+def test_members_run_in_parallel_on_several_devices(both, photos, monkeypatch):
     alone = both.predict(photos)
     two = [torch.device("cpu"), torch.device("cpu")]
     monkeypatch.setattr(PastureRegressor, "devices", lambda self: two)
@@ -121,7 +121,7 @@ def test_the_best_member_is_that_with_the_highest_score(both):
     assert both.best_member() in both.members
 
 
-def test_several_are_saved_and_loaded(both, photos, tmp_path):
+def test_an_ensemble_is_saved_and_loaded(both, photos, tmp_path):
     both.save(tmp_path / "model")
     loaded = pasture.load(tmp_path / "model")
     assert isinstance(loaded, pasture.PastureEnsemble)
@@ -141,7 +141,7 @@ def test_both_streams_without_folds(photos):
     assert model.scores.empty
     assert model.held_out.empty
     assert model.best_member("dual") is model.members[1]
-    with pytest.raises(NotFittedError, match="none is best"):
+    with pytest.raises(NotFittedError, match=r"got 2 without any, .* none is best"):
         model.best_member()
 
 
@@ -159,13 +159,17 @@ def test_folds_by_number_are_balanced_folds(photos):
         (lambda f: f.iloc[1:], {}, "folds"),
         (lambda f: f * 0, {}, "folds"),
         (lambda f: f, {"validation": 0.2}, "validation must be left out"),
-        (lambda f: None, {"groups": pd.Series(dtype=str)}, "groups must be left out"),
+        (
+            lambda f: None,
+            {"groups": pd.Series(dtype=str)},
+            "groups of fit must be left out",
+        ),
         (lambda f: f, {"stream": "triple"}, '"single" or "dual"'),
         (lambda f: f, {"width": 72}, "multiples of 16 and 16"),
         (lambda f: f, {"stream": "both", "width": 80}, "multiples of 16 and 32"),
     ],
 )
-def test_what_cannot_be_folded_is_refused_before_training(
+def test_folds_that_cannot_be_used_are_refused_before_training(
     photos, folds, tmp_path, change, settings, message
 ):
     settings = SMALL | {"folder": tmp_path / "run"} | settings
@@ -174,7 +178,7 @@ def test_what_cannot_be_folded_is_refused_before_training(
     assert not (tmp_path / "run").exists()
 
 
-# --- what is kept of each fold ---
+# --- checkpoints of each fold ---
 
 
 def test_the_best_by_loss_and_by_score_are_averaged(photos, folds, tmp_path):
@@ -196,7 +200,7 @@ def test_the_best_by_loss_and_by_score_are_averaged(photos, folds, tmp_path):
 
 
 class Interrupted(PastureNetwork):
-    """Ctrl-C in a step that is counted over all members."""
+    """A network that is interrupted (Ctrl-C) in step 11, counted over all members."""
 
     steps = 0
 
@@ -214,7 +218,7 @@ def test_folds_resume_by_fold_and_epoch(photos, folds, tmp_path, monkeypatch):
         patch.setattr("pasture.fitting.PastureNetwork", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             pasture.fit(photos, folds=folds, **settings, folder=tmp_path / "run")
-    # In the second fold's first epoch.
+    # The second fold is interrupted in its first epoch.
     done = tmp_path / "run" / "single"
     assert len(list(done.glob("*/last.ckpt"))) == 1
     before = (done / "fold-1" / "last.ckpt").stat().st_mtime_ns
@@ -247,15 +251,15 @@ def test_another_training_is_not_continued(photos, folds, tmp_path, change, name
         parts = tuple(change(part) for part in parts)
         change = {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that random layers are frozen
+        warnings.simplefilter("ignore")  # random layers are frozen
         with pytest.raises(ValueError, match=named):
             pasture.fit(parts[0], validation=parts[1], **settings | change)
 
 
-# --- targets of one's own ---
+# --- the user's own targets ---
 
 
-def test_targets_of_ones_own_are_learnt(tmp_path):
+def test_a_model_is_trained_on_other_targets(tmp_path):
     drawn = draw_photos(tmp_path)
     mine = drawn[["image_path"]].assign(
         fresh_kg=drawn["Dry_Total_g"] / 100, height_cm=drawn["GDM_g"]
@@ -284,10 +288,10 @@ def test_attention_across_halves_is_a_setting(photos):
     assert any("attention" in name for name, _ in model.network.named_parameters())
 
 
-# --- one kind of model is not another ---
+# --- kinds of models ---
 
 
-def test_load_says_what_is_no_model_of_pasture(both, tmp_path):
+def test_load_names_a_folder_of_another_kind_of_model(both, tmp_path):
     both.save(tmp_path / "model")
     with pytest.raises(ModelError, match="must hold a PastureRegressor"):
         PastureRegressor.load(tmp_path / "model")

@@ -1,4 +1,4 @@
-"""Balanced folds: against scikit-learn, brute force and exhaustion; checks; tables."""
+"""Balanced folds against scikit-learn, brute force and exhaustive search; checks."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from pasture.folds import (
 )
 from pasture.photos import TARGETS, PhotoError
 
-# Before 1.8 the shuffle gave groups the folds of others.
+# Before scikit-learn 1.8 the shuffle gave groups the folds of other groups.
 MIXES = tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 8)
 WEIGHTS = [0.1, 0.1, 0.1, 0.2, 0.5]
 SEEDS = 1000
 
 quietly = pytest.mark.filterwarnings("ignore:photos of one day:UserWarning")
-# Tables are drawn with strata of any size, of which scikit-learn warns.
+# Tables are drawn with strata of any size; scikit-learn warns of small ones.
 small_strata = pytest.mark.filterwarnings("ignore:The least populated class")
 
 
 def draw_table(seed: int) -> pd.DataFrame:
-    """Photos like the competition's: as many on as many dates of each state."""
+    """Draw a table like the competition's, with its numbers of photos and dates."""
     draw = np.random.default_rng(seed)
     days = draw.choice(330, 28, replace=False)
     dates = {"Tas": days[:10], "Vic": np.r_[days[:2], days[10:19]]}
@@ -69,7 +69,7 @@ def photos() -> pd.DataFrame:
 
 
 def by_scikit(strata, groups, n_splits: int, seed: int) -> np.ndarray:
-    """The fold of each photo that the installed scikit-learn gives."""
+    """Return the fold of each photo by the installed scikit-learn."""
     split = StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed)
     folds = np.full(len(groups), -1)
     for number, (_, held) in enumerate(split.split(groups, strata, groups)):
@@ -78,23 +78,23 @@ def by_scikit(strata, groups, n_splits: int, seed: int) -> np.ndarray:
 
 
 def cost_by_hand(photos: pd.DataFrame, folds: np.ndarray) -> float:
-    """The cost as `balanced_folds` defines it, of any fold numbers."""
+    """Return the cost as `balanced_folds` defines it, of any fold numbers."""
     grams = photos[list(TARGETS)].to_numpy()
     states = pd.get_dummies(photos["State"]).to_numpy(float)
     numbers = np.unique(folds)
     squared = []
     for number in numbers:
-        mine = folds == number
-        size = mine.mean() * len(numbers) - 1
-        share = states[mine].mean(0) - states.mean(0)
-        off = (grams[mine].mean(0) - grams.mean(0)) / grams.std(0)
+        held = folds == number
+        size = held.mean() * len(numbers) - 1
+        share = states[held].mean(0) - states.mean(0)
+        off = (grams[held].mean(0) - grams.mean(0)) / grams.std(0)
         squared.append(size**2 + (share**2).sum() + (off**2) @ WEIGHTS)
     return float(np.sqrt(np.mean(squared)))
 
 
 @pytest.fixture(scope="module")
 def by_brute_force(photos) -> list[np.ndarray]:
-    """The plain loop over scikit-learn's seeds."""
+    """Folds of each seed, by a plain loop over scikit-learn's seeds."""
     groups = sampling_groups(photos).to_numpy()
     states = photos["State"].to_numpy()
     return [by_scikit(states, groups, 5, seed) for seed in range(SEEDS)]
@@ -105,12 +105,12 @@ def by_brute_force(photos) -> list[np.ndarray]:
 
 @quietly
 def test_every_seed_is_scikit_learns(photos, by_brute_force):
-    places = np.unique(sampling_groups(photos), return_inverse=True)[1]
+    groups = np.unique(sampling_groups(photos), return_inverse=True)[1]
     strata = np.unique(photos["State"], return_inverse=True)[1]
-    table = tabulate(places, strata, np.zeros((len(photos), 1)))
+    table = tabulate(groups, strata, np.zeros((len(photos), 1)))
     for seed, expected in enumerate(by_brute_force):
         folds = kernels.split_by_seed(table, 5, seed, MIXES)
-        np.testing.assert_array_equal(folds[places], expected)
+        np.testing.assert_array_equal(folds[groups], expected)
     assert len({tuple(folds) for folds in by_brute_force}) > 50
 
 
@@ -118,14 +118,14 @@ def test_every_seed_is_scikit_learns(photos, by_brute_force):
 @pytest.mark.parametrize("strata", [1, 2, 3, 8, 11])
 @pytest.mark.parametrize("n_splits", [2, 3, 5, 9, 17])
 @pytest.mark.parametrize("pure", [True, False])
-def test_so_it_is_for_any_table(strata, n_splits, pure):
+def test_folds_are_scikit_learns_for_any_table(strata, n_splits, pure):
     draw = np.random.default_rng([strata, n_splits, pure])
     for _ in range(4):
         count = int(draw.integers(n_splits, 40))
         groups = np.repeat(np.arange(count), draw.integers(1, 6, count))
         state = draw.integers(0, strata, count)[groups] if pure else groups
         state = state if pure else draw.integers(0, strata, len(groups))
-        state[:n_splits] = 0  # scikit-learn wants a stratum as large as that
+        state[:n_splits] = 0  # scikit-learn requires a stratum of that size
         state = np.unique(state, return_inverse=True)[1]
         table = tabulate(groups, state, np.zeros((len(groups), 1)))
         for seed in [*draw.integers(0, 2**32, 6).tolist(), 0, 2**32 - 1]:
@@ -135,7 +135,7 @@ def test_so_it_is_for_any_table(strata, n_splits, pure):
 
 
 @small_strata
-def test_so_it_is_for_very_many_strata_and_folds():
+def test_folds_are_scikit_learns_for_very_many_strata_and_folds():
     draw = np.random.default_rng(0)
     for strata, n_splits in [(300, 2), (1, 150), (140, 9)]:
         state = np.r_[np.zeros(n_splits, int), np.arange(strata)]
@@ -148,10 +148,10 @@ def test_so_it_is_for_very_many_strata_and_folds():
         np.testing.assert_array_equal(folds, by_scikit(state, groups, n_splits, 7))
 
 
-def test_before_its_release_1_8_folds_went_to_the_groups_shuffled_in(photos):
-    places = np.unique(sampling_groups(photos), return_inverse=True)[1]
+def test_releases_before_1_8_are_repeated(photos):
+    groups = np.unique(sampling_groups(photos), return_inverse=True)[1]
     strata = np.unique(photos["State"], return_inverse=True)[1]
-    table = tabulate(places, strata, np.zeros((len(photos), 1)))
+    table = tabulate(groups, strata, np.zeros((len(photos), 1)))
     for seed in range(50):
         order = np.arange(len(table.rank))
         np.random.RandomState(seed).shuffle(order)
@@ -186,7 +186,7 @@ def test_the_best_seed_is_that_of_the_plain_loop(photos, by_brute_force):
 
 def test_of_equal_seeds_the_lowest_is_taken():
     photos = pd.DataFrame({"path": list("abcdefgh")}, index=list("abcdefgh"))
-    # Far enough for several slices, of which each holds seeds as good.
+    # Enough seeds for several chunks, each with seeds of the same cost.
     folds = balanced_folds(photos, 4, 500_000, search="seeds", progress=False)
     assert folds.attrs == {"cost": 0.0, "seed": 0}
 
@@ -235,7 +235,8 @@ def test_exchanges_find_the_best_of_all_partitions(count, n_splits):
 
 
 def test_a_fold_left_empty_by_scikit_learn_is_refused_and_exchanges_fill_it():
-    # By a rounding of its means; one of many tables that were drawn to find it.
+    # scikit-learn leaves it empty by rounding of means. This table was found by a
+    # search over random tables.
     groups = pd.Series([0, 1, 2, 3, 4, 5, 5])
     photos = pd.DataFrame({"State": ["c", "a", "b", "b", "a", "a", "a"]})
     with pytest.raises(PhotoError, match=r"none for 3 from search='seeds', seeds=1;"):
@@ -268,7 +269,7 @@ def test_threads_do_not_change_the_folds(photos, search):
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.data())
-def test_groups_stay_whole_whatever_the_table(data):
+def test_groups_stay_whole_for_any_table(data):
     n_splits = data.draw(st.integers(2, 5))
     count = data.draw(st.integers(n_splits, 30))
     sizes = data.draw(st.lists(st.integers(1, 9), min_size=count, max_size=count))
@@ -309,10 +310,10 @@ def test_without_states_dates_or_grams_sizes_are_balanced():
 
 
 @pytest.mark.timeout(60)
-def test_the_search_stops_when_told(photos):
+def test_the_search_stops_when_it_is_interrupted(photos):
     balanced_folds(photos, virtual={}, search="seeds", seeds=1, progress=False)
-    ours = threading.main_thread().ident
-    timer = threading.Timer(1.0, lambda: signal.pthread_kill(ours, signal.SIGINT))
+    main = threading.main_thread().ident
+    timer = threading.Timer(1.0, lambda: signal.pthread_kill(main, signal.SIGINT))
     timer.start()
     begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
@@ -324,7 +325,7 @@ def test_the_search_stops_when_told(photos):
     assert not [one for one in threading.enumerate() if one.name.startswith("folds")]
 
 
-def test_a_bar_shows_how_far_the_search_is(photos, capsys):
+def test_a_bar_shows_the_progress_of_the_search(photos, capsys):
     balanced_folds(photos, virtual={}, seeds=250_000)
     assert "250k/250k" in capsys.readouterr().err
     balanced_folds(photos, virtual={}, seeds=250_000, progress=False)
@@ -334,7 +335,7 @@ def test_a_bar_shows_how_far_the_search_is(photos, capsys):
 # --- groups ---
 
 
-def test_a_group_is_a_date_whatever_the_state(photos):
+def test_a_group_is_a_date_in_any_state(photos):
     groups = sampling_groups(photos, {})
     assert groups.nunique() == 28
     assert list(groups.index) == list(photos.index)
@@ -344,7 +345,7 @@ def test_a_group_is_a_date_whatever_the_state(photos):
     assert sum(shared == {"Tas", "Vic"} for shared in states) == 2
 
 
-def test_dates_of_wa_are_cut_into_seven(photos):
+def test_dates_of_wa_are_split_into_seven(photos):
     groups = sampling_groups(photos)
     west = photos["State"] == "WA"
     assert groups.nunique() == 25 + 7
@@ -357,7 +358,7 @@ def test_dates_of_wa_are_cut_into_seven(photos):
     assert list(cut[order]) == sorted(cut)
 
 
-def test_any_state_can_be_cut_and_a_missing_one_is_no_error(photos):
+def test_any_state_can_be_split_and_a_missing_one_is_no_error(photos):
     groups = sampling_groups(photos, {"NSW": 4, "NT": 3, "WA": 1000})
     counts = groups[photos["State"] == "NSW"].value_counts()
     assert sorted(counts) == [18, 19, 19, 19]
@@ -372,7 +373,7 @@ def test_without_dates_each_photo_is_a_group(photos):
 
 
 def test_virtual_dates_are_warned_of(photos):
-    with pytest.warns(UserWarning, match=r"dates of WA are cut .* virtual=\{\}"):
+    with pytest.warns(UserWarning, match=r"dates of WA are split .* virtual=\{\}"):
         balanced_folds(photos, seeds=1000, progress=False)
     groups = sampling_groups(photos)
     with warnings.catch_warnings():
@@ -388,7 +389,7 @@ def test_virtual_dates_are_warned_of(photos):
 # --- the table ---
 
 
-def test_the_table_says_what_folds_hold():
+def test_the_table_describes_each_fold():
     photos = pd.DataFrame(
         {
             "State": ["Tas", "Tas", "Vic", "Vic", "Vic"],
@@ -423,7 +424,7 @@ def test_the_table_says_what_folds_hold():
 # --- bad input ---
 
 
-def test_right_folds_pass_with_virtual_dates_or_without(photos):
+def test_valid_folds_pass_with_and_without_virtual_dates(photos):
     groups = sampling_groups(photos)
     for virtual in (None, {}):
         own = sampling_groups(photos, virtual)
@@ -434,7 +435,7 @@ def test_right_folds_pass_with_virtual_dates_or_without(photos):
         check_folds(photos, folds, groups)  # a virtual date spans two
 
 
-def test_a_group_in_two_folds_is_one_clear_sentence(photos):
+def test_a_group_in_two_folds_is_named_in_one_sentence(photos):
     groups = sampling_groups(photos, {})
     folds = balanced_folds(photos, groups=groups, seeds=100, progress=False)
     folds = folds.copy()
@@ -483,7 +484,7 @@ def test_folds_that_do_not_fit_are_refused(change, message):
         ({"seeds": 2**32 + 1}, "seeds must be from 1 to"),
         ({"jobs": 0}, "jobs must be 1 or more, got 0"),
         ({"search": "best"}, "search must be 'exchange', .* got 'best'"),
-        ({"virtual": {"WA": 0}}, "must be 1 or more, got WA: 0"),
+        ({"virtual": {"WA": 0}}, "must be 1 or more, got WA: 0; leave the state out"),
     ],
 )
 def test_impossible_settings_are_refused(photos, arguments, message):
@@ -494,7 +495,7 @@ def test_impossible_settings_are_refused(photos, arguments, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda p: p.iloc[:0], "photos must be there, .* got none"),
+        (lambda p: p.iloc[:0], "photos must be one or more, .* got none"),
         (lambda p: p.rename({"b": "a"}), "got several called a;"),
         (
             lambda p: p.assign(Sampling_Date=p["Sampling_Date"].where(p.index != "c")),
@@ -513,7 +514,7 @@ def test_photos_that_cannot_be_balanced_are_named(change, message):
 # --- numba ---
 
 
-def test_numba_waits_for_a_search():
+def test_numba_is_imported_only_for_a_search():
     script = (
         "import sys, pasture.folds, pandas as pd; "
         "photos = pd.DataFrame(index=list('ab')); "
@@ -530,7 +531,7 @@ def test_numba_waits_for_a_search():
     assert run.stdout.strip() == "False"
 
 
-def test_nothing_has_to_be_kept_on_disk(monkeypatch):
+def test_compiled_code_need_not_be_cached_on_disk(monkeypatch):
     from numba.core.caching import CacheImpl
 
     monkeypatch.setattr(CacheImpl, "_locator_classes", [])

@@ -72,7 +72,7 @@ def test_patch_tokens_are_averaged():
     torch.testing.assert_close(heads_see(network, draw()), tokens[:, 1:].mean(1))
 
 
-def test_two_streams_join_the_features_of_left_and_right():
+def test_dual_stream_joins_the_features_of_left_and_right():
     one, two = make("single"), make("dual")
     two.backbone.load_state_dict(one.backbone.state_dict())
     image = draw()
@@ -85,7 +85,7 @@ def half(image: torch.Tensor) -> tuple[slice, slice]:
     return slice(0, middle), slice(middle, None)
 
 
-def test_two_streams_add_up_out_of_training_only():
+def test_dual_stream_adds_up_in_evaluation_mode_only():
     network = make("dual")
     green, dead, clover, matter, total = network(draw()).unbind(1)
     assert matter.equal(green + clover)
@@ -104,7 +104,7 @@ def test_other_outputs_are_no_sums():
     assert not torch.allclose(matter, green + clover, rtol=0.01)
 
 
-def test_halves_may_look_at_each_other():
+def test_halves_may_attend_to_each_other():
     network = make("dual", fusion="attention")
     plain = make("dual")
     assert heads_see(network, draw()).shape == heads_see(plain, draw()).shape
@@ -114,12 +114,12 @@ def test_halves_may_look_at_each_other():
     for net, apart in ((plain, True), (network, False)):
         before, after = (heads_see(net, image)[:, :64] for image in (draw(), other))
         assert torch.allclose(before, after, atol=1e-5) == apart
-    # One stream has nothing to look at.
+    # A single stream has no other half to attend to.
     names = {name for name, _ in make("single", fusion="attention").named_parameters()}
     assert names == {name for name, _ in make("single").named_parameters()}
 
 
-def test_sums_leave_their_parts():
+def test_sums_do_not_change_their_parts():
     grams = torch.tensor([[1.0, 2.0, 3.0, 9.0, 9.0]])
     assert add_up(grams).tolist() == [[1, 2, 3, 4, 6]]
 
@@ -169,7 +169,9 @@ def test_the_first_tensors_are_frozen(freeze, frozen, monkeypatch):
         ("single", 0, 64, "got 0 x 64"),
     ],
 )
-def test_a_size_that_patches_do_not_divide_is_refused(stream, height, width, message):
+def test_a_size_that_is_no_multiple_of_patches_is_refused(
+    stream, height, width, message
+):
     network = make(stream)
     with pytest.raises(ValueError, match=message):
         network.check_size(height, width)
@@ -186,7 +188,7 @@ def test_a_size_that_patches_do_not_divide_is_refused(stream, height, width, mes
         ({"targets": 0}, "targets .* 1 or more, got 0"),
         ({"freeze": 1.2}, "freeze .* from 0 to 1, got 1.2"),
         ({"backbone": "vit_tiny_patch61"}, "'vit_tiny_patch61'; .*vit_tiny_patch16"),
-        ({"backbone": "resnet18.nobody"}, r"'resnet18.nobody'; .*resnet18\.a1_in1k"),
+        ({"backbone": "resnet18.unknown"}, r"'resnet18.unknown'; .*resnet18\.a1_in1k"),
         ({"backbone": "mixer_s32_224"}, "any size, got 'mixer_s32_224'"),
     ],
 )
@@ -216,9 +218,18 @@ def test_weights_come_from_a_local_file(weights, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"norm.bias": None}, r"norm\.bias is \(64,\) in the backbone and missing"),
-        ({"extra.bias": torch.ones(1)}, r"extra\.bias is missing in the backbone"),
-        ({"norm.bias": torch.ones(3)}, r"norm\.bias is \(64,\) .* \(3,\) in the file"),
+        (
+            {"norm.bias": None},
+            r"norm\.bias, which is \(64,\) in the backbone and missing",
+        ),
+        (
+            {"extra.bias": torch.ones(1)},
+            r"extra\.bias, which is missing in the backbone",
+        ),
+        (
+            {"norm.bias": torch.ones(3)},
+            r"norm\.bias, which is \(64,\) .* \(3,\) in the file",
+        ),
     ],
 )
 def test_weights_of_another_network_are_refused(weights, tmp_path, change, message):

@@ -1,4 +1,4 @@
-"""The benchmark of decoding prints its rows; how fast is for docs/benchmarks.md."""
+"""The benchmark of decoding prints its rows. Speeds are in docs/benchmarks.md."""
 
 import sys
 from pathlib import Path

@@ -32,7 +32,7 @@ def loader_of(photos: pd.DataFrame, **settings) -> PhotoLoader:
 # --- tables ---
 
 
-def test_both_layouts_say_the_same(table, tmp_path):
+def test_both_layouts_are_read_as_the_same_table(table, tmp_path):
     plain = pasture.read_photos(table, tmp_path)
     shuffled = lengthen(table).sample(frac=1, random_state=0)
     shuffled.to_csv(tmp_path / "train.csv", index=False)
@@ -44,7 +44,7 @@ def test_both_layouts_say_the_same(table, tmp_path):
     assert list(plain.columns[-5:]) == list(pasture.TARGETS)
 
 
-def test_a_row_a_photo_with_what_is_known_of_it(table, tmp_path):
+def test_each_photo_has_one_row_with_its_other_columns(table, tmp_path):
     photos = pasture.read_photos(lengthen(table), tmp_path)
     first = photos.loc["ID0"]
     assert first["path"] == str(tmp_path / "train" / "ID0.png")
@@ -68,7 +68,7 @@ def test_a_plain_table_may_have_some_targets(table, tmp_path):
     assert list(photos.columns) == ["path", "GDM_g"]
 
 
-def test_targets_of_ones_own_are_read(table, tmp_path):
+def test_other_targets_are_read(table, tmp_path):
     mine = table[["image_path"]].assign(fresh_kg=np.arange(12) / 10, paddock="north")
     photos = pasture.read_photos(mine, tmp_path, targets=("fresh_kg",))
     assert list(photos.columns) == ["path", "paddock", "fresh_kg"]
@@ -90,7 +90,7 @@ def test_sums_are_added_to_their_parts(table, tmp_path):
     parts = pasture.read_photos(table.drop(columns=["GDM_g", "Dry_Total_g"]), tmp_path)
     whole = pasture.read_photos(table, tmp_path)
     pd.testing.assert_frame_equal(parts, whole)
-    # Those of the table are kept, whatever they are.
+    # Sums in the table are kept, also if they do not agree with their parts.
     given = pasture.read_photos(table.assign(GDM_g=1.0), tmp_path)
     assert (given["GDM_g"] == 1).all()
 
@@ -118,7 +118,7 @@ DAY = pd.Timestamp(2015, 9, 14)
         DAY.tz_localize("Australia/Hobart"),
     ],
 )
-def test_dates_of_any_usual_form_are_read(table, tmp_path, text):
+def test_dates_of_any_usual_format_are_read(table, tmp_path, text):
     photos = pasture.read_photos(table.assign(Sampling_Date=text), tmp_path)
     assert (photos["Sampling_Date"] == DAY).all()
 
@@ -137,7 +137,7 @@ def test_the_order_of_day_and_month_is_that_of_all_dates(table, tmp_path):
         photos = pasture.read_photos(unclear, tmp_path)
     assert (photos["Sampling_Date"] == pd.Timestamp(2015, 9, 3)).all()
     mixed = table.assign(Sampling_Date=["14/9/2015", "9/14/2015"] * 6)
-    with pytest.raises(pasture.PhotoError, match=r"got 9/14/2015$"):
+    with pytest.raises(pasture.PhotoError, match=r"got 9/14/2015; fix"):
         pasture.read_photos(mixed, tmp_path)
 
 
@@ -154,7 +154,7 @@ def test_input_is_untouched(table, tmp_path):
     pd.testing.assert_frame_equal(given, before)
 
 
-# --- what is wrong is named ---
+# --- problems are named ---
 
 
 def test_all_problems_are_named_at_once(table, tmp_path):
@@ -208,7 +208,7 @@ def test_the_rows_of_a_long_table_must_agree(table, tmp_path):
         (lambda t: t.iloc[:0], "must have rows"),
         (lambda t: t.assign(image_path=None), "12 of 12 without"),
         (lambda t: t.assign(Dry_Moss_g=1.0), "among Dry_Green_g.*got Dry_Moss_g"),
-        (lambda t: t.assign(Sampling_Date="4 Sept"), r"4 Sep 2015, got 4 Sept$"),
+        (lambda t: t.assign(Sampling_Date="4 Sept"), r"4 Sep 2015, got 4 Sept; fix"),
         (
             lambda t: pd.concat(
                 [t, t.iloc[:1].assign(image_path="train/../train/ID0.png")]
@@ -236,11 +236,11 @@ def test_no_table_is_an_error_of_files(tmp_path):
         pasture.read_photos(tmp_path / "nowhere.csv")
 
 
-def test_a_photo_is_turned_as_its_camera_noted(photos, tmp_path):
+def test_a_photo_is_rotated_by_its_exif_orientation(photos, tmp_path):
     upright = Image.open(photos["path"].iloc[0])
     turned = upright.transpose(Image.Transpose.ROTATE_90)
     note = Image.Exif()
-    note[0x0112] = 6  # to be shown after a quarter turn clockwise
+    note[0x0112] = 6  # orientation: shown after a quarter turn clockwise
     turned.save(tmp_path / "turned.png", exif=note)
     assert turned.size == (64, 128)
     read = pasture.read_photos(pd.DataFrame({"image_path": ["turned.png"]}), tmp_path)
@@ -253,7 +253,7 @@ def test_a_photo_is_turned_as_its_camera_noted(photos, tmp_path):
 
 
 def save_jpeg(path: Path, size: tuple[int, int], **options) -> Image.Image:
-    """Write a smooth picture, so that its compression loses little."""
+    """Write a smooth image, which compression changes little, and return it."""
     width, height = size
     x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
     pixels = np.stack([x, y, 255 - x], 2).astype(np.uint8)
@@ -261,7 +261,7 @@ def save_jpeg(path: Path, size: tuple[int, int], **options) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def test_large_jpegs_are_decoded_small(tmp_path):
+def test_large_jpegs_are_decoded_at_a_reduced_size(tmp_path):
     whole = save_jpeg(tmp_path / "large.jpg", (2048, 1024))
     path = str(tmp_path / "large.jpg")
     assert open_photo(path).size == (2048, 1024)
@@ -274,7 +274,7 @@ def test_large_jpegs_are_decoded_small(tmp_path):
     assert np.abs(image[0].permute(1, 2, 0).numpy() - sized).max() <= 4
 
 
-def test_a_turned_jpeg_is_decoded_small_too(tmp_path):
+def test_a_rotated_jpeg_is_decoded_at_a_reduced_size_too(tmp_path):
     note = Image.Exif()
     note[0x0112] = 6
     save_jpeg(tmp_path / "turned.jpg", (1024, 2048), exif=note)
@@ -283,7 +283,7 @@ def test_a_turned_jpeg_is_decoded_small_too(tmp_path):
     assert open_photo(path, (512, 128)).size == (1024, 512)
 
 
-def test_a_jpeg_cut_short_is_found(tmp_path):
+def test_a_truncated_jpeg_is_found(tmp_path):
     save_jpeg(tmp_path / "whole.jpg", (2048, 1024))
     content = (tmp_path / "whole.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(content[: len(content) * 9 // 10])
@@ -291,10 +291,10 @@ def test_a_jpeg_cut_short_is_found(tmp_path):
         pasture.read_photos(pd.DataFrame({"image_path": ["cut.jpg"]}), tmp_path)
 
 
-# --- the feed ---
+# --- the data loader ---
 
 
-def test_a_feed_is_what_the_trainer_takes(photos):
+def test_the_data_loader_is_a_batch_source_of_the_trainer(photos):
     assert isinstance(loader_of(photos), BatchSource)
 
 
@@ -305,7 +305,7 @@ def test_batches_are_resized_photos_and_their_grams(photos):
     assert all(image.dtype == torch.uint8 for image, _ in batches)
     grams = torch.cat([grams for _, grams in batches]).numpy()
     np.testing.assert_array_equal(grams, photos[list(pasture.TARGETS)].astype("f4"))
-    # Without antialiasing the mean of 2 x 2 pixels would be missed at edges.
+    # Without antialiasing, edges would differ from the mean of 2 x 2 pixels.
     whole = np.asarray(Image.open(photos["path"].iloc[5])).astype(float)
     mean = whole.reshape(32, 2, 64, 2, 3).mean((1, 3))
     found = batches[1][0][1].permute(1, 2, 0).numpy()
@@ -338,7 +338,7 @@ def test_order_follows_from_seed_and_epoch_alone(photos):
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_what_was_trained_on_is_not_read_again(photos, ranks):
+def test_photos_of_batches_before_the_start_are_not_read(photos, ranks):
     loader = loader_of(photos, batch_size=2, height=2, width=4)
     for rank in range(ranks):
         whole = list(loader.epoch(3, rank, ranks))
@@ -354,17 +354,17 @@ def test_what_was_trained_on_is_not_read_again(photos, ranks):
     assert len(list(ordered.epoch(0, start=4))) == 2
 
 
-def test_photos_are_read_no_further_ahead_than_said(photos):
+def test_photos_are_read_no_further_ahead_than_set(photos):
     batches = loader_of(photos, batch_size=2, shuffle=False, ahead=1).epoch(0)
     next(batches)
-    time.sleep(0.5)  # for threads that read further to be found out
+    time.sleep(0.5)  # time in which threads would read too far
     for path in photos["path"][4:]:
         Image.new("RGB", (2, 1)).save(path)
     assert next(batches)[0].float().std() > 0
     assert next(batches)[0].max() == 0
 
 
-def test_a_photo_damaged_meanwhile_is_named(photos):
+def test_a_photo_damaged_after_the_check_is_named(photos):
     path = photos["path"].iloc[9]
     with open(path, "wb") as file:
         file.write(b"\x89PNG")

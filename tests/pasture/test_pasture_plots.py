@@ -1,4 +1,4 @@
-"""Pictures of predictions: the given grams stand on the axes, with their scores."""
+"""Figures of predictions: the given grams are on the axes, with their scores."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def photos(tmp_path):
 
 def test_points_are_the_given_grams():
     measured, predicted = grams(0), grams(1)
-    # Rows are matched by photo, not by place.
+    # Rows are matched by the photo's name, not by position.
     figure = scatter(measured, predicted.iloc[::-1])
     assert len(figure.axes) == 5
     for panel, target in zip(figure.axes, TARGETS, strict=True):
@@ -59,7 +59,7 @@ def test_points_are_the_given_grams():
     figure.canvas.draw()
 
 
-def test_scores_stand_in_each_panel():
+def test_each_panel_has_its_scores():
     measured = pd.DataFrame(np.tile([[0.0], [10.0]], 5), ["a", "b"], TARGETS)
     figure = scatter(measured, measured + 2)
     # 1 - (4 + 4) / (25 + 25), and an error of 2 g
@@ -67,7 +67,7 @@ def test_scores_stand_in_each_panel():
     assert texts == {"R² 0.84\nRMSE 2.0 g"}
 
 
-def test_groups_are_told_apart_by_colour_and_shape():
+def test_groups_differ_in_colour_and_shape():
     states = pd.Series(["Tas"] * 4 + ["Vic"] * 3, list("abcdefg"), name="State")
     measured, predicted = grams(0), grams(1)
     figure = scatter(measured, predicted, groups=states)
@@ -81,7 +81,7 @@ def test_groups_are_told_apart_by_colour_and_shape():
     assert figure.axes[0].get_legend().get_title().get_text() == "State"
 
 
-def test_panels_are_drawn_where_they_are_wanted():
+def test_panels_are_drawn_on_given_axes():
     figure, axes = plt.subplots(2, 3)
     assert scatter(grams(0), grams(1), axes.flat[:5]) is figure
     assert [len(panel.collections) for panel in axes.flat] == [1] * 5 + [0]
@@ -96,7 +96,7 @@ def test_tables_that_do_not_fit_are_refused():
         scatter(grams(0), grams(1, "xy"))
 
 
-def test_a_sheet_shows_photos_by_what_is_predicted(photos):
+def test_a_sheet_shows_photos_in_the_order_of_predictions(photos):
     predicted, measured = grams(0), grams(1)
     figure = sheet(photos, predicted, measured.drop(index="a"), count=8, columns=3)
     order = list(predicted["Dry_Total_g"].sort_values().index)

@@ -122,7 +122,7 @@ def test_training_goes_through_the_shared_trainer_and_learns(photos, tmp_path):
 
 
 class Interrupted(PastureNetwork):
-    """Ctrl-C in the second of three epochs of three batches."""
+    """A network that is interrupted (Ctrl-C) in the second of three epochs."""
 
     batches = 0
 
@@ -150,7 +150,7 @@ def test_an_interrupted_training_resumes_to_the_bit(photos, tmp_path):
     assert resumed.history["train_loss"].equals(whole.history["train_loss"])
 
 
-def test_frozen_tensors_stay_and_others_learn(photos):
+def test_frozen_tensors_stay_and_others_are_trained(photos):
     model = make_model()
     before = {name: v.clone() for name, v in model.network.named_parameters()}
     model.fit(photos)
@@ -160,14 +160,14 @@ def test_frozen_tensors_stay_and_others_learn(photos):
     assert len(frozen) == len(list(model.network.backbone.parameters())) // 2
 
 
-def test_random_layers_are_not_frozen_without_a_word(photos):
+def test_frozen_random_layers_are_warned_of(photos):
     with pytest.warns(UserWarning, match="first 80% of test_vit stay .* random"):
         model = pasture.fit(photos, "seed", **SMALL)
     assert model.recipe.training.learning_rate == 2e-4
     assert model.recipe.stream == "single"
 
 
-def test_augmentation_changes_each_photo_by_itself():
+def test_augmentation_is_random_for_each_photo():
     recipe = RECIPES["quick"]
     image = torch.arange(4 * 3 * 8 * 16).reshape(1, 12, 8, 16).to(torch.uint8)
     image = image[:, :3].repeat(64, 1, 1, 1)
@@ -187,7 +187,7 @@ def test_augmentation_changes_each_photo_by_itself():
 
 
 def test_jitter_changes_colours_as_torchvision_does(monkeypatch):
-    """Within what it clips, and with one change at a time."""
+    """Compare with torchvision within its clipping range, one change at a time."""
     image = 0.2 + 0.5 * torch.rand(
         4, 3, 8, 16, generator=torch.Generator().manual_seed(0)
     )
@@ -197,17 +197,17 @@ def test_jitter_changes_colours_as_torchvision_does(monkeypatch):
         ("contrast", f.adjust_contrast),
         ("brightness", f.adjust_brightness),
     ):
-        place = ["saturation", "contrast", "brightness"].index(name)
+        row = ["saturation", "contrast", "brightness"].index(name)
         for seed in range(3):
             drawn = torch.ones(3, 4)
-            drawn[place] = 1 + 0.2 * (torch.rand(4) - 0.5) * (seed + 1) / 2
+            drawn[row] = 1 + 0.2 * (torch.rand(4) - 0.5) * (seed + 1) / 2
             answers = iter([torch.zeros(4), drawn])
             with monkeypatch.context() as patch:
                 patch.setattr(torch.Tensor, "uniform_", lambda *_: next(answers))  # noqa: B023
                 found = _jitter(image)
             expected = [
                 change(photo, factor)
-                for photo, factor in zip(image, drawn[place].tolist(), strict=True)
+                for photo, factor in zip(image, drawn[row].tolist(), strict=True)
             ]
             torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=2e-3)
 
@@ -237,7 +237,7 @@ def test_jitter_keeps_bright_pixels_apart():
             torch.set_rng_state(state)
             changed.append(_jitter(photo[None]))
         brightest = max(brightest, float(changed[1].max()))
-        # By the same brightness: as far apart as they were, whatever becomes of them.
+        # Both have the same change of brightness, so their ratio stays, unclipped.
         ratio = changed[1] / changed[0]
         torch.testing.assert_close(ratio, torch.full_like(ratio, 255 / 250))
     assert brightest > 1.1
@@ -247,7 +247,7 @@ def test_jitter_keeps_bright_pixels_apart():
 
 
 class Seen(PastureNetwork):
-    """Remembers which photos it validates on, by their mean colour."""
+    """A network that records the photos it sees, by their mean colour."""
 
     def forward(self, image):
         kept = self.__dict__.setdefault("seen", {True: set(), False: set()})
@@ -256,7 +256,7 @@ class Seen(PastureNetwork):
 
 
 def photos_seen(photos: pd.DataFrame, **options) -> tuple[set[int], set[int]]:
-    """Numbers of the photos trained on and validated on."""
+    """Return the numbers of the photos trained on and validated on."""
     model = make_model(epochs=1, flips=False, jitter=False, height=64, width=128)
     model.network = Seen("test_vit", "dual")
     model.fit(photos, **options)
@@ -278,7 +278,7 @@ def test_whole_dates_are_held_out(photos, fraction, dates):
     assert len(set(days[list(held)])) == dates
 
 
-def test_photos_are_held_out_where_there_are_no_dates(photos):
+def test_photos_are_held_out_if_there_are_no_dates(photos):
     trained, held = photos_seen(photos.drop(columns="Sampling_Date"), validation=0.25)
     assert len(held) == 3
     assert trained == set(range(12)) - held
@@ -309,7 +309,7 @@ def test_photos_to_validate_on_can_be_given(photos):
         (lambda p: p.assign(path=p["path"] + "x"), None, r"missing: .*ID0\.pngx, "),
     ],
 )
-def test_photos_that_cannot_be_learnt_from_are_refused(
+def test_photos_that_cannot_be_trained_on_are_refused(
     photos, change, validation, message
 ):
     if isinstance(validation, slice):
@@ -364,7 +364,7 @@ def test_a_photo_and_its_mirror_image_are_averaged(photos, tmp_path, stream):
         np.testing.assert_allclose(model.predict(listed), mean, rtol=1e-5)
 
 
-def test_a_photo_is_predicted_alike_in_any_company(fitted, photos):
+def test_a_prediction_does_not_depend_on_the_other_photos(fitted, photos):
     every = fitted.predict(photos)
     few = photos.iloc[[7, 2]]
     pd.testing.assert_frame_equal(
@@ -383,7 +383,7 @@ def test_prediction_needs_readable_photos(fitted, photos):
 # --- models and recipes ---
 
 
-def test_a_model_says_what_it_is(photos, tmp_path):
+def test_a_model_describes_itself(photos, tmp_path):
     model = make_model(folder=tmp_path / "run")
     assert repr(model) == "PastureRegressor(test_vit, dual, 32 x 64, not fitted)"
     model.fit(photos).save(tmp_path / "model")
@@ -437,7 +437,7 @@ def test_recipes_that_do_not_exist_are_refused(recipe, changes, message):
         find_recipe(recipe, **changes)
 
 
-def test_a_recipe_of_ones_own_is_used(photos):
+def test_another_recipe_is_used(photos):
     mine = PastureRecipe("mine", "test_vit", "dual", 32, 64, freeze=0.0)
     settings = {"epochs": 1, "accelerator": "cpu", "progress": False}
     model = pasture.fit(

@@ -19,7 +19,7 @@ def error(one, other):
 
 @settings(deadline=None)
 @given(arrays(float, (4, 5), elements=grams), arrays(float, (4, 3), elements=grams))
-def test_reconciled_sums_are_exact_and_never_further_from_the_truth(predicted, parts):
+def test_reconciled_sums_are_exact_and_no_further_from_the_truth(predicted, parts):
     made = reconcile(predicted)
     assert (made >= 0).all()
     np.testing.assert_array_equal(made, with_sums(made[:, :3]))
@@ -35,7 +35,7 @@ def test_reconciled_is_the_nearest():
     for row, made in zip(predicted, reconcile(predicted), strict=True):
         parts, _ = nnls(sums * roots[:, None], row * roots)
         np.testing.assert_allclose(made[:3], parts, atol=1e-6)
-    assert (reconcile(predicted)[:, :3] == 0).any()  # a limit is reached somewhere
+    assert (reconcile(predicted)[:, :3] == 0).any()  # the bound of 0 is reached
 
 
 def test_what_adds_up_stays():
@@ -69,14 +69,14 @@ def test_both_scores_are_those_of_their_formulas():
     np.testing.assert_allclose(scores["bias"].iloc[:5], (found - known).mean(0))
 
 
-def test_predicting_each_mean_tells_the_two_scores_apart():
+def test_predicting_each_mean_has_different_scores():
     known = with_sums(np.random.default_rng(3).exponential([27, 12, 7], (40, 3)))
     scores = pasture.score(table(np.tile(known.mean(0), (40, 1))), table(known))
     assert scores["r2"]["mean R2"] == pytest.approx(0, abs=1e-12)
     assert scores["r2"]["weighted R2"] > 0.1
 
 
-def test_targets_of_ones_own_count_alike():
+def test_other_targets_have_equal_weights():
     draw = np.random.default_rng(4)
     known = pd.DataFrame(draw.random((9, 2)), columns=["a", "b"])
     found = known + draw.normal(0, 0.1, known.shape)
@@ -84,11 +84,11 @@ def test_targets_of_ones_own_count_alike():
     assert scores["r2"]["mean R2"] == pytest.approx(scores["r2"].iloc[:2].mean())
 
 
-def test_what_was_not_measured_is_named():
+def test_photos_and_targets_without_measurements_are_named():
     known = table(np.ones((3, 5)))
-    with pytest.raises(pasture.PhotoError, match=r"none of ID2$"):
+    with pytest.raises(pasture.PhotoError, match=r"none of ID2; add"):
         pasture.score(known, known.iloc[:2])
-    with pytest.raises(pasture.PhotoError, match=r"none of GDM_g$"):
+    with pytest.raises(pasture.PhotoError, match=r"none of GDM_g; add"):
         pasture.score(known, known.drop(columns="GDM_g"))
-    with pytest.raises(pasture.PhotoError, match=r"none of any$"):
+    with pytest.raises(pasture.PhotoError, match=r"none of any; add"):
         pasture.score(known.iloc[:0], known)

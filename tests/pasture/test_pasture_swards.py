@@ -1,4 +1,4 @@
-"""Drawn photos: their grams follow from what is drawn, and they are as promised."""
+"""Synthetic photos: their grams follow from the drawn leaves; tables and dates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TARGETS = list(pasture.TARGETS)
 
 
 @pytest.fixture
-def there():
+def visit():
     return visit_of("Tas", 7, 10, "train", 0)
 
 
@@ -30,11 +30,11 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "photos").iterdir()}
 
 
-# --- what grows ---
+# --- leaves ---
 
 
-def test_grams_are_areas_times_masses_of_what_is_drawn(there):
-    sward = grow(there, (20.0, 8.0, 6.0), draw())
+def test_grams_are_areas_times_masses_of_the_leaves(visit):
+    sward = grow(visit, (20.0, 8.0, 6.0), draw())
     expected = np.zeros(3)
     for outline, kind, mass in zip(
         sward.outlines, sward.kinds, sward.masses, strict=True
@@ -48,11 +48,11 @@ def test_grams_are_areas_times_masses_of_what_is_drawn(there):
     assert grams["Dry_Total_g"] == grams["GDM_g"] + grams["Dry_Dead_g"]
 
 
-def test_about_as_much_grows_as_was_asked_for(there):
+def test_swards_have_about_the_requested_grams(visit):
     asked = (30.0, 12.0, 9.0)
-    grown = [list(grow(there, asked, draw(seed)).grams.values()) for seed in range(30)]
+    grown = [list(grow(visit, asked, draw(seed)).grams.values()) for seed in range(30)]
     np.testing.assert_allclose(np.mean(grown, axis=0)[:3], asked, rtol=0.08)
-    bare = grow(there, (0.0, 0.0, 0.0), draw())
+    bare = grow(visit, (0.0, 0.0, 0.0), draw())
     assert set(bare.grams.values()) == {0.0}
 
 
@@ -61,14 +61,14 @@ def greenness(image: Image.Image) -> float:
     return float((2 * green > 1.05 * (red + blue)).mean())
 
 
-def test_more_green_leaves_are_more_green_pixels(there):
-    there = replace(there, yellowing=0.0, light=np.ones(3))
+def test_more_green_leaves_are_more_green_pixels(visit):
+    visit = replace(visit, yellowing=0.0, light=np.ones(3))
     cover = [
         np.mean(
             [
                 greenness(
                     photograph(
-                        grow(there, (grams, 3.0, 0.0), draw(s)), there, 64, draw()
+                        grow(visit, (grams, 3.0, 0.0), draw(s)), visit, 64, draw()
                     )
                 )
                 for s in range(3)
@@ -77,17 +77,17 @@ def test_more_green_leaves_are_more_green_pixels(there):
         for grams in (0.0, 3.0, 10.0, 30.0)
     ]
     assert np.diff(cover).min() > 0.05
-    # Leaves that hide others weigh too: the next twenty grams show less.
+    # Hidden leaves have mass too: twenty more grams increase the cover less.
     assert (cover[3] - cover[2]) / 20 < (cover[1] - cover[0]) / 3
 
 
-def test_dense_swards_are_dark_below_what_stands_on_top(there):
-    """The light of the ground is lost layer by layer."""
-    there = replace(there, light=np.ones(3), cloud=1.0)
+def test_dense_swards_are_dark_below_their_top(visit):
+    """Compare dark pixels: each layer of leaves takes light from the layers below."""
+    visit = replace(visit, light=np.ones(3), cloud=1.0)
     dark = [
         np.mean(np.asarray(photo.convert("L"), float) < 40)
         for grams in (10.0, 80.0)
-        for photo in [photograph(grow(there, (grams, 0, 0), draw()), there, 96, draw())]
+        for photo in [photograph(grow(visit, (grams, 0, 0), draw()), visit, 96, draw())]
     ]
     assert dark[1] > dark[0] + 0.02
 
@@ -103,7 +103,7 @@ def test_the_same_seed_draws_the_same_photos(tmp_path):
     assert not set(files(tmp_path / "a").values()) & set(files(tmp_path / "c").values())
 
 
-def test_a_photo_does_not_depend_on_how_many_there_are(tmp_path):
+def test_a_photo_does_not_depend_on_the_number_of_photos(tmp_path):
     few = draw_swards(tmp_path / "few", 3, 32)
     many = draw_swards(tmp_path / "many", 9, 32)
     pd.testing.assert_frame_equal(few, many[:3], check_exact=True)
@@ -139,7 +139,7 @@ def test_the_table_is_read_as_the_competitions(tmp_path):
     np.testing.assert_array_equal(plain[TARGETS], photos[TARGETS])
 
 
-def test_a_test_set_has_other_dates_and_keeps_its_truth_apart(tmp_path):
+def test_a_test_set_has_other_dates_and_a_separate_ground_truth(tmp_path):
     train = draw_swards(tmp_path, 20, 16)
     test = draw_swards(tmp_path, 20, 16, part="test")
     assert not set(train["Sampling_Date"]) & set(test["Sampling_Date"])
@@ -150,13 +150,13 @@ def test_a_test_set_has_other_dates_and_keeps_its_truth_apart(tmp_path):
     assert list(photos.columns) == ["path"]
     assert list(photos.index) == list(truth.index)
     np.testing.assert_array_equal(truth[TARGETS], test[TARGETS])
-    # What was drawn for training is still there.
+    # The training photos are still there.
     assert len(pasture.read_photos(tmp_path / "train.csv", tmp_path)) == 20
 
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    """The table of about as many photos as the competition has; they stay blank."""
+    """The table of about as many photos as the competition has; photos are blank."""
     with pytest.MonkeyPatch.context() as patch:
         blank = Image.new("RGB", (32, 16))
         patch.setattr("pasture.swards.photograph", lambda *_: blank)
@@ -177,7 +177,7 @@ def test_states_and_dates_are_those_of_the_competition(many):
 
 
 def test_targets_are_spread_as_in_pasture(many):
-    # Thirty dates differ by season and chance: their means do too.
+    # Thirty dates differ by season and chance, so their means differ too.
     np.testing.assert_allclose(
         many[TARGETS].mean(), [26.6, 12.0, 6.7, 33.3, 45.3], rtol=0.25
     )
@@ -189,13 +189,13 @@ def test_targets_are_spread_as_in_pasture(many):
     assert many["Height_Ave_cm"].corr(many["GDM_g"]) > 0.5
 
 
-def test_photos_of_a_date_resemble_each_other(many):
+def test_photos_of_a_date_are_correlated(many):
     seasons = many.groupby(["State", "Sampling_Date"])["Dry_Dead_g"].mean()
     within = many.groupby(["State", "Sampling_Date"])["Dry_Dead_g"].var().mean()
     assert seasons.var() > 1.5 * within / (len(many) / len(seasons))
 
 
-def test_few_photos_are_of_few_dates(tmp_path):
+def test_few_photos_have_few_dates(tmp_path):
     few = draw_swards(tmp_path, 12, 16, dates={"Vic": 2, "WA": 1})
     assert set(few["State"]) == {"Vic", "WA"}
     assert few["Sampling_Date"].nunique() == 3
