@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cpu_time
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,11 @@ from hypothesis import settings
 
 settings.register_profile("steady", derandomize=True, deadline=None, max_examples=30)
 settings.load_profile("steady")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    cpu_time.register(config)
+
 
 # What a shell starts in the background ignores Ctrl-C, and so would all that the tests
 # start: those that press it would wait in vain.
