@@ -16,13 +16,16 @@ import pytest
 import torch
 import xarray as xr
 from hypothesis import settings
+from new_process import NewProcesses
 
+# The quick suite draws fewer examples, the same ones in each run.
 settings.register_profile("steady", derandomize=True, deadline=None, max_examples=30)
-settings.load_profile("steady")
+settings.register_profile("quick", settings.get_profile("steady"), max_examples=12)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     cpu_time.register(config)
+    settings.load_profile("quick" if config.option.markexpr == "not slow" else "steady")
 
 
 # What a shell starts in the background ignores Ctrl-C, and so would all that the tests
@@ -86,6 +89,13 @@ def run(
         return int(stop.value.code or 0), caught.out, caught.err
 
     return call
+
+
+@pytest.fixture(scope="session")
+def new_process() -> Iterator[NewProcesses]:
+    """Run scripts in new processes, in which nothing of ours is imported yet."""
+    with NewProcesses() as processes:
+        yield processes
 
 
 # One for all modules: s3fs keeps connections by their settings, not by the address that

@@ -20,7 +20,7 @@ import importlib.machinery
 import json
 import os
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -119,18 +119,18 @@ class CpuTime:
     # ---- measuring
 
     @contextmanager
-    def _left_out(self) -> Iterator[list[float]]:
+    def _left_out(self, clock: Callable[[], float]) -> Iterator[list[float]]:
         """Time a block that is no part of any one test; an inner block counts once."""
         found: list[float] = []
         if self.inside:
             yield found
             return
-        self.inside, begun = True, Seconds.now()
+        self.inside, begun = True, clock()
         try:
             yield found
         finally:
             self.inside = False
-            found.append((Seconds.now() - begun).total)
+            found.append(clock() - begun)
             self.left_out += found[0]
 
     @pytest.hookimpl(wrapper=True)
@@ -148,7 +148,7 @@ class CpuTime:
     ) -> Generator[None, object, object]:
         if fixturedef.scope == "function" or self.row is None:
             return (yield)
-        with self._left_out() as found:
+        with self._left_out(lambda: Seconds.now().total) as found:
             result = yield
         if found and fixturedef.scope != "session":
             self.row.shared[f"{fixturedef.baseid}::{fixturedef.argname}"] = found[0]
@@ -178,7 +178,7 @@ class CpuTime:
         def timed(this: importlib.machinery.SourceFileLoader, module: Any) -> None:
             if self.inside:
                 return execute(this, module)
-            with self._left_out():
+            with self._left_out(time.process_time):
                 return execute(this, module)
 
         loader.exec_module = timed  # type: ignore[method-assign, assignment]

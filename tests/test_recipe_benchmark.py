@@ -195,6 +195,7 @@ print(json.dumps(meter.figures()))
 """
 
 
+@pytest.mark.slow
 def test_memory_and_time_of_steps_are_seen() -> None:
     # A process of its own, as runs are measured: here, memory that other tests gave
     # back could serve, and the peak would not rise.

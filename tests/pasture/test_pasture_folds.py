@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import signal
-import subprocess
-import sys
 import threading
 import time
 import warnings
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -33,7 +30,7 @@ from pasture.photos import TARGETS, PhotoError
 # Before 1.8 the shuffle gave groups the folds of others.
 MIXES = tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 8)
 WEIGHTS = [0.1, 0.1, 0.1, 0.2, 0.5]
-SEEDS = 1000
+SEEDS = 300
 
 quietly = pytest.mark.filterwarnings("ignore:photos of one day:UserWarning")
 # Tables are drawn with strata of any size, of which scikit-learn warns.
@@ -513,21 +510,15 @@ def test_photos_that_cannot_be_balanced_are_named(change, message):
 # --- numba ---
 
 
-def test_numba_waits_for_a_search():
+def test_numba_waits_for_a_search(new_process):
     script = (
         "import sys, pasture.folds, pandas as pd; "
         "photos = pd.DataFrame(index=list('ab')); "
         "pasture.folds.check_folds(photos, pd.Series([0, 1], photos.index)); "
         "print('numba' in sys.modules)"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=Path(__file__).parent.parent.parent,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert run.stdout.strip() == "False"
+    run = new_process(script)
+    assert run.stdout.strip() == "False", run.stderr
 
 
 def test_nothing_has_to_be_kept_on_disk(monkeypatch):
