@@ -28,6 +28,19 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("quick" if config.option.markexpr == "not slow" else "steady")
 
 
+# Modules that take minutes begin first: else one process ends with them alone.
+LONGEST = (
+    "test_notebooks.py",
+    "test_processes.py",
+    "test_pasture_demo.py",
+    "test_preemption.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 # What a shell starts in the background ignores Ctrl-C, and so would all that the tests
 # start: those that press it would wait in vain.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

@@ -37,7 +37,7 @@ matplotlib.use("Agg")
 TILING = {"tile": 32, "overlap": 16}
 SMALL = {
     "recipe": "quick",
-    "encoder": "resnet10t",
+    "encoder": "test_resnet",
     "decoder_channels": (16, 16, 16, 16, 16),
     "crop": 32,
     "epochs": 1,

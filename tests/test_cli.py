@@ -66,7 +66,7 @@ def models(tmp_path: Path) -> list[Path]:
     folders = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        network = AttentionUNet(3, "resnet10t", (16, 16, 16, 16, 16))
+        network = AttentionUNet(3, "test_resnet", (16, 16, 16, 16, 16))
         model = gb.BiomassRegressor(network, ("VV_asc", "B04", "B08"), 3)
         folders.append(tmp_path / f"model{seed}")
         model.save(folders[-1])
@@ -197,7 +197,7 @@ def test_info_says_what_is_there(run, tmp_path: Path) -> None:
     assert run("train", tmp_path / "chips.zarr", tmp_path / "model", *QUICK)[0] == 0
     code, out, err = run("info", tmp_path / "model")
     assert "BiomassRegressor" in out
-    assert "resnet10t" in out
+    assert "test_resnet" in out
     for name in ("map.zarr", "map.tif"):
         path = tmp_path / name
         assert run("predict", tmp_path / "model", tmp_path / "scene.zarr", path)[0] == 0

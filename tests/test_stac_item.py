@@ -184,7 +184,7 @@ def test_pystac_reads_the_model_and_rasterio_opens_the_map(
     found = pystac.Item.from_file(path)
     mlm = found.ext.mlm
     assert [str(task) for task in mlm.tasks] == ["regression"]
-    assert mlm.architecture == "AttentionUNet resnet10t"
+    assert mlm.architecture == "AttentionUNet test_resnet"
     (taken,) = mlm.input
     assert taken.bands == list(BANDS)
     assert taken.input.shape == [-1, -1, 3, 32, 32]
