@@ -197,7 +197,7 @@ def test_info_says_what_is_there(run, tmp_path: Path) -> None:
     assert run("train", tmp_path / "chips.zarr", tmp_path / "model", *QUICK)[0] == 0
     code, out, err = run("info", tmp_path / "model")
     assert "BiomassRegressor" in out
-    assert "test_resnet" in out
+    assert "resnet10t" in out
     for name in ("map.zarr", "map.tif"):
         path = tmp_path / name
         assert run("predict", tmp_path / "model", tmp_path / "scene.zarr", path)[0] == 0
