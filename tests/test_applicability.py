@@ -37,7 +37,7 @@ matplotlib.use("Agg")
 TILING = {"tile": 32, "overlap": 16}
 SMALL = {
     "recipe": "quick",
-    "encoder": "test_resnet",
+    "encoder": "resnet10t",
     "decoder_channels": (16, 16, 16, 16, 16),
     "crop": 32,
     "epochs": 1,
