@@ -74,7 +74,7 @@ def _running_below() -> list[psutil.Process]:
 
 @dataclass
 class Row:
-    """What one test used; `seconds` is what the limit is compared with."""
+    """CPU seconds of one test; the limit applies to `seconds`."""
 
     id: str
     slow: bool
