@@ -41,14 +41,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
-# Processes that a shell starts in the background ignore Ctrl-C, and so would all that the
-# tests start: tests that press it would wait forever.
+# Processes that a shell starts in the background ignore Ctrl-C, and so would all that
+# the tests start: tests that press it would wait forever.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# One thread, here and in processes that tests start: the last bits of training depend on
-# the number of threads, and one module runs on each core.
+# One thread, here and in processes that tests start: the last bits of training depend
+# on the number of threads, and one module runs on each core.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 
@@ -58,8 +58,8 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-# dask's clusters set these in this process too. Processes that later tests start get the
-# values from before.
+# dask's clusters set these in this process too. Processes that later tests start get
+# the values from before.
 _THREADS = {
     name: os.environ.get(name)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -101,6 +101,20 @@ def run(
         return int(stop.value.code or 0), caught.out, caught.err
 
     return call
+
+
+@pytest.fixture(scope="session")
+def compiled_folds() -> None:
+    """Compile the search for folds, which takes seconds where numba has no cache."""
+    import pandas as pd
+
+    import pasture
+
+    days = pd.date_range("2015-01-01", periods=6)
+    photos = pd.DataFrame({"State": [*"ababab"], "Sampling_Date": days})
+    photos[list(pasture.TARGETS)] = np.arange(30.0).reshape(6, 5)
+    for search in ("exchange", "seeds", "seeds-1.7"):
+        pasture.balanced_folds(photos, 2, 10, search=search, progress=False)
 
 
 @pytest.fixture(scope="session")

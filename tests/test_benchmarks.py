@@ -73,7 +73,7 @@ def test_every_way_to_map_has_its_rows() -> None:
     names = ["geobiomass", "xbatcher", "torchgeo", "monai"]
     assert [row["map by"] for row in peers] == names
     assert peers[0]["predicted of a ragged scene"] == "100.0 %"
-    # With random weights tiles differ at their borders: without blending there are steps.
+    # With random weights tiles differ at their borders: steps show without blending.
     found = {row["map by"]: float(row["seam"]) for row in seams}
     assert found["geobiomass"] < 1.5 < found["geobiomass, no overlap"]
     assert float(found["the landscape itself"]) == pytest.approx(1, abs=0.3)

@@ -197,8 +197,8 @@ print(json.dumps(meter.figures()))
 
 @pytest.mark.slow
 def test_memory_and_time_of_steps_are_seen() -> None:
-    # In its own process, as runs are measured: here, memory that other tests freed could
-    # be used again, and the peak would not rise.
+    # In its own process, as runs are measured: here, memory that other tests freed
+    # could be used again, and the peak would not rise.
     result = subprocess.run(
         [sys.executable, "-c", f"import json{METER}"],
         capture_output=True,

@@ -32,6 +32,7 @@ MIXES = tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 8)
 WEIGHTS = [0.1, 0.1, 0.1, 0.2, 0.5]
 SEEDS = 300
 
+pytestmark = pytest.mark.usefixtures("compiled_folds")
 quietly = pytest.mark.filterwarnings("ignore:photos of one day:UserWarning")
 # Tables are drawn with strata of any size, of which scikit-learn warns.
 small_strata = pytest.mark.filterwarnings("ignore:The least populated class")
