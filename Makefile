@@ -1,23 +1,36 @@
-# make demo   build .venv, train on a synthetic landscape, map it, draw it
-# make test   build .venv, run lint, types and the whole suite
-# make docs   build .venv, write the site into build/docs and check its links
+# make demo      build .venv, train on a synthetic landscape, map it, draw it
+# make test      build .venv, run lint, types, import contracts and the quick tests
+# make test-all  build .venv, run all of these and the slow tests, as CI does
+# make docs      build .venv, write the site into build/docs and check its links
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint docs linkcheck figures clean
+# Test modules that run at a time, each on one thread; make test JOBS=8 on eight cores.
+# They start in the order of tests/conftest.py, the longest first.
+JOBS ?= 2
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile \
+	--no-loadscope-reorder --durations 10
+
+.PHONY: demo test test-all check lint docs linkcheck figures clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
 	$(BIN)/geobiomass demo --out demo
 
-test: $(READY)
+test: check
+	$(PYTEST) -m "not slow"
+
+test-all: check
+	$(PYTEST)
+
+# What of both needs no test: seconds, and a minute or two for mypy.
+check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --durations 25
 
 lint: $(READY)
 	$(BIN)/ruff check --fix .

@@ -1,4 +1,4 @@
-"""What several test modules share: real data, small scenes, small networks."""
+"""Fixtures of several test modules: real data, small scenes, new processes, S3."""
 
 from __future__ import annotations
 
@@ -10,24 +10,45 @@ import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cpu_time
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 from hypothesis import settings
+from new_process import NewProcesses
 
+# The quick suite draws fewer examples, the same ones in each run.
 settings.register_profile("steady", derandomize=True, deadline=None, max_examples=30)
-settings.load_profile("steady")
+settings.register_profile("quick", settings.get_profile("steady"), max_examples=12)
 
-# What a shell starts in the background ignores Ctrl-C, and so would all that the tests
-# start: those that press it would wait in vain.
+
+def pytest_configure(config: pytest.Config) -> None:
+    cpu_time.register(config)
+    settings.load_profile("quick" if config.option.markexpr == "not slow" else "steady")
+
+
+# Modules that take minutes begin first: else one process ends with them alone.
+LONGEST = (
+    "test_notebooks.py",
+    "test_processes.py",
+    "test_pasture_demo.py",
+    "test_preemption.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+# Processes that a shell starts in the background ignore Ctrl-C, and so would all that
+# the tests start: tests that press it would wait forever.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# One thread, here and in processes that tests start: more may share a sum out in
-# another way, which changes the last bits of training, and as many modules as there
-# are cores run at a time.
+# One thread, here and in processes that tests start: the last bits of training depend
+# on the number of threads, and one module runs on each core.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 
@@ -37,8 +58,8 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-# dask's workers set these in this process too, a module's cluster before the first test
-# that uses it: processes that later tests start shall have what the first ones had.
+# dask's clusters set these in this process too. Processes that later tests start get
+# the values from before.
 _THREADS = {
     name: os.environ.get(name)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -57,7 +78,7 @@ def _threads_of_later_processes() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """The folder of real data; tests that need it are skipped where it is unset."""
+    """Return the folder of real data; skip the test where it is not set."""
     folder = os.environ.get("GEOBIOMASS_DATA")
     if not folder:
         pytest.skip("GEOBIOMASS_DATA is not set: no real data to test with")
@@ -68,7 +89,7 @@ def data() -> Path:
 def run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
-    """Run a command; give exit code, output and errors."""
+    """Run a command in this process; return exit code, output and errors."""
 
     def call(*words: object) -> tuple[int, str, str]:
         from geobiomass import cli
@@ -82,11 +103,32 @@ def run(
     return call
 
 
+@pytest.fixture(scope="session")
+def compiled_folds() -> None:
+    """Compile the search for folds, which takes seconds where numba has no cache."""
+    import pandas as pd
+
+    import pasture
+
+    days = pd.date_range("2015-01-01", periods=6)
+    photos = pd.DataFrame({"State": [*"ababab"], "Sampling_Date": days})
+    photos[list(pasture.TARGETS)] = np.arange(30.0).reshape(6, 5)
+    for search in ("exchange", "seeds", "seeds-1.7"):
+        pasture.balanced_folds(photos, 2, 10, search=search, progress=False)
+
+
+@pytest.fixture(scope="session")
+def new_process() -> Iterator[NewProcesses]:
+    """Run scripts in new processes, in which nothing of ours is imported yet."""
+    with NewProcesses() as processes:
+        yield processes
+
+
 # One for all modules: s3fs keeps connections by their settings, not by the address that
 # the environment names.
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server on this machine that speaks S3, with an empty bucket 'cubes'."""
+    """Start a server on this machine that speaks S3, with an empty bucket 'cubes'."""
     script = textwrap.dedent(
         """
         import logging, sys
@@ -129,7 +171,7 @@ def make_scene(
     bands: tuple[str, ...] = ("VV_asc", "B04", "B08"),
     seed: int = 0,
 ) -> xr.Dataset:
-    """A small scene whose biomass follows from its bands, with missing values."""
+    """Return a small scene whose biomass follows from its bands, with gaps."""
     import rioxarray  # noqa: F401  (the .rio accessor)
 
     draw = np.random.default_rng(seed)
@@ -160,7 +202,7 @@ def make_scene(
 
 
 def make_chips(count: int = 6, side: int = 32, seed: int = 0) -> xr.Dataset:
-    """A few small chips with labels."""
+    """Return a few small chips with labels."""
     parts = [
         make_scene(side, side, seed=seed + index).drop_vars(["y", "x", "spatial_ref"])
         for index in range(count)
@@ -171,11 +213,11 @@ def make_chips(count: int = 6, side: int = 32, seed: int = 0) -> xr.Dataset:
 
 @pytest.fixture
 def scene() -> xr.Dataset:
-    """A scene of 40 x 56 pixels, three months, three bands."""
+    """Return a scene of 40 x 56 pixels, three months, three bands."""
     return make_scene()
 
 
 @pytest.fixture
 def chips() -> xr.Dataset:
-    """Six chips of 32 x 32 pixels, three months, three bands."""
+    """Return six chips of 32 x 32 pixels, three months, three bands."""
     return make_chips()

@@ -87,7 +87,7 @@ class Hub(BaseHTTPRequestHandler):
 
 @contextmanager
 def hub() -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Give the address of a hub, and the files that come to lie there."""
+    """Run a hub; yield its address and the files that it has."""
     files: dict[str, bytes] = {}
     handler = type("OneHub", (Hub,), {"files": files})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)

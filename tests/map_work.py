@@ -1,4 +1,8 @@
-"""A map that takes no network: what tests of writing maps compute."""
+"""A map that takes no network: what tests of writing maps compute.
+
+Tests start many processes that import this module, so it imports neither torch nor
+pytest.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import xarray as xr
-from torch import Tensor, nn
 
 from geobiomass.cube import DamagedError
 from geobiomass.maps import Block, write_map
@@ -118,30 +120,7 @@ def interrupted(work: Work, after: int) -> Iterator[Any]:
             raise Stop
         return work(block)
 
+    import pytest  # here: processes that import this module do without it
+
     with pytest.raises(Stop):
         yield call
-
-
-class Traced(nn.Module):
-    """Copies the first band; notes in a file where it was unpacked, where it ran."""
-
-    def __init__(self, log: Path) -> None:
-        super().__init__()
-        self.log = log
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self.note("unpacked")
-
-    def forward(self, image: Tensor) -> Tensor:
-        self.note("tile")
-        return image[:, 0, :1].nan_to_num()
-
-    def note(self, what: str) -> None:
-        with self.log.open("a") as file:
-            file.write(f"{os.getpid()} {what}\n")
-
-    def where(self, what: str) -> list[int]:
-        """Give the process of each time that something was noted."""
-        lines = [line.split() for line in self.log.read_text().splitlines()]
-        return [int(pid) for pid, did in lines if did == what]

@@ -23,7 +23,7 @@ pytestmark = [
 
 
 def printed(script: str) -> list[list[str]]:
-    """Run a script quickly; give the cells of its markdown tables."""
+    """Run a script with --quick; return the cells of its markdown tables."""
     run = subprocess.run(
         [sys.executable, SCRIPTS / script, "--quick", "--markdown"],
         capture_output=True,
@@ -73,7 +73,7 @@ def test_every_way_to_map_has_its_rows() -> None:
     names = ["geobiomass", "xbatcher", "torchgeo", "monai"]
     assert [row["map by"] for row in peers] == names
     assert peers[0]["predicted of a ragged scene"] == "100.0 %"
-    # Random weights disagree on borders: who does not blend is seen to step there.
+    # With random weights tiles differ at their borders: steps show without blending.
     found = {row["map by"]: float(row["seam"]) for row in seams}
     assert found["geobiomass"] < 1.5 < found["geobiomass, no overlap"]
     assert float(found["the landscape itself"]) == pytest.approx(1, abs=0.3)
@@ -88,7 +88,7 @@ def test_every_way_to_map_has_its_rows() -> None:
 
 
 def by_table(rows: list[list[str]]) -> list[list[dict[str, str]]]:
-    """Give the tables that printed rows belong to; they differ in their heads."""
+    """Split printed rows into tables, by the heads of the tables."""
     heads = (
         "network alone",
         "overlap",
@@ -120,7 +120,7 @@ def test_a_seam_is_seen_wherever_tiles_are_joined(
     side, stride, overlap = 256, 48, 16
     slope = np.add.outer(np.arange(side), np.arange(side)).astype(float)
     assert measure_seam(slope, 64, overlap).ratio == 1
-    # Each tile lies four higher than the one before, along both axes.
+    # Each tile is four higher than the previous one, along both axes.
     tile = ((np.arange(side) - first) // stride).clip(0, 4)
     values = slope + 4 * np.add.outer(tile, tile)
     found = measure_seam(values, 64, overlap)

@@ -66,7 +66,7 @@ def models(tmp_path: Path) -> list[Path]:
     folders = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        network = AttentionUNet(3, "resnet10t", (16, 16, 16, 16, 16))
+        network = AttentionUNet(3, "test_resnet", (16, 16, 16, 16, 16))
         model = gb.BiomassRegressor(network, ("VV_asc", "B04", "B08"), 3)
         folders.append(tmp_path / f"model{seed}")
         model.save(folders[-1])

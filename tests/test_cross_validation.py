@@ -18,7 +18,7 @@ from geobiomass.tiles import Sample, Window
 
 TILES: dict[str, Any] = {"tile": 32, "overlap": 0, "block": 32}
 SMALL: dict[str, Any] = {
-    "encoder": "resnet10t",
+    "encoder": "test_resnet",
     "decoder_channels": (8, 8, 8, 8, 8),
     "crop": 32,
     "epochs": 1,

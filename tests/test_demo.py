@@ -15,7 +15,7 @@ from geobiomass.cli import demo
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)  # as long as the demonstration, and machines differ
+@pytest.mark.timeout(1200)  # it takes minutes, and machines differ
 def test_the_demonstration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -31,8 +31,8 @@ def test_the_demonstration(
         "gradient boosting by pixel",
         "geobiomass",
     ]
-    # A small scene gives 72 steps in as many epochs as the real one: at three seeds R2
-    # was 0.67 to 0.80, with 30 steps 0.17 to 0.52.
+    # A small scene has 72 steps in the epochs of the real one: with three seeds R2 was
+    # 0.67 to 0.80, and with 30 steps 0.17 to 0.52.
     assert table.loc["geobiomass", "r2"] > 0.3
     errors = table["pixel_rmse"]
     assert errors["geobiomass"] < 0.8 * errors["predicting the mean"]

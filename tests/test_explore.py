@@ -34,7 +34,7 @@ LEAFLET = Path(os.environ.get("LEAFLET_FOLDER", "/usr/share/javascript/leaflet")
 @pytest.fixture(scope="module")
 def model() -> gb.BiomassRegressor:
     torch.manual_seed(0)
-    network = AttentionUNet(3, "resnet10t", (16, 16, 16, 16, 16))
+    network = AttentionUNet(3, "test_resnet", (16, 16, 16, 16, 16))
     return gb.BiomassRegressor(network.eval(), ("VV_asc", "B04", "B08"), months=3)
 
 

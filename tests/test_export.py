@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from new_process import NewProcesses
 from test_maps import BANDS, small_network
 from torch import Tensor
 
@@ -27,7 +27,7 @@ KINDS = {
 }
 
 
-def network_of(encoder: str = "resnet10t", **settings) -> AttentionUNet:
+def network_of(encoder: str = "test_resnet", **settings) -> AttentionUNet:
     torch.manual_seed(0)
     network = AttentionUNet(3, encoder, (16, 16, 16, 16, 16), **settings)
     with torch.no_grad():
@@ -92,12 +92,13 @@ def test_the_graph_returns_the_maps_of_the_network(
             assert torch.equal(image.nan_to_num(), before.nan_to_num())
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_graph_of_an_ensemble(tmp_path: Path, run) -> None:
     other = small_network()
     with torch.no_grad():
         other.head.weight.mul_(0.7)
     models = [gb.BiomassRegressor(net, BANDS, 3) for net in (small_network(), other)]
-    narrow = AttentionUNet(2, "resnet10t", (16, 16, 16, 16, 16)).eval()
+    narrow = AttentionUNet(2, "test_resnet", (16, 16, 16, 16, 16)).eval()
     narrow.set_statistics([2000, -10], [900, 5], [60], [40])
     models.append(gb.BiomassRegressor(narrow, ("B08", "VV_asc"), 3))
     both = gb.Ensemble(models, spread=True)
@@ -118,7 +119,10 @@ def test_the_command_writes_a_graph_of_an_ensemble(tmp_path: Path, run) -> None:
     np.testing.assert_allclose(graph_of(path)(image), expected, **CLOSE)
 
 
-def test_a_graph_runs_without_this_package(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_graph_runs_without_this_package(
+    tmp_path: Path, new_process: NewProcesses
+) -> None:
     network = small_network()
     model = gb.BiomassRegressor(network, BANDS, 3)
     path = model.export(tmp_path / "model.pt2", height=32, width=32)
@@ -130,9 +134,8 @@ def test_a_graph_runs_without_this_package(tmp_path: Path) -> None:
         f"graph = torch.export.load({str(path)!r}).module(); "
         f"numpy.save({str(tmp_path / 'maps.npy')!r}, graph(image).detach().numpy())"
     )
-    subprocess.run(
-        [sys.executable, "-c", script], check=True, cwd=tmp_path, timeout=120
-    )
+    done = new_process(script, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     with torch.no_grad():
         expected = network(image).numpy()
     np.testing.assert_allclose(np.load(tmp_path / "maps.npy"), expected, **CLOSE)

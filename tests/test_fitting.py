@@ -25,7 +25,7 @@ from geobiomass.tiles import Sample, Window
 from geobiomass.training import average_weights
 
 SMALL: dict[str, Any] = {
-    "encoder": "resnet10t",
+    "encoder": "test_resnet",
     "decoder_channels": (8, 8, 8, 8, 8),
     "batch_size": 2,
     "progress": False,
@@ -269,7 +269,7 @@ def one_thread() -> Iterator[None]:
         ({"turns": False}, "turns was True and is False"),
         ({"month_dropout": 0.1}, r"month_dropout was 0\.0 and is 0\.1"),
         ({"crop": 16}, "crop was None and is 16"),
-        ({"encoder": "resnet18"}, "encoder was 'resnet10t' and is 'resnet18'"),
+        ({"encoder": "resnet18"}, "encoder was 'test_resnet' and is 'resnet18'"),
         ({"seed": 1}, "seed was 0 and is 1"),
         ({"epochs": 2, "schedule": "cosine"}, "schedule was 'constant' and is 'cosine"),
         ({"validation": 0.3}, r"held out was '0\.1 of the data' and is '0\.3 of the"),

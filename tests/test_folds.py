@@ -24,7 +24,7 @@ from geobiomass.statistics.variogram import Variogram
 from geobiomass.tiles import Sample, Window
 
 SMALL: dict[str, Any] = {
-    "encoder": "resnet10t",
+    "encoder": "test_resnet",
     "decoder_channels": (8, 8, 8, 8, 8),
     "crop": 32,
     "epochs": 1,
@@ -407,7 +407,7 @@ def test_a_fold_is_a_value() -> None:
 def test_the_command_line_holds_out_groups_too(run: Any, tmp_path: Path) -> None:
     scene, store, model = make_scene(64, 64), tmp_path / "s.zarr", tmp_path / "model"
     gb.write_cube(scene, store, progress=False)
-    small = ["--recipe", "quick", "--epochs", 1, "--set", "encoder=resnet10t"]
+    small = ["--recipe", "quick", "--epochs", 1, "--set", "encoder=test_resnet"]
     small += ["--set", "crop=32", "--set", "progress=false"]
     what = ["--folds", 2, "--block", 32, "--buffer", 4]
     code, _, err = run("train", store, model, *small, *what)

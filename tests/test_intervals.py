@@ -30,7 +30,7 @@ from geobiomass.training.losses import pinball_loss
 from geobiomass.training.metrics import AverageRMSE, average_rmse
 
 SMALL: dict[str, Any] = {
-    "encoder": "resnet10t",
+    "encoder": "test_resnet",
     "decoder_channels": (8, 8, 8, 8, 8),
     "batch_size": 4,
     "crop": 32,
@@ -57,7 +57,7 @@ def untrained(
     outputs: tuple[str, ...] = ("agb",), seed: int = 0
 ) -> gb.BiomassRegressor:
     torch.manual_seed(seed)
-    network = AttentionUNet(3, "resnet10t", (8, 8, 8, 8, 8), outputs=len(outputs))
+    network = AttentionUNet(3, "test_resnet", (8, 8, 8, 8, 8), outputs=len(outputs))
     network.set_statistics(
         (-15, 1500, 1500), (5, 900, 900), [80] * len(outputs), [40] * len(outputs)
     )
@@ -844,7 +844,7 @@ def test_the_command_line_trains_and_calibrates(tmp_path: Path) -> None:
     gb.write_cube(make_chips(9), tmp_path / "chips.zarr")
     gb.write_cube(make_chips(5, seed=40), tmp_path / "new.zarr")
     changes = [
-        *("--set", "encoder=resnet10t", "--set", "decoder_channels=[8,8,8,8,8]"),
+        *("--set", "encoder=test_resnet", "--set", "decoder_channels=[8,8,8,8,8]"),
         *("--set", "crop=32", "--set", "progress=False"),
     ]
     samples = [str(tmp_path / name) for name in ("chips.zarr", "model", "new.zarr")]

@@ -243,6 +243,7 @@ def gaps(seed: int) -> tuple[Pixels, Pixels]:
     return optical[:, 0].mean((1, 2)), descending[:, 0].mean((1, 2))
 
 
+@pytest.mark.slow
 def test_gaps_are_as_frequent_as_in_the_real_data() -> None:
     optical, descending = map(np.array, zip(*map(gaps, range(100)), strict=True))
     by_month = dict(zip(YEAR, optical.mean(0), strict=True))

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import xarray as xr
 from conftest import make_scene
-from map_work import Traced, Work, assert_is_the_map, layout, write
+from map_work import Work, assert_is_the_map, layout, write
 from test_maps import BANDS, NETWORK
+from traced_network import Traced
 
 import geobiomass as gb
 from geobiomass.maps.cluster import Strips

@@ -35,7 +35,7 @@ BANDS = ("VV_asc", "B04", "B08")
 
 def small_network(outputs: int = 1) -> AttentionUNet:
     torch.manual_seed(0)
-    network = AttentionUNet(3, "resnet10t", (16, 16, 16, 16, 16), outputs)
+    network = AttentionUNet(3, "test_resnet", (16, 16, 16, 16, 16), outputs)
     with torch.no_grad():  # statistics of batch norm that are not the identity
         for _ in range(3):
             network.train()(torch.randn(2, 3, 3, 64, 64))

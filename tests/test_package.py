@@ -82,6 +82,7 @@ def test_importing_is_quick_and_light() -> None:
         assert heavy == "[]"
 
 
+@pytest.mark.slow
 def test_pasture_never_needs_rasterio() -> None:
     script = (
         "import sys; sys.modules['rasterio'] = None; sys.modules['zarr'] = None; "

@@ -2,46 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+import xarray as xr
 
+import geobiomass as gb
+import pasture
 from geobiomass.training.packages import MissingPackageError, need
+from pasture import baseline, plots
+from pasture.photos import TARGETS
 
+Run = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parent.parent
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
     "optional-dependencies"
 ]
-LACKING = """
-import json, sys
-import torchmetrics  # looks for matplotlib's metadata: it has to be imported before
-import numpy as np, pandas as pd, xarray as xr
-import geobiomass as gb, pasture
-from pasture import baseline, plots
-from pasture.photos import TARGETS
-centres = {"y": [0, 1], "x": [0, 1]}
-cube = gb.landscape(8, months=1)
-picture = xr.DataArray(np.zeros((2, 2)), dims=("y", "x"), coords=centres)
-grams = pd.DataFrame({name: [1.0] for name in TARGETS})
-said = {}
-for call, (extra, hidden) in json.loads(sys.argv[1]).items():
-    kept = {name: sys.modules.pop(name) for name in hidden if name in sys.modules}
-    sys.modules.update(dict.fromkeys(hidden))
-    try:
-        exec(call)
-    except ModuleNotFoundError as error:
-        said[call] = f"{type(error).__name__}: {error}"
-    for name in hidden:
-        del sys.modules[name]
-    sys.modules.update(kept)
-print(json.dumps(said))
-"""
 CALLS = {
     "gb.plots.biomass(picture)": ("plots", ["matplotlib"]),
     "gb.plots.comparison(cube, picture)": ("plots", ["matplotlib"]),
@@ -56,7 +38,7 @@ CALLS = {
     "plots.sheet(grams, grams)": ("plots", ["matplotlib"]),
     "pasture.balanced_folds(grams)": ("pasture", ["numba"]),
     "baseline.ColourIndexRidge().fit(grams)": ("demo", ["sklearn"]),
-    "from geobiomass import demo; demo.run('nowhere')": (
+    "from geobiomass.cli import demo; demo.run('nowhere')": (
         "demo",
         ["sklearn", "matplotlib"],
     ),
@@ -72,45 +54,45 @@ CALLS = {
 }
 
 
-def test_what_needs_an_extra_says_so(tmp_path: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", LACKING, json.dumps(CALLS)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=300,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    assert result.returncode == 0, result.stderr
-    said = json.loads(result.stdout)
+def test_what_needs_an_extra_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    centres = {"y": [0, 1], "x": [0, 1]}
+    known = {
+        "gb": gb,
+        "pasture": pasture,
+        "baseline": baseline,
+        "plots": plots,
+        "cube": gb.landscape(8, months=1),
+        "picture": xr.DataArray(np.zeros((2, 2)), dims=("y", "x"), coords=centres),
+        "grams": pd.DataFrame({name: [1.0] for name in TARGETS}),
+    }
     for call, (extra, hidden) in CALLS.items():
         lacking = hidden[-1]
+        with monkeypatch.context() as patch:
+            for name in hidden:
+                patch.setitem(sys.modules, name, None)
+            with pytest.raises(MissingPackageError) as caught:
+                exec(call, known)
         assert re.fullmatch(
-            rf"MissingPackageError: [^:]* needs .*{lacking}.*, and {lacking} "
+            rf"[^:]* needs .*{lacking}.*, and {lacking} "
             rf"is not installed: pip install 'geobiomass\[{extra}\]'",
-            said[call],
-        ), said[call]
+            str(caught.value),
+        ), call
         assert extra in EXTRAS
     assert not list(tmp_path.iterdir())
 
 
-def test_the_command_line_says_so_too(tmp_path: Path) -> None:
-    script = (
-        "import sys, torchmetrics; sys.modules['matplotlib'] = None; "
-        "from geobiomass import cli; "
-        "sys.argv = ['geobiomass', 'demo', '--out', 'demo']; cli.main()"
-    )
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=300,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    assert result.returncode == 2, result.stderr
-    assert result.stderr.count("\n") == 1
-    assert "pip install 'geobiomass[demo]'" in result.stderr
+def test_the_command_line_says_so_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    code, _, errors = run("demo", "--out", "demo")
+    assert code == 2, errors
+    assert errors.count("\n") == 1
+    assert "pip install 'geobiomass[demo]'" in errors
 
 
 def test_a_package_that_is_there_and_broken_is_another_matter(

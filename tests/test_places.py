@@ -1,4 +1,4 @@
-"""Places that are foreign to a model: a command makes the table of the page."""
+"""Windows unlike the training data: a command makes the table of the page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_places_are_the_pages(capsys: Printed) -> None:
     text = capsys.readouterr().out
     (table,) = tables_of(text)
     assert on_page(table, "applicability.md")
-    # A sensor that is not there is foreign to a model that has learnt next to nothing.
+    # Even a model that has learnt almost nothing is outside its area without a sensor.
     rows = {row[0]: row for row in table[1:]}
     assert rows["without Sentinel-1"][1] == "0"
     assert rows["water only"][2] == ""  # there is no forest on it

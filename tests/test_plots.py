@@ -37,7 +37,7 @@ def coloured() -> xr.Dataset:
 @pytest.fixture(scope="module")
 def model() -> gb.BiomassRegressor:
     torch.manual_seed(0)
-    network = AttentionUNet(3, "resnet10t", (16, 16, 16, 16, 16))
+    network = AttentionUNet(3, "test_resnet", (16, 16, 16, 16, 16))
     network.set_statistics([500.0] * 3, [500.0] * 3)
     return gb.BiomassRegressor(network.eval(), VISIBLE, months=3)
 

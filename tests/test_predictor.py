@@ -48,7 +48,7 @@ def test_an_ensemble_is_the_mean_of_its_models_and_their_spread() -> None:
 
 def test_members_take_their_own_bands_by_name() -> None:
     torch.manual_seed(1)
-    narrow = AttentionUNet(2, "resnet10t", (16, 16, 16, 16, 16)).eval()
+    narrow = AttentionUNet(2, "test_resnet", (16, 16, 16, 16, 16)).eval()
     models = [
         gb.BiomassRegressor(NETWORK, BANDS, 3),
         gb.BiomassRegressor(narrow, ("B08", "VV_asc"), 3),

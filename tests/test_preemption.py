@@ -20,7 +20,7 @@ from geobiomass.training.weights import read_weights
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 SETTINGS = {
-    "encoder": "resnet10t",
+    "encoder": "test_resnet",
     "decoder_channels": "[8, 8, 8, 8, 8]",
     "batch_size": "2",
     "accelerator": "cpu",

@@ -83,7 +83,7 @@ def test_a_map_says_model_data_input_settings_and_software(
     assert known["fingerprint"] == weights_fingerprint(model.network)
     assert known["bands"] == list(BANDS)
     assert known["outputs"] == ["agb"]
-    assert known["network"]["encoder"] == "resnet10t"
+    assert known["network"]["encoder"] == "test_resnet"
     weights = sum(each.numel() for each in model.network.parameters())
     assert known["parameters"] == weights
     assert known["training"] == model.provenance["data"]

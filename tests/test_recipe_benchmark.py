@@ -41,7 +41,7 @@ def compare(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def tables(printed: str) -> list[dict[str, str]]:
-    """Give the rows of the first table, by the names of its columns."""
+    """Return the rows of the first table, by the names of its columns."""
     lines = [line for line in printed.split("###")[1].splitlines() if line[:2] == "| "]
     head, *rows = (
         [cell.strip() for cell in line.strip("|").split("|")] for line in lines
@@ -195,9 +195,10 @@ print(json.dumps(meter.figures()))
 """
 
 
+@pytest.mark.slow
 def test_memory_and_time_of_steps_are_seen() -> None:
-    # A process of its own, as runs are measured: here, memory that other tests gave
-    # back could serve, and the peak would not rise.
+    # In its own process, as runs are measured: here, memory that other tests freed
+    # could be used again, and the peak would not rise.
     result = subprocess.run(
         [sys.executable, "-c", f"import json{METER}"],
         capture_output=True,

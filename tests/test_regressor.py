@@ -22,7 +22,7 @@ QUICK = {
     "epochs": 2,
     "batch_size": 4,
     "crop": 32,
-    "encoder": "resnet10t",
+    "encoder": "test_resnet",
     "decoder_channels": (16, 16, 16, 16, 16),
     "progress": False,
 }
@@ -30,7 +30,7 @@ QUICK = {
 
 def untrained(seed: int = 0) -> gb.BiomassRegressor:
     torch.manual_seed(seed)
-    network = AttentionUNet(3, "resnet10t", (16, 16, 16, 16, 16))
+    network = AttentionUNet(3, "test_resnet", (16, 16, 16, 16, 16))
     return gb.BiomassRegressor(network, BANDS, months=3)
 
 

@@ -23,7 +23,7 @@ QUICK = {
     "epochs": 1,
     "batch_size": 4,
     "crop": 32,
-    "encoder": "resnet10t",
+    "encoder": "test_resnet",
     "decoder_channels": (16, 16, 16, 16, 16),
     "progress": False,
 }

@@ -258,6 +258,7 @@ print("same" if same else "other", type(back).__name__)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["BiomassRegressor", "Ensemble"])
 def test_pushed_is_pulled(tmp_path: Path, kind: str) -> None:
     model = model_of()

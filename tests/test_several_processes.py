@@ -38,7 +38,7 @@ def main():
         make_chips(30),
         "quick",
         interval=0.8,
-        encoder="resnet10t",
+        encoder="test_resnet",
         decoder_channels=(8, 8, 8, 8, 8),
         batch_size=2,
         crop=32,

@@ -920,6 +920,7 @@ def test_the_command_with_a_file_of_items_and_a_region(
     assert "must be GeoJSON" in errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL])
 def test_the_command_resumes_after_an_interruption(
     site: Site, tmp_path: Path, cube: xr.Dataset, blow: signal.Signals

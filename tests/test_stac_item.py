@@ -41,6 +41,9 @@ LINKED = {
 
 Validate = Callable[[dict[str, Any]], list[str]]
 
+# Tests that use `validate`: pip takes long to download the published schemas.
+needs_schemas = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def validate(tmp_path_factory: pytest.TempPathFactory) -> Validate:
@@ -88,6 +91,7 @@ def item(made: Path, tmp_path: Path) -> dict[str, Any]:
     return read(path)
 
 
+@needs_schemas
 @pytest.mark.parametrize("name", ["map.tif", "map.zarr"])
 @pytest.mark.parametrize("model", [True, False])
 def test_an_item_is_valid_by_core_and_each_extension(
@@ -105,6 +109,7 @@ def test_an_item_is_valid_by_core_and_each_extension(
     assert set(others) == expected == set(content["stac_extensions"])
 
 
+@needs_schemas
 @pytest.mark.parametrize(
     ("place", "wrong"),
     [
@@ -180,7 +185,7 @@ def test_pystac_reads_the_model_and_rasterio_opens_the_map(
     found = pystac.Item.from_file(path)
     mlm = found.ext.mlm
     assert [str(task) for task in mlm.tasks] == ["regression"]
-    assert mlm.architecture == "AttentionUNet resnet10t"
+    assert mlm.architecture == "AttentionUNet test_resnet"
     (taken,) = mlm.input
     assert taken.bands == list(BANDS)
     assert taken.input.shape == [-1, -1, 3, 32, 32]
@@ -237,6 +242,7 @@ def test_the_outline_is_that_of_the_pixels_with_values(tmp_path: Path) -> None:
         np.testing.assert_allclose(facts.bbox[2:], ring.max(0))
 
 
+@needs_schemas
 def test_an_outline_across_180_degrees_is_cut_there(
     validate: Validate, tmp_path: Path
 ) -> None:
@@ -262,6 +268,7 @@ def test_a_map_of_the_whole_world_is_not_cut() -> None:
     assert facts.bbox == [-180, -90, 180, 90]
 
 
+@needs_schemas
 def test_predict_to_and_the_command_write_it(
     validate: Validate, made: Path, tmp_path: Path, run: Any
 ) -> None:
@@ -284,6 +291,7 @@ def test_predict_to_and_the_command_write_it(
     assert stac_item.MODEL not in validate(read(tmp_path / "both.json"))
 
 
+@needs_schemas
 def test_an_item_of_an_ensemble(validate: Validate, made: Path, tmp_path: Path) -> None:
     one = gb.load(made / "model")
     both = gb.Ensemble([one, one], spread=True)
@@ -301,6 +309,7 @@ def test_an_item_of_an_ensemble(validate: Validate, made: Path, tmp_path: Path) 
     ]
 
 
+@needs_schemas
 def test_address_time_collection_and_name_can_be_given(
     validate: Validate, made: Path, tmp_path: Path
 ) -> None:

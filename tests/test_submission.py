@@ -80,7 +80,7 @@ def test_from_the_competitions_files_and_back(tmp_path: Path, run) -> None:
     for name in ("aaaa0001", "aaaa0002"):
         write_chip(root, name, split="test", optical=MONTHS[3:], label=False)
     cube = bands(root, "test")
-    network = AttentionUNet(15, "resnet10t", (16, 16, 16, 16, 16)).eval()
+    network = AttentionUNet(15, "test_resnet", (16, 16, 16, 16, 16)).eval()
     model = gb.BiomassRegressor(network)
     model.save(tmp_path / "model")
     gb.write_cube(cube, tmp_path / "chips.zarr", dtype="float32")
@@ -145,7 +145,7 @@ def test_a_damaged_chip_is_named_and_the_rest_written(tmp_path: Path) -> None:
     for name in ("aaaa0001", "aaaa0002", "aaaa0003"):
         write_chip(root, name, split="test", label=False)
     cube = gb.from_biomassters(root, "test")
-    network = AttentionUNet(15, "resnet10t", (16, 16, 16, 16, 16)).eval()
+    network = AttentionUNet(15, "test_resnet", (16, 16, 16, 16, 16)).eval()
     model, folder = gb.BiomassRegressor(network), tmp_path / "out"
     image = root / "test_features" / "aaaa0002_S2_04.tif"
     with cut_to(image, 900), pytest.raises(gb.IncompleteMapError, match="aaaa0002"):

@@ -61,7 +61,7 @@ def test_groups_of_months_take_less_memory(training: Any) -> None:
 
 @pytest.mark.slow
 def test_the_winners_setting_fits_in_40_gb(training: Any) -> None:
-    # What kernels take beside their tensors is left a quarter.
+    # A quarter is left for the memory of kernels.
     assert training.memory_of("biomassters", 256, 8, 6, bf16=True)[1] < 30e9
 
 

@@ -28,7 +28,7 @@ BANDS = ("VV_asc", "B04", "B08")
 @pytest.fixture(scope="module")
 def model() -> gb.BiomassRegressor:
     torch.manual_seed(0)
-    network = AttentionUNet(3, "resnet10t", (16, 16, 16, 16, 16))
+    network = AttentionUNet(3, "test_resnet", (16, 16, 16, 16, 16))
     return gb.BiomassRegressor(network.eval(), BANDS, months=3)
 
 
@@ -196,7 +196,7 @@ def test_models_and_plans_show_themselves(
 
 
 def test_a_trained_model_tells_its_data_and_error(tmp_path: Path) -> None:
-    settings = {"epochs": 1, "batch_size": 4, "crop": 32, "encoder": "resnet10t"}
+    settings = {"epochs": 1, "batch_size": 4, "crop": 32, "encoder": "test_resnet"}
     settings |= {"decoder_channels": (16,) * 5, "progress": False}
     model = gb.fit(make_scene(64, 80), "quick", **settings)
     model.save(tmp_path / "model")

@@ -15,6 +15,8 @@ from pasture.regressor import PastureRegressor
 
 TARGETS = list(pasture.TARGETS)
 
+pytestmark = pytest.mark.usefixtures("compiled_folds")
+
 
 @pytest.fixture(autouse=True)
 def _threads():

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import signal
-import subprocess
-import sys
 import threading
 import time
 import warnings
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -33,8 +30,9 @@ from pasture.photos import TARGETS, PhotoError
 # Before scikit-learn 1.8 the shuffle gave groups the folds of other groups.
 MIXES = tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 8)
 WEIGHTS = [0.1, 0.1, 0.1, 0.2, 0.5]
-SEEDS = 1000
+SEEDS = 300
 
+pytestmark = pytest.mark.usefixtures("compiled_folds")
 quietly = pytest.mark.filterwarnings("ignore:photos of one day:UserWarning")
 # Tables are drawn with strata of any size; scikit-learn warns of small ones.
 small_strata = pytest.mark.filterwarnings("ignore:The least populated class")
@@ -514,21 +512,15 @@ def test_photos_that_cannot_be_balanced_are_named(change, message):
 # --- numba ---
 
 
-def test_numba_is_imported_only_for_a_search():
+def test_numba_is_imported_only_for_a_search(new_process):
     script = (
         "import sys, pasture.folds, pandas as pd; "
         "photos = pd.DataFrame(index=list('ab')); "
         "pasture.folds.check_folds(photos, pd.Series([0, 1], photos.index)); "
         "print('numba' in sys.modules)"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=Path(__file__).parent.parent.parent,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert run.stdout.strip() == "False"
+    run = new_process(script)
+    assert run.stdout.strip() == "False", run.stderr
 
 
 def test_compiled_code_need_not_be_cached_on_disk(monkeypatch):

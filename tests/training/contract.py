@@ -8,8 +8,6 @@ under a fixed seed in a few seconds) and `data`; and the method `predict`
 
 import copy
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -91,16 +89,16 @@ class RegressorContract:
             self.predict(loaded, data), self.predict(fitted, data)
         )
 
-    def test_a_new_process_predicts_the_same_bits(self, fitted, data, tmp_path):
+    def test_a_new_process_predicts_the_same_bits(
+        self, fitted, data, tmp_path, new_process
+    ):
         fitted.save(tmp_path / "model")
         self.write_data(data, tmp_path / "data")
         script = (
             f"folder = {str(tmp_path / 'model')!r}\n"
             f"data_file = {str(tmp_path / 'data')!r}\n" + self.predict_elsewhere
         )
-        result = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, timeout=120
-        )
+        result = new_process(script)
         assert result.returncode == 0, result.stderr
         assert result.stdout.strip() == self.predict(fitted, data).tobytes().hex()
 

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import textwrap
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -446,32 +445,31 @@ except KeyboardInterrupt:
 """
 
 
-def start(folder: Path, action: str) -> subprocess.Popen:
-    script = KILLED.format(
+def script_of(folder: Path, action: str) -> str:
+    return KILLED.format(
         here=str(Path(__file__).parent), folder=str(folder), action=action
     )
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
-def test_killed_and_resumed_is_uninterrupted_to_the_bit(tmp_path):
-    process = start(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)")
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == -signal.SIGKILL, errors
+def test_killed_and_resumed_is_uninterrupted_to_the_bit(tmp_path, new_process):
+    killed = new_process(script_of(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)"))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     rest = StopAt(*NEVER)
     resumed = run(tmp_path, rest)
     assert rest.asked[0] == (2, 3)  # the kill came at the fifth step
     assert_same(run(), resumed)
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_a_keyboard_interrupt(tmp_path):
     waiting = "open({!r}, 'w').close(); import time; time.sleep(60)"
     sign = tmp_path / "waiting"
-    process = start(tmp_path / "run", waiting.format(str(sign)))
+    process = subprocess.Popen(
+        [sys.executable, "-c", script_of(tmp_path / "run", waiting.format(str(sign)))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     deadline = time.monotonic() + 60
     while not sign.exists() and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -1,0 +1,217 @@
+"""CPU seconds of every test, and the limit for tests without the marker ``slow``.
+
+A test's seconds are those of its set-up and its call, in this process and in all
+processes below it: those that have ended and those that still run. Three things are
+measured and left out, because they fall on whichever test happens to come first:
+
+- fixtures wider than a function (class, module, package, session),
+- imports of Python modules,
+- the teardown, where the last test of a module ends what all of its tests used.
+
+A quick test above the limit fails the run, and so does a fixture of a module or class
+that a quick test sets up; a fixture of the session serves the whole run and may take
+longer. The test itself still passes: what fails is the run, with a sentence.
+The seconds of a process whose parent was killed are lost.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import json
+import os
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+LIMIT = 5.0  # CPU seconds of a quick test
+ROWS = "GEOBIOMASS_TEST_ROWS"  # names a file that gets a JSON row for each test
+
+
+@dataclass
+class Seconds:
+    """CPU seconds of this process and of the processes below it."""
+
+    own: float
+    below: float
+
+    @classmethod
+    def now(cls) -> Seconds:
+        used = os.times()
+        below = used.children_user + used.children_system
+        for process in _running_below():
+            try:
+                part = process.cpu_times()
+            except psutil.Error:  # it ended between the two looks: now it is reaped
+                continue
+            below += part.user + part.system
+            # What its own ended children used is not in os.times() yet either.
+            below += getattr(part, "children_user", 0.0)
+            below += getattr(part, "children_system", 0.0)
+        return cls(used.user + used.system, below)
+
+    def __sub__(self, other: Seconds) -> Seconds:
+        return Seconds(self.own - other.own, self.below - other.below)
+
+    @property
+    def total(self) -> float:
+        return self.own + self.below
+
+
+def _running_below() -> list[psutil.Process]:
+    try:
+        # Asks whether there is any child, which costs nothing, and reaps none.
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return []
+    return psutil.Process().children(recursive=True)
+
+
+@dataclass
+class Row:
+    """CPU seconds of one test; the limit applies to `seconds`."""
+
+    id: str
+    slow: bool
+    self: float = 0.0
+    kids: float = 0.0
+    wall: float = 0.0
+    seconds: float = 0.0
+    shared: dict[str, float] = field(default_factory=dict)
+
+    def complaints(self) -> Iterator[str]:
+        if self.slow:
+            return
+        if self.seconds > LIMIT:
+            yield (
+                f"{self.id} takes {self.seconds:.1f} CPU seconds with its child "
+                f"processes, and a test without the marker slow may take {LIMIT:g}: "
+                "make it smaller (CONTRIBUTING.md says how) or mark it "
+                "@pytest.mark.slow."
+            )
+        for name, seconds in self.shared.items():
+            if seconds > LIMIT:
+                yield (
+                    f"The fixture {name}, which the quick test {self.id} sets up, "
+                    f"takes {seconds:.1f} CPU seconds, and {LIMIT:g} are allowed: make "
+                    "it smaller (CONTRIBUTING.md says how) or mark each test that "
+                    "uses it @pytest.mark.slow."
+                )
+
+
+class CpuTime:
+    """Plugin that measures in each worker and judges in the process that reports."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.judges = not hasattr(config, "workerinput")  # xdist's workers only measure
+        self.row: Row | None = None
+        self.begun, self.clock = Seconds(0.0, 0.0), 0.0
+        self.left_out = 0.0
+        self.inside = False  # a shared fixture or an import is being timed
+        self.complaints: list[str] = []
+        self.execute = importlib.machinery.SourceFileLoader.exec_module
+
+    # ---- measuring
+
+    @contextmanager
+    def _left_out(self, clock: Callable[[], float]) -> Iterator[list[float]]:
+        """Time a block that is no part of any one test; an inner block counts once."""
+        found: list[float] = []
+        if self.inside:
+            yield found
+            return
+        self.inside, begun = True, clock()
+        try:
+            yield found
+        finally:
+            self.inside = False
+            found.append(clock() - begun)
+            self.left_out += found[0]
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(
+        self, item: pytest.Item
+    ) -> Generator[None, object, object]:
+        self.row = Row(item.nodeid, item.get_closest_marker("slow") is not None)
+        self.left_out = 0.0
+        self.begun, self.clock = Seconds.now(), time.perf_counter()
+        return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[Any]
+    ) -> Generator[None, object, object]:
+        if fixturedef.scope == "function" or self.row is None:
+            return (yield)
+        with self._left_out(lambda: Seconds.now().total) as found:
+            result = yield
+        if found and fixturedef.scope != "session":
+            self.row.shared[f"{fixturedef.baseid}::{fixturedef.argname}"] = found[0]
+        return result
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        row = self.row
+        if row is None:
+            return report
+        used = Seconds.now() - self.begun
+        if call.when == "call":
+            row.seconds = round(max(used.total - self.left_out, 0.0), 3)
+        if call.when == "teardown":
+            row.self, row.kids = round(used.own, 3), round(used.below, 3)
+            row.wall = round(time.perf_counter() - self.clock, 3)
+            report.cpu_row = asdict(row)  # type: ignore[attr-defined]
+        return report
+
+    def time_imports(self) -> None:
+        """Leave out the execution of Python modules, however they are imported."""
+        loader, execute = importlib.machinery.SourceFileLoader, self.execute
+
+        def timed(this: importlib.machinery.SourceFileLoader, module: Any) -> None:
+            if self.inside:
+                return execute(this, module)
+            with self._left_out(time.process_time):
+                return execute(this, module)
+
+        loader.exec_module = timed  # type: ignore[method-assign, assignment]
+
+    def pytest_unconfigure(self) -> None:
+        importlib.machinery.SourceFileLoader.exec_module = self.execute  # type: ignore[method-assign]
+
+    # ---- judging, in the process that reports (xdist's controller, or the only one)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        found = getattr(report, "cpu_row", None)
+        if found is None or not self.judges:
+            return
+        if path := os.environ.get(ROWS):
+            with Path(path).open("a") as file:
+                file.write(json.dumps(found) + "\n")
+        self.complaints.extend(Row(**found).complaints())
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.complaints and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if self.complaints:
+            terminalreporter.section("tests that are too slow", red=True)
+            for sentence in self.complaints:
+                terminalreporter.line(sentence)
+
+
+def register(config: pytest.Config) -> None:
+    """Add the plugin to a run, once."""
+    if not config.pluginmanager.has_plugin("cpu_time"):
+        plugin = CpuTime(config)
+        plugin.time_imports()
+        config.pluginmanager.register(plugin, "cpu_time")
