@@ -121,7 +121,7 @@ def test_grids_that_differ_are_refused_by_name() -> None:
     moved = here.assign_coords(x=here["x"] + 10)
     for other, word in (
         (as_map(np.ones((8, 8)), (1, 1)), r"\(8, 9\) and \(8, 8\) pixels"),
-        (here.rio.write_crs("EPSG:32634"), "one reference system"),
+        (here.rio.write_crs("EPSG:32634"), "one CRS, got EPSG:32633 and EPSG:32634"),
         (moved, "transforms"),
     ):
         with pytest.raises(gb.CubeError, match=word):
@@ -139,7 +139,7 @@ def test_what_is_lacking_is_said() -> None:
     good = as_map(np.ones((8, 9)), (1, 1))
     with pytest.raises(ValueError, match=r"from -1 to 1, got 1\.5"):
         gb.change(good, good, correlation=1.5)
-    with pytest.raises(ValueError, match="between 0 and 1, got 90"):
+    with pytest.raises(ValueError, match=r"between 0 and 1, such as 0\.9, got 90"):
         gb.change(good, good, confidence=90)
     tables = held_out(72, np.random.default_rng(0))
     with pytest.raises(ValueError, match="got neither"):

@@ -86,16 +86,16 @@ def test_a_report_of_a_scene_is_one_file_with_the_figures_of_an_evaluation(
         "About",
         "Data and split",
         "Error",
-        "Error in pictures",
-        "Interval",
-        "Where it holds",
+        "Error plots",
+        "Prediction interval",
+        "Area of applicability",
         "The map",
-        "Places",
+        "Examples",
         "Months",
         "Training",
         "The cube",
         "The model",
-        "Where the map comes from",
+        "Provenance",
     ]
     assert all(link.startswith("#section-") for link in page.links)
     assert "url(" not in out.read_text()
@@ -148,8 +148,8 @@ def test_without_labels_there_are_maps_and_no_errors(
     out = gb.write_report(model, scene, tmp_path / "r.html", progress=False)
     page = Page(out.read_text())
     assert "There is no error to report" in page.text
-    assert "Error in pictures" not in page.headings
-    assert "Places" in page.headings
+    assert "Error plots" not in page.headings
+    assert "Examples" in page.headings
     # Where it holds, the map, its place, availability, attention, history.
     assert len(page.pictures) == 6
 
@@ -226,22 +226,22 @@ def test_an_auditor_finds_split_interval_where_it_holds_and_totals(
     )
     page = Page(out.read_text())
     assert page.headings[:8] == [
-        *("About", "Data and split", "Error", "Error in pictures", "Interval"),
-        *("Where it holds", "Totals", "The map"),
+        *("About", "Data and split", "Error", "Error plots"),
+        *("Prediction interval", "Area of applicability", "Totals", "The map"),
     ]
     # The split: what trained, and the cross-validation with its folds and block size.
     data = model.provenance["data"]
     assert data["fingerprint"] in page.text
     assert f"{data['training']['places']:,} blocks of a scene" in page.text
-    assert "Which ground was held out together." in page.text
+    assert "the pixels of a fold are held out together." in page.text
     assert audited["validation"].advice in page.text
     crossed = audited["validation"].evaluate().loc["all"]
     assert f"{crossed['bias']:.1f} ({crossed['bias_lower']:.1f} to" in page.text
     # The interval: what was promised, what it held, by predicted class.
     assert str(model.calibration) in page.text
     scores = model.evaluate(cube, by="predicted")
-    assert f"{100 * scores['coverage']['all']:.1f} % held on this cube" in page.text
-    assert "50 % promised" in page.text
+    assert f"{100 * scores['coverage']['all']:.1f} % coverage on this cube" in page.text
+    assert "50 % nominal coverage" in page.text
     where = model.applicability(cube).applicable.values
     share = 100 * (where == 1).sum() / np.isfinite(where).sum()
     assert f"{share:.1f} % of the mapped pixels are inside" in page.text
@@ -273,7 +273,7 @@ def test_totals_in_a_report_rest_on_cross_validation_where_there_are_no_plots(
     )
     page = Page(out.read_text())
     assert "model-based" in page.text
-    assert "In brackets intervals of 90 %" in page.text
+    assert "In brackets: confidence intervals of 90 %" in page.text
     assert "There is no error to report" in page.text
 
 
@@ -283,7 +283,7 @@ def test_errors_on_the_training_data_are_said_to_flatter(
     trained, other = (make_scene(64, 80, bands=BANDS, seed=seed) for seed in (0, 1))
     for scene, said in ((trained, True), (other, False)):
         out = gb.write_report(model, scene, tmp_path / "r.html", progress=False)
-        assert ("errors below flatter" in out.read_text()) is said
+        assert ("errors below are too small" in out.read_text()) is said
 
 
 def test_a_report_of_another_ground_or_without_a_basis_is_refused(

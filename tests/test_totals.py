@@ -323,7 +323,7 @@ def test_blocks_and_forms_of_residuals_do_not_matter(
 
 def test_a_total_from_chips_says_what_chips_do_not_show(truth: xr.DataArray) -> None:
     table = held_out(truth, 1)
-    for kind, words in (("scene", ""), ("chips", "a chip is not in the interval")):
+    for kind, words in (("scene", ""), ("chips", "correlated over more than a chip")):
         table.attrs["kind"] = kind
         model = ErrorModel.from_dict(fit_error_model(table, pairs=20_000).to_dict())
         row = gb.totals(truth, residuals=model, progress=False).iloc[0]
@@ -351,7 +351,7 @@ def test_one_bad_region_does_not_lose_the_others(
     table = gb.totals(poor, regions, plots, progress=False)
     assert np.isfinite(table.loc[["a", "b"], "total"]).all()
     assert table.loc["a", "note"] == ""
-    assert "plots lie where the map has no value" in table.loc["b", "note"]
+    assert "plots are on pixels without a value" in table.loc["b", "note"]
     assert table.loc[["hole", "small", "elsewhere"], "total_lower"].isna().all()
     assert "no value within the region" in table.loc["hole", "note"]
     assert "4 plots are needed for the regression" in table.loc["small", "note"]
@@ -407,17 +407,20 @@ def test_weights_that_differ_much_are_told(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"plots": None}, r"plots= .* or residuals= .*no honest interval"),
-        ({"residuals": pd.DataFrame()}, r"plots= or residuals=, not both"),
+        ({"plots": None}, r"plots= .* or residuals= .*no valid interval"),
+        ({"residuals": pd.DataFrame()}, r"plots= or residuals=, got both"),
         ({"estimator": "ratio"}, r"estimator must be one of .*'ratio'"),
         ({"confidence": 95}, r"between 0 and 1, such as 0.95, got 95"),
         ({"carbon_fraction": 47}, r"carbon_fraction .*got 47"),
         ({"observed": "AGB"}, r"no column 'AGB'"),
-        ({"probability": "p"}, r"no column 'p', they have \['x', 'y', 'agb'\]"),
+        ({"probability": "p"}, r"column 'p', got the columns \['x', 'y', 'agb'\]"),
         ({"stratum": "agb"}, r"need the strata's areas: strata="),
         ({"strata": {"a": 3}}, r"needs stratum=, the plots' column"),
-        ({"strata": {"a": 3}, "regions": "two"}, r"a raster for 2 regions"),
-        ({"radius": -1}, r"radius must be a positive number of metres, got -1"),
+        (
+            {"strata": {"a": 3}, "regions": "two"},
+            r"a raster for several regions, .*and 2 regions",
+        ),
+        ({"radius": -1}, r"radius must be above 0 metres, got -1"),
         ({"plots": None, "residuals": 3}, r"residuals must be a table.*got a int"),
     ],
 )
@@ -440,7 +443,7 @@ def test_maps_that_cannot_be_read_are_refused(
         gb.totals(two, None, plots)
     with pytest.raises(FileNotFoundError, match=r"nothing at"):
         gb.totals(tmp_path / "none.tif", None, plots)
-    with pytest.raises(CubeError, match=r"None of 50 plots lies within the map"):
+    with pytest.raises(CubeError, match=r"must be within the map, got 50 outside"):
         gb.totals(poor, None, plots.assign(x=0.0))
     other = truth.isel(x=slice(0, 100)).to_dataset()
     with pytest.raises(CubeError, match=r"strata must be on the map's grid"):

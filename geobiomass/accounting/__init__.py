@@ -1,1 +1,1 @@
-"""From maps to numbers for areas: totals and change with intervals."""
+"""Totals and change of biomass over areas, with confidence intervals."""

@@ -1,4 +1,4 @@
-"""What changed between two dates: a difference map with its interval."""
+"""Difference maps of two dates, with their intervals."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from geobiomass.maps.reading import BLOCK, open_layer
 Errors = pd.DataFrame | ErrorModel | str | Path
 Pair = tuple[pd.DataFrame | ErrorModel, pd.DataFrame | ErrorModel]
 
-FEWEST_UNITS = 5  # whose mean errors are correlated
-_APART = 1e-3  # pixels: how far grids may lie apart and be one
+FEWEST_UNITS = 5  # for the correlation of their mean errors
+_TOLERANCE = 1e-3  # pixels: grids that differ by less are the same
 
 
 def change(
@@ -32,10 +32,11 @@ def change(
     correlation: float | None = None,
     residuals: tuple[Errors, Errors] | None = None,
 ) -> xr.Dataset:
-    r"""Subtract the map of one date from that of a later one.
+    r"""Subtract the map of one date from the map of a later date.
 
-    With :math:`l_1, u_1` how far the ends of the first map's interval lie below and
-    above it, and :math:`l_2, u_2` the second's, the change :math:`d` lies between
+    Let :math:`l_1, u_1` be the distances from the first map to the lower and the upper
+    end of its interval, and :math:`l_2, u_2` those of the second. The interval of the
+    change :math:`d` is from and to
 
     .. math::
 
@@ -43,30 +44,30 @@ def change(
         d + \sqrt{l_1^2 + u_2^2 - 2 r l_1 u_2},
 
     where r is the correlation of the errors of the two dates at a pixel: errors that
-    both dates share drop out of their difference.
+    both dates share cancel in the difference.
 
     Parameters
     ----------
     first, second : xarray.Dataset, str or Path
-        Maps on the same grid, in hand or as Zarr or GeoTIFF: ``agb``, with
-        ``agb_lower`` and ``agb_upper`` unless there are residuals.
+        Maps on the same grid, as datasets or as paths of Zarr or GeoTIFF: ``agb``,
+        with ``agb_lower`` and ``agb_upper`` unless there are residuals.
     confidence : float
-        Of the interval. The maps' own intervals must have the same (where they say
-        it, as all that geobiomass wrote do); with residuals it may be any.
+        Confidence level of the interval. It must be that of the maps' own intervals,
+        if they have it as an attribute, as all maps of geobiomass do. With residuals
+        any level is possible.
     correlation : float, optional
-        Of the errors at a pixel, -1 to 1. By default estimated where both dates have
-        residuals at the same pixels, else 0, with which the interval is too wide
-        where the dates share errors, as maps of one model do.
+        Correlation of the errors at a pixel, -1 to 1. By default it is estimated if
+        both dates have residuals at the same pixels, else it is 0: the interval is
+        then too wide if the dates share errors, as maps of one model do.
     residuals : tuple of two, optional
         For each date a table of residuals, an error model, or a path, as
-        :func:`geobiomass.totals` takes them: intervals are then
-        normal ones around the change without its expected bias, and the maps need
-        none of their own.
+        :func:`geobiomass.totals` takes them. Intervals are then normal ones around the
+        change without its expected bias, and the maps need no intervals.
 
     Returns
     -------
     xarray.Dataset
-        (y, x) float32, Mg/ha, lazy where the maps are or were paths: ``agb_change``,
+        (y, x) float32, Mg/ha, lazy if the maps are lazy or paths: ``agb_change``,
         second minus first, ``agb_change_lower`` and ``agb_change_upper``.
 
     Raises
@@ -77,14 +78,16 @@ def change(
         If correlation or confidence are out of range.
     """
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1, got {confidence}.")
+        raise ValueError(
+            f"confidence must be between 0 and 1, such as 0.9, got {confidence}."
+        )
     before, after = open_pair(first, second)
     if residuals is None:
-        r = 0.0 if correlation is None else checked(correlation)
+        r = 0.0 if correlation is None else check_correlation(correlation)
         low, high = _own_interval(first, second, before, after, r, confidence)
     else:
         errors = errors_of_both(residuals, before)
-        r = _given_or_found(errors, correlation)
+        r = _given_or_estimated(errors, correlation)
         models = (_model_of(errors[0]), _model_of(errors[1]))
         low, high = _fitted_interval(before, after, models, r, confidence)
     layers = {
@@ -105,44 +108,46 @@ def change(
 
 
 def write_change(found: xr.Dataset, path: str | Path) -> None:
-    """Write a difference map block by block, to Zarr or GeoTIFF by its ending.
+    """Write a difference map block by block, to Zarr or GeoTIFF.
 
     Parameters
     ----------
     found : xarray.Dataset
-        What :func:`geobiomass.change` gave.
+        The result of :func:`geobiomass.change`.
     path : str or Path
-        A folder ``.zarr``, or a file ``.tif``.
+        The destination: a folder ``.zarr``, or a file ``.tif``.
 
     Raises
     ------
     FileExistsError
-        If something is there.
+        If the destination exists.
     """
     import rioxarray  # noqa: F401  (the .rio accessor)
 
-    place = Path(path)
-    if place.exists():
-        raise FileExistsError(f"{place} is there already; delete it or choose another.")
-    if place.suffix not in (".tif", ".tiff"):
-        found.drop_encoding().to_zarr(place, zarr_format=3, consolidated=False)
+    destination = Path(path)
+    if destination.exists():
+        raise FileExistsError(
+            f"{destination} exists already; delete it or choose another path."
+        )
+    if destination.suffix not in (".tif", ".tiff"):
+        found.drop_encoding().to_zarr(destination, zarr_format=3, consolidated=False)
         return
     bands = found.to_array("band").assign_attrs(long_name=[str(n) for n in found])
     bands.rio.write_crs(found.rio.crs).rio.write_nodata(np.nan).rio.to_raster(
-        place, tiled=True, compress="deflate", lock=Lock()
+        destination, tiled=True, compress="deflate", lock=Lock()
     )
 
 
 def open_pair(first: Any, second: Any) -> tuple[xr.DataArray, xr.DataArray]:
-    """Open ``agb`` of two maps lazily, (y, x) float64, on one grid.
+    """Open ``agb`` of two maps on one grid lazily, (y, x) float64.
 
     Raises
     ------
     CubeError
-        If the grids differ; says in what.
+        If the grids differ.
     """
     before, after = _layer(first, "agb"), _layer(second, "agb")
-    _refuse_other_grid(before, after)
+    _check_same_grid(before, after)
     return before, after.assign_coords({n: before[n] for n in ("y", "x")})
 
 
@@ -153,33 +158,39 @@ def _layer(source: Any, name: str) -> xr.DataArray:
     return layer.astype(np.float64)
 
 
-def _refuse_other_grid(first: xr.DataArray, second: xr.DataArray) -> None:
+def _check_same_grid(first: xr.DataArray, second: xr.DataArray) -> None:
     import rioxarray  # noqa: F401  (the .rio accessor)
 
-    mend = "bring the second onto the first's grid, second.rio.reproject_match(first)."
+    remedy = "reproject the second map, second.rio.reproject_match(first)."
     if first.shape != second.shape:
         raise CubeError(
             f"Maps to compare must have one grid, got {first.shape} and "
-            f"{second.shape} pixels: {mend}"
+            f"{second.shape} pixels: {remedy}"
         )
     systems = first.rio.crs, second.rio.crs
     if systems[0] != systems[1]:
         raise CubeError(
-            f"Maps to compare must have one reference system, got {systems[0]} and "
-            f"{systems[1]}: {mend}"
+            f"Maps to compare must have one CRS, got {systems[0]} and {systems[1]}: "
+            f"{remedy}"
         )
     here, there = (np.array(tuple(m.rio.transform())[:6]) for m in (first, second))
     size = np.abs(here[[0, 1, 3, 4]]).max()
     reach = np.array([*[max(first.shape)] * 2, 1] * 2)
-    if (np.abs(here - there) * reach > _APART * size).any():
+    if (np.abs(here - there) * reach > _TOLERANCE * size).any():
         raise CubeError(
             "Maps to compare must have one grid, got the transforms "
-            f"{tuple(here.tolist())} and {tuple(there.tolist())}: {mend}"
+            f"{tuple(here.tolist())} and {tuple(there.tolist())}: {remedy}"
         )
 
 
-def checked(correlation: float) -> float:
-    """Give a correlation that is one."""
+def check_correlation(correlation: float) -> float:
+    """Return a correlation after a check that it is from -1 to 1.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+    """
     if not -1 <= correlation <= 1:
         raise ValueError(f"correlation must be from -1 to 1, got {correlation}.")
     return float(correlation)
@@ -200,26 +211,28 @@ def _own_interval(
             end = _layer(source, name)
             if end.name != name:
                 raise CubeError(
-                    f"The map has no {name}: train with interval=0.9 so that maps have "
-                    "intervals, or give residuals= of both dates."
+                    f"The maps must have {name}, got a map without: train with "
+                    "interval=0.9 so that maps have intervals, or give residuals= of "
+                    "both dates."
                 )
             stated = end.attrs.get("interval", confidence)
             if not np.isclose(stated, confidence):
                 raise ValueError(
                     f"confidence must be that of the maps' intervals, {stated:g}, got "
-                    f"{confidence:g}; residuals= of both dates give any."
+                    f"{confidence:g}; with residuals= of both dates any is possible."
                 )
             ends.append(end.assign_coords({n: middle[n] for n in ("y", "x")}))
         below.append(middle - ends[0])
         above.append(ends[1] - middle)
     moved = after - before
     return (
-        moved - _together(above[0], below[1], r),
-        moved + _together(below[0], above[1], r),
+        moved - _of_difference(above[0], below[1], r),
+        moved + _of_difference(below[0], above[1], r),
     )
 
 
-def _together(one: xr.DataArray, other: xr.DataArray, r: float) -> xr.DataArray:
+def _of_difference(one: xr.DataArray, other: xr.DataArray, r: float) -> xr.DataArray:
+    """Return the spread of a difference from two spreads with a correlation."""
     squared = one**2 + other**2 - 2 * r * one * other
     return cast(xr.DataArray, np.sqrt(squared.clip(min=0.0)))
 
@@ -237,32 +250,34 @@ def _fitted_interval(
         )
         return cast(xr.DataArray, found)
 
-    far = NormalDist().inv_cdf((1 + confidence) / 2)
-    spread = _together(applied(models[0].sd, before), applied(models[1].sd, after), r)
+    quantile = NormalDist().inv_cdf((1 + confidence) / 2)
+    spread = _of_difference(
+        applied(models[0].sd, before), applied(models[1].sd, after), r
+    )
     moved = (after - applied(models[1].bias, after)) - (
         before - applied(models[0].bias, before)
     )
-    return moved - far * spread, moved + far * spread
+    return moved - quantile * spread, moved + quantile * spread
 
 
 def errors_of_both(residuals: Any, layer: xr.DataArray) -> Pair:
-    """Give the errors of two dates, read where they were given as paths.
+    """Return the errors of two dates, read from disk if they are paths.
 
     Parameters
     ----------
     residuals : tuple of two
-        As :func:`geobiomass.change` takes them.
+        As in :func:`geobiomass.change`.
     layer : xarray.DataArray
         The map of one of the dates, (y, x).
 
     Raises
     ------
     ValueError
-        If they are not two, or as :func:`geobiomass.totals` does.
+        If they are not two, or not what :func:`geobiomass.totals` takes.
     """
     if not isinstance(residuals, tuple | list) or len(residuals) != 2:
         raise ValueError(
-            "residuals must be two, of the first and of the second date, got "
+            "residuals must be two, for the first and for the second date, got "
             f"{len(residuals) if isinstance(residuals, tuple | list) else 'one'}."
         )
     first, second = residuals
@@ -273,9 +288,9 @@ def _model_of(errors: pd.DataFrame | ErrorModel) -> ErrorModel:
     return errors if isinstance(errors, ErrorModel) else fit_error_model(errors)
 
 
-def _given_or_found(residuals: Pair, correlation: float | None) -> float:
+def _given_or_estimated(residuals: Pair, correlation: float | None) -> float:
     if correlation is not None:
-        return checked(correlation)
+        return check_correlation(correlation)
     one, other = residuals
     if isinstance(one, ErrorModel) or isinstance(other, ErrorModel):
         return 0.0
@@ -284,18 +299,18 @@ def _given_or_found(residuals: Pair, correlation: float | None) -> float:
 
 
 def change_residuals(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """Give the residuals of a change from those of its two dates.
+    """Return the residuals of a change from the residuals of two dates.
 
     Parameters
     ----------
     first, second : pandas.DataFrame
-        Tables of residuals; rows of the same ``unit`` and pixel are put together.
+        Tables of residuals; rows of the same ``unit`` and pixel are joined.
 
     Returns
     -------
     pandas.DataFrame
         A table of residuals: ``observed`` and ``predicted`` are second minus first;
-        ``predicted_first`` is the first date's biomass, Mg/ha.
+        ``predicted_first`` is the predicted biomass of the first date, Mg/ha.
 
     Raises
     ------
@@ -305,8 +320,8 @@ def change_residuals(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     joined = _joined(first, second)
     if joined.empty:
         raise ValueError(
-            "Residuals of two dates must share pixels (unit, y, x), got none that "
-            f"do among {len(first)} and {len(second)}."
+            "Residuals of two dates must share pixels (unit, y, x), got no pixel that "
+            f"is in both of {len(first)} and {len(second)} residuals."
         )
     table = joined[["y", "x", "unit"]].assign(
         observed=joined["observed_2"] - joined["observed_1"],
@@ -324,7 +339,8 @@ def _joined(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
             "Residuals of two dates must have pixels of one size, got "
             f"{sizes[0]} and {sizes[1]} m."
         )
-    # Places are multiples of a pixel, but for what decimals lose.
+    # Coordinates are multiples of half a pixel, up to rounding errors: as integers they
+    # can be joined.
     numbered = [
         table.assign(
             row=np.rint(table["y"] / sizes[0][0] * 2).astype(np.int64),
@@ -341,18 +357,19 @@ def _joined(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 def error_correlation(
     first: pd.DataFrame, second: pd.DataFrame, *, by: str = "pixel"
 ) -> float:
-    """Estimate how errors of two dates correlate, from residuals at the same pixels.
+    """Estimate the correlation of the errors of two dates at the same pixels.
 
-    Each error is first freed of its date's bias by class, and divided by its spread.
+    Errors are standardised first: minus the bias and divided by the standard deviation
+    of their class and date.
 
     Parameters
     ----------
     first, second : pandas.DataFrame
         Tables of residuals of the two dates.
     by : {"pixel", "unit"}
-        Of errors of pixels, as :func:`geobiomass.change` takes it, or of the mean
-        errors of units, which is nearer to that of totals: what a pixel does not
-        share with its neighbours has gone from the means.
+        "pixel": of the errors of pixels, as :func:`geobiomass.change` takes it. "unit":
+        of the mean errors of units, which is nearer to the correlation of totals,
+        because errors that neighbours do not share average out.
 
     Returns
     -------
@@ -369,7 +386,8 @@ def error_correlation(
     joined = _joined(*(_standardised(table) for table in (first, second)))
     if joined.empty:
         raise ValueError(
-            "Residuals of two dates must share pixels (unit, y, x), got none that do."
+            "Residuals of two dates must share pixels (unit, y, x), got no pixel that "
+            "is in both."
         )
     pair = joined[["standardised_1", "standardised_2"]]
     if by == "unit":

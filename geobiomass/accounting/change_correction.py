@@ -1,4 +1,4 @@
-"""What mapped losses and gains are worth, by what held-out pixels show of them."""
+"""Corrections of mapped losses and gains, fitted to held-out pixels."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from geobiomass.accounting.error_model import (
 
 Floats = npt.NDArray[np.float64]
 
-PART_CLASSES = 8  # at most, of the mapped part
-BIOMASS_CLASSES = 4  # at most, of the first map's biomass
-UNITS_A_CLASS = 8  # of biomass
+PART_CLASSES = 8  # largest number of classes of the mapped part
+BIOMASS_CLASSES = 4  # largest number of classes of the first map's biomass
+UNITS_A_CLASS = 8  # least number of units for each class of biomass
 FOLDS = 10
-_ROWS = 2**16  # of held-out pixels looked at together
+_ROWS = 2**16  # held-out pixels in memory at a time
 
 
 @dataclass(frozen=True)
 class Correction:
-    """The expected error of a part of the change, by what both maps show.
+    """The expected error of a part of the change, as a function of both maps.
 
-    Bilinear between the centres of classes and level beyond the first and last.
+    It is bilinear between the centres of classes and constant beyond the outer ones.
 
     Parameters
     ----------
     parts : numpy.ndarray
-        (part,) centres of classes of the mapped part, Mg/ha, rising.
+        (part,) centres of classes of the mapped part, Mg/ha, increasing.
     levels : numpy.ndarray
-        (level,) centres of classes of the first map's biomass, Mg/ha, rising.
+        (level,) centres of classes of the first map's biomass, Mg/ha, increasing.
     errors : numpy.ndarray
-        (part, level) mapped minus true, in the units of what is corrected.
+        (part, level) mapped minus true, in the unit of the corrected layer.
     """
 
     parts: Floats
@@ -46,7 +46,7 @@ class Correction:
     def expected(
         self, part: npt.NDArray[np.float64], biomass: npt.NDArray[np.float64]
     ) -> Floats:
-        """Give the expected error; same shape, NaN where either is missing."""
+        """Return the expected error; same shape, NaN if either value is missing."""
         found = np.zeros(np.shape(part))
         for share, errors in zip(np.eye(self.levels.size), self.errors.T, strict=True):
             found += np.interp(part, self.parts, errors) * np.interp(
@@ -63,31 +63,32 @@ def fit_corrections(
     *,
     seed: int = 0,
 ) -> list[tuple[Correction, Floats]]:
-    """Fit corrections, and tell what each gives where it has not looked.
+    """Fit corrections, and predict the error of each pixel from other units.
 
-    By least squares: first by classes of the part alone, then what is left by pairs of
-    classes, with a penalty as if `FEWEST_RESIDUALS` more pixels of each pair had no
-    error left, so that pairs that are hardly met follow their class of the part.
+    The fit is by least squares: first by classes of the part, then the rest by pairs
+    of classes. A ridge penalty shrinks pairs to their class of the part: it has the
+    weight of `FEWEST_RESIDUALS` pixels without an error in each pair, so that it
+    matters in rare pairs only.
 
     Parameters
     ----------
     part, biomass : numpy.ndarray
         (pixel,) the part of the mapped change, and the first map's biomass, Mg/ha.
     errors : sequence of numpy.ndarray
-        (pixel,) mapped minus observed, of each thing that is corrected: what the maps
-        show of the pixels is the same for all, and worked out once.
+        (pixel,) mapped minus observed, of each corrected layer: the layers share the
+        maps' classes, which are computed once.
     unit : numpy.ndarray
         (pixel,) numbers of the chip or block, from 0 without gaps.
     seed : int
-        Of the draw of units for the folds.
+        Seed of the split of units into folds.
 
     Returns
     -------
     list of tuple
-        Of each of `errors` the correction, and (pixel,) the error expected by the
-        pixels of other units: a tenth of the units is left out at a time
-        (cross-fitting; Chernozhukov et al. 2018, Double/debiased machine learning, The
-        Econometrics Journal 21, C1-C68).
+        For each of `errors` the correction, and (pixel,) the error that is expected
+        from other units: a tenth of the units is held out at a time (cross-fitting;
+        Chernozhukov et al. 2018, Double/debiased machine learning, The Econometrics
+        Journal 21, C1-C68).
     """
     if not errors:
         return []
@@ -109,21 +110,24 @@ def fit_corrections(
             for own, error in zip(sums, errors, strict=True):
                 own[number] += basis.T @ error[rows]
 
-    alone = np.kron(np.eye(parts.size), np.ones((levels.size, 1)))
+    # (pair, part): the pairs of classes of each class of the part.
+    pairs_of_part = np.kron(np.eye(parts.size), np.ones((levels.size, 1)))
 
     def solved(product: Floats, right: Floats) -> Correction:
-        by_part = np.linalg.lstsq(alone.T @ product @ alone, alone.T @ right)[0]
-        errors = alone @ by_part
+        by_part = np.linalg.lstsq(
+            pairs_of_part.T @ product @ pairs_of_part, pairs_of_part.T @ right
+        )[0]
+        errors = pairs_of_part @ by_part
         penalised = product + FEWEST_RESIDUALS * np.eye(size)
         errors = errors + np.linalg.solve(penalised, right - product @ errors)
         return Correction(parts, levels, errors.reshape(parts.size, levels.size))
 
     found = []
     for own in sums:
-        unseen = np.empty(part.size)
+        held_out = np.empty(part.size)
         for number in range(folds):
             mine = fold == number
             rest = solved(products.sum(0) - products[number], own.sum(0) - own[number])
-            unseen[mine] = rest.expected(part[mine], biomass[mine])
-        found.append((solved(products.sum(0), own.sum(0)), unseen))
+            held_out[mine] = rest.expected(part[mine], biomass[mine])
+        found.append((solved(products.sum(0), own.sum(0)), held_out))
     return found

@@ -1,4 +1,4 @@
-"""Totals of change, loss and gain over regions, with intervals."""
+"""Totals of net change, loss and gain over regions, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import xarray as xr
 from geobiomass.accounting.change import (
     Errors,
     change_residuals,
-    checked,
+    check_correlation,
     errors_of_both,
     open_pair,
 )
@@ -25,7 +25,7 @@ from geobiomass.accounting.totals import totals
 from geobiomass.cube.areas import regions_of
 
 PARTS = ("net", "loss", "gain")
-ENDS = ("", "_lower", "_upper")
+ENDS = ("", "_lower", "_upper")  # suffixes of columns
 _NO_SUCH_CHANGE = (
     "no held-out pixel has such a change, mapped or observed: its errors are not known"
 )
@@ -48,50 +48,51 @@ def change_totals(
 ) -> pd.DataFrame:
     r"""Estimate net change, loss and gain of biomass over regions.
 
-    A pixel loses where it changed by less than minus the threshold; loss is what such
-    pixels lost, gain what the others beyond the threshold gained. In the maps' plain
-    difference errors pass for losses and gains, which do not cancel: each part
-    :math:`q(d)` of the mapped change d, such as :math:`\max(0, -d)`, is therefore
-    corrected by what held-out pixels, or plots, show of :math:`q(d) - q(\delta)`,
-    with :math:`\delta` the true change; areas likewise (Olofsson et al. 2014). Of
-    held-out pixels, by classes of :math:`q(d)` and of the first map's biomass, since
-    tall forest has larger errors and more to lose. Without held-out pixels or plots of
-    both dates only the net change has an interval.
+    Loss is the sum over pixels whose change is below minus the threshold, gain the sum
+    over pixels whose change is above it. In the difference of two maps, errors look
+    like losses and gains, and do not cancel. Therefore each part :math:`q(d)` of the
+    mapped change d, such as :math:`\max(0, -d)`, is corrected by the mean of
+    :math:`q(d) - q(\delta)` at held-out pixels or plots, with :math:`\delta` the true
+    change; areas likewise (Olofsson et al. 2014). At held-out pixels the mean is by
+    classes of :math:`q(d)` and of the first map's biomass, because tall forest has
+    larger errors and more to lose. Without held-out pixels or plots of both dates only
+    the net change has an interval.
 
     Parameters
     ----------
     first, second : xarray.Dataset, str or Path
-        Maps on the same grid, as :func:`geobiomass.change` takes them.
+        Maps on the same grid, as in :func:`geobiomass.change`.
     regions : optional
-        As :func:`geobiomass.totals` takes them.
+        As in :func:`geobiomass.totals`.
     residuals : tuple of two, optional
-        Tables of residuals of the two dates, at the same held-out pixels; or, with
-        `correlation`, any two tables or error models: for the net change alone. Or
-        paths of them, as :func:`geobiomass.totals` takes them.
+        Tables of residuals of the two dates at the same held-out pixels, or their
+        paths. With `correlation`, any two tables or error models, for the net change
+        only.
     plots : pandas.DataFrame, optional
         A probability sample of plots that were measured at both dates: intervals are
         then design-based.
     observed : tuple of str
-        Columns of `plots` with what was measured, Mg/ha, first and second.
+        Columns of `plots` with the measured biomass, Mg/ha, first and second.
     correlation : float, optional
-        Of the errors of the two dates' totals, -1 to 1 (``error_correlation`` with
-        ``by="unit"``), where residuals are not at the same pixels.
+        Correlation of the errors of the two dates' totals, -1 to 1
+        (``error_correlation`` with ``by="unit"``), if residuals are not at the same
+        pixels.
     threshold : float
-        Mg/ha.
+        Smallest change that counts as loss or gain, Mg/ha.
     confidence, carbon_fraction, progress : optional
-        As :func:`geobiomass.totals` takes them.
+        As in :func:`geobiomass.totals`.
     **settings
-        What else it takes of plots and regions: estimator, strata, name, ...
+        Other arguments of :func:`geobiomass.totals`: estimator, strata, name, ...
 
     Returns
     -------
     pandas.DataFrame
         By region and change ("net", "loss", "gain"; losses are positive): ``area``
-        in ha (of net change all that is mapped), ``map_total`` as mapped, ``total`` in
-        Mg, ``carbon`` in Mg, each of area, total and carbon with ``_lower`` and
-        ``_upper``; ``total_se``, ``method``, ``plots`` and ``note``. Where no held-out
-        pixel has such a change, mapped or observed, nothing is known of its errors:
-        ``note`` says so and estimates are NaN.
+        in ha (of net change the mapped area), ``map_total`` before correction,
+        ``total`` in Mg, ``carbon`` in Mg, each of area, total and carbon with
+        ``_lower`` and ``_upper``; ``total_se``, ``method``, ``plots`` and ``note``. If
+        no held-out pixel has such a change, mapped or observed, its errors are not
+        known: estimates are NaN, and ``note`` has the reason.
 
     Raises
     ------
@@ -121,7 +122,7 @@ def change_totals(
         pairs = _pair(errors_of_both(residuals, before))
         table = _by_pairs(before, moved, regions, pairs, threshold, terms)
     else:
-        r = checked(correlation)
+        r = check_correlation(correlation)
         table = _by_models(before, after, regions, residuals, r, terms)
     table.attrs |= {"confidence": confidence, "threshold": threshold}
     return table
@@ -131,19 +132,19 @@ def _pair(residuals: Any) -> pd.DataFrame:
     if any(isinstance(each, ErrorModel) for each in residuals):
         raise ValueError(
             "Error models of the two dates need correlation=, of the errors of their "
-            "totals: it cannot be seen in models. Loss and gain need the tables."
+            "totals: models do not contain it. Loss and gain need tables of residuals."
         )
     return change_residuals(*residuals)
 
 
 def _quantity(part: str, moved: Any, threshold: float) -> tuple[Any, Any]:
-    """Give what a part is of a change, Mg/ha, and whether it is (1.0 or 0.0)."""
+    """Return a part of a change, Mg/ha, and 1.0 where it counts, 0.0 elsewhere."""
     if part == "net":
         return moved, moved * 0 + 1.0
     signed = -moved if part == "loss" else moved
-    # A comparison with NaN is false: what is missing must stay so.
-    there = (signed > threshold) * 1.0 + moved * 0
-    return there * signed, there
+    # A comparison with NaN is false: adding 0 times the change keeps missing values.
+    counts = (signed > threshold) * 1.0 + moved * 0
+    return counts * signed, counts
 
 
 def _by_plots(
@@ -160,11 +161,12 @@ def _by_plots(
                 f"Plots must have a column {name!r} (observed=), got "
                 f"{list(map(str, plots.columns))}."
             )
-    seen = plots[observed[1]] - plots[observed[0]]
+    measured = plots[observed[1]] - plots[observed[0]]
 
     def total(layer: xr.DataArray, values: pd.Series) -> pd.DataFrame:
-        # Biomass below 0 is taken for a mistake where plots are read; the estimators
-        # do not mind a constant that is added to plots and map, and taken off again.
+        # Plots with a biomass below 0 are refused as mistakes when they are read. The
+        # estimators are linear: a constant can be added to plots and map first, and
+        # subtracted from the estimate.
         shift = max(0.0, -float(values.min()))
         sample = plots.assign(**{observed[0]: values + shift})
         sample.attrs = plots.attrs
@@ -181,7 +183,7 @@ def _by_plots(
                 total(layer, values)
                 for layer, values in zip(
                     _quantity(part, moved, threshold),
-                    _quantity(part, seen, threshold),
+                    _quantity(part, measured, threshold),
                     strict=True,
                 )
             )
@@ -203,17 +205,17 @@ def _by_pairs(
     biomass = np.asarray(pairs["predicted_first"], float)
     for part in PARTS:
         layers = _quantity(part, moved, threshold)
-        seen = _quantity(part, pairs["observed"], threshold)
+        observed = _quantity(part, pairs["observed"], threshold)
         mapped = _quantity(part, pairs["predicted"], threshold)
-        kinds = range(1 if part == "net" else 2)  # of net change all area is mapped
-        errors = [np.asarray(mapped[k] - seen[k], float) for k in kinds]
+        kinds = range(1 if part == "net" else 2)  # net change: the whole mapped area
+        errors = [np.asarray(mapped[k] - observed[k], float) for k in kinds]
         known = [error for error in errors if error.any()]
         fits = iter(fit_corrections(np.asarray(mapped[0], float), biomass, known, unit))
-        # As mapped, mass alone is told: of the area no pixel need be read for that.
+        # The table has the mass as mapped and not the area, so only that is summed.
         plain = _mapped(layers[0], regions, terms.get("name"), terms["progress"])
         found[part] = tuple(
             _corrected(
-                pairs.assign(observed=seen[kind], predicted=mapped[kind]),
+                pairs.assign(observed=observed[kind], predicted=mapped[kind]),
                 next(fits),
                 (layers[kind], layers[0], before),
                 regions,
@@ -233,20 +235,20 @@ def _corrected(
     regions: Any,
     terms: dict[str, Any],
 ) -> pd.DataFrame:
-    """Total a layer that is corrected by part and first biomass.
+    """Return totals of a layer, corrected by part of the change and first biomass.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        Held-out pixels: what the layer shows (``predicted``), and what is true.
+        Held-out pixels: the layer (``predicted``) and the reference (``observed``).
     fitted : tuple
-        The correction, and what it gives there by other units.
+        The correction, and the errors of these pixels that other units predict.
     maps : tuple of xarray.DataArray
         The layer, the part of the mapped change, the first map.
     """
     layer, shown, first = maps
-    correction, unseen = fitted
-    table["predicted"] -= unseen
+    correction, held_out = fitted
+    table["predicted"] -= held_out
     expected = xr.apply_ufunc(
         correction.expected,
         shown,
@@ -254,18 +256,18 @@ def _corrected(
         dask="parallelized",
         output_dtypes=[np.float64],
     )
-    better = (layer - expected).rename(layer.name)
+    corrected = (layer - expected).rename(layer.name)
     if layer.rio.crs is not None:
-        better = better.rio.write_crs(layer.rio.crs)
-    return totals(better, regions, residuals=fit_error_model(table), **terms)
+        corrected = corrected.rio.write_crs(layer.rio.crs)
+    return totals(corrected, regions, residuals=fit_error_model(table), **terms)
 
 
 def _mapped(
     layer: xr.DataArray, regions: Any, name: str | None = None, progress: bool = True
 ) -> pd.DataFrame:
-    """Give ``area`` and ``map_mean`` by region."""
-    places = regions_of(layer, regions, name=name, missing="keep")
-    sums = [RegionSum(label, region, np.zeros(0, bool)) for label, region in places]
+    """Return ``area`` and ``map_mean`` by region."""
+    named = regions_of(layer, regions, name=name, missing="keep")
+    sums = [RegionSum(label, region, np.zeros(0, bool)) for label, region in named]
     sum_regions(layer, sums, progress=progress)
     return pd.DataFrame(
         {"area": [one.area for one in sums], "map_mean": [one.mean for one in sums]},
@@ -274,7 +276,7 @@ def _mapped(
 
 
 def _unknown(mapped: pd.DataFrame) -> pd.DataFrame:
-    """Give rows of a change that no held-out pixel has."""
+    """Return rows without estimates, for a change that no held-out pixel has."""
     ends = [f"{what}{end}" for what in ("total", "carbon") for end in ENDS]
     return mapped.assign(
         method="model", plots=0, note=_NO_SUCH_CHANGE, **dict.fromkeys(ends, math.nan)
@@ -307,7 +309,7 @@ def _by_models(
 
 
 def _table(found: dict[str, tuple[pd.DataFrame, ...]]) -> pd.DataFrame:
-    """Put the parts together: of each its totals, and what its area comes from."""
+    """Return one table of all parts, from the totals of their mass and area."""
     parts = []
     for part, (mass, *shares) in found.items():
         rows = mass[["method", "plots", "note", "total_se"]].copy()

@@ -1,4 +1,4 @@
-"""Errors of a map: their bias, spread and likeness, and what they are in a total."""
+"""Model of the errors of a map: bias, spread and correlation, and their sum."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ from geobiomass.statistics.variogram import Variogram, fit_variogram
 Floats = npt.NDArray[np.float64]
 Bias = Literal["class", "overall"]
 
-FEWEST_RESIDUALS = 200  # a class
-MOST_CHECKED = 100  # units that the sums of errors are looked at
-SMALLEST_SPREAD = 1e-3  # of the overall one, where a class has (hardly) any
+FEWEST_RESIDUALS = 200  # of a class
+MOST_CHECKED = 100  # units whose sums of errors are compared with the model
+SMALLEST_SPREAD = 1e-3  # of the overall spread, for classes almost without any
 
 
 @dataclass(frozen=True)
 class ErrorModel:
-    """What held-out residuals say of errors, predicted minus observed.
+    """A model of errors, predicted minus observed, fitted to held-out residuals.
 
-    The error of a pixel of which p was predicted is b(p) + s(p) z: a bias, a spread,
-    and a standardised error z whose likeness to its neighbours' the variogram gives.
-    Bias and variance are linear between the centres of classes and level beyond the
-    first and the last.
+    The error of a pixel with the prediction p is b(p) + s(p) z: a bias, a standard
+    deviation, and a standardised error z whose spatial correlation is that of the
+    variogram. Bias and variance are linear between the centres of classes and constant
+    beyond the first and the last.
 
     Parameters
     ----------
     centres : tuple of float
-        Mean prediction of each class, rising, Mg/ha.
+        Mean prediction of each class, increasing, Mg/ha.
     biases, spreads : tuple of float
         Bias and standard deviation of errors at each centre, Mg/ha.
     bias_covariance : tuple of tuple of float
-        Of the biases as they were estimated, (Mg/ha)^2: what other units would have
-        given, by leaving out each unit in turn.
+        Covariance of the estimated biases, (Mg/ha)^2: the jackknife's, which leaves
+        out one unit at a time.
     variogram : geobiomass.statistics.variogram.Variogram
-        Of standardised errors.
+        Variogram of standardised errors.
     units, residuals : int
-        How many of them it was fitted to.
+        Number of units and residuals that the model was fitted to.
     inflation : float
-        1 or more: the squared sum of errors of a held-out unit over the variance that
-        the variogram gives it. Where errors are of two kinds, or reach further than a
-        chip, the variogram alone says too little.
+        1 or more: the squared sums of errors of held-out units over the variances that
+        the variogram predicts. The variogram alone is too small if errors are a
+        mixture of two kinds, or are correlated over more than a chip.
     places : bool
-        Whether the units' places were known, so that pairs of different units count.
-        Of chips they are not: what their errors share with ground further away than a
-        chip cannot be seen.
+        True if the coordinates of the units are known, so that pairs of different units
+        count. They are not known of chips: errors that are correlated over distances
+        longer than a chip cannot be measured.
     """
 
     centres: tuple[float, ...]
@@ -63,32 +63,32 @@ class ErrorModel:
     places: bool = True
 
     def bias(self, predicted: npt.ArrayLike) -> Floats:
-        """Give the bias where so much was predicted, Mg/ha; same shape."""
+        """Return the bias at each prediction, Mg/ha; same shape."""
         return _interpolated(predicted, self.centres, self.biases)
 
     def sd(self, predicted: npt.ArrayLike) -> Floats:
-        """Give the standard deviation of errors about the bias, Mg/ha; same shape."""
+        """Return the standard deviation of errors about the bias, Mg/ha; same shape."""
         squares = np.square(self.spreads)
         return np.sqrt(_interpolated(predicted, self.centres, squares))
 
     def shares(self, predicted: npt.ArrayLike) -> Floats:
-        """Give each class's share in each prediction, (..., class); they sum to 1."""
+        """Return the weight of each class in each prediction, (..., class)."""
         return class_shares(np.asarray(predicted, float), np.asarray(self.centres))
 
     def covariance(self, distance: npt.ArrayLike) -> Floats:
-        """Give the covariance of standardised errors at distances in metres.
+        """Return the covariance of standardised errors at distances in metres.
 
-        Without the nugget, which a pixel shares with none.
+        It is without the nugget, which pixels do not share.
         """
         return self.variogram.sill * self.variogram.shared(distance)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give what ``from_dict`` takes, ready for JSON."""
+        """Return the values for JSON, as ``from_dict`` takes them."""
         return vars(self) | {"variogram": self.variogram.to_dict()}
 
     @classmethod
     def from_dict(cls, given: dict[str, Any]) -> ErrorModel:
-        """Make an error model out of what ``to_dict`` gave."""
+        """Build an error model from the result of ``to_dict``."""
         listed = {name: tuple(given[name]) for name in ("centres", "biases", "spreads")}
         covariance = tuple(tuple(row) for row in given["bias_covariance"])
         variogram = Variogram.from_dict(given["variogram"])
@@ -100,12 +100,15 @@ class ErrorModel:
 def _interpolated(
     at: npt.ArrayLike, centres: tuple[float, ...], values: npt.ArrayLike
 ) -> Floats:
-    there, given = np.asarray(at, float), np.asarray(values, float)
-    return np.asarray(np.interp(there, centres, given), np.float64)
+    points, heights = np.asarray(at, float), np.asarray(values, float)
+    return np.asarray(np.interp(points, centres, heights), np.float64)
 
 
 def class_shares(values: Floats, centres: Floats) -> Floats:
-    """Give each class's share in each value, (..., class): linear between centres."""
+    """Return the weight of each class in each value, (..., class).
+
+    The weights are hat functions: linear between neighbouring centres, and 1 in sum.
+    """
     if centres.size == 1:
         return np.ones((*values.shape, 1))
     inside = np.clip(values, centres[0], centres[-1])
@@ -126,27 +129,27 @@ def fit_error_model(
     pairs: int = 200_000,
     seed: int = 0,
 ) -> ErrorModel:
-    """Fit an error model to residuals of units that the map's model has not seen.
+    """Fit an error model to residuals of units that are not training data.
 
     Classes are cut at the quantiles 1/2, 1/4 and 3/4, 1/8 and 7/8, and so on, so that
-    the few pixels of tall forest have their own; each has 200 residuals or more, and
-    there are no more classes than half as many as units. The bias is the linear spline
-    through the centres that fits best; its covariance is the jackknife's over units
-    (Bell and McCaffrey 2002), as residuals of one unit are no independent witnesses.
+    the few pixels of tall forest have classes of their own. Each class has at least 200
+    residuals, and there is at most one class for two units. The bias is the linear
+    spline through the centres that fits best. Its covariance is the jackknife's over
+    units (Bell and McCaffrey 2002), because residuals of one unit are not independent.
 
     Parameters
     ----------
     residuals : pandas.DataFrame
-        A row a pixel: ``observed``, ``predicted`` in Mg/ha, ``y``, ``x`` in metres,
-        ``unit``; ``attrs`` as ``fit_variogram`` takes them.
+        One row for each pixel: ``observed``, ``predicted`` in Mg/ha, ``y``, ``x`` in
+        metres, ``unit``; ``attrs`` as in ``fit_variogram``.
     by : str
-        Column that errors depend on; the prediction.
+        Column that errors depend on; by default the prediction.
     bias : {"class", "overall"}
-        A bias for each class, or one for all.
+        One bias for each class, or one for all.
     classes : int
-        At most.
+        Largest number of classes.
     pairs, seed : int
-        As ``fit_variogram`` takes them.
+        As in ``fit_variogram``.
 
     Returns
     -------
@@ -155,7 +158,7 @@ def fit_error_model(
     Raises
     ------
     ValueError
-        One unit alone, fewer than 30 residuals, or all the same.
+        If there is only one unit, fewer than 30 residuals, or all are the same.
     """
     if bias not in ("class", "overall"):
         raise ValueError(f"bias must be 'class' or 'overall', got {bias!r}.")
@@ -163,7 +166,8 @@ def fit_error_model(
     if len(names) < 2:
         raise ValueError(
             f"Residuals of an error model must come from 2 units or more, got "
-            f"{len(names)}: how sure their mean is cannot be seen in one chip or block."
+            f"{len(names)}: one chip or block does not show the standard error of the "
+            "bias. Add residuals of other chips or blocks."
         )
     level = np.asarray(residuals[by], float)
     error = np.asarray(residuals["predicted"] - residuals["observed"], float)
@@ -177,7 +181,7 @@ def fit_error_model(
     rest = error - hats @ solved
     spreads = _spreads(hats, rest)
     standardised = rest / np.sqrt(hats @ spreads**2)
-    variogram = _likeness(residuals, standardised, pairs, seed)
+    variogram = _fit_correlation(residuals, standardised, pairs, seed)
     model = ErrorModel(
         centres=tuple(centres.tolist()),
         biases=tuple(solved.tolist()),
@@ -186,22 +190,23 @@ def fit_error_model(
         variogram=variogram,
         units=len(names),
         residuals=level.size,
-        places=_have_places(residuals),
+        places=_have_coordinates(residuals),
     )
-    ratio = _sums_over_variances(model, residuals, rest, level, unit, seed)
-    # Biases were fitted to the same units, so that sums are smaller by as much.
+    ratio = _observed_over_predicted(model, residuals, rest, level, unit, seed)
+    # The biases were fitted to the same units, which makes the sums of errors smaller:
+    # a correction for degrees of freedom.
     left = len(names) - basis.shape[1]
     return replace(model, inflation=max(1.0, ratio * len(names) / left))
 
 
 def class_centres(level: Floats, most: int) -> Floats:
-    """Give the means of at most so many classes, cut as ``fit_error_model`` cuts."""
+    """Return the means of at most `most` classes, cut as in ``fit_error_model``."""
     half = most // 2
     while half > 0 and level.size * 0.5**half < FEWEST_RESIDUALS:
         half -= 1
     low = 0.5 ** np.arange(half, 0, -1)
     edges = np.unique(np.quantile(level, np.unique([*low, *(1 - low)])))
-    # Up to an edge: where many predictions are 0 they are a class of their own.
+    # A class includes its upper edge, so that many predictions of 0 are one class.
     which = np.searchsorted(edges, level, "left")
     return np.unique(pd.Series(level).groupby(which).mean().to_numpy(float))
 
@@ -209,7 +214,7 @@ def class_centres(level: Floats, most: int) -> Floats:
 def _jackknifed(
     basis: Floats, error: Floats, unit: npt.NDArray[np.intp], units: int
 ) -> tuple[Floats, Floats]:
-    """Solve for biases, and for their covariance by leaving out a unit at a time."""
+    """Return the biases by least squares, and their jackknife covariance over units."""
     size = basis.shape[1]
     products = np.zeros((units, size, size))
     sums = np.zeros((units, size))
@@ -234,20 +239,22 @@ def _spreads(hats: Floats, rest: Floats) -> Floats:
     overall = squares.mean()
     if overall == 0:
         raise ValueError(
-            "Residuals of an error model must differ, got none that is off its bias."
+            "Residuals of an error model must differ, got only residuals that equal "
+            "the bias."
         )
     each = (hats * squares[:, None]).sum(0) / hats.sum(0)
     least = overall * SMALLEST_SPREAD**2
     return np.asarray(np.sqrt(np.maximum(each, least)), np.float64)
 
 
-def _likeness(
+def _fit_correlation(
     residuals: pd.DataFrame, standardised: Floats, pairs: int, seed: int
 ) -> Variogram:
     table = residuals[["y", "x", "unit"]].assign(standardised=standardised)
     table.attrs = residuals.attrs
-    # A chip does not show how far its errors reach; what all chips differ by does.
-    chips = not _have_places(table)
+    # Chips are shorter than the range of their errors; the variance over all chips adds
+    # what a single chip does not show.
+    chips = not _have_coordinates(table)
     return fit_variogram(
         table,
         column="standardised",
@@ -257,11 +264,11 @@ def _likeness(
     )
 
 
-def _have_places(residuals: pd.DataFrame) -> bool:
+def _have_coordinates(residuals: pd.DataFrame) -> bool:
     return residuals.attrs.get("kind") == "scene"
 
 
-def _sums_over_variances(
+def _observed_over_predicted(
     model: ErrorModel,
     residuals: pd.DataFrame,
     rest: Floats,
@@ -269,7 +276,7 @@ def _sums_over_variances(
     unit: npt.NDArray[np.intp],
     seed: int,
 ) -> float:
-    """Give squared sums of errors of units over what the model says of them."""
+    """Return the squared sums of errors of units over their variance by the model."""
     down, across = (float(side) for side in residuals.attrs["pixel"])
     row = np.rint(residuals["y"].to_numpy(float) / down).astype(np.int64)
     column = np.rint(residuals["x"].to_numpy(float) / across).astype(np.int64)
@@ -289,7 +296,7 @@ def _sums_over_variances(
 
 
 class ErrorSum:
-    """The sum of errors over a region, block by block, each pair of pixels counted.
+    """The sum of errors over a region, with the covariance of all pairs of pixels.
 
     With a_i = w_i s(p_i) the variance of the sum of w_i e_i is
 
@@ -297,19 +304,19 @@ class ErrorSum:
 
     where f is the inflation, C the covariance of standardised errors, W_k the sum of
     w_i by class and V the covariance of the biases (block kriging: Journel and
-    Huijbregts 1978, chapter V; of totals of maps: Wadoux and Heuvelink 2023). The
-    double sum is exact, by Fourier transform, for regions within ``cells`` pixels;
-    beyond them pixels are put together in square cells, 2, 4, 8, ... a side, that
-    share a mean covariance. The result does not depend on how the region was cut, nor
-    on the order of its blocks.
+    Huijbregts 1978, chapter V; for totals of maps: Wadoux and Heuvelink 2023). The
+    double sum is exact, by Fourier transform, for regions of at most ``cells`` pixels.
+    In larger regions pixels are joined to square cells with a side of 2, 4, 8, ...
+    pixels, which share a mean covariance. The result does not depend on the blocks
+    that the region is read in, nor on their order.
 
     Parameters
     ----------
     model : ErrorModel
     pixel : tuple of float
-        Metres on the ground, down and across.
+        Size of a pixel, metres, down and across.
     cells : int
-        The most cells held in memory, about 80 bytes each while ``variance`` runs.
+        Largest number of cells in memory, about 80 bytes each while ``variance`` runs.
     """
 
     def __init__(
@@ -331,9 +338,9 @@ class ErrorSum:
         Parameters
         ----------
         row, column : int
-            Of the block's first pixel, on the map's grid.
+            Position of the block's first pixel on the map's grid.
         weights : numpy.ndarray
-            (y, x) float, hectares a pixel; 0 outside the region.
+            (y, x) float, hectares of each pixel; 0 outside the region.
         predicted : numpy.ndarray
             (y, x) float, Mg/ha; a pixel without a prediction adds nothing.
         """
@@ -346,28 +353,35 @@ class ErrorSum:
         self._cells.add(row, column, area * self.model.sd(level))
 
     def bias(self) -> float:
-        """Give the expected sum, Mg: what to take off the map's total."""
+        """Return the expected sum, Mg, to subtract from the map's total."""
         return float(self._by_class @ np.asarray(self.model.biases))
 
     def bias_variance(self) -> float:
-        """Give the part of the variance that comes from estimating the biases, Mg^2."""
+        """Return the part of the variance that is due to the estimated biases, Mg^2."""
         covariance = np.asarray(self.model.bias_covariance)
         return float(self._by_class @ covariance @ self._by_class)
 
     def variance(self) -> float:
-        """Give the variance of the sum of weights times errors, Mg^2."""
+        """Return the variance of the sum of weights times errors, Mg^2."""
         pairs = self._cells.double_sum(self.model.covariance)
         own = self.model.variogram.nugget * self._cells.squares
         return self.model.inflation * (own + pairs) + self.bias_variance()
 
     def half_width(self, confidence: float = 0.95) -> float:
-        """Give half the width of the interval of the sum, Mg.
+        """Return half the width of the confidence interval of the sum, Mg.
 
-        By Student's t, with the degrees of freedom of Satterthwaite (1946): the part
-        of the biases has one less than there were units, the other is taken as known.
+        It is by Student's t with the degrees of freedom of Satterthwaite (1946): the
+        part of the biases has the number of units minus one, the rest is known exactly.
+
+        Raises
+        ------
+        ValueError
+            If the confidence is not between 0 and 1.
         """
         if not 0 < confidence < 1:
-            raise ValueError(f"confidence must be between 0 and 1, got {confidence}.")
+            raise ValueError(
+                f"confidence must be between 0 and 1, such as 0.95, got {confidence}."
+            )
         from scipy.stats import t
 
         whole, part = self.variance(), self.bias_variance()

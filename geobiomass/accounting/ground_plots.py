@@ -1,4 +1,4 @@
-"""Plots on the ground, and the pixels of a map that they lie on."""
+"""Field plots, and the pixels of a map that they cover."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ Numbers = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class GroundPlots:
-    """Plots within a map, in the order of their table.
+    """The field plots within a map, in the order of their table.
 
     Parameters
     ----------
     observed : numpy.ndarray
         (plot,) Mg/ha.
     home : numpy.ndarray
-        (plot,) int64: the pixel of its centre, row x width + column.
+        (plot,) int64: the pixel of the plot's centre, row x width + column.
     pixels, which : numpy.ndarray
-        (pair,) int64: every pixel that a plot covers, and that plot's number.
+        (pair,) int64: every pixel that a plot covers, and the number of the plot.
     stratum : numpy.ndarray, optional
         (plot,) names of strata.
     probability : numpy.ndarray, optional
-        (plot,) inclusion probabilities, or proportional to them.
+        (plot,) inclusion probabilities, or values proportional to them.
     outside : int
-        Plots of the table beyond the map.
+        Number of plots of the table that are outside of the map.
     """
 
     observed: Numbers
@@ -57,18 +57,18 @@ class GroundPlots:
 
     @property
     def count(self) -> int:
-        """How many."""
+        """Number of plots."""
         return int(self.observed.size)
 
 
 def stratum_name(value: Any) -> str:
-    """Give a stratum's name: 3 and 3.0 are "3"."""
+    """Return the name of a stratum: 3 and 3.0 are "3"."""
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))
     return str(value)
 
 
-def place_plots(
+def locate_plots(
     plots: Any,
     layer: xr.DataArray,
     *,
@@ -77,19 +77,19 @@ def place_plots(
     probability: str | None = None,
     radius: float | None = None,
 ) -> GroundPlots:
-    """Read a table of plots and find their pixels.
+    """Read a table of plots and find the pixels that they cover.
 
     Parameters
     ----------
     plots : path, geopandas.GeoDataFrame or pandas.DataFrame
         Points or polygons; a plain table has columns lon and lat, or x and y in the
-        map's reference system (or in ``attrs["crs"]``).
+        CRS of the map (or of ``attrs["crs"]``).
     layer : xarray.DataArray
         The map.
     observed, stratum, probability : str
-        Columns.
+        Names of columns.
     radius : float, optional
-        Metres: points then cover the pixels whose centre is no further away.
+        Metres: points then cover the pixels whose centre is within this distance.
 
     Raises
     ------
@@ -100,22 +100,22 @@ def place_plots(
     for column in (stratum, probability):
         if column is not None and column not in table:
             raise CubeError(
-                f"The plots have no column {column!r}, they have "
+                f"The plots must have the column {column!r}, got the columns "
                 f"{list(map(str, table.columns))}."
             )
     if radius is not None and not radius > 0:
-        raise CubeError(f"radius must be a positive number of metres, got {radius!r}.")
+        raise CubeError(f"radius must be above 0 metres, got {radius!r}.")
     grid = _geobox(layer)
-    read = read_plots(table, observed, _system(table, grid))
+    read = read_plots(table, observed, _crs_of(table, grid))
     home = _homes(read, grid)
     pixels, which = label_pixels(read, grid, radius, all_touched=False)
     inside = np.flatnonzero(home >= 0)
     if not inside.size:
         west, south, east, north = read.bounds_in(grid.crs)
         raise CubeError(
-            f"None of {home.size} plots lies within the map: they cover x {west:g} to "
-            f"{east:g}, y {south:g} to {north:g} in {grid.crs}; give their reference "
-            "system, plots.attrs['crs'] = 'EPSG:...'."
+            f"At least one plot must be within the map, got {home.size} outside: they "
+            f"cover x {west:g} to {east:g}, y {south:g} to {north:g} in {grid.crs}. "
+            "Set the CRS of the plots, plots.attrs['crs'] = 'EPSG:...'."
         )
     numbers = np.full(home.size, -1)
     numbers[inside] = np.arange(inside.size)
@@ -126,8 +126,8 @@ def place_plots(
         home[inside],
         pixels[kept],
         numbers[which[kept]],
-        _names(table, stratum, rows),
-        _chances(table, probability, rows),
+        _strata(table, stratum, rows),
+        _probabilities(table, probability, rows),
         int(home.size - inside.size),
     )
 
@@ -142,18 +142,18 @@ def _geobox(layer: xr.DataArray) -> GeoBox:
     return GeoBox((height, width), transform, layer.rio.crs)
 
 
-def _system(table: pd.DataFrame, grid: GeoBox) -> Any:
-    """Give the reference system of a plain table with x and y: the map's own."""
-    said = table.attrs.get("crs")
+def _crs_of(table: pd.DataFrame, grid: GeoBox) -> Any:
+    """Return the CRS of a table: its own, else of a plain x and y the map's."""
+    stated = table.attrs.get("crs")
     columns = {str(column).lower() for column in table.columns}
     degrees = any(columns.issuperset(pair) for pair in GEOGRAPHIC)
-    if said is not None or hasattr(table, "to_crs") or degrees:
-        return said
+    if stated is not None or hasattr(table, "to_crs") or degrees:
+        return stated
     return grid.crs
 
 
 def _homes(plots: Plots, grid: GeoBox) -> Indexes:
-    """Give the pixel of each plot's centre, -1 beyond the map."""
+    """Return the pixel of each plot's centre, -1 outside of the map."""
     import shapely
 
     shapes = plots.geometries_in(grid.crs)
@@ -164,27 +164,27 @@ def _homes(plots: Plots, grid: GeoBox) -> Indexes:
     return np.where(inside, row * width + column, -1).astype(np.int64)
 
 
-def _names(table: pd.DataFrame, column: str | None, rows: Indexes) -> Any:
+def _strata(table: pd.DataFrame, column: str | None, rows: Indexes) -> Any:
     if column is None:
         return None
     values = table[column].iloc[rows]
     if values.isna().any():
         raise CubeError(
-            f"Every plot needs a stratum, row {values.index[values.isna()][0]} has "
-            f"none in {column!r}."
+            f"Every plot must have a stratum in {column!r}, got none in row "
+            f"{values.index[values.isna()][0]}."
         )
     return np.array([stratum_name(value) for value in values], object)
 
 
-def _chances(table: pd.DataFrame, column: str | None, rows: Indexes) -> Any:
+def _probabilities(table: pd.DataFrame, column: str | None, rows: Indexes) -> Any:
     if column is None:
         return None
     values = pd.to_numeric(table[column].iloc[rows], errors="coerce")
     wrong = ~(values > 0)
     if wrong.any():
         raise CubeError(
-            f"Every plot needs an inclusion probability above 0, row "
-            f"{values.index[wrong][0]} has {table[column].iloc[rows][wrong].iloc[0]!r} "
-            f"in {column!r}."
+            f"Every plot must have an inclusion probability above 0 in {column!r}, got "
+            f"{table[column].iloc[rows][wrong].iloc[0]!r} in row "
+            f"{values.index[wrong][0]}."
         )
     return values.to_numpy(np.float64)

@@ -1,4 +1,4 @@
-"""Errors on ground that a map's model has not seen, in whatever form they are given."""
+"""Held-out errors of a model: tables, error models, or paths of either."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from geobiomass.evaluation.residuals import read_residuals
 
 
 def errors_of(given: Any, layer: xr.DataArray) -> pd.DataFrame | ErrorModel:
-    """Give errors as a table of residuals, or as a model that was fitted to one.
+    """Return errors as a table of residuals or as an error model.
 
     Parameters
     ----------
     given : pandas.DataFrame, ErrorModel, str, Path or object
         A table or a model; the path of a CSV, of an error model as JSON, or of a
-        folder of :meth:`geobiomass.CrossValidation.save`; or anything with
-        ``.residuals()``.
+        folder of :meth:`geobiomass.CrossValidation.save`; or an object with the method
+        ``residuals()``.
     layer : xarray.DataArray
-        The map, (y, x): a table that does not say the size of its pixels has the map's.
+        The map, (y, x). A table without ``attrs["pixel"]`` has pixels of the map's
+        size.
 
     Returns
     -------
@@ -34,9 +35,9 @@ def errors_of(given: Any, layer: xr.DataArray) -> pd.DataFrame | ErrorModel:
     Raises
     ------
     FileNotFoundError
-        If nothing is at the path.
+        If the path does not exist.
     ValueError
-        If it is nothing of these, or what is at the path is damaged.
+        If `given` is something else, or the file is damaged.
     """
     errors: pd.DataFrame | ErrorModel
     if isinstance(given, str | os.PathLike):
@@ -50,7 +51,7 @@ def errors_of(given: Any, layer: xr.DataArray) -> pd.DataFrame | ErrorModel:
     if not isinstance(errors, pd.DataFrame):
         raise ValueError(
             "residuals must be a table of residuals, an ErrorModel, a path of either, "
-            f"or something with .residuals(), got a {type(errors).__name__}."
+            f"or an object with .residuals(), got a {type(errors).__name__}."
         )
     if "pixel" not in errors.attrs:
         errors = errors.copy()
@@ -65,6 +66,6 @@ def _read(path: Path) -> pd.DataFrame | ErrorModel:
         return ErrorModel.from_dict(json.loads(path.read_text("utf-8")))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{path} must be an error model, as ErrorModel.to_dict() gives it, got "
-            f"something else ({error!r}); residuals are a CSV."
+            f"{path} must be an error model, written from ErrorModel.to_dict(), got "
+            f"other content ({error!r}); residuals are a CSV."
         ) from error

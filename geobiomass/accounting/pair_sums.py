@@ -1,4 +1,4 @@
-"""Double sums over pairs of pixels: exact by Fourier transform, or on coarser cells."""
+"""Sums over all pairs of pixels, by Fourier transform of pixels or of coarser cells."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Covariance = Callable[[Floats], Floats]
 
-NEAR = 4  # cells: up to there the mean over two cells is over all pairs of pixels
+NEAR = 4  # cells: nearer ones have the mean covariance over all their pairs of pixels
 
 
 class Cells:
-    """Amounts by pixel, or by square cell where there are too many pixels.
+    """Amounts by pixel, or by square cell if there are too many pixels.
 
     Parameters
     ----------
     pixel : tuple of float
-        Metres, down and across.
+        Size of a pixel, metres, down and across.
     most : int
-        Cells at most; sides of cells double until they are no more.
+        Largest number of cells; the side of cells doubles until they are no more.
     """
 
     def __init__(self, pixel: tuple[float, float], most: int) -> None:
         if most < 4:
-            raise ValueError(f"cells must be 4 or more, got {most}.")
+            raise ValueError(f"cells must be at least 4, got {most}.")
         self.pixel = pixel
         self.most = most
         self.side = 1  # of a cell, pixels
         self.origin = (0, 0)  # of the amounts, cells
         self.amounts: Floats = np.zeros((0, 0))
-        self.squares = 0.0  # sum of squares of all pixels' amounts
+        self.squares = 0.0  # sum of the squared amounts of all pixels
 
     def add(self, row: int, column: int, amounts: Floats) -> None:
-        """Add amounts (y, x) of pixels from a row and a column on."""
+        """Add amounts (y, x) of pixels whose first is at a row and a column."""
         rows, columns = (np.flatnonzero(amounts.any(axis)) for axis in (1, 0))
         if rows.size == 0:
             return
@@ -44,7 +44,7 @@ class Cells:
         self._put(row + int(rows[0]), column + int(columns[0]), amounts)
 
     def _put(self, row: int, column: int, amounts: Floats) -> None:
-        """Widen the amounts so that a block of pixels fits in, and add it."""
+        """Extend the amounts so that a block of pixels fits in, and add it."""
         last = (row + amounts.shape[0] - 1, column + amounts.shape[1] - 1)
         while True:
             low = [row // self.side, column // self.side]
@@ -77,33 +77,33 @@ class Cells:
         self.side *= 2
 
     def double_sum(self, covariance: Covariance) -> float:
-        """Sum amount times amount times covariance over all pairs of pixels.
+        """Return the sum of amount x amount x covariance over all pairs of pixels.
 
         Parameters
         ----------
         covariance : callable
-            Of distances in metres; pairs of a pixel with itself count at 0 m.
+            Function of distances in metres. Pairs of a pixel with itself count, at 0 m.
 
         Notes
         -----
-        Exact where a cell is a pixel. Else a pair of cells has the mean covariance of
-        their pixels, and what amounts within a cell differ is counted as if they lay
-        there in random order.
+        The sum is exact if a cell is a pixel. Else a pair of cells has the mean
+        covariance of their pixels, and differences between the pixels of a cell count
+        as if these were in random order.
         """
         if self.amounts.size == 0:
             return 0.0
-        likeness = self._mean_covariance(covariance)
-        total = float((_autocorrelation(self.amounts) * likeness).sum())
+        between = self._mean_covariance(covariance)
+        total = float((_autocorrelation(self.amounts) * between).sum())
         if self.side == 1:
             return total
         count = self.side**2
         differing = self.squares - float((self.amounts**2).sum()) / count
         at_zero = float(covariance(np.zeros(1))[0])
-        others = (likeness[0, 0] * count - at_zero) / (count - 1)
+        others = (between[0, 0] * count - at_zero) / (count - 1)
         return total + max(differing, 0.0) * (at_zero - float(others))
 
     def _mean_covariance(self, covariance: Covariance) -> Floats:
-        """Give the mean over two cells by their offset, laid out as Fourier does."""
+        """Return the mean covariance of two cells by their offset, in FFT order."""
         height, width = self.amounts.shape
         down, across = (self.side * side for side in self.pixel)
         y: Floats = np.arange(height, dtype=np.float64) * down
@@ -118,34 +118,35 @@ class Cells:
         return quadrant[np.ix_(rows, columns)]
 
     def _far(self, covariance: Covariance, y: Floats, x: Floats) -> Floats:
-        # Three points a direction, with the variance of the distance of two pixels
-        # of two cells: (side^2 - 1) / 6 squared pixels.
+        # Quadrature with three points in each direction, which have the variance of the
+        # distance between two pixels of two cells: (side^2 - 1) / 6 squared pixels.
         spread = np.sqrt(3 * (self.side**2 - 1) / 6)
         total = np.zeros((y.size, x.size))
         for i, first in ((-1, 1 / 6), (0, 2 / 3), (1, 1 / 6)):
             for j, second in ((-1, 1 / 6), (0, 2 / 3), (1, 1 / 6)):
-                there = np.hypot(
+                distance = np.hypot(
                     (y + i * spread * self.pixel[0])[:, None],
                     x + j * spread * self.pixel[1],
                 )
-                total += first * second * covariance(there)
+                total += first * second * covariance(distance)
         return total
 
     def _near(self, covariance: Covariance, shape: tuple[int, int]) -> Floats:
         steps = np.arange(1 - self.side, self.side)
-        chance = (self.side - np.abs(steps)) / self.side**2
+        # Share of the pairs of pixels of two cells by their difference in position.
+        share = (self.side - np.abs(steps)) / self.side**2
         found = np.empty(shape)
         for i, j in np.ndindex(shape):
             y = (i * self.side + steps) * self.pixel[0]
             x = (j * self.side + steps) * self.pixel[1]
-            found[i, j] = chance @ covariance(np.hypot(y[:, None], x)) @ chance
+            found[i, j] = share @ covariance(np.hypot(y[:, None], x)) @ share
         return found
 
 
 def _in_cells(
     amounts: Floats, origin: tuple[int, int], side: int
 ) -> tuple[Floats, tuple[int, int]]:
-    """Sum amounts by cells of a side, anchored at 0; give them and their first cell."""
+    """Return sums of amounts by cells of a side, anchored at 0, and the first cell."""
     if side == 1:
         return amounts, origin
     first = (origin[0] // side, origin[1] // side)
@@ -157,16 +158,18 @@ def _in_cells(
 
 
 def _folded(side: int) -> npt.NDArray[np.intp]:
-    """Give the distance in cells by place in a transform of twice the side."""
+    """Return the distance in cells by position in a transform of twice the side."""
     from scipy.fft import next_fast_len
 
     length = next_fast_len(2 * side - 1, real=True)
-    place = np.arange(length)
-    # In the middle, between n - 1 and 1 - n, nothing pairs with anything.
-    return np.asarray(np.minimum(np.minimum(place, length - place), side - 1), np.intp)
+    position = np.arange(length)
+    distance = np.minimum(position, length - position)
+    # The padding in the middle, between n - 1 and 1 - n, has no pairs.
+    return np.asarray(np.minimum(distance, side - 1), np.intp)
 
 
 def _autocorrelation(amounts: Floats) -> Floats:
+    """Return the sum of products of amounts by offset (Wiener-Khinchin theorem)."""
     from scipy.fft import irfft2, next_fast_len, rfft2
 
     padded = tuple(next_fast_len(2 * side - 1, real=True) for side in amounts.shape)

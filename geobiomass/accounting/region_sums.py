@@ -24,23 +24,23 @@ Numbers = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 WHOLE = ""
-"""Name of the stratum of regions that have none."""
+"""Name of the only stratum of a map without strata."""
 
 
 @dataclass
 class RegionSum:
-    """What a map holds within a region.
+    """Sums of a map within a region.
 
     Parameters
     ----------
     name : str
-        Of the region.
+        Name of the region.
     region : Region
         Its pixels.
     plots : numpy.ndarray
-        (plot,) bool: whose centre is within it.
+        (plot,) bool: true if the centre of the plot is within the region.
     errors : ErrorSum, optional
-        Collects the errors of its pixels.
+        Sum of the errors of its pixels.
     """
 
     name: str
@@ -53,7 +53,7 @@ class RegionSum:
 
     @property
     def area(self) -> float:
-        """Hectares of its pixels that have a value."""
+        """Area of the pixels with a value, hectares."""
         return sum(self.areas.values())
 
     @property
@@ -63,7 +63,7 @@ class RegionSum:
 
     @property
     def mean(self) -> float:
-        """Mean by area, Mg/ha; NaN without pixels."""
+        """Mean weighted by area, Mg/ha; NaN without pixels."""
         return self.total / self.area if self.area > 0 else float("nan")
 
     @property
@@ -72,7 +72,7 @@ class RegionSum:
         return {name: self.sums[name] / self.areas[name] for name in self.areas}
 
     def add(self, window: Window, block: _Block, plots: GroundPlots | None) -> None:
-        """Add a block."""
+        """Add a block of the map to the sums."""
         mask = self.region.mask(window)
         if not mask.any():
             return
@@ -91,13 +91,13 @@ class RegionSum:
             self.errors.add(window.top, window.left, weights, predicted)
         if plots is not None:
             here = block.homes
-            rows, columns = block.places(plots.home[here], window)
+            rows, columns = block.positions(plots.home[here], window)
             self.plots[here] = mask[rows, columns]
 
 
 @dataclass(frozen=True)
 class _Block:
-    """A block of the map: values, hectares, codes of strata; the plots in it."""
+    """A block of the map: values, hectares, codes of strata, and its plots."""
 
     values: Numbers
     areas: Numbers
@@ -107,24 +107,24 @@ class _Block:
     homes: npt.NDArray[np.int64]
     width: int
 
-    def places(
+    def positions(
         self, pixels: npt.NDArray[np.int64], window: Window
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Give rows and columns within the block of a map's pixels."""
+        """Return the rows and columns within the block of pixels of the map."""
         return pixels // self.width - window.top, pixels % self.width - window.left
 
 
 @dataclass(frozen=True)
 class PlotValues:
-    """The map at the plots.
+    """Values of the map at the plots.
 
     Parameters
     ----------
     predicted : numpy.ndarray
-        (plot,) Mg/ha: the mean of the pixels that a plot covers; NaN where its centre
-        has no value, or no region is near.
+        (plot,) Mg/ha: the mean of the pixels that a plot covers; NaN if its centre has
+        no value, or no region touches its block.
     stratum : numpy.ndarray
-        (plot,) the stratum at its centre, by the raster of strata.
+        (plot,) the stratum at the plot's centre, from the raster of strata.
     """
 
     predicted: Numbers
@@ -138,18 +138,19 @@ def sum_regions(
     strata: xr.DataArray | None = None,
     progress: bool = True,
 ) -> PlotValues:
-    """Read a map once; add what lies in each region, and look up the plots.
+    """Read a map once, sum it over each region, and return its values at the plots.
 
     Parameters
     ----------
     layer : xarray.DataArray
-        (y, x), lazy or not: a block is held in memory at a time.
+        (y, x), lazy or not: one block is in memory at a time.
     regions : sequence of RegionSum
-        Are filled.
+        The sums, which are filled.
     plots : GroundPlots, optional
-        To look up.
+        Plots whose values are returned.
     strata : xarray.DataArray, optional
-        (y, x) on the same grid; pixels without a stratum count as without a value.
+        (y, x) on the same grid; pixels without a stratum count as pixels without a
+        value.
     progress : bool
         Show a progress bar.
     """
@@ -158,11 +159,11 @@ def sum_regions(
     touched = [one.region.touched(*shape, side) for one in regions]
     wanted = np.any(touched, axis=0)
     found = _Lookup(plots, side, shape[1], width)
-    wanted |= found.beside(wanted)
+    wanted |= found.reached_from(wanted)
     blocks = list(windows(layer, wanted, side))
     for window in tqdm(blocks, "Summing", unit="block", disable=not progress):
-        block = _load(layer, strata, window, found.at_home(window))
-        found.look(block, window)
+        block = _load(layer, strata, window, found.centred_in(window))
+        found.add(block, window)
         for one, near in zip(regions, touched, strict=True):
             if near[window.top // side, window.left // side]:
                 one.add(window, block, plots)
@@ -189,7 +190,7 @@ def _load(
 
 
 class _Lookup:
-    """Collects the map's values at plots, block by block."""
+    """The values of the map at plots, collected block by block."""
 
     def __init__(
         self, plots: GroundPlots | None, side: int, across: int, width: int
@@ -207,34 +208,34 @@ class _Lookup:
         rows, columns = pixels // self._width, pixels % self._width
         return rows // self._side * self._across + columns // self._side
 
-    def beside(self, wanted: Mask) -> Mask:
-        """Give blocks that plots of wanted blocks reach into."""
+    def reached_from(self, wanted: Mask) -> Mask:
+        """Return the blocks that plots of wanted blocks extend into."""
         near = wanted.ravel()[self._blocks(self._home)]
         more = np.zeros(wanted.size, bool)
         more[self._blocks(self._pixels[near[self._which]])] = True
         return more.reshape(wanted.shape)
 
-    def at_home(self, window: Window) -> npt.NDArray[np.int64]:
-        """Give the plots whose centre is in a block."""
+    def centred_in(self, window: Window) -> npt.NDArray[np.int64]:
+        """Return the plots whose centre is in a block."""
         return np.flatnonzero(self._blocks(self._home) == self._number(window))
 
     def _number(self, window: Window) -> int:
         return window.top // self._side * self._across + window.left // self._side
 
-    def look(self, block: _Block, window: Window) -> None:
-        """Take the values of a block."""
+    def add(self, block: _Block, window: Window) -> None:
+        """Add the values of a block."""
         here = self._blocks(self._pixels) == self._number(window)
-        values = block.values[block.places(self._pixels[here], window)]
+        values = block.values[block.positions(self._pixels[here], window)]
         finite = np.isfinite(values)
         which = self._which[here][finite]
         np.add.at(self._sum, which, values[finite])
         np.add.at(self._count, which, 1)
-        at = block.places(self._home[block.homes], window)
+        at = block.positions(self._home[block.homes], window)
         self._known[block.homes] = block.known[at]
         self._stratum[block.homes] = np.array(block.names, object)[block.codes[at]]
 
     def values(self) -> PlotValues:
-        """Give what was found."""
+        """Return the values of all plots."""
         fine = self._known & (self._count > 0)
         means = np.full(fine.size, np.nan)
         np.divide(self._sum, self._count, out=means, where=fine)

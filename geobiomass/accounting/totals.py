@@ -1,4 +1,4 @@
-"""Total biomass and carbon of regions, with intervals that stand up to an auditor."""
+"""Total biomass and carbon of regions, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.accounting.error_model import ErrorModel, ErrorSum, fit_error_model
-from geobiomass.accounting.ground_plots import GroundPlots, place_plots, stratum_name
+from geobiomass.accounting.ground_plots import GroundPlots, locate_plots, stratum_name
 from geobiomass.accounting.held_out import errors_of
 from geobiomass.accounting.region_sums import WHOLE, PlotValues, RegionSum, sum_regions
 from geobiomass.cube import CubeError
@@ -39,21 +39,21 @@ UNITS = {
     "carbon": "Mg C",
 }
 _NEITHER = (
-    "Totals need plots= (a probability sample of plots on the ground) or residuals= "
-    "(errors of the model where it was not trained). A sum of pixels without either "
-    "has no honest interval: errors that pixels share do not cancel, and nothing in "
-    "the map tells them. Residuals come from cross-validation."
+    "Totals need plots= (a probability sample of field plots) or residuals= (errors of "
+    "the model at pixels that are not training data, from cross-validation), got "
+    "neither. Without them the sum of pixels has no valid interval: errors that pixels "
+    "share do not cancel, and the map does not contain them."
 )
 
 _CHIPS = (
-    "the errors were seen in chips: what they share with ground further away than a "
-    "chip is not in the interval"
+    "residuals are of chips: the interval leaves out errors that are correlated over "
+    "more than a chip"
 )
 
 
 @dataclass(frozen=True)
 class _Terms:
-    """What a call was asked for."""
+    """Settings of a call."""
 
     methods: tuple[Method, ...]
     confidence: float
@@ -80,75 +80,77 @@ def totals(
 ) -> pd.DataFrame:
     """Estimate area, mean density, total biomass and carbon of regions of a map.
 
-    With `plots` the intervals are design-based: they hold whatever the map is like,
-    since the plots were drawn at random, uniformly on the ground within each stratum
-    or with known probabilities; the better the map, the narrower they are. Without
-    plots, `residuals` of the model give model-based intervals, which hold as far as
-    the errors there are like those here.
+    With `plots` the intervals are design-based (and model-assisted): they are valid for
+    any map, because the plots are a probability sample, uniform within each stratum or
+    with known inclusion probabilities. A better map makes them narrower. With
+    `residuals` of the model the intervals are model-based: they are valid if the errors
+    of the map are distributed like the residuals.
 
     Parameters
     ----------
     map : xarray.Dataset, xarray.DataArray, str or Path
-        Of biomass density, Mg/ha: lazy or not, or a path to Zarr or GeoTIFF. It is
-        read once, block by block.
+        A map of biomass density, Mg/ha, lazy or not, or a path of Zarr or GeoTIFF. It
+        is read once, block by block.
     regions : optional
-        What to sum over, as :func:`geobiomass.cube.areas.regions_of` takes it (a
+        Regions to sum over, as :func:`geobiomass.cube.areas.regions_of` takes them (a
         GeoDataFrame, a vector file, GeoJSON, bounds, a mapping of names to these);
         None: the whole map.
     plots : pandas.DataFrame, geopandas.GeoDataFrame or path, optional
         A probability sample: points or polygons; a plain table has columns lon and
-        lat, or x and y in the map's reference system (or in ``attrs["crs"]``). Plots
-        outside a region do not count for it.
+        lat, or x and y in the CRS of the map (or of ``attrs["crs"]``). Only plots
+        within a region count for it.
     estimator : "plots", "difference", "regression" or "all"
-        The plots alone; the map corrected by its mean error at the plots; the map
-        corrected by a line through them (model-assisted); or a row for each.
+        The mean of the plots; the map corrected by its mean error at the plots; the map
+        corrected by a regression line through the plots; or a row for each.
     observed : str
-        Column of `plots` with what was measured, Mg/ha.
+        Column of `plots` with the measured biomass, Mg/ha.
     stratum : str, optional
-        Column with the stratum each plot was drawn in; by default the raster of
-        `strata` says it.
+        Column with the stratum that each plot was drawn in; by default it is read from
+        the raster of `strata`.
     probability : str, optional
-        Column with inclusion probabilities, or what is proportional to them, such as
-        plots to the hectare.
+        Column with inclusion probabilities, or values proportional to them, such as
+        plots per hectare.
     strata : xarray.DataArray, path or mapping, optional
-        A raster of strata (numbers) on the map's grid; or, of a single region, a
-        mapping from their names to hectares.
+        A raster of strata (numbers) on the map's grid; or, for a single region, a
+        mapping from the names of strata to hectares.
     radius : float, optional
-        Of plots, metres: they are then compared with the mean of the pixels whose
-        centre lies within; else with the pixel that their centre lies in.
+        Radius of plots, metres: they are then compared with the mean of the pixels
+        whose centre is within it; by default with the pixel that contains their centre.
     residuals : pandas.DataFrame, ErrorModel, str or Path, optional
-        Instead of plots: residuals of pixels that the model was not trained on, or
-        anything with ``.residuals()``, or an error model fitted to them; or the path
-        of a table, of an error model's JSON, or of a saved :class:`CrossValidation`. A
-        table that says no ``attrs["pixel"]`` has pixels of the map's size.
+        Instead of plots: residuals of pixels that are not training data, an object with
+        the method ``residuals()``, or an error model that is fitted to them; or the
+        path of a table, of an error model's JSON, or of a saved
+        :class:`CrossValidation`. A table without ``attrs["pixel"]`` has pixels of the
+        map's size.
     confidence : float
-        Of the intervals.
+        Confidence level of the intervals.
     carbon_fraction : float
-        Of dry biomass; 0.47 is the default of IPCC (2006), volume 4, table 4.3.
+        Carbon fraction of dry biomass; 0.47 is the default of IPCC (2006), volume 4,
+        table 4.3.
     name : str, optional
-        Column or property with the regions' names.
+        Column or property with the names of regions.
     variable : str
-        The map's layer.
+        Name of the map's layer.
     progress : bool
         Show a progress bar.
 
     Returns
     -------
     pandas.DataFrame
-        A row a region, and method where there are several. ``area``: hectares with a
-        value in the map, which all else is about; ``unmapped``: hectares without;
-        ``method``; ``plots`` counted; ``map_mean``, of pixels; ``mean``, ``mean_se``,
-        ``mean_lower``, ``mean_upper`` (Mg/ha); the same of ``total`` (Mg) and, without
-        standard error, ``carbon`` (Mg C); ``freedom``, degrees of freedom; ``note``,
-        where something is lacking: then estimates are NaN, others are not concerned.
-        ``attrs["units"]`` and what was asked for.
+        One row for each region, or for each region and method. ``area``: hectares with
+        a value in the map, which all other columns refer to; ``unmapped``: hectares
+        without; ``method``; ``plots``: number of plots; ``map_mean``, of pixels;
+        ``mean``, ``mean_se``, ``mean_lower``, ``mean_upper`` (Mg/ha); the same of
+        ``total`` (Mg) and, without standard error, ``carbon`` (Mg C); ``freedom``:
+        degrees of freedom; ``note``: warnings, or the reason why the estimates of this
+        row are NaN. ``attrs`` has the units and the settings.
 
     Raises
     ------
     CubeError
         If map, regions, plots or strata cannot be used.
     ValueError
-        If there are neither plots nor residuals, or both, or a setting is off.
+        If there are neither plots nor residuals, or both, or a setting is out of range.
 
     References
     ----------
@@ -160,15 +162,15 @@ def totals(
         raise ValueError(_NEITHER)
     if plots is not None and residuals is not None:
         raise ValueError(
-            "Give plots= or residuals=, not both: with a probability sample of plots "
-            "the interval needs no model of errors."
+            "Totals need plots= or residuals=, got both: with a probability sample of "
+            "plots the interval needs no error model. Leave one out."
         )
     layer = open_layer(map, variable)
-    places = regions_of(layer, regions, name=name, missing="keep")
-    raster, hectares = _strata_of(strata, layer, len(places))
+    named = regions_of(layer, regions, name=name, missing="keep")
+    raster, hectares = _strata_of(strata, layer, len(named))
     ground = None
     if plots is not None:
-        ground = place_plots(
+        ground = locate_plots(
             plots,
             layer,
             observed=observed,
@@ -182,7 +184,7 @@ def totals(
                 "a raster on the map's grid or a mapping from names to hectares."
             )
     model = None if residuals is None else _error_model(residuals, layer)
-    sums = _empty(places, ground, model, layer)
+    sums = _empty_sums(named, ground, model, layer)
     at = sum_regions(layer, sums, ground, raster, progress)
     rows = [
         row
@@ -223,14 +225,14 @@ def _terms(estimator: str, confidence: float, carbon_fraction: float) -> _Terms:
 def _strata_of(
     strata: Any, layer: xr.DataArray, regions: int
 ) -> tuple[xr.DataArray | None, dict[str, float] | None]:
-    """Give a raster of strata, or their hectares."""
+    """Return a raster of strata, or their areas in hectares."""
     if strata is None:
         return None, None
     if isinstance(strata, Mapping) and not isinstance(strata, xr.Dataset):
         if regions > 1:
             raise ValueError(
-                f"strata must be a raster for {regions} regions, whose strata differ; "
-                "a mapping to hectares is for one."
+                f"strata must be a raster for several regions, got a mapping to "
+                f"hectares, which is for one region, and {regions} regions."
             )
         return None, {stratum_name(key): float(area) for key, area in strata.items()}
     raster = open_layer(strata)
@@ -241,7 +243,7 @@ def _strata_of(
         raise CubeError(
             f"The raster of strata must be on the map's grid, {layer.shape} pixels "
             f"with the transform {tuple(ours)[:6]}; got {raster.shape} and "
-            f"{tuple(theirs)[:6]}. Bring it there with raster.rio.reproject_match(map)."
+            f"{tuple(theirs)[:6]}. Reproject it, raster.rio.reproject_match(map)."
         )
     return raster, None
 
@@ -251,14 +253,14 @@ def _error_model(residuals: Any, layer: xr.DataArray) -> ErrorModel:
     return errors if isinstance(errors, ErrorModel) else fit_error_model(errors)
 
 
-def _empty(
-    places: Sequence[tuple[str, Any]],
+def _empty_sums(
+    named: Sequence[tuple[str, Any]],
     ground: GroundPlots | None,
     model: ErrorModel | None,
     layer: xr.DataArray,
 ) -> list[RegionSum]:
     count = 0 if ground is None else ground.count
-    sums = [RegionSum(name, region, np.zeros(count, bool)) for name, region in places]
+    sums = [RegionSum(name, region, np.zeros(count, bool)) for name, region in named]
     if model is not None:
         for one in sums:
             one.errors = ErrorSum(model, pixel=pixel_size(layer))
@@ -279,7 +281,7 @@ def _design_rows(
     mine = one.plots & known
     lost = int((one.plots & ~known).sum())
     for method in terms.methods:
-        notes = [f"{lost} plots lie where the map has no value"] if lost else []
+        notes = [f"{lost} plots are on pixels without a value"] if lost else []
         found = None
         if one.area == 0:
             notes.append("the map has no value within the region")
@@ -289,7 +291,7 @@ def _design_rows(
             except SampleError as error:
                 notes.append(str(error))
         if found is not None:
-            notes += _doubts(found, ground, mine)
+            notes += _warnings(found, ground, mine)
         yield _row(one, method, int(mine.sum()), found, notes, terms)
 
 
@@ -320,19 +322,19 @@ def _estimate(
     )
 
 
-def _doubts(
+def _warnings(
     found: Estimate, ground: GroundPlots, mine: npt.NDArray[np.bool_]
 ) -> list[str]:
     notes = []
     if found.se == 0:
-        notes.append("all plots agree, so that they show no spread")
+        notes.append("all plots agree, so that the standard error is 0")
     if ground.probability is not None:
         weight = 1 / ground.probability[mine]
-        worth = weight.sum() ** 2 / (weight**2).sum()
-        if worth < 30 and worth < 0.8 * found.n:
+        effective = weight.sum() ** 2 / (weight**2).sum()  # Kish (1965), 11.7
+        if effective < 30 and effective < 0.8 * found.n:
             notes.append(
-                f"weights differ so much that {found.n} plots are worth {worth:.0f}: "
-                "the interval is too narrow"
+                f"weights differ so much that {found.n} plots are worth "
+                f"{effective:.0f}: the interval is too narrow"
             )
     return notes
 
@@ -379,7 +381,7 @@ def _row(
 
 
 def _filled(row: dict[str, Any], terms: _Terms) -> dict[str, Any]:
-    """Add totals and carbon, which are the mean times hectares, and times a share."""
+    """Add totals, the mean times hectares, and carbon, a fraction of the total."""
     for part in ("", "_se", "_lower", "_upper"):
         row[f"total{part}"] = row[f"mean{part}"] * row["area"]
     for part in ("", "_lower", "_upper"):

@@ -1,6 +1,6 @@
-"""Pictures of cubes, maps, errors and months, on matplotlib axes, with units.
+"""Plots of cubes, maps, errors and months on matplotlib axes, with units.
 
-Every function draws on the axes it is given, or on new ones, and returns them.
+Every function draws on the axes `ax`, or on new ones, and returns them.
 """
 
 from geobiomass.plots.accuracy import calibration, error_by_bin, reliability, scatter

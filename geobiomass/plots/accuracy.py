@@ -1,4 +1,4 @@
-"""How good a map is, in pictures: density scatter, error by bin of biomass."""
+"""Plots of the accuracy of a map: density scatter, error by bin, coverage."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ def scatter(
     bins: int = 80,
     limit: float | None = None,
 ) -> Axes:
-    """Draw how many pixels have which predicted and observed biomass.
+    """Plot the density of pixels by observed and predicted biomass.
 
-    With the line on which both agree, and R2, RMSE and bias (predicted minus
-    observed) over all pixels together. The colours are logarithmic counts.
+    The plot has the 1:1 line, and R2, RMSE and bias (predicted minus observed) over all
+    pixels. The colours are logarithmic counts.
 
     Parameters
     ----------
     predicted, observed : xarray.DataArray, xarray.Dataset or numpy.ndarray
-        Mg/ha, of any one shape; of a dataset its ``agb``. Pixels that lack either
-        are left out.
+        Mg/ha, of the same shape; of a dataset its ``agb``. Only pixels with both values
+        are used.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; by default a new figure.
+        Axes to draw on; by default those of a new figure.
     bins : int
-        Of each axis.
+        Number of bins of each axis.
     limit : float, optional
-        End of both axes, Mg/ha; by default the 99.9th percentile. What lies beyond
-        is counted in the last bin.
+        End of both axes, Mg/ha; by default the 99.9th percentile. Larger values are
+        counted in the last bin.
 
     Raises
     ------
     ValueError
-        If shapes differ, or no pixel has both.
+        If the shapes differ, or no pixel has both values.
     """
     from matplotlib.colors import LogNorm
 
@@ -104,8 +104,8 @@ def _pairs(
     both = np.isfinite(found) & np.isfinite(truth)
     if not both.any():
         raise ValueError(
-            "predicted and observed must have pixels in common, got none of "
-            f"{found.size} with both."
+            "predicted and observed must have pixels with both values, got none among "
+            f"{found.size}."
         )
     return found[both], truth[both]
 
@@ -130,30 +130,30 @@ def error_by_bin(
     observed: Layers | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw RMSE and bias by bin of observed biomass, with how many pixels each has.
+    """Plot RMSE and bias by bin of observed biomass, with the number of pixels.
 
     Parameters
     ----------
     scores : pandas.DataFrame, or as `predicted` in :func:`scatter`
-        What :meth:`geobiomass.BiomassRegressor.evaluate` gives, whose intervals
-        become error bars; or a map, with `observed`.
+        The table of :meth:`geobiomass.BiomassRegressor.evaluate`, whose confidence
+        intervals are the error bars; or a map, with `observed`.
     observed : xarray.DataArray, xarray.Dataset or numpy.ndarray, optional
-        Mg/ha; goes with a map.
+        Reference data of a map, Mg/ha.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; by default a new figure.
+        Axes to draw on; by default those of a new figure.
 
     Raises
     ------
     ValueError
-        If a map is given without what was observed, or nothing can be compared.
+        If a map comes without `observed`, or no pixel has both values.
     """
     table = _table(scores, observed)
     rows = table.drop(index="all")
     rows = rows[rows["pixels"] > 0]
     axes = new_axes(ax, (7.0, 4.2))
-    places = np.arange(len(rows))
+    positions = np.arange(len(rows))
     axes.bar(
-        places - 0.2,
+        positions - 0.2,
         rows["pixel_rmse"],
         0.4,
         yerr=_whiskers(rows, "pixel_rmse"),
@@ -162,7 +162,7 @@ def error_by_bin(
         zorder=2,
     )
     axes.bar(
-        places + 0.2,
+        positions + 0.2,
         rows["bias"],
         0.4,
         yerr=_whiskers(rows, "bias"),
@@ -184,7 +184,7 @@ def error_by_bin(
         f"{str(name).replace(' and more', '+')}\n{_in_short(int(count))} px"
         for name, count in zip(rows.index, rows["pixels"], strict=True)
     ]
-    axes.set_xticks(places, labels, fontsize="small")
+    axes.set_xticks(positions, labels, fontsize="small")
     what = {
         "predicted": "predicted biomass, Mg/ha",
         "months": "months with any value",
@@ -196,7 +196,7 @@ def error_by_bin(
 
 
 def _whiskers(rows: pd.DataFrame, name: str) -> npt.NDArray[np.float64] | None:
-    """Give how far intervals reach below and above, (2, row); None without any."""
+    """Return the lengths of error bars below and above, (2, row); None without any."""
     ends = [f"{name}_lower", f"{name}_upper"]
     if not set(ends) <= set(rows):
         return None
@@ -210,8 +210,8 @@ def _table(scores: pd.DataFrame | Layers, observed: Layers | None) -> pd.DataFra
         return scores
     if observed is None:
         raise ValueError(
-            "error_by_bin needs what was observed beside a map, got none; or give the "
-            "table of model.evaluate(cube)."
+            "error_by_bin of a map needs observed=, got none; or pass the table of "
+            "model.evaluate(cube)."
         )
     tally = Tally()
     tally.add(*_pairs(scores, observed))
@@ -219,7 +219,7 @@ def _table(scores: pd.DataFrame | Layers, observed: Layers | None) -> pd.DataFra
 
 
 def _in_short(count: int) -> str:
-    """Give a number in three figures: 12,345,678 is 12.3M."""
+    """Return a number with three digits: 12,345,678 is 12.3M."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= size:
             return f"{count / size:.3g}{letter}"
@@ -227,30 +227,30 @@ def _in_short(count: int) -> str:
 
 
 def reliability(scores: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw mean observed over mean predicted biomass, a point a class of prediction.
+    """Plot mean observed over mean predicted biomass, by class of prediction.
 
     Parameters
     ----------
     scores : pandas.DataFrame
-        What ``model.evaluate(cube, by="predicted")`` gives.
+        The table of ``model.evaluate(cube, by="predicted")``.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; by default a new figure.
+        Axes to draw on; by default those of a new figure.
 
     Raises
     ------
     ValueError
-        If the table is by anything else.
+        If the table is not by predicted biomass.
     """
     if scores.index.name != "predicted":
         raise ValueError(
-            'scores must be by="predicted", as model.evaluate gives it, got by '
+            'scores must be the table of model.evaluate(cube, by="predicted"), got by '
             f"{scores.index.name!r}."
         )
     classes = scores.drop(index="all")
     classes = classes[classes["pixels"] > 0]
     axes = new_axes(ax, (4.9, 4.2))
     end = 1.05 * float(classes[["predicted", "observed"]].max().max())
-    axes.plot([0, end], [0, end], "--", color=GREY, label="right on average")
+    axes.plot([0, end], [0, end], "--", color=GREY, label="unbiased")
     axes.plot(classes["predicted"], classes["observed"], "o-", color=BLUE)
     for _, row in classes.iterrows():
         axes.annotate(
@@ -273,34 +273,35 @@ def calibration(
     *,
     interval: float | None = None,
 ) -> Axes:
-    """Draw which part of the pixels an interval holds, by biomass, beside its nominal.
+    """Plot the coverage of a prediction interval by biomass, and its nominal coverage.
 
-    By predicted biomass, which is what calibration promises, and by observed, which
-    nothing can promise: what is observed far above its prediction lies outside.
+    Calibration holds by predicted biomass. By observed biomass no calibration can hold:
+    pixels whose observed biomass is far above the prediction are outside.
 
     Parameters
     ----------
     table : pandas.DataFrame or xarray.Dataset
-        A row a pixel with ``observed``, ``predicted``, ``lower`` and ``upper``, Mg/ha;
-        or a map with ``agb``, ``agb_lower`` and ``agb_upper``, with `observed`.
+        One row for each pixel with ``observed``, ``predicted``, ``lower`` and
+        ``upper``, Mg/ha; or a map with ``agb``, ``agb_lower`` and ``agb_upper``, with
+        `observed`.
     observed : xarray.DataArray, xarray.Dataset or numpy.ndarray, optional
-        Mg/ha; goes with a map.
+        Reference data of a map, Mg/ha.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; by default a new figure.
+        Axes to draw on; by default those of a new figure.
     interval : float, optional
-        The nominal part; a map says it itself.
+        The nominal coverage; by default the attribute of the map.
 
     Raises
     ------
     ValueError
-        If a column, what was observed or the nominal part is missing, or no pixel has
-        both a map and an observation.
+        If a column, `observed` or the nominal coverage is missing, or no pixel has all
+        four values.
     """
     pixels = _with_ends(table, observed)
     if interval is None and isinstance(table, xr.Dataset):
         interval = table["agb_lower"].attrs.get("interval")
     if interval is None:
-        raise ValueError("calibration needs interval=, the nominal part, got none.")
+        raise ValueError("calibration needs interval=, the nominal coverage, got none.")
     axes = new_axes(ax, (7.0, 4.2))
     held = pixels["observed"].between(pixels["lower"], pixels["upper"])
     names = [
@@ -321,8 +322,8 @@ def calibration(
     overall = 100 * float(held.mean())
     axes.axhline(overall, color=GREY, label=f"all, {overall:.1f} %")
     axes.set_xticks(range(len(names)), names, fontsize="small")
-    axes.set(xlabel="biomass, Mg/ha", ylabel="pixels within, %", ylim=(0, 103))
-    axes.set_title("what the interval holds")
+    axes.set(xlabel="biomass, Mg/ha", ylabel="coverage, % of pixels", ylim=(0, 103))
+    axes.set_title("coverage of the interval")
     axes.legend(fontsize="small", loc="lower left")
     return axes
 
@@ -330,23 +331,23 @@ def calibration(
 def _with_ends(
     table: pd.DataFrame | xr.Dataset, observed: Layers | None
 ) -> pd.DataFrame:
-    """Give observed, predicted, lower and upper of all pixels that have them."""
+    """Return observed, predicted, lower and upper of all pixels with these values."""
     names = {"predicted": "agb", "lower": "agb_lower", "upper": "agb_upper"}
     if isinstance(table, xr.Dataset):
         if observed is None:
-            raise ValueError("calibration needs what was observed beside a map.")
+            raise ValueError("calibration of a map needs observed=, got none.")
         missing = [name for name in names.values() if name not in table]
         values = {k: table[v] for k, v in names.items() if v in table}
         columns = {k: _values(v) for k, v in (values | {"observed": observed}).items()}
         shapes = {v.shape for v in columns.values()}
         if len(shapes) > 1:
-            raise ValueError(f"shapes of map and observed must agree, got {shapes}.")
+            raise ValueError(f"map and observed must have one shape, got {shapes}.")
         table = pd.DataFrame({k: v.ravel() for k, v in columns.items()})
     else:
         missing = [name for name in ("observed", *names) if name not in table]
     if missing:
-        raise ValueError(f"calibration needs {', '.join(missing)}, got none.")
+        raise ValueError(f"table must have {', '.join(missing)}, got none.")
     pixels = table[["observed", *names]].dropna()
     if pixels.empty:
-        raise ValueError("calibration needs pixels with all four values, got none.")
+        raise ValueError("table must have pixels with all four values, got none.")
     return pixels

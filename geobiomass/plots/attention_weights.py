@@ -23,40 +23,40 @@ def attention(
     *,
     chip: Any = None,
 ) -> Axes:
-    """Draw how much each month weighs at a place.
+    """Plot the attention weight of each month at a point.
 
-    A bar is the mean over the network's levels, a mark one level: the finest and the
-    coarsest may look at different months. Months that are absent weigh nothing and
-    are named so; the dashed line is what all months would weigh if they were equal.
+    A bar is the mean over the network's levels. The marks are the finest and the
+    coarsest level, which may attend to different months. Absent months have the weight
+    0 and are labelled; the dashed line is the weight of a month if all were equal.
 
     Parameters
     ----------
     model : Predictor or xarray.DataArray
-        Whose attention; or what its ``attention`` gave, and no cube.
+        A model; or the result of its ``attention``, without a cube.
     cube : xarray.Dataset, optional
         With all bands that the model needs.
     at : tuple of float, optional
-        (y, x) in the scene's reference system, row and column of a chip; by default
-        the mean over the cube.
+        (y, x) in the CRS of the scene, or row and column of a chip; by default the mean
+        over the cube.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; by default a new figure.
+        Axes to draw on; by default those of a new figure.
     chip : str or int, optional
-        Of which chip.
+        The chip that `at` is in.
 
     Raises
     ------
     TypeError, ValueError, CubeError
-        As :meth:`geobiomass.BiomassRegressor.attention` says.
+        As in :meth:`geobiomass.BiomassRegressor.attention`.
     """
     weights = _weights(model, cube, at, chip)
     mean = weights.mean("level").values
     axes = new_axes(ax, (7.0, 3.8))
-    places = np.arange(mean.size)
-    axes.bar(places, mean, color=BLUE, alpha=0.75, label="mean of the levels")
+    positions = np.arange(mean.size)
+    axes.bar(positions, mean, color=BLUE, alpha=0.75, label="mean of the levels")
     for marker, level in zip("ov", (0, -1), strict=True):
         side = int(weights["level"][level])
         axes.plot(
-            places,
+            positions,
             weights[level],
             marker,
             color=ORANGE,
@@ -64,14 +64,14 @@ def attention(
             label=f"cells of {side} pixels",
         )
     even = 1 / max(1, int((weights["present"] > 0).sum()))
-    axes.axhline(even, color=GREY, linestyle="--", label="all months alike")
+    axes.axhline(even, color=GREY, linestyle="--", label="equal weights")
     names = month_names(weights["month"].values)
     absent = weights["present"].values == 0
     labels = [
         f"{name}\nabsent" if gone else name
         for name, gone in zip(names, absent, strict=True)
     ]
-    axes.set_xticks(places, labels, fontsize="small")
+    axes.set_xticks(positions, labels, fontsize="small")
     axes.set(xlabel="month", ylabel="weight, share of 1", ylim=(0, None))
     axes.set_title(f"attention {_where(at, chip, weights)}")
     axes.legend(fontsize="small")
@@ -87,7 +87,7 @@ def _weights(
     if isinstance(model, xr.DataArray):
         return model
     if cube is None:
-        raise ValueError("attention of a model needs a cube to look at, got none.")
+        raise ValueError("attention of a model needs cube=, a cube, got none.")
     return model.attention(cube, at, chip)
 
 
@@ -105,23 +105,23 @@ def attention_over_year(
     *,
     chip: Any = None,
 ) -> Axes:
-    """Draw how much each month weighs at each level of the network, over a cube.
+    """Plot the attention weight of each month at each level of the network.
 
     Parameters
     ----------
     model : Predictor or xarray.DataArray
-        Whose attention; or what its ``attention`` gave, and no cube.
+        A model; or the result of its ``attention``, without a cube.
     cube : xarray.Dataset, optional
-        With all bands that the model needs; up to 16 tiles of it are looked at.
+        With all bands that the model needs. The weights are means over up to 16 tiles.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; by default a new figure.
+        Axes to draw on; by default those of a new figure.
     chip : str or int, optional
         Only this chip.
 
     Raises
     ------
     TypeError, ValueError, CubeError
-        As :meth:`geobiomass.BiomassRegressor.attention` says.
+        As in :meth:`geobiomass.BiomassRegressor.attention`.
     """
     weights = _weights(model, cube, None, chip)
     percent = 100 * weights.values

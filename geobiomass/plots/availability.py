@@ -1,4 +1,4 @@
-"""What a cube has of each month and band."""
+"""The plot of available data by month and band of a cube."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 def availability(cube: xr.Dataset, ax: Axes | None = None) -> Axes:
-    """Draw the share of values that are there, by band and month, in percent.
+    """Plot the share of values that are present, by band and month, in percent.
 
-    Neighbouring bands that are missing together share a row. What a cube on disk
-    knows of itself is used; else a few chips, or the middle of a scene, are looked
-    at, and the title says so.
+    Neighbouring bands with the same shares are one row. The shares come from the
+    attributes of a cube on disk; without these, from a sample of a few chips or of the
+    middle of a scene, which is noted in the title.
 
     Parameters
     ----------
     cube : xarray.Dataset
         A scene or chips.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; by default a new figure.
+        Axes to draw on; by default those of a new figure.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def availability(cube: xr.Dataset, ax: Axes | None = None) -> Axes:
         If `cube` is not a cube.
     """
     table = presence(cube_or_chip(cube))
-    assert table is not None  # a sample may be computed
+    assert table is not None  # it is None only if no sample may be computed
     rows = list(merge_equal_rows(table.frame))
     values = np.array([numbers for _, numbers in rows])
     months = [str(name) for name in table.frame]

@@ -1,4 +1,4 @@
-"""Axes and where pictures lie on them: kilometres, degrees or pixels."""
+"""Axes of plots, their units and extents: kilometres, degrees or pixels."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from geobiomass.training.packages import need
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Perceptually even and readable for the colour-blind: viridis was made so; of
-# matplotlib's diverging maps PuOr is one without red against green.
+# Perceptually uniform and readable for the colour-blind: viridis was designed for that;
+# of matplotlib's diverging colour maps PuOr is one without red against green.
 BIOMASS_COLOURS = "viridis"
 ERROR_COLOURS = "PuOr_r"
 SHARE_COLOURS = "Blues"
 INDEX_COLOURS = "cividis"
 
-# Told apart by the colour-blind (Okabe & Ito 2008).
+# Colours that the colour-blind can distinguish (Okabe & Ito 2008).
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "0.6"
 
 LARGEST = 1500  # pixels of a picture's side: more than a screen shows
 
 
 def new_axes(ax: Axes | None, size: tuple[float, float] | None = None) -> Axes:
-    """Give the axes to draw on, new ones of `size` inches by default."""
+    """Return the axes to draw on, by default new ones of `size` inches."""
     if ax is not None:
         return ax
     need("Drawing", "plots", "matplotlib")
@@ -39,7 +39,7 @@ def new_axes(ax: Axes | None, size: tuple[float, float] | None = None) -> Axes:
 
 
 def picture_axes(ax: Axes | None, data: xr.Dataset | xr.DataArray) -> Axes:
-    """Give axes whose labels say in what x and y are."""
+    """Return axes with labels and units of x and y."""
     axes = new_axes(ax)
     unit = units_of(data)[0]
     axes.ticklabel_format(useOffset=False, style="plain")
@@ -51,11 +51,11 @@ def picture_axes(ax: Axes | None, data: xr.Dataset | xr.DataArray) -> Axes:
 
 
 def units_of(data: xr.Dataset | xr.DataArray) -> tuple[str, float]:
-    """Give the unit of a picture's axes, and how many of the coordinates' it is.
+    """Return the unit of a plot's axes, and its length in the coordinates' unit.
 
-    Kilometres where the reference system is projected, degrees where it is not,
-    pixels where there are no coordinates. Where these are of an unknown system,
-    the unit that they name themselves, or none.
+    The unit is kilometres if the CRS is projected, degrees if it is geographic, and
+    pixels if there are no coordinates. Without a CRS it is the coordinates' attribute
+    ``units``, or none.
     """
     if not {"y", "x"} <= set(data.coords):
         return "pixels", 1.0
@@ -70,7 +70,7 @@ def units_of(data: xr.Dataset | xr.DataArray) -> tuple[str, float]:
 
 
 def extent(data: xr.Dataset | xr.DataArray) -> tuple[float, float, float, float]:
-    """Edges of a picture, as imshow takes them: left, right, bottom, top."""
+    """Return the edges of a picture for imshow: left, right, bottom, top."""
     one = units_of(data)[1]
 
     def edges(dim: str) -> tuple[float, float]:
@@ -86,13 +86,13 @@ def extent(data: xr.Dataset | xr.DataArray) -> tuple[float, float, float, float]
 
 
 def thinned(data: xr.DataArray, side: int = LARGEST) -> xr.DataArray:
-    """Take every so-manieth pixel of what has more than `side` on a side."""
+    """Return every n-th pixel, with n such that no side has more than `side` pixels."""
     step = max(1, -(-max(data.sizes["y"], data.sizes["x"]) // side))
     return data.isel(y=slice(step // 2, None, step), x=slice(step // 2, None, step))
 
 
 def layer_of(data: xr.Dataset | xr.DataArray, what: str) -> xr.DataArray:
-    """Give (y, x) of what the user has in hand: a layer, or a dataset with ``agb``.
+    """Return the layer (y, x) of a data array, or ``agb`` of a dataset.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def layer_of(data: xr.Dataset | xr.DataArray, what: str) -> xr.DataArray:
         if "agb" not in data:
             raise ValueError(
                 f"{what} must have a variable 'agb', got {sorted(map(str, data))}; "
-                "give one of them as dataset['name']."
+                "pass one of them as dataset['name']."
             )
         data = data["agb"]
     data = in_our_names(data)
@@ -119,6 +119,6 @@ def layer_of(data: xr.Dataset | xr.DataArray, what: str) -> xr.DataArray:
 
 
 def percentile(values: npt.NDArray[Any], share: float, otherwise: float = 1.0) -> float:
-    """Give a percentile of the finite values; `otherwise` where there is none."""
+    """Return a percentile of the finite values, or `otherwise` if there is none."""
     finite = values[np.isfinite(values)]
     return float(np.percentile(finite, share)) if finite.size else otherwise

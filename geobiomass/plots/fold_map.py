@@ -1,4 +1,4 @@
-"""What a cross-validation holds out, in a picture."""
+"""The map of the folds of a cross-validation."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ _LARGEST = 600  # pixels of the picture's longer side
 
 
 def folds(cube: xr.Dataset, folds: Folds | Fold, ax: Axes | None = None) -> Axes:
-    """Draw the ground of a scene by the fold that holds it out.
+    """Plot a scene by the fold that each pixel is held out in.
 
     Parameters
     ----------
     cube : xarray.Dataset
         The scene that the folds were made of.
     folds : Folds or Fold
-        Of one fold what trains, what is held out, and the buffer between.
+        All folds; or one, with its training pixels, held-out pixels and buffer.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; by default a new figure.
+        Axes to draw on; by default those of a new figure.
 
     Raises
     ------
     CubeError
         If the folds are of another cube.
     ValueError
-        If they are of chips, which have no place on Earth.
+        If they are of chips, which have no coordinates.
     """
     every = folds.folds if isinstance(folds, Fold) else folds
     every.check(cube)
     chips, height, width = every.size
     if chips:
         raise ValueError(
-            "folds of chips cannot be drawn: chips have no place on Earth."
+            "folds must be of a scene, got folds of chips, which have no coordinates."
         )
     from matplotlib import colormaps
     from matplotlib.colors import BoundaryNorm, ListedColormap
@@ -77,7 +77,7 @@ def folds(cube: xr.Dataset, folds: Folds | Fold, ax: Axes | None = None) -> Axes
 
 
 def _row(folds: Folds | Fold, sample: Sample) -> npt.NDArray[np.int32]:
-    """Give the number of the colour of each pixel of a row."""
+    """Return the number of the colour of each pixel of a row."""
     if isinstance(folds, Folds):
         return np.asarray(folds.numbers(sample)[0] + 1)
     held = folds.validates(sample)[0]

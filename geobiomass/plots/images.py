@@ -1,4 +1,4 @@
-"""Pictures from above: true colour, biomass, truth and error."""
+"""Images of scenes and maps: true colour, biomass, reference data and error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MISSING = 0.8  # of white: clouds and snow are white
+MISSING = 0.8  # grey, because clouds and snow are white
 
 Pixels = npt.NDArray[np.float64]
 
@@ -37,25 +37,25 @@ Pixels = npt.NDArray[np.float64]
 def true_colour(
     cube: xr.Dataset, month: int | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Draw a month in true colour (B04, B03, B02).
+    """Plot a month in true colour (B04, B03, B02).
 
-    Each band is stretched from its 2nd to its 98th percentile, clouds left out.
-    What is missing is grey. Large scenes are thinned to what a screen shows.
+    Each band is stretched from its 2nd to its 98th percentile, without clouds. Missing
+    pixels are grey. Large scenes are subsampled to the resolution of a screen.
 
     Parameters
     ----------
     cube : xarray.Dataset
         A scene, or one chip of a collection, with the bands B02, B03 and B04.
     month : int, optional
-        Calendar month; by default, of those with most observations, the darkest:
+        Calendar month; by default the darkest of those with most observations, because
         clouds and snow are bright.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; by default a new figure.
+        Axes to draw on; by default those of a new figure.
 
     Raises
     ------
     CubeError
-        If a band, or the month, is lacking.
+        If a band or the month is missing.
     """
     cube = cube_or_chip(cube)
     visible = _visible(cube)
@@ -74,23 +74,25 @@ def true_colour(
 def months(
     cube: xr.Dataset, axes: Sequence[Axes] | None = None, columns: int = 4
 ) -> Figure:
-    """Draw all months in true colour side by side, stretched alike; missing is grey.
+    """Plot all months in true colour side by side, with the same stretch.
+
+    Missing pixels are grey.
 
     Parameters
     ----------
     cube : xarray.Dataset
         A scene, or one chip of a collection, with the bands B02, B03 and B04.
     axes : sequence of matplotlib.axes.Axes, optional
-        One for each month of the cube; by default a new figure.
+        One for each month of the cube; by default those of a new figure.
     columns : int
-        Pictures side by side in a new figure.
+        Number of images side by side in a new figure.
 
     Raises
     ------
     CubeError
-        If a band is lacking.
+        If a band is missing.
     ValueError
-        If there are not as many axes as months.
+        If the number of axes is not the number of months.
     """
     cube = cube_or_chip(cube)
     visible = _visible(cube)
@@ -120,11 +122,13 @@ def _seen_in_words(share: float) -> str:
 def _panels(
     axes: Sequence[Axes] | None, count: int, columns: int, cube: xr.Dataset
 ) -> list[Any]:
-    """Give axes for so many pictures; those of a new figure have one frame."""
+    """Return `count` axes; those of a new figure share x and y."""
     if axes is not None:
         panels = list(np.ravel(np.asarray(axes, dtype=object)))
         if len(panels) != count:
-            raise ValueError(f"axes must be {count}, one a picture, got {len(panels)}.")
+            raise ValueError(
+                f"axes must be {count}, one for each image, got {len(panels)}."
+            )
         return panels
     need("Drawing", "plots", "matplotlib")
     import matplotlib.pyplot as plt
@@ -143,14 +147,14 @@ def _panels(
     )
     for panel in grid.flat[count:]:
         panel.remove()
-    # Above a gap the picture is the last of its column, and tells the scale.
+    # An image above a gap is the last of its column and needs the labels of x.
     for panel in grid.flat[max(0, count - columns) : count]:
         panel.xaxis.set_tick_params(labelbottom=True)
     return list(grid.flat[:count])
 
 
 def _slope(data: xr.Dataset | xr.DataArray) -> float:
-    """Give height by width of a picture, within reason."""
+    """Return height over width of an image, from 0.6 to 2."""
     return min(2.0, max(0.6, data.sizes["y"] / data.sizes["x"]))
 
 
@@ -160,7 +164,7 @@ def _visible(cube: xr.Dataset) -> xr.DataArray:
         image = image.isel(chip=0)
     if "chip" in image.dims:
         raise CubeError(
-            f"A picture is of one chip, got {image.sizes['chip']}; choose with "
+            f"cube must have one chip, got {image.sizes['chip']}; choose one with "
             "cube.isel(chip=[0]) or cube.sel(chip=['id'])."
         )
     return thinned(image)
@@ -171,10 +175,11 @@ def _pixels(month: xr.DataArray) -> Pixels:
 
 
 def _stretch(values: Pixels) -> tuple[Pixels, Pixels]:
-    """Give the values that become black and white, by band, (y, x, band)."""
+    """Return the values of black and white by band, from pixels (y, x, band)."""
     if not np.isfinite(values).any():
         return np.zeros(3), np.ones(3)
     total = values.sum(-1)
+    # Pixels that are much brighter than the median are clouds.
     ground = values[total < 3 * np.nanmedian(total)]
     if not len(ground):
         ground = values.reshape(-1, 3)
@@ -209,23 +214,23 @@ def biomass(
     title: str = "biomass",
     limits: tuple[float, float] | None = None,
 ) -> Axes:
-    """Draw biomass density, (y, x) Mg/ha, with a colour bar.
+    """Plot biomass density, (y, x) Mg/ha, with a colour bar.
 
     Parameters
     ----------
     values : xarray.DataArray or xarray.Dataset
-        A map or labels; of a dataset its ``agb``. Large ones are thinned.
+        A map or labels; of a dataset its ``agb``. Large ones are subsampled.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; by default a new figure.
+        Axes to draw on; by default those of a new figure.
     title : str
-        Above the picture.
+        Title of the image.
     limits : tuple of float, optional
         Ends of the colour scale; by default 0 and the 99th percentile.
 
     Raises
     ------
     ValueError
-        If `values` is of more than one chip, or has no ``agb``.
+        If `values` has more than one chip, or no ``agb``.
     """
     layer = layer_of(values, "values")
     picture = thinned(layer).load()
@@ -240,21 +245,21 @@ def error(
     *,
     title: str = "predicted minus observed",
 ) -> Axes:
-    """Draw the error of a map, predicted minus observed, white where it is none.
+    """Plot the error of a map, predicted minus observed; white is no error.
 
     Parameters
     ----------
     predicted, observed : xarray.DataArray or xarray.Dataset
         (y, x) Mg/ha on the same grid; of a dataset its ``agb``.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; by default a new figure.
+        Axes to draw on; by default those of a new figure.
     title : str
-        Above the picture.
+        Title of the image.
 
     Raises
     ------
     ValueError
-        If one is of more than one chip, has no ``agb``, or the grids differ.
+        If one has more than one chip or no ``agb``, or the shapes differ.
     """
     found, truth = layer_of(predicted, "predicted"), layer_of(observed, "observed")
     if found.shape != truth.shape:
@@ -270,28 +275,31 @@ def error(
 def applicability(
     values: xr.Dataset, ax: Axes | None = None, *, title: str = "dissimilarity"
 ) -> Axes:
-    """Draw how unlike the training data a map's places are, what is outside hatched.
+    """Plot the dissimilarity of a map to the training data; hatched is outside.
+
+    Outside is beyond the area of applicability.
 
     Parameters
     ----------
     values : xarray.Dataset
-        With ``dissimilarity`` and ``applicable``, as ``model.applicability`` gives
-        them. Large ones are thinned.
+        With ``dissimilarity`` and ``applicable``: the result of
+        ``model.applicability``. Large ones are subsampled.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; by default a new figure.
+        Axes to draw on; by default those of a new figure.
     title : str
-        Above the picture, with the share that is inside.
+        Title of the image; the share that is inside is added.
 
     Raises
     ------
     ValueError
-        If `values` is of more than one chip, or lacks one of both.
+        If `values` has more than one chip, or one of both layers is missing.
     """
     for name in ("dissimilarity", "applicable"):
         if not isinstance(values, xr.Dataset) or name not in values:
             raise ValueError(
-                f"values must have a variable {name!r}, as model.applicability(scene) "
-                f"gives it, got {sorted(map(str, getattr(values, 'data_vars', ())))}."
+                f"values must have a variable {name!r}, such as the result of "
+                "model.applicability(scene), got "
+                f"{sorted(map(str, getattr(values, 'data_vars', ())))}."
             )
     layer = layer_of(values["dissimilarity"], "values")
     picture = thinned(layer).load()
@@ -307,7 +315,7 @@ def applicability(
             levels=[0.5, 1.5],
             colors="none",
             hatches=["////"],
-            origin="upper",  # as the picture: rows go down
+            origin="upper",  # as in the image: rows go down
             extent=extent(layer),
         )
     return axes
@@ -319,10 +327,10 @@ def comparison(
     month: int | None = None,
     axes: Sequence[Axes] | None = None,
 ) -> Figure:
-    """Draw true colour, truth, prediction and error side by side.
+    """Plot true colour, reference data, prediction and error side by side.
 
-    What the cube lacks is left out: true colour without the bands B02, B03 and B04;
-    truth and error without ``agb``.
+    True colour is left out without the bands B02, B03 and B04; reference data and error
+    are left out without ``agb``.
 
     Parameters
     ----------
@@ -331,14 +339,14 @@ def comparison(
     predicted : xarray.DataArray or xarray.Dataset
         Its map, (y, x) Mg/ha; of a dataset its ``agb``.
     month : int, optional
-        Calendar month of the true-colour picture.
+        Calendar month of the true-colour image.
     axes : sequence of matplotlib.axes.Axes, optional
-        One for each picture; by default a new figure.
+        One for each image; by default those of a new figure.
 
     Raises
     ------
     ValueError
-        If axes are too few or too many, or the grids differ.
+        If the number of axes is not that of the images, or the shapes differ.
     """
     cube = cube_or_chip(cube)
     found = layer_of(predicted, "predicted")
@@ -372,7 +380,7 @@ def comparison(
 
 
 def panels_of(cube: xr.Dataset) -> int:
-    """Give how many pictures :func:`comparison` draws of a cube."""
+    """Return the number of images that :func:`comparison` plots of a cube."""
     return 1 + _is_visible(cube) + 2 * ("agb" in cube)
 
 

@@ -14,35 +14,37 @@ if TYPE_CHECKING:
 
 
 def history(model: Any, ax: Axes | None = None) -> Axes:
-    """Draw how training went: loss, and average RMSE of what was held out.
+    """Plot the training loss, and loss and average RMSE of validation, by epoch.
 
     Parameters
     ----------
     model : BiomassRegressor or pandas.DataFrame
         A model, or its ``history``.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; by default a new figure. The RMSE has an axis of its own, on
+        Axes to draw on; by default those of a new figure. The RMSE has its own axis on
         the right.
 
     Raises
     ------
     ValueError
-        If there is no epoch.
+        If the history is empty.
     """
     from matplotlib.ticker import MaxNLocator
 
     table: pd.DataFrame = model if isinstance(model, pd.DataFrame) else model.history
     if not len(table):
-        raise ValueError("history must have an epoch, got none: nothing was trained.")
+        raise ValueError(
+            "history must have at least one epoch, got none: train the model first."
+        )
     recipe = getattr(model, "recipe", None)
     unit = _LOSS_UNITS.get(getattr(recipe, "loss", ""), "as the recipe defines it")
     axes = new_axes(ax, (7.0, 3.8))
     epochs = np.arange(1, len(table) + 1)
     lines = axes.plot(epochs, table["train_loss"], color=BLUE, label="loss in training")
     held, rmse = table["validation_loss"], "validation_average_rmse"
-    # Where the loss is the RMSE itself, one line says both.
-    twice = rmse in table and np.allclose(held, table[rmse], rtol=1e-3)
-    if held.notna().any() and not twice:
+    # If the loss is the RMSE itself, one line is enough.
+    same = rmse in table and np.allclose(held, table[rmse], rtol=1e-3)
+    if held.notna().any() and not same:
         lines += _dashed(axes, epochs, table["validation_loss"], BLUE, "o", "loss")
     axes.set(xlabel="epoch", ylabel=f"loss, {unit}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -56,7 +58,7 @@ def history(model: Any, ax: Axes | None = None) -> Axes:
     return axes
 
 
-# What the losses of recipes are in: roots of squares, or squares.
+# Units of the losses of recipes: roots of squares, or squares.
 _LOSS_UNITS = {
     "chip_rmse": "Mg/ha",
     "chip_huber": "Mg/ha",

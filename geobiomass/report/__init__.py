@@ -1,7 +1,7 @@
-"""One page about a model on a cube, for whoever has to judge the map.
+"""The report: one page to assess a model and its map of a cube.
 
-The page is a single file that links to nothing. It is made of sections, each a
-function that gives its HTML or nothing.
+The page is a single HTML file without links to other files. It consists of sections;
+each is a function that returns its HTML, which may be empty.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _SECTIONS: dict[str, Callable[[Material], Markup]] = {
     "About": sections.about,
     "Data and split": audit.split,
     "Error": sections.metrics,
-    "Error in pictures": sections.errors,
-    "Interval": audit.calibration,
-    "Where it holds": audit.applicability,
+    "Error plots": sections.errors,
+    "Prediction interval": audit.calibration,
+    "Area of applicability": audit.applicability,
     "Totals": audit.totals,
     "The map": audit.maps,
-    "Places": sections.pictures,
+    "Examples": sections.pictures,
     "Months": sections.months,
     "Training": sections.training,
     "The cube": sections.data,
     "The model": sections.card,
-    "Where the map comes from": audit.origin,
+    "Provenance": audit.origin,
 }
 
 
@@ -60,37 +60,38 @@ def write_report(
     progress: bool = True,
     **totals: Any,
 ) -> Path:
-    """Write one HTML file for whoever has to judge a model and its map.
+    """Write a report on a model and its map of a cube, as one HTML file.
 
-    Data and split, errors by biomass, intervals and whether they hold, where the map
-    holds, totals, pictures, months, the model's card, where the map comes from.
+    It has the data and split, errors by biomass, prediction intervals and their
+    coverage, the area of applicability, totals, images, months, the model's card and
+    the provenance of the map.
 
     Parameters
     ----------
     model : str, Path or Predictor
         A model, or its folder.
     cube : str, Path or xarray.Dataset
-        With all bands that the model needs. Without ``agb`` the report has maps, but
-        no errors.
+        A cube with all bands that the model needs. Without ``agb`` the report has maps,
+        but no errors.
     path : str or Path
-        The file, ``.html``; one that is there is replaced.
+        The destination, ``.html``; an existing file is replaced.
     map : str, Path or xarray.Dataset, optional
-        The map of the cube by this model, which is then not made again: what
-        ``predict_to`` wrote, best with ``applicability=True``.
+        A map of the cube by this model from ``predict_to``, best with
+        ``applicability=True``; by default the map is computed.
     regions, plots, residuals : optional
-        For a table of totals, as :func:`geobiomass.totals` takes them.
+        For a table of totals, as in :func:`geobiomass.totals`.
     validation : CrossValidation, str or Path, optional
-        What :func:`geobiomass.cross_validate` gave, or the folder it was saved in: its
-        errors are shown, and totals rest on them where there are neither plots nor
-        residuals.
+        The result of :func:`geobiomass.cross_validate`, or its folder: its errors are
+        shown, and totals use its residuals if there are neither plots nor residuals.
     samples : int, optional
-        Chips, or blocks of 1,024 pixels of a scene, to look at at most, from all over
-        the cube; by default all of them. Totals are of the whole map all the same.
+        Largest number of chips, or of blocks of 1,024 pixels of a scene, that errors
+        and images are from, evenly spread over the cube; by default all of them. Totals
+        are always of the whole map.
     progress : bool
         Show a progress bar.
     **totals
-        What else :func:`geobiomass.totals` takes: ``estimator``, ``strata``, ``name``,
-        ``confidence``, ...
+        Other arguments of :func:`geobiomass.totals`: ``estimator``, ``strata``,
+        ``name``, ``confidence``, ...
 
     Returns
     -------
@@ -103,12 +104,12 @@ def write_report(
         If `cube` is not a cube, lacks a band, or cannot be read; if the map is not on
         its grid, or regions or plots cannot be used.
     ModelError
-        If the model's folder is not one.
+        If the folder of `model` has no model.
     FileNotFoundError
-        If nothing is at a path, or the cube of `validation` is not where it was.
+        If a path does not exist, or the cube of `validation` is not at its path.
     ValueError
         If `path` does not end with .html, `samples` is below 1, or there are regions
-        and nothing that an interval of totals could rest on.
+        without plots, residuals or a validation.
     """
     path = Path(path)
     if path.suffix not in (".html", ".htm"):
@@ -139,7 +140,7 @@ def write_report(
     )
     with tempfile.TemporaryDirectory() as folder:
         if wanted:
-            if map is None:  # else what is looked at and summed would be made twice
+            if map is None:  # written once, because it is read by sections and totals
                 made = predictor.predict_to(
                     Path(folder) / "map.zarr",
                     data,
@@ -161,7 +162,7 @@ def write_report(
 def _layers(
     predictor: Predictor, cube: xr.Dataset, map: str | Path | xr.Dataset | None
 ) -> xr.Dataset:
-    """Give the map's layers, on the cube's own grid."""
+    """Return the layers of the map, after a check that it is on the cube's grid."""
     if map is None:
         known = predictor.domain is not None
         return predictor.predict(cube, block=BLOCK, applicability=known)

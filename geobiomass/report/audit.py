@@ -1,4 +1,4 @@
-"""Sections that an auditor looks for: split, calibration, applicability, totals."""
+"""Sections for an auditor: split, calibration, applicability, totals, provenance."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _METRICS = {
 
 
 def split(material: Material) -> Markup:
-    """Say what trained, what was held out, and the error on that."""
+    """Return the training data, the held-out data, and the error on the latter."""
     members = getattr(material.model, "models", [material.model])
     parts = [
         _member(getattr(member, "provenance", {}), number if len(members) > 1 else 0)
@@ -50,9 +50,9 @@ def split(material: Material) -> Markup:
 
 def _member(known: Mapping[str, Any], number: int) -> Markup:
     data = known.get("data")
-    name = f"Member {number}: n" if number else "N"
     if not data:
-        return paragraph(f"{name}obody noted what the weights were trained on.")
+        name = f"Member {number}: the" if number else "The"
+        return paragraph(f"{name} training data of the weights is not known.")
     unit = "chips" if data["kind"] == "chips" else "blocks of a scene"
     trained, held = data["training"], data["validation"]
     facts = {
@@ -61,14 +61,14 @@ def _member(known: Mapping[str, Any], number: int) -> Markup:
         "trained on": f"{trained['places']:,} {unit}, {trained['pixels']:,} pixels",
         "held out": "nothing"
         if not held
-        else f"{held['places']:,} samples, {held['pixels']:,} pixels",
+        else f"{held['places']:,} {unit}, {held['pixels']:,} pixels",
     }
     if data.get("bounds"):
         edges = ", ".join(f"{edge:.10g}" for edge in data["bounds"])
-        facts["place"] = f"{edges} in {data['crs'] or 'no reference system'}"
+        facts["bounds"] = f"{edges} in {data['crs'] or 'an unknown CRS'}"
     if "fold" in known:
         fold = known["fold"]
-        width = f", labels within {fold['buffer']} pixels of it left out"
+        width = f", with a buffer of {fold['buffer']} pixels"
         facts["split"] = (
             f"fold {fold['number'] + 1} of {fold['count']}, by {fold['by']}"
             f"{width if fold['buffer'] else ''}"
@@ -76,11 +76,11 @@ def _member(known: Mapping[str, Any], number: int) -> Markup:
     head = heading(f"Member {number}") if number else ""
     table = known.get("validation")
     if not table:
-        missing = paragraph("Its error was not measured then.")
+        missing = paragraph("The error on held-out data was not measured.")
         return join([head, facts_table(facts), missing])
     frame = pd.DataFrame.from_dict(table, orient="index")
     frame["pixels"] = frame["pixels"].astype(int)
-    note = "On what was held out when it was trained; Mg/ha, but R²."
+    note = "Errors on held-out data, in Mg/ha; R² has no unit."
     return join([head, facts_table(facts), _table(frame, note)])
 
 
@@ -88,8 +88,9 @@ def _cross_validated(validation: Any) -> Markup:
     parts = [
         heading("Cross-validation"),
         paragraph(
-            f"{validation.folds!r}. Each place is mapped by the model that has not "
-            "seen it. Intervals are of 95 %, from drawing whole blocks or chips again."
+            f"{validation.folds!r}. Each pixel is predicted by the model that was not "
+            "trained on it. Confidence intervals are of 95 %, by a bootstrap over "
+            "blocks or chips."
         ),
         metrics_table(validation.evaluate()),
     ]
@@ -97,7 +98,7 @@ def _cross_validated(validation: Any) -> Markup:
     if "chip" not in scene.dims:
         parts.append(
             figure(
-                "Which ground was held out together.",
+                "Folds: the pixels of a fold are held out together.",
                 lambda ax: plots.folds(scene, validation.folds, ax),
                 (6, 4.4),
             )
@@ -107,7 +108,7 @@ def _cross_validated(validation: Any) -> Markup:
 
 
 def metrics_table(table: pd.DataFrame, decimals: int = 1) -> Table:
-    """Give metrics with their intervals, a row a bin."""
+    """Return metrics with their confidence intervals, one row for each bin."""
     shown = pd.DataFrame(index=table.index)
     for name, title in _METRICS.items():
         shown[title] = _with_ends(table, name, 3 if name == "r2" else decimals)
@@ -115,7 +116,7 @@ def metrics_table(table: pd.DataFrame, decimals: int = 1) -> Table:
         shown["coverage, %"] = _with_ends(100 * table, "coverage", decimals)
         shown["width"] = _with_ends(table, "width", decimals)
     shown.index.name = f"{table.index.name}, Mg/ha"
-    return Table(shown, "Errors and widths in Mg/ha.")
+    return Table(shown, "Errors and widths of intervals in Mg/ha.")
 
 
 def _with_ends(table: pd.DataFrame, name: str, decimals: int) -> list[str]:
@@ -150,16 +151,16 @@ def _table(frame: pd.DataFrame, note: str) -> Table:
 
 
 def calibration(material: Material) -> Markup:
-    """Say how intervals were calibrated, and whether they hold on this cube."""
+    """Return the calibration of prediction intervals and their coverage on the cube."""
     known = material.model.calibration
     if known is None:
         return paragraph(
-            "This model gives no interval: train with interval=0.9, or call "
+            "This model has no prediction interval: train with interval=0.9, or call "
             "model.calibrate(cube)."
         )
     parts: list[Markup | Table] = [paragraph(f"{known}.")]
     if known.edges:
-        note = "Classes of predicted biomass, Mg/ha; the margin is added at both ends."
+        note = "Classes of predicted biomass, Mg/ha. The margin is added at both ends."
         parts.append(Table(known.table, note))
     if not material.compared:
         return join(parts)
@@ -168,22 +169,22 @@ def calibration(material: Material) -> Markup:
     parts += [
         boxes(
             {
-                "promised": f"{100 * known.interval:.4g} %",
-                "held on this cube": f"{100 * overall['coverage']:.1f} %",
+                "nominal coverage": f"{100 * known.interval:.4g} %",
+                "coverage on this cube": f"{100 * overall['coverage']:.1f} %",
                 "mean width": f"{overall['width']:.1f} Mg/ha",
             }
         ),
         figure(
-            "Share of the pixels whose observed biomass lies in their interval. The "
-            "promise is by predicted biomass.",
+            "Coverage: the share of pixels whose observed biomass is in their "
+            "interval. Intervals are calibrated by predicted biomass.",
             lambda ax: plots.calibration(
                 material.pixels, ax=ax, interval=known.interval
             ),
             (6.4, 4.2),
         ),
         figure(
-            "Mean observed over mean predicted biomass, by class of what was "
-            "predicted: on the dashed line a class is right on average.",
+            "Mean observed over mean predicted biomass, by class of predicted biomass: "
+            "on the dashed line the predictions of a class are unbiased.",
             lambda ax: plots.reliability(table, ax),
             (4.9, 4.2),
         ),
@@ -197,20 +198,20 @@ def calibration(material: Material) -> Markup:
 
 
 def applicability(material: Material) -> Markup:
-    """Map where the error above can be trusted."""
+    """Return the area of applicability: where the measured error is valid."""
     if material.model.domain is None:
         return paragraph(
-            "Not known: the model holds nothing of its training data to compare with; "
-            "model.learn_applicability(cube) learns it."
+            "Not known: the model has no description of its training data to compare "
+            "with. Call model.learn_applicability(cube)."
         )
     if not material.inside[1]:
-        return paragraph("No place of this cube has an observation.")
+        return paragraph("No pixel of this cube has an observation.")
     share = material.inside[0] / material.inside[1]
     parts = [
         boxes({"of the mapped pixels are inside": f"{100 * share:.1f} %"}),
         paragraph(
-            "Inside, images are like those of the training data, and errors as they "
-            "were measured are to be expected; outside nothing is known of them. "
+            "Inside, the images are similar to those of the training data, and errors "
+            "are expected to be like the measured ones. Outside, errors are not known. "
             "Method: Meyer and Pebesma (2021)."
         ),
     ]
@@ -218,8 +219,8 @@ def applicability(material: Material) -> Markup:
     if overview is not None:
         parts.append(
             figure(
-                "How unlike the training data each place is, 1 at the limit; what is "
-                "outside is hatched.",
+                "Dissimilarity to the training data; the limit is 1, and pixels "
+                "outside are hatched.",
                 lambda ax: plots.applicability(overview, ax),
                 (7, 5.4),
             )
@@ -231,7 +232,7 @@ def applicability(material: Material) -> Markup:
 
 
 def maps(material: Material) -> Markup:
-    """Draw the whole scene: biomass, and how wide its interval is."""
+    """Return maps of the whole scene: biomass and the width of its interval."""
     overview = material.overview
     if overview is None:
         return Markup("")
@@ -243,7 +244,7 @@ def maps(material: Material) -> Markup:
         thin = {"y": slice(None, None, step), "x": slice(None, None, step)}
         layers.append(("observed biomass", material.cube["agb"].isel(thin).load()))
     known = [layer for _, layer in layers if np.isfinite(layer).any()]
-    # What was observed is drawn on the scale of the map, to be compared with it.
+    # Observed biomass has the colour scale of the map, so that they can be compared.
     end = max((float(layer.quantile(0.99)) for layer in known), default=1.0)
     limits: list[tuple[float, float] | None] = [(0.0, max(end, 1.0))] * len(layers)
     if "agb_lower" in overview:
@@ -274,7 +275,7 @@ _TOTALS = {
 
 
 def totals(material: Material) -> Markup:
-    """Give totals of regions with intervals."""
+    """Return totals of regions with confidence intervals."""
     table = material.totals
     if table is None:
         return Markup("")
@@ -298,17 +299,19 @@ def totals(material: Material) -> Markup:
             shown[title] = values
     confidence = f"{100 * table.attrs['confidence']:g} %"
     based = (
-        "Intervals are design-based: they rest on the random choice of plots, whatever "
-        "the map is like."
+        "Intervals are design-based: they rest on the random choice of plots, and are "
+        "valid for any map."
         if material.by_plots
-        else "Intervals are model-based: they rest on errors of held-out ground being "
-        "like those here, with the correlation of neighbours counted."
+        else "Intervals are model-based: they are valid if errors are distributed like "
+        "those of held-out pixels. The correlation of neighbours is included."
     )
     basis = paragraph(
         f"{based} Areas are on the ellipsoid. Carbon is "
         f"{table.attrs['carbon_fraction']:g} of dry biomass."
     )
-    return join([Table(shown, f"In brackets intervals of {confidence}."), basis])
+    return join(
+        [Table(shown, f"In brackets: confidence intervals of {confidence}."), basis]
+    )
 
 
 def _between(value: float, low: float, high: float, digits: int) -> str:
@@ -321,5 +324,5 @@ def _between(value: float, low: float, high: float, digits: int) -> str:
 
 
 def origin(material: Material) -> Markup:
-    """Say where the map comes from, as it says itself."""
+    """Return the provenance that is recorded in the map."""
     return Markup(provenance(material.map_path or material.layers)._repr_html_())

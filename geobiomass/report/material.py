@@ -1,4 +1,4 @@
-"""What a report is made of: a model, a cube, and one pass over both."""
+"""The data of a report: a model, a cube, its map, and one pass over them."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from geobiomass.data.reader import Reader, Sample
 from geobiomass.evaluation.metrics import BOOTSTRAP, Bins, Tally, add_parts, interval_of
 from geobiomass.tiles import blocks
 
-BLOCK = 1024  # pixels: the part of a scene that is mapped and compared at once
-PICTURED = 3  # chips, or parts of a scene, that are drawn
+BLOCK = 1024  # pixels: side of the blocks that a scene is mapped and compared in
+PICTURED = 3  # chips, or blocks of a scene, with an image
 PAIRS = 4_000_000  # pixels in the scatter: 32 MB
-OVERVIEW = 1200  # pixels of the longer side of a picture of the whole scene
+OVERVIEW = 1200  # pixels: longer side of the image of the whole scene
 
 Pixels = npt.NDArray[np.float64]
 
 
 @dataclass
 class Material:
-    """What sections are made of: the model, the cube, and one pass over both.
+    """The data that sections show, collected in one pass over the map.
 
     Parameters
     ----------
     model : Predictor
-        What is reported on.
+        The model that the report is about.
     cube : xarray.Dataset
-        What it is held against.
+        The images, and labels if there are any.
     layers : xarray.Dataset
-        The map of the cube: read from disk, or computed where it is looked at.
+        The map of the cube: read from disk, or computed block by block.
     model_path, cube_path, map_path : str
-        Where they were read from; empty for what was in memory.
+        Paths that they were read from; empty for those in memory.
     """
 
     model: Any
@@ -52,26 +52,26 @@ class Material:
     tally: Tally = field(default_factory=Tally)
     by_predicted: Tally = field(default_factory=lambda: Tally(Bins("predicted")))
     ends: list[tuple[Pixels, Pixels]] = field(default_factory=list)
-    inside: tuple[int, int] = (0, 0)  # pixels that are, and that were mapped
+    inside: tuple[int, int] = (0, 0)  # applicable pixels, and mapped pixels
     pairs: list[tuple[Pixels, Pixels]] = field(default_factory=list)
     pictures: list[tuple[str, xr.Dataset, xr.Dataset]] = field(default_factory=list)
-    overview: xr.Dataset | None = None  # of a scene: every layer, thinned
-    places: int = 0
-    known: int = 0  # places that there are
+    overview: xr.Dataset | None = None  # of a scene: every layer, subsampled
+    used: int = 0  # chips or blocks
+    available: int = 0  # chips or blocks
 
     def gather(self, samples: int | None, progress: bool) -> None:
-        """Look at the map place by place, and compare where there is something to."""
+        """Read the map by chip or block, and compare it with the labels, if any."""
         from tqdm.auto import tqdm
 
         reader = Reader(self.cube, self.model.bands)
-        every = _places(reader)
+        every = _samples_of(reader)
         chosen = _spread(every, samples or len(every))
         drawn = _spread(chosen, PICTURED)
         pixels = sum(p.window.height * p.window.width for p in chosen)
         step = max(1, -(-pixels // PAIRS))
         if not reader.chips:
             self.overview = _thin(self.layers)
-        self.places, self.known = len(chosen), len(every)
+        self.used, self.available = len(chosen), len(every)
         labels = "agb" in self.cube
         for sample in tqdm(chosen, "Mapping", unit="block", disable=not progress):
             found = _cut(self.layers, sample).compute()
@@ -103,7 +103,7 @@ class Material:
 
     @property
     def pixels(self) -> pd.DataFrame:
-        """A row a pixel of an even sample: predicted, observed, and ends if any."""
+        """Table of an even sample of pixels: predicted, observed, and ends if any."""
         columns = [[*each] for each in zip(*self.pairs, strict=True)]
         columns += [[*each] for each in zip(*self.ends, strict=True)]
         names = ("predicted", "observed", "lower", "upper")
@@ -115,21 +115,21 @@ class Material:
 
     @property
     def compared(self) -> bool:
-        """Whether there is any pixel with a label."""
+        """True if there is a pixel with a label."""
         return self.tally.count > 0
 
 
-def _places(reader: Reader) -> list[Sample]:
+def _samples_of(reader: Reader) -> list[Sample]:
     if reader.chips:
         return [Sample(reader.whole, chip) for chip in range(reader.count)]
     return [Sample(window) for window in blocks(reader.height, reader.width, BLOCK)]
 
 
-def _spread(places: Sequence[Sample], count: int) -> list[Sample]:
-    """Choose so many at most, evenly from all over."""
-    count = min(count, len(places))
-    middles = (np.arange(count) + 0.5) * len(places) / count
-    return [places[int(index)] for index in middles]
+def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """Choose at most `count` samples, evenly spread over the cube."""
+    count = min(count, len(samples))
+    middles = (np.arange(count) + 0.5) * len(samples) / count
+    return [samples[int(index)] for index in middles]
 
 
 def _cut(data: Any, sample: Sample) -> Any:
@@ -138,7 +138,7 @@ def _cut(data: Any, sample: Sample) -> Any:
 
 
 def _thin(layers: xr.Dataset) -> xr.Dataset:
-    """Give the grid of an overview, with nothing in it yet."""
+    """Return an empty overview: the layers on a coarser grid, all NaN."""
     step = max(1, -(-max(layers.sizes["y"], layers.sizes["x"]) // OVERVIEW))
     grid = layers.isel(y=slice(None, None, step), x=slice(None, None, step))
     empty = {
@@ -149,7 +149,7 @@ def _thin(layers: xr.Dataset) -> xr.Dataset:
 
 
 def _fill(overview: xr.Dataset, found: xr.Dataset, sample: Sample) -> None:
-    """Copy the rows and columns that the overview keeps of a part of the scene."""
+    """Copy the rows and columns of a block that are in the overview."""
     step = overview.attrs["step"]
     top, left = (-(-edge // step) for edge in (sample.window.top, sample.window.left))
     for name, layer in found.items():

@@ -1,4 +1,4 @@
-"""Sections on the model and the cube: errors, maps, months, training, the card."""
+"""Sections about the model and the cube: errors, maps, months, training, card."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from geobiomass.training.model_folder import package_versions
 
 
 def about(material: Material) -> Markup:
-    """Say what was looked at, when and with what."""
+    """Return the model, the cube, the date and the versions of packages."""
     facts = {
         "model": material.model_path or repr(material.model),
         "cube": material.cube_path or "a dataset in memory",
         "written": datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
         "with": ", ".join(f"{k} {v}" for k, v in _versions().items()),
     }
-    what = "chips" if is_chips(material.cube) else f"blocks of {BLOCK} pixels"
-    if material.places < material.known:
-        facts["looked at"] = f"{material.places:,} of {material.known:,} {what}"
+    unit = "chips" if is_chips(material.cube) else f"blocks of {BLOCK} pixels"
+    if material.used < material.available:
+        facts["sample"] = f"{material.used:,} of {material.available:,} {unit}"
     return facts_table(facts)
 
 
@@ -50,16 +50,16 @@ def _versions() -> dict[str, str]:
 
 
 def metrics(material: Material) -> Markup:
-    """Give the error, overall and by bin of observed biomass."""
+    """Return the error, overall and by bin of observed biomass."""
     if not material.compared:
         why = (
-            "its labels are all missing, or lie where no month has an observation"
+            "its labels are all missing, or at pixels without any observation"
             if "agb" in material.cube
             else "the cube has no labels (agb)"
         )
         return paragraph(
-            f"There is no error to report: {why}. What was held out of training is "
-            "in the model's card."
+            f"There is no error to report: {why}. The error on held-out data is in the "
+            "model's card."
         )
     table = material.tally.table(bootstrap=material.bootstrap)
     overall: Any = table.loc["all"]
@@ -72,31 +72,31 @@ def metrics(material: Material) -> Markup:
         "pixels": f"{int(overall['pixels']):,}",
     }
     words = paragraph(
-        "Average RMSE: of each chip, or of 256 x 256 pixels of a scene, then "
-        "averaged. Bias: predicted minus observed. In brackets intervals of 95 %, from "
-        "drawing chips, or such parts of a scene, again."
+        "Average RMSE: the mean of the RMSE of each chip, or of each block of 256 x "
+        "256 pixels of a scene. Bias: predicted minus observed. In brackets: "
+        "confidence intervals of 95 %, by a bootstrap over chips or such blocks."
     )
     return join([_warning(material), boxes(tiles), words, metrics_table(table)])
 
 
 def _warning(material: Material) -> Markup:
-    """Say so where the cube is the one that was trained on."""
+    """Return a warning if the cube is the training data of the model."""
     if not material.model.was_trained_on(material.cube):
         return Markup("")
     return warning(
-        "The model was trained on this very cube: the errors below flatter.",
-        "What was held out of training is above.",
+        "The model was trained on this cube: the errors below are too small.",
+        "The error on held-out data is above.",
     )
 
 
 def errors(material: Material) -> Markup:
-    """Draw predicted against observed, and the error by bin."""
+    """Return plots of predicted against observed, and of the error by bin."""
     if not material.compared:
         return Markup("")
     found, truth = (np.concatenate(each) for each in zip(*material.pairs, strict=True))
-    note = "" if found.size == material.tally.count else " An even sample of them."
+    note = "" if found.size == material.tally.count else " An even sample of pixels."
     return figure(
-        "Predicted against observed biomass; on the dashed line both agree." + note,
+        "Predicted against observed biomass, with the 1:1 line." + note,
         lambda ax: plots.scatter(found, truth, ax),
         (4.9, 4.2),
     ) + figure(
@@ -107,7 +107,7 @@ def errors(material: Material) -> Markup:
 
 
 def pictures(material: Material) -> Markup:
-    """Draw maps of some places."""
+    """Return maps of some chips, or blocks of a scene."""
     from matplotlib.figure import Figure
 
     parts = []
@@ -122,11 +122,11 @@ def pictures(material: Material) -> Markup:
 
 
 def months(material: Material) -> Markup:
-    """Draw which months there are, and which the map comes from."""
+    """Return plots of the available months and of their attention weights."""
     cube, model = material.cube, material.model
     width = 2.6 + 0.62 * cube.sizes["month"]
     parts = figure(
-        "Share of values that are there, by month.",
+        "Share of values that are present, by month.",
         lambda ax: plots.availability(cube, ax),
         (width, 3.2),
     )
@@ -135,15 +135,15 @@ def months(material: Material) -> Markup:
     except (TypeError, ValueError) as error:
         return parts + paragraph(f"No attention to show: {error}")
     return parts + figure(
-        "How much each month weighs in the map, by level of the network: the sides of "
-        "its cells, from fine detail to wide surroundings.",
+        "Attention weight of each month, by level of the network: the side of its "
+        "cells, from fine to coarse.",
         lambda ax: plots.attention_over_year(weights, ax=ax),
         (width, 3.8),
     )
 
 
 def training(material: Material) -> Markup:
-    """Draw how training went."""
+    """Return plots of the loss by epoch."""
     members = getattr(material.model, "models", [material.model])
     parts = []
     for number, member in enumerate(members, 1):
@@ -152,7 +152,7 @@ def training(material: Material) -> Markup:
         of = f" of member {number}" if len(members) > 1 else ""
         parts.append(
             figure(
-                f"Training{of}: loss, and error of what was held out, by epoch.",
+                f"Training{of}: loss, and error on held-out data, by epoch.",
                 partial(plots.history, member),
                 (7.5, 3.8),
             )
@@ -161,18 +161,18 @@ def training(material: Material) -> Markup:
 
 
 def data(material: Material) -> Markup:
-    """Describe the cube."""
+    """Return the summary of the cube."""
     return join([Summary(describe_cube(material.cube))])
 
 
 def card(material: Material) -> Markup:
-    """Describe the model, with its card."""
+    """Return the summary of the model, and its card."""
     facts = Summary(describe_model(material.model))
     return join([facts, from_markdown(_card_text(material))])
 
 
 def _card_text(material: Material) -> str:
-    """Give the card in the model's folder, which people may have added to."""
+    """Return the card in the model's folder, which users may edit, or a new one."""
     file = Path(material.model_path, "README.md") if material.model_path else None
     if file is not None and file.is_file():
         return file.read_text(encoding="utf-8")
