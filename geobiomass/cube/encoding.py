@@ -15,7 +15,7 @@ import xarray as xr
 
 from geobiomass.cube.schema import CubeError
 from geobiomass.cube.statistics import BandTally
-from geobiomass.files import sha256_of
+from geobiomass.training.files import sha256_of
 
 SHARD = 256  # pixels: a shard is a chip, or a block of a scene as big as one
 # Chosen by benchmarks/store.py. A random crop of 128 pixels touches at most 160 x 192

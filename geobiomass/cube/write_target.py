@@ -28,7 +28,7 @@ from geobiomass.cube.schema import CubeError, is_chips, select_bands
 from geobiomass.cube.statistics import BandTally
 from geobiomass.cube.store import UNFINISHED, VERSION, is_local, open_cube, open_group
 from geobiomass.cube.write_blocks import Block, block_counts
-from geobiomass.files import sha256_of
+from geobiomass.training.files import sha256_of
 
 if TYPE_CHECKING:
     import zarr

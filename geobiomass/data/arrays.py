@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from geobiomass.cube.codecs import decode
 from geobiomass.cube.selection import Selection
-from geobiomass.files import sha256_of
 from geobiomass.tiles import Sample, Window
+from geobiomass.training.files import sha256_of
 
 Array = npt.NDArray[np.float32]
 Codes = npt.NDArray[Any]

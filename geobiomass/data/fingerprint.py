@@ -11,8 +11,8 @@ import xarray as xr
 
 from geobiomass.cube import DamagedError
 from geobiomass.data.reader import Reader, Sample
-from geobiomass.files import sha256_of
 from geobiomass.tiles import EVALUATION_BLOCK, blocks
+from geobiomass.training.files import sha256_of
 
 _SAMPLES = 64  # chips or blocks of which the labels are read
 

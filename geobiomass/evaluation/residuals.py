@@ -20,8 +20,8 @@ from geobiomass.cube.areas import pixel_size
 from geobiomass.cube.axes import in_our_names
 from geobiomass.data.folds import Folds
 from geobiomass.data.groups import NOWHERE, BlockGround, ChipGround, Ground
-from geobiomass.files import sha256_of, sha256_of_file, write_whole
 from geobiomass.tiles import Sample, blocks, indexers_of, samples_on_chips
+from geobiomass.training.files import sha256_of, sha256_of_file, write_whole
 
 MOST = 200_000  # rows of a table: 14 MB
 _UNIT = 256  # pixels: side of the blocks of a scene that are exchangeable groups

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from geobiomass.files import replacing
 from geobiomass.maps.blocks import Block, checksum
 from geobiomass.maps.destination import Destination
 from geobiomass.maps.execution import Compute, active_client, on_cluster, on_threads
 from geobiomass.maps.geotiff import FINGERPRINT
 from geobiomass.maps.lock import only_writer
 from geobiomass.maps.map_writer import follow_blocks
+from geobiomass.training.files import replacing
 
 _ENDING = "_agbm.tif"
 _PART = ".unfinished"

@@ -18,7 +18,6 @@ import xarray as xr
 from geobiomass.cube import CubeError
 from geobiomass.cube.encoding import with_text_of_any_length
 from geobiomass.cube.store import UNFINISHED, consolidate
-from geobiomass.files import sha256_of
 from geobiomass.maps.blocks import Block, Target, WorkersDiedError, create_array
 from geobiomass.maps.completion import BLOCKS, FINISHING, MAKING
 from geobiomass.maps.conventions import conventions_of
@@ -35,6 +34,7 @@ from geobiomass.maps.lock import only_writer
 from geobiomass.maps.manifest import WRITTEN, Manifest, verified
 from geobiomass.maps.origin import PROVENANCE, with_software_of
 from geobiomass.maps.overviews import level_sizes, write_overviews
+from geobiomass.training.files import sha256_of
 
 if TYPE_CHECKING:
     import zarr

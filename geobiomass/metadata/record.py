@@ -21,9 +21,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from geobiomass.files import sha256_of
 from geobiomass.maps.origin import PROVENANCE
 from geobiomass.network import AttentionUNet
+from geobiomass.training.files import sha256_of
 from geobiomass.training.model_folder import (
     CONFIG,
     WEIGHTS,

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geobiomass.cube.store import is_local
-from geobiomass.files import sha256_of_file, write_whole
 from geobiomass.maps.conventions import transform_of
 from geobiomass.metadata.footprint import MapFacts, facts_of_map
 from geobiomass.metadata.provenance import Provenance, provenance
 from geobiomass.metadata.record import folder_fingerprint
+from geobiomass.training.files import sha256_of_file, write_whole
 from geobiomass.training.packages import need
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from geobiomass.files import replacing
 from geobiomass.network import AttentionUNet
 from geobiomass.network.month_attention import MonthAttention
 from geobiomass.network.wrappers import Ensemble
+from geobiomass.training.files import replacing
 from geobiomass.training.packages import need
 
 __all__ = ["FORMATS", "Exported", "export_network"]

@@ -19,8 +19,8 @@ import xarray as xr
 from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.loader import ChipLoader, decode_batch
 from geobiomass.evaluation.metrics import Tally
-from geobiomass.files import sha256_of
 from geobiomass.network import AttentionUNet
+from geobiomass.training.files import sha256_of
 from geobiomass.training.model_folder import package_versions
 
 

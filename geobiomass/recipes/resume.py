@@ -9,10 +9,10 @@ import numpy as np
 
 from geobiomass.data.folds import Fold
 from geobiomass.data.labelled_cube import LabelledCube
-from geobiomass.files import sha256_of
 from geobiomass.network import AttentionUNet
 from geobiomass.recipes.recipe import Recipe
 from geobiomass.recipes.split import HeldOut
+from geobiomass.training.files import sha256_of
 
 # Settings that may differ when a training is resumed: they change memory, what happens
 # at the end or to unreadable data, or are compared elsewhere.

@@ -17,13 +17,13 @@ from markupsafe import Markup
 
 from geobiomass.accounting.totals import totals as totals_of
 from geobiomass.cube import CubeError, open_cube
-from geobiomass.files import write_whole
 from geobiomass.maps.reading import open_map
 from geobiomass.models.loading import load
 from geobiomass.models.predictor import Predictor
 from geobiomass.report import audit, sections
 from geobiomass.report.material import BLOCK, Material
 from geobiomass.report.page import page
+from geobiomass.training.files import write_whole
 from geobiomass.validation.cross_validation import CrossValidation
 
 __all__ = ["write_report"]

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geobiomass.files import sha256_of
-
+from .files import sha256_of
 from .weights import read_checkpoint
 
 __all__ = ["Start", "read_start"]

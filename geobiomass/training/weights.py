@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from geobiomass.files import replacing, sha256_of_file
+from .files import replacing, sha256_of_file
 
 __all__ = [
     "MovingAverage",

@@ -16,7 +16,7 @@ from typing import Any
 
 from geobiomass.cube.store import is_local
 from geobiomass.evaluation.residuals import TABLE
-from geobiomass.files import write_whole
+from geobiomass.training.files import write_whole
 from geobiomass.training.model_folder import package_versions
 
 RECORD = "validation.json"

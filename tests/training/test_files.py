@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from geobiomass.files import replacing, sha256_of, sha256_of_file, write_whole
+from geobiomass.training.files import replacing, sha256_of, sha256_of_file, write_whole
 
 
 def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
