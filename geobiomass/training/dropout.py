@@ -23,8 +23,8 @@ __all__ = [
     "drop_patterns",
 ]
 
-# Months, September to August, in which a chip of BioMassters has a Sentinel-2 image: all
-# six patterns of the data. No test chip has the second or the last one.
+# Months, September to August, in which a chip of BioMassters has a Sentinel-2 image:
+# all six patterns of the data. No test chip has the second or the last one.
 OPTICAL_PATTERNS = (
     "111011111111",
     "000000111111",

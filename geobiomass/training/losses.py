@@ -79,9 +79,9 @@ def chip_huber_loss(
 ) -> Tensor:
     """Return the root of each chip's mean Huber loss, averaged over the chips.
 
-    It equals `chip_rmse_loss` if no error exceeds `delta`. Larger errors count ``delta *
-    (2 * |error| - delta)`` instead of their square (twice Huber's loss), so that no
-    outlier dominates a chip, and none has to be left out.
+    It equals `chip_rmse_loss` if no error exceeds `delta`. Larger errors count
+    ``delta * (2 * |error| - delta)`` instead of their square (twice Huber's loss), so
+    that no outlier dominates a chip, and none has to be left out.
 
     Parameters
     ----------

@@ -46,7 +46,7 @@ class Rotation:
         Returns
         -------
         Tensor
-            The same shape. A pixel is missing if and only if its nearest one is missing.
+            The same shape. A pixel is missing if and only if its nearest one is.
         """
         planes = tensor.reshape(-1, *(1, 1, *tensor.shape)[-3:])
         grid = self._grid(tensor)
