@@ -1,7 +1,7 @@
 """Maps of above-ground biomass from monthly satellite images.
 
-Names are loaded when they are first used, so that ``import geobiomass`` is quick.
-What there is: ``__init__.pyi``, and the API page of the documentation.
+Names are imported when they are first used, so that ``import geobiomass`` is quick.
+``__init__.pyi`` lists them, and the API page of the documentation explains them.
 """
 
 import sys
@@ -14,14 +14,14 @@ __version__ = "0.1.0"
 
 
 def load_ipython_extension(shell: Any) -> None:
-    """Let cubes and maps show themselves; done by the import in Jupyter already."""
+    """Show cubes and maps as our HTML: in Jupyter, and after ``%load_ext``."""
     from geobiomass.info.notebook import show_in_notebook
 
     show_in_notebook(shell)
 
 
 def unload_ipython_extension(shell: Any) -> None:
-    """Let xarray show cubes and maps, after ``%load_ext`` and ``%unload_ext``."""
+    """Show cubes and maps as xarray's HTML again, for ``%unload_ext``."""
     from geobiomass.info.notebook import show_as_xarray
 
     show_as_xarray(shell)

@@ -1,4 +1,4 @@
-"""``python -m geobiomass`` is the command line too."""
+"""Command line as a module: ``python -m geobiomass``."""
 
 from geobiomass.cli import main
 

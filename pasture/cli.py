@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 
-from geobiomass.training.commands import EXIT_CODES, parse_setting, run
+from geobiomass.training.commands import EXIT_CODES, parse_setting, print_version, run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +30,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+
+def _version(wanted: bool) -> None:
+    print_version("pasture", wanted)
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_version,
+            is_eager=True,
+            help="Print the version, and exit.",
+        ),
+    ] = False,
+) -> None:
+    """Read the options of all commands."""
 
 
 class Layout(StrEnum):

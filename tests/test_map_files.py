@@ -570,8 +570,8 @@ def test_a_second_writer_is_refused_and_a_dead_one_is_not_waited_for(
     assert code == 0, err
     assert re.search(r"unfinished, \d+ of 12 blocks written \(\d+ %\)", out), out
     assert "blocks of 64 x 64 pixels" in out
-    assert "by nobody" in out
-    assert "make the same call of predict again" in out
+    assert "being written     no\n" in out
+    assert "repeat the same call of predict" in out
     assert "agb, Mg/ha" in out
     write(path, mine)
     assert len(work.computed) + len(mine.computed) <= 12 + 2

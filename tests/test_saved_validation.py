@@ -228,7 +228,7 @@ def test_an_interrupted_map_goes_on_with_the_same_bits(
     told = re.search("models are trained, map (.) of 6 blocks", facts["state"])
     assert told is not None
     assert 1 <= int(told[1]) <= 4
-    assert facts["what to do"].startswith("make the same call again")
+    assert facts["what to do"].startswith("repeat the same call")
     written = len(list((tmp_path / "cv" / "predictions.zarr" / "written").glob("*.*")))
     assert written > 1
 
@@ -298,7 +298,7 @@ def test_info_says_what_a_finished_folder_holds(run, tmp_path: Path) -> None:
     shutil.rmtree(folder / "model")
     (folder / "residuals.csv").unlink()
     facts = gb.describe(folder)
-    assert "scene.zarr, not there any more" in facts["cube"]
+    assert "scene.zarr, no longer there" in facts["cube"]
     assert facts["models"].startswith("missing")
     assert facts["residuals"].startswith("missing")
     (folder / "validation.json").write_text("{")

@@ -1,20 +1,22 @@
-"""The command line: ``geobiomass ingest | info | train | plan | predict | ...``.
+"""Command line: ``geobiomass ingest | info | train | plan | predict | ...``.
 
-Only parses and calls. Bad input ends with one sentence and exit code 2.
+It parses arguments and calls functions. Bad input ends with one sentence and exit code
+2. Commands import modules that take long to import, PyTorch above all, only after they
+have checked their arguments.
 """
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from geobiomass.cli import account, ingest
-from geobiomass.cli import inspect as looking
-from geobiomass.cli import predict as mapping
-from geobiomass.cli import train as models
-from geobiomass.cli import validate as validating
-from geobiomass.training.commands import EXIT_CODES, run
+from geobiomass.cli import inspect as inspect_commands
+from geobiomass.cli import predict as map_commands
+from geobiomass.cli import train as model_commands
+from geobiomass.cli import validate as validate_commands
+from geobiomass.training.commands import EXIT_CODES, print_version, run
 
 app = typer.Typer(
     help="Maps of above-ground biomass from monthly satellite images.",
@@ -23,20 +25,41 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+
+def _version(wanted: bool) -> None:
+    print_version("geobiomass", wanted)
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_version,
+            is_eager=True,
+            help="Print the version, and exit.",
+        ),
+    ] = False,
+) -> None:
+    """Read the options of all commands."""
+
+
 app.add_typer(ingest.app, name="ingest")
 for command in (
-    looking.info,
-    models.train,
-    mapping.plan,
-    mapping.predict,
+    inspect_commands.info,
+    model_commands.train,
+    map_commands.plan,
+    map_commands.predict,
     account.totals,
     account.change,
-    models.evaluate,
-    validating.validate,
-    models.calibrate,
-    models.export,
-    looking.report,
-    looking.demo,
+    model_commands.evaluate,
+    validate_commands.validate,
+    model_commands.calibrate,
+    model_commands.export,
+    inspect_commands.report,
+    inspect_commands.demo,
 ):
     app.command()(command)
 

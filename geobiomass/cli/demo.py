@@ -1,7 +1,7 @@
-"""The demonstration: a landscape of known biomass, a model, a map, a comparison.
+"""Demonstration: a landscape of known biomass, a model, a map, a comparison.
 
-Trains on the western part of a synthetic scene and maps the eastern part, which
-neither the network nor the baselines ever saw.
+It trains on the western part of a synthetic scene and maps the eastern part. Neither
+the network nor the baselines are trained on the eastern part.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from geobiomass.tiles import EVALUATION_BLOCK, Window, blocks
 from geobiomass.training.packages import need
 
 HEIGHT, TRAINED, MAPPED = 768, 1024, 512  # pixels; the scene is 7.7 km x 15.4 km
-GAP = 64  # pixels between the two parts: stands reach over a border
-PIXELS = 100_000  # to fit the per-pixel baseline on
+GAP = 64  # pixels between the parts, since stands of trees cross a border
+PIXELS = 100_000  # that the baseline by pixel is trained on
 
-Columns = ["average_rmse", "pixel_rmse", "bias", "r2"]
+COLUMNS = ["average_rmse", "pixel_rmse", "bias", "r2"]
 
 
 def run(out: Path, seed: int = 0, **overrides: Any) -> pd.DataFrame:
-    """Run the demonstration; writes ``map.tif``, ``map.png`` and ``metrics.csv``.
+    """Run the demonstration; write ``map.tif``, ``map.png`` and ``metrics.csv``.
 
     Parameters
     ----------
     out : Path
-        Folder for the results; what an earlier run left there is replaced.
+        Folder for the results; those of an earlier run are replaced.
     seed : int
-        Of the landscape and the training.
+        Seed of the landscape and the training.
     **overrides
-        Settings of the recipe, as :func:`geobiomass.fit` takes them.
+        Settings of the recipe, as in :func:`geobiomass.fit`.
 
     Returns
     -------
     pandas.DataFrame
-        A row a method: average RMSE, pixel RMSE, bias, Mg/ha, and R2, on the
+        One row per method: average RMSE, pixel RMSE, bias, Mg/ha, and R2, on the
         eastern part.
     """
     need("The demonstration", "demo", "matplotlib", "sklearn")
@@ -69,7 +69,8 @@ def run(out: Path, seed: int = 0, **overrides: Any) -> pd.DataFrame:
     )
     table.to_csv(out / "metrics.csv")
     _draw(east, predicted, out / "map.png")
-    print(f"\nOn {east.sizes['y']} x {east.sizes['x']} pixels never seen, in Mg/ha:\n")
+    size = f"{east.sizes['y']} x {east.sizes['x']}"
+    print(f"\nOn {size} pixels not used in training, in Mg/ha:\n")
     print(table.round(2).to_string())
     minutes = (time.monotonic() - started) / 60
     print(f"\n{path}, {out / 'map.png'}, {out / 'model'}: {minutes:.1f} minutes")
@@ -77,7 +78,7 @@ def run(out: Path, seed: int = 0, **overrides: Any) -> pd.DataFrame:
 
 
 def _scene(out: Path, seed: int) -> tuple[xr.Dataset, xr.Dataset]:
-    """Write the landscape as a cube, open it, and cut it into west and east."""
+    """Write the landscape as a cube, and return its western and eastern parts."""
     out.mkdir(parents=True, exist_ok=True)
     store = out / "scene.zarr"
     if store.exists():
@@ -99,7 +100,7 @@ def _read_map(path: Path, east: xr.Dataset) -> xr.DataArray:
 def _per_pixel(
     west: xr.Dataset, east: xr.Dataset, seed: int
 ) -> npt.NDArray[np.float64]:
-    """Gradient boosting on the stacked months and bands of single pixels."""
+    """Predict by gradient boosting on the months and bands of single pixels."""
     from sklearn.ensemble import HistGradientBoostingRegressor
 
     bands = [str(name) for name in west["band"].values]
@@ -132,7 +133,7 @@ def _compare(
         tally = Tally()
         for window in blocks(east.sizes["y"], east.sizes["x"], EVALUATION_BLOCK):
             tally.add(predict(window), truth[window.rows, window.columns])
-        rows[name] = tally.table().loc["all", Columns]
+        rows[name] = tally.table().loc["all", COLUMNS]
     return pd.DataFrame(rows).T
 
 

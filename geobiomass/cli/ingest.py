@@ -1,4 +1,4 @@
-"""``geobiomass ingest ...``: cubes out of archives."""
+"""``geobiomass ingest ...``: cubes from archives."""
 
 from __future__ import annotations
 
@@ -27,36 +27,39 @@ class StoredAs(StrEnum):
 
 
 class Damaged(StrEnum):
-    """What becomes of files that are cut short."""
+    """Choices for files that are cut short."""
 
     stop = "raise"
     skip = "skip"
 
 
-Stored = Annotated[StoredAs, typer.Option(help="How to store.")]
+Stored = Annotated[StoredAs, typer.Option(help="Type of the stored values.")]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Delete what is there first.")
+    bool, typer.Option("--overwrite", help="First delete an existing cube.")
 ]
 
 
 @app.command()
 def biomassters(
-    root: Annotated[Path, typer.Argument(help="Folder with train_features and so on.")],
+    root: Annotated[
+        Path, typer.Argument(help="Folder with train_features and others.")
+    ],
     out: Annotated[Path, typer.Argument(help="The cube to write, such as chips.zarr.")],
-    split: Annotated[Split, typer.Option(help="Which chips.")] = Split.train,
+    split: Annotated[Split, typer.Option(help="Part of the data.")] = Split.train,
     dtype: Stored = StoredAs.int16,
     damaged: Annotated[
         Damaged, typer.Option(help="Stop at damaged files, or leave them out.")
     ] = Damaged.stop,
     append: Annotated[
-        bool, typer.Option("--append", help="Add to the cube that is there.")
+        bool, typer.Option("--append", help="Add to an existing cube.")
     ] = False,
     overwrite: Overwrite = False,
     chips: Annotated[
-        str | None, typer.Option(help="How many chips, or their ids: ID,ID,...")
+        str | None, typer.Option(help="Number of chips, or their ids: ID,ID,...")
     ] = None,
     download: Annotated[
-        bool, typer.Option("--download", help="First fetch what ROOT lacks of them.")
+        bool,
+        typer.Option("--download", help="First download the files that ROOT lacks."),
     ] = False,
     source: Annotated[
         str,
@@ -66,12 +69,12 @@ def biomassters(
     ] = "us",
     verify: Annotated[
         bool,
-        typer.Option("--verify", help="Download anew what is there and damaged."),
+        typer.Option("--verify", help="Download damaged files again."),
     ] = False,
 ) -> None:
     """Read the BioMassters competition's files into one Zarr cube.
 
-    Interrupted, the same command goes on where it stopped, downloads included.
+    After an interruption the same command continues, downloads included.
 
     Example: `geobiomass ingest biomassters data/biomassters chips.zarr`
 
@@ -95,7 +98,7 @@ def biomassters(
 
 
 def _chips(words: str | None) -> int | list[str] | None:
-    """Read a number, or ids; eight digits are an id, as the competition's are."""
+    """Return a number, or ids; a word of eight digits is an id of the competition."""
     if words is None:
         return None
     if words.isdecimal() and len(words) < 8:
@@ -108,7 +111,7 @@ def rasters(
     files: Annotated[
         str,
         typer.Argument(
-            help="How files are called, 'S2_{year}-{month}.tif' (also {date}, {band}, "
+            help="Pattern of file names, 'S2_{year}-{month}.tif' (also {date}, {band}, "
             "{any}, *), or a CSV table with the columns path, month and band."
         ),
     ],
@@ -117,25 +120,28 @@ def rasters(
         str | None,
         typer.Option(help="Raster, vector file or CSV table with known biomass."),
     ] = None,
-    column: Annotated[str, typer.Option(help="Of the labels, with values.")] = "agb",
+    column: Annotated[
+        str, typer.Option(help="Column of the labels with the values.")
+    ] = "agb",
     radius: Annotated[
         float | None,
-        typer.Option(help="Of points in the labels, metres; GEDI's are 12.5."),
+        typer.Option(help="Radius of points in the labels, metres; GEDI's is 12.5."),
     ] = None,
     labels_nodata: Annotated[
-        float | None, typer.Option(help="What marks missing labels in a raster.")
+        float | None, typer.Option(help="Value of missing labels in a raster.")
     ] = None,
     labels_crs: Annotated[
-        str | None, typer.Option(help="Reference system of labels that say none.")
+        str | None, typer.Option(help="Reference system of labels without one.")
     ] = None,
     band: Annotated[
-        list[str] | None, typer.Option(help="A band to take; again for more.")
+        list[str] | None, typer.Option(help="A band to read; can be repeated.")
     ] = None,
     month: Annotated[
-        list[int] | None, typer.Option(help="A calendar month; again for more.")
+        list[int] | None, typer.Option(help="A calendar month; can be repeated.")
     ] = None,
     crs: Annotated[
-        str | None, typer.Option(help="Of the cube, such as EPSG:32633, or utm.")
+        str | None,
+        typer.Option(help="Reference system of the cube: EPSG:32633, or utm."),
     ] = None,
     resolution: Annotated[
         float | None, typer.Option(help="Side of a pixel, in units of --crs.")
@@ -148,10 +154,12 @@ def rasters(
         str, typer.Option(help="nearest, bilinear, cubic, average, ...")
     ] = "bilinear",
     nodata: Annotated[
-        float | None, typer.Option(help="What marks missing pixels, not the tags.")
+        float | None,
+        typer.Option(help="Value of missing pixels, instead of the file's."),
     ] = None,
     scale: Annotated[
-        float | None, typer.Option(help="Values are stored x scale, not as tagged.")
+        float | None,
+        typer.Option(help="Factor of the stored values, instead of the file's."),
     ] = None,
     dtype: Stored = StoredAs.int16,
     damaged: Annotated[
@@ -161,7 +169,7 @@ def rasters(
 ) -> None:
     """Read GeoTIFFs of any reference system, by month, into one Zarr cube.
 
-    Interrupted, the same command goes on where it stopped.
+    After an interruption the same command continues.
 
     Example: `geobiomass ingest rasters "data/S2_{year}-{month}.tif" scene.zarr
     --labels plots.gpkg --radius 12.5`
@@ -182,7 +190,7 @@ def rasters(
         scale=scale,
         damaged=damaged.value,
     )
-    told = ""
+    labelled = ""
     if labels is not None:
         cube = with_labels(
             cube,
@@ -192,19 +200,19 @@ def rasters(
             nodata=labels_nodata,
             crs=labels_crs,
         )
-        told = f", {cube['agb'].attrs['labelled_pixels']} labelled"
+        labelled = f", {cube['agb'].attrs['labelled_pixels']} labelled"
     write_cube(cube, out, dtype.value, overwrite=overwrite, progress=True)
-    months, bands = (_several(cube.sizes[dim], dim) for dim in ("month", "band"))
+    months, bands = (_count_text(cube.sizes[dim], dim) for dim in ("month", "band"))
     size = f"{cube.sizes['y']} x {cube.sizes['x']} pixels"
-    typer.echo(f"{out}: {months}, {bands}, {size}{told}")
+    typer.echo(f"{out}: {months}, {bands}, {size}{labelled}")
 
 
-def _several(count: int, thing: str) -> str:
+def _count_text(count: int, thing: str) -> str:
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 class Composite(StrEnum):
-    """How a month of clear observations becomes one."""
+    """Choices of a composite of the clear observations of a month."""
 
     median = "median"
     best = "best"
@@ -213,44 +221,53 @@ class Composite(StrEnum):
 @app.command()
 def stac(
     out: Annotated[Path, typer.Argument(help="The cube to write, such as scene.zarr.")],
-    months: Annotated[str, typer.Option(help="First and last: 2023-09:2024-08.")],
+    months: Annotated[str, typer.Option(help="First and last month: 2023-09:2024-08.")],
     bbox: Annotated[
         tuple[float, float, float, float] | None,
         typer.Option(help="West, south, east and north in degrees."),
     ] = None,
     region: Annotated[
-        Path | None, typer.Option(help="GeoJSON file, whose box is taken.")
+        Path | None, typer.Option(help="GeoJSON file, whose bounding box is used.")
     ] = None,
     archive: Annotated[
         str, typer.Option(help="planetary-computer, earth-search, or an address.")
     ] = "planetary-computer",
     items: Annotated[
-        str | None, typer.Option(help="Items already found: a file or an address.")
+        str | None,
+        typer.Option(help="Items of an earlier search: a file or an address."),
     ] = None,
-    resolution: Annotated[float, typer.Option(help="In units of --crs.")] = 10.0,
-    crs: Annotated[str, typer.Option(help="Such as EPSG:32633.")] = "utm",
+    resolution: Annotated[
+        float, typer.Option(help="Side of a pixel, in units of --crs.")
+    ] = 10.0,
+    crs: Annotated[
+        str, typer.Option(help="Reference system: EPSG:32633, or utm.")
+    ] = "utm",
     bands: Annotated[
-        str | None, typer.Option(help="Such as VV_asc,VH_asc,B04; else all known.")
+        str | None,
+        typer.Option(help="Such as VV_asc,VH_asc,B04; by default all known bands."),
     ] = None,
     composite: Annotated[
-        Composite, typer.Option(help="Of Sentinel-2.")
+        Composite, typer.Option(help="Composite of Sentinel-2.")
     ] = Composite.median,
     max_cloud: Annotated[
-        float, typer.Option(help="Leave out scenes with more, in percent.")
+        float, typer.Option(help="Largest cloud cover of a scene, in percent.")
     ] = 100.0,
     offset: Annotated[
-        int | None, typer.Option(help="0 or 1000, where items do not say it.")
+        int | None,
+        typer.Option(help="Offset of reflectance, 0 or 1000, if items have none."),
     ] = None,
     dtype: Stored = StoredAs.int16,
     damaged: Annotated[
         Damaged, typer.Option(help="Stop at unreadable images, or leave them out.")
     ] = Damaged.stop,
-    block: Annotated[int, typer.Option(help="Pixels computed together.")] = 512,
+    block: Annotated[
+        int, typer.Option(help="Side of the blocks to compute, pixels.")
+    ] = 512,
     overwrite: Overwrite = False,
 ) -> None:
-    """Make monthly composites of Sentinel-2 and Sentinel-1 out of an open archive.
+    """Make monthly composites of Sentinel-2 and Sentinel-1 from an open archive.
 
-    Interrupted, the same command goes on where it stopped.
+    After an interruption the same command continues.
 
     Example: `geobiomass ingest stac --bbox 24.0 61.8 24.2 61.9 --months
     2023-09:2024-08 scene.zarr`

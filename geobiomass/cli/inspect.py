@@ -1,4 +1,4 @@
-"""``geobiomass info | demo``: looking at what there is."""
+"""``geobiomass info | report | demo``."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from typing import Annotated
 import typer
 
 from geobiomass.cli.account import Assisted
+from geobiomass.cli.checks import open_for_model
 from geobiomass.cli.output import AsJson, answer
 
 
 def info(
-    path: Annotated[str, typer.Argument(help="A cube, a map, a folder.")],
+    path: Annotated[
+        str, typer.Argument(help="A cube, a map, the folder of a model or of validate.")
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Say what is at a path: size, months, bands, place, what is missing.
+    """Print size, months, bands, georeference and missing values of a cube or a map.
 
-    Of a map also where it comes from; with `--json` all of it. Of a model's folder, or
-    that of `validate`, what is in it, how good it is, and how far it is.
+    For a map also its provenance, complete with `--json`. For the folder of a model or
+    of `validate`: settings, errors and progress.
 
     Example: `geobiomass info chips.zarr`
     """
@@ -35,42 +38,45 @@ def report(
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("report.html"),
     map_: Annotated[
         str | None,
-        typer.Option("--map", help="A finished map of the cube, not to map it again."),
+        typer.Option("--map", help="A finished map of the cube, instead of a new one."),
     ] = None,
     regions: Annotated[
-        Path | None, typer.Option(help="A vector file: totals of these regions.")
+        Path | None, typer.Option(help="A vector file: totals of its regions.")
     ] = None,
     plots: Annotated[
         Path | None, typer.Option(help="A probability sample, for the totals.")
     ] = None,
     residuals: Annotated[
-        Path | None, typer.Option(help="Instead: residuals, as for totals.")
+        Path | None, typer.Option(help="Residuals instead of plots, as for totals.")
     ] = None,
     validation: Annotated[
         Path | None,
-        typer.Option(help="A folder of validate: its errors, and totals rest on them."),
+        typer.Option(help="A folder of validate: its errors, also for totals."),
     ] = None,
-    estimator: Annotated[Assisted, typer.Option(help="How plots and map meet.")] = (
-        Assisted.regression
-    ),
+    estimator: Annotated[
+        Assisted, typer.Option(help="Estimator that combines plots and map.")
+    ] = (Assisted.regression),
     name: Annotated[
         str | None, typer.Option(help="Column with the regions' names.")
     ] = None,
     samples: Annotated[
         int | None,
-        typer.Option(help="Chips, or blocks of 1,024 pixels, to look at at most."),
+        typer.Option(
+            help="Largest number of chips, or blocks of 1,024 pixels, to read."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write one HTML file for whoever has to judge a model and its map.
+    """Write a report on a model and its map as one HTML file.
 
-    Data and split, errors, intervals, where the map holds, totals, pictures, the
-    model's card, where the map comes from. Without labels (agb) in the cube it has no
-    errors.
+    It has the data and their split, errors, intervals, the area of applicability,
+    totals, pictures, the model's card and the map's provenance. Without labels (agb) in
+    the cube it has no errors.
 
     Example: `geobiomass report model/ scene.zarr --map map.tif --regions parks.gpkg
-    --plots plots.csv`; with `--validation held-out/` errors of ground not seen
+    --plots plots.csv`; with `--validation held-out/` also errors of held-out ground
     """
+    open_for_model(model, cube)
     from geobiomass.report import write_report
 
     written = write_report(
@@ -92,9 +98,9 @@ def report(
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the map.")] = Path("demo"),
-    seed: Annotated[int, typer.Option(help="Of landscape and training.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of landscape and training.")] = 0,
 ) -> None:
-    """Make a landscape, train on one part, map the other, compare and draw.
+    """Make a synthetic landscape, train on one part, map the other, and compare.
 
     Example: `geobiomass demo --out demo`
     """

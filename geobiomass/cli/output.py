@@ -1,4 +1,4 @@
-"""How commands answer: sentences and tables for people, JSON for machines."""
+"""Output of commands: text for people, JSON for machines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 AsJson = Annotated[
-    bool, typer.Option("--json", help="Answer with one JSON object, for machines.")
+    bool, typer.Option("--json", help="Print one JSON object, for machines.")
 ]
 
 
@@ -19,13 +19,13 @@ def answer(text: object, facts: dict[str, Any], as_json: bool) -> None:
 
 
 def table_of(frame: Any) -> list[dict[str, Any]]:
-    """Give a pandas table as a list of rows, its index a column."""
+    """Return a pandas table as a list of rows, with its index as a column."""
     rows: list[dict[str, Any]] = frame.reset_index().to_dict(orient="records")
     return rows
 
 
 def _plain(value: Any) -> Any:
-    """Give what JSON has a word for; it has none for NaN, which becomes null."""
+    """Return a value of JSON's types; JSON has no NaN, which becomes null."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

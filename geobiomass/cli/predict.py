@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from geobiomass.cli.checks import check_map_path, check_recipe, open_for_model
 from geobiomass.cli.map_options import takes_map_options
 from geobiomass.cli.output import AsJson, answer
 
@@ -76,9 +77,12 @@ def predict(
     With `--format biomassters` the map is a folder with a GeoTIFF for each chip, as
     the competition takes them.
     """
-    from geobiomass.cube import open_cube
-
-    predictor, images = _predictor(model, ensemble), open_cube(cube)
+    images = open_for_model(model, cube)
+    for folder in ensemble or ():
+        open_for_model(folder, cube)
+    if form is Form.map:
+        check_map_path(out)
+    predictor = _predictor(model, ensemble)
     notes = {"contact": contact, "licence": licence}
     with _client(scheduler) as client:
         settings |= {"client": client, "overwrite": overwrite}
@@ -142,10 +146,12 @@ def plan(
     Example: `geobiomass plan scene.zarr --model model/ --workers 8`
     """
     from geobiomass.cube import open_cube
+
+    scene = open_cube(cube) if model is None else open_for_model(model, cube)
+    check_recipe(recipe, {})
     from geobiomass.models.fit import untrained
     from geobiomass.models.loading import load
 
-    scene = open_cube(cube)
     network = load(model) if model is not None else untrained(scene, recipe)
     plan = network.plan(scene, workers=workers, **settings)
     answer(plan, asdict(plan) | {"hours": plan.hours}, as_json)

@@ -1,4 +1,4 @@
-"""``geobiomass train | evaluate | export``: models."""
+"""``geobiomass train | evaluate | calibrate | export``: models."""
 
 from __future__ import annotations
 
@@ -9,11 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from geobiomass.cli.checks import (
+    check_model,
+    check_recipe,
+    check_rows,
+    open_for_model,
+    open_labelled,
+)
 from geobiomass.cli.output import AsJson, answer, table_of
 from geobiomass.training.commands import parse_setting
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray as xr
 
 RECIPES = ("default", "quick", "biomassters")
 BY = ("biomass", "predicted", "months")
@@ -23,29 +31,34 @@ RecipeName = Annotated[
     typer.Option(help="default, quick or biomassters.", autocompletion=lambda: RECIPES),
 ]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the data.")]
-Seed = Annotated[int | None, typer.Option(help="Of all that is random.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of all random numbers.")]
 FoldsBy = Annotated[
     str | None,
     typer.Option(
-        help="What folds hold out together: block, chip, or the name of a region "
-        "in the cube."
+        help="The group that folds hold out together: block, chip, or the name of a "
+        "region in the cube."
     ),
 ]
 FoldBlock = Annotated[
-    int | None, typer.Option(help="Side of the blocks of folds, pixels.")
+    int | None, typer.Option(help="Side of the blocks that folds hold out, pixels.")
 ]
 FoldBuffer = Annotated[
     int | None,
-    typer.Option(help="Pixels around what is held out that do not train."),
+    typer.Option(
+        help="Width of the ring around held-out pixels that is not trained on."
+    ),
 ]
-TableFile = Annotated[Path | None, typer.Option(help="Write the table here as well.")]
+TableFile = Annotated[
+    Path | None, typer.Option(help="Also write the table to this file.")
+]
 Groups = Annotated[
-    str | None, typer.Option(help="Coordinate whose chips count as one: region.")
+    str | None,
+    typer.Option(help="Coordinate of the chips that form one group, such as region."),
 ]
-Devices = Annotated[str | None, typer.Option(help="How many GPUs, or auto for all.")]
+Devices = Annotated[str | None, typer.Option(help="Number of GPUs, or auto for all.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Any other setting, name=value; repeatable."),
+    typer.Option("--set", help="Any other setting, name=value; can be repeated."),
 ]
 
 
@@ -60,14 +73,14 @@ def train(
     seed: Seed = None,
     folds: Annotated[
         int | None,
-        typer.Option(help="So many models, each with another part held out, as one."),
+        typer.Option(help="Number of models, each with another part held out."),
     ] = None,
     folds_by: FoldsBy = None,
     block: FoldBlock = None,
     buffer: FoldBuffer = None,
     interval: Annotated[
         float | None,
-        typer.Option(help="Such as 0.9: maps have agb_lower and agb_upper as well."),
+        typer.Option(help="Such as 0.9: maps also have agb_lower and agb_upper."),
     ] = None,
     devices: Devices = None,
     settings: Settings = None,
@@ -75,28 +88,29 @@ def train(
 ) -> None:
     """Train a model on a cube and save it.
 
-    Says first what will be done and about how long it takes. Checkpoints are kept
-    beside the model, in MODEL.checkpoints: interrupted, by Ctrl-C or the SIGTERM of a
-    scheduler, the same command goes on where it stopped.
+    First prints the stages of the training and about how long they take. Checkpoints
+    are saved in MODEL.checkpoints. After an interruption, by Ctrl-C or the SIGTERM of a
+    scheduler, the same command continues the training.
 
     Example: `geobiomass train chips.zarr model/ --recipe quick --set crop=96`;
     with folds: `geobiomass train scene.zarr model/ --folds 5 --block 64 --buffer 8`
     """
-    from geobiomass.cube import open_cube
-    from geobiomass.models.fit import fit
-
-    data = open_cube(cube)
+    data = open_labelled(cube)
     changes = {"folder": f"{model.resolve()}.checkpoints"} | changes_of(
         settings, devices, epochs=epochs, seed=seed, interval=interval
     )
+    chosen = check_recipe(recipe, changes)
     split = folds_of(data, folds, folds_by, block, buffer, seed)
+    held_out = _validation(validation, data)
+    # Only now, as it imports PyTorch.
+    from geobiomass.models.fit import fit
+
     fitted: Any = fit(
         data,
-        recipe,
-        validation=_validation(validation),
+        chosen,
+        validation=held_out,
         folds=split,
         announce=partial(typer.echo, err=as_json),
-        **changes,
     )
     if is_first_process():
         fitted.save(model)
@@ -121,7 +135,7 @@ def train(
 def changes_of(
     settings: list[str] | None, devices: str | None, **given: Any
 ) -> dict[str, Any]:
-    """Give what a command line changes of a recipe, by name."""
+    """Return the settings of a recipe that a command line changes."""
     changes = {name: value for name, value in given.items() if value is not None}
     if devices is not None:
         changes["devices"] = int(devices) if devices.isdecimal() else devices
@@ -129,7 +143,7 @@ def changes_of(
 
 
 def is_first_process() -> bool:
-    """Tell whether this is the first of the processes that train together."""
+    """Return whether this is the first of the processes that train together."""
     return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
@@ -141,43 +155,49 @@ def folds_of(
     buffer: int | None,
     seed: int | None,
 ) -> Any:
-    """Give folds where the command says what they hold out, else their number."""
+    """Return folds if an option says what they hold out, else their number."""
     from geobiomass.data.folds import make_folds
 
     if by is None and block is None and buffer is None:
         return count
     if count is None:
         raise ValueError(
-            "--folds-by, --block and --buffer say what folds hold out; give --folds 5."
+            "--folds-by, --block and --buffer need the number of folds, got none; give "
+            "--folds 5."
         )
     return make_folds(cube, count, by, block=block, buffer=buffer or 0, seed=seed or 0)
 
 
-def _validation(text: str | None) -> Any:
-    from geobiomass.cube import open_cube
+def _validation(text: str | None, data: xr.Dataset) -> Any:
+    """Return a fraction, or another cube with the bands of the data."""
+    from geobiomass.cube import select_bands
 
     if text is None:
         return None
     try:
         return float(text)
     except ValueError:
-        return open_cube(text)
+        other = open_labelled(text)
+    select_bands(other, tuple(map(str, data["band"].values)))
+    return other
 
 
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A model's folder.")],
     cube: Annotated[Path, typer.Argument(help="A Zarr cube with agb.")],
     csv: TableFile = None,
-    flips: Annotated[bool, typer.Option("--flips", help="Average over flips.")] = False,
+    flips: Annotated[
+        bool, typer.Option("--flips", help="Average the maps of the flipped images.")
+    ] = False,
     by: Annotated[
         str,
         typer.Option(
-            help="Rows: biomass (observed), predicted or months (with any value).",
+            help="Rows: biomass (observed), predicted, or months (with any value).",
             autocompletion=lambda: BY,
         ),
     ] = "biomass",
     confidence: Annotated[
-        float, typer.Option(help="Of the intervals, over chips or blocks.")
+        float, typer.Option(help="Confidence of the intervals, over chips or blocks.")
     ] = 0.95,
     groups: Groups = None,
     as_json: AsJson = False,
@@ -186,11 +206,12 @@ def evaluate(
 
     Example: `geobiomass evaluate model/ chips.zarr --by months --csv metrics.csv`
     """
-    from geobiomass.cube import open_cube
+    check_rows(by, BY, confidence)
+    data = open_for_model(model, cube, labels=True, groups=groups)
     from geobiomass.models.loading import load
 
     table = load(model).evaluate(
-        open_cube(cube), flips=flips, by=by, confidence=confidence, groups=groups
+        data, flips=flips, by=by, confidence=confidence, groups=groups
     )
     if csv is not None:
         table.to_csv(csv)
@@ -198,7 +219,7 @@ def evaluate(
 
 
 def in_short(table: pd.DataFrame) -> str:
-    """Give a table of metrics as text, each interval beside its value."""
+    """Return a table of metrics as text, with each interval after its value."""
     import pandas as pd
 
     shown = {}
@@ -221,12 +242,14 @@ def in_short(table: pd.DataFrame) -> str:
 
 def calibrate(
     model: Annotated[Path, typer.Argument(help="A model's folder.")],
-    cube: Annotated[Path, typer.Argument(help="A Zarr cube with agb, never learnt.")],
+    cube: Annotated[
+        Path, typer.Argument(help="A Zarr cube with agb, not used in training.")
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="Another folder to save it in.")
+        Path | None, typer.Option(help="Another folder for the calibrated model.")
     ] = None,
     interval: Annotated[
-        float, typer.Option(help="Part of the pixels that it shall hold.")
+        float, typer.Option(help="Share of the pixels inside the interval.")
     ] = 0.9,
     unit: Annotated[
         int, typer.Option(help="Side of the blocks of a scene, pixels.")
@@ -234,16 +257,17 @@ def calibrate(
     groups: Groups = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give a model's maps an interval, agb_lower and agb_upper, and save it.
+    """Calibrate the interval of a model's maps, agb_lower and agb_upper, and save it.
 
     Example: `geobiomass calibrate model/ plots.zarr --interval 0.9`
     """
-    from geobiomass.cube import open_cube
+    from geobiomass.statistics.conformal import check_interval
+
+    check_interval(interval)
+    data = open_for_model(model, cube, labels=True, groups=groups)
     from geobiomass.models.loading import load
 
-    predictor = load(model).calibrate(
-        open_cube(cube), interval, unit=unit, groups=groups
-    )
+    predictor = load(model).calibrate(data, interval, unit=unit, groups=groups)
     predictor.save(out or model)
     calibration = predictor.calibration
     facts = {"model": str(out or model), "calibration": calibration.to_dict()}
@@ -255,15 +279,16 @@ def export(
     model: Annotated[Path, typer.Argument(help="A model's folder.")],
     out: Annotated[Path, typer.Argument(help="The file: .pt2 or .onnx.")],
     months: Annotated[
-        int | None, typer.Option(help="Of the images; else the model's.")
+        int | None, typer.Option(help="Months of the images; by default the model's.")
     ] = None,
-    height: Annotated[int, typer.Option(help="Of the images, pixels.")] = 256,
-    width: Annotated[int, typer.Option(help="Of the images, pixels.")] = 256,
+    height: Annotated[int, typer.Option(help="Height of the images, pixels.")] = 256,
+    width: Annotated[int, typer.Option(help="Width of the images, pixels.")] = 256,
 ) -> None:
-    """Write a model as a graph that runs without this package: torch.export or ONNX.
+    """Export a model as a graph that runs without this package: torch.export or ONNX.
 
     Example: `geobiomass export model/ model.onnx`
     """
+    check_model(model)
     from geobiomass.models.loading import load
 
     predictor = load(model)

@@ -1,4 +1,4 @@
-"""``geobiomass validate``: errors on ground that no model has seen."""
+"""``geobiomass validate``: cross-validation."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from geobiomass.cli.checks import check_recipe, check_rows, open_labelled
 from geobiomass.cli.output import AsJson, answer, table_of
 from geobiomass.cli.train import (
     BY,
@@ -35,8 +36,10 @@ ROWS = ("fold", *BY)
 
 def validate(
     cube: Annotated[str, typer.Argument(help="A Zarr cube with agb; s3://... too.")],
-    folder: Annotated[Path, typer.Option(help="Where all of it is kept.")],
-    folds: Annotated[int, typer.Option(help="Models, each with a part held out.")] = 5,
+    folder: Annotated[Path, typer.Option(help="Folder of models, map and errors.")],
+    folds: Annotated[
+        int, typer.Option(help="Number of models, each with a part held out.")
+    ] = 5,
     folds_by: FoldsBy = None,
     block: FoldBlock = None,
     buffer: FoldBuffer = None,
@@ -45,7 +48,7 @@ def validate(
     seed: Seed = None,
     interval: Annotated[
         float | None,
-        typer.Option(help="Such as 0.9: intervals too, and whether they hold."),
+        typer.Option(help="Such as 0.9: also intervals, and their coverage."),
     ] = None,
     devices: Devices = None,
     settings: Settings = None,
@@ -57,71 +60,73 @@ def validate(
         ),
     ] = "fold",
     confidence: Annotated[
-        float, typer.Option(help="Of the intervals, over what is held out together.")
+        float,
+        typer.Option(help="Confidence of the intervals, over the held-out groups."),
     ] = 0.95,
     csv: TableFile = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Begin anew, whatever FOLDER holds.")
+        bool,
+        typer.Option(
+            "--overwrite", help="Start from the beginning, and replace FOLDER."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Cross-validate: every place is mapped by a model that did not see it.
+    """Cross-validate: each pixel is predicted by a model that was not trained on it.
 
-    Prints errors, overall and by fold, in Mg/ha. FOLDER then holds the models as one
-    (model/), the map that none of them knew (predictions.zarr) and its errors
-    (residuals.csv), for --validation of report, --residuals of totals and --errors of
-    change. Interrupted, the same command goes on where it stopped.
+    Prints errors, overall and by fold, in Mg/ha. FOLDER then contains the ensemble of
+    the models (model/), the map of the held-out predictions (predictions.zarr) and its
+    errors (residuals.csv), for --validation of report, --residuals of totals and
+    --errors of change. After an interruption the same command continues.
 
     Example: `geobiomass validate scene.zarr --folder held-out/ --block 64 --buffer 8`
     """
-    from geobiomass.cube import open_cube
-    from geobiomass.evaluation.metrics import check_confidence
-    from geobiomass.validation.cross_validation import CrossValidation, cross_validate
     from geobiomass.validation.folder import CHECKPOINTS, check_place, write_beginning
 
-    if by not in ROWS:
-        raise ValueError(f"--by must be one of {ROWS}, got {by!r}.")
-    check_confidence(confidence)
+    check_rows(by, ROWS, confidence)
     check_place(folder)
-    data = open_cube(cube)
+    data = open_labelled(cube)
     changes: dict[str, Any] = {"folder": str(folder.resolve() / CHECKPOINTS)}
     changes |= {"resume": False} if overwrite else {}
     changes |= changes_of(
         settings, devices, epochs=epochs, seed=seed, interval=interval
     )
+    chosen = check_recipe(recipe, changes)
     split = folds_of(data, folds, folds_by, block, buffer, seed)
+    # Only now, as it imports PyTorch.
+    from geobiomass.validation.cross_validation import CrossValidation, cross_validate
 
     def announce(plan: object) -> None:
         typer.echo(plan, err=as_json)
-        if is_first_process():  # what is refused has not come so far
+        if is_first_process():  # the folder stays as it was if anything is refused
             write_beginning(folder, _beginning(cube, split), overwrite)
 
-    found = cross_validate(data, recipe, split, announce=announce, **changes)
+    found = cross_validate(data, chosen, split, announce=announce)
     if not is_first_process():
         return
     found.save(folder, cube=cube, progress=not as_json, overwrite=overwrite)
-    stored = CrossValidation.load(folder)  # its map is made, not to be made again
+    stored = CrossValidation.load(folder)  # it reads the map, and does not compute it
     table = stored.evaluate(by, confidence=confidence)
     if csv is not None:
         table.to_csv(csv)
-    said = _size_of_blocks(stored)
+    advice = _advice_on_blocks(stored)
     text = f"{folder}: {stored.folds!r}\n{in_short(table)}"
     facts = {
         "folder": str(folder),
         "metrics": table_of(table),
         "folds": table_of(stored.folds.table),
-        "advice": said,
+        "advice": advice,
     }
-    answer(text if said is None else f"{text}\n{said}", facts, as_json)
+    answer(text if advice is None else f"{text}\n{advice}", facts, as_json)
 
 
 def _beginning(cube: str, split: Any) -> dict[str, Any]:
-    """Say what was asked for, so that who finds the folder can go on."""
+    """Return the command and its data, which `info` shows of an unfinished folder."""
     from geobiomass.data.folds import folds_in_words
     from geobiomass.validation.folder import place_of
 
     counted = isinstance(split, int)
-    # Going on, what is there must not be thrown away again.
+    # The command that continues must not delete the folder again.
     words = [word for word in sys.argv[1:] if word != "--overwrite"]
     return {
         "cube": place_of(cube),
@@ -132,11 +137,11 @@ def _beginning(cube: str, split: Any) -> dict[str, Any]:
     }
 
 
-def _size_of_blocks(found: CrossValidation) -> str | None:
-    """Say whether blocks were large enough, or why that cannot be told."""
+def _advice_on_blocks(found: CrossValidation) -> str | None:
+    """Return whether blocks were large enough, or why it is not known."""
     if "chip" in found.cube.dims:
         return None
     try:
         return found.advice
-    except ValueError as error:  # too few labels for a variogram: scores there are
-        return f"how large blocks must be cannot be told: {error}"
+    except ValueError as error:  # too few labels for a variogram; the scores are valid
+        return f"how large blocks must be is not known: {error}"

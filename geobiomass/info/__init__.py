@@ -1,4 +1,4 @@
-"""What lies at a path, or in hand: a cube, a map, a model, ... in words."""
+"""Descriptions of cubes, maps, models and validations, by path or in memory."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ __all__ = ["describe"]
 
 
 def describe(thing: Any) -> Summary:
-    """Say what something is: what, where, how much, what is missing by month.
+    """Return a description: kind, georeference, size, missing values by month.
 
-    Nothing large is read for it: what a cube on disk knows of itself is used, and
-    where it knows nothing a few chips or the middle of a scene are looked at, which
-    the answer then says. A map that is not computed yet is not computed.
+    It reads little: statistics that a cube on disk contains are used; without them a
+    few chips, or the middle of a scene, are read, and the description names them as a
+    sample. A lazy map is not computed.
 
     Parameters
     ----------
     thing : str, Path, xarray.Dataset, xarray.DataArray, model or MapPlan
         A Zarr cube or a map as Zarr or GeoTIFF, finished or not (an address such as
-        ``s3://bucket/chips.zarr`` as well), a model's folder, or that of a
-        cross-validation, finished or not; a cube, a map, a model or a plan in hand.
+        ``s3://bucket/chips.zarr`` too), the folder of a model or of a cross-validation,
+        finished or not; or a cube, a map, a model or a plan in memory.
 
     Returns
     -------
     Summary
-        A mapping of headings to texts. Prints as ``geobiomass info`` does, shows
-        itself as HTML in Jupyter, and has ``to_dict()``.
+        A mapping of headings to texts. It prints as ``geobiomass info`` does, is shown
+        as HTML in Jupyter, and has ``to_dict()``.
 
     Raises
     ------
     FileNotFoundError
-        If nothing is at the path.
+        If the path does not exist.
     CubeError
-        If it is none of these.
+        If the path contains none of these.
     ValueError
         If a cross-validation's folder is damaged.
     TypeError

@@ -1,4 +1,4 @@
-"""What a map holds: layers, place, values, and how it was made."""
+"""Descriptions of maps: layers, georeference, values, provenance."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from geobiomass.metadata.provenance import provenance, provenance_in
 from geobiomass.summary import Table, bytes_in_words
 from geobiomass.training.packages import need_for_address
 
-SAMPLES = 8  # blocks looked at where a map has no overviews
-SIDE = 512  # pixels of such a block, and of the overview of a raster
-IN_MEMORY = 25_000_000  # pixels in memory that are looked at one by one
+SAMPLES = 8  # blocks to read of a map without overviews
+SIDE = 512  # pixels of such a block, and of a raster's overview
+IN_MEMORY = 25_000_000  # pixels; larger maps are sampled
 
 Facts = dict[str, str | Table]
 
 
 def describe_map(data: xr.Dataset | xr.DataArray) -> Facts:
-    """Say what a map in hand is; what dask has yet to compute is left alone.
+    """Return the facts of a map in memory; a lazy map is not computed.
 
     Raises
     ------
     ValueError
-        If it has no pixels (y, x).
+        If it has no dimensions (y, x).
     """
     scene = in_our_names(data if isinstance(data, xr.Dataset) else _as_dataset(data))
     if not {"y", "x"} <= set(scene.dims):
@@ -38,8 +38,8 @@ def describe_map(data: xr.Dataset | xr.DataArray) -> Facts:
         )
     facts: Facts = {"what": "map", **_sizes(scene)}
     lazy = any(variable.chunks is not None for variable in scene.values())
-    facts["state"] = "lazy, computed where it is looked at" if lazy else "in memory"
-    facts |= _making(scene.attrs) | grid_facts(scene)
+    facts["state"] = "lazy, computed when it is read" if lazy else "in memory"
+    facts |= _provenance_facts(scene.attrs) | grid_facts(scene)
     if not lazy:
         facts["values"] = _values(scene)
     return facts
@@ -55,14 +55,14 @@ def _sizes(scene: xr.Dataset) -> dict[str, str]:
 
 
 def describe_stored_map(store: Any) -> Facts:
-    """Say what a finished map in a Zarr store is."""
+    """Return the facts of a finished map in a Zarr store."""
     scene = _open_map(store)
     facts: Facts = {
         "what": "map",
         **_sizes(scene),
         "state": "finished",
         "stored as": f"float32, {bytes_in_words(bytes_in(store))} on disk",
-        **_making(scene.attrs),
+        **_provenance_facts(scene.attrs),
     }
     facts |= grid_facts(scene)
     levels = _levels(scene.attrs)
@@ -73,8 +73,8 @@ def describe_stored_map(store: Any) -> Facts:
     return facts | {"values": _values(coarse, note)}
 
 
-def _making(attrs: Mapping[str, Any]) -> Facts:
-    """Say where a map comes from, where it says so, and which overviews it has."""
+def _provenance_facts(attrs: Mapping[str, Any]) -> Facts:
+    """Return the provenance of a map, if it is known, and its overviews."""
     known = provenance_in(attrs)
     facts = {} if known is None else known.main_facts()
     if levels := _levels(attrs):
@@ -83,7 +83,7 @@ def _making(attrs: Mapping[str, Any]) -> Facts:
 
 
 def origin_at(path: str) -> dict[str, Any]:
-    """Give all that a map at a path says of where it comes from; else nothing."""
+    """Return the whole provenance of the map at a path; nothing for other files."""
     if not path.rstrip("/").endswith((".zarr", ".tif", ".tiff")):
         return {}
     try:
@@ -93,7 +93,7 @@ def origin_at(path: str) -> dict[str, Any]:
 
 
 def _levels(attrs: Mapping[str, Any]) -> list[str]:
-    """Give how many pixels one of each overview stands for, finest first."""
+    """Return the factors of a map's overviews, finest first."""
     levels = [
         level["asset"].split("/")[1]
         for level in attrs.get("multiscales", {}).get("layout", [])
@@ -103,7 +103,7 @@ def _levels(attrs: Mapping[str, Any]) -> list[str]:
 
 
 def describe_unfinished(progress: Mapping[str, Any]) -> Facts:
-    """Say how far a map is that is being written, or was left."""
+    """Return the facts of an unfinished map, which is written or was interrupted."""
     written, blocks, side = (progress[name] for name in ("written", "blocks", "side"))
     writer, store = progress["writer"], progress["store"]
     facts: Facts = {"what": "map"}
@@ -114,11 +114,11 @@ def describe_unfinished(progress: Mapping[str, Any]) -> Facts:
         f"unfinished, {written} of {blocks} blocks written "
         f"({100 * written // max(blocks, 1)} %), blocks of {side} x {side} pixels"
     )
-    facts["being written"] = f"by {writer}" if writer else "by nobody"
+    facts["being written"] = f"by {writer}" if writer else "no"
     facts["what to do"] = (
-        "wait; the same call goes on, should it be interrupted"
+        "wait; after an interruption the same call continues"
         if writer
-        else "make the same call of predict again, it goes on where it stopped"
+        else "repeat the same call of predict, which continues where it stopped"
     )
     return facts
 
@@ -135,7 +135,7 @@ def _open_map(store: Any, group: str | None = None) -> xr.Dataset:
 
 
 def _values(scene: xr.Dataset, note: str = "") -> Table:
-    """Give mean, range and missing share of each layer, of a sample where large."""
+    """Return mean, range and missing share of each layer; large ones are sampled."""
     windows: list[dict[str, Any]] = [{}]
     if max(variable.size for variable in scene.values()) > IN_MEMORY:
         windows = _some_blocks(scene)
@@ -148,7 +148,7 @@ def _values(scene: xr.Dataset, note: str = "") -> Table:
 
 
 def _some_blocks(scene: xr.Dataset) -> list[dict[str, Any]]:
-    """Give a few windows from all over a map, along its diagonal."""
+    """Return a few windows along the diagonal of a map."""
     windows = []
     for share in (np.arange(SAMPLES) + 0.5) / SAMPLES:
         window: dict[str, Any] = {}
@@ -174,7 +174,7 @@ def _row(values: npt.NDArray[Any]) -> dict[str, float]:
 
 
 def describe_raster_at(address: str) -> Facts:
-    """Say what a raster at an address is."""
+    """Return the facts of a raster at an address."""
     import fsspec
 
     need_for_address(address)
@@ -183,7 +183,7 @@ def describe_raster_at(address: str) -> Facts:
 
 
 def describe_raster(path: Any) -> Facts:
-    """Say what a raster is, such as a GeoTIFF; its values by a small overview."""
+    """Return the facts of a raster, such as a GeoTIFF; values of a small overview."""
     import rasterio
 
     with rasterio.open(path) as source:
@@ -212,6 +212,6 @@ def describe_raster(path: Any) -> Facts:
             **area_facts(source.crs, source.bounds),
             "nodata": str(source.nodata),
             "overviews": " ".join(map(str, source.overviews(1))) or "none",
-            **_making(source.tags()),
+            **_provenance_facts(source.tags()),
             "values": Table(pd.DataFrame(rows).T, note),
         }

@@ -1,8 +1,8 @@
-"""How cubes and maps show themselves in Jupyter, though they are plain datasets.
+"""HTML of cubes and maps in Jupyter.
 
-A dataset's own HTML is xarray's. IPython lets a class be shown otherwise: a cube or a
-map then says first what, where, how much and what is missing, and xarray's own view
-folds out below. Other datasets are shown as before.
+Cubes and maps are plain datasets, whose HTML is xarray's. A formatter of IPython shows
+our description of a cube or a map first, and xarray's HTML folded below it. Other
+datasets are shown as before.
 """
 
 from __future__ import annotations
@@ -13,21 +13,20 @@ import xarray as xr
 
 
 def show_in_notebook(shell: Any) -> None:
-    """Register the view of datasets in an IPython shell."""
+    """Register our HTML of datasets in an IPython shell."""
     formatter = shell.display_formatter.formatters["text/html"]
     formatter.for_type(xr.Dataset, dataset_html)
 
 
 def show_as_xarray(shell: Any) -> None:
-    """Take the view back."""
+    """Remove our HTML of datasets from an IPython shell."""
     shell.display_formatter.formatters["text/html"].pop(xr.Dataset, None)
 
 
 def dataset_html(data: xr.Dataset) -> str:
-    """Give the HTML of a dataset: ours over xarray's for cubes and maps.
+    """Return the HTML of a dataset: for cubes and maps ours, followed by xarray's.
 
-    Nothing is computed for it: where dask has yet to compute pixels, what is missing
-    is left open.
+    Nothing is computed: lazy pixels are not counted as present or missing.
     """
     plain = str(data._repr_html_())
     if plain.startswith("<pre>"):  # xr.set_options(display_style="text")
@@ -44,7 +43,7 @@ def dataset_html(data: xr.Dataset) -> str:
 
 
 def _facts(data: xr.Dataset) -> dict[str, Any] | None:
-    """Give the facts of a cube or of a map of ours; None of any other dataset."""
+    """Return the facts of a cube or of a map of ours; None for other datasets."""
     from geobiomass.cube import CubeError, check_cube
     from geobiomass.cube.summary import describe_cube
     from geobiomass.info.maps import describe_map
@@ -52,7 +51,7 @@ def _facts(data: xr.Dataset) -> dict[str, Any] | None:
     if "image" in data:
         try:
             check_cube(data)
-        except CubeError:  # another's dataset with an image
+        except CubeError:  # a dataset of another program, with an image
             return None
         return describe_cube(data, sample=False)
     ours = "agb" in data and data["agb"].attrs.get("units") == "Mg/ha"

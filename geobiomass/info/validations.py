@@ -1,4 +1,4 @@
-"""What a cross-validation's folder holds: what was held out, how far it is, errors."""
+"""Description of a cross-validation's folder: folds, progress, errors."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ _OF_MODELS = ("bands", "months", "maps", "interval")
 
 
 def describe_validation(path: Path) -> Facts:
-    """Say what a cross-validation's folder holds, finished or not; no pixel is read.
+    """Return the facts of a cross-validation's folder; it reads no pixels.
 
     Parameters
     ----------
     path : Path
-        What ``geobiomass validate --folder`` or :meth:`CrossValidation.save` wrote.
+        The folder of ``geobiomass validate --folder`` or :meth:`CrossValidation.save`,
+        finished or not.
 
     Raises
     ------
@@ -48,7 +49,7 @@ def describe_validation(path: Path) -> Facts:
     if not (path / RECORD).is_file():
         return facts | _unfinished(path, begun)
     record = read_record(path)
-    since = "; another one was begun here since and is not" if begun else ""
+    since = "; a later one was begun here and is not finished" if begun else ""
     facts["state"] = f"finished{since}"
     facts["held out"] = folds_in_words(record["folds"])
     facts["cube"] = _cube_in_words(record["cube"])
@@ -57,9 +58,10 @@ def describe_validation(path: Path) -> Facts:
     table = path / TABLE
     facts["residuals"] = TABLE if table.is_file() else f"missing, {table}"
     if begun:
-        facts["what to do"] = _going_on(begun)
-    if "errors" not in record:  # by a version before they were noted
-        return facts | {"errors": f"not noted, gb.CrossValidation.load({str(path)!r})"}
+        facts["what to do"] = _how_to_continue(begun)
+    if "errors" not in record:  # written by an early version
+        load = f"gb.CrossValidation.load({str(path)!r})"
+        return facts | {"errors": f"not recorded, {load}"}
     return facts | {"errors": errors_of(record["errors"], "fold")}
 
 
@@ -77,20 +79,20 @@ def _unfinished(path: Path, begun: Mapping[str, Any]) -> Facts:
     if begun:
         facts["held out"] = begun["held_out"]
         facts["cube"] = _cube_in_words(begun["cube"])
-    facts["what to do"] = _going_on(begun)
+    facts["what to do"] = _how_to_continue(begun)
     if done:
         facts["epochs"] = _table(done)
     return facts
 
 
-def _going_on(begun: Mapping[str, Any]) -> str:
+def _how_to_continue(begun: Mapping[str, Any]) -> str:
     if not begun:
-        return "make the same call again, it goes on where it stopped"
-    return f"the same command goes on, in {begun['directory']}: {begun['command']}"
+        return "repeat the same call, which continues where it stopped"
+    return f"the same command continues, in {begun['directory']}: {begun['command']}"
 
 
 def _epochs(checkpoints: Path) -> dict[str, list[dict[str, Any]]]:
-    """Give the epochs that are done, by model, of each of its stages."""
+    """Return the finished epochs of each model, by stage."""
     found: dict[str, list[dict[str, Any]]] = {}
     folders = sorted(checkpoints.glob("member-*"), key=lambda f: (len(f.name), f.name))
     for folder in folders:
@@ -116,12 +118,12 @@ def _table(done: Mapping[str, list[dict[str, Any]]]) -> Table:
 
 def _cube_in_words(noted: str | None) -> str:
     if noted is None:
-        return "nobody noted where it is; gb.CrossValidation.load(folder, cube)"
+        return "path not recorded; gb.CrossValidation.load(folder, cube)"
     if not is_local(noted):
-        return f"{noted}, not looked for"
+        return f"{noted}, not checked"
     if Path(noted).exists():
         return noted
-    return f"{noted}, not there any more; gb.CrossValidation.load(folder, cube)"
+    return f"{noted}, no longer there; gb.CrossValidation.load(folder, cube)"
 
 
 def _models(path: Path, count: int) -> Facts:

@@ -1,4 +1,4 @@
-"""A U-Net whose encoder is shared by all months, and what it looked at."""
+"""U-Net with one encoder for all months, and its result with features."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from geobiomass.network.month_attention import (
 
 
 class Look(NamedTuple):
-    """Maps, and what the network made them from.
+    """Maps, with the features and inputs that the network predicted them from.
 
     Parameters
     ----------
     maps : Tensor
         (batch, outputs, y, x), Mg/ha.
     levels : list of Tensor
-        (batch, channel, rows, columns) a level of the encoder, the finest first, of
-        the image padded to a multiple of the network's stride, pooled over months.
+        (batch, channel, rows, columns) for each level of the encoder, the finest first,
+        pooled over months. The image is padded to a multiple of the network's stride.
     seen : Tensor
-        (batch, 2 bands, rows, columns) on the finest level's cells: the bands as the
-        encoder saw them, and whether they have a value, pooled over months with that
-        level's attention.
+        (batch, 2 bands, rows, columns) on the cells of the finest level: the scaled
+        bands, and whether they have a value, pooled over months with the attention of
+        that level.
     """
 
     maps: Tensor
@@ -53,41 +53,41 @@ class Look(NamedTuple):
 
 
 class AttentionUNet(nn.Module):
-    """U-Net over monthly images with attention pooling at every level.
+    """U-Net of monthly images with attention pooling at every level.
 
     Parameters
     ----------
     bands : int
-        Bands of a month's image.
+        Number of bands of a month's image.
     encoder : str
-        Any timm model with a feature pyramid (``features_only``).
+        Name of a timm model with a feature pyramid (``features_only``).
     decoder_channels : sequence of int
-        Channels of the decoder's levels, coarse to fine; as many as the encoder
-        has levels, the last at full resolution.
+        Channels of the decoder's levels, coarse to fine, one for each level of the
+        encoder; the last is at full resolution.
     outputs : int
-        Maps to predict.
+        Number of maps to predict.
     pretrained : bool, str or Path
-        False: random weights. True: timm's weights from its hub. A path: weights
-        of the encoder in a local safetensors or pth file, as timm names them.
+        False: random weights. True: timm's weights from its hub. A path: weights of
+        the encoder in a local safetensors or pth file, with timm's names.
     passes : sequence of int, optional
-        For each band the number of the sensor pass that it comes from: bands of one
-        pass are missing together. By default all bands are of one pass.
+        For each band the number of its sensor pass. Bands of one pass are missing
+        together. By default all bands are of one pass.
     missing : "zero", "validity" or "renormalise"
-        What the encoder sees where a band has no value in a month that has others.
-        "zero": zero after scaling, and nothing else. "validity": besides, a channel
-        for each pass that is 1 where it has no value, else 0. "renormalise": the
-        bands that are there are multiplied by bands / bands that are there, as
-        partial convolutions do (Liu and co-workers, 2018).
+        Input of the encoder where a band has no value in a month with other values.
+        "zero": zero after scaling. "validity": also one channel per pass, which is 1
+        where the pass has no value, else 0. "renormalise": the present bands are
+        multiplied by (number of bands / number of present bands), as partial
+        convolutions do (Liu and co-workers, 2018).
     calendar : sequence of int, optional
-        Calendar months, 1 to 12, of the steps that the network is made for; the
-        attention then has a month-of-year term.
+        Calendar months, 1 to 12, of the time steps. With them the attention has a
+        month-of-year term.
 
     Raises
     ------
     ValueError
-        If the encoder is unknown, its levels do not make a pyramid, if
-        `decoder_channels` does not have as many values as it has levels, or
-        `passes` as many as there are bands, or another setting is out of range.
+        If the encoder is unknown, its levels do not form a pyramid,
+        `decoder_channels` does not have one value for each level, `passes` does not
+        have one for each band, or another setting is out of range.
     """
 
     shift: Tensor
@@ -127,7 +127,7 @@ class AttentionUNet(nn.Module):
         if strides != sorted(set(strides)):
             raise ValueError(
                 f"Levels of encoder {encoder!r} must have growing strides, such as 2, "
-                f"4, 8 or 4, 8, 16, got {strides}; choose one that makes a pyramid, "
+                f"4, 8 or 4, 8, 16, got {strides}; choose one that forms a pyramid, "
                 "such as 'resnet18' or 'convnext_tiny'."
             )
         if len(decoder_channels) != len(channels):
@@ -136,9 +136,8 @@ class AttentionUNet(nn.Module):
                 f"level of {encoder!r}, got {tuple(decoder_channels)}."
             )
         self.stride = strides[-1]
-        # Months of a sample to encode together in training, None for all: fewer take
-        # less memory, and up to half as much time again. Batch norm then sees a group
-        # at a time.
+        # Number of a sample's months to encode together in training; None: all. Groups
+        # take less memory, up to 1.5 times the time, and have their own batch norm.
         self.month_group: int | None = None
         self.attention = nn.ModuleList(
             MonthAttention(c, calendar is not None) for c in channels
@@ -150,7 +149,7 @@ class AttentionUNet(nn.Module):
         self.register_buffer("scale", torch.ones(bands))
         self.register_buffer("target_shift", torch.zeros(outputs))
         self.register_buffer("target_scale", torch.ones(outputs))
-        # On the network's device; the settings tell it, so it is not saved.
+        # A buffer, to be on the network's device; not saved, as settings define it.
         season = torch.zeros(0) if self.calendar is None else seasons(self.calendar)
         self.register_buffer("season", season, persistent=False)
 
@@ -161,15 +160,15 @@ class AttentionUNet(nn.Module):
         target_shift: Sequence[float] | None = None,
         target_scale: Sequence[float] | None = None,
     ) -> None:
-        """Set how physical values are scaled: (value - shift) / scale, by band.
+        """Set the scaling of physical values by band: (value - shift) / scale.
 
         Parameters
         ----------
         shift, scale : sequence of float
-            One a band, in the cube's units. Scales must be above zero.
+            One value per band, in the cube's units. Scales must be above zero.
         target_shift, target_scale : sequence of float, optional
-            One an output, Mg/ha: the network's raw output times the scale plus
-            the shift is the prediction.
+            One value per output, Mg/ha. The prediction is the raw output times the
+            scale plus the shift.
 
         Raises
         ------
@@ -208,14 +207,14 @@ class AttentionUNet(nn.Module):
         ----------
         image : Tensor
             (batch, month, band, y, x) float, physical units, NaN where missing.
-            Any height and width: what is not a multiple of the network's stride is
-            padded with missing pixels.
+            Height and width are padded with missing pixels to a multiple of the
+            network's stride.
         present : Tensor, optional
-            (batch, month) bool: months that take part. A month without any value
-            never does.
+            (batch, month) bool: months to use. A month without any value is never
+            used.
         calendar : sequence of int, optional
-            Calendar months of the steps, for the month-of-year term; by default
-            those that the network was made for.
+            Calendar months of the time steps, for the month-of-year term; by default
+            those of the network.
 
         Returns
         -------
@@ -225,8 +224,8 @@ class AttentionUNet(nn.Module):
         Raises
         ------
         ValueError
-            If a shape does not fit, or there is a month-of-year term and it is not
-            known which months the image has.
+            If a shape does not fit, or there is a month-of-year term and the calendar
+            months of the image are not known.
         """
         season = self._seasons_of(image, calendar)
         packed, present = self._pack(image, present)
@@ -241,24 +240,24 @@ class AttentionUNet(nn.Module):
         present: Tensor | None = None,
         calendar: Sequence[int] | None = None,
     ) -> Look:
-        """Predict maps, and tell what they were made from, in the same pass.
+        """Predict maps, and return features and inputs of the same forward pass.
 
         Parameters
         ----------
         image, present, calendar
-            As :meth:`forward` takes them.
+            As in :meth:`forward`.
 
         Returns
         -------
         Look
-            Its ``maps`` are what :meth:`forward` gives.
+            Its ``maps`` equal the result of :meth:`forward`.
         """
         season = self._seasons_of(image, calendar)
         packed, present = self._pack(image, present)
         counts: list[int] = present.sum(dim=1).tolist()
         finest = self.encoder.feature_info.reduction()[0]  # type: ignore[operator, union-attr]
         pooled = nn.functional.avg_pool2d(packed, finest)[:, : self.shift.numel()]
-        # One pixel a cell stands for its others, as copies of the image take long.
+        # One pixel represents its cell, since a copy of the whole image takes long.
         there = image[..., ::finest, ::finest][present].isfinite().to(packed.dtype)
         edges = [pooled.shape[d] - there.shape[d] for d in (-1, -2)]
         there = nn.functional.pad(there, (0, edges[0], 0, edges[1]))
@@ -282,7 +281,7 @@ class AttentionUNet(nn.Module):
         present: Tensor | None = None,
         calendar: Sequence[int] | None = None,
     ) -> Tensor:
-        """Give the attention of the finest level, (batch, month, y / 2, x / 2)."""
+        """Return the attention of the finest level, (batch, month, y / 2, x / 2)."""
         return self.month_weights_by_level(image, present, calendar)[0]
 
     def month_weights_by_level(
@@ -291,19 +290,19 @@ class AttentionUNet(nn.Module):
         present: Tensor | None = None,
         calendar: Sequence[int] | None = None,
     ) -> list[Tensor]:
-        """Give the attention of each level, the finest first.
+        """Return the attention of each level, the finest first.
 
         Parameters
         ----------
         image, present, calendar
-            As :meth:`forward` takes them.
+            As in :meth:`forward`.
 
         Returns
         -------
         list of Tensor
-            (batch, month, rows, columns) a level, of the image padded to a multiple
-            of `stride`; the weights that :meth:`forward` pools with. They sum to one
-            over the months that are present and are exactly zero elsewhere.
+            (batch, month, rows, columns) for each level, of the image padded to a
+            multiple of `stride`: the weights of the pooling in :meth:`forward`. They
+            sum to one over the present months and are exactly zero elsewhere.
         """
         season = self._seasons_of(image, calendar)
         packed, present = self._pack(image, present)
@@ -318,7 +317,7 @@ class AttentionUNet(nn.Module):
     def _seasons_of(
         self, image: Tensor, calendar: Sequence[int] | None
     ) -> Tensor | None:
-        """Give (month, 4) for the image's steps; None without month-of-year term."""
+        """Return (month, 4) of the image's months; None without month-of-year term."""
         if self.calendar is None:
             return None
         if calendar is None:
@@ -335,14 +334,14 @@ class AttentionUNet(nn.Module):
         return own
 
     def _pack(self, image: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Standardise the months that are there, and only those.
+        """Return the standardised images of the present months, and which these are.
 
         Returns
         -------
         packed : Tensor
-            (months that are there, band, y, x).
+            (present months of all samples, band, y, x).
         present : Tensor
-            (batch, month) bool, which months those are.
+            (batch, month) bool.
         """
         self._check_input(image, present)
         there = months_with_values(image)
@@ -350,17 +349,17 @@ class AttentionUNet(nn.Module):
         return self._standardise(image[present]), present
 
     def _standardise(self, months: Tensor) -> Tensor:
-        """(n, band, y, x) physical -> what the encoder sees, padded.
+        """Return the encoder's input of (n, band, y, x) physical values, padded.
 
-        Pixel by pixel in memory ("channels last"), in which convolutions on a CPU are
-        up to 1.7 times as fast and attention reads without a copy.
+        The memory format is channels last: convolutions on a CPU are up to 1.7 times
+        as fast, and the attention reads without a copy.
         """
         height, width = months.shape[-2:]
         padding = (0, -width % self.stride, 0, -height % self.stride)
         if any(padding):
             months = nn.functional.pad(months, padding, value=math.nan)
         there = None if self.missing == "zero" else months.isfinite()
-        # In place: the months that are there were copied out of the image.
+        # In place, since indexing has copied the present months from the image.
         scaled = months.sub_(self.shift[:, None, None]).div_(self.scale[:, None, None])
         scaled = scaled.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
         if there is not None and self.missing == "validity":
@@ -374,13 +373,13 @@ class AttentionUNet(nn.Module):
     def _predict(
         self, packed: Tensor, counts: list[int], season: Tensor | None
     ) -> Tensor:
-        """Give the maps of samples with so many images each, still padded."""
+        """Return the maps of samples with `counts` images each, still padded."""
         return self._decode(packed, self._encode_and_pool(packed, counts, season))
 
     def _decode(self, packed: Tensor, pooled: list[Tensor]) -> Tensor:
-        """Give the maps of pooled features, still padded."""
+        """Return the maps of pooled features, still padded."""
         decoded = self.decoder([packed[:0], *pooled])
-        # In bf16 the last layer would round to steps of one part in 256.
+        # In bf16 the last layer would round to steps of 1/256 of the value.
         with torch.autocast(packed.device.type, enabled=False):
             raw = self.head(decoded.to(self.head.weight.dtype))
         scale, shift = (
@@ -407,7 +406,7 @@ class AttentionUNet(nn.Module):
     def _encode(
         self, packed: Tensor, season: Tensor | None
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Give features and scores of each level, for each image."""
+        """Return features and scores of each level, for each image."""
         levels: list[Tensor] = self.encoder(packed)
         scores = [
             cast(MonthAttention, attention).scores(level, season)
@@ -416,13 +415,13 @@ class AttentionUNet(nn.Module):
         return levels, scores
 
     def _nothing(self, packed: Tensor, batch: int) -> list[Tensor]:
-        """Pooled features of samples without a single month: zeros."""
+        """Return the pooled features of samples without any month: zeros."""
         height, width = packed.shape[-2:]
         info = self.encoder.feature_info
         sizes = zip(info.channels(), info.reduction(), strict=True)  # type: ignore[operator, union-attr]
         zero = packed.new_zeros(())
         if torch.is_grad_enabled():
-            # Several processes wait for the gradient of every weight, even a zero.
+            # Several processes wait for a gradient of every weight, even if it is zero.
             weights = [*self.encoder.parameters(), *self.attention.parameters()]
             zero = torch.stack([weight.sum() for weight in weights]).sum() * 0
         return [zero.expand(batch, c, height // s, width // s) for c, s in sizes]

@@ -1,7 +1,7 @@
-"""The encoder and the decoder of a network: how they are built, and run.
+"""Encoder and decoder of a network.
 
-The encoder is any of timm with a feature pyramid, the decoder that of
-segmentation_models_pytorch.
+The encoder is any timm model with a feature pyramid, the decoder is the U-Net decoder
+of segmentation_models_pytorch.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ Encode = Callable[[Tensor, Tensor | None], tuple[list[Tensor], list[Tensor]]]
 
 
 def feature_encoder(name: str, bands: int, pretrained: bool | str | Path) -> nn.Module:
-    """Build an encoder of timm.
+    """Build the encoder, a timm model.
 
     Parameters
     ----------
     name : str
-        Of a timm model with a feature pyramid.
+        Name of a timm model with a feature pyramid.
     bands : int
-        Channels of the images that it takes.
+        Number of channels of its input.
     pretrained : bool, str or Path
-        As :class:`geobiomass.network.AttentionUNet` takes it.
+        As in :class:`geobiomass.network.AttentionUNet`.
 
     Returns
     -------
     torch.nn.Module
         (image, band, y, x) -> list of (image, channel, rows, columns), finest first;
-        ``feature_info`` tells channels and strides.
+        ``feature_info`` has channels and strides.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def feature_encoder(name: str, bands: int, pretrained: bool | str | Path) -> nn.
     base = name.split(".")[0]
     if not timm.is_model(base):
         near = ", ".join(timm.list_models(f"{base[:8]}*")[:5]) or "resnet18"
-        raise ValueError(f"encoder {name!r} is not a timm model; near it: {near}.")
+        raise ValueError(f"encoder {name!r} is not a timm model; similar: {near}.")
     overlay = None
     if not isinstance(pretrained, bool):
         if not Path(pretrained).is_file():
@@ -69,21 +69,21 @@ def feature_encoder(name: str, bands: int, pretrained: bool | str | Path) -> nn.
 def unet_decoder(
     encoder_channels: tuple[int, ...], decoder_channels: tuple[int, ...]
 ) -> nn.Module:
-    """Build the decoder of a U-Net, with scSE gates as the winner had them.
+    """Build the decoder of a U-Net, with the scSE gates of the competition's winner.
 
     Parameters
     ----------
     encoder_channels : tuple of int
-        Of the image and of the encoder's levels, the finest first.
+        Channels of the image and of the encoder's levels, the finest first.
     decoder_channels : tuple of int
-        Of the decoder's levels, coarse to fine.
+        Channels of the decoder's levels, coarse to fine.
     """
     from segmentation_models_pytorch.base.modules import SCSEModule
     from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Initializing zero-element tensors")
-        # The decoder drops the first entry: there is no skip at full resolution.
+        # The decoder ignores the first entry: no skip connection at full resolution.
         decoder: nn.Module = UnetDecoder(
             encoder_channels=encoder_channels,
             decoder_channels=decoder_channels,
@@ -93,18 +93,18 @@ def unet_decoder(
         )
     for module in decoder.modules():
         gate = getattr(module, "attention", None)
-        # scSE squeezes by 16, which leaves nothing of fewer channels than that.
+        # scSE divides the channels by 16, which leaves none of fewer than 16 channels.
         if isinstance(gate, SCSEModule) and gate.cSE[1].out_channels == 0:
             channels = gate.cSE[1].in_channels
             module.attention = SCSEModule(channels, reduction=channels)
-    # The last level has no skip, so its first gate is never run. It stays, as the
-    # winner counted it; frozen, it does not hold up training on several processes.
+    # The last level has no skip connection, so its first gate is never run. It stays,
+    # as in the winner's network. It is frozen: several processes wait for all gradients.
     decoder.blocks[-1].attention1.requires_grad_(False)  # type: ignore[index, union-attr]
     return decoder
 
 
 def initialise(decoder: nn.Module, head: nn.Conv2d) -> None:
-    """Kaiming uniform in the decoder, Xavier in the head, as the winner did."""
+    """Initialise the decoder (Kaiming uniform) and the head (Xavier), as the winner."""
     for module in decoder.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
@@ -122,26 +122,26 @@ def encode_by_group(
     season: Tensor | None,
     groups: int,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Encode group by group, and again in the backward pass: for less memory.
+    """Encode in groups, and again in the backward pass, which takes less memory.
 
-    A group takes its months from the whole year and from all samples: batch norm
-    has no other images to tell what is usual.
+    A group has months of the whole year and of all samples, since batch norm computes
+    its statistics within the group.
 
     Parameters
     ----------
     encode : callable
-        What is done with the images of a group, and their seasons.
+        Function of the images of a group, and of their seasons.
     encoder : torch.nn.Module
-        That it runs; its batch norm counts each group once.
+        The encoder that it runs; its batch norm counts each group once.
     packed, season : Tensor
         (image, band, y, x), and (image, 4) or None.
     groups : int
-        How many to make.
+        Number of groups.
 
     Returns
     -------
     levels, scores : list of Tensor
-        As `encode` gives them, in the order of `packed`.
+        As `encode` returns them, in the order of `packed`.
     """
     parts = [
         checkpoint(
@@ -149,22 +149,22 @@ def encode_by_group(
             packed[first::groups],
             None if season is None else season[first::groups],
             use_reentrant=False,
-            context_fn=lambda: (nullcontext(), _statistics_kept(encoder)),
+            context_fn=lambda: (nullcontext(), _preserve_buffers(encoder)),
         )
         for first in range(groups)
     ]
     order = torch.arange(len(packed), device=packed.device)
-    place = torch.cat([order[first::groups] for first in range(groups)]).argsort()
+    back = torch.cat([order[first::groups] for first in range(groups)]).argsort()
     levels, scores = (
-        [torch.cat(level)[place] for level in zip(*kind, strict=True)]
+        [torch.cat(level)[back] for level in zip(*kind, strict=True)]
         for kind in zip(*parts, strict=True)
     )
     return levels, scores
 
 
 @contextmanager
-def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Let a second pass over the same images change copies of all buffers."""
+def _preserve_buffers(module: nn.Module) -> Iterator[None]:
+    """Preserve all buffers during a second pass over the same images."""
     owners = [
         (owner, name, buffer)
         for owner in module.modules()

@@ -1,4 +1,4 @@
-"""Attention over months: which months a pixel's features are pooled from."""
+"""Attention over months: weights of the months by pixel."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-_HARMONICS = 2  # waves a year that tell the months apart
+_HARMONICS = 2  # of the year: sine and cosine of each distinguish the months
 
 
 class MonthAttention(nn.Module):
-    """Pool month features with one weight a month and pixel.
+    """Pooling of the months' features with one weight per month and pixel.
 
     Each month's feature vector is scored by Linear, LayerNorm, GELU, Linear; the
-    softmax of the scores over the months that are present weights their sum.
+    softmax of the scores over the present months gives the weights of their sum.
 
     Parameters
     ----------
     channels : int
-        Channels of the features; the module has channels^2 + 4 channels + 1
+        Number of channels of the features; the module has channels^2 + 4 channels + 1
         parameters.
     calendar : bool
-        Whether the score knows the month of the year, by a term that is zero before
-        training: 4 channels more parameters.
+        Whether the score has a month-of-year term, which is zero before training and
+        has 4 channels parameters.
     """
 
     def __init__(self, channels: int, calendar: bool = False) -> None:
@@ -46,7 +46,7 @@ class MonthAttention(nn.Module):
         present: Tensor | None = None,
         season: Tensor | None = None,
     ) -> Tensor:
-        """Give the weights of the months.
+        """Return the weights of the months.
 
         Parameters
         ----------
@@ -55,14 +55,14 @@ class MonthAttention(nn.Module):
         present : Tensor, optional
             (batch, month) bool; by default all months.
         season : Tensor, optional
-            (month, 4), the first two waves of the year at the months, as `seasons`
-            gives them; without it the month-of-year term is left out.
+            (month, 4), as `seasons` returns them; without it there is no month-of-year
+            term.
 
         Returns
         -------
         Tensor
             (batch, month, 1, y, x); they sum to one over the present months and
-            are exactly zero elsewhere, and all zero where no month is present.
+            are exactly zero elsewhere. If no month is present, all are zero.
         """
         if present is None:
             present = features.new_ones(features.shape[:2], dtype=torch.bool)
@@ -74,7 +74,7 @@ class MonthAttention(nn.Module):
         return weights
 
     def scores(self, features: Tensor, season: Tensor | None = None) -> Tensor:
-        """Score images one by one: (image, channel, y, x) -> (image, 1, y, x).
+        """Return the score of each image: (image, channel, y, x) -> (image, 1, y, x).
 
         `season` is (image, 4). Features in channels-last order are not copied.
         """
@@ -92,8 +92,8 @@ class MonthAttention(nn.Module):
     ) -> Tensor:
         """Pool (batch, month, channel, y, x) to (batch, channel, y, x).
 
-        Months that are not `present`, (batch, month) bool, have no influence, even
-        where their features are NaN.
+        Months that are not `present`, (batch, month) bool, have no effect, even if
+        their features are NaN.
         """
         if present is None:
             present = features.new_ones(features.shape[:2], dtype=torch.bool)
@@ -103,24 +103,24 @@ class MonthAttention(nn.Module):
 
 
 def season_of_each(season: Tensor | None, present: Tensor) -> Tensor | None:
-    """(month, 4) -> (months that are there, 4), sample by sample."""
+    """Return the seasons of the present months of each sample, (months, 4)."""
     if season is None:
         return None
     return season.expand(len(present), *season.shape)[present]
 
 
 def pool_months(features: Tensor, scores: Tensor, counts: list[int]) -> Tensor:
-    """Average the images of each sample by the softmax of their scores.
+    """Return the mean of each sample's images, weighted by the softmax of their scores.
 
-    Sample by sample, so that months that are absent need no place in a full array,
-    and the weighted features, as large as the features, are never there as a whole.
+    It works sample by sample, so that absent months take no memory, and the weighted
+    features of only one sample are in memory.
 
     Parameters
     ----------
     features, scores : Tensor
         (image, channel, y, x) and (image, 1, y, x), sample by sample.
     counts : list of int
-        Images of each sample; one without any becomes zero.
+        Number of images of each sample; without images the result is zero.
 
     Returns
     -------
@@ -134,24 +134,24 @@ def pool_months(features: Tensor, scores: Tensor, counts: list[int]) -> Tensor:
             for each, score in zip(*of_sample, strict=True)
         ]
     )
-    # The sum gave up the order of memory in which the decoder is fastest.
+    # The decoder is fastest in this memory format, which the sum does not keep.
     return pooled.contiguous(memory_format=torch.channels_last)
 
 
 def seasons(calendar: Sequence[int] | Tensor) -> Tensor:
-    """Give (month, 4), the first two waves of the year at calendar months 1 to 12."""
+    """Return (month, 4), sine and cosine of the first two harmonics of the year."""
     months = torch.as_tensor(calendar, dtype=torch.float32)
     angles = [2 * math.pi * wave / 12 * months for wave in range(1, _HARMONICS + 1)]
     return torch.stack([f(a) for a in angles for f in (torch.sin, torch.cos)], dim=-1)
 
 
 def check_calendar(calendar: Sequence[int]) -> tuple[int, ...]:
-    """Give calendar months, 1 to 12, as numbers.
+    """Return calendar months as integers.
 
     Raises
     ------
     ValueError
-        If one is out of range.
+        If a month is not 1 to 12.
     """
     months = tuple(int(month) for month in calendar)
     if any(not 1 <= month <= 12 for month in months):

@@ -1,4 +1,4 @@
-"""Networks around networks: in other months, and several as one."""
+"""Wrappers of networks: for other calendar months, and for ensembles."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from geobiomass.network.attention_unet import AttentionUNet, Look
 
 
 class InMonths(nn.Module):
-    """A network for images of other months than it was made for.
+    """Network for images of other calendar months than its own.
 
     Parameters
     ----------
     network : AttentionUNet
-        With a month-of-year term.
+        A network with a month-of-year term.
     calendar : sequence of int
-        Calendar months, 1 to 12, of the images' steps.
+        Calendar months, 1 to 12, of the images' time steps.
     """
 
     def __init__(self, network: AttentionUNet, calendar: Sequence[int]) -> None:
@@ -28,27 +28,27 @@ class InMonths(nn.Module):
         self.calendar = tuple(calendar)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(batch, month, band, y, x) -> (batch, output, y, x)."""
+        """Predict (batch, output, y, x) from (batch, month, band, y, x)."""
         return cast(Tensor, self.network(image, calendar=self.calendar))
 
     def look(self, image: Tensor) -> Look:
-        """Predict and tell from what, as :meth:`AttentionUNet.look` does."""
+        """Predict with features and inputs, as :meth:`AttentionUNet.look` does."""
         return self.network.look(image, calendar=self.calendar)
 
 
 class Ensemble(nn.Module):
-    """Several networks as one: the mean of their maps.
+    """Ensemble of networks, whose maps are the mean of the members' maps.
 
     Parameters
     ----------
     members : sequence of torch.nn.Module
-        Each (batch, month, band, y, x) -> (batch, output, y, x).
+        Networks, each (batch, month, band, y, x) -> (batch, output, y, x).
     bands : sequence of sequence of int
-        Which of the image's bands each member takes, in its order.
+        Indices of the image's bands for each member, in its order.
     spread : bool
-        Give the standard deviation among the members too, after the means.
+        Also return the standard deviation among the members, after the means.
     last : int
-        So many of each member's last maps have no spread; their means come last.
+        Number of each member's last maps without a spread; their means come last.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Ensemble(nn.Module):
         self.last = last
 
     def forward(self, image: Tensor) -> Tensor:
-        """(batch, month, band, y, x) -> (batch, output, y, x)."""
+        """Predict (batch, output, y, x) from (batch, month, band, y, x)."""
         everything = list(range(image.shape[2]))
         maps = torch.stack(
             [

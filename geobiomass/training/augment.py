@@ -1,9 +1,9 @@
-"""Flips, turns and left-out months: changes that leave the answer as it is.
+"""Augmentation: flips, rotations and dropout of months and bands.
 
-The eight orientations own their inverses, so that training and test-time averaging
-use the same ones; turns by any angle stand in `rotation`, what is left out in
-`dropout`. Random choices come from torch's global generator of the CPU, which the
-trainer seeds before every step, unless a generator is given.
+Training and test-time augmentation use the same eight orientations, which have their
+inverses. `rotation` has rotations by any angle, `dropout` what can be left out. Random
+numbers are of torch's global CPU generator, which the trainer seeds before every step,
+unless a generator is given.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from .dropout import draw_passes, draw_patterns, drop_bands, drop_months
-from .rotation import Rotation, check_places, random_rotation
+from .rotation import Rotation, check_same_grid, random_rotation
 
 __all__ = [
     "FLIPS",
@@ -32,14 +32,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Orientation:
-    """One of the eight ways to lay a square tile on its place.
+    """One of the eight orientations of a square tile.
 
     Parameters
     ----------
     turns
-        Quarter turns against the clock, 0 to 3 (y runs downwards).
+        Quarter turns counter-clockwise, 0 to 3 (y points down).
     mirrored
-        Whether left and right are exchanged before turning.
+        Whether left and right are exchanged before the turns.
     """
 
     turns: int = 0
@@ -51,16 +51,16 @@ class Orientation:
 
     @property
     def inverse(self) -> Orientation:
-        """The orientation that undoes this one; a mirrored one undoes itself."""
+        """The inverse orientation; a mirrored orientation is its own inverse."""
         return self if self.mirrored else Orientation(-self.turns % 4)
 
     @property
     def swaps_axes(self) -> bool:
-        """Whether y and x change places."""
+        """Whether y and x are exchanged."""
         return self.turns % 2 == 1
 
     def apply(self, tensor: Tensor) -> Tensor:
-        """Lay the last two axes (y, x) of a tensor the other way."""
+        """Return a tensor with its last two axes (y, x) in this orientation."""
         if self.mirrored:
             tensor = tensor.flip(-1)
         return tensor.rot90(self.turns, (-2, -1)) if self.turns else tensor
@@ -69,7 +69,7 @@ class Orientation:
 ORIENTATIONS = tuple(
     Orientation(turns, mirrored) for mirrored in (False, True) for turns in range(4)
 )
-# Identity, left-right, up-down, both: these keep the shape of any tile.
+# Identity, left-right, up-down, both: they keep the shape of any tile.
 FLIPS = (
     Orientation(),
     Orientation(0, mirrored=True),
@@ -81,7 +81,7 @@ FLIPS = (
 def random_orientation(
     inputs: Sequence[Any], target: Tensor, generator: Generator | None = None
 ) -> tuple[tuple[Any, ...], Tensor]:
-    """Lay each sample another way, image and target alike.
+    """Orient each sample at random, the same for image and target.
 
     Parameters
     ----------
@@ -90,21 +90,21 @@ def random_orientation(
     target
         (batch, ..., y, x) with the image's y and x.
     generator
-        Of the CPU; None is torch's global one.
+        A generator of the CPU; None is torch's global one.
 
     Returns
     -------
     inputs, target
-        New tensors. One of eight orientations a sample where y equals x, one of
-        the four flips elsewhere, all equally likely.
+        New tensors. Each sample has one of the eight orientations if y equals x, or
+        one of the four flips otherwise, all equally likely.
 
     Raises
     ------
     ValueError
-        Image and target differ in batch, y or x.
+        If image and target differ in batch, y or x.
     """
     image, *rest = inputs
-    check_places(image, target)
+    check_same_grid(image, target)
     square = image.shape[-1] == image.shape[-2]
     choices = ORIENTATIONS if square else FLIPS
     drawn = torch.randint(len(choices), (len(image),), generator=generator)
@@ -122,40 +122,41 @@ def _orient(tensor: Tensor, choices: Sequence[Orientation], drawn: Tensor) -> Te
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What the trainer does to a batch of chips: turns them and leaves things out.
+    """Random changes of a batch of chips in training: orientation and dropout.
 
-    Called with ((image,) or (image, present, ...), target); returns the same, with
-    `present` wherever months may be dropped. Further inputs are passed on.
+    It is called with ((image,) or (image, present, ...), target) and returns the same,
+    with `present` if months can be dropped. Further inputs are returned unchanged.
 
     Parameters
     ----------
     orientations
-        Whether chips are flipped and turned by quarters.
+        Whether chips are flipped and rotated by quarter turns.
     probability_batch
-        That a sample loses months; 0 drops none.
+        Probability that a sample loses months; 0 drops none.
     probability_month
-        That it then loses one of its months.
+        Probability that it then loses each of its months.
     rotation
-        That a sample is turned by any angle, as `random_rotation` does.
+        Probability of a rotation by any angle, as in `random_rotation`.
     pattern_dropout
-        That a sample keeps optical images only in the months of a real pattern, as
-        `drop_patterns` does; asks for `passes`, `optical` and `calendar`.
+        Probability that a sample keeps optical images only in the months of a real
+        pattern, as in `drop_patterns`; needs `passes`, `optical` and `calendar`.
     pass_dropout
-        That a sample loses a radar pass in some months, as `drop_passes` does; asks
-        for `passes`.
+        Probability that a sample loses a radar pass in some months, as in
+        `drop_passes`; needs `passes`.
     passes
         The number of its sensor pass for each band.
     optical
-        The number of the optical pass; None: there is none.
+        The number of the optical pass; None: no pass is optical.
     calendar
-        The calendar month, 1 to 12, of each step of the image.
+        The calendar month, 1 to 12, of each time step of the image.
     ceiling
-        The ceiling of the loss, above which a rotation mixes no labels; None: none.
+        The ceiling of the loss; a rotation does not mix labels above it. None: no
+        ceiling.
 
     Raises
     ------
     ValueError
-        A probability lies outside 0 to 1, or what a switch asks for is not given.
+        If a probability is not between 0 and 1, or a value that it needs is None.
     """
 
     orientations: bool = True
@@ -196,16 +197,16 @@ class Augmentation:
     def __call__(
         self, inputs: tuple[Any, ...], target: Tensor
     ) -> tuple[tuple[Any, ...], Tensor]:
-        """Change one batch."""
+        """Return one batch with random changes."""
         if self.orientations:
             inputs, target = random_orientation(inputs, target)
         if self.rotation:
             inputs, target = random_rotation(
                 inputs, target, self.rotation, ceiling=self.ceiling
             )
-        return self._leave_out(inputs), target
+        return self._drop(inputs), target
 
-    def _leave_out(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _drop(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         image, present, *rest = inputs if len(inputs) > 1 else (*inputs, None)
         image, present = drop_bands(image, self._losses(image), present)
         if self.probability_batch > 0 and self.probability_month > 0:

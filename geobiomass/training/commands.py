@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from .packages import MissingPackageError
 
-__all__ = ["EXIT_CODES", "parse_setting", "run"]
+__all__ = ["EXIT_CODES", "parse_setting", "print_version", "run"]
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 a fault of the program, with its traceback; 2 bad input or "
@@ -39,6 +39,16 @@ def parse_setting(text: str) -> tuple[str, Any]:
     except json.JSONDecodeError:
         parsed = value
     return name, tuple(parsed) if isinstance(parsed, list) else parsed
+
+
+def print_version(name: str, wanted: bool) -> None:
+    """Print the version of a command line and exit, if it is wanted."""
+    if not wanted:
+        return
+    from geobiomass import __version__
+
+    print(f"{name} {__version__}")
+    sys.exit(0)
 
 
 def run(app: Callable[[], Any], name: str) -> NoReturn:

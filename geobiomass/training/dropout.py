@@ -1,9 +1,9 @@
-"""Left-out months, passes and optical images, as real archives leave them out.
+"""Dropout of months, radar passes and optical images, as they are missing in archives.
 
-A month that is dropped stays in the image, since the mask alone decides; a pass that
-is dropped becomes NaN, since other bands of its month stay. Random choices come from
-torch's global generator of the CPU, which the trainer seeds before every step, unless
-a generator is given. A sample that would lose all it has loses nothing.
+The values of a dropped month stay in the image, since the network uses only the months
+of the mask. A dropped pass becomes NaN, since other bands of its month stay. Random
+numbers are of torch's global CPU generator, which the trainer seeds before every step,
+unless a generator is given. A sample that would lose all its values loses none.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 # Months, September to August, in which a chip of BioMassters has a Sentinel-2 image:
-# the six patterns that occur. The second and the last occur in no test chip.
+# all six patterns of the data. No test chip has the second or the last one.
 OPTICAL_PATTERNS = (
     "111011111111",
     "000000111111",
@@ -43,9 +43,9 @@ def drop_months(
     probability_month: float = 0.3,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Declare some months of some samples missing, never all of a sample's.
+    """Return a mask of months in which some samples lose months, but never all.
 
-    The image itself stays, as values of a missing month change no prediction.
+    The image is not changed, since values of a missing month affect no prediction.
 
     Parameters
     ----------
@@ -54,17 +54,17 @@ def drop_months(
     present
         (batch, month) bool; None: months with any finite value.
     probability_batch
-        That a sample loses months at all.
+        Probability that a sample loses months.
     probability_month
-        That it then loses one of its months.
+        Probability that it then loses each of its months.
     generator
-        Of the CPU; None is torch's global one.
+        A generator of the CPU; None is torch's global one.
 
     Returns
     -------
     Tensor
-        (batch, month) bool, which months are there now. Where all of a sample's
-        months would go, one of them, drawn at random, stays.
+        (batch, month) bool: the present months. If a sample would lose all months, one
+        of them, drawn at random, stays.
     """
     if present is None:
         present = image.isfinite().flatten(2).any(2)
@@ -91,9 +91,9 @@ def drop_patterns(
     present: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Take the optical images from the months in which a real chip lacks them.
+    """Drop optical images in the months in which real chips have none.
 
-    Radar stays, and nothing comes back: a month that a sample already lacks stays away.
+    Radar is not changed, and missing months stay missing.
 
     Parameters
     ----------
@@ -104,27 +104,27 @@ def drop_patterns(
     optical
         The number of the optical pass.
     calendar
-        The calendar month, 1 to 12, of each step: cubes hold months in the order
-        of acquisition. A step with another number keeps its image.
+        The calendar month, 1 to 12, of each time step: the months of a cube are in the
+        order of acquisition. A time step with another number keeps its image.
     probability
-        That a sample gets one of the patterns, all equally likely.
+        Probability that a sample gets one of the patterns, all equally likely.
     patterns
-        Twelve characters each, September to August, 1 where the image stays.
-        Naming one twice doubles its chance.
+        Twelve characters each, September to August, 1 where the image stays. A pattern
+        that is given twice has twice the probability.
     present
-        (batch, month) bool, the months that count; None is all.
+        (batch, month) bool, the months to use; None is all.
     generator
-        Of the CPU; None is torch's global one.
+        A generator of the CPU; None is torch's global one.
 
     Returns
     -------
     Tensor
-        A copy of the image, or the image itself where no sample loses anything.
+        A copy of the image, or the image itself if no sample loses a value.
 
     Raises
     ------
     ValueError
-        `passes` or `calendar` does not match the image, or a pattern is not twelve
+        If `passes` or `calendar` does not match the image, or a pattern is not twelve
         characters of 0 and 1.
     """
     lost = draw_patterns(
@@ -142,12 +142,12 @@ def drop_passes(
     present: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Take a whole radar pass from some months of some samples.
+    """Drop a whole radar pass in some months of some samples.
 
-    The months are one run of neighbours with ends drawn evenly, a month to all of
-    them: in BioMassters a chip lacks its descending pass from one month to another,
-    not here and there. At `probability` 0.5 and two passes of radar, each is missing
-    in 10 % of the months (7 to 18 % of the real descending ones are).
+    The months are one run of consecutive months with uniformly drawn ends: chips of
+    BioMassters lack their descending pass from one month to another, not in single
+    months. With `probability` 0.5 and two radar passes, each is missing in 10 % of the
+    months (of the real descending passes 7 to 18 % are).
 
     Parameters
     ----------
@@ -156,24 +156,25 @@ def drop_passes(
     passes
         The number of its sensor pass for each band.
     optical
-        The number of the pass that is not radar and stays; None: all are radar.
+        The number of the pass that is not radar and is not dropped; None: all are
+        radar.
     probability
-        That a sample loses one of its radar passes, all equally likely.
+        Probability that a sample loses one of its radar passes, all equally likely.
     present
-        (batch, month) bool, the months that count; None is all.
+        (batch, month) bool, the months to use; None is all.
     generator
-        Of the CPU; None is torch's global one.
+        A generator of the CPU; None is torch's global one.
 
     Returns
     -------
     Tensor
-        A copy of the image, or the image itself where no sample loses anything,
-        as where no pass is radar.
+        A copy of the image, or the image itself if no sample loses a value, or no pass
+        is radar.
 
     Raises
     ------
     ValueError
-        `passes` does not match the image.
+        If `passes` does not match the image.
     """
     batch, months = image.shape[:2]
     lost = draw_passes(batch, months, passes, optical, probability, generator)
@@ -189,7 +190,7 @@ def draw_patterns(
     patterns: Sequence[str] = OPTICAL_PATTERNS,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Draw what `drop_patterns` takes: (sample, month, band) bool, of the CPU."""
+    """Draw what `drop_patterns` drops: (sample, month, band) bool, on the CPU."""
     for pattern in patterns:
         if len(pattern) != 12 or set(pattern) - set("01"):
             raise ValueError(
@@ -219,7 +220,7 @@ def draw_passes(
     probability: float,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Draw what `drop_passes` takes: (sample, month, band) bool, of the CPU."""
+    """Draw what `drop_passes` drops: (sample, month, band) bool, on the CPU."""
     radar = torch.tensor(sorted(set(passes) - {optical}), dtype=torch.long)
     if not len(radar):
         return torch.zeros(samples, months, len(passes), dtype=torch.bool)
@@ -242,21 +243,21 @@ def drop_bands(
     image
         (batch, month, band, y, x) float, NaN where missing.
     losses
-        Of (batch, month, band) bool each, what goes. A sample of which nothing
-        would stay is spared that loss.
+        (batch, month, band) bool each: the values to drop. A loss is not applied to a
+        sample that would have no value left.
     present
-        (batch, month) bool, the months that count; None is all.
+        (batch, month) bool, the months to use; None is all.
 
     Returns
     -------
     image, present
-        A copy, and the months that still hold a value, (batch, month) bool; what
-        was given where the losses are empty.
+        A copy, and the months that still have a value, (batch, month) bool; the
+        arguments themselves if nothing is dropped.
 
     Raises
     ------
     ValueError
-        A loss is not (batch, month, band) of the image.
+        If a loss is not (batch, month, band) of the image.
     """
     for lost in losses:
         if lost.shape != image.shape[:3]:
@@ -273,8 +274,8 @@ def drop_bands(
     gone = torch.zeros_like(there)
     for lost in losses:
         leaving = lost.to(image.device)
-        # A comparison on the device, not a branch: a GPU need not be waited for.
-        bearable = (there & ~leaving).flatten(1).any(1)[:, None, None]
-        gone = gone | (leaving & bearable)
+        # Computed on the device, without a branch, which would wait for the GPU.
+        allowed = (there & ~leaving).flatten(1).any(1)[:, None, None]
+        gone = gone | (leaving & allowed)
         there = there & ~gone
     return image.masked_fill(gone[..., None, None], torch.nan), there.any(2)

@@ -1,11 +1,10 @@
-"""Regression losses in which an invalid pixel takes no part.
+"""Regression losses over the valid pixels.
 
-A pixel counts when its target is finite. One at or above a ceiling, where one is
-given, is left out (``tail="drop"``) or known to be at least the ceiling
-(``tail="clip"``): a prediction below the ceiling is then in error by what it lacks
-to the ceiling, one above it by nothing. What the prediction or the target holds
-anywhere else changes neither the loss nor a gradient. All losses are computed in
-float32, whatever comes in.
+A pixel is valid if its target is finite. If a ceiling is given, a target at or above it
+is left out (``tail="drop"``) or censored (``tail="clip"``): the error of a prediction
+below the ceiling is its distance to the ceiling, that of a prediction above it is zero.
+Values of invalid pixels affect neither the loss nor a gradient. All losses are computed
+in float32, for inputs of any type.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ def chip_rmse_loss(
     ceiling: float | None = 400.0,
     tail: Tail = "drop",
 ) -> Tensor:
-    """Root mean squared error of each chip, averaged over the chips.
+    """Return the root mean squared error of each chip, averaged over the chips.
 
-    The loss of the winner of the BioMassters challenge, which scores the same
-    way and in which 0.1 to 0.3 % of the pixels reach 400 Mg/ha.
+    The loss of the winner of the BioMassters challenge, and its score. In its data 0.1
+    to 0.3 % of the pixels reach 400 Mg/ha.
 
     Parameters
     ----------
@@ -47,25 +46,25 @@ def chip_rmse_loss(
     target
         (batch, outputs, y, x) float, Mg/ha, NaN where unlabelled.
     ceiling
-        Targets at or above it are treated as `tail` says; None keeps all as they
-        are.
+        `tail` names the treatment of targets at or above it; None keeps all
+        unchanged.
     tail
-        ``"drop"`` leaves them out, as the winner did, which lowers the score and
-        guarantees predictions that are too low on the tallest forest; ``"clip"``
-        asks of them a prediction of at least the ceiling (a censored loss), so
-        that an outlier counts no more than the ceiling does.
+        ``"drop"`` leaves them out, as the winner did, which lowers the score and makes
+        predictions of the tallest forest too low. ``"clip"`` is a censored loss: their
+        prediction must be at least the ceiling, so that an outlier counts no more than
+        the ceiling.
 
     Returns
     -------
     Tensor
-        A float32 scalar, the mean over the chips with a valid pixel. Zero, with
-        zero gradients, where no chip has one. A chip without any error has zero
-        gradients as well, though the square root has none there.
+        A float32 scalar, the mean over the chips with a valid pixel; zero, with zero
+        gradients, if there is none. A chip without any error has zero gradients too,
+        although the derivative of the square root at zero is infinite.
 
     Raises
     ------
     ValueError
-        The shapes differ, or `tail` is neither.
+        If the shapes differ, or `tail` is neither.
     """
     error, valid = _masked_error(prediction, target, ceiling, tail)
     return _mean_of_roots(error.square(), valid)
@@ -78,11 +77,11 @@ def chip_huber_loss(
     ceiling: float | None = None,
     tail: Tail = "drop",
 ) -> Tensor:
-    """Root of each chip's mean Huber loss, averaged over the chips.
+    """Return the root of each chip's mean Huber loss, averaged over the chips.
 
-    `chip_rmse_loss` where no error exceeds `delta`, beyond which an error counts
-    ``delta * (2 * |error| - delta)`` instead of its square (twice Huber's loss): no
-    outlier takes a chip over, and none need be left out.
+    It equals `chip_rmse_loss` if no error exceeds `delta`. Larger errors count
+    ``delta * (2 * |error| - delta)`` instead of their square (twice Huber's loss), so
+    that no outlier dominates a chip, and none has to be left out.
 
     Parameters
     ----------
@@ -91,28 +90,28 @@ def chip_huber_loss(
     target
         (batch, outputs, y, x) float, Mg/ha, NaN where unlabelled.
     delta
-        Where the squares end, Mg/ha. A small one draws predictions from the mean to
-        the median, which is too low where biomass is skewed; 100 is more than three
-        times the error of the best maps of BioMassters.
+        The largest error that is squared, Mg/ha. A small `delta` moves predictions from
+        the mean to the median, which is too low where biomass is skewed; 100 is more
+        than three times the error of the best maps of BioMassters.
     ceiling, tail
         As in `chip_rmse_loss`; None keeps all.
 
     Returns
     -------
     Tensor
-        A float32 scalar, as finite in value and gradients as `chip_rmse_loss`.
+        A float32 scalar, with finite gradients as in `chip_rmse_loss`.
 
     Raises
     ------
     ValueError
-        The shapes differ, `delta` is not positive, or `tail` is neither.
+        If the shapes differ, `delta` is not positive, or `tail` is neither.
     """
     error, valid = _masked_error(prediction, target, ceiling, tail)
     return _mean_of_roots(2 * _huber(error, delta), valid)
 
 
 def _mean_of_roots(values: Tensor, valid: Tensor) -> Tensor:
-    """Root of the mean of each chip's values, over the chips with a valid pixel."""
+    """Return the mean over the chips of the root of their mean value."""
     pixels = valid.flatten(1).sum(1)
     mean = values.flatten(1).sum(1) / pixels.clamp(min=1)
     positive = mean > 0
@@ -135,7 +134,7 @@ def masked_mse_loss(
     ceiling: float | None = None,
     tail: Tail = "drop",
 ) -> Tensor:
-    """Mean squared error over the valid pixels of the whole batch.
+    """Return the mean squared error over the valid pixels of the whole batch.
 
     Parameters
     ----------
@@ -148,12 +147,12 @@ def masked_mse_loss(
     Returns
     -------
     Tensor
-        A float32 scalar; zero, with zero gradients, where nothing is valid.
+        A float32 scalar; zero, with zero gradients, if no pixel is valid.
 
     Raises
     ------
     ValueError
-        The shapes differ, or `tail` is neither.
+        If the shapes differ, or `tail` is neither.
     """
     error, valid = _masked_error(prediction, target, ceiling, tail)
     return error.square().sum() / valid.sum().clamp(min=1)
@@ -166,9 +165,9 @@ def masked_huber_loss(
     ceiling: float | None = None,
     tail: Tail = "drop",
 ) -> Tensor:
-    """Huber's loss over the valid pixels: squares near zero, lines beyond `delta`.
+    """Return the mean Huber loss over the valid pixels.
 
-    Half the squared error up to `delta`, `delta * (|error| - delta / 2)` above
+    It is half the squared error up to `delta`, `delta * (|error| - delta / 2)` above
     (P. J. Huber, Robust estimation of a location parameter, 1964).
 
     Parameters
@@ -176,7 +175,7 @@ def masked_huber_loss(
     prediction, target
         The same shape, any; NaN target where unlabelled.
     delta
-        Where the squares end, in the target's unit.
+        The largest error that is squared, in the target's unit.
     ceiling, tail
         Targets at or above the ceiling are left out, or clipped as in
         `chip_rmse_loss`; None keeps all.
@@ -184,12 +183,12 @@ def masked_huber_loss(
     Returns
     -------
     Tensor
-        A float32 scalar; zero, with zero gradients, where nothing is valid.
+        A float32 scalar; zero, with zero gradients, if no pixel is valid.
 
     Raises
     ------
     ValueError
-        The shapes differ, `delta` is not positive, or `tail` is neither.
+        If the shapes differ, `delta` is not positive, or `tail` is neither.
     """
     error, valid = _masked_error(prediction, target, ceiling, tail)
     return _huber(error, delta).sum() / valid.sum().clamp(min=1)
@@ -202,9 +201,9 @@ def pinball_loss(
     ceiling: float | None = None,
     tail: Tail = "drop",
 ) -> Tensor:
-    """Loss that a quantile minimises, averaged over the valid pixels of the batch.
+    """Return the mean pinball loss, which a quantile minimises, over the valid pixels.
 
-    ``quantile * (target - prediction)`` where the prediction is too low, ``(1 -
+    It is ``quantile * (target - prediction)`` where the prediction is too low, ``(1 -
     quantile) * (prediction - target)`` where it is too high (Koenker and Bassett,
     Regression quantiles, Econometrica 46, 1978).
 
@@ -213,7 +212,7 @@ def pinball_loss(
     prediction, target
         The same shape, any; NaN target where unlabelled.
     quantile
-        Which one, between 0 and 1: 0.05 for what one target in twenty lies below.
+        The quantile, between 0 and 1: one target in twenty is below the quantile 0.05.
     ceiling, tail
         Targets at or above the ceiling are left out, or clipped as in
         `chip_rmse_loss`; None keeps all.
@@ -221,13 +220,13 @@ def pinball_loss(
     Returns
     -------
     Tensor
-        A float32 scalar in the target's unit; zero, with zero gradients, where
-        nothing is valid.
+        A float32 scalar in the target's unit; zero, with zero gradients, if no pixel
+        is valid.
 
     Raises
     ------
     ValueError
-        The shapes differ, `quantile` is not between 0 and 1, or `tail` is neither.
+        If the shapes differ, `quantile` is not between 0 and 1, or `tail` is neither.
     """
     if not 0 < quantile < 1:
         raise ValueError(
@@ -244,9 +243,9 @@ def r2_loss(
     weights: Tensor | Sequence[float],
     epsilon: float = 1e-6,
 ) -> Tensor:
-    """One minus the pooled weighted R2 of the batch.
+    """Return one minus the pooled weighted R2 of the batch.
 
-    sum w (y - f)^2 / sum w (y - m)^2 over all samples and targets together, with
+    It is sum w (y - f)^2 / sum w (y - m)^2 over all samples and targets together, with
     the pooled mean m = sum w y / sum w: the score of the CSIRO pasture challenge
     turned into a loss.
 
@@ -257,18 +256,18 @@ def r2_loss(
     weights
         (targets,), the weight of each column.
     epsilon
-        The least spread per unit of weight, in squared units of the target: it
-        keeps the loss finite where all targets of a batch are equal.
+        The smallest spread per unit of weight, in squared units of the target. It keeps
+        the loss finite if all targets of a batch are equal.
 
     Returns
     -------
     Tensor
-        A float32 scalar; zero is perfect, one is no better than the mean.
+        A float32 scalar; zero is perfect, one is as good as the mean.
 
     Raises
     ------
     ValueError
-        The shapes differ, or the weights do not match the columns.
+        If the shapes differ, or the weights do not match the columns.
     """
     error, valid = _masked_error(prediction, target, None)
     column = torch.as_tensor(weights, dtype=torch.float32, device=error.device)
@@ -289,7 +288,7 @@ def r2_loss(
 def _masked_error(
     prediction: Tensor, target: Tensor, ceiling: float | None, tail: Tail = "drop"
 ) -> tuple[Tensor, Tensor]:
-    """Prediction minus target in float32, zero and without gradient where invalid."""
+    """Return prediction minus target, zero and without gradient where invalid."""
     if prediction.shape != target.shape:
         raise ValueError(
             "prediction and target of a loss must have the same shape, got "
@@ -301,8 +300,8 @@ def _masked_error(
     valid = torch.isfinite(target)
     if ceiling is not None and tail == "drop":
         valid = valid & (target < ceiling)
-    # Both sides are replaced before the subtraction: the derivative of a
-    # discarded NaN or overflow would still be NaN (zero times infinity).
+    # Both are replaced before the subtraction: the derivative of a discarded NaN or
+    # overflow would still be NaN (zero times infinity).
     guess = torch.where(valid, prediction.float(), 0.0)
     known = torch.where(valid, target, 0.0)
     if ceiling is not None and tail == "clip":

@@ -1,4 +1,4 @@
-"""Turns by any angle, of an image with gaps and of its labels."""
+"""Rotation by any angle, of an image with missing values and of its labels."""
 
 from __future__ import annotations
 
@@ -12,55 +12,55 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-__all__ = ["Rotation", "check_places", "random_rotation"]
+__all__ = ["Rotation", "check_same_grid", "random_rotation"]
 
 Mode: TypeAlias = Literal["bilinear", "nearest"]
 
 
 @dataclass(frozen=True)
 class Rotation:
-    """A turn of a tile by any angle, the borders reflected.
+    """Rotation of a tile by any angle, with reflected borders.
 
     Parameters
     ----------
     degrees
-        Against the clock (y runs downwards), as the quarter turns of `Orientation`.
+        Counter-clockwise (y points down), as the quarter turns of `Orientation`.
     centre
-        What stays in its place: (y, x) from the middle of the tile, in sides of it.
+        The fixed point: (y, x) from the middle of the tile, in sides of the tile.
     """
 
     degrees: float
     centre: tuple[float, float] = (0.0, 0.0)
 
     def apply(self, tensor: Tensor, mode: Mode = "bilinear") -> Tensor:
-        """Turn the last two axes (y, x) of a tensor.
+        """Rotate the last two axes (y, x) of a tensor.
 
         Parameters
         ----------
         tensor
             (..., y, x) float32 or float64, not finite where missing.
         mode
-            The mean of the four pixels around, weighed by nearness, over those that
-            are there; or the nearest pixel.
+            Bilinear interpolation of the four pixels around, without missing ones; or
+            the nearest pixel.
 
         Returns
         -------
         Tensor
-            The same shape; missing exactly where the nearest pixel is missing.
+            The same shape. A pixel is missing if and only if its nearest one is.
         """
         planes = tensor.reshape(-1, *(1, 1, *tensor.shape)[-3:])
         grid = self._grid(tensor)
         turned = _sample(planes, grid, mode)
-        # A sum tells of gaps in a fifth of the time that looking at each pixel takes.
+        # A sum finds missing values in a fifth of the time of a test of each pixel.
         if mode == "bilinear" and not turned.sum().isfinite():
-            _mend(turned, planes, grid)
+            _fill_near_gaps(turned, planes, grid)
         return turned.reshape(tensor.shape)
 
     def _grid(self, tensor: Tensor) -> Tensor:
-        """Where each pixel comes from, (y, x, 2): x and y, -1 to 1 between the edges.
+        """Return the source of each pixel, (y, x, 2): x and y, -1 to 1 between edges.
 
-        Spelt out, as `affine_grid` multiplies matrices, which autocast would do with
-        the eight bits of bfloat16.
+        Not by `affine_grid`, whose matrix product autocast would compute in bfloat16,
+        with eight bits.
         """
         height, width = tensor.shape[-2:]
         like: dict[str, Any] = {"dtype": tensor.dtype, "device": tensor.device}
@@ -75,7 +75,7 @@ class Rotation:
 
 
 def _sample(planes: Tensor, grid: Tensor, mode: Mode) -> Tensor:
-    # Reflection about the outer edges of the pixels: the outermost one comes twice.
+    # Reflection at the outer edges of the pixels, which repeats the outermost pixel.
     return functional.grid_sample(
         planes,
         grid.expand(len(planes), -1, -1, -1),
@@ -85,8 +85,8 @@ def _sample(planes: Tensor, grid: Tensor, mode: Mode) -> Tensor:
     )
 
 
-def _mend(turned: Tensor, planes: Tensor, grid: Tensor) -> None:
-    """Write into pixels that met a gap, but lie nearest to a known one, a value."""
+def _fill_near_gaps(turned: Tensor, planes: Tensor, grid: Tensor) -> None:
+    """Interpolate pixels next to missing ones whose nearest pixel is not missing."""
     month, band = (~turned.sum((2, 3)).isfinite()).nonzero(as_tuple=True)
     sources = planes[month, band]
     partly = sources.isfinite().flatten(1).any(1)
@@ -107,7 +107,7 @@ def _mend(turned: Tensor, planes: Tensor, grid: Tensor) -> None:
 def _mean_of_known(
     planes: Tensor, plane: Tensor, row: Tensor, column: Tensor
 ) -> Tensor:
-    """Interpolate planes (plane, y, x) at some places from what is finite."""
+    """Interpolate planes (plane, y, x) at some positions from their finite pixels."""
     height, width = planes.shape[-2:]
     total, weights = torch.zeros_like(row), torch.zeros_like(row)
     for dy, dx in product((0, 1), repeat=2):
@@ -121,9 +121,9 @@ def _mean_of_known(
     return total / weights
 
 
-def _reflected(place: Tensor, size: int) -> Tensor:
-    """Return the pixel, 0 to size - 1 with fractions, for a place of the grid."""
-    from_edge = ((place + 1) * (size / 2)).abs() % (2 * size)
+def _reflected(position: Tensor, size: int) -> Tensor:
+    """Return the pixel, 0 to size - 1 with fractions, of a position in the grid."""
+    from_edge = ((position + 1) * (size / 2)).abs() % (2 * size)
     inside = torch.minimum(from_edge, 2 * size - from_edge)
     return (inside - 0.5).clamp(0, size - 1)
 
@@ -137,47 +137,47 @@ def random_rotation(
     ceiling: float | None = None,
     generator: Generator | None = None,
 ) -> tuple[tuple[Any, ...], Tensor]:
-    """Turn some samples by any angle about a centre near the middle.
+    """Rotate some samples by any angle about a centre near the middle.
 
-    Image and labels go through the same bilinear means, so that a label is the mean
-    of just the ground that its pixel shows; the mean of the labels stays, and a zero
-    among zeros stays zero. Probability and angle are those of the winner of the
-    BioMassters challenge; the size of the jitter is not known and ours.
+    Image and labels have the same bilinear interpolation, so that a label is the mean
+    over the ground of its pixel. The mean of the labels does not change, and zeros stay
+    zero. Probability and angle are those of the winner of the BioMassters challenge,
+    whose jitter is not known.
 
     Parameters
     ----------
     inputs
-        The image (batch, ..., y, x) first, not finite where missing; the rest is
-        passed on.
+        The image (batch, ..., y, x) first, not finite where missing; other inputs are
+        returned unchanged.
     target
         (batch, ..., y, x) with the image's y and x, NaN where unlabelled.
     probability
-        That a sample is turned.
+        Probability that a sample is rotated.
     degrees
-        The largest angle to either side; all up to it are equally likely.
+        The largest angle to either side; all smaller ones are equally likely.
     jitter
-        How far the centre lies from the middle at most, in sides of the tile,
-        along y and along x.
+        The largest distance of the centre from the middle, in sides of the tile, along
+        y and along x.
     ceiling
-        Labels at or above it are not mixed with others: they go to the pixels
-        they are nearest to, and the rest is interpolated without them. Otherwise a
-        loss that leaves them out would still meet them, in means below the ceiling.
+        Labels at or above it are not mixed with others: a pixel takes such a label
+        if it is the nearest one, and other pixels are interpolated without it. A loss
+        that leaves these labels out then leaves out all their effects.
     generator
-        Of the CPU; None is torch's global one.
+        A generator of the CPU; None is torch's global one.
 
     Returns
     -------
     inputs, target
-        New tensors; what was given where no sample is turned. Nothing missing
-        spreads, and nothing comes up where the nearest pixel is missing.
+        New tensors, or the arguments themselves if no sample is rotated. A pixel is
+        missing if and only if its nearest one is missing.
 
     Raises
     ------
     ValueError
-        Image and target differ in batch, y or x.
+        If image and target differ in batch, y or x.
     """
     image, *rest = inputs
-    check_places(image, target)
+    check_same_grid(image, target)
     chosen = torch.rand(len(image), generator=generator) < probability
     angles = degrees * _to_either_side(torch.rand(len(image), generator=generator))
     centres = jitter * _to_either_side(torch.rand(len(image), 2, generator=generator))
@@ -188,7 +188,7 @@ def random_rotation(
         y, x = centres[sample].tolist()
         rotation = Rotation(angles[sample].item(), (y, x))
         image[sample] = rotation.apply(image[sample])
-        target[sample] = _turned_label(rotation, target[sample], ceiling)
+        target[sample] = _rotate_label(rotation, target[sample], ceiling)
     return (image, *rest), target
 
 
@@ -196,7 +196,7 @@ def _to_either_side(uniform: Tensor) -> Tensor:
     return 2 * uniform - 1
 
 
-def _turned_label(rotation: Rotation, label: Tensor, ceiling: float | None) -> Tensor:
+def _rotate_label(rotation: Rotation, label: Tensor, ceiling: float | None) -> Tensor:
     if ceiling is None:
         return rotation.apply(label)
     high = label >= ceiling
@@ -206,8 +206,8 @@ def _turned_label(rotation: Rotation, label: Tensor, ceiling: float | None) -> T
     )
 
 
-def check_places(image: Tensor, target: Tensor) -> None:
-    """Raise a ValueError unless both have one batch, y and x."""
+def check_same_grid(image: Tensor, target: Tensor) -> None:
+    """Check that both have the same batch, y and x; raise a ValueError otherwise."""
     if image.shape[-2:] != target.shape[-2:] or len(image) != len(target):
         raise ValueError(
             "image and target must have the same batch, y and x, got image "

@@ -1,4 +1,4 @@
-"""Where batches come from, and which process takes which of them."""
+"""Sources of batches, and the shard of each process."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ Batch = tuple[Any, ...] | list[Any]
 
 @runtime_checkable
 class BatchSource(Protocol):
-    """A source of batches that knows epochs and processes.
+    """Source of batches by epoch and process.
 
-    The batches must depend on the epoch's number alone (and on a seed of the
-    feed's own), not on what was asked before nor on torch's generators: the
-    trainer asks for epoch 7 from batch 40 on first when it resumes there.
+    The batches must depend only on the number of the epoch (and on a seed of the
+    source), not on earlier calls nor on torch's generators. When a training is resumed
+    in epoch 7 at batch 40, the trainer asks for that batch first.
     """
 
     def batches_per_epoch(self, ranks: int) -> int:
-        """Batches that each of `ranks` processes gets an epoch, equal for all."""
+        """Return the number of batches per epoch of each of `ranks` processes."""
 
     def epoch(
         self, number: int, rank: int, ranks: int, start: int = 0
     ) -> Iterator[Batch]:
         """Yield the batches of epoch `number` (from 0) for process `rank`.
 
-        The first `start` of them were trained on already and are neither read
-        nor yielded.
+        An earlier call has trained on the first `start` of them, which are neither
+        read nor yielded.
         """
 
 
@@ -51,29 +51,29 @@ Batches = BatchSource | Iterable[Batch]
 
 
 class Shard:
-    """The batches of one process, in the order of the epoch that is running.
+    """Batches of one process, in the order of the running epoch.
 
-    The iterable that the trainer hands to Lightning. It opens its source at the
-    first batch and not before, as Lightning asks for an iterator before it knows
-    at which epoch it resumes. For batches that were trained on already it yields
-    None, which Lightning counts and passes over: so an epoch resumed anywhere,
-    even after its last step, goes through all that belongs to an epoch.
+    Lightning iterates over it. The source is opened at the first batch, since Lightning
+    asks for an iterator before it knows the epoch at which it resumes. For batches that
+    an earlier call trained on it yields None, which Lightning counts and skips. So an
+    epoch that is resumed at any step, even after its last one, runs all hooks of an
+    epoch.
 
     Parameters
     ----------
     source
-        What the user gave.
+        The batches of the user.
     trainer
-        Tells epoch, rank and number of processes, when they are known.
+        The trainer, which has the epoch, the rank and the number of processes.
     seed
-        Of the order of a DataLoader's samples.
+        Seed of the order of a DataLoader's samples.
     done
-        Tells how many batches of the epoch that begins were trained on already.
-        In training all ranks get equally many batches and a remainder is left
-        out. None is for validation: every batch goes to exactly one rank, and
-        the epoch's number is always 0.
+        Returns the number of batches of the epoch that an earlier call trained on.
+        In training all ranks have the same number of batches, and a remainder is left
+        out. None is for validation: each batch belongs to exactly one rank, and the
+        number of the epoch is always 0.
     before
-        Epochs of the trainings that this one follows; its own count on from there.
+        Number of epochs of the trainings before this one.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class Shard:
         seed = derive_seed(self._seed, purpose, epoch, rank)
         device = self._trainer.strategy.root_device
         seed_generators(seed, device)
-        # A generator of the loader's own would remember the epochs before.
+        # The loader's own generator depends on the epochs before.
         for owner in (loader, loader.sampler):
             if (generator := getattr(owner, "generator", None)) is not None:
                 generator.manual_seed(seed)
@@ -155,7 +155,7 @@ class Shard:
             loader.sampler.set_epoch(epoch)
         for number, batch in enumerate(loader):
             yield batch
-            # A dataset that draws must not see whether the batch was trained on.
+            # The random numbers of a dataset must not depend on the steps between.
             seed_generators(derive_seed(seed, Purpose.BATCH, number, rank), device)
 
     def _own_loader(
@@ -191,7 +191,7 @@ def _check_source(source: Batches, training: bool) -> None:
 def _split_loader(
     loader: DataLoader[Any], rank: int, ranks: int, seed: int, training: bool
 ) -> DataLoader[Any]:
-    """Build the loader of one process: the same settings, its share of the samples."""
+    """Build the DataLoader of one process, with its part of the samples."""
     shuffled = isinstance(loader.sampler, RandomSampler)
     known = shuffled or isinstance(loader.sampler, SequentialSampler)
     if not known or loader.batch_size is None:

@@ -134,13 +134,13 @@ def test_without_a_folder_it_says_that_nothing_is_kept():
 def test_the_last_epoch_is_finished_before_it_ends(tmp_path, monkeypatch):
     real = CheckpointWriter._row
 
-    def row(keeper, trainer):
-        if keeper.record.epochs == 3:
+    def row(writer, trainer):
+        if writer.record.epochs == 3:
             terminate()
-        return real(keeper, trainer)
+        return real(writer, trainer)
 
     monkeypatch.setattr(CheckpointWriter, "_row", row)
-    with pytest.raises(TrainingInterrupted, match="at its end"):
+    with pytest.raises(TrainingInterrupted, match="at the end of the training"):
         run(tmp_path)
     monkeypatch.undo()
     again = StopAt(*NEVER)
@@ -159,13 +159,13 @@ def test_stages_stop_and_go_on(tmp_path, place):
 
 
 def test_between_stages_nothing_more_is_trained(tmp_path, monkeypatch):
-    real = core._restore
+    real = core._load_kept_weights
 
     def restore(*arguments):
         terminate()  # the first stage is finished
         real(*arguments)
 
-    monkeypatch.setattr(core, "_restore", restore)
+    monkeypatch.setattr(core, "_load_kept_weights", restore)
     source = StopAt(*NEVER)
     with pytest.raises(TrainingInterrupted, match="after its start"):
         train_all(tmp_path, source)
