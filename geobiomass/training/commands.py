@@ -45,9 +45,8 @@ def print_version(name: str, wanted: bool) -> None:
     """Print the version of a command line and exit, if it is wanted."""
     if not wanted:
         return
-    from geobiomass import __version__
-
-    print(f"{name} {__version__}")
+    # Not from the metadata, which a checkout that is not installed lacks.
+    print(f"{name} {sys.modules['geobiomass'].__version__}")
     sys.exit(0)
 
 
