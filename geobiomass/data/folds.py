@@ -146,7 +146,7 @@ class Folds:
         Parameters
         ----------
         sample : Sample
-            A window, of one chip where there are chips.
+            A window of a scene, or of one chip.
         """
         folds = np.array([*self.fold_of, NOWHERE], np.int32)
         return folds[self.ground.groups(sample)]
@@ -157,7 +157,7 @@ class Folds:
         Parameters
         ----------
         sample : Sample
-            A window, of one chip where there are chips.
+            A window of a scene, or of one chip.
         """
         return self.ground.groups(sample), self.ground.names
 
@@ -248,7 +248,7 @@ class Fold:
         Parameters
         ----------
         sample : Sample
-            A window, of one chip where there are chips.
+            A window of a scene, or of one chip.
         """
         return np.asarray(self.folds.numbers(sample) == self.number)
 
@@ -258,7 +258,7 @@ class Fold:
         Parameters
         ----------
         sample : Sample
-            A window, of one chip where there are chips.
+            A window of a scene, or of one chip.
         """
         folds, window = self.folds, sample.window
         if isinstance(folds.ground, ChipGround):
