@@ -236,7 +236,7 @@ def test_evaluate_draws_chips_and_refuses_nonsense() -> None:
     for settings, said in (
         ({"by": "species"}, "by must be one of"),
         ({"confidence": 95}, "confidence must be above 0 and below 1, got 95"),
-        ({"bootstrap": -1}, "bootstrap must be samples, 0 or more, got -1"),
+        ({"bootstrap": -1}, "bootstrap must be a number of samples, 0 or more, got -1"),
     ):
         with pytest.raises(ValueError, match=said):
             model.evaluate(chips, 32, 0, **settings)

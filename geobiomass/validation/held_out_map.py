@@ -89,7 +89,7 @@ def join_by_fold(maps: Sequence[xr.Dataset], folds: Folds) -> xr.Dataset:
     layers = {
         str(name): _join_layer([each[name] for each in maps], folds) for name in maps[0]
     }
-    return cast(xr.Dataset, maps[0].assign(layers))
+    return maps[0].assign(layers)
 
 
 def _join_layer(maps: Sequence[xr.DataArray], folds: Folds) -> xr.DataArray:
