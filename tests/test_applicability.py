@@ -1,4 +1,4 @@
-"""The area of applicability: its numbers, its laws, and what it sees."""
+"""The area of applicability: its numbers, its laws, and what it detects."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_missing_means_missing(model: gb.BiomassRegressor) -> None:
     absent = scene.image.isel(month=[0]).assign_coords(month=[9]) * np.nan
     longer = xr.concat([scene.image, absent], "month")
     more = scene.drop_dims("month").assign(image=longer)
-    # Blown-up values at missing pixels, as of a store that marks them otherwise.
+    # Huge values at missing pixels, as from a store with another nodata value.
     odd = scene.copy(deep=True)
     odd["image"] = odd.image.where(odd.image.notnull(), np.inf)
     expected = model.applicability(scene, **TILING).dissimilarity.values
@@ -214,7 +214,7 @@ def test_on_disk_it_is_another_map(model: gb.BiomassRegressor, tmp_path: Path) -
         np.testing.assert_array_equal(source.read(3), expected.applicable)
 
 
-def test_it_travels_to_workers(model: gb.BiomassRegressor) -> None:
+def test_it_is_pickled_for_workers(model: gb.BiomassRegressor) -> None:
     scene = make_scene(48, 48)
     mapper = model._mapper(scene, MapSettings(32, 16, 48), applicability=True)
     whole = Window(0, 0, 48, 48)
@@ -248,7 +248,7 @@ def test_what_is_outside_is_hatched(model: gb.BiomassRegressor) -> None:
     assert axes.get_xlabel() == "x, km"
     hatched = [c for c in axes.collections if "////" in getattr(c, "hatches", ())]
     assert len(hatched) == 1
-    # Rows of the north are outside: the hatches lie there.
+    # Rows of the north are outside, and hatched.
     north = hatched[0].get_paths()[0].vertices[:, 1].max()
     assert north == pytest.approx(float(found.y.max()) / 1000, abs=0.01)
     matplotlib.pyplot.close("all")
@@ -369,7 +369,7 @@ def test_ensembles_take_the_mean_of_their_members(
     )
 
 
-def test_networks_that_do_not_say_what_they_pool_are_refused(
+def test_networks_that_do_not_return_what_they_pool_are_refused(
     model: gb.BiomassRegressor,
 ) -> None:
     brought = gb.BiomassRegressor(NETWORK, BANDS, 3)
@@ -399,7 +399,7 @@ def test_a_network_that_knows_the_month_is_asked_in_the_months_of_the_map() -> N
 
 @pytest.fixture(scope="module")
 def trained() -> gb.BiomassRegressor:
-    """A network that saw 40 landscapes of pine and spruce, and no birch."""
+    """Return a network trained on 40 landscapes of pine and spruce, without birch."""
     return train(40)
 
 
@@ -434,10 +434,10 @@ def test_inside_the_error_is_as_reported_and_outside_it_is_larger(
 
 
 @pytest.mark.slow
-def test_what_it_cannot_see(
+def test_what_it_cannot_detect(
     trained: gb.BiomassRegressor, new_ground: xr.Dataset
 ) -> None:
-    """The same images of other biomass: no index on images can tell."""
+    """The same images with other biomass: no index of images can detect it."""
     denser = new_ground.assign(agb=2 * new_ground.agb)
     table = judged(trained, denser)
     assert table.inside.mean() > 0.9

@@ -1,4 +1,4 @@
-"""Cross-validation: each place is mapped by the model that has not seen it."""
+"""Cross-validation: each pixel is mapped by the model that did not train on it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SMALL: dict[str, Any] = {
 
 
 def members(cube: xr.Dataset, count: int) -> gb.Ensemble:
-    """Models that have learnt nothing, and differ."""
+    """Return untrained models that differ."""
     models = [untrained(cube, gb.Recipe(**_recipe(seed))) for seed in range(count)]
     return gb.Ensemble(models)
 
@@ -41,7 +41,7 @@ def _recipe(seed: int) -> dict[str, Any]:
 
 @pytest.fixture
 def scene() -> xr.Dataset:
-    """64 x 96 pixels with three regions and ground that belongs to none."""
+    """Return 64 x 96 pixels with three regions, and pixels of no region."""
     scene = make_scene(64, 96)
     zones = np.repeat([0, 1, 2, np.nan], [20, 30, 30, 16])[None] * np.ones((64, 1))
     return scene.assign_coords(region=(("y", "x"), zones))
@@ -52,7 +52,7 @@ def crossed(cube: xr.Dataset, folds: gb.Folds, **settings: Any) -> gb.CrossValid
     return gb.CrossValidation(cube, model, folds, **TILES | settings)
 
 
-def test_every_place_is_mapped_by_the_model_that_did_not_see_it(
+def test_each_pixel_is_mapped_by_the_model_that_did_not_train_on_it(
     scene: xr.Dataset,
 ) -> None:
     folds = gb.make_folds(scene, 3, by="region")
@@ -87,7 +87,7 @@ def test_only_models_that_are_needed_run(
     assert len(computed) == 1 + 6  # a block each, none of them twice
 
 
-def test_chips_are_mapped_by_the_model_that_did_not_see_them() -> None:
+def test_chips_are_mapped_by_the_model_that_did_not_train_on_them() -> None:
     chips = make_chips(5)
     folds = gb.make_folds(chips, 2)
     cv = crossed(chips, folds)
@@ -198,7 +198,7 @@ def test_errors_say_how_large_blocks_should_be(scene: xr.Dataset) -> None:
         _ = crossed(chips, gb.make_folds(chips, 3)).suggested_block
 
 
-def test_it_trains_goes_on_and_comes_back_from_disk(tmp_path: Path) -> None:
+def test_it_trains_resumes_and_is_loaded_from_disk(tmp_path: Path) -> None:
     scene = make_scene(64, 64, months=(7,))
     settings = {**SMALL, "folder": tmp_path / "runs", "block": 32}
     cv = gb.cross_validate(scene, "quick", 2, **settings)
@@ -250,7 +250,7 @@ def test_an_interval_is_calibrated_on_the_other_folds() -> None:
     scores = cv.evaluate(bootstrap=0)
     inside = (expected.agb_lower <= scene.agb) & (scene.agb <= expected.agb_upper)
     assert scores.loc["all", "coverage"] == pytest.approx(float(inside.mean()))
-    # The interval of what fold 0 held out knows nothing of its labels.
+    # The interval of fold 0 does not depend on the labels of fold 0.
     numbers = folds.numbers(Sample(Window(0, 0, 128, 128)))
     other = scene.assign(agb=scene.agb.where(numbers != 0, scene.agb + 500))
     again = gb.CrossValidation(other, cv.model, folds).predictions.compute()

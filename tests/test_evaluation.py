@@ -26,7 +26,7 @@ NAMES = ("average_rmse", "pixel_rmse", "mae", "bias", "r2")
 
 
 def drawn(units: int = 30, side: int = 8, seed: int = 0) -> list[tuple[Any, Any]]:
-    """Predicted and observed by unit, errors alike within each."""
+    """Return predictions and observations by unit, with similar errors in a unit."""
     draw = np.random.default_rng(seed)
     parts = []
     for _ in range(units):
@@ -106,7 +106,7 @@ def test_one_unit_has_no_interval_and_the_same_seed_the_same() -> None:
     three = tallied(parts, bootstrap=50)
     assert three.equals(tallied(parts, bootstrap=50))
     assert three.filter(like="bias_").loc["all"].notna().all()
-    # A bin that a single unit has pixels in cannot say how units differ.
+    # A bin with pixels of a single unit does not show how units differ.
     lonely = [(o + 1, o) for o in (np.full((2, 2), 20.0), np.full((2, 2), 220.0))]
     table = tallied(lonely, bootstrap=50)
     assert table.loc["0-50"].filter(like="_lower").isna().all()
@@ -182,7 +182,7 @@ def test_months_are_counted_by_what_a_pixel_has() -> None:
 
 
 class PlusMinus:
-    """Adds an interval of so many Mg/ha to either side."""
+    """A step that adds an interval of fixed width on both sides."""
 
     def __init__(self, half: float) -> None:
         self.half = half
@@ -236,7 +236,7 @@ def test_evaluate_draws_chips_and_refuses_nonsense() -> None:
     for settings, said in (
         ({"by": "species"}, "by must be one of"),
         ({"confidence": 95}, "confidence must be above 0 and below 1, got 95"),
-        ({"bootstrap": -1}, "bootstrap must be samples, 0 or more, got -1"),
+        ({"bootstrap": -1}, "bootstrap must be a number of samples, 0 or more, got -1"),
     ):
         with pytest.raises(ValueError, match=said):
             model.evaluate(chips, 32, 0, **settings)

@@ -177,7 +177,7 @@ def test_the_threshold_is_the_median_over_all_ways_to_draw_a_pixel_a_unit() -> N
     )
 
 
-def test_of_many_units_the_mean_count_stands_for_the_median(
+def test_of_many_units_the_mean_count_replaces_the_median(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     draw = np.random.default_rng(0)
@@ -198,10 +198,10 @@ def test_an_interval_needs_so_many_units(interval: float, needed: int) -> None:
 
 
 @pytest.mark.parametrize("count", [9, 15, 30])
-def test_new_units_are_covered_however_alike_their_pixels_are(count: int) -> None:
-    for alike in (0.0, 0.5, 0.95):
+def test_new_units_are_covered_with_any_correlation_of_their_pixels(count: int) -> None:
+    for correlation in (0.0, 0.5, 0.95):
         # Nine units are the fewest; a little more is held than was asked for.
-        assert 0.89 < coverage(threshold, count, alike, 200) < 0.93
+        assert 0.89 < coverage(threshold, count, correlation, 200) < 0.93
 
 
 def test_by_pixel_few_units_promise_more_than_they_hold() -> None:
@@ -217,7 +217,7 @@ def test_by_pixel_few_units_promise_more_than_they_hold() -> None:
 def grouped_units(
     groups: int, draw: np.random.Generator, chips: Sequence[int] = (6,)
 ) -> list[Unit]:
-    """Chips of regions, some in more than others, which share most of their error."""
+    """Return units of regions of different size, which share most of their error."""
     units = []
     for region in range(groups):
         shared = 0.9 * draw.normal()
@@ -261,7 +261,7 @@ def test_too_few_groups_are_calibrated_by_chip_and_say_so() -> None:
 
 
 def make_units(count: int, seed: int = 0, pixels: int = 60) -> list[Unit]:
-    """Units whose errors grow with biomass, each of one stand or two."""
+    """Return units whose errors grow with biomass, each of one stand or two."""
     draw = np.random.default_rng(seed)
     units = []
     for _ in range(count):
@@ -384,7 +384,7 @@ def test_a_calibration_is_json_and_says_what_it_is() -> None:
 
 
 def parts_of(loaders: Any) -> list[set[Any]]:
-    """Pixels or chips that train, that validate and that calibrate."""
+    """Return the pixels or chips that train, that validate and that calibrate."""
     held = loaders.validation.samples if loaders.validation else []
     found = []
     for samples in (loaders.training.samples, held, loaders.calibration):
@@ -635,7 +635,7 @@ def test_folds_calibrate_together_on_what_each_left_out(tmp_path: Path) -> None:
         "what is seen, not what is proven"
         in (tmp_path / "model" / "README.md").read_text()
     )
-    # By itself a member gives what it learnt, and says that it is not calibrated.
+    # A single member returns its quantiles, named as not calibrated.
     assert list(model.models[0].predict(chips)) == [
         *("agb", "agb_lower_raw", "agb_upper_raw")
     ]
@@ -682,16 +682,16 @@ def test_any_model_is_calibrated_and_judged_by_group(run: Any, tmp_path: Path) -
     assert model.calibration.kind == "chips"
     with pytest.raises(gb.CubeError, match="groups='flight' must be a coordinate"):
         model.evaluate(chips, groups="flight")
-    alike = xr.concat([make_chips(4)] * 3, "chip").assign_coords(
+    repeated = xr.concat([make_chips(4)] * 3, "chip").assign_coords(
         chip=[f"chip{i}" for i in range(12)], region=chips["region"]
     )
-    tables = [model.evaluate(alike, groups=by).loc["all"] for by in ("region", None)]
+    tables = [model.evaluate(repeated, groups=by).loc["all"] for by in ("region", None)]
     widths = [row["bias_upper"] - row["bias_lower"] for row in tables]
-    # Chips that are there three times are no more evidence than once.
+    # Three copies of a chip are no more evidence than one.
     assert widths[0] == pytest.approx(np.sqrt(3) * widths[1], rel=0.2)
     assert tables[0]["pixel_rmse"] == pytest.approx(tables[1]["pixel_rmse"])
     model.save(tmp_path / "model")
-    gb.write_cube(alike, tmp_path / "chips.zarr", dtype="float32", progress=False)
+    gb.write_cube(repeated, tmp_path / "chips.zarr", dtype="float32", progress=False)
     words = (tmp_path / "model", tmp_path / "chips.zarr", "--groups", "region")
     code, out, err = run("evaluate", *words, "--json")
     assert code == 0, err

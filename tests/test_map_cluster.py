@@ -1,4 +1,4 @@
-"""Maps on a dask cluster: the network once a worker, workers that die, that come."""
+"""Maps on a dask cluster: one network for each worker; workers that die or join."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Any]:
-    """Two workers of one thread, in processes of their own that a nanny restarts."""
+    """Start two workers of one thread, in processes that a nanny restarts."""
     import dask
     from distributed import Client, LocalCluster
 
@@ -43,7 +43,7 @@ def client() -> Iterator[Any]:
 
 
 def pids(work: Work, what: str | None = None) -> Counter[int]:
-    """How often each process unpacked the work, or computed a block."""
+    """Return how often each process unpickled the work, or computed a block."""
     return Counter(
         pid for pid, did in work.lines if (did == "unpacked") == (what is not None)
     )
@@ -133,7 +133,7 @@ def test_blocks_that_fail_are_named_and_the_rest_is_written(
     assert "128.0" in said.split("columns 0 to 64: ")[-1]  # as dask names the task
     again = Work(tmp_path / "again")
     write(path, again, client=client)
-    # Not what the dying worker had in hand beside the deadly block.
+    # Except other blocks that the dying worker was computing.
     assert sorted(again.computed) == ["0.64", "128.0", "64.0", "64.64"]
     assert_is_the_map(path)
 
@@ -190,8 +190,8 @@ def test_strips_run_few_tiles_twice(tmp_path: Path, client: Any) -> None:
     model.network = traced = Traced(tmp_path / "log")
     tiling = {"tile": 32, "overlap": 16, "block": 32, "progress": False}
     model.predict_to(tmp_path / "map.zarr", cube, **tiling, client=client)
-    # Of 81 tiles one row or two lie between the strips of the two workers; without
-    # strips and kept results it would be 2.5 as many.
+    # Of 81 tiles one or two rows are between the strips of the two workers; without
+    # strips and kept results there would be 2.5 times as many.
     assert 81 <= len(traced.where("tile")) <= 81 + 3 * 9
 
 

@@ -1,4 +1,4 @@
-"""Maps on disk: law 4, interrupted anywhere they resume; law 6, as others read them."""
+"""Maps on disk: law 4, they resume after any interruption; law 6, others read them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_zarr_is_read_by_plain_xarray(
     assert plain.agb.attrs["units"] == "Mg/ha"
 
 
-def test_the_geotiff_is_a_right_cog(tmp_path: Path, model: gb.BiomassRegressor) -> None:
+def test_the_geotiff_is_a_valid_cog(tmp_path: Path, model: gb.BiomassRegressor) -> None:
     scene = make_scene(700, 600, months=(7, 8))
     scene["image"][:, :, :50, :60] = np.nan
     path = model.predict_to(tmp_path / "map.tif", scene, flips=False, progress=False)
@@ -94,7 +94,7 @@ def test_the_geotiff_is_a_right_cog(tmp_path: Path, model: gb.BiomassRegressor) 
     np.testing.assert_allclose(small[30:], mean, rtol=1e-5)
     raster = rioxarray.open_rasterio(path, masked=True)
     np.testing.assert_array_equal(raster[0], expected)
-    # Nothing is left of what it was made from.
+    # No temporary file is left.
     assert [p.name for p in tmp_path.iterdir()] == ["map.tif"]
 
 
@@ -111,7 +111,7 @@ def test_chips_to_zarr_but_not_to_geotiff(
         model.predict_to(tmp_path / "map.tif", chips, **TILING)
 
 
-def test_paths_that_cannot_be(
+def test_impossible_paths_are_refused(
     tmp_path: Path, model: gb.BiomassRegressor, scene: xr.Dataset
 ) -> None:
     with pytest.raises(ValueError, match=r"must end in \.zarr, \.tif or \.tiff"):
@@ -138,7 +138,7 @@ def test_an_interrupted_map_resumes_with_the_same_bits(
     model.network = counting
     model.predict_to(path, scene, **plain)
     # Twelve blocks of one tile; what was finished is not computed again, but the
-    # one that the interruption caught in the hands of the other thread.
+    # one that the other thread was computing at the interruption.
     assert 12 - limit <= counting.calls <= min(12, 12 - limit + 1)
     found = (
         xr.open_zarr(path).agb.values
@@ -186,7 +186,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(
             if line.startswith("done"):
                 break
             if kills < 3 and lines >= patience:
-                process.kill()  # SIGKILL: nothing can be tidied up
+                process.kill()  # SIGKILL: no cleaning up
                 kills += 1
                 break
         process.stdout.close()
@@ -270,7 +270,7 @@ def test_overviews_where_they_are_asked_for(
         model.predict_to(tmp_path / "chips.zarr", make_chips(2), overviews=True)
 
 
-def test_something_else_at_the_path_is_kept(
+def test_other_files_at_the_path_are_kept(
     tmp_path: Path, model: gb.BiomassRegressor, scene: xr.Dataset
 ) -> None:
     (tmp_path / "map.tif").write_text("my thesis")
@@ -380,7 +380,7 @@ def test_inner_chunks_are_whole_in_a_block(side: int, chunk: int) -> None:
     lazy = xr.DataArray(da.zeros((2100, 2100), chunks=2100), dims=("y", "x"))
     create_array(group, "agb", lazy, side)
     assert group["agb"].shards == (side, side)
-    if side == 514:  # twice a prime: no divisor that suits
+    if side == 514:  # twice a prime: no suitable divisor
         chunk = 514
     assert group["agb"].chunks == (chunk, chunk)
 
@@ -402,7 +402,7 @@ def test_a_blank_block_is_not_computed_again(tmp_path: Path) -> None:
     path, work = tmp_path / "map.zarr", Work(tmp_path / "log")
     with interrupted(work, after=5) as stopping:
         write(path, stopping)
-    assert "0.0" in work.computed  # it has no file, as nothing but NaN is in it
+    assert "0.0" in work.computed  # it has no file, because all its values are NaN
     assert not (path / "agb" / "c" / "0" / "0").exists()
     write(path, work)
     assert len(work.computed) == 12
@@ -436,10 +436,10 @@ def test_what_was_damaged_since_it_was_written_is_computed_again(
         shard.unlink()
     else:
         shard.write_bytes((path / "agb" / "c" / "0" / "1").read_bytes())
-    mended = Work(tmp_path / "again")
+    again = Work(tmp_path / "again")
     with pytest.warns(UserWarning, match=r"1 of 11 blocks .* rows 128 to 150, col"):
-        write(path, mended)
-    assert sorted(mended.computed) == ["128.192", "64.0"]
+        write(path, again)
+    assert sorted(again.computed) == ["128.192", "64.0"]
     assert_is_the_map(path)
 
 
@@ -470,7 +470,7 @@ def test_where_nothing_works_it_says_so_at_once(tmp_path: Path) -> None:
     assert len(work.computed) <= 4 + failed + 1
 
 
-def test_another_side_of_blocks_cannot_go_on(tmp_path: Path) -> None:
+def test_with_another_block_side_it_cannot_resume(tmp_path: Path) -> None:
     path, work = tmp_path / "map.zarr", Work(tmp_path / "log")
     with interrupted(work, after=4) as stopping:
         write(path, stopping)
@@ -598,7 +598,7 @@ def test_ctrl_c_stops_at_once_and_keeps_what_is_done(tmp_path: Path) -> None:
     with interrupted(quick, after=6) as stopping:
         write(path, stopping)
     slow = Work(tmp_path / "slow", seconds=60)
-    # As a program that ends with its main thread, whatever others still do.
+    # Like a program that ends with its main thread while other threads still run.
     with start(path, slow) as process:
         wait_for(lambda: len(slow.computed) >= 1)
         began = time.monotonic()
@@ -635,7 +635,7 @@ sys.addaudithook(die)
 def test_killed_before_any_change_to_a_file_it_ends_with_the_same_bits(
     tmp_path: Path, suffix: str
 ) -> None:
-    """Moments of the making, of blocks and of the end: there are about 120."""
+    """Kill it at the start, in blocks and at the end: there are about 120 changes."""
     path, work = tmp_path / f"map.{suffix}", Work(tmp_path / "log")
     draw = np.random.default_rng(5)
     kills, whole = 0, 0

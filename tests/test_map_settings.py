@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
-import numpydoc.docscrape
+import numpydoc.docscrape  # type: ignore[import-untyped]
 import pytest
 from conftest import make_chips, make_scene
 from test_maps import BANDS, NETWORK
@@ -64,7 +64,8 @@ def test_each_method_has_the_same_settings(
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_the_same_settings(command: str) -> None:
-    options = {p.name: p for p in get_command(app).commands[command].params}
+    group: Any = get_command(app)
+    options = {option.name: option for option in group.commands[command].params}
     assert set(NAMES) <= set(options)
     for name in set(NAMES) - {"region"}:
         assert options[name].default == getattr(MapSettings(), name)
@@ -141,7 +142,7 @@ def test_the_first_settings_may_be_given_by_position(
     with pytest.raises(TypeError, match="multiple values for argument 'tile'"):
         model.predict(scene, 32, tile=32)
     with pytest.raises(TypeError, match="missing a required argument: 'cube'"):
-        model.predict(tile=32)
+        model.predict(tile=32)  # type: ignore[call-arg]
 
 
 def test_a_region_is_evaluated_alone(model: gb.BiomassRegressor) -> None:

@@ -1,4 +1,4 @@
-"""Maps: laws 3, 4, 6 and 8, in memory, on disk, after interruptions."""
+"""Maps in memory: laws 3, 6 and 8, regions, and bad settings."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def model() -> gb.BiomassRegressor:
 
 
 class Counting(nn.Module):
-    """Counts forward passes; the prediction is a plain function of the image."""
+    """A network that counts forward passes of a plain function of the image."""
 
     def __init__(self, function) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class Counting(nn.Module):
 
 
 class Failing(Counting):
-    """Fails after some forward passes, as a machine does."""
+    """A network that fails after some forward passes, as a machine may."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(NETWORK)
@@ -142,7 +142,7 @@ def test_order_and_workers_do_not_matter(model: gb.BiomassRegressor) -> None:
 
 
 def test_batches_follow_the_lattice_and_not_the_block() -> None:
-    # A network that mixes the tiles of a batch shows who was in it.
+    # A network that mixes the tiles of a batch shows which tiles were in it.
     mixing = Counting(lambda i: i.nan_to_num().mean().expand(len(i), 1, 32, 32))
     scene = make_scene(100, 130)
     maps = []
@@ -232,7 +232,7 @@ def test_quarter_turns_of_tiles_that_are_not_square(
     assert np.isfinite(found).all()
 
 
-def test_cropping_gives_each_pixel_one_tiles_value() -> None:
+def test_with_crop_each_pixel_has_the_value_of_one_tile() -> None:
     scene = make_scene(32, 56).fillna(0)
     numbers = iter(range(100))
     counted = Counting(lambda i: torch.full((len(i), 1, 32, 32), next(numbers) * 1.0))
@@ -248,7 +248,7 @@ def test_bf16_is_near_float32_and_not_in_steps(model: gb.BiomassRegressor) -> No
     exact = model.predict(scene, tile=64, overlap=32).agb.values
     near = model.predict(scene, tile=64, overlap=32, precision="bf16").agb.values
     assert 0 < np.abs(near - exact).max() < 0.05 * np.ptp(exact)
-    # Numbers of eight bits would leave a few hundred different values.
+    # Eight-bit numbers would have only a few hundred different values.
     assert len(np.unique(near)) > 5000
     chosen = model.predict(scene, tile=64, overlap=32, precision="auto").agb.values
     has_it = resolve_precision("auto") == "bf16"
@@ -262,7 +262,7 @@ def test_a_tile_of_two_blocks_is_computed_once() -> None:
     whole = np.concatenate([found.compute(w).ravel() for w in found.blocks()])
     rows, columns = found.lattice.shape
     assert network.calls == rows * columns == 63
-    # Where nothing can be kept, tiles are computed again, with the same result.
+    # Where no result can be kept, tiles are computed again, with the same values.
     forgetful = mapper(scene, network, tile=32, overlap=16, block=40)
     with THREADS:
         forgetful.running._kept = 0
@@ -335,8 +335,8 @@ def test_little_memory_means_fewer_tiles_side_by_side() -> None:
         with lock:
             at_work += 1
             most.append(at_work)
-        # Grows the process, as a network does; from the system, since memory that other
-        # tests gave back could serve otherwise.
+        # The process grows, as with a network. The memory comes from the system, since
+        # memory that other tests released could be used instead.
         with mmap.mmap(-1, 120_000_000) as ballast:
             ballast.write(b"1" * len(ballast))
             time.sleep(0.03)
@@ -404,7 +404,7 @@ def test_nothing_observed_is_nodata_and_costs_nothing(
     assert network.calls == 8  # of sixteen tiles, two columns have a pixel
 
 
-def test_only_what_is_looked_at_is_computed(scene: xr.Dataset) -> None:
+def test_only_accessed_blocks_are_computed(scene: xr.Dataset) -> None:
     scene = make_scene(256, 256)
     network = Counting(lambda image: image[:, 0, :1].nan_to_num())
     model = gb.BiomassRegressor(NETWORK, BANDS, months=3)
@@ -544,7 +544,9 @@ def test_a_region_as_geopandas_in_its_own_reference_system(
     assert len(blocks.blocks()) == 3  # of sixteen: two, and the far one
 
 
-def test_regions_that_cannot_be(model: gb.BiomassRegressor, scene: xr.Dataset) -> None:
+def test_impossible_regions_are_refused(
+    model: gb.BiomassRegressor, scene: xr.Dataset
+) -> None:
     with pytest.raises(ValueError, match="region must be bounds"):
         model.predict(scene, region="Finland")
     with pytest.raises(gb.CubeError, match="chips have no place"):

@@ -1,4 +1,4 @@
-"""Ensembles, plans, and what a map is recognised by."""
+"""Ensembles, plans, and the fingerprint of a map."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_an_ensemble_is_the_mean_of_its_models_and_their_spread() -> None:
     assert list(found) == ["agb", "agb_spread"]
     single = np.stack([model.predict(scene, 32, 16).agb.values for model in models])
     np.testing.assert_allclose(found.agb, single.mean(0), rtol=1e-5)
-    # The spread is blended from tile to tile, as the means are.
+    # The spread is blended over tiles, like the mean.
     whole = gb.Ensemble(models, spread=True).predict(scene, tile=96, overlap=0)
     single = np.stack([model.predict(scene, 96, 0).agb.values for model in models])
     np.testing.assert_allclose(whole.agb_spread, single.std(0, ddof=1), rtol=2e-3)
@@ -78,7 +78,7 @@ def test_ensembles_write_and_evaluate_as_one_model_does(tmp_path: Path) -> None:
     np.testing.assert_allclose(alone.to_numpy(), together.to_numpy(), equal_nan=True)
 
 
-def test_ensembles_that_cannot_be() -> None:
+def test_impossible_ensembles_are_refused() -> None:
     model = gb.BiomassRegressor(NETWORK, BANDS, 3)
     other = gb.BiomassRegressor(small_network(2), BANDS, 3, ("agb", "height"))
     with pytest.raises(ValueError, match="one or more with the same outputs"):
@@ -108,15 +108,15 @@ def test_several_outputs_have_a_map_each(tmp_path: Path) -> None:
     xr.testing.assert_equal(xr.open_zarr(path)[list(names)].compute(), found.compute())
 
 
-# --- what a map is recognised by -------------------------------------------------
+# --- the fingerprint of a map ----------------------------------------------------
 
 
-def test_another_input_at_the_same_place_is_noticed(tmp_path: Path) -> None:
+def test_another_input_at_the_same_path_is_noticed(tmp_path: Path) -> None:
     model = gb.BiomassRegressor(NETWORK, BANDS, 3)
     scene = make_scene(64, 64)
     gb.write_cube(scene, tmp_path / "scene.zarr")
     model.predict_to(tmp_path / "a.zarr", gb.open_cube(tmp_path / "scene.zarr"))
-    # Moved, it is the same scene: the map is recognised and left.
+    # Moved, it is the same scene: the map is recognised and stays as it is.
     shutil.move(tmp_path / "scene.zarr", tmp_path / "moved.zarr")
     network = Counting(lambda image: image[:, 0, :1])
     network.state_dict = NETWORK.state_dict  # type: ignore[method-assign]
@@ -128,7 +128,7 @@ def test_another_input_at_the_same_place_is_noticed(tmp_path: Path) -> None:
     gb.write_cube(other, tmp_path / "moved.zarr", overwrite=True)
     with pytest.raises(FileExistsError, match="overwrite=True"):
         again.predict_to(tmp_path / "a.zarr", gb.open_cube(tmp_path / "moved.zarr"))
-    # Nor in memory.
+    # Also in memory.
     model.predict_to(tmp_path / "b.zarr", scene, progress=False)
     model.predict_to(tmp_path / "b.zarr", scene.copy(deep=True), progress=False)
     with pytest.raises(FileExistsError, match="overwrite=True"):
@@ -170,7 +170,7 @@ def test_a_plan_for_several_machines_prints_itself() -> None:
     model = gb.BiomassRegressor(NETWORK, BANDS, 3)
     plan = model.plan(scene, tile=32, overlap=16, block=64, workers=3)
     once = 18 * 12
-    # Between two workers, who have strips of blocks, the row of tiles is run twice.
+    # Workers have strips of blocks; the row of tiles between two strips is run twice.
     assert plan.tiles == once + 2 * 12
     assert plan.memory > 0
     text = str(plan)

@@ -1,4 +1,4 @@
-"""A cross-validation on disk: the same bits again, gone on with, refused if damaged."""
+"""A cross-validation on disk: same bits, resumed, refused if damaged."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ FOLDS = ["--folds", "2", "--block", "32", "--buffer", "2"]
 
 
 def crossed(cube: xr.Dataset, folds: gb.Folds) -> gb.CrossValidation:
-    """Models that have learnt nothing, and differ."""
+    """Return untrained models that differ."""
     models = []
     for seed in range(folds.count):
         torch.manual_seed(seed)
@@ -108,7 +108,7 @@ def test_a_table_of_residuals_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert found.attrs == {"kind": "scene", "pixel": (10.1, 1 / 3)}
     write_residuals(table.iloc[:50], tmp_path / "r.csv")  # replaced, with its checksum
     assert len(read_residuals(tmp_path / "r.csv")) == 50
-    # Alone it is a CSV as any.
+    # Without its JSON file it is like any other CSV.
     (tmp_path / "r.csv.json").unlink()
     assert read_residuals(tmp_path / "r.csv").attrs == {}
 
@@ -225,9 +225,9 @@ def test_an_interrupted_map_goes_on_with_the_same_bits(
         gb.CrossValidation.load(tmp_path / "cv", scene)
     facts = gb.describe(tmp_path / "cv")
     assert facts["what"] == "cross-validation"
-    told = re.search("models are trained, map (.) of 6 blocks", facts["state"])
-    assert told is not None
-    assert 1 <= int(told[1]) <= 4
+    state = re.search("models are trained, map (.) of 6 blocks", facts["state"])
+    assert state is not None
+    assert 1 <= int(state[1]) <= 4
     assert facts["what to do"].startswith("repeat the same call")
     written = len(list((tmp_path / "cv" / "predictions.zarr" / "written").glob("*.*")))
     assert written > 1
@@ -293,7 +293,7 @@ def test_info_says_what_a_finished_folder_holds(run, tmp_path: Path) -> None:
     code, out, err = run("info", folder, "--json")
     assert code == 0, err
     assert json.loads(out) == facts.to_dict()
-    # What is gone is told.
+    # Missing files are reported.
     shutil.rmtree(store)
     shutil.rmtree(folder / "model")
     (folder / "residuals.csv").unlink()
@@ -331,7 +331,7 @@ def test_info_says_which_command_goes_on(
     said = facts["what to do"].split(": ", 1)[1]
     assert shlex.split(said) == ["geobiomass", *map(str, command)]  # not --overwrite
     assert f"in {Path.cwd()}" in facts["what to do"]
-    # Another command, which is refused, does not stand there.
+    # Another command, which is refused, is not recorded.
     run(*command, "--seed", "3")
     assert gb.describe(folder)["what to do"] == facts["what to do"]
     code, out, err = run("info", folder, "--json")
@@ -488,7 +488,7 @@ def test_the_command_says_errors_by_fold_and_keeps_all_of_it(
     assert facts["metrics"][0]["bias"] == pytest.approx(rows.loc["all", "bias"])
     assert [each["labelled_pixels"] for each in facts["folds"]] == [3072, 3072]
     assert facts["advice"] == expected.advice
-    # What it keeps is taken by the others.
+    # Other commands read the files that it keeps.
     predicted = folder / "predictions.zarr"
     code, out, err = run("totals", predicted, "--residuals", folder, "--json")
     assert code == 0, err
@@ -497,8 +497,8 @@ def test_the_command_says_errors_by_fold_and_keeps_all_of_it(
     assert row["total"] == pytest.approx(whole["total"], rel=1e-9)
     assert row["total_se"] == pytest.approx(whole["total_se"], rel=1e-9)
     page = tmp_path / "report.html"
-    told = ("--validation", folder, "--out", page, "--json")
-    code, _, err = run("report", folder / "model", store, *told)
+    options = ("--validation", folder, "--out", page, "--json")
+    code, _, err = run("report", folder / "model", store, *options)
     assert code == 0, err
     text = page.read_text()
     assert "Which ground was held out together." in text
@@ -534,7 +534,7 @@ def test_the_command_refuses_what_cannot_be(run, tmp_path: Path) -> None:
     assert (code, "must be an error model" in err) == (2, True)
 
 
-def test_loss_and_gain_are_had_from_the_command_line(run, tmp_path: Path) -> None:
+def test_the_command_line_reports_loss_and_gain(run, tmp_path: Path) -> None:
     maps, tables = [], []
     for seed in (0, 1):
         scene = make_scene(64, 96, seed=seed)

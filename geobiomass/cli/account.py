@@ -13,7 +13,7 @@ from geobiomass.cli.output import AsJson, answer, table_of
 
 
 class Assisted(StrEnum):
-    """How plots and a map are put together."""
+    """The estimator that combines plots and a map."""
 
     plots = "plots"
     difference = "difference"
@@ -27,7 +27,7 @@ def totals(
     ],
     regions: Annotated[
         Path | None,
-        typer.Argument(help="A vector file; without, the whole map."),
+        typer.Argument(help="A vector file; by default the whole map."),
     ] = None,
     plots: Annotated[
         Path | None,
@@ -36,14 +36,16 @@ def totals(
     residuals: Annotated[
         Path | None,
         typer.Option(
-            help="Instead: a folder of validate, a CSV of residuals, or JSON of an "
-            "error model."
+            help="Instead of plots: a folder of validate, a CSV of residuals, or JSON "
+            "of an error model."
         ),
     ] = None,
-    estimator: Annotated[Assisted, typer.Option(help="How plots and map meet.")] = (
-        Assisted.regression
-    ),
-    observed: Annotated[str, typer.Option(help="Column of what plots have.")] = "agb",
+    estimator: Annotated[
+        Assisted, typer.Option(help="The estimator that combines plots and map.")
+    ] = (Assisted.regression),
+    observed: Annotated[
+        str, typer.Option(help="Column of the biomass on plots.")
+    ] = "agb",
     stratum: Annotated[str | None, typer.Option(help="Column of strata.")] = None,
     probability: Annotated[
         str | None, typer.Option(help="Column of inclusion probabilities.")
@@ -51,10 +53,14 @@ def totals(
     strata: Annotated[
         str | None, typer.Option(help="A raster of strata on the map's grid.")
     ] = None,
-    radius: Annotated[float | None, typer.Option(help="Of plots, metres.")] = None,
-    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
+    radius: Annotated[
+        float | None, typer.Option(help="Radius of plots, metres.")
+    ] = None,
+    confidence: Annotated[
+        float, typer.Option(help="Confidence of the intervals.")
+    ] = 0.95,
     carbon_fraction: Annotated[
-        float, typer.Option(help="Of dry biomass (0.47: IPCC 2006).")
+        float, typer.Option(help="Carbon in dry biomass (0.47: IPCC 2006).")
     ] = 0.47,
     name: Annotated[
         str | None, typer.Option(help="Column with the regions' names.")
@@ -62,7 +68,7 @@ def totals(
     variable: Annotated[str, typer.Option(help="The map's layer.")] = "agb",
     as_json: AsJson = False,
 ) -> None:
-    """Total biomass and carbon of regions of a map, with intervals.
+    """Estimate total biomass and carbon of regions of a map, with intervals.
 
     Example: `geobiomass totals map.zarr districts.gpkg --plots plots.csv`
     """
@@ -94,23 +100,27 @@ def change(
     second: Annotated[str, typer.Argument(help="The later one, on the same grid.")],
     out: Annotated[Path, typer.Argument(help="The difference: .zarr or .tif.")],
     regions: Annotated[
-        Path | None, typer.Option(help="A vector file: totals of change there too.")
+        Path | None,
+        typer.Option(help="A vector file: also the totals of change of its regions."),
     ] = None,
     errors: Annotated[
         tuple[Path, Path] | None,
         typer.Option(
-            help="Of each date, as --residuals of totals; with folders or tables "
-            "totals have loss and gain too."
+            help="Errors of each date, as --residuals of totals; with folders or "
+            "tables, totals also have loss and gain."
         ),
     ] = None,
     correlation: Annotated[
-        float | None, typer.Option(help="Of the errors of the two dates, -1 to 1.")
+        float | None,
+        typer.Option(help="Correlation of the two dates' errors, -1 to 1."),
     ] = None,
     plots: Annotated[
         Path | None,
         typer.Option(help="For totals: CSV with agb_first and agb_second, lon, lat."),
     ] = None,
-    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.9,
+    confidence: Annotated[
+        float, typer.Option(help="Confidence of the intervals.")
+    ] = 0.9,
     as_json: AsJson = False,
 ) -> None:
     """Subtract the map of one date from that of a later one, with an interval.
@@ -144,7 +154,7 @@ def change(
 
 
 def _in_words(table: Any) -> str:
-    """Give the columns that people ask for first, with units."""
+    """Return the main columns of a table as text, with units."""
     units = table.attrs["units"]
     names = ["method", "plots", "area", "mean", "total", "total_lower", "total_upper"]
     names += ["carbon", "note"]

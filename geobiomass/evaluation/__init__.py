@@ -1,1 +1,1 @@
-"""How good a map is: metrics, and residuals pixel by pixel."""
+"""Errors of a map: metrics by bin, and residuals pixel by pixel."""

@@ -349,26 +349,26 @@ def _facts_beside(path: Path) -> Path:
 
 def _read_facts(path: Path) -> dict[str, Any]:
     """Return the attributes of a table; empty where there is no JSON file."""
-    beside = _facts_beside(path)
-    if not beside.exists():
+    facts_path = _facts_beside(path)
+    if not facts_path.exists():
         return {}
     try:
-        facts = json.loads(beside.read_text("utf-8"))
+        facts = json.loads(facts_path.read_text("utf-8"))
         down, across = map(float, facts["pixel"])
         form, kind, checksum = facts["format"], str(facts["kind"]), facts["sha256"]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{beside} is damaged ({error!r}); write the residuals again."
+            f"{facts_path} is damaged ({error!r}); write the residuals again."
         ) from error
     if form != _FORMAT:
         raise ValueError(
-            f"{beside} must be of format {_FORMAT}, got {form}; read it with the "
+            f"{facts_path} must be of format {_FORMAT}, got {form}; read it with the "
             "version of geobiomass that wrote it."
         )
     if sha256_of_file(path) != checksum:
         raise ValueError(
             f"{path} must be as it was written, but its checksum is another; write the "
-            f"residuals again, or delete {beside.name} to read it as any CSV."
+            f"residuals again, or delete {facts_path.name} to read it as any CSV."
         )
     return {"kind": kind, "pixel": (down, across)}
 

@@ -1,1 +1,1 @@
-"""From tiles to a map: batches through the network, blending, steps, the plan."""
+"""Inference: settings, batches of tiles, blending, post-processing, the plan."""

@@ -196,9 +196,8 @@ def _levels(
     height, width = image.shape[-2:]
     device = next(network.parameters()).device
     batch = torch.from_numpy(image)[None].to(device)
-    found = network.month_weights_by_level(
-        batch, calendar=calendar if has_calendar else None
-    )  # type: ignore[operator]
+    months = calendar if has_calendar else None
+    found = network.month_weights_by_level(batch, calendar=months)  # type: ignore[operator]
     strides = network.encoder.feature_info.reduction()  # type: ignore[operator, union-attr]
     rows = []
     for level, side in zip(found, strides, strict=True):

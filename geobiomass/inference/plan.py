@@ -86,7 +86,7 @@ class MapPlan:
             "blocks": f"{self.blocks:,} of {self.block} pixels",
             "reads": f"{bytes_in_words(self.bytes_read)} as stored",
             "writes": f"{bytes_in_words(self.bytes_written)} before compression",
-            "memory": f"{bytes_in_words(self.memory)} a worker, beside the program",
+            "memory": f"{bytes_in_words(self.memory)} a worker, besides the program",
             "measured": f"{self.seconds_a_tile:.3g} s a tile here, {cores} "
             f"({self.sampled} tiles)",
             "takes": f"{_duration(self.hours)} on {self.workers} "

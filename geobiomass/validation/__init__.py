@@ -1,1 +1,1 @@
-"""How good a model is on ground that it has not seen: folds, cross-validation."""
+"""Cross-validation: errors of models on data that they did not train on."""

@@ -60,13 +60,13 @@ def is_begun(folder: Path) -> bool:
     return named or any(trained)
 
 
-def write_beginning(folder: Path, facts: Mapping[str, Any], anew: bool) -> None:
+def write_beginning(folder: Path, facts: Mapping[str, Any], overwrite: bool) -> None:
     """Write ``begun.json``: `facts` of a cross-validation that is not finished.
 
-    Where something is trained already, the file stays as it is unless `anew`: a
+    Where something is trained already, the file stays as it is unless `overwrite`: a
     command that resumes has nothing to add, and one that fails must not be recorded.
     """
-    if (folder / CHECKPOINTS).exists() and not anew:
+    if (folder / CHECKPOINTS).exists() and not overwrite:
         return
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / BEGUN, dict(facts))
