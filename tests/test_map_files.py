@@ -474,7 +474,7 @@ def test_another_side_of_blocks_cannot_go_on(tmp_path: Path) -> None:
     path, work = tmp_path / "map.zarr", Work(tmp_path / "log")
     with interrupted(work, after=4) as stopping:
         write(path, stopping)
-    with pytest.raises(ValueError, match="begun with block=64 and cannot be continued with"):
+    with pytest.raises(ValueError, match="block=64 and cannot be continued with"):
         write(path, work, side=50)
     with pytest.raises(FileExistsError, match="holds something else"):
         write(path, work, fingerprint="another model")
