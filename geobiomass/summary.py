@@ -1,7 +1,7 @@
-"""What is told of a thing, as text, as HTML and as JSON: one set of facts for all.
+"""Summaries of facts, as text, as HTML and as JSON: one set of facts for all three.
 
-The HTML stands alone: styles are in the elements, colours lie on whatever ground the
-notebook has, light or dark, and every number is written out.
+The HTML needs no style sheet: styles are in the elements, colours suit light and dark
+notebooks, and every number is written out.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ import pandas as pd
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-# A blue that black text reads on where the ground is white, and white text where it
-# is black; laid on with the share as opacity.
+# A blue on which both black and white text can be read, for light and dark notebooks;
+# its opacity is the share.
 _SHADE = "rgba(0, 114, 178, {:.2f})"
 _STRONGEST = 0.55
 
 
 @dataclass(frozen=True)
 class Table:
-    """Figures with names down and across.
+    """A table of numbers with names of rows and columns.
 
     Parameters
     ----------
     frame : pandas.DataFrame
-        Numbers.
+        The numbers.
     note : str
-        How they came about, where that matters.
+        A remark on the numbers, such as that they are a sample.
     shares : bool
         Whether they are percentages, 0 to 100, to be shaded.
     decimals : int
-        Of figures that are no whole numbers.
+        Of numbers that are no integers.
     fold : str
-        Of a long table what stands for it until it is folded out; HTML only.
+        Title of a long table, which is folded until a click on it; HTML only.
     """
 
     frame: pd.DataFrame
@@ -50,13 +50,13 @@ class Table:
     fold: str = ""
 
     def __str__(self) -> str:
-        """Give the table as text, beginning with a line of its own."""
+        """Return the table as text; it begins with a new line."""
         note = f"({self.note})" if self.note else ""
         text = self.frame.to_string(float_format=lambda x: f"{x:.{self.decimals}f}")
         return f"{note}\n{text}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Give rows by name, of numbers by column, as JSON has them."""
+        """Return rows by name, with numbers by column, as JSON values."""
         rows = {
             str(name): {
                 str(column): None if pd.isna(value) else value
@@ -67,8 +67,8 @@ class Table:
         return {"note": self.note, "rows": rows} if self.note else {"rows": rows}
 
     def to_html(self) -> str:
-        """Return an HTML table, percentages shaded."""
-        # One sensor's bands mostly have the same numbers: they share a row.
+        """Return an HTML table, with shares shaded."""
+        # Equal neighbours share a row: one sensor's bands are often the same.
         rows = merge_equal_rows(self.frame) if self.shares else _rows(self.frame)
         cells = [(name, [self._cell(value) for value in row]) for name, row in rows]
         corner = self.frame.index.name or ""
@@ -92,26 +92,26 @@ class Table:
 
 
 class Summary(Mapping[str, str]):
-    """What is told of a cube, a map, a model or a plan.
+    """The facts of a cube, a map, a model or a plan.
 
-    A mapping of headings to texts. It prints as ``geobiomass info`` does, and shows
-    itself as HTML in Jupyter.
+    A mapping of headings to texts. It prints as ``geobiomass info`` does, and Jupyter
+    displays it as HTML.
 
     Parameters
     ----------
     facts : mapping of str to str or Table
-        In order; the first says what it is.
+        In order; the first one is the kind of the object.
     """
 
     def __init__(self, facts: Mapping[str, str | Table]) -> None:
         self.facts = dict(facts)
 
     def __getitem__(self, name: str) -> str:
-        """Give a fact as text."""
+        """Return a fact as text."""
         return str(self.facts[name])
 
     def __iter__(self) -> Iterator[str]:
-        """Give the headings in order."""
+        """Iterate over the headings in order."""
         return iter(self.facts)
 
     def __len__(self) -> int:
@@ -119,30 +119,30 @@ class Summary(Mapping[str, str]):
         return len(self.facts)
 
     def __str__(self) -> str:
-        """Give the facts as text, a line each, tables below their heading."""
+        """Return the facts as text, a line each, tables below their heading."""
         width = max((len(name) for name in self if len(name) < 20), default=0)
         return "\n".join(f"{name:<{width}}  {text}" for name, text in self.items())
 
     __repr__ = __str__
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the facts as JSON has them: text, and tables as rows by name."""
+        """Return the facts as JSON values: text, and tables as rows by name."""
         return {
             name: fact.to_dict() if isinstance(fact, Table) else fact
             for name, fact in self.facts.items()
         }
 
     def _repr_html_(self) -> str:
-        """Show itself in Jupyter."""
+        """Return HTML for Jupyter."""
         return self.to_html()
 
     def to_html(self, below: str = "") -> str:
-        """Give HTML that needs nothing from elsewhere.
+        """Return HTML that needs no other file.
 
         Parameters
         ----------
         below : str
-            HTML to stand under the facts.
+            HTML to add below the facts.
         """
         from markupsafe import Markup
 
@@ -152,14 +152,14 @@ class Summary(Mapping[str, str]):
 
 
 def _rows(frame: pd.DataFrame) -> Iterator[tuple[str, list[Any]]]:
-    # Column by column, so that whole numbers stay whole beside others.
-    columns = [frame.iloc[:, place].tolist() for place in range(frame.shape[1])]
+    # Column by column, so that integers stay integers beside other columns.
+    columns = [frame.iloc[:, number].tolist() for number in range(frame.shape[1])]
     for name, *row in zip(frame.index, *columns, strict=True):
         yield str(name), row
 
 
 def merge_equal_rows(frame: pd.DataFrame) -> Iterator[tuple[str, list[Any]]]:
-    """Yield rows with their names, neighbours of the same numbers under one name."""
+    """Yield rows with their names; neighbours with the same numbers become one row."""
     names: list[str] = []
     before: list[Any] = []
     for name, row in _rows(frame):
@@ -179,7 +179,7 @@ def _joined(names: list[str]) -> str:
 
 
 def month_names(months: Iterable[Any]) -> list[str]:
-    """Give short names of calendar months; of a second year ``Jan 2``."""
+    """Return short names of calendar months; of a second year ``Jan 2``."""
     seen: Counter[str] = Counter()
     names = []
     for month in months:
@@ -190,7 +190,7 @@ def month_names(months: Iterable[Any]) -> list[str]:
 
 
 def bytes_in_words(size: float) -> str:
-    """Give a number of bytes as people read it."""
+    """Return a number of bytes with its unit, three digits."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.3g} {unit}"

@@ -1,4 +1,4 @@
-"""Long work in pieces: on a few threads, and a store that says when it is finished."""
+"""Work on a few threads, and warnings that are silenced for all threads."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from threading import Event
-from typing import TYPE_CHECKING, TypeVar
-
-if TYPE_CHECKING:
-    pass
-
+from typing import TypeVar
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -23,17 +19,17 @@ def few_at_a_time(
     patience: float | None = None,
     stop: Event | None = None,
 ) -> Iterator[tuple[Task, Future[Result]]]:
-    """Work on pieces on threads, no more than `workers` of them in memory.
+    """Run tasks on threads, at most `workers` of them in memory.
 
-    Left early, what has not begun is cancelled, and what has is waited for: for
-    `patience` seconds, or to its end where that is None. `stop` is set then, so that
-    long work can look at it now and then, and end sooner.
+    If the caller leaves the loop early, tasks that have not begun are cancelled. Tasks
+    that run are waited for: `patience` seconds, or until they end if that is None.
+    `stop` is set then; long tasks can check it, and end sooner.
 
     Yields
     ------
-    piece, future
-        As each is done, in whatever order; the next one is started only when the
-        caller comes back.
+    task, future
+        As each is done, in any order. The next task starts only when the caller asks
+        for the next result.
     """
     remaining = iter(tasks)
     running: dict[Future[Result], Task] = {}
@@ -62,33 +58,34 @@ def silence_warning(
 ) -> None:
     """Ignore a warning from now on, unless it is ignored already.
 
-    `warnings.catch_warnings` would end that again, but it is for one thread alone:
-    filters are the whole process's, and threads that set them back at the end of
-    their own block take those of others with them. Call this before work on threads
-    begins and again in each: what is set while another has such a block open is lost
-    with it. Say precisely which warning, since a user's own code is hushed with ours.
+    `warnings.catch_warnings` would restore the filters, but it is not safe on threads:
+    filters belong to the whole process, and a thread that restores them also removes
+    the filters of other threads. Call this before work on threads begins and again in
+    each thread: a filter that is set while another thread is in such a block is lost at
+    the block's end. Choose the warning precisely: it is also silenced for users' code.
 
     Parameters
     ----------
     category : type of Warning
         Its class.
     message, module : str
-        Regular expressions that the start of its text and the name of the module
-        that gives it have to match.
+        Regular expressions, for the start of its text and for the name of the module
+        that raises it.
     """
-    for _, text, kind, place, _ in warnings.filters:
-        found = (getattr(text, "pattern", text), getattr(place, "pattern", place))
+    for _, text, kind, source, _ in warnings.filters:
+        found = (getattr(text, "pattern", text), getattr(source, "pattern", source))
         if kind is category and found == (message or None, module or None):
             return
     warnings.filterwarnings("ignore", message, category, module)
 
 
 def silence_arrays_in_memory() -> None:
-    """Ignore a warning of rasterio's, about arrays in memory that do have a place.
+    """Ignore rasterio's warning about arrays in memory without a georeference.
 
-    It comes where rasterio draws polygons on an array or reprojects one, and rasterio
-    hides it for one thread alone: see github.com/opendatacube/odc-geo/issues/131.
-    Files without a place still warn.
+    These arrays have one, outside rasterio. The warning appears when rasterio draws
+    polygons on an array or reprojects one; rasterio silences it for one thread only:
+    see github.com/opendatacube/odc-geo/issues/131. Files without a georeference still
+    warn.
     """
     from rasterio.errors import NotGeoreferencedWarning
 

@@ -19,8 +19,8 @@ import numpy.typing as npt
 class Window:
     """A rectangle of pixels; the stops are not included.
 
-    A window may reach beyond the scene, where :func:`mirror` says which pixel
-    stands in.
+    A window may reach beyond the scene; :func:`mirror` returns the pixels to use
+    there.
     """
 
     top: int
@@ -49,7 +49,7 @@ class Window:
         return slice(self.left, self.right)
 
     def intersect(self, other: Window) -> Window | None:
-        """Give the common part, or None where there is none."""
+        """Return the common part of two windows, None if there is none."""
         top, left = max(self.top, other.top), max(self.left, other.left)
         bottom, right = min(self.bottom, other.bottom), min(self.right, other.right)
         if top >= bottom or left >= right:
@@ -57,7 +57,7 @@ class Window:
         return Window(top, left, bottom, right)
 
     def within(self, other: Window) -> tuple[slice, slice]:
-        """Give this window's rows and columns counted from the corner of `other`."""
+        """Return this window's rows and columns, counted from the corner of `other`."""
         return (
             slice(self.top - other.top, self.bottom - other.top),
             slice(self.left - other.left, self.right - other.left),
@@ -66,25 +66,25 @@ class Window:
 
 @dataclass(frozen=True)
 class Sample:
-    """Where a sample lies: a window, of one chip where there are chips."""
+    """A sample of a cube: a window of a scene, or of one of its chips."""
 
     window: Window
     chip: int | None = None
 
 
 def mirror(start: int, stop: int, size: int) -> npt.NDArray[np.int64]:
-    """Give the pixel that stands at each position from `start` to `stop` - 1.
+    """Return the pixel to use at each position from `start` to `stop` - 1.
 
-    Beyond the ends of an axis of `size` pixels the scene is reflected, the edge
-    pixel included (so that an axis of a single pixel works too).
+    Beyond the ends of an axis of `size` pixels the scene is reflected, with the edge
+    pixel repeated (so that an axis of a single pixel works too).
 
     Returns
     -------
     numpy.ndarray
         (stop - start,) indices from 0 to size - 1.
     """
-    place = np.arange(start, stop) % (2 * size)
-    return np.minimum(place, 2 * size - 1 - place)
+    position = np.arange(start, stop) % (2 * size)
+    return np.minimum(position, 2 * size - 1 - position)
 
 
 Blend = Literal["smooth", "crop"]
@@ -92,11 +92,11 @@ Blend = Literal["smooth", "crop"]
 
 @dataclass(frozen=True)
 class Lattice:
-    """The one set of overlapping tiles over a scene, whatever block is computed.
+    """The overlapping tiles over a scene, the same for every block of a map.
 
     Tile (row, column) starts at (row, column) times the stride, ``tile -
     overlap``; the last tiles may reach beyond the scene. Two maps of one scene
-    with the same lattice are made of the same tiles.
+    with the same lattice have the same tiles.
 
     Parameters
     ----------
@@ -110,9 +110,9 @@ class Lattice:
     multiple : int
         The network's stride, for the rounding above.
     blend : "smooth" or "crop"
-        What becomes of shared pixels. "smooth": tiles fade into each other, as
-        squared sines over the overlap. "crop": each pixel is of one tile, cut in
-        the middle of the overlap.
+        How shared pixels are combined. "smooth": weighted mean of the tiles; weights
+        are squared sines over the overlap. "crop": each pixel is from one tile, cut
+        in the middle of the overlap.
 
     Raises
     ------
@@ -165,13 +165,13 @@ class Lattice:
         return 1 + max(0, -(-(size - self.tile) // self.stride))
 
     def window(self, row: int, column: int) -> Window:
-        """Give the window of one tile; it may reach beyond the scene."""
+        """Return the window of one tile; it may reach beyond the scene."""
         top, left = row * self.stride, column * self.stride
         height, width = self.tile_shape
         return Window(top, left, top + height, left + width)
 
     def touching(self, window: Window) -> tuple[range, range]:
-        """Give rows and columns of the tiles that share a pixel with a window."""
+        """Return rows and columns of the tiles that share a pixel with a window."""
         return (
             self._along(window.top, window.bottom, 0),
             self._along(window.left, window.right, 1),
@@ -183,23 +183,23 @@ class Lattice:
         return range(first, last + 1)
 
     def weights(self, row: int, column: int) -> npt.NDArray[np.float64]:
-        """Give the weights of one tile's pixels, (tile height, tile width).
+        """Return the weights of one tile's pixels, (tile height, tile width).
 
-        At every pixel of the scene, its edge included, the weights of all tiles
-        that hold it sum to one; those of "smooth" are above zero everywhere.
+        At every pixel of the scene, also at its edge, the weights of all tiles that
+        contain it sum to one; those of "smooth" are above zero everywhere.
         """
         rows, columns = self._shares(0, row), self._shares(1, column)
         return rows[:, None] * columns[None, :]
 
     def _shares(self, axis: int, index: int) -> npt.NDArray[np.float64]:
-        """Give the share of a tile along an axis; rows and columns multiply."""
+        """Return a tile's weights along one axis; rows and columns are multiplied."""
         side, start = self.tile_shape[axis], index * self.stride
         if self.blend == "crop":
-            place = np.arange(side) + start
+            position = np.arange(side) + start
             low = start + self.overlap // 2 if index else 0
             last = index == self.shape[axis] - 1
             high = start + side if last else start + self.stride + self.overlap // 2
-            return ((low <= place) & (place < high)).astype(np.float64)
+            return ((low <= position) & (position < high)).astype(np.float64)
         return self._ramp(side) / self._sums[axis][start : start + side]
 
     @cached_property
@@ -225,7 +225,7 @@ class Lattice:
 def blocks(height: int, width: int, side: int) -> list[Window]:
     """Cut a scene into blocks of `side` pixels, smaller ones at the far edges.
 
-    Every pixel lies in exactly one block. Blocks come row by row.
+    Every pixel is in exactly one block. Blocks are in rows, from the top left.
     """
     if side < 1:
         raise ValueError(f"side of a block must be at least 1 pixel, got {side}.")
@@ -239,8 +239,8 @@ def blocks(height: int, width: int, side: int) -> list[Window]:
 def even_blocks(height: int, width: int, side: int) -> list[Window]:
     """Cut a scene into blocks of about `side` pixels, none of them narrower.
 
-    What is left over is shared out, so a block is `side` to just under twice
-    `side` long; an axis shorter than `side` is one block. Used to split a scene
+    The remainder is distributed over all blocks, so a block is `side` to just under
+    twice `side` long; an axis shorter than `side` is one block. Used to split a scene
     into parts for training and validation.
     """
     edges = [
@@ -255,9 +255,9 @@ def even_blocks(height: int, width: int, side: int) -> list[Window]:
 def random_crop(
     window: Window, height: int, width: int, generator: np.random.Generator
 ) -> Window:
-    """Draw a crop that lies wholly inside a window.
+    """Draw a random crop inside a window.
 
-    An axis on which the window is shorter than the crop is taken whole.
+    If the window is shorter than the crop along an axis, the crop has its length.
     """
     height, width = min(height, window.height), min(width, window.width)
     top = window.top + int(generator.integers(window.height - height + 1))
@@ -266,7 +266,7 @@ def random_crop(
 
 
 class Marks:
-    """Which pixels of a window are marked: labelled, say; a bit each.
+    """A mask of a window's pixels, such as labelled ones; one bit for each.
 
     Parameters
     ----------
@@ -276,7 +276,7 @@ class Marks:
         (height, width) bool.
     """
 
-    # Crops that are drawn in the hope of a marked pixel, before one is made sure of.
+    # Random crops that are drawn before one is drawn around a marked pixel.
     _TRIES = 8
 
     def __init__(self, window: Window, marked: npt.NDArray[np.bool_]) -> None:
@@ -290,7 +290,7 @@ class Marks:
         return bits.reshape(height, width).view(np.bool_)
 
     def within(self, window: Window) -> bool:
-        """Tell whether a window inside this one holds a marked pixel."""
+        """Return whether a window inside this one contains a marked pixel."""
         if self.count == self.window.height * self.window.width:
             return True
         return bool(self._marked()[window.within(self.window)].any())
@@ -298,10 +298,10 @@ class Marks:
     def random_crop(
         self, height: int, width: int, generator: np.random.Generator
     ) -> Window:
-        """Draw a crop like :func:`random_crop`, one that holds a marked pixel.
+        """Draw a crop like :func:`random_crop` that contains a marked pixel.
 
-        Where most crops hold one, all that do are equally likely. Where few do, a
-        marked pixel is drawn, and a crop around it.
+        If most crops contain one, all of these are equally likely. If few do, a marked
+        pixel is drawn, and a crop around it.
         """
         for _ in range(self._TRIES):
             crop = random_crop(self.window, height, width, generator)
@@ -321,10 +321,10 @@ class Marks:
 
 
 def cover(window: Window, height: int, width: int) -> list[Window]:
-    """Cover a window with crops of one size, spread evenly, the last on its edge.
+    """Cover a window with evenly spaced crops of one size; the last ends at its edge.
 
-    Neighbours overlap where the size does not divide the window's. An axis on
-    which the window is shorter than the crop is taken whole.
+    Neighbours overlap if the size does not divide the window's. If the window is
+    shorter than the crop along an axis, the crop has its length.
     """
     height, width = min(height, window.height), min(width, window.width)
     tops = _spread(window.height, height)

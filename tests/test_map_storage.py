@@ -20,11 +20,12 @@ import zarr
 from conftest import make_scene
 from map_work import Stop, Work, assert_is_the_map, expected, interrupted, write
 from test_maps import BANDS, NETWORK
-from zarr.storage import FsspecStore
+from zarr.storage import FsspecStore, MemoryStore
 
 import geobiomass as gb
 from geobiomass.info import describe
-from geobiomass.maps import MapInUseError
+from geobiomass.maps import MapInUseError, lock
+from geobiomass.maps.destination import LEASE, as_buffer, synchronise
 
 TESTS = Path(__file__).parent
 
@@ -266,3 +267,38 @@ def test_a_lease_is_renewed_and_a_failure_to_is_told(
     assert len(times) >= 6
     assert "lease could not be renewed: no network" in caplog.text
     assert names("cubes/renewed.zarr/written*", options) == []
+
+
+def test_a_lease_is_created_only_where_there_is_none() -> None:
+    store: Any = MemoryStore()
+    first, second = lock.Writer.here(), lock.Writer.here()
+    lock._create_lease(store, first)
+    lock._create_lease(store, second)
+    found = lock._read_lease(store)
+    assert found is not None
+    assert found.token == first.token
+
+
+def test_of_two_that_find_no_lease_one_gets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = MemoryStore(), lock.Writer("elsewhere", 7, time.time())
+    create = lock._create_lease
+
+    def overtaken(store: Any, writer: Any) -> None:
+        create(store, other)
+        create(store, writer)
+
+    monkeypatch.setattr(lock, "_create_lease", overtaken)
+    work = Work(tmp_path / "log")
+    with pytest.raises(MapInUseError, match="process 7 on elsewhere"):
+        write(store, work)
+    assert work.computed == []
+
+
+def test_a_lease_that_cannot_be_read_is_replaced(tmp_path: Path) -> None:
+    store, work = MemoryStore(), Work(tmp_path / "log")
+    synchronise(store.set(LEASE, as_buffer("{half a lea")))
+    write(store, work)
+    assert len(work.computed) == 12
+    assert synchronise(store.exists(LEASE)) is False

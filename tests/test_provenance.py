@@ -249,7 +249,7 @@ def test_an_ensemble_names_its_members(
     assert known["members"][1]["training"] is None
     text = str(found)
     assert "mean of 2" in text
-    assert "trained on: nobody noted" in text
+    assert "trained on: not recorded" in text
 
 
 def test_a_network_that_somebody_brought_says_so() -> None:
@@ -258,7 +258,7 @@ def test_a_network_that_somebody_brought_says_so() -> None:
     found = gb.provenance(model.predict(make_scene()))
     assert found["model"]["network"] == {"class": "Failing"}
     facts = lines_of(found)
-    assert facts["trained on"] == "nobody noted"
+    assert facts["trained on"] == "not recorded"
     assert facts["held-out error"] == "not measured"
     assert facts["input"].startswith("untitled; ")
 
@@ -408,7 +408,7 @@ def test_a_map_of_an_earlier_version_says_what_it_knows() -> None:
     assert found["model"]["fingerprint"] == "a" * 64
     facts = lines_of(found)
     assert facts["settings"] == "tile 256"
-    assert facts["software"] == "nobody noted"
+    assert facts["software"] == "not recorded"
 
 
 def test_info_shows_it(geotiff: Path, run: Any) -> None:

@@ -366,7 +366,7 @@ def test_what_cannot_have_an_item_is_refused_before_it_is_mapped(
     bare = dated(make_scene().drop_vars("spatial_ref"))
     with pytest.raises(ValueError, match="scene with a reference system"):
         model.predict_to(path, bare, **TILING, stac_item=True)
-    with pytest.raises(ValueError, match="Chips have no place on Earth"):
+    with pytest.raises(ValueError, match="Chips have no georeference"):
         model.predict_to(
             tmp_path / "m.zarr", dated(make_chips()), **TILING, stac_item=True
         )

@@ -1,4 +1,4 @@
-"""What a cube is: its schema, its checks, and its form on disk.
+"""The cube: its schema, its checks, and its form on disk.
 
 A cube is an :class:`xarray.Dataset` with ``image`` (month, band, y, x), or
 (chip, month, band, y, x) for a collection of chips, and optionally ``agb``,

@@ -1,4 +1,4 @@
-"""Which axis of somebody's array is which: by name, else by its coordinate."""
+"""The axes of users' arrays: recognised by name, else by their coordinate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import xarray as xr
 
 from geobiomass.cube.schema import CubeError
 
-# As rioxarray, odc-stac, openEO, stackstac and xbatcher name them. xbatcher adds
+# The names of rioxarray, odc-stac, openEO, stackstac and xbatcher. xbatcher adds
 # "_input" to the axes of a batch.
 _NAMES = {
     "chip": ("chip", "sample", "patch", "batch", "input_batch"),
@@ -21,7 +21,7 @@ _NAMES = {
 }
 MapData = TypeVar("MapData", xr.Dataset, xr.DataArray)
 _OURS = {name: ours for ours, names in _NAMES.items() for name in names}
-# CF's attributes of a coordinate.
+# Values of CF's attributes "axis" and "standard_name" of a coordinate.
 _CF = {
     "T": "month",
     "Y": "y",
@@ -35,12 +35,12 @@ _CF = {
 
 
 def find_axes(data: xr.Dataset | xr.DataArray) -> dict[str, str]:
-    """Tell what each dimension of the data is called in a cube.
+    """Return the name in a cube of each dimension of the data.
 
     Parameters
     ----------
     data : xarray.Dataset or xarray.DataArray
-        Of a Dataset, the dimensions of variables that have more than one count.
+        Of a Dataset, variables with a single dimension do not count.
 
     Returns
     -------
@@ -59,8 +59,8 @@ def find_axes(data: xr.Dataset | xr.DataArray) -> dict[str, str]:
         if ours is None:
             names = ", ".join(f"{name} ({' '.join(_NAMES[name])})" for name in _NAMES)
             raise CubeError(
-                f"Dimension {dim!r} is none that a cube has: {names}; mend with "
-                f"data.rename({dim}=...) or data.isel({dim}=0)."
+                f"Dimensions must be those of a cube, {names}, got {dim!r}; fix it "
+                f"with data.rename({dim}=...) or data.isel({dim}=0)."
             )
         if ours in found.values():
             other = next(theirs for theirs, name in found.items() if name == ours)
@@ -73,7 +73,7 @@ def find_axes(data: xr.Dataset | xr.DataArray) -> dict[str, str]:
 
 
 def named_like(result: xr.Dataset, data: xr.Dataset | xr.DataArray) -> xr.Dataset:
-    """Give a map the names that the data it was made of has for its axes."""
+    """Return a map with the axis names of the data that it was made from."""
     if set(result.dims) <= set(data.dims):
         return result
     theirs = {ours: name for name, ours in find_axes(data).items()}
@@ -83,7 +83,7 @@ def named_like(result: xr.Dataset, data: xr.Dataset | xr.DataArray) -> xr.Datase
 
 
 def in_our_names(data: MapData) -> MapData:
-    """Give a map with its axes called y, x and chip, whatever they are called.
+    """Return a map with its axes renamed to y, x and chip.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def _dims(data: xr.Dataset | xr.DataArray) -> list[str]:
         return [str(dim) for dim in data.dims]
     used: dict[Hashable, None] = {}
     for variable in data.data_vars.values():
-        if variable.ndim > 1:  # bounds, tables of attributes and the like are not
+        if variable.ndim > 1:  # leaves out bounds and tables of attributes
             used.update(dict.fromkeys(variable.dims))
     return [str(dim) for dim in used]
 
@@ -110,8 +110,8 @@ def _by_coordinate(data: xr.Dataset | xr.DataArray, dim: str) -> str | None:
     if dim not in data.coords:
         return None
     values = data.coords[dim]
-    said = [values.attrs.get("axis"), values.attrs.get("standard_name")]
-    known = next((_CF[word] for word in said if word in _CF), None)
+    words = [values.attrs.get("axis"), values.attrs.get("standard_name")]
+    known = next((_CF[word] for word in words if word in _CF), None)
     if known is None and np.issubdtype(values.dtype, np.datetime64):
         known = "month"
     if known is None and values.dtype.kind in "UOT":

@@ -1,4 +1,4 @@
-"""A cube out of what xarray users hold in hand."""
+"""Conversion of users' xarray arrays and datasets to a cube."""
 
 from __future__ import annotations
 
@@ -26,32 +26,33 @@ def as_cube(
     crs: Any = None,
     month: int | Sequence[int] | None = None,
 ) -> xr.Dataset:
-    """Make a cube from arrays that xarray already holds; a cube stays as it is.
+    """Convert arrays of xarray to a cube; a cube stays as it is.
 
-    ``fit``, ``predict``, ``evaluate``, ``write_cube`` and the others do this with
-    whatever they are given. It has to be called where something must be said that the
-    data does not say: `nodata`, `crs`, `month`.
+    ``fit``, ``predict``, ``evaluate``, ``write_cube`` and the others do this with their
+    input. Call it yourself if the data lacks a fact that you know: `nodata`, `crs`,
+    `month`.
 
     Parameters
     ----------
     data : xarray.Dataset or xarray.DataArray
         A Dataset with a variable a band, each (time, y, x), as odc-stac and openEO
-        give it, or with ``image``; or a DataArray (time, band, y, x) with band names as
-        coordinate, or as the attribute ``long_name``, as rioxarray gives it. Axes
+        return it, or with ``image``; or a DataArray (time, band, y, x) with band names
+        as coordinate, or as the attribute ``long_name``, as rioxarray returns it. Axes
         may have other names (``longitude``, ``t``, ``bands``, ...) and any order; the
-        time axis may hold dates or calendar months. A band without it (elevation) is
-        repeated for every month. Values may be dask's or not, decoded by CF or not.
+        time axis may contain dates or calendar months. A band without a time axis
+        (elevation) is repeated for every month. Values may be dask's or not, decoded
+        by CF or not.
     agb : xarray.DataArray, optional
         Above-ground biomass density, or any other target, (y, x) on the same grid.
-        A variable ``agb`` of `data` is taken without being named.
+        A variable ``agb`` of `data` is used without this argument.
     nodata : float, optional
-        The value that marks missing pixels in `data`, where the file does not
-        declare one. It becomes NaN.
+        The value that marks missing pixels in `data`, if the file does not declare
+        one. It becomes NaN.
     crs : optional
-        Anything that rioxarray takes as a coordinate reference system, where
-        `data` does not carry one.
+        Anything that rioxarray accepts as a coordinate reference system, if `data`
+        has none.
     month : int or sequence of int, optional
-        Calendar month of each step, where `data` has no time axis or no dates on it.
+        Calendar month of each step, if `data` has no time axis or no dates on it.
 
     Returns
     -------
@@ -62,9 +63,9 @@ def as_cube(
     Raises
     ------
     CubeError
-        If an axis is unknown, there is no time axis, dates cannot be read or fall into
-        the same month, whole numbers declare no nodata, or the target is on another
-        grid. The message says how to go on.
+        If an axis is unknown, there is no time axis, dates cannot be read or are in
+        the same month, integers declare no nodata, or the target is on another grid.
+        The message says how to fix it.
     """
     import rioxarray  # noqa: F401  (the .rio accessor)
 
@@ -73,8 +74,8 @@ def as_cube(
             "A cube is made of an xarray.Dataset or DataArray, got "
             f"{type(data).__name__}; gb.open_cube(path) opens one from disk."
         )
-    silent = all(word is None for word in (agb, nodata, crs, month))
-    if isinstance(data, xr.Dataset) and silent and _is_cube(data):
+    no_options = all(option is None for option in (agb, nodata, crs, month))
+    if isinstance(data, xr.Dataset) and no_options and _is_cube(data):
         check_cube(data)
         return data
     given, data = data, _decoded(data)
@@ -98,7 +99,7 @@ def as_cube(
 
 
 def cube_or_chip(data: xr.Dataset | xr.DataArray) -> xr.Dataset:
-    """Give a cube, as :func:`as_cube` does; one chip out of a cube is let be."""
+    """Return a cube, as :func:`as_cube` does; one chip of a cube stays as it is."""
     if isinstance(data, xr.Dataset) and "image" in data:
         image = data["image"]
         if image.dims == SCENE_DIMS and not {"y", "x"} <= set(data.coords):
@@ -107,7 +108,7 @@ def cube_or_chip(data: xr.Dataset | xr.DataArray) -> xr.Dataset:
 
 
 def _is_cube(data: xr.Dataset) -> bool:
-    """Tell a dataset that needs nothing done to it, or that no naming would mend."""
+    """Return whether a dataset needs no conversion, or no conversion can fix it."""
     if "image" not in data:
         return not data.data_vars
     image = data["image"]
@@ -121,21 +122,21 @@ def _is_cube(data: xr.Dataset) -> bool:
     )
 
 
-# Values: what files say of scale and nodata ------------------------------------
+# Values: scale and nodata -------------------------------------------------------
 
 
 def _decoded(data: xr.Dataset | xr.DataArray) -> xr.Dataset | xr.DataArray:
-    """Apply what attributes say of scale, offset and nodata, and find the CRS."""
+    """Apply the attributes for scale, offset and nodata, and find the CRS."""
     if isinstance(data, xr.DataArray):
         whole = _decoded(data.to_dataset(name="image"))
         return cast(xr.Dataset, whole)["image"]
-    data = _with_place(_unstacked(data.copy()))
+    data = _with_grid_mapping(_unstacked(data.copy()))
     for name, variable in data.data_vars.items():
         attrs = dict(variable.attrs)
-        if "nodata" in attrs:  # odc-stac's word for CF's _FillValue
+        if "nodata" in attrs:  # odc-stac's name for CF's _FillValue
             attrs.setdefault("_FillValue", variable.dtype.type(attrs.pop("nodata")))
         if attrs.get("grid_mapping") not in data.variables:
-            attrs.pop("grid_mapping", None)  # lost where variables were chosen
+            attrs.pop("grid_mapping", None)  # lost when variables were selected
         if attrs != variable.attrs:
             data[name] = variable.copy(deep=False)
             data[name].attrs = attrs
@@ -143,7 +144,7 @@ def _decoded(data: xr.Dataset | xr.DataArray) -> xr.Dataset | xr.DataArray:
 
 
 def _unstacked(data: xr.Dataset) -> xr.Dataset:
-    """Undo what xbatcher does: all that is not cut becomes one axis."""
+    """Unstack the axis in which xbatcher puts all dimensions that it does not cut."""
     many = [dim for dim in data.dims if isinstance(data.indexes.get(dim), MultiIndex)]
     if not many:
         return data
@@ -154,8 +155,8 @@ def _unstacked(data: xr.Dataset) -> xr.Dataset:
     return data
 
 
-def _with_place(data: xr.Dataset) -> xr.Dataset:
-    """Make the grid mapping a coordinate, by the name that rioxarray looks for."""
+def _with_grid_mapping(data: xr.Dataset) -> xr.Dataset:
+    """Make the grid mapping a coordinate, under the name that rioxarray expects."""
     for name, variable in data.variables.items():
         if variable.ndim == 0 and {"crs_wkt", "spatial_ref"} & variable.attrs.keys():
             data = data.set_coords(name)
@@ -164,7 +165,7 @@ def _with_place(data: xr.Dataset) -> xr.Dataset:
 
 
 def _image(data: xr.Dataset | xr.DataArray, nodata: float | None) -> xr.DataArray:
-    """Give (chip, month, band, y, x) in any order, NaN where missing."""
+    """Return (chip, month, band, y, x) in any order, NaN where missing."""
     if isinstance(data, xr.Dataset) and "image" in data:
         image = data["image"]
         image = image.rename(_changes(image))
@@ -174,7 +175,7 @@ def _image(data: xr.Dataset | xr.DataArray, nodata: float | None) -> xr.DataArra
         image = data.rename(_changes(data))
     if "band" not in image.dims:
         raise CubeError(
-            f"A cube needs a band axis, got {image.dims}; give the one band its name, "
+            f"A cube needs a band axis, got {image.dims}; name the single band, "
             "data.expand_dims(band=['B04'])."
         )
     image = image.assign_coords(band=_band_names(image))
@@ -184,7 +185,7 @@ def _image(data: xr.Dataset | xr.DataArray, nodata: float | None) -> xr.DataArra
         return image.where(image != nodata)
     if not np.issubdtype(image.dtype, np.floating):
         raise CubeError(
-            f"Values are {image.dtype} and nothing says which of them mark missing "
+            f"Values are {image.dtype} and no attribute says which value marks missing "
             "pixels; pass gb.as_cube(data, nodata=...), or data.astype('float32') "
             "where no pixel is missing."
         )
@@ -223,7 +224,7 @@ def _stack_bands(data: xr.Dataset) -> xr.DataArray:
 
 
 def _band_names(image: xr.DataArray) -> list[str]:
-    """Give the coordinate, or the descriptions that rioxarray keeps beside numbers."""
+    """Return the coordinate, or rioxarray's descriptions of numbered bands."""
     described = image.attrs.get("long_name")
     count = image.sizes["band"]
     if "band" in image.coords and image["band"].dtype.kind in "UOT":
@@ -235,7 +236,7 @@ def _band_names(image: xr.DataArray) -> list[str]:
     got = image["band"].values.tolist() if "band" in image.coords else "no coordinate"
     raise CubeError(
         f"Coordinate 'band' must hold names, got {got}: bands are matched by name; "
-        "mend with data.assign_coords(band=['B02', ...])."
+        "fix it with data.assign_coords(band=['B02', ...])."
     )
 
 
@@ -272,7 +273,7 @@ def _calendar_months(image: xr.DataArray) -> npt.NDArray[np.int64]:
         )
     values = image["month"]
     if np.issubdtype(values.dtype, np.datetime64):
-        _refuse_several_a_month(values)
+        _check_one_a_month(values)
         return cast(npt.NDArray[np.int64], values.dt.month.values.astype(np.int64))
     if np.issubdtype(values.dtype, np.integer):
         return cast(npt.NDArray[np.int64], values.values.astype(np.int64))
@@ -281,15 +282,15 @@ def _calendar_months(image: xr.DataArray) -> npt.NDArray[np.int64]:
     )
 
 
-def _refuse_several_a_month(times: xr.DataArray) -> None:
+def _check_one_a_month(times: xr.DataArray) -> None:
     dates = [str(date) for date in times.values.astype("datetime64[M]")]
     often = {date: n for date, n in Counter(dates).items() if n > 1}
     if often:
         date, count = max(often.items(), key=lambda pair: pair[1])
         raise CubeError(
             f"A cube has one image a month, got {count} dates in {date}; compose them, "
-            "data.resample(time='MS').median(), or let gb.from_stac do it, which also "
-            "leaves out clouds."
+            "data.resample(time='MS').median(), or use gb.from_stac, which also leaves "
+            "out clouds."
         )
 
 
@@ -302,12 +303,12 @@ def _target(image: xr.DataArray, agb: xr.DataArray) -> xr.Variable:
     dims = tuple(dim for dim in image.dims if dim not in ("month", "band"))
     if set(agb.dims) != set(dims):
         raise CubeError(f"Dimensions of 'agb' must be {dims}, got {agb.dims}.")
-    _same_grid(image, agb)
+    _check_same_grid(image, agb)
     target = agb.astype(np.float32).transpose(*dims).variable
     return xr.Variable(dims, target.data, {"units": "Mg/ha"})
 
 
-def _same_grid(image: xr.DataArray, agb: xr.DataArray) -> None:
+def _check_same_grid(image: xr.DataArray, agb: xr.DataArray) -> None:
     for dim in ("y", "x"):
         if dim not in image.coords or dim not in agb.coords:
             continue
@@ -322,12 +323,12 @@ def _same_grid(image: xr.DataArray, agb: xr.DataArray) -> None:
 
 
 def need_target(cube: xr.Dataset | xr.DataArray) -> xr.Dataset:
-    """Give the data as a cube; refuse one without labels.
+    """Return the data as a cube with labels.
 
     Raises
     ------
     CubeError
-        Says how to add them.
+        If there are no labels; it says how to add them.
     """
     cube = as_cube(cube)
     if "agb" not in cube:

@@ -1,4 +1,4 @@
-"""How a cube's values are stored: types, steps, and the sizes of chunks and shards."""
+"""The encoding of a cube on disk: types, steps, and the sizes of chunks and shards."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from geobiomass.training.files import sha256_of
 
 SHARD = 256  # pixels: a shard is a chip, or a block of a scene as big as one
 # Chosen by benchmarks/store.py. A random crop of 128 pixels touches at most 160 x 192
-# of them, less than twice what it needs; months lie together, as they are read.
+# pixels, less than twice what it needs; months are in one chunk, as they are read.
 ROWS, COLUMNS, MONTHS = 32, 64, 12
 SOURCE = (
     "source_fingerprint"  # an attribute: which files and settings pixels follow from
 )
-LABEL_CHUNK = SHARD  # pixels: labels are small, and one piece is quicker than four
+LABEL_CHUNK = SHARD  # pixels: labels are small, and one chunk is faster than four
 
 Dtype = Literal["int16", "int32", "float32"]
 MISSING: dict[str, int | float] = {
@@ -38,7 +38,7 @@ _INT32_QUANTUM = 1 / 128
 
 
 def band_quantum(name: str) -> float | None:
-    """Give the step that int16 stores a known band with; None for unknown bands.
+    """Return the step of a known band in int16, None for an unknown band.
 
     Radar backscatter (VV, VH, HH, HV) in steps of 0.01 dB; Sentinel-2 bands
     (B01 to B12, B8A: reflectance x 10^4) and cloud probability (CLP) as whole numbers.
@@ -52,7 +52,7 @@ def band_quantum(name: str) -> float | None:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a cube's values are stored: a value that two runs can compare."""
+    """The encoding of a cube: type, steps, and a fingerprint to compare two runs."""
 
     dtype: Dtype
     quantum: tuple[float, ...]  # one for all bands, or one a band; empty for float32
@@ -76,13 +76,13 @@ class Encoding:
         return np.array(self.quantum, np.float32)[:, None, None]
 
     def tally(self, bands: Sequence[str]) -> BandTally:
-        """Give a tally of no values yet."""
+        """Return an empty tally for codes of this encoding."""
         if self.dtype != "int16":
             return BandTally(bands)
         return BandTally(bands, self.steps, int(MISSING["int16"]))
 
     def physical(self, codes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Codes to physical values."""
+        """Return the physical values of codes."""
         values = (codes * self.quantum[0]).astype(np.float32)
         values[codes == MISSING[self.dtype]] = np.nan
         return values
@@ -91,7 +91,7 @@ class Encoding:
 def plan_encoding(
     cube: xr.Dataset, dtype: Dtype, quantum: Mapping[str, float] | None
 ) -> Encoding:
-    """Choose how to store a cube's values.
+    """Choose the encoding of a cube's values.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def plan_encoding(
 
 
 def fingerprint_of(cube: xr.Dataset, dtype: str, steps: Sequence[float]) -> str:
-    """Tell one cube from another by all but its pixels."""
+    """Return the hash of all facts of a cube except its pixels."""
     described = {
         "dtype": dtype,
         "quantum": tuple(steps),
@@ -125,7 +125,7 @@ def fingerprint_of(cube: xr.Dataset, dtype: str, steps: Sequence[float]) -> str:
             if dim in cube.coords
         ],
     }
-    # Of a cube that is yet to be computed, its source can tell what the pixels will be.
+    # Pixels of a lazy cube are not known yet, but its source may have a fingerprint.
     if (source := cube.attrs.get(SOURCE)) is not None:
         described["source"] = str(source)
     return sha256_of(json.dumps(described, sort_keys=True))
@@ -141,7 +141,7 @@ def _band_steps(
     if unknown:
         raise CubeError(
             f"Bands {unknown} are neither Sentinel-1 nor Sentinel-2, so the step to "
-            f"store them with is unknown; give it, quantum={{{unknown[0]!r}: 0.1}}, "
+            f"store them with is unknown; set it, quantum={{{unknown[0]!r}: 0.1}}, "
             "or write with dtype='float32'."
         )
     return tuple(float(cast(float, step)) for step in steps.values())
@@ -150,9 +150,9 @@ def _band_steps(
 def encode(
     values: npt.NDArray[np.floating[Any]], encoding: Encoding, bands: Sequence[str]
 ) -> npt.NDArray[Any]:
-    """Round physical values to whole steps; clip what does not fit, with a word.
+    """Round physical values to codes; clip those that do not fit, with a warning.
 
-    Band by band, so that what is in between stays in the processor's cache.
+    Works band by band, so that intermediate values stay in the processor's cache.
     """
     if encoding.dtype == "float32":
         return values.astype(np.float32)
@@ -162,18 +162,18 @@ def encode(
     limit, missing = np.iinfo(encoding.dtype).max, MISSING[encoding.dtype]
     beyond: dict[str, float] = {}
     clipped = 0
-    for place in np.ndindex(values.shape[:-2]):
-        steps = np.rint(values[place] / quantum[place[-1]])
+    for index in np.ndindex(values.shape[:-2]):
+        steps = np.rint(values[index] / quantum[index[-1]])
         gone = np.isnan(steps)
         if (np.abs(steps, where=~gone, out=np.zeros_like(steps)) > limit).any():
             too_far = np.abs(steps) > limit
             clipped += int(too_far.sum())
-            worst = float(np.abs(values[place][too_far]).max())
-            band = bands[place[-1]]
+            worst = float(np.abs(values[index][too_far]).max())
+            band = bands[index[-1]]
             beyond[band] = max(worst, beyond.get(band, 0.0))
             steps = steps.clip(-limit, limit)
         steps[gone] = missing
-        codes[place] = steps
+        codes[index] = steps
     if beyond:
         warnings.warn(
             f"{clipped} values of bands {list(beyond)} do not fit {encoding.dtype} "
@@ -185,7 +185,7 @@ def encode(
 
 
 def extents(array: xr.DataArray) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Size of a chunk and of a shard by dimension; a shard is whole chunks."""
+    """Return the sizes of a chunk and of a shard, which is a multiple of it."""
     image = "band" in array.dims
     side = {"y": ROWS, "x": COLUMNS} if image else {"y": LABEL_CHUNK, "x": LABEL_CHUNK}
     chunk, shard = [], []
@@ -208,7 +208,7 @@ def extents(array: xr.DataArray) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def attributes(array: xr.DataArray, encoding: Encoding | None) -> dict[str, Any]:
-    """Give a variable's attributes on disk, for CF readers as well."""
+    """Return a variable's attributes on disk, also for CF readers."""
     kept = {k: v for k, v in array.attrs.items() if k not in ("_FillValue",)}
     mapping = array.encoding.get("grid_mapping", "spatial_ref")
     if mapping in array.coords:
@@ -226,9 +226,10 @@ def attributes(array: xr.DataArray, encoding: Encoding | None) -> dict[str, Any]
 
 
 def with_text_of_any_length(frame: xr.Dataset) -> xr.Dataset:
-    """Give coordinates of text the type that has a specification in Zarr v3.
+    """Convert coordinates of text to the text type that Zarr v3 specifies.
 
-    Chips' ids, names of bands, regions: numpy's text of fixed width has none.
+    For chips' ids, names of bands and regions: Zarr v3 does not specify numpy's text
+    of fixed width.
     """
     text = {
         name: values.astype(object).drop_encoding()

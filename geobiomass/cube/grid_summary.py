@@ -1,4 +1,4 @@
-"""Where data lies and how large it is, in words."""
+"""Size, bounds, resolution and area of a scene or map, as text."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from geobiomass.cube.store import is_local, open_group
 
 
 def size_in_words(data: xr.Dataset) -> str:
-    """Give the pixels of a scene, a map, or chips."""
+    """Return the size in pixels of a scene, a map, or chips."""
     grid = f"{data.sizes['y']} x {data.sizes['x']} pixels"
     return f"{data.sizes['chip']} chips of {grid}" if "chip" in data.sizes else grid
 
 
 def grid_facts(data: xr.Dataset) -> dict[str, str]:
-    """Give the reference system, bounds, resolution and area of a scene or map."""
+    """Return the reference system, bounds, resolution and area of a scene or map."""
     if "chip" in data.dims or not {"y", "x"} <= set(data.coords):
         return {}
     import rioxarray  # noqa: F401  (the .rio accessor)
@@ -32,14 +32,14 @@ def grid_facts(data: xr.Dataset) -> dict[str, str]:
 
 
 def area_facts(crs: Any, bounds: tuple[float, float, float, float]) -> dict[str, str]:
-    """Give the area within bounds (left, bottom, right, top) in hectares."""
+    """Return the area within bounds (left, bottom, right, top) in hectares."""
     if crs is None:
         return {}
     left, bottom, right, top = bounds
     if crs.is_geographic:
         from pyproj import Geod
 
-        # Edges along parallels are no geodesics: in a hundred steps they nearly are.
+        # Parallels are no geodesics: a hundred short geodesics follow them closely.
         steps = [left + (right - left) * i / 100 for i in range(101)]
         x = [*steps, *steps[::-1]]
         y = [bottom] * 101 + [top] * 101
@@ -51,7 +51,7 @@ def area_facts(crs: Any, bounds: tuple[float, float, float, float]) -> dict[str,
 
 
 def bytes_in(path: Any) -> int:
-    """Bytes of a store, by listing it."""
+    """Return the bytes of a store, by listing it."""
     if is_local(path):
         return sum(f.stat().st_size for f in Path(path).rglob("*") if f.is_file())
     from zarr.core.sync import sync

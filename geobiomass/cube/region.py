@@ -1,4 +1,4 @@
-"""A region of interest on a scene's grid: which pixels, and which blocks it touches."""
+"""A region of interest on a scene's grid: its pixels, and the blocks it touches."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from geobiomass.cube import CubeError
 from geobiomass.threads import silence_arrays_in_memory
 from geobiomass.tiles import Window
 
-# rasterio hides a warning by the process's filters: two threads that draw at once
-# could leave it hidden for good, from files without a place too.
+# rasterio silences a warning by the process's filters: two threads that rasterise at
+# once could leave it silenced, also for files without a georeference.
 _ONE_MASK = threading.Lock()
 
 
@@ -36,17 +36,17 @@ class Region:
     transform: tuple[float, float, float, float, float, float]
 
     def __post_init__(self) -> None:
-        silence_arrays_in_memory()  # while no thread that ends can take the filter away
+        silence_arrays_in_memory()  # here, before threads: their end can undo filters
 
     @classmethod
     def of(cls, region: Any, cube: xr.Dataset) -> Region:
-        """Make a region from what a user has.
+        """Return a region from bounds, GeoJSON or a geopandas object.
 
         Parameters
         ----------
         region : tuple of four floats, GeoJSON mapping, or geopandas object
             Bounds (left, bottom, right, top) in the scene's reference system;
-            GeoJSON, in longitude and latitude as its standard says; or anything
+            GeoJSON, in longitude and latitude as its standard requires; or anything
             with ``to_crs`` and ``__geo_interface__``, in its own reference system.
         cube : xarray.Dataset
             A scene.
@@ -54,15 +54,15 @@ class Region:
         Raises
         ------
         CubeError
-            If the cube holds chips, or has no reference system to bring a GeoJSON
-            region to.
+            If the cube consists of chips, or has no reference system, to which a
+            GeoJSON region could be reprojected.
         ValueError
-            If the region is of none of these kinds.
+            If the region is none of these.
         """
         import rioxarray  # noqa: F401  (the .rio accessor)
 
         if "chip" in cube.dims:
-            raise CubeError("region needs a scene; chips have no place on Earth.")
+            raise CubeError("region needs a scene; chips have no georeference.")
         transform = tuple(cube.rio.transform())[:6]
         if isinstance(region, tuple | list) and len(region) == 4:
             return cls((_rectangle(*map(float, region)),), transform)
@@ -89,23 +89,23 @@ class Region:
         return cls(tuple(shapes), transform)
 
     def mask(self, window: Window) -> npt.NDArray[np.bool_]:
-        """Give the pixels of a window whose centre is in the region, (y, x) bool."""
+        """Return the pixels of a window whose centre is in the region, (y, x) bool."""
         return self._burn(window.top, window.left, (window.height, window.width))
 
     def touched(self, rows: int, columns: int, side: int) -> npt.NDArray[np.bool_]:
-        """Give which blocks of `side` pixels the region touches, (rows, columns)."""
+        """Return the blocks of `side` pixels that it touches, (rows, columns) bool."""
         return self._burn(0, 0, (rows, columns), side)
 
     def _burn(
         self, top: int, left: int, shape: tuple[int, int], side: int = 1
     ) -> npt.NDArray[np.bool_]:
-        """Draw the region on cells of `side` pixels: by centre, larger ones wholly."""
+        """Rasterise the region: pixels by centre, larger cells if it touches them."""
         from affine import Affine
         from rasterio.features import geometry_mask
 
         a, b, x, d, e, y = self.transform
         x, y = x + a * left + b * top, y + d * left + e * top
-        silence_arrays_in_memory()  # in another process, for one
+        silence_arrays_in_memory()  # again: another process may have unpickled it
         with _ONE_MASK:
             mask = geometry_mask(
                 self.shapes,

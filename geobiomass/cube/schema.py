@@ -1,4 +1,4 @@
-"""What a cube is: its variables, dimensions and coordinates, and their check."""
+"""The schema of a cube: variables, dimensions and coordinates, and their check."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHIP_DIMS = ("chip", *SCENE_DIMS)
 
 
 class CubeError(ValueError):
-    """A dataset or a store is not a cube; the message names what is at fault."""
+    """A dataset or a store is not a cube; the message names the wrong part."""
 
 
 class DamagedError(CubeError):
@@ -27,7 +27,7 @@ class DamagedError(CubeError):
     message : str
         What cannot be read, why, and what to do.
     file : str
-        The file, or object, at fault.
+        The damaged file or object.
     """
 
     def __init__(self, message: str, file: str = "") -> None:
@@ -39,7 +39,7 @@ class DamagedError(CubeError):
 
 
 def is_chips(cube: xr.Dataset) -> bool:
-    """Tell whether a cube is a collection of chips rather than one scene."""
+    """Return whether a cube is a collection of chips, not one scene."""
     return "chip" in cube["image"].dims
 
 
@@ -55,7 +55,7 @@ def check_cube(cube: xr.Dataset) -> None:
     Raises
     ------
     CubeError
-        Names the variable, dimension, coordinate or band at fault.
+        If it is no cube; it names the variable, dimension, coordinate or band.
     """
     if not isinstance(cube, xr.Dataset):
         raise CubeError(
@@ -71,7 +71,7 @@ def check_cube(cube: xr.Dataset) -> None:
     if image.dims not in (SCENE_DIMS, CHIP_DIMS):
         raise CubeError(
             f"Dimensions of 'image' must be {SCENE_DIMS} or {CHIP_DIMS}, "
-            f"got {image.dims}; mend with image.transpose(...) or rename."
+            f"got {image.dims}; fix it with image.transpose(...) or rename."
         )
     if not np.issubdtype(image.dtype, np.floating):
         raise CubeError(
@@ -94,7 +94,7 @@ def check_cube(cube: xr.Dataset) -> None:
 def _check_bands(image: xr.DataArray) -> None:
     if "band" not in image.coords:
         raise CubeError(
-            "Coordinate 'band' is missing: bands are matched by name; mend with "
+            "Coordinate 'band' is missing: bands are matched by name; fix it with "
             "cube.assign_coords(band=['B02', ...])."
         )
     names = [str(name) for name in image["band"].values]
@@ -111,7 +111,7 @@ def _check_months(image: xr.DataArray) -> None:
     if "month" not in image.coords:
         raise CubeError(
             "Coordinate 'month' is missing: it holds the calendar month 1 to 12 of "
-            "each step; mend with cube.assign_coords(month=[9, 10, ...])."
+            "each step; fix it with cube.assign_coords(month=[9, 10, ...])."
         )
     months = image["month"].values
     whole = np.issubdtype(months.dtype, np.integer)
@@ -157,17 +157,17 @@ def _check_target(cube: xr.Dataset) -> None:
     if not np.issubdtype(agb.dtype, np.floating):
         raise CubeError(
             "'agb' must be floating point with NaN where unlabelled, got "
-            f"{agb.dtype}; mend with cube.agb.astype('float32')."
+            f"{agb.dtype}; fix it with cube.agb.astype('float32')."
         )
 
 
 def select_bands(cube: xr.Dataset, bands: tuple[str, ...]) -> xr.Dataset:
-    """Take bands by name and order; what is not asked for is left out.
+    """Select bands by name, in this order; other bands are left out.
 
     Raises
     ------
     CubeError
-        If a band is lacking; the message names all that lack.
+        If bands are missing; the message names all of them.
     """
     there = [str(name) for name in cube["band"].values]
     lacking = [name for name in bands if name not in there]

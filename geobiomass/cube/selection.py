@@ -1,4 +1,4 @@
-"""Which part of a stored variable a dask array is, if it is just a part of one."""
+"""Selections: dask arrays that are a part of one stored variable."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import numpy.typing as npt
 
 from geobiomass.cube.stored_array import StoredArray
 
-Places = npt.NDArray[np.int64]
+Positions = npt.NDArray[np.int64]
 
 PREFIX = "stored-"
-"""How the names of dask arrays begin that are made from a StoredArray."""
+"""Prefix of the names of dask arrays that are made from a StoredArray."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """A stored variable, and what of it is taken along each dimension."""
+    """A stored variable, and the positions that are selected along each dimension."""
 
     stored: StoredArray
-    places: tuple[Places, ...]
+    places: tuple[Positions, ...]
 
     @classmethod
     def of(cls, array: Any) -> Self | None:
-        """Find out what a dask array takes from a stored variable.
+        """Return the part of a stored variable that a dask array selects.
 
-        The array's own graph is run on place numbers instead of pixels. Whatever
-        does more than select (arithmetic, casts, masks) cannot be run on those.
+        The array's own graph is run on positions instead of pixels. Operations that do
+        more than select (arithmetic, casts, masks) fail on positions.
 
         Parameters
         ----------
@@ -39,24 +39,24 @@ class Selection:
         Returns
         -------
         Selection or None
-            None where the array is anything else than a part of one variable.
+            None if the array is not just a part of one variable.
         """
         layers = getattr(getattr(array, "dask", None), "layers", {})
         leaves = [name for name in layers if name.startswith(f"original-{PREFIX}")]
         if len(leaves) != 1:
             return None
         stored = layers[leaves[0]][leaves[0]]
-        stored = getattr(stored, "value", stored)  # dask wraps what it holds
+        stored = getattr(stored, "value", stored)  # newer versions of dask wrap it
         try:
             return cls(stored, _trace(array, leaves[0], stored))
         except Exception:
-            # Foreign functions fail on place numbers in ways of their own. dask then
-            # computes the array as it is, and shows what is wrong if anything is.
+            # Functions of other packages may raise any error on positions. dask then
+            # computes the array as usual, and shows the error if there is one.
             return None
 
     @property
     def whole(self) -> bool:
-        """Whether all of the variable is taken, in its order; bands may be chosen."""
+        """Whether all pixels are selected, in order; bands may be a selection."""
         taken = [
             np.array_equal(places, np.arange(size))
             for places, size in zip(self.places, self.stored.shape, strict=True)
@@ -65,21 +65,21 @@ class Selection:
 
     @property
     def spans(self) -> tuple[slice, ...]:
-        """The window of the stored variable that holds all that is taken."""
+        """The smallest window of the stored variable around the selection."""
         return tuple(slice(int(p.min()), int(p.max()) + 1) for p in self.places)
 
 
 class _NotASelection(AttributeError, TypeError):
-    """Something else than a choice of places is done to a stored variable."""
+    """An operation on a stored variable is not a selection."""
 
 
 class _Trace:
-    """Stands for a block of pixels; knows from which places they come."""
+    """A block without pixels, which records the positions that they would come from."""
 
-    # numpy leaves arithmetic to us, and so gives up; so does all that asks for values.
+    # Makes numpy's arithmetic fail; the methods below fail where values are needed.
     __array_ufunc__ = None
 
-    def __init__(self, places: tuple[Places, ...]) -> None:
+    def __init__(self, places: tuple[Positions, ...]) -> None:
         self.places = places
         self.shape = tuple(len(one) for one in places)
         self.ndim = len(places)
@@ -92,7 +92,7 @@ class _Trace:
             given[at : at + 1] = [slice(None)] * (self.ndim - len(given) + 1)
         given += [slice(None)] * (self.ndim - len(given))
         lists = [one for one in given if not isinstance(one, slice)]
-        # Two lists would pick points, and whole numbers would drop a dimension.
+        # Two lists would select points, and integers would drop a dimension.
         outer = len(lists) <= 1 and all(np.ndim(one) == 1 for one in lists)
         if len(given) != self.ndim or not outer:
             raise _NotASelection
@@ -136,8 +136,8 @@ def _take(block: _Trace, indices: Any, axis: int) -> _Trace:
     return block[tuple(index)]
 
 
-def _trace(array: Any, leaf: str, stored: StoredArray) -> tuple[Places, ...]:
-    """Follow the blocks along each axis, the others at their first or last block."""
+def _trace(array: Any, leaf: str, stored: StoredArray) -> tuple[Positions, ...]:
+    """Trace the blocks along each axis, at the first and last block of the others."""
     import dask
     from dask.optimization import cull
 
@@ -170,5 +170,5 @@ def _trace(array: Any, leaf: str, stored: StoredArray) -> tuple[Places, ...]:
     return first
 
 
-def _along(blocks: list[_Trace], axis: int) -> Places:
+def _along(blocks: list[_Trace], axis: int) -> Positions:
     return _concatenate(blocks, axis).places[axis]

@@ -1,7 +1,7 @@
-"""What a cube holds, band by band, counted in one pass over its values.
+"""Statistics of a cube's bands, from one pass over its values.
 
-Counts by value: from those follow minimum, maximum, mean, standard deviation and
-every percentile, exactly and whatever the order in which blocks are counted.
+Values are counted in a histogram. Minimum, maximum, mean, standard deviation and every
+percentile follow from it exactly, and do not depend on the order of the blocks.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _SIGN = np.uint32(2**31)
 
 
 class BandTally:
-    """Counts the values of each band.
+    """A histogram of the values of each band, with exact sums.
 
-    Codes of 16 bits are counted one by one. Floating-point values are counted by
-    their leading 16 bits, which keep their order; percentiles of those are right to
-    within 0.8 %, all else is exact up to the rounding of float64.
+    Each code of 16 bits has a bin. Floating-point values are counted by their leading
+    16 bits, which keep their order; their percentiles are right to within 0.8 %, all
+    else is exact up to the rounding of float64.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class BandTally:
         self._steps: npt.NDArray[np.float64] | None = None
         if steps is not None:
             by_band = np.broadcast_to(np.ravel(steps), len(self.bands))
-            # The shortest decimals: 0.01, and not what float32 makes of it.
+            # By the shortest decimal: 0.01, not 0.009999999776 as float32 stores it.
             self._steps = np.array([float(str(step)) for step in by_band])
         self._extremes = [(math.inf, -math.inf)] * len(self.bands)
         self._sums = [(Fraction(0), Fraction(0))] * len(self.bands)
@@ -96,7 +96,7 @@ class BandTally:
         )
 
     def merge(self, other: BandTally) -> None:
-        """Add what another tally of the same bands counted."""
+        """Add the counts of another tally of the same bands."""
         self.seen += other.seen
         self.histogram += other.histogram
         self._extremes = [
@@ -109,7 +109,7 @@ class BandTally:
         ]
 
     def state(self) -> dict[str, Any]:
-        """Give all but the histogram as plain values, to be restored exactly."""
+        """Return all but the histogram as JSON values, which restore it exactly."""
         return {
             "seen": self.seen,
             "extremes": [
@@ -121,7 +121,7 @@ class BandTally:
     def restore(
         self, histogram: npt.NDArray[np.int64], state: Mapping[str, Any]
     ) -> None:
-        """Take up where another tally of the same bands left off."""
+        """Continue from the histogram and state of a tally of the same bands."""
         self.histogram = histogram.astype(np.int64)
         self.seen = int(state["seen"])
         self._extremes = [
@@ -131,23 +131,22 @@ class BandTally:
         self._sums = [(Fraction(a), Fraction(b)) for a, b in state["sums"]]
 
     def table(self) -> pd.DataFrame:
-        """Give the statistics, a row a band.
+        """Return the statistics, a row a band.
 
         Returns
         -------
         pandas.DataFrame
-            Columns count (values that are there), missing (share of all values),
-            minimum, maximum, mean, sd (of the population) and p0.1 to p99.9: the
-            smallest value that is not below that percentage of the values. NaN for
-            a band without any value.
+            Columns count (of values), missing (share of all pixels), minimum, maximum,
+            mean, sd (of the population) and p0.1 to p99.9: the smallest value that is
+            not below that percentage of the values. NaN for a band without any value.
         """
         rows = [self._row(band) for band in range(len(self.bands))]
         return pd.DataFrame(rows, index=pd.Index(self.bands, name="band"))
 
     def below(self, percentile: float) -> tuple[float, float]:
-        """Give mean and standard deviation of the first band's values below a limit.
+        """Return mean and sd of the first band's values up to a percentile.
 
-        To within 0.4 % for values that are no codes.
+        To within 0.4 % for floating-point values.
 
         Raises
         ------
@@ -203,7 +202,7 @@ class BandTally:
         used: npt.NDArray[np.int64],
         values: npt.NDArray[np.float64],
     ) -> tuple[float, float, Fraction, Fraction]:
-        """Give minimum, maximum, sum and sum of squares."""
+        """Return minimum, maximum, sum and sum of squares."""
         if self._steps is None:
             return *self._extremes[band], *self._sums[band]
         step = Fraction(str(self._steps[band]))
@@ -216,33 +215,34 @@ class BandTally:
 
 
 def _keys(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
-    """Leading 16 bits of float32, turned so that they grow with the value."""
+    """Return the leading 16 bits of float32, changed to sort as the values do."""
     bits = values.view(np.uint32)
-    turned = np.where(bits & _SIGN, ~bits, bits | _SIGN)
-    return np.asarray(turned >> np.uint32(16))
+    # The order of negative floats is reversed; their sign bit would sort them last.
+    sortable = np.where(bits & _SIGN, ~bits, bits | _SIGN)
+    return np.asarray(sortable >> np.uint32(16))
 
 
 def _of_keys(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Give the float32 in the middle of those that share a key."""
-    turned = (keys.astype(np.uint32) << np.uint32(16)) | np.uint32(2**15)
-    bits = np.where(turned & _SIGN, turned & ~_SIGN, ~turned)
+    """Return the float32 in the middle of those that share a key."""
+    sortable = (keys.astype(np.uint32) << np.uint32(16)) | np.uint32(2**15)
+    bits = np.where(sortable & _SIGN, sortable & ~_SIGN, ~sortable)
     return bits.astype(np.uint32).view(np.float32).astype(np.float64)
 
 
 def band_statistics(
     cube: xr.Dataset | xr.DataArray, *, progress: bool = False
 ) -> pd.DataFrame:
-    """Tell what each band of a cube holds.
+    """Compute statistics of each band of a cube.
 
-    A cube as :func:`open_cube` gives it (or some of its bands) knows the answer
-    from when it was written; of anything else all values are read, once.
+    A cube from :func:`open_cube` (or a selection of its bands) contains the answer
+    since it was written. Of any other cube all values are read, once.
 
     Parameters
     ----------
     cube : xarray.Dataset
         A scene or chips.
     progress : bool
-        Show a progress bar where values are read.
+        Show a progress bar while values are read.
 
     Returns
     -------

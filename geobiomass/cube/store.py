@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 VERSION = "geobiomass_cube"
 STATISTICS = "band_statistics"
 
-# What of an image's attributes says how it is stored, and nothing to the user.
+# Attributes of an image that describe its encoding; users do not need them.
 _INTERNAL = {"stored_units", "scale_factor", "_FillValue", "coordinates"}
 
-# What codecs raise, and the reading of a zarr.json that is none.
+# Errors of codecs, and of reading a damaged zarr.json.
 _UNREADABLE = (RuntimeError, JSONDecodeError, UnicodeDecodeError)
 
 
@@ -50,16 +50,16 @@ def open_cube(
         address that fsspec knows (``s3://bucket/chips.zarr``), or a store of Zarr,
         such as one of obstore.
     chunks : mapping, "shards" or None
-        dask chunks by dimension. By default one chunk a shard of the store; None
-        reads the whole cube into memory.
+        dask chunks by dimension. By default each chunk is one shard of the store;
+        None reads the whole cube into memory.
     storage_options : mapping, optional
         What fsspec needs for the address: credentials, an endpoint.
 
     Returns
     -------
     xarray.Dataset
-        Physical values as float32: dB, reflectance x 10^4; NaN where missing. To
-        choose part of it costs reading that part and no more.
+        Physical values as float32: dB, reflectance x 10^4; NaN where missing. Only
+        the selected part is read.
 
     Raises
     ------
@@ -70,13 +70,13 @@ def open_cube(
     DamagedError
         If its coordinates, statistics or metadata cannot be read.
     """
-    refuse_missing(path)
+    check_exists(path)
     try:
-        store = look(path, storage_options)
+        store = read_facts(path, storage_options)
         if UNFINISHED in store.attrs:
             raise CubeError(
                 f"{path} was not finished being written; run the same ingest or "
-                "write_cube again, it goes on where it stopped."
+                "write_cube again, it continues where it stopped."
             )
         cube = xr.open_dataset(
             store.address,
@@ -93,7 +93,7 @@ def open_cube(
         ) from error
     except _UNREADABLE as error:
         raise DamagedError(
-            f"{path} is damaged where it describes itself, in its coordinates, "
+            f"{path} is damaged in its description of itself: coordinates, "
             f"statistics or zarr.json ({error}); restore it from a copy, or write it "
             "again.",
             str(path),
@@ -110,20 +110,20 @@ def open_cube(
     return cube.compute() if chunks is None else cube
 
 
-def refuse_missing(path: str | Path | Store) -> None:
-    """Refuse a folder that is not there.
+def check_exists(path: str | Path | Store) -> None:
+    """Check that a folder exists.
 
     Raises
     ------
     FileNotFoundError
-        Names it.
+        If it does not; addresses and stores are not checked.
     """
     if is_local(path) and not Path(cast(str, path)).exists():
         raise FileNotFoundError(f"There is nothing at {path}; expected a Zarr cube.")
 
 
 def is_local(path: str | Path | Store) -> bool:
-    """Tell a folder on disk from an address or a store."""
+    """Return whether a path is on a disk, not an address or a store."""
     return isinstance(path, Path) or (isinstance(path, str) and "://" not in path)
 
 
@@ -149,16 +149,16 @@ def open_group(
 
 @dataclass(frozen=True)
 class StoreFacts:
-    """What must be known of a group before xarray opens it."""
+    """Facts of a group that are needed before xarray opens it."""
 
     address: Any
     attrs: dict[str, Any]
     consolidated: bool
     chunks: dict[str, int]  # the best ones for dask
-    arrays: dict[str, StoredArray]  # those that we read ourselves
+    arrays: dict[str, StoredArray]  # those that this package reads itself
 
 
-def look(
+def read_facts(
     path: str | Path | Store, storage_options: Mapping[str, Any] | None = None
 ) -> StoreFacts:
     """Read a group's metadata.
@@ -179,7 +179,7 @@ def look(
     arrays: dict[str, StoredArray] = {}
     if isinstance(image, zarr.Array):
         dims = _dims(image)
-        # A dask chunk inside a shard would decode its neighbours over and over.
+        # Smaller dask chunks would decode the same chunks of a shard again and again.
         chunks = dict(zip(dims, image.shards or image.chunks, strict=False))
         chunks |= {dim: -1 for dim in ("month", "band") if dim in chunks}
         if (stored := _stored(group, image, dims, str(path))) is not None:
@@ -200,7 +200,7 @@ def _dims(array: zarr.Array[Any]) -> tuple[str, ...]:
 def _stored(
     group: zarr.Group, array: zarr.Array[Any], dims: tuple[str, ...], where: str
 ) -> StoredArray | None:
-    """Give what reads a variable; None where its encoding is left to xarray."""
+    """Return the reader of a variable, None if xarray has to decode it."""
     attrs = dict(array.attrs)
     whole = np.issubdtype(array.dtype, np.integer)
     scale: Any = attrs.get("scale_factor")
@@ -240,7 +240,7 @@ def _stored(
 
 
 def _held(group: zarr.Group, name: str) -> npt.NDArray[np.bool_] | None:
-    """Tell which chips, or blocks of a scene, hold any value."""
+    """Return which chips, or blocks of a scene, contain any value."""
     if f"statistics/{name}" not in group:
         return None
     counts = np.asarray(group[f"statistics/{name}"])
@@ -250,7 +250,7 @@ def _held(group: zarr.Group, name: str) -> npt.NDArray[np.bool_] | None:
 def availability(
     path: str | Path | Store, storage_options: Mapping[str, Any] | None = None
 ) -> xr.DataArray | None:
-    """Tell how many pixels of each band and month a cube on disk holds.
+    """Return the number of pixels with a value, of each band and month.
 
     Parameters
     ----------
@@ -263,8 +263,8 @@ def availability(
     -------
     xarray.DataArray or None
         (chip, month, band), or (row, column, month, band) of a scene's blocks of
-        256 x 256 pixels; pixels that hold a value. None where the cube does not
-        know, as others wrote it.
+        256 x 256 pixels. None if the cube has no counts, because other software
+        wrote it.
     """
     group = open_group(path, "r", storage_options)
     if "statistics/present" not in group:
@@ -310,7 +310,7 @@ def _lazy(
 
 
 def _tidy(cube: xr.Dataset) -> xr.Dataset:
-    """Give users the schema, and not how it is stored."""
+    """Return the cube of the schema, without the attributes of its encoding."""
     for name in ("image", "agb"):
         if name in cube:
             variable = cube[name]
@@ -337,12 +337,12 @@ UNFINISHED = "geobiomass_unfinished"
 
 
 def consolidate(group: zarr.Group) -> None:
-    """Gather a group's metadata in one place, which opens it in one read."""
+    """Write a group's consolidated metadata, so that it opens with one read."""
     import zarr
 
     with warnings.catch_warnings():
         # Consolidated metadata is an extension of Zarr v3; xarray and zarr read it.
         warnings.filterwarnings("ignore", "Consolidated metadata is currently")
-        # What else lies in the store meanwhile, such as who writes it, is no array.
+        # The store also contains other objects, such as the lease of its writer.
         warnings.filterwarnings("ignore", "Object at .* is not recognized")
         zarr.consolidate_metadata(group.store, path=group.path)

@@ -1,4 +1,4 @@
-"""What a cube holds: months, bands, and the share of each that is there."""
+"""A summary of a cube: months, bands, and the share of values that are present."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from geobiomass.cube.selection import Selection
 from geobiomass.cube.store import availability
 from geobiomass.summary import Table, bytes_in_words, month_names
 
-# Chips or blocks looked at for the table of months: enough to see the pattern,
-# few enough to answer at once.
+# Chips that are read for the table of months: enough to see the pattern, few enough
+# to answer at once.
 SAMPLES = 8
-SIDE = 256  # pixels of the middle of a scene that is looked at
-IN_MEMORY = 50_000_000  # values in memory that are counted one by one
+SIDE = 256  # pixels along a side: the part of a scene that is read, in its middle
+IN_MEMORY = 50_000_000  # values: a larger array in memory is sampled
 
 Facts = dict[str, str | Table]
 
 
 def describe_stored_cube(path: str | Path) -> Facts:
-    """Say what a cube on disk, or at an address, holds."""
+    """Describe a cube on a disk or at an address."""
     cube = open_cube(path)
     image = cube["image"]
     encoding = image.encoding
@@ -41,15 +41,15 @@ def describe_stored_cube(path: str | Path) -> Facts:
 
 
 def describe_cube(cube: xr.Dataset, *, sample: bool = True) -> Facts:
-    """Say what a cube in hand holds.
+    """Describe an opened cube.
 
     Parameters
     ----------
     cube : xarray.Dataset
         A scene or chips.
     sample : bool
-        Whether a few pixels may be computed where dask has yet to compute them;
-        what lies on disk or in memory is looked at anyway.
+        Whether a few pixels may be computed if dask has not computed them; pixels on
+        disk or in memory are read in any case.
 
     Raises
     ------
@@ -76,21 +76,21 @@ def describe_cube(cube: xr.Dataset, *, sample: bool = True) -> Facts:
 
 
 def presence(cube: xr.Dataset, *, sample: bool = True) -> Table | None:
-    """Give the share of values that are there, by band and month, in whole percent.
+    """Return the share of values that are present, by band and month, in percent.
 
-    100 is all and 0 is none: in between at least 1 and at most 99.
+    100 means all and 0 means none: any other share is rounded to 1 to 99.
 
     Parameters
     ----------
     cube : xarray.Dataset
         A scene or chips.
     sample : bool
-        Whether a few pixels may be computed where dask has yet to compute them.
+        Whether a few pixels may be computed if dask has not computed them.
 
     Returns
     -------
     Table or None
-        With a note where it is a sample; None where nothing may be computed.
+        With a note if it is a sample; None if nothing may be computed.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def presence(cube: xr.Dataset, *, sample: bool = True) -> Table | None:
 
 
 def _known(image: xr.DataArray, found: Selection | None) -> xr.DataArray | None:
-    """Give the share that the store counted, if all pixels of it are taken."""
+    """Return the share that the store counted, if all its pixels are selected."""
     if found is None or found.stored.array.path != "image":
         return None
     *before, months, bands, rows, columns = found.places
@@ -137,7 +137,7 @@ def _share(image: xr.DataArray) -> xr.DataArray:
 
 
 def _sampled(cube: xr.Dataset) -> Table:
-    """Give the share on a few chips, or on the middle of a scene."""
+    """Return the share on a few chips, or in the middle of a scene."""
     image = cube["image"]
     if is_chips(cube):
         chips = np.unique(np.linspace(0, cube.sizes["chip"] - 1, SAMPLES).astype(int))
@@ -167,7 +167,7 @@ def _table(share: xr.DataArray, note: str) -> Table:
 
 
 def _ranges(cube: xr.Dataset) -> Facts:
-    """Give what each band holds, where the cube on disk knows it."""
+    """Return the range of values of each band, if the cube on disk contains it."""
     image: Any = cube["image"]
     found = Selection.of(image.data) if image.chunks is not None else None
     if found is None or found.stored.statistics is None or not found.whole:

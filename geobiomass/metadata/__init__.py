@@ -1,1 +1,1 @@
-"""What a map says of itself: provenance, a STAC item, the outline of its values."""
+"""Metadata of maps: provenance, STAC items, the footprint of a map's values."""

@@ -1,4 +1,4 @@
-"""What a finished map says of its grid, layers, statistics, and where it has values."""
+"""Facts of a finished map for a STAC item: grid, layers, statistics, footprint."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from geobiomass.maps import describe_progress
 from geobiomass.maps.conventions import transform_of
 from geobiomass.maps.geotiff import Statistics
 
-_SIDE = 1024  # pixels of the small image that shows where a GeoTIFF has values
-_IN_MEMORY = 25_000_000  # pixels of a Zarr map that are looked at one by one
+_SIDE = 1024  # pixels: a GeoTIFF is read at this size to find the values' bounds
+_IN_MEMORY = 25_000_000  # pixels: a Zarr map up to this size is read as a whole
 _POINTS = 20  # on each side of a footprint
 _LAYER = {"data_type": "float32", "nodata": "nan"}
 
 
 @dataclass(frozen=True)
 class MapFacts:
-    """What a STAC item says of a map.
+    """The facts of a map that a STAC item contains.
 
     Parameters
     ----------
     code : str or None
-        Of the reference system, ``"EPSG:32635"``; None where no list has it.
+        Of the reference system, ``"EPSG:32635"``; None if EPSG does not list it.
     wkt : str
-        The reference system.
+        The reference system as WKT2.
     shape : tuple of int
         Rows and columns.
     transform : tuple of float
@@ -38,9 +38,10 @@ class MapFacts:
     bounds : tuple of float
         Left, bottom, right, top in the reference system.
     layers : tuple of dict
-        Name, unit, data type, nodata and, where they are cheap, statistics of each.
+        Name, unit, data type, nodata and, if they are quickly read, statistics of
+        each.
     valid : tuple of int
-        Top, left, bottom, right of the box of pixels with values, in pixels.
+        Top, left, bottom, right of the bounding box of pixels with values, in pixels.
     """
 
     code: str | None
@@ -61,7 +62,7 @@ class MapFacts:
 
     @property
     def bbox(self) -> list[float]:
-        """West, south, east, north of it; west is above east across 180 degrees."""
+        """West, south, east, north; west is larger than east across 180 degrees."""
         outline = self._outline
         if outline.geom_type == "Polygon":
             return [float(edge) for edge in outline.bounds]
@@ -82,14 +83,14 @@ class MapFacts:
 
 
 def facts_of_map(path: Path) -> MapFacts:
-    """Read what a finished map's file says of its grid, layers and values.
+    """Read the grid, layers and bounds of values of a finished map.
 
     Raises
     ------
     FileNotFoundError
         If there is no map.
     ValueError
-        If it is not finished, holds chips or has no place on Earth.
+        If it is not finished, contains chips or has no georeference.
     """
     if not path.exists():
         raise FileNotFoundError(f"There is no finished map at {path}.")
@@ -100,10 +101,10 @@ def _of_raster(path: Path) -> MapFacts:
     import rasterio
 
     with rasterio.open(path) as source:
-        crs = _needed(path, source.crs)
+        crs = _check_system(path, source.crs)
         step = max(1, math.ceil(max(source.shape) / _SIDE))
         small = (math.ceil(source.height / step), math.ceil(source.width / step))
-        # Overviews are means of what there is: one pixel with a value gives it one.
+        # Overviews are means of finite pixels: one of them is enough for a value.
         seen = np.isfinite(source.read(1, out_shape=small))
         names = source.descriptions
         layers = [
@@ -124,7 +125,7 @@ def _of_zarr(path: Path) -> MapFacts:
         raise ValueError(f"{path} must be a finished map; make the same call again.")
     scene = xr.open_zarr(path, decode_coords="all", consolidated=False, chunks=None)
     transform = transform_of(scene)
-    crs = _needed(path, scene.rio.crs if transform is not None else None)
+    crs = _check_system(path, scene.rio.crs if transform is not None else None)
     shape = scene.sizes["y"], scene.sizes["x"]
     seen: npt.NDArray[np.bool_] = np.ones((1, 1), bool)
     layers = []
@@ -140,7 +141,7 @@ def _of_zarr(path: Path) -> MapFacts:
     return _facts(crs, transform, shape, seen, layers)
 
 
-def _needed(path: Path, crs: Any) -> Any:
+def _check_system(path: Path, crs: Any) -> Any:
     if crs is None:
         raise ValueError(
             f"{path} must have a reference system and a regular grid to be a STAC "
@@ -150,7 +151,7 @@ def _needed(path: Path, crs: Any) -> Any:
 
 
 def _resolution(crs: Any, transform: Any) -> float | None:
-    """Give the mean side of a pixel in metres, where the system has metres."""
+    """Return the mean side of a pixel in metres, None in a geographic system."""
     if crs.is_geographic:
         return None
     side = math.sqrt(abs(transform.a * transform.e - transform.b * transform.d))
@@ -204,7 +205,7 @@ def _facts(
 def _box(
     seen: npt.NDArray[np.bool_], shape: tuple[int, int]
 ) -> tuple[int, int, int, int]:
-    """Give the box of pixels with values, from a smaller image; all if none has."""
+    """Return the bounds of pixels with values from a smaller image; all if none has."""
     rows, columns = (np.flatnonzero(seen.any(axis=axis)) for axis in (1, 0))
     if not rows.size:
         return 0, 0, *shape
@@ -218,7 +219,7 @@ def _box(
 
 
 def _ring(top: int, left: int, bottom: int, right: int) -> list[tuple[float, float]]:
-    """Give points (column, row) along a box: straight edges bend in degrees."""
+    """Return points (column, row) along a box: its edges are curves in degrees."""
     corners = [(left, bottom), (right, bottom), (right, top), (left, top)]
     points = []
     for (x0, y0), (x1, y1) in zip(corners, [*corners[1:], corners[0]], strict=True):
@@ -228,7 +229,7 @@ def _ring(top: int, left: int, bottom: int, right: int) -> list[tuple[float, flo
 
 
 def _in_degrees(lon: npt.NDArray[np.float64], lat: npt.NDArray[np.float64]) -> Any:
-    """Make a polygon of degrees, two where it crosses 180 degrees (RFC 7946, 3.1.9)."""
+    """Return a polygon in degrees, two where it crosses 180 (RFC 7946, 3.1.9)."""
     from shapely import MultiPolygon, box, set_precision
     from shapely.affinity import translate
     from shapely.geometry import Polygon
@@ -237,15 +238,15 @@ def _in_degrees(lon: npt.NDArray[np.float64], lat: npt.NDArray[np.float64]) -> A
     lon = np.where(np.abs(lon) > 180, lon - 360 * np.sign(lon), lon)
     if np.abs(np.diff(lon)).max() <= 180:
         return orient(set_precision(Polygon(zip(lon, lat, strict=True)), 1e-7))
-    round_ = np.where(lon < 0, lon + 360, lon)
-    whole = set_precision(Polygon(zip(round_, lat, strict=True)), 1e-7)
+    eastward = np.where(lon < 0, lon + 360, lon)  # 0 to 360 degrees
+    whole = set_precision(Polygon(zip(eastward, lat, strict=True)), 1e-7)
     west = whole.intersection(box(0, -90, 180, 90))
     east = translate(whole.intersection(box(180, -90, 360, 90)), -360)
     return MultiPolygon([orient(west), orient(east)])
 
 
 def _as_lists(value: Any) -> Any:
-    """Give coordinates as JSON has them."""
+    """Return coordinates as JSON lists."""
     if isinstance(value, Mapping):
         return {name: _as_lists(one) for name, one in value.items()}
     return [_as_lists(one) for one in value] if isinstance(value, tuple) else value

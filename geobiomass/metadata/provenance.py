@@ -1,4 +1,4 @@
-"""Reading where a map comes from, from the map alone."""
+"""Reading the provenance of a map, from the map alone."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from geobiomass.summary import Summary
 
 
 class Provenance(Mapping[str, Any]):
-    """Where a map comes from.
+    """The provenance of a map: its model, input, settings and software.
 
-    A mapping of "model", "input", "settings", "region", "software" and "notes" to what
-    the map says of them. Prints as a table, and shows itself as one in Jupyter.
+    A mapping with the keys "model", "input", "settings", "region", "software" and
+    "notes". Prints as a table; Jupyter displays it as one.
 
     Parameters
     ----------
     note : mapping
-        As a map carries it.
+        The map's attribute.
     """
 
     def __init__(self, note: Mapping[str, Any]) -> None:
         self._note = dict(note)
 
     def __getitem__(self, name: str) -> Any:
-        """Give a part."""
+        """Return a part."""
         return self._note[name]
 
     def __iter__(self) -> Iterator[str]:
-        """Give the names of the parts."""
+        """Iterate over the names of the parts."""
         return iter(self._note)
 
     def __len__(self) -> int:
@@ -44,26 +44,26 @@ class Provenance(Mapping[str, Any]):
         return len(self._note)
 
     def facts(self) -> Facts:
-        """Give headings and texts, as they are printed."""
+        """Return headings and texts, as they are printed."""
         return facts_of(self._note)
 
     def main_facts(self) -> Facts:
-        """Give those that say in a few lines what the map rests on."""
+        """Return the most important headings and texts, a few lines."""
         return main_facts_of(self._note)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give all of it as JSON has it, a copy."""
+        """Return a copy of all parts as JSON values."""
         copied: dict[str, Any] = json.loads(json.dumps(self._note))
         return copied
 
     def __str__(self) -> str:
-        """Give it as text, a line a fact."""
+        """Return the facts as text, a line each."""
         return str(Summary({"what": "provenance of a map", **self.facts()}))
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        """Show itself in Jupyter."""
+        """Return the facts as HTML, for Jupyter."""
         return Summary({"what": "provenance of a map", **self.facts()}).to_html()
 
 
@@ -72,30 +72,30 @@ def provenance(
     *,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Provenance:
-    """Say where a map comes from: model, training data, scenes, settings, software.
+    """Read a map's provenance: model, training data, scenes, settings, software.
 
     Parameters
     ----------
     map : str, Path, xarray.Dataset or xarray.DataArray
-        What :meth:`BiomassRegressor.predict` gave or
+        A map of :meth:`BiomassRegressor.predict`; or a path or address of one that
         :meth:`BiomassRegressor.predict_to` wrote, as Zarr or GeoTIFF, finished or
-        not, here or at an address; or such a file as xarray or rioxarray opens it.
+        not; or such a map, opened with xarray or rioxarray.
     storage_options : mapping, optional
         What fsspec needs for the address.
 
     Returns
     -------
     Provenance
-        A mapping that prints itself as a table; ``to_dict()`` gives JSON. Maps by
-        versions before there was one say what their values depend on, no more.
+        A mapping that prints as a table; ``to_dict()`` returns JSON. Maps of early
+        versions, without this attribute, contain only what their values depend on.
 
     Raises
     ------
     FileNotFoundError
         If nothing is at the path.
     ValueError
-        If the map does not say where it comes from: another program made it, or
-        attributes were lost in working on it.
+        If the map has no provenance: other software made it, or its attributes were
+        lost in later processing.
 
     Examples
     --------
@@ -114,14 +114,14 @@ def provenance(
     if found is None:
         raise ValueError(
             f"{name} does not say where it comes from: it must have the attribute or "
-            f"tag {PROVENANCE!r}, got {sorted(attrs)[:10]}. A variable of a map has "
-            "not got it; give the dataset or the file that predict_to wrote."
+            f"tag {PROVENANCE!r}, got {sorted(attrs)[:10]}. A variable of a map does "
+            "not have it; pass the dataset, or the file that predict_to wrote."
         )
     return found
 
 
 def provenance_in(attrs: Mapping[str, Any]) -> Provenance | None:
-    """Give what attributes or tags of a map say; None where they say nothing."""
+    """Return the provenance in attributes or tags, None if there is none."""
     if PROVENANCE in attrs:
         return Provenance(json.loads(attrs[PROVENANCE]))
     made_with = attrs.get(MADE_WITH)
@@ -138,6 +138,6 @@ def provenance_in(attrs: Mapping[str, Any]) -> Provenance | None:
 def _attributes_at(
     path: str | Path, options: Mapping[str, Any] | None
 ) -> Mapping[str, Any] | None:
-    place = Destination.of(path, options)
-    tags = place.raster_tags()
-    return tags if tags is not None else place.attrs()
+    destination = Destination.of(path, options)
+    tags = destination.raster_tags()
+    return tags if tags is not None else destination.attrs()

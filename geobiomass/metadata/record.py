@@ -1,7 +1,7 @@
-"""What is noted of a map: model, training data, input, settings, software.
+"""Recording a map's provenance: model, training data, input, settings, software.
 
-No time of day and no place on a machine: the same map has the same note, wherever and
-whenever it is made.
+The record has no date and no path: the same map has the same record, on any machine at
+any time.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from geobiomass.training.model_folder import (
 
 FORMAT = 1
 MOST_SCENES = 1000
-"""Scenes that a map names one by one; of more it counts them and has a fingerprint."""
+"""Scenes: up to so many are listed by name; of more, their number and a hash."""
 
-_MOST_ITEMS = 256  # of a list; a calibration or a mask may hold whole tables
-_SAID_OF_INPUT = (
+_MOST_ITEMS = 256  # of a list: a calibration or a mask may contain long tables
+_INPUT_ATTRIBUTES = (
     *("title", "source", "licence", "attribution", "composite"),
     *("time_coverage_start", "time_coverage_end", "source_fingerprint"),
 )
@@ -53,23 +53,23 @@ def note_provenance(
     region: Any = None,
     notes: Mapping[str, str] | None = None,
 ) -> None:
-    """Note in a map's attributes where it comes from.
+    """Write a map's provenance to its attributes.
 
     Parameters
     ----------
     target : xarray.Dataset
         The map, lazy or not; gets the attribute ``geobiomass_provenance``.
     model : Predictor
-        What makes the map.
+        The model that predicts the map.
     cube : xarray.Dataset
-        What it is made of.
+        Its input.
     made_with : mapping
-        What the values depend on, as the map is recognised by it; without "input"
-        and "grid" where these were not worked out.
+        All that the values depend on, the map's attribute ``made_with``; without
+        "input" and "grid" if they were not computed.
     region : Region, optional
-        What the map is limited to.
+        The region that the map is limited to.
     notes : mapping of str to str, optional
-        What the user adds: licence, contact.
+        The user's additions: licence, contact.
     """
     note: dict[str, Any] = {
         "format": FORMAT,
@@ -84,12 +84,12 @@ def note_provenance(
 
 
 def check_notes(notes: Mapping[str, str] | None) -> dict[str, str]:
-    """Give what a user adds to a map's provenance.
+    """Check a user's additions to a map's provenance and return them.
 
     Raises
     ------
     ValueError
-        If it is anything but texts by name.
+        If they are not texts by name.
     """
     for name, text in (notes or {}).items():
         if not isinstance(name, str) or not isinstance(text, str):
@@ -101,15 +101,15 @@ def check_notes(notes: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def weights_fingerprint(network: nn.Module) -> str:
-    """Give 64 letters that stand for a network's weights, and their names."""
+    """Return the hash of a network's weights and their names, 64 hexadecimal digits."""
     return _fingerprint(network.state_dict().items())
 
 
 def folder_fingerprint(folder: Path) -> str:
     """Return the fingerprint of the weights in a model's folder.
 
-    The same as :func:`weights_fingerprint` of the loaded network: tensors are hashed
-    in the order of the network's state, which is built without any memory for it.
+    It is that of :func:`weights_fingerprint` for the loaded network: tensors are hashed
+    in the order of the network's state, which is built without memory for weights.
 
     Parameters
     ----------
@@ -158,9 +158,9 @@ def _stored_weights(folder: Path, prefix: str = "") -> Iterator[tuple[str, Tenso
 
 
 def software() -> dict[str, Any]:
-    """Give the versions, and the kind of machine, that compute a map here."""
+    """Return the versions of packages and the kind of machine of this process."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    # Of a checkout that is not installed no metadata knows the version.
+    # Package metadata lacks the version of a checkout that is not installed.
     ours = {"geobiomass": sys.modules["geobiomass"].__version__}
     return {
         "python": platform.python_version(),
@@ -174,14 +174,14 @@ def software() -> dict[str, Any]:
 
 
 def model_facts(model: Any, fingerprint: str | None = None) -> dict[str, Any]:
-    """Say what a model is and where it comes from, fit for JSON.
+    """Return facts of a model and its training, as JSON values.
 
     Parameters
     ----------
     model : Predictor
-        One network, or several as one.
+        A regressor or an ensemble.
     fingerprint : str, optional
-        Of its weights, where that is known already.
+        Of its weights, if it is known already.
     """
     network = model.network
     facts: dict[str, Any] = {
@@ -209,7 +209,7 @@ def model_facts(model: Any, fingerprint: str | None = None) -> dict[str, Any]:
 
 
 def _of(model: Any, name: str) -> Any:
-    """Give what a model knows of its errors, where it does."""
+    """Return an attribute of a model as JSON values, None if it has none."""
     known = getattr(model, name, None)
     return None if known is None else compact(known.to_dict())
 
@@ -217,7 +217,7 @@ def _of(model: Any, name: str) -> Any:
 def _recipe(recipe: Any) -> dict[str, Any] | None:
     if recipe is None:
         return None
-    # A file of weights is a place on the trainer's machine.
+    # A path to a file of weights belongs to the machine that trained the model.
     pretrained = recipe.pretrained
     return {
         "name": recipe.name,
@@ -229,7 +229,7 @@ def _recipe(recipe: Any) -> dict[str, Any] | None:
 
 
 def compact(value: Any) -> Any:
-    """Give a value as JSON has it; of long lists how long, and a fingerprint."""
+    """Return a value as JSON values; a long list as its length and its hash."""
     if isinstance(value, Mapping):
         return {str(name): compact(one) for name, one in value.items()}
     if isinstance(value, np.ndarray | np.generic | torch.Tensor):
@@ -252,7 +252,7 @@ def _leaves(value: Any) -> int:
 
 
 def input_facts(cube: xr.Dataset, made_with: Mapping[str, Any]) -> dict[str, Any]:
-    """Say what a map is made of, as far as the cube says it, fit for JSON."""
+    """Return the facts that a cube contains about itself, as JSON values."""
     known = [made_with.get(name) for name in ("input", "grid")]
     text = None if None in known else " ".join(map(str, known))
     facts: dict[str, Any] = {
@@ -261,14 +261,14 @@ def input_facts(cube: xr.Dataset, made_with: Mapping[str, Any]) -> dict[str, Any
         "size": {str(dim): int(size) for dim, size in cube["image"].sizes.items()},
         "months": [int(month) for month in cube["month"].values],
     }
-    facts |= {n: str(cube.attrs[n]) for n in _SAID_OF_INPUT if n in cube.attrs}
+    facts |= {n: str(cube.attrs[n]) for n in _INPUT_ATTRIBUTES if n in cube.attrs}
     if "scenes" in cube.attrs:
         facts["scenes"] = _scenes(json.loads(cube.attrs["scenes"]))
     return facts
 
 
 def _scenes(by_month: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Give the scenes by month; of very many how many, and a fingerprint."""
+    """Return the scenes by month; of very many their number and a hash."""
     groups = [group for month in by_month.values() for group in month]
     if sum(len(group["ids"]) for group in groups) <= MOST_SCENES:
         return by_month

@@ -1,8 +1,8 @@
-"""A STAC item beside a map: where it lies, what it is made of, which model made it.
+"""A STAC item of a map: its footprint, its input and its model.
 
 STAC 1.1 with the extensions projection 2.0.0, raster 1.1.0, processing 1.1.0, file
-2.1.0 (of a GeoTIFF) and, where the model's place is given, machine learning model
-1.4.0: those versions that pystac reads.
+2.1.0 (for a GeoTIFF) and, if the model's path is given, machine learning model 1.4.0:
+the versions that pystac reads.
 """
 
 from __future__ import annotations
@@ -50,27 +50,27 @@ def write_stac_item(
     datetime: Datetime | tuple[Datetime, Datetime] | None = None,
     id: str | None = None,
 ) -> Path:
-    """Write a STAC item that describes a map, by what the map says of itself.
+    """Write a STAC item that describes a map, from the map's own metadata.
 
     Parameters
     ----------
     map_path : str or Path
         A finished map of a scene on a disk, ``.tif`` or ``.zarr``.
     path : str or Path, optional
-        Where the item goes; by default beside the map, ``map.json``. An item of the
-        same name is replaced.
+        Path of the item; by default beside the map, ``map.json``. An item of the
+        same id is replaced.
     model : str or Path, optional
-        The folder of the saved model, or its address: the item then says by the
-        machine learning model extension what that is. A folder on this machine is
-        checked to hold the model that made the map.
+        The folder of the saved model, or its address: the item then describes it by
+        the machine learning model extension. A folder on this machine must contain
+        the model that made the map.
     href : str, optional
-        The map's address where it is published; by default its place relative to
+        The address at which the map is published; by default its path relative to
         the item.
     collection : pystac.Collection, optional
-        That the item is of; with an address of its own.
+        The item's collection; it must have an address.
     datetime : datetime or pair of datetime, optional
-        Time of the images, or their first and last; by default the period that the
-        map's input said. Without a time zone: UTC.
+        Time of the images, or of the first and the last one; by default the period of
+        the map's input. Without a time zone: UTC.
     id : str, optional
         By default the map's name without its ending.
 
@@ -82,20 +82,20 @@ def write_stac_item(
     Raises
     ------
     MissingPackageError
-        If pystac is not there: ``pip install 'geobiomass[stac]'``.
+        If pystac is not installed: ``pip install 'geobiomass[stac]'``.
     FileNotFoundError
         If there is no map.
     FileExistsError
-        If something else than an item of that name is at `path`.
+        If something else than an item of that id is at `path`.
     ValueError
-        If the map does not say where it comes from, is not finished, has no place on
-        Earth or no known time, or `model` is another one.
+        If the map has no provenance, is not finished, has no georeference or no known
+        time, or `model` is another one.
 
     Notes
     -----
-    The geometry is the outline of the box of valid pixels in the map's reference
-    system, with 20 points a side, in longitude and latitude. Nothing in the item
-    names a place on this machine; a model's folder is named relative to the item.
+    The geometry is the bounding box of valid pixels in the map's reference system,
+    with 20 points a side, in longitude and latitude. The item contains no absolute
+    path of this machine; a model's folder is named relative to the item.
 
     References
     ----------
@@ -116,7 +116,7 @@ def write_stac_item(
     times = _times(known, datetime)
     facts = facts_of_map(map_path)
     name = map_path.stem if id is None else id
-    _refuse_other(path, name)
+    _check_replaceable(path, name)
     item = pystac.Item(
         id=name,
         geometry=facts.geometry,
@@ -141,19 +141,19 @@ def write_stac_item(
 
 
 def check_item_can_be_written(template: xr.Dataset, map_path: Any) -> None:
-    """Refuse, before a map is made, an item that could not be written after it.
+    """Check, before a map is computed, that its item can be written.
 
     Parameters
     ----------
     template : xarray.Dataset
         The lazy map, with its provenance.
     map_path : str, Path or Store
-        Where the map goes.
+        Destination of the map.
 
     Raises
     ------
     MissingPackageError, ValueError
-        As :func:`write_stac_item` says.
+        As :func:`write_stac_item` raises them.
     """
     need("A STAC item", "stac", "pystac")
     if not isinstance(map_path, str | Path) or not is_local(map_path):
@@ -164,7 +164,7 @@ def check_item_can_be_written(template: xr.Dataset, map_path: Any) -> None:
     if transform_of(template) is None or template.rio.crs is None:
         raise ValueError(
             "stac_item needs a scene with a reference system and a regular grid; set "
-            "it with cube.rio.write_crs('EPSG:...'). Chips have no place on Earth."
+            "it with cube.rio.write_crs('EPSG:...'). Chips have no georeference."
         )
     _times(provenance(template), None)
 
@@ -172,12 +172,12 @@ def check_item_can_be_written(template: xr.Dataset, map_path: Any) -> None:
 def _times(
     known: Provenance, given: Datetime | tuple[Datetime, Datetime] | None
 ) -> list[Datetime]:
-    """Give the time of the images, or their first and last."""
+    """Return the time of the images, or of the first and the last one."""
     if given is None:
         source = known["input"]
         if "time_coverage_start" not in source or "time_coverage_end" not in source:
             raise ValueError(
-                "The years of the map's input are not known; give them, "
+                "The years of the map's input are not known; pass them, "
                 "gb.write_stac_item(map, datetime=(first, last))."
             )
         first = Datetime.fromisoformat(source["time_coverage_start"])
@@ -187,8 +187,8 @@ def _times(
     return [one if one.tzinfo else one.replace(tzinfo=UTC) for one in both]
 
 
-def _refuse_other(path: Path, name: str) -> None:
-    """Refuse to replace anything but an earlier item of the same map."""
+def _check_replaceable(path: Path, name: str) -> None:
+    """Check that a path is free, or has an earlier item of the same map."""
     if not path.exists():
         return
     try:
@@ -198,7 +198,7 @@ def _refuse_other(path: Path, name: str) -> None:
         ours = False
     if not ours:
         raise FileExistsError(
-            f"{path} exists and is not the STAC item {name!r}; give another path."
+            f"{path} exists and is not the STAC item {name!r}; choose another path."
         )
 
 
@@ -234,8 +234,9 @@ def _properties(known: Provenance, facts: MapFacts) -> dict[str, Any]:
 
 
 def _lineage(known: Provenance) -> str:
-    """Say in a sentence or two how the map came about."""
+    """Describe the map's origin in a sentence."""
     model, source = known["model"], known["input"]
+    # Texts in files on disk, which stay as they are: "nobody noted", "not noted".
     trained = (model.get("training") or {}).get("title", "data that nobody noted")
     return (
         f"Predicted by {model.get('class', 'a model')} {model['fingerprint'][:12]}, "
@@ -279,7 +280,7 @@ _ZARR = "application/vnd.zarr; version=3"
 
 
 def _multihash(path: Path) -> str:
-    """Give a file's SHA-256 as a multihash: 0x12 says which, 0x20 how many bytes."""
+    """Return a file's SHA-256 as a multihash: 0x12 is SHA-256, 0x20 its bytes."""
     return "1220" + sha256_of_file(path)
 
 
@@ -289,7 +290,7 @@ def _relative(target: Path, item: Path) -> str:
 
 
 def _scene_links(known: Provenance) -> list[pystac.Link]:
-    """Link to the items of the scenes, where their addresses are known."""
+    """Return links to the items of the scenes whose addresses are known."""
     import pystac
 
     groups = [
@@ -316,7 +317,7 @@ def _scene_links(known: Provenance) -> list[pystac.Link]:
 def _add_model(
     item: pystac.Item, known: Provenance, model: str | Path, path: Path
 ) -> None:
-    """Say what made the map, by the machine learning model extension."""
+    """Add the model that made the map, by the machine learning model extension."""
     import pystac
 
     facts, tile = known["model"], known["settings"].get("tile", -1)
@@ -330,7 +331,7 @@ def _add_model(
         roles=["mlm:model"],
         extra_fields={
             "mlm:artifact_type": "safetensors.torch.save_file",
-            # So that names of bands of the model's input refer to something.
+            # The model's input refers to these bands by name.
             "raster:bands": [{"name": band} for band in facts["bands"]],
         },
     )
@@ -424,5 +425,5 @@ def _output_of(name: str, tile: int) -> dict[str, Any]:
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    """Write the item in one step: whole or not at all."""
+    """Write the item, whole or not at all."""
     write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -1,4 +1,4 @@
-"""Where a map comes from, in words: what `geobiomass info` prints of it."""
+"""Provenance as text: the lines that `geobiomass info` prints."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from geobiomass.summary import Table, month_names
 
 Facts = dict[str, str | Table]
 
-NOBODY = "nobody noted"
+NOT_RECORDED = "not recorded"
 
 
 def facts_of(note: Mapping[str, Any]) -> Facts:
-    """Give headings and texts of all that a map's provenance says."""
+    """Return headings and texts of a map's provenance."""
     settings, region = note.get("settings") or {}, note.get("region")
     facts: Facts = {
         **_model(note["model"]),
@@ -26,14 +26,14 @@ def facts_of(note: Mapping[str, Any]) -> Facts:
         ),
         "region": "whole" if region in (None, "whole") else _short(str(region), 80),
         "software": "; then ".join(_software(one) for one in note["software"])
-        or NOBODY,
+        or NOT_RECORDED,
     }
     notes = "; ".join(f"{k}: {v}" for k, v in (note.get("notes") or {}).items())
     return facts | ({"notes": notes} if notes else {})
 
 
 def main_facts_of(note: Mapping[str, Any]) -> Facts:
-    """Give those of the facts that say in a few lines what a map rests on."""
+    """Return the most important headings and texts of a map's provenance."""
     return {
         name: text
         for name, text in facts_of(note).items()
@@ -42,7 +42,7 @@ def main_facts_of(note: Mapping[str, Any]) -> Facts:
 
 
 def training_in_words(data: Mapping[str, Any]) -> str:
-    """Say in one line what a model was trained on, and how much was held out."""
+    """Describe a model's training data in one line, with the held-out part."""
     training, held = data["training"], data["validation"]
     title = f"{data['title']}: " if "title" in data else ""
     unit = "chips" if data["kind"] == "chips" else "blocks of a scene"
@@ -66,10 +66,10 @@ def _model(model: Mapping[str, Any]) -> Facts:
     else:
         facts["model"] = f"{facts['model']}, mean of {len(members)}"
         for number, member in enumerate(members, 1):
-            said = _training(member)
+            known = _training(member)
             facts[f"member {number}"] = "; ".join(
                 [f"{member['class']} {_short(member['fingerprint'])}"]
-                + [f"{name}: {text}" for name, text in said.items()]
+                + [f"{name}: {text}" for name, text in known.items()]
             )
     facts["calibration"] = _calibration(model.get("calibration"))
     facts["applicability"] = _applicability(model.get("applicability"))
@@ -81,7 +81,7 @@ def _calibration(known: Mapping[str, Any] | None) -> str:
         return "none"
     try:
         return str(Calibration.from_dict(known))
-    except (TypeError, ValueError):  # of a version that wrote it in another form
+    except (TypeError, ValueError):  # another version wrote it in another form
         return ", ".join(map(str, known))
 
 
@@ -111,7 +111,7 @@ def _training(model: Mapping[str, Any]) -> Facts:
             f"{recipe['name']}, loss {recipe['loss']}, {recipe['epochs']} epochs, "
             f"seed {recipe['seed']}"
         )
-    facts["trained on"] = NOBODY
+    facts["trained on"] = NOT_RECORDED
     if data:
         facts["trained on"] = (
             f"{training_in_words(data)}; fingerprint {_short(data['fingerprint'])}"
@@ -125,12 +125,12 @@ def _errors(row: Mapping[str, Any] | None) -> str:
         return "not measured"
     named = {"average_rmse": "average RMSE", "pixel_rmse": "pixel RMSE"}
     names = named | {"mae": "MAE", "bias": "bias"}
-    said = [
-        f"{words} {row[name]:.1f}"
-        for name, words in names.items()
+    errors = [
+        f"{title} {row[name]:.1f}"
+        for name, title in names.items()
         if row.get(name) is not None
     ]
-    return f"{', '.join(said)} Mg/ha"
+    return f"{', '.join(errors)} Mg/ha"
 
 
 # --- the input ----------------------------------------------------------------
@@ -138,10 +138,10 @@ def _errors(row: Mapping[str, Any] | None) -> str:
 
 def _input(source: Mapping[str, Any]) -> Facts:
     if not source:
-        return {"input": NOBODY}
-    print_ = source.get("fingerprint")
-    stood = f"fingerprint {_short(print_)}" if print_ else "not fingerprinted"
-    facts: Facts = {"input": f"{source.get('title', 'untitled')}; {stood}"}
+        return {"input": NOT_RECORDED}
+    known = source.get("fingerprint")
+    fingerprint = f"fingerprint {_short(known)}" if known else "not fingerprinted"
+    facts: Facts = {"input": f"{source.get('title', 'untitled')}; {fingerprint}"}
     if "months" in source:
         facts["months"] = " ".join(month_names(source["months"]))
     if "time_coverage_start" in source:
@@ -173,10 +173,10 @@ def _scenes(by_month: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
 
 def _counts(groups: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, int]]:
     for group in groups:
-        said = [group.get("collection", "files")]
+        names = [group.get("collection", "files")]
         if "baseline" in group:
-            said.append(f"baseline {group['baseline']}")
-        yield ", ".join(said), len(group.get("ids", ())) or group.get("count", 0)
+            names.append(f"baseline {group['baseline']}")
+        yield ", ".join(names), len(group.get("ids", ())) or group.get("count", 0)
 
 
 # --- the rest -----------------------------------------------------------------
