@@ -55,7 +55,9 @@ WAYS: dict[str, tuple[Find, tuple[int, ...]]] = {
 }
 
 
-def coverage(find: Find, count: int, shared: float, draws: int, seed: int = 0) -> float:
+def coverage(
+    find: Find, count: int, correlation: float, draws: int, seed: int = 0
+) -> float:
     """Return the share of pixels of new blocks below the threshold, mean of draws.
 
     Parameters
@@ -64,7 +66,7 @@ def coverage(find: Find, count: int, shared: float, draws: int, seed: int = 0) -
         Returns the threshold of the scores of blocks, for a share of the pixels.
     count : int
         Number of blocks to calibrate on.
-    shared : float
+    correlation : float
         Share of the variance that pixels of a block have in common.
     draws, seed : int
         Number of calibrations, and the random seed.
@@ -72,8 +74,8 @@ def coverage(find: Find, count: int, shared: float, draws: int, seed: int = 0) -
     random = np.random.default_rng(seed)
     held = []
     for _ in range(draws):
-        shared = np.sqrt(shared) * random.normal(size=(count, 1))
-        own = np.sqrt(1 - shared) * random.normal(size=(count, PIXELS))
+        shared = np.sqrt(correlation) * random.normal(size=(count, 1))
+        own = np.sqrt(1 - correlation) * random.normal(size=(count, PIXELS))
         found = find(list(np.abs(shared + own)), INTERVAL)
         held.append(math.erf(found / math.sqrt(2)))
     return float(np.mean(held))
@@ -91,12 +93,16 @@ def tables(go: Go, runs: int, seed: int) -> dict[str, list[Row]]:
     found = {}
     for way, (find, counts) in WAYS.items():
         rows: list[Row] = []
-        cells = [(shared, count) for shared in SHARED for count in counts]
-        work = [(find, n, shared, draws, each) for shared, n in cells for each in seeds]
+        cells = [(correlation, count) for correlation in SHARED for count in counts]
+        work = [
+            (find, n, correlation, draws, each)
+            for correlation, n in cells
+            for each in seeds
+        ]
         held = np.reshape(go(_cell, work, way), (len(SHARED), len(counts), tasks))
-        for shared, line in zip(SHARED, held.mean(-1), strict=True):
+        for correlation, line in zip(SHARED, held.mean(-1), strict=True):
             shares = (f"{100 * share:.1f}" for share in line)
             heads = (f"{count} blocks" for count in counts)
-            rows.append({"shared": shared} | dict(zip(heads, shares, strict=True)))
+            rows.append({"shared": correlation} | dict(zip(heads, shares, strict=True)))
         found[f"Calibrated {way}, {tasks * draws} times"] = rows
     return found
