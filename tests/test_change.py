@@ -1,4 +1,4 @@
-"""Change: intervals of differences, and totals of loss and gain that hold the truth."""
+"""Change: intervals of differences, and intervals of loss and gain that cover."""
 
 from __future__ import annotations
 
@@ -284,8 +284,8 @@ def test_a_correction_follows_both_part_and_biomass() -> None:
     ((found, _),) = fit_corrections(part[few], biomass[few], [error[few]], unit[few])
     assert found.levels.size == 1
     # Pairs that are never met follow their class of the part.
-    alike = np.where(part > 40, 300.0, 100.0)
-    ((found, _),) = fit_corrections(part, alike, [0.2 * part], unit)
+    biomass = np.where(part > 40, 300.0, 100.0)
+    ((found, _),) = fit_corrections(part, biomass, [0.2 * part], unit)
     assert found.expected(np.array([5.0]), np.array([300.0])) == pytest.approx(1, 0.1)
 
 

@@ -1,4 +1,4 @@
-"""Errors in totals: every pair of pixels counts, and intervals hold what they say."""
+"""Errors in totals: every pair of pixels counts, and intervals have their coverage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures: units on every axis, north up, what was given is what is drawn."""
+"""Plots: units on every axis, north up, and the values of the data."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_months_stand_side_by_side_stretched_alike(coloured: xr.Dataset) -> None
     june, july, august = (a.images[0].get_array() for a in figure.axes)
     assert (june == 0.8).all()
     assert (august[:10] == 0.8).all()
-    # One stretch: what is alike in two months looks alike.
+    # One stretch: equal values in two months have equal colours.
     coloured["image"][2] = coloured["image"][1]
     _, july, august = (a.images[0].get_array() for a in gb.plots.months(coloured).axes)
     np.testing.assert_array_equal(july, august)

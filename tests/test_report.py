@@ -30,7 +30,7 @@ QUICK = {
 
 
 class Page(HTMLParser):
-    """What a page links to, shows and says."""
+    """The links, pictures and words of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ def test_what_cannot_be_reported_leaves_no_file(model: Path, tmp_path: Path) -> 
 
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A model with an interval, a map of new ground, regions, plots, folds."""
+    """A model with an interval, a map of a new scene, regions, plots, folds."""
     folder = tmp_path_factory.mktemp("audit")
     ground = make_scene(128, 128, bands=BANDS)
     new = make_scene(96, 80, bands=BANDS, seed=1)
