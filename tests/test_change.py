@@ -61,7 +61,7 @@ def test_the_level_of_the_maps_own_intervals_counts() -> None:
     assert gb.change(scene, scene, confidence=0.8).agb_change.attrs["confidence"] == 0.8
 
 
-def test_a_geotiff_says_the_level_of_its_interval(tmp_path: Path) -> None:
+def test_a_geotiff_stores_the_level_of_its_interval(tmp_path: Path) -> None:
     scene = as_map(np.full((4, 5), 100.0), (10.0, 10.0))
     for name in ("agb_lower", "agb_upper"):
         scene[name].attrs["interval"] = 0.8
@@ -73,7 +73,7 @@ def test_a_geotiff_says_the_level_of_its_interval(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("r", [0.0, 0.8])
-def test_intervals_of_pixels_hold_and_ignored_correlation_makes_them_wide(
+def test_intervals_of_pixels_cover_and_ignored_correlation_makes_them_wide(
     r: float,
 ) -> None:
     random = np.random.default_rng(0)
@@ -116,7 +116,7 @@ def test_a_path_is_read_block_by_block_and_gives_the_same(tmp_path: Path) -> Non
     xr.testing.assert_identical(chunked.compute(), known)
 
 
-def test_grids_that_differ_are_refused_by_name() -> None:
+def test_grids_that_differ_raise() -> None:
     here = as_map(np.ones((8, 9)), (1, 1))
     moved = here.assign_coords(x=here["x"] + 10)
     for other, word in (
@@ -130,7 +130,7 @@ def test_grids_that_differ_are_refused_by_name() -> None:
     assert gb.change(here, nearly)["agb_change"].shape == (8, 9)
 
 
-def test_what_is_lacking_is_said() -> None:
+def test_missing_or_invalid_arguments_raise() -> None:
     plain = as_map(np.ones((8, 9)))
     other = xr.merge([plain, plain.rename(agb="observations")])
     for scene in (plain, other):
@@ -290,7 +290,7 @@ def test_a_correction_follows_both_part_and_biomass() -> None:
 
 
 @pytest.mark.slow
-def test_totals_hold_the_truth_where_the_plain_difference_doubles_it() -> None:
+def test_totals_cover_where_the_plain_difference_doubles_the_loss() -> None:
     # Loss and its area hold it somewhat less often than the 0.9 that is asked for (the
     # page on errors in space says how often): a square of 2 km holds few patches. Of 16
     # runs 11 or more do but for one in two hundred times, where 0.85 is true.

@@ -209,7 +209,7 @@ def test_a_map_that_is_off_by_any_line_gives_the_same_regression() -> None:
     assert second.se == pytest.approx(first.se)
 
 
-def test_a_map_that_is_constant_says_nothing() -> None:
+def test_a_constant_map_changes_nothing() -> None:
     y, x = sample()
     found, alone = estimate(y, 0 * x + 7, 7), estimate(y, method="plots")
     assert found.mean == pytest.approx(alone.mean)
@@ -232,7 +232,7 @@ def test_intervals_lie_around_the_mean() -> None:
 # --- what is refused ---
 
 
-def test_small_samples_are_refused_in_words() -> None:
+def test_small_samples_raise() -> None:
     with pytest.raises(
         SampleError, match=r"^3 plots are needed for the plots estimator, g"
     ):
@@ -281,7 +281,7 @@ def test_small_samples_are_refused_in_words() -> None:
         ),
     ],
 )
-def test_what_does_not_belong_together_is_refused(
+def test_arguments_that_contradict_raise(
     call: Callable[..., Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

@@ -217,7 +217,7 @@ def test_strata_are_weighted_by_their_area(
     assert naive["mean_lower"] > true_mean  # what strata are for
 
 
-def test_probabilities_undo_what_they_did(
+def test_weights_by_inclusion_probability_remove_the_bias(
     truth: xr.DataArray, poor: xr.Dataset
 ) -> None:
     plots = drawn(truth, 1500, 4, margin=20)
@@ -260,7 +260,9 @@ def held_out(truth: xr.DataArray, seed: int) -> pd.DataFrame:
     )
 
 
-def test_a_total_without_plots_is_freed_of_bias_and_covers(truth: xr.DataArray) -> None:
+def test_a_total_without_plots_has_no_bias_and_its_interval_covers(
+    truth: xr.DataArray,
+) -> None:
     predicted, _ = mapped(truth, 0)
     data = truth.copy(data=predicted).to_dataset(name="agb")
     model = fit_error_model(held_out(truth, 1), pairs=20_000)
@@ -321,7 +323,9 @@ def test_blocks_and_forms_of_residuals_do_not_matter(
         assert row["total_se"] > 0
 
 
-def test_a_total_from_chips_says_what_chips_do_not_show(truth: xr.DataArray) -> None:
+def test_a_total_from_chips_notes_that_long_correlation_is_left_out(
+    truth: xr.DataArray,
+) -> None:
     table = held_out(truth, 1)
     for kind, words in (("scene", ""), ("chips", "correlated over more than a chip")):
         table.attrs["kind"] = kind
@@ -395,7 +399,7 @@ def test_plots_that_reach_beyond_the_regions_blocks_are_whole(
     pd.testing.assert_frame_equal(at_once, by_block, rtol=1e-9)
 
 
-def test_weights_that_differ_much_are_told(
+def test_weights_that_differ_much_are_noted(
     truth: xr.DataArray, poor: xr.Dataset
 ) -> None:
     plots = drawn(truth, 40, 0)
@@ -424,7 +428,7 @@ def test_weights_that_differ_much_are_told(
         ({"plots": None, "residuals": 3}, r"residuals must be a table.*got a int"),
     ],
 )
-def test_what_cannot_be_estimated_is_refused(
+def test_invalid_settings_raise(
     settings: dict[str, Any], message: str, truth: xr.DataArray, poor: xr.Dataset
 ) -> None:
     settings = {"plots": drawn(truth, 50, 0), "progress": False} | settings
@@ -434,7 +438,7 @@ def test_what_cannot_be_estimated_is_refused(
         gb.totals(poor, **settings)
 
 
-def test_maps_that_cannot_be_read_are_refused(
+def test_maps_that_cannot_be_read_raise(
     tmp_path: Path, truth: xr.DataArray, poor: xr.Dataset
 ) -> None:
     plots = drawn(truth, 50, 0)
