@@ -1,4 +1,4 @@
-"""Change: intervals of differences, and totals of loss and gain that hold the truth."""
+"""Change: intervals of differences, and intervals of loss and gain that cover."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_level_of_the_maps_own_intervals_counts() -> None:
     assert gb.change(scene, scene, confidence=0.8).agb_change.attrs["confidence"] == 0.8
 
 
-def test_a_geotiff_says_the_level_of_its_interval(tmp_path: Path) -> None:
+def test_a_geotiff_stores_the_level_of_its_interval(tmp_path: Path) -> None:
     scene = as_map(np.full((4, 5), 100.0), (10.0, 10.0))
     for name in ("agb_lower", "agb_upper"):
         scene[name].attrs["interval"] = 0.8
@@ -73,7 +73,7 @@ def test_a_geotiff_says_the_level_of_its_interval(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("r", [0.0, 0.8])
-def test_intervals_of_pixels_hold_and_ignored_correlation_makes_them_wide(
+def test_intervals_of_pixels_cover_and_ignored_correlation_makes_them_wide(
     r: float,
 ) -> None:
     random = np.random.default_rng(0)
@@ -116,7 +116,7 @@ def test_a_path_is_read_block_by_block_and_gives_the_same(tmp_path: Path) -> Non
     xr.testing.assert_identical(chunked.compute(), known)
 
 
-def test_grids_that_differ_are_refused_by_name() -> None:
+def test_grids_that_differ_raise() -> None:
     here = as_map(np.ones((8, 9)), (1, 1))
     moved = here.assign_coords(x=here["x"] + 10)
     for other, word in (
@@ -130,7 +130,7 @@ def test_grids_that_differ_are_refused_by_name() -> None:
     assert gb.change(here, nearly)["agb_change"].shape == (8, 9)
 
 
-def test_what_is_lacking_is_said() -> None:
+def test_missing_or_invalid_arguments_raise() -> None:
     plain = as_map(np.ones((8, 9)))
     other = xr.merge([plain, plain.rename(agb="observations")])
     for scene in (plain, other):
@@ -284,13 +284,13 @@ def test_a_correction_follows_both_part_and_biomass() -> None:
     ((found, _),) = fit_corrections(part[few], biomass[few], [error[few]], unit[few])
     assert found.levels.size == 1
     # Pairs that are never met follow their class of the part.
-    alike = np.where(part > 40, 300.0, 100.0)
-    ((found, _),) = fit_corrections(part, alike, [0.2 * part], unit)
+    biomass = np.where(part > 40, 300.0, 100.0)
+    ((found, _),) = fit_corrections(part, biomass, [0.2 * part], unit)
     assert found.expected(np.array([5.0]), np.array([300.0])) == pytest.approx(1, 0.1)
 
 
 @pytest.mark.slow
-def test_totals_hold_the_truth_where_the_plain_difference_doubles_it() -> None:
+def test_totals_cover_where_the_plain_difference_doubles_the_loss() -> None:
     # Loss and its area hold it somewhat less often than the 0.9 that is asked for (the
     # page on errors in space says how often): a square of 2 km holds few patches. Of 16
     # runs 11 or more do but for one in two hundred times, where 0.85 is true.

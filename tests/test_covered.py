@@ -1,4 +1,4 @@
-"""Tables of what pages claim of errors and intervals: a command makes them."""
+"""Tables of errors and coverage in the documentation: a command makes them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _threads() -> Iterator[None]:
 
 
 def tables_of(text: str) -> list[Table]:
-    """Give the cells of the tables in a text, with their heads."""
+    """Return the cells of the tables in a text, with their heads."""
     found: list[Table] = []
     previous = ""
     for line in text.splitlines():
@@ -54,12 +54,12 @@ def printed(capsys: Printed, what: str, runs: int = 2) -> list[Table]:
 
 
 def names(table: Table, columns: int = 1) -> Table:
-    """Give the head and what the rows are called, without any figure."""
+    """Return the head and the names of the rows of a table, without figures."""
     return [table[0], *(row[:columns] for row in table[1:])]
 
 
 def on_page(table: Table, page: str, columns: int = 1) -> bool:
-    """Tell whether a page has this table; its figures are of more runs."""
+    """Return whether a page has this table; the figures there are of more runs."""
     known = tables_of((PAGES / page).read_text())
     return names(table, columns) in [names(each, columns) for each in known]
 
@@ -84,7 +84,7 @@ def test_errors_in_space_are_the_pages(
 def test_totals_are_the_pages(capsys: Printed) -> None:
     (table,) = printed(capsys, "totals", 20)
     assert on_page(table, "totals.md")
-    # A map that tells plots apart makes the estimate steadier, in every sample.
+    # A map that explains differences between plots lowers the standard error.
     spread = [
         [float(cell.split("(")[1].strip(")")) for cell in r[1:]] for r in table[1:]
     ]

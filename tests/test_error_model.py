@@ -1,4 +1,4 @@
-"""Errors in totals: every pair of pixels counts, and intervals hold what they say."""
+"""Errors in totals: every pair of pixels counts, and intervals have their coverage."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_double_sum_is_exact(model: str) -> None:
     assert total.variance() == pytest.approx(expected, rel=1e-10)
 
 
-def test_biases_and_what_is_not_known_of_them_are_in_the_sum() -> None:
+def test_biases_and_their_covariance_are_in_the_sum() -> None:
     random = np.random.default_rng(1)
     predicted = random.uniform(-20, 260, (9, 8))
     weights = random.uniform(0, 0.02, (9, 8))
@@ -94,7 +94,7 @@ def test_bias_and_spread_are_linear_between_centres() -> None:
 
 
 @pytest.mark.parametrize("cells", [2**20, 700])
-def test_how_a_region_is_cut_changes_nothing(cells: int) -> None:
+def test_the_sum_does_not_depend_on_blocks(cells: int) -> None:
     random = np.random.default_rng(2)
     predicted = random.uniform(0, 200, (90, 70))
     predicted[10:20, 10:20] = np.nan
@@ -145,7 +145,7 @@ def test_memory_does_not_grow_with_the_region() -> None:
     assert peaks[1] < 1.5 * peaks[0]
 
 
-def test_nothing_adds_nothing() -> None:
+def test_pixels_without_a_value_add_nothing() -> None:
     total = ErrorSum(known_model(Variogram(0.3, 0.7, 200.0, "matern")), PIXEL)
     total.add(0, 0, np.zeros((4, 4)), np.ones((4, 4)))
     total.add(0, 0, np.ones((4, 4)), np.full((4, 4), np.nan))
@@ -158,7 +158,7 @@ def hits(half: Floats, off: Floats) -> float:
     return float((np.abs(off) <= half).mean())
 
 
-def test_intervals_of_totals_hold_the_truth_and_independent_pixels_do_not() -> None:
+def test_intervals_of_totals_cover_and_those_of_independent_pixels_do_not() -> None:
     random = np.random.default_rng(4)
     predicted = land((96, 96), random)
     known = known_model(Variogram(0.4, 0.6, 100.0, "exponential"))
@@ -188,7 +188,7 @@ def test_intervals_hold_with_a_model_fitted_to_held_out_units(kind: str) -> None
     assert alone < 0.4
 
 
-def test_what_a_chip_has_as_a_whole_is_in_sums_of_its_size() -> None:
+def test_errors_of_whole_chips_are_in_sums_of_their_size() -> None:
     # Each chip has an error of its own, of half the variance, that no pair of its
     # pixels shows; the variance from chip to chip does.
     random = np.random.default_rng(7)
@@ -219,7 +219,7 @@ def test_inflation_is_of_the_double_sum() -> None:
     assert found[1] == pytest.approx(2.5 * found[0])
 
 
-def test_what_was_put_in_is_fitted() -> None:
+def test_the_parameters_of_simulated_errors_are_recovered() -> None:
     random = np.random.default_rng(6)
     predicted = land((256, 256), random)
     variogram = Variogram(0.4, 0.6, 60.0, "exponential")
@@ -247,7 +247,7 @@ def test_what_was_put_in_is_fitted() -> None:
     assert total.bias_variance() == pytest.approx(means.var(ddof=1) / 64)
 
 
-def test_what_cannot_be_fitted_says_why() -> None:
+def test_invalid_residuals_raise() -> None:
     error = np.random.default_rng(0).normal(size=(20, 20))
     with pytest.raises(ValueError, match="2 units or more, got 1"):
         fit_error_model(residuals(error, PIXEL))

@@ -1,4 +1,4 @@
-"""Estimators against published numbers, and against what samples truly do."""
+"""Estimators against published numbers, and against simulated samples."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -209,7 +209,7 @@ def test_a_map_that_is_off_by_any_line_gives_the_same_regression() -> None:
     assert second.se == pytest.approx(first.se)
 
 
-def test_a_map_that_is_constant_says_nothing() -> None:
+def test_a_constant_map_changes_nothing() -> None:
     y, x = sample()
     found, alone = estimate(y, 0 * x + 7, 7), estimate(y, method="plots")
     assert found.mean == pytest.approx(alone.mean)
@@ -232,7 +232,7 @@ def test_intervals_lie_around_the_mean() -> None:
 # --- what is refused ---
 
 
-def test_small_samples_are_refused_in_words() -> None:
+def test_small_samples_raise() -> None:
     with pytest.raises(
         SampleError, match=r"^3 plots are needed for the plots estimator, g"
     ):
@@ -281,7 +281,7 @@ def test_small_samples_are_refused_in_words() -> None:
         ),
     ],
 )
-def test_what_does_not_belong_together_is_refused(
+def test_arguments_that_contradict_raise(
     call: Callable[..., Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -294,7 +294,7 @@ SAMPLES = 1000
 
 
 def landscape(seed: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Truth, strata (forest or not), and a map that is badly off and noisy."""
+    """Return ground truth, strata (forest or not), and a biased and noisy map."""
     random = np.random.default_rng(seed)
     forest = random.random(100_000) < 0.6
     truth = np.where(
@@ -312,7 +312,7 @@ def runs(draw: Callable[[np.random.Generator], Estimate]) -> Iterator[Estimate]:
 def check(
     found: list[Estimate], truth: float, lowest: float = 0.95, bias: float = 0.0
 ) -> float:
-    """Check bias, standard errors and coverage; give the spread of the means.
+    """Check bias, standard errors and coverage; return the spread of the means.
 
     Tolerances are four standard errors of what 1,000 samples show. `bias` allows for
     what is known to be of the order of 1/n, in standard errors.
@@ -394,7 +394,7 @@ def test_unequal_probabilities() -> None:
 
 
 def test_ten_plots_cover_a_little_less() -> None:
-    """Skewed plots in small samples: what docs/explanation/totals.md says of them."""
+    """Skewed plots in small samples: the coverage in docs/explanation/totals.md."""
     truth, _, poor = landscape()
     for method in METHODS:
 

@@ -376,7 +376,7 @@ def test_a_calibration_is_json_and_says_what_it_is() -> None:
     assert step.values_depend_on() == {"calibration": step.to_dict()}
     with pytest.raises(ValueError, match="must be 2 finite numbers"):
         Calibration.from_dict(step.to_dict() | {"margins": [1.0]})
-    with pytest.raises(ValueError, match="of the same model, got one"):
+    with pytest.raises(ValueError, match="with its own model, got a model with"):
         step.layers({"agb": {}, "agb_spread": {}})
 
 
@@ -828,10 +828,10 @@ def test_the_picture_says_what_the_interval_holds() -> None:
     assert by_observed.get_xydata().tolist() == [[0, 50], [4, 100]]
     assert nominal.get_ydata()[0] == 90
     assert overall.get_label() == "all, 66.7 %"
-    with pytest.raises(ValueError, match="what was observed beside"):
+    with pytest.raises(ValueError, match="of a map needs observed=, got none"):
         gb.plots.calibration(found)
     table = found.rename(agb="predicted", agb_lower="lower").to_dataframe()
-    with pytest.raises(ValueError, match="needs observed, upper, got none"):
+    with pytest.raises(ValueError, match="table must have observed, upper, got none"):
         gb.plots.calibration(table, interval=0.9)
     matplotlib.pyplot.close("all")
 

@@ -1,4 +1,4 @@
-"""Pictures: units on every axis, north up, what was given is what is drawn."""
+"""Plots: units on every axis, north up, and the values of the data."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_comparison_has_four_pictures_with_units(coloured: xr.Dataset) -> None
     figure.canvas.draw()
 
 
-def test_a_comparison_draws_what_there_is_where_it_is_told(
+def test_a_comparison_draws_available_layers_on_given_axes(
     coloured: xr.Dataset,
 ) -> None:
     mine = plt.subplots(1, 3)[1]
@@ -84,7 +84,7 @@ def test_a_comparison_draws_what_there_is_where_it_is_told(
         gb.plots.comparison(coloured, coloured["agb"][:-1])
 
 
-def test_pictures_lie_where_the_scene_lies(coloured: xr.Dataset) -> None:
+def test_images_have_the_extent_of_the_scene(coloured: xr.Dataset) -> None:
     axes = plt.subplots()[1]
     assert gb.plots.biomass(coloured["agb"], axes) is axes
     left, right, bottom, top = axes.images[0].get_extent()
@@ -105,7 +105,7 @@ def test_pictures_lie_where_the_scene_lies(coloured: xr.Dataset) -> None:
         ("no coordinates", "x, pixels", 0.0),
     ],
 )
-def test_axes_say_in_what_they_are(
+def test_axes_have_units(
     coloured: xr.Dataset, change: str, label: str, left: float
 ) -> None:
     scene = coloured.drop_vars("spatial_ref")
@@ -164,7 +164,7 @@ def test_true_colour_takes_the_clearest_month(coloured: xr.Dataset) -> None:
         gb.plots.true_colour(coloured, 1)
 
 
-def test_months_stand_side_by_side_stretched_alike(coloured: xr.Dataset) -> None:
+def test_months_are_side_by_side_with_one_stretch(coloured: xr.Dataset) -> None:
     coloured["image"][0] = np.nan
     coloured["image"][2, :, :10] = np.nan
     figure = gb.plots.months(coloured, columns=2)
@@ -176,7 +176,7 @@ def test_months_stand_side_by_side_stretched_alike(coloured: xr.Dataset) -> None
     june, july, august = (a.images[0].get_array() for a in figure.axes)
     assert (june == 0.8).all()
     assert (august[:10] == 0.8).all()
-    # One stretch: what is alike in two months looks alike.
+    # One stretch: equal values in two months have equal colours.
     coloured["image"][2] = coloured["image"][1]
     _, july, august = (a.images[0].get_array() for a in gb.plots.months(coloured).axes)
     np.testing.assert_array_equal(july, august)
@@ -299,7 +299,7 @@ def test_attention_sums_to_one_and_is_zero_where_a_month_is_absent(
     np.testing.assert_allclose(whole[0], finest.double().mean((1, 2)), atol=1e-6)
 
 
-def test_attention_at_a_place_is_that_of_its_pixel(model: gb.BiomassRegressor) -> None:
+def test_attention_at_a_point_is_that_of_its_pixel(model: gb.BiomassRegressor) -> None:
     scene = make_scene(64, 64, bands=VISIBLE)
     y, x = float(scene["y"][40]), float(scene["x"][9])
     weights = model.attention(scene, (y, x))

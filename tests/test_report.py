@@ -30,7 +30,7 @@ QUICK = {
 
 
 class Page(HTMLParser):
-    """What a page links to, shows and says."""
+    """The links, pictures and words of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ def test_a_report_of_several_models_and_of_text_that_is_markup(
     assert "<script>alert(1)</script>" in page.text
 
 
-def test_what_cannot_be_reported_leaves_no_file(model: Path, tmp_path: Path) -> None:
+def test_a_failed_report_leaves_no_file(model: Path, tmp_path: Path) -> None:
     radar = make_scene(64, 64, bands=("VV_asc", "B02", "B03"))
     with pytest.raises(gb.CubeError, match="B04"):
         gb.write_report(model, radar, tmp_path / "r.html", progress=False)
@@ -180,7 +180,7 @@ def test_what_cannot_be_reported_leaves_no_file(model: Path, tmp_path: Path) -> 
 
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A model with an interval, a map of new ground, regions, plots, folds."""
+    """A model with an interval, a map of a new scene, regions, plots, folds."""
     folder = tmp_path_factory.mktemp("audit")
     ground = make_scene(128, 128, bands=BANDS)
     new = make_scene(96, 80, bands=BANDS, seed=1)
@@ -210,7 +210,7 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }
 
 
-def test_an_auditor_finds_split_interval_where_it_holds_and_totals(
+def test_a_report_has_split_interval_applicability_and_totals(
     audited: dict[str, Any], tmp_path: Path
 ) -> None:
     folder, cube, model = audited["folder"], audited["cube"], audited["model"]
@@ -277,7 +277,7 @@ def test_totals_in_a_report_rest_on_cross_validation_where_there_are_no_plots(
     assert "There is no error to report" in page.text
 
 
-def test_errors_on_the_training_data_are_said_to_flatter(
+def test_errors_on_the_training_data_have_a_warning(
     model: Path, tmp_path: Path
 ) -> None:
     trained, other = (make_scene(64, 80, bands=BANDS, seed=seed) for seed in (0, 1))
@@ -286,7 +286,7 @@ def test_errors_on_the_training_data_are_said_to_flatter(
         assert ("errors below are too small" in out.read_text()) is said
 
 
-def test_a_report_of_another_ground_or_without_a_basis_is_refused(
+def test_a_report_of_another_map_or_without_residuals_raises(
     audited: dict[str, Any], tmp_path: Path
 ) -> None:
     folder, cube = audited["folder"], audited["cube"]

@@ -501,7 +501,7 @@ def test_the_command_says_errors_by_fold_and_keeps_all_of_it(
     code, _, err = run("report", folder / "model", store, *options)
     assert code == 0, err
     text = page.read_text()
-    assert "Which ground was held out together." in text
+    assert "Folds: the pixels of a fold are held out together." in text
     bias = expected.evaluate().loc["all", "bias"]
     assert f"{bias:.1f} (" in text
 
@@ -581,7 +581,7 @@ def test_a_report_of_chips_has_their_cross_validation(tmp_path: Path) -> None:
         cv.model, chips, tmp_path / "r.html", validation=cv, progress=False
     )
     text = out.read_text()
-    assert "2 folds of 3 groups by &#x27;flight&#x27;, buffer of 3 pixels" in text
+    assert "2 folds of 3 groups by &#39;flight&#39;, buffer of 3 pixels" in text
     assert "Size of blocks" not in text  # of scenes
 
 

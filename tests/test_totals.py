@@ -1,4 +1,4 @@
-"""Totals of regions: exact sums, intervals that cover the truth, what users meet."""
+"""Totals of regions: exact sums, coverage of intervals, errors that users see."""
 
 import json
 import math
@@ -34,7 +34,7 @@ def truth() -> xr.DataArray:
 
 @pytest.fixture(scope="module")
 def poor(truth: xr.DataArray) -> xr.Dataset:
-    """A map of it that is badly biased, noisy, and has a hole."""
+    """A map of it that is biased, noisy, and has a hole."""
     noise = np.random.default_rng(0).normal(0, 25, truth.shape)
     values = (40 + 1.5 * truth + noise).astype(np.float32)
     values[:20, :20] = np.nan
@@ -42,7 +42,7 @@ def poor(truth: xr.DataArray) -> xr.Dataset:
 
 
 def corner(data: xr.DataArray) -> tuple[float, float, float]:
-    """Left, top and side of a pixel."""
+    """Return left, top and side of a pixel."""
     transform = data.rio.transform()
     return transform.c, transform.f, transform.a
 
@@ -55,7 +55,7 @@ def box(data: xr.DataArray, top: int, left: int, bottom: int, right: int) -> Any
 
 
 def parts(data: xr.DataArray) -> Any:
-    """Two regions, the second of them with a hole in the map."""
+    """Return two regions, the second with a hole in the map."""
     shapes = [box(data, 100, 0, SIZE, SIZE), box(data, 0, 0, 100, 200)]
     return geopandas.GeoDataFrame(
         {"name": ["a", "b"]}, geometry=shapes, crs=data.rio.crs
@@ -63,7 +63,7 @@ def parts(data: xr.DataArray) -> Any:
 
 
 def drawn(truth: xr.DataArray, n: int, seed: int, margin: int = 0) -> pd.DataFrame:
-    """A simple random sample of points, with the truth of their pixels."""
+    """Return a simple random sample of points, with the truth of their pixels."""
     random = np.random.default_rng(seed)
     rows, columns = random.uniform(margin, SIZE - margin, (2, n))
     x, y, side = corner(truth)
@@ -159,7 +159,7 @@ def test_a_map_in_degrees_weights_pixels_by_area() -> None:
 def test_intervals_cover_the_total_of_a_known_landscape(
     truth: xr.DataArray, poor: xr.Dataset
 ) -> None:
-    """The whole way, from a table of points to the interval of the total, 60 times."""
+    """From a table of points to the interval of the total, 60 times."""
     whole = poor.copy(deep=True)
     whole["agb"].values[:20, :20] = 100
     areas = pixel_areas(whole, Window(0, 0, SIZE, SIZE))
@@ -186,7 +186,7 @@ def test_intervals_cover_the_total_of_a_known_landscape(
 def test_strata_are_weighted_by_their_area(
     truth: xr.DataArray, poor: xr.Dataset
 ) -> None:
-    """Plots crowd in forest; strata by raster, by column, and by hectares agree."""
+    """Most plots are in forest; strata by raster, by column, and by hectares agree."""
     forest = (truth > float(truth.median())).astype("float32")
     forest = forest.rio.write_crs(truth.rio.crs)
     plots = drawn(truth, 400, 2)
@@ -217,7 +217,7 @@ def test_strata_are_weighted_by_their_area(
     assert naive["mean_lower"] > true_mean  # what strata are for
 
 
-def test_probabilities_undo_what_they_did(
+def test_weights_by_inclusion_probability_remove_the_bias(
     truth: xr.DataArray, poor: xr.Dataset
 ) -> None:
     plots = drawn(truth, 1500, 4, margin=20)
@@ -240,27 +240,29 @@ PIXEL = (10.0, 10.0)
 
 
 def level(predicted: np.ndarray) -> np.ndarray:
-    """Bias of errors by what was predicted, Mg/ha."""
+    """Return the bias of errors by prediction, Mg/ha."""
     return 10 + 0.1 * predicted
 
 
 def mapped(truth: xr.DataArray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A map whose errors are biased and alike over 80 m, and its errors."""
-    alike = Variogram(0.4, 0.6, 80.0, "exponential")
-    z = field(truth.shape, alike, PIXEL, np.random.default_rng(seed))
+    """Return a map with a bias and errors correlated over 80 m, and its errors."""
+    correlated = Variogram(0.4, 0.6, 80.0, "exponential")
+    z = field(truth.shape, correlated, PIXEL, np.random.default_rng(seed))
     predicted = truth.values.astype(float)
     return predicted, level(predicted) + (8 + 0.1 * predicted) * z
 
 
 def held_out(truth: xr.DataArray, seed: int) -> pd.DataFrame:
-    """Residuals of such a map where it was tested, in blocks of 64 pixels."""
+    """Return held-out residuals of such a map, in blocks of 64 pixels."""
     predicted, error = mapped(truth, seed)
     return residuals(
         error, PIXEL, predicted=predicted, unit=blocks(truth.shape, 64), kind="scene"
     )
 
 
-def test_a_total_without_plots_is_freed_of_bias_and_covers(truth: xr.DataArray) -> None:
+def test_a_total_without_plots_has_no_bias_and_its_interval_covers(
+    truth: xr.DataArray,
+) -> None:
     predicted, _ = mapped(truth, 0)
     data = truth.copy(data=predicted).to_dataset(name="agb")
     model = fit_error_model(held_out(truth, 1), pairs=20_000)
@@ -273,7 +275,7 @@ def test_a_total_without_plots_is_freed_of_bias_and_covers(truth: xr.DataArray) 
     )
     assert row["total"] == pytest.approx(expected, rel=1e-6)
     assert row["method"] == "model"
-    # Other maps with such errors: what they add up to lies within the interval.
+    # Other maps with such errors: their total error is within the interval.
     half = (row["total_upper"] - row["total_lower"]) / 2
     assert half > row["total_se"] * 1.9
     apart = np.sqrt(((areas * model.sd(predicted[inside])) ** 2).sum())
@@ -321,7 +323,9 @@ def test_blocks_and_forms_of_residuals_do_not_matter(
         assert row["total_se"] > 0
 
 
-def test_a_total_from_chips_says_what_chips_do_not_show(truth: xr.DataArray) -> None:
+def test_a_total_from_chips_notes_that_long_correlation_is_left_out(
+    truth: xr.DataArray,
+) -> None:
     table = held_out(truth, 1)
     for kind, words in (("scene", ""), ("chips", "correlated over more than a chip")):
         table.attrs["kind"] = kind
@@ -395,7 +399,7 @@ def test_plots_that_reach_beyond_the_regions_blocks_are_whole(
     pd.testing.assert_frame_equal(at_once, by_block, rtol=1e-9)
 
 
-def test_weights_that_differ_much_are_told(
+def test_weights_that_differ_much_are_noted(
     truth: xr.DataArray, poor: xr.Dataset
 ) -> None:
     plots = drawn(truth, 40, 0)
@@ -424,7 +428,7 @@ def test_weights_that_differ_much_are_told(
         ({"plots": None, "residuals": 3}, r"residuals must be a table.*got a int"),
     ],
 )
-def test_what_cannot_be_estimated_is_refused(
+def test_invalid_settings_raise(
     settings: dict[str, Any], message: str, truth: xr.DataArray, poor: xr.Dataset
 ) -> None:
     settings = {"plots": drawn(truth, 50, 0), "progress": False} | settings
@@ -434,7 +438,7 @@ def test_what_cannot_be_estimated_is_refused(
         gb.totals(poor, **settings)
 
 
-def test_maps_that_cannot_be_read_are_refused(
+def test_maps_that_cannot_be_read_raise(
     tmp_path: Path, truth: xr.DataArray, poor: xr.Dataset
 ) -> None:
     plots = drawn(truth, 50, 0)

@@ -77,7 +77,7 @@ def test_semivariances_are_those_of_the_definition() -> None:
     np.testing.assert_allclose(fitted.table.to_numpy(float), rows)
 
 
-def test_drawn_pairs_give_what_all_pairs_give() -> None:
+def test_drawn_pairs_agree_with_all_pairs() -> None:
     true = Variogram(50.0, 200.0, 60.0, "exponential")
     error = field((60, 60), true, PIXEL, np.random.default_rng(5))
     table = residuals(error, PIXEL)
@@ -143,7 +143,7 @@ def test_blocks_cover_the_effective_range() -> None:
         suggest_block(variogram)
 
 
-def test_what_cannot_be_fitted_says_why() -> None:
+def test_invalid_residuals_raise() -> None:
     random = np.random.default_rng(0)
     error = random.normal(size=(20, 20))
     table = residuals(error, PIXEL)

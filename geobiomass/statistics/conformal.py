@@ -380,8 +380,8 @@ def _merged(there: npt.NDArray[np.bool_], least: int) -> list[list[int]]:
         poorest = int(np.argmin(counts))
         if counts[poorest] >= least:
             break
-        beside = [i for i in (poorest - 1, poorest + 1) if 0 <= i < len(groups)]
-        other = min(beside, key=lambda i: counts[i])
+        neighbours = [i for i in (poorest - 1, poorest + 1) if 0 <= i < len(groups)]
+        other = min(neighbours, key=lambda i: counts[i])
         first, second = sorted((poorest, other))
         groups[first] += groups.pop(second)
     return groups
