@@ -1,4 +1,4 @@
-"""How Sphinx builds the site; ``make docs`` runs it with warnings as errors.
+"""Settings of the site: ``make docs`` builds it with Sphinx, warnings as errors.
 
 Nothing is fetched while it builds: CI has no internet.
 """

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 
 class Page(HTMLParser):
-    """Links and anchors of a page."""
+    """The links and anchors of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Page(HTMLParser):
 
 
 def broken_links(site: Path) -> list[str]:
-    """Give "page: link" for every link within a site that leads nowhere."""
+    """Yield "page: link" for every link within a site that leads nowhere."""
     site = site.resolve()
     # What themes keep among their files are templates, and no pages.
     found = [p for p in site.rglob("*.html") if "_static" not in p.parts]

@@ -1,4 +1,4 @@
-"""What one number of error hides, on a synthetic landscape.
+"""Figures of what one number of error hides, on a synthetic landscape.
 
 The maps are those of gradient boosting by pixel, which learns in seconds: whatever
 learns to be right on average shows the same, networks too.

@@ -13,7 +13,7 @@ PROGRAMS = ("geobiomass", "pasture")
 
 
 def commands_of(program: str) -> Iterator[tuple[str, Any]]:
-    """Give each command with the words that call it, groups before their parts."""
+    """Yield each command with the words that call it, groups before their parts."""
     app = importlib.import_module(f"{program}.cli").app
     yield from _walk(typer.main.get_command(app), program)
 
@@ -25,7 +25,7 @@ def _walk(command: Any, words: str) -> Iterator[tuple[str, Any]]:
 
 
 def pages() -> dict[str, str]:
-    """Text of the page of each program by its file's name."""
+    """Return the text of each program's page, by file name."""
     return {f"command-{name}.md": _page(name) for name in PROGRAMS}
 
 

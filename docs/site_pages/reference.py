@@ -11,7 +11,7 @@ MODULES = (
     "geobiomass",
     "geobiomass.plots",
     "geobiomass.summary",
-    "geobiomass.lineage",
+    "geobiomass.metadata.provenance",
     "geobiomass.sources.grid",
     "geobiomass.sources.stac.archives",
     "geobiomass.sources.landscape.archive",
@@ -43,7 +43,7 @@ MODULES = (
 # Of these only what the public names give or take is public.
 CHOSEN = {
     "geobiomass.cube.areas": ("pixel_areas", "pixel_size", "regions_of"),
-    "geobiomass.lineage": ("Provenance",),
+    "geobiomass.metadata.provenance": ("Provenance",),
     "geobiomass.data.folds": ("Fold",),
     "geobiomass.evaluation.residuals": ("read_residuals", "write_residuals"),
     "geobiomass.statistics.conformal": ("Calibration",),
@@ -74,7 +74,7 @@ ELSEWHERE = {"geobiomass.training.estimator": ("ModelError",)}
 
 
 def public_names(module: str) -> list[str]:
-    """Names of a public module that have a page, modules left out."""
+    """Return the names of a public module that have a page, without modules."""
     loaded = importlib.import_module(module)
     names = CHOSEN.get(module) or getattr(loaded, "__all__", None)
     if names is None:
@@ -96,7 +96,7 @@ def _defined(value: Any, module: str) -> bool:
 
 
 def public_members(kind: type) -> list[str]:
-    """Public methods and properties of a class that are defined in our packages."""
+    """Return the public methods and properties that our packages define in a class."""
     chosen = []
     for name, value in inspect.getmembers_static(kind):
         owner = next(c for c in kind.__mro__ if name in vars(c))
@@ -114,7 +114,7 @@ def public_members(kind: type) -> list[str]:
 
 
 def pages() -> dict[str, str]:
-    """Text of each page of the reference by its file's name."""
+    """Return the text of each page of the reference, by file name."""
     found = {}
     for module in MODULES:
         found[f"{module}.rst"] = _module_page(module)

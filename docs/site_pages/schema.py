@@ -1,4 +1,4 @@
-"""What a cube is, drawn from one that the package makes."""
+"""The page on the schema of a cube, made from a cube that the package makes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNITS = {"VV": "dB", "VH": "dB", "B": "reflectance x 10^4", "CLP": "percent"}
 
 
 def pages() -> dict[str, str]:
-    """Text of the page of the schema."""
+    """Return the text of the page."""
     cube = gb.landscape((256, 256), seed=0)
     rows = "\n".join(_row(str(name)) for name in cube["band"].values)
     return {
