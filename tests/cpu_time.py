@@ -29,7 +29,9 @@ from typing import Any
 import psutil
 import pytest
 
-LIMIT = 5.0  # CPU seconds of a quick test
+# CPU seconds of a quick test on a quiet machine. With six processes on a core the same
+# test was measured to take up to twice as many.
+LIMIT = float(os.environ.get("GEOBIOMASS_TEST_LIMIT", "5"))
 ROWS = "GEOBIOMASS_TEST_ROWS"  # names a file that gets a JSON row for each test
 
 

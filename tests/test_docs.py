@@ -1,4 +1,4 @@
-"""The site: built without a warning, whole, and true to the code."""
+"""The site: built without a warning, complete, and true to the code."""
 
 from __future__ import annotations
 
@@ -141,9 +141,9 @@ def test_docstrings_fit_their_signatures() -> None:
 
 
 def _must_list_parameters(name: str) -> bool:
-    """Functions, classes and methods of the two faces list what they take.
+    """Return whether a docstring must list parameters: in the two packages' names.
 
-    Elsewhere a sentence may say it all, as with a metric's update(prediction, target).
+    Elsewhere a sentence may be enough, as with a metric's update(prediction, target).
     """
     return name.startswith(("geobiomass.", "pasture.")) and name.count(".") <= 2
 
@@ -187,7 +187,7 @@ def test_code_in_pages_is_python_and_names_what_there_is(page: Path) -> None:
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a folder with what how-to pages begin with."""
+    """Make a folder with the files that how-to pages begin with."""
     folder = tmp_path_factory.mktemp("work")
     scene = gb.landscape(192, months=3, seed=1)
     gb.write_cube(scene, folder / "scene.zarr")
@@ -245,8 +245,8 @@ def test_every_picture_is_made_by_code() -> None:
     }
     assert kept == made
     for package, picture in make.DEMONSTRATED.values():
-        source = (ROOT / package / "demo.py").read_text()
-        assert f'"{picture}"' in source
+        (demo,) = (ROOT / package).rglob("demo.py")
+        assert f'"{picture}"' in demo.read_text()
 
 
 @pytest.mark.slow
@@ -256,7 +256,7 @@ def test_drawn_pictures_are_those_of_the_pages(tmp_path: Path) -> None:
     for name in make.DRAWN:
         new, old = imread(make.draw(name, tmp_path)), imread(DOCS / name)
         assert new.shape == old.shape, f"{name}: run python docs/figures/make.py"
-        # Letters differ in their edges from one version of a library to the next.
+        # Edges of letters differ between versions of a library.
         differs = np.abs(new - old).max(axis=2) > 0.2
         assert differs.mean() < 0.005, f"{name}: run python docs/figures/make.py"
 

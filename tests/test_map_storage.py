@@ -194,6 +194,7 @@ def test_a_model_maps_from_bucket_to_bucket(
     assert plan.bytes_read == held
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ["s3://cubes/two.zarr", "s3://cubes/two.tif"])
 def test_a_second_writer_is_refused(
     tmp_path: Path, options: dict[str, str], address: str

@@ -1,4 +1,4 @@
-"""The notebooks run from start to end, on what they draw or on real chips."""
+"""The notebooks run from start to end, on synthetic data or on real chips."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
 
 
 def test_there_is_a_notebook_for_each_story() -> None:
-    told = {path.stem for path in NOTEBOOKS}
+    names = {path.stem for path in NOTEBOOKS}
     stories = {
         "first-map",
         "stac",
@@ -43,9 +43,9 @@ def test_there_is_a_notebook_for_each_story() -> None:
         "audit",
         "pasture",
     }
-    assert stories <= told
+    assert stories <= names
     index = (NOTEBOOKS[0].parent / "index.md").read_text()
-    assert all(f"\n{name}\n" in index for name in told)
+    assert all(f"\n{name}\n" in index for name in names)
 
 
 def _need_real_data() -> None:

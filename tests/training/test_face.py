@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import pytest
+
 import geobiomass.training
 
 
@@ -25,18 +27,28 @@ def test_the_face_is_complete():
         )
 
 
-def test_lightning_is_loaded_only_for_training():
-    script = """
+WITHOUT_TRAINING = """
 import sys
 from geobiomass.training import augment, estimator, losses, weights
 heavy = {"lightning", "torchmetrics", "xarray", "dask", "rasterio"}
 assert not heavy & set(sys.modules)
+"""
+TRAINING = """
+import sys
 from geobiomass.training import metrics
 assert "lightning" not in sys.modules
 from geobiomass.training import train
 assert "lightning" in sys.modules
 assert not {"xarray", "rasterio"} & set(sys.modules), "the core knows tensors only"
 """
+
+
+@pytest.mark.parametrize(
+    "script",
+    [WITHOUT_TRAINING, pytest.param(TRAINING, marks=pytest.mark.slow)],
+    ids=["without training", "training"],
+)
+def test_lightning_is_loaded_only_for_training(script):
     result = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=120
     )
