@@ -117,7 +117,7 @@ def train(
     folds: Annotated[
         str | None,
         typer.Option(
-            help="Number of models per stream, or the CSV file of `pasture folds`."
+            help="Number of models per stream, or a CSV file of the command folds."
         ),
     ] = None,
     validation: Annotated[
