@@ -19,6 +19,7 @@ from __future__ import annotations
 import importlib.machinery
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -113,34 +114,35 @@ class CpuTime:
         self.judges = not hasattr(config, "workerinput")  # xdist's workers only measure
         self.row: Row | None = None
         self.begun, self.clock = Seconds(0.0, 0.0), 0.0
-        self.left_out = 0.0
-        self.inside = False  # a shared fixture or an import is being timed
+        # Seconds of parts that have ended, in the test and in each part that runs.
+        self.parts = [0.0]
         self.complaints: list[str] = []
         self.execute = importlib.machinery.SourceFileLoader.exec_module
 
     # ---- measuring
 
     @contextmanager
-    def _left_out(self, clock: Callable[[], float]) -> Iterator[list[float]]:
-        """Time a block that is no part of any one test; an inner block counts once."""
+    def _part(self, clock: Callable[[], float]) -> Iterator[list[float]]:
+        """Time a part of what runs; yield a list that gets its seconds.
+
+        They do not include the seconds of parts inside it.
+        """
         found: list[float] = []
-        if self.inside:
-            yield found
-            return
-        self.inside, begun = True, clock()
+        self.parts.append(0.0)
+        begun = clock()
         try:
             yield found
         finally:
-            self.inside = False
-            found.append(clock() - begun)
-            self.left_out += found[0]
+            total = clock() - begun
+            found.append(total - self.parts.pop())
+            self.parts[-1] += total
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(
         self, item: pytest.Item
     ) -> Generator[None, object, object]:
         self.row = Row(item.nodeid, item.get_closest_marker("slow") is not None)
-        self.left_out = 0.0
+        self.parts = [0.0]
         self.begun, self.clock = Seconds.now(), time.perf_counter()
         return (yield)
 
@@ -150,9 +152,9 @@ class CpuTime:
     ) -> Generator[None, object, object]:
         if fixturedef.scope == "function" or self.row is None:
             return (yield)
-        with self._left_out(lambda: Seconds.now().total) as found:
+        with self._part(lambda: Seconds.now().total) as found:
             result = yield
-        if found and fixturedef.scope != "session":
+        if fixturedef.scope != "session":
             self.row.shared[f"{fixturedef.baseid}::{fixturedef.argname}"] = found[0]
         return result
 
@@ -166,7 +168,7 @@ class CpuTime:
             return report
         used = Seconds.now() - self.begun
         if call.when == "call":
-            row.seconds = round(max(used.total - self.left_out, 0.0), 3)
+            row.seconds = round(max(used.total - self.parts[0], 0.0), 3)
         if call.when == "teardown":
             row.self, row.kids = round(used.own, 3), round(used.below, 3)
             row.wall = round(time.perf_counter() - self.clock, 3)
@@ -178,9 +180,9 @@ class CpuTime:
         loader, execute = importlib.machinery.SourceFileLoader, self.execute
 
         def timed(this: importlib.machinery.SourceFileLoader, module: Any) -> None:
-            if self.inside:
+            if threading.current_thread() is not threading.main_thread():
                 return execute(this, module)
-            with self._left_out(time.process_time):
+            with self._part(time.process_time):
                 return execute(this, module)
 
         loader.exec_module = timed  # type: ignore[method-assign, assignment]

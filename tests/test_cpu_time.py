@@ -38,6 +38,10 @@ CHILD = [sys.executable, "-S", "-c", BUSY]
 def wide():
     exec(BUSY)
 
+@pytest.fixture(scope="module")
+def imports_more():
+    import takes_longer
+
 @pytest.fixture(scope="session")
 def of_the_run():
     exec(BUSY)
@@ -66,7 +70,7 @@ def test_ends_the_child_of_another():
 
 def test_shared(wide): pass
 def test_shares_too(wide, of_the_run): pass
-def test_imports(): import takes_long
+def test_imports(imports_more): import takes_long
 
 @pytest.mark.slow
 def test_slow(): exec(BUSY)
@@ -80,7 +84,7 @@ def test_what_takes_too_long_is_named(
     workers: tuple[str, ...],
 ) -> None:
     pytester.makeconftest(CONFTEST)
-    pytester.makepyfile(test_suite=SUITE, takes_long=BUSY)
+    pytester.makepyfile(test_suite=SUITE, takes_long=BUSY, takes_longer=BUSY)
     rows = pytester.path / "rows.jsonl"
     monkeypatch.setenv("GEOBIOMASS_TEST_ROWS", str(rows))
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # they are many
