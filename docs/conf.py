@@ -41,11 +41,11 @@ nitpick_ignore_regex = [
     # Tuples in the fields of a dataclass are cut at the comma.
     ("py:class", r"tuple\[.*"),
     # Parts of ours that a user is handed and has no need to make.
-    ("py:class", r"geobiomass\.schedule\.PlannedStage"),
-    ("py:class", r"geobiomass\.(region\.Region|tiles\.Sample|tiles\.Window)"),
-    ("py:class", r"geobiomass\.validation\.ground\.Ground"),
-    ("py:class", r"(geobiomass\.predictor\.)?Predictor"),
-    ("py:class", r"geobiomass\.training\.(feeds\.Feed|start\.Start)"),
+    ("py:class", r"geobiomass\.recipes\.schedule\.PlannedStage"),
+    ("py:class", r"geobiomass\.(cube\.region\.Region|tiles\.Sample|tiles\.Window)"),
+    ("py:class", r"geobiomass\.data\.groups\.Ground"),
+    ("py:class", r"(geobiomass\.models\.predictor\.)?Predictor"),
+    ("py:class", r"geobiomass\.training\.(sharding\.BatchSource|start\.Start)"),
     ("py:class", r"pasture\.(model\.PastureModel|swards\.leaves\.Grass)"),
 ]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
@@ -33,12 +34,14 @@ app = typer.Typer(
 
 
 def _version(wanted: bool) -> None:
-    print_version("pasture", wanted)
+    if wanted:
+        # Both packages are of one distribution, and have one version.
+        print_version("pasture", version("geobiomass"))
 
 
 @app.callback()
 def options(
-    version: Annotated[
+    show_version: Annotated[
         bool,
         typer.Option(
             "--version",

@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from geobiomass import __version__
 from geobiomass.cli import account, ingest
 from geobiomass.cli import inspect as inspect_commands
 from geobiomass.cli import predict as map_commands
@@ -28,7 +29,8 @@ app = typer.Typer(
 
 
 def _version(wanted: bool) -> None:
-    print_version("geobiomass", wanted)
+    if wanted:
+        print_version("geobiomass", __version__)
 
 
 @app.callback()

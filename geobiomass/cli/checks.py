@@ -48,13 +48,15 @@ def open_for_model(
         If there is no cube, or it lacks a band, labels or the coordinate.
     """
     from geobiomass.cube import open_cube, select_bands
-    from geobiomass.data.splits import groups_of
 
     settings = [*_model_settings(folder)]
     cube = open_labelled(path) if labels else open_cube(path)
     for each in settings:
         select_bands(cube, tuple(each.get("bands", ())))
-    groups_of(cube, [], groups)
+    if groups is not None:
+        from geobiomass.data.splits import groups_of
+
+        groups_of(cube, [], groups)
     return cube
 
 

@@ -67,8 +67,6 @@ def as_cube(
         the same month, integers declare no nodata, or the target is on another grid.
         The message says how to fix it.
     """
-    import rioxarray  # noqa: F401  (the .rio accessor)
-
     if not isinstance(data, xr.Dataset | xr.DataArray):
         raise CubeError(
             "A cube is made of an xarray.Dataset or DataArray, got "
@@ -78,6 +76,9 @@ def as_cube(
     if isinstance(data, xr.Dataset) and no_options and _is_cube(data):
         check_cube(data)
         return data
+    # Not before: a cube comes without it, and it takes long to import.
+    import rioxarray  # noqa: F401  (the .rio accessor)
+
     given, data = data, _decoded(data)
     found = next((c for c in (crs, data.rio.crs, given.rio.crs) if c is not None), None)
     target = data["agb"] if isinstance(data, xr.Dataset) and "agb" in data else None

@@ -18,11 +18,9 @@ from geobiomass.info.maps import (
     describe_stored_map,
     describe_unfinished,
 )
-from geobiomass.info.validations import describe_validation
 from geobiomass.maps import describe_progress
 from geobiomass.models.summary import describe_folder, describe_model
 from geobiomass.summary import Summary
-from geobiomass.validation.folder import is_begun
 
 __all__ = ["describe"]
 
@@ -103,6 +101,12 @@ def _of_path(path: str | Path) -> dict[str, Any]:
         return describe_raster(path)
     if (path / "config.json").is_file():
         return describe_folder(path)
+    if (path / "zarr.json").is_file():
+        return describe_stored_cube(path)
+    # Not at the top: they import dask, which a cube's description does without.
+    from geobiomass.info.validations import describe_validation
+    from geobiomass.validation.folder import is_begun
+
     if is_begun(path):
         return describe_validation(path)
     return describe_stored_cube(path)

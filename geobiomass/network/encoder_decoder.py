@@ -98,7 +98,7 @@ def unet_decoder(
             channels = gate.cSE[1].in_channels
             module.attention = SCSEModule(channels, reduction=channels)
     # The last level has no skip connection, so its first gate is never run. It stays,
-    # as in the network of the winner, frozen: several processes wait for all gradients.
+    # as in the winner's network, but frozen: several processes wait for all gradients.
     decoder.blocks[-1].attention1.requires_grad_(False)  # type: ignore[index, union-attr]
     return decoder
 

@@ -41,12 +41,9 @@ def parse_setting(text: str) -> tuple[str, Any]:
     return name, tuple(parsed) if isinstance(parsed, list) else parsed
 
 
-def print_version(name: str, wanted: bool) -> None:
-    """Print the version of a command line and exit, if it is wanted."""
-    if not wanted:
-        return
-    # Not from the metadata, which a checkout that is not installed lacks.
-    print(f"{name} {sys.modules['geobiomass'].__version__}")
+def print_version(name: str, version: str) -> NoReturn:
+    """Print the name and the version of a command line, and exit."""
+    print(f"{name} {version}")
     sys.exit(0)
 
 
