@@ -82,7 +82,7 @@ class Work:
 
 
 def expected(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """(layer, y, x): no two pixels alike, one block blank, some pixels missing."""
+    """(layer, y, x): no two pixels are equal, one block is blank, some pixels missing."""
     rows, columns = np.mgrid[:height, :width]
     values = np.stack([rows + columns / 1000, columns - rows / 7]).astype(np.float32)
     values[:, :SIDE, :SIDE] = -np.float32(np.nan)
@@ -111,7 +111,7 @@ class Stop(BaseException):
 
 @contextmanager
 def interrupted(work: Work, after: int) -> Iterator[Any]:
-    """Give work that is interrupted once it has computed some blocks."""
+    """Yield work that is interrupted after some blocks."""
 
     def call(block: Block) -> np.ndarray:
         if len(work.computed) >= after:
@@ -142,6 +142,6 @@ class Traced(nn.Module):
             file.write(f"{os.getpid()} {what}\n")
 
     def where(self, what: str) -> list[int]:
-        """Give the process of each time that something was noted."""
+        """Return the process of each line of the log."""
         lines = [line.split() for line in self.log.read_text().splitlines()]
         return [int(pid) for pid, did in lines if did == what]
