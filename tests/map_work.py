@@ -82,7 +82,7 @@ class Work:
 
 
 def expected(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """(layer, y, x): no two pixels are equal, one block is blank, some pixels missing."""
+    """(layer, y, x): all pixels differ, one block is blank, some pixels are missing."""
     rows, columns = np.mgrid[:height, :width]
     values = np.stack([rows + columns / 1000, columns - rows / 7]).astype(np.float32)
     values[:, :SIDE, :SIDE] = -np.float32(np.nan)
