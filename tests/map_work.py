@@ -84,7 +84,7 @@ class Work:
 
 
 def expected(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """(layer, y, x): no two pixels alike, one block blank, some pixels missing."""
+    """(layer, y, x): all pixels differ, one block is blank, some pixels are missing."""
     rows, columns = np.mgrid[:height, :width]
     values = np.stack([rows + columns / 1000, columns - rows / 7]).astype(np.float32)
     values[:, :SIDE, :SIDE] = -np.float32(np.nan)
@@ -113,7 +113,7 @@ class Stop(BaseException):
 
 @contextmanager
 def interrupted(work: Work, after: int) -> Iterator[Any]:
-    """Give work that is interrupted once it has computed some blocks."""
+    """Yield work that is interrupted after some blocks."""
 
     def call(block: Block) -> np.ndarray:
         if len(work.computed) >= after:

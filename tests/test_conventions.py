@@ -1,4 +1,4 @@
-"""What users of rioxarray, odc-stac, xbatcher and hvplot hold in hand works too."""
+"""Arrays and maps in the forms of rioxarray, odc-stac, xbatcher and hvplot."""
 
 from __future__ import annotations
 

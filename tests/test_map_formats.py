@@ -1,4 +1,4 @@
-"""What a finished map looks like: conventions, overviews, cloud-optimised GeoTIFF."""
+"""Formats of a finished map: conventions, overviews, cloud-optimised GeoTIFF."""
 
 from __future__ import annotations
 
@@ -166,9 +166,9 @@ def test_conventions_say_only_what_is_true() -> None:
     unlisted = conventions_of(a_frame(7, 5, LAEA))
     assert "proj:code" not in unlisted
     assert CRS.from_wkt(unlisted["proj:wkt2"]) == CRS.from_string(LAEA)
-    # Close to EPSG:32633, but nobody said that it is.
-    alike = conventions_of(a_frame(7, 5, "+proj=utm +zone=33 +datum=WGS84"))
-    assert "proj:code" not in alike
+    # Close to EPSG:32633, but not declared as that system.
+    similar = conventions_of(a_frame(7, 5, "+proj=utm +zone=33 +datum=WGS84"))
+    assert "proj:code" not in similar
     placed = conventions_of(a_frame(7, 5, None))
     check_declared(placed, {"spatial"})
     check_spatial(placed)

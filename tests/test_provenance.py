@@ -1,4 +1,4 @@
-"""Where a map comes from: in Zarr, GeoTIFF and lazy maps, after kills and moves."""
+"""Provenance in Zarr, GeoTIFF and lazy maps, after kills and moves."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SCENES = {"2023-06": [{"collection": "S2", "baseline": "05.10", "ids": ["a", "b"
 
 
 def lines_of(found: object) -> dict[str, str]:
-    """Give what is printed, by what stands before two blanks."""
+    """Return the printed texts by their headings, which two blanks end."""
     pairs = [line.split("  ", 1) for line in str(found).splitlines()]
     return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
 

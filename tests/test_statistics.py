@@ -1,4 +1,4 @@
-"""What a cube holds by band: exact, in one pass, whatever the order."""
+"""Statistics of bands: exact, in one pass, in any order of blocks."""
 
 from __future__ import annotations
 

@@ -29,6 +29,6 @@ class Traced(nn.Module):
             file.write(f"{os.getpid()} {what}\n")
 
     def where(self, what: str) -> list[int]:
-        """Give the process of each time that something was noted."""
+        """Return the process of each line of the log."""
         lines = [line.split() for line in self.log.read_text().splitlines()]
         return [int(pid) for pid, did in lines if did == what]

@@ -93,7 +93,7 @@ def open_cube(
         ) from error
     except _UNREADABLE as error:
         raise DamagedError(
-            f"{path} is damaged in its description of itself: coordinates, "
+            f"{path} is damaged where it describes itself, in its coordinates, "
             f"statistics or zarr.json ({error}); restore it from a copy, or write it "
             "again.",
             str(path),

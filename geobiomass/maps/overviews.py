@@ -199,7 +199,7 @@ def _chunk_and_shard(size: int, chunk: int, shard: int) -> tuple[int, int]:
 
 
 def _titles(root: zarr.Group) -> dict[str, Any]:
-    """Give the attributes of a map that hold for its overviews, too."""
+    """Return the attributes of a map that its overviews get too."""
     kept = ("Conventions", "title", "institution", "source", "history", "references")
     return {name: root.attrs[name] for name in kept if name in root.attrs}
 
