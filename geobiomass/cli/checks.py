@@ -21,7 +21,10 @@ def open_labelled(path: str | Path) -> xr.Dataset:
     from geobiomass.cube import open_cube
     from geobiomass.cube.convert import need_target
 
-    return need_target(open_cube(path))
+    need_target(
+        open_cube(path, chunks=None)
+    )  # without dask, which takes long to import
+    return open_cube(path)
 
 
 def open_for_model(
@@ -50,9 +53,10 @@ def open_for_model(
     from geobiomass.cube import open_cube, select_bands
 
     settings = [*_model_settings(folder)]
-    cube = open_labelled(path) if labels else open_cube(path)
+    plain = open_cube(path, chunks=None)  # without dask, which takes long to import
     for each in settings:
-        select_bands(cube, tuple(each.get("bands", ())))
+        select_bands(plain, tuple(each.get("bands", ())))
+    cube = open_labelled(path) if labels else open_cube(path)
     if groups is not None:
         from geobiomass.data.splits import groups_of
 

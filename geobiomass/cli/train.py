@@ -95,11 +95,11 @@ def train(
     Example: `geobiomass train chips.zarr model/ --recipe quick --set crop=96`;
     with folds: `geobiomass train scene.zarr model/ --folds 5 --block 64 --buffer 8`
     """
-    data = open_labelled(cube)
     changes = {"folder": f"{model.resolve()}.checkpoints"} | changes_of(
         settings, devices, epochs=epochs, seed=seed, interval=interval
     )
     chosen = check_recipe(recipe, changes)
+    data = open_labelled(cube)
     split = folds_of(data, folds, folds_by, block, buffer, seed)
     held_out = _validation(validation, data)
     # Only now, as it imports PyTorch.

@@ -85,13 +85,13 @@ def validate(
 
     check_rows(by, ROWS, confidence)
     check_place(folder)
-    data = open_labelled(cube)
     changes: dict[str, Any] = {"folder": str(folder.resolve() / CHECKPOINTS)}
     changes |= {"resume": False} if overwrite else {}
     changes |= changes_of(
         settings, devices, epochs=epochs, seed=seed, interval=interval
     )
     chosen = check_recipe(recipe, changes)
+    data = open_labelled(cube)
     split = folds_of(data, folds, folds_by, block, buffer, seed)
     # Only now, as it imports PyTorch.
     from geobiomass.validation.cross_validation import CrossValidation, cross_validate
