@@ -1,4 +1,4 @@
-"""What things say of themselves: as text, as HTML in Jupyter, as JSON."""
+"""Descriptions as text, as HTML in Jupyter, and as JSON."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_html_shows_the_same_with_a_matrix_of_months(scene: xr.Dataset) -> N
     rows = cells(html)
     assert ["size", "40 x 56 pixels"] in rows
     assert ["% by month", "Jun", "Jul", "Aug"] in rows
-    # Neighbours that are alike share a row; every share is written out.
+    # Equal neighbours share a row; every share is written out.
     assert ["VV_asc B04", "100", "100", "100"] in rows
     assert ["B08", "75", "100", "100"] in rows
     shades = [part.split(")")[0] for part in html.split("rgba(0, 114, 178, ")[1:]]

@@ -21,10 +21,7 @@ def open_labelled(path: str | Path) -> xr.Dataset:
     from geobiomass.cube import open_cube
     from geobiomass.cube.convert import need_target
 
-    need_target(
-        open_cube(path, chunks=None)
-    )  # without dask, which takes long to import
-    return open_cube(path)
+    return need_target(open_cube(path))
 
 
 def open_for_model(
@@ -53,10 +50,9 @@ def open_for_model(
     from geobiomass.cube import open_cube, select_bands
 
     settings = [*_model_settings(folder)]
-    plain = open_cube(path, chunks=None)  # without dask, which takes long to import
-    for each in settings:
-        select_bands(plain, tuple(each.get("bands", ())))
     cube = open_labelled(path) if labels else open_cube(path)
+    for each in settings:
+        select_bands(cube, tuple(each.get("bands", ())))
     if groups is not None:
         from geobiomass.data.splits import groups_of
 

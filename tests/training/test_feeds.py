@@ -64,7 +64,7 @@ def test_a_feed_is_asked_for_epoch_and_rank():
 
 
 def skip(source, done, **options) -> list[int]:
-    """What a shard yields for an epoch of which `done` batches are done."""
+    """Return the batches of a shard, of an epoch with `done` finished batches."""
     first = list(shard(source, done=done, **options))
     assert first[:done] == [None] * done
     return samples(first[done:])

@@ -1,4 +1,4 @@
-"""How long a step takes is measured on copies."""
+"""Measurement of the seconds of a step, on a copy."""
 
 import time
 

@@ -312,7 +312,7 @@ def assert_same_end(whole: Path, resumed: Path, devices: int) -> None:
 
 @pytest.fixture(scope="module")
 def staged(tmp_path_factory):
-    """Give the folder of an uninterrupted training in stages, by its processes."""
+    """Return the folder of an uninterrupted training in stages, by its processes."""
     folders: dict[int, Path] = {}
 
     def find(devices: int) -> Path:

@@ -172,7 +172,7 @@ CHECKPOINTS = "geobiomass.training.checkpoints"
     [
         (2.5, (0, 2), None),
         (2.5, (0, 4), (0, 3)),
-        # The end of an epoch starts the time anew.
+        # The end of an epoch restarts the clock.
         (2.5, (1, 2), (1, 0)),
         (2.5, (1, 3), (1, 3)),
         (2, (2, 4), (2, 4)),

@@ -13,7 +13,7 @@ SHARES = st.floats(-0.3, 0.3)
 
 
 def places(rotation: Rotation, height: int, width: int) -> np.ndarray:
-    """Where each pixel comes from, (2, y, x) in pixels, by a matrix of numpy."""
+    """Return the source of each pixel, (2, y, x) in pixels, by a matrix of numpy."""
     angle = np.deg2rad(rotation.degrees)
     matrix = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     sides = np.array([height, width])

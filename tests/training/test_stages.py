@@ -286,9 +286,9 @@ def test_what_was_given_must_be_the_same_and_is_checked_beforehand(
         call(what(), plan, given={"loss": "mse", "more": 1})
         call(what(), plan)
     assert {f: f.read_bytes() for f in before} == before
-    anew = [(n, dataclasses.replace(c, resume=False), b, v) for n, c, b, v in plans]
-    check_folder(network(), [plan[:2] for plan in anew], given=GIVEN | change)
-    train_stages(make_task(), anew, given=GIVEN | change)
+    again = [(n, dataclasses.replace(c, resume=False), b, v) for n, c, b, v in plans]
+    check_folder(network(), [plan[:2] for plan in again], given=GIVEN | change)
+    train_stages(make_task(), again, given=GIVEN | change)
     with pytest.raises(ValueError, match=r"was .* and is"):
         check_folder(network(), settings, given=GIVEN)
 
