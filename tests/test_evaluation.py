@@ -265,5 +265,5 @@ def test_folds_are_drawn() -> None:
     assert (pixels == 2).sum() == folds.table["labelled_pixels"][1]
     assert (pixels == 1).any()
     chips = make_chips(2)
-    with pytest.raises(ValueError, match="chips have no place"):
+    with pytest.raises(ValueError, match="chips, which have no coordinates"):
         plots.folds(chips, gb.make_folds(chips, 2))

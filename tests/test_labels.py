@@ -246,7 +246,7 @@ def test_a_wrong_nodata_tag_is_reported(data: Path, tmp_path: Path) -> None:
         folder / "regression_test_0_input.tif", bands=names, months=[7]
     )
     label = folder / "regression_test_0_label.tif"
-    with pytest.warns(UserWarning, match=r"49930 labels .* -1 most often .*nodata=-1"):
+    with pytest.warns(UserWarning, match=r"49930 labels .* most often -1 .*nodata=-1"):
         warned = gb.with_labels(cube, label)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*labels of")

@@ -484,13 +484,11 @@ def test_with_another_block_side_it_cannot_resume(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["zarr", "tif"])
-@pytest.mark.parametrize(
-    "step", ["writing.consolidate", "writing._mark_finished", "writing.write_geotiff"]
-)
+@pytest.mark.parametrize("step", ["consolidate", "_mark_finished", "write_geotiff"])
 def test_interrupted_at_the_end_nothing_is_computed_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, step: str
 ) -> None:
-    if (suffix, step) == ("zarr", "writing.write_geotiff"):
+    if (suffix, step) == ("zarr", "write_geotiff"):
         pytest.skip("a Zarr map makes no GeoTIFF")
     path, work = tmp_path / f"map.{suffix}", Work(tmp_path / "log")
 
@@ -498,7 +496,7 @@ def test_interrupted_at_the_end_nothing_is_computed_again(
         raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"geobiomass.maps.{step}", stop)
+        patch.setattr(f"geobiomass.maps.map_writer.{step}", stop)
         with pytest.raises(Stop):
             write(path, work)
     write(path, work)

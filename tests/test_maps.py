@@ -33,9 +33,9 @@ from geobiomass.tiles import Window, mirror
 BANDS = ("VV_asc", "B04", "B08")
 
 
-def small_network(outputs: int = 1) -> AttentionUNet:
+def small_network(outputs: int = 1, encoder: str = "test_resnet") -> AttentionUNet:
     torch.manual_seed(0)
-    network = AttentionUNet(3, "test_resnet", (16, 16, 16, 16, 16), outputs)
+    network = AttentionUNet(3, encoder, (16, 16, 16, 16, 16), outputs)
     with torch.no_grad():  # statistics of batch norm that are not the identity
         for _ in range(3):
             network.train()(torch.randn(2, 3, 3, 64, 64))
@@ -549,7 +549,7 @@ def test_impossible_regions_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match="region must be bounds"):
         model.predict(scene, region="Finland")
-    with pytest.raises(gb.CubeError, match="chips have no place"):
+    with pytest.raises(gb.CubeError, match="chips have no georeference"):
         model.predict(make_chips(2), region=(0, 0, 1, 1))
     with pytest.raises(gb.CubeError, match="reference system"):
         model.predict(scene.drop_vars("spatial_ref"), region={"type": "Point"})

@@ -311,7 +311,7 @@ def test_attention_at_a_point_is_that_of_its_pixel(model: gb.BiomassRegressor) -
     assert not np.allclose(weights, model.attention(scene, (y + 300, x + 400)))
     with pytest.raises(ValueError, match="x from 400005 to 400635, got x = 1"):
         model.attention(scene, (y, 1.0))
-    with pytest.raises(ValueError, match="no observation"):
+    with pytest.raises(ValueError, match="must have an observation"):
         model.attention(scene.assign(image=scene["image"] * np.nan))
 
 

@@ -117,7 +117,7 @@ def test_sparse_labels_are_measured_fitted_and_evaluated(sparse: xr.Dataset) -> 
     assert table.loc["all", "pixels"] == np.isfinite(known).sum()
     assert np.isfinite(table.loc["all", "pixel_rmse"])
     east = sparse.isel(x=slice(96, 192))
-    with pytest.raises(gb.CubeError, match="no label"):
+    with pytest.raises(gb.CubeError, match="must have a label"):
         model.evaluate(east, tile=96, overlap=32)
     with pytest.raises(gb.CubeError, match="no label"):
         gb.fit(east, "quick", progress=False)

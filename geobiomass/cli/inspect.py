@@ -76,6 +76,10 @@ def report(
     Example: `geobiomass report model/ scene.zarr --map map.tif --regions parks.gpkg
     --plots plots.csv`; with `--validation held-out/` also errors of held-out ground
     """
+    from geobiomass.validation.folder import read_record
+
+    if validation is not None:
+        read_record(validation)
     open_for_model(model, cube)
     from geobiomass.report import write_report
 
