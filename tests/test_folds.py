@@ -131,6 +131,7 @@ def test_no_label_near_a_held_out_region_trains(data: st.DataObject) -> None:
     check_law_9(cube, folds, data.draw(windows(24, 30)))
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_no_label_near_a_held_out_polygon_trains(data: st.DataObject) -> None:
     cube = scene_of(24, 30)

@@ -103,6 +103,7 @@ def test_the_seed_decides_and_another_seed_differs() -> None:
 
 
 # Without shrinking, which takes minutes if the law is broken.
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(data=st.data())
 def test_neither_window_nor_block_nor_size_changes_a_bit(data: st.DataObject) -> None:

@@ -106,6 +106,7 @@ def test_invalid_arguments_are_errors(tmp_path: Path) -> None:
         write_archive(scene.drop_vars("spatial_ref"), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_cube_comes_back_from_the_archive(tmp_path: Path) -> None:
     pytest.importorskip("odc.stac")
     scene = gb.landscape((96, 120), months=4, seed=4, crs="EPSG:32635").compute()

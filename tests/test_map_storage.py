@@ -173,6 +173,7 @@ write({address!r}, Work(Path({log!r}), seconds=0.4), storage_options={options!r}
 """
 
 
+@pytest.mark.slow
 def test_a_model_maps_from_bucket_to_bucket(
     tmp_path: Path, options: dict[str, str]
 ) -> None:

@@ -555,6 +555,7 @@ def test_impossible_regions_are_refused(
         model.predict(scene.drop_vars("spatial_ref"), region={"type": "Point"})
 
 
+@pytest.mark.slow
 def test_masks_are_drawn_while_other_threads_set_filters_of_warnings_back() -> None:
     square = {"type": "Polygon", "coordinates": [[(0, 0), (9, 0), (9, -9), (0, 0)]]}
     region = Region((square,), (1.0, 0.0, 0.0, 0.0, -1.0, 0.0))

@@ -294,6 +294,7 @@ def test_grids_by_bounds_by_another_cube_and_of_the_finest_file(tmp_path: Path) 
     assert utm.rio.crs.to_epsg() == 32633
 
 
+@pytest.mark.slow
 def test_nested_pixels_of_sentinel_2_come_exactly_onto_one_grid(data: Path) -> None:
     folder = data / "s2_l1c_multires_jp2"
     pattern = folder / "T33UUU_{date}T{any}_{band}.jp2"

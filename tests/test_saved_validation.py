@@ -534,6 +534,7 @@ def test_the_command_refuses_what_cannot_be(run, tmp_path: Path) -> None:
     assert (code, "must be an error model" in err) == (2, True)
 
 
+@pytest.mark.slow
 def test_the_command_line_reports_loss_and_gain(run, tmp_path: Path) -> None:
     maps, tables = [], []
     for seed in (0, 1):

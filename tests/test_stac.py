@@ -188,6 +188,7 @@ def test_pixels_are_read_by_range(site: Site) -> None:
     assert not [path for path in read if "feb" in path or "mar" in path]
 
 
+@pytest.mark.slow
 def test_median_of_clear_observations(cube: xr.Dataset, drawn: list[Image]) -> None:
     for month, name in ((12, "2021-12"), (2, "2022-02")):
         seen = observations(drawn, cube, name)
@@ -201,6 +202,7 @@ def test_median_of_clear_observations(cube: xr.Dataset, drawn: list[Image]) -> N
             np.testing.assert_array_equal(exact, expected[one_zone].astype(np.float32))
 
 
+@pytest.mark.slow
 def test_there_is_no_seam_and_no_offset(cube: xr.Dataset) -> None:
     x, y = centres(cube)
     to = Transformer.from_crs(CRS, 4326, always_xy=True)
@@ -212,6 +214,7 @@ def test_there_is_no_seam_and_no_offset(cube: xr.Dataset) -> None:
     assert np.nanmax(np.abs(got - (field + 207))) < 4
 
 
+@pytest.mark.slow
 def test_months_and_passes_without_images_are_missing(cube: xr.Dataset) -> None:
     there = np.isfinite(cube["image"]).any(("y", "x"))
     optical, radar = list(S2_BANDS), ["VV_asc", "VH_asc", "VV_desc", "VH_desc"]
@@ -223,6 +226,7 @@ def test_months_and_passes_without_images_are_missing(cube: xr.Dataset) -> None:
     assert not there.sel(month=3, band=optical).any()
 
 
+@pytest.mark.slow
 def test_radar_by_pass_in_decibels(cube: xr.Dataset, drawn: list[Image]) -> None:
     x, y = centres(cube)
     for band, names in (
@@ -298,6 +302,7 @@ def test_the_attributes_report_what_was_found(site: Site) -> None:
     assert "Copernicus Sentinel data 2021, 2022" in cube.attrs["attribution"]
 
 
+@pytest.mark.slow
 def test_items_come_from_any_kind_of_source(
     site: Site, folder: Path, tmp_path: Path, cube: xr.Dataset
 ) -> None:
@@ -511,6 +516,7 @@ def test_an_unknown_offset_is_an_error() -> None:
     assert as_scene(an_item(), PLANETARY_COMPUTER, 1000).offset == 1000
 
 
+@pytest.mark.slow
 def test_the_offset_can_be_given(site: Site, cube: xr.Dataset) -> None:
     part = {"y": slice(100, 104), "x": slice(10, 14)}
     lazy = opened(site.url, offset=0, bands=["B02"])
@@ -687,6 +693,7 @@ class Signer:
         return f"{href}?sig=secret"
 
 
+@pytest.mark.slow
 def test_addresses_are_signed_when_they_are_read(site: Site, cube: xr.Dataset) -> None:
     site.signature = "secret"
     part = {"y": slice(100, 110), "x": slice(200, 210)}
@@ -753,6 +760,7 @@ def test_addresses_of_the_planetary_computer_are_signed_by_default(
         gb.from_stac([item], bounds, months="2022-06")
 
 
+@pytest.mark.slow
 def test_tasks_can_be_sent_to_other_processes(site: Site, cube: xr.Dataset) -> None:
     corner = {"month": [2], "y": slice(50), "x": slice(50)}
     lazy = opened(site.url, bands=["VH_asc", "B11"])["image"].isel(corner)
@@ -817,6 +825,7 @@ def test_power_is_averaged_before_the_logarithm() -> None:
 # Writing, and the command ---------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_dask_chunk_of_several_shards_is_computed_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site: Site, cube: xr.Dataset
 ) -> None:

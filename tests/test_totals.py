@@ -156,6 +156,7 @@ def test_a_map_in_degrees_weights_pixels_by_area() -> None:
 # --- intervals ---
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_total_of_a_known_landscape(
     truth: xr.DataArray, poor: xr.Dataset
 ) -> None:

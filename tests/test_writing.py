@@ -264,6 +264,7 @@ def test_clipped_values_are_told_by_band(tmp_path: Path) -> None:
 # --- storage of other kinds -----------------------------------------------------
 
 
+@pytest.mark.slow
 def test_cubes_on_object_storage(
     s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
