@@ -68,17 +68,17 @@ def tables(go: Go, runs: int, seed: int) -> dict[str, list[Row]]:
     """Return the coverage of the intervals, one row per number of groups."""
     rows: list[Row] = []
     for units in UNITS:
-        found = go(partial(run, units), range(seed, seed + runs), f"{units} units")
+        found = go(partial(run, units), range(seed, seed + runs), f"{units} groups")
         bias, rmse, by_pixel = np.mean(found, axis=0)
         rows.append(
             {
-                "units": units,
+                "groups": units,
                 "bias": f"{100 * bias:.0f} %",
                 "pixel RMSE": f"{100 * rmse:.0f} %",
-                "bias, if pixels were drawn": f"{100 * by_pixel:.0f} %",
+                "bias, with a bootstrap over pixels": f"{100 * by_pixel:.0f} %",
             }
         )
     return {
-        f"Share of intervals of {100 * CONFIDENCE:.0f} % that held the truth, "
+        f"Share of intervals of {100 * CONFIDENCE:.0f} % that cover the truth, "
         f"{runs} runs": rows
     }

@@ -134,8 +134,8 @@ def tables(go: Go, runs: int, seed: int) -> dict[str, list[Row]]:
                 "": {"net": "net change"}.get(str(part), part),
                 "mapped, times the truth": f"{mean['map_total'] / mean['truth']:.2f}",
                 "estimated, times the truth": f"{mean['total'] / mean['truth']:.2f}",
-                "held": f"{100 * mean['held']:.0f} %",
-                "area held": f"{100 * mean['area_held']:.0f} %",
+                "covered": f"{100 * mean['held']:.0f} %",
+                "area covered": f"{100 * mean['area_held']:.0f} %",
                 "width, times the truth": f"{mean['width'] / size:.2f}",
             }
         )

@@ -157,7 +157,7 @@ def tables(go: Go, runs: int, seed: int) -> dict[str, list[Row]]:
         {
             "one margin, calibrated": way,
             "blocks": count,
-            "held": f"{100 * part.mean():.1f} %",
+            "covered": f"{100 * part.mean():.1f} %",
             "standard deviation": f"{100 * part.std():.1f}",
         }
         for (way, count), part in zip(names, held.T, strict=True)
@@ -171,9 +171,9 @@ def tables(go: Go, runs: int, seed: int) -> dict[str, list[Row]]:
         bins.append(
             {
                 "Mg/ha": ("-" if number < len(BINS) else " ").join(ends),
-                "predicted so: held, by block": f"{100 * block:.1f} %",
+                "class of prediction: covered, by block": f"{100 * block:.1f} %",
                 "by pixel": f"{100 * pixel:.1f} %",
-                "observed so: above": f"{100 * above:.1f} %",
+                "class of observation: above": f"{100 * above:.1f} %",
             }
         )
     all_of = sums.sum(axis=1)
@@ -181,9 +181,9 @@ def tables(go: Go, runs: int, seed: int) -> dict[str, list[Row]]:
     bins.append(
         {
             "Mg/ha": "all",
-            "predicted so: held, by block": "",
+            "class of prediction: covered, by block": "",
             "by pixel": f"{100 * pixel:.1f} %",
-            "observed so: above": f"{100 * above:.1f} %",
+            "class of observation: above": f"{100 * above:.1f} %",
         }
     )
     return {

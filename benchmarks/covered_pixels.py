@@ -129,9 +129,9 @@ def tables(go: Go, runs: int, seed: int) -> dict[str, list[Row]]:
         share = 100 * errors / true
         judged.append(
             {
-                f"how it was judged, {FOLDS} folds": name,
+                f"held out, {FOLDS} folds": name,
                 "RMSE, Mg/ha": f"{errors.mean():.1f} ({errors.std():.1f})",
-                "of the true one": ""
+                "relative to the true error": ""
                 if name == TRUTH
                 else f"{share.mean():.0f} % ({share.std():.0f})",
             }
@@ -151,7 +151,7 @@ def tables(go: Go, runs: int, seed: int) -> dict[str, list[Row]]:
             }
         )
     return {
-        f"A forest of trees judged, means of {runs} landscapes "
+        f"Errors of a random forest, means of {runs} landscapes "
         "(standard deviation)": judged,
         "Correlation of held-out errors": advised,
     }

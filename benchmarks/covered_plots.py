@@ -114,7 +114,7 @@ def by_the_map(n: int, least: float, most: float) -> Draw:
 
 SAMPLES: dict[str, Callable[[], Draw]] = {
     "random, 10 plots": partial(at_random, 10),
-    "random, 10, map no line of the truth": partial(at_random, 10, curved=True),
+    "random, 10, map not linear in the truth": partial(at_random, 10, curved=True),
     "random, 30": partial(at_random, 30),
     "random, 100": partial(at_random, 100),
     "two strata, 30": partial(in_strata, 30),

@@ -137,10 +137,10 @@ def tables(go: Go, runs: int, seed: int) -> dict[str, list[Row]]:
         held, alone = np.mean(found, axis=0)
         rows.append(
             {
-                "held-out units": held_out,
+                "held-out groups": held_out,
                 "range of the errors": reach,
-                "held": f"{100 * held:.0f} %",
-                "independent pixels": f"{100 * alone:.0f} %",
+                "covered": f"{100 * held:.0f} %",
+                "assuming independent pixels": f"{100 * alone:.0f} %",
             }
         )
-    return {f"Share of intervals of 90 % that held the truth, {runs} landscapes": rows}
+    return {f"Share of intervals of 90 % that cover the truth, {runs} landscapes": rows}
