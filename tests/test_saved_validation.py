@@ -361,7 +361,7 @@ def test_another_cross_validation_is_not_replaced_unasked(tmp_path: Path) -> Non
     assert gb.CrossValidation.load(tmp_path / "cv", scene).folds == other.folds
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
-    with pytest.raises(ValueError, match=r"got a place with thesis.txt; give another"):
+    with pytest.raises(ValueError, match=r"got one with thesis.txt; give another"):
         one.save(tmp_path / "mine", progress=False)
     assert [f.name for f in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
@@ -512,7 +512,7 @@ def test_the_command_refuses_what_cannot_be(run, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
     for words, said in (
-        (("--folder", tmp_path / "mine"), "got a place with thesis.txt"),
+        (("--folder", tmp_path / "mine"), "got one with thesis.txt"),
         (("--folder", tmp_path / "v", "--by", "colour"), "--by must be one of"),
         (("--folder", tmp_path / "v", "--confidence", "2"), "confidence must be above"),
         (("--folder", tmp_path / "v", "--folds-by", "pixel"), "is not on offer"),

@@ -105,7 +105,7 @@ def test_two_processes_end_with_one_calibrated_model(tmp_path: Path) -> None:
         assert (ends[0] <= found["agb"].values[known]).all()
         assert (found["agb"].values[known] <= ends[1]).all()
         assert model.domain.fingerprint() == first["domain"]
-        assert model.domain.places == 13
+        assert model.domain.samples == 13
         index = model.applicability(scene)
         assert np.isfinite(index["dissimilarity"].values[known]).all()
         for name, value in models[0].network.state_dict().items():

@@ -258,7 +258,7 @@ def test_selections_are_seen_through(tmp_path: Path) -> None:
     ):
         found = Selection.of(choose(image).data)
         assert found is not None
-        expected = numbered.values[np.ix_(*found.places)]
+        expected = numbered.values[np.ix_(*found.positions)]
         np.testing.assert_array_equal(choose(numbered), expected)
 
 

@@ -81,10 +81,14 @@ def validate(
 
     Example: `geobiomass validate scene.zarr --folder held-out/ --block 64 --buffer 8`
     """
-    from geobiomass.validation.folder import CHECKPOINTS, check_place, write_beginning
+    from geobiomass.validation.folder import (
+        CHECKPOINTS,
+        check_validation_folder,
+        write_beginning,
+    )
 
     check_rows(by, ROWS, confidence)
-    check_place(folder)
+    check_validation_folder(folder)
     changes: dict[str, Any] = {"folder": str(folder.resolve() / CHECKPOINTS)}
     changes |= {"resume": False} if overwrite else {}
     changes |= changes_of(
@@ -123,13 +127,13 @@ def validate(
 def _beginning(cube: str, split: Any) -> dict[str, Any]:
     """Return the command and its data, which `info` shows of an unfinished folder."""
     from geobiomass.data.folds import folds_in_words
-    from geobiomass.validation.folder import place_of
+    from geobiomass.validation.folder import cube_address
 
     counted = isinstance(split, int)
     # The command that continues must not delete the folder again.
     words = [word for word in sys.argv[1:] if word != "--overwrite"]
     return {
-        "cube": place_of(cube),
+        "cube": cube_address(cube),
         "count": split if counted else split.count,
         "held_out": f"{split} folds" if counted else folds_in_words(vars(split)),
         "command": shlex.join(["geobiomass", *words]),

@@ -22,7 +22,7 @@ class Selection:
     """A stored variable, and the positions that are selected along each dimension."""
 
     stored: StoredArray
-    places: tuple[Positions, ...]
+    positions: tuple[Positions, ...]
 
     @classmethod
     def of(cls, array: Any) -> Self | None:
@@ -58,15 +58,15 @@ class Selection:
     def whole(self) -> bool:
         """Whether all pixels are selected, in order; bands may be a selection."""
         taken = [
-            np.array_equal(places, np.arange(size))
-            for places, size in zip(self.places, self.stored.shape, strict=True)
+            np.array_equal(positions, np.arange(size))
+            for positions, size in zip(self.positions, self.stored.shape, strict=True)
         ]
         return all(taken[:-3] + taken[-2:])
 
     @property
     def spans(self) -> tuple[slice, ...]:
         """The smallest window of the stored variable around the selection."""
-        return tuple(slice(int(p.min()), int(p.max()) + 1) for p in self.places)
+        return tuple(slice(int(p.min()), int(p.max()) + 1) for p in self.positions)
 
 
 class _NotASelection(AttributeError, TypeError):
@@ -79,10 +79,10 @@ class _Trace:
     # Makes numpy's arithmetic fail; the methods below fail where values are needed.
     __array_ufunc__ = None
 
-    def __init__(self, places: tuple[Positions, ...]) -> None:
-        self.places = places
-        self.shape = tuple(len(one) for one in places)
-        self.ndim = len(places)
+    def __init__(self, positions: tuple[Positions, ...]) -> None:
+        self.positions = positions
+        self.shape = tuple(len(one) for one in positions)
+        self.ndim = len(positions)
         self.dtype = StoredArray.dtype
 
     def __getitem__(self, index: Any) -> _Trace:
@@ -96,8 +96,8 @@ class _Trace:
         outer = len(lists) <= 1 and all(np.ndim(one) == 1 for one in lists)
         if len(given) != self.ndim or not outer:
             raise _NotASelection
-        pairs = zip(self.places, given, strict=True)
-        return _Trace(tuple(places[one] for places, one in pairs))
+        pairs = zip(self.positions, given, strict=True)
+        return _Trace(tuple(positions[one] for positions, one in pairs))
 
     def __array__(self, *args: Any, **options: Any) -> Any:
         raise _NotASelection
@@ -121,13 +121,15 @@ def _concatenate(parts: Iterable[_Trace], axis: int = 0) -> _Trace:
     traces = list(parts)
     if not all(isinstance(part, _Trace) for part in traces):
         raise _NotASelection
-    places = list(traces[0].places)
+    positions = list(traces[0].positions)
     for part in traces[1:]:
-        for at, (ours, theirs) in enumerate(zip(places, part.places, strict=True)):
+        for at, (ours, theirs) in enumerate(
+            zip(positions, part.positions, strict=True)
+        ):
             if at != axis and not np.array_equal(ours, theirs):
                 raise _NotASelection
-    places[axis] = np.concatenate([part.places[axis] for part in traces])
-    return _Trace(tuple(places))
+    positions[axis] = np.concatenate([part.positions[axis] for part in traces])
+    return _Trace(tuple(positions))
 
 
 def _take(block: _Trace, indices: Any, axis: int) -> _Trace:
@@ -171,4 +173,4 @@ def _trace(array: Any, leaf: str, stored: StoredArray) -> tuple[Positions, ...]:
 
 
 def _along(blocks: list[_Trace], axis: int) -> Positions:
-    return _concatenate(blocks, axis).places[axis]
+    return _concatenate(blocks, axis).positions[axis]

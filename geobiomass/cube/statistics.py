@@ -260,7 +260,7 @@ def band_statistics(
     bands = [str(name) for name in image["band"].values]
     found = Selection.of(image.data)
     if found is not None and found.whole and found.stored.statistics is not None:
-        table = found.stored.statistics.iloc[found.places[-3]]
+        table = found.stored.statistics.iloc[found.positions[-3]]
         return table.set_axis(pd.Index(bands, name="band"))
     return _count(image, bands, progress).table()
 

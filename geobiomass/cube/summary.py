@@ -114,10 +114,10 @@ def _known(image: xr.DataArray, found: Selection | None) -> xr.DataArray | None:
     """Return the share that the store counted, if all its pixels are selected."""
     if found is None or found.stored.array.path != "image":
         return None
-    *before, months, bands, rows, columns = found.places
+    *before, months, bands, rows, columns = found.positions
     sizes = found.stored.shape[-2:]
-    for places, size in zip((rows, columns), sizes, strict=True):
-        if not np.array_equal(np.sort(places), np.arange(size)):
+    for positions, size in zip((rows, columns), sizes, strict=True):
+        if not np.array_equal(np.sort(positions), np.arange(size)):
             return None
     counts = availability(found.stored.array.store)
     if counts is None:

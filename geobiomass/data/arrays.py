@@ -74,7 +74,7 @@ def _is_window(selection: Selection) -> bool:
         np.array_equal(
             positions, np.arange(positions[0], positions[0] + len(positions))
         )
-        for positions in selection.places[-2:]
+        for positions in selection.positions[-2:]
     )
 
 
@@ -311,7 +311,7 @@ class OnDisk:
     def __init__(self, selection: Selection) -> None:
         self.stored = selection.stored
         self.whole = selection.whole
-        self.positions = selection.places
+        self.positions = selection.positions
         self.spans = selection.spans
         self.code_type = self.stored.code_type
         exact = self.code_type != np.float32

@@ -31,8 +31,8 @@ from geobiomass.statistics.variogram import Variogram, fit_variogram, suggest_bl
 from geobiomass.validation.folder import (
     MODEL,
     RECORD,
-    check_place,
-    place_of,
+    check_validation_folder,
+    cube_address,
     read_record,
     write_record,
 )
@@ -306,7 +306,7 @@ class CrossValidation:
             If blocks of the map could not be computed; the others are kept.
         """
         folder = Path(folder)
-        check_place(folder)
+        check_validation_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if overwrite:  # from here on the record may name files that are replaced
             (folder / RECORD).unlink(missing_ok=True)
@@ -321,7 +321,7 @@ class CrossValidation:
         write_residuals(stored.residuals(), folder / TABLE)
         self.model.save(folder / MODEL)
         facts = {
-            "cube": place_of(cube) if cube else None,
+            "cube": cube_address(cube) if cube else None,
             "identity": identify(LabelledCube.open(self.cube, self.model.bands)),
             "pixel": self.pixel,
             "settings": self._settings,

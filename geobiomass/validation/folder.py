@@ -28,7 +28,7 @@ _OURS = (RECORD, BEGUN, MODEL, PREDICTIONS, CHECKPOINTS, TABLE)
 _FORMAT = 1
 
 
-def check_place(folder: Path) -> None:
+def check_validation_folder(folder: Path) -> None:
     """Check that a folder is new, empty or that of a cross-validation.
 
     Raises
@@ -43,12 +43,12 @@ def check_place(folder: Path) -> None:
     strangers = [name for name in found if not name.lstrip(".").startswith(_OURS)]
     if strangers or not folder.is_dir():
         raise ValueError(
-            f"{folder} must be new, empty or the folder of a cross-validation, got a "
-            f"place with {', '.join(sorted(strangers or found))}; give another folder."
+            f"{folder} must be new, empty or the folder of a cross-validation, got "
+            f"one with {', '.join(sorted(strangers or found))}; give another folder."
         )
 
 
-def place_of(cube: str | Path) -> str:
+def cube_address(cube: str | Path) -> str:
     """Return an address as it is, or the absolute path of a local cube."""
     return str(Path(cube).resolve()) if is_local(cube) else str(cube)
 
@@ -124,7 +124,7 @@ def read_record(folder: Path) -> dict[str, Any]:
             + (
                 "got one that was not finished; the same call goes on."
                 if is_begun(folder)
-                else f"got a place without {RECORD}; geobiomass validate makes one."
+                else f"got a folder without {RECORD}; geobiomass validate makes one."
             )
         )
     try:
