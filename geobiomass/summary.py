@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # A blue on which both black and white text can be read, for light and dark notebooks;
 # its opacity is the share.
 _SHADE = "rgba(0, 114, 178, {:.2f})"
-_STRONGEST = 0.55
+_STRONGEST = 0.55  # opacity of a share of 100 %
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Table:
     shares : bool
         Whether they are percentages, 0 to 100, to be shaded.
     decimals : int
-        Of numbers that are no integers.
+        Decimals of numbers that are not integers.
     fold : str
         Title of a long table, which is folded until a click on it; HTML only.
     """

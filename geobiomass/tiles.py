@@ -103,8 +103,8 @@ class Lattice:
     height, width : int
         Size of the scene, pixels.
     tile : int
-        Side of a tile, pixels. An axis shorter than a tile has one tile of its own
-        length, rounded up to a multiple of `multiple`.
+        Side of a tile, pixels. An axis shorter than a tile has one tile of the
+        axis's length, rounded up to a multiple of `multiple`.
     overlap : int
         Pixels that neighbouring tiles share, less than `tile`.
     multiple : int
@@ -186,7 +186,7 @@ class Lattice:
         """Return the weights of one tile's pixels, (tile height, tile width).
 
         At every pixel of the scene, also at its edge, the weights of all tiles that
-        contain it sum to one; those of "smooth" are above zero everywhere.
+        contain it sum to one; weights of "smooth" are above zero everywhere.
         """
         rows, columns = self._shares(0, row), self._shares(1, column)
         return rows[:, None] * columns[None, :]
@@ -204,7 +204,7 @@ class Lattice:
 
     @cached_property
     def _sums(self) -> tuple[npt.NDArray[np.float64], ...]:
-        """Along y and x, the sum of the ramps of all tiles there."""
+        """Sums of all tiles' ramps at each pixel, along y and along x."""
         return tuple(self._sum_along(axis) for axis in (0, 1))
 
     def _sum_along(self, axis: int) -> npt.NDArray[np.float64]:
@@ -349,12 +349,12 @@ EVALUATION_BLOCK = 256  # pixels: the part of a scene that counts as one chip
 
 
 def samples_on_chips(windows: Sequence[Window], chips: int | None) -> list[Sample]:
-    """Return a sample for each window of a scene, or of each of so many chips.
+    """Return a sample for each window of a scene, or of each of some chips.
 
     Parameters
     ----------
     windows : sequence of Window
-        Of the scene, or of one chip.
+        Window of the scene, or of one chip.
     chips : int, optional
         Number of chips; None for a scene. Chips come one after the other.
     """

@@ -33,7 +33,7 @@ _STAGE_1 = "stage-1.csv"  # predictions before adaptation, kept with the checkpo
 
 
 class AdaptedModel(PastureModel):
-    """A model blended with a member of it that was also trained on the test photos.
+    """A model blended with one of its members, trained further on the test photos.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class AdaptedModel(PastureModel):
         self.moved = pd.DataFrame() if moved is None else moved
 
     def __repr__(self) -> str:
-        """Return a description of one line."""
+        """Return a one-line description."""
         return (
             f"AdaptedModel({1 - self.blend:.2g} x {self.first!r} + {self.blend:.2g} x "
             f"{self.second!r})"
@@ -206,8 +206,8 @@ def adapt(
     The model predicts the test photos, and these predictions serve as ground truth
     (`pseudo_labels`). Its best single-stream member is trained further, from its
     averaged weights, on the training and test photos together. The weights of the last
-    epochs are averaged. The predictions are blended with those of the original model.
-    Every default is that of the seed solution of the CSIRO Image2Biomass competition.
+    epochs are averaged. Predictions are blended with the original model's. All
+    defaults are from the seed solution of the CSIRO Image2Biomass competition.
 
     Parameters
     ----------
@@ -374,7 +374,7 @@ def _copy_to_train(
 
 
 def _keep_or_read(first: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """Write the first predictions, or read those of the call that is resumed.
+    """Write the first predictions, or read them if a call is resumed.
 
     An interrupted adaptation is resumed only if the predictions are the same.
     """

@@ -69,7 +69,7 @@ class PastureEnsemble(PastureModel):
         self.targets = self.members[0].targets
 
     def __repr__(self) -> str:
-        """Return a description of one line."""
+        """Return a one-line description."""
         parts = [f"{len(ms)} {stream}" for stream, ms in self.streams.items()]
         return f"PastureEnsemble({', '.join(parts)}: {self.members[0]!r}, ...)"
 
@@ -97,7 +97,7 @@ class PastureEnsemble(PastureModel):
         flips
             Whether to predict mirror images too and average. False halves the time.
         blend
-            Share of the single stream; by default that of the ensemble.
+            Share of the single stream; by default the ensemble's `blend`.
 
         Returns
         -------

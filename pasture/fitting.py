@@ -78,7 +78,7 @@ def fit(
         tenth of the sampling dates, or a tenth of the photos if there are no dates. A
         number: that fraction; 0 for no validation. Other photos: all of them.
     folds
-        Cross-validation: one model per fold and stream, each with another fold held
+        Cross-validation: one model per fold and stream, each with a different fold held
         out, returned as an ensemble. A number of folds for `balanced_folds`, or the
         fold number of each photo, as `balanced_folds` returns it. With ``folder=`` each
         model has its own subfolder there, and the same call resumes.

@@ -24,7 +24,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 # The Mersenne Twister's n, the words of its state, and m, the distance between the
 # words that it mixes.
 _STATE_WORDS, _MIXING_DISTANCE = 624, 397
-# Squared cost of a fold without photos: more than that of any other fold.
+# Squared cost of a fold without photos: larger than for any fold with photos.
 _EMPTY = 1e6
 # Share of the squared cost by which an exchange may raise it at the start of a run.
 _FIRST_THRESHOLD = 0.3

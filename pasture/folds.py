@@ -104,7 +104,7 @@ def balanced_folds(
 
     for K folds and n photos, with the mean m and the standard deviation d of each
     target over photos. Sizes, shares and grams are relative, so that 0.1 of each has
-    the same cost. The weights w are those of the competition's score (green, dead and
+    the same cost. The weights w are from the competition's score (green, dead and
     clover 0.1, GDM 0.2, total 0.5), for the targets in the table, scaled to sum to one.
     Without targets, or without a state, that part is 0.
 
@@ -141,7 +141,7 @@ def balanced_folds(
     -------
     pandas.Series
         int64 by photo, 0 to `n_splits` - 1. Its ``attrs`` have the ``cost`` and, if
-        the folds are those of a seed, the ``seed``.
+        the folds come from a seed, the ``seed``.
 
     Raises
     ------
@@ -272,7 +272,7 @@ def fold_balance(
         the share of each state, the mean of each target in grams, the parts of the cost
         (``size``, ``states`` and ``grams``), and the ``cost``, whose square is the sum
         of their squares. The parts in row ``all`` are root mean squares, so that its
-        ``cost`` is that of the folds.
+        ``cost`` equals the folds' cost.
 
     Raises
     ------

@@ -46,7 +46,7 @@ def scatter(
         Grams, one row per photo and one column for each of `pasture.TARGETS`. Photos
         in both tables are plotted.
     axes
-        Five axes to plot on; by default those of a new figure.
+        Five axes to plot on; by default a new figure.
     groups
         Group of each photo, such as its state, shown by colour and shape.
 

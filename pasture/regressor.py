@@ -47,7 +47,7 @@ class PastureRegressor(PastureModel, Regressor):
         A network with one output for each of the recipe's targets.
     recipe
         The size of photos and the training configuration. Its settings of the network
-        are replaced by those of `network`.
+        are replaced by the settings of `network`.
 
     Attributes
     ----------
@@ -87,7 +87,7 @@ class PastureRegressor(PastureModel, Regressor):
         self.held_out = pd.DataFrame()
 
     def __repr__(self) -> str:
-        """Return a description of one line."""
+        """Return a one-line description."""
         state = f"{len(self.history)} epochs" if self.fitted else "not fitted"
         recipe = self.recipe
         return (

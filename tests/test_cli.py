@@ -148,7 +148,7 @@ def test_ingest_goes_on_where_it_was_interrupted(
     monkeypatch.setattr(biomassters, "_read_image", interrupted)
     code, _, err = run("ingest", "biomassters", root, store)
     assert code == 130
-    assert "the same command goes on" in err
+    assert "the same command continues" in err
     assert "Writing chips.zarr" in err  # the progress bar
 
     def counted(plan) -> np.ndarray:

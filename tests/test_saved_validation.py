@@ -221,7 +221,9 @@ def test_an_interrupted_map_goes_on_with_the_same_bits(
     monkeypatch.setattr(Mapper, "compute", stopping)
     with pytest.raises(KeyboardInterrupt):
         cv.save(tmp_path / "cv", progress=False)
-    with pytest.raises(FileNotFoundError, match="not finished; the same call goes on"):
+    with pytest.raises(
+        FileNotFoundError, match="not finished; the same call continues"
+    ):
         gb.CrossValidation.load(tmp_path / "cv", scene)
     facts = gb.describe(tmp_path / "cv")
     assert facts["what"] == "cross-validation"

@@ -952,7 +952,7 @@ def test_the_command_resumes_after_an_interruption(
         _, errors = first.communicate(timeout=60)
     assert first.returncode == (130 if blow == signal.SIGINT else -signal.SIGKILL)
     if blow == signal.SIGINT:
-        assert "the same command goes on" in errors
+        assert "the same command continues" in errors
     with pytest.raises(gb.CubeError, match="not finished"):
         gb.open_cube(path)
     site.delay = 0.0

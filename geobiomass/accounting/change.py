@@ -35,8 +35,8 @@ def change(
     r"""Subtract the map of one date from the map of a later date.
 
     Let :math:`l_1, u_1` be the distances from the first map to the lower and the upper
-    end of its interval, and :math:`l_2, u_2` those of the second. The interval of the
-    change :math:`d` is from and to
+    end of its interval, and :math:`l_2, u_2` the same distances of the second map. The
+    lower and the upper end of the interval of the change :math:`d` are
 
     .. math::
 
@@ -52,9 +52,9 @@ def change(
         Maps on the same grid, as datasets or as paths of Zarr or GeoTIFF: ``agb``,
         with ``agb_lower`` and ``agb_upper`` unless there are residuals.
     confidence : float
-        Confidence level of the interval. It must be that of the maps' own intervals,
-        if they have it as an attribute, as all maps of geobiomass do. With residuals
-        any level is possible.
+        Confidence level of the interval. It must equal the level of the maps' own
+        intervals, which maps of geobiomass state in an attribute. With residuals any
+        level is possible.
     correlation : float, optional
         Correlation of the errors at a pixel, -1 to 1. By default it is estimated if
         both dates have residuals at the same pixels, else it is 0: the interval is
@@ -184,12 +184,12 @@ def _check_same_grid(first: xr.DataArray, second: xr.DataArray) -> None:
 
 
 def check_correlation(correlation: float) -> float:
-    """Return a correlation after a check that it is from -1 to 1.
+    """Return a correlation, checked to be from -1 to 1.
 
     Raises
     ------
     ValueError
-        If it is not.
+        If it is out of range.
     """
     if not -1 <= correlation <= 1:
         raise ValueError(f"correlation must be from -1 to 1, got {correlation}.")
@@ -218,7 +218,7 @@ def _own_interval(
             stated = end.attrs.get("interval", confidence)
             if not np.isclose(stated, confidence):
                 raise ValueError(
-                    f"confidence must be that of the maps' intervals, {stated:g}, got "
+                    f"confidence must equal the maps' own level, {stated:g}, got "
                     f"{confidence:g}; with residuals= of both dates any is possible."
                 )
             ends.append(end.assign_coords({n: middle[n] for n in ("y", "x")}))

@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float64]
 PART_CLASSES = 8  # largest number of classes of the mapped part
 BIOMASS_CLASSES = 4  # largest number of classes of the first map's biomass
 UNITS_A_CLASS = 8  # least number of units for each class of biomass
-FOLDS = 10
+FOLDS = 10  # parts of the units, or one per unit if there are fewer units
 _ROWS = 2**16  # held-out pixels in memory at a time
 
 

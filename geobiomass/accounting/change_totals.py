@@ -89,7 +89,7 @@ def change_totals(
     pandas.DataFrame
         By region and change ("net", "loss", "gain"; losses are positive): ``area``
         in ha (of net change the mapped area), ``map_total`` before correction,
-        ``total`` in Mg, ``carbon`` in Mg, each of area, total and carbon with
+        ``total`` in Mg, ``carbon`` in Mg C; area, total and carbon also with
         ``_lower`` and ``_upper``; ``total_se``, ``method``, ``plots`` and ``note``. If
         no held-out pixel has such a change, mapped or observed, its errors are not
         known: estimates are NaN, and ``note`` has the reason.

@@ -25,7 +25,7 @@ class ErrorModel:
     """A model of errors, predicted minus observed, fitted to held-out residuals.
 
     The error of a pixel with the prediction p is b(p) + s(p) z: a bias, a standard
-    deviation, and a standardised error z whose spatial correlation is that of the
+    deviation, and a standardised error z whose spatial correlation follows the
     variogram. Bias and variance are linear between the centres of classes and constant
     beyond the first and the last.
 
@@ -132,7 +132,7 @@ def fit_error_model(
     """Fit an error model to residuals of units that are not training data.
 
     Classes are cut at the quantiles 1/2, 1/4 and 3/4, 1/8 and 7/8, and so on, so that
-    the few pixels of tall forest have classes of their own. Each class has at least 200
+    the few pixels of tall forest have separate classes. Each class has at least 200
     residuals, and there is at most one class for two units. The bias is the linear
     spline through the centres that fits best. Its covariance is the jackknife's over
     units (Bell and McCaffrey 2002), because residuals of one unit are not independent.

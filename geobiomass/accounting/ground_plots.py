@@ -143,7 +143,7 @@ def _geobox(layer: xr.DataArray) -> GeoBox:
 
 
 def _crs_of(table: pd.DataFrame, grid: GeoBox) -> Any:
-    """Return the CRS of a table: its own, else of a plain x and y the map's."""
+    """Return the CRS of a table: its own, or for columns x and y the map's."""
     stated = table.attrs.get("crs")
     columns = {str(column).lower() for column in table.columns}
     degrees = any(columns.issuperset(pair) for pair in GEOGRAPHIC)

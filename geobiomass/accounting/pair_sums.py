@@ -146,7 +146,7 @@ class Cells:
 def _in_cells(
     amounts: Floats, origin: tuple[int, int], side: int
 ) -> tuple[Floats, tuple[int, int]]:
-    """Return sums of amounts by cells of a side, anchored at 0, and the first cell."""
+    """Return sums by square cells, aligned to row and column 0, and the first cell."""
     if side == 1:
         return amounts, origin
     first = (origin[0] // side, origin[1] // side)

@@ -17,7 +17,7 @@ _FINEST = 2  # levels of the encoder that are used, the finest ones
 
 
 class Looking(Protocol):
-    """A network that also returns what it makes maps from, as AttentionUNet does."""
+    """A network that also returns its features and inputs, as AttentionUNet does."""
 
     encoder: nn.Module
     stride: int

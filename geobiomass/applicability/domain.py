@@ -63,7 +63,7 @@ class Domain:
         Number of chips, groups of chips or blocks in the training data.
     quantiles : numpy.ndarray
         (101) float32: percentiles of the index of the training data, each cell
-        compared with those of other samples.
+        compared with the cells of other samples.
     """
 
     views: tuple[View, ...]

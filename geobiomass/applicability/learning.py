@@ -30,7 +30,7 @@ Augment = Callable[[tuple[Any, ...], Tensor], tuple[tuple[Any, ...], Tensor]]
 _COMPONENTS = 64  # largest number in a view; 15 bands and their presence have 30
 _LARGEST = 256  # pixels: the largest side of a window that is read
 _MOST_SAMPLES = 256  # chips or blocks that are read
-_FEW = 4  # samples: of fewer, each quarter of a sample is a fold of its own
+_FEW = 4  # samples: of fewer, each quarter of a sample is a separate fold
 _FEWEST = 8  # cells: with fewer, quartiles mean little
 # For a channel that is constant in training, such as the presence of a band that is
 # never missing: a hundredth of a band's scale, or of all pixels.

@@ -123,7 +123,7 @@ def change(
     ] = 0.9,
     as_json: AsJson = False,
 ) -> None:
-    """Subtract the map of one date from that of a later one, with an interval.
+    """Subtract the map of one date from the map of a later date, with an interval.
 
     Example: `geobiomass change 2020.zarr 2024.zarr change.tif`; with loss and gain:
     `geobiomass change 2020.zarr 2024.zarr change.tif --regions parks.gpkg --errors

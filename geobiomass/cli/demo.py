@@ -38,7 +38,7 @@ def run(out: Path, seed: int = 0, **overrides: Any) -> pd.DataFrame:
     Parameters
     ----------
     out : Path
-        Folder for the results; those of an earlier run are replaced.
+        Folder for the results; earlier results are replaced.
     seed : int
         Seed of the landscape and the training.
     **overrides

@@ -52,7 +52,7 @@ def _option(setting: inspect.Parameter) -> inspect.Parameter:
     """Return a setting as an option; the help is the first sentence of its text."""
     name, kind = setting.name, setting.annotation
     text = " ".join(setting_docs()[name][1].split()).split(". ")[0].rstrip(".") + "."
-    # Without a name of its own, typer would also add --no-flips.
+    # Without an explicit name, typer would also add --no-flips.
     flag = f"--{name.replace('_', '-')}"
     if name == "region":
         kind, text = Path | None, "Map only this region of a scene: a GeoJSON file."

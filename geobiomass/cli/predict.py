@@ -43,9 +43,7 @@ def predict(
     ] = None,
     applicability: Annotated[
         bool,
-        typer.Option(
-            "--applicability", help="Also map where the model has been trained for."
-        ),
+        typer.Option("--applicability", help="Also map the area of applicability."),
     ] = False,
     overviews: Annotated[
         bool, typer.Option("--overviews", help="Add maps of lower resolution (Zarr).")
@@ -54,10 +52,10 @@ def predict(
         str | None, typer.Option(help="Address of a dask cluster, tcp://...")
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Delete what is there first.")
+        bool, typer.Option("--overwrite", help="First delete anything at OUT.")
     ] = False,
     contact: Annotated[
-        str | None, typer.Option(help="Person to ask about the map; written into it.")
+        str | None, typer.Option(help="Contact person, written into the map.")
     ] = None,
     licence: Annotated[
         str | None, typer.Option(help="Licence of the map, such as CC-BY-4.0.")
@@ -70,7 +68,7 @@ def predict(
 ) -> None:
     """Map a cube to Zarr or a cloud-optimised GeoTIFF.
 
-    Interrupted, the same command continues where it stopped.
+    After an interruption the same command continues where it stopped.
 
     Example: `geobiomass predict model/ scene.zarr map.tif --flips`
 

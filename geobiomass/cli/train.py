@@ -67,20 +67,20 @@ def train(
     model: Annotated[Path, typer.Argument(help="Folder to save the model in.")],
     recipe: RecipeName = "default",
     validation: Annotated[
-        str | None, typer.Option(help="A fraction, or another cube's path.")
+        str | None, typer.Option(help="Fraction to hold out, or path of another cube.")
     ] = None,
     epochs: Epochs = None,
     seed: Seed = None,
     folds: Annotated[
         int | None,
-        typer.Option(help="Number of models, each with another part held out."),
+        typer.Option(help="Number of models, each with a different part held out."),
     ] = None,
     folds_by: FoldsBy = None,
     block: FoldBlock = None,
     buffer: FoldBuffer = None,
     interval: Annotated[
         float | None,
-        typer.Option(help="Such as 0.9: maps also have agb_lower and agb_upper."),
+        typer.Option(help="Coverage, such as 0.9: adds agb_lower and agb_upper."),
     ] = None,
     devices: Devices = None,
     settings: Settings = None,
@@ -155,7 +155,7 @@ def folds_of(
     buffer: int | None,
     seed: int | None,
 ) -> Any:
-    """Return folds if an option says what they hold out, else their number."""
+    """Return folds if an option defines them, else their number."""
     from geobiomass.data.folds import make_folds
 
     if by is None and block is None and buffer is None:

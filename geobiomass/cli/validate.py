@@ -48,7 +48,7 @@ def validate(
     seed: Seed = None,
     interval: Annotated[
         float | None,
-        typer.Option(help="Such as 0.9: also intervals, and their coverage."),
+        typer.Option(help="Coverage of intervals to map and check, such as 0.9."),
     ] = None,
     devices: Devices = None,
     settings: Settings = None,

@@ -32,7 +32,7 @@ class _Grid:
     Parameters
     ----------
     crs : pyproj.CRS
-        Of the map.
+        CRS of the map.
     affine : tuple of float
         The transform, six numbers, from (column, row) to (x, y).
     height, width : int
@@ -297,15 +297,15 @@ def regions_of(
     data : xarray.Dataset or xarray.DataArray
         A map or scene with a reference system.
     regions : optional
-        A GeoDataFrame (a row a region), a path to a vector file, GeoJSON (a mapping
-        or a file; a feature a region), bounds (left, bottom, right, top) in the
+        A GeoDataFrame (one row per region), a path to a vector file, GeoJSON (a mapping
+        or a file; one feature per region), bounds (left, bottom, right, top) in the
         map's reference system, a geometry in longitude and latitude; a mapping from
         names to any of these, each then one region; None: the whole map.
     name : str, optional
         Column or property with the names; rows of the same name are one region. By
         default ``name`` where there is one, else rows are counted.
     missing : "raise" or "keep"
-        Of regions outside the map: raise an error, or keep them.
+        Action for regions outside the map: raise an error, or keep them.
 
     Returns
     -------

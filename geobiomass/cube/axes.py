@@ -40,7 +40,7 @@ def find_axes(data: xr.Dataset | xr.DataArray) -> dict[str, str]:
     Parameters
     ----------
     data : xarray.Dataset or xarray.DataArray
-        Of a Dataset, variables with a single dimension do not count.
+        In a Dataset, variables with a single dimension do not count.
 
     Returns
     -------

@@ -28,9 +28,9 @@ def quick_codecs() -> Iterator[None]:
         yield
         return
     setting = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
-    # zarrs falls back to Zarr's own codecs by itself, with the same values.
+    # zarrs falls back to Zarr's own codecs, with the same values.
     silence_warning(UserWarning, "Array is unsupported by Zarrs")
-    # zarrs opens a store of obstore a second time, with connections of its own.
+    # zarrs opens a store of obstore a second time, with separate connections.
     silence_warning(Warning, "Successfully reconstructed a store")
     # Zarr's settings belong to the whole process: one thread at a time.
     with _OPENING, zarr.config.set(setting):
@@ -51,9 +51,9 @@ def decode(
     missing : int or None
         The code of missing values.
     out : numpy.ndarray
-        Of the shape of `codes`, float32.
+        Array to fill, of the shape of `codes`, float32.
     """
-    # First in memory of its own, which stays in the processor's cache: the rows of a
+    # First in separate memory, which stays in the processor's cache: the rows of a
     # window are short. 16 bits are exact in float32, wider codes need float64.
     exact = codes.dtype.itemsize <= 2
     values: Codes = codes.astype(np.float32 if exact or steps is None else np.float64)

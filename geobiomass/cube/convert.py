@@ -35,7 +35,7 @@ def as_cube(
     Parameters
     ----------
     data : xarray.Dataset or xarray.DataArray
-        A Dataset with a variable a band, each (time, y, x), as odc-stac and openEO
+        A Dataset with one variable per band, each (time, y, x), as odc-stac and openEO
         return it, or with ``image``; or a DataArray (time, band, y, x) with band names
         as coordinate, or as the attribute ``long_name``, as rioxarray returns it. Axes
         may have other names (``longitude``, ``t``, ``bands``, ...) and any order; the
@@ -109,7 +109,7 @@ def cube_or_chip(data: xr.Dataset | xr.DataArray) -> xr.Dataset:
 
 
 def _is_cube(data: xr.Dataset) -> bool:
-    """Return whether a dataset needs no conversion, or no conversion can fix it."""
+    """Return whether a dataset is left unconverted: a cube already, or without data."""
     if "image" not in data:
         return not data.data_vars
     image = data["image"]

@@ -76,7 +76,7 @@ def write_cube(
         half-written cube to continue, or the cube to append to.
     dtype : "int16", "int32" or "float32"
         int16 stores radar in steps of 0.01 dB and Sentinel-2 exactly, in half the
-        memory of the others. CF knows one `scale_factor` a variable, so a cube
+        memory of the others. CF has one `scale_factor` per variable, so a cube
         that mixes them is stored with 0.01: plain xarray then reads decibels, and
         reflectance in percent, and ``image * multiplier`` (a coordinate on band)
         gives the cube's own units; :func:`open_cube` does so, exactly. int32
@@ -88,19 +88,19 @@ def write_cube(
         Add chips to the cube at `path`, in its encoding. Readers see the old cube
         until all new chips are written.
     overwrite : bool
-        Delete what is at `path` first.
+        First delete anything that is at `path`.
     progress : bool
         Show a progress bar.
     workers : int
         Number of shards that are computed at the same time.
     storage_options : mapping, optional
-        What fsspec needs for the address: credentials, an endpoint.
+        Options of fsspec for the address: credentials, an endpoint.
 
     Raises
     ------
     CubeError
-        If `cube` is not a cube, if a band has no known step, if what is at `path`
-        is something else than the first part of this cube, or if the chips to
+        If `cube` is not a cube, if a band has no known step, if `path` contains
+        something other than the first part of this cube, or if the chips to
         append do not fit the cube that is there.
     FileExistsError
         If a finished cube, or anything else, is at `path` and neither `append` nor

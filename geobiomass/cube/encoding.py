@@ -65,7 +65,7 @@ class Encoding:
 
     @property
     def scale_factor(self) -> float:
-        """The one step that CF knows; a band's own is a multiple of it."""
+        """The smallest step, the one that CF stores; other steps are multiples."""
         return min(self.quantum)
 
     @property
@@ -185,7 +185,7 @@ def encode(
 
 
 def extents(array: xr.DataArray) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the sizes of a chunk and of a shard, which is a multiple of it."""
+    """Return the sizes of a chunk and of a shard, which contains whole chunks."""
     image = "band" in array.dims
     side = {"y": ROWS, "x": COLUMNS} if image else {"y": LABEL_CHUNK, "x": LABEL_CHUNK}
     chunk, shard = [], []

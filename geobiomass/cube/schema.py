@@ -55,17 +55,17 @@ def check_cube(cube: xr.Dataset) -> None:
     Raises
     ------
     CubeError
-        If it is no cube; it names the variable, dimension, coordinate or band.
+        If it is not a cube; the message names the wrong part.
     """
     if not isinstance(cube, xr.Dataset):
         raise CubeError(
             f"A cube must be an xarray.Dataset, got {type(cube).__name__}; "
-            "gb.as_cube makes one from an array or a variable a band."
+            "gb.as_cube makes one from an array or one variable per band."
         )
     if "image" not in cube:
         raise CubeError(
             f"A cube must have a variable 'image', got {sorted(map(str, cube))}; "
-            "gb.as_cube makes one from a variable a band."
+            "gb.as_cube makes one from one variable per band."
         )
     image = cube["image"]
     if image.dims not in (SCENE_DIMS, CHIP_DIMS):

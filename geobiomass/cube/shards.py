@@ -155,7 +155,7 @@ def unpack(encoded: Codes, out: Codes, checksum: bool) -> None:
     encoded : numpy.ndarray
         The bytes of the chunk.
     out : numpy.ndarray
-        Is filled with the codes; of the chunk's size.
+        Array of the chunk's size, which is filled with the codes.
     checksum : bool
         Whether the last four bytes are a CRC-32C of the others.
 
@@ -182,7 +182,7 @@ def overlap(number: Number, size: tuple[int, ...], spans: Spans) -> tuple[Spans,
     Parameters
     ----------
     number, size : tuple of int
-        Of the chunk, by dimension.
+        Number and size of the chunk, by dimension.
     spans : tuple of slice
         The window.
 

@@ -131,7 +131,7 @@ class BandTally:
         self._sums = [(Fraction(a), Fraction(b)) for a, b in state["sums"]]
 
     def table(self) -> pd.DataFrame:
-        """Return the statistics, a row a band.
+        """Return the statistics, one row per band.
 
         Returns
         -------
@@ -223,7 +223,7 @@ def _keys(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
 
 
 def _of_keys(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Return the float32 in the middle of those that share a key."""
+    """Return the middle of the float32 values that share a key."""
     sortable = (keys.astype(np.uint32) << np.uint32(16)) | np.uint32(2**15)
     bits = np.where(sortable & _SIGN, sortable & ~_SIGN, ~sortable)
     return bits.astype(np.uint32).view(np.float32).astype(np.float64)
@@ -234,8 +234,8 @@ def band_statistics(
 ) -> pd.DataFrame:
     """Compute statistics of each band of a cube.
 
-    A cube from :func:`open_cube` (or a selection of its bands) contains the answer
-    since it was written. Of any other cube all values are read, once.
+    A cube from :func:`open_cube` (or a selection of its bands) contains
+    statistics, stored when it was written. Any other cube is read once, completely.
 
     Parameters
     ----------
@@ -247,7 +247,7 @@ def band_statistics(
     Returns
     -------
     pandas.DataFrame
-        A row a band: ``count``, ``missing`` (share), ``minimum``, ``maximum``,
+        One row per band: ``count``, ``missing`` (share), ``minimum``, ``maximum``,
         ``mean``, ``sd`` and percentiles ``p0.1`` to ``p99.9``, in the cube's units.
 
     Raises

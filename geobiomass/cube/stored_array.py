@@ -41,7 +41,7 @@ class StoredArray:
     Parameters
     ----------
     array : zarr.Array
-        Of any dimensions, the last two y and x.
+        Array of any dimensions; the last two are y and x.
     where : str
         The store, for messages.
     steps : numpy.ndarray, optional
@@ -56,7 +56,7 @@ class StoredArray:
         a scene's shards. If such a shard is not there, it is lost; Zarr would read
         missing values.
     statistics : pandas.DataFrame, optional
-        Of the whole variable, a row a band.
+        Statistics of the whole variable, one row per band.
     """
 
     dtype = np.dtype(np.float32)
@@ -103,7 +103,7 @@ class StoredArray:
             self.array = zarr.Array(zarr.AsyncArray(metadata, store_path=store_path))
 
     def __getitem__(self, index: Any) -> Pixels:
-        """Read physical values, NaN where missing; each dimension by itself.
+        """Read physical values, NaN where missing; each dimension separately.
 
         By slices, integers, or lists of integers, as dask passes them after several
         selections.
@@ -123,8 +123,8 @@ class StoredArray:
         spans : tuple of slice
             Start and stop, by dimension.
         out : numpy.ndarray
-            Of the window's shape. float32: physical values, NaN where missing;
-            of :attr:`code_type`, where that is another: codes.
+            Array of the window's shape. float32: physical values, NaN where missing;
+            of :attr:`code_type`, if it is not float32: codes.
         """
         if self.layout is None:
             self._decode(self._through_zarr(spans), spans, out)

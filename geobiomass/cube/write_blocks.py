@@ -1,4 +1,4 @@
-"""Blocks of a cube: what is written in one step, and what dask computes together."""
+"""Blocks of a cube: blocks to write in one step, and blocks to compute together."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Block:
         return (self.rows.start // SHARD, self.columns.start // SHARD)
 
     def within(self, other: Block) -> tuple[slice, slice]:
-        """Return the rows and columns, counted from the corner of `other`."""
+        """Return the rows and columns relative to the upper left corner of `other`."""
         top, left = other.rows.start, other.columns.start
         return (
             slice(self.rows.start - top, self.rows.stop - top),

@@ -73,7 +73,7 @@ class CubeDestination:
 
 @dataclass(frozen=True)
 class Target:
-    """The open arrays that blocks are written to, and what is counted of them."""
+    """The open arrays that blocks are written to, and the counts of their values."""
 
     group: zarr.Group
     arrays: dict[str, zarr.Array[Any]]
@@ -301,7 +301,7 @@ def _encoding_there(
     if "multiplier" in group:
         multiplier = np.asarray(group["multiplier"], np.float64)
         steps = tuple(float(round(m * steps[0], 12)) for m in multiplier)
-    # The same chips after other chips are another task, with a record of its own.
+    # The same chips after other chips are another task, with a separate record.
     after = sha256_of(repr(list(known)))
     return Encoding(
         cast(Dtype, dtype), steps, after + fingerprint_of(cube, dtype, steps)

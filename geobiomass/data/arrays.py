@@ -30,11 +30,11 @@ class Pixels(Protocol):
 
     @property
     def bytes(self) -> int:
-        """Bytes that all of it takes in memory."""
+        """Size of the whole array in memory, in bytes."""
 
     @property
     def order(self) -> tuple[list[int], list[int]]:
-        """Months and bands in the wanted order, among those that are read."""
+        """Positions of the wanted months and bands among the months and bands read."""
 
     def read(self, sample: Sample, out: Array | None = None) -> Array:
         """Read a window as physical values: (month, band, y, x), or (y, x)."""
@@ -49,13 +49,13 @@ class Pixels(Protocol):
         """Read the cells that hold a window, as they are stored."""
 
     def in_memory(self) -> Pixels:
-        """Read all of it into memory."""
+        """Read the whole array into memory."""
 
     def identity(self) -> str:
         """Return a fingerprint of the values, as far as it needs no computing."""
 
     def stored_bytes(self) -> int:
-        """Return the bytes that all of it takes as it is stored, compressed or not."""
+        """Return the size of the whole stored array in bytes, compressed or not."""
 
 
 def pixels_of(array: Any) -> Pixels:

@@ -38,7 +38,7 @@ def data_fingerprint(cube: xr.Dataset, bands: Sequence[str]) -> str:
 def hash_data(cube: xr.Dataset, reader: Reader) -> str:
     """Return a fingerprint of the data of a training: pixels, labels, names.
 
-    Of images on disk the statistics of the bands and the form of the arrays are
+    For images on disk the statistics of the bands and the form of the arrays are
     hashed, not each pixel; of images that dask has yet to compute only the shape. Of
     the labels up to 64 chips, or blocks of a scene, from all over the cube are read.
 

@@ -85,7 +85,7 @@ def side_of_blocks(
     cube : xarray.Dataset
         A scene.
     count : int
-        Of folds, which need two blocks each.
+        Number of folds, which need two blocks each.
     block, variogram, residuals
         As ``make_folds`` takes them.
     """

@@ -47,9 +47,9 @@ class Folds:
     Parameters
     ----------
     by : str
-        What is held out together: "block", "chip", the name of a region, "polygon".
+        Kind of the groups: "block", "chip", the name of a region, "polygon".
     count : int
-        Folds.
+        Number of folds.
     ground : Ground
         The group of each pixel.
     fold_of : tuple of int
@@ -59,7 +59,7 @@ class Folds:
     buffer : int
         Width of the buffer around held-out pixels, pixels: its labels do not train.
     seed : int
-        Of the assignment of groups to folds.
+        Seed of the assignment of groups to folds.
     block : int, optional
         Side of a scene's blocks, pixels.
     size : tuple of int
@@ -162,7 +162,7 @@ class Folds:
         return self.ground.groups(sample), self.ground.names
 
     def check(self, cube: xr.Dataset) -> None:
-        """Check that these folds are made of a cube.
+        """Check that these folds were made from this cube.
 
         Parameters
         ----------
@@ -172,7 +172,7 @@ class Folds:
         Raises
         ------
         CubeError
-            If it has other chips, or another size or position.
+            If the cube has other chips, or another size or position.
         """
         if (_size_of(cube), _grid_of(cube)) != (self.size, self.grid):
             raise CubeError(
@@ -212,7 +212,7 @@ class Fold:
     folds : Folds
         All of them.
     number : int
-        Of this fold, from 0.
+        Number of this fold, from 0.
     """
 
     folds: Folds
@@ -220,17 +220,17 @@ class Fold:
 
     @property
     def held_out(self) -> tuple[str, ...]:
-        """Names of what is held out: blocks, regions or chips."""
+        """Names of the held-out blocks, regions or chips."""
         pairs = zip(self.folds.ground.names, self.folds.fold_of, strict=True)
         return tuple(name for name, fold in pairs if fold == self.number)
 
     def __repr__(self) -> str:
-        """Return its number, and what it holds out."""
+        """Return its number, and the groups it holds out."""
         count = len(self.held_out)
         return f"Fold {self.number} of {self.folds.count}: {count} {self.folds.what}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return its description for a model's provenance, as JSON has it."""
+        """Return a description for a model's provenance, as JSON values."""
         folds = self.folds
         return {
             "number": self.number,
@@ -294,8 +294,8 @@ def make_folds(
 
     Whole blocks, regions or chips are held out together. Groups are assigned so that
     all folds have about the same number of labelled pixels of a scene, or of chips.
-    Random single pixels are not on offer: held-out pixels next to training
-    pixels make the error look too small.
+    Single pixels cannot be held out: next to training pixels their error
+    is too small.
 
     Parameters
     ----------
@@ -319,12 +319,12 @@ def make_folds(
         Width of the buffer around held-out pixels, in rows and columns: its labels do
         not train.
     seed : int
-        Of the assignment of groups to folds.
+        Seed of the assignment of groups to folds.
     column : str, optional
         The column of polygons that names the groups; by default "name" if there is
         one, else each polygon is a group.
     variogram : geobiomass.statistics.variogram.Variogram, optional
-        Of errors, for ``block="auto"``.
+        Variogram of errors, for ``block="auto"``.
     residuals : pandas.DataFrame, optional
         As :func:`residuals` returns them, for ``block="auto"``.
     corners : tuple of str

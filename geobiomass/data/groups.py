@@ -44,9 +44,9 @@ class BlockGround:
     Parameters
     ----------
     height, width : int
-        Of the scene, pixels.
+        Size of the scene, pixels.
     side : int
-        Of a block, pixels; the rest at the edges is shared among the blocks.
+        Size of a block, pixels; the rest at the edges is shared among the blocks.
     """
 
     def __init__(self, height: int, width: int, side: int) -> None:
@@ -124,7 +124,7 @@ class PolygonGround:
     regions : sequence of (str, Region)
         Names and polygons; polygons with the same name are one group.
     height, width : int
-        Of the scene, pixels.
+        Size of the scene, pixels.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class ChipGround:
     groups : sequence of str
         The group of each chip.
     height, width : int
-        Of a chip, pixels.
+        Size of a chip, pixels.
     corners : numpy.ndarray, optional
         (chip, 2) row and column of each chip's first pixel on one grid.
     """

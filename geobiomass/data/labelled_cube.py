@@ -106,7 +106,7 @@ class LabelledSamples:
         skip: bool = False,
         none: str = NO_LABEL,
     ) -> Self:
-        """Find the labelled ones among some chips or blocks.
+        """Find the chips or blocks that have a label.
 
         Parameters
         ----------

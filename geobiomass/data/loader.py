@@ -40,7 +40,7 @@ class Arrangement:
     Parameters
     ----------
     decoder : Decoder
-        Of the cube.
+        The cube's decoder.
     corners : sequence of tuple of int
         The corner of each sample in its cells: month, band, row, column.
     """
@@ -79,7 +79,7 @@ def decode_batch(
 
 
 class _Buffers:
-    """A pool of memory: that of batches no longer in use is used again.
+    """A pool of memory: memory of finished batches is used again.
 
     New memory of this size comes page by page from the system, which takes about a
     third of the time of decoding.
@@ -128,7 +128,7 @@ class ChipLoader:
     shuffle : bool
         Whether the order changes from epoch to epoch.
     seed : int
-        Of the order and the crops, with the epoch's number.
+        Seed of the order and the crops, with the epoch's number.
     memory : int
         Bytes that batches may take: the one in use, the next one, and those that are
         prefetched. There are three at least, even if they take more.
@@ -187,7 +187,7 @@ class ChipLoader:
         Parameters
         ----------
         number : int
-            Of the epoch, from 0.
+            Number of the epoch, from 0.
         rank, ranks : int
             The number of this process, and the number of processes.
         start : int

@@ -138,7 +138,7 @@ def hold_out(
     fraction : float
         Share of the samples to hold out; at least one group is, and one stays.
     seed : int
-        Of the random draw.
+        Seed of the random draw.
     groups : sequence of str, optional
         The group of each sample; by default each is its own.
     least : int

@@ -19,8 +19,8 @@ BIOMASS_BINS = (0.0, 50.0, 100.0, 150.0, 200.0, 300.0, 400.0, float("inf"))
 BY = ("biomass", "predicted", "months")
 """The bins that a table of metrics can have."""
 
-BOOTSTRAP = 1000
-CONFIDENCE = 0.95
+BOOTSTRAP = 1000  # samples, by default
+CONFIDENCE = 0.95  # of intervals, by default
 ESTIMATED = ("average_rmse", "pixel_rmse", "mae", "bias", "r2")
 """Metrics that have an interval."""
 
@@ -101,7 +101,7 @@ class Tally:
 
     A part is a chip, or 256 x 256 pixels of a scene; average RMSE is the average over
     parts. Parts of one unit, an exchangeable group, are resampled together; by
-    default each part is a unit of its own. Memory: 704 bytes for each unit, of 32,768
+    default each part is a separate unit. Memory: 704 bytes for each unit, of 32,768
     units at most. Where there are more, two successive units are merged, then four.
 
     Parameters
@@ -193,7 +193,7 @@ class Tally:
     ) -> pd.DataFrame:
         """Return the metrics, one row for each bin.
 
-        The columns are those of ``BiomassRegressor.evaluate``.
+        Columns as in ``BiomassRegressor.evaluate``.
 
         Parameters
         ----------

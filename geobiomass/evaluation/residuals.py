@@ -190,7 +190,7 @@ def _shares(cube: xr.Dataset, ground: Ground, most: int) -> npt.NDArray[np.float
     # The number of drawn rows is random, with a standard deviation below sqrt(most).
     # Aiming three of them lower makes it unlikely that rows must be thrown away.
     wanted = max(1.0, most - 3 * np.sqrt(most))
-    # Units with fewer labels than the quota leave the rest of it to the others.
+    # Units with fewer labels than the quota leave their remainder to the others.
     ordered = np.sort(counts)
     left = wanted - np.concatenate([[0], ordered[:-1].cumsum()])
     each = left / np.arange(len(ordered), 0, -1)
@@ -367,7 +367,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
         )
     if sha256_of_file(path) != checksum:
         raise ValueError(
-            f"{path} must be as it was written, but its checksum is another; write the "
+            f"{path} must be as it was written, but its checksum differs; write the "
             f"residuals again, or delete {facts_path.name} to read it as any CSV."
         )
     return {"kind": kind, "pixel": (down, across)}

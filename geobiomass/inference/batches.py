@@ -25,7 +25,7 @@ KEPT_BYTES = 512 * 2**20
 
 @dataclass(eq=False)
 class _Entry:
-    """A batch that was started, once for all blocks."""
+    """A started batch, which is computed once for all blocks that use it."""
 
     remaining: int  # blocks that are not yet done with it
     waiting: int = 0  # blocks that use it now

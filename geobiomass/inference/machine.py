@@ -42,7 +42,7 @@ def _cpu_has_bf16() -> bool:
 
 
 def available_cores() -> int:
-    """Return the threads that maps may use: torch's, or those of a dask worker.
+    """Return the threads that maps may use: torch's number, or the dask worker's.
 
     On its workers dask sets torch's number to one, because it runs tasks side by side.
     """
@@ -54,7 +54,7 @@ def available_cores() -> int:
 def half_of_memory() -> int:
     """Return half of the bytes that this process may use.
 
-    The limit is that of the machine, of the container or of the dask worker.
+    The limit comes from the machine, the container or the dask worker.
     """
     from distributed.system import MEMORY_LIMIT
 

@@ -58,8 +58,8 @@ class MapSettings:
         Side of a block, in pixels. A block is computed, written and resumed as a
         whole. It has no influence on values.
     batch_size : int, optional
-        Tiles in a batch. By default 1 on the CPU, on a GPU as many as its memory
-        holds, up to 16.
+        Tiles in a batch. By default 1 on the CPU; on a GPU the largest number that
+        its memory holds, up to 16.
     flips : bool
         Average over the image and its flips left-right, up-down and both.
     region : optional
@@ -70,7 +70,7 @@ class MapSettings:
         Average over quarter turns. There are four, or with `flips` all eight
         orientations.
     blend : "smooth" or "crop"
-        What becomes of the pixels that tiles share. "smooth": tiles fade into each
+        Method for the pixels that tiles share. "smooth": tiles fade into each
         other over the overlap. "crop": each pixel comes from one tile, cut in the
         middle of the overlap.
     precision : "float32", "bf16" or "auto"

@@ -269,8 +269,8 @@ class Mapper:
     def _batches(self) -> Batches:
         on_gpu = self.batch_predictor.device.type == "cuda"
         memory = self.settings.memory or half_of_memory()
-        # One batch is read and one is ready, besides those in the network; images take
-        # at most a quarter of the memory.
+        # One batch is read and one is ready while others are in the network; images
+        # take at most a quarter of the memory.
         slots = min(3 if on_gpu else THREADS.count + 2, memory // 4 // self.image_bytes)
         # Enough for the rows of tiles of two blocks that are computed at once.
         tile, block = self.settings.tile, self.settings.block
@@ -334,7 +334,7 @@ def lazy_map(mapper: Mapper, cube: xr.Dataset) -> xr.Dataset:
     import dask.array as da
     from dask.delayed import delayed
 
-    # As a task of its own the mapper goes to every worker once, not with every block.
+    # As a separate task the mapper goes to every worker once, not with every block.
     everywhere = delayed(mapper, name=f"mapper-{mapper.token}", traverse=False)
     side = mapper.settings.block
     spatial = tuple(_chunks(cube.sizes[dim], side) for dim in ("y", "x"))

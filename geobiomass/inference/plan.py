@@ -153,7 +153,7 @@ def plan_map(mapper: Mapper, workers: int = 1) -> MapPlan:
 
 
 def _share_of_tiles(mapper: Mapper) -> float:
-    """Return about which share of the lattice's tiles a region touches."""
+    """Estimate the share of the lattice's tiles that a region touches."""
     if mapper.region is None:
         return 1.0
     lattice = mapper.lattice

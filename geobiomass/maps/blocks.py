@@ -69,7 +69,7 @@ class Target:
     Parameters
     ----------
     store : Path or zarr.abc.store.Store
-        Of the map's group.
+        Store of the map's group.
     names : tuple of str
         The map's variables, in the order of the network's outputs.
     """

@@ -111,7 +111,7 @@ class Strips:
         }
 
     def next(self, worker: str) -> Block | None:
-        """Return a worker's next block; without one it gets half of the longest run."""
+        """Return a worker's next block; if idle, it takes half of the longest queue."""
         own = self._left.setdefault(worker, deque())
         if not own:
             longest = max(self._left.values(), key=len)
@@ -128,7 +128,7 @@ def results_of(
     Parameters
     ----------
     client : distributed.Client
-        Of the cluster.
+        The cluster's client.
     blocks : sequence of Block
         Row by row.
     compute : callable

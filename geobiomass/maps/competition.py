@@ -64,7 +64,7 @@ def write_competition(
     progress : bool
         Show a progress bar.
     client : distributed.Client, optional
-        Its workers compute the chips, by default those of the client in use, if
+        Its workers compute the chips, by default the client in use, if
         there is one; this process writes.
 
     Raises

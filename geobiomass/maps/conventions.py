@@ -33,7 +33,7 @@ class Convention:
     Parameters
     ----------
     name : str
-        Of the convention and of its repository.
+        Name of the convention and of its repository.
     uuid : str
         Identifies it to readers; the same for all versions.
     description : str
@@ -166,6 +166,6 @@ def _reference_system(template: xr.Dataset) -> dict[str, str]:
     if crs is None:
         return {}
     described = {"proj:wkt2": crs.to_wkt(version="WKT2_2019")}
-    # With less confidence the code could be that of a similar system.
+    # With less confidence the code could belong to a similar system.
     code = crs.to_epsg(confidence_threshold=100)
     return described if code is None else {"proj:code": f"EPSG:{code}", **described}

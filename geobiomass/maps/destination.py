@@ -62,9 +62,9 @@ class Destination:
     name : str
         The user's path, address or store, as text.
     store : Path or zarr.abc.store.Store
-        Of the Zarr group: the map, or the group that a GeoTIFF is made from.
+        Store of the Zarr group: the map, or the group that a GeoTIFF is made from.
     raster : Path or str, optional
-        Of the GeoTIFF: a file, or an address.
+        Destination of the GeoTIFF: a file, or an address.
     options : mapping, optional
         fsspec's options for an address: credentials, an endpoint.
     """
@@ -156,11 +156,11 @@ class Destination:
 
     @property
     def work(self) -> Path:
-        """The folder beside the group in which files are made before a renaming."""
+        """The folder next to the group, in which files are made before a renaming."""
         return cast(Path, self.store).with_name(f"{cast(Path, self.store).name}.making")
 
     def leftovers(self) -> list[Path]:
-        """Return the files and folders that a killed call left beside the map."""
+        """Return the files and folders that a killed call left next to the map."""
         if not isinstance(self.store, Path) or self.local is None:
             return []
         found = [self.work, removal_path(self.store), lock_path(self.local)]
@@ -168,7 +168,7 @@ class Destination:
         return [path for path in found if path.exists()]
 
     def tidy(self) -> None:
-        """Delete what killed calls left: beside the group, and Zarr's partial files."""
+        """Delete leftovers of killed calls next to the group, and partial files."""
         if not isinstance(self.store, Path) or self.local is None:
             return
         for path in self.leftovers():

@@ -48,7 +48,7 @@ def write_geotiff(
 
     In two passes, because overviews come before the pixels in a COG and need the whole
     map: a tiled GeoTIFF first, which GDAL's COG driver [1]_ then copies in the final
-    order. Meanwhile both files, and the overviews, are beside `path` and need up to the
+    order. Meanwhile both files and the overviews are next to `path`, and need up to the
     space of two and a third GeoTIFFs. Leftovers of a call that was killed are removed;
     if this call fails, all its files are removed too.
 
@@ -146,7 +146,7 @@ def _beside(path: Path, stage: str) -> Path:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove the intermediate files, with the files that GDAL writes beside them."""
+    """Remove the intermediate files, with the files that GDAL writes next to them."""
     for stage in ("plain", "making"):
         beside = _beside(path, stage)
         for leftover in path.parent.glob(f"{_literal(beside.name)}*"):
@@ -275,7 +275,7 @@ class Statistics:
         self.high = max(self.high, float(values.max()))
 
     def tags(self, pixels: int) -> dict[str, str]:
-        """Return GDAL's tags for a band of so many pixels; {} if all are NaN."""
+        """Return GDAL's tags for a band of `pixels` pixels; {} if all are NaN."""
         if self.count == 0:
             return {}
         return {

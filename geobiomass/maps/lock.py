@@ -55,7 +55,7 @@ class Writer:
 
     @classmethod
     def here(cls) -> Self:
-        """Return this process as a writer; each call has a token of its own."""
+        """Return this process as a writer; each call has its own token."""
         return cls(socket.gethostname(), os.getpid(), time.time())
 
     @classmethod
@@ -153,7 +153,7 @@ def _locked(path: Path) -> Iterator[None]:
     except Timeout as error:
         raise _refusal(str(path), _read_lock(file)) from error
     try:
-        if not isinstance(lock, SoftFileLock):  # it writes a text of its own
+        if not isinstance(lock, SoftFileLock):  # it writes its own text
             file.write_text(Writer.here().text())
         yield
     finally:

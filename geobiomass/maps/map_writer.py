@@ -93,16 +93,16 @@ def write_map(
         Add levels of half, a quarter, ... the resolution to a Zarr map; a GeoTIFF
         always has them.
     resume : bool
-        Continue a half-written map; otherwise it is begun again.
+        Continue a half-written map; otherwise start it again.
     overwrite : bool
-        Delete what is at `path` first.
+        First delete anything that is at `path`.
     progress : bool
         Show a progress bar.
     client : distributed.Client, optional
-        Its workers compute the blocks; by default those of the client in use, if
+        Its workers compute the blocks; by default the client in use, if
         there is one, else threads of this process.
     storage_options : mapping, optional
-        What fsspec needs for the address: credentials, an endpoint.
+        Options of fsspec for the address: credentials, an endpoint.
 
     Raises
     ------
@@ -182,7 +182,7 @@ def _needs_overviews(destination: Destination, levels: Sequence[str]) -> bool:
 def _is_done(
     destination: Destination, fingerprint: str, here: Mapping[str, Any] | None
 ) -> bool:
-    """Return whether the map is there and finished; raise if it is another one."""
+    """Return whether the map is there and finished; raise if it is another map."""
     if destination.raster is None:
         attrs = destination.attrs()
         if attrs is not None and attrs.get(FINGERPRINT) != fingerprint:

@@ -69,7 +69,7 @@ def open_layer(source: Any, variable: str | None = None) -> xr.DataArray:
 
 
 def open_map(path: str) -> xr.Dataset:
-    """Open a finished map lazily, a variable a layer; raise as :func:`open_layer`."""
+    """Open a finished map lazily, by layer; raise as :func:`open_layer`."""
     from geobiomass.maps import describe_progress
 
     raster = path.rstrip("/").endswith((".tif", ".tiff"))
@@ -110,7 +110,7 @@ def _open_raster(path: str) -> xr.Dataset:
 
 
 def side_of(layer: xr.DataArray) -> int:
-    """Return the side of the blocks to read a layer in, pixels: that of its chunks."""
+    """Return the side of the blocks to read a layer in, pixels: its chunks' side."""
     if layer.chunks is None:
         return BLOCK
     down, across = (sizes[0] for sizes in layer.chunks)

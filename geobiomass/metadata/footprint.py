@@ -28,7 +28,7 @@ class MapFacts:
     Parameters
     ----------
     code : str or None
-        Of the reference system, ``"EPSG:32635"``; None if EPSG does not list it.
+        Code of the reference system, ``"EPSG:32635"``; None if EPSG does not list it.
     wkt : str
         The reference system as WKT2.
     shape : tuple of int

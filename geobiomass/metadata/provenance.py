@@ -81,7 +81,7 @@ def provenance(
         :meth:`BiomassRegressor.predict_to` wrote, as Zarr or GeoTIFF, finished or
         not; or such a map, opened with xarray or rioxarray.
     storage_options : mapping, optional
-        What fsspec needs for the address.
+        Options of fsspec for the address.
 
     Returns
     -------

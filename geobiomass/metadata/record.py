@@ -35,7 +35,7 @@ from geobiomass.training.model_folder import (
 
 FORMAT = 1
 MOST_SCENES = 1000
-"""Scenes: up to so many are listed by name; of more, their number and a hash."""
+"""Scenes listed by name at most; of more, only their number and a hash."""
 
 _MOST_ITEMS = 256  # of a list: a calibration or a mask may contain long tables
 _INPUT_ATTRIBUTES = (
@@ -108,13 +108,13 @@ def weights_fingerprint(network: nn.Module) -> str:
 def folder_fingerprint(folder: Path) -> str:
     """Return the fingerprint of the weights in a model's folder.
 
-    It is that of :func:`weights_fingerprint` for the loaded network: tensors are hashed
+    It equals :func:`weights_fingerprint` of the loaded network: tensors are hashed
     in the order of the network's state, which is built without memory for weights.
 
     Parameters
     ----------
     folder : Path
-        Of a saved model or ensemble.
+        Folder of a saved model or ensemble.
 
     Returns
     -------
@@ -124,7 +124,7 @@ def folder_fingerprint(folder: Path) -> str:
     Raises
     ------
     ModelError
-        If the folder, or a file of it, is missing or broken.
+        If the folder or one of its files is missing or damaged.
     """
     return _fingerprint(_stored_weights(folder))
 
@@ -181,7 +181,7 @@ def model_facts(model: Any, fingerprint: str | None = None) -> dict[str, Any]:
     model : Predictor
         A regressor or an ensemble.
     fingerprint : str, optional
-        Of its weights, if it is known already.
+        Fingerprint of its weights, if already known.
     """
     network = model.network
     facts: dict[str, Any] = {

@@ -57,7 +57,7 @@ def write_stac_item(
     map_path : str or Path
         A finished map of a scene on a disk, ``.tif`` or ``.zarr``.
     path : str or Path, optional
-        Path of the item; by default beside the map, ``map.json``. An item of the
+        Path of the item; by default next to the map, ``map.json``. An item of the
         same id is replaced.
     model : str or Path, optional
         The folder of the saved model, or its address: the item then describes it by
@@ -86,10 +86,10 @@ def write_stac_item(
     FileNotFoundError
         If there is no map.
     FileExistsError
-        If something else than an item of that id is at `path`.
+        If `path` exists and is not an item of that id.
     ValueError
         If the map has no provenance, is not finished, has no georeference or no known
-        time, or `model` is another one.
+        time, or `model` is not the map's model.
 
     Notes
     -----

@@ -60,7 +60,7 @@ def ensemble_card(
     load_call : str
         The call that loads the ensemble.
     settings : mapping
-        Of the ensemble: ``calibration``, if there is one.
+        The ensemble's settings: ``calibration``, if there is one.
     """
     rows = []
     for number, (_, provenance) in enumerate(members, 1):
@@ -69,7 +69,7 @@ def ensemble_card(
         rows.append(f"| member-{number} | {_figure(rmse)} | {_figure(bias)} |")
     sections = [
         f"# Above-ground biomass from monthly satellite images, {len(members)} models",
-        f"The mean of {len(members)} models. Each has a card of its own in its "
+        f"The mean of {len(members)} models. Each has its own card in its "
         f"folder. Maps: {', '.join(map_names(outputs, settings))}, in Mg/ha.",
         "| model | average RMSE on what it held out, Mg/ha | bias |\n|---|---|---|\n"
         + "\n".join(rows),

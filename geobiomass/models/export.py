@@ -40,7 +40,7 @@ class Exported(nn.Module):
     network : AttentionUNet
         With its scaling.
     months : int
-        Of the images.
+        Number of months of the images.
 
     Raises
     ------
@@ -147,11 +147,11 @@ def export_network(
         ``.pt2`` for ``torch.export.load``, ``.onnx`` for ONNX. An existing file is
         replaced once the new one is complete.
     months, bands : int
-        Of the images.
+        Numbers of months and bands of the images.
     outputs : sequence of str
         Names of the maps, written to the file's metadata.
     height, width : int
-        Of the images, pixels.
+        Size of the images, pixels.
 
     Returns
     -------
@@ -161,7 +161,7 @@ def export_network(
     Raises
     ------
     ValueError
-        If the ending is another, a size is below one pixel, the folder does not
+        If `path` has another ending, a size is below one pixel, the folder does not
         exist, or the network is of another package.
     ModuleNotFoundError
         If ONNX is not installed; the message has the command.

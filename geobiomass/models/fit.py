@@ -90,10 +90,10 @@ def fit(
         Held-out data that chooses the best epoch. None: a tenth of the chips, or of
         the blocks of a scene (nothing, with a warning, if there is only one). A
         number: that fraction, 0 for no validation. A sequence of chip ids: those
-        chips. A :class:`~geobiomass.data.folds.Fold`: what it holds out. Another
-        cube: all of it.
+        chips. A :class:`~geobiomass.data.folds.Fold`: its held-out pixels. Another
+        cube: the whole cube.
     folds : int or Folds, optional
-        Train this number of models, each with another part of the chips or blocks
+        Train this number of models, each with a different part of the chips or blocks
         held out, and return their ensemble. :func:`make_folds` holds out by region, or
         with a buffer, and :func:`cross_validate` keeps the predictions of held-out
         pixels. With ``folder=`` each model has its own folder there, and the same call
@@ -198,19 +198,19 @@ def fit_folds(
     """Train a member for each fold, for :func:`geobiomass.fit`.
 
     All members in this process read the cube with the one reader of `data`. Members
-    in processes of their own open it once each.
+    in separate processes open it once each.
 
     Parameters
     ----------
     data : LabelledCube
         To train on.
     recipe : Recipe
-        Of every member; its fold and validation fraction are set here. If it names a
-        folder, each member has its own in it, and finished members are loaded.
+        The recipe of every member; its fold and validation fraction are set here. If
+        it names a folder, each member has a subfolder, and finished members are loaded.
     folds : int or Folds
         The parts that are held out, one by each member: 2 or more.
     at_once : int, optional
-        Members that train at the same time, in processes of their own, each on the
+        Members that train at the same time, in separate processes, each on the
         next GPU if there are several; by default the number of GPUs, or one.
     announce : callable, optional
         Called with the first member's plan.
@@ -340,8 +340,8 @@ def _side_by_side(
 def _set_up(slots: Any, gpus: int, threads: int) -> None:
     """Set the GPU of this process, before torch sees any, and its threads.
 
-    The number of threads is the parent's, not a share of it: it decides the last bits
-    of the results.
+    The number of threads is the parent's, not a share of it, because the number
+    affects the last bits of the results.
     """
     slot = slots.get()
     if gpus:

@@ -33,7 +33,7 @@ def load(folder: str | Path) -> Any:
     Raises
     ------
     ModelError
-        If the folder, or a file of it, is missing or broken.
+        If the folder or one of its files is missing or damaged.
     """
     saved = read_config(folder)["class"]
     # Of any other class, such as pasture's, the regressor says how to load it.

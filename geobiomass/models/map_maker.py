@@ -129,7 +129,7 @@ class MapMaker:
     def applicability(
         self, cube: xr.Dataset | xr.DataArray, **settings: Unpack[MapOptions]
     ) -> xr.Dataset:
-        """Map where the model's maps can be trusted as its reported error says.
+        """Map where the model's reported error can be trusted.
 
         The area of applicability of Meyer and Pebesma (2021): how dissimilar the
         images of a location are to the training data, as the network sees them. It
@@ -200,10 +200,10 @@ class MapMaker:
             Continue a half-written map of the same model, input and settings;
             otherwise start it again.
         overwrite : bool
-            Delete what is at `path` first.
+            First delete anything that is at `path`.
         client : distributed.Client, optional
-            Compute the blocks on its workers; by default on those of the active
-            client, if there is one, else on this machine.
+            Compute the blocks on its workers; by default on the workers of
+            the active client, if there is one, else on this machine.
         progress : bool
             Show a progress bar.
         storage_options : mapping, optional
@@ -278,9 +278,9 @@ class MapMaker:
 
         One GeoTIFF for each chip, ``{chip}_agbm.tif``: float32, Mg/ha, without a
         georeference. Predictions below zero are written as zero, as no biomass is
-        negative; so are pixels without any observation, as the competition takes
-        no gaps. Called again, files that are there already stay as they are. Each
-        chip is one block, with any `block`.
+        negative; so are pixels without any observation, as the competition
+        accepts no gaps. A second call keeps existing files. Each chip is one block;
+        `block` has no effect.
 
         Parameters
         ----------
@@ -291,7 +291,7 @@ class MapMaker:
         **settings
             The settings of :class:`geobiomass.inference.map_settings.MapSettings`.
         overwrite : bool
-            Write files that are there already again.
+            Write existing files again.
         client : distributed.Client, optional
             Compute the chips on its workers, as :meth:`predict_to` does.
         progress : bool
@@ -305,7 +305,7 @@ class MapMaker:
         Raises
         ------
         CubeError
-            If the cube is a scene, is no cube, or lacks a band, or if a region is
+            If the cube is a scene, is not a cube, or lacks a band, or if a region is
             given, which chips do not have.
         FileExistsError
             If the folder holds anything else, or files of another model, other

@@ -43,7 +43,7 @@ class Predictor(MapMaker):
     Attributes
     ----------
     network, bands, outputs, months, calibration
-        As those of :class:`.MapMaker`.
+        As in :class:`.MapMaker`.
     """
 
     @takes_map_settings()
@@ -176,7 +176,7 @@ class Predictor(MapMaker):
         Warns
         -----
         UserWarning
-            If there are too few groups: then each chip is a group of its own.
+            If there are too few groups: then each chip is a separate group.
         """
         check_interval(interval)
         cube = need_target(cube)
@@ -229,7 +229,7 @@ class Predictor(MapMaker):
         tile: int = 256,
         samples: int = 16,
     ) -> xr.DataArray:
-        """Return which months the map comes from: the weights of the attention.
+        """Return the attention weights: how much each month counts in the map.
 
         Parameters
         ----------
@@ -369,7 +369,7 @@ class Predictor(MapMaker):
         Raises
         ------
         ValueError
-            If the path ends otherwise, or a number is out of range.
+            If the path has another ending, or a number is out of range.
         ModuleNotFoundError
             If the packages for ONNX are not installed.
         """

@@ -230,7 +230,7 @@ class BiomassRegressor(Predictor, Regressor):
         recipe : Recipe
             How to train.
         validation : optional
-            What is held out, as :func:`geobiomass.fit` takes it.
+            Held-out data, as :func:`geobiomass.fit` takes them.
 
         Returns
         -------
@@ -287,7 +287,7 @@ class BiomassRegressor(Predictor, Regressor):
         cells : int
             Cells of 16 x 16 pixels that represent it.
         seed : int
-            Of the random choice of cells.
+            Seed of the random choice of cells.
 
         Returns
         -------
@@ -375,7 +375,7 @@ def calibrate_together(
     known: Sequence[LabelsKnown | None] | None = None,
     groups: str | None = None,
 ) -> Calibration:
-    """Calibrate the interval of models that each left out another part of a cube.
+    """Calibrate the interval of models that each left out a different part of a cube.
 
     The scores of several models are pooled (cross-conformal prediction: Vovk,
     Cross-conformal predictors, 2015).

@@ -214,7 +214,7 @@ class AttentionUNet(nn.Module):
             used.
         calendar : sequence of int, optional
             Calendar months of the time steps, for the month-of-year term; by default
-            those of the network.
+            the network's own.
 
         Returns
         -------

@@ -104,7 +104,7 @@ def unet_decoder(
 
 
 def initialise(decoder: nn.Module, head: nn.Conv2d) -> None:
-    """Initialise the decoder (Kaiming uniform) and the head (Xavier), as the winner."""
+    """Initialise decoder (Kaiming uniform) and head (Xavier), as the winner did."""
     for module in decoder.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")

@@ -45,7 +45,7 @@ def scatter(
         Mg/ha, of the same shape; of a dataset its ``agb``. Only pixels with both values
         are used.
     ax : matplotlib.axes.Axes, optional
-        Axes to draw on; by default those of a new figure.
+        Axes to draw on; by default a new figure.
     bins : int
         Number of bins of each axis.
     limit : float, optional
@@ -140,7 +140,7 @@ def error_by_bin(
     observed : xarray.DataArray, xarray.Dataset or numpy.ndarray, optional
         Reference data of a map, Mg/ha.
     ax : matplotlib.axes.Axes, optional
-        Axes to draw on; by default those of a new figure.
+        Axes to draw on; by default a new figure.
 
     Raises
     ------
@@ -234,7 +234,7 @@ def reliability(scores: pd.DataFrame, ax: Axes | None = None) -> Axes:
     scores : pandas.DataFrame
         The table of ``model.evaluate(cube, by="predicted")``.
     ax : matplotlib.axes.Axes, optional
-        Axes to draw on; by default those of a new figure.
+        Axes to draw on; by default a new figure.
 
     Raises
     ------
@@ -287,7 +287,7 @@ def calibration(
     observed : xarray.DataArray, xarray.Dataset or numpy.ndarray, optional
         Reference data of a map, Mg/ha.
     ax : matplotlib.axes.Axes, optional
-        Axes to draw on; by default those of a new figure.
+        Axes to draw on; by default a new figure.
     interval : float, optional
         The nominal coverage; by default the attribute of the map.
 

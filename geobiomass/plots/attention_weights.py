@@ -39,7 +39,7 @@ def attention(
         (y, x) in the CRS of the scene, or row and column of a chip; by default the mean
         over the cube.
     ax : matplotlib.axes.Axes, optional
-        Axes to draw on; by default those of a new figure.
+        Axes to draw on; by default a new figure.
     chip : str or int, optional
         The chip that `at` is in.
 
@@ -114,7 +114,7 @@ def attention_over_year(
     cube : xarray.Dataset, optional
         With all bands that the model needs. The weights are means over up to 16 tiles.
     ax : matplotlib.axes.Axes, optional
-        Axes to draw on; by default those of a new figure.
+        Axes to draw on; by default a new figure.
     chip : str or int, optional
         Only this chip.
 

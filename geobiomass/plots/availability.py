@@ -28,7 +28,7 @@ def availability(cube: xr.Dataset, ax: Axes | None = None) -> Axes:
     cube : xarray.Dataset
         A scene or chips.
     ax : matplotlib.axes.Axes, optional
-        Axes to draw on; by default those of a new figure.
+        Axes to draw on; by default a new figure.
 
     Raises
     ------

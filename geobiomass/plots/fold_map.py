@@ -29,7 +29,7 @@ def folds(cube: xr.Dataset, folds: Folds | Fold, ax: Axes | None = None) -> Axes
     folds : Folds or Fold
         All folds; or one, with its training pixels, held-out pixels and buffer.
     ax : matplotlib.axes.Axes, optional
-        Axes to draw on; by default those of a new figure.
+        Axes to draw on; by default a new figure.
 
     Raises
     ------

@@ -50,7 +50,7 @@ def true_colour(
         Calendar month; by default the darkest of those with most observations, because
         clouds and snow are bright.
     ax : matplotlib.axes.Axes, optional
-        Axes to draw on; by default those of a new figure.
+        Axes to draw on; by default a new figure.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def months(
     cube : xarray.Dataset
         A scene, or one chip of a collection, with the bands B02, B03 and B04.
     axes : sequence of matplotlib.axes.Axes, optional
-        One for each month of the cube; by default those of a new figure.
+        One for each month of the cube; by default a new figure.
     columns : int
         Number of images side by side in a new figure.
 
@@ -122,7 +122,7 @@ def _seen_in_words(share: float) -> str:
 def _panels(
     axes: Sequence[Axes] | None, count: int, columns: int, cube: xr.Dataset
 ) -> list[Any]:
-    """Return `count` axes; those of a new figure share x and y."""
+    """Return `count` axes; the axes of a new figure share x and y."""
     if axes is not None:
         panels = list(np.ravel(np.asarray(axes, dtype=object)))
         if len(panels) != count:
@@ -221,7 +221,7 @@ def biomass(
     values : xarray.DataArray or xarray.Dataset
         A map or labels; of a dataset its ``agb``. Large ones are subsampled.
     ax : matplotlib.axes.Axes, optional
-        Axes to draw on; by default those of a new figure.
+        Axes to draw on; by default a new figure.
     title : str
         Title of the image.
     limits : tuple of float, optional
@@ -252,7 +252,7 @@ def error(
     predicted, observed : xarray.DataArray or xarray.Dataset
         (y, x) Mg/ha on the same grid; of a dataset its ``agb``.
     ax : matplotlib.axes.Axes, optional
-        Axes to draw on; by default those of a new figure.
+        Axes to draw on; by default a new figure.
     title : str
         Title of the image.
 
@@ -285,7 +285,7 @@ def applicability(
         With ``dissimilarity`` and ``applicable``: the result of
         ``model.applicability``. Large ones are subsampled.
     ax : matplotlib.axes.Axes, optional
-        Axes to draw on; by default those of a new figure.
+        Axes to draw on; by default a new figure.
     title : str
         Title of the image; the share that is inside is added.
 
@@ -341,12 +341,12 @@ def comparison(
     month : int, optional
         Calendar month of the true-colour image.
     axes : sequence of matplotlib.axes.Axes, optional
-        One for each image; by default those of a new figure.
+        One for each image; by default a new figure.
 
     Raises
     ------
     ValueError
-        If the number of axes is not that of the images, or the shapes differ.
+        If the numbers of axes and images differ, or the shapes differ.
     """
     cube = cube_or_chip(cube)
     found = layer_of(predicted, "predicted")

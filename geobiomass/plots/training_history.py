@@ -21,7 +21,7 @@ def history(model: Any, ax: Axes | None = None) -> Axes:
     model : BiomassRegressor or pandas.DataFrame
         A model, or its ``history``.
     ax : matplotlib.axes.Axes, optional
-        Axes to draw on; by default those of a new figure. The RMSE has its own axis on
+        Axes to draw on; by default a new figure. The RMSE has its own axis on
         the right.
 
     Raises

@@ -84,7 +84,7 @@ def make_loaders(
     client : distributed.Client, optional
         Reads chips on its workers.
     calibrate : bool
-        Whether the model is calibrated by itself, not together with other folds'.
+        Whether the model is calibrated alone, not together with models of other folds.
 
     Raises
     ------

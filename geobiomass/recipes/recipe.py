@@ -86,7 +86,7 @@ class Recipe:
         For a chip or a part of a scene that cannot be read: raise an error, or leave
         it out with a warning. ``model.damaged`` lists what was left out.
     interval : float or None
-        Such as 0.9: also learn the ends of an interval that contains this share of the
+        Coverage, such as 0.9: also learn an interval that contains this share of the
         pixels, and calibrate it on chips or blocks that neither train nor validate.
     calibration_fraction : float
         Share of the chips or blocks that calibrate; with an interval `fold` is the

@@ -29,7 +29,7 @@ def learnt_from(
     recipe: Recipe,
     held: HeldOut = None,
 ) -> dict[str, Any]:
-    """Return what decides about the weights besides the settings of the trainer.
+    """Return everything that affects the weights except the trainer's settings.
 
     Parameters
     ----------

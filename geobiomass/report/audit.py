@@ -210,7 +210,7 @@ def applicability(material: Material) -> Markup:
     parts = [
         boxes({"of the mapped pixels are inside": f"{100 * share:.1f} %"}),
         paragraph(
-            "Inside, the images are similar to those of the training data, and errors "
+            "Inside, the images are similar to the training data, and errors "
             "are expected to be like the measured ones. Outside, errors are not known. "
             "Method: Meyer and Pebesma (2021)."
         ),
@@ -303,7 +303,7 @@ def totals(material: Material) -> Markup:
         "valid for any map."
         if material.by_plots
         else "Intervals are model-based: they are valid if errors are distributed like "
-        "those of held-out pixels. The correlation of neighbours is included."
+        "the errors of held-out pixels. The correlation of neighbours is included."
     )
     basis = paragraph(
         f"{based} Areas are on the ellipsoid. Carbon is "

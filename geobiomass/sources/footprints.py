@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Numbers = npt.NDArray[np.float64]
 Indexes = npt.NDArray[np.int64]
 
-# Names of columns of longitude and latitude; the last pair is that of GEDI's products.
+# Names of columns of longitude and latitude; GEDI's products use the last pair.
 GEOGRAPHIC = (
     ("lon", "lat"),
     ("longitude", "latitude"),

@@ -36,7 +36,7 @@ def make_grid(
     Parameters
     ----------
     bounds : sequence of four floats
-        West, south, east, north in `bounds_crs`; the grid covers all of it.
+        West, south, east, north in `bounds_crs`; the grid covers this area.
     resolution : float
         Side of a pixel in units of `crs`: metres, or degrees.
     crs : optional

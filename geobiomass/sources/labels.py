@@ -74,7 +74,7 @@ def with_labels(
     nodata : float, optional
         Value of missing labels, instead of a raster's own nodata tag.
     crs : optional
-        CRS of labels without a CRS of their own, such as columns x and y.
+        CRS of labels that state no CRS, such as columns x and y.
     resampling : str, optional
         Method of reprojection of a raster. By default "average" if the cube's pixels
         are more than 1.5 times as long as the raster's, else "nearest".
@@ -316,7 +316,7 @@ def _label_with_plots(
 def _sparse(
     pixels: npt.NDArray[np.int64], values: Pixels, height: int, width: int
 ) -> Any:
-    """Return a dask array of sparse labels; a task contains those of its block."""
+    """Return a dask array of sparse labels; each task has its block's labels."""
     import dask.array as da
     from dask.base import tokenize
 

@@ -275,7 +275,7 @@ def calibrate(
     Parameters
     ----------
     units : sequence of Unit
-        Chips or blocks that the model was not trained on. With `groups`, those of one
+        Chips or blocks that the model was not trained on. With `groups`, all of one
         group become one unit if there are enough groups to calibrate on: chips of a
         group share errors, so that the groups are exchangeable and the chips are not.
     interval : float

@@ -41,7 +41,7 @@ def threshold(scores: Sequence[Numbers], interval: float) -> float:
     Parameters
     ----------
     scores : sequence of numpy.ndarray
-        Of each group the scores of its pixels, (pixel,); at least one.
+        For each group the scores of its pixels, (pixel,); at least one.
     interval : float
         The coverage, between 0 and 1.
 
@@ -62,7 +62,7 @@ def threshold(scores: Sequence[Numbers], interval: float) -> float:
 
 
 def _median_of_rank(ordered: Sequence[Numbers], values: Numbers, rank: int) -> float:
-    """Return the median of the `rank` th lowest score over draws of a pixel a group."""
+    """Return the median, over draws of one pixel per group, of the `rank`-th score."""
     if not 1 <= rank <= len(ordered):
         return float(values[0 if rank < 1 else -1])
     low, high = 0, len(values) - 1

@@ -15,9 +15,9 @@ from geobiomass.statistics.residual_pairs import Floats, ResidualPairs, Whole
 Model = Literal["exponential", "spherical", "matern"]
 MODELS: tuple[Model, ...] = get_args(Model)
 
-FEWEST_POINTS = 30
+FEWEST_POINTS = 30  # residuals: fewer are an error
 FEWEST_PAIRS = 30  # a lag: the rule of Journel and Huijbregts (1978), p. 194
-BLOCK_STEP = 32  # pixels: sides of blocks are multiples of it, as tiles are
+BLOCK_STEP = 32  # pixels: sides of blocks are multiples of 32, like the sides of tiles
 
 # Distance, in units of the range, at which 95 % of the sill is reached: the roots of
 # exp(-u) = 0.05, 1 - 1.5 u + 0.5 u^3 = 0.05 and (1 + sqrt(3) u) exp(-sqrt(3) u) = 0.05.

@@ -68,8 +68,8 @@ class Record:
     def kept(self, recent: int) -> list[int]:
         """Return the epochs whose weights are kept.
 
-        The best epochs come first, those of the first monitored value before others;
-        then come the last `recent` epochs.
+        First the best epochs, by each monitored value in turn; then the last `recent`
+        epochs.
         """
         ranked = [epoch for pairs in self.best.values() for _, epoch in pairs]
         done = self.epochs

@@ -129,7 +129,7 @@ class CheckpointWriter(Callback):
         minutes = self.config.checkpoint_minutes
         if self._stop.received:
             return True
-        # The clocks of the processes differ: that of the first one decides.
+        # The clocks of the processes differ: the first process decides.
         if minutes is None or not self._can_resume or not trainer.is_global_zero:
             return False
         return time.monotonic() - self._saved >= 60 * minutes
@@ -152,7 +152,7 @@ class CheckpointWriter(Callback):
             step = f"epoch {epochs}" if epochs else "its start"
         advice = "nothing is kept, as `folder` of TrainingConfig is not set"
         if self._can_resume:
-            advice = f"the same command goes on from there, with {self.folder}"
+            advice = f"the same command continues from there, with {self.folder}"
         message = f"SIGTERM: training stopped after {step}; {advice}"
         if trainer.is_global_zero:
             print(message, file=sys.stderr, flush=True)

@@ -13,10 +13,10 @@ from .packages import MissingPackageError
 __all__ = ["EXIT_CODES", "parse_setting", "print_version", "run"]
 
 EXIT_CODES = (
-    "Exit codes: 0 done; 1 a fault of the program, with its traceback; 2 bad input or "
-    "a bad command line; 3 a map with blocks that could not be computed, the others "
-    "are written; 130 interrupted by Ctrl-C and 143 by SIGTERM, the same command goes "
-    "on."
+    "Exit codes: 0 success; 1 internal error, with a traceback; 2 invalid input or "
+    "command line; 3 some blocks of a map could not be computed, the others are "
+    "written; 130 interrupted by Ctrl-C, 143 by SIGTERM: run the same command again to "
+    "continue."
 )
 BAD_INPUT = 2
 _EXPECTED = (ValueError, OSError, MissingPackageError)
@@ -65,6 +65,8 @@ def run(app: Callable[[], Any], name: str) -> NoReturn:
         sys.exit(code)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
-            print(f"\n{name}: interrupted; the same command goes on.", file=sys.stderr)
+            print(
+                f"\n{name}: interrupted; the same command continues.", file=sys.stderr
+            )
         raise
     sys.exit(0)

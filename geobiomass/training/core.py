@@ -46,7 +46,7 @@ class TrainingResult:
         validation), validation_<metric> for each metric, learning_rate (of the
         last step), seconds.
     epochs
-        Number of epochs, including those of earlier calls.
+        Number of epochs, including earlier calls.
     best
         File of the best epoch's weights (safetensors); None without validation or
         without a folder.

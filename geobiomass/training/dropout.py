@@ -236,7 +236,7 @@ def draw_passes(
 def drop_bands(
     image: Tensor, losses: Sequence[Tensor], present: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Set bands of months to NaN, one loss after the other.
+    """Set bands of months to NaN, by several masks in sequence.
 
     Parameters
     ----------

@@ -195,7 +195,7 @@ class SavedModel(ABC):
         huggingface_hub.errors.HfHubHTTPError
             If the hub refuses it, or cannot be reached.
         """
-        # Not a base class: its import takes as long as that of pandas, and few push.
+        # Not a base class: its import is as slow as importing pandas, and few push.
         from huggingface_hub import ModelHubMixin
 
         return str(ModelHubMixin.push_to_hub(cast(Any, self), repo_id, **hub))

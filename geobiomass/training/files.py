@@ -20,7 +20,7 @@ PART = ".part"
 def replacing(path: Path, ending: str = PART) -> Iterator[Path]:
     """Yield a path to write to; at the end that file replaces the one at `path`.
 
-    Readers see the old file or the new one, never half of it. After an error the old
+    Readers see the old file or the new one, never a part. After an error the old
     file is still there, and nothing else.
 
     Parameters
@@ -28,7 +28,7 @@ def replacing(path: Path, ending: str = PART) -> Iterator[Path]:
     path : Path
         The final path, in a folder that exists.
     ending : str
-        Of the path that is yielded, for libraries that choose the format by it.
+        Ending of the path that is yielded, for libraries that choose the format by it.
 
     Yields
     ------

@@ -32,8 +32,8 @@ DOMAIN = "domain.safetensors"
 HELD_OUT = "held_out.csv"
 MOVED = "moved.csv"
 _FILES = frozenset({CONFIG, WEIGHTS, HISTORY, CARD, DOMAIN, HELD_OUT, MOVED})
-FORMAT = 1
-_ATTEMPTS = 10
+FORMAT = 1  # of the folder, written to ``config.json``
+_ATTEMPTS = 10  # renamings: another process may write the same folder meanwhile
 
 _MEMBER = re.compile(r"member-[1-9]\d*")
 _PACKAGES = ("geobiomass", "torch", "lightning", "timm", "numpy", "pandas")
@@ -177,9 +177,9 @@ def member_folders(folder: Path, settings: Mapping[str, Any]) -> list[Path]:
     Parameters
     ----------
     folder : Path
-        Of the ensemble.
+        The ensemble's folder.
     settings : mapping
-        What ``config.json`` holds of it.
+        The content of its ``config.json``.
 
     Raises
     ------

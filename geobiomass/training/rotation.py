@@ -141,7 +141,7 @@ def random_rotation(
 
     Image and labels have the same bilinear interpolation, so that a label is the mean
     over the ground of its pixel. The mean of the labels does not change, and zeros stay
-    zero. Probability and angle are those of the winner of the BioMassters challenge,
+    zero. Probability and angle are from the winner of the BioMassters challenge,
     whose jitter is not known.
 
     Parameters

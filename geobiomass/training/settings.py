@@ -100,7 +100,7 @@ class TrainingConfig:
         by the clock of the first process: 0 after every step, None at the end of each
         epoch only. Without a folder nothing is written within an epoch.
     keep
-        The weights that the network has in the end: those of the "best" epoch by
+        The weights that the network has in the end: of the "best" epoch by
         the (first) monitored value, the "last", or the "average" of all epochs that
         `keep_best` and `keep_last` keep, each counted once. Without validation
         "best" is the last.

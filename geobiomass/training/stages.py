@@ -54,7 +54,7 @@ def train_stages(
     Parameters
     ----------
     task
-        The task to train, without settings of its own.
+        The task to train, without its own settings.
     stages
         (name, settings, batches, validation) of each stage, in order;
         `Stage.configure` makes the settings. Their folder must be the same. A single
@@ -67,7 +67,7 @@ def train_stages(
     TrainingResult
         The history of all stages, one row per epoch, and the number of all epochs. If
         there are several stages, the first column is ``stage``, and ``epoch`` counts
-        within the stage. Files and the network's weights are those of the last stage.
+        within the stage. Files and the network's weights come from the last stage.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def train_stages(
         If no stage is given, a name is used twice or cannot be the name of a folder,
         the folders differ, the folder contains a training of one stage or a stage of
         another name, or a stage was begun with other settings or other `given` values.
-        All of it is checked before training; `check_folder` checks it earlier.
+        All of this is checked before training; `check_folder` checks it earlier.
     FloatingPointError, KeyboardInterrupt, TrainingInterrupted
         As in `train`.
     """

@@ -33,7 +33,7 @@ class Start:
     average
         The moving average's state dict; None without one.
     epochs, steps
-        Number of epochs and steps, including those of all trainings before.
+        Number of epochs and steps, including all earlier trainings.
     """
 
     path: Path
@@ -59,7 +59,7 @@ class Start:
         Raises
         ------
         ValueError
-            If the weights are those of another network.
+            If the weights belong to another network.
         """
         own = {name: value.shape for name, value in network.state_dict().items()}
         given = {name: value.shape for name, value in self.weights.items()}

@@ -113,7 +113,7 @@ class RegressionTask(LightningModule):
         self._saved_buffers = saved.get("buffers")  # of a running epoch only
 
     def on_train_epoch_start(self) -> None:
-        """Set the buffers of all processes to those of the first, or restore them."""
+        """Copy the first process's buffers to all processes, or restore them."""
         if self._saved_buffers is None:
             self._broadcast_buffers()
             return

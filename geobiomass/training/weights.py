@@ -139,7 +139,7 @@ def average_weights(paths: Iterable[str | Path]) -> dict[str, Tensor]:
     -------
     dict
         A state dict: floating-point values averaged in float64 and returned in
-        the type of the last file; all others (counters) are those of the last file.
+        the type of the last file; all others (counters) are taken from the last file.
 
     Raises
     ------

@@ -62,12 +62,11 @@ def cross_validate(
     client: Any = None,
     **overrides: Any,
 ) -> CrossValidation:
-    """Train a model for each fold, and map what the fold held out with it.
+    """Train a model for each fold, and map the fold's held-out pixels with it.
 
-    Held-out data measure the error, so they must not choose the model: weights are
-    those of the last epoch (``keep="last"``) unless `overrides` say otherwise, not
-    of the epoch with the smallest error on the held-out data. With ``interval=``
-    another part of the training data chooses.
+    Held-out data measure the error, so they must not also choose the best epoch. By
+    default the weights of the last epoch are kept (``keep="last"``). With
+    ``interval=`` another part of the training data chooses the best epoch.
 
     Parameters
     ----------
@@ -237,7 +236,8 @@ class CrossValidation:
         Parameters
         ----------
         most : int
-            Largest number of rows; of more labels an even share of each unit is drawn.
+            Largest number of rows; if there are more labels, about the
+            same number is drawn from each unit.
         seed : int
             Seed of the draw.
 
@@ -281,8 +281,8 @@ class CrossValidation:
     ) -> None:
         """Write the models, the held-out map and its errors to a folder.
 
-        The map is computed block by block: interrupted, the same call continues where
-        it stopped.
+        The map is computed block by block: after an interruption the same call
+        continues where it stopped.
 
         Parameters
         ----------
@@ -376,7 +376,7 @@ class CrossValidation:
         ModelError
             If the models are missing or damaged.
         CubeError, ValueError
-            If the cube is another or has changed since, or the folder is damaged.
+            If the cube is a different one or has changed, or the folder is damaged.
 
         Warns
         -----

@@ -29,7 +29,7 @@ _FORMAT = 1
 
 
 def check_validation_folder(folder: Path) -> None:
-    """Check that a folder is new, empty or that of a cross-validation.
+    """Check that a folder is new, is empty or contains a cross-validation.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def cube_address(cube: str | Path) -> str:
 
 
 def is_begun(folder: Path) -> bool:
-    """Return whether a folder is that of a cross-validation, finished or not."""
+    """Return whether a folder contains a cross-validation, finished or not."""
     trained = (folder / CHECKPOINTS).glob("member-*")
     named = any((folder / name).exists() for name in (RECORD, BEGUN, PREDICTIONS))
     return named or any(trained)
@@ -122,7 +122,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{folder} must be the folder of a cross-validation, "
             + (
-                "got one that was not finished; the same call goes on."
+                "got one that was not finished; the same call continues."
                 if is_begun(folder)
                 else f"got a folder without {RECORD}; geobiomass validate makes one."
             )

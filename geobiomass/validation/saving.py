@@ -42,7 +42,7 @@ def write_predictions(
     progress: bool,
     overwrite: bool,
 ) -> None:
-    """Write a lazy map block by block, going on where an earlier call stopped.
+    """Write a lazy map block by block, continuing where an earlier call stopped.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def folds_from_dict(facts: Mapping[str, Any], cube: xr.Dataset) -> Folds:
     Raises
     ------
     CubeError
-        If the cube is another, lacks the layer of regions, or the layer has changed.
+        If the cube is a different one, or lacks or has changed its layer of regions.
     ValueError
         If `facts` are damaged.
     """

@@ -85,7 +85,7 @@ def test_the_running_step_is_finished_and_saved(
     said = capsys.readouterr().err
     assert said == f"{caught.value}\n"
     assert f"after step {place[1] + 1} of epoch {place[0] + 1}" in said
-    assert f"the same command goes on from there, with {tmp_path}" in said
+    assert f"the same command continues from there, with {tmp_path}" in said
     rest = StopAt(*NEVER)
     resumed = run(tmp_path, rest, **settings)
     assert rest.read == rest_of(4, place)

@@ -61,7 +61,7 @@ def download_chips(
         the same number always gives the same chips, and a greater number gives these
         and more. By default all chips.
     source : True, "us", "eu", "as" or an address
-        The public bucket (of a region, "us" by default), or a mirror of it that
+        The public bucket (of a region, "us" by default), or a mirror that
         fsspec can read, such as ``"s3://bucket/folder"``.
     storage_options : mapping, optional
         Options for fsspec. S3 is read anonymously unless they contain credentials or

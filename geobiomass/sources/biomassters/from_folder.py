@@ -70,7 +70,7 @@ def from_biomassters(
         gives these and more. By default all chips in `root`.
     download : bool, "us", "eu", "as" or an address
         First download the files of these chips that `root` lacks, from the public
-        bucket of the competition (True is "us"), or from a mirror of it that fsspec can
+        bucket of the competition (True is "us"), or from a mirror that fsspec can
         read, such as ``"s3://bucket/folder"``. All training chips are 218 GB, the test
         chips 73 GB. After an interruption, the same call downloads only the rest.
     verify : bool

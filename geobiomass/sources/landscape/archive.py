@@ -48,8 +48,8 @@ def write_archive(
     Sentinel-2 has images on several dates of a month, each with different clouds. They
     are whole numbers with the offset of processing baseline 05.10, and have a scene
     classification at half the resolution. Sentinel-1 has one image per month and pass,
-    in linear power. Names are those of the Planetary Computer. Pixels that are missing
-    in the scene are nodata. A month without data of a sensor has no image of it.
+    in linear power. Names follow the Planetary Computer. Pixels that are missing
+    in the scene are nodata. A month without data of a sensor has no image.
 
     Parameters
     ----------

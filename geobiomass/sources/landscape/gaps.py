@@ -14,7 +14,7 @@ from geobiomass.sources.landscape.random_fields import (
 )
 
 # Months with Sentinel-2, from September to August: the six patterns of the real
-# chips, with plausible shares (those of the last two, 15 % and 6 %, are real).
+# chips, with plausible shares (the last two, 15 % and 6 %, are real).
 S2_PATTERNS = {
     "111111111111": 0.24,
     "111011111111": 0.30,

@@ -79,7 +79,7 @@ _SPLINE_VARIANCE = 151.0 / 315.0
 def _taps(position: Floats) -> tuple[Integers, Floats]:
     """Return the first of four lattice points and the weights (4, position).
 
-    The weights are those of uniform cubic B-splines: twice differentiable and, unlike
+    The weights are uniform cubic B-splines: twice differentiable and, unlike
     smoothed linear interpolation, not flat at the lattice points.
     """
     base = np.floor(position)

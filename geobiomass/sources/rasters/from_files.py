@@ -78,7 +78,7 @@ def from_rasters(
     bands : sequence or mapping, optional
         Bands of the cube, in order. A mapping translates the names in the files (or
         numbers from 1, if the files do not name their bands) into names in the cube.
-        The names in the files are those of ``{band}``, of the column band, or GDAL's
+        The names in the files come from ``{band}``, the column band, or GDAL's
         band descriptions. Without any of these, this sequence names the bands of each
         file, in the order of the file.
     months : sequence of int, optional

@@ -38,7 +38,7 @@ def grid_of(
     grid = grid_like(like)
     if grid.affine.b or grid.affine.d:
         raise CubeError(
-            f"like must be a grid whose axes are those of its CRS, got {grid!r}, which "
+            f"like must be a grid along the axes of its CRS, got {grid!r}, which "
             "is rotated; give bounds and crs instead."
         )
     return grid

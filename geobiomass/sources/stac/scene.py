@@ -63,7 +63,7 @@ class Scene:
 
 
 def archive_of(item: pystac.Item, archives: Iterable[Archive]) -> Archive | None:
-    """Return the first archive whose asset names match those of an item, or None."""
+    """Return the first archive whose asset names match an item's, or None."""
     fitting = (a for a in archives if a.optical_assets(item) or a.radar_assets(item))
     return next(fitting, None)
 

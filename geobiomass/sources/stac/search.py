@@ -46,7 +46,7 @@ def find_items(
         items, a path or an address of either kind of catalogue, or the name of an
         archive.
     archive : Archive, optional
-        Archive whose collections are searched; by default those of all archives.
+        Archive whose collections are searched; by default all archives.
     box : tuple of float
         Area of a search in degrees: west, south, east, north.
     period : Period, optional

@@ -103,7 +103,7 @@ def weighted_r2(
     pooled
         True: 1 - sum w (y - f)^2 / sum w (y - m)^2 over all pairs together, with
         m = sum w y / sum w, the metric of the CSIRO pasture challenge. False: the
-        weighted mean of the columns' own R2, which is another number; columns whose
+        weighted mean of the columns' own R2, which has a different value; columns whose
         targets are all equal or all unknown are left out.
 
     Raises
