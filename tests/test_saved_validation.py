@@ -124,7 +124,7 @@ def test_a_table_that_is_not_as_it_was_written_is_refused(tmp_path: Path) -> Non
             read_residuals(path)
 
     whole = table.to_csv(index=False)
-    damaged(lambda: path.write_text(whole[:-3]), "its checksum is another")
+    damaged(lambda: path.write_text(whole[:-3]), "its checksum differs")
     damaged(lambda: facts.write_text("{"), "r.csv.json is damaged")
     damaged(lambda: facts.write_text('{"pixel": [1, 1]}'), "r.csv.json is damaged")
     damaged(path.unlink, "There is nothing at .*r.csv")

@@ -399,7 +399,7 @@ def test_areas_of_many_kinds(site: Site) -> None:
         ({"bounds": None, "like": 7}, "like must be a GeoBox"),
         (
             {"bounds": None, "like": GeoBox((2, 2), Affine.rotation(20), "EPSG:3067")},
-            "axes are those of its CRS",
+            "along the axes of its CRS",
         ),
         ({"bounds": (3, 1, 2, 4)}, "west below east"),
         ({"bounds": (50, 10, 51, 11)}, "No items over this area.*outside the area"),

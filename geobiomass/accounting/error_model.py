@@ -276,7 +276,7 @@ def _observed_over_predicted(
     unit: npt.NDArray[np.intp],
     seed: int,
 ) -> float:
-    """Return the squared sums of errors of units over their variance by the model."""
+    """Return the units' squared sums of errors, divided by the modelled variance."""
     down, across = (float(side) for side in residuals.attrs["pixel"])
     row = np.rint(residuals["y"].to_numpy(float) / down).astype(np.int64)
     column = np.rint(residuals["x"].to_numpy(float) / across).astype(np.int64)

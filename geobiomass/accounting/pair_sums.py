@@ -35,7 +35,7 @@ class Cells:
         self.squares = 0.0  # sum of the squared amounts of all pixels
 
     def add(self, row: int, column: int, amounts: Floats) -> None:
-        """Add amounts (y, x) of pixels whose first is at a row and a column."""
+        """Add amounts (y, x) of a block, by the row and column of its first pixel."""
         rows, columns = (np.flatnonzero(amounts.any(axis)) for axis in (1, 0))
         if rows.size == 0:
             return

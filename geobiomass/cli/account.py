@@ -44,11 +44,13 @@ def totals(
         Assisted, typer.Option(help="The estimator that combines plots and map.")
     ] = (Assisted.regression),
     observed: Annotated[
-        str, typer.Option(help="Column of the biomass on plots.")
+        str, typer.Option(help="Column with the plots' biomass, Mg/ha.")
     ] = "agb",
-    stratum: Annotated[str | None, typer.Option(help="Column of strata.")] = None,
+    stratum: Annotated[
+        str | None, typer.Option(help="Column with the plots' strata.")
+    ] = None,
     probability: Annotated[
-        str | None, typer.Option(help="Column of inclusion probabilities.")
+        str | None, typer.Option(help="Column with inclusion probabilities.")
     ] = None,
     strata: Annotated[
         str | None, typer.Option(help="A raster of strata on the map's grid.")
@@ -60,7 +62,7 @@ def totals(
         float, typer.Option(help="Confidence of the intervals.")
     ] = 0.95,
     carbon_fraction: Annotated[
-        float, typer.Option(help="Carbon in dry biomass (0.47: IPCC 2006).")
+        float, typer.Option(help="Carbon fraction of biomass (0.47: IPCC 2006).")
     ] = 0.47,
     name: Annotated[
         str | None, typer.Option(help="Column with the regions' names.")
@@ -97,7 +99,7 @@ def totals(
 
 def change(
     first: Annotated[str, typer.Argument(help="The earlier map: .zarr or .tif.")],
-    second: Annotated[str, typer.Argument(help="The later one, on the same grid.")],
+    second: Annotated[str, typer.Argument(help="The later map, on the same grid.")],
     out: Annotated[Path, typer.Argument(help="The difference: .zarr or .tif.")],
     regions: Annotated[
         Path | None,

@@ -131,7 +131,7 @@ def rasters(
         float | None, typer.Option(help="Value of missing labels in a raster.")
     ] = None,
     labels_crs: Annotated[
-        str | None, typer.Option(help="Reference system of labels without one.")
+        str | None, typer.Option(help="Reference system of labels that state none.")
     ] = None,
     band: Annotated[
         list[str] | None, typer.Option(help="A band to read; can be repeated.")
@@ -244,7 +244,7 @@ def stac(
     ] = "utm",
     bands: Annotated[
         str | None,
-        typer.Option(help="Such as VV_asc,VH_asc,B04; by default all known bands."),
+        typer.Option(help="Bands, VV_asc,VH_asc,B04; by default all known bands."),
     ] = None,
     composite: Annotated[
         Composite, typer.Option(help="Composite of Sentinel-2.")

@@ -53,7 +53,9 @@ TableFile = Annotated[
 ]
 Groups = Annotated[
     str | None,
-    typer.Option(help="Coordinate of the chips that form one group, such as region."),
+    typer.Option(
+        help="Coordinate of chips, such as region: equal values are one group."
+    ),
 ]
 Devices = Annotated[str | None, typer.Option(help="Number of GPUs, or auto for all.")]
 Settings = Annotated[

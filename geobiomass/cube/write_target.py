@@ -54,7 +54,7 @@ class CubeDestination:
         return open_group(self.path, mode, self.options, consolidated=False)
 
     def attrs(self) -> dict[str, Any] | None:
-        """Return the group's attributes; {} of something else, None of nothing."""
+        """Return the group's attributes; {} if it is no group, None if not there."""
         if is_local(self.path):
             folder = Path(cast(str, self.path))
             if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
@@ -237,7 +237,7 @@ def open_to_append(
 
 
 def _tally_there(group: zarr.Group, there: xr.Dataset, encoding: Encoding) -> BandTally:
-    """Return the counts of the chips that were there before."""
+    """Return the counts of the chips that were stored before."""
     record = cast(Any, group["statistics"])
     tally = encoding.tally([str(band) for band in there["band"].values])
     tally.restore(np.asarray(record["histogram"]), record.attrs["tally"])

@@ -107,7 +107,7 @@ def pixel_at(cube: xr.Dataset, at: tuple[float, float]) -> tuple[int, int]:
 
 
 def mean_attention(each: Sequence[xr.DataArray]) -> xr.DataArray:
-    """Average the attention of several models; a level over the models that have it."""
+    """Average the attention of models, each level over the models that have it."""
     joined = xr.concat(list(each), "member", join="outer", combine_attrs="override")
     return joined.mean("member", keep_attrs=True)
 

@@ -78,7 +78,7 @@ class MapSettings:
         GPU has it: faster, with differences of some parts in a thousand. With
         float32 a GPU's map agrees with a CPU's to 1e-5.
     memory : int, optional
-        Bytes for passes of the network side by side on the CPU. By default half of
+        Bytes for parallel passes of the network on the CPU. By default half of
         what the process may use. It has no influence on values.
 
     Raises

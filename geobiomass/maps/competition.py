@@ -144,7 +144,7 @@ class _Files:
         return tags.get(_CHECKSUM) == checksum(values)
 
     def write(self, block: Block, values: npt.NDArray[np.float32]) -> str:
-        """Write a chip; its file appears whole."""
+        """Write a chip's file, whole or not at all."""
         layer = np.nan_to_num(values[:1], nan=0.0).clip(min=0.0).astype(np.float32)
         tags = {FINGERPRINT: self.fingerprint, _CHECKSUM: checksum(layer)}
         with replacing(self.path(block), _PART) as part:

@@ -205,7 +205,7 @@ class Recipe:
 
     @property
     def ends_with_everything(self) -> bool:
-        """Whether the last stage trains on what was held out before."""
+        """Whether the last stage also trains on the data held out before."""
         return bool(self.stages) and self.stages[-1].everything
 
     def with_changes(self, **changes: Any) -> Recipe:

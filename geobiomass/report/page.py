@@ -33,7 +33,7 @@ def page(title: str, sections: Sequence[tuple[str, Markup]]) -> str:
 
 
 def join(parts: Iterable[Any]) -> Markup:
-    """Return parts one after the other: HTML, and tables that have an HTML view."""
+    """Return the parts joined: HTML, and tables that have an HTML view."""
     return Markup("").join(parts)
 
 

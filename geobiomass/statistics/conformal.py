@@ -52,7 +52,7 @@ class Unit:
 
 
 def joined(parts: Sequence[Unit]) -> Unit:
-    """Join at least one unit into a single one, of the group of the first."""
+    """Join one or more units into one, in the group of the first."""
     values = {
         name: np.concatenate([part.values[name] for part in parts])
         for name in parts[0].values

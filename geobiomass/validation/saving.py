@@ -225,7 +225,7 @@ def find_cube(recorded: str | None, folder: Path) -> str:
 def check_unchanged(
     before: Mapping[str, str], now: Mapping[str, str], where: str, folder: Path
 ) -> None:
-    """Check that a cube is as it was: raise for other labels, warn of other images.
+    """Check that a cube is unchanged: raise if labels differ, warn if images do.
 
     Parameters
     ----------

@@ -223,7 +223,7 @@ def reason_of(error: Exception) -> str:
 
 
 def fetch(bucket: Bucket, file: Remote) -> None:
-    """Download a file, again if it arrives damaged; write it under its name if sound.
+    """Download a file, again if it is damaged; rename it to its final name if sound.
 
     Raises
     ------

@@ -149,7 +149,7 @@ _OPTICAL_PROPERTIES = {
 def _clouds(
     shape: tuple[int, ...], random: np.random.Generator
 ) -> npt.NDArray[np.bool_]:
-    """Draw a cloud mask: smooth noise above a percentile of itself."""
+    """Draw a cloud mask: smooth noise above one of its percentiles."""
     coarse = [-(-side // _CLOUD_SIZE) + 3 for side in shape]
     field = random.standard_normal(coarse)
     for axis, side in enumerate(shape):

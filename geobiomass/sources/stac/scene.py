@@ -23,7 +23,7 @@ _OFFSET_SINCE = datetime(2022, 1, 25, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Scene:
-    """One image with the facts that reading it needs; small, as dask tasks carry it."""
+    """An image and the facts to read it; small, because dask tasks contain it."""
 
     item: str
     collection: str
