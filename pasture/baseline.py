@@ -23,7 +23,7 @@ __all__ = ["ColourIndexRidge", "colour_indices", "cross_validate", "index_photos
 
 Floats = npt.NDArray[np.float64]
 
-_PERCENTILES = (10, 50, 90)
+_PERCENTILES = (10, 50, 90)  # of each index over the pixels of a photo
 _BINS = 256  # of the histogram for Otsu's threshold
 _WIDEST = 1024  # pixels across; wider photos are halved until they are no wider
 

@@ -34,7 +34,7 @@ def info(
 
 def report(
     model: Annotated[Path, typer.Argument(help="A model's folder.")],
-    cube: Annotated[str, typer.Argument(help="A Zarr cube; s3://... as well.")],
+    cube: Annotated[str, typer.Argument(help="A Zarr cube, also s3://...")],
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("report.html"),
     map_: Annotated[
         str | None,

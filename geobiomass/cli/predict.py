@@ -28,8 +28,8 @@ class Form(StrEnum):
 @takes_map_options
 def predict(
     model: Annotated[Path, typer.Argument(help="A model's folder.")],
-    cube: Annotated[str, typer.Argument(help="A Zarr cube; s3://... as well.")],
-    out: Annotated[str, typer.Argument(help="The map: .zarr or .tif; s3://... too.")],
+    cube: Annotated[str, typer.Argument(help="A Zarr cube, also s3://...")],
+    out: Annotated[str, typer.Argument(help="The map: .zarr or .tif, also s3://...")],
     form: Annotated[
         Form,
         typer.Option(
@@ -126,7 +126,7 @@ def _client(address: str | None) -> AbstractContextManager[Any]:
 
 @takes_map_options
 def plan(
-    cube: Annotated[str, typer.Argument(help="A Zarr cube; s3://... as well.")],
+    cube: Annotated[str, typer.Argument(help="A Zarr cube, also s3://...")],
     model: Annotated[
         Path | None, typer.Option(help="A model's folder; else the recipe's network.")
     ] = None,

@@ -35,7 +35,7 @@ ROWS = ("fold", *BY)
 
 
 def validate(
-    cube: Annotated[str, typer.Argument(help="A Zarr cube with agb; s3://... too.")],
+    cube: Annotated[str, typer.Argument(help="A Zarr cube with agb, also s3://...")],
     folder: Annotated[Path, typer.Option(help="Folder of models, map and errors.")],
     folds: Annotated[
         int, typer.Option(help="Number of models, each with a part held out.")

@@ -21,7 +21,7 @@ from geobiomass.cube.schema import CubeError
 from geobiomass.cube.selection import Selection
 
 PERCENTILES = (0.1, 1, 2, 5, 10, 25, 50, 75, 90, 95, 98, 99, 99.9)
-_BINS = 2**16
+_BINS = 2**16  # one for each value of 16 bits
 _SIGN = np.uint32(2**31)
 
 

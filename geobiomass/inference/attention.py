@@ -28,7 +28,7 @@ def month_attention(
     tile: int = 256,
     samples: int = 16,
 ) -> xr.DataArray:
-    """Return the weights with which a network pools the months of a cube.
+    """Return the weights of months in a network's pooling of a cube.
 
     Parameters
     ----------

@@ -63,7 +63,7 @@ class BatchPredictor:
     precision : "float32" or "bf16"
         Precision of the multiplications.
     memory : int, optional
-        Bytes that passes side by side may take on the CPU; by default half of what
+        Bytes that parallel passes may take on the CPU; by default half of what
         the process may use.
     """
 

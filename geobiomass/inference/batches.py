@@ -1,4 +1,4 @@
-"""Batches of tiles, read ahead and run side by side, each of them once.
+"""Batches of tiles, read ahead and run in parallel, each of them once.
 
 A tile at the border of two blocks is part of both. The block that needs it first
 starts it. The result is kept for the other blocks, within a limit in bytes.

@@ -44,7 +44,7 @@ def _cpu_has_bf16() -> bool:
 def available_cores() -> int:
     """Return the threads that maps may use: torch's number, or the dask worker's.
 
-    On its workers dask sets torch's number to one, because it runs tasks side by side.
+    On its workers dask sets torch's number to one, because it runs tasks in parallel.
     """
     worker = _dask_worker()
     threads = torch.get_num_threads()

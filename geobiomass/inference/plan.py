@@ -43,7 +43,7 @@ class MapPlan:
     sampled : int
         Tiles that were measured.
     threads : int
-        Tiles side by side on this machine.
+        Tiles that run in parallel on this machine.
     device : str
         "cpu" or "cuda".
     workers : int
@@ -188,7 +188,7 @@ class _Measured:
 
 
 def _measure(mapper: Mapper) -> _Measured:
-    """Run one tile to measure its memory, then some side by side for the time."""
+    """Run one tile to measure its memory, then some in parallel for the time."""
     network = mapper.batch_predictor
     with THREADS:
         running = mapper.running

@@ -14,7 +14,7 @@ class _ThreadPools:
     """Thread pools of the whole process, open while any map is being computed.
 
     On a CPU the number of threads that share one pass changes the last bits of its
-    result. Tiles side by side, one thread each, give the same bits on any number of
+    result. Tiles in parallel, one thread each, give the same bits on any number of
     cores, and are no slower. Torch's own setting is restored at the end.
     """
 

@@ -203,6 +203,7 @@ def _clearest(visible: xr.DataArray, names: Sequence[int]) -> int:
     red = visible.isel(band=0).load()
     seen = red.notnull().mean(("y", "x")).values
     dark = np.array([percentile(month.values, 90, np.inf) for month in red])
+    # Of the months with about the most observations the darkest: clouds are bright.
     best = np.where(seen >= 0.95 * seen.max(), dark, np.inf)
     return names[int(np.argmin(best))]
 

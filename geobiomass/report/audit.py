@@ -37,7 +37,7 @@ _METRICS = {
 
 
 def split(material: Material) -> Markup:
-    """Return the training data, the held-out data, and the error on the latter."""
+    """Return the training data, the held-out data and the error on held-out data."""
     members = getattr(material.model, "models", [material.model])
     parts = [
         _member(getattr(member, "provenance", {}), number if len(members) > 1 else 0)

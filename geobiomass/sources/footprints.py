@@ -373,7 +373,7 @@ def _pixel_coordinates(points_xy: Numbers, grid: GeoBox) -> Numbers:
 
 
 def _pixels_of_area(area: Any, grid: GeoBox, all_touched: bool) -> Indexes:
-    """Return the pixels whose centre is in a polygon, or else the one in its middle."""
+    """Return the pixels whose centre is in a polygon, else the pixel in its middle."""
     import shapely
     from rasterio.features import rasterize
 

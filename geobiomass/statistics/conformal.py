@@ -124,7 +124,7 @@ class Calibration:
         if lengths != {len(self.edges) + 1} or not np.isfinite(self.margins).all():
             raise ValueError(
                 f"margins of a Calibration must be {len(self.edges) + 1} finite "
-                f"numbers, one a class, got {self.margins}."
+                f"numbers, one per class, got {self.margins}."
             )
 
     def __str__(self) -> str:

@@ -18,7 +18,7 @@ EXIT_CODES = (
     "written; 130 interrupted by Ctrl-C, 143 by SIGTERM: run the same command again to "
     "continue."
 )
-BAD_INPUT = 2
+BAD_INPUT = 2  # as typer exits on a bad command line
 _EXPECTED = (ValueError, OSError, MissingPackageError)
 INTERRUPTED = 130  # the exit code of typer and of shells on Ctrl-C
 

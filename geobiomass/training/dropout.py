@@ -33,7 +33,7 @@ OPTICAL_PATTERNS = (
     "110001111111",
     "000000011111",
 )
-_FIRST_MONTH = 9
+_FIRST_MONTH = 9  # September, the first month of the patterns
 
 
 def drop_months(

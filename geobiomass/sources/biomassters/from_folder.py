@@ -25,7 +25,7 @@ CALENDAR = (9, 10, 11, 12, 1, 2, 3, 4, 5, 6, 7, 8)
 """Calendar month of each file number: 00 is September, 11 is August."""
 
 _RADAR_BANDS, _RADAR_MISSING = 4, -9999.0
-_CLOUD_UNUSABLE = 255
+_CLOUD_UNUSABLE = 255  # cloud probability where all Sentinel-2 bands are missing
 
 
 def from_biomassters(

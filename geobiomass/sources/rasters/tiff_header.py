@@ -23,8 +23,8 @@ _TAGS = {
     *(_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES, _FORMAT),
     *(_STRIP_OFFSETS, _STRIP_BYTES, _TILE_OFFSETS, _TILE_BYTES),
 }
-_TYPES = {3: "u2", 4: "u4", 16: "u8"}
-_FORMATS = {1: "uint", 2: "int", 3: "float"}
+_TYPES = {3: "u2", 4: "u4", 16: "u8"}  # TIFF's SHORT and LONG, BigTIFF's LONG8
+_FORMATS = {1: "uint", 2: "int", 3: "float"}  # values of the tag SampleFormat
 _ORDERS = {
     b"II*\0": ("<", 42),
     b"MM\0*": (">", 42),
