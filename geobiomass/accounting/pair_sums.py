@@ -158,7 +158,7 @@ def _in_cells(
 
 
 def _folded(side: int) -> npt.NDArray[np.intp]:
-    """Return the distance in cells by position in a transform of twice the side."""
+    """Return the distance, in cells, of each position of a zero-padded transform."""
     from scipy.fft import next_fast_len
 
     length = next_fast_len(2 * side - 1, real=True)

@@ -55,7 +55,7 @@ class Encoding:
     """The encoding of a cube: type, steps, and a fingerprint to compare two runs."""
 
     dtype: Dtype
-    quantum: tuple[float, ...]  # one for all bands, or one a band; empty for float32
+    quantum: tuple[float, ...]  # one for all bands, or one per band; empty for float32
     fingerprint: str
 
     @property

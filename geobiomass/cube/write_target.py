@@ -148,7 +148,7 @@ def _target(
 
 
 def _create(cube: xr.Dataset, destination: CubeDestination, encoding: Encoding) -> None:
-    """Create all but the pixels; an attribute of the group says until when."""
+    """Create all except the pixels; an attribute marks the group until this is done."""
     destination.clear()
     group = destination.group("r+")
     marks: dict[str, Any] = {UNFINISHED: encoding.fingerprint, "being_made": True}

@@ -404,7 +404,7 @@ def _deal(
 ) -> list[int]:
     """Assign groups to folds, large ones first, each to the smallest fold so far.
 
-    Groups of similar size come in random order. Those without labels are assigned by
+    Groups of similar size come in random order. Groups without labels are assigned by
     area, after the others.
     """
     draw = np.random.default_rng(seed)

@@ -330,8 +330,8 @@ def _slider(names: list[str], opacity: float) -> Any:
 def _without_braces(html: str) -> str:
     """Return HTML with its curly brackets escaped.
 
-    branca renders the script of a page as a template once more, in which they would
-    be an expression.
+    branca renders the script of a page as a template again, in which they would be
+    an expression.
     """
     return html.replace("{", "&#123;").replace("}", "&#125;")
 

@@ -94,7 +94,7 @@ def write_stac_item(
     Notes
     -----
     The geometry is the bounding box of valid pixels in the map's reference system,
-    with 20 points a side, in longitude and latitude. The item contains no absolute
+    with 20 points per side, in longitude and latitude. The item contains no absolute
     path of this machine; a model's folder is named relative to the item.
 
     References

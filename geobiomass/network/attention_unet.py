@@ -334,7 +334,7 @@ class AttentionUNet(nn.Module):
         return own
 
     def _pack(self, image: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the standardised images of the present months, and which these are.
+        """Return the standardised images of the present months, and the mask of months.
 
         Returns
         -------

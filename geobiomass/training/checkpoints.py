@@ -250,7 +250,7 @@ class CheckpointWriter(Callback):
         }
 
     def _delete_old_weights(self) -> None:
-        """Delete the weights of epochs that are neither among the best nor the last."""
+        """Delete the weights of all epochs except the best and the last ones."""
         kept = self.record.kept(self.config.keep_last)
         named = {weights_file(self.folder, epoch).name for epoch in kept}
         for file in self.folder.glob(_WEIGHTS):
