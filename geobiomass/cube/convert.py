@@ -289,9 +289,9 @@ def _check_one_a_month(times: xr.DataArray) -> None:
     if often:
         date, count = max(often.items(), key=lambda pair: pair[1])
         raise CubeError(
-            f"A cube has an image per month, got {count} dates in {date}; compose them, "
-            "data.resample(time='MS').median(), or use gb.from_stac, which also leaves "
-            "out clouds."
+            f"A cube has one image per month, got {count} dates in {date}; compose "
+            "them, data.resample(time='MS').median(), or use gb.from_stac, which also "
+            "leaves out clouds."
         )
 
 
