@@ -25,7 +25,8 @@ RUNS = 12
 SIZE, APART = 512, 128  # side in pixels of a landscape, and of a campaign's cell
 CAMPAIGN, PLOTS = 32, 150  # side of a campaign in pixels, and its number of labels
 FOLDS, TREES = 4, 100
-RANDOM, TRUTH = "random pixels", "the map, over all ground"
+RANDOM = "random pixels"
+TRUTH = "none: the true error, of the whole map"
 BLOCKS = {
     "blocks of 16 pixels": 16,
     "blocks of 32 pixels": 32,

@@ -38,8 +38,8 @@ LOAD = (
     OPEN
     + BEGINS
     + """
-from geobiomass.models import ensemble
-ensemble.read_config = begin
+from geobiomass.training import estimator
+estimator.read_config = begin
 try: gb.load(sys.argv[2])
 except Begins: pass
 """

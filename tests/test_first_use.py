@@ -67,6 +67,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scene = make_scene(48, 48)
     gb.write_cube(scene, folder / "scene.zarr")
     gb.write_cube(scene.drop_vars("agb"), folder / "unlabelled.zarr")
+    # The stored model's encoder is registered with timm by tests/stored/make.py only.
+    network = AttentionUNet(3, "test_resnet", (8, 8, 8, 8, 8))
+    model = gb.BiomassRegressor(network, ("VV_asc", "B04", "B08"), 3)
+    model.save(folder / "untrained")
     return folder
 
 
@@ -118,8 +122,9 @@ def test_info_and_errors_come_without_torch(files: Path) -> None:
     assert not out.exists()
 
 
+@pytest.mark.slow  # a process that imports torch costs ten CPU seconds
 def test_work_begins_after_torch_and_nothing_else(files: Path) -> None:
-    model, cube = files / "model" / "model", files / "scene.zarr"
+    model, cube = files / "untrained", files / "scene.zarr"
     script = f"""
 print_heavy = lambda: print([name for name in HEAVY if name in sys.modules])
 {LOAD}
@@ -131,6 +136,7 @@ print_heavy()
     assert "raise Begins" in BEGINS
 
 
+@pytest.mark.slow  # a process that imports torch costs ten CPU seconds
 def test_prediction_imports_neither_lightning_nor_torchmetrics(files: Path) -> None:
     script = """
 import sys, geobiomass as gb
@@ -139,9 +145,6 @@ model.predict(scene, tile=64, overlap=0).agb.load()
 model.predict_to(sys.argv[3], scene, tile=64, overlap=0, progress=False)
 print([name for name in ("lightning", "torchmetrics") if name in sys.modules])
 """
-    network = AttentionUNet(3, "test_resnet", (8, 8, 8, 8, 8))
-    model = gb.BiomassRegressor(network, ("VV_asc", "B04", "B08"), 3)
-    model.save(files / "untrained")
     target = files / "new.zarr"
     cube = files / "scene.zarr"
     assert python(script, files / "untrained", cube, target) == "[]\n"

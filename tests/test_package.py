@@ -113,7 +113,7 @@ def test_the_wheel_holds_both_packages_and_works(tmp_path: Path) -> None:
         "geobiomass/py.typed",
         "geobiomass/training/core.py",
         "geobiomass/cube/store.py",
-        "geobiomass/sources/landscape/ground.py",
+        "geobiomass/sources/landscape/forest.py",
         "pasture/__init__.py",
         "pasture/py.typed",
     ):

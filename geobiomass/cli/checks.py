@@ -20,7 +20,9 @@ def open_labelled(path: str | Path) -> xr.Dataset:
     """Open a cube, and check that it has labels."""
     from geobiomass.cube import open_cube
     from geobiomass.cube.convert import need_target
+    from geobiomass.cube.store import inspect_cube
 
+    need_target(inspect_cube(path)[0])  # first, because open_cube imports dask
     return need_target(open_cube(path))
 
 
@@ -48,16 +50,20 @@ def open_for_model(
         If there is no cube, or it lacks a band, labels or the coordinate.
     """
     from geobiomass.cube import open_cube, select_bands
+    from geobiomass.cube.convert import need_target
+    from geobiomass.cube.store import inspect_cube
 
     settings = [*_model_settings(folder)]
-    cube = open_labelled(path) if labels else open_cube(path)
+    cube, _ = inspect_cube(path)  # first, because open_cube imports dask
+    cube = need_target(cube) if labels else cube
     for each in settings:
         select_bands(cube, tuple(each.get("bands", ())))
     if groups is not None:
         from geobiomass.data.splits import groups_of
 
         groups_of(cube, [], groups)
-    return cube
+    cube = open_cube(path)
+    return need_target(cube) if labels else cube
 
 
 def check_model(folder: Path) -> None:

@@ -25,6 +25,11 @@ class Selection:
     positions: tuple[Positions, ...]
 
     @classmethod
+    def all_of(cls, stored: StoredArray) -> Self:
+        """Return the selection of a whole stored variable."""
+        return cls(stored, tuple(np.arange(size) for size in stored.shape))
+
+    @classmethod
     def of(cls, array: Any) -> Self | None:
         """Return the part of a stored variable that a dask array selects.
 

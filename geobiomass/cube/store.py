@@ -70,6 +70,60 @@ def open_cube(
     DamagedError
         If its coordinates, statistics or metadata cannot be read.
     """
+    opened, store = _open_stored(path, storage_options)
+    lazy = {name: _in_dask(a, chunks) for name, a in store.arrays.items()}
+    cube = _tidy(_with_values(opened, store, lazy), np.float32)
+    wanted = store.chunks if chunks == "shards" else chunks
+    cube = cube if wanted is None else cube.chunk(_known(wanted, cube))
+    _check_stored(cube, path)
+    return cube.compute() if chunks is None else cube
+
+
+def inspect_cube(path: str | Path | Store) -> tuple[xr.Dataset, StoredArray | None]:
+    """Open a cube for a look at its facts, without dask, which takes long to import.
+
+    Parameters
+    ----------
+    path : str, Path or zarr.abc.store.Store
+        As :func:`open_cube` has it, with the same checks and the same errors.
+
+    Returns
+    -------
+    cube : xarray.Dataset
+        Lazy variables without chunks: only what is selected is read, but arithmetic
+        reads a whole variable.
+    image : StoredArray or None
+        The array of ``image``; None if xarray decodes it.
+    """
+    opened, store = _open_stored(path)
+    lazy = {
+        name: xr.core.indexing.LazilyIndexedArray(_WithoutDask(array))
+        for name, array in store.arrays.items()
+    }
+    cube = _tidy(_with_values(opened, store, lazy))
+    _check_stored(cube, path)
+    return cube, store.arrays.get("image")
+
+
+class _WithoutDask(xr.backends.BackendArray):
+    """A stored array that xarray indexes itself."""
+
+    def __init__(self, stored: StoredArray) -> None:
+        self.stored = stored
+        self.shape = stored.shape
+        self.dtype = stored.dtype
+
+    def __getitem__(self, key: xr.core.indexing.ExplicitIndexer) -> Any:
+        support = xr.core.indexing.IndexingSupport.OUTER
+        return xr.core.indexing.explicit_indexing_adapter(
+            key, self.shape, support, self.stored.__getitem__
+        )
+
+
+def _open_stored(
+    path: str | Path | Store, storage_options: Mapping[str, Any] | None = None
+) -> tuple[xr.Dataset, StoreFacts]:
+    """Open a finished cube with xarray; arrays of ours are left undecoded."""
     check_exists(path)
     try:
         store = read_facts(path, storage_options)
@@ -98,16 +152,14 @@ def open_cube(
             "again.",
             str(path),
         ) from error
-    for name, array in store.arrays.items():
-        cube[name] = _lazy(cube[name], array, chunks)
-    wanted = store.chunks if chunks == "shards" else chunks
-    cube = _tidy(cube)
-    cube = cube if wanted is None else cube.chunk(_known(wanted, cube))
+    return cube, store
+
+
+def _check_stored(cube: xr.Dataset, path: str | Path | Store) -> None:
     try:
         check_cube(cube)
     except CubeError as error:
         raise CubeError(f"{path} is not a cube. {error}") from error
-    return cube.compute() if chunks is None else cube
 
 
 def check_exists(path: str | Path | Store) -> None:
@@ -283,39 +335,51 @@ def _statistics(attrs: Mapping[str, Any]) -> pd.DataFrame | None:
     return table.astype({"count": np.int64})
 
 
-def _lazy(
-    variable: xr.DataArray,
-    stored: StoredArray,
-    chunks: Mapping[str, int] | Literal["shards"] | None,
-) -> xr.DataArray:
+def _in_dask(
+    stored: StoredArray, chunks: Mapping[str, int] | Literal["shards"] | None
+) -> Any:
+    """Return a dask array of a stored variable."""
     import dask.array as da
 
     shard = stored.array.shards or stored.array.chunks
-    sizes = dict(zip(variable.dims, shard, strict=True))
+    sizes = dict(zip(_dims(stored.array), shard, strict=True))
     sizes |= {dim: -1 for dim in ("month", "band") if dim in sizes}
     if isinstance(chunks, Mapping):
         sizes |= {dim: size for dim, size in chunks.items() if dim in sizes}
-    data = da.from_array(
+    return da.from_array(
         stored,
         chunks=tuple(sizes.values()),
         name=PREFIX + uuid.uuid4().hex,
         meta=np.empty((0,) * stored.ndim, np.float32),
     )
-    lazy = variable.copy(data=data)
-    lazy.encoding["dtype"] = stored.array.dtype
-    if stored.steps is not None and stored.steps.ndim > 1:
-        steps = [float(str(step)) for step in stored.steps.ravel()]
-        lazy.encoding["quantum"] = tuple(steps)
-    return lazy
 
 
-def _tidy(cube: xr.Dataset) -> xr.Dataset:
-    """Return the cube of the schema, without the attributes of its encoding."""
+def _with_values(
+    cube: xr.Dataset, store: StoreFacts, lazy: Mapping[str, Any]
+) -> xr.Dataset:
+    """Return the cube with lazy arrays as values, and how they are encoded."""
+    for name, data in lazy.items():
+        stored = store.arrays[name]
+        variable = cube[name].copy(data=data)
+        variable.encoding["dtype"] = stored.array.dtype
+        if stored.steps is not None and stored.steps.ndim > 1:
+            steps = [float(str(step)) for step in stored.steps.ravel()]
+            variable.encoding["quantum"] = tuple(steps)
+        cube[name] = variable
+    return cube
+
+
+def _tidy(cube: xr.Dataset, dtype: npt.DTypeLike | None = None) -> xr.Dataset:
+    """Return the cube of the schema, without the attributes of its encoding.
+
+    Floating-point values are converted to `dtype`, if it is given.
+    """
     for name in ("image", "agb"):
         if name in cube:
             variable = cube[name]
-            if variable.dtype != np.float32 and variable.dtype.kind == "f":
-                variable = variable.astype(np.float32, keep_attrs=True)
+            floats = dtype is not None and variable.dtype.kind == "f"
+            if floats and variable.dtype != dtype:
+                variable = variable.astype(dtype, keep_attrs=True)
             kept = {k: v for k, v in variable.attrs.items() if k not in _INTERNAL}
             encoding = dict(variable.encoding)
             encoding.pop("coordinates", None)

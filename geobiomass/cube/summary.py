@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geobiomass.cube import check_cube, is_chips, open_cube
+from geobiomass.cube import check_cube, is_chips
 from geobiomass.cube.grid_summary import bytes_in, grid_facts, size_in_words
 from geobiomass.cube.selection import Selection
-from geobiomass.cube.store import availability
+from geobiomass.cube.store import availability, inspect_cube
 from geobiomass.summary import Table, bytes_in_words, month_names
 
 # Chips that are read for the table of months: enough to see the pattern, few enough
@@ -26,12 +25,15 @@ Facts = dict[str, str | Table]
 
 def describe_stored_cube(path: str | Path) -> Facts:
     """Describe a cube on a disk or at an address."""
-    cube = open_cube(path)
+    cube, stored = inspect_cube(path)
     image = cube["image"]
     encoding = image.encoding
     memory = image.size * np.dtype(encoding.get("dtype", np.float32)).itemsize
     disk = bytes_in(path)
-    facts = describe_cube(cube)
+    found = None if stored is None else Selection.all_of(stored)
+    known = _known(image, found)
+    present = _sampled(cube) if known is None else _table(known, "")
+    facts = _facts(cube, present) | _ranges(cube, found)
     facts["stored as"] = (
         f"{encoding.get('dtype', image.dtype)}, {bytes_in_words(disk)} on disk, "
         f"compressed {memory / max(disk, 1):.1f} to 1"
@@ -56,7 +58,15 @@ def describe_cube(cube: xr.Dataset, *, sample: bool = True) -> Facts:
     CubeError
         If it is not a cube.
     """
-    check_cube(cube)
+    found = presence(cube, sample=sample)
+    return _facts(cube, found) | _ranges(cube, _selection(cube["image"]))
+
+
+def _selection(image: xr.DataArray) -> Selection | None:
+    return Selection.of(image.data) if image.chunks is not None else None
+
+
+def _facts(cube: xr.Dataset, present: Table | None) -> Facts:
     facts: Facts = {
         "what": "chips" if is_chips(cube) else "scene",
         "size": size_in_words(cube),
@@ -68,11 +78,10 @@ def describe_cube(cube: xr.Dataset, *, sample: bool = True) -> Facts:
         if name in cube.attrs:
             facts[name] = str(cube.attrs[name])
     facts |= grid_facts(cube)
-    found = presence(cube, sample=sample)
-    facts["values present"] = found or (
+    facts["values present"] = present or (
         "not known before it is computed; gb.describe(cube) looks at a few pixels"
     )
-    return facts | _ranges(cube)
+    return facts
 
 
 def presence(cube: xr.Dataset, *, sample: bool = True) -> Table | None:
@@ -99,7 +108,7 @@ def presence(cube: xr.Dataset, *, sample: bool = True) -> Table | None:
     """
     check_cube(cube)
     image = cube["image"]
-    found = Selection.of(image.data) if image.chunks is not None else None
+    found = _selection(image)
     known = _known(image, found)
     if known is not None:
         return _table(known, "")
@@ -166,10 +175,8 @@ def _table(share: xr.DataArray, note: str) -> Table:
     return Table(frame, note, shares=True)
 
 
-def _ranges(cube: xr.Dataset) -> Facts:
+def _ranges(cube: xr.Dataset, found: Selection | None) -> Facts:
     """Return the range of values of each band, if the cube on disk contains it."""
-    image: Any = cube["image"]
-    found = Selection.of(image.data) if image.chunks is not None else None
     if found is None or found.stored.statistics is None or not found.whole:
         return {}
     columns = ["minimum", "p1", "p50", "p99", "maximum", "mean", "sd"]
