@@ -7,11 +7,11 @@ have checked their arguments.
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, NoReturn
 
 import typer
 
-from geobiomass import __version__
 from geobiomass.cli import account, ingest
 from geobiomass.cli import inspect as inspect_commands
 from geobiomass.cli import predict as map_commands
@@ -30,7 +30,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print_version("geobiomass", __version__)
+        print_version("geobiomass", sys.modules["geobiomass"].__version__)
 
 
 @app.callback()

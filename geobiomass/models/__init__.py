@@ -1,1 +1,1 @@
-"""What users train, save and load: one network, or several as one."""
+"""Models that users train, save and load: one network, or several as one."""
