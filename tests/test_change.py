@@ -56,7 +56,7 @@ def test_the_level_of_the_maps_own_intervals_counts() -> None:
     scene = as_map(np.full((4, 5), 100.0), (10.0, 10.0))
     for name in ("agb_lower", "agb_upper"):
         scene[name].attrs["interval"] = 0.8
-    with pytest.raises(ValueError, match=r"intervals, 0\.8, got 0\.9"):
+    with pytest.raises(ValueError, match=r"level, 0\.8, got 0\.9"):
         gb.change(scene, scene)
     assert gb.change(scene, scene, confidence=0.8).agb_change.attrs["confidence"] == 0.8
 
@@ -67,7 +67,7 @@ def test_a_geotiff_stores_the_level_of_its_interval(tmp_path: Path) -> None:
         scene[name].attrs["interval"] = 0.8
     path = tmp_path / "map.tif"
     write_geotiff(scene, path, list(scene), "abc")
-    with pytest.raises(ValueError, match=r"intervals, 0\.8, got 0\.9"):
+    with pytest.raises(ValueError, match=r"level, 0\.8, got 0\.9"):
         gb.change(path, path)
     assert gb.change(path, path, confidence=0.8)["agb_change"].shape == (4, 5)
 

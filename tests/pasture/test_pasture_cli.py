@@ -75,6 +75,7 @@ def test_validation_is_a_fraction_or_a_table(run, csv, table, tmp_path):
     assert "validation_weighted_r2" not in output
 
 
+@pytest.mark.slow  # compiles the search for folds
 def test_folds_train_adapt_predict(run, csv, table, tmp_path):
     """Run the four commands of the documentation."""
     root = ["--root", tmp_path]
