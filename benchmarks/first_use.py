@@ -2,9 +2,11 @@
 
 Each row runs in new processes, in turns with the two references, ``import geobiomass,
 xarray`` and ``import torch``; a figure is the median of the CPU seconds of user code.
-Help, ``info`` and errors are compared with the first, `gb.load` and `gb.fit` with the
-second, in a process that has opened a cube before. `gb.load` begins when it reads the
-model's folder, `gb.fit` when it builds the network, after all checks of its arguments.
+Help, ``info`` and errors are whole processes, divided by the first. `gb.load` begins
+when it reads the model's folder, `gb.fit` when it builds the network, after all checks
+of its arguments; both are divided by the second. Their rows with a limit leave out the
+seconds of importing this package and opening a cube, which a process spends before it
+calls them. The rows of the whole process include these seconds and have no limit.
 """
 
 from __future__ import annotations

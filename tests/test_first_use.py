@@ -122,6 +122,23 @@ def test_info_and_errors_come_without_torch(files: Path) -> None:
     assert not out.exists()
 
 
+def test_info_and_errors_of_a_cube_come_without_dask_and_rasterio(files: Path) -> None:
+    cube, unlabelled = files / "scene.zarr", files / "unlabelled.zarr"
+    model, out = files / "model" / "model", files / "out"
+    commands = [
+        ("geobiomass", "info", cube),
+        ("geobiomass", "train", unlabelled, out),
+        ("geobiomass", "evaluate", model, unlabelled),
+        ("geobiomass", "predict", model, cube, "m.tif"),
+    ]
+    heavy = 'HEAVY = ("dask.array", "scipy", "rasterio", "rioxarray")'
+    given = "".join(json.dumps([*map(str, words)]) + "\n" for words in commands)
+    answers = python(f"{heavy}\n{COMMANDS}", given=given).splitlines()
+    found = [json.loads(line) for line in answers]
+    assert [code for code, *_ in found] == [0, 2, 2, 2]
+    assert [names for *_, names in found] == [[]] * 4
+
+
 @pytest.mark.slow  # a process that imports torch costs ten CPU seconds
 def test_work_begins_after_torch_and_nothing_else(files: Path) -> None:
     model, cube = files / "untrained", files / "scene.zarr"

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
 from geobiomass.cube.store import is_local, open_group
+
+Bounds = tuple[float, float, float, float]  # left, bottom, right, top
+
+# A projected or geographic CRS in WKT that ends with its EPSG code.
+_EPSG = re.compile(
+    r'(?:PROJCS|PROJCRS|GEOGCS|GEOGCRS)\[.*(?:AUTHORITY|ID)\["EPSG",\s*"?(\d+)"?\]\]',
+    re.DOTALL,
+)
 
 
 def size_in_words(data: xr.Dataset) -> str:
@@ -20,23 +29,84 @@ def grid_facts(data: xr.Dataset) -> dict[str, str]:
     """Return the reference system, bounds, resolution and area of a scene or map."""
     if "chip" in data.dims or not {"y", "x"} <= set(data.coords):
         return {}
+    facts = _written_facts(data)
+    if facts is not None:
+        return facts
     import rioxarray  # noqa: F401  (the .rio accessor)
 
-    crs = data.rio.crs
-    edges = ", ".join(f"{edge:.10g}" for edge in data.rio.bounds())
+    crs, bounds = data.rio.crs, data.rio.bounds()
+    name = crs.to_string() if crs is not None else "none"
+    return _in_words(name, bounds, data.rio.resolution()) | area_facts(crs, bounds)
+
+
+def _written_facts(data: xr.Dataset) -> dict[str, str] | None:
+    """Return the facts of a georeference as rioxarray writes it; None for others.
+
+    rioxarray itself imports rasterio and dask, which takes longer than all the rest.
+    """
+    named = {v.encoding.get("grid_mapping", "spatial_ref") for v in data.values()}
+    if named != {"spatial_ref"} or "spatial_ref" not in data.coords:
+        return None
+    attrs = data["spatial_ref"].attrs
+    wkt = str(attrs.get("spatial_ref", attrs.get("crs_wkt")))
+    code = _EPSG.fullmatch(wkt)
+    x, y = data["x"].values, data["y"].values
+    size = _pixel_size(data, attrs.get("GeoTransform"))
+    # Rasters that are rotated, or whose first row is in the south, are rioxarray's.
+    if code is None or size is None or size[0] <= 0 or size[1] >= 0:
+        return None
+    width, height = size
+    bounds = (
+        float(x[0]) - width / 2,
+        float(y[-1]) + height / 2,
+        float(x[-1]) + width / 2,
+        float(y[0]) - height / 2,
+    )
+    from pyproj import CRS
+
+    crs = CRS.from_wkt(wkt)
+    unit = None if crs.is_geographic else crs.axis_info[0].unit_conversion_factor
+    words = _in_words(f"EPSG:{code[1]}", bounds, (width, height))
+    return words | _area_in_words(bounds, unit)
+
+
+def _pixel_size(data: xr.Dataset, geotransform: Any) -> tuple[float, float] | None:
+    """Return a pixel's signed width and height; None if it is rotated or not known."""
+    x, y = data["x"].values, data["y"].values
+    if geotransform is not None:
+        numbers = [float(number) for number in str(geotransform).split()]
+        upright = len(numbers) == 6 and numbers[2] == numbers[4] == 0
+        return (numbers[1], numbers[5]) if upright else None
+    if min(x.size, y.size) < 2 or "transform" in data.attrs:
+        return None
+    return (
+        (float(x[-1]) - float(x[0])) / (x.size - 1),
+        (float(y[-1]) - float(y[0])) / (y.size - 1),
+    )
+
+
+def _in_words(
+    crs: str, bounds: Bounds, resolution: tuple[float, float]
+) -> dict[str, str]:
     return {
-        "reference system": crs.to_string() if crs is not None else "none",
-        "bounds": edges,
-        "resolution": " x ".join(f"{abs(r):.6g}" for r in data.rio.resolution()),
-    } | area_facts(crs, data.rio.bounds())
+        "reference system": crs,
+        "bounds": ", ".join(f"{edge:.10g}" for edge in bounds),
+        "resolution": " x ".join(f"{abs(r):.6g}" for r in resolution),
+    }
 
 
-def area_facts(crs: Any, bounds: tuple[float, float, float, float]) -> dict[str, str]:
+def area_facts(crs: Any, bounds: Bounds) -> dict[str, str]:
     """Return the area within bounds (left, bottom, right, top) in hectares."""
     if crs is None:
         return {}
+    unit = None if crs.is_geographic else float(crs.linear_units_factor[1])
+    return _area_in_words(bounds, unit)
+
+
+def _area_in_words(bounds: Bounds, unit: float | None) -> dict[str, str]:
+    """Return the area; `unit` is in metres, None for degrees."""
     left, bottom, right, top = bounds
-    if crs.is_geographic:
+    if unit is None:
         from pyproj import Geod
 
         # Parallels are no geodesics: a hundred short geodesics follow them closely.
@@ -45,7 +115,6 @@ def area_facts(crs: Any, bounds: tuple[float, float, float, float]) -> dict[str,
         y = [bottom] * 101 + [top] * 101
         square_metres = abs(Geod(ellps="WGS84").polygon_area_perimeter(x, y)[0])
     else:
-        unit = float(crs.linear_units_factor[1])
         square_metres = abs((right - left) * (top - bottom)) * unit**2
     return {"area": f"{square_metres / 10_000:,.4g} ha"}
 

@@ -318,13 +318,24 @@ def availability(
         256 x 256 pixels. None if the cube has no counts, because other software
         wrote it.
     """
+    known = read_counts(path, storage_options)
+    if known is None:
+        return None
+    counts, dims = known
+    group = open_group(path, "r", storage_options)
+    coords = {dim: np.asarray(group[dim]) for dim in dims if dim in group}
+    return xr.DataArray(counts, coords, dims)
+
+
+def read_counts(
+    path: str | Path | Store, storage_options: Mapping[str, Any] | None = None
+) -> tuple[npt.NDArray[Any], tuple[str, ...]] | None:
+    """Return the values and the dimensions of :func:`availability`."""
     group = open_group(path, "r", storage_options)
     if "statistics/present" not in group:
         return None
     array = cast(Any, group["statistics/present"])
-    dims = _dims(array)
-    coords = {dim: np.asarray(group[dim]) for dim in dims if dim in group}
-    return xr.DataArray(np.asarray(array), coords, dims)
+    return np.asarray(array), _dims(array)
 
 
 def _statistics(attrs: Mapping[str, Any]) -> pd.DataFrame | None:

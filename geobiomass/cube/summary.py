@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
 from geobiomass.cube import check_cube, is_chips
 from geobiomass.cube.grid_summary import bytes_in, grid_facts, size_in_words
 from geobiomass.cube.selection import Selection
-from geobiomass.cube.store import availability, inspect_cube
+from geobiomass.cube.store import inspect_cube, read_counts
 from geobiomass.summary import Table, bytes_in_words, month_names
 
 # Chips that are read for the table of months: enough to see the pattern, few enough
@@ -21,6 +22,7 @@ SIDE = 256  # pixels along a side: the part of a scene that is read, in its midd
 IN_MEMORY = 50_000_000  # values: a larger array in memory is sampled
 
 Facts = dict[str, str | Table]
+Shares = npt.NDArray[np.float64]  # by month and band
 
 
 def describe_stored_cube(path: str | Path) -> Facts:
@@ -32,7 +34,7 @@ def describe_stored_cube(path: str | Path) -> Facts:
     disk = bytes_in(path)
     found = None if stored is None else Selection.all_of(stored)
     known = _known(image, found)
-    present = _sampled(cube) if known is None else _table(known, "")
+    present = _sampled(cube) if known is None else _table(known, image, "")
     facts = _facts(cube, present) | _ranges(cube, found)
     facts["stored as"] = (
         f"{encoding.get('dtype', image.dtype)}, {bytes_in_words(disk)} on disk, "
@@ -111,15 +113,15 @@ def presence(cube: xr.Dataset, *, sample: bool = True) -> Table | None:
     found = _selection(image)
     known = _known(image, found)
     if known is not None:
-        return _table(known, "")
+        return _table(known, image, "")
     if image.chunks is None and image.size <= IN_MEMORY:
-        return _table(_share(image), "")
+        return _table(_share(image), image, "")
     if found is None and image.chunks is not None and not sample:
         return None
     return _sampled(cube)
 
 
-def _known(image: xr.DataArray, found: Selection | None) -> xr.DataArray | None:
+def _known(image: xr.DataArray, found: Selection | None) -> Shares | None:
     """Return the share that the store counted, if all its pixels are selected."""
     if found is None or found.stored.array.path != "image":
         return None
@@ -128,21 +130,26 @@ def _known(image: xr.DataArray, found: Selection | None) -> xr.DataArray | None:
     for positions, size in zip((rows, columns), sizes, strict=True):
         if not np.array_equal(np.sort(positions), np.arange(size)):
             return None
-    counts = availability(found.stored.array.store)
-    if counts is None:
+    # Not a DataArray: xarray imports dask.array to make one of numpy's arrays.
+    known = read_counts(found.stored.array.store)
+    if known is None:
         return None
-    chosen = counts.isel(month=months, band=bands)
+    counts, dims = known
+    chosen = {"month": months, "band": bands}
     if before:
-        chosen = chosen.isel(chip=before[0])
-    over = [dim for dim in chosen.dims if dim not in ("month", "band")]
+        chosen["chip"] = before[0]
+    for dim, positions in chosen.items():
+        counts = counts.take(positions, dims.index(dim))
+    over = tuple(i for i, dim in enumerate(dims) if dim not in ("month", "band"))
     pixels = image.size / image.sizes["month"] / image.sizes["band"]
-    share = chosen.sum(over) / pixels
-    return share.assign_coords(month=image["month"], band=image["band"])
+    share: Shares = counts.sum(over) / pixels
+    return share
 
 
-def _share(image: xr.DataArray) -> xr.DataArray:
+def _share(image: xr.DataArray) -> Shares:
     over = [dim for dim in image.dims if dim not in ("month", "band")]
-    return image.notnull().mean(over).compute()
+    share: Shares = image.notnull().mean(over).transpose("month", "band").values
+    return share
 
 
 def _sampled(cube: xr.Dataset) -> Table:
@@ -152,7 +159,7 @@ def _sampled(cube: xr.Dataset) -> Table:
         chips = np.unique(np.linspace(0, cube.sizes["chip"] - 1, SAMPLES).astype(int))
         part = image.isel(chip=chips)
         note = "" if part.sizes == image.sizes else f"sampled: {len(chips)} chips"
-        return _table(_share(part), note)
+        return _table(_share(part), part, note)
     middle = {
         dim: slice(max(0, n // 2 - SIDE // 2), n // 2 + SIDE // 2)
         for dim, n in cube.sizes.items()
@@ -160,17 +167,17 @@ def _sampled(cube: xr.Dataset) -> Table:
     }
     part = image.isel(middle)
     whole = part.sizes == image.sizes
-    return _table(_share(part), "" if whole else "sampled: the middle")
+    return _table(_share(part), part, "" if whole else "sampled: the middle")
 
 
-def _table(share: xr.DataArray, note: str) -> Table:
-    exact = 100 * share.transpose("band", "month").values
+def _table(share: Shares, image: xr.DataArray, note: str) -> Table:
+    exact = 100 * share.T
     whole = np.clip(np.rint(exact), 1, 99).astype(int)
     percent = np.where(exact >= 100, 100, np.where(exact <= 0, 0, whole))
     frame = pd.DataFrame(
         percent,
-        pd.Index([str(band) for band in share["band"].values], name="% by month"),
-        month_names(share["month"].values),
+        pd.Index([str(band) for band in image["band"].values], name="% by month"),
+        month_names(image["month"].values),
     )
     return Table(frame, note, shares=True)
 
