@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import warnings
 from enum import StrEnum
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
@@ -35,8 +34,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        # Both packages are of one distribution, and have one version.
-        print_version("pasture", version("geobiomass"))
+        print_version("pasture")
 
 
 @app.callback()

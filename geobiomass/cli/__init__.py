@@ -7,7 +7,6 @@ have checked their arguments.
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, NoReturn
 
 import typer
@@ -30,7 +29,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print_version("geobiomass", sys.modules["geobiomass"].__version__)
+        print_version("geobiomass")
 
 
 @app.callback()

@@ -41,9 +41,13 @@ def parse_setting(text: str) -> tuple[str, Any]:
     return name, tuple(parsed) if isinstance(parsed, list) else parsed
 
 
-def print_version(name: str, version: str) -> NoReturn:
-    """Print the name and the version of a command line, and exit."""
-    print(f"{name} {version}")
+def print_version(name: str) -> NoReturn:
+    """Print the name of a command line and its version, and exit.
+
+    Both packages are one distribution. The version is that of the package in use: a
+    checkout that is not installed has no metadata.
+    """
+    print(f"{name} {sys.modules['geobiomass'].__version__}")
     sys.exit(0)
 
 
