@@ -16,7 +16,7 @@ import xarray as xr
 import geobiomass as gb
 from geobiomass.applicability import Domain
 from geobiomass.applicability.dissimilarity import WithDissimilarity
-from geobiomass.models.fit import untrained
+from geobiomass.models.fit_members import untrained
 
 
 def best(work: Callable[[], object], turns: int) -> float:

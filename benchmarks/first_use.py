@@ -1,12 +1,15 @@
 """Seconds until a command answers or a function begins, over those of an import.
 
-Each row runs in new processes, in turns with the two references, ``import geobiomass,
-xarray`` and ``import torch``; a figure is the median of the CPU seconds of user code.
-Help, ``info`` and errors are whole processes, divided by the first. `gb.load` begins
-when it reads the model's folder, `gb.fit` when it builds the network, after all checks
-of its arguments; both are divided by the second. Their rows with a limit leave out the
-seconds of importing this package and opening a cube, which a process spends before it
-calls them. The rows of the whole process include these seconds and have no limit.
+Each row runs in new processes, in turns with the references; a figure is the median of
+the CPU seconds of user code. Help, errors of paths and options, and ``info`` of a model
+are whole processes, divided by ``import geobiomass, xarray``. A process that opens a
+cube or a map needs zarr as well, and xarray then imports dask: ``info`` of them, and
+errors of labels and bands, are divided by the import of all four, a row of its own.
+`gb.load` begins when it reads the model's folder, `gb.fit` when it builds the network,
+after all checks of its arguments; both are divided by ``import torch``. Their rows with
+a limit leave out the seconds of importing this package and opening a cube, which a
+process spends before it calls them. The rows of the whole process include these seconds
+and have no limit.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 OURS = "import geobiomass, xarray"
+READING = "import geobiomass, xarray, zarr, dask.base"
 TORCH = "import torch"
 OPEN = """
 import sys, xarray, geobiomass as gb
@@ -120,25 +124,34 @@ def cases_of(folder: Path) -> list[Case]:
     def command(name: str, *words: object, code: int = 2) -> Case:
         return Case(name, ("-m", "geobiomass", *map(str, words)), code)
 
+    def reads(name: str, *words: object, code: int = 0) -> Case:
+        arguments = ("-m", "geobiomass", *map(str, words))
+        return Case(name, arguments, code, READING)
+
     cube, model = folder / "cube.zarr", folder / "model"
     files = (str(cube), str(model))
     opened = f"{OURS}, and an open cube"
     return [
         Case(OURS, ("-c", OURS), most=None),
+        Case(READING, ("-c", READING), most=None),
         Case(TORCH, ("-c", TORCH), most=None),
         Case(opened, ("-c", OPEN, *files), most=None),
         command("--version", "--version", code=0),
         command("--help", "--help", code=0),
-        command("info of a cube", "info", cube, code=0),
-        command("info of a map.zarr", "info", folder / "map.zarr", code=0),
-        command("info of a map.tif", "info", folder / "map.tif", code=0),
+        reads("info of a cube", "info", cube),
+        reads("info of a map.zarr", "info", folder / "map.zarr"),
+        reads("info of a map.tif", "info", folder / "map.tif"),
         command("info of a model", "info", model, code=0),
         command("error: no such path", "info", folder / "none"),
         command("error: no such cube", "train", folder / "none", folder / "m"),
         command("error: option", "train", cube, folder / "m", "--set", "epoch=1"),
-        command("error: labels", "train", folder / "unlabelled.zarr", folder / "m"),
         command("error: no such model", "evaluate", folder / "none", cube),
-        command("error: band", "predict", model, folder / "one_band.zarr", "m.tif"),
+        reads(
+            "error: labels", "train", folder / "unlabelled.zarr", folder / "m", code=2
+        ),
+        reads(
+            "error: band", "predict", model, folder / "one_band.zarr", "m.tif", code=2
+        ),
         Case("gb.load", ("-c", LOAD, *files), 0, TORCH, opened, 1.4),
         Case("gb.fit", ("-c", FIT, *files), 0, TORCH, opened, 1.4),
         Case("gb.load, the whole process", ("-c", LOAD, *files), 0, TORCH, None, None),

@@ -19,7 +19,7 @@ from torch import nn
 import geobiomass as gb
 from geobiomass.data.reader import Reader
 from geobiomass.evaluation.metrics import Tally
-from geobiomass.models.fit import untrained
+from geobiomass.models.fit_members import untrained
 from geobiomass.models.regressor import BiomassRegressor
 from geobiomass.recipes.recipe import Recipe
 from geobiomass.tiles import Sample

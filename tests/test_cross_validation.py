@@ -13,7 +13,7 @@ from test_evaluation import with_interval
 
 import geobiomass as gb
 from geobiomass.inference.mapper import Mapper
-from geobiomass.models.fit import untrained
+from geobiomass.models.fit_members import untrained
 from geobiomass.tiles import Sample, Window
 
 TILES: dict[str, Any] = {"tile": 32, "overlap": 0, "block": 32}

@@ -20,7 +20,7 @@ from geobiomass.data.reader import Reader, Sample
 from geobiomass.evaluation import metrics as evaluation
 from geobiomass.evaluation.metrics import Bins, Tally, months_seen
 from geobiomass.inference.steps import Attributes
-from geobiomass.models.fit import untrained
+from geobiomass.models.fit_members import untrained
 
 NAMES = ("average_rmse", "pixel_rmse", "mae", "bias", "r2")
 

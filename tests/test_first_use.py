@@ -182,3 +182,16 @@ def test_ratios_of_the_benchmark_subtract_and_divide_medians() -> None:
     found = ratios_of([*plain, case], 3, measured)
     assert found["work"] == (4.0, 1.5, 1.5)
     assert found["open"] == (1.0, 1.0, 1.0)
+
+
+def test_a_wrong_setting_of_fit_comes_without_torch() -> None:
+    said = python(
+        "import sys, geobiomass as gb\n"
+        "gb.load\n"
+        "try: gb.fit(None, epoch=1)\n"
+        "except ValueError as error: print(error)\n"
+        "print([n for n in (*HEAVY, 'xarray') if n in sys.modules])"
+    )
+    error, imported = said.splitlines()
+    assert "epoch" in error
+    assert imported == "[]"

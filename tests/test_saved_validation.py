@@ -27,7 +27,7 @@ from shapely.geometry import box
 from test_evaluation import with_interval
 
 import geobiomass as gb
-import geobiomass.models.fit as fitting
+import geobiomass.models.fit_members as fitting
 from benchmarks.error_fields import residuals as table_of_field
 from geobiomass.evaluation.residuals import read_residuals, write_residuals
 from geobiomass.inference.mapper import Mapper

@@ -147,7 +147,7 @@ def plan(
 
     scene = open_cube(cube) if model is None else open_for_model(model, cube)
     check_recipe(recipe, {})
-    from geobiomass.models.fit import untrained
+    from geobiomass.models.fit_members import untrained
     from geobiomass.models.loading import load
 
     network = load(model) if model is not None else untrained(scene, recipe)
