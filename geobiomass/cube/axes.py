@@ -117,3 +117,8 @@ def _by_coordinate(data: xr.Dataset | xr.DataArray, dim: str) -> str | None:
     if known is None and values.dtype.kind in "UOT":
         known = "band"
     return known
+
+
+def axis_changes(array: xr.DataArray) -> dict[str, str]:
+    """Return the axes to rename, from their names to ours."""
+    return {theirs: ours for theirs, ours in find_axes(array).items() if theirs != ours}
