@@ -10,6 +10,7 @@ import xarray as xr
 
 from geobiomass.cube.band_names import stack_bands
 from geobiomass.cube.calendar import with_months
+from geobiomass.cube.missing_values import measured
 from geobiomass.cube.schema import CHIP_DIMS, SCENE_DIMS, CubeError, check_cube
 from geobiomass.cube.target import target_on
 from geobiomass.cube.values import UNDECODED, decoded, missing_as_nan
@@ -65,7 +66,26 @@ def as_cube(
         If an axis is unknown, there is no time axis, dates cannot be read or are in
         the same month, integers declare no nodata, or the target is on another grid.
         The message says how to fix it.
+
+    Warns
+    -----
+    UserWarning
+        If values are taken as missing that no measurement has: infinite ones, and fill
+        values such as -9999 that nothing declares. Of arrays in memory, the attribute
+        `taken_as_missing` of ``image`` and ``agb`` has their numbers.
     """
+    return measured(converted(data, agb, nodata=nodata, crs=crs, month=month))
+
+
+def converted(
+    data: xr.Dataset | xr.DataArray,
+    agb: xr.DataArray | None = None,
+    *,
+    nodata: float | None = None,
+    crs: Any = None,
+    month: int | Sequence[int] | None = None,
+) -> xr.Dataset:
+    """Convert as :func:`as_cube`, but leave infinite values and undeclared nodata."""
     if not isinstance(data, xr.Dataset | xr.DataArray):
         raise CubeError(
             "A cube is made of an xarray.Dataset or DataArray, got "
@@ -78,10 +98,10 @@ def as_cube(
     # Not before: a cube comes without it, and it takes long to import.
     import rioxarray  # noqa: F401  (the .rio accessor)
 
-    given, data = data, decoded(data)
+    given, data = data, decoded(data, nodata)
     found = next((c for c in (crs, data.rio.crs, given.rio.crs) if c is not None), None)
     target = data["agb"] if isinstance(data, xr.Dataset) and "agb" in data else None
-    image = missing_as_nan(stack_bands(data), nodata)
+    image = missing_as_nan(stack_bands(data))
     image = with_months(image, month)
     chips = "chip" in image.dims
     image = image.transpose(*(CHIP_DIMS if chips else SCENE_DIMS))
@@ -91,7 +111,7 @@ def as_cube(
     cube = cube.drop_vars([name for name in cube.coords if name not in _COORDS])
     for wanted in (target, agb):
         if wanted is not None:
-            cube["agb"] = target_on(image, wanted)
+            cube["agb"] = target_on(image, decoded(wanted))
     if found is not None and not chips:
         cube = cube.rio.write_crs(found).rio.write_coordinate_system()
     check_cube(cube)

@@ -1,8 +1,15 @@
-"""Values of users' arrays: scale, offset, nodata and missing values, decoded."""
+"""Values of users' arrays: scale, offset and declared nodata, decoded in one place.
+
+Every function that takes arrays or files of users decodes them here. Attributes of a
+variable say what is still to be done with its values; its encoding, which xarray fills
+when it decodes, says what was done.
+"""
 
 from __future__ import annotations
 
-from typing import cast
+import warnings
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
@@ -10,25 +17,230 @@ from pandas import MultiIndex
 
 from geobiomass.cube.schema import CubeError
 
-UNDECODED = {"scale_factor", "add_offset", "_FillValue", "missing_value", "nodata"}
+# "nodata" is odc-stac's name, "_FillValue" that of CF and rioxarray.
+_FILLS = ("_FillValue", "missing_value", "nodata", "fill_value")
+# Those with an s are rioxarray's, one number a band, where bands differ.
+_SCALES = ("scale_factor", "add_offset", "scales", "offsets", "_Unsigned")
+UNDECODED = {*_FILLS, *_SCALES}
 
 
-def decoded(data: xr.Dataset | xr.DataArray) -> xr.Dataset | xr.DataArray:
-    """Apply the attributes for scale, offset and nodata, and find the CRS."""
+def decoded(
+    data: xr.Dataset | xr.DataArray,
+    nodata: float | None = None,
+    *,
+    instead: bool = False,
+) -> xr.Dataset | xr.DataArray:
+    """Apply scale, offset and nodata as attributes and encoding state them.
+
+    Scale and offset in the attributes are applied; in the encoding they were applied
+    before. Nodata counts wherever it is stated: as ``_FillValue``, ``missing_value``
+    or ``nodata``, in attributes or encoding. The CRS becomes a coordinate.
+
+    Parameters
+    ----------
+    data : xarray.Dataset or xarray.DataArray
+        As users have it, lazy or not.
+    nodata : float, optional
+        One more value of missing pixels, as they are stored (before scale and offset);
+        not for ``agb``.
+    instead : bool
+        Use `nodata` in the place of what the data declares.
+
+    Returns
+    -------
+    xarray.Dataset or xarray.DataArray
+        Floating point with NaN where missing; whole numbers stay if nothing says which
+        value is missing. Neither attributes nor encoding mention it any more.
+    """
     if isinstance(data, xr.DataArray):
-        whole = decoded(data.to_dataset(name="image"))
-        return cast(xr.Dataset, whole)["image"]
+        name = data.name
+        whole = decoded(data.to_dataset(name="image"), nodata, instead=instead)
+        return cast(xr.Dataset, whole)["image"].rename(name)
     data = _with_grid_mapping(_unstacked(data.copy()))
-    for name, variable in data.data_vars.items():
+    strange: dict[str, list[str]] = {}
+    prepared = {}
+    for name, variable in data.variables.items():
         attrs = dict(variable.attrs)
-        if "nodata" in attrs:  # odc-stac's name for CF's _FillValue
-            attrs.setdefault("_FillValue", variable.dtype.type(attrs.pop("nodata")))
         if attrs.get("grid_mapping") not in data.variables:
             attrs.pop("grid_mapping", None)  # lost when variables were selected
-        if attrs != variable.attrs:
-            data[name] = variable.copy(deep=False)
-            data[name].attrs = attrs
-    return xr.decode_cf(data, decode_coords="all", decode_timedelta=False)
+        if name not in data.data_vars and not UNDECODED & attrs.keys():
+            continue  # a coordinate's fill value in the encoding marks nothing
+        image = name in data.data_vars and name != "agb"
+        given = nodata if image else None
+        ready = _prepared(variable, attrs, given, instead and given is not None)
+        if ready is not None:
+            prepared[name] = ready[0]
+            for sentence in ready[1]:
+                strange.setdefault(sentence, []).append(str(name))
+    for name, variable in prepared.items():
+        data[name] = variable
+    _tell_strange(strange)
+    found = xr.decode_cf(data, decode_coords="all", decode_timedelta=False)
+    for name in prepared:
+        if name in found.variables:
+            _forget(found[name])
+    return found
+
+
+def _prepared(
+    variable: xr.Variable, attrs: dict[str, Any], nodata: Any, instead: bool
+) -> tuple[xr.Variable, list[str]] | None:
+    """Return a variable that xarray decodes right, and what was strange about it."""
+    times = "since" in str(attrs.get("units", ""))
+    numbers = variable.dtype.kind in "iuf" and not times and variable.ndim > 0
+    stated = UNDECODED & {*variable.attrs, *variable.encoding}
+    if not numbers or (nodata is None and not stated):
+        if attrs == variable.attrs:
+            return None
+        return variable._replace(attrs=attrs), []
+    encoding = dict(variable.encoding)
+    unsigned = str(attrs.get("_Unsigned", "")).lower()
+    before = {"scale_factor", "add_offset", "scales", "offsets"} & encoding.keys()
+    done = variable.dtype.kind == "f" and bool(before)
+    if done:  # decoded before; equal attributes were copied back by hand
+        for key in (*_SCALES, *_FILLS):
+            attrs.pop(key, None)
+    # Decoded values have NaN there; what is equal to a stored fill value is a value.
+    masked = done or (
+        variable.dtype.kind == "f" and np.dtype(encoding.get("dtype", "f4")).kind != "f"
+    )
+    sources: list[Mapping[str, Any]] = [attrs] if masked else [attrs, encoding]
+    fills = [f for source in sources for key in _FILLS for f in _numbers(source, key)]
+    if instead:
+        fills = []
+    if nodata is not None:
+        fills.append(float(nodata))
+        if done:
+            fills.append(_as_decoded(float(nodata), encoding))
+    declared = bool(fills)
+    for key in _FILLS:
+        attrs.pop(key, None)
+    for key in UNDECODED:
+        encoding.pop(key, None)
+    variable = variable._replace(encoding=encoding)
+    if unsigned in ("true", "false") and variable.dtype.kind in "iu":
+        kind = "u" if unsigned == "true" else "i"
+        variable = variable.astype(f"{kind}{variable.dtype.itemsize}")
+        size = 2 ** (8 * variable.dtype.itemsize)
+        fills = [f + size if kind == "u" and f < 0 else f for f in fills]
+    attrs.pop("_Unsigned", None)
+    variable = _scaled_by_band(variable, attrs, fills)
+    usable, strange = _usable(fills, variable.dtype)
+    if len(usable) > 1:  # xarray takes one; the others become that one
+        others = variable.isin(np.array(usable[1:], variable.dtype))
+        variable = variable.where(~others, usable[0])
+    if usable:
+        attrs["_FillValue"] = usable[0]
+    elif declared and variable.dtype.kind in "iu" and "scale_factor" not in attrs:
+        # Declared, and no pixel has it: none is missing.
+        variable = variable.astype(np.float32)
+    return variable._replace(attrs=attrs), strange
+
+
+def _numbers(source: Mapping[str, Any], key: str) -> Iterable[float]:
+    """Yield the numbers of an attribute: a number, text, or several."""
+    value = source.get(key)
+    if value is None:
+        return
+    values = [value] if isinstance(value, str) else np.ravel(np.asarray(value, object))
+    for one in values:
+        try:
+            yield float(one)
+        except (TypeError, ValueError):
+            continue  # "none", or another word for no value
+
+
+def _usable(fills: list[float], dtype: np.dtype[Any]) -> tuple[list[Any], list[str]]:
+    """Return the values that an array can have, and sentences about the others."""
+    found: dict[Any, None] = {}
+    strange = []
+    for fill in dict.fromkeys(fills):
+        if dtype.kind == "f":
+            with np.errstate(over="ignore"):
+                value = dtype.type(fill)
+            # NaN is missing anyway. As float32, so that 1e20 finds what 1e20 became.
+            if not np.isnan(value):
+                found[value] = None
+            continue
+        if np.isnan(fill):
+            continue  # no whole number is missing
+        limits = np.iinfo(dtype)
+        if fill.is_integer() and limits.min <= fill <= limits.max:
+            found[dtype.type(int(fill))] = None
+        else:
+            strange.append(f"{fill:g} is no value of {dtype}")
+    return list(found), [] if found else strange
+
+
+def _tell_strange(strange: Mapping[str, list[str]]) -> None:
+    """Warn once of declared nodata that no pixel can have."""
+    if not strange:
+        return
+    lines = "; ".join(f"{', '.join(names)}: {s}" for s, names in strange.items())
+    warnings.warn(
+        f"The declared nodata is ignored, no pixel can have it ({lines}): all pixels "
+        "are taken for values. If another value marks missing pixels, give it, "
+        "gb.as_cube(data, nodata=...).",
+        stacklevel=4,
+    )
+
+
+def _as_decoded(nodata: float, encoding: Mapping[str, Any]) -> float:
+    """Return nodata in the units of values that xarray has decoded."""
+    scale, offset = (encoding.get(k, d) for k, d in _ONE_SCALE.items())
+    return float(np.float32(nodata * float(scale) + float(offset)))
+
+
+_ONE_SCALE = {"scale_factor": 1.0, "add_offset": 0.0}
+
+
+def _scaled_by_band(
+    variable: xr.Variable, attrs: dict[str, Any], fills: list[float]
+) -> xr.Variable:
+    """Apply scales and offsets that rioxarray states by band; make single ones plain.
+
+    The values of `fills` are masked before, and the list is then empty.
+    """
+    for many, one in (("scales", "scale_factor"), ("offsets", "add_offset")):
+        values = np.ravel(np.asarray(attrs.get(many, []), np.float64))
+        if values.size and len(set(values)) == 1:
+            attrs.setdefault(one, float(values[0]))
+            del attrs[many]
+        elif many in attrs and values.size not in variable.shape:
+            raise CubeError(
+                f"The attribute {many!r} must have a number for each band, got "
+                f"{values.tolist()} for {dict(variable.sizes)}; apply them yourself, "
+                "and drop the attributes with data.drop_attrs()."
+            )
+    if not {"scales", "offsets"} & attrs.keys():
+        for key, plain in _ONE_SCALE.items():
+            if key in attrs:
+                attrs[key] = float(np.ravel(np.asarray(attrs[key], np.float64))[0])
+            if attrs.get(key) == plain:
+                del attrs[key]
+        return variable
+    usable, _ = _usable(fills, variable.dtype)
+    missing = variable.isin(np.array(usable, variable.dtype))
+    values = variable.astype(np.float64).where(~missing)
+    fills.clear()
+    scales, offsets = attrs.pop("scales", None), attrs.pop("offsets", None)
+    scale = attrs.pop("scale_factor", 1.0) if scales is None else scales
+    offset = attrs.pop("add_offset", 0.0) if offsets is None else offsets
+    count = max(np.size(scale), np.size(offset))
+    names = [d for d in variable.dims if variable.sizes[d] == count]
+    dim = "band" if "band" in names else names[0]
+    by_band = [
+        xr.Variable((dim,), np.broadcast_to(np.asarray(x, np.float64), count))
+        for x in (scale, offset)
+    ]
+    result = (values * by_band[0] + by_band[1]).transpose(*variable.dims)
+    return cast(xr.Variable, result.astype(np.float32))
+
+
+def _forget(variable: xr.DataArray) -> None:
+    """Drop what decoding left in the encoding: it no longer says how to write."""
+    for key in (*UNDECODED, "dtype"):
+        variable.encoding.pop(key, None)
 
 
 def _unstacked(data: xr.Dataset) -> xr.Dataset:
@@ -38,7 +250,9 @@ def _unstacked(data: xr.Dataset) -> xr.Dataset:
         return data
     data = data.unstack(many)
     if "agb" in data:  # repeated for each month and band, to have the same axis
-        once = {dim: 0 for dim in ("month", "band") if dim in data["agb"].dims}
+        once: dict[Hashable, int] = {
+            dim: 0 for dim in ("month", "band") if dim in data["agb"].dims
+        }
         data["agb"] = data["agb"].isel(once, drop=True)
     return data
 
@@ -52,12 +266,10 @@ def _with_grid_mapping(data: xr.Dataset) -> xr.Dataset:
     return data
 
 
-def missing_as_nan(image: xr.DataArray, nodata: float | None) -> xr.DataArray:
+def missing_as_nan(image: xr.DataArray) -> xr.DataArray:
     """Return the bands' values as floats, NaN where missing."""
     if "multiplier" in image.coords:  # a cube that plain xarray opened
         image = image * image["multiplier"].astype(np.float32)
-    if nodata is not None:
-        return image.where(image != nodata)
     if not np.issubdtype(image.dtype, np.floating):
         raise CubeError(
             f"Values are {image.dtype} and no attribute says which value marks missing "

@@ -1,0 +1,260 @@
+"""Values that no measurement has: infinite ones, and nodata that nothing declares.
+
+They become NaN, are counted, and are told in one sentence. Lazy arrays are cleaned
+block by block when they are computed, by a rule that needs the value alone; of arrays
+in memory, the distance from all other values counts too.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from geobiomass.cube.selection import Selection
+
+TAKEN = "taken_as_missing"
+"""Attribute of an image, of labels or of a table: the values taken as missing."""
+
+# Nothing on Earth is that large: the fill values 1e20 (CMIP), 9.97e36 (netCDF), 1e30
+# and 3.4e38 (GDAL) are, and infinity, as the decibels of no power.
+_LARGEST = 1e19
+# Fill values that no band has as a value: those of GDAL, ESRI and NASA products, and
+# the lowest whole numbers of 16 and 32 bits.
+_NEVER = (-9999.0, -99999.0, -999999.0, -32768.0, -32767.0, -2147483648.0)
+# 65535 is nodata or a saturated pixel of Sentinel-2; as reflectance it would be 6.5.
+_NEVER_REFLECTANCE = (*_NEVER, 65535.0)
+# In Mg/ha, m or percent. -999 and 9999 are fill values of inventories.
+_NEVER_LABELS = (
+    *_NEVER, -9998.0, -999.0, 9999.0, 99999.0, 32767.0, 65535.0, 2147483648.0,
+)  # fmt: skip
+# Fill values that may be measured too: they are missing only where several pixels have
+# exactly this value, and it is far outside of all others.
+_PERHAPS = (
+    -9998.0, -999.0, -99.0, 255.0, 999.0, 9999.0, 99999.0, 32767.0, 65535.0,
+    2147483647.0, 2147483648.0, 4294967295.0, 4294967296.0,
+)  # fmt: skip
+_FEWEST = 10  # pixels with exactly this value, and as many different other values
+_FAR = 1.5  # distance from all others, in their range from lowest to highest
+_PREFIX = "measured-"
+
+Found = Counter[tuple[str, float]]
+Values = npt.NDArray[Any]
+
+
+def clean(
+    values: Values, bands: Sequence[str] | None = None, *, whole: bool = True
+) -> tuple[Values, Found]:
+    """Return values with NaN where no measurement can be, and the counts of these.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        (..., band, y, x); without `bands` labels or a map, of any shape. They are not
+        changed; the result is the same array where nothing is found.
+    bands : sequence of str, optional
+        Names of the bands.
+    whole : bool
+        Whether these are all values, so that their distribution tells something.
+    """
+    found: Found = Counter()
+    if values.dtype.kind != "f" or not values.size:
+        return values, found
+    made = values
+    for number, band in enumerate([""] if bands is None else bands):
+        at: Any = ... if bands is None else (..., number, slice(None), slice(None))
+        masks = _fills(values[at], band if bands is not None else None, whole)
+        for value, mask in masks:
+            if made is values:
+                made = values.copy()
+            made[at][mask] = np.nan
+            found[band, value] += int(np.count_nonzero(mask))
+    return made, found
+
+
+def _fills(
+    values: Values, band: str | None, whole: bool
+) -> list[tuple[float, npt.NDArray[np.bool_]]]:
+    """Return the values that mean missing, each with its pixels."""
+    low, high = _ends(values)
+    masks = []
+    if max(-low, high) >= _LARGEST:
+        for mask in (values >= _LARGEST, values <= -_LARGEST):
+            if mask.any():
+                masks.append((_most_common(values[mask]), mask))
+        low, high = _ends(np.where(np.abs(values) < _LARGEST, values, np.nan))
+    never = _NEVER_LABELS
+    if band is not None:
+        never = _NEVER_REFLECTANCE if re.fullmatch(r"B\d{1,2}A?", band) else _NEVER
+    for value in never:
+        if low <= value <= high and (mask := values == value).any():
+            masks.append((value, mask))
+    if whole and (low in _PERHAPS or high in _PERHAPS):
+        rest = values[np.isfinite(values)]
+        rest = rest[(np.abs(rest) < _LARGEST) & ~np.isin(rest, never)]
+        for value in (low, high):
+            if value in _PERHAPS and value not in never and _alone(rest, value):
+                masks.append((float(value), values == value))
+    return masks
+
+
+def _ends(values: Values) -> tuple[float, float]:
+    """Return lowest and highest value; NaN, which is in no range, without any."""
+    return (
+        float(np.fmin.reduce(values, axis=None)),
+        float(np.fmax.reduce(values, axis=None)),
+    )
+
+
+def _most_common(values: Values) -> float:
+    found, counts = np.unique(values, return_counts=True)
+    return float(f"{found[np.argmax(counts)]:.7g}")
+
+
+def _alone(values: Values, value: float) -> bool:
+    """Return whether many pixels have a value, far from all others."""
+    others = values[values != value]
+    if values.size - others.size < _FEWEST or not others.size:
+        return False
+    low, high = _ends(others)
+    if min(abs(value - low), abs(value - high)) < _FAR * max(high - low, 1e-6):
+        return False
+    return np.unique(others[: 100 * _FEWEST]).size >= _FEWEST
+
+
+# --- cubes and maps -----------------------------------------------------------------
+
+
+def measured(cube: xr.Dataset) -> xr.Dataset:
+    """Return a cube whose infinite and undeclared fill values are NaN, and tell it.
+
+    A cube without any stays the same object; so does one on disk that
+    :func:`write_cube` wrote, by its statistics.
+    """
+    told = []
+    for name in ("image", "agb"):
+        if name not in cube:
+            continue
+        bands = [str(b) for b in cube["band"].values] if name == "image" else None
+        before = cube[name]
+        after, found = _measured(before, bands)
+        if after is not before:
+            cube = cube.assign({name: after})
+            cube[name].encoding = dict(before.encoding)
+        if found:
+            told.append(f"{name}: {in_words(found)}")
+    if told:
+        tell("; ".join(told), stacklevel=4)
+    return cube
+
+
+def measured_layer(layer: xr.DataArray) -> xr.DataArray:
+    """Return a map's layer in memory or in dask as :func:`measured` returns a cube.
+
+    A layer on disk, without dask, is cleaned when it is read.
+    """
+    if layer.chunks is None and not layer.variable._in_memory:
+        return layer
+    after, found = _measured(layer, None)
+    if found:
+        tell(f"map: {in_words(found)}", stacklevel=4)
+    return after
+
+
+def _measured(
+    array: xr.DataArray, bands: list[str] | None
+) -> tuple[xr.DataArray, Found]:
+    if array.dtype.kind != "f" or not array.size:
+        return array, Counter()
+    if array.chunks is None and array.variable._in_memory:
+        values, found = clean(array.values, bands)
+        if not found:
+            return array, found
+        return _with_count(array.copy(data=values), found), found
+    if array.chunks is None:
+        array = array.chunk("auto")
+    if _is_clean(array, bands):
+        return array, Counter()
+    return array.copy(data=_in_blocks(array, bands)), Counter()
+
+
+def _with_count(array: xr.DataArray, found: Found) -> xr.DataArray:
+    return array.assign_attrs({TAKEN: in_words(found)})
+
+
+def _is_clean(array: xr.DataArray, bands: list[str] | None) -> bool:
+    """Return whether a lazy array was cleaned before, or when it was written."""
+    if any(str(layer).startswith(_PREFIX) for layer in array.data.dask.layers):
+        return True
+    stored = Selection.of(array.data)
+    table = None if stored is None else stored.stored.statistics
+    if stored is None:
+        return False
+    if bands is None:  # labels have no statistics; write_cube cleans them
+        return stored.stored.held is not None
+    if table is None:
+        return False
+    ends = table[["minimum", "maximum"]].to_numpy()
+    known = (*_NEVER, -_LARGEST, _LARGEST)
+    return not (np.isin(ends, known) | (np.abs(ends) >= _LARGEST)).any()
+
+
+def _in_blocks(array: xr.DataArray, bands: list[str] | None) -> Any:
+    from dask.base import tokenize
+
+    cleaner = _Cleaner(bands, array.get_axis_num("band") if bands else None)
+    return array.data.map_blocks(
+        cleaner,
+        dtype=array.dtype,
+        meta=np.empty((0,) * array.ndim, array.dtype),
+        name=_PREFIX + tokenize(array.data.name, bands),
+    )
+
+
+class _Cleaner:
+    """Cleans the blocks of a lazy array; the first with something to tell, tells it."""
+
+    def __init__(self, bands: list[str] | None, axis: Any) -> None:
+        self.bands, self.axis = bands, axis
+        self._told, self._lock = False, Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Cleaner, (self.bands, self.axis)
+
+    def __call__(self, block: Values, block_info: Any = None) -> Values:
+        bands = self.bands
+        if bands is not None and block_info:
+            start, stop = block_info[0]["array-location"][self.axis]
+            bands = bands[start:stop]
+        values, found = clean(block, bands, whole=False)
+        if found:
+            with self._lock:
+                first, self._told = not self._told, True
+            if first:
+                pixels = f"{in_words(found)} of the first {block.size} values read"
+                tell(f"{pixels}, and wherever else", stacklevel=3)
+        return values
+
+
+def in_words(found: Found) -> str:
+    """Return the values taken as missing with their numbers of pixels."""
+    return ", ".join(
+        f"{band + ' ' if band else ''}{value:.7g} ({count} pixels)"
+        for (band, value), count in sorted(found.items())
+    )
+
+
+def tell(words: str, stacklevel: int) -> None:
+    """Warn of values that were taken as missing."""
+    warnings.warn(
+        "Values that no measurement has are taken as missing: "
+        f"{words}. If they are right, scale them, or declare another value as nodata.",
+        stacklevel=stacklevel + 1,
+    )
