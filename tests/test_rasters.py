@@ -164,7 +164,9 @@ def test_alpha_and_infinity_are_missing_and_scales_are_applied(tmp_path: Path) -
     for name, extra in ((path, (1,)), (tmp_path / "VV_3.tif", ())):
         with rasterio.open(name, "r+") as file:
             file.scales, file.offsets = (0.5, *extra), (-20, *(0 for _ in extra))
-    found = image(gb.from_rasters(tmp_path / "{band}_{month}.tif"))[0]
+    cube = gb.from_rasters(tmp_path / "{band}_{month}.tif")
+    with pytest.warns(UserWarning, match=r"VV -inf \(1 pixels\)"):
+        found = image(cube)[0]
     assert found.shape == (2, 4, 4)
     assert np.argwhere(np.isnan(found)).tolist() == [[0, 1, 1], [1, 0, 0]]
     assert np.nanmin(found) == np.nanmax(found) == -16

@@ -15,6 +15,7 @@ import xarray as xr
 from geobiomass.accounting.error_model import ErrorModel, fit_error_model
 from geobiomass.accounting.held_out import errors_of
 from geobiomass.cube import CubeError
+from geobiomass.cube.missing_values import measured_layer
 from geobiomass.maps.reading import BLOCK, open_layer
 
 Errors = pd.DataFrame | ErrorModel | str | Path
@@ -154,7 +155,7 @@ def open_pair(first: Any, second: Any) -> tuple[xr.DataArray, xr.DataArray]:
 def _layer(source: Any, name: str) -> xr.DataArray:
     layer = open_layer(source, name)
     if layer.chunks is None and not isinstance(source, xr.Dataset | xr.DataArray):
-        layer = layer.chunk({"y": BLOCK, "x": BLOCK})
+        layer = measured_layer(layer.chunk({"y": BLOCK, "x": BLOCK}))
     return layer.astype(np.float64)
 
 

@@ -19,7 +19,7 @@ from geobiomass.accounting.held_out import errors_of
 from geobiomass.accounting.region_sums import WHOLE, PlotValues, RegionSum, sum_regions
 from geobiomass.cube import CubeError
 from geobiomass.cube.areas import pixel_size, regions_of
-from geobiomass.maps.reading import open_layer
+from geobiomass.maps.reading import open_layer, taken_as_missing
 from geobiomass.statistics.estimators import (
     METHODS,
     Estimate,
@@ -201,6 +201,7 @@ def totals(
         "confidence": confidence,
         "carbon_fraction": carbon_fraction,
         "based_on": "design" if ground is not None else "model",
+        **taken_as_missing(layer),
     }
     return table
 

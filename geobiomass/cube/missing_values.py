@@ -12,7 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -31,10 +31,8 @@ _LARGEST = 1e19
 _NEVER = (-9999.0, -99999.0, -999999.0, -32768.0, -32767.0, -2147483648.0)
 # 65535 is nodata or a saturated pixel of Sentinel-2; as reflectance it would be 6.5.
 _NEVER_REFLECTANCE = (*_NEVER, 65535.0)
-# In Mg/ha, m or percent. -999 and 9999 are fill values of inventories.
-_NEVER_LABELS = (
-    *_NEVER, -9998.0, -999.0, 9999.0, 99999.0, 32767.0, 65535.0, 2147483648.0,
-)  # fmt: skip
+# Of biomass, height and cover; -999 is a fill value of inventories.
+_NEVER_LABELS = (*_NEVER, -9998.0, -999.0)
 # Fill values that may be measured too: they are missing only where several pixels have
 # exactly this value, and it is far outside of all others.
 _PERHAPS = (
@@ -44,13 +42,20 @@ _PERHAPS = (
 _FEWEST = 10  # pixels with exactly this value, and as many different other values
 _FAR = 1.5  # distance from all others, in their range from lowest to highest
 _PREFIX = "measured-"
+_SIDE = 512  # pixels: blocks of arrays on disk that come without dask
+LOOKED_AT = "looked_at"
+"""Mark in the encoding of arrays on disk whose facts are read and not their values."""
 
 Found = Counter[tuple[str, float]]
 Values = npt.NDArray[Any]
 
 
 def clean(
-    values: Values, bands: Sequence[str] | None = None, *, whole: bool = True
+    values: Values,
+    bands: Sequence[str] | None = None,
+    *,
+    whole: bool = True,
+    stored: bool = False,
 ) -> tuple[Values, Found]:
     """Return values with NaN where no measurement can be, and the counts of these.
 
@@ -63,6 +68,8 @@ def clean(
         Names of the bands.
     whole : bool
         Whether these are all values, so that their distribution tells something.
+    stored : bool
+        Whether the values are stored numbers, before scale and offset.
     """
     found: Found = Counter()
     if values.dtype.kind != "f" or not values.size:
@@ -70,7 +77,10 @@ def clean(
     made = values
     for number, band in enumerate([""] if bands is None else bands):
         at: Any = ... if bands is None else (..., number, slice(None), slice(None))
-        masks = _fills(values[at], band if bands is not None else None, whole)
+        never = _NEVER_LABELS if bands is None else _NEVER
+        if stored or re.fullmatch(r"B\d{1,2}A?", band):
+            never = _NEVER_REFLECTANCE
+        masks = _fills(values[at], never, whole)
         for value, mask in masks:
             if made is values:
                 made = values.copy()
@@ -80,7 +90,7 @@ def clean(
 
 
 def _fills(
-    values: Values, band: str | None, whole: bool
+    values: Values, never: Sequence[float], whole: bool
 ) -> list[tuple[float, npt.NDArray[np.bool_]]]:
     """Return the values that mean missing, each with its pixels."""
     low, high = _ends(values)
@@ -90,9 +100,6 @@ def _fills(
             if mask.any():
                 masks.append((_most_common(values[mask]), mask))
         low, high = _ends(np.where(np.abs(values) < _LARGEST, values, np.nan))
-    never = _NEVER_LABELS
-    if band is not None:
-        never = _NEVER_REFLECTANCE if re.fullmatch(r"B\d{1,2}A?", band) else _NEVER
     for value in never:
         if low <= value <= high and (mask := values == value).any():
             masks.append((value, mask))
@@ -178,8 +185,10 @@ def _measured(
         if not found:
             return array, found
         return _with_count(array.copy(data=values), found), found
+    if array.chunks is None and array.encoding.get(LOOKED_AT):
+        return array, Counter()  # its values are not read at all
     if array.chunks is None:
-        array = array.chunk("auto")
+        array = array.chunk({"y": _SIDE, "x": _SIDE})
     if _is_clean(array, bands):
         return array, Counter()
     return array.copy(data=_in_blocks(array, bands)), Counter()
@@ -206,6 +215,22 @@ def _is_clean(array: xr.DataArray, bands: list[str] | None) -> bool:
     return not (np.isin(ends, known) | (np.abs(ends) >= _LARGEST)).any()
 
 
+def without_fills(variable: xr.Variable) -> xr.Variable:
+    """Return stored whole numbers as floats, NaN where they are undeclared nodata."""
+    if isinstance(variable.data, np.ndarray):
+        values, found = clean(
+            variable.data.astype(np.float32), whole=False, stored=True
+        )
+        if found:
+            tell(in_words(found), stacklevel=6)
+        return cast(xr.Variable, variable.copy(data=values))
+    if variable.chunks is None:
+        return variable
+    floats = variable.astype(np.float32)
+    cleaner = _Cleaner(None, None, stored=True)
+    return cast(xr.Variable, floats.copy(data=floats.data.map_blocks(cleaner)))
+
+
 def _in_blocks(array: xr.DataArray, bands: list[str] | None) -> Any:
     from dask.base import tokenize
 
@@ -218,28 +243,49 @@ def _in_blocks(array: xr.DataArray, bands: list[str] | None) -> Any:
     )
 
 
-class _Cleaner:
-    """Cleans the blocks of a lazy array; the first with something to tell, tells it."""
+class Teller:
+    """Counts values taken as missing in lazy blocks, and tells those of the first."""
 
-    def __init__(self, bands: list[str] | None, axis: Any) -> None:
-        self.bands, self.axis = bands, axis
-        self._told, self._lock = False, Lock()
+    def __init__(self, quiet: bool = False) -> None:
+        self.found: Found = Counter()
+        self._told, self._lock = quiet, Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Cleaner, (self.bands, self.axis)
+        return Teller, ()
+
+    def __dask_tokenize__(self) -> str:
+        return "Teller"
+
+    def add(self, found: Found, words: str) -> None:
+        """Count, and warn the first time."""
+        if not found:
+            return
+        with self._lock:
+            self.found += found
+            first, self._told = not self._told, True
+        if first:
+            tell(f"{in_words(found)} {words}, and wherever else", stacklevel=3)
+
+
+class _Cleaner:
+    """Cleans the blocks of a lazy array."""
+
+    def __init__(
+        self, bands: list[str] | None, axis: Any, *, stored: bool = False
+    ) -> None:
+        self.bands, self.axis, self.stored = bands, axis, stored
+        self.teller = Teller()
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        return "_Cleaner", self.bands, self.axis, self.stored
 
     def __call__(self, block: Values, block_info: Any = None) -> Values:
         bands = self.bands
         if bands is not None and block_info:
             start, stop = block_info[0]["array-location"][self.axis]
             bands = bands[start:stop]
-        values, found = clean(block, bands, whole=False)
-        if found:
-            with self._lock:
-                first, self._told = not self._told, True
-            if first:
-                pixels = f"{in_words(found)} of the first {block.size} values read"
-                tell(f"{pixels}, and wherever else", stacklevel=3)
+        values, found = clean(block, bands, whole=False, stored=self.stored)
+        self.teller.add(found, f"of the first {block.size} values read")
         return values
 
 
@@ -255,6 +301,7 @@ def tell(words: str, stacklevel: int) -> None:
     """Warn of values that were taken as missing."""
     warnings.warn(
         "Values that no measurement has are taken as missing: "
-        f"{words}. If they are right, scale them, or declare another value as nodata.",
+        f"{words}. nodata= of gb.as_cube, gb.with_labels and gb.from_rasters declares "
+        "such a value.",
         stacklevel=stacklevel + 1,
     )

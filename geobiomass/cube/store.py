@@ -16,6 +16,7 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.cube.codecs import quick_codecs
+from geobiomass.cube.missing_values import LOOKED_AT
 from geobiomass.cube.schema import CubeError, DamagedError, check_cube
 from geobiomass.cube.selection import PREFIX
 from geobiomass.cube.stored_array import StoredArray
@@ -101,6 +102,8 @@ def inspect_cube(path: str | Path | Store) -> tuple[xr.Dataset, StoredArray | No
         for name, array in store.arrays.items()
     }
     cube = _tidy(_with_values(opened, store, lazy))
+    for name in cube.data_vars:
+        cube[name].encoding[LOOKED_AT] = True
     _check_stored(cube, path)
     return cube, store.arrays.get("image")
 

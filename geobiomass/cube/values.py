@@ -15,6 +15,8 @@ import numpy as np
 import xarray as xr
 from pandas import MultiIndex
 
+from geobiomass.cube.axes import MapData
+from geobiomass.cube.missing_values import without_fills
 from geobiomass.cube.schema import CubeError
 
 # "nodata" is odc-stac's name, "_FillValue" that of CF and rioxarray.
@@ -126,6 +128,9 @@ def _prepared(
     attrs.pop("_Unsigned", None)
     variable = _scaled_by_band(variable, attrs, fills)
     usable, strange = _usable(fills, variable.dtype)
+    scaled = {"scale_factor", "add_offset"} & attrs.keys()
+    if scaled and not usable and variable.dtype.kind in "iu":
+        variable = without_fills(variable)
     if len(usable) > 1:  # xarray takes one; the others become that one
         others = variable.isin(np.array(usable[1:], variable.dtype))
         variable = variable.where(~others, usable[0])
@@ -235,6 +240,16 @@ def _scaled_by_band(
     ]
     result = (values * by_band[0] + by_band[1]).transpose(*variable.dims)
     return cast(xr.Variable, result.astype(np.float32))
+
+
+def decoded_layers(data: MapData) -> MapData:
+    """Return a map with its values decoded; one that states nothing stays as it is."""
+    layers = data.data_vars.values() if isinstance(data, xr.Dataset) else [data]
+    stated = any(
+        UNDECODED & {*v.attrs} or (v.dtype.kind in "iu" and UNDECODED & {*v.encoding})
+        for v in layers
+    )
+    return cast(MapData, decoded(data)) if stated else data
 
 
 def _forget(variable: xr.DataArray) -> None:

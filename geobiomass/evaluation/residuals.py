@@ -18,6 +18,8 @@ import xarray as xr
 from geobiomass.cube import CubeError, as_cube
 from geobiomass.cube.areas import pixel_size
 from geobiomass.cube.axes import in_our_names
+from geobiomass.cube.missing_values import measured_layer
+from geobiomass.cube.values import decoded_layers
 from geobiomass.data.folds import Folds
 from geobiomass.data.groups import NOWHERE, BlockGround, ChipGround, Ground
 from geobiomass.tiles import Sample, blocks, indexers_of, samples_on_chips
@@ -115,9 +117,10 @@ def residuals(
 
 def _layers(map: xr.Dataset | xr.DataArray) -> dict[str, xr.DataArray]:
     if isinstance(map, xr.DataArray):
-        return {"predicted": in_our_names(map)}
-    data = in_our_names(map)
-    return {column: data[name] for name, column in LAYERS.items() if name in data}
+        return {"predicted": measured_layer(in_our_names(decoded_layers(map)))}
+    data = in_our_names(decoded_layers(map))
+    there = {column: data[name] for name, column in LAYERS.items() if name in data}
+    return {column: measured_layer(layer) for column, layer in there.items()}
 
 
 def _check(layers: dict[str, xr.DataArray], cube: xr.Dataset, most: int) -> None:

@@ -194,6 +194,8 @@ def describe_raster(path: Any) -> Facts:
             max(1, round(source.width / step)),
         )
         small = source.read(out_shape=shape, masked=True).astype(np.float64)
+        small *= np.asarray(source.scales)[:, None, None]
+        small += np.asarray(source.offsets)[:, None, None]
         names = [name or f"band {i}" for i, name in enumerate(source.descriptions, 1)]
         rows = {
             name: _row(np.ravel(np.ma.filled(layer, np.nan)))

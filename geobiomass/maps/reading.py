@@ -12,6 +12,14 @@ import xarray as xr
 
 from geobiomass.cube import CubeError
 from geobiomass.cube.axes import in_our_names
+from geobiomass.cube.missing_values import (
+    TAKEN,
+    Teller,
+    clean,
+    in_words,
+    measured_layer,
+)
+from geobiomass.cube.values import decoded_layers
 from geobiomass.tiles import Window
 
 BLOCK = 1024  # pixels: the side of a block that is read, as maps are written
@@ -59,13 +67,15 @@ def open_layer(source: Any, variable: str | None = None) -> xr.DataArray:
             "The map must be an xarray Dataset or a path to Zarr or GeoTIFF, got a "
             f"{type(source).__name__}."
         )
-    layer = in_our_names(layer)
+    layer = in_our_names(decoded_layers(layer))
     if "chip" in layer.dims:
         raise CubeError(
             f"The map must be of a scene, got {layer.sizes['chip']} chips, which have "
             "no georeference."
         )
-    return layer.transpose("y", "x")
+    layer = measured_layer(layer.transpose("y", "x"))
+    layer.encoding["teller"] = Teller()
+    return layer
 
 
 def open_map(path: str) -> xr.Dataset:
@@ -85,9 +95,10 @@ def open_map(path: str) -> xr.Dataset:
         return _open_raster(path)
     if "://" not in path and not os.path.exists(path):
         raise FileNotFoundError(f"There is nothing at {path}.")
-    return xr.open_dataset(
+    made = xr.open_dataset(
         path, engine="zarr", decode_coords="all", chunks=None, consolidated=False
     )
+    return decoded_layers(made)
 
 
 def _open_raster(path: str) -> xr.Dataset:
@@ -100,13 +111,20 @@ def _open_raster(path: str) -> xr.Dataset:
         names = [name or f"band {i}" for i, name in enumerate(source.descriptions, 1)]
         tags = [source.tags(number) for number in source.indexes]
     bands = cast(xr.DataArray, rioxarray.open_rasterio(path, masked=True, cache=False))
-    layers = {
-        name: bands.isel(band=number, drop=True) for number, name in enumerate(names)
-    }
+    layers = {name: _of_band(bands, number) for number, name in enumerate(names)}
     for layer, known in zip(layers.values(), tags, strict=True):
         if "interval" in known:  # tags are text; totals and change need the number
             layer.attrs["interval"] = float(known["interval"])
-    return xr.Dataset(layers)
+    return decoded_layers(xr.Dataset(layers))
+
+
+def _of_band(bands: xr.DataArray, number: int) -> xr.DataArray:
+    """Return one band, with the scale and offset that rioxarray lists by band."""
+    layer = bands.isel(band=number, drop=True)
+    for many, one in (("scales", "scale_factor"), ("offsets", "add_offset")):
+        if many in layer.attrs:
+            layer.attrs[one] = float(layer.attrs.pop(many)[number])
+    return layer
 
 
 def side_of(layer: xr.DataArray) -> int:
@@ -130,4 +148,17 @@ def windows(
 def read(layer: xr.DataArray, window: Window) -> Numbers:
     """Read a window, (y, x) float64."""
     part = layer.isel(y=window.rows, x=window.columns)
-    return np.asarray(part.values, np.float64)
+    values = np.asarray(part.values, np.float64)
+    if layer.chunks is None and not layer.variable._in_memory:
+        values, found = clean(values, whole=False)
+        teller = layer.encoding.get("teller") or Teller()
+        teller.add(found, f"of the map in {values.shape[0]} x {values.shape[1]} pixels")
+    return values
+
+
+def taken_as_missing(layer: xr.DataArray) -> dict[str, str]:
+    """Return the counts of values taken as missing so far, as an attribute."""
+    teller = layer.encoding.get("teller")
+    if teller is not None and teller.found:
+        return {TAKEN: in_words(teller.found)}
+    return {TAKEN: layer.attrs[TAKEN]} if TAKEN in layer.attrs else {}

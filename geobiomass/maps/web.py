@@ -17,7 +17,9 @@ import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.cube.axes import in_our_names
+from geobiomass.cube.missing_values import measured_layer
 from geobiomass.cube.store import is_local, open_group
+from geobiomass.cube.values import decoded_layers
 from geobiomass.summary import html_environment, html_macros
 from geobiomass.tiles import blocks
 from geobiomass.training.packages import need
@@ -127,7 +129,7 @@ def _layers_of(
         scene = data.to_dataset(name=data.name or "map")
     else:
         scene = data
-    scene = in_our_names(scene)
+    scene = in_our_names(decoded_layers(scene))
     maps = {
         str(name): layer
         for name, layer in scene.items()
@@ -139,7 +141,9 @@ def _layers_of(
             f"{ {str(n): tuple(map(str, v.dims)) for n, v in scene.items()} }; chips "
             "have no georeference: look at them with gb.plots.comparison."
         )
-    return {name: _mercator(layer, largest) for name, layer in maps.items()}
+    return {
+        name: _mercator(measured_layer(layer), largest) for name, layer in maps.items()
+    }
 
 
 def _opened(path: str | Path, largest: int) -> xr.Dataset:
@@ -180,6 +184,8 @@ def _raster(path: str, largest: int) -> xr.Dataset:
         transform = source.transform * source.transform.scale(
             source.width / width, source.height / height
         )
+        values *= np.asarray(source.scales, np.float32)[:, None, None]
+        values += np.asarray(source.offsets, np.float32)[:, None, None]
         names = [name or f"band {i}" for i, name in enumerate(source.descriptions, 1)]
         units, crs = source.units, source.crs
     scene = xr.Dataset(

@@ -10,6 +10,8 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from geobiomass.cube.missing_values import measured_layer
+from geobiomass.cube.values import decoded_layers
 from geobiomass.evaluation.metrics import BIOMASS_BINS, Tally
 from geobiomass.plots.axes import (
     BIOMASS_COLOURS,
@@ -112,6 +114,8 @@ def _pairs(
 
 def _values(data: Layers) -> npt.NDArray[np.float64]:
     layer = data["agb"] if isinstance(data, xr.Dataset) else data
+    if isinstance(layer, xr.DataArray):
+        layer = measured_layer(decoded_layers(layer))
     return np.asarray(layer, np.float64)
 
 

@@ -9,6 +9,8 @@ import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.cube.axes import in_our_names
+from geobiomass.cube.missing_values import measured_layer
+from geobiomass.cube.values import decoded_layers
 from geobiomass.training.packages import need
 
 if TYPE_CHECKING:
@@ -106,7 +108,7 @@ def layer_of(data: xr.Dataset | xr.DataArray, what: str) -> xr.DataArray:
                 "pass one of them as dataset['name']."
             )
         data = data["agb"]
-    data = in_our_names(data)
+    data = measured_layer(in_our_names(decoded_layers(data)))
     data = data.squeeze(
         [dim for dim in data.dims if data.sizes[dim] == 1 and dim not in ("y", "x")]
     )

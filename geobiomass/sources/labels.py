@@ -15,6 +15,8 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.cube import CubeError, check_cube, is_chips
+from geobiomass.cube.missing_values import TAKEN, Teller, clean, in_words, tell
+from geobiomass.cube.values import decoded
 from geobiomass.sources.footprints import Plots, label_pixels, read_plots
 from geobiomass.sources.grid_like import grid_like
 from geobiomass.sources.rasters.find_files import Found, Problems
@@ -110,18 +112,22 @@ def with_labels(
             "the scene that they were cut from."
         )
     grid = grid_like(cube, "The cube")
-    counts: dict[str, int] = {}
+    counts: dict[str, Any] = {}
     if isinstance(labels, xr.DataArray):
-        array = _reproject_array(labels, grid, nodata, crs, resampling)
+        teller = Teller(quiet=True)
+        array = _reproject_array(labels, grid, nodata, crs, resampling, teller)
         found = _count_and_filter(array, "the array", minimum, grid)
+        counts = _tell_taken(teller, "the array of labels")
     elif isinstance(labels, pd.DataFrame) or _is_table(labels):
         plots = read_plots(labels, column, crs, nodata, minimum)
         found, counts = _label_with_plots(plots, grid, radius, all_touched)
     elif isinstance(labels, str | os.PathLike):
         layer = _layer(os.fspath(labels), column, nodata, grid, resampling)
         _check_overlap(layer, grid)
-        array = lazy_blocks([[layer]], [layer.band], grid, skip=False)[0, 0]
-        found = _count_and_filter(array, layer.path, minimum, grid)
+        teller = Teller(quiet=True)
+        lazy = lazy_blocks([[layer]], [layer.band], grid, skip=False, teller=teller)
+        found = _count_and_filter(lazy[0, 0], layer.path, minimum, grid)
+        counts = _tell_taken(teller, layer.path)
     else:
         raise CubeError(
             "labels must be a path, an xarray.DataArray or a table, got "
@@ -167,7 +173,8 @@ def _layer(
             "; name one of its bands with column=."
         )
     method = resampling or _method(layers[0].geobox, grid)
-    return Layer(path, layers[0].index, layers[0].geobox, column, method, nodata)
+    index, geobox = layers[0].index, layers[0].geobox
+    return Layer(path, index, geobox, column, method, nodata, labels=True)
 
 
 def _method(source: GeoBox, grid: GeoBox) -> Resampling:
@@ -199,6 +206,7 @@ def _reproject_array(
     nodata: float | None,
     crs: Any,
     resampling: Resampling | None,
+    teller: Teller,
 ) -> Any:
     """Return an array reprojected to the grid, as a dask array."""
     import dask.array as da
@@ -215,10 +223,9 @@ def _reproject_array(
         )
     placed = labels if crs is None else labels.rio.write_crs(crs)
     source = grid_like(placed, "The array of labels")
-    missing = labels.rio.nodata if nodata is None else nodata
-    values = np.asarray(labels.values, np.float32)
-    if missing is not None:
-        values = np.where(labels.values == missing, np.float32(np.nan), values)
+    known = decoded(labels, nodata, instead=nodata is not None)
+    values, taken = clean(np.asarray(known.values, np.float32))
+    teller.add(taken, "")
     out: Pixels = np.full(grid.shape, np.nan, np.float32)
     corner = pixel_offset(source, grid)
     if corner is None:
@@ -227,6 +234,15 @@ def _reproject_array(
     else:
         _paste(out, values, *corner)
     return da.from_array(out, chunks=BLOCK)
+
+
+def _tell_taken(teller: Teller, name: str) -> dict[str, str]:
+    """Warn of labels taken as missing, and return them as an attribute."""
+    if not teller.found:
+        return {}
+    words = in_words(teller.found)
+    tell(f"{words} of {name}", stacklevel=4)
+    return {TAKEN: words}
 
 
 def _paste(out: Pixels, values: Pixels, row: int, column: int) -> None:

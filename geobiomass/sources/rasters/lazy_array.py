@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from geobiomass.cube.missing_values import Teller
 from geobiomass.sources.rasters.grid_geometry import outline_on
 from geobiomass.sources.rasters.read_block import Layer, read_block
 
@@ -20,11 +22,16 @@ BLOCK = 256
 
 
 def lazy_blocks(
-    steps: Sequence[Sequence[Layer]], bands: Sequence[str], grid: GeoBox, skip: bool
+    steps: Sequence[Sequence[Layer]],
+    bands: Sequence[str],
+    grid: GeoBox,
+    skip: bool,
+    teller: Teller | None = None,
 ) -> Any:
     """Return a dask array (step, band, y, x) with one task per step and block.
 
-    A task contains only the files that touch its block.
+    A task contains only the files that touch its block. `teller` counts the values
+    that no measurement has, and tells them.
     """
     import dask.array as da
     from dask.base import tokenize
@@ -38,8 +45,9 @@ def lazy_blocks(
     }
     name = f"rasters-{tokenize(list(map(repr, steps)), bands, repr(grid), skip)}"
     tasks = {}
+    teller = teller or Teller()
     for at, layers in enumerate(steps):
-        wanted = [layer for layer in layers if layer.band in bands]
+        wanted = [replace(x, teller=teller) for x in layers if x.band in bands]
         for row, top in enumerate(tops):
             for column, left in enumerate(lefts):
                 bottom, right = min(top + BLOCK, height), min(left + BLOCK, width)

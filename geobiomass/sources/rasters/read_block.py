@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from geobiomass.cube import DamagedError
+from geobiomass.cube.missing_values import Teller, clean
 from geobiomass.sources.rasters.grid_geometry import (
     outline_on,
     pixel_offset,
@@ -51,6 +52,10 @@ class Layer:
         value = stored x scale + offset, instead of the file's own tags.
     overview : int, optional
         Number of the overview that is read; None means full resolution.
+    labels : bool
+        Whether the band is a quantity of vegetation, not a band of an image.
+    teller : Teller, optional
+        Counts values that no measurement has, which are missing, and tells them.
     """
 
     path: str
@@ -62,6 +67,8 @@ class Layer:
     scale: float | None = None
     offset: float | None = None
     overview: int | None = None
+    labels: bool = False
+    teller: Teller | None = field(default=None, repr=False, compare=False)
 
 
 def read_block(
@@ -248,15 +255,27 @@ def _physical(
     flags = source.mask_flag_enums[layer.index - 1]
     scale, offset = _scale_and_offset(source, layer)
     values = stored.astype(np.float32)
-    if (scale, offset) != (1.0, 0.0):
-        values = (stored * scale + offset).astype(np.float32)
+    missing = np.zeros(values.shape, np.bool_)
     if layer.nodata is not None:
-        values[stored == layer.nodata] = np.nan
+        missing = stored == layer.nodata
     if MaskFlags.all_valid not in flags and (
         layer.nodata is None or MaskFlags.per_dataset in flags
     ):
-        values[source.read_masks(layer.index, window=window) == 0] = np.nan
-    values[np.isinf(values)] = np.nan
+        missing |= source.read_masks(layer.index, window=window) == 0
+    values[missing] = np.nan
+    scaled = (scale, offset) != (1.0, 0.0)
+    bands = None if layer.labels else [layer.band]
+    # Before the scale, and before pixels are averaged with their neighbours.
+    values, found = clean(values[None], bands, whole=False, stored=scaled)
+    if layer.teller is not None:
+        height, width = stored.shape
+        layer.teller.add(found, f"in {height} x {width} pixels of {layer.path}")
+    values = values[0]
+    if scaled:
+        gone = np.isnan(values)
+        values = (stored * scale + offset).astype(np.float32)
+        values[gone] = np.nan
+        values[np.isinf(values)] = np.nan
     return values
 
 
