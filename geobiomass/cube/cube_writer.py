@@ -17,10 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from geobiomass.cube.convert import as_cube
+from geobiomass.cube.convert import converted
 from geobiomass.cube.encoding import MISSING, Dtype, encode
+from geobiomass.cube.losses import CLIPPED, Losses
+from geobiomass.cube.missing_values import TAKEN, clean, measured
 from geobiomass.cube.schema import is_chips
 from geobiomass.cube.statistics import BandTally
+from geobiomass.cube.storage_steps import CoarseStepError, check_steps
 from geobiomass.cube.store import STATISTICS, UNFINISHED, consolidate
 from geobiomass.cube.write_blocks import (
     Block,
@@ -106,14 +109,22 @@ def write_cube(
         If a finished cube, or anything else, is at `path` and neither `append` nor
         `overwrite`.
     """
-    cube = as_cube(cube)
+    # What is lazy is cleaned as it is written, which counts each value once.
+    cube = measured(converted(cube), lazy=False)
     destination = CubeDestination(path, storage_options)
     if append:
         cube, target = open_to_append(cube, destination)
     else:
         target = open_to_write(cube, destination, dtype, quantum, overwrite)
-    _write_blocks(cube, target, Path(str(destination)).name, progress, workers)
+    begun = bool((np.asarray(target.written) != NOT_WRITTEN).any()) or append
+    try:
+        _write_blocks(cube, target, Path(str(destination)).name, progress, workers)
+    except CoarseStepError:
+        if not begun:
+            destination.remove()  # so that the remedy can be written there
+        raise
     _finish(cube, target)
+    target.losses.tell(target.encoding.dtype)
 
 
 # --- blocks -------------------------------------------------------------------
@@ -158,21 +169,29 @@ def _write_batch(
     wanted = {name: whole.of(cube[name]) for name in target.arrays}
     codes = np.empty(wanted["image"].shape, target.encoding.dtype)
     labels = None
+    losses = [Losses(bands) for _ in batch]
     for months in month_parts(cube):
         if stop.is_set():
             return
         part = {**wanted, "image": wanted["image"].isel(month=months)}
         computed = xr.Dataset(part).compute(scheduler="synchronous")
         values = computed["image"].values
-        codes[..., months, :, :, :] = encode(values, target.encoding, bands)
+        if target.encoding.quantum:
+            check_steps(values, bands, target.encoding.quantum)
+        for block, lost in zip(batch, losses, strict=True):
+            rows, columns = block.within(whole)
+            part = values[..., rows, columns]
+            codes[..., months, :, rows, columns] = encode(
+                part, target.encoding, bands, lost
+            )
         if "agb" in wanted:
             labels = computed["agb"].values
             del wanted["agb"]  # labels have no months: they are computed once
         if months.stop < cube.sizes["month"]:
             with target.lock:
                 bar.update(len(batch))
-    for block in batch:
-        _write_block(block, block.within(whole), codes, labels, cube, target)
+    for block, lost in zip(batch, losses, strict=True):
+        _write_block(block, block.within(whole), codes, labels, cube, target, lost)
         with target.lock:
             bar.update()
 
@@ -184,15 +203,20 @@ def _write_block(
     labels: npt.NDArray[Any] | None,
     cube: xr.Dataset,
     target: Target,
+    losses: Losses,
 ) -> None:
     """Write one block of a batch."""
     codes = np.ascontiguousarray(codes[(..., *within)])
     target.arrays["image"][target.region(block, cube["image"])] = codes
     if labels is not None:
-        labels = labels[(..., *within)]
+        labels, found = clean(labels[(..., *within)], whole=False)
+        losses.add_missing(found)
         target.arrays["agb"][target.region(block, cube["agb"])] = labels
         target.labelled[block.number] = np.isfinite(labels).sum()
     _count(codes, target)
+    target.losses.merge(losses)
+    if target.lost is not None and losses.counts.any():
+        target.lost[block.number] = losses.counts
     # Last, so that a block in the record is on disk.
     target.written[block.number] = _count_present(codes, target.encoding.dtype)
 
@@ -201,6 +225,10 @@ def _count_again(block: Block, *, cube: xr.Dataset, target: Target) -> None:
     """Count a block that an interrupted call wrote."""
     codes = target.arrays["image"][target.region(block, cube["image"])]
     _count(np.asarray(codes), target)
+    if target.lost is not None:
+        before = Losses(target.tally.bands)
+        before.counts = np.asarray(target.lost[block.number])
+        target.losses.merge(before)
 
 
 def _count(codes: npt.NDArray[Any], target: Target) -> None:
@@ -246,11 +274,25 @@ def _finish(cube: xr.Dataset, target: Target) -> None:
             cast(Any, group[name]).resize(array.shape)
         for name, values in _values_along_chips(cube).items():
             _put(group, name, values, target.first, [])
+    _put_losses(group, target.losses)
     attrs = {k: v for k, v in group.attrs.items() if k != UNFINISHED}
     attrs[STATISTICS] = _as_json(target.tally)
     group.attrs.put(attrs)
     del record["written"], record["labels_written"]
+    if target.lost is not None:
+        del record["lost"]
     consolidate(group)
+
+
+def _put_losses(group: zarr.Group, losses: Losses) -> None:
+    """Write the numbers of values that were changed as attributes of the image."""
+    image = cast(Any, group["image"])
+    for which, name in ((0, TAKEN), (1, CLIPPED)):
+        words = losses.in_words(which)
+        known = str(image.attrs.get(name, ""))
+        # The same call again, after an interruption here, adds nothing.
+        if words and not known.endswith(words):
+            image.attrs[name] = f"{known}; {words}" if known else words
 
 
 def _put(

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from geobiomass.cube.losses import Losses
+from geobiomass.cube.missing_values import clean
 from geobiomass.cube.schema import CubeError
 from geobiomass.cube.statistics import BandTally
+from geobiomass.cube.storage_steps import band_quantum as band_quantum
+from geobiomass.cube.storage_steps import chosen_steps
 from geobiomass.training.files import sha256_of
 
 SHARD = 256  # pixels: a shard is a chip, or a block of a scene as big as one
@@ -35,19 +37,6 @@ MISSING: dict[str, int | float] = {
 # A power of two, so that int32 codes decode exactly: whole reflectances up to
 # 131,071 and decibels to within 1/256 dB share one CF scale_factor.
 _INT32_QUANTUM = 1 / 128
-
-
-def band_quantum(name: str) -> float | None:
-    """Return the step of a known band in int16, None for an unknown band.
-
-    Radar backscatter (VV, VH, HH, HV) in steps of 0.01 dB; Sentinel-2 bands
-    (B01 to B12, B8A: reflectance x 10^4) and cloud probability (CLP) as whole numbers.
-    """
-    if re.match(r"(VV|VH|HH|HV)(_|$)", name):
-        return 0.01
-    if re.fullmatch(r"B\d{1,2}A?|CLP|SCL", name):
-        return 1.0
-    return None
 
 
 @dataclass(frozen=True)
@@ -105,7 +94,7 @@ def plan_encoding(
     if dtype == "int32":
         steps = (_INT32_QUANTUM,)
     elif dtype == "int16":
-        steps = _band_steps(cube["image"], bands, quantum or {})
+        steps = chosen_steps(cube["image"], bands, quantum or {})
         steps = steps[:1] if len(set(steps)) == 1 else steps
     return Encoding(dtype, steps, fingerprint_of(cube, dtype, steps))
 
@@ -131,56 +120,36 @@ def fingerprint_of(cube: xr.Dataset, dtype: str, steps: Sequence[float]) -> str:
     return sha256_of(json.dumps(described, sort_keys=True))
 
 
-def _band_steps(
-    image: xr.DataArray, bands: list[str], given: Mapping[str, float]
-) -> tuple[float, ...]:
-    before = image.encoding.get("quantum")
-    known = dict(zip(bands, before, strict=True)) if before else {}
-    steps = {b: given.get(b, known.get(b, band_quantum(b))) for b in bands}
-    unknown = [band for band, step in steps.items() if step is None]
-    if unknown:
-        raise CubeError(
-            f"Bands {unknown} are neither Sentinel-1 nor Sentinel-2, so the step to "
-            f"store them with is unknown; set it, quantum={{{unknown[0]!r}: 0.1}}, "
-            "or write with dtype='float32'."
-        )
-    return tuple(float(cast(float, step)) for step in steps.values())
-
-
 def encode(
-    values: npt.NDArray[np.floating[Any]], encoding: Encoding, bands: Sequence[str]
+    values: npt.NDArray[np.floating[Any]],
+    encoding: Encoding,
+    bands: Sequence[str],
+    losses: Losses | None = None,
 ) -> npt.NDArray[Any]:
-    """Round physical values to codes; clip those that do not fit, with a warning.
+    """Round physical values to codes; those that no measurement has become missing.
 
-    Works band by band, so that intermediate values stay in the processor's cache.
+    Values that do not fit are clipped, and counted in `losses`. Works band by band, so
+    that intermediate values stay in the processor's cache.
     """
+    losses = Losses(bands) if losses is None else losses
+    values, found = clean(values, bands, whole=False)
+    losses.add_missing(found)
     if encoding.dtype == "float32":
         return values.astype(np.float32)
     codes = np.empty(values.shape, encoding.dtype)
     exact = np.float32 if encoding.dtype == "int16" else np.float64
     quantum = np.broadcast_to(np.array(encoding.quantum, exact), len(bands))
     limit, missing = np.iinfo(encoding.dtype).max, MISSING[encoding.dtype]
-    beyond: dict[str, float] = {}
-    clipped = 0
     for index in np.ndindex(values.shape[:-2]):
         steps = np.rint(values[index] / quantum[index[-1]])
         gone = np.isnan(steps)
         if (np.abs(steps, where=~gone, out=np.zeros_like(steps)) > limit).any():
             too_far = np.abs(steps) > limit
-            clipped += int(too_far.sum())
             worst = float(np.abs(values[index][too_far]).max())
-            band = bands[index[-1]]
-            beyond[band] = max(worst, beyond.get(band, 0.0))
+            losses.add_clipped(index[-1], int(too_far.sum()), worst)
             steps = steps.clip(-limit, limit)
         steps[gone] = missing
         codes[index] = steps
-    if beyond:
-        warnings.warn(
-            f"{clipped} values of bands {list(beyond)} do not fit {encoding.dtype} "
-            f"(largest {max(beyond.values()):g}) and were clipped; dtype='float32' "
-            "keeps them.",
-            stacklevel=2,
-        )
     return codes
 
 

@@ -139,11 +139,12 @@ def _alone(values: Values, value: float) -> bool:
 # --- cubes and maps -----------------------------------------------------------------
 
 
-def measured(cube: xr.Dataset) -> xr.Dataset:
+def measured(cube: xr.Dataset, *, lazy: bool = True) -> xr.Dataset:
     """Return a cube whose infinite and undeclared fill values are NaN, and tell it.
 
     A cube without any stays the same object; so does one on disk that
-    :func:`write_cube` wrote, by its statistics.
+    :func:`write_cube` wrote, by its statistics; and with `lazy` False all that are not
+    in memory.
     """
     told = []
     for name in ("image", "agb"):
@@ -151,6 +152,8 @@ def measured(cube: xr.Dataset) -> xr.Dataset:
             continue
         bands = [str(b) for b in cube["band"].values] if name == "image" else None
         before = cube[name]
+        if not lazy and not before.variable._in_memory:
+            continue
         after, found = _measured(before, bands)
         if after is not before:
             cube = cube.assign({name: after})

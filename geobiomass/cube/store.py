@@ -376,9 +376,13 @@ def _with_values(
         stored = store.arrays[name]
         variable = cube[name].copy(data=data)
         variable.encoding["dtype"] = stored.array.dtype
-        if stored.steps is not None and stored.steps.ndim > 1:
-            steps = [float(str(step)) for step in stored.steps.ravel()]
-            variable.encoding["quantum"] = tuple(steps)
+        if stored.steps is not None and stored.array.dtype == np.int16:
+            bands = stored.labels.get("band", [])
+            steps = np.broadcast_to(stored.steps.ravel(), len(bands))
+            # By band, so that a selection of bands keeps the right ones.
+            variable.encoding["quantum"] = {
+                band: float(str(step)) for band, step in zip(bands, steps, strict=True)
+            }
         cube[name] = variable
     return cube
 

@@ -24,6 +24,7 @@ from geobiomass.cube.encoding import (
     plan_encoding,
     with_text_of_any_length,
 )
+from geobiomass.cube.losses import Losses
 from geobiomass.cube.schema import CubeError, is_chips, select_bands
 from geobiomass.cube.statistics import BandTally
 from geobiomass.cube.store import UNFINISHED, VERSION, is_local, open_cube, open_group
@@ -64,6 +65,11 @@ class CubeDestination:
         except (OSError, ValueError, KeyError):
             return {} if is_local(self.path) else None
 
+    def remove(self) -> None:
+        """Delete a folder on a disk; on object storage what is there stays."""
+        if is_local(self.path):
+            shutil.rmtree(cast(str, self.path), ignore_errors=True)
+
     def clear(self) -> None:
         """Delete what is there and leave an empty group."""
         if is_local(self.path) and Path(cast(str, self.path)).exists():
@@ -81,6 +87,8 @@ class Target:
     labelled: zarr.Array[Any]
     encoding: Encoding
     tally: BandTally
+    lost: zarr.Array[Any] | None = None  # not of cubes begun by an earlier version
+    losses: Losses = field(default_factory=lambda: Losses(()))
     first: int = 0  # chips that the cube had before
     lock: Any = field(default_factory=Lock)
 
@@ -144,7 +152,11 @@ def _target(
             arrays = {n: _lengthened(a, first, cube) for n, a in arrays.items()}
         written = cast(Any, group["statistics/written"])
         labelled = cast(Any, group["statistics/labels_written"])
-    return Target(group, arrays, written, labelled, encoding, tally, first)
+        lost = cast(Any, group.get("statistics/lost"))
+    losses = Losses([str(band) for band in cube["band"].values])
+    return Target(
+        group, arrays, written, labelled, encoding, tally, lost, losses, first
+    )
 
 
 def _create(cube: xr.Dataset, destination: CubeDestination, encoding: Encoding) -> None:
@@ -202,6 +214,7 @@ def _create_record(group: zarr.Group, cube: xr.Dataset, encoding: Encoding) -> N
     record = group.require_group("statistics")
     for name, more in (
         ("labels_written", {}),
+        ("lost", {"quantity": bands + 1, "kind": 2}),
         ("written", {"month": months, "band": bands}),
     ):
         record.create_array(
@@ -210,7 +223,7 @@ def _create_record(group: zarr.Group, cube: xr.Dataset, encoding: Encoding) -> N
             # A chunk is one block, so that threads never write to the same file.
             chunks=(*(1 for _ in counts), *more.values()),
             dtype="uint32",
-            fill_value=NOT_WRITTEN,
+            fill_value=0 if name == "lost" else NOT_WRITTEN,
             dimension_names=[*names, *more],
             attributes={"fingerprint": encoding.fingerprint},
             overwrite=True,

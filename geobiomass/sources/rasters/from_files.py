@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import calendar
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -12,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from geobiomass.cube import CubeError, check_cube
+from geobiomass.cube.storage_steps import band_quantum
 from geobiomass.sources.grid import SCENES, WGS84, grid_coordinates
 from geobiomass.sources.labels import with_labels
 from geobiomass.sources.rasters.find_files import Files, Found, Problems, find_files
@@ -167,10 +169,29 @@ def from_rasters(
     cube = cast(
         xr.Dataset, cube.rio.write_crs(str(grid.crs)).rio.write_coordinate_system()
     )
+    cube["image"].encoding["quantum"] = _steps_of_bands(images, names)
     check_cube(cube)
     if agb is None:
         return cube
     return with_labels(cube, agb, column=column, radius=radius, nodata=agb_nodata)
+
+
+def _steps_of_bands(images: Sequence[Image], names: Sequence[str]) -> dict[str, float]:
+    """Return the steps of storage that keep scaled whole numbers as they are.
+
+    Of bands whose files all have one scale, finer than the step that the band's name
+    stands for: reflectance from 0 to 1 in steps of 0.0001.
+    """
+    found: dict[str, set[float | None]] = {}
+    for layer in (layer for image in images for layer in image.layers):
+        found.setdefault(layer.band, set()).add(layer.step)
+    steps = {b: s.pop() for b, s in found.items() if b in names and len(s) == 1}
+    usual = {band: band_quantum(band) for band in steps}
+    return {
+        band: step
+        for band, step in steps.items()
+        if step is not None and step < (usual[band] or math.inf)
+    }
 
 
 def _check_methods(resampling: Any) -> None:

@@ -50,11 +50,13 @@ class ReadSettings:
 
     def apply(self, layer: Layer) -> Layer:
         """Return the layer with the settings of its band."""
+        scale = _setting(self.scale, layer.band)
         return replace(
             layer,
+            step=layer.step if scale is None else abs(float(scale)) or None,
             resampling=_setting(self.resampling, layer.band) or "bilinear",
             nodata=_setting(self.nodata, layer.band),
-            scale=_setting(self.scale, layer.band),
+            scale=scale,
             offset=_setting(self.offset, layer.band),
         )
 
@@ -133,11 +135,18 @@ def _image(
         wanted = {str(there): name for there, name in bands.items()}
     geobox = GeoBox.from_rio(source)
     layers = tuple(
-        Layer(found.path, index, geobox, wanted[name])
+        Layer(found.path, index, geobox, wanted[name], step=_step(source, index))
         for index, name in zip(indexes, names, strict=False)
         if name in wanted
     )
     return Image(found, layers, tuple(names))
+
+
+def _step(source: Any, index: int) -> float | None:
+    """Return the scale of whole numbers, None where they have none."""
+    whole = "int" in str(source.dtypes[index - 1])
+    scale = float(source.scales[index - 1])
+    return abs(scale) if whole and scale not in (0.0, 1.0) else None
 
 
 def _band_names(

@@ -56,6 +56,8 @@ class Layer:
         Whether the band is a quantity of vegetation, not a band of an image.
     teller : Teller, optional
         Counts values that no measurement has, which are missing, and tells them.
+    step : float, optional
+        The difference of neighbouring values of a file of scaled whole numbers.
     """
 
     path: str
@@ -69,6 +71,7 @@ class Layer:
     overview: int | None = None
     labels: bool = False
     teller: Teller | None = field(default=None, repr=False, compare=False)
+    step: float | None = field(default=None, repr=False, compare=False)
 
 
 def read_block(
