@@ -13,7 +13,7 @@ from geobiomass.cube.calendar import with_months
 from geobiomass.cube.missing_values import measured
 from geobiomass.cube.schema import CHIP_DIMS, SCENE_DIMS, CubeError, check_cube
 from geobiomass.cube.target import target_on
-from geobiomass.cube.values import UNDECODED, decoded, missing_as_nan
+from geobiomass.cube.values import UNDECODED, as_float32, decoded, missing_as_nan
 
 _COORDS = ("chip", "month", "band", "y", "x", "spatial_ref")
 
@@ -107,7 +107,7 @@ def converted(
     image = image.transpose(*(CHIP_DIMS if chips else SCENE_DIMS))
     if chips and "chip" not in image.coords:
         image = image.assign_coords(chip=np.arange(image.sizes["chip"]).astype(str))
-    cube = image.astype(np.float32).to_dataset(name="image")
+    cube = as_float32(image).to_dataset(name="image")
     cube = cube.drop_vars([name for name in cube.coords if name not in _COORDS])
     for wanted in (target, agb):
         if wanted is not None:

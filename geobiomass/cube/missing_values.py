@@ -218,14 +218,13 @@ def _is_clean(array: xr.DataArray, bands: list[str] | None) -> bool:
     return not (np.isin(ends, known) | (np.abs(ends) >= _LARGEST)).any()
 
 
-def without_fills(variable: xr.Variable) -> xr.Variable:
+def without_fills(variable: xr.Variable, name: str, teller: Teller) -> xr.Variable:
     """Return stored whole numbers as floats, NaN where they are undeclared nodata."""
     if isinstance(variable.data, np.ndarray):
         values, found = clean(
             variable.data.astype(np.float32), whole=False, stored=True
         )
-        if found:
-            tell(in_words(found), stacklevel=6)
+        teller.add(Counter({(name, v): n for (_, v), n in found.items()}))
         return cast(xr.Variable, variable.copy(data=values))
     if variable.chunks is None:
         return variable
@@ -259,8 +258,8 @@ class Teller:
     def __dask_tokenize__(self) -> str:
         return "Teller"
 
-    def add(self, found: Found, words: str) -> None:
-        """Count, and warn the first time."""
+    def add(self, found: Found, words: str = "") -> None:
+        """Count, and warn the first time, where the values stand being `words`."""
         if not found:
             return
         with self._lock:

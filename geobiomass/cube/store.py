@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 VERSION = "geobiomass_cube"
+STORED_DTYPE = "stored_dtype"
+"""The type on disk, in the encoding of an opened array."""
 STATISTICS = "band_statistics"
 
 # Attributes of an image that describe its encoding; users do not need them.
@@ -375,7 +377,11 @@ def _with_values(
     for name, data in lazy.items():
         stored = store.arrays[name]
         variable = cube[name].copy(data=data)
-        variable.encoding["dtype"] = stored.array.dtype
+        # Not "dtype" and chunks: to_netcdf and to_zarr of xarray would write the
+        # decoded values with them, decibels as whole numbers.
+        kept = {"grid_mapping", "source"} & variable.encoding.keys()
+        variable.encoding = {key: variable.encoding[key] for key in kept}
+        variable.encoding[STORED_DTYPE] = stored.array.dtype
         if stored.steps is not None and stored.array.dtype == np.int16:
             bands = stored.labels.get("band", [])
             steps = np.broadcast_to(stored.steps.ravel(), len(bands))

@@ -12,7 +12,7 @@ import xarray as xr
 from geobiomass.cube import check_cube, is_chips
 from geobiomass.cube.grid_summary import bytes_in, grid_facts, size_in_words
 from geobiomass.cube.selection import Selection
-from geobiomass.cube.store import inspect_cube, read_counts
+from geobiomass.cube.store import STORED_DTYPE, inspect_cube, read_counts
 from geobiomass.summary import Table, bytes_in_words, month_names
 
 # Chips that are read for the table of months: enough to see the pattern, few enough
@@ -30,14 +30,15 @@ def describe_stored_cube(path: str | Path) -> Facts:
     cube, stored = inspect_cube(path)
     image = cube["image"]
     encoding = image.encoding
-    memory = image.size * np.dtype(encoding.get("dtype", np.float32)).itemsize
+    dtype = encoding.get(STORED_DTYPE, encoding.get("dtype"))
+    memory = image.size * np.dtype(dtype or np.float32).itemsize
     disk = bytes_in(path)
     found = None if stored is None else Selection.all_of(stored)
     known = _known(image, found)
     present = _sampled(cube) if known is None else _table(known, image, "")
     facts = _facts(cube, present) | _ranges(cube, found)
     facts["stored as"] = (
-        f"{encoding.get('dtype', image.dtype)}, {bytes_in_words(disk)} on disk, "
+        f"{dtype or image.dtype}, {bytes_in_words(disk)} on disk, "
         f"compressed {memory / max(disk, 1):.1f} to 1"
     )
     tables = [name for name, fact in facts.items() if isinstance(fact, Table)]

@@ -16,7 +16,7 @@ import xarray as xr
 from pandas import MultiIndex
 
 from geobiomass.cube.axes import MapData
-from geobiomass.cube.missing_values import without_fills
+from geobiomass.cube.missing_values import Teller, in_words, tell, without_fills
 from geobiomass.cube.schema import CubeError
 
 # "nodata" is odc-stac's name, "_FillValue" that of CF and rioxarray.
@@ -60,6 +60,7 @@ def decoded(
         return cast(xr.Dataset, whole)["image"].rename(name)
     data = _with_grid_mapping(_unstacked(data.copy()))
     strange: dict[str, list[str]] = {}
+    teller = Teller(quiet=True)
     prepared = {}
     for name, variable in data.variables.items():
         attrs = dict(variable.attrs)
@@ -69,7 +70,9 @@ def decoded(
             continue  # a coordinate's fill value in the encoding marks nothing
         image = name in data.data_vars and name != "agb"
         given = nodata if image else None
-        ready = _prepared(variable, attrs, given, instead and given is not None)
+        ready = _prepared(
+            str(name), variable, attrs, given, instead and given is not None, teller
+        )
         if ready is not None:
             prepared[name] = ready[0]
             for sentence in ready[1]:
@@ -77,6 +80,8 @@ def decoded(
     for name, variable in prepared.items():
         data[name] = variable
     _tell_strange(strange)
+    if teller.found:
+        tell(in_words(teller.found), stacklevel=4)
     found = xr.decode_cf(data, decode_coords="all", decode_timedelta=False)
     for name in prepared:
         if name in found.variables:
@@ -85,7 +90,12 @@ def decoded(
 
 
 def _prepared(
-    variable: xr.Variable, attrs: dict[str, Any], nodata: Any, instead: bool
+    name: str,
+    variable: xr.Variable,
+    attrs: dict[str, Any],
+    nodata: float | None,
+    instead: bool,
+    teller: Teller,
 ) -> tuple[xr.Variable, list[str]] | None:
     """Return a variable that xarray decodes right, and what was strange about it."""
     times = "since" in str(attrs.get("units", ""))
@@ -130,10 +140,9 @@ def _prepared(
     usable, strange = _usable(fills, variable.dtype)
     scaled = {"scale_factor", "add_offset"} & attrs.keys()
     if scaled and not usable and variable.dtype.kind in "iu":
-        variable = without_fills(variable)
-    if len(usable) > 1:  # xarray takes one; the others become that one
-        others = variable.isin(np.array(usable[1:], variable.dtype))
-        variable = variable.where(~others, usable[0])
+        variable = without_fills(variable, name, teller)
+    for other in usable[1:]:  # xarray takes one; the others become that one
+        variable = variable.where(variable != other, usable[0])
     if usable:
         attrs["_FillValue"] = usable[0]
     elif declared and variable.dtype.kind in "iu" and "scale_factor" not in attrs:
@@ -224,9 +233,9 @@ def _scaled_by_band(
             if attrs.get(key) == plain:
                 del attrs[key]
         return variable
-    usable, _ = _usable(fills, variable.dtype)
-    missing = variable.isin(np.array(usable, variable.dtype))
-    values = variable.astype(np.float64).where(~missing)
+    values = variable.astype(np.float64)
+    for fill in _usable(fills, variable.dtype)[0]:
+        values = values.where(variable != fill)
     fills.clear()
     scales, offsets = attrs.pop("scales", None), attrs.pop("offsets", None)
     scale = attrs.pop("scale_factor", 1.0) if scales is None else scales
@@ -250,6 +259,21 @@ def decoded_layers(data: MapData) -> MapData:
         for v in layers
     )
     return cast(MapData, decoded(data)) if stated else data
+
+
+def as_float32(array: xr.DataArray) -> xr.DataArray:
+    """Return float32, infinite where a float64 is too large, as fill values are."""
+    if array.dtype != np.float64:
+        return array.astype(np.float32)
+    if array.chunks is not None:
+        data = array.data.map_blocks(_cast, dtype=np.float32)
+        return array.copy(data=data)
+    return array.copy(data=_cast(array.values))
+
+
+def _cast(values: Any) -> Any:
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
 
 
 def _forget(variable: xr.DataArray) -> None:
