@@ -155,7 +155,10 @@ def open_pair(first: Any, second: Any) -> tuple[xr.DataArray, xr.DataArray]:
 def _layer(source: Any, name: str) -> xr.DataArray:
     layer = open_layer(source, name)
     if layer.chunks is None and not isinstance(source, xr.Dataset | xr.DataArray):
-        layer = measured_layer(layer.chunk({"y": BLOCK, "x": BLOCK}))
+        lazy = layer.chunk({"y": BLOCK, "x": BLOCK})
+        for fill in layer.encoding.get("fills", ()):
+            lazy = lazy.where(lazy != fill)
+        layer = measured_layer(lazy)
     return layer.astype(np.float64)
 
 

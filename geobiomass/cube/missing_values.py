@@ -30,7 +30,8 @@ _LARGEST = 1e19
 # the lowest whole numbers of 16 and 32 bits.
 _NEVER = (-9999.0, -99999.0, -999999.0, -32768.0, -32767.0, -2147483648.0)
 # 65535 is nodata or a saturated pixel of Sentinel-2; as reflectance it would be 6.5.
-_NEVER_REFLECTANCE = (*_NEVER, 65535.0)
+# Of other whole numbers with a scale it is the largest code, also nodata or saturated.
+NEVER_STORED = (*_NEVER, 65535.0)
 # Of biomass, height and cover; -999 is a fill value of inventories.
 _NEVER_LABELS = (*_NEVER, -9998.0, -999.0)
 # Fill values that may be measured too: they are missing only where several pixels have
@@ -56,6 +57,7 @@ def clean(
     *,
     whole: bool = True,
     stored: bool = False,
+    more: Sequence[float] = (),
 ) -> tuple[Values, Found]:
     """Return values with NaN where no measurement can be, and the counts of these.
 
@@ -70,6 +72,8 @@ def clean(
         Whether these are all values, so that their distribution tells something.
     stored : bool
         Whether the values are stored numbers, before scale and offset.
+    more : sequence of float
+        Fill values that were found in a sample.
     """
     found: Found = Counter()
     if values.dtype.kind != "f" or not values.size:
@@ -79,8 +83,8 @@ def clean(
         at: Any = ... if bands is None else (..., number, slice(None), slice(None))
         never = _NEVER_LABELS if bands is None else _NEVER
         if stored or re.fullmatch(r"B\d{1,2}A?", band):
-            never = _NEVER_REFLECTANCE
-        masks = _fills(values[at], never, whole)
+            never = NEVER_STORED
+        masks = _fills(values[at], (*never, *more), whole)
         for value, mask in masks:
             if made is values:
                 made = values.copy()
@@ -104,11 +108,9 @@ def _fills(
         if low <= value <= high and (mask := values == value).any():
             masks.append((value, mask))
     if whole and (low in _PERHAPS or high in _PERHAPS):
-        rest = values[np.isfinite(values)]
-        rest = rest[(np.abs(rest) < _LARGEST) & ~np.isin(rest, never)]
-        for value in (low, high):
-            if value in _PERHAPS and value not in never and _alone(rest, value):
-                masks.append((float(value), values == value))
+        tally = FillTally()
+        tally.add(values)
+        masks += [(v, values == v) for v in tally.fills() if v not in never]
     return masks
 
 
@@ -125,15 +127,39 @@ def _most_common(values: Values) -> float:
     return float(f"{found[np.argmax(counts)]:.7g}")
 
 
-def _alone(values: Values, value: float) -> bool:
-    """Return whether many pixels have a value, far from all others."""
-    others = values[values != value]
-    if values.size - others.size < _FEWEST or not others.size:
-        return False
-    low, high = _ends(others)
-    if min(abs(value - low), abs(value - high)) < _FAR * max(high - low, 1e-6):
-        return False
-    return np.unique(others[: 100 * _FEWEST]).size >= _FEWEST
+class FillTally:
+    """Finds fill values that may be measured too, among all values or a sample."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[float] = Counter()
+        self.low, self.high = np.inf, -np.inf
+        self.others: set[float] = set()  # a few of the other values
+
+    def add(self, values: Values) -> None:
+        """Count a block; NaN and what is never measured are left out."""
+        values = values[np.abs(values) < _LARGEST]
+        perhaps = np.isin(values, _PERHAPS)
+        for value, count in zip(
+            *np.unique(values[perhaps], return_counts=True), strict=True
+        ):
+            self.counts[float(value)] += int(count)
+        rest = values[~perhaps & ~np.isin(values, _NEVER)]
+        if rest.size:
+            low, high = _ends(rest)
+            self.low, self.high = min(low, self.low), max(high, self.high)
+        if len(self.others) < _FEWEST:
+            self.others |= set(rest[: 100 * _FEWEST].tolist())
+
+    def fills(self) -> list[float]:
+        """Return the values that many pixels have exactly, far from all others."""
+        far = _FAR * (self.high - self.low)
+        return [
+            value
+            for value, count in self.counts.items()
+            if count >= _FEWEST
+            and len(self.others) >= _FEWEST
+            and min(abs(value - self.low), abs(value - self.high)) >= far
+        ]
 
 
 # --- cubes and maps -----------------------------------------------------------------
@@ -157,7 +183,9 @@ def measured(cube: xr.Dataset, *, lazy: bool = True) -> xr.Dataset:
         after, found = _measured(before, bands)
         if after is not before:
             cube = cube.assign({name: after})
-            cube[name].encoding = dict(before.encoding)
+            cube[name].encoding = {
+                key: known for key, known in before.encoding.items() if key != "teller"
+            }
         if found:
             told.append(f"{name}: {in_words(found)}")
     if told:
@@ -166,12 +194,13 @@ def measured(cube: xr.Dataset, *, lazy: bool = True) -> xr.Dataset:
 
 
 def measured_layer(layer: xr.DataArray) -> xr.DataArray:
-    """Return a map's layer in memory or in dask as :func:`measured` returns a cube.
+    """Return a map's layer as :func:`measured` returns a cube.
 
-    A layer on disk, without dask, is cleaned when it is read.
+    The encoding of a lazy one has its :class:`Teller`, as "teller".
     """
-    if layer.chunks is None and not layer.variable._in_memory:
-        return layer
+    if layer.dtype.kind in "iu":  # whole numbers have no NaN
+        wide = np.float32 if layer.dtype.itemsize < 4 else np.float64
+        layer = layer.astype(wide).assign_attrs(layer.attrs)
     after, found = _measured(layer, None)
     if found:
         tell(f"map: {in_words(found)}", stacklevel=4)
@@ -194,7 +223,11 @@ def _measured(
         array = array.chunk({"y": _SIDE, "x": _SIDE})
     if _is_clean(array, bands):
         return array, Counter()
-    return array.copy(data=_in_blocks(array, bands)), Counter()
+    axis = array.get_axis_num("band") if bands else None
+    cleaner = _Cleaner(bands, axis)
+    cleaned = array.copy(data=_in_blocks(array, cleaner))
+    cleaned.encoding = {**array.encoding, "teller": cleaner.teller}
+    return cleaned, Counter()
 
 
 def _with_count(array: xr.DataArray, found: Found) -> xr.DataArray:
@@ -233,15 +266,14 @@ def without_fills(variable: xr.Variable, name: str, teller: Teller) -> xr.Variab
     return cast(xr.Variable, floats.copy(data=floats.data.map_blocks(cleaner)))
 
 
-def _in_blocks(array: xr.DataArray, bands: list[str] | None) -> Any:
+def _in_blocks(array: xr.DataArray, cleaner: _Cleaner) -> Any:
     from dask.base import tokenize
 
-    cleaner = _Cleaner(bands, array.get_axis_num("band") if bands else None)
     return array.data.map_blocks(
         cleaner,
         dtype=array.dtype,
         meta=np.empty((0,) * array.ndim, array.dtype),
-        name=_PREFIX + tokenize(array.data.name, bands),
+        name=_PREFIX + tokenize(array.data.name, cleaner),
     )
 
 

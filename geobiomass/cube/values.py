@@ -139,7 +139,7 @@ def _prepared(
     variable = _scaled_by_band(variable, attrs, fills)
     usable, strange = _usable(fills, variable.dtype)
     scaled = {"scale_factor", "add_offset"} & attrs.keys()
-    if scaled and not usable and variable.dtype.kind in "iu":
+    if scaled and not usable:
         variable = without_fills(variable, name, teller)
     for other in usable[1:]:  # xarray takes one; the others become that one
         variable = variable.where(variable != other, usable[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import product
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +14,9 @@ import xarray as xr
 from geobiomass.cube import CubeError
 from geobiomass.cube.axes import in_our_names
 from geobiomass.cube.missing_values import (
+    NEVER_STORED,
     TAKEN,
+    FillTally,
     Teller,
     clean,
     in_words,
@@ -23,6 +26,7 @@ from geobiomass.cube.values import decoded_layers
 from geobiomass.tiles import Window
 
 BLOCK = 1024  # pixels: the side of a block that is read, as maps are written
+_SAMPLE = 128  # pixels: the side of the nine windows that are looked at first
 _LARGEST = 4096  # pixels: a block of 128 MB
 
 Numbers = npt.NDArray[np.float64]
@@ -73,9 +77,29 @@ def open_layer(source: Any, variable: str | None = None) -> xr.DataArray:
             f"The map must be of a scene, got {layer.sizes['chip']} chips, which have "
             "no georeference."
         )
-    layer = measured_layer(layer.transpose("y", "x"))
-    layer.encoding["teller"] = Teller()
-    return layer
+    layer = layer.transpose("y", "x")
+    if layer.chunks is None and not layer.variable._in_memory:
+        # Read window by window, and cleaned then: see `read`.
+        scaled = layer.encoding.get("fills", [])
+        layer.encoding |= {"teller": Teller(), "fills": [*scaled, *_fills_of(layer)]}
+        return layer
+    if layer.chunks is not None and layer.dtype.kind in "iu":
+        for fill in _fills_of(layer):
+            layer = layer.where(layer != fill)
+    return measured_layer(layer)
+
+
+def _fills_of(layer: xr.DataArray) -> list[float]:
+    """Return undeclared nodata that a sample shows: the corners and the middle."""
+    tally = FillTally()
+    rows, columns = (
+        sorted({0, max(0, (size - _SAMPLE) // 2), max(0, size - _SAMPLE)})
+        for size in layer.shape
+    )
+    for row, column in product(rows, columns):
+        window = {"y": slice(row, row + _SAMPLE), "x": slice(column, column + _SAMPLE)}
+        tally.add(np.asarray(layer.isel(window).values, np.float64))
+    return tally.fills()
 
 
 def open_map(path: str) -> xr.Dataset:
@@ -110,12 +134,25 @@ def _open_raster(path: str) -> xr.Dataset:
     with rasterio.open(path) as source:
         names = [name or f"band {i}" for i, name in enumerate(source.descriptions, 1)]
         tags = [source.tags(number) for number in source.indexes]
+        fills = [_scaled_fills(source, number) for number in range(source.count)]
     bands = cast(xr.DataArray, rioxarray.open_rasterio(path, masked=True, cache=False))
     layers = {name: _of_band(bands, number) for number, name in enumerate(names)}
+    for layer, stored in zip(layers.values(), fills, strict=True):
+        layer.encoding["fills"] = stored
     for layer, known in zip(layers.values(), tags, strict=True):
         if "interval" in known:  # tags are text; totals and change need the number
             layer.attrs["interval"] = float(known["interval"])
     return decoded_layers(xr.Dataset(layers))
+
+
+def _scaled_fills(source: Any, number: int) -> list[float]:
+    """Return what undeclared nodata of whole numbers becomes by scale and offset."""
+    whole = "int" in source.dtypes[number] and source.nodatavals[number] is None
+    scale, offset = source.scales[number], source.offsets[number]
+    if not whole or (scale, offset) == (1.0, 0.0):
+        return []
+    stored = np.array(NEVER_STORED, np.float32)
+    return (stored * np.float32(scale) + np.float32(offset)).tolist()
 
 
 def _of_band(bands: xr.DataArray, number: int) -> xr.DataArray:
@@ -150,7 +187,8 @@ def read(layer: xr.DataArray, window: Window) -> Numbers:
     part = layer.isel(y=window.rows, x=window.columns)
     values = np.asarray(part.values, np.float64)
     if layer.chunks is None and not layer.variable._in_memory:
-        values, found = clean(values, whole=False)
+        fills = layer.encoding.get("fills", ())
+        values, found = clean(values, whole=False, more=fills)
         teller = layer.encoding.get("teller") or Teller()
         teller.add(found, f"of the map in {values.shape[0]} x {values.shape[1]} pixels")
     return values

@@ -15,7 +15,14 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.cube import CubeError, check_cube, is_chips
-from geobiomass.cube.missing_values import TAKEN, Teller, clean, in_words, tell
+from geobiomass.cube.missing_values import (
+    TAKEN,
+    FillTally,
+    Teller,
+    clean,
+    in_words,
+    tell,
+)
 from geobiomass.cube.values import decoded
 from geobiomass.sources.footprints import Plots, label_pixels, read_plots
 from geobiomass.sources.grid_like import grid_like
@@ -116,7 +123,7 @@ def with_labels(
     if isinstance(labels, xr.DataArray):
         teller = Teller(quiet=True)
         array = _reproject_array(labels, grid, nodata, crs, resampling, teller)
-        found = _count_and_filter(array, "the array", minimum, grid)
+        found = _count_and_filter(array, "the array", minimum, grid, teller)
         counts = _tell_taken(teller, "the array of labels")
     elif isinstance(labels, pd.DataFrame) or _is_table(labels):
         plots = read_plots(labels, column, crs, nodata, minimum)
@@ -126,7 +133,7 @@ def with_labels(
         _check_overlap(layer, grid)
         teller = Teller(quiet=True)
         lazy = lazy_blocks([[layer]], [layer.band], grid, skip=False, teller=teller)
-        found = _count_and_filter(lazy[0, 0], layer.path, minimum, grid)
+        found = _count_and_filter(lazy[0, 0], layer.path, minimum, grid, teller)
         counts = _tell_taken(teller, layer.path)
     else:
         raise CubeError(
@@ -255,19 +262,27 @@ def _paste(out: Pixels, values: Pixels, row: int, column: int) -> None:
 
 
 def _count_and_filter(
-    array: Any, name: str, minimum: float | None, grid: GeoBox
+    array: Any, name: str, minimum: float | None, grid: GeoBox, teller: Teller
 ) -> tuple[Any, int]:
     """Return labels not below the minimum, and their number; warn about the others."""
     import dask
 
-    pixels, low = 0, Counter[float]()
+    pixels, low, tally = 0, Counter[float](), FillTally()
     least = -math.inf if minimum is None else minimum
     for block in array.to_delayed().ravel():
         (values,) = dask.compute(block, scheduler="threads")  # type: ignore[attr-defined, no-untyped-call]
         values = values[np.isfinite(values)]
+        tally.add(values)
         below = values[values < least]
         low.update(dict(zip(*_counted(below), strict=True)))
         pixels += values.size - below.size
+    for fill in tally.fills():
+        if fill < least:
+            continue  # counted among the low ones
+        count = tally.counts[fill]
+        teller.add(Counter({("", fill): count}))
+        pixels -= count
+        array = array.map_blocks(partial(_without, fill), dtype=np.float32)
     if low:
         value, count = low.most_common(1)[0]
         warnings.warn(
@@ -292,6 +307,10 @@ def _counted(values: Pixels) -> tuple[list[float], list[int]]:
     rest = int(counts.sum() - counts[most].sum())
     extra = ([float(found[0])], [rest]) if rest else ([], [])
     return found[most].tolist() + extra[0], counts[most].tolist() + extra[1]
+
+
+def _without(fill: float, values: Pixels) -> Pixels:
+    return np.where(values == np.float32(fill), np.float32(np.nan), values)
 
 
 def _at_least(minimum: float, values: Pixels) -> Pixels:
