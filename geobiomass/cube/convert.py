@@ -10,7 +10,8 @@ import xarray as xr
 
 from geobiomass.cube.band_names import stack_bands
 from geobiomass.cube.calendar import with_months
-from geobiomass.cube.missing_values import measured
+from geobiomass.cube.label_values import warn_of_odd_labels
+from geobiomass.cube.missing_values import floats_of, measured
 from geobiomass.cube.schema import CHIP_DIMS, SCENE_DIMS, CubeError, check_cube
 from geobiomass.cube.target import target_on
 from geobiomass.cube.values import UNDECODED, as_float32, decoded, missing_as_nan
@@ -111,7 +112,7 @@ def converted(
     cube = cube.drop_vars([name for name in cube.coords if name not in _COORDS])
     for wanted in (target, agb):
         if wanted is not None:
-            cube["agb"] = target_on(image, decoded(wanted))
+            cube["agb"] = target_on(image, floats_of(decoded(wanted)))
     if found is not None and not chips:
         cube = cube.rio.write_crs(found).rio.write_coordinate_system()
     check_cube(cube)
@@ -157,4 +158,5 @@ def need_target(cube: xr.Dataset | xr.DataArray) -> xr.Dataset:
             f"compare with, only {sorted(map(str, cube))}; add it with "
             "cube.assign(agb=...) or gb.as_cube(data, agb=...)."
         )
+    warn_of_odd_labels(cube)
     return cube

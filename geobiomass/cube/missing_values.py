@@ -11,6 +11,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from itertools import product
 from threading import Lock
 from typing import Any, cast
 
@@ -198,13 +199,42 @@ def measured_layer(layer: xr.DataArray) -> xr.DataArray:
 
     The encoding of a lazy one has its :class:`Teller`, as "teller".
     """
-    if layer.dtype.kind in "iu":  # whole numbers have no NaN
-        wide = np.float32 if layer.dtype.itemsize < 4 else np.float64
-        layer = layer.astype(wide).assign_attrs(layer.attrs)
+    layer = floats_of(layer)
     after, found = _measured(layer, None)
     if found:
         tell(f"map: {in_words(found)}", stacklevel=4)
     return after
+
+
+def floats_of(layer: xr.DataArray) -> xr.DataArray:
+    """Return labels or a map of whole numbers as floats.
+
+    Of a lazy one, which is read from a file, a sample shows undeclared nodata.
+    """
+    if layer.dtype.kind not in "iu":
+        return layer
+    fills = sampled_fills(layer) if layer.chunks is not None else []
+    wide = np.float32 if layer.dtype.itemsize < 4 else np.float64
+    floats = layer.astype(wide).assign_attrs(layer.attrs)
+    for fill in fills:
+        floats = floats.where(floats != fill)
+    if fills:
+        words = ", ".join(f"{fill:g}" for fill in fills)
+        tell(f"{words}, by a sample of nine windows", stacklevel=5)
+    return floats
+
+
+def sampled_fills(layer: xr.DataArray) -> list[float]:
+    """Return undeclared nodata that nine windows of a map show: edges and middle."""
+    tally = FillTally()
+    side = _SIDE // 4
+    starts = [
+        sorted({0, max(0, (n - side) // 2), max(0, n - side)}) for n in layer.shape
+    ]
+    for corner in product(*starts):
+        window = tuple(slice(start, start + side) for start in corner)
+        tally.add(np.asarray(layer[window].values, np.float64))
+    return tally.fills()
 
 
 def _measured(
@@ -251,19 +281,24 @@ def _is_clean(array: xr.DataArray, bands: list[str] | None) -> bool:
     return not (np.isin(ends, known) | (np.abs(ends) >= _LARGEST)).any()
 
 
-def without_fills(variable: xr.Variable, name: str, teller: Teller) -> xr.Variable:
-    """Return stored whole numbers as floats, NaN where they are undeclared nodata."""
+def without_fills(
+    variable: xr.Variable, name: str, teller: Teller, more: Sequence[float] = ()
+) -> xr.Variable:
+    """Return stored whole numbers as floats, NaN where they are undeclared nodata.
+
+    With `more`, the values are scaled already, and these are what nodata became.
+    """
+    stored = not more
     if isinstance(variable.data, np.ndarray):
-        values, found = clean(
-            variable.data.astype(np.float32), whole=False, stored=True
-        )
+        floats = variable.data.astype(np.float32)
+        values, found = clean(floats, whole=False, stored=stored, more=more)
         teller.add(Counter({(name, v): n for (_, v), n in found.items()}))
         return cast(xr.Variable, variable.copy(data=values))
     if variable.chunks is None:
         return variable
-    floats = variable.astype(np.float32)
-    cleaner = _Cleaner(None, None, stored=True)
-    return cast(xr.Variable, floats.copy(data=floats.data.map_blocks(cleaner)))
+    lazy = variable.astype(np.float32)
+    cleaner = _Cleaner(None, None, stored=stored, more=more)
+    return cast(xr.Variable, lazy.copy(data=lazy.data.map_blocks(cleaner)))
 
 
 def _in_blocks(array: xr.DataArray, cleaner: _Cleaner) -> Any:
@@ -305,20 +340,27 @@ class _Cleaner:
     """Cleans the blocks of a lazy array."""
 
     def __init__(
-        self, bands: list[str] | None, axis: Any, *, stored: bool = False
+        self,
+        bands: list[str] | None,
+        axis: Any,
+        *,
+        stored: bool = False,
+        more: Sequence[float] = (),
     ) -> None:
-        self.bands, self.axis, self.stored = bands, axis, stored
+        self.bands, self.axis, self.stored, self.more = bands, axis, stored, more
         self.teller = Teller()
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
-        return "_Cleaner", self.bands, self.axis, self.stored
+        return "_Cleaner", self.bands, self.axis, self.stored, tuple(self.more)
 
     def __call__(self, block: Values, block_info: Any = None) -> Values:
         bands = self.bands
         if bands is not None and block_info:
             start, stop = block_info[0]["array-location"][self.axis]
             bands = bands[start:stop]
-        values, found = clean(block, bands, whole=False, stored=self.stored)
+        values, found = clean(
+            block, bands, whole=False, stored=self.stored, more=self.more
+        )
         self.teller.add(found, f"of the first {block.size} values read")
         return values
 

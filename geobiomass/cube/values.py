@@ -16,7 +16,13 @@ import xarray as xr
 from pandas import MultiIndex
 
 from geobiomass.cube.axes import MapData
-from geobiomass.cube.missing_values import Teller, in_words, tell, without_fills
+from geobiomass.cube.missing_values import (
+    NEVER_STORED,
+    Teller,
+    in_words,
+    tell,
+    without_fills,
+)
 from geobiomass.cube.schema import CubeError
 
 # "nodata" is odc-stac's name, "_FillValue" that of CF and rioxarray.
@@ -124,6 +130,14 @@ def _prepared(
         fills.append(float(nodata))
         if done:
             fills.append(_as_decoded(float(nodata), encoding))
+    whole = (
+        np.dtype(encoding.get("dtype") or encoding.get("rasterio_dtype") or "f4").kind
+        in "iu"
+    )
+    scale = encoding.get("scale_factor", 1.0)
+    if done and whole and scale != 1.0 and not any(k in encoding for k in _FILLS):
+        gone = [_as_decoded(fill, encoding) for fill in NEVER_STORED]
+        variable = without_fills(variable, name, teller, gone)
     declared = bool(fills)
     for key in _FILLS:
         attrs.pop(key, None)

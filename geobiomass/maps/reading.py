@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from itertools import product
 from typing import Any, cast
 
 import numpy as np
@@ -16,17 +15,16 @@ from geobiomass.cube.axes import in_our_names
 from geobiomass.cube.missing_values import (
     NEVER_STORED,
     TAKEN,
-    FillTally,
     Teller,
     clean,
     in_words,
     measured_layer,
+    sampled_fills,
 )
 from geobiomass.cube.values import decoded_layers
 from geobiomass.tiles import Window
 
 BLOCK = 1024  # pixels: the side of a block that is read, as maps are written
-_SAMPLE = 128  # pixels: the side of the nine windows that are looked at first
 _LARGEST = 4096  # pixels: a block of 128 MB
 
 Numbers = npt.NDArray[np.float64]
@@ -81,25 +79,12 @@ def open_layer(source: Any, variable: str | None = None) -> xr.DataArray:
     if layer.chunks is None and not layer.variable._in_memory:
         # Read window by window, and cleaned then: see `read`.
         scaled = layer.encoding.get("fills", [])
-        layer.encoding |= {"teller": Teller(), "fills": [*scaled, *_fills_of(layer)]}
+        layer.encoding |= {
+            "teller": Teller(),
+            "fills": [*scaled, *sampled_fills(layer)],
+        }
         return layer
-    if layer.chunks is not None and layer.dtype.kind in "iu":
-        for fill in _fills_of(layer):
-            layer = layer.where(layer != fill)
     return measured_layer(layer)
-
-
-def _fills_of(layer: xr.DataArray) -> list[float]:
-    """Return undeclared nodata that a sample shows: the corners and the middle."""
-    tally = FillTally()
-    rows, columns = (
-        sorted({0, max(0, (size - _SAMPLE) // 2), max(0, size - _SAMPLE)})
-        for size in layer.shape
-    )
-    for row, column in product(rows, columns):
-        window = {"y": slice(row, row + _SAMPLE), "x": slice(column, column + _SAMPLE)}
-        tally.add(np.asarray(layer.isel(window).values, np.float64))
-    return tally.fills()
 
 
 def open_map(path: str) -> xr.Dataset:

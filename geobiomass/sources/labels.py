@@ -15,6 +15,7 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.cube import CubeError, check_cube, is_chips
+from geobiomass.cube.label_values import LabelTally, tell_odd
 from geobiomass.cube.missing_values import (
     TAKEN,
     FillTally,
@@ -267,7 +268,8 @@ def _count_and_filter(
     """Return labels not below the minimum, and their number; warn about the others."""
     import dask
 
-    pixels, low, tally = 0, Counter[float](), FillTally()
+    pixels, low = 0, Counter[float]()
+    tally, odd = FillTally(), LabelTally()
     least = -math.inf if minimum is None else minimum
     for block in array.to_delayed().ravel():
         (values,) = dask.compute(block, scheduler="threads")  # type: ignore[attr-defined, no-untyped-call]
@@ -276,6 +278,7 @@ def _count_and_filter(
         below = values[values < least]
         low.update(dict(zip(*_counted(below), strict=True)))
         pixels += values.size - below.size
+        odd.add(values[values >= least])
     for fill in tally.fills():
         if fill < least:
             continue  # counted among the low ones
@@ -298,6 +301,8 @@ def _count_and_filter(
             "every value there is missing or below the minimum; check nodata and "
             "minimum."
         )
+    if words := odd.in_words():
+        tell_odd(f"{words} ({name})", stacklevel=4)
     return array, pixels
 
 
