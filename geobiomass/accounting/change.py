@@ -15,7 +15,7 @@ import xarray as xr
 from geobiomass.accounting.error_model import ErrorModel, fit_error_model
 from geobiomass.accounting.held_out import errors_of
 from geobiomass.cube import CubeError
-from geobiomass.cube.missing_values import measured_layer
+from geobiomass.cube.missing_values import measured_layer, without_sampled
 from geobiomass.maps.reading import BLOCK, open_layer
 
 Errors = pd.DataFrame | ErrorModel | str | Path
@@ -154,11 +154,10 @@ def open_pair(first: Any, second: Any) -> tuple[xr.DataArray, xr.DataArray]:
 
 def _layer(source: Any, name: str) -> xr.DataArray:
     layer = open_layer(source, name)
-    if layer.chunks is None and not isinstance(source, xr.Dataset | xr.DataArray):
+    if layer.chunks is None and not layer.variable._in_memory:
         lazy = layer.chunk({"y": BLOCK, "x": BLOCK})
-        for fill in layer.encoding.get("fills", ()):
-            lazy = lazy.where(lazy != fill)
-        layer = measured_layer(lazy)
+        fills = layer.encoding.get("fills", ())
+        layer = measured_layer(without_sampled(lazy, fills))
     return layer.astype(np.float64)
 
 

@@ -194,6 +194,10 @@ def attributes(array: xr.DataArray, encoding: Encoding | None) -> dict[str, Any]
     return kept
 
 
+# What of a coordinate's encoding says what its numbers mean.
+_MEANING = {"units", "calendar", "dtype", "_FillValue", "grid_mapping"}
+
+
 def with_text_of_any_length(frame: xr.Dataset) -> xr.Dataset:
     """Convert coordinates of text to the text type that Zarr v3 specifies.
 
@@ -205,4 +209,9 @@ def with_text_of_any_length(frame: xr.Dataset) -> xr.Dataset:
         for name, values in frame.coords.items()
         if values.dtype.kind == "U" or name in ("chip", "band")
     }
-    return frame.assign_coords(text)
+    frame = frame.assign_coords(text)
+    for variable in frame.variables.values():
+        # Compressors and chunks are those of the file that was read: Zarr v2, netCDF.
+        kept = _MEANING & variable.encoding.keys()
+        variable.encoding = {key: variable.encoding[key] for key in kept}
+    return frame

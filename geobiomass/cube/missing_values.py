@@ -85,7 +85,7 @@ def clean(
         never = _NEVER_LABELS if bands is None else _NEVER
         if stored or re.fullmatch(r"B\d{1,2}A?", band):
             never = NEVER_STORED
-        masks = _fills(values[at], (*never, *more), whole)
+        masks = _fills(values[at], tuple(dict.fromkeys((*never, *more))), whole)
         for value, mask in masks:
             if made is values:
                 made = values.copy()
@@ -216,12 +216,17 @@ def floats_of(layer: xr.DataArray) -> xr.DataArray:
     fills = sampled_fills(layer) if layer.chunks is not None else []
     wide = np.float32 if layer.dtype.itemsize < 4 else np.float64
     floats = layer.astype(wide).assign_attrs(layer.attrs)
+    return without_sampled(floats, fills)
+
+
+def without_sampled(layer: xr.DataArray, fills: Sequence[float]) -> xr.DataArray:
+    """Return a layer without the undeclared nodata that a sample showed; tell it."""
     for fill in fills:
-        floats = floats.where(floats != fill)
+        layer = layer.where(layer != fill)
     if fills:
         words = ", ".join(f"{fill:g}" for fill in fills)
-        tell(f"{words}, by a sample of nine windows", stacklevel=5)
-    return floats
+        tell(f"{words}, by a sample of nine windows", stacklevel=6)
+    return layer
 
 
 def sampled_fills(layer: xr.DataArray) -> list[float]:
