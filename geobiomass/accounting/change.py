@@ -15,7 +15,7 @@ import xarray as xr
 from geobiomass.accounting.error_model import ErrorModel, fit_error_model
 from geobiomass.accounting.held_out import errors_of
 from geobiomass.cube import CubeError
-from geobiomass.cube.missing_values import measured_layer, without_sampled
+from geobiomass.cube.missing_values import measured_layer
 from geobiomass.maps.reading import BLOCK, open_layer
 
 Errors = pd.DataFrame | ErrorModel | str | Path
@@ -157,7 +157,7 @@ def _layer(source: Any, name: str) -> xr.DataArray:
     if layer.chunks is None and not layer.variable._in_memory:
         lazy = layer.chunk({"y": BLOCK, "x": BLOCK})
         fills = layer.encoding.get("fills", ())
-        layer = measured_layer(without_sampled(lazy, fills))
+        layer = measured_layer(lazy, fills)
     return layer.astype(np.float64)
 
 

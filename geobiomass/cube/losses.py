@@ -10,7 +10,7 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 
-from geobiomass.cube.missing_values import Found, in_words, tell
+from geobiomass.cube.missing_values import Found, tell
 
 CLIPPED = "clipped"
 """Attribute of an image on disk: the numbers of values that did not fit its type."""
@@ -64,13 +64,19 @@ class Losses:
 
     def tell(self, dtype: str) -> None:
         """Warn of what was changed, once of each kind."""
-        if self.found:
-            tell(in_words(self.found), stacklevel=4)
+        if self.counts[:, 0].any():
+            # An interrupted call counted by band, without the values.
+            values = sorted({value for _, value in self.found})
+            words = f" ({', '.join(f'{v:.7g}' for v in values)})" if values else ""
+            tell(f"pixels: {self.in_words(0)}{words}", stacklevel=4)
         clipped = int(self.counts[:, 1].sum())
-        if clipped and self.worst:
+        if clipped:
+            counts = dict(zip(self.bands, self.counts[:, 1].tolist(), strict=False))
+            names = [*self.worst, *(b for b in counts if b not in self.worst)]
+            names = [name for name in names if counts[name]]
+            worst = f" (largest {max(self.worst.values()):g})" if self.worst else ""
             warnings.warn(
-                f"{clipped} values of bands {list(self.worst)} do not fit {dtype} "
-                f"(largest {max(self.worst.values()):g}) and were clipped; "
-                "dtype='float32' keeps them.",
+                f"{clipped} values of bands {names} do not fit {dtype}{worst} and were "
+                "clipped; dtype='float32' keeps them.",
                 stacklevel=4,
             )

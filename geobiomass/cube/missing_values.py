@@ -194,13 +194,14 @@ def measured(cube: xr.Dataset, *, lazy: bool = True) -> xr.Dataset:
     return cube
 
 
-def measured_layer(layer: xr.DataArray) -> xr.DataArray:
+def measured_layer(layer: xr.DataArray, more: Sequence[float] = ()) -> xr.DataArray:
     """Return a map's layer as :func:`measured` returns a cube.
 
-    The encoding of a lazy one has its :class:`Teller`, as "teller".
+    `more` are fill values that are known beside those that are never measured. The
+    encoding of a lazy layer has its :class:`Teller`, as "teller".
     """
     layer = floats_of(layer)
-    after, found = _measured(layer, None)
+    after, found = _measured(layer, None, more)
     if found:
         tell(f"map: {in_words(found)}", stacklevel=4)
     return after
@@ -216,17 +217,12 @@ def floats_of(layer: xr.DataArray) -> xr.DataArray:
     fills = sampled_fills(layer) if layer.chunks is not None else []
     wide = np.float32 if layer.dtype.itemsize < 4 else np.float64
     floats = layer.astype(wide).assign_attrs(layer.attrs)
-    return without_sampled(floats, fills)
-
-
-def without_sampled(layer: xr.DataArray, fills: Sequence[float]) -> xr.DataArray:
-    """Return a layer without the undeclared nodata that a sample showed; tell it."""
     for fill in fills:
-        layer = layer.where(layer != fill)
+        floats = floats.where(floats != fill)
     if fills:
         words = ", ".join(f"{fill:g}" for fill in fills)
-        tell(f"{words}, by a sample of nine windows", stacklevel=6)
-    return layer
+        tell(f"{words}, by a sample of nine windows", stacklevel=5)
+    return floats
 
 
 def sampled_fills(layer: xr.DataArray) -> list[float]:
@@ -243,12 +239,12 @@ def sampled_fills(layer: xr.DataArray) -> list[float]:
 
 
 def _measured(
-    array: xr.DataArray, bands: list[str] | None
+    array: xr.DataArray, bands: list[str] | None, more: Sequence[float] = ()
 ) -> tuple[xr.DataArray, Found]:
     if array.dtype.kind != "f" or not array.size:
         return array, Counter()
     if array.chunks is None and array.variable._in_memory:
-        values, found = clean(array.values, bands)
+        values, found = clean(array.values, bands, more=more)
         if not found:
             return array, found
         return _with_count(array.copy(data=values), found), found
@@ -259,7 +255,7 @@ def _measured(
     if _is_clean(array, bands):
         return array, Counter()
     axis = array.get_axis_num("band") if bands else None
-    cleaner = _Cleaner(bands, axis)
+    cleaner = _Cleaner(bands, axis, more=more)
     cleaned = array.copy(data=_in_blocks(array, cleaner))
     cleaned.encoding = {**array.encoding, "teller": cleaner.teller}
     return cleaned, Counter()

@@ -132,7 +132,7 @@ def test_undeclared_nodata_and_infinity_are_missing_and_told(
     lazy = gb.as_cube(data.chunk(y=16))
     with pytest.warns(UserWarning, match="taken as missing"):
         check(lazy.compute(scheduler="synchronous"))
-    with pytest.warns(UserWarning, match=r"B04 .*640 pixels") as told:
+    with pytest.warns(UserWarning, match=r"pixels: B04 640, B08 640") as told:
         gb.write_cube(data.chunk(y=16), tmp_path / "c.zarr")
     assert len(told) == 1
     back = gb.open_cube(tmp_path / "c.zarr")
