@@ -14,7 +14,13 @@ from geobiomass.cube.label_values import warn_of_odd_labels
 from geobiomass.cube.missing_values import floats_of, measured
 from geobiomass.cube.schema import CHIP_DIMS, SCENE_DIMS, CubeError, check_cube
 from geobiomass.cube.target import target_on
-from geobiomass.cube.values import UNDECODED, as_float32, decoded, missing_as_nan
+from geobiomass.cube.values import (
+    UNDECODED,
+    as_float32,
+    decoded,
+    decoded_layers,
+    missing_as_nan,
+)
 
 _COORDS = ("chip", "month", "band", "y", "x", "spatial_ref")
 
@@ -112,7 +118,8 @@ def converted(
     cube = cube.drop_vars([name for name in cube.coords if name not in _COORDS])
     for wanted in (target, agb):
         if wanted is not None:
-            cube["agb"] = target_on(image, floats_of(decoded(wanted)))
+            known = decoded_layers(wanted)
+            cube["agb"] = target_on(image, floats_of(known))
     if found is not None and not chips:
         cube = cube.rio.write_crs(found).rio.write_coordinate_system()
     check_cube(cube)

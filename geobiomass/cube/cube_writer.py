@@ -79,7 +79,7 @@ def write_cube(
         half-written cube to continue, or the cube to append to.
     dtype : "int16", "int32" or "float32"
         int16 stores radar in steps of 0.01 dB and Sentinel-2 exactly, in half the
-        memory of the others. CF has one `scale_factor` per variable, so a cube
+        memory of the others; reflectance from 0 to 1, in memory, in steps of 0.0001. CF has one `scale_factor` per variable, so a cube
         that mixes them is stored with 0.01: plain xarray then reads decibels, and
         reflectance in percent, and ``image * multiplier`` (a coordinate on band)
         gives the cube's own units; :func:`open_cube` does so, exactly. int32
@@ -102,12 +102,20 @@ def write_cube(
     Raises
     ------
     CubeError
-        If `cube` is not a cube, if a band has no known step, if `path` contains
+        If `cube` is not a cube, if a band has no known step, if values would be lost
+        in their step (linear power, lazy reflectance from 0 to 1), if `path` contains
         something other than the first part of this cube, or if the chips to
         append do not fit the cube that is there.
     FileExistsError
         If a finished cube, or anything else, is at `path` and neither `append` nor
         `overwrite`.
+
+    Warns
+    -----
+    UserWarning
+        If values are clipped to the type's range, or taken as missing because no
+        measurement has them (infinity, undeclared nodata). Their numbers by band are
+        the attributes `clipped` and `taken_as_missing` of the stored image.
     """
     # What is lazy is cleaned as it is written, which counts each value once.
     cube = measured(converted(cube), lazy=False)
@@ -180,9 +188,8 @@ def _write_batch(
             check_steps(values, bands, target.encoding.quantum)
         for block, lost in zip(batch, losses, strict=True):
             rows, columns = block.within(whole)
-            part = values[..., rows, columns]
             codes[..., months, :, rows, columns] = encode(
-                part, target.encoding, bands, lost
+                values[..., rows, columns], target.encoding, bands, lost
             )
         if "agb" in wanted:
             labels = computed["agb"].values

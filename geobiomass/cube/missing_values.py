@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import product
 from threading import Lock
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -82,7 +82,7 @@ def clean(
     made = values
     for number, band in enumerate([""] if bands is None else bands):
         at: Any = ... if bands is None else (..., number, slice(None), slice(None))
-        never = _NEVER_LABELS if bands is None else _NEVER
+        never: Sequence[float] = _NEVER_LABELS if bands is None else _NEVER
         if stored or re.fullmatch(r"B\d{1,2}A?", band):
             never = NEVER_STORED
         masks = _fills(values[at], tuple(dict.fromkeys((*never, *more))), whole)
@@ -294,12 +294,12 @@ def without_fills(
         floats = variable.data.astype(np.float32)
         values, found = clean(floats, whole=False, stored=stored, more=more)
         teller.add(Counter({(name, v): n for (_, v), n in found.items()}))
-        return cast(xr.Variable, variable.copy(data=values))
+        return variable.copy(data=values)
     if variable.chunks is None:
         return variable
     lazy = variable.astype(np.float32)
     cleaner = _Cleaner(None, None, stored=stored, more=more)
-    return cast(xr.Variable, lazy.copy(data=lazy.data.map_blocks(cleaner)))
+    return lazy.copy(data=lazy.data.map_blocks(cleaner))
 
 
 def _in_blocks(array: xr.DataArray, cleaner: _Cleaner) -> Any:

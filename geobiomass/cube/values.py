@@ -156,7 +156,7 @@ def _prepared(
     if scaled and not usable:
         variable = without_fills(variable, name, teller)
     for other in usable[1:]:  # xarray takes one; the others become that one
-        variable = variable.where(variable != other, usable[0])
+        variable = _replaced(variable, other, usable[0])
     if usable:
         attrs["_FillValue"] = usable[0]
     elif declared and variable.dtype.kind in "iu" and "scale_factor" not in attrs:
@@ -247,9 +247,9 @@ def _scaled_by_band(
             if attrs.get(key) == plain:
                 del attrs[key]
         return variable
-    values = variable.astype(np.float64)
+    stored = variable.astype(np.float64)
     for fill in _usable(fills, variable.dtype)[0]:
-        values = values.where(variable != fill)
+        stored = _replaced(stored, np.float64(fill), np.nan)
     fills.clear()
     scales, offsets = attrs.pop("scales", None), attrs.pop("offsets", None)
     scale = attrs.pop("scale_factor", 1.0) if scales is None else scales
@@ -261,13 +261,15 @@ def _scaled_by_band(
         xr.Variable((dim,), np.broadcast_to(np.asarray(x, np.float64), count))
         for x in (scale, offset)
     ]
-    result = (values * by_band[0] + by_band[1]).transpose(*variable.dims)
+    result = (stored * by_band[0] + by_band[1]).transpose(*variable.dims)
     return cast(xr.Variable, result.astype(np.float32))
 
 
 def decoded_layers(data: MapData) -> MapData:
     """Return a map with its values decoded; one that states nothing stays as it is."""
-    layers = data.data_vars.values() if isinstance(data, xr.Dataset) else [data]
+    layers: list[xr.DataArray] = (
+        list(data.data_vars.values()) if isinstance(data, xr.Dataset) else [data]
+    )
     stated = any(
         UNDECODED & {*v.attrs} or (v.dtype.kind in "iu" and UNDECODED & {*v.encoding})
         for v in layers
@@ -288,6 +290,12 @@ def as_float32(array: xr.DataArray) -> xr.DataArray:
 def _cast(values: Any) -> Any:
     with np.errstate(over="ignore"):
         return values.astype(np.float32)
+
+
+def _replaced(variable: xr.Variable, fill: Any, value: Any) -> xr.Variable:
+    """Return a variable with another value in the place of a fill value."""
+    array = xr.DataArray(variable)
+    return array.where(array != fill, value).variable
 
 
 def _forget(variable: xr.DataArray) -> None:

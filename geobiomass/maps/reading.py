@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -137,7 +137,7 @@ def _scaled_fills(source: Any, number: int) -> list[float]:
     if not whole or (scale, offset) == (1.0, 0.0):
         return []
     stored = np.array(NEVER_STORED, np.float32)
-    return (stored * np.float32(scale) + np.float32(offset)).tolist()
+    return [float(v) for v in stored * np.float32(scale) + np.float32(offset)]
 
 
 def _of_band(bands: xr.DataArray, number: int) -> xr.DataArray:
@@ -179,7 +179,7 @@ def read(layer: xr.DataArray, window: Window) -> Numbers:
     return values
 
 
-def taken_as_missing(layer: xr.DataArray) -> dict[str, str]:
+def taken_as_missing(layer: xr.DataArray) -> dict[Hashable, Any]:
     """Return the counts of values taken as missing so far, as an attribute."""
     teller = layer.encoding.get("teller")
     if teller is not None and teller.found:
