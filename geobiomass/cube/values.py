@@ -262,7 +262,13 @@ def _scaled_by_band(
         for x in (scale, offset)
     ]
     result = (stored * by_band[0] + by_band[1]).transpose(*variable.dims)
-    return cast(xr.Variable, result.astype(np.float32))
+    return result.astype(np.float32)
+
+
+def _states_something(layer: xr.DataArray) -> bool:
+    """Return whether attributes, or the encoding of whole numbers, ask for decoding."""
+    whole = layer.dtype.kind in "iu"
+    return bool(UNDECODED & {*layer.attrs, *(layer.encoding if whole else ())})
 
 
 def decoded_layers(data: MapData) -> MapData:
@@ -270,10 +276,7 @@ def decoded_layers(data: MapData) -> MapData:
     layers: list[xr.DataArray] = (
         list(data.data_vars.values()) if isinstance(data, xr.Dataset) else [data]
     )
-    stated = any(
-        UNDECODED & {*v.attrs} or (v.dtype.kind in "iu" and UNDECODED & {*v.encoding})
-        for v in layers
-    )
+    stated = any(map(_states_something, layers))
     return cast(MapData, decoded(data)) if stated else data
 
 
