@@ -79,12 +79,13 @@ def write_cube(
         half-written cube to continue, or the cube to append to.
     dtype : "int16", "int32" or "float32"
         int16 stores radar in steps of 0.01 dB and Sentinel-2 exactly, in half the
-        memory of the others; reflectance from 0 to 1, in memory, in steps of 0.0001. CF has one `scale_factor` per variable, so a cube
-        that mixes them is stored with 0.01: plain xarray then reads decibels, and
-        reflectance in percent, and ``image * multiplier`` (a coordinate on band)
-        gives the cube's own units; :func:`open_cube` does so, exactly. int32
-        stores every band in steps of 1/128 with one `scale_factor`, so that any
-        CF reader gets the cube's own units; float32 keeps every bit.
+        memory of the others; reflectance from 0 to 1, in memory, in steps of 0.0001.
+        CF has one `scale_factor` per variable, so a cube that mixes them is stored with
+        0.01: plain xarray then reads decibels, and reflectance in percent, and ``image
+        * multiplier`` (a coordinate on band) gives the cube's own units;
+        :func:`open_cube` does so, exactly. int32 stores every band in steps of 1/128
+        with one `scale_factor`, so that any CF reader gets the cube's own units;
+        float32 keeps every bit.
     quantum : mapping of band to float, optional
         Steps for bands that are neither Sentinel-1 nor Sentinel-2 (int16 only).
     append : bool
