@@ -46,6 +46,11 @@ class LabelTally:
         return ""
 
 
+def zero_all_around(edges: list[npt.NDArray[Any]]) -> bool:
+    """Return whether the four edges of a raster are 0, as where 0 means no data."""
+    return all(edge.size > 2 and not np.any(edge) for edge in edges)
+
+
 def warn_of_odd_labels(cube: xr.Dataset) -> None:
     """Warn if labels in memory cannot be right; those that are lazy are not read."""
     labels = cube["agb"]

@@ -15,7 +15,7 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.cube import CubeError, check_cube, is_chips
-from geobiomass.cube.label_values import LabelTally, tell_odd
+from geobiomass.cube.label_values import LabelTally, tell_odd, zero_all_around
 from geobiomass.cube.missing_values import (
     TAKEN,
     FillTally,
@@ -36,6 +36,7 @@ from geobiomass.sources.rasters.grid_geometry import (
 )
 from geobiomass.sources.rasters.headers import read_headers
 from geobiomass.sources.rasters.lazy_array import BLOCK, lazy_blocks
+from geobiomass.sources.rasters.open_raster import gdal_settings, open_raster
 from geobiomass.sources.rasters.read_block import Layer
 from geobiomass.sources.rasters.reproject import Pixels, Resampling, warp
 
@@ -124,7 +125,8 @@ def with_labels(
     if isinstance(labels, xr.DataArray):
         teller = Teller(quiet=True)
         array = _reproject_array(labels, grid, nodata, crs, resampling, teller)
-        found = _count_and_filter(array, "the array", minimum, grid, teller)
+        edge = _zero_edge(labels, nodata)
+        found = _count_and_filter(array, "the array", minimum, grid, teller, edge)
         counts = _tell_taken(teller, "the array of labels")
     elif isinstance(labels, pd.DataFrame) or _is_table(labels):
         plots = read_plots(labels, column, crs, nodata, minimum)
@@ -134,7 +136,8 @@ def with_labels(
         _check_overlap(layer, grid)
         teller = Teller(quiet=True)
         lazy = lazy_blocks([[layer]], [layer.band], grid, skip=False, teller=teller)
-        found = _count_and_filter(lazy[0, 0], layer.path, minimum, grid, teller)
+        edge = _zero_edge_of_file(layer)
+        found = _count_and_filter(lazy[0, 0], layer.path, minimum, grid, teller, edge)
         counts = _tell_taken(teller, layer.path)
     else:
         raise CubeError(
@@ -263,7 +266,12 @@ def _paste(out: Pixels, values: Pixels, row: int, column: int) -> None:
 
 
 def _count_and_filter(
-    array: Any, name: str, minimum: float | None, grid: GeoBox, teller: Teller
+    array: Any,
+    name: str,
+    minimum: float | None,
+    grid: GeoBox,
+    teller: Teller,
+    zero_edge: bool,
 ) -> tuple[Any, int]:
     """Return labels not below the minimum, and their number; warn about the others."""
     import dask
@@ -303,7 +311,41 @@ def _count_and_filter(
         )
     if words := odd.in_words():
         tell_odd(f"{words} ({name})", stacklevel=4)
+    elif zero_edge and odd.zeros:
+        warnings.warn(
+            f"{odd.zeros:,} of {odd.labels:,} labels of {name} are 0, and so is all of "
+            "its edge: 0 looks like the value of missing labels. They are kept; if "
+            "they are missing, pass nodata=0.",
+            stacklevel=3,
+        )
     return array, pixels
+
+
+def _zero_edge(labels: xr.DataArray, nodata: float | None) -> bool:
+    """Return whether all four edges of an array without nodata of its own are 0."""
+    if nodata is not None or labels.isnull().any() or labels.rio.nodata is not None:
+        return False
+    values = labels.values
+    return zero_all_around([values[0], values[-1], values[:, 0], values[:, -1]])
+
+
+def _zero_edge_of_file(layer: Layer) -> bool:
+    """Return the same of a file, of which four lines are read."""
+    if layer.nodata is not None:
+        return False
+    with gdal_settings(), open_raster(layer.path, None) as source:
+        if source.nodatavals[layer.index - 1] is not None:
+            return False
+        height, width = source.shape
+        lines = (
+            ((0, 1), (0, width)),
+            ((height - 1, height), (0, width)),
+            ((0, height), (0, 1)),
+            ((0, height), (width - 1, width)),
+        )
+        return zero_all_around(
+            [source.read(layer.index, window=line).ravel() for line in lines]
+        )
 
 
 def _counted(values: Pixels) -> tuple[list[float], list[int]]:

@@ -362,6 +362,20 @@ def test_pictures_and_pages_show_decoded_values(tmp_path: Path) -> None:
     assert "1,280 pixels" in words
 
 
+def test_zero_that_looks_like_nodata_of_labels_is_told(tmp_path: Path) -> None:
+    """As in a published map of biomass from LiDAR, which has no tag of nodata."""
+    cube, inside = gb.as_cube(bands(DECODED)), np.zeros((N, N), bool)
+    inside[3:-3, 3:-3] = True
+    path = write(tmp_path / "m.tif", np.where(inside, BIOMASS, 0), "float32")
+    for given in (path, forms(path)["array"]):
+        with pytest.warns(UserWarning, match=r"444 of 1,600 labels of .* nodata=0"):
+            assert gb.with_labels(cube, given)["agb"].attrs["labelled_pixels"] == 1600
+        found = gb.with_labels(cube, given, nodata=0)["agb"]
+        assert int(found.notnull().sum()) == 34 * 34
+    lakes = np.where(draw(0, 1, (N, N)) < 0.3, 0, BIOMASS)  # zeros that are right
+    gb.with_labels(cube, write(tmp_path / "lakes.tif", lakes, "float32"))
+
+
 def test_labels_that_cannot_be_right_are_told() -> None:
     cube = gb.as_cube(bands(DECODED))
     zeros = cube.assign(agb=(("y", "x"), np.zeros((N, N), np.float32)))
