@@ -193,7 +193,9 @@ def check_steps(values: Values, bands: Sequence[str], steps: Sequence[float]) ->
 def _sample(values: Values, bands: Sequence[int]) -> Values | None:
     if not bands:
         return None
-    part = values[..., list(bands), :, :].reshape(-1)
+    size = values[..., 0, :, :].size * len(bands)
+    every = max(1, math.isqrt(size // _SAMPLE))
+    part = values[..., ::every, ::every][..., list(bands), :, :].reshape(-1)
     part = part[np.isfinite(part)]
     return part if part.size >= _ENOUGH else None
 
