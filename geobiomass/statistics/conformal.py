@@ -176,7 +176,8 @@ class Calibration:
                 f"model with the outputs {', '.join(layers)}; call model.calibrate "
                 "again."
             )
-        return self._arranged(layers, *(self._attributes(end) for end in _ENDS))
+        map_of = layers[self.name]
+        return self._arranged(layers, *(self._attributes(e, map_of) for e in _ENDS))
 
     def apply(self, values: Mapping[str, Pixels]) -> dict[str, Pixels]:
         """Return the values with the ends of the interval; the map is not changed."""
@@ -202,11 +203,13 @@ class Calibration:
         rest = {k: v for k, v in layers.items() if not k.startswith(used)}
         return {self.name: rest.pop(self.name), **added, **rest}
 
-    def _attributes(self, end: str) -> Attributes:
+    def _attributes(self, end: str, map_of: Attributes) -> Attributes:
+        """Return the attributes of an end, from those of its map."""
+        what = map_of.get("long_name", "above-ground biomass density")
         return {
             "long_name": f"{end} end of the {100 * self.interval:.4g} % interval of "
-            "above-ground biomass density",
-            "units": "Mg/ha",
+            f"{what}",
+            "units": map_of.get("units", "Mg/ha"),
             "interval": self.interval,
         }
 
