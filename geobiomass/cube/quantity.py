@@ -65,7 +65,26 @@ class Quantity:
     @property
     def short(self) -> str:
         """Words of plots and pages: biomass, or the name of the other quantity."""
-        return "biomass" if self.is_biomass else self.name.replace("_", " ")
+        biomass = self.name == "agb" and hectare_factor(self.units) is not None
+        return "biomass" if biomass else self.name.replace("_", " ")
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Units and, unless it is biomass, description, as ``config.json`` has them."""
+        known = {"units": self.units}
+        if self.long_name != AGB.long_name:
+            known["long_name"] = self.long_name
+        return known
+
+    @classmethod
+    def of_settings(cls, settings: Mapping[str, Any]) -> Quantity:
+        """Return what a model predicts, from the settings in its ``config.json``."""
+        outputs = settings.get("outputs") or (AGB.name,)
+        return cls(
+            str(outputs[0]),
+            str(settings.get("long_name", AGB.long_name)),
+            str(settings.get("units", AGB.units)),
+        )
 
     def outputs(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Return names of outputs with this quantity's name for the first one's."""
@@ -157,8 +176,9 @@ def from_attributes(attrs: Mapping[Any, Any], name: Hashable | None = None) -> Q
 def target_of(map: xr.Dataset) -> Quantity:
     """Return what a map shows: its variable's name, description and units.
 
-    A map's own variable is the first one with two or more axes that is neither an end
-    of an interval nor another layer of a map; ``agb`` where there is one.
+    It is ``agb`` where there is one; otherwise the only layer that is not an end of an
+    interval or one of the layers beside a map, or the only one with an interval.
+    Where no layer is, it is biomass.
 
     Parameters
     ----------
@@ -174,13 +194,31 @@ def target_of(map: xr.Dataset) -> Quantity:
         for name in names
         if name.lower() not in _FIXED and not name.endswith(_ENDINGS)
     ]
-    name = "agb" if "agb" in names or not layers else layers[0]
-    return of_layer(map[name], name) if name in map else AGB
+    if "agb" in names:
+        layers = ["agb"]
+    elif len(layers) > 1:
+        layers = [n for n in layers if {f"{n}_lower", f"{n}_upper"} <= set(names)]
+    return of_layer(map[layers[0]]) if len(layers) == 1 else AGB
+
+
+def of_any(data: Any) -> Quantity:
+    """Return what a map, a cube, a layer or an array is; biomass if nothing says so."""
+    if isinstance(data, xr.Dataset):
+        return target_of(data)
+    if not isinstance(data, xr.DataArray) or not plain(data.attrs.get("units")):
+        return AGB
+    if TARGET in data.attrs or (data.name == AGB.name and not _is_mass(data)):
+        return quantity_of(data)
+    return of_layer(data)
+
+
+def _is_mass(layer: xr.DataArray) -> bool:
+    return hectare_factor(layer.attrs.get("units")) is not None
 
 
 def of_layer(layer: xr.DataArray, name: str | None = None) -> Quantity:
     """Return what one layer of a map is; biomass where it states no units."""
-    own = str(layer.name if name is None else name)
+    own = str(name or layer.name or AGB.name)
     words = plain(layer.attrs.get("long_name")) or own.replace("_", " ")
     if own == "agb":
         words = plain(layer.attrs.get("long_name")) or AGB.long_name

@@ -22,7 +22,13 @@ from geobiomass.cube.quantity import (
     quantity_of,
 )
 from geobiomass.cube.schema import CubeError
-from geobiomass.cube.units import MASS_PER_AREA, conversion, hectare_factor, plain
+from geobiomass.cube.units import (
+    MASS_PER_AREA,
+    conversion,
+    hectare_factor,
+    is_known,
+    plain,
+)
 
 CONVERTED = "converted"
 """Attribute of labels whose values were multiplied: from which units, by what."""
@@ -99,7 +105,8 @@ def described(
     given = {k: v for k, v in attrs.items() if k != CONVERTED}
     stated = plain(given.get("units")) if units is None else plain(units)
     words = [w for w in (name, given.get("standard_name"), given.get("long_name")) if w]
-    if not stated and (stated := _units_in(words)) and stated != MASS_PER_AREA:
+    named = next((found for w in words if (found := units_in_name(w))), "")
+    if not stated and (stated := named) and stated != MASS_PER_AREA:
         warnings.warn(
             f"The labels {words[0]!r} state no units except in their name: they are "
             f"read as {stated}. State them with units= or the attribute units.",
@@ -122,19 +129,14 @@ def described(
     return factor, made
 
 
-def _units_in(words: list[Any]) -> str:
+def units_in_name(words: object) -> str:
     """Return units that a name ends with: "AGB (kg/m2)", "agb_kg_m2", "height (m)"."""
-    for one in map(str, words):
-        if (found := _IN_BRACKETS.search(one)) and conversion(found[1], found[1]):
-            inside = found[1].strip()
-            if hectare_factor(inside) or any(
-                conversion(inside, known) for known in ("m", "1")
-            ):
-                return inside
-        if found := _AT_THE_END.search(one):
-            inside = re.sub(r"_?(?:per_)?(m2|ha)$", r"/\1", found[1], flags=re.I)
-            if hectare_factor(inside):
-                return inside
+    text = str(words)
+    if (found := _IN_BRACKETS.search(text)) and is_known(found[1]):
+        return found[1].strip()
+    if found := _AT_THE_END.search(text):
+        inside = re.sub(r"_?(?:per_)?(m2|ha)$", r"/\1", found[1], flags=re.I)
+        return inside if is_known(inside) else ""
     return ""
 
 

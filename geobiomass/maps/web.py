@@ -49,7 +49,8 @@ def explore_map(
         Other layers by name, such as ``{"true biomass": cube["agb"]}``, in the same
         colour scale.
     limits : tuple of float, optional
-        Ends of the colour scale, Mg/ha; by default 0 and the 99th percentile.
+        Ends of the colour scale, in the map's units; by default 0 and the 99th
+        percentile.
     opacity : float
         Initial opacity of the map, 0 to 1; the page has a slider.
     tiles : str, optional
@@ -312,8 +313,9 @@ def _legend(low: float, high: float, unit: str) -> Any:
     from matplotlib.colors import to_hex
 
     stops = [to_hex(matplotlib.colormaps["viridis"](i / 8)) for i in range(9)]
+    form = ".0f" if high - low >= 20 else ".3g"  # a share of 0 to 1 needs decimals
     figures = [
-        f"{'≥ ' if i == 4 else ''}{low + (high - low) * i / 4:.0f}" for i in range(5)
+        f"{'≥ ' if i == 4 else ''}{low + (high - low) * i / 4:{form}}" for i in range(5)
     ]
     content = html_macros("map_controls.html").legend(unit, stops, figures)
     return _control("geobiomass-legend", content, "bottomleft")

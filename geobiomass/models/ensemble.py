@@ -140,8 +140,7 @@ class Ensemble(Predictor, SavedModel):
             "bands": list(self.bands),
             "months": self.months,
             "outputs": list(self.outputs),
-            "units": self.units,
-            "long_name": self.long_name,
+            **self.target.settings,
             **self._calibrated(),
         }
         content = {"class": "Ensemble", "loader": self.load_call, "settings": settings}
@@ -153,10 +152,8 @@ class Ensemble(Predictor, SavedModel):
             (getattr(model, "settings", {}), getattr(model, "provenance", {}))
             for model in self.models
         ]
-        settings = {"units": self.units, "long_name": self.long_name}
-        return ensemble_card(
-            facts, self.outputs, self.load_call, settings | self._calibrated()
-        )
+        settings = self.target.settings | self._calibrated()
+        return ensemble_card(facts, self.outputs, self.load_call, settings)
 
     @classmethod
     def _read(cls, folder: Path, config: Mapping[str, Any]) -> Self:

@@ -369,8 +369,7 @@ class BiomassRegressor(Predictor, Regressor):
             "bands": list(self.bands),
             "months": self.months,
             "outputs": list(self.outputs),
-            "units": self.units,
-            "long_name": self.long_name,
+            **self.target.settings,
             "recipe": recipe,
             **self._calibrated(),
         }
@@ -384,8 +383,8 @@ class BiomassRegressor(Predictor, Regressor):
             settings["months"],
             settings["outputs"],
             None if recipe is None else recipe_from_dict(recipe),
-            settings.get("units", AGB.units),
-            settings.get("long_name", AGB.long_name),
+            Quantity.of_settings(settings).units,
+            Quantity.of_settings(settings).long_name,
         )
         model._take_calibration(settings)
         return model
