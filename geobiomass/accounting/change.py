@@ -132,6 +132,7 @@ def write_change(found: xr.Dataset, path: str | Path) -> None:
     FileExistsError
         If the destination exists.
     """
+    import rasterio
     import rioxarray  # noqa: F401  (the .rio accessor)
 
     destination = Path(path)
@@ -146,6 +147,9 @@ def write_change(found: xr.Dataset, path: str | Path) -> None:
     bands.rio.write_crs(found.rio.crs).rio.write_nodata(np.nan).rio.to_raster(
         destination, tiled=True, compress="deflate", lock=Lock()
     )
+    with rasterio.open(destination, "r+") as written:
+        for number, layer in enumerate(found.values(), 1):
+            written.set_band_unit(number, str(layer.attrs.get("units", "")))
 
 
 def open_pair(first: Any, second: Any) -> tuple[xr.DataArray, xr.DataArray, Quantity]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -20,7 +19,7 @@ from geobiomass.cube.quantity import (
     of_layer,
     target_of,
 )
-from geobiomass.cube.target import units_in_name
+from geobiomass.cube.target import units_in_name, units_of_column
 from geobiomass.cube.units import MASS_PER_AREA, conversion, hectare_factor, plain
 from geobiomass.maps.reading import open_layer, open_map
 
@@ -120,9 +119,9 @@ def need_mass(layer: xr.DataArray, target: Quantity, what: str) -> str | None:
 def column_in_mass(table: pd.DataFrame, column: str) -> float:
     """Return the factor from the units of a table's column to Mg/ha.
 
-    The units are in the attributes of the column or of the table
-    (``attrs["units"]``, text or a mapping by column), or at the end of its name
-    (``agb_kg_m2``), which is told; otherwise they are Mg/ha.
+    The units are in the attributes of the table (``attrs["units"]``, text or a mapping
+    by column), or at the end of the column's name (``agb_kg_m2``), which is told;
+    otherwise they are Mg/ha.
 
     Raises
     ------
@@ -134,7 +133,7 @@ def column_in_mass(table: pd.DataFrame, column: str) -> float:
     UserWarning
         If the units are read from the name.
     """
-    stated = units_of_column(table, column)
+    stated = units_of_column(table.attrs, column)
     named = "" if stated else units_in_name(column)
     if named and hectare_factor(named) not in (None, 1.0):
         warnings.warn(
@@ -150,15 +149,6 @@ def column_in_mass(table: pd.DataFrame, column: str) -> float:
             f"kg/m2), got {stated!r}; give measured biomass."
         )
     return 1.0 if factor is None else factor
-
-
-def units_of_column(table: pd.DataFrame, column: str) -> str:
-    """Return the units that a table states for a column; "" for none."""
-    of_table = table.attrs.get("units")
-    if isinstance(of_table, Mapping):
-        of_table = of_table.get(column)
-    own = table[column].attrs.get("units") if column in table else None
-    return plain(own or of_table)
 
 
 def errors_in(errors: Errors, units: str) -> Errors:

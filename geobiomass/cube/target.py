@@ -140,6 +140,20 @@ def units_in_name(words: object) -> str:
     return ""
 
 
+def units_of_column(attrs: Mapping[Any, Any], column: str) -> str:
+    """Return the units that a table's attributes state for a column; "" for none.
+
+    Parameters
+    ----------
+    attrs : mapping
+        ``units``: text, or a mapping from columns to texts.
+    column : str
+        The column.
+    """
+    units = attrs.get("units")
+    return plain(units.get(column) if isinstance(units, Mapping) else units)
+
+
 def _check_own(own: str, units: str, mass: float | None) -> None:
     """Check that a named target has units, and that biomass is a mass per area."""
     if own == AGB.name and units and mass is None:

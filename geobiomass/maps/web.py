@@ -17,6 +17,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.cube.axes import in_our_names
+from geobiomass.cube.quantity import Quantity, of_any
 from geobiomass.cube.store import is_local, open_group
 from geobiomass.summary import html_environment, html_macros
 from geobiomass.tiles import blocks
@@ -108,7 +109,7 @@ def explore_map(
     if len(overlays) > 1:
         folium.LayerControl(collapsed=False).add_to(page)
     names = [overlay.get_name() for overlay in overlays]
-    _legend(low, high, str(first.attrs.get("units", "Mg/ha"))).add_to(page)
+    _legend(low, high, of_any(first)).add_to(page)
     _slider(names, opacity).add_to(page)
     if leaflet is not None:
         _write_in(page, Path(leaflet))
@@ -307,7 +308,7 @@ _BOX = (
 )
 
 
-def _legend(low: float, high: float, unit: str) -> Any:
+def _legend(low: float, high: float, target: Quantity) -> Any:
     """Return the legend: the colours, and five figures below them."""
     import matplotlib
     from matplotlib.colors import to_hex
@@ -317,7 +318,8 @@ def _legend(low: float, high: float, unit: str) -> Any:
     figures = [
         f"{'≥ ' if i == 4 else ''}{low + (high - low) * i / 4:{form}}" for i in range(5)
     ]
-    content = html_macros("map_controls.html").legend(unit, stops, figures)
+    legend = html_macros("map_controls.html").legend
+    content = legend(target.short, target.units, stops, figures)
     return _control("geobiomass-legend", content, "bottomleft")
 
 

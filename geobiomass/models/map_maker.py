@@ -326,11 +326,17 @@ class MapMaker:
         IncompleteMapError
             If chips could not be computed, by name; the others are written.
         ValueError
-            If a setting is out of its range.
+            If a setting is out of its range, or the model predicts something else
+            than biomass.
         TypeError
             If a setting is unknown.
         """
         cube = as_cube(cube)
+        if self.units != AGB.units:
+            raise ValueError(
+                f"Files of the competition hold biomass in {AGB.units}, and this model "
+                f"predicts {self.target.name} in {self.units}; use predict_to."
+            )
         if not is_chips(cube):
             raise CubeError(
                 "The competition takes chips, got a scene; map it with predict_to "

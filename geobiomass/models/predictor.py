@@ -67,9 +67,10 @@ class Predictor(MapMaker):
         **settings
             The settings of :class:`geobiomass.inference.map_settings.MapSettings`.
         by : "biomass", "predicted" or "months"
-            The rows: bins of observed biomass ("0-50", ... Mg/ha), bins of predicted
-            biomass, or the number of months in which the pixel has any value in the
-            model's bands ("12", "9-11", "5-8", "1-4" of twelve).
+            The rows: bins of observed biomass ("0-50", ... Mg/ha), or of another
+            target in its units; bins of predicted values; or the number of months in
+            which the pixel has any value in the model's bands ("12", "9-11", "5-8",
+            "1-4" of twelve).
         confidence : float
             Confidence of the intervals.
         bootstrap : int
@@ -303,7 +304,8 @@ class Predictor(MapMaker):
         layers : mapping, optional
             Other layers by name, such as ``{"true biomass": cube["agb"]}``.
         limits : tuple of float, optional
-            Ends of the colour scale, Mg/ha; by default 0 and the 99th percentile.
+            Ends of the colour scale, in the map's units; by default 0 and the 99th
+            percentile.
         opacity : float
             Initial opacity of the map, 0 to 1; the page has a slider.
         tiles : str, optional
@@ -389,6 +391,7 @@ class Predictor(MapMaker):
             months=self.months if months is None else months,
             bands=len(self.bands),
             outputs=self.outputs,
+            units=self.units,
             height=height,
             width=width,
         )

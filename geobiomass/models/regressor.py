@@ -130,6 +130,8 @@ class BiomassRegressor(Predictor, Regressor):
         state = f"{len(self.history)} epochs" if len(self.history) else "not trained"
         encoder = self.network.settings["encoder"]
         interval = "" if self.calibration is None else f", {self.calibration}"
+        if self.target.settings != AGB.settings:
+            state = f"{self.target.name} in {self.units}, {state}"
         return (
             f"BiomassRegressor({encoder}, {len(self.bands)} bands, "
             f"{self.months} months, {state}{interval})"

@@ -6,7 +6,6 @@ import math
 import os
 import warnings
 from collections import Counter
-from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,7 +16,7 @@ import xarray as xr
 
 from geobiomass.cube import CubeError, check_cube, is_chips
 from geobiomass.cube.quantity import AGB
-from geobiomass.cube.target import described
+from geobiomass.cube.target import described, units_of_column
 from geobiomass.sources.footprints import Plots, label_pixels, read_plots
 from geobiomass.sources.grid_like import grid_like
 from geobiomass.sources.rasters.find_files import Found, Problems
@@ -137,7 +136,7 @@ def with_labels(
         found = _count_and_filter(array, "the array", minimum, grid)
     elif isinstance(labels, pd.DataFrame) or _is_table(labels):
         if isinstance(labels, pd.DataFrame):
-            known = {"units": _units_in_table(labels, column)}
+            known = {"units": units_of_column(labels.attrs, column)}
         plots = read_plots(labels, column, crs, nodata, minimum)
         found, counts = _label_with_plots(plots, grid, radius, all_touched)
     elif isinstance(labels, str | os.PathLike):
@@ -162,15 +161,6 @@ def with_labels(
     made["agb"].encoding["grid_mapping"] = "spatial_ref"
     check_cube(made)
     return made
-
-
-def _units_in_table(table: pd.DataFrame, column: str) -> Any:
-    """Return the units that a table states for a column, None for none."""
-    of_table = table.attrs.get("units")
-    if isinstance(of_table, Mapping):
-        of_table = of_table.get(column)
-    own = table[column].attrs.get("units") if column in table else None
-    return own or of_table
 
 
 def _stated_in_raster(layer: Layer) -> dict[str, Any]:
