@@ -157,8 +157,7 @@ def _check(layers: dict[str, xr.DataArray], cube: xr.Dataset, most: int) -> None
         )
     if "predicted" not in layers:
         raise CubeError(
-            f"The map must have 'agb', or one other layer with the ends of its "
-            f"interval, got {sorted(layers)}; model.predict(cube) "
+            f"The map must have 'agb', got {sorted(layers)}; model.predict(cube) "
             "makes such a map."
         )
     if most < 1:

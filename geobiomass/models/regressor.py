@@ -36,11 +36,11 @@ from geobiomass.recipes.objective import (
     loss_of,
     metrics_of,
     prepare_with_calendar,
+    recipe_for,
 )
 from geobiomass.recipes.recipe import (
     Recipe,
     find_recipe,
-    recipe_for,
     recipe_from_dict,
 )
 from geobiomass.recipes.resume import learnt_from

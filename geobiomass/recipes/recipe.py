@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.network.missing import Missing
 from geobiomass.training import Stage, TrainingConfig
 
@@ -360,18 +359,6 @@ def sensor_passes(bands: Sequence[str]) -> tuple[int, ...]:
     ends = [next((e for e in ("_asc", "_desc") if b.endswith(e)), "") for b in bands]
     met = [end for end in dict.fromkeys(ends) if end]
     return tuple(met.index(end) + 1 if end else 0 for end in ends)
-
-
-def recipe_for(recipe: Recipe, target: Quantity) -> Recipe:
-    """Return a recipe for labels in other units than Mg/ha.
-
-    A recipe's own `ceiling` is a biomass above which labels are damaged. It says
-    nothing about a height in centimetres, and only a ceiling that was set holds there.
-    """
-    own = RECIPES[recipe.name].ceiling if recipe.name in RECIPES else Recipe.ceiling
-    if target.units == AGB.units or recipe.ceiling != own:
-        return recipe
-    return dataclasses.replace(recipe, ceiling=None)
 
 
 def find_recipe(recipe: str | Recipe, **changes: Any) -> Recipe:
