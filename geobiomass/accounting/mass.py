@@ -157,17 +157,22 @@ def errors_in(errors: Errors, units: str) -> Errors:
     Parameters
     ----------
     errors : pandas.DataFrame or ErrorModel
-        A table of residuals, whose ``attrs["units"]`` count. An error model has no
-        units: it is returned as it is.
+        A table of residuals, whose ``attrs["units"]`` count, or an error model that
+        was fitted to such a table.
     units : str
         Units of the map.
 
     Raises
     ------
     CubeError
-        If they cannot be converted.
+        If they cannot be converted; an error model never is.
     """
-    if not isinstance(errors, pd.DataFrame):
+    if isinstance(errors, ErrorModel):
+        if conversion(errors.measured_in, units) != 1.0:
+            raise CubeError(
+                f"The error model must be in the units of the map, {units}, got one in "
+                f"{errors.measured_in}; fit it to residuals in {units}."
+            )
         return errors
     stated = plain(errors.attrs.get("units"))
     factor = conversion(stated, units) if stated else 1.0

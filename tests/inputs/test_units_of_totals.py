@@ -166,7 +166,17 @@ def test_residuals_are_converted_or_refused() -> None:
     light.attrs = {**errors.attrs, "units": "kg/m2"}
     found = gb.totals(in_units(biomass(), "t/ha"), residuals=light, progress=False)
     np.testing.assert_allclose(found["total_se"], right["total_se"], rtol=1e-6)
+    from geobiomass.accounting.error_model import ErrorModel, fit_error_model
+
+    fitted = fit_error_model(errors.assign())
+    fitted = ErrorModel.from_dict(fitted.to_dict())
+    same = gb.totals(biomass(), residuals=fitted, progress=False)
+    np.testing.assert_allclose(same["total_se"], right["total_se"])
     light.attrs["units"] = "m"
+    of_heights = fit_error_model(light)
+    assert ErrorModel.from_dict(of_heights.to_dict()) == of_heights
+    with pytest.raises(gb.CubeError, match="error model must be in the units of the"):
+        gb.totals(biomass(), residuals=of_heights, progress=False)
     with pytest.raises(gb.CubeError, match="Residuals must be in the units of the map"):
         gb.totals(biomass(), residuals=light, progress=False)
 
