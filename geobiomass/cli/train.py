@@ -239,11 +239,11 @@ def in_short(table: pd.DataFrame) -> str:
                 for value, (low, high) in zip(text, ends, strict=True)
             ]
         shown[name] = [value.replace("nan", "-") for value in text]
-    text = pd.DataFrame(shown, table.index).to_string()
+    lines = pd.DataFrame(shown, table.index).to_string()
     units = table.attrs.get("units", "Mg/ha")
     if units != "Mg/ha":
-        text += f"\n\n{table.attrs['target']}: errors in {units}"
-    return text
+        lines += f"\n\n{table.attrs['target']}: errors in {units}"
+    return lines
 
 
 def calibrate(

@@ -24,7 +24,7 @@ _ENDINGS = ("_lower", "_upper", "_raw", "_spread", "_se", "_change")
 # Names that programs give, and that say nothing.
 _EMPTY = re.compile(
     r"|band_?data|band_?\d*|b\d+|layer_?\d*|data|values?|labels?|target|y|image|raster"
-    r"|__xarray_dataarray_variable__|\d+",
+    r"|__xarray_dataarray_variable__|stackstac_\w+|\d+",
     re.I,
 )
 _BIOMASS = re.compile(
@@ -97,9 +97,12 @@ AGB = Quantity()
 
 def identifier(words: object) -> str:
     """Return a name as a variable may have it; "" where it says nothing."""
+    if isinstance(words, tuple | list) and len(words) == 1:  # of rioxarray's bands
+        words = words[0]
     text = "" if words is None else str(words).strip()
     # "Canopy height (m)": units are not part of the name.
     text = re.sub(r"\s*[\[(].*?[\])]\s*$", "", text)
+    text = text.lower() if " " in text else text  # a description, not a name
     text = re.sub(r"\W+", "_", text).strip("_")
     if _EMPTY.fullmatch(text):
         return ""
@@ -160,7 +163,10 @@ def from_attributes(attrs: Mapping[Any, Any], name: Hashable | None = None) -> Q
     """
     units, own = plain(attrs.get("units")), attrs.get(TARGET)
     mass = hectare_factor(units) is not None
-    words = plain(attrs.get("long_name"))
+    words = attrs.get("long_name")
+    if isinstance(words, tuple | list) and len(words) == 1:
+        words = words[0]
+    words = plain(words)
     if own is None and (mass or not units):
         return AGB
     known = [own, name, attrs.get("standard_name"), words]

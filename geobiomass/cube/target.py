@@ -105,7 +105,7 @@ def described(
     given = {k: v for k, v in attrs.items() if k != CONVERTED}
     stated = plain(given.get("units")) if units is None else plain(units)
     words = [w for w in (name, given.get("standard_name"), given.get("long_name")) if w]
-    named = next((found for w in words if (found := units_in_name(w))), "")
+    named = next(filter(None, map(units_in_name, words)), "")
     if not stated and (stated := named) and stated != MASS_PER_AREA:
         warnings.warn(
             f"The labels {words[0]!r} state no units except in their name: they are "

@@ -99,14 +99,14 @@ def errors(material: Material) -> Markup:
         return Markup("")
     found, truth = (np.concatenate(each) for each in zip(*material.pairs, strict=True))
     word, target = material.target.short, material.target
-    layers = [
+    mapped, known = (
         xr.DataArray(each, name=target.name, attrs={"units": target.units})
         for each in (found, truth)
-    ]
+    )
     note = "" if found.size == material.tally.count else " An even sample of pixels."
     return figure(
         f"Predicted against observed {word}, with the 1:1 line." + note,
-        lambda ax: plots.scatter(*layers, ax),
+        lambda ax: plots.scatter(mapped, known, ax),
         (4.9, 4.2),
     ) + figure(
         f"RMSE and bias by observed {word}.",

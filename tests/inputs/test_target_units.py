@@ -136,9 +136,15 @@ def test_biomass_stays_as_it_was(scene: xr.Dataset) -> None:
         (
             "Canopy height (m)",
             {"units": "m", "long_name": "Top of canopy"},
-            ("Canopy_height", "Top of canopy", "m"),
+            ("canopy_height", "Top of canopy", "m"),
         ),
         (None, {"units": "m"}, ("target", "target", "m")),
+        ("band_data", {"units": "m", "long_name": ("CHM",)}, ("CHM", "CHM", "m")),
+        (
+            None,
+            {"units": "m", "long_name": "Canopy height model"},
+            ("canopy_height_model", "Canopy height model", "m"),
+        ),
         ("agb", {"units": "m"}, ("target", "target", "m")),
         ("band_data", {"units": "m", "long_name": "CHM"}, ("CHM", "CHM", "m")),
         (
