@@ -186,7 +186,8 @@ def _check_words(
         warnings.warn(
             f"The labels {str(other)!r} {state} are taken for above-ground biomass in "
             f"{MASS_PER_AREA}; if they are another quantity, say so: "
-            "units='m' (or the attribute units), or target= with its name.",
+            "units='m' (or the attribute units), or target= with its name; "
+            "target='agb' if they are biomass.",
             stacklevel=stacklevel,
         )
 

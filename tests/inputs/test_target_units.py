@@ -216,6 +216,7 @@ def test_a_name_of_another_quantity_without_units_is_told(
     assert quantity_of(made["agb"]) == AGB
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
+        gb.as_cube(bare(scene), agb=labels_like(scene, name), target="agb")
         gb.as_cube(made)  # told once
 
 
