@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import warnings
 from typing import Any, TypeVar
 
@@ -27,6 +28,8 @@ Errors = TypeVar("Errors", pd.DataFrame, ErrorModel, pd.DataFrame | ErrorModel)
 
 ASSUMED = "map_units"
 """Attribute of a table of totals: units of the map, where it does not state them."""
+
+_CARBON = re.compile(r"carbon|(^|_)(agc|bgc|soc)(_|$)", re.I)
 
 _REMEDY = (
     "State the units of a map of biomass, map['agb'].assign_attrs(units='Mg/ha'); of "
@@ -99,6 +102,11 @@ def need_mass(layer: xr.DataArray, target: Quantity, what: str) -> str | None:
     ------
     CubeError
         If its units are not, or it states none and its name is another quantity's.
+
+    Warns
+    -----
+    UserWarning
+        If it is called as carbon.
     """
     stated = plain(layer.attrs.get("units"))
     if stated and hectare_factor(stated) is None:
@@ -107,6 +115,13 @@ def need_mass(layer: xr.DataArray, target: Quantity, what: str) -> str | None:
             f"kg/m2), got {target.name!r} in {stated!r}. {_REMEDY}"
         )
     if stated:
+        if _CARBON.search(target.name):
+            warnings.warn(
+                f"The map {target.name!r} in {MASS_PER_AREA} is summed as dry biomass, "
+                "and its carbon is a fraction of that. Of a map of carbon make biomass "
+                "first: divide by its fraction, 0.47.",
+                stacklevel=3,
+            )
         return None
     if means_other(target.name) or means_other(layer.attrs.get("long_name")):
         raise CubeError(

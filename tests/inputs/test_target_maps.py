@@ -341,3 +341,22 @@ def test_labels_in_kilograms_train_the_same_model() -> None:
     assert list(other) == ["agb"]
     assert other["agb"].attrs == one["agb"].attrs
     np.testing.assert_allclose(other["agb"], one["agb"], rtol=1e-3, atol=1e-2)
+
+
+def test_an_interval_of_a_target_that_can_be_negative_is_not_cut_at_zero() -> None:
+    from geobiomass.statistics.conformal import Calibration, Unit, calibrate
+
+    draw = np.random.default_rng(0)
+    for shift, least in ((100.0, 0.0), (0.0, None)):
+        units = [
+            Unit({"moved": np.full(50, shift)}, np.abs(draw.normal(shift, 5, 50)))
+            if least == 0.0
+            else Unit({"moved": np.full(50, shift)}, draw.normal(shift, 5, 50))
+            for _ in range(30)
+        ]
+        step = calibrate(units, 0.8, 1, name="moved")
+        assert step.least == least
+        assert ("least" in step.to_dict()) == (least is None)
+        assert Calibration.from_dict(step.to_dict()) == step
+        ends = step.apply({"moved": np.zeros(1, np.float32)})
+        assert (ends["moved_lower"][0] < 0) == (least is None)

@@ -123,6 +123,8 @@ def test_a_map_is_found_by_its_own_name(tmp_path: Path) -> None:
         bgb_lower=roots["bgb"], bgb_upper=roots["bgb"], applicable=roots["bgb"]
     )
     np.testing.assert_allclose(total(ends, sample(biomass()))["total"], right, 1e-5)
+    with pytest.warns(UserWarning, match="'agc' in Mg/ha is summed as dry biomass"):
+        total(roots.rename(bgb="agc"), sample(biomass()))
     several = roots.rename(bgb="one").assign(two=roots["bgb"])
     with pytest.raises(gb.CubeError, match="name one with variable="):
         total(several, sample(biomass()))
