@@ -122,7 +122,8 @@ def errors_of(
         list(columns.values()),
     )
     note = f"all but pixels in {units}"
-    return Table(frame.astype({"pixels": int}), note, decimals=1)
+    digits = 1 if units == AGB.units else 2
+    return Table(frame.astype({"pixels": int}), note, decimals=digits)
 
 
 def map_names(outputs: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
