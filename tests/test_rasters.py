@@ -420,6 +420,7 @@ def test_the_command_writes_a_cube_and_resumes(
     words = (
         *("ingest", "rasters", tmp_path / "S2_{year}-{month}.tif", out),
         *("--labels", tmp_path / "plots.csv", "--column", "carbon", "--radius", "12.5"),
+        *("--labels-units", "Mg C/ha"),
         *("--labels-crs", UTM, "--band", "B03", "--resolution", "20", "--nodata", "0"),
     )
     code, printed, _ = run(*words)
@@ -428,6 +429,8 @@ def test_the_command_writes_a_cube_and_resumes(
     cube = gb.open_cube(out)
     assert cube["band"].values.tolist() == ["B03"]
     assert sorted(cube["agb"].values[np.isfinite(cube["agb"])]) == [12, 30]
+    known = {"target": "carbon", "units": "Mg C/ha", "long_name": "carbon"}
+    assert known.items() <= cube["agb"].attrs.items()
     assert run(*words)[0] == 2  # never overwritten without being asked
     shutil.rmtree(out)
     code, _, error = run(*words[:3], out, "--band", "B99")

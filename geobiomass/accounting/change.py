@@ -14,9 +14,12 @@ import xarray as xr
 
 from geobiomass.accounting.error_model import ErrorModel, fit_error_model
 from geobiomass.accounting.held_out import errors_of
+from geobiomass.accounting.mass import errors_in, in_same_units, open_target
 from geobiomass.cube import CubeError
 from geobiomass.cube.missing_values import measured_layer
-from geobiomass.maps.reading import BLOCK, open_layer
+from geobiomass.cube.quantity import Quantity
+from geobiomass.cube.units import MASS_PER_AREA
+from geobiomass.maps.reading import BLOCK
 
 Errors = pd.DataFrame | ErrorModel | str | Path
 Pair = tuple[pd.DataFrame | ErrorModel, pd.DataFrame | ErrorModel]
@@ -51,7 +54,8 @@ def change(
     ----------
     first, second : xarray.Dataset, str or Path
         Maps on the same grid, as datasets or as paths of Zarr or GeoTIFF: ``agb``,
-        with ``agb_lower`` and ``agb_upper`` unless there are residuals.
+        with ``agb_lower`` and ``agb_upper`` unless there are residuals; or another
+        quantity by its own name, of which only convertible units can be compared.
     confidence : float
         Confidence level of the interval. It must equal the level of the maps' own
         intervals, which maps of geobiomass state in an attribute. With residuals any
@@ -69,12 +73,14 @@ def change(
     -------
     xarray.Dataset
         (y, x) float32, Mg/ha, lazy if the maps are lazy or paths: ``agb_change``,
-        second minus first, ``agb_change_lower`` and ``agb_change_upper``.
+        second minus first, ``agb_change_lower`` and ``agb_change_upper``. The change
+        of another quantity has its name and units.
 
     Raises
     ------
     CubeError
-        If the grids differ, or there is neither an interval nor residuals.
+        If the grids or the quantities differ, or there is neither an interval nor
+        residuals.
     ValueError
         If correlation or confidence are out of range.
     """
@@ -82,25 +88,29 @@ def change(
         raise ValueError(
             f"confidence must be between 0 and 1, such as 0.9, got {confidence}."
         )
-    before, after = open_pair(first, second)
+    before, after, target = open_pair(first, second)
     if residuals is None:
         r = 0.0 if correlation is None else check_correlation(correlation)
-        low, high = _own_interval(first, second, before, after, r, confidence)
+        low, high = _own_interval(
+            (first, second), (before, after), target, r, confidence
+        )
     else:
-        errors = errors_of_both(residuals, before)
+        errors = errors_of_both(residuals, before, target.units)
         r = _given_or_estimated(errors, correlation)
         models = (_model_of(errors[0]), _model_of(errors[1]))
         low, high = _fitted_interval(before, after, models, r, confidence)
+    name = f"{target.name}_change"
+    what = "above-ground biomass" if target.is_biomass else target.long_name
     layers = {
-        "agb_change": (after - before, "change of above-ground biomass"),
-        "agb_change_lower": (low, "lower end of the change's interval"),
-        "agb_change_upper": (high, "upper end of the change's interval"),
+        name: (after - before, f"change of {what}"),
+        f"{name}_lower": (low, "lower end of the change's interval"),
+        f"{name}_upper": (high, "upper end of the change's interval"),
     }
     about = {"confidence": confidence, "correlation": r}
     found = xr.Dataset(
         {
             name: values.astype(np.float32).assign_attrs(
-                units="Mg/ha", long_name=words, **about
+                units=target.units, long_name=words, **about
             )
             for name, (values, words) in layers.items()
         }
@@ -123,6 +133,7 @@ def write_change(found: xr.Dataset, path: str | Path) -> None:
     FileExistsError
         If the destination exists.
     """
+    import rasterio
     import rioxarray  # noqa: F401  (the .rio accessor)
 
     destination = Path(path)
@@ -137,28 +148,32 @@ def write_change(found: xr.Dataset, path: str | Path) -> None:
     bands.rio.write_crs(found.rio.crs).rio.write_nodata(np.nan).rio.to_raster(
         destination, tiled=True, compress="deflate", lock=Lock()
     )
+    with rasterio.open(destination, "r+") as written:
+        for number, layer in enumerate(found.values(), 1):
+            written.set_band_unit(number, str(layer.attrs.get("units", "")))
 
 
-def open_pair(first: Any, second: Any) -> tuple[xr.DataArray, xr.DataArray]:
-    """Open ``agb`` of two maps on one grid lazily, (y, x) float64.
+def open_pair(first: Any, second: Any) -> tuple[xr.DataArray, xr.DataArray, Quantity]:
+    """Open the target of two maps on one grid lazily, (y, x) float64, and say what.
 
     Raises
     ------
     CubeError
-        If the grids differ.
+        If the grids differ, or the units cannot be converted.
     """
-    before, after = _layer(first, "agb"), _layer(second, "agb")
+    before, target = _layer(first)
+    after, other = _layer(second)
+    after = in_same_units(after, other, target)
     _check_same_grid(before, after)
-    return before, after.assign_coords({n: before[n] for n in ("y", "x")})
+    return before, after.assign_coords({n: before[n] for n in ("y", "x")}), target
 
 
-def _layer(source: Any, name: str) -> xr.DataArray:
-    layer = open_layer(source, name)
+def _layer(source: Any, name: str | None = None) -> tuple[xr.DataArray, Quantity]:
+    layer, target = open_target(source, name)
     if layer.chunks is None and not layer.variable._in_memory:
         lazy = layer.chunk({"y": BLOCK, "x": BLOCK})
-        fills = layer.encoding.get("fills", ())
-        layer = measured_layer(lazy, fills)
-    return layer.astype(np.float64)
+        layer = measured_layer(lazy, layer.encoding.get("fills", ()))
+    return layer.astype(np.float64), target
 
 
 def _check_same_grid(first: xr.DataArray, second: xr.DataArray) -> None:
@@ -200,34 +215,35 @@ def check_correlation(correlation: float) -> float:
 
 
 def _own_interval(
-    first: Any,
-    second: Any,
-    before: xr.DataArray,
-    after: xr.DataArray,
+    sources: tuple[Any, Any],
+    middles: tuple[xr.DataArray, xr.DataArray],
+    target: Quantity,
     r: float,
     confidence: float,
 ) -> tuple[xr.DataArray, xr.DataArray]:
     below, above = [], []
-    for source, middle in ((first, before), (second, after)):
+    for source, middle in zip(sources, middles, strict=True):
         ends = []
-        for name in ("agb_lower", "agb_upper"):
-            end = _layer(source, name)
-            if end.name != name:
+        for end in ("lower", "upper"):
+            name = f"{middle.name or target.name}_{end}"
+            layer, found = _layer(source, name)
+            layer = in_same_units(layer, found, target)
+            if layer.name != name:
                 raise CubeError(
                     f"The maps must have {name}, got a map without: train with "
                     "interval=0.9 so that maps have intervals, or give residuals= of "
                     "both dates."
                 )
-            stated = end.attrs.get("interval", confidence)
+            stated = layer.attrs.get("interval", confidence)
             if not np.isclose(stated, confidence):
                 raise ValueError(
                     f"confidence must equal the maps' own level, {stated:g}, got "
                     f"{confidence:g}; with residuals= of both dates any is possible."
                 )
-            ends.append(end.assign_coords({n: middle[n] for n in ("y", "x")}))
+            ends.append(layer.assign_coords({n: middle[n] for n in ("y", "x")}))
         below.append(middle - ends[0])
         above.append(ends[1] - middle)
-    moved = after - before
+    moved = middles[1] - middles[0]
     return (
         moved - _of_difference(above[0], below[1], r),
         moved + _of_difference(below[0], above[1], r),
@@ -263,7 +279,9 @@ def _fitted_interval(
     return moved - quantile * spread, moved + quantile * spread
 
 
-def errors_of_both(residuals: Any, layer: xr.DataArray) -> Pair:
+def errors_of_both(
+    residuals: Any, layer: xr.DataArray, units: str = MASS_PER_AREA
+) -> Pair:
     """Return the errors of two dates, read from disk if they are paths.
 
     Parameters
@@ -272,6 +290,8 @@ def errors_of_both(residuals: Any, layer: xr.DataArray) -> Pair:
         As in :func:`geobiomass.change`.
     layer : xarray.DataArray
         The map of one of the dates, (y, x).
+    units : str
+        Units of the map, to which tables of residuals are converted.
 
     Raises
     ------
@@ -284,7 +304,8 @@ def errors_of_both(residuals: Any, layer: xr.DataArray) -> Pair:
             f"{len(residuals) if isinstance(residuals, tuple | list) else 'one'}."
         )
     first, second = residuals
-    return errors_of(first, layer), errors_of(second, layer)
+    one, other = errors_of(first, layer), errors_of(second, layer)
+    return errors_in(one, units), errors_in(other, units)
 
 
 def _model_of(errors: pd.DataFrame | ErrorModel) -> ErrorModel:

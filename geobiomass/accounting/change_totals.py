@@ -20,9 +20,11 @@ from geobiomass.accounting.change import (
 )
 from geobiomass.accounting.change_correction import Correction, fit_corrections
 from geobiomass.accounting.error_model import ErrorModel, fit_error_model
+from geobiomass.accounting.mass import ASSUMED, column_in_mass, need_mass
 from geobiomass.accounting.region_sums import RegionSum, sum_regions
 from geobiomass.accounting.totals import totals
 from geobiomass.cube.areas import regions_of
+from geobiomass.cube.units import MASS_PER_AREA
 
 PARTS = ("net", "loss", "gain")
 ENDS = ("", "_lower", "_upper")  # suffixes of columns
@@ -72,7 +74,8 @@ def change_totals(
         A probability sample of plots that were measured at both dates: intervals are
         then design-based.
     observed : tuple of str
-        Columns of `plots` with the measured biomass, Mg/ha, first and second.
+        Columns of `plots` with the measured biomass, Mg/ha, or in the units that
+        ``plots.attrs["units"]`` states, first and second.
     correlation : float, optional
         Correlation of the errors of the two dates' totals, -1 to 1
         (``error_correlation`` with ``by="unit"``), if residuals are not at the same
@@ -97,7 +100,8 @@ def change_totals(
     Raises
     ------
     CubeError
-        If the grids differ, or regions or plots cannot be used.
+        If the grids differ, regions or plots cannot be used, or maps, plots or
+        residuals are in units that are not a mass per area.
     ValueError
         If there are neither residuals nor plots, or both.
     """
@@ -114,8 +118,10 @@ def change_totals(
         "progress": progress,
         **settings,
     }
-    before, after = open_pair(first, second)
-    moved = (after - before).rename("agb")
+    before, after, target = open_pair(first, second)
+    assumed = need_mass(before, target, "Totals of change")
+    assumed = assumed or need_mass(after, target, "Totals of change")
+    moved = (after - before).rename("agb").assign_attrs(units=MASS_PER_AREA)
     if plots is not None:
         table = _by_plots(moved, regions, plots, observed, threshold, terms)
     elif correlation is None:
@@ -125,6 +131,8 @@ def change_totals(
         r = check_correlation(correlation)
         table = _by_models(before, after, regions, residuals, r, terms)
     table.attrs |= {"confidence": confidence, "threshold": threshold}
+    if assumed is not None:
+        table.attrs[ASSUMED] = assumed
     return table
 
 
@@ -161,7 +169,8 @@ def _by_plots(
                 f"Plots must have a column {name!r} (observed=), got "
                 f"{list(map(str, plots.columns))}."
             )
-    measured = plots[observed[1]] - plots[observed[0]]
+    before, after = (plots[name] * column_in_mass(plots, name) for name in observed)
+    measured = after - before
 
     def total(layer: xr.DataArray, values: pd.Series) -> pd.DataFrame:
         # Plots with a biomass below 0 are refused as mistakes when they are read. The
@@ -169,7 +178,7 @@ def _by_plots(
         # subtracted from the estimate.
         shift = max(0.0, -float(values.min()))
         sample = plots.assign(**{observed[0]: values + shift})
-        sample.attrs = plots.attrs
+        sample.attrs = {**plots.attrs, "units": MASS_PER_AREA}
         found = totals(layer + shift, regions, sample, observed=observed[0], **terms)
         for end in ENDS:
             found[f"total{end}"] -= shift * found["area"]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from geobiomass.accounting.pair_sums import Cells
+from geobiomass.cube.units import MASS_PER_AREA, plain
 from geobiomass.statistics.variogram import Variogram, fit_variogram
 
 Floats = npt.NDArray[np.float64]
@@ -50,6 +51,8 @@ class ErrorModel:
         True if the coordinates of the units are known, so that pairs of different units
         count. They are not known of chips: errors that are correlated over distances
         longer than a chip cannot be measured.
+    measured_in : str
+        Units of the residuals, in place of Mg/ha above.
     """
 
     centres: tuple[float, ...]
@@ -61,6 +64,7 @@ class ErrorModel:
     residuals: int
     inflation: float = 1.0
     places: bool = True
+    measured_in: str = MASS_PER_AREA
 
     def bias(self, predicted: npt.ArrayLike) -> Floats:
         """Return the bias at each prediction, Mg/ha; same shape."""
@@ -84,7 +88,10 @@ class ErrorModel:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values for JSON, as ``from_dict`` takes them."""
-        return vars(self) | {"variogram": self.variogram.to_dict()}
+        known = vars(self) | {"variogram": self.variogram.to_dict()}
+        if self.measured_in == MASS_PER_AREA:  # as early versions wrote it
+            del known["measured_in"]
+        return known
 
     @classmethod
     def from_dict(cls, given: dict[str, Any]) -> ErrorModel:
@@ -196,7 +203,11 @@ def fit_error_model(
     # The biases were fitted to the same units, which makes the sums of errors smaller:
     # a correction for degrees of freedom.
     left = len(names) - basis.shape[1]
-    return replace(model, inflation=max(1.0, ratio * len(names) / left))
+    return replace(
+        model,
+        inflation=max(1.0, ratio * len(names) / left),
+        measured_in=plain(residuals.attrs.get("units")) or MASS_PER_AREA,
+    )
 
 
 def class_centres(level: Floats, most: int) -> Floats:

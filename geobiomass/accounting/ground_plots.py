@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from geobiomass.accounting.mass import column_in_mass
 from geobiomass.cube import CubeError
 from geobiomass.sources.footprints import (
     GEOGRAPHIC,
@@ -119,10 +120,11 @@ def locate_plots(
         )
     numbers = np.full(home.size, -1)
     numbers[inside] = np.arange(inside.size)
+    factor = column_in_mass(table, observed)
     kept = numbers[which] >= 0
     rows = read.rows[inside]
     return GroundPlots(
-        read.values[inside],
+        read.values[inside] * factor,
         home[inside],
         pixels[kept],
         numbers[which[kept]],

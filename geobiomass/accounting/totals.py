@@ -16,9 +16,11 @@ import xarray as xr
 from geobiomass.accounting.error_model import ErrorModel, ErrorSum, fit_error_model
 from geobiomass.accounting.ground_plots import GroundPlots, locate_plots, stratum_name
 from geobiomass.accounting.held_out import errors_of
+from geobiomass.accounting.mass import ASSUMED, errors_in, need_mass, open_target
 from geobiomass.accounting.region_sums import WHOLE, PlotValues, RegionSum, sum_regions
 from geobiomass.cube import CubeError
 from geobiomass.cube.areas import pixel_size, regions_of
+from geobiomass.cube.units import MASS_PER_AREA
 from geobiomass.maps.reading import open_layer, taken_as_missing
 from geobiomass.statistics.estimators import (
     METHODS,
@@ -75,7 +77,7 @@ def totals(
     confidence: float = 0.95,
     carbon_fraction: float = 0.47,
     name: str | None = None,
-    variable: str = "agb",
+    variable: str | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Estimate area, mean density, total biomass and carbon of regions of a map.
@@ -89,8 +91,9 @@ def totals(
     Parameters
     ----------
     map : xarray.Dataset, xarray.DataArray, str or Path
-        A map of biomass density, Mg/ha, lazy or not, or a path of Zarr or GeoTIFF. It
-        is read once, block by block.
+        A map of biomass density, lazy or not, or a path of Zarr or GeoTIFF. It is
+        read once, block by block. By its attribute ``units`` it is converted to Mg/ha;
+        a map without units is taken to be in Mg/ha, which ``attrs["map_units"]`` says.
     regions : optional
         Regions to sum over, as :func:`geobiomass.cube.areas.regions_of` takes them (a
         GeoDataFrame, a vector file, GeoJSON, bounds, a mapping of names to these);
@@ -103,7 +106,8 @@ def totals(
         The mean of the plots; the map corrected by its mean error at the plots; the map
         corrected by a regression line through the plots; or a row for each.
     observed : str
-        Column of `plots` with the measured biomass, Mg/ha.
+        Column of `plots` with the measured biomass, Mg/ha, or in the units that
+        ``plots.attrs["units"]`` states.
     stratum : str, optional
         Column with the stratum that each plot was drawn in; by default it is read from
         the raster of `strata`.
@@ -129,8 +133,9 @@ def totals(
         table 4.3.
     name : str, optional
         Column or property with the names of regions.
-    variable : str
-        Name of the map's layer.
+    variable : str, optional
+        Name of the map's layer; by default ``agb``, or the target of the model that
+        made the map.
     progress : bool
         Show a progress bar.
 
@@ -148,7 +153,8 @@ def totals(
     Raises
     ------
     CubeError
-        If map, regions, plots or strata cannot be used.
+        If map, regions, plots or strata cannot be used, or map, plots or residuals
+        are in units that are not a mass per area.
     ValueError
         If there are neither plots nor residuals, or both, or a setting is out of range.
 
@@ -165,7 +171,8 @@ def totals(
             "Totals need plots= or residuals=, got both: with a probability sample of "
             "plots the interval needs no error model. Leave one out."
         )
-    layer = open_layer(map, variable)
+    layer, target = open_target(map, variable)
+    assumed = need_mass(layer, target, "Totals")
     named = regions_of(layer, regions, name=name, missing="keep")
     raster, hectares = _strata_of(strata, layer, len(named))
     ground = None
@@ -203,6 +210,8 @@ def totals(
         "based_on": "design" if ground is not None else "model",
         **taken_as_missing(layer),
     }
+    if assumed is not None:
+        table.attrs[ASSUMED] = assumed
     return table
 
 
@@ -250,7 +259,7 @@ def _strata_of(
 
 
 def _error_model(residuals: Any, layer: xr.DataArray) -> ErrorModel:
-    errors = errors_of(residuals, layer)
+    errors = errors_in(errors_of(residuals, layer), MASS_PER_AREA)
     return errors if isinstance(errors, ErrorModel) else fit_error_model(errors)
 
 

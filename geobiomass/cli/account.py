@@ -67,7 +67,10 @@ def totals(
     name: Annotated[
         str | None, typer.Option(help="Column with the regions' names.")
     ] = None,
-    variable: Annotated[str, typer.Option(help="The map's layer.")] = "agb",
+    variable: Annotated[
+        str | None,
+        typer.Option(help="The map's layer; by default agb, or the model's target."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Estimate total biomass and carbon of regions of a map, with intervals.
@@ -150,6 +153,8 @@ def change(
             progress=not as_json,
             **settings,
         )
+        if (assumed := table.attrs.get("map_units")) is not None:
+            words += f"\nmap units: {assumed}"
         words += f"\n{table.iloc[:, :9].round(1).to_string()}"
         facts |= {"totals": json.loads(table.reset_index().to_json(orient="records"))}
     answer(words, facts, as_json)
@@ -168,6 +173,8 @@ def _in_words(table: Any) -> str:
         }
     )
     lines = shown.to_string(float_format=lambda value: f"{value:,.6g}")
+    if (assumed := table.attrs.get("map_units")) is not None:
+        lines += f"\n\nmap units: {assumed}"
     percent = f"{100 * table.attrs['confidence']:g} %"
     return (
         f"{lines}\n\nlower, upper: {percent} intervals, {table.attrs['based_on']}-based"

@@ -133,6 +133,19 @@ def rasters(
     labels_crs: Annotated[
         str | None, typer.Option(help="Reference system of labels that state none.")
     ] = None,
+    labels_units: Annotated[
+        str | None,
+        typer.Option(
+            help="Units of the labels, such as kg/m2 or m; by default what a raster "
+            "states, else Mg/ha."
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of a target that is not biomass, such as canopy_height."
+        ),
+    ] = None,
     band: Annotated[
         list[str] | None, typer.Option(help="A band to read; can be repeated.")
     ] = None,
@@ -199,6 +212,8 @@ def rasters(
             radius=radius,
             nodata=labels_nodata,
             crs=labels_crs,
+            units=labels_units,
+            target=target,
         )
         labelled = f", {cube['agb'].attrs['labelled_pixels']} labelled"
     write_cube(cube, out, dtype.value, overwrite=overwrite, progress=True)

@@ -204,7 +204,7 @@ def evaluate(
     groups: Groups = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare a model's map with the labels, overall and by bin, in Mg/ha.
+    """Compare a model's map with the labels, overall and by bin, in its units.
 
     Example: `geobiomass evaluate model/ chips.zarr --by months --csv metrics.csv`
     """
@@ -239,7 +239,11 @@ def in_short(table: pd.DataFrame) -> str:
                 for value, (low, high) in zip(text, ends, strict=True)
             ]
         shown[name] = [value.replace("nan", "-") for value in text]
-    return pd.DataFrame(shown, table.index).to_string()
+    lines = pd.DataFrame(shown, table.index).to_string()
+    units = table.attrs.get("units", "Mg/ha")
+    if units != "Mg/ha":
+        lines += f"\n\n{table.attrs['target']}: errors in {units}"
+    return lines
 
 
 def calibrate(

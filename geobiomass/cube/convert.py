@@ -13,7 +13,7 @@ from geobiomass.cube.calendar import with_months
 from geobiomass.cube.label_values import warn_of_odd_labels
 from geobiomass.cube.missing_values import floats_of, measured
 from geobiomass.cube.schema import CHIP_DIMS, SCENE_DIMS, CubeError, check_cube
-from geobiomass.cube.target import target_on
+from geobiomass.cube.target import settled, target_on
 from geobiomass.cube.values import (
     UNDECODED,
     as_float32,
@@ -32,6 +32,8 @@ def as_cube(
     nodata: float | None = None,
     crs: Any = None,
     month: int | Sequence[int] | None = None,
+    target: str | None = None,
+    units: str | None = None,
 ) -> xr.Dataset:
     """Convert arrays of xarray to a cube; a cube stays as it is.
 
@@ -51,7 +53,9 @@ def as_cube(
         by CF or not.
     agb : xarray.DataArray, optional
         Above-ground biomass density, or any other target, (y, x) on the same grid.
-        A variable ``agb`` of `data` is used without this argument.
+        A variable ``agb`` of `data` is used without this argument. A mass per area by
+        its attribute ``units``, or an array without units, is biomass: it becomes
+        Mg/ha. An array in other units keeps them, and its own name.
     nodata : float, optional
         The value that marks missing pixels in `data`, if the file does not declare
         one. It becomes NaN.
@@ -60,19 +64,26 @@ def as_cube(
         has none.
     month : int or sequence of int, optional
         Calendar month of each step, if `data` has no time axis or no dates on it.
+    target : str, optional
+        Own name of the target, such as ``"canopy_height"``, instead of the array's:
+        the name of the variable in maps. In the cube it stays ``agb``.
+    units : str, optional
+        Units of the target, such as ``"m"`` or ``"kg/m2"``, instead of its attribute.
 
     Returns
     -------
     xarray.Dataset
         ``image`` (month, band, y, x), or with chips (chip, month, band, y, x), float32
-        and, if there is one, ``agb`` (y, x) or (chip, y, x) float32.
+        and, if there is one, ``agb`` (y, x) or (chip, y, x) float32, whose attributes
+        are its ``units`` and, unless it is biomass, ``long_name`` and ``target``, its
+        own name.
 
     Raises
     ------
     CubeError
         If an axis is unknown, there is no time axis, dates cannot be read or are in
-        the same month, integers declare no nodata, or the target is on another grid.
-        The message says how to fix it.
+        the same month, integers declare no nodata, or the target is on another grid
+        or has a name or units that cannot be used. The message says how to fix it.
 
     Warns
     -----
@@ -80,8 +91,13 @@ def as_cube(
         If values are taken as missing that no measurement has: infinite ones, and fill
         values such as -9999 that nothing declares. Of arrays in memory, the attribute
         `taken_as_missing` of ``image`` and ``agb`` has their numbers.
+        If the target states no units, and its name says another quantity, or units.
     """
-    return measured(converted(data, agb, nodata=nodata, crs=crs, month=month))
+    return measured(
+        converted(
+            data, agb, nodata=nodata, crs=crs, month=month, target=target, units=units
+        )
+    )
 
 
 def converted(
@@ -91,6 +107,8 @@ def converted(
     nodata: float | None = None,
     crs: Any = None,
     month: int | Sequence[int] | None = None,
+    target: str | None = None,
+    units: str | None = None,
 ) -> xr.Dataset:
     """Convert as :func:`as_cube`, but leave infinite values and undeclared nodata."""
     if not isinstance(data, xr.Dataset | xr.DataArray):
@@ -98,16 +116,23 @@ def converted(
             "A cube is made of an xarray.Dataset or DataArray, got "
             f"{type(data).__name__}; gb.open_cube(path) opens one from disk."
         )
-    no_options = all(option is None for option in (agb, nodata, crs, month))
+    given_options = (agb, nodata, crs, month, target, units)
+    no_options = all(option is None for option in given_options)
     if isinstance(data, xr.Dataset) and no_options and _is_cube(data):
         check_cube(data)
-        return data
+        return settled(data)
     # Not before: a cube comes without it, and it takes long to import.
     import rioxarray  # noqa: F401  (the .rio accessor)
 
     given, data = data, decoded(data, nodata)
     found = next((c for c in (crs, data.rio.crs, given.rio.crs) if c is not None), None)
-    target = data["agb"] if isinstance(data, xr.Dataset) and "agb" in data else None
+    own = data["agb"] if isinstance(data, xr.Dataset) and "agb" in data else None
+    wanted = own if agb is None else agb
+    if wanted is None and (target is not None or units is not None):
+        raise CubeError(
+            "target= and units= describe labels, got none; give them as well, "
+            "gb.as_cube(data, agb=labels, target=...)."
+        )
     image = missing_as_nan(stack_bands(data))
     image = with_months(image, month)
     chips = "chip" in image.dims
@@ -116,10 +141,9 @@ def converted(
         image = image.assign_coords(chip=np.arange(image.sizes["chip"]).astype(str))
     cube = as_float32(image).to_dataset(name="image")
     cube = cube.drop_vars([name for name in cube.coords if name not in _COORDS])
-    for wanted in (target, agb):
-        if wanted is not None:
-            known = decoded_layers(wanted)
-            cube["agb"] = target_on(image, floats_of(known))
+    if wanted is not None:
+        known = floats_of(decoded_layers(wanted))
+        cube["agb"] = target_on(image, known, target, units)
     if found is not None and not chips:
         cube = cube.rio.write_crs(found).rio.write_coordinate_system()
     check_cube(cube)

@@ -11,6 +11,7 @@ import xarray as xr
 
 from geobiomass.cube import check_cube, is_chips
 from geobiomass.cube.grid_summary import bytes_in, grid_facts, size_in_words
+from geobiomass.cube.quantity import quantity_of
 from geobiomass.cube.selection import Selection
 from geobiomass.cube.store import STORED_DTYPE, inspect_cube, read_counts
 from geobiomass.summary import Table, bytes_in_words, month_names
@@ -69,13 +70,23 @@ def _selection(image: xr.DataArray) -> Selection | None:
     return Selection.of(image.data) if image.chunks is not None else None
 
 
+def _labels(cube: xr.Dataset) -> str:
+    """Return the name and the units of the labels, and their number if it is known."""
+    if "agb" not in cube:
+        return "none"
+    target = quantity_of(cube["agb"])
+    count = cube["agb"].attrs.get("labelled_pixels")
+    number = "" if count is None else f", {int(count):,} labelled pixels"
+    return f"{target.name}, {target.units}{number}"
+
+
 def _facts(cube: xr.Dataset, present: Table | None) -> Facts:
     facts: Facts = {
         "what": "chips" if is_chips(cube) else "scene",
         "size": size_in_words(cube),
         "months": " ".join(map(str, cube["month"].values.tolist())),
         "bands": " ".join(map(str, cube["band"].values.tolist())),
-        "labels": "agb, Mg/ha" if "agb" in cube else "none",
+        "labels": _labels(cube),
     }
     for name in ("title", "source", "licence"):
         if name in cube.attrs:

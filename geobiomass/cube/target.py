@@ -2,23 +2,255 @@
 
 from __future__ import annotations
 
+import re
+import warnings
+from collections.abc import Hashable, Mapping
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
 from geobiomass.cube.axes import axis_changes
+from geobiomass.cube.quantity import (
+    AGB,
+    TARGET,
+    Quantity,
+    check_name,
+    from_attributes,
+    means_biomass,
+    means_other,
+    quantity_of,
+)
 from geobiomass.cube.schema import CubeError
+from geobiomass.cube.units import (
+    MASS_PER_AREA,
+    conversion,
+    hectare_factor,
+    is_known,
+    plain,
+)
+
+CONVERTED = "converted"
+"""Attribute of labels whose values were multiplied: from which units, by what."""
+
+# A mass per area by its letters, in a form that is not understood.
+_LIKE_MASS = re.compile(
+    r"(^|[^a-z])(mg|kg|g|t|tons?|tonnes?)\b.*(ha\b|hectare|acre|m\^?-?2|m²)", re.I
+)
+# Units at the end of a name: "AGB (kg/m2)", "biomass [t/ha]", "agb_kg_m2".
+_IN_BRACKETS = re.compile(r"[\[(]([^\])]+)[\])]\s*$")
+_AT_THE_END = re.compile(r"_((?:kg|g|t|Mg)_?(?:per_)?(?:m2|ha))$", re.I)
 
 
-def target_on(image: xr.DataArray, agb: xr.DataArray) -> xr.Variable:
-    """Return the target as a variable of the cube, with the image's dimensions."""
+def target_on(
+    image: xr.DataArray,
+    agb: xr.DataArray,
+    target: str | None = None,
+    units: str | None = None,
+) -> xr.Variable:
+    """Return the target as a variable of the cube, with the image's dimensions.
+
+    Parameters
+    ----------
+    image : xarray.DataArray
+        The cube's image.
+    agb : xarray.DataArray
+        The labels. A mass per area becomes Mg/ha; another quantity keeps its units,
+        and its own name as the attribute ``target``.
+    target, units : str, optional
+        The own name and the units, instead of the array's.
+    """
     changes = axis_changes(agb)
     agb = agb.rename(changes)
     dims = tuple(dim for dim in image.dims if dim not in ("month", "band"))
     if set(agb.dims) != set(dims):
         raise CubeError(f"Dimensions of 'agb' must be {dims}, got {agb.dims}.")
     _check_same_grid(image, agb)
-    target = agb.astype(np.float32).transpose(*dims).variable
-    return xr.Variable(dims, target.data, {"units": "Mg/ha"})
+    factor, attrs = described(agb.attrs, agb.name, target=target, units=units)
+    values = agb.astype(np.float32).transpose(*dims)
+    return xr.Variable(dims, times(values, factor).data, attrs)
+
+
+def described(
+    attrs: Mapping[Any, Any],
+    name: Hashable | None = None,
+    *,
+    target: str | None = None,
+    units: str | None = None,
+    stacklevel: int = 4,
+) -> tuple[float, dict[str, str]]:
+    """Return the factor to the units of the cube's labels, and their attributes.
+
+    Parameters
+    ----------
+    attrs : mapping
+        Attributes of the user's labels.
+    name : str, optional
+        Their name: of an array, a column, a band.
+    target, units : str, optional
+        The own name and the units, where the user states them.
+    stacklevel : int
+        Of warnings.
+
+    Raises
+    ------
+    CubeError
+        If a name or units cannot be used.
+
+    Warns
+    -----
+    UserWarning
+        If the name says another quantity, or the units, and nothing states them.
+    """
+    given = {k: v for k, v in attrs.items() if k != CONVERTED}
+    stated = plain(given.get("units")) if units is None else plain(units)
+    words = [w for w in (name, given.get("standard_name"), given.get("long_name")) if w]
+    named = next(filter(None, map(units_in_name, words)), "")
+    if not stated and (stated := named) and stated != MASS_PER_AREA:
+        warnings.warn(
+            f"The labels {words[0]!r} state no units except in their name: they are "
+            f"read as {stated}. State them with units= or the attribute units.",
+            stacklevel=stacklevel,
+        )
+    mass = hectare_factor(stated)
+    own = target if target is not None else given.get(TARGET)
+    if own is not None:
+        _check_own(check_name(own), stated, mass)
+    given |= {"units": stated, TARGET: None if own == AGB.name else own}
+    found = from_attributes(given, name)
+    if own is None:
+        _check_words(words, stated, found, stacklevel + 1)
+    factor = 1.0 if mass is None else mass
+    made = {"units": found.units}
+    if found.name != AGB.name:
+        made |= {"long_name": found.long_name, TARGET: found.name}
+    if factor != 1.0:
+        made[CONVERTED] = f"from {stated}, times {factor:g}"
+    return factor, made
+
+
+def units_in_name(words: object) -> str:
+    """Return units that a name ends with: "AGB (kg/m2)", "agb_kg_m2", "height (m)"."""
+    text = str(words)
+    if (found := _IN_BRACKETS.search(text)) and is_known(found[1]):
+        return found[1].strip()
+    if found := _AT_THE_END.search(text):
+        inside = re.sub(r"_?(?:per_)?(m2|ha)$", r"/\1", found[1], flags=re.I)
+        return inside if is_known(inside) else ""
+    return ""
+
+
+def units_of_column(attrs: Mapping[Any, Any], column: str) -> str:
+    """Return the units that a table's attributes state for a column; "" for none.
+
+    Parameters
+    ----------
+    attrs : mapping
+        ``units``: text, or a mapping from columns to texts.
+    column : str
+        The column.
+    """
+    units = attrs.get("units")
+    return plain(units.get(column) if isinstance(units, Mapping) else units)
+
+
+def _check_own(own: str, units: str, mass: float | None) -> None:
+    """Check that a named target has units, and that biomass is a mass per area."""
+    if own == AGB.name and units and mass is None:
+        raise CubeError(
+            f"Biomass must be in units of mass per area, such as {MASS_PER_AREA} or "
+            f"kg/m2, got {units!r}; name another quantity, target='canopy_height'."
+        )
+    if own != AGB.name and not units:
+        raise CubeError(
+            f"The target {own!r} must have units, got none; state them, units='m', or "
+            "as the attribute units of the array."
+        )
+
+
+def _check_words(
+    words: list[Any], units: str, found: Quantity, stacklevel: int
+) -> None:
+    """Refuse biomass in units that are not understood; warn if it seems no biomass."""
+    biomass = any(map(means_biomass, words))
+    if found != AGB and biomass and _LIKE_MASS.search(units):
+        raise CubeError(
+            f"The units {units!r} of {words[0]!r} are not understood as a mass of dry "
+            f"biomass per area; state them as {MASS_PER_AREA}, t/ha, kg/m2 or g/m2 "
+            "(units=), after conversion of the values, or name the quantity that they "
+            "are of (target=)."
+        )
+    other = next((word for word in words if means_other(word)), None)
+    if found == AGB and other is not None and not biomass:
+        state = f"in {units}" if units else "without units"
+        warnings.warn(
+            f"The labels {str(other)!r} {state} are taken for above-ground biomass in "
+            f"{MASS_PER_AREA}; if they are another quantity, say so: "
+            "units='m' (or the attribute units), or target= with its name; "
+            "target='agb' if they are biomass.",
+            stacklevel=stacklevel,
+        )
+
+
+def times(labels: xr.DataArray, factor: float) -> xr.DataArray:
+    """Return labels multiplied, lazily if they are lazy; the same ones if by 1."""
+    return labels if factor == 1.0 else labels * np.float32(factor)
+
+
+def settled(cube: xr.Dataset) -> xr.Dataset:
+    """Return a cube whose labels are in the package's units; the same one if so.
+
+    Labels that state no units and whose name says nothing stay as they are.
+    """
+    if "agb" not in cube:
+        return cube
+    labels = cube["agb"]
+    units = plain(labels.attrs.get("units"))
+    if units == MASS_PER_AREA and not labels.attrs.get(TARGET):
+        return cube
+    factor, attrs = described(labels.attrs, stacklevel=5)
+    named = means_other(labels.attrs.get("long_name"))
+    if factor == 1.0 and attrs["units"] == units:
+        quantity_of(labels)
+        return cube
+    if not units and not named and factor == 1.0:
+        return cube
+    made = times(labels, factor).astype(np.float32)
+    return cube.assign(agb=made.assign_attrs({**labels.attrs, **attrs}))
+
+
+def in_units_of(cube: xr.Dataset, wanted: Quantity, who: str) -> xr.Dataset:
+    """Return a cube whose labels are in the units of a model, a map or another cube.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        With ``agb``.
+    wanted : Quantity
+        What the labels have to be.
+    who : str
+        What they are compared with, for the message: "The model predicts".
+
+    Raises
+    ------
+    CubeError
+        If the units cannot be converted.
+    """
+    found = quantity_of(cube["agb"])
+    factor = conversion(found.units, wanted.units)
+    if factor is None:
+        raise CubeError(
+            f"{who} {wanted.name} in {wanted.units}, and the labels of the cube are "
+            f"{found.name} in {found.units}, which cannot be converted; give labels of "
+            f"the same quantity, with_labels(..., units={wanted.units!r})."
+        )
+    if factor == 1.0:
+        return cube
+    attrs = cube["agb"].attrs | {
+        "units": wanted.units,
+        CONVERTED: f"from {found.units}, times {factor:g}",
+    }
+    return cube.assign(agb=times(cube["agb"], factor).assign_attrs(attrs))
 
 
 def _check_same_grid(image: xr.DataArray, agb: xr.DataArray) -> None:

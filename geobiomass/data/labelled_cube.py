@@ -10,6 +10,7 @@ from typing import Self
 import xarray as xr
 
 from geobiomass.cube.convert import need_target
+from geobiomass.cube.quantity import Quantity, quantity_of
 from geobiomass.data.fingerprint import hash_data, hash_labels
 from geobiomass.data.reader import Reader, Sample
 from geobiomass.data.splits import NO_LABEL, crops_in, label_marks, labelled
@@ -67,6 +68,11 @@ class LabelledCube:
         cube = need_target(cube)
         names = [str(name) for name in cube["band"].values] if bands is None else bands
         return cls(cube, tuple(names), Reader(cube, names))
+
+    @property
+    def target(self) -> Quantity:
+        """What the labels are: name, description and units."""
+        return quantity_of(self.cube["agb"])
 
     @cached_property
     def fingerprint(self) -> str:

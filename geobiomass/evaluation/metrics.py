@@ -10,11 +10,32 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from geobiomass.cube.quantity import AGB, Quantity
+from geobiomass.cube.units import conversion
 from geobiomass.data.reader import Reader
 from geobiomass.tiles import EVALUATION_BLOCK, Sample, blocks, parts_of
 
 BIOMASS_BINS = (0.0, 50.0, 100.0, 150.0, 200.0, 300.0, 400.0, float("inf"))
 """Edges of the bins of biomass, Mg/ha."""
+
+# By units: bins of about as many pixels each, up to what is found on land.
+_BINS = {
+    "m": (0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, float("inf")),
+    "%": (0.0, 10.0, 25.0, 50.0, 75.0, 90.0, float("inf")),
+}
+
+
+def bins_for(units: str) -> tuple[float, ...]:
+    """Return the edges of bins of a target: biomass, a height, a share of the ground.
+
+    A target in other units has the numbers of :data:`BIOMASS_BINS`.
+    """
+    for known, edges in _BINS.items():
+        factor = conversion(known, units)
+        if factor is not None:
+            return tuple(float(f"{factor * edge:.6g}") for edge in edges)
+    return BIOMASS_BINS
+
 
 BY = ("biomass", "predicted", "months")
 """The bins that a table of metrics can have."""
@@ -55,6 +76,8 @@ class Bins:
         which the pixel has any value.
     months : int
         Months of the cube, for bins by months.
+    target : Quantity
+        What is predicted: its units decide on the edges.
 
     Raises
     ------
@@ -62,10 +85,13 @@ class Bins:
         If `by` is none of these.
     """
 
-    def __init__(self, by: str = "biomass", months: int = 12) -> None:
+    def __init__(
+        self, by: str = "biomass", months: int = 12, target: Quantity = AGB
+    ) -> None:
         if by not in BY:
             raise ValueError(f"by must be one of {BY}, got {by!r}.")
-        self.by = by
+        self.by, self.target = by, target
+        self.edges = bins_for(target.units)
         if by == "months":
             self._tops = [months // 3, 2 * months // 3, months - 1, months]
             spans = [(low + 1, high) for low, high in pairwise([0, *self._tops])]
@@ -77,7 +103,7 @@ class Bins:
         else:
             names = [
                 f"{low:g}-{high:g}" if np.isfinite(high) else f"{low:g} and more"
-                for low, high in pairwise(BIOMASS_BINS)
+                for low, high in pairwise(self.edges)
             ]
         self.names = ["all", *names]
 
@@ -93,7 +119,7 @@ class Bins:
                 rows[(months >= low) & (months <= high)] = row
             return rows
         values = observed if self.by == "biomass" else predicted
-        return np.digitize(values, BIOMASS_BINS[1:-1]) + 1
+        return np.digitize(values, self.edges[1:-1]) + 1
 
 
 class Tally:
@@ -229,12 +255,17 @@ class Tally:
         if bootstrap:
             names = [*ESTIMATED, *(["coverage"] if with_interval else [])]
             columns |= _intervals(units, names, confidence, bootstrap, seed)
-        table = pd.DataFrame(columns, pd.Index(self.names, name=self.bins.by))
+        target = self.bins.target
+        # Bins "by biomass" are of the target, whatever it is.
+        other = self.bins.by == "biomass" and not target.is_biomass
+        rows_are = target.short if other else self.bins.by
+        table = pd.DataFrame(columns, pd.Index(self.names, name=rows_are))
         if self.bins.by != "months":
             # Within a bin of biomass there is little variance left to explain.
             for name in ("r2", "r2_lower", "r2_upper"):
                 if name in table:
                     table.loc[self.names[1:], name] = np.nan
+        table.attrs = {"target": target.name, "units": target.units}
         return table
 
 
@@ -269,11 +300,14 @@ def add_parts(
         )
 
 
-def interval_of(layers: Mapping[str, Any]) -> tuple[Any, Any] | None:
+def interval_of(
+    layers: Mapping[str, Any], name: str = AGB.name
+) -> tuple[Any, Any] | None:
     """Return the lower and upper ends from a map's layers; None where it has none."""
-    if "agb_lower" not in layers or "agb_upper" not in layers:
+    lower, upper = f"{name}_lower", f"{name}_upper"
+    if lower not in layers or upper not in layers:
         return None
-    return layers["agb_lower"], layers["agb_upper"]
+    return layers[lower], layers[upper]
 
 
 def months_seen(reader: Reader, sample: Sample) -> npt.NDArray[np.int64]:

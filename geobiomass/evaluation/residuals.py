@@ -5,6 +5,7 @@ Variograms and error models are fitted to them.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,9 @@ from geobiomass.cube import CubeError, as_cube
 from geobiomass.cube.areas import pixel_size
 from geobiomass.cube.axes import in_our_names
 from geobiomass.cube.missing_values import measured_layer
+from geobiomass.cube.quantity import Quantity, of_layer, quantity_of, target_of
+from geobiomass.cube.target import in_units_of, times
+from geobiomass.cube.units import MASS_PER_AREA, hectare_factor, plain
 from geobiomass.cube.values import decoded_layers
 from geobiomass.data.folds import Folds
 from geobiomass.data.groups import NOWHERE, BlockGround, ChipGround, Ground
@@ -28,10 +32,11 @@ from geobiomass.training.files import sha256_of, sha256_of_file, write_whole
 MOST = 200_000  # rows of a table: 14 MB
 _UNIT = 256  # pixels: side of the blocks of a scene that are exchangeable groups
 _BLOCK = 1024  # pixels: side of the blocks that are compared one by one
-LAYERS = {"agb": "predicted", "agb_lower": "lower", "agb_upper": "upper"}
+_SUFFIXES = {"": "predicted", "_lower": "lower", "_upper": "upper"}
 TABLE = "residuals.csv"
 _COLUMNS = ("observed", "predicted", "y", "x", "unit")
 _NUMBERS = ("observed", "predicted", "lower", "upper", "y", "x")
+_OF_OTHERS = ("target", "units")  # attributes of residuals of no biomass
 _FORMAT = 1
 
 
@@ -49,12 +54,13 @@ def residuals(
     Parameters
     ----------
     map : xarray.Dataset or xarray.DataArray
-        ``agb`` (y, x) or (chip, y, x), Mg/ha, on the cube's grid; with ``agb_lower``
-        and ``agb_upper`` where it has intervals. A lazy map is computed block by
-        block. Errors show the quality of a map only where its model has not seen the
+        ``agb`` (y, x) or (chip, y, x), on the cube's grid; with ``agb_lower`` and
+        ``agb_upper`` where it has intervals; or the target of another model by its
+        own name. A mass per area is converted to Mg/ha. A lazy map is computed block
+        by block. Errors show the quality of a map only where its model has not seen the
         labels: :func:`cross_validate` makes such a map.
     cube : xarray.Dataset
-        With ``agb``.
+        With ``agb``, in units that can be converted to the map's.
     folds : Folds, optional
         The groups that were held out together. Units are then its blocks, regions or
         chips, and there is a column ``fold``. Pixels of none of its groups are left
@@ -75,18 +81,23 @@ def residuals(
         ``upper``, Mg/ha; ``y``, ``x``: metres from the upper left corner of the scene,
         or of the pixel's chip; ``unit``, the exchangeable group: the chip, or block
         of 256 pixels of a scene, or group that `folds` held out together; ``fold``.
-        ``attrs``: "kind" is "scene" or "chips", "pixel" its height and width, metres.
+        ``attrs``: "kind" is "scene" or "chips", "pixel" its height and width, metres;
+        of another quantity than biomass also "target" and "units".
 
     Raises
     ------
     CubeError
-        If the cube has no labels, shapes differ, or there is no pixel with both.
+        If the cube has no labels, shapes or quantities differ, or there is no pixel
+        with both.
     ValueError
         If a number is out of range, or chips come without `pixel`.
     """
     cube = as_cube(cube)
-    layers = _layers(map)
+    layers, target = _layers(map)
     _check(layers, cube, most)
+    if target is None:
+        target = quantity_of(cube["agb"])
+    cube = in_units_of(cube, target, "The map shows")
     if folds is not None:
         folds.check(cube)
     chips = "chip" in cube.dims
@@ -112,15 +123,35 @@ def residuals(
         table["fold"] = np.array(folds.fold_of)[numbers]
     table["unit"] = np.array(ground.names, object)[numbers]
     table.attrs = {"kind": "chips" if chips else "scene", "pixel": size}
+    if target.units != MASS_PER_AREA:
+        table.attrs |= {"target": target.name, "units": target.units}
     return table
 
 
-def _layers(map: xr.Dataset | xr.DataArray) -> dict[str, xr.DataArray]:
+def _layers(
+    map: xr.Dataset | xr.DataArray,
+) -> tuple[dict[str, xr.DataArray], Quantity | None]:
+    """Return the layers of a map by column, and what they are, if units say so.
+
+    A mass per area is returned in Mg/ha.
+    """
     if isinstance(map, xr.DataArray):
-        return {"predicted": measured_layer(in_our_names(decoded_layers(map)))}
-    data = in_our_names(decoded_layers(map))
-    there = {column: data[name] for name, column in LAYERS.items() if name in data}
-    return {column: measured_layer(layer) for column, layer in there.items()}
+        map = decoded_layers(map)
+        found = {"predicted": in_our_names(map)}
+        target = of_layer(map, "agb" if map.name is None else None)
+    else:
+        data = in_our_names(decoded_layers(map))
+        target = target_of(data)
+        names = {column: target.name + end for end, column in _SUFFIXES.items()}
+        found = {column: data[name] for column, name in names.items() if name in data}
+    found = {column: measured_layer(layer) for column, layer in found.items()}
+    if "predicted" not in found or not plain(found["predicted"].attrs.get("units")):
+        return found, None
+    factor = hectare_factor(target.units)
+    if factor is None:
+        return found, target
+    target = dataclasses.replace(target, units=MASS_PER_AREA)
+    return {column: times(layer, factor) for column, layer in found.items()}, target
 
 
 def _check(layers: dict[str, xr.DataArray], cube: xr.Dataset, most: int) -> None:
@@ -274,6 +305,7 @@ def write_residuals(table: pd.DataFrame, path: str | Path) -> None:
         "pixel": [float(side) for side in table.attrs["pixel"]],
         "sha256": sha256_of(content),
     }
+    facts |= {n: str(table.attrs[n]) for n in _OF_OTHERS if n in table.attrs}
     for sample, written in (
         (path, content),
         (_facts_beside(path), json.dumps(facts, indent=2).encode()),
@@ -373,7 +405,8 @@ def _read_facts(path: Path) -> dict[str, Any]:
             f"{path} must be as it was written, but its checksum differs; write the "
             f"residuals again, or delete {facts_path.name} to read it as any CSV."
         )
-    return {"kind": kind, "pixel": (down, across)}
+    others = {name: str(facts[name]) for name in _OF_OTHERS if name in facts}
+    return {"kind": kind, "pixel": (down, across), **others}
 
 
 def _need_columns(table: pd.DataFrame, what: str) -> None:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import xarray as xr
 from torch import nn
 
+from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.cube.region import Region
 from geobiomass.data.reader import Reader, Sample
 from geobiomass.inference.batch_predictor import BatchPredictor, Predicted
@@ -70,6 +71,8 @@ class Mapper:
         are not computed.
     steps : tuple of Step
         Post-processing, from the network's blended maps to the map's layers.
+    target : Quantity
+        What the network predicts.
     """
 
     network: nn.Module
@@ -78,6 +81,7 @@ class Mapper:
     outputs: tuple[str, ...] = ("agb",)
     region: Region | None = None
     steps: tuple[Step, ...] = ()
+    target: Quantity = AGB
 
     def __post_init__(self) -> None:
         self.token = uuid.uuid4().hex
@@ -93,7 +97,7 @@ class Mapper:
     @cached_property
     def layers(self) -> dict[str, Attributes]:
         """The map's layers, in order: attributes by name."""
-        return layers_after(self.steps, density(self.outputs))
+        return layers_after(self.steps, density(self.outputs, self.target))
 
     def values_depend_on(self) -> dict[str, Any]:
         """Return the settings, and facts of the steps, that the values depend on."""
@@ -286,6 +290,7 @@ class Mapper:
             "outputs": self.outputs,
             "region": self.region,
             "steps": self.steps,
+            "target": self.target,
             "token": self.token,
         }
 
@@ -299,6 +304,7 @@ class Mapper:
             state["outputs"],
             state["region"],
             state["steps"],
+            state["target"],
         )
         self.token, self.batch_predictor = state["token"], predictor
 

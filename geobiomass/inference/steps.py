@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from geobiomass.cube.quantity import AGB, Quantity
+
 Pixels = npt.NDArray[np.float32]
 Attributes = Mapping[str, Any]
 
@@ -45,9 +47,9 @@ class Step(Protocol):
         ...
 
 
-def density(outputs: Sequence[str]) -> dict[str, Attributes]:
-    """Return layers of biomass density, as networks predict them, by name."""
-    attributes = {"long_name": "above-ground biomass density", "units": "Mg/ha"}
+def density(outputs: Sequence[str], target: Quantity = AGB) -> dict[str, Attributes]:
+    """Return layers of biomass density, or of another target, by name."""
+    attributes = {"long_name": target.long_name, "units": target.units}
     return dict.fromkeys(outputs, attributes)
 
 

@@ -45,8 +45,10 @@ def dataset_html(data: xr.Dataset) -> str:
 def _facts(data: xr.Dataset) -> dict[str, Any] | None:
     """Return the facts of a cube or of a map of ours; None for other datasets."""
     from geobiomass.cube import CubeError, check_cube
+    from geobiomass.cube.quantity import target_of
     from geobiomass.cube.summary import describe_cube
     from geobiomass.info.maps import describe_map
+    from geobiomass.maps.origin import PROVENANCE
 
     if "image" in data:
         try:
@@ -54,5 +56,7 @@ def _facts(data: xr.Dataset) -> dict[str, Any] | None:
         except CubeError:  # a dataset of another program, with an image
             return None
         return describe_cube(data, sample=False)
+    name = target_of(data).name
     ours = "agb" in data and data["agb"].attrs.get("units") == "Mg/ha"
-    return describe_map(data) if ours and {"y", "x"} <= set(data["agb"].dims) else None
+    ours |= name in data and PROVENANCE in data.attrs
+    return describe_map(data) if ours and {"y", "x"} <= set(data[name].dims) else None

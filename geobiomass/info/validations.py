@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.cube.store import is_local
 from geobiomass.data.folds import folds_in_words
 from geobiomass.evaluation.residuals import TABLE
@@ -15,7 +16,7 @@ from geobiomass.maps import describe_progress
 from geobiomass.models.summary import describe_folder, errors_of
 from geobiomass.summary import Table
 from geobiomass.training.checkpoint_record import LAST, read_training_record
-from geobiomass.training.model_folder import CONFIG
+from geobiomass.training.model_folder import CONFIG, read_config
 from geobiomass.validation.folder import (
     CHECKPOINTS,
     MODEL,
@@ -62,7 +63,8 @@ def describe_validation(path: Path) -> Facts:
     if "errors" not in record:  # written by an early version
         load = f"gb.CrossValidation.load({str(path)!r})"
         return facts | {"errors": f"not recorded, {load}"}
-    return facts | {"errors": errors_of(record["errors"], "fold")}
+    units = _units_of(path / MODEL)
+    return facts | {"errors": errors_of(record["errors"], "fold", units)}
 
 
 def _unfinished(path: Path, begun: Mapping[str, Any]) -> Facts:
@@ -132,6 +134,13 @@ def _models(path: Path, count: int) -> Facts:
     facts = describe_folder(path)
     known = {name: facts[name] for name in _OF_MODELS if name in facts}
     return {"models": f"{count} as one, {path}", **known}
+
+
+def _units_of(path: Path) -> str:
+    """Return the units of what the models predict."""
+    if not (path / CONFIG).is_file():
+        return AGB.units
+    return Quantity.of_settings(read_config(path)["settings"]).units
 
 
 def _map_in_words(path: Path) -> str:

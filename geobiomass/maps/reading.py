@@ -120,11 +120,17 @@ def _open_raster(path: str) -> xr.Dataset:
         names = [name or f"band {i}" for i, name in enumerate(source.descriptions, 1)]
         tags = [source.tags(number) for number in source.indexes]
         fills = [_scaled_fills(source, number) for number in range(source.count)]
+        units = source.units
     bands = cast(xr.DataArray, rioxarray.open_rasterio(path, masked=True, cache=False))
     layers = {name: _of_band(bands, number) for number, name in enumerate(names)}
     for layer, stored in zip(layers.values(), fills, strict=True):
         layer.encoding["fills"] = stored
-    for layer, known in zip(layers.values(), tags, strict=True):
+    for (name, layer), known, unit in zip(layers.items(), tags, units, strict=True):
+        # Of all bands together rioxarray has a tuple.
+        layer.attrs |= {
+            "long_name": known.get("long_name", name),
+            "units": unit or known.get("units", ""),
+        }
         if "interval" in known:  # tags are text; totals and change need the number
             layer.attrs["interval"] = float(known["interval"])
     return decoded_layers(xr.Dataset(layers))

@@ -18,6 +18,7 @@ import xarray as xr
 
 from geobiomass.cube.axes import in_our_names
 from geobiomass.cube.missing_values import measured_layer
+from geobiomass.cube.quantity import Quantity, of_any
 from geobiomass.cube.store import is_local, open_group
 from geobiomass.cube.values import decoded_layers
 from geobiomass.summary import html_environment, html_macros
@@ -51,7 +52,8 @@ def explore_map(
         Other layers by name, such as ``{"true biomass": cube["agb"]}``, in the same
         colour scale.
     limits : tuple of float, optional
-        Ends of the colour scale, Mg/ha; by default 0 and the 99th percentile.
+        Ends of the colour scale, in the map's units; by default 0 and the 99th
+        percentile.
     opacity : float
         Initial opacity of the map, 0 to 1; the page has a slider.
     tiles : str, optional
@@ -109,7 +111,7 @@ def explore_map(
     if len(overlays) > 1:
         folium.LayerControl(collapsed=False).add_to(page)
     names = [overlay.get_name() for overlay in overlays]
-    _legend(low, high, str(first.attrs.get("units", "Mg/ha"))).add_to(page)
+    _legend(low, high, of_any(first)).add_to(page)
     _slider(names, opacity).add_to(page)
     if leaflet is not None:
         _write_in(page, Path(leaflet))
@@ -312,16 +314,18 @@ _BOX = (
 )
 
 
-def _legend(low: float, high: float, unit: str) -> Any:
+def _legend(low: float, high: float, target: Quantity) -> Any:
     """Return the legend: the colours, and five figures below them."""
     import matplotlib
     from matplotlib.colors import to_hex
 
     stops = [to_hex(matplotlib.colormaps["viridis"](i / 8)) for i in range(9)]
+    form = ".0f" if high - low >= 20 else ".3g"  # a share of 0 to 1 needs decimals
     figures = [
-        f"{'≥ ' if i == 4 else ''}{low + (high - low) * i / 4:.0f}" for i in range(5)
+        f"{'≥ ' if i == 4 else ''}{low + (high - low) * i / 4:{form}}" for i in range(5)
     ]
-    content = html_macros("map_controls.html").legend(unit, stops, figures)
+    legend = html_macros("map_controls.html").legend
+    content = legend(target.short, target.units, stops, figures)
     return _control("geobiomass-legend", content, "bottomleft")
 
 

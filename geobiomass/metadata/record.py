@@ -6,6 +6,7 @@ any time.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import platform
@@ -21,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from geobiomass.cube.quantity import AGB
 from geobiomass.maps.origin import PROVENANCE
 from geobiomass.network import AttentionUNet
 from geobiomass.training.files import sha256_of
@@ -194,6 +196,9 @@ def model_facts(model: Any, fingerprint: str | None = None) -> dict[str, Any]:
         "calibration": _of(model, "calibration"),
         "applicability": _of(model, "domain"),
     }
+    target = getattr(model, "target", AGB)
+    if target.settings != AGB.settings:
+        facts["target"] = dataclasses.asdict(target)
     if hasattr(model, "models"):
         return facts | {"members": [model_facts(member) for member in model.models]}
     made = getattr(model, "provenance", None) or {}

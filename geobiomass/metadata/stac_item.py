@@ -16,6 +16,7 @@ from datetime import datetime as Datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geobiomass.cube.quantity import AGB
 from geobiomass.cube.store import is_local
 from geobiomass.maps.conventions import transform_of
 from geobiomass.metadata.footprint import MapFacts, facts_of_map
@@ -127,7 +128,8 @@ def write_stac_item(
         properties=_properties(known, facts),
         stac_extensions=[PROJECTION, RASTER, PROCESSING],
     )
-    item.add_asset("map", _asset(map_path, facts, href or _relative(map_path, path)))
+    asset = _asset(map_path, facts, href or _relative(map_path, path), _what(known))
+    item.add_asset("map", asset)
     if map_path.is_file():
         item.stac_extensions.append(FILE)
     if model is not None:
@@ -208,7 +210,7 @@ def _check_replaceable(path: Path, name: str) -> None:
 def _properties(known: Provenance, facts: MapFacts) -> dict[str, Any]:
     used, notes = known["software"], known.get("notes") or {}
     properties: dict[str, Any] = {
-        "title": f"Above-ground biomass density, {known['input'].get('title', 'map')}",
+        "title": f"{_what(known)}, {known['input'].get('title', 'map')}",
         "created": Datetime.now(UTC).isoformat(timespec="seconds"),
         "proj:code": facts.code,
         "proj:shape": list(facts.shape),
@@ -233,6 +235,12 @@ def _properties(known: Provenance, facts: MapFacts) -> dict[str, Any]:
     return properties
 
 
+def _what(known: Provenance) -> str:
+    """Return what the map shows, as the first words of a title."""
+    what = str((known["model"].get("target") or vars(AGB))["long_name"])
+    return what[:1].upper() + what[1:]
+
+
 def _lineage(known: Provenance) -> str:
     """Describe the map's origin in a sentence."""
     model, source = known["model"], known["input"]
@@ -245,7 +253,7 @@ def _lineage(known: Provenance) -> str:
     )
 
 
-def _asset(map_path: Path, facts: MapFacts, href: str) -> pystac.Asset:
+def _asset(map_path: Path, facts: MapFacts, href: str, title: str) -> pystac.Asset:
     import pystac
 
     extra: dict[str, Any] = {
@@ -269,7 +277,7 @@ def _asset(map_path: Path, facts: MapFacts, href: str) -> pystac.Asset:
         }
     return pystac.Asset(
         href,
-        title="Above-ground biomass density",
+        title=title,
         media_type=pystac.MediaType.COG if map_path.is_file() else _ZARR,
         roles=["data"],
         extra_fields=extra,
@@ -353,6 +361,7 @@ def _model_properties(
     known: Provenance, facts: Mapping[str, Any], tile: int
 ) -> dict[str, Any]:
     recipe = facts.get("recipe") or {}
+    units = (facts.get("target") or vars(AGB))["units"]
     properties: dict[str, Any] = {
         "mlm:name": f"geobiomass-{facts['fingerprint'][:12]}",
         "mlm:architecture": _architecture(facts),
@@ -360,7 +369,7 @@ def _model_properties(
         "mlm:framework": "PyTorch",
         "mlm:total_parameters": facts["parameters"],
         "mlm:input": [_input_of(facts, tile)],
-        "mlm:output": [_output_of(name, tile) for name in facts["outputs"]],
+        "mlm:output": [_output_of(name, tile, units) for name in facts["outputs"]],
         "mlm:hyperparameters": {
             f"map.{name}": value for name, value in known["settings"].items()
         }
@@ -408,10 +417,10 @@ def _input_of(facts: Mapping[str, Any], tile: int) -> dict[str, Any]:
     return described
 
 
-def _output_of(name: str, tile: int) -> dict[str, Any]:
+def _output_of(name: str, tile: int, units: str) -> dict[str, Any]:
     return {
         "name": name,
-        "description": "Mg/ha",
+        "description": units,
         "tasks": ["regression"],
         "result": {
             "shape": [-1, tile, tile],

@@ -46,10 +46,27 @@ def training_in_words(data: Mapping[str, Any]) -> str:
     training, held = data["training"], data["validation"]
     title = f"{data['title']}: " if "title" in data else ""
     unit = "chips" if data["kind"] == "chips" else "blocks of a scene"
-    text = f"{title}{training['places']:,} {unit}, {training['pixels']:,} pixels"
+    text = title + part_in_words(training, unit)
     if data.get("months"):
         text += f", {' '.join(month_names(data['months']))}"
     return text + (f"; {held['places']:,} held out" if held else "; none held out")
+
+
+def part_in_words(part: Mapping[str, Any], unit: str) -> str:
+    """Describe the places, labels and pixels of training or held-out data.
+
+    Parameters
+    ----------
+    part : mapping
+        "places", "pixels" and "labels": the pixels that have a label, which models of
+        early versions do not record.
+    unit : str
+        What the places are.
+    """
+    text = f"{part['places']:,} {unit}, "
+    if part.get("labels") in (None, part["pixels"]):  # each pixel has a label
+        return f"{text}{part['pixels']:,} pixels"
+    return f"{text}{part['labels']:,} labels in {part['pixels']:,} pixels"
 
 
 # --- the model ----------------------------------------------------------------
@@ -71,6 +88,9 @@ def _model(model: Mapping[str, Any]) -> Facts:
                 [f"{member['class']} {_short(member['fingerprint'])}"]
                 + [f"{name}: {text}" for name, text in known.items()]
             )
+    if "target" in model:
+        target = model["target"]
+        facts["target"] = f"{target['name']}, {target['long_name']}, {target['units']}"
     facts["calibration"] = _calibration(model.get("calibration"))
     facts["applicability"] = _applicability(model.get("applicability"))
     return facts
@@ -116,21 +136,22 @@ def _training(model: Mapping[str, Any]) -> Facts:
         facts["trained on"] = (
             f"{training_in_words(data)}; fingerprint {_short(data['fingerprint'])}"
         )
-    facts["held-out error"] = _errors(model.get("errors"))
+    units = (model.get("target") or {}).get("units", "Mg/ha")
+    facts["held-out error"] = _errors(model.get("errors"), units)
     return facts
 
 
-def _errors(row: Mapping[str, Any] | None) -> str:
+def _errors(row: Mapping[str, Any] | None, units: str) -> str:
     if not row:
         return "not measured"
     named = {"average_rmse": "average RMSE", "pixel_rmse": "pixel RMSE"}
     names = named | {"mae": "MAE", "bias": "bias"}
     errors = [
-        f"{title} {row[name]:.1f}"
+        f"{title} {row[name]:.{1 if units == 'Mg/ha' else 2}f}"
         for name, title in names.items()
         if row.get(name) is not None
     ]
-    return f"{', '.join(errors)} Mg/ha"
+    return f"{', '.join(errors)} {units}"
 
 
 # --- the input ----------------------------------------------------------------

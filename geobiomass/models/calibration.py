@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from geobiomass.cube import DamagedError
+from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.data.reader import Reader, Sample
 from geobiomass.data.splits import labelled
-from geobiomass.evaluation.metrics import BIOMASS_BINS
+from geobiomass.evaluation.metrics import BIOMASS_BINS, bins_for
 from geobiomass.inference.mapper import Mapper
 from geobiomass.statistics.conformal import Calibration, Unit, calibrate, joined
 from geobiomass.tiles import Window, even_blocks, samples_on_chips
@@ -138,7 +139,7 @@ def calibration_of(
     classes: int | Sequence[float] | None = None,
     *,
     folds: int = 0,
-    name: str = "agb",
+    target: Quantity = AGB,
     groups: str | None = None,
 ) -> Calibration:
     """Calibrate on units of a cube, with :func:`.conformal.calibrate`.
@@ -149,8 +150,10 @@ def calibration_of(
         Units of :func:`compare_units`.
     reader : Reader
         Over the cube.
-    interval, classes, folds, name, groups
+    interval, classes, folds, groups
         As in that function; classes are by default the bins of ``model.evaluate``.
+    target : Quantity
+        What is predicted.
 
     Raises
     ------
@@ -162,9 +165,9 @@ def calibration_of(
     return calibrate(
         units,
         interval,
-        CLASSES if classes is None else classes,
+        bins_for(target.units)[1:-1] if classes is None else classes,
         kind="chips" if reader.chips else "blocks",
         folds=folds,
-        name=name,
+        name=target.name,
         groups=groups,
     )

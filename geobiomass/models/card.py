@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from geobiomass.cube.quantity import AGB, Quantity
+from geobiomass.metadata.text import part_in_words
 from geobiomass.models.summary import map_names
 from geobiomass.statistics.conformal import Calibration
 
@@ -40,7 +42,8 @@ def model_card(settings: Facts, provenance: Facts, load_call: str) -> str:
         _limits(settings, provenance),
         _loading(load_call),
     ]
-    return _with_front_matter("\n\n".join(sections) + "\n", provenance)
+    target = Quantity.of_settings(settings)
+    return _with_front_matter("\n\n".join(sections) + "\n", provenance, target)
 
 
 def ensemble_card(
@@ -62,30 +65,38 @@ def ensemble_card(
     settings : mapping
         The ensemble's settings: ``calibration``, if there is one.
     """
-    rows = []
+    target = Quantity.of_settings({"outputs": outputs, **settings})
+    units, rows = target.units, []
     for number, (_, provenance) in enumerate(members, 1):
         overall = (provenance.get("validation") or {}).get("all") or {}
         rmse, bias = overall.get("average_rmse"), overall.get("bias")
         rows.append(f"| member-{number} | {_figure(rmse)} | {_figure(bias)} |")
     sections = [
-        f"# Above-ground biomass from monthly satellite images, {len(members)} models",
+        f"# {_title(target)} from monthly satellite images, {len(members)} models",
         f"The mean of {len(members)} models. Each has its own card in its "
-        f"folder. Maps: {', '.join(map_names(outputs, settings))}, in Mg/ha.",
-        "| model | average RMSE on what it held out, Mg/ha | bias |\n|---|---|---|\n"
+        f"folder. Maps: {', '.join(map_names(outputs, settings))}, in {units}.",
+        f"| model | average RMSE on what it held out, {units} | bias |\n|---|---|---|\n"
         + "\n".join(rows),
         "The mean is usually closer to the ground truth than its members. Only data "
         "that none of them was trained on shows by how much.",
         *_interval(settings),
         _loading(load_call),
     ]
-    return _with_front_matter("\n\n".join(sections) + "\n", {})
+    return _with_front_matter("\n\n".join(sections) + "\n", {}, target)
 
 
-def _with_front_matter(text: str, provenance: Facts) -> str:
+def _title(target: Quantity) -> str:
+    if target.is_biomass:
+        return "Above-ground biomass"
+    return target.long_name[:1].upper() + target.long_name[1:]
+
+
+def _with_front_matter(text: str, provenance: Facts, target: Quantity) -> str:
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
     overall = (provenance.get("validation") or {}).get("all") or {}
-    labels = {"average_rmse": "average RMSE, Mg/ha", "bias": "bias, Mg/ha"}
+    units = target.units
+    labels = {"average_rmse": f"average RMSE, {units}", "bias": f"bias, {units}"}
     results = [
         EvalResult(
             task_type="image-to-image",
@@ -100,7 +111,10 @@ def _with_front_matter(text: str, provenance: Facts) -> str:
     ]
     data = ModelCardData(
         library_name="geobiomass",
-        tags=["biomass", "forest", "remote-sensing", "sentinel-1", "sentinel-2"],
+        tags=[
+            target.short.replace(" ", "-"),
+            *("forest", "remote-sensing", "sentinel-1", "sentinel-2"),
+        ],
         model_name="geobiomass" if results else None,
         eval_results=results or None,
     )
@@ -119,16 +133,17 @@ def _interval(settings: Facts) -> list[str]:
     promise = (
         f"In new {new} that are exchangeable with those of the calibration (the same "
         f"kind of forest, sensors and years), about {held} of the pixels are within "
-        "the interval, by class of predicted biomass"
+        f"the interval, by class of predicted {Quantity.of_settings(settings).short}"
     )
     if calibration.folds:
         promise += (
             "; as each model was calibrated on its own fold and the map is their mean, "
             "this is what is seen, not what is proven"
         )
-    head = f"| predicted, Mg/ha | {unit} | pixels | margin, Mg/ha |"
-    if "spread" in calibration.base and "quantiles" not in calibration.base:
-        head = head.replace("margin, Mg/ha", "margin, spreads")
+    units = Quantity.of_settings(settings).units
+    spreads = "spread" in calibration.base and "quantiles" not in calibration.base
+    margin = "margin, spreads" if spreads else f"margin, {units}"
+    head = f"| predicted, {units} | {unit} | pixels | {margin} |"
     rows = [
         f"| {name} | {row['units']:.0f} | {row['pixels']:,.0f} | {row['margin']:.2f} |"
         for name, row in calibration.table.iterrows()
@@ -140,9 +155,14 @@ def _interval(settings: Facts) -> list[str]:
 
 
 def _what(settings: Facts) -> str:
+    target = Quantity.of_settings(settings)
+    what = (
+        "the density of above-ground dry biomass, in Mg/ha (tonnes per hectare)"
+        if target.is_biomass
+        else f"{target.long_name}, in {target.units}"
+    )
     return (
-        "# Above-ground biomass from monthly satellite images\n\n"
-        "Maps the density of above-ground dry biomass, in Mg/ha (tonnes per hectare), "
+        f"# {_title(target)} from monthly satellite images\n\nMaps {what}, "
         "pixel by pixel, from a year of satellite images. Maps: "
         f"{', '.join(map_names(settings['outputs'], settings))}. Encoder "
         f"`{settings['network']['encoder']}`, attention over the months, U-Net decoder."
@@ -200,9 +220,9 @@ def _data_in_words(data: Facts) -> str:
     title = f"{data['title']}: " if "title" in data else ""
     trained, held = data["training"], data["validation"]
     unit = "chips" if data["kind"] == "chips" else "blocks of a scene"
-    text = f"{title}{trained['places']} {unit}, {trained['pixels']:,} pixels"
+    text = f"{title}{part_in_words(trained, unit)}"
     if held:
-        text += f"; {held['places']} samples, {held['pixels']:,} pixels, held out"
+        text += f"; {part_in_words(held, 'samples')}, held out"
     if data.get("bounds"):
         bounds = ", ".join(f"{edge:.10g}" for edge in data["bounds"])
         text += f"; {bounds} in {data['crs'] or 'no reference system'}"
@@ -226,13 +246,14 @@ def _errors(settings: Facts, provenance: Facts) -> str:
         "mae": "MAE",
         "bias": "bias",
     }
-    head = f"| observed, Mg/ha | {' | '.join(columns.values())} |"
+    units = Quantity.of_settings(settings).units
+    head = f"| observed, {units} | {' | '.join(columns.values())} |"
     rows = [
         f"| {name} | {' | '.join(_figure(row[column]) for column in columns)} |"
         for name, row in table.items()
     ]
     return (
-        "## Error\n\nOn data held out of training, Mg/ha. Average RMSE: of each "
+        f"## Error\n\nOn data held out of training, {units}. Average RMSE: of each "
         "sample, then averaged. Pixel RMSE: over all pixels together. Bias: predicted "
         "minus observed.\n\n"
         + "\n".join([head, "|---" * (len(columns) + 1) + "|", *rows])
@@ -253,13 +274,14 @@ def _limits(settings: Facts, provenance: Facts) -> str:
         "A sum over pixels is not an unbiased estimate for an area: combine the map "
         "with a probability sample of plots.",
     ]
-    points += _weak_bins(provenance.get("validation") or {})
+    units = Quantity.of_settings(settings).units
+    points += _weak_bins(provenance.get("validation") or {}, units)
     recipe = settings.get("recipe") or {}
     ceiling = recipe.get("ceiling")
     if ceiling is not None and recipe.get("tail") != "clip":
         points.append(
-            f"Labels of {ceiling:g} Mg/ha and more were left out of the loss, so the "
-            "map is too low in denser forest."
+            f"Labels of {ceiling:g} {units} and more were left out of the loss, so the "
+            f"map is too low {'in denser forest' if units == AGB.units else 'there'}."
         )
     if (provenance.get("data") or {}).get("kind") == "chips":
         points.append(
@@ -269,21 +291,23 @@ def _limits(settings: Facts, provenance: Facts) -> str:
     return "## Where not to trust it\n\n" + "\n".join(f"- {point}" for point in points)
 
 
-def _weak_bins(table: Facts) -> list[str]:
+def _weak_bins(table: Facts, units: str) -> list[str]:
     bins = {name: row for name, row in table.items() if name != "all"}
     few = [name for name, row in bins.items() if row["pixels"] < _FEW_PIXELS]
     points = []
     if few:
         points.append(
-            f"At {', '.join(few)} Mg/ha: fewer than {_FEW_PIXELS:,} pixels were held "
+            f"At {', '.join(few)} {units}: fewer than {_FEW_PIXELS:,} pixels were held "
             "out, too few to know the error."
         )
     for name, row in bins.items():
         bias, observed = row["bias"], row["observed"]
         if bias is not None and observed and abs(bias) > 0.25 * observed:
             side = "high" if bias > 0 else "low"
+            digits = 0 if abs(bias) >= 10 or units == AGB.units else 2
             points.append(
-                f"At {name} Mg/ha it is too {side} by {abs(bias):.0f} Mg/ha on average."
+                f"At {name} {units} it is too {side} by {abs(bias):.{digits}f} {units} "
+                "on average."
             )
     return points
 

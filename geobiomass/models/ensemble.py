@@ -10,6 +10,7 @@ import xarray as xr
 from torch import nn
 
 from geobiomass.applicability import Domain, Domains
+from geobiomass.cube.quantity import AGB
 from geobiomass.inference.attention import mean_attention
 from geobiomass.models.card import ensemble_card
 from geobiomass.models.loading import load
@@ -62,6 +63,11 @@ class Ensemble(Predictor, SavedModel):
                 "models of an Ensemble must be one or more with the same outputs, got "
                 f"{[model.outputs for model in models]}."
             )
+        units = [getattr(model, "units", AGB.units) for model in models]
+        if len(set(units)) > 1:
+            raise ValueError(
+                f"models of an Ensemble must predict in the same units, got {units}."
+            )
         if spread and len(models) < 2:
             raise ValueError("spread of an Ensemble needs at least two models, got 1.")
         self.models = tuple(models)
@@ -69,6 +75,8 @@ class Ensemble(Predictor, SavedModel):
         self.outputs = models[0].outputs
         if spread:
             self.outputs += tuple(f"{name}_spread" for name in self.outputs)
+        self.units = units[0]
+        self.long_name = getattr(models[0], "long_name", AGB.long_name)
         self.months = max(model.months for model in models)
         self._spread = spread
         self.network = self._joined([model.network for model in models])
@@ -132,7 +140,7 @@ class Ensemble(Predictor, SavedModel):
             "bands": list(self.bands),
             "months": self.months,
             "outputs": list(self.outputs),
-            "units": "Mg/ha",
+            **self.target.settings,
             **self._calibrated(),
         }
         content = {"class": "Ensemble", "loader": self.load_call, "settings": settings}
@@ -144,7 +152,8 @@ class Ensemble(Predictor, SavedModel):
             (getattr(model, "settings", {}), getattr(model, "provenance", {}))
             for model in self.models
         ]
-        return ensemble_card(facts, self.outputs, self.load_call, self._calibrated())
+        settings = self.target.settings | self._calibrated()
+        return ensemble_card(facts, self.outputs, self.load_call, settings)
 
     @classmethod
     def _read(cls, folder: Path, config: Mapping[str, Any]) -> Self:

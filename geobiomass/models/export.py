@@ -17,6 +17,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from geobiomass.cube.quantity import AGB
 from geobiomass.network import AttentionUNet
 from geobiomass.network.month_attention import MonthAttention
 from geobiomass.network.wrappers import Ensemble
@@ -131,6 +132,7 @@ def export_network(
     months: int,
     bands: int,
     outputs: Sequence[str],
+    units: str = AGB.units,
     height: int = 256,
     width: int = 256,
 ) -> Path:
@@ -146,6 +148,8 @@ def export_network(
     path : str or Path
         ``.pt2`` for ``torch.export.load``, ``.onnx`` for ONNX. An existing file is
         replaced once the new one is complete.
+    units : str
+        Units of what it predicts, which the file notes.
     months, bands : int
         Numbers of months and bands of the images.
     outputs : sequence of str
@@ -192,7 +196,7 @@ def export_network(
             strict=False,
         )
         with replacing(path, path.suffix) as part:
-            notes = {"outputs": ",".join(outputs), "units": "Mg/ha"}
+            notes = {"outputs": ",".join(outputs), "units": units}
             if onnx:
                 _write_onnx(program, example, part, notes)
             else:

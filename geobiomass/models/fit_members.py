@@ -45,7 +45,7 @@ def fit_one(
     client: Any = None,
 ) -> BiomassRegressor:
     """Train one model, for :func:`geobiomass.fit`, which explains the parameters."""
-    held = open_validation(validation, data.bands)
+    held = open_validation(validation, data.bands, data.target)
     return _new_model(data, recipe)._fit(data, recipe, held, announce, client)
 
 

@@ -24,6 +24,7 @@ from geobiomass.applicability.dissimilarity import (
 )
 from geobiomass.cube import CubeError, as_cube, is_chips
 from geobiomass.cube.axes import named_like
+from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.cube.region import Region
 from geobiomass.cube.store import is_local
 from geobiomass.data.reader import Reader
@@ -60,7 +61,9 @@ class MapMaker:
     bands : tuple of str
         The network's bands, in its order.
     outputs : tuple of str
-        Name of the map of each output.
+        Name of the map of each output; the first one is the target's.
+    units, long_name : str
+        Units and description of the target.
     months : int
         Number of months of the cubes that it was made for.
     calibration : Calibration or None
@@ -70,6 +73,8 @@ class MapMaker:
     network: nn.Module
     bands: tuple[str, ...]
     outputs: tuple[str, ...]
+    units: str = AGB.units
+    long_name: str = AGB.long_name
     months: int
     calibration: Calibration | None = None
     _domain: Domain | None = None
@@ -78,6 +83,11 @@ class MapMaker:
     def domain(self) -> Domain | Domains | None:
         """The training data that maps are compared with; None where unknown."""
         return self._domain
+
+    @property
+    def target(self) -> Quantity:
+        """What the model predicts: name, description and units."""
+        return Quantity(self.outputs[0], self.long_name, self.units)
 
     @takes_map_settings()
     def predict(
@@ -105,7 +115,8 @@ class MapMaker:
             ``agb`` (y, x) or (chip, y, x) float32, Mg/ha, on the cube's own grid and
             with its names of the axes; NaN where no month has any observation. One
             variable for each output; with a calibration also ``agb_lower`` and
-            ``agb_upper``, the ends of the interval.
+            ``agb_upper``, the ends of the interval. A model of another quantity has
+            that one's name in place of ``agb``, and its units.
 
         Raises
         ------
@@ -315,11 +326,17 @@ class MapMaker:
         IncompleteMapError
             If chips could not be computed, by name; the others are written.
         ValueError
-            If a setting is out of its range.
+            If a setting is out of its range, or the model predicts something else
+            than biomass.
         TypeError
             If a setting is unknown.
         """
         cube = as_cube(cube)
+        if self.units != AGB.units:
+            raise ValueError(
+                f"Files of the competition hold biomass in {AGB.units}, and this model "
+                f"predicts {self.target.name} in {self.units}; use predict_to."
+            )
         if not is_chips(cube):
             raise CubeError(
                 "The competition takes chips, got a scene; map it with predict_to "
@@ -394,7 +411,7 @@ class MapMaker:
             steps = (*steps, Applicability(self._known_domain().fingerprint()))
         # Workers get the region on the grid, not the table that a user may have given.
         settings = dataclasses.replace(settings, region=None)
-        return Mapper(network, reader, settings, outputs, region, steps)
+        return Mapper(network, reader, settings, outputs, region, steps, self.target)
 
     def _steps(self) -> tuple[Step, ...]:
         """Return the post-processing, from the network's maps to the map's layers."""
@@ -409,7 +426,7 @@ class MapMaker:
         network = self._in_months(reader.calendar)
         # Blocks of a tile's size: only those that are asked for are computed.
         settings = MapSettings(block=MapSettings.tile)
-        return Mapper(network, reader, settings, self.outputs)
+        return Mapper(network, reader, settings, self.outputs, target=self.target)
 
     def _in_months(self, calendar: tuple[int, ...]) -> nn.Module:
         """Return the network for time steps of these calendar months."""

@@ -13,6 +13,7 @@ import xarray as xr
 
 from geobiomass.cube import CubeError, as_cube
 from geobiomass.cube.convert import need_target
+from geobiomass.cube.target import in_units_of, settled
 from geobiomass.data.fingerprint import data_fingerprint
 from geobiomass.data.splits import groups_of
 from geobiomass.evaluation.metrics import (
@@ -66,9 +67,10 @@ class Predictor(MapMaker):
         **settings
             The settings of :class:`geobiomass.inference.map_settings.MapSettings`.
         by : "biomass", "predicted" or "months"
-            The rows: bins of observed biomass ("0-50", ... Mg/ha), bins of predicted
-            biomass, or the number of months in which the pixel has any value in the
-            model's bands ("12", "9-11", "5-8", "1-4" of twelve).
+            The rows: bins of observed biomass ("0-50", ... Mg/ha), or of another
+            target in its units; bins of predicted values; or the number of months in
+            which the pixel has any value in the model's bands ("12", "9-11", "5-8",
+            "1-4" of twelve).
         confidence : float
             Confidence of the intervals.
         bootstrap : int
@@ -85,7 +87,8 @@ class Predictor(MapMaker):
             compared; ``average_rmse`` (the root mean squared error of a chip, or of
             256 x 256 pixels of a scene, averaged over those: the measure of the
             BioMassters competition), ``pixel_rmse`` (over all pixels together),
-            ``mae`` and ``bias`` (predicted minus observed), all in Mg/ha; ``r2`` (NaN
+            ``mae`` and ``bias`` (predicted minus observed), all in Mg/ha, or in the
+            units of another target, which ``attrs["units"]`` names; ``r2`` (NaN
             by bin of biomass); and the mean ``observed`` and ``predicted`` density.
             Where the map has an interval, ``coverage``, the share of pixels within
             it, and ``width``, its mean width in Mg/ha. Each error, R2 and the
@@ -97,15 +100,16 @@ class Predictor(MapMaker):
         Raises
         ------
         CubeError
-            If there is no ``agb``, or it has no label.
+            If there is no ``agb``, or it has no label or units that cannot be
+            converted to the model's.
         ValueError
             If a setting is out of its range.
         TypeError
             If a setting is unknown.
         """
-        cube = need_target(cube)
+        cube = self._with_own_units(need_target(cube))
         mapper = self._mapper(cube, MapSettings(**settings))
-        tally = Tally(Bins(by, mapper.reader.months))
+        tally = Tally(Bins(by, mapper.reader.months, self.target))
         for sample in mapper.samples():
             truth = mapper.reader.labels(sample).astype(np.float64)
             if not np.isfinite(truth).any():
@@ -114,7 +118,8 @@ class Predictor(MapMaker):
             layers = dict(zip(mapper.layers, maps, strict=True))
             seen = months_seen(mapper.reader, sample) if by == "months" else None
             (group,) = groups_of(cube, [sample], groups) or (None,)
-            add_parts(tally, maps[0], truth, interval_of(layers), seen, group)
+            ends = interval_of(layers, self.target.name)
+            add_parts(tally, maps[0], truth, ends, seen, group)
         if tally.count == 0:
             raise CubeError(
                 "'agb' must have a label where the image has an observation, got none: "
@@ -179,7 +184,7 @@ class Predictor(MapMaker):
             If there are too few groups: then each chip is a separate group.
         """
         check_interval(interval)
-        cube = need_target(cube)
+        cube = self._with_own_units(need_target(cube))
         if self.was_trained_on(cube):
             raise CubeError(
                 "The model was trained on this cube: errors there are too small to "
@@ -190,7 +195,7 @@ class Predictor(MapMaker):
         samples = units_of(mapper.reader, unit)
         units = compare_units(mapper, samples, groups=groups_of(cube, samples, groups))
         self.calibration = calibration_of(
-            units, mapper.reader, interval, classes, name=self.outputs[0], groups=groups
+            units, mapper.reader, interval, classes, target=self.target, groups=groups
         )
         if groups is not None and self.calibration.kind != "groups":
             warnings.warn(few_groups(interval, groups, ""), stacklevel=2)
@@ -208,7 +213,11 @@ class Predictor(MapMaker):
         if not data:
             return False
         known: str = data["fingerprint"]
-        return known == data_fingerprint(cube, self.bands)
+        return known == data_fingerprint(settled(cube), self.bands)
+
+    def _with_own_units(self, cube: xr.Dataset) -> xr.Dataset:
+        """Return a cube with labels in the units that the model predicts."""
+        return in_units_of(cube, self.target, "The model predicts")
 
     def _calibrated(self) -> dict[str, Any]:
         """Return the calibration for a model's settings; empty where there is none."""
@@ -295,7 +304,8 @@ class Predictor(MapMaker):
         layers : mapping, optional
             Other layers by name, such as ``{"true biomass": cube["agb"]}``.
         limits : tuple of float, optional
-            Ends of the colour scale, Mg/ha; by default 0 and the 99th percentile.
+            Ends of the colour scale, in the map's units; by default 0 and the 99th
+            percentile.
         opacity : float
             Initial opacity of the map, 0 to 1; the page has a slider.
         tiles : str, optional
@@ -381,6 +391,7 @@ class Predictor(MapMaker):
             months=self.months if months is None else months,
             bands=len(self.bands),
             outputs=self.outputs,
+            units=self.units,
             height=height,
             width=width,
         )

@@ -18,6 +18,7 @@ from torch import nn
 from geobiomass.applicability import Domain
 from geobiomass.applicability.learning import learn_domain
 from geobiomass.cube import BIOMASSTERS_BANDS, CubeError
+from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.data.folds import Fold
 from geobiomass.data.labelled_cube import LabelledCube, LabelledSamples
 from geobiomass.data.reader import Sample
@@ -35,8 +36,13 @@ from geobiomass.recipes.objective import (
     loss_of,
     metrics_of,
     prepare_with_calendar,
+    recipe_for,
 )
-from geobiomass.recipes.recipe import Recipe, find_recipe, recipe_from_dict
+from geobiomass.recipes.recipe import (
+    Recipe,
+    find_recipe,
+    recipe_from_dict,
+)
 from geobiomass.recipes.resume import learnt_from
 from geobiomass.recipes.scaling import set_scaling
 from geobiomass.recipes.schedule import (
@@ -78,6 +84,9 @@ class BiomassRegressor(Predictor, Regressor):
         Name of the map of each output.
     recipe : Recipe, optional
         The recipe of its training.
+    units, long_name : str
+        Units and description of the target, the first output. :meth:`fit` takes name,
+        units and description from the labels.
 
     Raises
     ------
@@ -95,6 +104,8 @@ class BiomassRegressor(Predictor, Regressor):
         months: int = 12,
         outputs: Sequence[str] = ("agb",),
         recipe: Recipe | None = None,
+        units: str = AGB.units,
+        long_name: str = AGB.long_name,
     ) -> None:
         for name, values in (("bands", bands), ("outputs", outputs)):
             expected = network.settings[name]
@@ -109,6 +120,7 @@ class BiomassRegressor(Predictor, Regressor):
         self.bands = tuple(bands)
         self.months = months
         self.outputs = tuple(outputs)
+        self.units, self.long_name = units, long_name
         self.recipe = recipe
         self.damaged: dict[str, str] = {}
         self._domain: Domain | None = None
@@ -118,6 +130,8 @@ class BiomassRegressor(Predictor, Regressor):
         state = f"{len(self.history)} epochs" if len(self.history) else "not trained"
         encoder = self.network.settings["encoder"]
         interval = "" if self.calibration is None else f", {self.calibration}"
+        if self.target.settings != AGB.settings:
+            state = f"{self.target.name} in {self.units}, {state}"
         return (
             f"BiomassRegressor({encoder}, {len(self.bands)} bands, "
             f"{self.months} months, {state}{interval})"
@@ -149,7 +163,7 @@ class BiomassRegressor(Predictor, Regressor):
         """
         chosen = find_recipe(recipe, **overrides)
         data = LabelledCube.open(cube, self.bands)
-        held = open_validation(validation, self.bands)
+        held = open_validation(validation, self.bands, data.target)
         return self._fit(data, chosen, held, announce, client)
 
     def _fit(
@@ -164,6 +178,8 @@ class BiomassRegressor(Predictor, Regressor):
         """Train; with `calibrate` also calibrate the recipe's interval, if any."""
         from geobiomass.training import train_stages  # imports Lightning
 
+        self._learn(data.target)
+        recipe = recipe_for(recipe, data.target)
         given = self._check_folder(data, recipe, held)
         loaders, task = self._prepare(data, recipe, held, client, calibrate)
         recipe, stages = loaders.recipe, stages_of(loaders)
@@ -203,6 +219,13 @@ class BiomassRegressor(Predictor, Regressor):
             )
         return self
 
+    def _learn(self, target: Quantity) -> None:
+        """Take name, units and description of what is predicted from the labels."""
+        # A model of biomass keeps the names that its outputs were given.
+        if target != AGB or self.units != AGB.units:
+            self.outputs = target.outputs(self.outputs)
+            self.units, self.long_name = target.units, target.long_name
+
     def _check_folder(
         self, data: LabelledCube, recipe: Recipe, held: HeldOut = None
     ) -> dict[str, Any] | None:
@@ -212,6 +235,7 @@ class BiomassRegressor(Predictor, Regressor):
         """
         if recipe.training.folder is None:
             return None
+        recipe = recipe_for(recipe, data.target)
         from geobiomass.training import check_folder  # imports Lightning
 
         given = learnt_from(data, self.network, recipe, held)
@@ -238,12 +262,13 @@ class BiomassRegressor(Predictor, Regressor):
             Stages, steps and hours; prints itself.
         """
         data = LabelledCube.open(cube, self.bands)
-        return self._plan_fit(data, recipe, open_validation(validation, self.bands))
+        held = open_validation(validation, self.bands, data.target)
+        return self._plan_fit(data, recipe, held)
 
     def _plan_fit(
         self, data: LabelledCube, recipe: Recipe, held: HeldOut = None
     ) -> TrainingPlan:
-        loaders, task = self._prepare(data, recipe, held)
+        loaders, task = self._prepare(data, recipe_for(recipe, data.target), held)
         self._scale(loaders)
         return plan_training(task, stages_of(loaders))
 
@@ -346,7 +371,7 @@ class BiomassRegressor(Predictor, Regressor):
             "bands": list(self.bands),
             "months": self.months,
             "outputs": list(self.outputs),
-            "units": "Mg/ha",
+            **self.target.settings,
             "recipe": recipe,
             **self._calibrated(),
         }
@@ -360,6 +385,8 @@ class BiomassRegressor(Predictor, Regressor):
             settings["months"],
             settings["outputs"],
             None if recipe is None else recipe_from_dict(recipe),
+            Quantity.of_settings(settings).units,
+            Quantity.of_settings(settings).long_name,
         )
         model._take_calibration(settings)
         return model
@@ -410,7 +437,12 @@ def calibrate_together(
     units = [unit for own in each for unit in own]
     folds = len(models) if len(models) > 1 else 0
     return calibration_of(
-        units, data.reader, recipe.interval, folds=folds, groups=groups
+        units,
+        data.reader,
+        recipe.interval,
+        folds=folds,
+        target=models[0].target,
+        groups=groups,
     )
 
 

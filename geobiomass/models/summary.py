@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from geobiomass.cube import CubeError
+from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.inference.steps import density
 from geobiomass.metadata.text import training_in_words
 from geobiomass.statistics.conformal import Calibration
@@ -59,11 +60,14 @@ def _settings(model: Any) -> dict[str, Any]:
     network = {"class": type(model.network).__name__}
     calibration = getattr(model, "calibration", None)
     known = {} if calibration is None else {"calibration": calibration.to_dict()}
-    return {"network": network} | {name: getattr(model, name) for name in names} | known
+    what = getattr(model, "target", AGB).settings
+    own = {name: getattr(model, name) for name in names}
+    return {"network": network} | own | what | known
 
 
 def _facts(kind: str, settings: Mapping[str, Any], made: Mapping[str, Any]) -> Facts:
     recipe = settings.get("recipe") or {}
+    target = Quantity.of_settings(settings)
     network = {
         name: value
         for name, value in settings["network"].items()
@@ -75,7 +79,7 @@ def _facts(kind: str, settings: Mapping[str, Any], made: Mapping[str, Any]) -> F
         "bands": " ".join(settings["bands"]),
         "months": str(settings["months"]),
         "maps": ", ".join(map_names(settings.get("outputs", ("agb",)), settings))
-        + ", Mg/ha",
+        + f", {target.units}",
         "recipe": str(recipe.get("name", "none")),
     }
     if settings.get("calibration"):
@@ -84,12 +88,14 @@ def _facts(kind: str, settings: Mapping[str, Any], made: Mapping[str, Any]) -> F
     if data:
         facts["trained on"] = training_in_words(data)
     if made.get("validation"):
-        facts["held out"] = errors_of(made["validation"])
+        facts["held out"] = errors_of(made["validation"], units=target.units)
     return facts
 
 
 def errors_of(
-    table: Mapping[str, Mapping[str, Any]], rows_are: str = "observed, Mg/ha"
+    table: Mapping[str, Mapping[str, Any]],
+    rows_are: str | None = None,
+    units: str = AGB.units,
 ) -> Table:
     """Return a table of metrics of held-out data, without rows that have no pixel.
 
@@ -98,7 +104,10 @@ def errors_of(
     table : mapping of str to mapping
         Metrics by row, as JSON has them.
     rows_are : str
-        Heading of the column with the names of the rows.
+        Heading of the column with the names of the rows; by default bins of observed
+        values.
+    units : str
+        Units of the errors.
     """
     columns = {
         "pixels": "pixels",
@@ -109,10 +118,12 @@ def errors_of(
     rows = {name: row for name, row in table.items() if row["pixels"]}
     frame = pd.DataFrame(
         [[row[column] for column in columns] for row in rows.values()],
-        pd.Index(list(rows), name=rows_are),
+        pd.Index(list(rows), name=rows_are or f"observed, {units}"),
         list(columns.values()),
     )
-    return Table(frame.astype({"pixels": int}), "all but pixels in Mg/ha", decimals=1)
+    note = f"all but pixels in {units}"
+    digits = 1 if units == AGB.units else 2
+    return Table(frame.astype({"pixels": int}), note, decimals=digits)
 
 
 def map_names(outputs: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
@@ -128,5 +139,5 @@ def map_names(outputs: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
     calibration = settings.get("calibration")
     if calibration is None:
         return list(outputs)
-    found = density(outputs)
+    found = density(outputs, Quantity.of_settings(settings))
     return list(Calibration.from_dict(calibration).layers(found))

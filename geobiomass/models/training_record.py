@@ -16,9 +16,12 @@ import pandas as pd
 import torch
 import xarray as xr
 
+from geobiomass.cube import DamagedError
+from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.loader import ChipLoader, decode_batch
-from geobiomass.evaluation.metrics import Tally
+from geobiomass.data.reader import Reader, Sample
+from geobiomass.evaluation.metrics import Bins, Tally
 from geobiomass.network import AttentionUNet
 from geobiomass.training.files import sha256_of
 from geobiomass.training.model_folder import package_versions
@@ -62,7 +65,9 @@ def describe_training(
         If held-out data cannot be read and the data loader does not skip it.
     """
     table = (
-        None if validation is None else validation_by_bin(network, validation, device)
+        None
+        if validation is None
+        else validation_by_bin(network, validation, device, data.target)
     )
     return {
         "data": _describe_data(data, training, validation),
@@ -74,7 +79,10 @@ def describe_training(
 
 
 def validation_by_bin(
-    network: AttentionUNet, loader: ChipLoader, device: str = "cpu"
+    network: AttentionUNet,
+    loader: ChipLoader,
+    device: str = "cpu",
+    target: Quantity = AGB,
 ) -> pd.DataFrame:
     """Compare a network's maps of held-out samples with their labels.
 
@@ -86,6 +94,8 @@ def validation_by_bin(
         The held-out samples; they are read once, batch by batch.
     device : str
         The device of the network for that.
+    target : Quantity
+        What the network predicts.
 
     Returns
     -------
@@ -93,10 +103,10 @@ def validation_by_bin(
         As :meth:`geobiomass.BiomassRegressor.evaluate` returns it; a sample of the
         loader counts as a chip.
     """
-    tally = Tally()
+    tally = Tally(Bins(target=target))
     with _evaluating(network, device), torch.inference_mode():
-        for codes, arrangement, target in loader.epoch(0):
-            (image,), truth = decode_batch((codes.to(device), arrangement), target)
+        for codes, arrangement, labels in loader.epoch(0):
+            (image,), truth = decode_batch((codes.to(device), arrangement), labels)
             calendar = arrangement.decoder.calendar
             own = network.calendar is not None
             maps = network(image, calendar=calendar if own else None)
@@ -159,8 +169,17 @@ def _describe_loader(loader: ChipLoader) -> dict[str, Any]:
     return {
         "places": len(samples),
         "pixels": sum(sample.window.height * sample.window.width for sample in samples),
+        "labels": sum(_labels_in(loader.reader, sample) for sample in samples),
         "names": sha256_of("\n".join(names)),
     }
+
+
+def _labels_in(reader: Reader, sample: Sample) -> int:
+    """Count the pixels of a sample with a label; one that cannot be read has none."""
+    try:
+        return int(np.isfinite(reader.labels(sample)).sum())
+    except DamagedError:  # model.damaged names it
+        return 0
 
 
 def _georeference(cube: xr.Dataset) -> dict[str, Any]:

@@ -11,13 +11,17 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.cube.missing_values import measured_layer
+from geobiomass.cube.quantity import AGB, Quantity, of_any
+from geobiomass.cube.units import plain
 from geobiomass.cube.values import decoded_layers
-from geobiomass.evaluation.metrics import BIOMASS_BINS, Tally
+from geobiomass.evaluation.metrics import Bins, Tally, bins_for
 from geobiomass.plots.axes import (
     BIOMASS_COLOURS,
     BLUE,
     GREY,
     ORANGE,
+    factor_to,
+    layer_name,
     new_axes,
     percentile,
 )
@@ -44,8 +48,9 @@ def scatter(
     Parameters
     ----------
     predicted, observed : xarray.DataArray, xarray.Dataset or numpy.ndarray
-        Mg/ha, of the same shape; of a dataset its ``agb``. Only pixels with both values
-        are used.
+        Of the same shape; of a dataset its ``agb``, or its own target. Only pixels
+        with both values are used. Units are those of `predicted`, Mg/ha if it states
+        none.
     ax : matplotlib.axes.Axes, optional
         Axes to draw on; by default a new figure.
     bins : int
@@ -62,6 +67,7 @@ def scatter(
     from matplotlib.colors import LogNorm
 
     found, truth = _pairs(predicted, observed)
+    units = of_any(predicted).units
     both = np.concatenate([found, truth])
     high = limit if limit is not None else max(1.0, percentile(both, 99.9))
     low = min(0.0, percentile(both, 0.1))
@@ -83,13 +89,13 @@ def scatter(
     axes.text(
         0.04,
         0.96,
-        _scores(found, truth),
+        _scores(found, truth, units),
         transform=axes.transAxes,
         va="top",
         bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none"},
     )
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-    axes.set(xlabel="observed, Mg/ha", ylabel="predicted, Mg/ha")
+    axes.set(xlabel=f"observed, {units}", ylabel=f"predicted, {units}")
     axes.set_title("predicted against observed")
     return axes
 
@@ -98,6 +104,8 @@ def _pairs(
     predicted: Layers, observed: Layers
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     found, truth = (_values(data) for data in (predicted, observed))
+    if _states_units(predicted) and _states_units(observed):
+        truth = truth * factor_to(of_any(observed), of_any(predicted))
     if found.shape != truth.shape:
         raise ValueError(
             f"predicted must have the shape of observed, {truth.shape}, got "
@@ -113,20 +121,33 @@ def _pairs(
 
 
 def _values(data: Layers) -> npt.NDArray[np.float64]:
-    layer = data["agb"] if isinstance(data, xr.Dataset) else data
+    layer = data[layer_name(data)] if isinstance(data, xr.Dataset) else data
     if isinstance(layer, xr.DataArray):
         layer = measured_layer(decoded_layers(layer))
     return np.asarray(layer, np.float64)
 
 
-def _scores(found: npt.NDArray[np.float64], truth: npt.NDArray[np.float64]) -> str:
+def _states_units(data: Layers) -> bool:
+    layer = data[layer_name(data)] if isinstance(data, xr.Dataset) else data
+    return isinstance(layer, xr.DataArray) and bool(plain(layer.attrs.get("units")))
+
+
+def _scores(
+    found: npt.NDArray[np.float64], truth: npt.NDArray[np.float64], units: str
+) -> str:
     error = found - truth
     spread = ((truth - truth.mean()) ** 2).sum()
     r2 = f"{1 - (error**2).sum() / spread:.2f}" if spread > 0 else "none"
+    digits = digits_of(units)
     return (
-        f"R² {r2}\nRMSE {np.sqrt((error**2).mean()):.1f} Mg/ha\n"
-        f"bias {error.mean():+.1f} Mg/ha\n{found.size:,} pixels"
+        f"R² {r2}\nRMSE {np.sqrt((error**2).mean()):.{digits}f} {units}\n"
+        f"bias {error.mean():+.{digits}f} {units}\n{found.size:,} pixels"
     )
+
+
+def digits_of(units: str) -> int:
+    """Return the decimals of errors: 1 of biomass, 2 of other targets."""
+    return 1 if units == AGB.units else 2
 
 
 def error_by_bin(
@@ -152,6 +173,8 @@ def error_by_bin(
         If a map comes without `observed`, or no pixel has both values.
     """
     table = _table(scores, observed)
+    units = str(table.attrs.get("units", AGB.units))
+    word = _word_of(table)
     rows = table.drop(index="all")
     rows = rows[rows["pixels"] > 0]
     axes = new_axes(ax, (7.0, 4.2))
@@ -182,7 +205,7 @@ def error_by_bin(
         overall,
         color=GREY,
         linestyle="--",
-        label=f"RMSE of all, {overall:.1f} Mg/ha",
+        label=f"RMSE of all, {overall:.{digits_of(units)}f} {units}",
     )
     labels = [
         f"{str(name).replace(' and more', '+')}\n{_in_short(int(count))} px"
@@ -190,13 +213,20 @@ def error_by_bin(
     ]
     axes.set_xticks(positions, labels, fontsize="small")
     what = {
-        "predicted": "predicted biomass, Mg/ha",
+        "predicted": f"predicted {word}, {units}",
         "months": "months with any value",
-    }.get(str(table.index.name), "observed biomass, Mg/ha")
-    axes.set(xlabel=f"{what}; pixels below", ylabel="error, Mg/ha")
-    axes.set_title("error by biomass")
+    }.get(str(table.index.name), f"observed {word}, {units}")
+    axes.set(xlabel=f"{what}; pixels below", ylabel=f"error, {units}")
+    axes.set_title(f"error by {word}")
     axes.legend(fontsize="small")
     return axes
+
+
+def _word_of(table: pd.DataFrame) -> str:
+    """Return the word for the target of a table of metrics."""
+    name = str(table.attrs.get("target", AGB.name))
+    units = str(table.attrs.get("units", AGB.units))
+    return Quantity(name, name, units).short
 
 
 def _whiskers(rows: pd.DataFrame, name: str) -> npt.NDArray[np.float64] | None:
@@ -217,7 +247,7 @@ def _table(scores: pd.DataFrame | Layers, observed: Layers | None) -> pd.DataFra
             "error_by_bin of a map needs observed=, got none; or pass the table of "
             "model.evaluate(cube)."
         )
-    tally = Tally()
+    tally = Tally(Bins(target=of_any(scores)))
     tally.add(*_pairs(scores, observed))
     return tally.table()
 
@@ -264,7 +294,8 @@ def reliability(scores: pd.DataFrame, ax: Axes | None = None) -> Axes:
             textcoords="offset points",
             fontsize="x-small",
         )
-    axes.set(xlabel="mean predicted, Mg/ha", ylabel="mean observed, Mg/ha")
+    units = str(scores.attrs.get("units", AGB.units))
+    axes.set(xlabel=f"mean predicted, {units}", ylabel=f"mean observed, {units}")
     axes.set_title("observed by predicted class")
     axes.legend(fontsize="small")
     return axes
@@ -286,8 +317,8 @@ def calibration(
     ----------
     table : pandas.DataFrame or xarray.Dataset
         One row for each pixel with ``observed``, ``predicted``, ``lower`` and
-        ``upper``, Mg/ha; or a map with ``agb``, ``agb_lower`` and ``agb_upper``, with
-        `observed`.
+        ``upper``, in ``attrs["units"]`` or Mg/ha; or a map with ``agb``,
+        ``agb_lower`` and ``agb_upper``, or its own target, with `observed`.
     observed : xarray.DataArray, xarray.Dataset or numpy.ndarray, optional
         Reference data of a map, Mg/ha.
     ax : matplotlib.axes.Axes, optional
@@ -302,18 +333,23 @@ def calibration(
         four values.
     """
     pixels = _with_ends(table, observed)
+    target = of_any(table)
+    if isinstance(table, pd.DataFrame):
+        stated = {k: str(table.attrs[k]) for k in ("units",) if k in table.attrs}
+        target = Quantity(str(table.attrs.get("target", AGB.name)), **stated)
+    edges = bins_for(target.units)
     if interval is None and isinstance(table, xr.Dataset):
-        interval = table["agb_lower"].attrs.get("interval")
+        interval = table[f"{layer_name(table)}_lower"].attrs.get("interval")
     if interval is None:
         raise ValueError("calibration needs interval=, the nominal coverage, got none.")
     axes = new_axes(ax, (7.0, 4.2))
     held = pixels["observed"].between(pixels["lower"], pixels["upper"])
     names = [
         f"{low:g}-{high:g}" if np.isfinite(high) else f"{low:g}+"
-        for low, high in pairwise(BIOMASS_BINS)
+        for low, high in pairwise(edges)
     ]
     for by, marker, colour in (("predicted", "o", BLUE), ("observed", "s", ORANGE)):
-        bins = np.digitize(pixels[by], BIOMASS_BINS[1:-1])
+        bins = np.digitize(pixels[by], edges[1:-1])
         part = held.groupby(bins).mean()
         axes.plot(part.index, 100 * part, marker, color=colour, label=f"by {by}")
     axes.axhline(
@@ -326,7 +362,8 @@ def calibration(
     overall = 100 * float(held.mean())
     axes.axhline(overall, color=GREY, label=f"all, {overall:.1f} %")
     axes.set_xticks(range(len(names)), names, fontsize="small")
-    axes.set(xlabel="biomass, Mg/ha", ylabel="coverage, % of pixels", ylim=(0, 103))
+    words = f"{target.short}, {target.units}"
+    axes.set(xlabel=words, ylabel="coverage, % of pixels", ylim=(0, 103))
     axes.set_title("coverage of the interval")
     axes.legend(fontsize="small", loc="lower left")
     return axes
@@ -336,7 +373,8 @@ def _with_ends(
     table: pd.DataFrame | xr.Dataset, observed: Layers | None
 ) -> pd.DataFrame:
     """Return observed, predicted, lower and upper of all pixels with these values."""
-    names = {"predicted": "agb", "lower": "agb_lower", "upper": "agb_upper"}
+    name = layer_name(table) if isinstance(table, xr.Dataset) else AGB.name
+    names = {"predicted": name, "lower": f"{name}_lower", "upper": f"{name}_upper"}
     if isinstance(table, xr.Dataset):
         if observed is None:
             raise ValueError("calibration of a map needs observed=, got none.")

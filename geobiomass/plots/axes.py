@@ -10,6 +10,8 @@ import xarray as xr
 
 from geobiomass.cube.axes import in_our_names
 from geobiomass.cube.missing_values import measured_layer
+from geobiomass.cube.quantity import AGB, Quantity, target_of
+from geobiomass.cube.units import conversion
 from geobiomass.cube.values import decoded_layers
 from geobiomass.training.packages import need
 
@@ -96,18 +98,21 @@ def thinned(data: xr.DataArray, side: int = LARGEST) -> xr.DataArray:
 def layer_of(data: xr.Dataset | xr.DataArray, what: str) -> xr.DataArray:
     """Return the layer (y, x) of a data array, or ``agb`` of a dataset.
 
+    Of the map of another quantity it is that one.
+
     Raises
     ------
     ValueError
-        If there is no ``agb``, or more than one chip.
+        If there is no such layer, or more than one chip.
     """
     if isinstance(data, xr.Dataset):
-        if "agb" not in data:
+        name = layer_name(data)
+        if name not in data:
             raise ValueError(
                 f"{what} must have a variable 'agb', got {sorted(map(str, data))}; "
                 "pass one of them as dataset['name']."
             )
-        data = data["agb"]
+        data = data[name]
     data = measured_layer(in_our_names(decoded_layers(data)))
     data = data.squeeze(
         [dim for dim in data.dims if data.sizes[dim] == 1 and dim not in ("y", "x")]
@@ -118,6 +123,28 @@ def layer_of(data: xr.Dataset | xr.DataArray, what: str) -> xr.DataArray:
             "choose one chip with .isel(chip=0)."
         )
     return data.transpose("y", "x")
+
+
+def layer_name(data: xr.Dataset) -> str:
+    """Return the name of the variable that a dataset is plotted by."""
+    return AGB.name if AGB.name in data else target_of(data).name
+
+
+def factor_to(found: Quantity, wanted: Quantity) -> float:
+    """Return the factor between the units of two layers that are compared.
+
+    Raises
+    ------
+    ValueError
+        If they cannot be converted.
+    """
+    factor = conversion(found.units, wanted.units)
+    if factor is None:
+        raise ValueError(
+            "predicted and observed must be of one quantity, got "
+            f"{wanted.name!r} in {wanted.units} and {found.name!r} in {found.units}."
+        )
+    return factor
 
 
 def percentile(values: npt.NDArray[Any], share: float, otherwise: float = 1.0) -> float:

@@ -12,11 +12,15 @@ import xarray as xr
 
 from geobiomass.cube import CubeError, select_bands
 from geobiomass.cube.convert import cube_or_chip
+from geobiomass.cube.quantity import of_any, quantity_of
+from geobiomass.cube.target import times
+from geobiomass.cube.units import plain
 from geobiomass.plots.axes import (
     BIOMASS_COLOURS,
     ERROR_COLOURS,
     INDEX_COLOURS,
     extent,
+    factor_to,
     layer_of,
     percentile,
     picture_axes,
@@ -212,19 +216,20 @@ def biomass(
     values: xr.DataArray | xr.Dataset,
     ax: Axes | None = None,
     *,
-    title: str = "biomass",
+    title: str | None = None,
     limits: tuple[float, float] | None = None,
 ) -> Axes:
-    """Plot biomass density, (y, x) Mg/ha, with a colour bar.
+    """Plot biomass density, or another target, (y, x), with a colour bar.
 
     Parameters
     ----------
     values : xarray.DataArray or xarray.Dataset
-        A map or labels; of a dataset its ``agb``. Large ones are subsampled.
+        A map or labels; of a dataset its ``agb``, or its own target. Large ones are
+        subsampled. The unit is its attribute ``units``, Mg/ha without it.
     ax : matplotlib.axes.Axes, optional
         Axes to draw on; by default a new figure.
-    title : str
-        Title of the image.
+    title : str, optional
+        Title of the image; by default "biomass", or the target's name.
     limits : tuple of float, optional
         Ends of the colour scale; by default 0 and the 99th percentile.
 
@@ -236,7 +241,10 @@ def biomass(
     layer = layer_of(values, "values")
     picture = thinned(layer).load()
     low, high = limits or (0.0, percentile(picture.values, 99))
-    return _image(layer, picture, ax, title, (low, high), BIOMASS_COLOURS, "max")
+    what = of_any(values)
+    words = what.short if title is None else title
+    ends = (low, high)
+    return _image(layer, picture, ax, words, ends, BIOMASS_COLOURS, "max", what.units)
 
 
 def error(
@@ -251,7 +259,8 @@ def error(
     Parameters
     ----------
     predicted, observed : xarray.DataArray or xarray.Dataset
-        (y, x) Mg/ha on the same grid; of a dataset its ``agb``.
+        (y, x) on the same grid; of a dataset its ``agb``, or its own target. Units
+        are those of `predicted`, Mg/ha if it states none.
     ax : matplotlib.axes.Axes, optional
         Axes to draw on; by default a new figure.
     title : str
@@ -268,9 +277,14 @@ def error(
             f"predicted must have the shape of observed, {truth.shape}, got "
             f"{found.shape}."
         )
+    what = of_any(predicted)
+    if plain(found.attrs.get("units")) and plain(truth.attrs.get("units")):
+        truth = times(truth, factor_to(of_any(observed), what))
     difference = thinned(found).load() - thinned(truth).values
     end = percentile(abs(difference.values), 98)
-    return _image(truth, difference, ax, title, (-end, end), ERROR_COLOURS, "both")
+    return _image(
+        truth, difference, ax, title, (-end, end), ERROR_COLOURS, "both", what.units
+    )
 
 
 def applicability(
@@ -338,7 +352,7 @@ def comparison(
     cube : xarray.Dataset
         A scene, or one chip.
     predicted : xarray.DataArray or xarray.Dataset
-        Its map, (y, x) Mg/ha; of a dataset its ``agb``.
+        Its map, (y, x); of a dataset its ``agb``, or its own target.
     month : int, optional
         Calendar month of the true-colour image.
     axes : sequence of matplotlib.axes.Axes, optional
@@ -351,7 +365,12 @@ def comparison(
     """
     cube = cube_or_chip(cube)
     found = layer_of(predicted, "predicted")
-    truth = layer_of(cube, "cube") if "agb" in cube else None
+    what, truth = of_any(predicted), None
+    if "agb" in cube:
+        truth = layer_of(cube, "cube")
+        if plain(found.attrs.get("units")) and plain(truth.attrs.get("units")):
+            factor = factor_to(quantity_of(cube["agb"]), what)
+            truth = times(truth, factor).assign_attrs(found.attrs).rename(found.name)
     count = panels_of(cube)
     if axes is None:
         need("Drawing", "plots", "matplotlib")
@@ -370,8 +389,8 @@ def comparison(
     scale = found if truth is None else truth
     limits = (0.0, percentile(thinned(scale).values, 99))
     if truth is not None:
-        biomass(truth, rest.pop(0), title="true biomass", limits=limits)
-    biomass(found, rest.pop(0), title="predicted biomass", limits=limits)
+        biomass(truth, rest.pop(0), title=f"true {what.short}", limits=limits)
+    biomass(found, rest.pop(0), title=f"predicted {what.short}", limits=limits)
     if truth is not None:
         error(found, truth, rest.pop(0))
     for panel in panels[1:]:

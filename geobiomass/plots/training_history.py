@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from geobiomass.cube.quantity import AGB
 from geobiomass.plots.axes import BLUE, ORANGE, new_axes
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ def history(model: Any, ax: Axes | None = None) -> Axes:
             "history must have at least one epoch, got none: train the model first."
         )
     recipe = getattr(model, "recipe", None)
+    units = str(getattr(model, "units", AGB.units))
     unit = _LOSS_UNITS.get(getattr(recipe, "loss", ""), "as the recipe defines it")
+    unit = unit.replace(AGB.units, units)
     axes = new_axes(ax, (7.0, 3.8))
     epochs = np.arange(1, len(table) + 1)
     lines = axes.plot(epochs, table["train_loss"], color=BLUE, label="loss in training")
@@ -49,9 +52,10 @@ def history(model: Any, ax: Axes | None = None) -> Axes:
     axes.set(xlabel="epoch", ylabel=f"loss, {unit}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if rmse in table and table[rmse].notna().any():
-        right = axes if unit == "Mg/ha" else axes.twinx()
+        right = axes if unit == units else axes.twinx()
         lines += _dashed(right, epochs, table[rmse], ORANGE, "s", "average RMSE")
-        right.set_ylabel("loss and RMSE, Mg/ha" if right is axes else "RMSE, Mg/ha")
+        what = "loss and RMSE" if right is axes else "RMSE"
+        right.set_ylabel(f"{what}, {units}")
     axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
     axes.set_title("training")
     axes.legend(handles=lines, fontsize="small")

@@ -5,14 +5,16 @@ All of them go to the trainer with the data loaders of :mod:`.datasets`.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.data.loader import ChipLoader, decode_batch
-from geobiomass.recipes.recipe import Recipe, sensor_passes
+from geobiomass.recipes.recipe import RECIPES, Recipe, sensor_passes
 from geobiomass.training.augment import Augmentation
 from geobiomass.training.losses import (
     chip_huber_loss,
@@ -24,6 +26,18 @@ from geobiomass.training.losses import (
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
+
+
+def recipe_for(recipe: Recipe, target: Quantity) -> Recipe:
+    """Return a recipe for labels in other units than Mg/ha.
+
+    A recipe's own `ceiling` is a biomass above which labels are damaged. It says
+    nothing about a height in centimetres, and only a ceiling that was set holds there.
+    """
+    own = RECIPES[recipe.name].ceiling if recipe.name in RECIPES else Recipe.ceiling
+    if target.units == AGB.units or recipe.ceiling != own:
+        return recipe
+    return dataclasses.replace(recipe, ceiling=None)
 
 
 def loss_of(recipe: Recipe) -> Callable[[Tensor, Tensor], Tensor]:

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import xarray as xr
 
 from geobiomass.cube import CubeError
+from geobiomass.cube.convert import need_target
+from geobiomass.cube.quantity import AGB, Quantity
+from geobiomass.cube.target import in_units_of
 from geobiomass.data.folds import Fold
 from geobiomass.data.groups import ChipGround
 from geobiomass.data.labelled_cube import LabelledCube, LabelledSamples
@@ -56,16 +59,22 @@ class Split:
     calibration: list[Sample]
 
 
-def open_validation(validation: Validation, bands: Sequence[str]) -> HeldOut:
+def open_validation(
+    validation: Validation, bands: Sequence[str], target: Quantity = AGB
+) -> HeldOut:
     """Open the validation that a user gives, if it is a cube.
+
+    Its labels are converted to the units of `target`, which the training learns.
 
     Raises
     ------
     CubeError
-        If it is a cube without ``agb`` or without one of the bands.
+        If it is a cube without ``agb`` or without one of the bands, or its labels are
+        in units that cannot be converted.
     """
     if isinstance(validation, xr.Dataset | xr.DataArray):
-        return LabelledCube.open(validation, bands)
+        cube = in_units_of(need_target(validation), target, "The training data has")
+        return LabelledCube.open(cube, bands)
     return validation
 
 

@@ -16,7 +16,8 @@ import xarray as xr
 from markupsafe import Markup
 
 from geobiomass.accounting.totals import totals as totals_of
-from geobiomass.cube import CubeError, open_cube
+from geobiomass.cube import CubeError, as_cube, open_cube
+from geobiomass.cube.target import in_units_of
 from geobiomass.maps.reading import open_map
 from geobiomass.models.loading import load
 from geobiomass.models.predictor import Predictor
@@ -127,7 +128,9 @@ def write_report(
             "interval, got none of them."
         )
     predictor = model if isinstance(model, Predictor) else load(model)
-    data = cube if isinstance(cube, xr.Dataset) else open_cube(cube)
+    data = as_cube(cube if isinstance(cube, xr.Dataset) else open_cube(cube))
+    if "agb" in data:
+        data = in_units_of(data, predictor.target, "The model predicts")
     material = Material(
         predictor,
         data,
@@ -179,8 +182,9 @@ def _layers(
                 f"{layers[dim].values[0]}, the cube's at {cube[dim].values[0]}."
             )
     map_names = [str(name) for name in layers]
-    if "agb" not in layers:
-        raise CubeError(f"map must have 'agb', got {sorted(map_names)}.")
+    name = predictor.target.name
+    if name not in layers:
+        raise CubeError(f"map must have {name!r}, got {sorted(map_names)}.")
     return layers
 
 
@@ -191,7 +195,8 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _title(material: Material) -> str:
-    return f"Biomass: {material.model_path or 'a model'} on " + (
+    word = material.target.short
+    return f"{word[:1].upper()}{word[1:]}: {material.model_path or 'a model'} on " + (
         material.cube_path or "a cube"
     )
 

@@ -10,7 +10,10 @@ import pandas as pd
 from markupsafe import Markup
 
 from geobiomass import plots
+from geobiomass.cube.quantity import AGB
 from geobiomass.metadata.provenance import provenance
+from geobiomass.metadata.text import part_in_words
+from geobiomass.plots.accuracy import digits_of
 from geobiomass.report.material import Material
 from geobiomass.report.page import (
     boxes,
@@ -40,7 +43,11 @@ def split(material: Material) -> Markup:
     """Return the training data, the held-out data and the error on held-out data."""
     members = getattr(material.model, "models", [material.model])
     parts = [
-        _member(getattr(member, "provenance", {}), number if len(members) > 1 else 0)
+        _member(
+            getattr(member, "provenance", {}),
+            number if len(members) > 1 else 0,
+            material.target.units,
+        )
         for number, member in enumerate(members, 1)
     ]
     if material.validation is not None:
@@ -48,7 +55,7 @@ def split(material: Material) -> Markup:
     return join(parts)
 
 
-def _member(known: Mapping[str, Any], number: int) -> Markup:
+def _member(known: Mapping[str, Any], number: int, units: str) -> Markup:
     data = known.get("data")
     if not data:
         name = f"Member {number}: the" if number else "The"
@@ -58,10 +65,8 @@ def _member(known: Mapping[str, Any], number: int) -> Markup:
     facts = {
         "data": data.get("title", "untitled"),
         "fingerprint": data["fingerprint"],
-        "trained on": f"{trained['places']:,} {unit}, {trained['pixels']:,} pixels",
-        "held out": "nothing"
-        if not held
-        else f"{held['places']:,} {unit}, {held['pixels']:,} pixels",
+        "trained on": part_in_words(trained, unit),
+        "held out": part_in_words(held, unit) if held else "nothing",
     }
     if data.get("bounds"):
         edges = ", ".join(f"{edge:.10g}" for edge in data["bounds"])
@@ -80,8 +85,8 @@ def _member(known: Mapping[str, Any], number: int) -> Markup:
         return join([head, facts_table(facts), missing])
     frame = pd.DataFrame.from_dict(table, orient="index")
     frame["pixels"] = frame["pixels"].astype(int)
-    note = "Errors on held-out data, in Mg/ha; R² has no unit."
-    return join([head, facts_table(facts), _table(frame, note)])
+    note = f"Errors on held-out data, in {units}; R² has no unit."
+    return join([head, facts_table(facts), _table(frame, note, units)])
 
 
 def _cross_validated(validation: Any) -> Markup:
@@ -107,16 +112,18 @@ def _cross_validated(validation: Any) -> Markup:
     return join(parts)
 
 
-def metrics_table(table: pd.DataFrame, decimals: int = 1) -> Table:
+def metrics_table(table: pd.DataFrame, decimals: int | None = None) -> Table:
     """Return metrics with their confidence intervals, one row for each bin."""
+    units = str(table.attrs.get("units", AGB.units))
+    decimals = digits_of(units) if decimals is None else decimals
     shown = pd.DataFrame(index=table.index)
     for name, title in _METRICS.items():
         shown[title] = _with_ends(table, name, 3 if name == "r2" else decimals)
     if "coverage" in table:
         shown["coverage, %"] = _with_ends(100 * table, "coverage", decimals)
         shown["width"] = _with_ends(table, "width", decimals)
-    shown.index.name = f"{table.index.name}, Mg/ha"
-    return Table(shown, "Errors and widths of intervals in Mg/ha.")
+    shown.index.name = f"{table.index.name}, {units}"
+    return Table(shown, f"Errors and widths of intervals in {units}.")
 
 
 def _with_ends(table: pd.DataFrame, name: str, decimals: int) -> list[str]:
@@ -140,10 +147,10 @@ def _figure_of(values: tuple[float, ...], decimals: int) -> str:
     return text
 
 
-def _table(frame: pd.DataFrame, note: str) -> Table:
+def _table(frame: pd.DataFrame, note: str, units: str) -> Table:
     names = {name: title for name, title in _METRICS.items() if name in frame}
     shown = frame[list(names)].rename(columns=names)
-    shown.index.name = "observed, Mg/ha"
+    shown.index.name = f"observed, {units}"
     return Table(shown, note, decimals=2)
 
 
@@ -159,8 +166,11 @@ def calibration(material: Material) -> Markup:
             "model.calibrate(cube)."
         )
     parts: list[Markup | Table] = [paragraph(f"{known}.")]
+    word, units = material.target.short, material.target.units
     if known.edges:
-        note = "Classes of predicted biomass, Mg/ha. The margin is added at both ends."
+        note = (
+            f"Classes of predicted {word}, {units}. The margin is added at both ends."
+        )
         parts.append(Table(known.table, note))
     if not material.compared:
         return join(parts)
@@ -171,24 +181,24 @@ def calibration(material: Material) -> Markup:
             {
                 "nominal coverage": f"{100 * known.interval:.4g} %",
                 "coverage on this cube": f"{100 * overall['coverage']:.1f} %",
-                "mean width": f"{overall['width']:.1f} Mg/ha",
+                "mean width": f"{overall['width']:.{digits_of(units)}f} {units}",
             }
         ),
         figure(
-            "Coverage: the share of pixels whose observed biomass is in their "
-            "interval. Intervals are calibrated by predicted biomass.",
+            f"Coverage: the share of pixels whose observed {word} is in their "
+            f"interval. Intervals are calibrated by predicted {word}.",
             lambda ax: plots.calibration(
                 material.pixels, ax=ax, interval=known.interval
             ),
             (6.4, 4.2),
         ),
         figure(
-            "Mean observed over mean predicted biomass, by class of predicted biomass: "
+            f"Mean observed over mean predicted {word}, by class of predicted {word}: "
             "on the dashed line the predictions of a class are unbiased.",
             lambda ax: plots.reliability(table, ax),
             (4.9, 4.2),
         ),
-        paragraph("By class of predicted biomass:"),
+        paragraph(f"By class of predicted {word}:"),
         metrics_table(table),
     ]
     return join(parts)
@@ -203,6 +213,11 @@ def applicability(material: Material) -> Markup:
         return paragraph(
             "Not known: the model has no description of its training data to compare "
             "with. Call model.learn_applicability(cube)."
+        )
+    if "applicable" not in material.layers:
+        return paragraph(
+            "Not known: the map has no layers of applicability. Map the cube with "
+            "applicability=True, or leave map= out, and they are computed."
         )
     if not material.inside[1]:
         return paragraph("No pixel of this cube has an observation.")
@@ -238,26 +253,32 @@ def maps(material: Material) -> Markup:
         return Markup("")
     from matplotlib.figure import Figure
 
-    layers = [("biomass", overview["agb"])]
+    target = material.target
+    layers = [(target.short, overview[target.name])]
     if "agb" in material.cube:
         step = overview.attrs["step"]
         thin = {"y": slice(None, None, step), "x": slice(None, None, step)}
-        layers.append(("observed biomass", material.cube["agb"].isel(thin).load()))
+        observed = material.cube["agb"].isel(thin).load()
+        layers.append((f"observed {target.short}", observed))
     known = [layer for _, layer in layers if np.isfinite(layer).any()]
-    # Observed biomass has the colour scale of the map, so that they can be compared.
+    # Observed values have the colour scale of the map, so that they can be compared.
     end = max((float(layer.quantile(0.99)) for layer in known), default=1.0)
-    limits: list[tuple[float, float] | None] = [(0.0, max(end, 1.0))] * len(layers)
-    if "agb_lower" in overview:
-        width = overview["agb_upper"] - overview["agb_lower"]
+    least = 1.0 if target.units == AGB.units else 0.0  # an empty map has a scale
+    top = max(end, least) or 1.0
+    limits: list[tuple[float, float] | None] = [(0.0, top)] * len(layers)
+    ends = f"{target.name}_lower", f"{target.name}_upper"
+    if ends[0] in overview:
+        width = overview[ends[1]] - overview[ends[0]]
+        width = width.rename(target.name).assign_attrs(units=target.units)
         layers.append(("width of the interval", width))
         limits.append(None)
     sides = overview.sizes
     height = 1 + 4.6 * min(1.6, max(0.4, sides["y"] / sides["x"]))
     made = Figure((5.2 * len(layers), height), layout="constrained")
     axes = made.subplots(1, len(layers), squeeze=False).ravel()
-    for axis, (title, layer), ends in zip(axes, layers, limits, strict=True):
-        plots.biomass(layer, axis, title=title, limits=ends)
-    return embedded(made, "The whole scene, Mg/ha.")
+    for axis, (title, layer), scale in zip(axes, layers, limits, strict=True):
+        plots.biomass(layer, axis, title=title, limits=scale)
+    return embedded(made, f"The whole scene, {target.units}.")
 
 
 # --- totals -----------------------------------------------------------------------

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.data.reader import Reader, Sample
 from geobiomass.evaluation.metrics import BOOTSTRAP, Bins, Tally, add_parts, interval_of
 from geobiomass.tiles import blocks
@@ -49,8 +50,8 @@ class Material:
     totals: pd.DataFrame | None = None
     by_plots: bool = False
     bootstrap: int = BOOTSTRAP
-    tally: Tally = field(default_factory=Tally)
-    by_predicted: Tally = field(default_factory=lambda: Tally(Bins("predicted")))
+    tally: Tally = field(init=False)
+    by_predicted: Tally = field(init=False)
     ends: list[tuple[Pixels, Pixels]] = field(default_factory=list)
     inside: tuple[int, int] = (0, 0)  # applicable pixels, and mapped pixels
     pairs: list[tuple[Pixels, Pixels]] = field(default_factory=list)
@@ -58,6 +59,16 @@ class Material:
     overview: xr.Dataset | None = None  # of a scene: every layer, subsampled
     used: int = 0  # chips or blocks
     available: int = 0  # chips or blocks
+
+    def __post_init__(self) -> None:
+        self.tally = Tally(Bins(target=self.target))
+        self.by_predicted = Tally(Bins("predicted", target=self.target))
+
+    @property
+    def target(self) -> Quantity:
+        """What the model predicts."""
+        target: Quantity = getattr(self.model, "target", AGB)
+        return target
 
     def gather(self, samples: int | None, progress: bool) -> None:
         """Read the map by chip or block, and compare it with the labels, if any."""
@@ -93,7 +104,8 @@ class Material:
         values = {
             str(name): layer.values.astype(np.float64) for name, layer in found.items()
         }
-        predicted, interval = values["agb"], interval_of(values)
+        name = self.target.name
+        predicted, interval = values[name], interval_of(values, name)
         for tally in (self.tally, self.by_predicted):
             add_parts(tally, predicted, truth, interval)
         both = np.isfinite(predicted) & np.isfinite(truth)
@@ -111,7 +123,9 @@ class Material:
             name: np.concatenate(parts)
             for name, parts in zip(names, columns, strict=False)
         }
-        return pd.DataFrame(joined)
+        table = pd.DataFrame(joined)
+        table.attrs = {"target": self.target.name, "units": self.target.units}
+        return table
 
     @property
     def compared(self) -> bool:

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from markupsafe import Markup
 
 from geobiomass import plots
 from geobiomass.cube import is_chips
 from geobiomass.cube.summary import describe_cube
 from geobiomass.models.summary import describe_model
+from geobiomass.plots.accuracy import digits_of
 from geobiomass.report.audit import metrics_table
 from geobiomass.report.material import BLOCK, Material
 from geobiomass.report.page import (
@@ -63,11 +65,13 @@ def metrics(material: Material) -> Markup:
         )
     table = material.tally.table(bootstrap=material.bootstrap)
     overall: Any = table.loc["all"]
+    units = material.target.units
+    digits = digits_of(units)
     tiles = {
-        "average RMSE": f"{overall['average_rmse']:.1f} Mg/ha",
-        "RMSE of all pixels": f"{overall['pixel_rmse']:.1f} Mg/ha",
-        "mean absolute error": f"{overall['mae']:.1f} Mg/ha",
-        "bias": f"{overall['bias']:+.1f} Mg/ha",
+        "average RMSE": f"{overall['average_rmse']:.{digits}f} {units}",
+        "RMSE of all pixels": f"{overall['pixel_rmse']:.{digits}f} {units}",
+        "mean absolute error": f"{overall['mae']:.{digits}f} {units}",
+        "bias": f"{overall['bias']:+.{digits}f} {units}",
         "R²": f"{overall['r2']:.3f}",
         "pixels": f"{int(overall['pixels']):,}",
     }
@@ -94,13 +98,18 @@ def errors(material: Material) -> Markup:
     if not material.compared:
         return Markup("")
     found, truth = (np.concatenate(each) for each in zip(*material.pairs, strict=True))
+    word, target = material.target.short, material.target
+    mapped, known = (
+        xr.DataArray(each, name=target.name, attrs={"units": target.units})
+        for each in (found, truth)
+    )
     note = "" if found.size == material.tally.count else " An even sample of pixels."
     return figure(
-        "Predicted against observed biomass, with the 1:1 line." + note,
-        lambda ax: plots.scatter(found, truth, ax),
+        f"Predicted against observed {word}, with the 1:1 line." + note,
+        lambda ax: plots.scatter(mapped, known, ax),
         (4.9, 4.2),
     ) + figure(
-        "RMSE and bias by observed biomass.",
+        f"RMSE and bias by observed {word}.",
         lambda ax: plots.error_by_bin(material.tally.table(), ax=ax),
         (6.1, 4.2),
     )
@@ -116,7 +125,7 @@ def pictures(material: Material) -> Markup:
         height = 1 + 3.2 * min(1.5, max(0.5, part.sizes["y"] / part.sizes["x"]))
         figure = Figure((4.0 * count, height), layout="constrained")
         axes = np.ravel(figure.subplots(1, count, squeeze=False)).tolist()
-        plots.comparison(part, found.agb, axes=axes)
+        plots.comparison(part, found[material.target.name], axes=axes)
         parts.append(embedded(figure, f"Map of {name}."))
     return join(parts)
 

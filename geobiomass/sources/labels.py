@@ -24,6 +24,8 @@ from geobiomass.cube.missing_values import (
     in_words,
     tell,
 )
+from geobiomass.cube.quantity import AGB
+from geobiomass.cube.target import described, units_of_column
 from geobiomass.cube.values import decoded
 from geobiomass.sources.footprints import Plots, label_pixels, read_plots
 from geobiomass.sources.grid_like import grid_like
@@ -60,7 +62,8 @@ def with_labels(
     resampling: Resampling | None = None,
     all_touched: bool = False,
     minimum: float | None = 0.0,
-    units: str = "Mg/ha",
+    units: str | None = None,
+    target: str | None = None,
 ) -> xr.Dataset:
     """Return a scene with labels from a raster, or from a table of plots or footprints.
 
@@ -94,21 +97,35 @@ def with_labels(
     minimum : float, optional
         Labels below it are left out, with a warning: biomass is never negative, but
         many nodata values are. None keeps all.
-    units : str
-        Units of the labels.
+    units : str, optional
+        Units of the labels, such as ``"kg/m2"`` or ``"m"``; by default those that an
+        array, a table (``attrs["units"]``) or a band of a raster states, else Mg/ha.
+        A mass per area is converted to Mg/ha.
+    target : str, optional
+        Own name of a target that is not biomass, such as ``"canopy_height"``: the
+        name of the variable in maps. By default, where `units` are not a mass per
+        area, the name of the array, of the column or of the raster's band.
 
     Returns
     -------
     xarray.Dataset
         The cube with a lazy ``agb`` (y, x) float32. A pixel with several labels has
-        their mean; a pixel without labels is NaN. ``agb.attrs`` has the number of
-        labelled pixels, and the number of plots ("plots", "plots_outside").
+        their mean; a pixel without labels is NaN. ``agb.attrs`` has the units, of
+        another target its name ("target"), the number of labelled pixels, and the
+        number of plots ("plots", "plots_outside").
 
     Raises
     ------
     CubeError
         If the cube is not a georeferenced scene; if labels cannot be read, have no
-        georeference or have no numbers in `column`; or if none is inside the cube.
+        georeference or have no numbers in `column`; if none is inside the cube; or if
+        a name or units cannot be used.
+
+    Warns
+    -----
+    UserWarning
+        If labels are left out; or if they state no units, and their name says another
+        quantity, or units.
 
     Notes
     -----
@@ -122,18 +139,24 @@ def with_labels(
         )
     grid = grid_like(cube, "The cube")
     counts: dict[str, Any] = {}
+    known: dict[str, Any] = {}
+    name: Any = column
     if isinstance(labels, xr.DataArray):
+        known, name = dict(labels.attrs), labels.name
         teller = Teller(quiet=True)
         array = _reproject_array(labels, grid, nodata, crs, resampling, teller)
         edge = _zero_edge(labels, nodata)
         found = _count_and_filter(array, "the array", minimum, grid, teller, edge)
         counts = _tell_taken(teller, "the array of labels")
     elif isinstance(labels, pd.DataFrame) or _is_table(labels):
+        if isinstance(labels, pd.DataFrame):
+            known = {"units": units_of_column(labels.attrs, column)}
         plots = read_plots(labels, column, crs, nodata, minimum)
         found, counts = _label_with_plots(plots, grid, radius, all_touched)
     elif isinstance(labels, str | os.PathLike):
         layer = _layer(os.fspath(labels), column, nodata, grid, resampling)
         _check_overlap(layer, grid)
+        known, name = _stated_in_raster(layer), None if column == "agb" else column
         teller = Teller(quiet=True)
         lazy = lazy_blocks([[layer]], [layer.band], grid, skip=False, teller=teller)
         edge = _zero_edge_of_file(layer)
@@ -145,14 +168,28 @@ def with_labels(
             f"{type(labels).__name__}."
         )
     values, pixels = found
-    attrs = {"long_name": column, "units": units, "labelled_pixels": pixels, **counts}
-    if column == "agb":
-        attrs["long_name"] = "above-ground biomass density"
+    factor, stated = described(known, name, target=target, units=units)
+    if factor != 1.0:
+        values = values * np.float32(factor)
+    words = AGB.long_name if column == "agb" else column
+    attrs = {"long_name": words, **stated, "labelled_pixels": pixels, **counts}
     made = cube.drop_vars("agb", errors="ignore")
     made = made.assign(agb=xr.Variable(("y", "x"), values, attrs))
     made["agb"].encoding["grid_mapping"] = "spatial_ref"
     check_cube(made)
     return made
+
+
+def _stated_in_raster(layer: Layer) -> dict[str, Any]:
+    """Return the units and the description of a raster's band, as far as it has any."""
+    import rasterio
+
+    with rasterio.open(layer.path) as source:
+        tags = source.tags(layer.index)
+        return {
+            "units": source.units[layer.index - 1] or tags.get("units"),
+            "long_name": tags.get("long_name") or source.descriptions[layer.index - 1],
+        }
 
 
 def _is_table(labels: Any) -> bool:

@@ -104,6 +104,9 @@ class Calibration:
         The coordinate that groups chips, such as "region". If `kind` is "chips"
         nevertheless, there were too few groups to calibrate on, and in a new group the
         coverage may be lower.
+    least : float or None
+        Smallest value that is possible, which ends the interval: 0 of a target whose
+        labels are never negative, None of another, such as a change.
     """
 
     interval: float
@@ -117,6 +120,7 @@ class Calibration:
     folds: int = 0
     name: str = "agb"
     groups: str | None = None
+    least: float | None = 0.0
 
     def __post_init__(self) -> None:
         check_interval(self.interval)
@@ -176,7 +180,8 @@ class Calibration:
                 f"model with the outputs {', '.join(layers)}; call model.calibrate "
                 "again."
             )
-        return self._arranged(layers, *(self._attributes(end) for end in _ENDS))
+        map_of = layers[self.name]
+        return self._arranged(layers, *(self._attributes(e, map_of) for e in _ENDS))
 
     def apply(self, values: Mapping[str, Pixels]) -> dict[str, Pixels]:
         """Return the values with the ends of the interval; the map is not changed."""
@@ -185,7 +190,10 @@ class Calibration:
         margins = np.asarray(self.margins, np.float32)
         margin = margins[np.digitize(agb, self.edges)] * scale
         # Biomass is not negative, and the interval contains the map.
-        lower = np.minimum(np.maximum(lower - margin, np.float32(0)), agb)
+        lower = lower - margin
+        if self.least is not None:
+            lower = np.maximum(lower, np.float32(self.least))
+        lower = np.minimum(lower, agb)
         upper = np.maximum(upper + margin, agb)
         return self._arranged(values, lower, upper)
 
@@ -202,11 +210,13 @@ class Calibration:
         rest = {k: v for k, v in layers.items() if not k.startswith(used)}
         return {self.name: rest.pop(self.name), **added, **rest}
 
-    def _attributes(self, end: str) -> Attributes:
+    def _attributes(self, end: str, map_of: Attributes) -> Attributes:
+        """Return the attributes of an end, from those of its map."""
+        what = map_of.get("long_name", "above-ground biomass density")
         return {
             "long_name": f"{end} end of the {100 * self.interval:.4g} % interval of "
-            "above-ground biomass density",
-            "units": "Mg/ha",
+            f"{what}",
+            "units": map_of.get("units", "Mg/ha"),
             "interval": self.interval,
         }
 
@@ -215,6 +225,8 @@ class Calibration:
     def to_dict(self) -> dict[str, Any]:
         """Return the values for JSON."""
         plain = dataclasses.asdict(self)
+        if self.least == 0.0:  # as early versions wrote it
+            del plain["least"]
         return {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items()}
 
     @classmethod
@@ -326,6 +338,7 @@ def calibrate(
         folds,
         name,
         groups,
+        None if any((unit.observed < 0).any() for unit in units) else 0.0,
     )
 
 

@@ -69,6 +69,7 @@ def calibrated_members(
             reader,
             model.calibration.interval,
             folds=len(models) - 1,
+            target=each.target,
             groups=groups,
         )
         members.append(member)

@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.cube import CubeError
+from geobiomass.cube.quantity import target_of
 from geobiomass.data.folds import Folds
 from geobiomass.data.groups import NOWHERE
 from geobiomass.data.reader import Reader
@@ -57,8 +58,10 @@ def held_out_metrics(
         If a setting is out of range.
     """
     numbers = range(folds.count) if by == "fold" else ()
-    tally = Tally(Bins("biomass" if by == "fold" else by, reader.months))
-    by_fold = {number: Tally() for number in numbers}
+    target = target_of(predictions)
+    rows = "biomass" if by == "fold" else by
+    tally = Tally(Bins(rows, reader.months, target))
+    by_fold = {number: Tally(Bins(target=target)) for number in numbers}
     windows = blocks(reader.height, reader.width, _BLOCK)
     for sample in samples_on_chips(windows, reader.count if reader.chips else None):
         truth = reader.labels(sample).astype(np.float64)
@@ -71,11 +74,11 @@ def held_out_metrics(
             own = by_fold.get(folds.fold_of[group])
             for one in (tally,) if own is None else (tally, own):
                 one.add(
-                    layers["agb"][part],
+                    layers[target.name][part],
                     np.where(inside, truth[part], np.nan),
                     unit=group,
                     months=None if months is None else months[part],
-                    interval=_cut(interval_of(layers), part),
+                    interval=_cut(interval_of(layers, target.name), part),
                 )
     if tally.count == 0:
         raise CubeError(
@@ -85,13 +88,15 @@ def held_out_metrics(
     table = tally.table(confidence, bootstrap)
     if by != "fold":
         return table
-    rows = {"all": table.loc["all"]} | {
+    by_row = {"all": table.loc["all"]} | {
         str(number): one.table(confidence, bootstrap).loc["all"]
         for number, one in by_fold.items()
         if one.count
     }
-    found = pd.DataFrame(rows).T.rename_axis("fold")
-    return found.astype(table.dtypes[found.columns])
+    found = pd.DataFrame(by_row).T.rename_axis("fold")
+    found = found.astype(table.dtypes[found.columns])
+    found.attrs = table.attrs
+    return found
 
 
 def _layers(

@@ -96,7 +96,8 @@ def open_predictions(folder: Path, cube: xr.Dataset, side: int) -> xr.Dataset:
         If it is unfinished, or not on the cube's grid.
     """
     found = open_map(str(folder / PREDICTIONS))
-    sizes = {str(dim): size for dim, size in found["agb"].sizes.items()}
+    first = next(iter(found.values()))  # every layer has the map's axes
+    sizes = {str(dim): size for dim, size in first.sizes.items()}
     expected = {str(dim): size for dim, size in cube["agb"].sizes.items()}
     if sizes != expected:
         raise CubeError(
