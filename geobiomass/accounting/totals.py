@@ -149,7 +149,9 @@ def totals(
         ``total`` (Mg) and, without standard error, ``carbon`` (Mg C); ``freedom``:
         degrees of freedom; ``note``: warnings, or the reason why the estimates of this
         row are NaN. ``attrs`` has the units and the settings, and
-        ``attrs["left_out"]`` the rows of `plots` that are left out, by reason.
+        ``attrs["left_out"]`` the rows of `plots` that are left out, by reason;
+        ``attrs["regions"]``, where there are any, the shapes of `regions` that are
+        left out, repaired, joined or without a name.
 
     Raises
     ------
@@ -209,6 +211,8 @@ def totals(
         "carbon_fraction": carbon_fraction,
         "based_on": "design" if ground is not None else "model",
     }
+    if named.counts:
+        table.attrs["regions"] = named.counts
     if ground is not None:
         table.attrs["left_out"] = {**ground.left_out, "plots_outside": ground.outside}
     return table

@@ -103,7 +103,8 @@ def with_labels(
         their mean; a pixel without labels is NaN. ``agb.attrs`` has the number of
         labelled pixels, and the number of plots ("plots", "plots_outside"), also of
         those that are left out ("plots_without_value", "plots_without_location",
-        "plots_of_unreadable_location", "plots_nodata", "plots_below_minimum", "plots_of_low_quality", where any are).
+        "plots_of_unreadable_location", "plots_nodata", "plots_below_minimum",
+        "plots_of_low_quality", where any are).
 
     Raises
     ------
