@@ -199,12 +199,12 @@ def _values(table: pd.DataFrame, column: str, name: str, argument: str) -> Numbe
             f"{name} has no column {column!r}{near_names((column,), known)}; its "
             f"columns of numbers are {numbers}: name one, {argument}=."
         )
-    values = table[found]
+    values: Any = table[found]
     if isinstance(values, pd.DataFrame):
         raise CubeError(f"{name} has several columns {column!r}; rename all but one.")
     with cube_errors(f"{name}: "):
-        numbers = read_numbers(values, str(found))
-    out = np.array(numbers.to_numpy(np.float64, na_value=np.nan))
+        read = read_numbers(values, str(found))
+    out = np.array(read.to_numpy(np.float64, na_value=np.nan))
     out[~np.isfinite(out)] = np.nan  # infinite is missing everywhere
     return out
 
@@ -264,7 +264,11 @@ def _shapes_of(values: pd.Series) -> Shapes | None:
     import shapely
 
     known = values.dropna()
-    read = shapely.from_wkb if known.map(type).eq(bytes).all() else shapely.from_wkt
+    read = (
+        shapely.from_wkb
+        if all(isinstance(cell, bytes) for cell in known)
+        else shapely.from_wkt
+    )
     cells = values.astype(object).where(values.notna(), None).to_numpy()
     found = np.asarray(read(cells, on_invalid="ignore"), object)
     return found if not shapely.is_missing(found).all() else None

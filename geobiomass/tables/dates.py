@@ -98,7 +98,7 @@ def read_dates(
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         return _as_dates(cast(Any, column).dt.tz_localize(None))
     if isinstance(column.dtype, pd.PeriodDtype):
-        return _as_dates(column.dt.to_timestamp())
+        return _as_dates(cast(Any, column).dt.to_timestamp())
     known = column.dropna()
     if pd.api.types.is_bool_dtype(column.dtype):
         raise TableError(f"{name!r} must hold dates, got truth values.")
@@ -171,7 +171,7 @@ def _cell(value: Any, name: str) -> str | _Fields | None:
         value = pd.Timestamp(value)
     if all(hasattr(value, part) for part in ("year", "month", "day")):
         clock = (getattr(value, part, 0) for part in ("hour", "minute", "second"))
-        return (value.year, value.month, value.day, *clock)  # type: ignore[return-value]
+        return (value.year, value.month, value.day, *clock)
     if isinstance(value, int | float | np.integer | np.floating):
         return str(int(value)) if float(value).is_integer() else str(value)
     return str(value)

@@ -261,7 +261,7 @@ def _read_sheet(file: Any, name: str, sheet: str | None) -> pd.DataFrame:
     texts = [n for n in range(table.shape[1]) if _is_text(table.iloc[:, n])]
     typed = typed_columns(table.iloc[:, texts], None)
     for place, number in enumerate(texts):
-        table.isetitem(number, typed.iloc[:, place])
+        table.isetitem(number, typed.iloc[:, place].array)
     return table
 
 
