@@ -31,7 +31,9 @@ def totals(
     ] = None,
     plots: Annotated[
         Path | None,
-        typer.Option(help="A probability sample: CSV with lon and lat, or vectors."),
+        typer.Option(
+            help="A probability sample: a table with lon and lat, or vectors."
+        ),
     ] = None,
     residuals: Annotated[
         Path | None,
@@ -44,7 +46,10 @@ def totals(
         Assisted, typer.Option(help="The estimator that combines plots and map.")
     ] = (Assisted.regression),
     observed: Annotated[
-        str, typer.Option(help="Column with the plots' biomass, Mg/ha.")
+        str,
+        typer.Option(
+            "--observed", "--column", help="Column with the plots' biomass, Mg/ha."
+        ),
     ] = "agb",
     stratum: Annotated[
         str | None, typer.Option(help="Column with the plots' strata.")
@@ -118,7 +123,9 @@ def change(
     ] = None,
     plots: Annotated[
         Path | None,
-        typer.Option(help="For totals: CSV with agb_first and agb_second, lon, lat."),
+        typer.Option(
+            help="For totals: a table with agb_first and agb_second, lon, lat."
+        ),
     ] = None,
     confidence: Annotated[
         float, typer.Option(help="Confidence of the intervals.")

@@ -368,7 +368,10 @@ def _good_shots(
         return everything
     if failed:
         left_out["plots_of_low_quality"] = failed
-        told.append(f"{reasons} and are left out; quality='keep' keeps them")
+        told.append(
+            f"{reasons} and are left out; gb.with_labels(..., quality='keep') keeps "
+            "them"
+        )
     if found.absent:
         told.append(
             f"footprints of GEDI come without {' and '.join(found.absent)}, so their "

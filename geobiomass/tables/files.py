@@ -7,7 +7,9 @@ import gzip
 import io
 import os
 import re
+import warnings
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,6 +33,8 @@ TABLES = (*_TEXT, *_SHEETS, *_PARQUET, *VECTORS, ".zip")
 _DELIMITERS = (",", ";", "\t", "|")
 _SAMPLE = 65_536  # characters that decide the delimiter
 _LINES = 50
+_COMMENTS = re.compile(r"\A(?:\s*#[^\n]*\n)+")  # above a header
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 _SEP = re.compile(r"sep=(.)\r?\n")  # as Excel writes it above a header
 
 
@@ -142,8 +146,9 @@ def _read_text(content: bytes, name: str) -> pd.DataFrame:
     said = _SEP.match(text)
     if said:
         text = text[said.end() :]
+    text = _COMMENTS.sub("", text)
     delimiter = said.group(1) if said else _delimiter(text)
-    _check_width(text, delimiter, name)
+    _check_header(text, delimiter, name)
     table = pd.read_csv(
         io.StringIO(text),
         sep=r"\s+" if delimiter == " " else delimiter,
@@ -207,15 +212,39 @@ def _delimiter(text: str) -> str:
         return best
     words = [line.split() for line in text[:_SAMPLE].splitlines()[:_LINES] if line]
     equal = len({len(row) for row in words[:-1] or words}) == 1
-    return " " if equal and len(words) > 1 and len(words[0]) > 1 else best
+    if equal and len(words) > 1 and len(words[0]) > 1:
+        return " "
+    if len(words) > 1 and all(
+        len(row) == 1 and _DECIMAL_COMMA.fullmatch(row[0]) for row in words[1:]
+    ):
+        return ";"  # one column with decimal commas
+    return best
 
 
-def _check_width(text: str, delimiter: str, name: str) -> None:
+def _check_header(text: str, delimiter: str, name: str) -> None:
     """Check that no row has more cells than the header, which would shift them."""
     if delimiter == " ":
         return
     rows = _rows(text, delimiter)
     width = len(rows[0])
+    twice = [
+        cell for cell, n in Counter(map(str.strip, rows[0])).items() if cell and n > 1
+    ]
+    if twice:
+        warnings.warn(
+            f"The table {name} has several columns called {twice}; the first keeps the "
+            "name.",
+            stacklevel=5,
+        )
+    if width == 1 and len(rows) > 1:
+        wide = {len(row) for row in rows[1:]}
+        raise_for = next((n for n in wide if n > 2), None)
+        if raise_for is not None:
+            raise TableError(
+                f"The table {name} must begin with the names of its columns, got "
+                f"{rows[0]} above rows of {raise_for} cells; remove what is above the "
+                "header."
+            )
     for number, row in enumerate(rows[1:], 2):
         if len(row) > width and any(cell.strip() for cell in row[width:]):
             raise TableError(

@@ -13,13 +13,26 @@ from geobiomass.tables.columns import TableError, plain_name
 
 # Words for a missing number, beside those that pandas knows.
 MISSING = frozenset(
-    ("nd", "na", "nan", "none", "null", "missing", "nodata", "notavailable", "unknown")
+    (
+        "nd",
+        "na",
+        "nan",
+        "none",
+        "null",
+        "missing",
+        "nodata",
+        "notavailable",
+        "unknown",
+        "inf",
+        "infinity",
+    )
 )
 _SPACES = re.compile(r"[\s\u00a0\u2009\u202f\u2007]+")  # also of thousands in French
 _MINUS = str.maketrans({"\u2212": "-", "\u2013": "-", "\u2019": "'"})
 _EXPONENT = r"(?:[eE][+-]?\d+)?"
 # "0.123" is no number with thousands, "1.234" may be one.
 _GROUPED = r"[1-9]\d{{0,2}}(?:{0}\d{{3}})+"
+_SHOWN = 1000  # cells that decide whether a column may be read in the quick way
 _LARGEST_EXACT = 2**53  # integers above it are not all float64 numbers
 
 
@@ -197,17 +210,29 @@ def typed_columns(table: pd.DataFrame, decimal: str | None) -> pd.DataFrame:
         text, and :func:`read_numbers` asks.
     """
     texts, forms = {}, {}
+    quick: dict[int, pd.Series] = {}
     for number, column in enumerate(table.columns):
+        plain = _plain_numbers(column, table.iloc[:, number])
+        if plain is not None:
+            quick[number] = plain
+            continue
+        cells = table.iloc[:, number].dropna()
+        if not possible_decimals(plain_text(cells.head(_SHOWN))):
+            continue
         text = plain_text(table.iloc[:, number])
         possible = possible_decimals(text)
         if text.notna().any() and possible and not _is_identifier(column, text):
             texts[number], forms[number] = text, possible
     decided = {f[0] for f in forms.values() if len(f) == 1}
+    decided |= {"." for found in quick.values() if found.dtype.kind == "f"}
     agreed = decided.pop() if len(decided) == 1 else None if decided else decimal
     made: list[pd.Series] = []
     guessed: list[str] = []
     for number, column in enumerate(table.columns):
         cells = table.iloc[:, number]
+        if number in quick:
+            made.append(quick[number])
+            continue
         if number not in texts:
             made.append(_as_truth(cells))
             continue
@@ -234,14 +259,39 @@ def typed_columns(table: pd.DataFrame, decimal: str | None) -> pd.DataFrame:
     return out
 
 
+def _plain_numbers(column: object, cells: pd.Series) -> pd.Series | None:
+    """Return a column of plain numbers, the usual case, in little time; else None."""
+    known = cells.dropna()
+    first = known.head(_SHOWN).astype(str).str.strip()
+    if first.empty or not first.str.fullmatch(r"[+-]?\d*\.?\d+(?:[eE][+-]?\d+)?").all():
+        return None
+    numbers = pd.to_numeric(cells, errors="coerce")
+    if numbers.isna().sum() != cells.isna().sum():
+        return None
+    whole = pd.to_numeric(known, errors="coerce")
+    if whole.dtype.kind in "iu":
+        zero = known[whole != 0].astype(str).str.match(r"\s*[+-]?0")
+        large = (
+            len(whole) and whole.max() > _LARGEST_EXACT and numbers.dtype.kind == "f"
+        )
+        return None if zero.any() or large else numbers
+    pointed = first[first.str.contains(".", regex=False)]
+    if pointed.empty or pointed.map(lambda cell: bool(_EITHER.fullmatch(cell))).all():
+        return None  # 1.234: the other columns decide
+    return None if _named_identifier(column) else numbers
+
+
+def _named_identifier(column: object) -> bool:
+    name = str(column)
+    return bool(_IDENTIFIER.search(name) or _IDENTIFIER.search(name.lower()))
+
+
 def _is_identifier(column: object, text: pd.Series) -> bool:
     """Return whether a column is of identifiers, which stay as they are written."""
     known = text.dropna()
     if known.str.fullmatch(r"[+-]?0\d+").any():  # 007
         return True
-    if not _IDENTIFIER.search(str(column)) and not _IDENTIFIER.search(
-        str(column).lower()
-    ):
+    if not _named_identifier(column):
         return False
     return not known.str.fullmatch(r"0|-?[1-9]\d{0,18}").all()
 

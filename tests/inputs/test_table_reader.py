@@ -258,3 +258,35 @@ def test_parquet_and_geoparquet(tmp_path: Path) -> None:
     points = geopandas.points_from_xy(table["lon"], table["lat"], crs=4326)
     geopandas.GeoDataFrame(table, geometry=points).to_parquet(tmp_path / "b.parquet")
     assert read_table(tmp_path / "b.parquet").crs.to_epsg() == 4326
+
+
+def test_what_stands_above_a_header(tmp_path: Path) -> None:
+    found = written(tmp_path, "# field work\n# of 2020\n" + ROWS)
+    assert found["agb"].tolist() == [100.5, 1200]
+    with pytest.raises(TableError, match=r"got \['Plots 2020'\] above rows of 3 cells"):
+        written(tmp_path, "Plots 2020\n" + ROWS)
+    with pytest.warns(UserWarning, match=r"several columns called \['agb'\]"):
+        written(tmp_path, "agb,agb\n1,2\n")
+    assert written(tmp_path, "agb\n1,5\n2,5\n")["agb"].tolist() == [1.5, 2.5]
+
+
+def test_a_large_table_is_read_to_the_bit(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "shot_number": 19640002900123456 + np.arange(5000),
+            "lat_lowestmode": rng.random(5000),
+            "agbd": rng.normal(0, 100, 5000),
+            "flag": 1,
+            "beam": "BEAM0101",
+        }
+    )
+    table.to_csv(tmp_path / "a.csv", index=False)
+    found = read_table(tmp_path / "a.csv")
+    pd.testing.assert_frame_equal(found, table, check_exact=True, check_dtype=False)
+    # A decimal comma far down is still seen.
+    text = table.astype(str)
+    text.loc[4999, "agbd"] = "1,5"
+    text.to_csv(tmp_path / "b.csv", index=False)
+    with pytest.raises(TableError, match=r"mixes decimal points and decimal commas"):
+        read_numbers(read_table(tmp_path / "b.csv")["agbd"])
