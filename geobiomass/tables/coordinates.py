@@ -186,7 +186,11 @@ def _checked_degrees(
     if beyond.sum() * 2 > known.sum():
         worst = int(np.flatnonzero(beyond)[0])
         got = f"{x[worst]:g} and {y[worst]:g}"
-        if (np.abs(x[high]) <= 90).all() and (np.abs(y[known]) <= 360).all():
+        if (
+            high.any()
+            and (np.abs(x[high]) <= 90).all()
+            and (np.abs(y[known]) <= 360).all()
+        ):
             raise TableError(
                 f"has longitude and latitude exchanged: its columns {names[0]!r} and "
                 f"{names[1]!r} hold {got}, and no latitude is above 90 degrees; rename "
