@@ -75,7 +75,8 @@ def change_totals(
         A probability sample of plots that were measured at both dates: intervals are
         then design-based.
     observed : tuple of str
-        Columns of `plots` with the measured biomass, Mg/ha, first and second.
+        Columns of `plots` with the measured biomass, Mg/ha, first and second;
+        ``column=`` is the same.
     correlation : float, optional
         Correlation of the errors of the two dates' totals, -1 to 1
         (``error_correlation`` with ``by="unit"``), if residuals are not at the same
@@ -111,6 +112,7 @@ def change_totals(
         )
     if threshold < 0:
         raise ValueError(f"threshold must be 0 Mg/ha or more, got {threshold}.")
+    observed = settings.pop("column", observed)  # its name in with_labels
     terms = {
         "confidence": confidence,
         "carbon_fraction": carbon_fraction,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
@@ -46,9 +45,3 @@ def read_vectors(path: str, layer: str | None = None) -> Any:
         if isinstance(error, TableError):
             raise
         raise TableError(f"{path} cannot be read: {error}.") from error
-
-
-def mapping_of(text: str) -> dict[str, Any]:
-    """Return GeoJSON text as a mapping."""
-    found: dict[str, Any] = json.loads(text)
-    return found

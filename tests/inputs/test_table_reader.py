@@ -188,7 +188,7 @@ def test_exchanged_degrees_and_metres_are_told() -> None:
         read_coordinates(pd.DataFrame({"lon": [-33.5], "lat": [151.2]}))
     with pytest.raises(TableError, match=r"must have degrees .* crs='EPSG"):
         read_coordinates(pd.DataFrame({"lon": [500_000.0], "lat": [6_900_000.0]}))
-    with pytest.raises(TableError, match="must have degrees .* got 387 and 62"):
+    with pytest.raises(TableError, match=r"must have degrees .* got 387 and 62"):
         read_coordinates(pd.DataFrame({"lon": [387.0], "lat": [62.0]}))
     both = pd.DataFrame({"lon": [25.0], "lat": [60.0], "x": [5e5], "y": [6.9e6]})
     assert read_coordinates(both).x[0] == 25

@@ -1,5 +1,6 @@
 """Areas out of vector files as they are found: polygons count, the rest is told."""
 
+import gzip
 import json
 import warnings
 import zipfile
@@ -90,6 +91,9 @@ def test_zipped_shapefiles_and_compressed_geojson(
             if each.suffix != ".zip":
                 archive.write(each, each.name)
     assert pixels(scene, tmp_path / "a.zip") == {"a": 1024}
+    content = as_file(tmp_path, "a.geojson").read_bytes()
+    (tmp_path / "b.geojson.gz").write_bytes(gzip.compress(content))
+    assert pixels(scene, tmp_path / "b.geojson.gz") == {"a": 1024}
 
 
 def test_areas_in_memory(scene: xr.Dataset) -> None:
