@@ -24,7 +24,10 @@ from geobiomass.accounting.mass import ASSUMED, column_in_mass, need_mass
 from geobiomass.accounting.region_sums import RegionSum, sum_regions
 from geobiomass.accounting.totals import totals
 from geobiomass.cube.areas import regions_of
+from geobiomass.cube.table_errors import cube_errors
 from geobiomass.cube.units import MASS_PER_AREA
+from geobiomass.sources.plot_table import plots_table
+from geobiomass.tables import read_numbers
 
 PARTS = ("net", "loss", "gain")
 ENDS = ("", "_lower", "_upper")  # suffixes of columns
@@ -39,7 +42,7 @@ def change_totals(
     regions: Any = None,
     *,
     residuals: tuple[Errors, Errors] | None = None,
-    plots: pd.DataFrame | None = None,
+    plots: Any = None,
     observed: tuple[str, str] = ("agb_first", "agb_second"),
     correlation: float | None = None,
     threshold: float = 0.0,
@@ -70,12 +73,12 @@ def change_totals(
         Tables of residuals of the two dates at the same held-out pixels, or their
         paths. With `correlation`, any two tables or error models, for the net change
         only.
-    plots : pandas.DataFrame, optional
+    plots : pandas.DataFrame, geopandas.GeoDataFrame or path, optional
         A probability sample of plots that were measured at both dates: intervals are
         then design-based.
     observed : tuple of str
         Columns of `plots` with the measured biomass, Mg/ha, or in the units that
-        ``plots.attrs["units"]`` states, first and second.
+        ``plots.attrs["units"]`` states, first and second; ``column=`` is the same.
     correlation : float, optional
         Correlation of the errors of the two dates' totals, -1 to 1
         (``error_correlation`` with ``by="unit"``), if residuals are not at the same
@@ -112,6 +115,7 @@ def change_totals(
         )
     if threshold < 0:
         raise ValueError(f"threshold must be 0 Mg/ha or more, got {threshold}.")
+    observed = settings.pop("column", observed)  # its name in with_labels
     terms = {
         "confidence": confidence,
         "carbon_fraction": carbon_fraction,
@@ -158,19 +162,22 @@ def _quantity(part: str, moved: Any, threshold: float) -> tuple[Any, Any]:
 def _by_plots(
     moved: xr.DataArray,
     regions: Any,
-    plots: pd.DataFrame,
+    plots: Any,
     observed: tuple[str, str],
     threshold: float,
     terms: dict[str, Any],
 ) -> pd.DataFrame:
+    _, plots = plots_table(plots)
     for name in observed:
         if name not in plots:
             raise ValueError(
                 f"Plots must have a column {name!r} (observed=), got "
                 f"{list(map(str, plots.columns))}."
             )
-    before, after = (plots[name] * column_in_mass(plots, name) for name in observed)
-    measured = after - before
+    with cube_errors("Plots: "):
+        earlier, later = (read_numbers(plots[name], name) for name in observed)
+    before, after = (column_in_mass(plots, name) for name in observed)
+    measured = later * after - earlier * before
 
     def total(layer: xr.DataArray, values: pd.Series) -> pd.DataFrame:
         # Plots with a biomass below 0 are refused as mistakes when they are read. The

@@ -31,7 +31,9 @@ def totals(
     ] = None,
     plots: Annotated[
         Path | None,
-        typer.Option(help="A probability sample: CSV with lon and lat, or vectors."),
+        typer.Option(
+            help="A probability sample: a table with lon and lat, or vectors."
+        ),
     ] = None,
     residuals: Annotated[
         Path | None,
@@ -44,7 +46,10 @@ def totals(
         Assisted, typer.Option(help="The estimator that combines plots and map.")
     ] = (Assisted.regression),
     observed: Annotated[
-        str, typer.Option(help="Column with the plots' biomass, Mg/ha.")
+        str,
+        typer.Option(
+            "--observed", "--column", help="Column with the plots' biomass, Mg/ha."
+        ),
     ] = "agb",
     stratum: Annotated[
         str | None, typer.Option(help="Column with the plots' strata.")
@@ -121,7 +126,9 @@ def change(
     ] = None,
     plots: Annotated[
         Path | None,
-        typer.Option(help="For totals: CSV with agb_first and agb_second, lon, lat."),
+        typer.Option(
+            help="For totals: a table with agb_first and agb_second, lon, lat."
+        ),
     ] = None,
     confidence: Annotated[
         float, typer.Option(help="Confidence of the intervals.")
@@ -142,14 +149,12 @@ def change(
     write_change(subtract(first, second, residuals=errors, **settings), out)
     words, facts = f"{out}: done", {"map": str(out)}
     if regions is not None:
-        import pandas as pd
-
         table = change_totals(
             first,
             second,
             regions,
             residuals=errors if plots is None else None,
-            plots=None if plots is None else pd.read_csv(plots),
+            plots=plots,
             progress=not as_json,
             **settings,
         )

@@ -26,6 +26,13 @@ class StoredAs(StrEnum):
     float32 = "float32"
 
 
+class ShotQuality(StrEnum):
+    """Choices for footprints that fail their quality flags."""
+
+    good = "good"
+    keep = "keep"
+
+
 class Damaged(StrEnum):
     """Choices for files that are cut short."""
 
@@ -118,11 +125,20 @@ def rasters(
     out: Annotated[Path, typer.Argument(help="The cube to write, such as scene.zarr.")],
     labels: Annotated[
         str | None,
-        typer.Option(help="Raster, vector file or CSV table with known biomass."),
+        typer.Option(help="Raster, vector file or table with known biomass."),
     ] = None,
     column: Annotated[
-        str, typer.Option(help="Column of the labels with the values.")
+        str,
+        typer.Option(
+            "--column", "--observed", help="Column of the labels with the values."
+        ),
     ] = "agb",
+    quality: Annotated[
+        ShotQuality,
+        typer.Option(
+            help="Leave out footprints of GEDI that fail their flags, or not."
+        ),
+    ] = ShotQuality.good,
     radius: Annotated[
         float | None,
         typer.Option(help="Radius of points in the labels, metres; GEDI's is 12.5."),
@@ -209,6 +225,7 @@ def rasters(
             cube,
             labels,
             column=column,
+            quality=quality.value,
             radius=radius,
             nodata=labels_nodata,
             crs=labels_crs,
@@ -242,7 +259,7 @@ def stac(
         typer.Option(help="West, south, east and north in degrees."),
     ] = None,
     region: Annotated[
-        Path | None, typer.Option(help="GeoJSON file, whose bounding box is used.")
+        str | None, typer.Option(help="Vector file, whose bounding box is used.")
     ] = None,
     archive: Annotated[
         str, typer.Option(help="planetary-computer, earth-search, or an address.")
@@ -289,11 +306,10 @@ def stac(
     """
     from geobiomass.cube import write_cube
     from geobiomass.sources.stac.from_archive import from_stac, summary
-    from geobiomass.sources.stac.search import read_region
 
     cube = from_stac(
         items if items is not None else archive,
-        read_region(region) if region is not None and bbox is None else bbox,
+        region if region is not None and bbox is None else bbox,
         resolution,
         crs,
         months,

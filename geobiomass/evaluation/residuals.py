@@ -26,6 +26,7 @@ from geobiomass.cube.units import MASS_PER_AREA, hectare_factor, plain
 from geobiomass.cube.values import decoded_layers
 from geobiomass.data.folds import Folds
 from geobiomass.data.groups import NOWHERE, BlockGround, ChipGround, Ground
+from geobiomass.tables import read_table
 from geobiomass.tiles import Sample, blocks, indexers_of, samples_on_chips
 from geobiomass.training.files import sha256_of, sha256_of_file, write_whole
 
@@ -353,8 +354,11 @@ def read_residuals(path: str | Path) -> pd.DataFrame:
     facts = _read_facts(path)
     try:
         cells = pd.read_csv(path, dtype=str, keep_default_na=False)
-        _need_columns(cells, str(path))
-        table = pd.DataFrame({name: _parsed(cells[name]) for name in cells})
+        if set(_COLUMNS) <= set(cells):
+            table = pd.DataFrame({name: _parsed(cells[name]) for name in cells})
+        else:  # written by another program
+            table = read_table(path)
+            _need_columns(table, str(path))
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError) as error:
         raise ValueError(
             f"{path} must be a CSV of residuals with columns {_COLUMNS}, got a file "
