@@ -24,6 +24,7 @@ from geobiomass.training.model_folder import (
 
 from .model import PastureModel, check_columns, check_share
 from .regressor import PastureRegressor
+from .scaling import units_of
 from .scores import SCORE, summarise
 from .sums import with_sums
 
@@ -227,7 +228,7 @@ class PastureEnsemble(PastureModel):
             "members": names,
             "blend": self.blend,
             "targets": list(self.targets),
-            "units": "g",
+            "units": units_of(self.targets),
         }
         content = {
             "class": type(self).__name__,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from geobiomass.training import RegressionTask, train
+from geobiomass.training.checkpoint_record import LAST, is_begun, read_training_record
 from geobiomass.training.estimator import Regressor
 from geobiomass.training.losses import r2_loss
 from geobiomass.training.metrics import WeightedR2
@@ -25,6 +26,7 @@ from .model import PastureModel, check_columns, read_table, write_table
 from .network import PastureNetwork
 from .photos import problems_of_files, problems_of_table, raise_problems
 from .recipes import PastureRecipe, find_recipe
+from .scaling import scale_of, standardise, units_of
 from .scores import weights_of
 from .sums import reconcile, with_sums
 
@@ -107,6 +109,8 @@ class PastureRegressor(PastureModel, Regressor):
         training, checking = _split(photos, validation, self.recipe)
         used = training if checking is None else pd.concat([training, checking])
         raise_problems(problems_of_files(used["path"]))
+        if not self.network.is_scaled:
+            self.network.set_scale(1.0 if self.fitted else self._scale(training))
         given = None
         if config.folder is not None:
             given = self._fingerprints(training, checking)
@@ -119,13 +123,26 @@ class PastureRegressor(PastureModel, Regressor):
         )
         loader = partial(self._loader, batch_size=config.batch_size)
         held = None if checking is None else loader(checking, shuffle=False)
-        self.history = train(task, loader(training), held, config, given=given).history
+        with self.network.standardised():
+            result = train(task, loader(training), held, config, given=given)
+        self.history = result.history
         self.fitted = True
         if checking is not None:
             self.held_out = self.predict(checking).join(
                 checking[list(self.targets)].add_prefix("measured_")
             )
         return self
+
+    def _scale(self, training: pd.DataFrame) -> tuple[float, ...]:
+        """Return the scale of the targets, or that of the training that is resumed."""
+        config = self.recipe.training
+        if config.folder is not None and is_begun(config):
+            record, _ = read_training_record(Path(config.folder) / LAST)
+            if "scale" not in record.run.get("given", {}):
+                # It was begun by a release that trained on the values as they are.
+                return (1.0,) * len(self.targets)
+        values = training[list(self.targets)].to_numpy(np.float64)
+        return scale_of(values, self.targets)
 
     def _fingerprints(
         self, training: pd.DataFrame, checking: pd.DataFrame | None
@@ -137,6 +154,7 @@ class PastureRegressor(PastureModel, Regressor):
             "photos": self._fingerprint(training),
             "validation photos": held,
             "first weights": _fingerprint_weights(self.network),
+            "scale": list(self.network.settings["scale"]),
         }
 
     def _fingerprint(self, photos: pd.DataFrame) -> str:
@@ -149,10 +167,11 @@ class PastureRegressor(PastureModel, Regressor):
     def _loader(
         self, photos: pd.DataFrame, batch_size: int, shuffle: bool = True
     ) -> PhotoLoader:
-        known = photos.reindex(columns=list(self.targets))
+        known = photos.reindex(columns=list(self.targets)).to_numpy(np.float64)
+        scale = self.network.settings["scale"] or [1.0] * len(self.targets)
         return PhotoLoader(
             tuple(photos["path"]),
-            known.to_numpy(np.float32),
+            standardise(known, scale),
             self.recipe.height,
             self.recipe.width,
             batch_size,
@@ -259,16 +278,20 @@ class PastureRegressor(PastureModel, Regressor):
         return both.double().mean(0).cpu()
 
     def _settings(self) -> dict[str, Any]:
+        network = dict(self.network.settings)
+        if network["scale"] == [1.0] * len(self.targets):
+            del network["scale"]  # as releases before the scale wrote it
         return {
-            "network": self.network.settings,
+            "network": network,
             "targets": list(self.targets),
-            "units": "g",
+            "units": units_of(self.targets),
             "recipe": self.recipe.plain(),
         }
 
     @classmethod
     def _from_settings(cls, settings: Mapping[str, Any]) -> Self:
-        network = PastureNetwork(**settings["network"])
+        # Releases before the scale trained on the values as they are.
+        network = PastureNetwork(**{"scale": 1.0, **settings["network"]})
         return cls(network, PastureRecipe.from_plain(settings["recipe"]))
 
     def _write(self, folder: Path) -> None:

@@ -113,7 +113,7 @@ def test_training_goes_through_the_shared_trainer_and_learns(photos, tmp_path):
     assert (tmp_path / "run" / "last.ckpt").is_file()
     assert len(list((tmp_path / "run").glob("epoch-*.safetensors"))) >= 2
     losses = model.history["train_loss"]
-    assert losses.iloc[0] > 2  # untrained, it predicts about a gram of everything
+    assert losses.iloc[0] > 1  # at first it is worse than the mean of all photos
     assert losses.iloc[-1] < losses.iloc[0] / 4
     grams = model.predict(photos)
     assert weighted_r2(grams.to_numpy(), photos[TARGETS].to_numpy(), WEIGHTS) > 0.5
