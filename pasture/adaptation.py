@@ -21,8 +21,9 @@ from geobiomass.training.model_folder import (
 )
 
 from .ensemble import PastureEnsemble
+from .inspection import problems_of_files, raise_problems
 from .model import PastureModel, check_columns, check_share, read_table, write_table
-from .photos import TARGETS, problems_of_files, problems_of_table, raise_problems
+from .photos import TARGETS, PhotoSource, problems_of_table
 from .regressor import PastureRegressor
 from .sums import PARTS, with_sums
 
@@ -81,14 +82,14 @@ class AdaptedModel(PastureModel):
         )
 
     def predict(
-        self, photos: pd.DataFrame, flips: bool = True, blend: float | None = None
+        self, photos: PhotoSource, flips: bool = True, blend: float | None = None
     ) -> pd.DataFrame:
         """Predict grams: both models blended, small amounts set to 0, sums exact.
 
         Parameters
         ----------
         photos
-            The photos it was adapted to, or others. Only ``path`` is used.
+            The photos it was adapted to, or others, as the first model takes them.
         flips
             Whether to predict mirror images too and average (test-time augmentation).
         blend
@@ -107,8 +108,14 @@ class AdaptedModel(PastureModel):
             The share is out of range.
         """
         share = check_share(self.blend if blend is None else blend)
-        first, second = (m.predict(photos, flips) for m in (self.first, self.second))
+        table = self._table(photos)
+        first, second = (m.predict(table, flips) for m in (self.first, self.second))
         return blended(first, second, share, self.threshold)
+
+    @property
+    def ratio(self) -> float:
+        """The longer divided by the shorter side of the photos it was trained on."""
+        return self.first.ratio
 
     def report(self) -> pd.DataFrame:
         """Compare the predictions of the test photos before and after adaptation.

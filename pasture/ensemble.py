@@ -22,7 +22,8 @@ from geobiomass.training.model_folder import (
     write_config,
 )
 
-from .model import PastureModel, check_columns, check_share
+from .model import PastureModel, check_share
+from .photos import PhotoSource
 from .regressor import PastureRegressor
 from .scaling import units_of
 from .scores import SCORE, summarise
@@ -84,7 +85,7 @@ class PastureEnsemble(PastureModel):
         return streams
 
     def predict(
-        self, photos: pd.DataFrame, flips: bool = True, blend: float | None = None
+        self, photos: PhotoSource, flips: bool = True, blend: float | None = None
     ) -> pd.DataFrame:
         """Predict grams: the mean over members and mirror images, streams blended.
 
@@ -94,7 +95,8 @@ class PastureEnsemble(PastureModel):
         Parameters
         ----------
         photos
-            Photos as `pasture.read_photos` returns them. Only ``path`` is used.
+            Photos as `pasture.read_photos` returns them, of which only ``path`` is
+            used; or what it reads: a table's file, a folder, a photo, or a list.
         flips
             Whether to predict mirror images too and average. False halves the time.
         blend
@@ -112,8 +114,8 @@ class PastureEnsemble(PastureModel):
         ValueError
             The share is out of range.
         """
-        check_columns(photos, ["path"])
         share = check_share(self.blend if blend is None else blend)
+        photos = self._table(photos)
         every = dict(zip(self.members, self._predict(photos, flips), strict=True))
         means = {
             stream: np.mean([every[member] for member in members], axis=0)
@@ -121,6 +123,11 @@ class PastureEnsemble(PastureModel):
         }
         grams = self._blended(means, share)
         return pd.DataFrame(grams, index=photos.index, columns=list(self.targets))
+
+    @property
+    def ratio(self) -> float:
+        """The longer divided by the shorter side of the photos it was trained on."""
+        return self.members[0].ratio
 
     def _predict(self, photos: pd.DataFrame, flips: bool) -> list[np.ndarray]:
         devices = self.members[0].devices()

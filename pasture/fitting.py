@@ -12,9 +12,11 @@ import torch
 
 from .ensemble import PastureEnsemble
 from .folds import balanced_folds, check_folds
+from .inspection import raise_problems
 from .model import check_columns
 from .network import PastureNetwork, Stream
-from .photos import problems_of_table, raise_problems
+from .photo_size import fit_size
+from .photos import TARGETS, PhotoSource, problems_of_table, read_photos
 from .recipes import PastureRecipe, find_recipe
 from .regressor import PastureRegressor, Validation
 
@@ -26,7 +28,7 @@ Folds: TypeAlias = "int | pd.Series | None"
 
 @overload
 def fit(
-    photos: pd.DataFrame,
+    photos: PhotoSource,
     recipe: str | PastureRecipe = "seed",
     stream: Stream | None = None,
     validation: Validation = None,
@@ -39,7 +41,7 @@ def fit(
 
 @overload
 def fit(
-    photos: pd.DataFrame,
+    photos: PhotoSource,
     recipe: str | PastureRecipe = "seed",
     stream: Streams | None = None,
     validation: Validation = None,
@@ -51,7 +53,7 @@ def fit(
 
 
 def fit(
-    photos: pd.DataFrame,
+    photos: PhotoSource,
     recipe: str | PastureRecipe = "seed",
     stream: Streams | None = None,
     validation: Validation = None,
@@ -65,7 +67,10 @@ def fit(
     Parameters
     ----------
     photos
-        Photos as `read_photos` returns them, with grams of the recipe's targets.
+        Photos as `read_photos` returns them, or the path of such a table, with values
+        of the recipe's targets, in any unit; predictions are in the same. Photos from
+        above have no top: those higher than wide are turned by a quarter. All must have
+        one shape, such as 4032 x 3024.
     recipe
         The training configuration (hyperparameters): "seed", "public" (both for a GPU
         and DINOv3's weights), "quick" (minutes on two cores), or your own
@@ -87,8 +92,10 @@ def fit(
         `sampling_groups`: sampling dates, with those of WA split.
     **overrides
         Any setting of the recipe or of its training: ``pretrained="weights.
-        safetensors"``, ``epochs=10``, ``targets=("fresh_kg",)``, ``folder=
-        "runs/first"`` to be able to resume.
+        safetensors"``, ``epochs=10``, ``folder="runs/first"`` to be able to resume.
+        ``targets=("fresh_kg",)`` names columns of your own, unless `read_photos` was
+        given them. ``height=`` and ``width=`` are the pixels that photos are resized
+        to; without them a recipe of the package takes the photos' shape.
 
     Returns
     -------
@@ -108,8 +115,10 @@ def fit(
     Warns
     -----
     UserWarning
-        Frozen layers of the backbone have random weights; or folds are made with the
-        dates of a state split, so that their scores are too high.
+        Frozen layers of the backbone have random weights; photos have another shape
+        than the recipe; each photo is a group of its own, because no column has
+        dates; or folds are made with the dates of a state split. In the last two cases
+        scores may be too high.
 
     Examples
     --------
@@ -118,9 +127,14 @@ def fit(
     >>> model = pasture.fit(photos, "quick", "both", folds=5)  # doctest: +SKIP
     >>> model.scores  # doctest: +SKIP
     """
+    if not isinstance(photos, pd.DataFrame):
+        photos = read_photos(photos, targets=overrides.get("targets"))
     if stream is not None and stream != "both":
         overrides["stream"] = stream
-    chosen = find_recipe(recipe, **overrides)
+    chosen = find_recipe(recipe, **_with_read_targets(photos, recipe, overrides))
+    if isinstance(recipe, str) and not {"height", "width"} & set(overrides):
+        check_columns(photos, ["path"])
+        chosen = fit_size(chosen, photos)
     if chosen.freeze > 0 and chosen.pretrained is False:
         warnings.warn(
             f"the first {chosen.freeze:.0%} of {chosen.backbone} stay frozen with "
@@ -159,6 +173,17 @@ def fit(
             for fold, member in _members(recipe, parts)
         ]
     )
+
+
+def _with_read_targets(
+    photos: pd.DataFrame, recipe: str | PastureRecipe, overrides: dict[str, Any]
+) -> dict[str, Any]:
+    """Add the targets that `read_photos` was given, unless others are asked for."""
+    read = photos.attrs.get("targets")
+    chosen = not isinstance(recipe, str) and recipe.targets != TARGETS
+    if not read or chosen or "targets" in overrides:
+        return overrides
+    return {**overrides, "targets": tuple(read)}
 
 
 def untrained(recipe: PastureRecipe) -> PastureRegressor:

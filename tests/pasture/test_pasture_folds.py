@@ -275,7 +275,8 @@ def test_folds_of_exchanges_are_numbered_by_their_first_groups(photos):
 
 def test_without_states_dates_or_grams_sizes_are_balanced():
     photos = pd.DataFrame({"path": [f"{n}.jpg" for n in range(23)]})
-    folds = balanced_folds(photos, 4, 1000, progress=False)
+    with pytest.warns(UserWarning, match="dates of the 23 photos.*its own group"):
+        folds = balanced_folds(photos, 4, 1000, progress=False)
     assert sorted(folds.value_counts()) == [5, 6, 6, 6]
     table = fold_balance(photos, folds)
     expected = ["photos", "groups", "size", "states", "grams", "cost"]

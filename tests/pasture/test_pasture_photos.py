@@ -174,7 +174,7 @@ def test_all_problems_are_named_at_once(table, tmp_path):
         "missing: " + str(folder / "ID1.png"),
         "unreadable: " + str(folder / "ID2.png"),
         str(folder / "ID4.png"),
-        f"not twice as wide as high: {folder / 'ID3.png'} (100 x 60)",
+        f"2.00 to 1: {folder / 'ID3.png'} (100 x 60)",
         "train/ID5.png GDM_g (-1.5)",
         "train/ID6.png Dry_Dead_g (nan)",
         "rows: train/ID7.png;",

@@ -201,7 +201,9 @@ def test_whole_dates_are_held_out(photos, fraction, dates):
 
 
 def test_photos_are_held_out_if_there_are_no_dates(photos):
-    trained, held = photos_seen(photos.drop(columns="Sampling_Date"), validation=0.25)
+    undated = photos.drop(columns="Sampling_Date")
+    with pytest.warns(UserWarning, match="dates of the 12 photos.*its own group"):
+        trained, held = photos_seen(undated, validation=0.25)
     assert len(held) == 3
     assert trained == set(range(12)) - held
 
