@@ -68,12 +68,12 @@ def _decode(
     try:
         check_kind(path)
         with Image.open(path) as image:
+            deep = has_16_bits(image)  # first: EXIF of a PNG loads its pixels
             check_frames(image)
             turned, whole = _is_turned(image), image.size
             if size is not None and image.format == "JPEG":
                 width, height = size[::-1] if turned else size
                 image.draft("RGB", (_SPARE * width, _SPARE * height))
-            deep = has_16_bits(image)
             rgb, notes = to_rgb(ImageOps.exif_transpose(image), deep)
             return rgb, notes, whole[::-1] if turned else whole
     except _DAMAGE as error:

@@ -11,6 +11,8 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
+from geobiomass.tables import TableError, read_numbers, read_table
+
 from .inspection import (
     inspect_files,
     problem,
@@ -110,9 +112,9 @@ def read_photos(
     found = [name for name in known if name in photos]
     others = [name for name in photos if name not in ("path", *found)]
     photos = photos[["path", *others, *found]]
-    numbers = photos[found].apply(pd.to_numeric, errors="coerce").astype(np.float64)
-    problems += _no_numbers(photos[found], numbers)
-    photos[found] = numbers
+    for name in found:
+        photos[name], wrong = _numbers(photos[name])
+        problems += wrong
     if targets is None and "target_name" not in rows:
         photos = _with_sums(photos)
     problems += problems_of_table(photos, known)
@@ -161,8 +163,8 @@ def _rows_of(table: PhotoSource, root: Path) -> tuple[pd.DataFrame, Path]:
 
 
 def read_rows(path: Path) -> pd.DataFrame:
-    """Read the rows of a table's file."""
-    return pd.read_csv(path)
+    """Read the rows of a table's file, as the whole package reads tables."""
+    return pd.DataFrame(read_table(path))
 
 
 def as_photos(photos: PhotoSource, targets: Sequence[str]) -> pd.DataFrame:
@@ -228,14 +230,13 @@ def _check_columns(rows: pd.DataFrame, targets: tuple[str, ...], strict: bool) -
         )
 
 
-def _no_numbers(given: pd.DataFrame, numbers: pd.DataFrame) -> list[str]:
-    """Return a text that names cells that are filled, but not with a number."""
-    wrong = (given.notna() & numbers.isna()).to_numpy()
-    cells = [
-        f"{given.index[row]} {given.columns[column]} {given.iat[row, column]!r}"
-        for row, column in np.argwhere(wrong)
-    ]
-    return problem("not a number", cells)
+def _numbers(cells: pd.Series) -> tuple[pd.Series, list[str]]:
+    """Return cells as numbers, NaN where they are none, and what is wrong with them."""
+    try:
+        return read_numbers(cells).astype(np.float64), []
+    except TableError as error:
+        numbers = pd.to_numeric(cells, errors="coerce").astype(np.float64)
+        return numbers, [str(error).removesuffix(".")]
 
 
 def _rename(rows: pd.DataFrame) -> str:

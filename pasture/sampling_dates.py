@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 import warnings
 
 import pandas as pd
+
+from geobiomass.tables import TableError, read_dates
+from geobiomass.tables.columns import plain_name
 
 from .inspection import listed
 from .photo_files import PhotoError
@@ -47,13 +48,6 @@ _PERHAPS = (
     "taken",
     "created",
 )
-_YEAR_FIRST = ("%Y-%m-%d", "%Y%m%d")
-
-
-def _plain(name: object) -> str:
-    text = unicodedata.normalize("NFKD", str(name)).casefold()
-    text = "".join(letter for letter in text if not unicodedata.combining(letter))
-    return re.sub(r"[\W_]+", "", text)
 
 
 def with_dates(photos: pd.DataFrame) -> pd.DataFrame:
@@ -74,7 +68,7 @@ def with_dates(photos: pd.DataFrame) -> pd.DataFrame:
     """
     if DATE in photos:
         return photos.assign(**{DATE: days_of(photos[DATE], DATE)})
-    named = [name for name in photos if _plain(name) in DATE_NAMES]
+    named = [name for name in photos if plain_name(name) in DATE_NAMES]
     found = {name: days_of(photos[name], str(name)) for name in named}
     found = {name: days for name, days in found.items() if days.notna().any()}
     if not found:
@@ -91,7 +85,7 @@ def with_dates(photos: pd.DataFrame) -> pd.DataFrame:
 
 def _perhaps(photos: pd.DataFrame) -> dict[object, pd.Series]:
     """Return the days of columns that may be dates, or of year, month and day."""
-    plain = {_plain(name): name for name in photos}
+    plain = {plain_name(name): name for name in photos}
     parts = [plain.get(name) for name in ("year", "month", "day")]
     if all(part is not None for part in parts):
         table = photos[parts].set_axis(["year", "month", "day"], axis=1)
@@ -99,7 +93,8 @@ def _perhaps(photos: pd.DataFrame) -> dict[object, pd.Series]:
         return {"Year, Month, Day": days} if days.notna().all() else {}
     found: dict[object, pd.Series] = {}
     for name in photos:
-        if _plain(name) not in _PERHAPS or pd.api.types.is_numeric_dtype(photos[name]):
+        numeric = pd.api.types.is_numeric_dtype(photos[name])
+        if plain_name(name) not in _PERHAPS or numeric:
             continue
         try:
             days = days_of(photos[name], str(name))
@@ -111,53 +106,31 @@ def _perhaps(photos: pd.DataFrame) -> dict[object, pd.Series]:
 
 
 def days_of(values: pd.Series, name: str) -> pd.Series:
-    """Read dates: year first, then with a month's name, then day or month first.
+    """Read days; the order of day and month is decided for the whole column.
 
     Raises
     ------
     PhotoError
-        A cell is no day; the message names it.
+        A cell is no day, or the days could be in several orders; the message names a
+        cell and the remedy.
     """
-    if pd.api.types.is_datetime64_any_dtype(values):
-        days: pd.Series = values.dt.tz_localize(None).dt.normalize()
-        return days
-    text = values.astype("string").str.strip().str.replace(r"[/.]", "-", regex=True)
-    text = text.str.replace(r"(\d)[ T]\d+:.*$", r"\1", regex=True)  # the time of day
-    dates = pd.Series(pd.NaT, values.index, dtype="datetime64[s]")
-    for form in _YEAR_FIRST:
-        dates = dates.fillna(_parsed(text, form))
-    rest = text[dates.isna()].dropna()
-    named = rest[rest.str.contains("[A-Za-z]{3}", regex=True)]
-    dates = dates.fillna(_parsed(named, "mixed"))
-    dates = dates.fillna(_short_dates(text[dates.isna()].dropna(), name))
-    if wrong := listed(values[dates.isna() & values.notna()]):
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always")
+        try:
+            dates = read_dates(values, name)
+        except TableError as error:
+            raise PhotoError(str(error)) from error
+    if dates.attrs["unreadable"]:
+        wrong = values[dates.isna() & values.notna()]
         raise PhotoError(
-            f"{name} of photos must be a day such as 2015/9/4, 4.9.2015 or 4 Sep "
-            f"2015, got {wrong}; fix these dates, or empty their cells"
+            f"{name} of photos must be a day such as 2015/9/4, 4.9.2015 or 4 Sep 2015, "
+            f"got {listed(wrong)}; fix these dates, or empty their cells"
         )
-    return dates
-
-
-def _short_dates(text: pd.Series, name: str) -> pd.Series:
-    """Read day-month-year or month-day-year, whichever is valid for all dates."""
-    day_first, month_first = _parsed(text, "%d-%m-%Y"), _parsed(text, "%m-%d-%Y")
-    if not day_first.isna().any():
-        if not month_first.isna().any() and not day_first.equals(month_first):
-            warnings.warn(
-                f"{name} could begin with the day or the month, such as "
-                f"{text.iloc[0]}: read as day-month-year; write the year first to "
-                "avoid this",
-                stacklevel=5,
-            )
-        return day_first
-    return month_first if not month_first.isna().any() else day_first
-
-
-def _parsed(text: pd.Series, form: str) -> pd.Series:
-    """Read dates of one format; NaT for dates of another."""
-    # pandas would read "4 Sept" and choose a year: a date needs four digits.
-    text = text.where(text.str.contains(r"\d{4}", regex=True))
-    return pd.to_datetime(text, format=form, errors="coerce").astype("datetime64[s]")
+    for note in noted:
+        warnings.warn(str(note.message), note.category, stacklevel=4)
+    days: pd.Series = dates.dt.normalize()
+    days.attrs = {}
+    return days
 
 
 def warn_of_single_groups(photos: pd.DataFrame, stacklevel: int = 2) -> None:
