@@ -72,9 +72,9 @@ def read_photos(
         One row per photo in the table's order: ``path`` (absolute), the other columns,
         and a float column for each target in the table, in the table's unit. The index
         is the photo's name: the part of ``sample_id`` before its last ``__``, or
-        ``image_path``. Its ``attrs`` have the ``targets``, if they are your own, and
-        ``found``: how many photos were found under a name that is spelled in another
-        way.
+        ``image_path``. Its ``attrs`` have the ``targets``, if they are your own,
+        ``layout``, if the table is long, and ``found``: how many photos were found
+        under a name that is spelled in another way.
 
     Raises
     ------
@@ -127,6 +127,8 @@ def read_photos(
         )
     warn_of_notes(inspected, stacklevel=2)
     photos.attrs = {"found": dict(finder.repairs)} if finder.repairs else {}
+    if "target_name" in rows:
+        photos.attrs["layout"] = "long"
     if targets is not None and known != TARGETS:
         photos.attrs["targets"] = list(known)
     return photos
