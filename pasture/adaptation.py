@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from geobiomass.training.estimator import ModelError, read_config
+from geobiomass.training.kept_folder import kept_if_interrupted
 from geobiomass.training.model_folder import (
     CARD,
     CONFIG,
@@ -269,12 +270,13 @@ def adapt(
     _check_not_negative(clover=clover, threshold=threshold)
     _check_targets(model)
     _check_photos(train, test)
-    second = _copy_to_train(start or _best(model), epochs, last, folder, overrides)
-    first = model.predict(test)
-    if folder is not None:
-        first = _keep_or_read(first, Path(folder))
-    labels = pseudo_labels(first, clover, threshold)
-    second.fit(_concatenate(train, test, labels), validation=0)
+    with kept_if_interrupted(folder) as kept:
+        best = start or _best(model)
+        second = _copy_to_train(best, epochs, last, folder or kept, overrides)
+        first = _keep_or_read(model.predict(test), kept)
+        labels = pseudo_labels(first, clover, threshold)
+        second.fit(_concatenate(train, test, labels), validation=0)
+    second.recipe = second.recipe.with_changes(folder=folder)
     after = blended(first, second.predict(test), blend, threshold)
     moved = after.join(first.add_prefix("before_"))
     return AdaptedModel(model, second, blend, threshold, moved)

@@ -163,10 +163,10 @@ def train(
         changes["targets"] = names
     changes |= dict(parse_setting(text) for text in settings or [])
     changes.setdefault("folder", f"{model.resolve()}.checkpoints")
+    photos = read_photos(table, root, names)
     if recipe is None:
         recipe = "seed" if changes.get("pretrained") else "quick"
         typer.echo(f"recipe: {recipe} (choose with --recipe)", err=True)
-    photos = read_photos(table, root, names)
     parts, groups = (None, None) if folds is None else _folds(folds, photos)
     fitted = fit(
         photos,

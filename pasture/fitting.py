@@ -10,6 +10,8 @@ from typing import Any, Literal, TypeAlias, overload
 import pandas as pd
 import torch
 
+from geobiomass.training.kept_folder import kept_if_interrupted
+
 from .ensemble import PastureEnsemble
 from .folds import balanced_folds, check_folds
 from .inspection import raise_problems
@@ -111,6 +113,9 @@ def fit(
         are in two folds. All such photos are named before training starts.
     ValueError
         A recipe or setting is unknown or out of range.
+    KeyboardInterrupt
+        A cell is interrupted, or Ctrl-C is pressed. The last step is kept, also without
+        ``folder=``: the message names a folder, and the same call with it continues.
 
     Warns
     -----
@@ -142,6 +147,24 @@ def fit(
             "freeze=0",
             stacklevel=2,
         )
+    with kept_if_interrupted(chosen.training.folder) as folder:
+        kept = chosen.with_changes(folder=chosen.training.folder or folder)
+        model = _fit_all(kept, photos, stream, validation, folds, groups)
+    if chosen.training.folder is None:
+        for each in getattr(model, "members", (model,)):
+            each.recipe = each.recipe.with_changes(folder=None)
+    return model
+
+
+def _fit_all(
+    chosen: PastureRecipe,
+    photos: pd.DataFrame,
+    stream: Streams | None,
+    validation: Validation,
+    folds: Folds,
+    groups: pd.Series | None,
+) -> PastureRegressor | PastureEnsemble:
+    """Train one regressor, or one for each fold and stream, in the recipe's folder."""
     recipes = _streams(chosen, stream)
     _check_sizes(recipes)
     if folds is None:
