@@ -20,6 +20,7 @@ from geobiomass.training.model_folder import (
     member_name,
     write_config,
 )
+from geobiomass.training.setting_names import explain_arguments
 
 from .ensemble import PastureEnsemble
 from .inspection import problems_of_files, raise_problems
@@ -82,6 +83,7 @@ class AdaptedModel(PastureModel):
             f"{self.second!r})"
         )
 
+    @explain_arguments
     def predict(
         self, photos: PhotoSource, flips: bool = True, blend: float | None = None
     ) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from geobiomass.training.model_folder import (
     member_name,
     write_config,
 )
+from geobiomass.training.setting_names import explain_arguments
 
 from .model import PastureModel, check_share
 from .photos import PhotoSource
@@ -84,6 +85,7 @@ class PastureEnsemble(PastureModel):
                 streams[name] = found
         return streams
 
+    @explain_arguments
     def predict(
         self, photos: PhotoSource, flips: bool = True, blend: float | None = None
     ) -> pd.DataFrame:

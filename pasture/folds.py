@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from geobiomass.training.packages import need
+from geobiomass.training.setting_names import explain_arguments
 
 from .inspection import listed
 from .photos import TARGETS, PhotoError
@@ -27,6 +28,7 @@ _STATE = "State"
 _VIRTUAL: Virtual = {"WA": 7}  # three dates only: too few for five folds
 
 
+@explain_arguments
 def sampling_groups(photos: pd.DataFrame, virtual: Virtual | None = None) -> pd.Series:
     """Return the name of each photo's group; photos of a group belong in one fold.
 
@@ -88,6 +90,7 @@ def _split_evenly(photos: list[Any], count: int) -> list[list[Any]]:
     return [[photos[index] for index in part] for part in parts if len(part)]
 
 
+@explain_arguments
 def balanced_folds(
     photos: pd.DataFrame,
     n_splits: int = 5,

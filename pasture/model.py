@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from geobiomass.training.estimator import SavedModel
+from geobiomass.training.setting_names import explain_arguments
 
 from .inspection import check_shapes, raise_problems
 from .loader import PhotoError
@@ -47,6 +48,7 @@ class PastureModel(SavedModel):
         check_shapes(table["path"], self.ratio)
         return table
 
+    @explain_arguments
     def evaluate(self, photos: pd.DataFrame, flips: bool = True) -> pd.DataFrame:
         """Compare predicted with measured grams of photos it was not trained on.
 

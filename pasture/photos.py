@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from geobiomass.tables import TableError, read_numbers, read_table
+from geobiomass.training.setting_names import explain_arguments
 
 from .inspection import (
     inspect_files,
@@ -38,6 +39,7 @@ PhotoSource: TypeAlias = str | Path | Sequence[str | Path] | pd.DataFrame
 """A table or its file, a folder of photos, one photo, or a list of photos."""
 
 
+@explain_arguments
 def read_photos(
     table: PhotoSource,
     root: str | Path = ".",

@@ -20,6 +20,7 @@ from geobiomass.training.estimator import Regressor
 from geobiomass.training.losses import r2_loss
 from geobiomass.training.metrics import WeightedR2
 from geobiomass.training.model_folder import HELD_OUT
+from geobiomass.training.setting_names import explain_arguments
 
 from .inspection import common_ratio, inspect_files, raise_problems
 from .loader import PhotoError, PhotoLoader
@@ -189,6 +190,7 @@ class PastureRegressor(PastureModel, Regressor):
             self.recipe.training.seed,
         )
 
+    @explain_arguments
     def predict(
         self, photos: PhotoSource, flips: bool = True, blend: float | None = None
     ) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from geobiomass.accounting.error_model import ErrorModel, fit_error_model
 from geobiomass.accounting.held_out import errors_of
 from geobiomass.cube import CubeError
 from geobiomass.maps.reading import BLOCK, open_layer
+from geobiomass.training.setting_names import explain_arguments
 
 Errors = pd.DataFrame | ErrorModel | str | Path
 Pair = tuple[pd.DataFrame | ErrorModel, pd.DataFrame | ErrorModel]
@@ -24,6 +25,7 @@ FEWEST_UNITS = 5  # for the correlation of their mean errors
 _TOLERANCE = 1e-3  # pixels: grids that differ by less are the same
 
 
+@explain_arguments
 def change(
     first: Any,
     second: Any,

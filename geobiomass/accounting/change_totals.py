@@ -23,6 +23,7 @@ from geobiomass.accounting.error_model import ErrorModel, fit_error_model
 from geobiomass.accounting.region_sums import RegionSum, sum_regions
 from geobiomass.accounting.totals import totals
 from geobiomass.cube.areas import regions_of
+from geobiomass.training.setting_names import explain_arguments
 
 PARTS = ("net", "loss", "gain")
 ENDS = ("", "_lower", "_upper")  # suffixes of columns
@@ -31,6 +32,7 @@ _NO_SUCH_CHANGE = (
 )
 
 
+@explain_arguments
 def change_totals(
     first: Any,
     second: Any,

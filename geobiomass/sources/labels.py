@@ -28,6 +28,7 @@ from geobiomass.sources.rasters.headers import read_headers
 from geobiomass.sources.rasters.lazy_array import BLOCK, lazy_blocks
 from geobiomass.sources.rasters.read_block import Layer
 from geobiomass.sources.rasters.reproject import Pixels, Resampling, warp
+from geobiomass.training.setting_names import explain_arguments
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -38,6 +39,7 @@ _TABLES = (
 )  # fmt: skip
 
 
+@explain_arguments
 def with_labels(
     cube: xr.Dataset,
     labels: Any,
