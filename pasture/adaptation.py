@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -230,8 +231,8 @@ def adapt(
     clover
         Factor for predicted clover before it is used as a pseudo-label.
     threshold
-        Green, dead and clover grams below it become 0, g, both in the pseudo-labels and
-        in predictions.
+        Green, dead and clover below it become 0, both in the pseudo-labels and in
+        predictions; in the unit of the targets, and the default is for grams.
     epochs
         Passes over the photos of both tables.
     last
@@ -261,6 +262,11 @@ def adapt(
         not predict the five targets, or `folder` holds the adaptation of another model
         or to other photos.
 
+    Warns
+    -----
+    UserWarning
+        The threshold is of the size of the predictions, which are in another unit.
+
     Examples
     --------
     >>> import pasture
@@ -276,6 +282,7 @@ def adapt(
         best = start or _best(model)
         second = _copy_to_train(best, epochs, last, folder or kept, overrides)
         first = _keep_or_read(model.predict(test), kept)
+        _warn_of_threshold(first, threshold)
         labels = pseudo_labels(first, clover, threshold)
         second.fit(_concatenate(train, test, labels), validation=0)
     second.recipe = second.recipe.with_changes(folder=folder)
@@ -327,6 +334,20 @@ def _check_not_negative(**values: float) -> None:
             raise ValueError(
                 f"{name} of adapt must be a number of 0 or more, got {value}"
             )
+
+
+def _warn_of_threshold(first: pd.DataFrame, threshold: float) -> None:
+    """Warn if the threshold is of the size of predictions, as where they are in kg."""
+    total = float(first[TARGETS[-1]].mean())
+    parts = first[list(TARGETS[:PARTS])].to_numpy()
+    cut = int(((parts > 0) & (parts < threshold)).sum())
+    if cut and threshold > total / 10:
+        warnings.warn(
+            f"threshold={threshold:g} sets {cut} of {parts.size} predictions of green, "
+            f"dead and clover to 0, where the mean total is {total:.3g}: it is in the "
+            "unit of the targets; give threshold= in that unit (0.2 is for grams)",
+            stacklevel=3,
+        )
 
 
 def _check_targets(model: PastureModel) -> None:

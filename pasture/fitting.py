@@ -151,7 +151,8 @@ def fit(
         kept = chosen.with_changes(folder=chosen.training.folder or folder)
         model = _fit_all(kept, photos, stream, validation, folds, groups)
     if chosen.training.folder is None:
-        for each in getattr(model, "members", (model,)):
+        members = (model,) if isinstance(model, PastureRegressor) else model.members
+        for each in members:
             each.recipe = each.recipe.with_changes(folder=None)
     return model
 

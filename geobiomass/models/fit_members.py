@@ -51,7 +51,7 @@ def forget_folder(model: Fitted, recipe: Recipe) -> Fitted:
     """
     if recipe.training.folder is None:
         for each in model.models if isinstance(model, Ensemble) else [model]:
-            if each.recipe is not None:
+            if isinstance(each, BiomassRegressor) and each.recipe is not None:
                 each.recipe = each.recipe.with_changes(folder=None)
     return model
 
