@@ -162,7 +162,10 @@ def test_the_best_seed_is_that_of_the_plain_loop(photos, by_brute_force):
 def test_of_equal_seeds_the_lowest_is_taken():
     photos = pd.DataFrame({"path": list("abcdefgh")}, index=list("abcdefgh"))
     # Enough seeds for several chunks, each with seeds of the same cost.
-    folds = balanced_folds(photos, 4, 500_000, search="seeds", progress=False)
+    groups = pd.Series(photos.index, photos.index)
+    folds = balanced_folds(
+        photos, 4, 500_000, groups=groups, search="seeds", progress=False
+    )
     assert folds.attrs == {"cost": 0.0, "seed": 0}
 
 
