@@ -45,11 +45,11 @@ def score(predicted: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     pandas.DataFrame
         One row per target: ``r2``, ``rmse`` and ``bias`` (g, or the unit of the
         targets), the mean of predicted minus measured. The last two rows summarise all
-        targets. ``weighted R2`` pools all pairs of photo and target about one common mean, as the competition does.
-        ``mean R2`` is the weighted mean of the targets' own R2, another number, which
-        public solutions report by mistake. Targets of your own, which may have
-        different units, are divided by their standard deviations before they are
-        pooled.
+        targets. ``weighted R2`` pools all pairs of photo and target about one common
+        mean, as the competition does. ``mean R2`` is the weighted mean of the targets'
+        own R2, another number, which public solutions report by mistake. Targets of
+        your own, which may have different units, are divided by their standard
+        deviations before they are pooled.
 
     Raises
     ------

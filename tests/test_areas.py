@@ -159,7 +159,10 @@ def test_names_come_from_a_column_and_rows_of_one_name_are_one_region() -> None:
     data = scene()
     assert pixels(regions_of(data, table())) == {"p": 600, "q": 100}
     rows = table(owner=["x", "x"], county=[7, 8])
-    assert pixels(regions_of(data, rows, name="owner")) == {"x": 700}
+    with pytest.warns(UserWarning, match="1 have the name of another"):
+        assert pixels(regions_of(data, rows, name="owner")) == {"x": 700}
+    meant = regions_of(data, rows, name="owner", grouped=True)
+    assert pixels(meant) == {"x": 700}
     assert pixels(regions_of(data, rows, name="county")) == {"7": 600, "8": 100}
     with pytest.raises(CubeError, match=r"no column 'onwer', they have"):
         regions_of(data, rows, name="onwer")

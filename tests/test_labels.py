@@ -131,10 +131,15 @@ def test_labels_come_from_files(cube: xr.Dataset, tmp_path: Path, ending: str) -
 def test_impossible_labels_are_left_out_with_a_warning(cube: xr.Dataset) -> None:
     plots = table((at(3.5, 4.5), -9999), (at(5.5, 4.5), 30), (at(7.5, 4.5), np.nan))
     with pytest.warns(UserWarning, match=r"1 labels .* below 0, such as -9999"):
-        assert labelled(gb.with_labels(cube, plots)) == {(5, 4): 30}
-    quiet = gb.with_labels(cube, plots, nodata=-9999)
+        made = gb.with_labels(cube, plots)
+    assert labelled(made) == {(5, 4): 30}
+    assert made["agb"].attrs["plots_below_minimum"] == 1
+    assert made["agb"].attrs["plots_without_value"] == 1
+    known = plots.dropna()
+    quiet = gb.with_labels(cube, known, nodata=-9999)
     assert labelled(quiet) == {(5, 4): 30}
-    assert len(labelled(gb.with_labels(cube, plots, minimum=None))) == 2
+    assert quiet["agb"].attrs["plots_nodata"] == 1
+    assert len(labelled(gb.with_labels(cube, known, minimum=None))) == 2
     away = table((at(5.5, 4.5), 30), (at(500, 4.5), 30))
     with pytest.warns(UserWarning, match="1 of 2 labels of the table are outside"):
         made = gb.with_labels(cube, away)

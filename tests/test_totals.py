@@ -417,7 +417,7 @@ def test_weights_that_differ_much_are_noted(
         ({"estimator": "ratio"}, r"estimator must be one of .*'ratio'"),
         ({"confidence": 95}, r"between 0 and 1, such as 0.95, got 95"),
         ({"carbon_fraction": 47}, r"carbon_fraction .*got 47"),
-        ({"observed": "AGB"}, r"no column 'AGB'"),
+        ({"observed": "biomass"}, r"no column 'biomass'.*observed="),
         ({"probability": "p"}, r"column 'p', got the columns \['x', 'y', 'agb'\]"),
         ({"stratum": "agb"}, r"need the strata's areas: strata="),
         ({"strata": {"a": 3}}, r"needs stratum=, the plots' column"),

@@ -23,6 +23,9 @@ from geobiomass.accounting.error_model import ErrorModel, fit_error_model
 from geobiomass.accounting.region_sums import RegionSum, sum_regions
 from geobiomass.accounting.totals import totals
 from geobiomass.cube.areas import regions_of
+from geobiomass.cube.table_errors import cube_errors
+from geobiomass.sources.plot_table import plots_table
+from geobiomass.tables import read_numbers
 from geobiomass.training.setting_names import explain_arguments
 
 PARTS = ("net", "loss", "gain")
@@ -39,7 +42,7 @@ def change_totals(
     regions: Any = None,
     *,
     residuals: tuple[Errors, Errors] | None = None,
-    plots: pd.DataFrame | None = None,
+    plots: Any = None,
     observed: tuple[str, str] = ("agb_first", "agb_second"),
     correlation: float | None = None,
     threshold: float = 0.0,
@@ -70,7 +73,7 @@ def change_totals(
         Tables of residuals of the two dates at the same held-out pixels, or their
         paths. With `correlation`, any two tables or error models, for the net change
         only.
-    plots : pandas.DataFrame, optional
+    plots : pandas.DataFrame, geopandas.GeoDataFrame or path, optional
         A probability sample of plots that were measured at both dates: intervals are
         then design-based.
     observed : tuple of str
@@ -152,18 +155,21 @@ def _quantity(part: str, moved: Any, threshold: float) -> tuple[Any, Any]:
 def _by_plots(
     moved: xr.DataArray,
     regions: Any,
-    plots: pd.DataFrame,
+    plots: Any,
     observed: tuple[str, str],
     threshold: float,
     terms: dict[str, Any],
 ) -> pd.DataFrame:
+    _, plots = plots_table(plots)
     for name in observed:
         if name not in plots:
             raise ValueError(
                 f"Plots must have a column {name!r} (observed=), got "
                 f"{list(map(str, plots.columns))}."
             )
-    measured = plots[observed[1]] - plots[observed[0]]
+    with cube_errors("Plots: "):
+        earlier, later = (read_numbers(plots[name], name) for name in observed)
+    measured = later - earlier
 
     def total(layer: xr.DataArray, values: pd.Series) -> pd.DataFrame:
         # Plots with a biomass below 0 are refused as mistakes when they are read. The

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +11,11 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.cube import CubeError
-from geobiomass.sources.footprints import (
-    GEOGRAPHIC,
-    Indexes,
-    Plots,
-    label_pixels,
-    read_plots,
-    read_table,
-)
+from geobiomass.cube.table_errors import cube_errors
+from geobiomass.sources.footprints import Indexes, label_pixels
+from geobiomass.sources.plot_table import Plots, plots_table, read_plots
+from geobiomass.tables import read_numbers
+from geobiomass.tables.coordinates import has_geographic
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -45,6 +41,8 @@ class GroundPlots:
         (plot,) inclusion probabilities, or values proportional to them.
     outside : int
         Number of plots of the table that are outside of the map.
+    left_out : dict
+        Rows of the table that are no plots, by reason, as `Plots.left_out` has them.
     """
 
     observed: Numbers
@@ -54,6 +52,7 @@ class GroundPlots:
     stratum: npt.NDArray[Any] | None
     probability: Numbers | None
     outside: int
+    left_out: dict[str, int]
 
     @property
     def count(self) -> int:
@@ -96,7 +95,7 @@ def locate_plots(
     CubeError
         If the table cannot be read, lacks a column, or has no plot within the map.
     """
-    table = plots if isinstance(plots, pd.DataFrame) else read_table(os.fspath(plots))
+    name, table = plots_table(plots)
     for column in (stratum, probability):
         if column is not None and column not in table:
             raise CubeError(
@@ -106,7 +105,8 @@ def locate_plots(
     if radius is not None and not radius > 0:
         raise CubeError(f"radius must be above 0 metres, got {radius!r}.")
     grid = _geobox(layer)
-    read = read_plots(table, observed, _crs_of(table, grid))
+    crs = _crs_of(table, grid)
+    read = read_plots(table, observed, crs, argument="observed", name=name)
     home = _homes(read, grid)
     pixels, which = label_pixels(read, grid, radius, all_touched=False)
     inside = np.flatnonzero(home >= 0)
@@ -116,6 +116,7 @@ def locate_plots(
             f"At least one plot must be within the map, got {home.size} outside: they "
             f"cover x {west:g} to {east:g}, y {south:g} to {north:g} in {grid.crs}. "
             "Set the CRS of the plots, plots.attrs['crs'] = 'EPSG:...'."
+            f"{read.exchanged_hint(grid.crs, grid.boundingbox.bbox)}"
         )
     numbers = np.full(home.size, -1)
     numbers[inside] = np.arange(inside.size)
@@ -129,6 +130,7 @@ def locate_plots(
         _strata(table, stratum, rows),
         _probabilities(table, probability, rows),
         int(home.size - inside.size),
+        read.left_out,
     )
 
 
@@ -145,9 +147,7 @@ def _geobox(layer: xr.DataArray) -> GeoBox:
 def _crs_of(table: pd.DataFrame, grid: GeoBox) -> Any:
     """Return the CRS of a table: its own, or for columns x and y the map's."""
     stated = table.attrs.get("crs")
-    columns = {str(column).lower() for column in table.columns}
-    degrees = any(columns.issuperset(pair) for pair in GEOGRAPHIC)
-    if stated is not None or hasattr(table, "to_crs") or degrees:
+    if stated is not None or hasattr(table, "to_crs") or has_geographic(table):
         return stated
     return grid.crs
 
@@ -179,7 +179,8 @@ def _strata(table: pd.DataFrame, column: str | None, rows: Indexes) -> Any:
 def _probabilities(table: pd.DataFrame, column: str | None, rows: Indexes) -> Any:
     if column is None:
         return None
-    values = pd.to_numeric(table[column].iloc[rows], errors="coerce")
+    with cube_errors("The plots: "):
+        values = read_numbers(table[column].iloc[rows], column)
     wrong = ~(values > 0)
     if wrong.any():
         raise CubeError(

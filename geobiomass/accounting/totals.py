@@ -20,6 +20,7 @@ from geobiomass.accounting.region_sums import WHOLE, PlotValues, RegionSum, sum_
 from geobiomass.cube import CubeError
 from geobiomass.cube.areas import pixel_size, regions_of
 from geobiomass.maps.reading import open_layer
+from geobiomass.sources.plot_table import named_column
 from geobiomass.statistics.estimators import (
     METHODS,
     Estimate,
@@ -79,6 +80,7 @@ def totals(
     name: str | None = None,
     variable: str = "agb",
     progress: bool = True,
+    column: str | None = None,
 ) -> pd.DataFrame:
     """Estimate area, mean density, total biomass and carbon of regions of a map.
 
@@ -135,6 +137,9 @@ def totals(
         Name of the map's layer.
     progress : bool
         Show a progress bar.
+    column : str, optional
+        The same as `observed`, by the name that :func:`geobiomass.with_labels` has for
+        it.
 
     Returns
     -------
@@ -145,7 +150,10 @@ def totals(
         ``mean``, ``mean_se``, ``mean_lower``, ``mean_upper`` (Mg/ha); the same of
         ``total`` (Mg) and, without standard error, ``carbon`` (Mg C); ``freedom``:
         degrees of freedom; ``note``: warnings, or the reason why the estimates of this
-        row are NaN. ``attrs`` has the units and the settings.
+        row are NaN. ``attrs`` has the units and the settings, and
+        ``attrs["left_out"]`` the rows of `plots` that are left out, by reason;
+        ``attrs["regions"]``, where there are any, the shapes of `regions` that are
+        left out, repaired, joined or without a name.
 
     Raises
     ------
@@ -159,6 +167,7 @@ def totals(
     See :mod:`geobiomass.statistics.estimators`. IPCC (2006). Guidelines for national
     greenhouse gas inventories, volume 4, chapter 4.
     """
+    observed = named_column(observed, column, "agb")
     terms = _terms(estimator, confidence, carbon_fraction)
     if plots is None and residuals is None:
         raise ValueError(_NEITHER)
@@ -204,6 +213,10 @@ def totals(
         "carbon_fraction": carbon_fraction,
         "based_on": "design" if ground is not None else "model",
     }
+    if named.counts:
+        table.attrs["regions"] = named.counts
+    if ground is not None:
+        table.attrs["left_out"] = {**ground.left_out, "plots_outside": ground.outside}
     return table
 
 

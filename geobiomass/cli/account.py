@@ -139,14 +139,12 @@ def change(
     write_change(subtract(first, second, residuals=errors, **settings), out)
     words, facts = f"{out}: done", {"map": str(out)}
     if regions is not None:
-        import pandas as pd
-
         table = change_totals(
             first,
             second,
             regions,
             residuals=errors if plots is None else None,
-            plots=None if plots is None else pd.read_csv(plots),
+            plots=plots,
             progress=not as_json,
             **settings,
         )

@@ -227,7 +227,7 @@ def stac(
         typer.Option(help="West, south, east and north in degrees."),
     ] = None,
     region: Annotated[
-        Path | None, typer.Option(help="GeoJSON file, whose bounding box is used.")
+        str | None, typer.Option(help="Vector file, whose bounding box is used.")
     ] = None,
     archive: Annotated[
         str, typer.Option(help="planetary-computer, earth-search, or an address.")
@@ -274,11 +274,10 @@ def stac(
     """
     from geobiomass.cube import write_cube
     from geobiomass.sources.stac.from_archive import from_stac, summary
-    from geobiomass.sources.stac.search import read_region
 
     cube = from_stac(
         items if items is not None else archive,
-        read_region(region) if region is not None and bbox is None else bbox,
+        region if region is not None and bbox is None else bbox,
         resolution,
         crs,
         months,

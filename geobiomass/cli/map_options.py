@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from geobiomass.cube.vector_areas import checked_area
 from geobiomass.inference.map_settings import setting_docs, setting_parameters
 
 _PANEL = "Settings of the map"
@@ -23,7 +22,7 @@ def takes_map_options(command: Callable[..., None]) -> Callable[..., None]:
     ----------
     command : callable
         With ``**settings``, where it gets the settings by name; the region as read
-        from its GeoJSON file.
+        from its vector file.
     """
     signature = inspect.signature(command)
     types = get_type_hints(command, include_extras=True)
@@ -39,7 +38,7 @@ def takes_map_options(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def call(**named: Any) -> None:
         if named["region"] is not None:
-            named["region"] = json.loads(named["region"].read_text())
+            named["region"] = checked_area(named["region"])
         command(**named)
 
     # typer reads both.
@@ -55,6 +54,6 @@ def _option(setting: inspect.Parameter) -> inspect.Parameter:
     # Without an explicit name, typer would also add --no-flips.
     flag = f"--{name.replace('_', '-')}"
     if name == "region":
-        kind, text = Path | None, "Map only this region of a scene: a GeoJSON file."
+        kind, text = str | None, "Map only this region of a scene: a vector file."
     option = typer.Option(flag, help=text, rich_help_panel=_PANEL)
     return setting.replace(annotation=Annotated[kind, option])

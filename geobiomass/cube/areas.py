@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -15,6 +16,7 @@ from geobiomass.cube import CubeError
 from geobiomass.cube.axes import in_our_names
 from geobiomass.cube.region import Region
 from geobiomass.cube.region_tables import named_regions
+from geobiomass.cube.vector_areas import tell
 from geobiomass.tiles import Window
 
 Numbers = npt.NDArray[np.float64]
@@ -289,7 +291,8 @@ def regions_of(
     *,
     name: str | None = None,
     missing: Missing = "raise",
-) -> list[tuple[str, Region]]:
+    grouped: bool = False,
+) -> NamedRegions:
     """Return named regions on a map's grid.
 
     Parameters
@@ -297,8 +300,9 @@ def regions_of(
     data : xarray.Dataset or xarray.DataArray
         A map or scene with a reference system.
     regions : optional
-        A GeoDataFrame (one row per region), a path to a vector file, GeoJSON (a mapping
-        or a file; one feature per region), bounds (left, bottom, right, top) in the
+        A GeoDataFrame or GeoSeries (one row per region), a path to a vector file
+        (``path|layername=...`` for one of several layers), GeoJSON (a mapping; one
+        feature per region), bounds (left, bottom, right, top) in the
         map's reference system, a geometry in longitude and latitude; a mapping from
         names to any of these, each then one region; None: the whole map.
     name : str, optional
@@ -306,11 +310,20 @@ def regions_of(
         default ``name`` where there is one, else rows are counted.
     missing : "raise" or "keep"
         Action for regions outside the map: raise an error, or keep them.
+    grouped : bool
+        Equal names are meant, as of groups, and are not told.
 
     Returns
     -------
-    list of (str, Region)
-        In their order.
+    NamedRegions
+        A list of (str, Region) in their order, with ``counts`` of what is left out:
+        empty geometries, points and lines. Invalid polygons are repaired; regions
+        without a name are called "unnamed" with their number.
+
+    Warns
+    -----
+    UserWarning
+        Once, with these counts, if there are any.
 
     Raises
     ------
@@ -321,15 +334,20 @@ def regions_of(
     grid = _Grid.of(data)
     scene = _in_our_names(data)
     found: dict[str, Region] = {}
-    for label, shape in named_regions(regions, _outline(grid), name):
+    counts: Counter[str] = Counter()
+    for label, shape in named_regions(regions, _outline(grid), name, counts):
         try:
             region = Region.of(shape, scene)
         except ValueError as error:
             raise CubeError(f"Region {label!r} cannot be read: {error}") from error
         if label in found:
+            counts["joined"] += 1
             shapes = (*found[label].shapes, *region.shapes)
             region = Region(shapes, region.transform)
         found[label] = region
+    if grouped:
+        del counts["joined"]
+    tell(counts, "regions")
     if not found:
         raise CubeError(
             "regions must contain at least one region, got an empty table or "
@@ -338,7 +356,26 @@ def regions_of(
     outside = [label for label, region in found.items() if not _meets(region, grid)]
     if outside and (missing == "raise" or len(outside) == len(found)):
         raise CubeError(_outside_message(outside, found, grid))
-    return list(found.items())
+    return NamedRegions(found.items(), {k: n for k, n in counts.items() if n})
+
+
+class NamedRegions(list[tuple[str, Region]]):
+    """Regions with their names, and the counts of what was left out or repaired.
+
+    Parameters
+    ----------
+    regions : iterable of (str, Region)
+        In their order.
+    counts : dict
+        Shapes by kind: "empty", "no area" (points and lines), "repaired", "unnamed",
+        "joined" (of equal names).
+    """
+
+    def __init__(
+        self, regions: Iterable[tuple[str, Region]], counts: dict[str, int]
+    ) -> None:
+        super().__init__(regions)
+        self.counts = counts
 
 
 def _outline(grid: _Grid) -> tuple[float, float, float, float]:

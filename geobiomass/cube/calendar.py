@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
+import calendar
 from collections import Counter
 from collections.abc import Sequence
-from typing import cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.cube.schema import CubeError
+
+Months = npt.NDArray[np.int64]
+
+_NAMES = {
+    name.lower(): number
+    for names in (calendar.month_name, calendar.month_abbr)
+    for number, name in enumerate(names)
+    if name
+}
+_GIVE_MONTHS = "give the calendar months, gb.as_cube(data, month=[9, 10, ...])"
+
+
+def plain_coordinates(data: Any) -> Any:
+    """Return data whose coordinates are numpy's, as CF decoding requires.
+
+    Of times with a time zone the local date is kept, of periods the first day, of
+    categories their names.
+    """
+    found = {}
+    for name, coordinate in data.coords.items():
+        if not isinstance(coordinate.dtype, np.dtype) and coordinate.dims == (name,):
+            index = coordinate.to_index()
+            if hasattr(index, "tz_localize"):
+                values = index.tz_localize(None).to_numpy()
+            elif hasattr(index, "to_timestamp"):
+                values = index.to_timestamp().to_numpy()
+            else:
+                values = np.asarray(index.to_numpy())
+            found[name] = (name, values, coordinate.attrs)
+    return data.assign_coords(found) if found else data
 
 
 def with_months(image: xr.DataArray, month: int | Sequence[int] | None) -> xr.DataArray:
@@ -34,25 +65,111 @@ def with_months(image: xr.DataArray, month: int | Sequence[int] | None) -> xr.Da
     return image.drop_vars("month", errors="ignore").assign_coords(month=months)
 
 
-def _calendar_months(image: xr.DataArray) -> npt.NDArray[np.int64]:
+def _calendar_months(image: xr.DataArray) -> Months:
     if "month" not in image.coords:
-        raise CubeError(
-            "The time axis has no coordinate: give the calendar months, "
-            "gb.as_cube(data, month=[9, 10, ...])."
-        )
-    values = image["month"]
-    if np.issubdtype(values.dtype, np.datetime64):
-        _check_one_a_month(values)
-        return cast(npt.NDArray[np.int64], values.dt.month.values.astype(np.int64))
-    if np.issubdtype(values.dtype, np.integer):
-        return cast(npt.NDArray[np.int64], values.values.astype(np.int64))
+        raise CubeError(f"The time axis has no coordinate: {_GIVE_MONTHS}.")
+    values = image["month"].values
+    if values.dtype.kind == "M":
+        if np.isnat(values).any():
+            _raise_missing(np.isnat(values))
+        whole = values.astype("datetime64[M]").astype(np.int64)
+        return _one_a_month(whole // 12 + 1970, whole % 12 + 1)
+    if values.dtype.kind in "iuf":
+        return _of_numbers(values)
+    if values.dtype.kind in "SUOT":
+        return _of_objects(values)
     raise CubeError(
-        f"The time axis must hold dates or calendar months, got {values.dtype}."
+        f"The time axis must hold dates or calendar months, got {values.dtype}; "
+        f"{_GIVE_MONTHS}."
     )
 
 
-def _check_one_a_month(times: xr.DataArray) -> None:
-    dates = [str(date) for date in times.values.astype("datetime64[M]")]
+def _of_numbers(values: npt.NDArray[Any]) -> Months:
+    """Return months from months, or from dates such as 20230605."""
+    if not np.isfinite(values).all():
+        _raise_missing(~np.isfinite(values))
+    if (values == np.floor(values)).all():
+        if ((values >= 1) & (values <= 12)).all():
+            return values.astype(np.int64)
+        digits = {len(str(int(value))) for value in values}
+        if digits <= {7, 8}:
+            return _of_text([str(int(value)) for value in values])
+        if ((values >= 1900) & (values <= 2100)).all():
+            raise CubeError(
+                f"The time axis holds years, {_few(values)}, and a cube has a calendar "
+                "month for each step: name the months that the images are of, "
+                "gb.as_cube(data, month=[7, 7, ...])."
+            )
+    raise CubeError(
+        "The time axis must hold dates or calendar months, got the numbers "
+        f"{_few(values)}, which are neither months, 1 to 12, nor dates such as "
+        f"20230605. {_GIVE_MONTHS[0].upper()}{_GIVE_MONTHS[1:]}, or dates, "
+        "data.assign_coords(time=pandas.to_datetime(...))."
+    )
+
+
+def _of_objects(values: npt.NDArray[Any]) -> Months:
+    """Return months from texts, or from objects with year and month, as cftime's."""
+    found = values.ravel().tolist()
+    missing = np.array([_is_missing(value) for value in found])
+    if missing.any():
+        _raise_missing(missing)
+    if all(hasattr(value, "month") and hasattr(value, "year") for value in found):
+        # Also calendars without leap days or with 30 days a month, and time zones,
+        # whose own date counts.
+        return _one_a_month(
+            np.array([int(value.year) for value in found]),
+            np.array([int(value.month) for value in found]),
+        )
+    if all(isinstance(v, int | float | np.number) for v in found):
+        return _of_numbers(np.array(found, np.float64))
+    texts = [v.decode() if isinstance(v, bytes) else str(v).strip() for v in found]
+    names = [_NAMES.get(text.lower().rstrip(".")) for text in texts]
+    if all(names):
+        return np.array(names, np.int64)
+    if all(text.isdigit() and 1 <= int(text) <= 12 for text in texts):
+        return np.array([int(text) for text in texts], np.int64)
+    return _of_text(texts)
+
+
+def _of_text(texts: list[str]) -> Months:
+    import pandas as pd
+
+    from geobiomass.cube.table_errors import cube_errors
+    from geobiomass.tables import read_dates
+
+    with cube_errors("The time axis must hold dates or calendar months: "):
+        dates = read_dates(pd.Series(texts), "time")
+    if dates.isna().any():
+        _raise_missing(dates.isna().to_numpy())
+    return _one_a_month(
+        dates.dt.year.to_numpy(np.int64), dates.dt.month.to_numpy(np.int64)
+    )
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value != value or str(value) in ("NaT", "", "<NA>")
+
+
+def _raise_missing(missing: npt.NDArray[np.bool_]) -> None:
+    raise CubeError(
+        f"{int(missing.sum())} of {missing.size} steps of the time axis have no date, "
+        f"the first is step {int(np.flatnonzero(missing)[0])}; leave them out, "
+        "data.isel(time=...), or give the calendar months, gb.as_cube(data, "
+        "month=[9, 10, ...])."
+    )
+
+
+def _few(values: npt.NDArray[Any]) -> str:
+    shown = ", ".join(f"{value:g}" for value in values[:4])
+    return f"{shown}, ..." if values.size > 4 else shown
+
+
+def _one_a_month(years: Months, months: Months) -> Months:
+    """Check that no month of a year has several images, and return the months."""
+    dates = [
+        f"{year:04d}-{month:02d}" for year, month in zip(years, months, strict=True)
+    ]
     often = {date: n for date, n in Counter(dates).items() if n > 1}
     if often:
         date, count = max(often.items(), key=lambda pair: pair[1])
@@ -61,3 +178,4 @@ def _check_one_a_month(times: xr.DataArray) -> None:
             "them, data.resample(time='MS').median(), or use gb.from_stac, which also "
             "leaves out clouds."
         )
+    return months.astype(np.int64)

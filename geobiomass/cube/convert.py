@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from geobiomass.cube.band_names import stack_bands
-from geobiomass.cube.calendar import with_months
+from geobiomass.cube.calendar import plain_coordinates, with_months
 from geobiomass.cube.schema import CHIP_DIMS, SCENE_DIMS, CubeError, check_cube
 from geobiomass.cube.target import target_on
 from geobiomass.cube.values import UNDECODED, decoded, missing_as_nan
@@ -78,6 +78,7 @@ def as_cube(
     # Not before: a cube comes without it, and it takes long to import.
     import rioxarray  # noqa: F401  (the .rio accessor)
 
+    data = plain_coordinates(data)
     given, data = data, decoded(data)
     found = next((c for c in (crs, data.rio.crs, given.rio.crs) if c is not None), None)
     target = data["agb"] if isinstance(data, xr.Dataset) and "agb" in data else None
@@ -118,7 +119,7 @@ def _is_cube(data: xr.Dataset) -> bool:
         and not UNDECODED & image.attrs.keys()
         and "multiplier" not in image.coords
         and all(variable.ndim for variable in data.data_vars.values())
-        and ("month" not in image.coords or image["month"].dtype.kind != "M")
+        and ("month" not in image.coords or image["month"].dtype.kind in "iu")
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.cube import CubeError
+from geobiomass.cube.vector_areas import checked_area
+from geobiomass.tables.files import split_part
 from geobiomass.threads import silence_arrays_in_memory
 from geobiomass.tiles import Window
 
@@ -40,14 +43,15 @@ class Region:
 
     @classmethod
     def of(cls, region: Any, cube: xr.Dataset) -> Region:
-        """Return a region from bounds, GeoJSON or a geopandas object.
+        """Return a region from bounds, GeoJSON, a vector file or a geopandas object.
 
         Parameters
         ----------
-        region : tuple of four floats, GeoJSON mapping, or geopandas object
+        region : tuple of four floats, GeoJSON mapping, path, or geopandas object
             Bounds (left, bottom, right, top) in the scene's reference system;
-            GeoJSON, in longitude and latitude as its standard requires; or anything
-            with ``to_crs`` and ``__geo_interface__``, in its own reference system.
+            GeoJSON or a geometry, in longitude and latitude as its standard requires;
+            a vector file, or anything with ``to_crs`` and ``__geo_interface__``, in
+            its own reference system. Only polygons count.
         cube : xarray.Dataset
             A scene.
 
@@ -64,6 +68,8 @@ class Region:
         if "chip" in cube.dims:
             raise CubeError("region needs a scene; chips have no georeference.")
         transform = tuple(cube.rio.transform())[:6]
+        if isinstance(region, np.ndarray) and region.shape == (4,):
+            region = tuple(region)
         if isinstance(region, tuple | list) and len(region) == 4:
             return cls((_rectangle(*map(float, region)),), transform)
         if cube.rio.crs is None:
@@ -71,14 +77,15 @@ class Region:
                 "region needs the scene's reference system; set it with "
                 "cube.rio.write_crs('EPSG:...')."
             )
+        region = checked_area(_known_path(region))
         if hasattr(region, "to_crs"):
             shapes = _geometries(region.to_crs(cube.rio.crs).__geo_interface__)
             return cls(tuple(shapes), transform)
         mapping = getattr(region, "__geo_interface__", region)
         if not isinstance(mapping, Mapping) or "type" not in mapping:
             raise ValueError(
-                "region must be bounds (left, bottom, right, top), GeoJSON or a "
-                f"geopandas object, got {type(region).__name__}."
+                "region must be bounds (left, bottom, right, top), GeoJSON, a vector "
+                f"file or a geopandas object, got {type(region).__name__}."
             )
         from rasterio.warp import transform_geom
 
@@ -115,6 +122,17 @@ class Region:
                 invert=True,
             )
         return np.asarray(mask, bool)
+
+
+def _known_path(region: Any) -> Any:
+    """Return a region; text that is no path of a file is an error."""
+    path = isinstance(region, str | os.PathLike) and os.fspath(region)
+    if path and not (os.path.exists(split_part(path)[0]) or "://" in path):
+        raise ValueError(
+            "region must be bounds (left, bottom, right, top), GeoJSON, a vector file "
+            f"or a geopandas object, got {path!r}, which is no file."
+        )
+    return region
 
 
 def _rectangle(left: float, bottom: float, right: float, top: float) -> dict[str, Any]:

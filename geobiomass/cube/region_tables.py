@@ -1,23 +1,24 @@
-"""Regions as users have them: tables, vector files, GeoJSON, bounds, geometries."""
+"""Regions with their names: tables, vector files, GeoJSON, bounds, geometries."""
 
 from __future__ import annotations
 
-import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from geobiomass.cube.schema import CubeError
-from geobiomass.training.packages import need
+from geobiomass.cube.table_errors import cube_errors
+from geobiomass.cube.vector_areas import check_geojson_system, checked_area, read_areas
+from geobiomass.tables import match_column
+from geobiomass.tables.columns import near_names
 
-_GEOJSON = (".geojson", ".json")
 _ONLY = "region"  # the name of a region that is the only one
 _Bounds = tuple[float, float, float, float]
 
 
 def named_regions(
-    regions: Any, whole: _Bounds, name: str | None
+    regions: Any, whole: _Bounds, name: str | None, counts: Counter[str]
 ) -> Iterator[tuple[str, Any]]:
     """Yield the regions with their names, each in a form that `Region.of` accepts.
 
@@ -27,6 +28,8 @@ def named_regions(
         As :func:`geobiomass.cube.areas.regions_of` takes them.
     whole : tuple of float
         Bounds of the map, which is the region if `regions` is None.
+    counts : collections.Counter
+        Counts shapes that are left out, repaired or without a name.
 
     Raises
     ------
@@ -36,73 +39,87 @@ def named_regions(
     if regions is None:
         yield _ONLY, whole
     elif isinstance(regions, str | os.PathLike):
-        yield from named_regions(_read(os.fspath(regions)), whole, name)
-    elif hasattr(regions, "to_crs"):
-        yield from _rows(regions, name)
+        with cube_errors():
+            content = read_areas(os.fspath(regions))
+        yield from named_regions(content, whole, name, counts)
+    elif hasattr(regions, "to_crs") and hasattr(regions, "iloc"):
+        yield from _rows(checked_area(regions, counts), name, counts)
     elif isinstance(regions, Mapping) and not isinstance(regions.get("type"), str):
         for label, one in regions.items():
-            for _, shape in named_regions(one, whole, None):
+            inner: Counter[str] = Counter()
+            for _, shape in named_regions(one, whole, None, inner):
                 yield str(label), shape
+            del inner["unnamed"]  # its name is the mapping's
+            counts.update(inner)
     elif isinstance(regions, Mapping) and regions["type"] == "FeatureCollection":
-        _check_geojson_system(regions)
-        for number, feature in enumerate(regions["features"]):
-            yield _label(feature, number, name), feature
+        check_geojson_system(regions)
+        given = list(regions.get("features") or [])
+        for number, feature in enumerate(given):
+            one = checked_or_none(feature, regions, counts)
+            if one is not None:
+                yield _label(feature, number, name, counts), one
+        if given and counts["empty"] + counts["no area"] == len(given):
+            checked_area(regions, Counter())  # raises: there is no polygon at all
     else:
-        if isinstance(regions, Mapping):
-            _check_geojson_system(regions)
-        yield _ONLY, regions
+        yield _ONLY, checked_area(regions, counts)
 
 
-def _read(path: str) -> Any:
+def checked_or_none(
+    feature: Mapping[str, Any], collection: Mapping[str, Any], counts: Counter[str]
+) -> Any:
+    """Return a feature as polygons, None if it is no area, which is counted."""
+    alone = {**collection, "features": [feature]}
+    before = counts["empty"] + counts["no area"]
     try:
-        if path.lower().endswith(_GEOJSON):
-            return json.loads(Path(path).read_text())
-        need(f"Reading {path}", "vectors", "geopandas", "pyogrio")
-        import geopandas
-
-        return geopandas.read_file(path)
-    except (OSError, RuntimeError, ValueError) as error:
-        if isinstance(error, ImportError):
+        return checked_area(alone, counts)
+    except CubeError:
+        if counts["empty"] + counts["no area"] == before:
             raise
-        raise CubeError(f"The regions {path} cannot be read: {error}.") from error
+        return None
 
 
-def _rows(table: Any, name: str | None) -> Iterator[tuple[str, Any]]:
-    if table.crs is None:
-        raise CubeError(
-            "The table of regions has no reference system; set it with "
-            "regions.set_crs('EPSG:...')."
-        )
+def _rows(table: Any, name: str | None, counts: Counter[str]) -> Iterator[Any]:
     columns = [str(column) for column in getattr(table, "columns", ())]
-    if name is not None and name not in columns:
-        raise CubeError(f"The regions have no column {name!r}, they have {columns}.")
-    column = name or ("name" if "name" in columns else None)
+    column: Any = None
+    if columns:
+        with cube_errors():
+            column = match_column(table, (name or "name",))
+    if name is not None and column is None:
+        raise CubeError(
+            f"The regions have no column {name!r}, they have {columns}"
+            f"{near_names((name,), columns)}."
+        )
     labels = table.index if column is None else table[column]
     for row, label in enumerate(labels):
-        yield str(label), table.iloc[[row]]
+        text = region_name(label)
+        if text is None:
+            counts["unnamed"] += 1
+            text = f"unnamed {row + 1}"
+        yield text, table.iloc[[row]]
 
 
-def _label(feature: Mapping[str, Any], number: int, name: str | None) -> str:
+def region_name(value: Any) -> str | None:
+    """Return the name of a region, None where there is none; 7.0 is "7"."""
+    if value is None or value != value or str(value).strip() in ("", "<NA>", "NaT"):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _label(
+    feature: Mapping[str, Any], number: int, name: str | None, counts: Counter[str]
+) -> str:
     known = feature.get("properties") or {}
     if name is not None and name not in known:
         raise CubeError(
             f"Feature {number} of the regions has no property {name!r}, it has "
             f"{sorted(known)}."
         )
-    return str(known.get(name or "name", feature.get("id", number)))
-
-
-def _check_geojson_system(mapping: Mapping[str, Any]) -> None:
-    """Check that GeoJSON names no other reference system, as old files may do.
-
-    The standard (RFC 7946) allows longitude and latitude only.
-    """
-    crs = mapping.get("crs")
-    if crs is None:
-        return
-    text = str(crs.get("properties", {}).get("name", crs))
-    if not text.endswith(("CRS84", "4326")):
-        raise CubeError(
-            f"GeoJSON is in longitude and latitude, this one says {text}; read it with "
-            "geopandas.read_file, which knows its reference system, and pass the table."
-        )
+    if name is None and "name" not in known:
+        return str(feature.get("id", number))
+    text = region_name(known[name or "name"])
+    if text is None:
+        counts["unnamed"] += 1
+        return f"unnamed {number + 1}"
+    return text

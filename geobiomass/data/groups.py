@@ -273,7 +273,7 @@ def polygons_of(
     several = isinstance(regions, list | tuple) and not all(map(np.isscalar, regions))
     if several:
         regions = {str(number): one for number, one in enumerate(regions, 1)}
-    return regions_of(cube, regions, name=column, missing="keep")
+    return regions_of(cube, regions, name=column, missing="keep", grouped=True)
 
 
 def _reach(region: Region, height: int, width: int) -> Window | None:

@@ -20,6 +20,7 @@ from geobiomass.cube.areas import pixel_size
 from geobiomass.cube.axes import in_our_names
 from geobiomass.data.folds import Folds
 from geobiomass.data.groups import NOWHERE, BlockGround, ChipGround, Ground
+from geobiomass.tables import read_table
 from geobiomass.tiles import Sample, blocks, indexers_of, samples_on_chips
 from geobiomass.training.files import sha256_of, sha256_of_file, write_whole
 from geobiomass.training.setting_names import explain_arguments
@@ -320,8 +321,11 @@ def read_residuals(path: str | Path) -> pd.DataFrame:
     facts = _read_facts(path)
     try:
         cells = pd.read_csv(path, dtype=str, keep_default_na=False)
-        _need_columns(cells, str(path))
-        table = pd.DataFrame({name: _parsed(cells[name]) for name in cells})
+        if set(_COLUMNS) <= set(cells):
+            table = pd.DataFrame({name: _parsed(cells[name]) for name in cells})
+        else:  # written by another program
+            table = read_table(path)
+            _need_columns(table, str(path))
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError) as error:
         raise ValueError(
             f"{path} must be a CSV of residuals with columns {_COLUMNS}, got a file "

@@ -1,21 +1,16 @@
-"""Plots and footprints: tables of points and polygons, and the pixels they label."""
+"""The pixels that plots and footprints label."""
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from geobiomass.cube import CubeError
 from geobiomass.sources.grid import WGS84
+from geobiomass.sources.plot_table import Plots
 from geobiomass.threads import silence_arrays_in_memory
-from geobiomass.training.packages import need
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -23,223 +18,9 @@ if TYPE_CHECKING:
 Numbers = npt.NDArray[np.float64]
 Indexes = npt.NDArray[np.int64]
 
-# Names of columns of longitude and latitude; GEDI's products use the last pair.
-GEOGRAPHIC = (
-    ("lon", "lat"),
-    ("longitude", "latitude"),
-    ("lon_lowestmode", "lat_lowestmode"),
-)
+_POINT = 0  # as shapely numbers the kinds of geometries
 _ELLIPSOID = "WGS84"
 _AZIMUTHS = np.linspace(0, 360, 16, endpoint=False)
-
-
-@dataclass(frozen=True)
-class Plots:
-    """Geometries with a value each.
-
-    Parameters
-    ----------
-    name : str
-        Name of the table, for messages.
-    geometries : numpy.ndarray
-        (plot,) shapely points and polygons.
-    values : numpy.ndarray
-        (plot,) float64, all finite.
-    crs : odc.geo.crs.CRS
-        CRS of the geometries.
-    rows : numpy.ndarray
-        (plot,) int64: the row of each plot in the table; rows without a location or a
-        value are left out.
-    """
-
-    name: str
-    geometries: npt.NDArray[Any]
-    values: Numbers
-    crs: Any
-    rows: Indexes
-
-    def geometries_in(self, crs: Any) -> npt.NDArray[Any]:
-        """Return the geometries in another CRS."""
-        import shapely
-
-        if self.crs == crs:
-            return self.geometries
-        move = self.crs.transformer_to_crs(crs, always_xy=True)
-        found = shapely.transform(
-            self.geometries, lambda x, y: move(x, y), interleaved=False
-        )
-        return np.asarray(found, object)
-
-    def bounds_in(self, crs: Any) -> tuple[float, float, float, float]:
-        """Return west, south, east and north of all geometries."""
-        import shapely
-
-        west, south, east, north = shapely.total_bounds(self.geometries_in(crs))
-        return float(west), float(south), float(east), float(north)
-
-
-# --- reading ---
-
-
-def read_plots(
-    labels: Any,
-    column: str,
-    crs: Any = None,
-    nodata: float | None = None,
-    minimum: float | None = 0.0,
-) -> Plots:
-    """Read a table of plots or footprints.
-
-    Parameters
-    ----------
-    labels : path, geopandas.GeoDataFrame or pandas.DataFrame
-        A table with a geometry, or with coordinates, in every row.
-    column, crs, nodata, minimum
-        As :func:`geobiomass.with_labels` accepts them.
-
-    Raises
-    ------
-    CubeError
-        If the table cannot be read, has no locations or CRS, or has no numbers in
-        `column`.
-    """
-    name = "the table"
-    table = labels
-    if not isinstance(labels, pd.DataFrame):
-        name = os.fspath(labels)
-        table = read_table(name)
-    values = _values(table, column, name)
-    geometries, system = _geometries(table, crs, name)
-    keep = _kept(values, geometries, name, nodata, minimum)
-    if not keep.any():
-        raise CubeError(
-            f"No row of {name} has a location and a value in {column!r}; check the "
-            "table."
-        )
-    rows = np.flatnonzero(keep)
-    return Plots(name, geometries[keep], values[keep], system, rows)
-
-
-def read_table(path: str) -> pd.DataFrame:
-    """Read a table of plots from a CSV or vector file.
-
-    Raises
-    ------
-    CubeError
-        If the file cannot be read, or has several layers.
-    """
-    if path.lower().endswith(".csv"):
-        try:
-            return pd.read_csv(path)
-        except (OSError, ValueError) as error:
-            raise CubeError(f"The labels {path} cannot be read: {error}.") from error
-    need(f"Reading {path}", "vectors", "geopandas", "pyogrio")
-    import geopandas
-    import pyogrio
-
-    try:
-        if path.lower().endswith((".parquet", ".geoparquet")):
-            return cast(pd.DataFrame, geopandas.read_parquet(path))
-        layers = [str(layer) for layer, _ in pyogrio.list_layers(path)]
-        if len(layers) > 1:
-            raise CubeError(
-                f"The labels {path} must have one layer, got {layers}; read one and "
-                "pass the table: geopandas.read_file(path, layer=...)."
-            )
-        return cast(pd.DataFrame, geopandas.read_file(path))
-    except (ImportError, OSError, RuntimeError) as error:
-        raise CubeError(f"The labels {path} cannot be read: {error}.") from error
-
-
-def _values(table: pd.DataFrame, column: str, name: str) -> Numbers:
-    if column not in table:
-        known = table.select_dtypes("number").columns.astype(str).tolist()
-        raise CubeError(
-            f"{name} has no column {column!r}; its columns of numbers are {known}: "
-            "name one, column=."
-        )
-    values = pd.to_numeric(table[column], errors="coerce")
-    wrong = table[column][values.isna() & table[column].notna()]
-    if len(wrong):
-        raise CubeError(
-            f"Column {column!r} of {name} must hold numbers, got "
-            f"{wrong.iloc[0]!r} in row {wrong.index[0]}."
-        )
-    return values.to_numpy(np.float64, na_value=np.nan)
-
-
-def _geometries(
-    table: pd.DataFrame, crs: Any, name: str
-) -> tuple[npt.NDArray[Any], Any]:
-    from odc.geo.crs import CRS
-
-    if hasattr(table, "to_crs"):  # a GeoDataFrame
-        geometries = np.asarray(table.geometry.values, object)
-        system = cast(Any, table).crs
-        system = crs if system is None else system
-    else:
-        geometries, geographic = _points(table, name)
-        system = crs if crs is not None else WGS84 if geographic else None
-    if system is None:
-        raise CubeError(f"{name} must have a CRS, got none; add it, crs='EPSG:...'.")
-    try:
-        return geometries, CRS(system)
-    except Exception as error:
-        raise CubeError(
-            f"crs of {name} must be a CRS such as 'EPSG:4326', got {system!r}: {error}."
-        ) from error
-
-
-def _points(table: pd.DataFrame, name: str) -> tuple[npt.NDArray[Any], bool]:
-    import shapely
-
-    columns = {str(column).lower(): column for column in table.columns}
-    for x, y in (*GEOGRAPHIC, ("x", "y")):
-        if x in columns and y in columns:
-            numbers = (
-                pd.to_numeric(table[columns[each]], errors="coerce") for each in (x, y)
-            )
-            points = shapely.points(*(n.to_numpy(np.float64) for n in numbers))
-            return np.asarray(points, object), x != "x"
-    raise CubeError(
-        f"{name} must have columns of coordinates, lon and lat, or x and y, got "
-        f"{list(map(str, table.columns))}; rename yours."
-    )
-
-
-def _kept(
-    values: Numbers,
-    geometries: npt.NDArray[Any],
-    name: str,
-    nodata: float | None,
-    minimum: float | None,
-) -> npt.NDArray[np.bool_]:
-    """Return the mask of rows with a location and a valid value; warn of low values."""
-    import shapely
-
-    kinds = set(shapely.get_type_id(geometries).tolist()) - {-1, *_POINTS, *_AREAS}
-    if kinds:
-        raise CubeError(
-            f"Geometries of {name} must be points or polygons, got "
-            f"{shapely.GeometryType(min(kinds)).name.lower()}."
-        )
-    located = ~(shapely.is_missing(geometries) | shapely.is_empty(geometries))
-    located &= np.isfinite(shapely.bounds(geometries)).all(axis=1)
-    keep = located & np.isfinite(values) & (values != nodata)
-    low = keep & (values < minimum) if minimum is not None else keep & False
-    if low.any():
-        warnings.warn(
-            f"{int(low.sum())} labels of {name} are below {minimum:g}, such as "
-            f"{values[low][0]:g}, and are left out.",
-            stacklevel=4,
-        )
-    return np.asarray(keep & ~low, np.bool_)
-
-
-_POINTS, _AREAS = (0, 4), (3, 6)  # as shapely numbers them: one or several
-
-
-# --- from geometries to pixels ---
 
 
 def label_pixels(
@@ -267,7 +48,7 @@ def label_pixels(
 
     geometries = plots.geometries_in(grid.crs)
     parts, owner = shapely.get_parts(geometries, return_index=True)
-    points = shapely.get_type_id(parts) == _POINTS[0]
+    points = shapely.get_type_id(parts) == _POINT
     points_xy = shapely.get_coordinates(parts[points]).T
     found = [_pixels_of_points(points_xy, owner[points], grid, radius)]
     for part, number in zip(parts[~points], owner[~points], strict=True):

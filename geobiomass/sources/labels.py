@@ -15,8 +15,10 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.cube import CubeError, check_cube, is_chips
-from geobiomass.sources.footprints import Plots, label_pixels, read_plots
+from geobiomass.sources.footprints import label_pixels
+from geobiomass.sources.gedi_quality import Quality
 from geobiomass.sources.grid_like import grid_like
+from geobiomass.sources.plot_table import Plots, named_column, read_plots
 from geobiomass.sources.rasters.find_files import Found, Problems
 from geobiomass.sources.rasters.grid_geometry import (
     crs_name,
@@ -28,15 +30,11 @@ from geobiomass.sources.rasters.headers import read_headers
 from geobiomass.sources.rasters.lazy_array import BLOCK, lazy_blocks
 from geobiomass.sources.rasters.read_block import Layer
 from geobiomass.sources.rasters.reproject import Pixels, Resampling, warp
+from geobiomass.tables import is_table
 from geobiomass.training.setting_names import explain_arguments
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
-
-_TABLES = (
-    ".gpkg", ".geojson", ".json", ".shp", ".fgb", ".gml", ".kml", ".zip",
-    ".parquet", ".geoparquet", ".csv",
-)  # fmt: skip
 
 
 @explain_arguments
@@ -52,6 +50,8 @@ def with_labels(
     all_touched: bool = False,
     minimum: float | None = 0.0,
     units: str = "Mg/ha",
+    quality: Quality = "good",
+    observed: str | None = None,
 ) -> xr.Dataset:
     """Return a scene with labels from a raster, or from a table of plots or footprints.
 
@@ -63,9 +63,12 @@ def with_labels(
         A raster: a file, or a georeferenced array, which is kept in memory. It is
         reprojected to the cube's grid. Or geometries with one value each. A point
         labels the pixel that contains it. A polygon labels the pixels whose centre is
-        inside; if there is none, the pixel in its middle. Vector files (GeoPackage,
-        GeoJSON, shapefile, GeoParquet) need ``geobiomass[vectors]``; a CSV file or a
-        plain table needs coordinates in columns lon and lat, or x and y.
+        inside; if there is none, the pixel in its middle. Files are read by
+        :func:`geobiomass.tables.read_table`: text with any delimiter, Excel, Parquet,
+        vector files (which need ``geobiomass[vectors]``; ``path|layername=...`` names
+        one of several layers). A table without geometries needs coordinates in
+        columns with a usual name: lon and lat, longitude and latitude, or x and y,
+        easting and northing with ``crs=``.
     column : str
         Column of the table with the values; for a raster of several bands, the name
         of the band.
@@ -87,13 +90,23 @@ def with_labels(
         many nodata values are. None keeps all.
     units : str
         Units of the labels.
+    quality : "good" or "keep"
+        Whether footprints of GEDI that fail their quality flags are left out, by the
+        columns of either version of the products (``l4_quality_flag``,
+        ``degrade_flag``, ``l4a_quality_flag_rel3``, ...), or kept. See
+        docs/explanation/checks.md.
+    observed : str, optional
+        The same as `column`, by the name that :func:`geobiomass.totals` has for it.
 
     Returns
     -------
     xarray.Dataset
         The cube with a lazy ``agb`` (y, x) float32. A pixel with several labels has
         their mean; a pixel without labels is NaN. ``agb.attrs`` has the number of
-        labelled pixels, and the number of plots ("plots", "plots_outside").
+        labelled pixels, and the number of plots ("plots", "plots_outside"), also of
+        those that are left out ("plots_without_value", "plots_without_location",
+        "plots_of_unreadable_location", "plots_nodata", "plots_below_minimum",
+        "plots_of_low_quality", where any are).
 
     Raises
     ------
@@ -105,6 +118,7 @@ def with_labels(
     -----
     A raster of labels is read once, block by block, to count and check the labels.
     """
+    column = named_column(column, observed, "agb")
     check_cube(cube)
     if is_chips(cube):
         raise CubeError(
@@ -116,10 +130,11 @@ def with_labels(
     if isinstance(labels, xr.DataArray):
         array = _reproject_array(labels, grid, nodata, crs, resampling)
         found = _count_and_filter(array, "the array", minimum, grid)
-    elif isinstance(labels, pd.DataFrame) or _is_table(labels):
-        plots = read_plots(labels, column, crs, nodata, minimum)
+    elif isinstance(labels, pd.DataFrame) or is_table(labels):
+        plots = read_plots(labels, column, crs, nodata, minimum, quality=quality)
         found, counts = _label_with_plots(plots, grid, radius, all_touched)
     elif isinstance(labels, str | os.PathLike):
+        _check_no_granule(os.fspath(labels))
         layer = _layer(os.fspath(labels), column, nodata, grid, resampling)
         _check_overlap(layer, grid)
         array = lazy_blocks([[layer]], [layer.band], grid, skip=False)[0, 0]
@@ -140,10 +155,13 @@ def with_labels(
     return made
 
 
-def _is_table(labels: Any) -> bool:
-    return isinstance(labels, str | os.PathLike) and os.fspath(labels).lower().endswith(
-        _TABLES
-    )
+def _check_no_granule(path: str) -> None:
+    if path.lower().endswith((".h5", ".hdf5")):
+        raise CubeError(
+            f"The labels {path} are HDF5, such as granules of GEDI, which are not read "
+            "here; pass their shots as a table with lat_lowestmode, lon_lowestmode, "
+            "agbd and the quality flags."
+        )
 
 
 # --- rasters ---
@@ -302,6 +320,7 @@ def _label_with_plots(
             f"None of {len(plots.values)} labels of {plots.name} is within the cube, "
             f"which covers {_box(grid)}: they cover x {west:g} to {east:g}, y "
             f"{south:g} to {north:g}; check their CRS."
+            f"{plots.exchanged_hint(grid.crs, grid.boundingbox.bbox)}"
         )
     if outside:
         warnings.warn(
@@ -312,7 +331,8 @@ def _label_with_plots(
     pixels, at = np.unique(labelled, return_inverse=True)
     means = np.bincount(at, plots.values[which]) / np.bincount(at)
     array = _sparse(pixels, means.astype(np.float32), *grid.shape)
-    return (array, int(pixels.size)), {"plots": inside, "plots_outside": outside}
+    counts = {"plots": inside, "plots_outside": outside, **plots.left_out}
+    return (array, int(pixels.size)), counts
 
 
 def _sparse(

@@ -88,7 +88,7 @@ def near_names(names: Sequence[str], known: Sequence[str]) -> str:
     near: list[str] = []
     for name in names:
         for match in difflib.get_close_matches(
-            plain_name(name), plain, n=2, cutoff=0.7
+            plain_name(name), plain, n=2, cutoff=0.6
         ):
             if plain[match] not in near:
                 near.append(plain[match])

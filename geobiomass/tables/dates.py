@@ -54,7 +54,11 @@ _Fields = tuple[int, int, int, int, int, int]
 
 
 def read_dates(
-    values: Any, name: str = "date", *, dayfirst: bool | None = None
+    values: Any,
+    name: str = "date",
+    *,
+    dayfirst: bool | None = None,
+    keep_unreadable: bool = False,
 ) -> pd.Series:
     """Read a column of dates, in the one form that fits the whole column.
 
@@ -69,6 +73,9 @@ def read_dates(
     dayfirst : bool, optional
         Whether 05/06/2023 is 5 June. By default the column decides: a day above 12, or
         points between the numbers.
+    keep_unreadable : bool
+        Leave it to the caller to report unreadable entries: they are neither an error
+        nor told.
 
     Returns
     -------
@@ -91,7 +98,7 @@ def read_dates(
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         return _as_dates(cast(Any, column).dt.tz_localize(None))
     if isinstance(column.dtype, pd.PeriodDtype):
-        return _as_dates(column.dt.to_timestamp())
+        return _as_dates(cast(Any, column).dt.to_timestamp())
     known = column.dropna()
     if pd.api.types.is_bool_dtype(column.dtype):
         raise TableError(f"{name!r} must hold dates, got truth values.")
@@ -106,11 +113,14 @@ def read_dates(
         np.array(made, "datetime64[s]"), index=column.index, name=column.name
     )
     wrong = [i for i, c in cells.items() if c not in (None, "") and made[i] is None]
+    out.attrs["unreadable"] = len(wrong)
+    if keep_unreadable:
+        return out
     if wrong and len(wrong) == len(known):
         first = str(column.iloc[wrong[0]])
         raise TableError(
             f"{name!r} must hold dates such as 2023-06-05, got {first!r}"
-            f"{_remedy(first)}."
+            f"{date_remedy(first)}."
         )
     if wrong:
         warnings.warn(
@@ -118,7 +128,6 @@ def read_dates(
             f"read as missing, such as {column.iloc[wrong[0]]!r}.",
             stacklevel=2,
         )
-    out.attrs["unreadable"] = len(wrong)
     return out
 
 
@@ -128,7 +137,8 @@ def _as_dates(column: pd.Series) -> pd.Series:
     return out
 
 
-def _remedy(example: str) -> str:
+def date_remedy(example: str) -> str:
+    """Return the end of an error on an entry that is no date: what to do about it."""
     digits = example.removesuffix(".0")
     if digits.isdigit() and len(digits) == 5:
         return (
@@ -161,7 +171,7 @@ def _cell(value: Any, name: str) -> str | _Fields | None:
         value = pd.Timestamp(value)
     if all(hasattr(value, part) for part in ("year", "month", "day")):
         clock = (getattr(value, part, 0) for part in ("hour", "minute", "second"))
-        return (value.year, value.month, value.day, *clock)  # type: ignore[return-value]
+        return (value.year, value.month, value.day, *clock)
     if isinstance(value, int | float | np.integer | np.floating):
         return str(int(value)) if float(value).is_integer() else str(value)
     return str(value)

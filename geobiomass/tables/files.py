@@ -84,6 +84,7 @@ def read_table(
     address = os.fspath(path)
     file, part = split_part(address)
     sheet = sheet if sheet is not None else part
+    _need_for(file)
     if "://" not in file and not file.startswith("/vsi") and not os.path.exists(file):
         raise TableError(f"The table {file} cannot be read: there is no such file.")
     name = file.lower()
@@ -107,6 +108,17 @@ def read_table(
         raise
     except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
         raise TableError(f"The table {file} cannot be read: {error}.") from error
+
+
+def _need_for(file: str) -> None:
+    """Check that the package that reads a file is installed, before it is opened."""
+    name = file.lower().removesuffix(".gz")
+    if name.endswith(VECTORS):
+        need(f"Reading {file}", "vectors", "geopandas", "pyogrio")
+    elif name.endswith(_PARQUET):
+        need(f"Reading {file}", "tables", "pyarrow")
+    elif name.endswith(_SHEETS):
+        need(f"Reading {file}", "tables", "openpyxl")
 
 
 def _bytes_of(file: str) -> bytes:
@@ -249,7 +261,7 @@ def _read_sheet(file: Any, name: str, sheet: str | None) -> pd.DataFrame:
     texts = [n for n in range(table.shape[1]) if _is_text(table.iloc[:, n])]
     typed = typed_columns(table.iloc[:, texts], None)
     for place, number in enumerate(texts):
-        table.isetitem(number, typed.iloc[:, place])
+        table.isetitem(number, typed.iloc[:, place].array)
     return table
 
 

@@ -92,7 +92,7 @@ def plain_text(values: pd.Series) -> pd.Series:
     stripped = stripped.map(lambda cell: cell.translate(_MINUS))
     missing = stripped.map(_is_missing).astype(bool)
     text[known] = stripped.mask(missing, None)
-    return cast(pd.Series, text)
+    return text
 
 
 def _is_missing(cell: str) -> bool:
@@ -129,7 +129,7 @@ def as_numbers(text: pd.Series, decimal: str) -> pd.Series:
         if not isinstance(cell, str) or not form.fullmatch(cell):
             return None
         cell = cell.replace(other, "").replace(" ", "").replace("'", "")
-        return cell.replace(decimal, ".")
+        return str(cell.replace(decimal, "."))
 
     cells = text.map(plain, na_action="ignore")
     known = cells.dropna()
@@ -145,10 +145,10 @@ def _integers(cells: pd.Series) -> pd.Series:
         return cast(pd.Series, pd.to_numeric(cells, errors="coerce").astype(np.float64))
     kind = "Int64" if high < 2**63 else "UInt64"
     if cells.notna().all():
-        return known.astype(kind.lower())
+        return pd.Series(known.to_numpy(kind.lower()), cells.index, name=cells.name)
     if max(abs(low), abs(high)) > _LARGEST_EXACT:  # float64 would lose digits
-        exact = [pd.NA if cell is None or cell != cell else int(cell) for cell in cells]
-        return pd.Series(pd.array(exact, dtype=kind), cells.index, name=cells.name)
+        exact: Any = [pd.NA if pd.isna(cell) else int(cell) for cell in cells]
+        return pd.Series(exact, cells.index, cast(Any, kind), cells.name)
     return cast(pd.Series, pd.to_numeric(cells).astype(np.float64))
 
 
@@ -161,7 +161,7 @@ def _raise_unreadable(values: pd.Series, text: pd.Series, name: str) -> None:
     best = max(counts, key=lambda decimal: sum(counts[decimal]))
     row = known.index[counts[best].index(False)]
     wrong = len(known) - sum(counts[best])
-    by_either = np.logical_or(*counts.values()).all() if len(known) else False
+    by_either = bool(np.any(list(counts.values()), axis=0).all())
     if by_either:
         raise TableError(
             f"Column {name!r} mixes decimal points and decimal commas: "

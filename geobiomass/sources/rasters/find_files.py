@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import calendar
 import datetime as dt
 import glob
 import os
@@ -10,24 +9,25 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import pandas as pd
 
 from geobiomass.cube import CubeError
+from geobiomass.cube.table_errors import cube_errors
+from geobiomass.sources.rasters.file_tables import (
+    NO_MONTH,
+    is_table_of_files,
+    month_number,
+    read_rows,
+)
+from geobiomass.tables import read_table
 
 Files: TypeAlias = (
     str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | pd.DataFrame
 )
 
-_NAMES = {
-    name.lower(): number
-    for names in (calendar.month_name, calendar.month_abbr)
-    for number, name in enumerate(names)
-    if name
-}
 _MOST_SHOWN = 20  # problems in one message
-_NO_MONTH = "the month must be 1 to 12 or a name, got {!r}."
 _FIELD = re.compile(r"\{(\w+)(?::([^{}]*))?\}|\*\*|\*|\?")
 _FIELDS = {
     "year": r"\d{4}",
@@ -100,11 +100,9 @@ def find_files(files: Files, problems: Problems) -> list[Found]:
     if not isinstance(files, str | os.PathLike):
         return [found for each in files for found in find_files(each, problems)]
     path = os.fspath(files)
-    if path.lower().endswith(".csv") and not _FIELD.search(path):
-        try:
-            table = pd.read_csv(path)
-        except (OSError, ValueError) as error:
-            raise CubeError(f"The table {path} cannot be read: {error}.") from error
+    if is_table_of_files(path) and not _FIELD.search(path):
+        with cube_errors():
+            table = read_table(path)
         return _in_table(table, Path(path).parent, problems)
     return _by_name(path, problems)
 
@@ -209,9 +207,9 @@ def _date_of_name(
         return day.month, day.year, day.isoformat()
     if parts.get("month") is None:
         return None, year, ""
-    month = _month(parts["month"])
+    month = month_number(parts["month"])
     if month is None:
-        problems.add(path, _NO_MONTH.format(parts["month"]))
+        problems.add(path, NO_MONTH.format(parts["month"]))
     return month, year, f"{year or 0:04d}-{month or 0:02d}"
 
 
@@ -221,56 +219,17 @@ def _date(text: str, form: str | None) -> dt.date:
     return dt.datetime.strptime(text, form).date()
 
 
-def _month(value: Any) -> int | None:
-    """Return a month, from a number or an English name; None if it is neither."""
-    text = str(value).strip().lower()
-    if text in _NAMES:
-        return _NAMES[text]
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return int(number) if number in range(1, 13) else None
-
-
 def _in_table(table: pd.DataFrame, folder: Path, problems: Problems) -> list[Found]:
-    if "path" not in table or not len(table):
-        raise CubeError(
-            "A table of files must have rows, the columns path and month (or date), "
-            "and a column band if files have one band each; got "
-            f"{len(table)} rows with the columns {list(map(str, table.columns))}."
-        )
     found = []
-    for record in table.to_dict("records"):
-        row = {str(k): v for k, v in record.items() if not _blank(v)}
-        if "path" not in row:
-            problems.add("a row without a path", repr(row))
+    with cube_errors():
+        rows = read_rows(table)
+    for row in rows:
+        if row.path is None:
+            problems.add("a row without a path", repr(row.cells))
             continue
-        path = str(row["path"])
-        path = path if "://" in path or path.startswith("/vsi") else str(folder / path)
-        month, year = _date_of_row(path, row, problems)
-        band = str(row["band"]) if "band" in row else None
-        found.append(Found(path, month, year, band))
+        outside = "://" in row.path or row.path.startswith("/vsi")
+        path = row.path if outside else str(folder / row.path)
+        if row.wrong:
+            problems.add(path, row.wrong)
+        found.append(Found(path, row.month, row.year, row.band))
     return found
-
-
-def _blank(value: Any) -> bool:
-    return value is None or value == "" or bool(pd.isna(value))
-
-
-def _date_of_row(
-    path: str, row: Mapping[str, Any], problems: Problems
-) -> tuple[int | None, int | None]:
-    if "date" in row:
-        day = pd.to_datetime(str(row["date"]), errors="coerce")
-        if pd.isna(day):
-            problems.add(path, f"{row['date']!r} is not a date.")
-            return None, None
-        return int(day.month), int(day.year)
-    year = int(row["year"]) if "year" in row else None
-    if "month" not in row:
-        return None, year
-    month = _month(row["month"])
-    if month is None:
-        problems.add(path, _NO_MONTH.format(row["month"]))
-    return month, year

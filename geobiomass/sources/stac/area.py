@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geobiomass.cube import CubeError
+from geobiomass.cube.vector_areas import checked_area
 from geobiomass.sources.grid import WGS84, grid_coordinates, make_grid
 from geobiomass.sources.grid_like import grid_like
 from geobiomass.sources.stac.archives import Box
@@ -48,6 +49,7 @@ def _box_of(bounds: Any, crs: Any) -> tuple[Any, Any]:
     """Return the box of a polygon or of bounds, and its CRS."""
     from shapely.geometry import shape
 
+    bounds = checked_area(bounds, degrees=crs == WGS84)
     if hasattr(bounds, "to_crs") and getattr(bounds, "crs", None) is not None:
         bounds, crs = bounds.to_crs(WGS84), WGS84  # geopandas and odc-geo
     content = getattr(bounds, "__geo_interface__", bounds)

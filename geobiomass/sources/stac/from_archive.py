@@ -83,8 +83,8 @@ def from_stac(
         of an item collection or a static catalogue; a search of pystac-client; or
         items, which may mix both sensors and several archives.
     bounds : optional
-        West, south, east, north in `bounds_crs`, or a polygon (GeoJSON, shapely,
-        geopandas), whose bounding box is used.
+        West, south, east, north in `bounds_crs`, or a polygon (a vector file,
+        GeoJSON, shapely, geopandas), whose bounding box is used.
     resolution : float
         Side of a pixel in units of `crs`.
     crs : optional

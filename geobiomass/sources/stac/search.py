@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,24 +13,6 @@ from geobiomass.sources.stac.period import Period
 if TYPE_CHECKING:
     from pystac import Item
     from pystac_client.stac_api_io import StacApiIO
-
-
-def read_region(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a GeoJSON file.
-
-    Raises
-    ------
-    CubeError
-        If the file is not GeoJSON.
-    """
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except ValueError as error:
-        raise CubeError(f"{path} must be GeoJSON, got {error}.") from error
-    if not isinstance(content, dict) or "type" not in content:
-        raise CubeError(f"{path} must be GeoJSON, got {type(content).__name__}.")
-    return content
 
 
 def find_items(
