@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import pasture
+from pasture.network import PastureNetwork
 from pasture.scaling import scale_of, standardise
 from tests.pasture.pasture_files import SMALL, draw_photos, one_thread
 
@@ -120,3 +122,61 @@ def test_standardised_targets_have_the_same_bits(factor) -> None:
         for values in (grams, grams * factor)
     ]
     assert bits[0] == bits[1]
+
+
+def test_scores_of_own_targets_do_not_depend_on_their_units() -> None:
+    draw = np.random.default_rng(0)
+    known = pd.DataFrame(draw.gamma(2, 10, (30, 2)), columns=["dry", "share"])
+    found = known + draw.normal(0, 5, known.shape)
+    other = pasture.score(found * [TO_KG_HA, 0.01], known * [TO_KG_HA, 0.01])
+    pd.testing.assert_series_equal(pasture.score(found, known)["r2"], other["r2"])
+    # The competition's targets are pooled in grams.
+    names = list(pasture.TARGETS)
+    grams = pd.DataFrame(draw.gamma(2, [5, 3, 2, 7, 10], (30, 5)), columns=names)
+    table = pasture.score(grams + 1, grams)
+    weights = np.array([0.1, 0.1, 0.1, 0.2, 0.5])
+    mean = (weights * grams).to_numpy().sum() / 30
+    spread = (weights * (grams - mean) ** 2).to_numpy().sum()
+    assert table.loc["weighted R2", "r2"] == pytest.approx(1 - 30 / spread)
+
+
+def test_a_threshold_for_grams_is_told_where_targets_are_in_kg(photos) -> None:
+    table = in_unit(photos, TO_KG)
+    train, test = table.iloc[:8], table.iloc[8:]
+    with one_thread():
+        model = pasture.fit(train, **{**SMALL, "epochs": 1})
+        told = r"threshold=0.2 sets 12 of 12 .* unit of the targets"
+        with pytest.warns(UserWarning, match=told):
+            adapted = pasture.adapt(model, train, test, epochs=1, last=1)
+        assert (adapted.predict(test) == 0).all(axis=None)
+        pasture.adapt(model, train, test, epochs=1, last=1, threshold=0.0002)
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [
+        (0, "must be 5 positive numbers"),
+        (-1.0, "must be 5 positive numbers"),
+        (float("inf"), "must be 5 positive numbers"),
+        ([1.0, 2.0], "must be 5 positive numbers"),
+        ([1.0, 2.0, 1.0, 1.0, 1.0], "all the same"),
+    ],
+)
+def test_scales_of_a_network_are_checked(scale, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        PastureNetwork("test_vit", "dual", scale=scale)
+
+
+def test_an_unscaled_network_predicts_as_before() -> None:
+    """Weights of releases before the scale, which have no such setting."""
+    network = PastureNetwork("test_vit", freeze=0).eval()
+    photo = np.random.default_rng(0).integers(0, 255, (1, 3, 32, 64), np.uint8)
+    with torch.inference_mode():
+        before = network(torch.from_numpy(photo))
+        network.set_scale(1.0)
+        assert torch.equal(network(torch.from_numpy(photo)), before)
+        network.set_scale(3.0)
+        assert torch.equal(network(torch.from_numpy(photo)), 3 * before)
+        with network.standardised():
+            assert torch.equal(network(torch.from_numpy(photo)), before)
+    assert "scale" not in network.state_dict()
