@@ -69,8 +69,8 @@ def score(predicted: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     known = measured.loc[predicted.index, targets].to_numpy(np.float64)
     error, weights = found - known, weights_of(targets)
     # Pooled scores of targets in different units compare them as the loss does.
-    own = not shares_unit(targets)
-    scale = np.array(scale_of(known, targets)) if own else np.ones(len(targets))
+    one_unit = shares_unit(targets)
+    scale = np.array([1.0] * len(targets) if one_unit else scale_of(known, targets))
     own = [
         weighted_r2(found[:, [column]], known[:, [column]], [1.0])
         for column in range(len(targets))

@@ -99,8 +99,8 @@ def test_recipes_that_are_near(find) -> None:
 @pytest.mark.parametrize(
     ("call", "kind", "meant"),
     [
-        (lambda: gb.totals(None, None, value_column="agb"), "totals", "observed"),
-        (lambda: gb.totals(None, None, column="agb"), "totals", "observed"),
+        (lambda: gb.totals(None, None, value_column="agb"), "totals", "column"),
+        (lambda: gb.totals(None, None, stratification="a"), "totals", "strata"),
         (lambda: gb.with_labels(None, None, observed="agb"), "with_labels", "column"),
         (lambda: gb.with_labels(None, None, field="agb"), "with_labels", "column"),
         (lambda: gb.landscape(64, random_state=1), "landscape", "seed"),
