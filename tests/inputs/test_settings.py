@@ -101,7 +101,6 @@ def test_recipes_that_are_near(find) -> None:
     [
         (lambda: gb.totals(None, None, value_column="agb"), "totals", "column"),
         (lambda: gb.totals(None, None, stratification="a"), "totals", "strata"),
-        (lambda: gb.with_labels(None, None, observed="agb"), "with_labels", "column"),
         (lambda: gb.with_labels(None, None, field="agb"), "with_labels", "column"),
         (lambda: gb.landscape(64, random_state=1), "landscape", "seed"),
         (lambda: pasture.read_photos("a.csv", image_dir="."), "read_photos", "root"),
