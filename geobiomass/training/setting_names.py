@@ -6,7 +6,8 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from typing import ParamSpec, TypeVar
+from types import FunctionType
+from typing import ParamSpec, TypeVar, cast
 
 __all__ = ["explain_arguments", "other_name", "unknown_name"]
 
@@ -134,4 +135,11 @@ def explain_arguments(function: Callable[Params, Result]) -> Callable[Params, Re
                 raise TypeError(unknown_name(name, names, what, arguments))
         return function(*args, **kwargs)
 
+    # Warnings count the frames to the caller's line (stacklevel), and leave out those
+    # of importlib's bootstrap, by the name of their file. This frame is left out in the
+    # same way. Python 3.12 has skip_file_prefixes for it, which 3.11 lacks.
+    plain = cast(FunctionType, explained)
+    plain.__code__ = plain.__code__.replace(
+        co_filename="<importlib _bootstrap: arguments>"
+    )
     return explained

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 
 import pytest
 
@@ -10,7 +11,11 @@ import geobiomass as gb
 import pasture
 from geobiomass.recipes.recipe import RECIPES, find_recipe
 from geobiomass.training import TrainingConfig
-from geobiomass.training.setting_names import other_name, unknown_name
+from geobiomass.training.setting_names import (
+    explain_arguments,
+    other_name,
+    unknown_name,
+)
 from pasture.recipes import find_recipe as find_pasture
 
 GB = {
@@ -140,3 +145,14 @@ def test_other_names_lead_to_one_that_is_there() -> None:
     assert other_name("epochs", {"epochs"}) is None
     text = unknown_name("abc", ["a", "b"], "a letter", "See the alphabet.")
     assert text == "'abc' is not a letter, which are a, b. See the alphabet."
+
+
+def test_warnings_are_of_the_callers_line() -> None:
+    @explain_arguments
+    def warns(value: int) -> int:
+        warnings.warn("told", stacklevel=2)
+        return value
+
+    with pytest.warns(UserWarning, match="told") as noted:
+        assert warns(value=3) == 3
+    assert noted[0].filename == __file__
