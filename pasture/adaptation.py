@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from geobiomass.training.estimator import ModelError, read_config
+from geobiomass.training.kept_folder import kept_if_interrupted
 from geobiomass.training.model_folder import (
     CARD,
     CONFIG,
@@ -19,10 +21,12 @@ from geobiomass.training.model_folder import (
     member_name,
     write_config,
 )
+from geobiomass.training.setting_names import explain_arguments
 
 from .ensemble import PastureEnsemble
+from .inspection import problems_of_files, raise_problems
 from .model import PastureModel, check_columns, check_share, read_table, write_table
-from .photos import TARGETS, problems_of_files, problems_of_table, raise_problems
+from .photos import TARGETS, PhotoSource, problems_of_table
 from .regressor import PastureRegressor
 from .sums import PARTS, with_sums
 
@@ -80,15 +84,16 @@ class AdaptedModel(PastureModel):
             f"{self.second!r})"
         )
 
+    @explain_arguments
     def predict(
-        self, photos: pd.DataFrame, flips: bool = True, blend: float | None = None
+        self, photos: PhotoSource, flips: bool = True, blend: float | None = None
     ) -> pd.DataFrame:
         """Predict grams: both models blended, small amounts set to 0, sums exact.
 
         Parameters
         ----------
         photos
-            The photos it was adapted to, or others. Only ``path`` is used.
+            The photos it was adapted to, or others, as the first model takes them.
         flips
             Whether to predict mirror images too and average (test-time augmentation).
         blend
@@ -107,8 +112,14 @@ class AdaptedModel(PastureModel):
             The share is out of range.
         """
         share = check_share(self.blend if blend is None else blend)
-        first, second = (m.predict(photos, flips) for m in (self.first, self.second))
+        table = self._table(photos)
+        first, second = (m.predict(table, flips) for m in (self.first, self.second))
         return blended(first, second, share, self.threshold)
+
+    @property
+    def ratio(self) -> float:
+        """The longer divided by the shorter side of the photos it was trained on."""
+        return self.first.ratio
 
     def report(self) -> pd.DataFrame:
         """Compare the predictions of the test photos before and after adaptation.
@@ -220,8 +231,8 @@ def adapt(
     clover
         Factor for predicted clover before it is used as a pseudo-label.
     threshold
-        Green, dead and clover grams below it become 0, g, both in the pseudo-labels and
-        in predictions.
+        Green, dead and clover below it become 0, both in the pseudo-labels and in
+        predictions; in the unit of the targets, and the default is for grams.
     epochs
         Passes over the photos of both tables.
     last
@@ -251,6 +262,11 @@ def adapt(
         not predict the five targets, or `folder` holds the adaptation of another model
         or to other photos.
 
+    Warns
+    -----
+    UserWarning
+        The threshold is of the size of the predictions, which are in another unit.
+
     Examples
     --------
     >>> import pasture
@@ -262,12 +278,14 @@ def adapt(
     _check_not_negative(clover=clover, threshold=threshold)
     _check_targets(model)
     _check_photos(train, test)
-    second = _copy_to_train(start or _best(model), epochs, last, folder, overrides)
-    first = model.predict(test)
-    if folder is not None:
-        first = _keep_or_read(first, Path(folder))
-    labels = pseudo_labels(first, clover, threshold)
-    second.fit(_concatenate(train, test, labels), validation=0)
+    with kept_if_interrupted(folder) as kept:
+        best = start or _best(model)
+        second = _copy_to_train(best, epochs, last, folder or kept, overrides)
+        first = _keep_or_read(model.predict(test), kept)
+        _warn_of_threshold(first, threshold)
+        labels = pseudo_labels(first, clover, threshold)
+        second.fit(_concatenate(train, test, labels), validation=0)
+    second.recipe = second.recipe.with_changes(folder=folder)
     after = blended(first, second.predict(test), blend, threshold)
     moved = after.join(first.add_prefix("before_"))
     return AdaptedModel(model, second, blend, threshold, moved)
@@ -316,6 +334,20 @@ def _check_not_negative(**values: float) -> None:
             raise ValueError(
                 f"{name} of adapt must be a number of 0 or more, got {value}"
             )
+
+
+def _warn_of_threshold(first: pd.DataFrame, threshold: float) -> None:
+    """Warn if the threshold is of the size of predictions, as where they are in kg."""
+    total = float(first[TARGETS[-1]].mean())
+    parts = first[list(TARGETS[:PARTS])].to_numpy()
+    cut = int(((parts > 0) & (parts < threshold)).sum())
+    if cut and threshold > total / 10:
+        warnings.warn(
+            f"threshold={threshold:g} sets {cut} of {parts.size} predictions of green, "
+            f"dead and clover to 0, where the mean total is {total:.3g}: it is in the "
+            "unit of the targets; give threshold= in that unit (0.2 is for grams)",
+            stacklevel=3,
+        )
 
 
 def _check_targets(model: PastureModel) -> None:

@@ -62,10 +62,16 @@ class Layout(StrEnum):
 Root = Annotated[
     Path, typer.Option(help="Folder that relative paths of photos start from.")
 ]
-Table = Annotated[Path, typer.Argument(help="CSV file of photos with grams.")]
+Table = Annotated[
+    Path, typer.Argument(help="Table of photos with grams: CSV or Excel (.xlsx).")
+]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Any other setting, as name=value; repeatable."),
+    typer.Option(
+        "--set",
+        help="Any other setting of the recipe, as name=value; repeatable. An unknown "
+        "name lists the near ones.",
+    ),
 ]
 
 
@@ -96,7 +102,9 @@ def folds(
         warnings.simplefilter("always")
         found = balanced_folds(photos, count, seeds, virtual=cut)
     for note in noted:
-        typer.echo(f"Warning: {note.message} (here: --no-virtual)", err=True)
+        # The option of this command for what the warning calls virtual={}.
+        option = " (here: --no-virtual)" if "virtual" in str(note.message) else ""
+        typer.echo(f"Warning: {note.message}{option}", err=True)
     written = found.to_frame().assign(group=groups)
     written.to_csv(out, index_label="photo")
     typer.echo(fold_balance(photos, found, groups).round(3).to_string())
@@ -109,8 +117,13 @@ def train(
     model: Annotated[Path, typer.Argument(help="Folder to save the model in.")],
     root: Root = Path("."),
     recipe: Annotated[
-        str, typer.Option(help="Training configuration: seed, public or quick.")
-    ] = "seed",
+        str | None,
+        typer.Option(
+            help="Training configuration: seed or public, which need weights of the "
+            "backbone (--set pretrained=true, or a file), or quick. By default quick "
+            "without weights, seed with them."
+        ),
+    ] = None,
     stream: Annotated[
         str | None,
         typer.Option(help="single: whole photos; dual: their halves; both: one each."),
@@ -151,6 +164,9 @@ def train(
     changes |= dict(parse_setting(text) for text in settings or [])
     changes.setdefault("folder", f"{model.resolve()}.checkpoints")
     photos = read_photos(table, root, names)
+    if recipe is None:
+        recipe = "seed" if changes.get("pretrained") else "quick"
+        typer.echo(f"recipe: {recipe} (choose with --recipe)", err=True)
     parts, groups = (None, None) if folds is None else _folds(folds, photos)
     fitted = fit(
         photos,
@@ -202,16 +218,19 @@ def _validation(text: str | None, root: Path, targets: tuple[str, ...] | None) -
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="Folder of a saved model.")],
-    table: Annotated[Path, typer.Argument(help="CSV file of photos.")],
+    table: Annotated[
+        Path, typer.Argument(help="Folder of photos, one photo, or a table of photos.")
+    ],
     out: Annotated[Path, typer.Argument(help="CSV file to write.")],
     root: Root = Path("."),
     layout: Annotated[
-        Layout,
+        Layout | None,
         typer.Option(
             "--format",
-            help="submission: a row per photo and target; wide: a row per photo.",
+            help="submission: a row per photo and target; wide: a row per photo. By "
+            "default as the table is; wide for a folder.",
         ),
-    ] = Layout.submission,
+    ] = None,
     blend: Annotated[
         float | None,
         typer.Option(help="Share of the single stream, or of the adapted network."),
@@ -220,16 +239,21 @@ def predict(
         bool, typer.Option(help="Also predict mirror images, and average.")
     ] = True,
 ) -> None:
-    """Predict grams of photos, by default in the competition's submission layout.
+    """Predict photos, in grams or the unit that the model was trained on.
 
-    Example: `pasture predict model/ test.csv submission.csv`
+    A table with a row per photo and target, as the competition's, gives such a table.
+
+    Example: `pasture predict model/ photos/ predicted.csv`
     """
     from .loading import load
-    from .photos import read_photos, write_predictions, write_submission
+    from .photos import TARGETS, read_photos, write_predictions, write_submission
 
     loaded = load(model)
-    photos = read_photos(table, root, loaded.targets)
+    own = None if loaded.targets == TARGETS else loaded.targets
+    photos = read_photos(table, root, own)
     grams = loaded.predict(photos, flips, blend)
+    if layout is None:
+        layout = Layout("submission" if "layout" in photos.attrs else "wide")
     (write_submission if layout == "submission" else write_predictions)(grams, out)
     typer.echo(f"{out}: {len(photos)} photos")
 

@@ -21,9 +21,12 @@ from geobiomass.training.model_folder import (
     member_name,
     write_config,
 )
+from geobiomass.training.setting_names import explain_arguments
 
-from .model import PastureModel, check_columns, check_share
+from .model import PastureModel, check_share
+from .photos import PhotoSource
 from .regressor import PastureRegressor
+from .scaling import units_of
 from .scores import SCORE, summarise
 from .sums import with_sums
 
@@ -82,8 +85,9 @@ class PastureEnsemble(PastureModel):
                 streams[name] = found
         return streams
 
+    @explain_arguments
     def predict(
-        self, photos: pd.DataFrame, flips: bool = True, blend: float | None = None
+        self, photos: PhotoSource, flips: bool = True, blend: float | None = None
     ) -> pd.DataFrame:
         """Predict grams: the mean over members and mirror images, streams blended.
 
@@ -93,7 +97,8 @@ class PastureEnsemble(PastureModel):
         Parameters
         ----------
         photos
-            Photos as `pasture.read_photos` returns them. Only ``path`` is used.
+            Photos as `pasture.read_photos` returns them, of which only ``path`` is
+            used; or what it reads: a table's file, a folder, a photo, or a list.
         flips
             Whether to predict mirror images too and average. False halves the time.
         blend
@@ -111,8 +116,8 @@ class PastureEnsemble(PastureModel):
         ValueError
             The share is out of range.
         """
-        check_columns(photos, ["path"])
         share = check_share(self.blend if blend is None else blend)
+        photos = self._table(photos)
         every = dict(zip(self.members, self._predict(photos, flips), strict=True))
         means = {
             stream: np.mean([every[member] for member in members], axis=0)
@@ -120,6 +125,11 @@ class PastureEnsemble(PastureModel):
         }
         grams = self._blended(means, share)
         return pd.DataFrame(grams, index=photos.index, columns=list(self.targets))
+
+    @property
+    def ratio(self) -> float:
+        """The longer divided by the shorter side of the photos it was trained on."""
+        return self.members[0].ratio
 
     def _predict(self, photos: pd.DataFrame, flips: bool) -> list[np.ndarray]:
         devices = self.members[0].devices()
@@ -227,7 +237,7 @@ class PastureEnsemble(PastureModel):
             "members": names,
             "blend": self.blend,
             "targets": list(self.targets),
-            "units": "g",
+            "units": units_of(self.targets),
         }
         content = {
             "class": type(self).__name__,

@@ -10,11 +10,15 @@ from typing import Any, Literal, TypeAlias, overload
 import pandas as pd
 import torch
 
+from geobiomass.training.kept_folder import kept_if_interrupted
+
 from .ensemble import PastureEnsemble
 from .folds import balanced_folds, check_folds
+from .inspection import raise_problems
 from .model import check_columns
 from .network import PastureNetwork, Stream
-from .photos import problems_of_table, raise_problems
+from .photo_size import fit_size
+from .photos import TARGETS, PhotoSource, problems_of_table, read_photos
 from .recipes import PastureRecipe, find_recipe
 from .regressor import PastureRegressor, Validation
 
@@ -26,7 +30,7 @@ Folds: TypeAlias = "int | pd.Series | None"
 
 @overload
 def fit(
-    photos: pd.DataFrame,
+    photos: PhotoSource,
     recipe: str | PastureRecipe = "seed",
     stream: Stream | None = None,
     validation: Validation = None,
@@ -39,7 +43,7 @@ def fit(
 
 @overload
 def fit(
-    photos: pd.DataFrame,
+    photos: PhotoSource,
     recipe: str | PastureRecipe = "seed",
     stream: Streams | None = None,
     validation: Validation = None,
@@ -51,7 +55,7 @@ def fit(
 
 
 def fit(
-    photos: pd.DataFrame,
+    photos: PhotoSource,
     recipe: str | PastureRecipe = "seed",
     stream: Streams | None = None,
     validation: Validation = None,
@@ -65,7 +69,10 @@ def fit(
     Parameters
     ----------
     photos
-        Photos as `read_photos` returns them, with grams of the recipe's targets.
+        Photos as `read_photos` returns them, or the path of such a table, with values
+        of the recipe's targets, in any unit; predictions are in the same. Photos from
+        above have no top: those higher than wide are turned by a quarter. All must have
+        one shape, such as 4032 x 3024.
     recipe
         The training configuration (hyperparameters): "seed", "public" (both for a GPU
         and DINOv3's weights), "quick" (minutes on two cores), or your own
@@ -87,8 +94,10 @@ def fit(
         `sampling_groups`: sampling dates, with those of WA split.
     **overrides
         Any setting of the recipe or of its training: ``pretrained="weights.
-        safetensors"``, ``epochs=10``, ``targets=("fresh_kg",)``, ``folder=
-        "runs/first"`` to be able to resume.
+        safetensors"``, ``epochs=10``, ``folder="runs/first"`` to be able to resume.
+        ``targets=("fresh_kg",)`` names columns of your own, unless `read_photos` was
+        given them. ``height=`` and ``width=`` are the pixels that photos are resized
+        to; without them a recipe of the package takes the photos' shape.
 
     Returns
     -------
@@ -104,12 +113,17 @@ def fit(
         are in two folds. All such photos are named before training starts.
     ValueError
         A recipe or setting is unknown or out of range.
+    KeyboardInterrupt
+        A cell is interrupted, or Ctrl-C is pressed. The last step is kept, also without
+        ``folder=``: the message names a folder, and the same call with it continues.
 
     Warns
     -----
     UserWarning
-        Frozen layers of the backbone have random weights; or folds are made with the
-        dates of a state split, so that their scores are too high.
+        Frozen layers of the backbone have random weights; photos have another shape
+        than the recipe; each photo is a group of its own, because no column has
+        dates; or folds are made with the dates of a state split. In the last two cases
+        scores may be too high.
 
     Examples
     --------
@@ -118,9 +132,14 @@ def fit(
     >>> model = pasture.fit(photos, "quick", "both", folds=5)  # doctest: +SKIP
     >>> model.scores  # doctest: +SKIP
     """
+    if not isinstance(photos, pd.DataFrame):
+        photos = read_photos(photos, targets=overrides.get("targets"))
     if stream is not None and stream != "both":
         overrides["stream"] = stream
-    chosen = find_recipe(recipe, **overrides)
+    chosen = find_recipe(recipe, **_with_read_targets(photos, recipe, overrides))
+    if isinstance(recipe, str) and not {"height", "width"} & set(overrides):
+        check_columns(photos, ["path"])
+        chosen = fit_size(chosen, photos)
     if chosen.freeze > 0 and chosen.pretrained is False:
         warnings.warn(
             f"the first {chosen.freeze:.0%} of {chosen.backbone} stay frozen with "
@@ -128,6 +147,25 @@ def fit(
             "freeze=0",
             stacklevel=2,
         )
+    with kept_if_interrupted(chosen.training.folder) as folder:
+        kept = chosen.with_changes(folder=chosen.training.folder or folder)
+        model = _fit_all(kept, photos, stream, validation, folds, groups)
+    if chosen.training.folder is None:
+        members = (model,) if isinstance(model, PastureRegressor) else model.members
+        for each in members:
+            each.recipe = each.recipe.with_changes(folder=None)
+    return model
+
+
+def _fit_all(
+    chosen: PastureRecipe,
+    photos: pd.DataFrame,
+    stream: Streams | None,
+    validation: Validation,
+    folds: Folds,
+    groups: pd.Series | None,
+) -> PastureRegressor | PastureEnsemble:
+    """Train one regressor, or one for each fold and stream, in the recipe's folder."""
     recipes = _streams(chosen, stream)
     _check_sizes(recipes)
     if folds is None:
@@ -159,6 +197,17 @@ def fit(
             for fold, member in _members(recipe, parts)
         ]
     )
+
+
+def _with_read_targets(
+    photos: pd.DataFrame, recipe: str | PastureRecipe, overrides: dict[str, Any]
+) -> dict[str, Any]:
+    """Add the targets that `read_photos` was given, unless others are asked for."""
+    read = photos.attrs.get("targets")
+    chosen = not isinstance(recipe, str) and recipe.targets != TARGETS
+    if not read or chosen or "targets" in overrides:
+        return overrides
+    return {**overrides, "targets": tuple(read)}
 
 
 def untrained(recipe: PastureRecipe) -> PastureRegressor:

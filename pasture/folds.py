@@ -11,8 +11,12 @@ import numpy as np
 import pandas as pd
 
 from geobiomass.training.packages import need
+from geobiomass.training.setting_names import explain_arguments
 
-from .photos import TARGETS, PhotoError, listed
+from .inspection import listed
+from .photos import TARGETS, PhotoError
+from .sampling_dates import DATE as _DATE
+from .sampling_dates import warn_of_single_groups, with_dates
 from .sums import WEIGHTS
 
 __all__ = ["balanced_folds", "check_folds", "fold_balance", "sampling_groups"]
@@ -20,15 +24,17 @@ __all__ = ["balanced_folds", "check_folds", "fold_balance", "sampling_groups"]
 Search = Literal["exchange", "seeds", "seeds-1.7"]
 Virtual = Mapping[str, int]
 
-_DATE, _STATE = "Sampling_Date", "State"
+_STATE = "State"
 _VIRTUAL: Virtual = {"WA": 7}  # three dates only: too few for five folds
 
 
+@explain_arguments
 def sampling_groups(photos: pd.DataFrame, virtual: Virtual | None = None) -> pd.Series:
     """Return the name of each photo's group; photos of a group belong in one fold.
 
     A group is a sampling date, in any state: photos of a day share light, season and
-    often the paddock. Without a column ``Sampling_Date`` each photo is a group.
+    often the paddock. The column is ``Sampling_Date``, or has another usual name, as
+    `read_photos` finds it. Without one each photo is a group.
 
     Parameters
     ----------
@@ -59,6 +65,7 @@ def sampling_groups(photos: pd.DataFrame, virtual: Virtual | None = None) -> pd.
             f"virtual dates of a state must be 1 or more, got {few[0]}; leave the "
             "state out to keep its dates"
         )
+    photos = with_dates(photos)
     if _DATE not in photos:
         return pd.Series(photos.index.astype(str), photos.index, name="group")
     dates = pd.to_datetime(photos[_DATE])
@@ -83,6 +90,7 @@ def _split_evenly(photos: list[Any], count: int) -> list[list[Any]]:
     return [[photos[index] for index in part] for part in parts if len(part)]
 
 
+@explain_arguments
 def balanced_folds(
     photos: pd.DataFrame,
     n_splits: int = 5,
@@ -154,7 +162,8 @@ def balanced_folds(
     Warns
     -----
     UserWarning
-        Photos of one day are in several folds, because of virtual dates.
+        Photos of one day are in several folds, because of virtual dates; or each photo
+        is a group of its own, because no column has dates.
 
     Examples
     --------
@@ -168,7 +177,11 @@ def balanced_folds(
 
     jobs = (os.cpu_count() or 1) if jobs is None else jobs
     _check_numbers(n_splits, seeds, jobs, search)
-    own = sampling_groups(photos, virtual) if groups is None else _of(photos, groups)
+    if groups is None:
+        own = sampling_groups(photos, virtual)
+        warn_of_single_groups(with_dates(photos))
+    else:
+        own = _of(photos, groups)
     names, numbers = np.unique(own.to_numpy(), return_inverse=True)
     if len(names) < n_splits:
         raise PhotoError(
@@ -205,6 +218,7 @@ def _check_numbers(n_splits: int, seeds: int, jobs: int, search: str) -> None:
 
 def _warn_of_leaks(photos: pd.DataFrame, folds: pd.Series, virtual: Virtual) -> None:
     """Warn if photos of a day are in several folds, in a state with virtual dates."""
+    photos = with_dates(photos)
     if _DATE not in photos or _STATE not in photos:
         return
     cut = photos[_STATE].isin(list(virtual))

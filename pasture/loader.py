@@ -10,67 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
+from .photo_files import PhotoError, lay_across, measure_photo, open_photo
+
 __all__ = ["PhotoError", "PhotoLoader", "measure_photo", "open_photo"]
-
-# A JPEG is decoded at twice the requested size or more, so that the antialiased
-# resizing that follows still has pixels to average.
-_SPARE = 2
-_TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
-# The errors that Pillow raises for damaged files, depending on the format.
-_DAMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-
-
-class PhotoError(ValueError):
-    """An error of photos that cannot be used, or of their table; it names them all."""
-
-
-def open_photo(path: str, size: tuple[int, int] | None = None) -> Image.Image:
-    """Decode a photo as RGB, rotated by its EXIF orientation.
-
-    Parameters
-    ----------
-    path
-        The photo's file.
-    size
-        Width and height that it will be resized to. A large JPEG is decoded at a half,
-        a quarter or an eighth of its size, but not below twice this size, which takes a
-        fraction of the time.
-
-    Raises
-    ------
-    PhotoError
-        The file cannot be decoded completely.
-    """
-    try:
-        with Image.open(path) as image:
-            if size is not None and image.format == "JPEG":
-                width, height = size[::-1] if _is_turned(image) else size
-                image.draft("RGB", (_SPARE * width, _SPARE * height))
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except _DAMAGE as error:
-        raise PhotoError(f"photo {path} cannot be read: {error}") from error
-
-
-def measure_photo(path: str) -> tuple[int, int]:
-    """Return a photo's width and height as shown, without decoding its pixels.
-
-    Raises
-    ------
-    PhotoError
-        The file is not an image.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.size[::-1] if _is_turned(image) else image.size
-    except _DAMAGE as error:
-        raise PhotoError(f"photo {path} cannot be read: {error}") from error
-
-
-def _is_turned(image: Image.Image) -> bool:
-    return image.getexif().get(ExifTags.Base.Orientation) in _TURNED
 
 
 @dataclass(frozen=True)
@@ -89,7 +34,9 @@ class PhotoLoader:
         (photo, target) float32, NaN where unknown.
     height, width
         Pixels that photos are resized to, bicubic with antialiasing. Large JPEGs are
-        decoded at a reduced size, see `open_photo`.
+        decoded at a reduced size, see `open_photo`. A photo higher than wide is turned
+        by a quarter first, unless `height` is above `width`: seen from above, no side
+        of a quadrat is the top.
     batch_size
         Photos per batch and process. Batches of an epoch differ by one photo at most.
     shuffle
@@ -167,6 +114,8 @@ class PhotoLoader:
 
     def _read(self, index: int) -> Tensor:
         image = open_photo(self.paths[index], (self.width, self.height))
+        if self.width >= self.height:
+            image = lay_across(image)
         sized = image.resize((self.width, self.height), Image.Resampling.BICUBIC)
         return torch.from_numpy(np.array(sized)).permute(2, 0, 1)
 

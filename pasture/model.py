@@ -8,9 +8,11 @@ from pathlib import Path
 import pandas as pd
 
 from geobiomass.training.estimator import SavedModel
+from geobiomass.training.setting_names import explain_arguments
 
+from .inspection import check_shapes, raise_problems
 from .loader import PhotoError
-from .photos import problems_of_table, raise_problems
+from .photos import PhotoSource, as_photos, problems_of_table
 from .scores import score
 
 __all__ = ["PastureModel", "check_columns", "check_share", "read_table", "write_table"]
@@ -28,12 +30,25 @@ class PastureModel(SavedModel):
     load_call = "pasture.load(folder)"
     targets: tuple[str, ...]
 
+    @property
+    @abstractmethod
+    def ratio(self) -> float:
+        """The longer divided by the shorter side of the photos it was trained on."""
+
     @abstractmethod
     def predict(
-        self, photos: pd.DataFrame, flips: bool = True, blend: float | None = None
+        self, photos: PhotoSource, flips: bool = True, blend: float | None = None
     ) -> pd.DataFrame:
         """Predict grams of photos; `blend` replaces the model's own share."""
 
+    def _table(self, photos: PhotoSource) -> pd.DataFrame:
+        """Return photos to predict as a table, after checks of rows and shapes."""
+        table = as_photos(photos, self.targets)
+        check_columns(table, ["path"])
+        check_shapes(table["path"], self.ratio)
+        return table
+
+    @explain_arguments
     def evaluate(self, photos: pd.DataFrame, flips: bool = True) -> pd.DataFrame:
         """Compare predicted with measured grams of photos it was not trained on.
 
@@ -78,15 +93,28 @@ def check_columns(photos: pd.DataFrame, columns: list[str]) -> None:
     Raises
     ------
     PhotoError
-        There are no rows, or a column is missing.
+        `photos` is no table, has no rows, or a column is missing.
     """
+    if not isinstance(photos, pd.DataFrame):
+        raise PhotoError(
+            f"photos must be a table, got a {type(photos).__name__}; read it with "
+            "pasture.read_photos"
+        )
     absent = [name for name in columns if name not in photos]
     if absent or photos.empty:
+        own = "" if {*absent} <= {"path"} else _own_targets(photos)
         raise PhotoError(
             f"photos must have rows and the columns {', '.join(columns)}, got "
             f"{len(photos)} rows and no {', '.join(absent) or 'column too few'}; "
-            "read them with pasture.read_photos"
+            f"read them with pasture.read_photos{own}"
         )
+
+
+def _own_targets(photos: pd.DataFrame) -> str:
+    """Return the advice to name targets, with the columns that have numbers."""
+    numbers = [str(name) for name in photos.select_dtypes("number")]
+    found = f" (columns of numbers: {', '.join(numbers[:10])})" if numbers else ""
+    return f", and name targets of your own with targets=(...){found}"
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

@@ -1,12 +1,15 @@
 """The network: a pretrained backbone, pooled features, and a small head per target.
 
 It follows public solutions of the CSIRO Image2Biomass competition (Kaggle, 2025).
-Input are photos, output are grams. Buffers contain the normalisation of pixels.
+Input are photos, output are grams, or other units of the targets. Buffers contain the
+normalisation of pixels; the settings contain the scale of the targets.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -94,6 +97,9 @@ class PastureNetwork(nn.Module):
     sums
         In evaluation mode, predict only the first three outputs and add up the other
         two (`add_up`). The default is True for "dual" with five targets.
+    scale
+        What an output of 1 means in the unit of each target, as `set_scale` takes it.
+        None: not known yet; predictions are then in units of 1, and training sets it.
 
     Raises
     ------
@@ -116,6 +122,7 @@ class PastureNetwork(nn.Module):
         pretrained: bool | str | Path = False,
         fusion: Fusion = "concat",
         sums: bool | None = None,
+        scale: float | Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         if sums is None:
@@ -128,6 +135,7 @@ class PastureNetwork(nn.Module):
             "freeze": freeze,
             "fusion": fusion,
             "sums": sums,
+            "scale": None,
         }
         self.halves = 2 if stream == "dual" else 1
         self._sums = sums
@@ -142,6 +150,12 @@ class PastureNetwork(nn.Module):
         self.positive = nn.Softplus()
         for name, values in (("mean", _MEAN), ("deviation", _DEVIATION)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1))
+        # No buffer: checkpoints and weights of earlier releases would lack it. The
+        # settings keep it.
+        self._scale = torch.ones(targets)
+        self._standardised = False
+        if scale is not None:
+            self.set_scale(scale)
         parameters = list(self.backbone.parameters())
         # The small number corrects rounding: without it 0.29 of 100 would be 28.
         for value in parameters[: math.floor(freeze * len(parameters) + 1e-9)]:
@@ -158,7 +172,8 @@ class PastureNetwork(nn.Module):
         Returns
         -------
         Tensor
-            (batch, targets) float32, grams of 0 or more.
+            (batch, targets) float32 of 0 or more, in the targets' unit; without their
+            scale within `standardised`.
 
         Raises
         ------
@@ -176,7 +191,53 @@ class PastureNetwork(nn.Module):
         features = self.fusion(features).flatten(1)
         raw = torch.cat([head(features) for head in self.heads], dim=1)
         grams: Tensor = self.positive(raw.float())
+        if not self._standardised:
+            grams = grams * self._scale.to(grams.device)
         return grams if self.training or not self._sums else add_up(grams)
+
+    def set_scale(self, scale: float | Sequence[float]) -> None:
+        """Set what an output of 1 means in the unit of each target.
+
+        Parameters
+        ----------
+        scale
+            A positive number for all targets, or one for each. The targets of a network
+            that adds up have the same.
+
+        Raises
+        ------
+        ValueError
+            A number is not positive, or there is not one for each target.
+        """
+        count = int(self.settings["targets"])
+        values = [scale] * count if isinstance(scale, int | float) else [*scale]
+        fits = len(values) == count and all(0 < value < math.inf for value in values)
+        if not fits or (self._sums and len(set(values)) > 1):
+            one = ", all the same," if self._sums else ""
+            raise ValueError(
+                f"scale of PastureNetwork must be {count} positive numbers{one} got "
+                f"{scale!r}"
+            )
+        self.settings["scale"] = [float(value) for value in values]
+        self._scale = torch.tensor(values, dtype=torch.float32)
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether the scale of the targets is set."""
+        return self.settings["scale"] is not None
+
+    @contextmanager
+    def standardised(self) -> Iterator[None]:
+        """Leave outputs divided by their scale within the `with` statement.
+
+        Training compares them with targets that are divided by it too, and takes the
+        same course for any unit.
+        """
+        self._standardised = True
+        try:
+            yield
+        finally:
+            self._standardised = False
 
     def _pool(self, image: Tensor) -> Tensor:
         features = self.backbone.forward_features(image)  # type: ignore[operator]

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 
-from .loader import PhotoError, measure_photo, open_photo
+from geobiomass.tables import TableError, read_numbers, read_table
+from geobiomass.training.setting_names import explain_arguments
+
+from .inspection import (
+    inspect_files,
+    problem,
+    raise_problems,
+    warn_of_notes,
+)
+from .photo_files import PhotoError
+from .photo_paths import PhotoFinder, is_photo_name, photos_of_folder
+from .sampling_dates import with_dates
 
 __all__ = [
     "TARGETS",
@@ -23,82 +35,148 @@ __all__ = [
 # Dry mass in grams on the photographed quadrat, in the order of the network's outputs.
 TARGETS = ("Dry_Green_g", "Dry_Dead_g", "Dry_Clover_g", "GDM_g", "Dry_Total_g")
 
-_DATE = "Sampling_Date"
-_YEAR_FIRST = ("%Y-%m-%d", "%Y%m%d")
-_SLACK = 0.01  # relative tolerance of the ratio 2:1, for photos cropped by hand
-_NAMED = 20  # most photos that one message names
+PhotoSource: TypeAlias = str | Path | Sequence[str | Path] | pd.DataFrame
+"""A table or its file, a folder of photos, one photo, or a list of photos."""
 
 
+@explain_arguments
 def read_photos(
-    table: str | Path | pd.DataFrame,
+    table: PhotoSource,
     root: str | Path = ".",
     targets: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Read a table of photos, and check that every photo can be read.
+    """Read a table of photos, a folder or a list, and check that each can be read.
 
     Parameters
     ----------
     table
-        A CSV file, or a DataFrame with its content, in one of two layouts. Long, one
-        row per photo and target, as in the CSIRO Image2Biomass competition:
-        ``sample_id`` (``photo__target``), ``image_path``, ``target_name`` and, for
-        training, ``target``. Plain, one row per photo: ``image_path`` and columns of
-        grams. Other columns are kept. ``Sampling_Date`` is read as dates: year first
-        (2015/9/4, 2015-09-04, 20150904, with or without a time), day and month before
-        the year (4.9.2015), or with the month's name (4 Sep 2015).
+        A table's file (CSV, also with semicolons; Excel), or a DataFrame with its
+        content, in one of two layouts. Long, one row per photo and target, as in the
+        CSIRO Image2Biomass competition: ``sample_id`` (``photo__target``),
+        ``image_path``, ``target_name`` and, for training, ``target``. Plain, one row
+        per photo: ``image_path`` and columns of grams. Other columns are kept.
+        ``Sampling_Date`` is read as dates: year first (2015/9/4, 2015-09-04, 20150904,
+        with or without a time), day and month before the year (4.9.2015), or with the
+        month's name (4 Sep 2015). From a date column of another usual name (Date,
+        sampled, capture_date, Datum) it is added.
+        To predict without a table: a folder of photos, one photo, or a list of them.
     root
-        The folder that relative paths of photos start from.
+        The folder that relative paths of photos start from. Without meaning for a
+        folder.
     targets
         The columns, or values of ``target_name``, to predict; by default those of
         `TARGETS` in the table. If a plain table has green, dead and clover but not
-        their sums, the sums are added.
+        their sums, the sums are added. `pasture.fit` then takes these targets too.
 
     Returns
     -------
     pandas.DataFrame
         One row per photo in the table's order: ``path`` (absolute), the other columns,
-        and a float column of grams for each target in the table. The index is the
-        photo's name: the part of ``sample_id`` before its last ``__``, or
-        ``image_path``.
+        and a float column for each target in the table, in the table's unit. The index
+        is the photo's name: the part of ``sample_id`` before its last ``__``, or
+        ``image_path``. Its ``attrs`` have the ``targets``, if they are your own,
+        ``layout``, if the table is long, and ``found``: how many photos were found
+        under a name that is spelled in another way.
 
     Raises
     ------
     PhotoError
         The table lacks a column or has no rows, or photos are listed twice, missing,
-        unreadable or not twice as wide as high, or grams are unknown or negative. One
+        unreadable or of another shape than most, or grams are unknown or negative. One
         message names all these photos.
     ValueError
         `targets` is a single word instead of a sequence, or names a target twice.
     FileNotFoundError
-        The table does not exist.
+        There is no such file or folder.
+    geobiomass.training.packages.MissingPackageError
+        HEIC photos need pillow-heif (the extra ``heic``), Excel's files openpyxl.
 
     Warns
     -----
     UserWarning
-        Dates could be read as day/month/year or as month/day/year; they are read as
-        day/month/year.
+        Dates could be read as day/month/year or as month/day/year. Photos were found
+        under a similar name. Photos are grey or blank, or their colours are
+        approximate. The warning counts them.
 
     Examples
     --------
     >>> import pasture
     >>> photos = pasture.read_photos("train.csv", root=".")  # doctest: +SKIP
+    >>> photos = pasture.read_photos("new-photos")  # doctest: +SKIP
     """
-    rows = table.copy() if isinstance(table, pd.DataFrame) else pd.read_csv(table)
     known = check_targets(targets)
+    rows, root = _rows_of(table, Path(root))
     _check_columns(rows, known, strict=targets is None)
-    rows = _identify(rows, Path(root))
+    finder = PhotoFinder(root)
+    rows = with_dates(_identify(rows, finder))
     photos, problems = _widen(rows) if "target_name" in rows else (rows, [])
     photos = photos.set_index("photo")
     found = [name for name in known if name in photos]
     others = [name for name in photos if name not in ("path", *found)]
     photos = photos[["path", *others, *found]]
-    photos[found] = photos[found].apply(pd.to_numeric, errors="coerce")
-    photos[found] = photos[found].astype(np.float64)
+    for name in found:
+        photos[name], wrong = _numbers(photos[name])
+        problems += wrong
     if targets is None and "target_name" not in rows:
         photos = _with_sums(photos)
     problems += problems_of_table(photos, known)
-    raise_problems([*problems, *problems_of_files(photos["path"])])
+    files, inspected = inspect_files(photos["path"])
+    raise_problems([*problems, *files])
+    if finder.guesses:
+        warnings.warn(
+            f"not all of {len(photos)} photos have the table's names: {finder.guesses}",
+            stacklevel=2,
+        )
+    warn_of_notes(inspected, stacklevel=2)
+    photos.attrs = {"found": dict(finder.repairs)} if finder.repairs else {}
+    if "target_name" in rows:
+        photos.attrs["layout"] = "long"
+    if targets is not None and known != TARGETS:
+        photos.attrs["targets"] = list(known)
     return photos
+
+
+def _rows_of(table: PhotoSource, root: Path) -> tuple[pd.DataFrame, Path]:
+    """Return the rows of a table, and the folder that its paths start from."""
+    if isinstance(table, pd.DataFrame):
+        return table.copy(), root
+    if isinstance(table, str | os.PathLike):
+        path = Path(table).expanduser()
+        if path.is_dir():
+            return pd.DataFrame({"image_path": photos_of_folder(path)}), path
+        if is_photo_name(path):
+            inside = not path.is_file() and (root / path).is_file()
+            name = str(root / path) if inside else str(path)
+            return pd.DataFrame({"image_path": [name]}), Path()
+        if not path.exists():
+            raise FileNotFoundError(
+                f"No such file or folder: {path} (from {Path.cwd()}); photos must be a "
+                "table's file, a folder, a photo or a list of photos"
+            )
+        return read_rows(path), root
+    if not isinstance(table, Sequence):
+        raise PhotoError(
+            "photos must be a table, its file, a folder, a photo or a list of photos, "
+            f"got a {type(table).__name__}; give paths"
+        )
+    if wrong := [name for name in table if not isinstance(name, str | os.PathLike)]:
+        raise PhotoError(
+            f"a list of photos must hold paths, got {wrong[0]!r}; give file names"
+        )
+    return pd.DataFrame({"image_path": [os.fspath(name) for name in table]}), root
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """Read the rows of a table's file, as the whole package reads tables."""
+    return pd.DataFrame(read_table(path))
+
+
+def as_photos(photos: PhotoSource, targets: Sequence[str]) -> pd.DataFrame:
+    """Return photos to predict: as they are, or read from what names them."""
+    if isinstance(photos, pd.DataFrame):
+        return photos
+    own = None if tuple(targets) == TARGETS else targets
+    return read_photos(photos, targets=own)
 
 
 def check_targets(targets: Sequence[str] | None) -> tuple[str, ...]:
@@ -137,8 +215,7 @@ def _check_columns(rows: pd.DataFrame, targets: tuple[str, ...], strict: bool) -
     if "image_path" not in rows:
         raise PhotoError(
             "a table of photos must have a column image_path, got "
-            f"{', '.join(map(str, rows.columns)) or 'no column'}; add it, or rename "
-            "the column of files"
+            f"{', '.join(map(str, rows.columns)) or 'no column'}; {_rename(rows)}"
         )
     if rows.empty or rows["image_path"].isna().any():
         raise PhotoError(
@@ -157,60 +234,32 @@ def _check_columns(rows: pd.DataFrame, targets: tuple[str, ...], strict: bool) -
         )
 
 
-def _identify(rows: pd.DataFrame, root: Path) -> pd.DataFrame:
-    """Add the photo's name and path to each row, and read the dates."""
+def _numbers(cells: pd.Series) -> tuple[pd.Series, list[str]]:
+    """Return cells as numbers, NaN where they are none, and what is wrong with them."""
+    try:
+        return read_numbers(cells).astype(np.float64), []
+    except TableError as error:
+        numbers = pd.to_numeric(cells, errors="coerce").astype(np.float64)
+        return numbers, [str(error).removesuffix(".")]
+
+
+def _rename(rows: pd.DataFrame) -> str:
+    """Return the advice to rename the column that has the files of photos."""
+    for name in rows:
+        texts = [text for text in rows[name].head(20) if isinstance(text, str)]
+        if texts and all(is_photo_name(Path(text.strip())) for text in texts):
+            return f"rename the column {name}, which has names of photos"
+    return "add it, or rename the column of files"
+
+
+def _identify(rows: pd.DataFrame, finder: PhotoFinder) -> pd.DataFrame:
+    """Add the photo's name and path to each row."""
     given = rows["image_path"].astype(str)
     names = rows.get("sample_id", given).astype(str)
     photo = names.str.rsplit("__", n=1).str[0]
-    path = [str((root / name).resolve()) for name in given]
+    paths = {name: finder.find(name) for name in given.unique()}
     rows = rows.drop(columns=["image_path", "sample_id"], errors="ignore")
-    if _DATE in rows:
-        rows[_DATE] = _dates(rows[_DATE])
-    return rows.assign(photo=photo, path=path)
-
-
-def _dates(values: pd.Series) -> pd.Series:
-    """Read dates: year first, then with a month's name, then day or month first."""
-    if pd.api.types.is_datetime64_any_dtype(values):
-        days: pd.Series = values.dt.tz_localize(None).dt.normalize()
-        return days
-    text = values.astype("string").str.strip().str.replace(r"[/.]", "-", regex=True)
-    text = text.str.replace(r"(\d)[ T]\d+:.*$", r"\1", regex=True)  # the time of day
-    dates = pd.Series(pd.NaT, values.index, dtype="datetime64[s]")
-    for form in _YEAR_FIRST:
-        dates = dates.fillna(_parsed(text, form))
-    rest = text[dates.isna()].dropna()
-    named = rest[rest.str.contains("[A-Za-z]{3}", regex=True)]
-    dates = dates.fillna(_parsed(named, "mixed"))
-    dates = dates.fillna(_short_dates(text[dates.isna()].dropna()))
-    if wrong := listed(values[dates.isna() & values.notna()]):
-        raise PhotoError(
-            f"{_DATE} of photos must be a day such as 2015/9/4, 4.9.2015 or 4 Sep "
-            f"2015, got {wrong}; fix these dates, or empty their cells"
-        )
-    return dates
-
-
-def _short_dates(text: pd.Series) -> pd.Series:
-    """Read day-month-year or month-day-year, whichever is valid for all dates."""
-    day_first, month_first = _parsed(text, "%d-%m-%Y"), _parsed(text, "%m-%d-%Y")
-    if not day_first.isna().any():
-        if not month_first.isna().any() and not day_first.equals(month_first):
-            warnings.warn(
-                f"{_DATE} could begin with the day or the month, such as "
-                f"{text.iloc[0]}: read as day-month-year; write the year first to "
-                "avoid this",
-                stacklevel=5,
-            )
-        return day_first
-    return month_first if not month_first.isna().any() else day_first
-
-
-def _parsed(text: pd.Series, form: str) -> pd.Series:
-    """Read dates of one format; NaT for dates of another."""
-    # pandas would read "4 Sept" and choose a year: a date needs four digits.
-    text = text.where(text.str.contains(r"\d{4}", regex=True))
-    return pd.to_datetime(text, format=form, errors="coerce").astype("datetime64[s]")
+    return rows.assign(photo=photo, path=given.map(paths))
 
 
 def _widen(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -219,7 +268,7 @@ def _widen(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     twice = rows[rows.duplicated(key)]
     photos = rows.drop(columns=["target_name", "target"], errors="ignore")
     photos = photos.drop_duplicates()
-    problems = _problem("targets given twice", twice["photo"] + "__" + twice[key[1]])
+    problems = problem("targets given twice", twice["photo"] + "__" + twice[key[1]])
     if "target" in rows:
         once = rows.drop_duplicates(key)
         grams = once.pivot(index="path", columns="target_name", values="target")
@@ -241,56 +290,9 @@ def problems_of_table(
         for row, column in np.argwhere(bad)
     ]
     return [
-        *_problem("listed twice, or with details that differ between rows", twice),
-        *_problem("grams unknown or negative", wrong),
+        *problem("listed twice, or with details that differ between rows", twice),
+        *problem("grams unknown or negative", wrong),
     ]
-
-
-def problems_of_files(paths: Sequence[str] | pd.Series) -> list[str]:
-    """Return texts naming photos missing, unreadable or not twice as wide as high."""
-    with ThreadPoolExecutor() as pool:
-        faults = list(pool.map(_fault, paths))
-    return [
-        problem
-        for kind in ("missing", "unreadable", "not twice as wide as high")
-        for problem in _problem(kind, [text for name, text in faults if name == kind])
-    ]
-
-
-def _fault(path: str) -> tuple[str, str]:
-    if not Path(path).is_file():
-        return "missing", path
-    try:
-        width, height = measure_photo(path)
-        # A truncated file has a size too, so the photo is decoded to its end. The
-        # smallest size makes JPEGs quick: they are decoded at an eighth.
-        open_photo(path, (1, 1))
-    except PhotoError as error:
-        return "unreadable", f"{path} ({error.__cause__})"
-    if abs(width / height - 2) > 2 * _SLACK:
-        return "not twice as wide as high", f"{path} ({width} x {height})"
-    return "", path
-
-
-def raise_problems(problems: Sequence[str]) -> None:
-    """Raise all problems as one PhotoError, if there are any."""
-    if problems:
-        raise PhotoError(
-            f"photos must all be usable, got {'; '.join(problems)}; fix the table "
-            "or the files, or leave these photos out"
-        )
-
-
-def _problem(kind: str, names: Iterable[object]) -> list[str]:
-    return [f"{kind}: {text}"] if (text := listed(names)) else []
-
-
-def listed(names: Iterable[object]) -> str:
-    """Return the distinct names as one text; only the first 20 are named."""
-    distinct = list(dict.fromkeys(map(str, names)))
-    rest = len(distinct) - _NAMED
-    more = f" and {rest} more" if rest > 0 else ""
-    return ", ".join(distinct[:_NAMED]) + more
 
 
 def write_submission(predictions: pd.DataFrame, path: str | Path) -> None:
@@ -345,5 +347,5 @@ def _check_complete(predictions: pd.DataFrame) -> None:
     absent = predictions.index[~np.isfinite(predictions.to_numpy()).all(axis=1)]
     twice = predictions.index[predictions.index.duplicated()]
     raise_problems(
-        [*_problem("predicted twice", twice), *_problem("unpredicted", absent)]
+        [*problem("predicted twice", twice), *problem("unpredicted", absent)]
     )

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from geobiomass.training.setting_names import unknown_name
 from geobiomass.training.settings import TrainingConfig
 
 from .network import Fusion, Stream
@@ -20,6 +21,10 @@ from .photos import TARGETS, check_targets
 
 __all__ = ["RECIPES", "PastureRecipe", "find_recipe"]
 
+_LISTED = (
+    "All are listed by help(pasture.PastureRecipe) and "
+    "help(geobiomass.training.TrainingConfig)."
+)
 JITTER = 0.2  # largest relative change of brightness, contrast and saturation
 HUE = 0.02  # largest change of hue, of the colour circle
 # Weights of red, green and blue in luma (ITU-R BT.601).
@@ -117,11 +122,8 @@ class PastureRecipe:
         inner = {field.name for field in dataclasses.fields(TrainingConfig)}
         for name in changes:
             if name not in own | inner:
-                near = difflib.get_close_matches(name, own | inner, n=3)
-                raise ValueError(
-                    f"settings of a recipe must be among {sorted(own | inner)}, got "
-                    f"{name!r}; near it: {', '.join(near) or 'nothing'}"
-                )
+                what = "a setting of a recipe"
+                raise ValueError(unknown_name(name, own | inner, what, _LISTED))
         training = dataclasses.replace(
             changes.pop("training", self.training),
             **{name: changes.pop(name) for name in inner & set(changes)},
@@ -259,9 +261,11 @@ def find_recipe(recipe: str | PastureRecipe, **changes: Any) -> PastureRecipe:
     """
     if isinstance(recipe, str):
         if recipe not in RECIPES:
+            near = difflib.get_close_matches(recipe, RECIPES, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
             raise ValueError(
                 f"recipe must be one of {', '.join(RECIPES)} or a PastureRecipe, got "
-                f"{recipe!r}"
+                f"{recipe!r}{hint}"
             )
         recipe = RECIPES[recipe]
     return recipe.with_changes(**changes)

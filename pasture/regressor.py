@@ -15,16 +15,22 @@ import torch
 from torch import Tensor
 
 from geobiomass.training import RegressionTask, train
+from geobiomass.training.checkpoint_record import LAST, is_begun, read_training_record
 from geobiomass.training.estimator import Regressor
 from geobiomass.training.losses import r2_loss
 from geobiomass.training.metrics import WeightedR2
 from geobiomass.training.model_folder import HELD_OUT
+from geobiomass.training.setting_names import explain_arguments
 
+from .inspection import common_ratio, inspect_files, raise_problems
 from .loader import PhotoError, PhotoLoader
 from .model import PastureModel, check_columns, read_table, write_table
 from .network import PastureNetwork
-from .photos import problems_of_files, problems_of_table, raise_problems
+from .photos import PhotoSource, problems_of_table
 from .recipes import PastureRecipe, find_recipe
+from .sampling_dates import DATE as _DATE
+from .sampling_dates import warn_of_single_groups, with_dates
+from .scaling import scale_of, standardise, units_of
 from .scores import weights_of
 from .sums import reconcile, with_sums
 
@@ -32,7 +38,6 @@ __all__ = ["PastureRegressor", "Validation"]
 
 Validation = pd.DataFrame | float | None
 
-_DATE = "Sampling_Date"
 # Settings of a recipe that determine the weights, and that the trainer does not
 # compare itself when training is resumed.
 _COMPARED = ("height", "width", "flips", "jitter", "targets", "stream", "freeze")
@@ -106,7 +111,10 @@ class PastureRegressor(PastureModel, Regressor):
         config = self.recipe.training
         training, checking = _split(photos, validation, self.recipe)
         used = training if checking is None else pd.concat([training, checking])
-        raise_problems(problems_of_files(used["path"]))
+        problems, inspected = inspect_files(used["path"])
+        raise_problems(problems)
+        if not self.network.is_scaled:
+            self.network.set_scale(1.0 if self.fitted else self._scale(training))
         given = None
         if config.folder is not None:
             given = self._fingerprints(training, checking)
@@ -119,13 +127,33 @@ class PastureRegressor(PastureModel, Regressor):
         )
         loader = partial(self._loader, batch_size=config.batch_size)
         held = None if checking is None else loader(checking, shuffle=False)
-        self.history = train(task, loader(training), held, config, given=given).history
+        with self.network.standardised():
+            result = train(task, loader(training), held, config, given=given)
+        self.history = result.history
         self.fitted = True
+        self.provenance = {
+            "photos": {
+                "training": len(training),
+                "validation": 0 if checking is None else len(checking),
+                "ratio": common_ratio(inspected.values()),
+            }
+        }
         if checking is not None:
             self.held_out = self.predict(checking).join(
                 checking[list(self.targets)].add_prefix("measured_")
             )
         return self
+
+    def _scale(self, training: pd.DataFrame) -> tuple[float, ...]:
+        """Return the scale of the targets, or that of the training that is resumed."""
+        config = self.recipe.training
+        if config.folder is not None and is_begun(config):
+            record, _ = read_training_record(Path(config.folder) / LAST)
+            if "scale" not in record.run.get("given", {}):
+                # It was begun by a release that trained on the values as they are.
+                return (1.0,) * len(self.targets)
+        values = training[list(self.targets)].to_numpy(np.float64)
+        return scale_of(values, self.targets)
 
     def _fingerprints(
         self, training: pd.DataFrame, checking: pd.DataFrame | None
@@ -137,6 +165,7 @@ class PastureRegressor(PastureModel, Regressor):
             "photos": self._fingerprint(training),
             "validation photos": held,
             "first weights": _fingerprint_weights(self.network),
+            "scale": list(self.network.settings["scale"]),
         }
 
     def _fingerprint(self, photos: pd.DataFrame) -> str:
@@ -149,10 +178,11 @@ class PastureRegressor(PastureModel, Regressor):
     def _loader(
         self, photos: pd.DataFrame, batch_size: int, shuffle: bool = True
     ) -> PhotoLoader:
-        known = photos.reindex(columns=list(self.targets))
+        known = photos.reindex(columns=list(self.targets)).to_numpy(np.float64)
+        scale = self.network.settings["scale"] or [1.0] * len(self.targets)
         return PhotoLoader(
             tuple(photos["path"]),
-            known.to_numpy(np.float32),
+            standardise(known, scale),
             self.recipe.height,
             self.recipe.width,
             batch_size,
@@ -160,8 +190,9 @@ class PastureRegressor(PastureModel, Regressor):
             self.recipe.training.seed,
         )
 
+    @explain_arguments
     def predict(
-        self, photos: pd.DataFrame, flips: bool = True, blend: float | None = None
+        self, photos: PhotoSource, flips: bool = True, blend: float | None = None
     ) -> pd.DataFrame:
         """Predict grams, the mean over each photo and its left-right mirror image.
 
@@ -171,7 +202,8 @@ class PastureRegressor(PastureModel, Regressor):
         Parameters
         ----------
         photos
-            Photos as `pasture.read_photos` returns them. Only ``path`` is used.
+            Photos as `pasture.read_photos` returns them, of which only ``path`` is
+            used; or what it reads: a table's file, a folder, a photo, or a list.
         flips
             Whether to predict mirror images too and average (test-time augmentation).
             False halves the time.
@@ -181,7 +213,8 @@ class PastureRegressor(PastureModel, Regressor):
         Returns
         -------
         pandas.DataFrame
-            Grams, float64, on the photos' index: one column per target. ``GDM_g`` and
+            Grams, or the unit of the training table, float64, on the photos' index: one
+            column per target. ``GDM_g`` and
             ``Dry_Total_g`` are exactly the sums of their parts. A dual-stream network
             predicts only the parts. The five predictions of a single-stream network
             are replaced by the nearest values that add up (`pasture.sums.reconcile`).
@@ -191,7 +224,8 @@ class PastureRegressor(PastureModel, Regressor):
         NotFittedError
             The model is not fitted.
         PhotoError
-            `photos` has no ``path``, or a photo cannot be read.
+            `photos` has no ``path``, or a photo cannot be read or has another shape
+            than those in training.
         ValueError
             `blend` is given.
         """
@@ -201,8 +235,13 @@ class PastureRegressor(PastureModel, Regressor):
                 f"got {blend}; an ensemble of both streams takes it"
             )
         self.check_fitted()
-        check_columns(photos, ["path"])
-        return self.predict_on(self.devices()[0], photos, flips)
+        return self.predict_on(self.devices()[0], self._table(photos), flips)
+
+    @property
+    def ratio(self) -> float:
+        """The longer divided by the shorter side of the photos it was trained on."""
+        # Releases that did not note it took photos twice as wide as high only.
+        return float(self.provenance.get("photos", {}).get("ratio", 2.0))
 
     def devices(self) -> list[torch.device]:
         """Return the devices to predict on: all GPUs, or the CPU.
@@ -259,16 +298,20 @@ class PastureRegressor(PastureModel, Regressor):
         return both.double().mean(0).cpu()
 
     def _settings(self) -> dict[str, Any]:
+        network = dict(self.network.settings)
+        if network["scale"] == [1.0] * len(self.targets):
+            del network["scale"]  # as releases before the scale wrote it
         return {
-            "network": self.network.settings,
+            "network": network,
             "targets": list(self.targets),
-            "units": "g",
+            "units": units_of(self.targets),
             "recipe": self.recipe.plain(),
         }
 
     @classmethod
     def _from_settings(cls, settings: Mapping[str, Any]) -> Self:
-        network = PastureNetwork(**settings["network"])
+        # Releases before the scale trained on the values as they are.
+        network = PastureNetwork(**{"scale": 1.0, **settings["network"]})
         return cls(network, PastureRecipe.from_plain(settings["recipe"]))
 
     def _write(self, folder: Path) -> None:
@@ -322,8 +365,10 @@ def _split(
 
 def _hold_out(photos: pd.DataFrame, fraction: float, seed: int) -> pd.Series:
     """Choose validation photos by sampling date: photos of one day are correlated."""
+    photos = with_dates(photos)
     dated = _DATE in photos
     codes = pd.factorize(photos[_DATE if dated else "path"], use_na_sentinel=False)[0]
+    warn_of_single_groups(photos, stacklevel=5)
     count = int(codes.max()) + 1
     if count < 2:
         kind = "sampling dates" if dated else "photos"

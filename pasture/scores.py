@@ -11,6 +11,7 @@ from geobiomass.training.metrics import weighted_r2
 
 from .loader import PhotoError
 from .photos import TARGETS
+from .scaling import scale_of, shares_unit
 from .sums import WEIGHTS
 
 __all__ = ["SCORE", "score", "summarise", "weights_of"]
@@ -42,11 +43,13 @@ def score(predicted: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row per target: ``r2``, ``rmse`` and ``bias`` (g), the mean of predicted
-        minus measured. The last two rows summarise all targets. ``weighted R2`` pools
-        all pairs of photo and target about one common mean, as the competition does.
-        ``mean R2`` is the weighted mean of the targets' own R2, another number, which
-        public solutions report by mistake.
+        One row per target: ``r2``, ``rmse`` and ``bias`` (g, or the unit of the
+        targets), the mean of predicted minus measured. The last two rows summarise all
+        targets. ``weighted R2`` pools all pairs of photo and target about one common
+        mean, as the competition does. ``mean R2`` is the weighted mean of the targets'
+        own R2, another number, which public solutions report by mistake. Targets of
+        your own, which may have different units, are divided by their standard
+        deviations before they are pooled.
 
     Raises
     ------
@@ -65,6 +68,9 @@ def score(predicted: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     found = predicted.to_numpy(np.float64)
     known = measured.loc[predicted.index, targets].to_numpy(np.float64)
     error, weights = found - known, weights_of(targets)
+    # Pooled scores of targets in different units compare them as the loss does.
+    one_unit = shares_unit(targets)
+    scale = np.array([1.0] * len(targets) if one_unit else scale_of(known, targets))
     own = [
         weighted_r2(found[:, [column]], known[:, [column]], [1.0])
         for column in range(len(targets))
@@ -77,7 +83,7 @@ def score(predicted: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
         },
         index=targets,
     )
-    table.loc["weighted R2", "r2"] = weighted_r2(found, known, weights)
+    table.loc["weighted R2", "r2"] = weighted_r2(found / scale, known / scale, weights)
     table.loc["mean R2", "r2"] = weighted_r2(found, known, weights, pooled=False)
     return table
 

@@ -20,6 +20,7 @@ from geobiomass.cube.missing_values import measured_layer
 from geobiomass.cube.quantity import Quantity
 from geobiomass.cube.units import MASS_PER_AREA
 from geobiomass.maps.reading import BLOCK
+from geobiomass.training.setting_names import explain_arguments
 
 Errors = pd.DataFrame | ErrorModel | str | Path
 Pair = tuple[pd.DataFrame | ErrorModel, pd.DataFrame | ErrorModel]
@@ -28,6 +29,7 @@ FEWEST_UNITS = 5  # for the correlation of their mean errors
 _TOLERANCE = 1e-3  # pixels: grids that differ by less are the same
 
 
+@explain_arguments
 def change(
     first: Any,
     second: Any,

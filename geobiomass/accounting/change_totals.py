@@ -28,6 +28,7 @@ from geobiomass.cube.table_errors import cube_errors
 from geobiomass.cube.units import MASS_PER_AREA
 from geobiomass.sources.plot_table import plots_table
 from geobiomass.tables import read_numbers
+from geobiomass.training.setting_names import explain_arguments
 
 PARTS = ("net", "loss", "gain")
 ENDS = ("", "_lower", "_upper")  # suffixes of columns
@@ -36,6 +37,7 @@ _NO_SUCH_CHANGE = (
 )
 
 
+@explain_arguments
 def change_totals(
     first: Any,
     second: Any,

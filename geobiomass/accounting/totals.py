@@ -30,6 +30,7 @@ from geobiomass.statistics.estimators import (
     SampleError,
     estimate,
 )
+from geobiomass.training.setting_names import explain_arguments
 
 Estimator = Literal["plots", "difference", "regression", "all"]
 
@@ -63,6 +64,7 @@ class _Terms:
     carbon_fraction: float
 
 
+@explain_arguments
 def totals(
     map: xr.Dataset | xr.DataArray | str | Path,
     regions: Any = None,

@@ -21,6 +21,7 @@ from geobiomass.cube.schema import CubeError, DamagedError, check_cube
 from geobiomass.cube.selection import PREFIX
 from geobiomass.cube.stored_array import StoredArray
 from geobiomass.training.packages import need_for_address
+from geobiomass.training.setting_names import explain_arguments
 
 if TYPE_CHECKING:
     import zarr
@@ -38,6 +39,7 @@ _INTERNAL = {"stored_units", "scale_factor", "_FillValue", "coordinates"}
 _UNREADABLE = (RuntimeError, JSONDecodeError, UnicodeDecodeError)
 
 
+@explain_arguments
 def open_cube(
     path: str | Path | Store,
     chunks: Mapping[str, int] | Literal["shards"] | None = "shards",

@@ -33,6 +33,7 @@ from geobiomass.data.groups import (
 )
 from geobiomass.data.reader import Sample
 from geobiomass.tiles import Window
+from geobiomass.training.setting_names import explain_arguments
 
 Mask = npt.NDArray[np.bool_]
 
@@ -277,6 +278,7 @@ class Fold:
         return ~held[window.within(around)]
 
 
+@explain_arguments
 def make_folds(
     cube: xr.Dataset | xr.DataArray,
     count: int = 5,

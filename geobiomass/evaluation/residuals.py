@@ -29,6 +29,7 @@ from geobiomass.data.groups import NOWHERE, BlockGround, ChipGround, Ground
 from geobiomass.tables import read_table
 from geobiomass.tiles import Sample, blocks, indexers_of, samples_on_chips
 from geobiomass.training.files import sha256_of, sha256_of_file, write_whole
+from geobiomass.training.setting_names import explain_arguments
 
 MOST = 200_000  # rows of a table: 14 MB
 _UNIT = 256  # pixels: side of the blocks of a scene that are exchangeable groups
@@ -41,6 +42,7 @@ _OF_OTHERS = ("target", "units")  # attributes of residuals of no biomass
 _FORMAT = 1
 
 
+@explain_arguments
 def residuals(
     map: xr.Dataset | xr.DataArray,
     cube: xr.Dataset | xr.DataArray,

@@ -17,6 +17,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict, TypeVar, cast, get_type_hints
 
 from geobiomass.tiles import Blend, Lattice
+from geobiomass.training.setting_names import other_name
 
 Precision = Literal["float32", "bf16", "auto"]
 
@@ -201,7 +202,8 @@ def _check_names(
     known = [name for name in signature.parameters if name != "self"]
     for name in named:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            meant = other_name(name, known)
+            near = [meant] if meant else difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}? It" if near else "it"
             raise TypeError(
                 f"{method}() has no setting {name!r}; {hint} takes {', '.join(known)}."

@@ -117,6 +117,9 @@ def fit(
         data. Only settings of memory may differ, and with ``schedule="constant"`` the
         number of epochs. This is checked before any image is read, with `folds` for
         all members.
+    KeyboardInterrupt
+        If a cell is interrupted, or on Ctrl-C. The last step is kept, also without
+        ``folder=``: the message names a folder, and the same call with it continues.
 
     Warns
     -----
@@ -133,9 +136,13 @@ def fit(
     if folds is not None and validation is not None:
         raise ValueError("validation must be left out where folds is given.")
     from geobiomass.data.labelled_cube import LabelledCube
-    from geobiomass.models.fit_members import fit_folds, fit_one
+    from geobiomass.models.fit_members import fit_folds, fit_one, forget_folder
+    from geobiomass.training.kept_folder import kept_if_interrupted
 
     data = LabelledCube.open(cube)
-    if folds is not None:
-        return fit_folds(data, chosen, folds, at_once, announce, client)
-    return fit_one(data, chosen, validation, announce, client)
+    with kept_if_interrupted(chosen.training.folder) as folder:
+        kept = chosen.with_changes(folder=chosen.training.folder or folder)
+        if folds is not None:
+            model = fit_folds(data, kept, folds, at_once, announce, client)
+            return forget_folder(model, chosen)
+        return forget_folder(fit_one(data, kept, validation, announce, client), chosen)

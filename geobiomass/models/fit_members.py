@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import xarray as xr
@@ -35,6 +35,25 @@ from geobiomass.recipes.split import (
 )
 from geobiomass.statistics.conformal import Calibration
 from geobiomass.training.checkpoint_record import is_begun
+
+Fitted = TypeVar("Fitted", BiomassRegressor, Ensemble)
+
+
+def forget_folder(model: Fitted, recipe: Recipe) -> Fitted:
+    """Leave a temporary folder out of a trained model's recipe, and return the model.
+
+    Parameters
+    ----------
+    model : BiomassRegressor or Ensemble
+        Trained.
+    recipe : Recipe
+        As the user asked for it.
+    """
+    if recipe.training.folder is None:
+        for each in model.models if isinstance(model, Ensemble) else [model]:
+            if isinstance(each, BiomassRegressor) and each.recipe is not None:
+                each.recipe = each.recipe.with_changes(folder=None)
+    return model
 
 
 def fit_one(

@@ -36,6 +36,7 @@ from geobiomass.models.summary import describe_model
 from geobiomass.statistics.conformal import Calibration, check_interval, few_groups
 from geobiomass.summary import Summary
 from geobiomass.tiles import EVALUATION_BLOCK
+from geobiomass.training.setting_names import explain_arguments
 
 
 class Predictor(MapMaker):
@@ -48,6 +49,7 @@ class Predictor(MapMaker):
     """
 
     @takes_map_settings()
+    @explain_arguments
     def evaluate(
         self,
         cube: xr.Dataset | xr.DataArray,

@@ -60,6 +60,7 @@ from geobiomass.recipes.split import (
 from geobiomass.statistics.conformal import Calibration, Unit
 from geobiomass.tiles import EVALUATION_BLOCK
 from geobiomass.training.estimator import Regressor
+from geobiomass.training.kept_folder import kept_if_interrupted
 from geobiomass.training.model_folder import DOMAIN, broken
 
 if TYPE_CHECKING:
@@ -164,7 +165,12 @@ class BiomassRegressor(Predictor, Regressor):
         chosen = find_recipe(recipe, **overrides)
         data = LabelledCube.open(cube, self.bands)
         held = open_validation(validation, self.bands, data.target)
-        return self._fit(data, chosen, held, announce, client)
+        with kept_if_interrupted(chosen.training.folder) as folder:
+            kept = chosen.with_changes(folder=chosen.training.folder or folder)
+            self._fit(data, kept, held, announce, client)
+        if chosen.training.folder is None and self.recipe is not None:
+            self.recipe = self.recipe.with_changes(folder=None)
+        return self
 
     def _fit(
         self,

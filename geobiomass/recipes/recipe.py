@@ -10,6 +10,11 @@ from typing import Any, Literal
 
 from geobiomass.network.missing import Missing
 from geobiomass.training import Stage, TrainingConfig
+from geobiomass.training.setting_names import unknown_name
+
+_LISTED = (
+    "All are listed by help(gb.Recipe) and help(geobiomass.training.TrainingConfig)."
+)
 
 
 @dataclass(frozen=True)
@@ -225,9 +230,8 @@ class Recipe:
         theirs = {f.name for f in dataclasses.fields(TrainingConfig)}
         for name in changes:
             if name not in ours | theirs:
-                near = difflib.get_close_matches(name, ours | theirs, n=3)
-                hint = f"; did you mean {' or '.join(near)}?" if near else "."
-                raise ValueError(f"{name!r} is not a setting of a recipe{hint}")
+                what = "a setting of a recipe"
+                raise ValueError(unknown_name(name, ours | theirs, what, _LISTED))
         training = {k: v for k, v in changes.items() if k in theirs}
         own = {k: v for k, v in changes.items() if k in ours}
         base = own.pop("training", self.training)
@@ -371,8 +375,11 @@ def find_recipe(recipe: str | Recipe, **changes: Any) -> Recipe:
     """
     if isinstance(recipe, str):
         if recipe not in RECIPES:
+            near = difflib.get_close_matches(recipe, RECIPES, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ValueError(
                 f"recipe must be one of {sorted(RECIPES)} or a Recipe, got {recipe!r}."
+                f"{hint}"
             )
         recipe = RECIPES[recipe]
     return recipe.with_changes(**changes)

@@ -44,11 +44,13 @@ from geobiomass.sources.rasters.open_raster import gdal_settings, open_raster
 from geobiomass.sources.rasters.read_block import Layer
 from geobiomass.sources.rasters.reproject import Pixels, Resampling, warp
 from geobiomass.tables import is_table
+from geobiomass.training.setting_names import explain_arguments
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
 
+@explain_arguments
 def with_labels(
     cube: xr.Dataset,
     labels: Any,

@@ -21,6 +21,7 @@ from lightning.pytorch.callbacks import Callback
 
 from .checkpoint_record import FORMAT, LAST, Record, weights_file
 from .interruption import Termination, TrainingInterrupted
+from .kept_folder import describe_progress
 from .settings import TrainingConfig
 from .weights import save_weights
 
@@ -48,7 +49,7 @@ class CheckpointWriter(Callback):
     higher_is_better
         For each monitored value whether high is best; empty without validation.
     stop
-        Whether this process has received SIGTERM.
+        Whether this process has received SIGTERM or SIGINT.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class CheckpointWriter(Callback):
         self._stop = stop
         self._started = self._saved = 0.0
         self._shared_batches = 0  # batches of validation that every process has
+        self._saving = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Share the folder of the first process, and clean it up."""
@@ -89,8 +91,32 @@ class CheckpointWriter(Callback):
         self._saved = time.monotonic()
         # Lightning has just installed its own handler of SIGTERM.
         self._stop.listen()
-        if self._any_process(trainer, self._stop.received):
+        if self._any_process(trainer, self._stop.wanted):
             self._interrupt(trainer)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Write a checkpoint if Ctrl-C came between two steps."""
+        between = self._stop.interrupted and not self._stop.in_step
+        if not between or self._saving or self.record.part.steps == 0:
+            return
+        if isinstance(exception, KeyboardInterrupt) and trainer.world_size == 1:
+            self._save_step(trainer, pl_module)  # type: ignore[arg-type]
+
+    def _enter_step(self, trainer: Trainer, inside: bool = True) -> None:
+        # Of several processes one would wait for the others, which stopped at once.
+        self._stop.in_step = inside and trainer.world_size == 1
+
+    def on_train_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Make Ctrl-C wait for the end of the step."""
+        self._enter_step(trainer)
 
     def on_train_epoch_start(
         self, trainer: Trainer, pl_module: LightningModule
@@ -112,22 +138,23 @@ class CheckpointWriter(Callback):
         part = self.record.part
         part.steps += 1
         part.loss += pl_module.last_loss
-        if not self._any_process(trainer, self._is_due(trainer)):
-            return
-        if self._can_resume:
-            self._save_step(trainer, pl_module)
-        # The checkpoint may have been due for another reason than SIGTERM.
-        if self._any_process(trainer, self._stop.received):
-            self._interrupt(trainer)
+        if self._any_process(trainer, self._is_due(trainer)):
+            if self._can_resume:
+                self._save_step(trainer, pl_module)
+            # The checkpoint may have been due for another reason than a signal.
+            if self._any_process(trainer, self._stop.wanted):
+                self._interrupt(trainer)
+        self._enter_step(trainer, False)
 
     @property
     def _can_resume(self) -> bool:
-        # A temporary folder is deleted, so no call can resume from it.
-        return self.config.folder is not None
+        # A temporary folder is deleted, so no call can resume from it, unless Ctrl-C
+        # stops the training.
+        return self.config.folder is not None or self._stop.interrupted
 
     def _is_due(self, trainer: Trainer) -> bool:
         minutes = self.config.checkpoint_minutes
-        if self._stop.received:
+        if self._stop.wanted:
             return True
         # The clocks of the processes differ: the first process decides.
         if minutes is None or not self._can_resume or not trainer.is_global_zero:
@@ -146,10 +173,9 @@ class CheckpointWriter(Callback):
         self._save(trainer)
 
     def _interrupt(self, trainer: Trainer) -> None:
-        part, epochs = self.record.part, self.record.epochs
-        step = f"step {part.steps} of epoch {epochs + 1}"
-        if part.steps == 0:
-            step = f"epoch {epochs}" if epochs else "its start"
+        step = describe_progress(self.record)
+        if not self._stop.received:
+            raise KeyboardInterrupt
         advice = "nothing is kept, as `folder` of TrainingConfig is not set"
         if self._can_resume:
             advice = f"the same command continues from there, with {self.folder}"
@@ -162,6 +188,8 @@ class CheckpointWriter(Callback):
         """Count the batches that all processes have, after which they can stop."""
         own = torch.tensor(sum(trainer.num_val_batches), device=pl_module.device)
         self._shared_batches = int(trainer.strategy.reduce(own, reduce_op="min"))
+        # The network may have averaged weights from here on.
+        self._enter_step(trainer)
 
     def on_validation_batch_end(
         self,
@@ -175,7 +203,7 @@ class CheckpointWriter(Callback):
         """Stop on SIGTERM, with a checkpoint of the epoch's last step."""
         if batch_idx >= self._shared_batches:
             return
-        if self._any_process(trainer, self._stop.received):
+        if self._any_process(trainer, self._stop.wanted):
             pl_module.on_validation_end()
             if self._can_resume:
                 self._save_step(trainer, pl_module)
@@ -183,6 +211,7 @@ class CheckpointWriter(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: RegressionTask) -> None:  # type: ignore[override]
         """Write the weights of the epoch, and a checkpoint."""
+        self._enter_step(trainer)
         row = self._row(trainer)
         _check_validation(pl_module, row)
         _check_weights(pl_module, f"epoch {self.record.begun}")
@@ -195,18 +224,21 @@ class CheckpointWriter(Callback):
         self._save(trainer)
         if trainer.is_global_zero:
             self._delete_old_weights()
-        # After the last epoch, a SIGTERM stops the next stage before its first step.
+        # After the last epoch, a signal stops the next stage before its first step.
         finished = self.record.epochs == self.config.epochs
-        if not finished and self._any_process(trainer, self._stop.received):
+        if not finished and self._any_process(trainer, self._stop.wanted):
             self._interrupt(trainer)
+        self._enter_step(trainer, False)
 
     def _save(self, trainer: Trainer) -> None:
+        self._saving = True
         unfinished = self.folder / f".{LAST}.part"
         trainer.save_checkpoint(unfinished)
         if trainer.is_global_zero:
             os.replace(unfinished, self.folder / LAST)
         trainer.strategy.barrier()
         self._saved = time.monotonic()
+        self._saving = False
 
     def on_save_checkpoint(
         self,

@@ -7,8 +7,6 @@ loss with the network's prediction and the target.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from torch import nn
 from .checkpoint_record import LAST, Record, read_training_record, weights_file
 from .checkpoints import CheckpointWriter
 from .interruption import Termination, defer_termination
+from .kept_folder import kept_if_interrupted
 from .progress_bar import ProgressBar
 from .randomness import preserve_generators
 from .settings import TrainingConfig
@@ -124,7 +123,9 @@ def train(
         values. More epochs than before are possible with a constant schedule only,
         since a cosine depends on the number of epochs.
     KeyboardInterrupt
-        On Ctrl-C; the last checkpoint is kept.
+        On Ctrl-C, between two steps at once, otherwise at the end of the step or when
+        it comes twice. The last step is kept, also without a folder: the message names
+        it.
     TrainingInterrupted
         On SIGTERM, sent to any of the processes. All of them finish their step (in
         validation, their batch), and write `last.ckpt` if there is a folder. If it is
@@ -198,9 +199,10 @@ def _train(
     if config.progress:
         callbacks.append(ProgressBar(config.epochs, record, plan.name))
     trainer = build_trainer(config, callbacks)
-    if config.folder is None and trainer.global_rank == 0:
-        writer.folder = Path(tempfile.mkdtemp(prefix="training-"))
-        stack.callback(shutil.rmtree, writer.folder)
+    if trainer.global_rank == 0:
+        given = None if config.folder is None else writer.folder
+        keeper = kept_if_interrupted(given, whole_call=False)
+        writer.folder = stack.enter_context(keeper)
     if start is not None:
         task.continue_from(start, restore=record.begun == 0)
     shards = _make_shards(plan, trainer, writer, task.epochs_before)

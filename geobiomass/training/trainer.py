@@ -105,7 +105,8 @@ def fit(
         stopped = isinstance(error, TrainingInterrupted | SIGTERMException)
         _end_all_children(patience=30 if stopped else 0)
         # Lightning turns Ctrl-C into an exit, which would end a notebook's cell
-        # without a message, and which no caller can catch as a KeyboardInterrupt.
+        # without a message, and which no caller can catch as a KeyboardInterrupt. The
+        # caller says what is kept.
         interrupted = isinstance(error.__context__, KeyboardInterrupt)
         if isinstance(error, SystemExit) and interrupted:
             raise KeyboardInterrupt from None

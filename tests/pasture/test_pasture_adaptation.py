@@ -210,7 +210,7 @@ def test_an_interrupted_adaptation_resumes(model, train, test, tmp_path, monkeyp
         ({"blend": 1.2}, "share from 0 to 1, got 1.2"),
         ({"last": 13}, "last of adapt must be from 1 to epochs=12, got 13"),
         ({"last": 0}, "last of adapt must be from 1"),
-        ({"epoch": 3}, "got 'epoch'; near it: epochs"),
+        ({"epoch": 3}, "'epoch' is not a setting of a recipe; did you mean epochs"),
     ],
 )
 def test_numbers_out_of_range_are_refused(model, train, test, settings, message):

@@ -179,3 +179,32 @@ def test_help_shows_an_example_of_each_command(run):
         code, output, _ = run(command, "--help")
         assert code == 0
         assert f"pasture {command}" in re.sub(r"\s+", " ", output)
+
+
+def test_folders_of_photos_and_own_targets(run, table, tmp_path):
+    """A sheet in kg/ha with semicolons: train without a recipe, predict a folder."""
+    mine = table[["image_path"]].assign(
+        Datum=table["Sampling_Date"], dry_kg_ha=table["Dry_Total_g"] * 47.6
+    )
+    mine.to_csv(tmp_path / "mine.csv", sep=";", decimal=",", index=False)
+    words = [*SIZE, *CPU, "--epochs", 1, "--targets", "dry_kg_ha", "--root", tmp_path]
+    code, _, errors = run("train", tmp_path / "mine.csv", tmp_path / "model", *words)
+    assert code == 0, errors
+    assert "recipe: quick" in errors
+    out = tmp_path / "predicted.csv"
+    for source, count in ((tmp_path / "train", 12), (tmp_path / "train/ID3.png", 1)):
+        code, output, errors = run("predict", tmp_path / "model", source, out)
+        assert code == 0, errors
+        assert f"{count} photos" in output
+        read = pd.read_csv(out, index_col="photo")
+        assert list(read) == ["dry_kg_ha"]
+        assert len(read) == count
+    assert read["dry_kg_ha"].between(1, 1e5).all()
+
+
+def test_an_unknown_setting_is_named_with_its_other_name(run, csv, tmp_path):
+    words = ["train", csv, tmp_path / "m", "--root", tmp_path, *QUICK, "--set", "lr=1"]
+    code, _, errors = run(*words)
+    assert code == 2
+    assert "'lr' is not a setting of a recipe; did you mean learning_rate?" in errors
+    assert errors.count("\n") == 1

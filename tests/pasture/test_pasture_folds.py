@@ -162,7 +162,10 @@ def test_the_best_seed_is_that_of_the_plain_loop(photos, by_brute_force):
 def test_of_equal_seeds_the_lowest_is_taken():
     photos = pd.DataFrame({"path": list("abcdefgh")}, index=list("abcdefgh"))
     # Enough seeds for several chunks, each with seeds of the same cost.
-    folds = balanced_folds(photos, 4, 500_000, search="seeds", progress=False)
+    groups = pd.Series(photos.index, photos.index)
+    folds = balanced_folds(
+        photos, 4, 500_000, groups=groups, search="seeds", progress=False
+    )
     assert folds.attrs == {"cost": 0.0, "seed": 0}
 
 
@@ -275,7 +278,8 @@ def test_folds_of_exchanges_are_numbered_by_their_first_groups(photos):
 
 def test_without_states_dates_or_grams_sizes_are_balanced():
     photos = pd.DataFrame({"path": [f"{n}.jpg" for n in range(23)]})
-    folds = balanced_folds(photos, 4, 1000, progress=False)
+    with pytest.warns(UserWarning, match="dates of the 23 photos.*its own group"):
+        folds = balanced_folds(photos, 4, 1000, progress=False)
     assert sorted(folds.value_counts()) == [5, 6, 6, 6]
     table = fold_balance(photos, folds)
     expected = ["photos", "groups", "size", "states", "grams", "cost"]

@@ -111,7 +111,11 @@ def test_recipes_are_those_of_the_competition():
     ("recipe", "changes", "message"),
     [
         ("best", {}, "one of seed, public, quick .* got 'best'"),
-        ("quick", {"epoch": 3}, "got 'epoch'; near it: epochs"),
+        (
+            "quick",
+            {"epoch": 3},
+            "'epoch' is not a setting of a recipe; did you mean epochs",
+        ),
         ("quick", {"height": 0}, "height .* 1 pixel or more, got 0"),
         ("quick", {"validation_fraction": 1}, "validation_fraction .* got 1"),
         ("quick", {"epochs": 0}, "epochs of TrainingConfig"),

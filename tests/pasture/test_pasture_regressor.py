@@ -113,7 +113,7 @@ def test_training_goes_through_the_shared_trainer_and_learns(photos, tmp_path):
     assert (tmp_path / "run" / "last.ckpt").is_file()
     assert len(list((tmp_path / "run").glob("epoch-*.safetensors"))) >= 2
     losses = model.history["train_loss"]
-    assert losses.iloc[0] > 2  # untrained, it predicts about a gram of everything
+    assert losses.iloc[0] > 1  # at first it is worse than the mean of all photos
     assert losses.iloc[-1] < losses.iloc[0] / 4
     grams = model.predict(photos)
     assert weighted_r2(grams.to_numpy(), photos[TARGETS].to_numpy(), WEIGHTS) > 0.5
@@ -201,7 +201,9 @@ def test_whole_dates_are_held_out(photos, fraction, dates):
 
 
 def test_photos_are_held_out_if_there_are_no_dates(photos):
-    trained, held = photos_seen(photos.drop(columns="Sampling_Date"), validation=0.25)
+    undated = photos.drop(columns="Sampling_Date")
+    with pytest.warns(UserWarning, match="dates of the 12 photos.*its own group"):
+        trained, held = photos_seen(undated, validation=0.25)
     assert len(held) == 3
     assert trained == set(range(12)) - held
 

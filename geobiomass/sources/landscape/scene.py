@@ -17,6 +17,7 @@ from geobiomass.sources.landscape.random_fields import Floats, Patch
 from geobiomass.sources.landscape.sensors import observe
 from geobiomass.sources.landscape.sentinel1 import RADAR_BANDS
 from geobiomass.sources.landscape.sentinel2 import OPTICAL_BANDS
+from geobiomass.training.setting_names import explain_arguments
 
 if TYPE_CHECKING:
     from rasterio.crs import CRS
@@ -32,6 +33,7 @@ BANDS = (*RADAR_BANDS, *OPTICAL_BANDS, "CLP")
 EAST, NORTH = 400_000.0, 6_900_000.0
 
 
+@explain_arguments
 def landscape(
     size: int | tuple[int, int],
     months: int = 12,

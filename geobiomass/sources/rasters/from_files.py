@@ -27,6 +27,7 @@ from geobiomass.sources.rasters.lazy_array import lazy_blocks
 from geobiomass.sources.rasters.read_block import Layer
 from geobiomass.sources.rasters.reproject import Resampling
 from geobiomass.sources.rasters.target_grid import choose_grid
+from geobiomass.training.setting_names import explain_arguments
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -35,6 +36,7 @@ _ByBand = float | Mapping[str, float] | None
 _METHODS = ("nearest", "bilinear", "cubic", "average", "mode", "min", "max", "med")
 
 
+@explain_arguments
 def from_rasters(
     files: Files,
     *,

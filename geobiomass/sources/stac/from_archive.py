@@ -34,6 +34,7 @@ from geobiomass.sources.stac.select_scenes import (
     select_scenes,
 )
 from geobiomass.training.packages import need
+from geobiomass.training.setting_names import explain_arguments
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -45,6 +46,7 @@ _COMPOSITES, _DAMAGED = ("median", "best"), ("raise", "skip")
 _SIGNED = ".blob.core.windows.net/"
 
 
+@explain_arguments
 def from_stac(
     items: Any,
     bounds: Any = None,

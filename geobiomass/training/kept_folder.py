@@ -1,0 +1,91 @@
+"""The folder of a training: kept if it is interrupted, and named with what to do."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .checkpoint_record import LAST, Record, read_training_record
+from .interruption import TrainingInterrupted
+
+__all__ = ["describe_progress", "kept_if_interrupted"]
+
+_PREFIX = "geobiomass-training-"
+
+
+@contextmanager
+def kept_if_interrupted(
+    folder: str | Path | None, whole_call: bool = True
+) -> Iterator[Path]:
+    """Give trainings a folder within the `with` statement.
+
+    Without `folder` it is a temporary one, which is deleted at the end, but stays
+    where the training is interrupted after its first step: the same call with this
+    folder continues it. For calls that train several models, each in a subfolder.
+
+    Parameters
+    ----------
+    folder
+        The folder that the user gave; None for a temporary one.
+    whole_call
+        Whether the message is to be of this folder, also where an inner training has
+        its own folder and message.
+
+    Yields
+    ------
+    Path
+        The folder.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        On Ctrl-C, or when a notebook's cell is interrupted. The message names the last
+        step, the folder and how to continue.
+    """
+    given = folder is not None
+    whole = Path(folder) if given else Path(tempfile.mkdtemp(prefix=_PREFIX))  # type: ignore[arg-type]
+    kept = given
+    try:
+        yield whole
+    except KeyboardInterrupt as stop:
+        if stop.args and not whole_call:
+            raise
+        last = _newest(whole)
+        if last is None:
+            raise KeyboardInterrupt(
+                "training stopped before the end of its first step; nothing is kept"
+            ) from None
+        kept = True
+        raise KeyboardInterrupt(
+            f"training stopped after {_place(last, whole)}; the last weights are kept, "
+            f"and the same call with folder={str(whole)!r} continues from there"
+        ) from None
+    except TrainingInterrupted:
+        kept = given or _newest(whole) is not None
+        raise
+    finally:
+        if not kept:
+            shutil.rmtree(whole, ignore_errors=True)
+
+
+def _newest(folder: Path) -> Path | None:
+    found = [*folder.glob(LAST), *folder.glob(f"*/**/{LAST}")]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _place(last: Path, whole: Path) -> str:
+    record, _ = read_training_record(last)
+    part = last.parent.relative_to(whole)
+    where = "" if part == Path() else f" of {part.as_posix()}"
+    return f"{describe_progress(record)}{where}"
+
+
+def describe_progress(record: Record) -> str:
+    """Return the last step of a training that is recorded, in words."""
+    part, epochs = record.part, record.epochs
+    if part.steps:
+        return f"step {part.steps} of epoch {epochs + 1}"
+    return f"epoch {epochs}" if epochs else "its start"
