@@ -98,6 +98,11 @@ class Reader:
     def _plain(self) -> Pixels:
         return self._image.source if isinstance(self._image, Decoded) else self._image
 
+    @property
+    def computes(self) -> bool:
+        """Whether reading a window makes dask compute it."""
+        return isinstance(self._plain, Lazy)
+
     def tally(self) -> BandTally:
         """Return an empty tally for the values of :meth:`codes`."""
         return BandTally(self.bands, self._plain.steps, self._plain.missing)

@@ -19,6 +19,7 @@ from typing import Any, Literal, TypedDict, TypeVar, cast, get_type_hints
 from geobiomass.tiles import Blend, Lattice
 
 Precision = Literal["float32", "bf16", "auto"]
+Check = Literal["warn", "raise", "off"]
 
 IN_ORDER = ("tile", "overlap", "block", "batch_size", "flips", "region")
 """Settings that may be given by position, in this order, as in earlier releases."""
@@ -40,6 +41,7 @@ class MapOptions(TypedDict, total=False):
     blend: Blend
     precision: Precision
     memory: int | None
+    check: Check
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,12 @@ class MapSettings:
     memory : int, optional
         Bytes for parallel passes of the network on the CPU. By default half of
         what the process may use. It has no influence on values.
+    check : "warn", "raise" or "off"
+        Compare a small sample of the input with the training data before it is mapped.
+        "warn": one warning with the bands that do not look like it; those in another
+        unit, or an order of magnitude off, are refused. "raise": refuse all that is
+        not like it, and what cannot be checked. "off": do not look. It has no
+        influence on values; `plan` does not look.
 
     Raises
     ------
@@ -97,6 +105,7 @@ class MapSettings:
     blend: Blend = "smooth"
     precision: Precision = "float32"
     memory: int | None = None
+    check: Check = "warn"
 
     def __post_init__(self) -> None:
         for name in ("tile", "block", "batch_size", "memory"):
@@ -108,6 +117,10 @@ class MapSettings:
             raise ValueError(
                 f"precision must be 'float32', 'bf16' or 'auto', got "
                 f"{self.precision!r}."
+            )
+        if self.check not in ("warn", "raise", "off"):
+            raise ValueError(
+                f"check must be 'warn', 'raise' or 'off', got {self.check!r}."
             )
 
 

@@ -44,13 +44,14 @@ from geobiomass.maps import (
 )
 from geobiomass.metadata.record import note_provenance, weights_fingerprint
 from geobiomass.metadata.stac_item import check_item_can_be_written, write_stac_item
+from geobiomass.models.input_check import ChecksInput
 from geobiomass.statistics.conformal import Calibration
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 
-class MapMaker:
+class MapMaker(ChecksInput):
     """A network that maps cubes.
 
     Attributes
@@ -119,10 +120,11 @@ class MapMaker:
         """
         chosen, own = MapSettings(**settings), as_cube(cube)
         mapper = self._mapper(own, chosen, applicability)
+        checked = self._check_mapped(mapper, chosen.check)
         result = lazy_map(mapper, own)
         # The fingerprint of the input is left out: it would read all that is in memory.
         made_with = mapper.values_depend_on()
-        note_provenance(result, self, own, made_with, mapper.region)
+        note_provenance(result, self, own, made_with, mapper.region, checked=checked)
         return named_like(result, cube)
 
     @takes_map_settings(in_order=())
@@ -235,9 +237,10 @@ class MapMaker:
         """
         chosen, cube = MapSettings(**settings), as_cube(cube)
         mapper = self._mapper(cube, chosen, applicability)
+        checked = self._check_mapped(mapper, chosen.check)
         template = lazy_map(mapper, cube)
         template.attrs[MADE_WITH] = made_with = self._depends_on(cube, mapper)
-        note_provenance(template, self, cube, made_with, mapper.region, notes)
+        note_provenance(template, self, cube, made_with, mapper.region, notes, checked)
         if stac_item:
             check_item_can_be_written(template, path)
         try:
@@ -329,6 +332,7 @@ class MapMaker:
         side = max(cube.sizes["y"], cube.sizes["x"])
         chosen = dataclasses.replace(MapSettings(**settings), block=side)
         mapper = self._mapper(cube, chosen)
+        self._check_mapped(mapper, chosen.check)
         try:
             write_competition(
                 folder,

@@ -92,7 +92,8 @@ class Predictor(MapMaker):
             coverage have ``_lower`` and ``_upper``: a percentile bootstrap over
             chips, or over 256 x 256 pixels of a scene, never over pixels. They are
             NaN where fewer than two of those have any such pixel; with fewer than
-            about 20 they are too narrow.
+            about 20 they are too narrow. ``attrs["input check"]`` is the result of
+            `check`.
 
         Raises
         ------
@@ -104,7 +105,9 @@ class Predictor(MapMaker):
             If a setting is unknown.
         """
         cube = need_target(cube)
-        mapper = self._mapper(cube, MapSettings(**settings))
+        chosen = MapSettings(**settings)
+        mapper = self._mapper(cube, chosen)
+        checked = self._check_mapped(mapper, chosen.check)
         tally = Tally(Bins(by, mapper.reader.months))
         for sample in mapper.samples():
             truth = mapper.reader.labels(sample).astype(np.float64)
@@ -120,7 +123,9 @@ class Predictor(MapMaker):
                 "'agb' must have a label where the image has an observation, got none: "
                 "there is nothing to compare. Give a cube with labels."
             )
-        return tally.table(confidence, bootstrap)
+        table = tally.table(confidence, bootstrap)
+        table.attrs["input check"] = dict(checked)
+        return table
 
     def calibrate(
         self,

@@ -18,6 +18,7 @@ from torch import nn
 from geobiomass.applicability import Domain
 from geobiomass.applicability.learning import learn_domain
 from geobiomass.cube import BIOMASSTERS_BANDS, CubeError
+from geobiomass.data.band_profile import BandProfile
 from geobiomass.data.folds import Fold
 from geobiomass.data.labelled_cube import LabelledCube, LabelledSamples
 from geobiomass.data.reader import Sample
@@ -25,6 +26,7 @@ from geobiomass.data.splits import groups_of, samples_of
 from geobiomass.models.calibration import calibration_of, compare_units
 from geobiomass.models.card import model_card
 from geobiomass.models.domain import domain_of
+from geobiomass.models.input_check import INPUTS
 from geobiomass.models.predictor import Predictor
 from geobiomass.models.training_record import describe_training
 from geobiomass.network import AttentionUNet
@@ -38,7 +40,7 @@ from geobiomass.recipes.objective import (
 )
 from geobiomass.recipes.recipe import Recipe, find_recipe, recipe_from_dict
 from geobiomass.recipes.resume import learnt_from
-from geobiomass.recipes.scaling import set_scaling
+from geobiomass.recipes.scaling import measure_statistics, set_scaling
 from geobiomass.recipes.schedule import (
     TrainingPlan,
     plan_training,
@@ -167,7 +169,7 @@ class BiomassRegressor(Predictor, Regressor):
         given = self._check_folder(data, recipe, held)
         loaders, task = self._prepare(data, recipe, held, client, calibrate)
         recipe, stages = loaders.recipe, stages_of(loaders)
-        self._scale(loaders)
+        inputs = self._scale(loaders)
         first = int(os.environ.get("LOCAL_RANK", "0")) == 0  # of several processes
         if announce is not None and first:
             announce(plan_training(task, stages))
@@ -191,6 +193,7 @@ class BiomassRegressor(Predictor, Regressor):
             None if everything else loaders.validation,
             recipe.training.device,
         )
+        self.provenance[INPUTS] = inputs.to_dict()
         if isinstance(held, Fold):
             self.provenance["fold"] = held.to_dict()
         self._domain = domain_of(self.network, data, loaders)
@@ -268,9 +271,12 @@ class BiomassRegressor(Predictor, Regressor):
         )
         return loaders, task
 
-    def _scale(self, loaders: DataLoaders) -> None:
-        set_scaling(self.network, self.bands, loaders.recipe, loaders.measure())
+    def _scale(self, loaders: DataLoaders) -> BandProfile:
+        """Set the scaling; return the percentiles of the training data."""
+        found = loaders.measure()
+        set_scaling(self.network, self.bands, loaders.recipe, found)
         self.network.month_group = loaders.recipe.month_group
+        return found.profile
 
     def learn_applicability(
         self, cube: xr.Dataset | xr.DataArray, *, cells: int = 3000, seed: int = 0
@@ -312,6 +318,32 @@ class BiomassRegressor(Predictor, Regressor):
                 "observation at least, got fewer; give all of the training data."
             )
         self._domain = domain
+        return self
+
+    def learn_percentiles(self, cube: xr.Dataset | xr.DataArray) -> Self:
+        """Learn the percentiles of the training data's bands, for :meth:`check`.
+
+        :meth:`fit` does so itself: this is for models that were saved without them, or
+        made of a network that was trained elsewhere.
+
+        Parameters
+        ----------
+        cube : xarray.Dataset
+            The training data of the network, with ``agb``.
+
+        Returns
+        -------
+        BiomassRegressor
+            Itself.
+
+        Raises
+        ------
+        CubeError
+            If `cube` is not a cube, has no label or lacks a band.
+        """
+        reader = LabelledCube.open(cube, self.bands).reader
+        found = measure_statistics(reader, samples_of(reader, EVALUATION_BLOCK))
+        self.provenance = {**self.provenance, INPUTS: found.profile.to_dict()}
         return self
 
     def _in_months(self, calendar: tuple[int, ...]) -> nn.Module:

@@ -1,0 +1,487 @@
+"""Verdicts on the bands of an input, by comparison with a model's training data."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from geobiomass.data.band_profile import PERCENTILES, BandProfile, Numbers
+from geobiomass.data.input_sample import InputSample
+from geobiomass.inference.input_causes import (
+    DIGITAL_NUMBERS,
+    FACTORS,
+    UNITS_OF_DB,
+    UNITS_OF_FRACTION,
+    UNITS_OF_POWER,
+    UNITS_OF_REFLECTANCE,
+    Cause,
+    offsets,
+)
+
+OK, UNKNOWN, UNUSUAL = "ok", "unknown", "unusual"
+SCALE, OFFSET, NODATA = "wrong scale", "offset", "nodata as values"
+SWAPPED, MISSING, SEASON = "swapped", "missing", "other season"
+WORST_FIRST = (
+    *(SCALE, SWAPPED, OFFSET, NODATA, MISSING, SEASON, UNUSUAL),
+    *(UNKNOWN, OK),
+)
+"""All verdicts, the worst first."""
+
+_FEWEST = 50  # values of a band in one month; with fewer a month is not judged
+_LIKE = 0.75  # of the training data's spread: as like as another region's data is
+_VERY_LIKE = 0.35
+_UNLIKE = 1.5  # distance beyond which values are unusual ...
+_MOST_OUTSIDE = 0.5  # ... or this share outside the training percentiles 1 to 99
+_MAJORITY = 0.6  # of the bands of one unit that must speak for a cause
+_RADAR = re.compile(r"(vv|vh|hh|hv)(?![a-z0-9])", re.IGNORECASE)
+_OPTICAL = re.compile(
+    r"(b\d|sr_b\d|blue|green|red|nir|swir|coastal|rededge)", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a band of an input is like.
+
+    Parameters
+    ----------
+    band : str
+        Its name.
+    verdict : str
+        One of `WORST_FIRST`.
+    cause : str
+        The likely cause and the remedy; empty for "ok".
+    training, found : numpy.ndarray
+        Percentiles of the training data and of the input.
+    outside : float
+        Share of the input's values outside the training percentiles 1 and 99.
+    missing : float
+        Share of missing values.
+    """
+
+    band: str
+    verdict: str
+    cause: str
+    training: Numbers
+    found: Numbers
+    outside: float
+    missing: float
+
+
+@dataclass(frozen=True)
+class _Band:
+    """Percentiles of one band, of the training data and of the input."""
+
+    name: str
+    training: Numbers
+    low: float
+    high: float
+    values: npt.NDArray[np.float32]  # without values that mark missing pixels
+    found: Numbers
+    like: Numbers  # percentiles of the training data in the same months, or NaN
+    nodata: tuple[float, float] | None = None  # value and share
+
+    @property
+    def empty(self) -> bool:
+        return self.values.size == 0
+
+    @property
+    def unit(self) -> str:
+        """The unit of the training data, as far as its name and values tell it."""
+        if _RADAR.match(self.name):
+            return "dB" if self.training[3] < 0 else "power"
+        if _OPTICAL.match(self.name) and self.training[1] > -2000:
+            return "reflectance" if self.training[5] > 20 else "fraction"
+        return self.name  # of its own: nothing else is like it
+
+    def distance(self, changed: Numbers | None = None) -> float:
+        """Return how far percentiles are from the training data, in its spread."""
+        found = self.found if changed is None else changed
+        each = [
+            float(np.abs(found - one)[1:-1].mean())
+            for one in (self.training, self.like)
+            if np.isfinite(one).all()
+        ]
+        return min(each, default=math.inf) / _spread(self.training)
+
+    def accepts(self, cause: Cause) -> bool:
+        """Return whether a factor or a unit explains the values of this band."""
+        changed = cause.change(self.found)
+        if cause.kind == "factor":
+            typical, known = _typical(self.found), _typical(self.training)
+            if not (typical > 0 and known > 0):
+                return False
+            # The values are an order off, and the factor takes it away.
+            off = abs(math.log10(typical / known))
+            left = abs(math.log10(typical * cause.factor / known))
+            if off < 0.75 or left > 0.5:
+                return False
+        return self.distance(changed) <= _LIKE
+
+
+def judge(
+    profile: BandProfile, sample: InputSample, bands: Sequence[str]
+) -> list[Verdict]:
+    """Return the verdict on each band.
+
+    All months together are judged first; then each month, where only some of them are
+    wrong: an archive may change its offset or unit in the middle of a year.
+
+    Parameters
+    ----------
+    profile : BandProfile
+        Of the training data of a model.
+    sample : InputSample
+        Of the input, with at least `bands`.
+    bands : sequence of str
+        The model's.
+    """
+    known = [band for band in bands if band in profile.bands]
+    whole = {v.band: v for v in _judge(profile, sample, known, None)}
+    by_month: dict[str, list[tuple[int, Verdict]]] = {band: [] for band in known}
+    for step, month in enumerate(sample.calendar if len(sample.calendar) > 1 else ()):
+        for found in _judge(profile, sample, known, step):
+            if found.verdict in (SCALE, OFFSET, SWAPPED, NODATA):
+                by_month[found.band].append((month, found))
+    for band, found_in in by_month.items():
+        if found_in and whole[band].verdict in (OK, UNUSUAL, SEASON):
+            worst = min((v for _, v in found_in), key=_rank)
+            months = [month for month, v in found_in if v.verdict == worst.verdict]
+            names = ", ".join(map(str, months))
+            whole[band] = replace(
+                whole[band],
+                verdict=worst.verdict,
+                cause=f"in month {names} only: {worst.cause}",
+            )
+    nothing = np.full(len(PERCENTILES), np.nan)
+    return [
+        whole.get(band, Verdict(band, UNKNOWN, "", nothing, nothing, np.nan, np.nan))
+        for band in bands
+    ]
+
+
+def _rank(verdict: Verdict) -> int:
+    return WORST_FIRST.index(verdict.verdict)
+
+
+def _judge(
+    profile: BandProfile, sample: InputSample, names: Sequence[str], step: int | None
+) -> list[Verdict]:
+    bands = [_measure(profile, sample, name, step) for name in names]
+    causes = _scales(bands) or {}
+    causes |= {k: v for k, v in _offset(bands).items() if k not in causes}
+    causes |= {k: v for k, v in _swapped(bands).items() if k not in causes}
+    months = sorted(set(sample.calendar)) if step is None else [sample.calendar[step]]
+    verdicts = []
+    for band in bands:
+        values = sample.of(band.name, step)
+        size = sample.values.shape[-1] * (len(sample.calendar) if step is None else 1)
+        outside = _outside(band.training, values)
+        verdict, cause = causes.get(band.name, (OK, ""))
+        if verdict == OK:
+            verdict, cause = _alone(band, profile, months, outside)
+        found = _percentiles(values)
+        missing = 1 - values.size / size if size else np.nan
+        verdicts.append(
+            Verdict(band.name, verdict, cause, band.training, found, outside, missing)
+        )
+    return verdicts
+
+
+def _measure(
+    profile: BandProfile, sample: InputSample, name: str, step: int | None
+) -> _Band:
+    values = sample.of(name, step)
+    if step is not None and values.size < _FEWEST:
+        values = values[:0]
+    months = sample.calendar if step is None else (sample.calendar[step],)
+    row, training = profile.bands[name], profile.percentiles(name)
+    nodata = _nodata(values, training, row["minimum"], row["maximum"])
+    if nodata is not None:
+        values = values[values != np.float32(nodata[0])]
+    return _Band(
+        name,
+        training,
+        row["minimum"],
+        row["maximum"],
+        values,
+        _percentiles(values),
+        profile.percentiles(name, months),
+        nodata,
+    )
+
+
+def _percentiles(values: npt.NDArray[np.float32]) -> Numbers:
+    if values.size == 0:
+        return np.full(len(PERCENTILES), np.nan)
+    return np.percentile(values.astype(np.float64), PERCENTILES)
+
+
+def _outside(training: Numbers, values: npt.NDArray[np.float32]) -> float:
+    if values.size == 0 or not np.isfinite(training).all():
+        return math.nan
+    # Percentiles of floats are known to 0.8 %.
+    room = 0.01 * np.abs(training[[0, -1]]) + 1e-9
+    low, high = training[0] - room[0], training[-1] + room[1]
+    return float(((values < low) | (values > high)).mean())
+
+
+def _spread(training: Numbers) -> float:
+    """Return the distance between the percentiles 5 and 95, but not nearly none."""
+    return float(max(training[5] - training[1], 0.01 * np.abs(training).max(), 1e-9))
+
+
+def _typical(percentiles: Numbers) -> float:
+    """Return the magnitude of the values; of many zeros, that of the others."""
+    size = np.abs(percentiles)
+    return float(size[3] or size[4] or size[5] or size[6])
+
+
+# --- values that mark missing pixels ---
+
+
+def _nodata(
+    values: npt.NDArray[np.float32], training: Numbers, low: float, high: float
+) -> tuple[float, float] | None:
+    """Return a constant far from all else, such as -9999 or 0, with its share."""
+    if values.size == 0 or not np.isfinite(training).all():
+        return None
+    for value in (values.min(), values.max(), np.float32(0)):
+        share = float((values == value).mean())
+        inside = training[0] <= value <= training[-1]
+        if value == 0 and not inside:
+            # Training data with zeros below its first percentile may have some here.
+            least = 0.02 if low > 0 or high < 0 else 0.05
+            if share >= least and (share < 1 or values.size >= _FEWEST):
+                return 0.0, share
+        elif share >= 0.005 and not low <= value <= high:
+            others = values[values != value]
+            if others.size == 0:
+                continue  # a constant: the unit may be another one
+            gap = float(np.abs(others - value).min())
+            ends = np.percentile(others.astype(np.float64), (1, 99))
+            if gap > max(0.5 * float(ends[1] - ends[0]), 1e-9):
+                return float(value), share
+    return None
+
+
+# --- causes that several bands speak for ---
+
+_Causes = dict[str, tuple[str, str]]
+
+
+def _by_unit(bands: Iterable[_Band]) -> dict[str, list[_Band]]:
+    units: dict[str, list[_Band]] = {}
+    for band in bands:
+        if not band.empty and np.isfinite(band.training).all():
+            units.setdefault(band.unit, []).append(band)
+    return units
+
+
+def _scales(bands: Sequence[_Band]) -> _Causes:
+    """Return the bands whose values are in another unit or off by an order."""
+    found: _Causes = {}
+    for unit, members in _by_unit(bands).items():
+        for cause in _possible(unit):
+            agree = [b for b in members if _plainly(b, cause)]
+            enough = len(agree) >= _MAJORITY * len(members) and (
+                len(members) > 1 or not 0.05 < cause.factor < 20 or cause.kind == "unit"
+            )
+            if not enough and not abs(math.log10(cause.factor)) >= 3:
+                continue
+            for band in agree:
+                found.setdefault(band.name, (SCALE, cause.text))
+        for band in members:
+            if unit == "dB" and (band.values > 0).mean() > 0.9 and band.training[6] < 0:
+                found.setdefault(band.name, (SCALE, DIGITAL_NUMBERS.text))
+    return found
+
+
+def _possible(unit: str) -> tuple[Cause, ...]:
+    """Return what may be wrong, the likeliest first."""
+    units = {
+        "dB": UNITS_OF_DB,
+        "power": UNITS_OF_POWER,
+        "reflectance": UNITS_OF_REFLECTANCE,
+        "fraction": UNITS_OF_FRACTION,
+    }.get(unit, ())
+    return (*units, *FACTORS) if unit in ("dB", "power") else (*FACTORS, *units)
+
+
+def _plainly(band: _Band, cause: Cause) -> bool:
+    """Return whether a cause explains a band that is not like the training data."""
+    if not band.accepts(cause):
+        return False
+    if cause.kind == "factor":
+        return True
+    after = band.distance(cause.change(band.found))
+    if band.unit == "dB":  # power, amplitude or numbers: above zero, all of them
+        return bool((band.values > 0).mean() > 0.99 and band.training[5] < 0)
+    if band.unit == "power":
+        return bool(band.found[3] < 0 and after < band.distance())
+    off = abs(math.log10(max(_typical(band.found), 1e-12) / _typical(band.training)))
+    return off > 0.4 and after < 0.5 * band.distance()
+
+
+def _offset(bands: Sequence[_Band]) -> _Causes:
+    """Return the bands of reflectance that are lifted by a constant, all of them."""
+    found: _Causes = {}
+    units = _by_unit(b for b in bands if b.unit in ("reflectance", "fraction"))
+    for unit, members in units.items():
+        lifted, lowered = offsets(1e4 if unit == "reflectance" else 1.0)
+        step = lifted.factor
+        ours = np.array([band.found[0] for band in members])
+        theirs = np.array([band.training[0] for band in members])
+        for cause, high, low in ((lifted, ours, theirs), (lowered, theirs, ours)):
+            # Snow, haze and bare ground lift some bands; the offset lifts the darkest
+            # pixels of all of them, to little more than itself.
+            most = (high >= 0.9 * step).mean() >= 0.8 and high.min() < 1.7 * step
+            if not most or low.min() > 0.6 * step:
+                continue
+            before = np.mean([band.distance() for band in members])
+            after = np.mean([b.distance(cause.change(b.found)) for b in members])
+            if after < 0.6 * before and before > 0.05:
+                found |= {band.name: (OFFSET, cause.text) for band in members}
+    return found
+
+
+def _swapped(bands: Sequence[_Band]) -> _Causes:
+    """Return the bands whose values are those of each other in the training data."""
+    from scipy.optimize import linear_sum_assignment
+
+    known = [b for b in bands if not b.empty and np.isfinite(b.training).all()]
+    if len(known) < 2:
+        return {}
+    cost = np.array([[_as(a, b) for b in known] for a in known])
+    # Bands that are as like their own place stay there.
+    _, best = linear_sum_assignment(np.minimum(cost, 1e3) - 0.01 * np.eye(len(known)))
+    found: _Causes = {}
+    for cycle in _cycles(best.tolist()):
+        own = np.array([cost[i, i] for i in cycle])
+        other = np.array([cost[i, best[i]] for i in cycle])
+        if len(cycle) > 1 and (own > 0.4).all() and (other < 0.35 * own).all():
+            if (other > _VERY_LIKE).any():
+                continue
+            for i in cycle:
+                name, like = known[i].name, known[best[i]].name
+                text = (
+                    f"values are those of {like} in the training data: bands are "
+                    "swapped; name them in their order, "
+                    "cube.assign_coords(band=[...])"
+                )
+                found[name] = (SWAPPED, text)
+    return found
+
+
+def _as(values: _Band, place: _Band) -> float:
+    """Return how far the values of a band are from the training data of another."""
+    # By the smaller of both spreads, so that a band with clouds is not like all.
+    spread = min(_spread(values.training), _spread(place.training))
+    each = [
+        float(np.abs(values.found - one)[1:-1].mean())
+        for one in (place.training, place.like)
+        if np.isfinite(one).all()
+    ]
+    return min(each) / spread
+
+
+def _cycles(order: Sequence[int]) -> list[list[int]]:
+    left, cycles = set(range(len(order))), []
+    while left:
+        cycle, at = [], min(left)
+        while at in left:
+            left.remove(at)
+            cycle.append(at)
+            at = order[at]
+        cycles.append(cycle)
+    return cycles
+
+
+# --- what one band says ---
+
+
+def _alone(
+    band: _Band, profile: BandProfile, months: Sequence[int], outside: float
+) -> tuple[str, str]:
+    if band.nodata is not None:
+        value, share = band.nodata
+        text = (
+            f"{value:g} in {share:.1%} of the values, which the training data has not: "
+            f"probably missing; gb.as_cube(data, nodata={value:g})"
+        )
+        return NODATA, text
+    trained = np.isfinite(band.training).all()
+    if band.empty:
+        if not trained or profile.bands[band.name]["missing"] > 0.5:
+            return OK, ""
+        text = (
+            "no value in the sample; the map then rests on the other bands. Check that "
+            "the band was read, and which value marks missing pixels"
+        )
+        return MISSING, text
+    if not trained:
+        text = (
+            "the training data had no value of this band: the model has learnt nothing "
+            "of it; train with it, or leave it out, cube.sel(band=...)"
+        )
+        return UNUSUAL, text
+    distance = band.distance()
+    if distance <= _UNLIKE and not outside > _MOST_OUTSIDE:
+        return OK, ""
+    if np.isfinite(band.like).all() and distance <= _LIKE:
+        return OK, ""  # as in the same months of the training data
+    season = _other_season(band, profile, months, distance)
+    if season:
+        return SEASON, season
+    if _cloud_percent(band):
+        text = (
+            "0 to 255 instead of 0 to 100 (probability of clouds); use "
+            "values * 100 / 255"
+        )
+        return UNUSUAL, text
+    text = (
+        f"{outside:.0%} of the values are outside the range of the training data "
+        f"({band.training[0]:.4g} to {band.training[-1]:.4g}): another region, sensor, "
+        "processing level or unit; check what the band holds, or train on such data"
+    )
+    return UNUSUAL, text
+
+
+def _other_season(
+    band: _Band, profile: BandProfile, months: Sequence[int], distance: float
+) -> str:
+    """Return the sentence where months, or other months' values, explain it."""
+    lacking = sorted(set(months) - set(profile.months))
+    if lacking and profile.months and not _cloud_percent(band):
+        known = ", ".join(map(str, sorted(profile.months)))
+        return (
+            f"month {', '.join(map(str, lacking))} is not in the training data (months "
+            f"{known}); map months that are, or train on these"
+        )
+    spread = _spread(band.training)
+    others = {
+        month: float(np.abs(band.found - profile.percentiles(band.name, [month])).max())
+        / spread
+        for month, found in profile.months.items()
+        if month not in months and band.name in found
+    }
+    best = min(others, key=lambda month: others[month], default=None)
+    if best is not None and others[best] < min(_VERY_LIKE, 0.35 * distance):
+        return (
+            f"values are like month {best} of the training data; check the calendar "
+            "months, gb.as_cube(data, month=[...])"
+        )
+    return ""
+
+
+def _cloud_percent(band: _Band) -> bool:
+    """Return whether values reach 255 where those of the training data end at 100."""
+    if band.empty or not 90 <= band.high <= 101 or band.low < 0:
+        return False
+    highest = float(band.values.max())
+    return 101 < highest <= 255 and float(band.values.min()) >= 0
