@@ -110,11 +110,6 @@ DIGITAL_NUMBERS = Cause(
 
 UNITS_OF_REFLECTANCE = (
     Cause(
-        "digital numbers of Landsat Collection 2; use values * 0.275 - 2000",
-        lambda x: 1e4 * (x * _LANDSAT[0] + _LANDSAT[1]),
-        "unit",
-    ),
-    Cause(
         "reflectance 0 to 1 with the offset of 0.1 (Sentinel-2 since processing "
         "baseline 04.00); use values * 10000 - 1000",
         lambda x: x * 1e4 - _OFFSET,
@@ -125,11 +120,6 @@ UNITS_OF_REFLECTANCE = (
 
 UNITS_OF_FRACTION = (
     Cause(
-        "digital numbers of Landsat Collection 2; use values * 0.0000275 - 0.2",
-        lambda x: x * _LANDSAT[0] + _LANDSAT[1],
-        "unit",
-    ),
-    Cause(
         "reflectance 0 to 10000 with the offset of 1000 (Sentinel-2 since processing "
         "baseline 04.00); use (values - 1000) / 10000",
         lambda x: (x - _OFFSET) / 1e4,
@@ -137,6 +127,20 @@ UNITS_OF_FRACTION = (
     ),
 )
 """For training data of reflectance 0 to 1."""
+
+
+def landsat_numbers(values: Numbers, unit: str) -> str:
+    """Return the sentence where percentiles may be Landsat's digital numbers.
+
+    Zero reflectance is 7273 there, so that all values are above it.
+    """
+    if not (values[0] > 7000 and values[-1] < 65536):
+        return ""
+    scale, offset = (f"{v * (1e4 if unit == 'reflectance' else 1):g}" for v in _LANDSAT)
+    return (
+        "perhaps digital numbers of Landsat Collection 2; use values * "
+        f"{scale} - {offset.lstrip('-')}"
+    )
 
 
 def offsets(unit: float) -> tuple[Cause, Cause]:

@@ -15,6 +15,7 @@ from geobiomass.data.input_sample import InputSample
 from geobiomass.inference.input_verdicts import (
     OK,
     SCALE,
+    SWAPPED,
     UNKNOWN,
     WORST_FIRST,
     Verdict,
@@ -146,14 +147,16 @@ def tell(table: pd.DataFrame, check: str, stacklevel: int = 2) -> dict[str, Any]
     """
     text = summary_of(table)
     verdicts = table["verdict"]
-    refused = (verdicts == SCALE).any() or (check == "raise" and text != OK)
+    # Bands of other units in each other's place are an order off, too.
+    off = (verdicts == SCALE) | ((verdicts == SWAPPED) & (table["outside"] > 0.95))
+    refused = off.any() or (check == "raise" and text != OK)
     if refused:
         reason = f"input cannot be checked: {NO_PROFILE}" if text == UNKNOWN else text
         raise CubeError(
             f"{_sentence(reason)} model.check(cube) shows all; "
             + (
                 "check='warn' goes on with a warning."
-                if check == "raise" and not (verdicts == SCALE).any()
+                if check == "raise" and not off.any()
                 else "check='off' goes on all the same."
             )
         )

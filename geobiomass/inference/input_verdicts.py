@@ -20,6 +20,7 @@ from geobiomass.inference.input_causes import (
     UNITS_OF_POWER,
     UNITS_OF_REFLECTANCE,
     Cause,
+    landsat_numbers,
     offsets,
 )
 
@@ -36,7 +37,9 @@ _FEWEST = 50  # values of a band in one month; with fewer a month is not judged
 _LIKE = 0.75  # of the training data's spread: as like as another region's data is
 _VERY_LIKE = 0.35
 _UNLIKE = 1.5  # distance beyond which values are unusual ...
-_MOST_OUTSIDE = 0.5  # ... or this share outside the training percentiles 1 to 99
+_MOST_OUTSIDE = 0.75  # ... or this share outside the training percentiles 1 to 99
+_DARK = 0.5  # of an offset: the darkest pixels of a band without it, at most
+_ABOUT = 0.2  # of an offset: so much may the darkest pixels of other ground differ
 _MAJORITY = 0.6  # of the bands of one unit that must speak for a cause
 _RADAR = re.compile(r"(vv|vh|hh|hv)(?![a-z0-9])", re.IGNORECASE)
 _OPTICAL = re.compile(
@@ -92,22 +95,32 @@ class _Band:
 
     @property
     def unit(self) -> str:
-        """The unit of the training data, as far as its name and values tell it."""
-        if _RADAR.match(self.name):
-            return "dB" if self.training[3] < 0 else "power"
-        if _OPTICAL.match(self.name) and self.training[1] > -2000:
-            return "reflectance" if self.training[5] > 20 else "fraction"
-        return self.name  # of its own: nothing else is like it
+        return _unit(self.name, self.training)
 
-    def distance(self, changed: Numbers | None = None) -> float:
+    def distance(
+        self,
+        changed: Numbers | None = None,
+        by: Callable[[Numbers], Any] = np.mean,
+    ) -> float:
         """Return how far percentiles are from the training data, in its spread."""
         found = self.found if changed is None else changed
         each = [
-            float(np.abs(found - one)[1:-1].mean())
+            float(by(np.abs(found - one)[1:-1]))
             for one in (self.training, self.like)
             if np.isfinite(one).all()
         ]
         return min(each, default=math.inf) / _spread(self.training)
+
+    def _cannot_be(self, factor: float) -> bool:
+        """Return whether values are beyond all that nature has in the training unit.
+
+        Water, snow and clouds are an order darker or brighter than ground.
+        """
+        size, known = np.abs(self.found), np.abs(self.training)
+        if factor > 1:
+            return bool(max(size[0], size[-2]) < min(known[1], known[-2]))
+        highest = {"reflectance": 2e4, "fraction": 2.0, "dB": 100.0}.get(self.unit, 0)
+        return bool(size[3] > max(highest, known[0], known[-1]))
 
     def accepts(self, cause: Cause) -> bool:
         """Return whether a factor or a unit explains the values of this band."""
@@ -119,9 +132,18 @@ class _Band:
             # The values are an order off, and the factor takes it away.
             off = abs(math.log10(typical / known))
             left = abs(math.log10(typical * cause.factor / known))
-            if off < 0.75 or left > 0.5:
+            if off < 0.75 or left > 0.5 or not self._cannot_be(cause.factor):
                 return False
         return self.distance(changed) <= _LIKE
+
+
+def _unit(name: str, training: Numbers) -> str:
+    """Return the unit of training data, as far as name and values tell it."""
+    if _RADAR.match(name):
+        return "dB" if training[3] < 0 else "power"
+    if _OPTICAL.match(name) and training[1] > -2000:
+        return "reflectance" if training[5] > 20 else "fraction"
+    return name  # of its own: nothing else is like it
 
 
 def judge(
@@ -149,6 +171,10 @@ def judge(
             if found.verdict in (SCALE, OFFSET, SWAPPED, NODATA):
                 by_month[found.band].append((month, found))
     for band, found_in in by_month.items():
+        # In one month of many, fog is like the offset.
+        lifted = [one for one in found_in if one[1].verdict == OFFSET]
+        if len(lifted) == 1 and len(sample.calendar) > 3:
+            found_in = [one for one in found_in if one not in lifted]
         if found_in and whole[band].verdict in (OK, UNUSUAL, SEASON):
             worst = min((v for _, v in found_in), key=_rank)
             months = [month for month, v in found_in if v.verdict == worst.verdict]
@@ -173,9 +199,7 @@ def _judge(
     profile: BandProfile, sample: InputSample, names: Sequence[str], step: int | None
 ) -> list[Verdict]:
     bands = [_measure(profile, sample, name, step) for name in names]
-    causes = _scales(bands) or {}
-    causes |= {k: v for k, v in _offset(bands).items() if k not in causes}
-    causes |= {k: v for k, v in _swapped(bands).items() if k not in causes}
+    causes = _offset(bands) | _scales(bands) | _swapped(bands)
     months = sorted(set(sample.calendar)) if step is None else [sample.calendar[step]]
     verdicts = []
     for band in bands:
@@ -201,7 +225,8 @@ def _measure(
         values = values[:0]
     months = sample.calendar if step is None else (sample.calendar[step],)
     row, training = profile.bands[name], profile.percentiles(name)
-    nodata = _nodata(values, training, row["minimum"], row["maximum"])
+    unit = _unit(name, training)
+    nodata = _nodata(values, training, row["minimum"], row["maximum"], unit != name)
     if nodata is not None:
         values = values[values != np.float32(nodata[0])]
     return _Band(
@@ -246,7 +271,11 @@ def _typical(percentiles: Numbers) -> float:
 
 
 def _nodata(
-    values: npt.NDArray[np.float32], training: Numbers, low: float, high: float
+    values: npt.NDArray[np.float32],
+    training: Numbers,
+    low: float,
+    high: float,
+    zero: bool,
 ) -> tuple[float, float] | None:
     """Return a constant far from all else, such as -9999 or 0, with its share."""
     if values.size == 0 or not np.isfinite(training).all():
@@ -254,7 +283,9 @@ def _nodata(
     for value in (values.min(), values.max(), np.float32(0)):
         share = float((values == value).mean())
         inside = training[0] <= value <= training[-1]
-        if value == 0 and not inside:
+        if value == 0:
+            if not zero or inside:  # of elevation or a share, zero is a value
+                continue
             # Training data with zeros below its first percentile may have some here.
             least = 0.02 if low > 0 or high < 0 else 0.05
             if share >= least and (share < 1 or values.size >= _FEWEST):
@@ -262,7 +293,7 @@ def _nodata(
         elif share >= 0.005 and not low <= value <= high:
             others = values[values != value]
             if others.size == 0:
-                continue  # a constant: the unit may be another one
+                return float(value), share
             gap = float(np.abs(others - value).min())
             ends = np.percentile(others.astype(np.float64), (1, 99))
             if gap > max(0.5 * float(ends[1] - ends[0]), 1e-9):
@@ -287,12 +318,14 @@ def _scales(bands: Sequence[_Band]) -> _Causes:
     """Return the bands whose values are in another unit or off by an order."""
     found: _Causes = {}
     for unit, members in _by_unit(bands).items():
-        for cause in _possible(unit):
-            agree = [b for b in members if _plainly(b, cause)]
-            enough = len(agree) >= _MAJORITY * len(members) and (
-                len(members) > 1 or not 0.05 < cause.factor < 20 or cause.kind == "unit"
-            )
-            if not enough and not abs(math.log10(cause.factor)) >= 3:
+        agreeing = [
+            (cause, [band for band in members if _plainly(band, cause)])
+            for cause in _possible(unit)
+        ]
+        # What most bands speak for; of equals, what brings them nearest.
+        agreeing.sort(key=lambda pair: (-len(pair[1]), _after(*pair)))
+        for cause, agree in agreeing:
+            if not agree or len(agree) < _needed(cause, unit, len(members)):
                 continue
             for band in agree:
                 found.setdefault(band.name, (SCALE, cause.text))
@@ -300,6 +333,23 @@ def _scales(bands: Sequence[_Band]) -> _Causes:
             if unit == "dB" and (band.values > 0).mean() > 0.9 and band.training[6] < 0:
                 found.setdefault(band.name, (SCALE, DIGITAL_NUMBERS.text))
     return found
+
+
+def _needed(cause: Cause, unit: str, count: int) -> int:
+    """Return how many of the bands of a unit must speak for a cause."""
+    if cause.kind == "unit":
+        return math.ceil(_MAJORITY * count)
+    if abs(math.log10(cause.factor)) >= 3:
+        return 1  # no water or cloud is a thousand times darker or brighter
+    if unit in ("reflectance", "fraction", "power", "dB") and count > 1:
+        return math.ceil(0.9 * count)
+    return 1 if unit == "dB" else count + 1
+
+
+def _after(cause: Cause, bands: Sequence[_Band]) -> float:
+    """Return how far bands are from the training data after a change, on average."""
+    each = [band.distance(cause.change(band.found)) for band in bands]
+    return float(np.mean(each)) if each else math.inf
 
 
 def _possible(unit: str) -> tuple[Cause, ...]:
@@ -335,18 +385,18 @@ def _offset(bands: Sequence[_Band]) -> _Causes:
     for unit, members in units.items():
         lifted, lowered = offsets(1e4 if unit == "reflectance" else 1.0)
         step = lifted.factor
-        ours = np.array([band.found[0] for band in members])
-        theirs = np.array([band.training[0] for band in members])
+        ours = np.array([band.found for band in members])
+        theirs = np.array([band.training for band in members])
         for cause, high, low in ((lifted, ours, theirs), (lowered, theirs, ours)):
-            # Snow, haze and bare ground lift some bands; the offset lifts the darkest
-            # pixels of all of them, to little more than itself.
-            most = (high >= 0.9 * step).mean() >= 0.8 and high.min() < 1.7 * step
-            if not most or low.min() > 0.6 * step:
+            # Haze lifts blue most, snow the visible bands, clouds bright pixels more
+            # than dark ones. The offset lifts dark pixels of all bands alike. Where
+            # no pixel is dark, as in near infrared without water, ground differs.
+            dark = low[:, 0] < _DARK * step
+            near = np.abs(high - low - step)[:, :2].max(axis=1) < _ABOUT * step
+            lift = high[:, 0] >= 0.9 * step
+            if not dark.any() or lift.mean() < 0.8 or near[dark].mean() < 0.8:
                 continue
-            before = np.mean([band.distance() for band in members])
-            after = np.mean([b.distance(cause.change(b.found)) for b in members])
-            if after < 0.6 * before and before > 0.05:
-                found |= {band.name: (OFFSET, cause.text) for band in members}
+            found |= {band.name: (OFFSET, cause.text) for band in members}
     return found
 
 
@@ -367,14 +417,12 @@ def _swapped(bands: Sequence[_Band]) -> _Causes:
         if len(cycle) > 1 and (own > 0.4).all() and (other < 0.35 * own).all():
             if (other > _VERY_LIKE).any():
                 continue
-            for i in cycle:
-                name, like = known[i].name, known[best[i]].name
-                text = (
-                    f"values are those of {like} in the training data: bands are "
-                    "swapped; name them in their order, "
-                    "cube.assign_coords(band=[...])"
-                )
-                found[name] = (SWAPPED, text)
+            pairs = [f"{known[i].name} holds {known[best[i]].name}" for i in cycle]
+            text = (
+                f"by the training data {', '.join(pairs)}; name the bands in their "
+                "order, cube.assign_coords(band=[...])"
+            )
+            found |= {known[i].name: (SWAPPED, text) for i in cycle}
     return found
 
 
@@ -417,7 +465,9 @@ def _alone(
         return NODATA, text
     trained = np.isfinite(band.training).all()
     if band.empty:
-        if not trained or profile.bands[band.name]["missing"] > 0.5:
+        lacked = profile.bands[band.name]["missing"]
+        # A month or two without one satellite pass, or all clouds, is nothing new.
+        if not trained or lacked > (0.05 if len(months) <= 2 else 0.5):
             return OK, ""
         text = (
             "no value in the sample; the map then rests on the other bands. Check that "
@@ -430,20 +480,23 @@ def _alone(
             "of it; train with it, or leave it out, cube.sel(band=...)"
         )
         return UNUSUAL, text
-    distance = band.distance()
+    percent = _percent(band)
+    if percent:
+        return UNUSUAL, percent
+    if _is_percent(band):
+        return OK, ""  # of clouds: any share is usual
+    distance = band.distance(by=np.median)
     if distance <= _UNLIKE and not outside > _MOST_OUTSIDE:
         return OK, ""
-    if np.isfinite(band.like).all() and distance <= _LIKE:
+    same = band.like
+    if distance <= _LIKE and _outside(same, band.values) <= _MOST_OUTSIDE:
         return OK, ""  # as in the same months of the training data
     season = _other_season(band, profile, months, distance)
     if season:
         return SEASON, season
-    if _cloud_percent(band):
-        text = (
-            "0 to 255 instead of 0 to 100 (probability of clouds); use "
-            "values * 100 / 255"
-        )
-        return UNUSUAL, text
+    numbers = landsat_numbers(band.found, band.unit)
+    if band.unit in ("reflectance", "fraction") and numbers:
+        return UNUSUAL, numbers
     text = (
         f"{outside:.0%} of the values are outside the range of the training data "
         f"({band.training[0]:.4g} to {band.training[-1]:.4g}): another region, sensor, "
@@ -457,7 +510,7 @@ def _other_season(
 ) -> str:
     """Return the sentence where months, or other months' values, explain it."""
     lacking = sorted(set(months) - set(profile.months))
-    if lacking and profile.months and not _cloud_percent(band):
+    if lacking and profile.months:
         known = ", ".join(map(str, sorted(profile.months)))
         return (
             f"month {', '.join(map(str, lacking))} is not in the training data (months "
@@ -471,7 +524,7 @@ def _other_season(
         if month not in months and band.name in found
     }
     best = min(others, key=lambda month: others[month], default=None)
-    if best is not None and others[best] < min(_VERY_LIKE, 0.35 * distance):
+    if best is not None and others[best] < min(_VERY_LIKE, 0.25 * distance):
         return (
             f"values are like month {best} of the training data; check the calendar "
             "months, gb.as_cube(data, month=[...])"
@@ -479,9 +532,17 @@ def _other_season(
     return ""
 
 
-def _cloud_percent(band: _Band) -> bool:
-    """Return whether values reach 255 where those of the training data end at 100."""
-    if band.empty or not 90 <= band.high <= 101 or band.low < 0:
-        return False
+def _percent(band: _Band) -> str:
+    """Return the sentence where shares of 100, such as clouds, have another unit."""
+    if not _is_percent(band) or band.values.min() < 0:
+        return ""
     highest = float(band.values.max())
-    return 101 < highest <= 255 and float(band.values.min()) >= 0
+    if 101 < highest <= 255:
+        return "0 to 255 instead of 0 to 100; use values * 100 / 255"
+    if highest <= 1 and (band.values % 1 > 0).any() and band.training[5] > 10:
+        return "0 to 1 instead of 0 to 100; multiply by 100"
+    return ""
+
+
+def _is_percent(band: _Band) -> bool:
+    return 0 <= band.low and 90 <= band.high <= 101
