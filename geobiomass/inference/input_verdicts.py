@@ -38,6 +38,8 @@ _LIKE = 0.75  # of the training data's spread: as like as another region's data 
 _VERY_LIKE = 0.35
 _UNLIKE = 1.5  # distance beyond which values are unusual ...
 _MOST_OUTSIDE = 0.75  # ... or this share outside the training percentiles 1 to 99
+_DARKEST = 3  # bands, such as blue, green and red
+_MANY_MONTHS = 5
 _DARK = 0.5  # of an offset: the darkest pixels of a band without it, at most
 _ABOUT = 0.2  # of an offset: so much may the darkest pixels of other ground differ
 _MAJORITY = 0.6  # of the bands of one unit that must speak for a cause
@@ -92,6 +94,11 @@ class _Band:
     @property
     def empty(self) -> bool:
         return self.values.size == 0
+
+    @property
+    def nearest(self) -> Numbers:
+        """Percentiles of the training data, in the same months if it has them."""
+        return self.like if np.isfinite(self.like).all() else self.training
 
     @property
     def unit(self) -> str:
@@ -171,9 +178,9 @@ def judge(
             if found.verdict in (SCALE, OFFSET, SWAPPED, NODATA):
                 by_month[found.band].append((month, found))
     for band, found_in in by_month.items():
-        # In one month of many, fog is like the offset.
+        # In a month or two of many, haze is like the offset.
         lifted = [one for one in found_in if one[1].verdict == OFFSET]
-        if len(lifted) == 1 and len(sample.calendar) > 3:
+        if len(lifted) < (3 if len(sample.calendar) > _MANY_MONTHS else 1):
             found_in = [one for one in found_in if one not in lifted]
         if found_in and whole[band].verdict in (OK, UNUSUAL, SEASON):
             worst = min((v for _, v in found_in), key=_rank)
@@ -199,7 +206,8 @@ def _judge(
     profile: BandProfile, sample: InputSample, names: Sequence[str], step: int | None
 ) -> list[Verdict]:
     bands = [_measure(profile, sample, name, step) for name in names]
-    causes = _offset(bands) | _scales(bands) | _swapped(bands)
+    steps = len(sample.calendar) if step is None else 1
+    causes = _offset(bands, steps) | _scales(bands) | _swapped(bands)
     months = sorted(set(sample.calendar)) if step is None else [sample.calendar[step]]
     verdicts = []
     for band in bands:
@@ -378,7 +386,7 @@ def _plainly(band: _Band, cause: Cause) -> bool:
     return off > 0.4 and after < 0.5 * band.distance()
 
 
-def _offset(bands: Sequence[_Band]) -> _Causes:
+def _offset(bands: Sequence[_Band], months: int) -> _Causes:
     """Return the bands of reflectance that are lifted by a constant, all of them."""
     found: _Causes = {}
     units = _by_unit(b for b in bands if b.unit in ("reflectance", "fraction"))
@@ -386,15 +394,17 @@ def _offset(bands: Sequence[_Band]) -> _Causes:
         lifted, lowered = offsets(1e4 if unit == "reflectance" else 1.0)
         step = lifted.factor
         ours = np.array([band.found for band in members])
-        theirs = np.array([band.training for band in members])
+        theirs = np.array([band.nearest for band in members])
         for cause, high, low in ((lifted, ours, theirs), (lowered, theirs, ours)):
             # Haze lifts blue most, snow the visible bands, clouds bright pixels more
-            # than dark ones. The offset lifts dark pixels of all bands alike. Where
-            # no pixel is dark, as in near infrared without water, ground differs.
-            dark = low[:, 0] < _DARK * step
-            near = np.abs(high - low - step)[:, :2].max(axis=1) < _ABOUT * step
-            lift = high[:, 0] >= 0.9 * step
-            if not dark.any() or lift.mean() < 0.8 or near[dark].mean() < 0.8:
+            # than dark ones. The offset lifts the darkest pixels of the dark bands
+            # alike; in near infrared they may be water, or not.
+            dark = np.argsort(low[:, 3])[:_DARKEST]
+            if low[dark, 0].max() > _DARK * step or (high[:, 0] < 0.9 * step).any():
+                continue
+            # Of many months the darkest pixels are clear ones; else also look at more.
+            ends = slice(0, 1 if months > _MANY_MONTHS else 2)
+            if (np.abs(high - low - step)[dark, ends] > _ABOUT * step).any():
                 continue
             found |= {band.name: (OFFSET, cause.text) for band in members}
     return found
