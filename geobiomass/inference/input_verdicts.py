@@ -43,10 +43,11 @@ _MANY_MONTHS = 5
 _DARK = 0.5  # of an offset: the darkest pixels of a band without it, at most
 _ABOUT = 0.2  # of an offset: so much may the darkest pixels of other ground differ
 _MAJORITY = 0.6  # of the bands of one unit that must speak for a cause
-_RADAR = re.compile(r"(vv|vh|hh|hv)(?![a-z0-9])", re.IGNORECASE)
+_RADAR = re.compile(r"(?<![a-z0-9])(vv|vh|hh|hv)(?![a-z0-9])", re.IGNORECASE)
 _OPTICAL = re.compile(
-    r"(b\d|sr_b\d|blue|green|red|nir|swir|coastal|rededge)", re.IGNORECASE
+    r"(?<![a-z0-9])(b\d|blue|green|red|nir|swir|coastal)", re.IGNORECASE
 )
+_PASS = re.compile("_(asc|desc)$")
 
 
 @dataclass(frozen=True)
@@ -146,9 +147,9 @@ class _Band:
 
 def _unit(name: str, training: Numbers) -> str:
     """Return the unit of training data, as far as name and values tell it."""
-    if _RADAR.match(name):
+    if _RADAR.search(name):
         return "dB" if training[3] < 0 else "power"
-    if _OPTICAL.match(name) and training[1] > -2000:
+    if _OPTICAL.search(name) and training[1] > -2000:
         return "reflectance" if training[5] > 20 else "fraction"
     return name  # of its own: nothing else is like it
 
@@ -205,7 +206,7 @@ def _rank(verdict: Verdict) -> int:
 def _judge(
     profile: BandProfile, sample: InputSample, names: Sequence[str], step: int | None
 ) -> list[Verdict]:
-    bands = [_measure(profile, sample, name, step) for name in names]
+    bands = _without_nodata([_measure(profile, sample, n, step) for n in names])
     steps = len(sample.calendar) if step is None else 1
     causes = _offset(bands, steps) | _scales(bands) | _swapped(bands)
     months = sorted(set(sample.calendar)) if step is None else [sample.calendar[step]]
@@ -233,10 +234,6 @@ def _measure(
         values = values[:0]
     months = sample.calendar if step is None else (sample.calendar[step],)
     row, training = profile.bands[name], profile.percentiles(name)
-    unit = _unit(name, training)
-    nodata = _nodata(values, training, row["minimum"], row["maximum"], unit != name)
-    if nodata is not None:
-        values = values[values != np.float32(nodata[0])]
     return _Band(
         name,
         training,
@@ -245,8 +242,25 @@ def _measure(
         values,
         _percentiles(values),
         profile.percentiles(name, months),
-        nodata,
     )
+
+
+def _without_nodata(bands: Sequence[_Band]) -> list[_Band]:
+    """Leave out values that mark missing pixels, and note them."""
+    marks = {band.name: _nodata(band) for band in bands}
+    # In water and shadow some bands are zero; zero as nodata is in all of them.
+    light = [b for b in bands if b.unit in ("reflectance", "fraction") and not b.empty]
+    zeros = [b for b in light if (marks[b.name] or (1.0,))[0] == 0]
+    if len(zeros) < 0.8 * len(light):
+        marks |= {band.name: None for band in zeros}
+    return [_less(band, marks[band.name]) for band in bands]
+
+
+def _less(band: _Band, mark: tuple[float, float] | None) -> _Band:
+    if mark is None:
+        return band
+    values = band.values[band.values != np.float32(mark[0])]
+    return replace(band, values=values, found=_percentiles(values), nodata=mark)
 
 
 def _percentiles(values: npt.NDArray[np.float32]) -> Numbers:
@@ -278,14 +292,10 @@ def _typical(percentiles: Numbers) -> float:
 # --- values that mark missing pixels ---
 
 
-def _nodata(
-    values: npt.NDArray[np.float32],
-    training: Numbers,
-    low: float,
-    high: float,
-    zero: bool,
-) -> tuple[float, float] | None:
+def _nodata(band: _Band) -> tuple[float, float] | None:
     """Return a constant far from all else, such as -9999 or 0, with its share."""
+    values, training, low, high = band.values, band.training, band.low, band.high
+    zero = band.unit != band.name
     if values.size == 0 or not np.isfinite(training).all():
         return None
     for value in (values.min(), values.max(), np.float32(0)):
@@ -396,18 +406,28 @@ def _offset(bands: Sequence[_Band], months: int) -> _Causes:
         ours = np.array([band.found for band in members])
         theirs = np.array([band.nearest for band in members])
         for cause, high, low in ((lifted, ours, theirs), (lowered, theirs, ours)):
-            # Haze lifts blue most, snow the visible bands, clouds bright pixels more
-            # than dark ones. The offset lifts the darkest pixels of the dark bands
-            # alike; in near infrared they may be water, or not.
-            dark = np.argsort(low[:, 3])[:_DARKEST]
-            if low[dark, 0].max() > _DARK * step or (high[:, 0] < 0.9 * step).any():
-                continue
-            # Of many months the darkest pixels are clear ones; else also look at more.
-            ends = slice(0, 1 if months > _MANY_MONTHS else 2)
-            if (np.abs(high - low - step)[dark, ends] > _ABOUT * step).any():
-                continue
-            found |= {band.name: (OFFSET, cause.text) for band in members}
+            if _lifted(high, low, step, months):
+                found |= {band.name: (OFFSET, cause.text) for band in members}
     return found
+
+
+def _lifted(high: Numbers, low: Numbers, step: float, months: int) -> bool:
+    """Return whether bands, (band, percentile), are lifted by a constant.
+
+    Haze lifts blue most, snow the visible bands, clouds bright pixels more than dark
+    ones. The offset lifts the darkest pixels of the dark bands alike; those of near
+    infrared are water, or not. Or it lifts all pixels of all bands alike.
+    """
+    if (high[:, 0] < 0.9 * step).any():
+        return False
+    off = np.abs(high - low - step)
+    if len(off) > 1 and (off[:, :5] < _ABOUT * step).all():
+        return True
+    dark = np.argsort(low[:, 3])[:_DARKEST]
+    # Of many months the darkest pixels are clear ones; else look at more of them.
+    ends = slice(0, 1 if months > _MANY_MONTHS else 2)
+    near = (off[dark, ends] < _ABOUT * step).all()
+    return bool(near and low[dark, 0].max() < _DARK * step)
 
 
 def _swapped(bands: Sequence[_Band]) -> _Causes:
@@ -424,8 +444,8 @@ def _swapped(bands: Sequence[_Band]) -> _Causes:
     for cycle in _cycles(best.tolist()):
         own = np.array([cost[i, i] for i in cycle])
         other = np.array([cost[i, best[i]] for i in cycle])
-        if len(cycle) > 1 and (own > 0.4).all() and (other < 0.35 * own).all():
-            if (other > _VERY_LIKE).any():
+        if len(cycle) > 1 and (own > 0.8).all() and (other < 0.35 * own).all():
+            if (other > 1).any():
                 continue
             pairs = [f"{known[i].name} holds {known[best[i]].name}" for i in cycle]
             text = (
@@ -438,14 +458,19 @@ def _swapped(bands: Sequence[_Band]) -> _Causes:
 
 def _as(values: _Band, place: _Band) -> float:
     """Return how far the values of a band are from the training data of another."""
-    # By the smaller of both spreads, so that a band with clouds is not like all.
-    spread = min(_spread(values.training), _spread(place.training))
+    # By the darker half, without clouds and snow, and by the smaller of both spreads.
+    half = slice(0, 4)
+    spread = min(_half_spread(values.training), _half_spread(place.training))
     each = [
-        float(np.abs(values.found - one)[1:-1].mean())
+        float(np.abs(values.found - one)[half].mean())
         for one in (place.training, place.like)
         if np.isfinite(one).all()
     ]
     return min(each) / spread
+
+
+def _half_spread(training: Numbers) -> float:
+    return float(max(training[3] - training[0], 0.01 * np.abs(training).max(), 1e-9))
 
 
 def _cycles(order: Sequence[int]) -> list[list[int]]:
@@ -476,8 +501,10 @@ def _alone(
     trained = np.isfinite(band.training).all()
     if band.empty:
         lacked = profile.bands[band.name]["missing"]
-        # A month or two without one satellite pass, or all clouds, is nothing new.
-        if not trained or lacked > (0.05 if len(months) <= 2 else 0.5):
+        # A place without one of the radar's passes is nothing new where the training
+        # data has such places, nor is a month or two of clouds.
+        common = len(months) <= 2 or _PASS.search(band.name)
+        if not trained or lacked > (0.05 if common else 0.5):
             return OK, ""
         text = (
             "no value in the sample; the map then rests on the other bands. Check that "
@@ -490,6 +517,10 @@ def _alone(
             "of it; train with it, or leave it out, cube.sel(band=...)"
         )
         return UNUSUAL, text
+    if trained and band.values.min() == band.values.max() and outside > 0.99:
+        value = f"{band.values[0]:g}"
+        text = f"all values are {value}: probably missing; gb.as_cube(data, nodata={value})"
+        return NODATA, text
     percent = _percent(band)
     if percent:
         return UNUSUAL, percent

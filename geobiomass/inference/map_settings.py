@@ -83,11 +83,11 @@ class MapSettings:
         Bytes for parallel passes of the network on the CPU. By default half of
         what the process may use. It has no influence on values.
     check : "warn", "raise" or "off"
-        Compare a small sample of the input with the training data before it is mapped.
-        "warn": one warning with the bands that do not look like it; those in another
-        unit, or an order of magnitude off, are refused. "raise": refuse all that is
-        not like it, and what cannot be checked. "off": do not look. It has no
-        influence on values; `plan` does not look.
+        Check of a small sample of the input against the training data. "warn": one
+        warning with the bands that do not look like it; bands in another unit, or an
+        order of magnitude off, are refused. "raise": refuse all that is not like it,
+        and what cannot be checked. "off": do not look, as `plan` never does. It has
+        no influence on values.
 
     Raises
     ------
