@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from geobiomass.cube.band_names import stack_bands
+from geobiomass.cube.band_names import Bands, stack_bands
 from geobiomass.cube.calendar import with_months
 from geobiomass.cube.schema import CHIP_DIMS, SCENE_DIMS, CubeError, check_cube
 from geobiomass.cube.target import target_on
@@ -24,6 +24,7 @@ def as_cube(
     nodata: float | None = None,
     crs: Any = None,
     month: int | Sequence[int] | None = None,
+    bands: Bands = None,
 ) -> xr.Dataset:
     """Convert arrays of xarray to a cube; a cube stays as it is.
 
@@ -52,6 +53,14 @@ def as_cube(
         has none.
     month : int or sequence of int, optional
         Calendar month of each step, if `data` has no time axis or no dates on it.
+    bands : mapping or sequence of str, optional
+        Names in the cube by those in `data`, ``{"red": "B04"}``; or the names of the
+        variables or bands that are the cube's bands, and no others. By default all
+        are, except the target, copies of it, and what is no image (masks, weights,
+        quality flags): those are left out with a warning. Bands of Sentinel-2 get
+        their names here (B04, B8A) where the collection or the set of names leaves no
+        doubt. The attributes ``bands_of_variables``, ``left_out`` and
+        ``renamed_bands`` say what became of each.
 
     Returns
     -------
@@ -66,12 +75,33 @@ def as_cube(
         the same month, integers declare no nodata, or the target is on another grid.
         The message says how to fix it.
     """
+    return _convert(data, agb, nodata, crs, month, bands)
+
+
+def cube_for(data: xr.Dataset | xr.DataArray, needed: Collection[str]) -> xr.Dataset:
+    """Return data as a cube for a model that needs these bands.
+
+    As :func:`as_cube` does, but variables with these names are bands in any case, and
+    keep their names.
+    """
+    return _convert(data, needed=needed)
+
+
+def _convert(
+    data: xr.Dataset | xr.DataArray,
+    agb: xr.DataArray | None = None,
+    nodata: float | None = None,
+    crs: Any = None,
+    month: int | Sequence[int] | None = None,
+    bands: Bands = None,
+    needed: Collection[str] = (),
+) -> xr.Dataset:
     if not isinstance(data, xr.Dataset | xr.DataArray):
         raise CubeError(
             "A cube is made of an xarray.Dataset or DataArray, got "
             f"{type(data).__name__}; gb.open_cube(path) opens one from disk."
         )
-    no_options = all(option is None for option in (agb, nodata, crs, month))
+    no_options = all(option is None for option in (agb, nodata, crs, month, bands))
     if isinstance(data, xr.Dataset) and no_options and _is_cube(data):
         check_cube(data)
         return data
@@ -81,7 +111,10 @@ def as_cube(
     given, data = data, decoded(data)
     found = next((c for c in (crs, data.rio.crs, given.rio.crs) if c is not None), None)
     target = data["agb"] if isinstance(data, xr.Dataset) and "agb" in data else None
-    image = missing_as_nan(stack_bands(data), nodata)
+    image, notes = stack_bands(
+        data, bands=bands, target=target if agb is None else agb, needed=needed
+    )
+    image = missing_as_nan(image, nodata)
     image = with_months(image, month)
     chips = "chip" in image.dims
     image = image.transpose(*(CHIP_DIMS if chips else SCENE_DIMS))
@@ -89,6 +122,7 @@ def as_cube(
         image = image.assign_coords(chip=np.arange(image.sizes["chip"]).astype(str))
     cube = image.astype(np.float32).to_dataset(name="image")
     cube = cube.drop_vars([name for name in cube.coords if name not in _COORDS])
+    cube.attrs |= notes
     for wanted in (target, agb):
         if wanted is not None:
             cube["agb"] = target_on(image, wanted)
@@ -122,15 +156,17 @@ def _is_cube(data: xr.Dataset) -> bool:
     )
 
 
-def need_target(cube: xr.Dataset | xr.DataArray) -> xr.Dataset:
-    """Return the data as a cube with labels.
+def need_target(
+    cube: xr.Dataset | xr.DataArray, needed: Collection[str] = ()
+) -> xr.Dataset:
+    """Return the data as a cube with labels, for a model with the needed bands.
 
     Raises
     ------
     CubeError
         If there are no labels; it says how to add them.
     """
-    cube = as_cube(cube)
+    cube = cube_for(cube, needed)
     if "agb" not in cube:
         raise CubeError(
             "The cube has no 'agb' (biomass density, Mg/ha) to learn from or to "

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from geobiomass.cube import as_cube
+from geobiomass.cube.convert import cube_for
 from geobiomass.data.band_profile import BandProfile
 from geobiomass.data.input_sample import sample_input
 from geobiomass.data.reader import Reader
@@ -57,7 +57,7 @@ class ChecksInput:
         CubeError
             If `cube` is not a cube or lacks a band.
         """
-        reader = Reader(as_cube(cube), self.bands)
+        reader = Reader(cube_for(cube, self.bands), self.bands)
         windows = blocks(reader.height, reader.width, _BLOCK)
         samples = samples_on_chips(windows, reader.count if reader.chips else None)
         return check_input(self._learnt(), sample_input(reader, samples))

@@ -22,8 +22,9 @@ from geobiomass.applicability.dissimilarity import (
     Applicability,
     WithDissimilarity,
 )
-from geobiomass.cube import CubeError, as_cube, is_chips
+from geobiomass.cube import CubeError, is_chips
 from geobiomass.cube.axes import named_like
+from geobiomass.cube.convert import cube_for
 from geobiomass.cube.region import Region
 from geobiomass.cube.store import is_local
 from geobiomass.data.reader import Reader
@@ -118,7 +119,7 @@ class MapMaker(ChecksInput):
         TypeError
             If a setting is unknown.
         """
-        chosen, own = MapSettings(**settings), as_cube(cube)
+        chosen, own = MapSettings(**settings), cube_for(cube, self.bands)
         mapper = self._mapper(own, chosen, applicability)
         checked = self._check_mapped(mapper, chosen.check)
         result = lazy_map(mapper, own)
@@ -235,7 +236,7 @@ class MapMaker(ChecksInput):
         CubeError, ValueError, TypeError
             As in :meth:`predict`.
         """
-        chosen, cube = MapSettings(**settings), as_cube(cube)
+        chosen, cube = MapSettings(**settings), cube_for(cube, self.bands)
         mapper = self._mapper(cube, chosen, applicability)
         checked = self._check_mapped(mapper, chosen.check)
         template = lazy_map(mapper, cube)
@@ -322,7 +323,7 @@ class MapMaker(ChecksInput):
         TypeError
             If a setting is unknown.
         """
-        cube = as_cube(cube)
+        cube = cube_for(cube, self.bands)
         if not is_chips(cube):
             raise CubeError(
                 "The competition takes chips, got a scene; map it with predict_to "
@@ -379,7 +380,7 @@ class MapMaker(ChecksInput):
             As in :meth:`predict`.
         """
         chosen = MapSettings(**settings)
-        return plan_map(self._mapper(as_cube(cube), chosen), workers)
+        return plan_map(self._mapper(cube_for(cube, self.bands), chosen), workers)
 
     # --- what is mapped, and by which network ---
 

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geobiomass.cube import CubeError, as_cube
-from geobiomass.cube.convert import need_target
+from geobiomass.cube import CubeError
+from geobiomass.cube.convert import cube_for, need_target
 from geobiomass.data.fingerprint import data_fingerprint
 from geobiomass.data.splits import groups_of
 from geobiomass.evaluation.metrics import (
@@ -104,7 +104,7 @@ class Predictor(MapMaker):
         TypeError
             If a setting is unknown.
         """
-        cube = need_target(cube)
+        cube = need_target(cube, self.bands)
         chosen = MapSettings(**settings)
         mapper = self._mapper(cube, chosen)
         checked = self._check_mapped(mapper, chosen.check)
@@ -184,7 +184,7 @@ class Predictor(MapMaker):
             If there are too few groups: then each chip is a separate group.
         """
         check_interval(interval)
-        cube = need_target(cube)
+        cube = need_target(cube, self.bands)
         if self.was_trained_on(cube):
             raise CubeError(
                 "The model was trained on this cube: errors there are too small to "
@@ -270,7 +270,7 @@ class Predictor(MapMaker):
             If `cube` is not a cube or lacks a band.
         """
         return self._attention(
-            as_cube(cube), at=at, chip=chip, tile=tile, samples=samples
+            cube_for(cube, self.bands), at=at, chip=chip, tile=tile, samples=samples
         )
 
     def _attention(self, cube: xr.Dataset, **settings: Any) -> xr.DataArray:
