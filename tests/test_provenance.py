@@ -78,7 +78,7 @@ def test_a_map_says_model_data_input_settings_and_software(
     found = gb.provenance(geotiff)
     assert list(found) == [
         *("format", "model", "input", "settings", "region", "check"),
-            *("software", "notes"),
+        *("software", "notes"),
     ]
     known = found["model"]
     assert known["fingerprint"] == weights_fingerprint(model.network)

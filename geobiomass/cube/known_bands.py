@@ -34,8 +34,8 @@ _PREFIX = re.compile(
 )
 _RESOLUTION = re.compile(r"[-_](10|20|60)m$")
 _WORDS = {
-    SENTINEL2: r"sentinel[-_ /]?2|copernicus/s2|\bs2[abc]?\b|\bs2_|\bs2msi|hls[-_ .]?s30"
-    r"|\bmsi\b",
+    SENTINEL2: r"sentinel[-_ /]?2|copernicus/s2|\bs2[abc]?\b|\bs2_|\bs2msi"
+    r"|hls[-_ .]?s30|\bmsi\b",
     LANDSAT: r"landsat|\bl[coet]0[4-9]|hls[-_ .]?l30|\boli\b|\boli[-_]2|\betm\b",
     SENTINEL1: r"sentinel[-_ /]?1|copernicus/s1|\bs1[abc]?\b|\bs1_",
 }

@@ -21,7 +21,8 @@ _FLAGS = re.compile(
     re.IGNORECASE,
 )
 _ERROR = re.compile(
-    r"[-_ ](se|sd|std|stderr|err|error|unc|uncertainty|var|variance|lower|upper|ci|rmse)$",
+    r"[-_ ](se|sd|std|stderr|err|error|unc|uncertainty|var|variance|lower|upper|ci|"
+    r"rmse)$",
     re.IGNORECASE,
 )
 _DENSITY = re.compile(
@@ -136,10 +137,8 @@ class _Target:
             return None
         if np.array_equal(values[both], target[both]):
             return "a copy of the target, by its values"
-        ranks = [_ranks(one[both]) for one in (values, target)]
-        if min(one.std() for one in ranks) > 0:
-            if abs(np.corrcoef(*ranks)[0, 1]) > 0.9999:
-                return "computed from the target, by its values"
+        if _in_the_same_order(values[both], target[both]):
+            return "computed from the target, by its values"
         if np.array_equal(here, there) and there.mean() < _SPARSE:
             return "has values exactly where the target has some"
         return None
@@ -148,6 +147,16 @@ class _Target:
 def _middle(size: int) -> slice:
     start = max(0, (size - _AT_MOST) // 2)
     return slice(start, start + _AT_MOST)
+
+
+def _in_the_same_order(
+    values: npt.NDArray[np.float64], target: npt.NDArray[np.float64]
+) -> bool:
+    """Return whether one is a rising or falling function of the other."""
+    a, b = _ranks(values), _ranks(target)
+    if min(a.std(), b.std()) == 0:
+        return False
+    return bool(abs(np.corrcoef(a, b)[0, 1]) > 0.9999)
 
 
 def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -82,7 +82,8 @@ class BandProfile:
             return np.array([self.bands[band][name] for name in COLUMNS])
         nothing = dict.fromkeys(COLUMNS, math.nan)
         found = [self.months.get(m, {}).get(band, nothing) for m in set(months)]
-        return np.mean([[one[name] for name in COLUMNS] for one in found], axis=0)
+        each = np.array([[one[name] for name in COLUMNS] for one in found], np.float64)
+        return np.asarray(each.mean(axis=0))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the profile as JSON values, with six significant digits."""

@@ -118,7 +118,7 @@ def _read(
     total = sum(s.window.height * s.window.width for s in samples)
     what = f"{len({s.chip for s in windows})} chips" if reader.chips else "the scene"
     text = (
-        f"{values.shape[-1]:,} of {total:,} pixels, in {count} windows spread evenly "
+        f"{values.shape[-1]:,} of {total:,} pixels, in {count} windows, spread evenly "
         f"over {what}"
     )
     return InputSample(values, reader.bands, reader.calendar, count, text)

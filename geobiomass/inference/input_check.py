@@ -22,7 +22,6 @@ from geobiomass.inference.input_verdicts import (
     judge,
 )
 
-CHECKS = ("warn", "raise", "off")
 _MOST_LINES = 3
 _MOST_BANDS = 6
 NO_PROFILE = (
@@ -98,10 +97,11 @@ def summary_of(table: pd.DataFrame) -> str:
     wrong = table[~table["verdict"].isin((OK, UNKNOWN))]
     if wrong.empty:
         return UNKNOWN if (table["verdict"] == UNKNOWN).any() else OK
-    order = wrong["verdict"].map(WORST_FIRST.index)
     lines: dict[tuple[int, str, str], list[str]] = {}
-    for band, row in wrong.iterrows():
-        key = (int(order[band]), row["verdict"], row["cause"])
+    for band, verdict, cause in zip(
+        wrong.index, wrong["verdict"], wrong["cause"], strict=True
+    ):
+        key = (WORST_FIRST.index(verdict), verdict, cause)
         lines.setdefault(key, []).append(str(band))
     # First the worst, then what most bands have.
     ranked = sorted(lines.items(), key=lambda line: (line[0][0], -len(line[1])))

@@ -105,6 +105,18 @@ class Ensemble(Predictor, SavedModel):
         """
         return any(model.was_trained_on(cube) for model in self.models)
 
+    def learn_percentiles(self, cube: xr.Dataset | xr.DataArray) -> Self:
+        """Learn the percentiles of the training data for each of the models.
+
+        Parameters
+        ----------
+        cube : xarray.Dataset
+            As :meth:`BiomassRegressor.learn_percentiles` takes it.
+        """
+        for model in self.models:
+            model.learn_percentiles(cube)
+        return self
+
     def _learnt(self) -> Learnt:
         return [one for model in self.models for one in model._learnt()]
 

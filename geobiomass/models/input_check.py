@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 import xarray as xr
@@ -11,10 +11,13 @@ import xarray as xr
 from geobiomass.cube.convert import cube_for
 from geobiomass.data.band_profile import BandProfile
 from geobiomass.data.input_sample import sample_input
+from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.reader import Reader
+from geobiomass.data.splits import samples_of
 from geobiomass.inference.input_check import Learnt, check_input, tell
 from geobiomass.inference.mapper import Mapper
-from geobiomass.tiles import blocks, samples_on_chips
+from geobiomass.recipes.scaling import measure_statistics
+from geobiomass.tiles import EVALUATION_BLOCK, blocks, samples_on_chips
 
 INPUTS = "inputs"
 """Name of the training percentiles in a model's provenance."""
@@ -26,6 +29,7 @@ class ChecksInput:
     """A model that knows the percentiles of its training data, and compares inputs."""
 
     bands: tuple[str, ...]
+    provenance: Mapping[str, Any]
 
     def check(self, cube: xr.Dataset | xr.DataArray) -> pd.DataFrame:
         """Compare a small sample of a cube with what the model has learnt.
@@ -61,6 +65,33 @@ class ChecksInput:
         windows = blocks(reader.height, reader.width, _BLOCK)
         samples = samples_on_chips(windows, reader.count if reader.chips else None)
         return check_input(self._learnt(), sample_input(reader, samples))
+
+    def learn_percentiles(self, cube: xr.Dataset | xr.DataArray) -> Self:
+        """Learn the percentiles of the training data's bands, for :meth:`check`.
+
+        ``fit`` does so itself: this is for models that were saved without them, or made
+        of a network that was trained elsewhere. An ensemble's models all learn them.
+
+        Parameters
+        ----------
+        cube : xarray.Dataset
+            The training data of the network, with ``agb``.
+
+        Returns
+        -------
+        Predictor
+            Itself.
+
+        Raises
+        ------
+        CubeError
+            If `cube` is not a cube, has no label or lacks a band.
+        """
+        reader = LabelledCube.open(cube, self.bands).reader
+        found = measure_statistics(reader, samples_of(reader, EVALUATION_BLOCK))
+        known = getattr(self, "provenance", {})
+        self.provenance = {**known, INPUTS: found.profile.to_dict()}
+        return self
 
     def _learnt(self) -> Learnt:
         """Return bands and training percentiles; an ensemble has those of its models.

@@ -40,7 +40,7 @@ from geobiomass.recipes.objective import (
 )
 from geobiomass.recipes.recipe import Recipe, find_recipe, recipe_from_dict
 from geobiomass.recipes.resume import learnt_from
-from geobiomass.recipes.scaling import measure_statistics, set_scaling
+from geobiomass.recipes.scaling import set_scaling
 from geobiomass.recipes.schedule import (
     TrainingPlan,
     plan_training,
@@ -318,32 +318,6 @@ class BiomassRegressor(Predictor, Regressor):
                 "observation at least, got fewer; give all of the training data."
             )
         self._domain = domain
-        return self
-
-    def learn_percentiles(self, cube: xr.Dataset | xr.DataArray) -> Self:
-        """Learn the percentiles of the training data's bands, for :meth:`check`.
-
-        :meth:`fit` does so itself: this is for models that were saved without them, or
-        made of a network that was trained elsewhere.
-
-        Parameters
-        ----------
-        cube : xarray.Dataset
-            The training data of the network, with ``agb``.
-
-        Returns
-        -------
-        BiomassRegressor
-            Itself.
-
-        Raises
-        ------
-        CubeError
-            If `cube` is not a cube, has no label or lacks a band.
-        """
-        reader = LabelledCube.open(cube, self.bands).reader
-        found = measure_statistics(reader, samples_of(reader, EVALUATION_BLOCK))
-        self.provenance = {**self.provenance, INPUTS: found.profile.to_dict()}
         return self
 
     def _in_months(self, calendar: tuple[int, ...]) -> nn.Module:
