@@ -49,7 +49,7 @@ def stack_bands(
     Warns
     -----
     UserWarning
-        If variables on the grid are left out.
+        If variables on the grid are left out; not if all that are needed are there.
     """
     chosen = _chosen(bands)
     kept = {*needed, *(chosen or ())}
@@ -76,13 +76,18 @@ def stack_bands(
         image = _select(image, chosen, {})
     if left:
         notes[LEFT_OUT] = "; ".join(f"{name}: {why}" for name, why in left.items())
-        _tell_left_out(left, image)
+        if not _all_there(needed, image):  # a model reads its bands, and no others
+            _tell_left_out(left, image)
     new = _new_names(data, image, bands, needed)
     if new:
         names = [new.get(str(name), str(name)) for name in image["band"].values]
         image = image.assign_coords(band=names)
         notes[RENAMED] = ", ".join(f"{old}: {ours}" for old, ours in new.items())
     return image, notes
+
+
+def _all_there(needed: Collection[str], image: xr.DataArray) -> bool:
+    return bool(needed) and set(needed) <= {str(name) for name in image["band"].values}
 
 
 def _chosen(bands: Bands) -> list[str] | None:
@@ -185,7 +190,7 @@ def _new_names(
     if isinstance(bands, Mapping):
         _check_there([str(name) for name in bands], there)
         new = {str(old): str(ours) for old, ours in bands.items()}
-    elif set(needed) and set(needed) <= set(there):
+    elif _all_there(needed, image):
         return {}  # a model that was trained on red reads red
     else:
         found = certain_names(there, sensor_of(data), orbit_of(data))
