@@ -91,7 +91,7 @@ def sample_input(
         pixels of a small cube. If none has a value, eight times as many windows.
     """
     found = _read(reader, samples, 1, inside)
-    if reader.computes or np.isfinite(found.values).any():
+    if reader.computed_chunks or np.isfinite(found.values).any():
         return found
     return _read(reader, samples, _MORE, inside)
 
@@ -99,20 +99,25 @@ def sample_input(
 def _read(
     reader: Reader, samples: Sequence[Sample], times: int, inside: Mask | None
 ) -> InputSample:
-    windows = _windows(samples, reader.computes, times)
+    chunks = reader.computed_chunks
+    lazy = chunks is not None
+    windows = _windows(samples, lazy, times if inside is None else times * _MORE)
+    if chunks is not None:
+        windows = [_in_one_chunk(sample, chunks) for sample in windows]
+    if inside is not None:
+        touched = [sample for sample in windows if inside(sample.window).any()]
+        windows = _evenly(touched, LAZY_WINDOWS if lazy else WINDOWS * times)
     parts, count = [], 0
-    near = reader.keeping(LAZY_SIDE, LAZY_SIDE)  # neighbours share dask's chunks
     for sample in windows:
         try:
-            values = near.read(sample)
+            values = reader.read(sample)
         except DamagedError:
             continue
         chosen = np.ones(values.shape[-2:], bool)
         if inside is not None:
             chosen = inside(sample.window)
-        if chosen.any():
-            parts.append(values[..., chosen])
-            count += 1
+        parts.append(values[..., chosen])
+        count += 1
     shape = (reader.months, len(reader.bands), 0)
     values = np.concatenate(parts, axis=-1) if parts else np.empty(shape, np.float32)
     total = sum(s.window.height * s.window.width for s in samples)
@@ -126,12 +131,12 @@ def _read(
 
 def _windows(samples: Sequence[Sample], lazy: bool, times: int) -> list[Sample]:
     """Choose windows: all of a small cube, else a lattice in some of the samples."""
-    count, side = (LAZY_WINDOWS, LAZY_SIDE) if lazy else (WINDOWS * times, SIDE)
+    count, side = (LAZY_WINDOWS, LAZY_SIDE) if lazy else (WINDOWS, SIDE)
+    count *= times
     pixels = sum(s.window.height * s.window.width for s in samples)
     if pixels <= count * side * side:
         return list(samples)
-    at = np.linspace(0, len(samples) - 1, min(count, len(samples))).round()
-    chosen = [samples[int(index)] for index in dict.fromkeys(at)]
+    chosen = _evenly(samples, count)
     lattice = math.ceil(math.sqrt(count / len(chosen)))
     return [
         Sample(Window(top, left, bottom, right), sample.chip)
@@ -143,6 +148,33 @@ def _windows(samples: Sequence[Sample], lazy: bool, times: int) -> list[Sample]:
             sample.window.left, sample.window.right, lattice, side
         )
     ]
+
+
+def _evenly(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """Return at most so many of the samples, evenly spread."""
+    at = np.linspace(0, len(samples) - 1, min(count, len(samples))).round()
+    return [samples[int(index)] for index in dict.fromkeys(at)]
+
+
+def _in_one_chunk(
+    sample: Sample, chunks: tuple[tuple[int, ...], tuple[int, ...]]
+) -> Sample:
+    """Move a window into the chunk that has its middle: only this one is computed."""
+    window = sample.window
+    if window.height > LAZY_SIDE or window.width > LAZY_SIDE:
+        return sample  # all of a small cube
+    top, bottom = _moved(window.top, window.bottom, chunks[0])
+    left, right = _moved(window.left, window.right, chunks[1])
+    return Sample(Window(top, left, bottom, right), sample.chip)
+
+
+def _moved(start: int, stop: int, chunks: tuple[int, ...]) -> tuple[int, int]:
+    edges = np.cumsum([0, *chunks])
+    number = int(np.searchsorted(edges, (start + stop) // 2, side="right")) - 1
+    low, high = int(edges[number]), int(edges[number + 1])
+    length = min(stop - start, high - low)
+    start = min(max(start, low), high - length)
+    return start, start + length
 
 
 def _spans(start: int, stop: int, count: int, side: int) -> list[tuple[int, int]]:

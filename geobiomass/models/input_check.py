@@ -114,4 +114,6 @@ class ChecksInput:
         region = mapper.region
         inside = None if region is None else region.mask
         sample = sample_input(mapper.reader, mapper.samples(), inside)
+        if not sample.values.size and check == "warn":
+            return {"result": "unknown", "sample": sample.text}
         return tell(check_input(learnt, sample), check, stacklevel)
