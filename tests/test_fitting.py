@@ -159,9 +159,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counts[0] += 1
         build(self, *given)
 
-    def checking(cube: Any) -> xr.Dataset:
+    def checking(cube: Any, *needed: Any) -> xr.Dataset:
         counts[1] += 1
-        return check(cube)
+        return check(cube, *needed)
 
     monkeypatch.setattr(Reader, "__init__", building)
     monkeypatch.setattr(labelled_cube, "need_target", checking)

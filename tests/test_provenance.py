@@ -77,7 +77,8 @@ def test_a_map_says_model_data_input_settings_and_software(
 ) -> None:
     found = gb.provenance(geotiff)
     assert list(found) == [
-        *("format", "model", "input", "settings", "region", "software", "notes")
+        *("format", "model", "input", "settings", "region", "check"),
+        *("software", "notes"),
     ]
     known = found["model"]
     assert known["fingerprint"] == weights_fingerprint(model.network)

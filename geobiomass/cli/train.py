@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
@@ -17,6 +17,7 @@ from geobiomass.cli.checks import (
     open_labelled,
 )
 from geobiomass.cli.output import AsJson, answer, table_of
+from geobiomass.inference.map_settings import Check, MapSettings
 from geobiomass.training.commands import parse_setting
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 RECIPES = ("default", "quick", "biomassters")
 BY = ("biomass", "predicted", "months")
+CHECKS = get_args(Check)
 
 RecipeName = Annotated[
     str,
@@ -202,6 +204,13 @@ def evaluate(
         float, typer.Option(help="Confidence of the intervals, over chips or blocks.")
     ] = 0.95,
     groups: Groups = None,
+    check: Annotated[
+        str,
+        typer.Option(
+            help="Check of the input against the training data: warn, raise or off.",
+            autocompletion=lambda: CHECKS,
+        ),
+    ] = "warn",
     as_json: AsJson = False,
 ) -> None:
     """Compare a model's map with the labels, overall and by bin, in its units.
@@ -209,11 +218,17 @@ def evaluate(
     Example: `geobiomass evaluate model/ chips.zarr --by months --csv metrics.csv`
     """
     check_rows(by, BY, confidence)
+    MapSettings(check=cast(Check, check))  # before PyTorch is imported
     data = open_for_model(model, cube, labels=True, groups=groups)
     from geobiomass.models.loading import load
 
     table = load(model).evaluate(
-        data, flips=flips, by=by, confidence=confidence, groups=groups
+        data,
+        flips=flips,
+        by=by,
+        confidence=confidence,
+        groups=groups,
+        check=cast(Check, check),
     )
     if csv is not None:
         table.to_csv(csv)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from geobiomass.cube.band_names import stack_bands
+from geobiomass.cube.band_names import Bands, stack_bands
 from geobiomass.cube.calendar import plain_coordinates, with_months
 from geobiomass.cube.label_values import warn_of_odd_labels
 from geobiomass.cube.missing_values import floats_of, measured
@@ -34,6 +34,7 @@ def as_cube(
     month: int | Sequence[int] | None = None,
     target: str | None = None,
     units: str | None = None,
+    bands: Bands = None,
 ) -> xr.Dataset:
     """Convert arrays of xarray to a cube; a cube stays as it is.
 
@@ -69,6 +70,14 @@ def as_cube(
         the name of the variable in maps. In the cube it stays ``agb``.
     units : str, optional
         Units of the target, such as ``"m"`` or ``"kg/m2"``, instead of its attribute.
+    bands : mapping or sequence of str, optional
+        Names in the cube by those in `data`, ``{"red": "B04"}``; or the names of the
+        variables or bands that are the cube's bands, and no others. By default all
+        are, except the target, copies of it, and what is no image (masks, weights,
+        quality flags): those are left out with a warning. Bands of Sentinel-2 get
+        their names here (B04, B8A) where the collection or the set of names leaves no
+        doubt. The attributes ``bands_of_variables``, ``left_out`` and
+        ``renamed_bands`` say what became of each.
 
     Returns
     -------
@@ -95,9 +104,25 @@ def as_cube(
     """
     return measured(
         converted(
-            data, agb, nodata=nodata, crs=crs, month=month, target=target, units=units
+            data,
+            agb,
+            nodata=nodata,
+            crs=crs,
+            month=month,
+            target=target,
+            units=units,
+            bands=bands,
         )
     )
+
+
+def cube_for(data: xr.Dataset | xr.DataArray, needed: Collection[str]) -> xr.Dataset:
+    """Return data as a cube for a model that needs these bands.
+
+    As :func:`as_cube` does, but variables with these names are bands in any case, and
+    keep their names.
+    """
+    return measured(converted(data, needed=needed))
 
 
 def converted(
@@ -109,6 +134,8 @@ def converted(
     month: int | Sequence[int] | None = None,
     target: str | None = None,
     units: str | None = None,
+    bands: Bands = None,
+    needed: Collection[str] = (),
 ) -> xr.Dataset:
     """Convert as :func:`as_cube`, but leave infinite values and undeclared nodata."""
     if not isinstance(data, xr.Dataset | xr.DataArray):
@@ -116,7 +143,7 @@ def converted(
             "A cube is made of an xarray.Dataset or DataArray, got "
             f"{type(data).__name__}; gb.open_cube(path) opens one from disk."
         )
-    given_options = (agb, nodata, crs, month, target, units)
+    given_options = (agb, nodata, crs, month, target, units, bands)
     no_options = all(option is None for option in given_options)
     if isinstance(data, xr.Dataset) and no_options and _is_cube(data):
         check_cube(data)
@@ -134,7 +161,8 @@ def converted(
             "target= and units= describe labels, got none; give them as well, "
             "gb.as_cube(data, agb=labels, target=...)."
         )
-    image = missing_as_nan(stack_bands(data))
+    image, notes = stack_bands(data, bands=bands, target=wanted, needed=needed)
+    image = missing_as_nan(image)
     image = with_months(image, month)
     chips = "chip" in image.dims
     image = image.transpose(*(CHIP_DIMS if chips else SCENE_DIMS))
@@ -142,6 +170,7 @@ def converted(
         image = image.assign_coords(chip=np.arange(image.sizes["chip"]).astype(str))
     cube = as_float32(image).to_dataset(name="image")
     cube = cube.drop_vars([name for name in cube.coords if name not in _COORDS])
+    cube.attrs |= notes
     if wanted is not None:
         known = floats_of(decoded_layers(wanted))
         cube["agb"] = target_on(image, known, target, units)
@@ -175,15 +204,17 @@ def _is_cube(data: xr.Dataset) -> bool:
     )
 
 
-def need_target(cube: xr.Dataset | xr.DataArray) -> xr.Dataset:
-    """Return the data as a cube with labels.
+def need_target(
+    cube: xr.Dataset | xr.DataArray, needed: Collection[str] = ()
+) -> xr.Dataset:
+    """Return the data as a cube with labels, for a model with the needed bands.
 
     Raises
     ------
     CubeError
         If there are no labels; it says how to add them.
     """
-    cube = as_cube(cube)
+    cube = cube_for(cube, needed)
     if "agb" not in cube:
         raise CubeError(
             "The cube has no 'agb' (biomass density, Mg/ha) to learn from or to "

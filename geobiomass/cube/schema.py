@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from geobiomass.cube.known_bands import proposal
+
 BIOMASSTERS_BANDS = (
     "VV_asc", "VH_asc", "VV_desc", "VH_desc",
     "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12", "CLP",
@@ -172,9 +174,15 @@ def select_bands(cube: xr.Dataset, bands: tuple[str, ...]) -> xr.Dataset:
     there = [str(name) for name in cube["band"].values]
     lacking = [name for name in bands if name not in there]
     if lacking:
+        likely = proposal(lacking, [name for name in there if name not in bands])
+        remedy = "rename bands with cube.assign_coords(band=[...])"
+        if likely:
+            remedy = (
+                f"if they are the same, name them so: gb.as_cube(data, bands={likely})"
+            )
         raise CubeError(
             f"Bands {lacking} are needed and not in the cube, which has {there}; "
-            "rename bands with cube.assign_coords(band=[...]) or train without them."
+            f"{remedy}, or train without them."
         )
     if there == list(bands):
         return cube

@@ -65,7 +65,7 @@ class LabelledCube:
         CubeError
             If it is not a cube, has no ``agb`` or lacks a band.
         """
-        cube = need_target(cube)
+        cube = need_target(cube, bands or ())
         names = [str(name) for name in cube["band"].values] if bands is None else bands
         return cls(cube, tuple(names), Reader(cube, names))
 

@@ -98,6 +98,15 @@ class Reader:
     def _plain(self) -> Pixels:
         return self._image.source if isinstance(self._image, Decoded) else self._image
 
+    @property
+    def computed_chunks(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """The sizes of dask's chunks along y and x; None where nothing is computed."""
+        image = self._plain
+        if not isinstance(image, Lazy):
+            return None
+        height, width = image.array.chunks[-2:]
+        return tuple(height), tuple(width)
+
     def tally(self) -> BandTally:
         """Return an empty tally for the values of :meth:`codes`."""
         return BandTally(self.bands, self._plain.steps, self._plain.missing)

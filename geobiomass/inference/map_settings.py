@@ -20,6 +20,7 @@ from geobiomass.tiles import Blend, Lattice
 from geobiomass.training.setting_names import other_name
 
 Precision = Literal["float32", "bf16", "auto"]
+Check = Literal["warn", "raise", "off"]
 
 IN_ORDER = ("tile", "overlap", "block", "batch_size", "flips", "region")
 """Settings that may be given by position, in this order, as in earlier releases."""
@@ -41,6 +42,7 @@ class MapOptions(TypedDict, total=False):
     blend: Blend
     precision: Precision
     memory: int | None
+    check: Check
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,12 @@ class MapSettings:
     memory : int, optional
         Bytes for parallel passes of the network on the CPU. By default half of
         what the process may use. It has no influence on values.
+    check : "warn", "raise" or "off"
+        Check of a small sample of the input against the training data. "warn": one
+        warning with the bands that do not look like it; bands in another unit, or an
+        order of magnitude off, are refused. "raise": refuse all that is not like it,
+        and what cannot be checked. "off": do not look, as `plan` never does. It has
+        no influence on values.
 
     Raises
     ------
@@ -98,6 +106,7 @@ class MapSettings:
     blend: Blend = "smooth"
     precision: Precision = "float32"
     memory: int | None = None
+    check: Check = "warn"
 
     def __post_init__(self) -> None:
         for name in ("tile", "block", "batch_size", "memory"):
@@ -109,6 +118,10 @@ class MapSettings:
             raise ValueError(
                 f"precision must be 'float32', 'bf16' or 'auto', got "
                 f"{self.precision!r}."
+            )
+        if self.check not in ("warn", "raise", "off"):
+            raise ValueError(
+                f"check must be 'warn', 'raise' or 'off', got {self.check!r}."
             )
 
 

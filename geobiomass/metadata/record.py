@@ -54,6 +54,7 @@ def note_provenance(
     made_with: Mapping[str, Any],
     region: Any = None,
     notes: Mapping[str, str] | None = None,
+    checked: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a map's provenance to its attributes.
 
@@ -72,6 +73,8 @@ def note_provenance(
         The region that the map is limited to.
     notes : mapping of str to str, optional
         The user's additions: licence, contact.
+    checked : mapping, optional
+        Whether the input looked like the training data, and what did not.
     """
     note: dict[str, Any] = {
         "format": FORMAT,
@@ -79,6 +82,7 @@ def note_provenance(
         "input": input_facts(cube, made_with),
         "settings": {k: v for k, v in made_with.items() if k not in _NO_SETTINGS},
         "region": "whole" if region is None else compact(region.shapes),
+        "check": dict(checked or {"result": "unknown"}),
         "software": [software()],
         "notes": check_notes(notes),
     }

@@ -28,6 +28,9 @@ def facts_of(note: Mapping[str, Any]) -> Facts:
         "software": "; then ".join(_software(one) for one in note["software"])
         or NOT_RECORDED,
     }
+    checked = (note.get("check") or {}).get("result", "unknown")
+    if checked not in ("unknown", "off"):
+        facts["input check"] = checked
     notes = "; ".join(f"{k}: {v}" for k, v in (note.get("notes") or {}).items())
     return facts | ({"notes": notes} if notes else {})
 

@@ -12,6 +12,7 @@ from torch import nn
 from geobiomass.applicability import Domain, Domains
 from geobiomass.cube.quantity import AGB
 from geobiomass.inference.attention import mean_attention
+from geobiomass.inference.input_check import Learnt
 from geobiomass.models.card import ensemble_card
 from geobiomass.models.loading import load
 from geobiomass.models.predictor import Predictor
@@ -111,6 +112,21 @@ class Ensemble(Predictor, SavedModel):
             As :meth:`BiomassRegressor.was_trained_on` takes it.
         """
         return any(model.was_trained_on(cube) for model in self.models)
+
+    def learn_percentiles(self, cube: xr.Dataset | xr.DataArray) -> Self:
+        """Learn the percentiles of the training data for each of the models.
+
+        Parameters
+        ----------
+        cube : xarray.Dataset
+            As :meth:`BiomassRegressor.learn_percentiles` takes it.
+        """
+        for model in self.models:
+            model.learn_percentiles(cube)
+        return self
+
+    def _learnt(self) -> Learnt:
+        return [one for model in self.models for one in model._learnt()]
 
     def _attention(self, cube: xr.Dataset, **settings: Any) -> xr.DataArray:
         """Return the mean of the members' attention."""

@@ -22,8 +22,9 @@ from geobiomass.applicability.dissimilarity import (
     Applicability,
     WithDissimilarity,
 )
-from geobiomass.cube import CubeError, as_cube, is_chips
+from geobiomass.cube import CubeError, is_chips
 from geobiomass.cube.axes import named_like
+from geobiomass.cube.convert import cube_for
 from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.cube.region import Region
 from geobiomass.cube.store import is_local
@@ -45,13 +46,14 @@ from geobiomass.maps import (
 )
 from geobiomass.metadata.record import note_provenance, weights_fingerprint
 from geobiomass.metadata.stac_item import check_item_can_be_written, write_stac_item
+from geobiomass.models.input_check import ChecksInput
 from geobiomass.statistics.conformal import Calibration
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 
-class MapMaker:
+class MapMaker(ChecksInput):
     """A network that maps cubes.
 
     Attributes
@@ -128,12 +130,13 @@ class MapMaker:
         TypeError
             If a setting is unknown.
         """
-        chosen, own = MapSettings(**settings), as_cube(cube)
+        chosen, own = MapSettings(**settings), cube_for(cube, self.bands)
         mapper = self._mapper(own, chosen, applicability)
+        checked = self._check_mapped(mapper, chosen.check)
         result = lazy_map(mapper, own)
         # The fingerprint of the input is left out: it would read all that is in memory.
         made_with = mapper.values_depend_on()
-        note_provenance(result, self, own, made_with, mapper.region)
+        note_provenance(result, self, own, made_with, mapper.region, checked=checked)
         return named_like(result, cube)
 
     @takes_map_settings(in_order=())
@@ -244,11 +247,12 @@ class MapMaker:
         CubeError, ValueError, TypeError
             As in :meth:`predict`.
         """
-        chosen, cube = MapSettings(**settings), as_cube(cube)
+        chosen, cube = MapSettings(**settings), cube_for(cube, self.bands)
         mapper = self._mapper(cube, chosen, applicability)
+        checked = self._check_mapped(mapper, chosen.check)
         template = lazy_map(mapper, cube)
         template.attrs[MADE_WITH] = made_with = self._depends_on(cube, mapper)
-        note_provenance(template, self, cube, made_with, mapper.region, notes)
+        note_provenance(template, self, cube, made_with, mapper.region, notes, checked)
         if stac_item:
             check_item_can_be_written(template, path)
         try:
@@ -331,7 +335,7 @@ class MapMaker:
         TypeError
             If a setting is unknown.
         """
-        cube = as_cube(cube)
+        cube = cube_for(cube, self.bands)
         if self.units != AGB.units:
             raise ValueError(
                 f"Files of the competition hold biomass in {AGB.units}, and this model "
@@ -346,6 +350,7 @@ class MapMaker:
         side = max(cube.sizes["y"], cube.sizes["x"])
         chosen = dataclasses.replace(MapSettings(**settings), block=side)
         mapper = self._mapper(cube, chosen)
+        self._check_mapped(mapper, chosen.check)
         try:
             write_competition(
                 folder,
@@ -392,7 +397,7 @@ class MapMaker:
             As in :meth:`predict`.
         """
         chosen = MapSettings(**settings)
-        return plan_map(self._mapper(as_cube(cube), chosen), workers)
+        return plan_map(self._mapper(cube_for(cube, self.bands), chosen), workers)
 
     # --- what is mapped, and by which network ---
 

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geobiomass.cube import CubeError, as_cube
-from geobiomass.cube.convert import need_target
+from geobiomass.cube import CubeError
+from geobiomass.cube.convert import cube_for, need_target
 from geobiomass.cube.target import in_units_of, settled
 from geobiomass.data.fingerprint import data_fingerprint
 from geobiomass.data.splits import groups_of
@@ -97,7 +97,8 @@ class Predictor(MapMaker):
             coverage have ``_lower`` and ``_upper``: a percentile bootstrap over
             chips, or over 256 x 256 pixels of a scene, never over pixels. They are
             NaN where fewer than two of those have any such pixel; with fewer than
-            about 20 they are too narrow.
+            about 20 they are too narrow. ``attrs["input check"]`` is the result of
+            `check`.
 
         Raises
         ------
@@ -109,8 +110,10 @@ class Predictor(MapMaker):
         TypeError
             If a setting is unknown.
         """
-        cube = self._with_own_units(need_target(cube))
-        mapper = self._mapper(cube, MapSettings(**settings))
+        cube = self._with_own_units(need_target(cube, self.bands))
+        chosen = MapSettings(**settings)
+        mapper = self._mapper(cube, chosen)
+        checked = self._check_mapped(mapper, chosen.check)
         tally = Tally(Bins(by, mapper.reader.months, self.target))
         for sample in mapper.samples():
             truth = mapper.reader.labels(sample).astype(np.float64)
@@ -127,7 +130,9 @@ class Predictor(MapMaker):
                 "'agb' must have a label where the image has an observation, got none: "
                 "there is nothing to compare. Give a cube with labels."
             )
-        return tally.table(confidence, bootstrap)
+        table = tally.table(confidence, bootstrap)
+        table.attrs["input check"] = dict(checked)
+        return table
 
     def calibrate(
         self,
@@ -186,7 +191,7 @@ class Predictor(MapMaker):
             If there are too few groups: then each chip is a separate group.
         """
         check_interval(interval)
-        cube = self._with_own_units(need_target(cube))
+        cube = self._with_own_units(need_target(cube, self.bands))
         if self.was_trained_on(cube):
             raise CubeError(
                 "The model was trained on this cube: errors there are too small to "
@@ -276,7 +281,7 @@ class Predictor(MapMaker):
             If `cube` is not a cube or lacks a band.
         """
         return self._attention(
-            as_cube(cube), at=at, chip=chip, tile=tile, samples=samples
+            cube_for(cube, self.bands), at=at, chip=chip, tile=tile, samples=samples
         )
 
     def _attention(self, cube: xr.Dataset, **settings: Any) -> xr.DataArray:

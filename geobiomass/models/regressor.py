@@ -19,6 +19,7 @@ from geobiomass.applicability import Domain
 from geobiomass.applicability.learning import learn_domain
 from geobiomass.cube import BIOMASSTERS_BANDS, CubeError
 from geobiomass.cube.quantity import AGB, Quantity
+from geobiomass.data.band_profile import BandProfile
 from geobiomass.data.folds import Fold
 from geobiomass.data.labelled_cube import LabelledCube, LabelledSamples
 from geobiomass.data.reader import Sample
@@ -26,6 +27,7 @@ from geobiomass.data.splits import groups_of, samples_of
 from geobiomass.models.calibration import calibration_of, compare_units
 from geobiomass.models.card import model_card
 from geobiomass.models.domain import domain_of
+from geobiomass.models.input_check import INPUTS
 from geobiomass.models.predictor import Predictor
 from geobiomass.models.training_record import describe_training
 from geobiomass.network import AttentionUNet
@@ -189,7 +191,7 @@ class BiomassRegressor(Predictor, Regressor):
         given = self._check_folder(data, recipe, held)
         loaders, task = self._prepare(data, recipe, held, client, calibrate)
         recipe, stages = loaders.recipe, stages_of(loaders)
-        self._scale(loaders)
+        inputs = self._scale(loaders)
         first = int(os.environ.get("LOCAL_RANK", "0")) == 0  # of several processes
         if announce is not None and first:
             announce(plan_training(task, stages))
@@ -213,6 +215,7 @@ class BiomassRegressor(Predictor, Regressor):
             None if everything else loaders.validation,
             recipe.training.device,
         )
+        self.provenance[INPUTS] = inputs.to_dict()
         if isinstance(held, Fold):
             self.provenance["fold"] = held.to_dict()
         self._domain = domain_of(self.network, data, loaders)
@@ -299,9 +302,12 @@ class BiomassRegressor(Predictor, Regressor):
         )
         return loaders, task
 
-    def _scale(self, loaders: DataLoaders) -> None:
-        set_scaling(self.network, self.bands, loaders.recipe, loaders.measure())
+    def _scale(self, loaders: DataLoaders) -> BandProfile:
+        """Set the scaling; return the percentiles of the training data."""
+        found = loaders.measure()
+        set_scaling(self.network, self.bands, loaders.recipe, found)
         self.network.month_group = loaders.recipe.month_group
+        return found.profile
 
     def learn_applicability(
         self, cube: xr.Dataset | xr.DataArray, *, cells: int = 3000, seed: int = 0

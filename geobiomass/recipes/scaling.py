@@ -9,6 +9,8 @@ from functools import partial
 
 from geobiomass.cube import CubeError, DamagedError
 from geobiomass.cube.statistics import BandTally
+from geobiomass.data.band_profile import BandProfile
+from geobiomass.data.input_sample import sample_input
 from geobiomass.data.reader import Reader
 from geobiomass.network import AttentionUNet
 from geobiomass.recipes.recipe import BIOMASSTERS_RANGE, Recipe
@@ -27,6 +29,8 @@ class Statistics:
     scale: tuple[float, ...]
     target_shift: float
     target_scale: float
+    profile: BandProfile
+    """What the values are, for :meth:`geobiomass.BiomassRegressor.check`."""
 
 
 def measure_statistics(
@@ -42,7 +46,8 @@ def measure_statistics(
     compress the rest. If all of a cube on disk is trained on, its stored percentiles
     are used; else they are counted on `samples` alone, so that no held-out data
     enters. Labels: mean and standard deviation of those up to their 99.9th
-    percentile. Bands or labels without any spread keep scale 1.
+    percentile. Bands or labels without any spread keep scale 1. The profile of the
+    bands is of the same values; by month, of a sample of them.
 
     Parameters
     ----------
@@ -85,6 +90,7 @@ def measure_statistics(
         tuple((high - low) / _SPAN or 1.0 for low, high in ranges),
         mean,
         spread or 1.0,
+        BandProfile.of(table, sample_input(reader, samples).by_month()),
     )
 
 

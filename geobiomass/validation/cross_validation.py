@@ -179,7 +179,9 @@ class CrossValidation:
         folds. NaN in pixels of no fold: outside all regions or polygons. A block is
         computed on access, by the models of its folds only.
         """
-        maps = [member.predict(self.cube, **self._settings) for member in self._members]
+        # The cube that they were trained on parts of: there is nothing to tell.
+        settings = {"check": "off", **self._settings}
+        maps = [member.predict(self.cube, **settings) for member in self._members]
         found = join_by_fold(maps, self.folds)
         note_provenance(found, self.model, self.cube, self._how())
         return found
