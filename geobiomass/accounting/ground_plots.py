@@ -12,6 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.cube import CubeError
+from geobiomass.cube.grid import Grid
 from geobiomass.sources.footprints import (
     GEOGRAPHIC,
     Indexes,
@@ -134,12 +135,10 @@ def locate_plots(
 
 def _geobox(layer: xr.DataArray) -> GeoBox:
     import rioxarray  # noqa: F401  (the .rio accessor)
-    from affine import Affine
     from odc.geo.geobox import GeoBox
 
-    transform = Affine(*tuple(layer.rio.transform())[:6])
-    height, width = layer.shape
-    return GeoBox((height, width), transform, layer.rio.crs)
+    grid = Grid.of(layer, "The map")
+    return GeoBox(layer.shape, grid.transform, layer.rio.crs)
 
 
 def _crs_of(table: pd.DataFrame, grid: GeoBox) -> Any:

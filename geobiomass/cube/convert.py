@@ -10,6 +10,8 @@ import xarray as xr
 
 from geobiomass.cube.band_names import stack_bands
 from geobiomass.cube.calendar import with_months
+from geobiomass.cube.corners import MOVED, centred
+from geobiomass.cube.grid import check_not_rotated, placed
 from geobiomass.cube.schema import CHIP_DIMS, SCENE_DIMS, CubeError, check_cube
 from geobiomass.cube.target import target_on
 from geobiomass.cube.values import UNDECODED, decoded, missing_as_nan
@@ -71,10 +73,12 @@ def as_cube(
             "A cube is made of an xarray.Dataset or DataArray, got "
             f"{type(data).__name__}; gb.open_cube(path) opens one from disk."
         )
+    check_not_rotated(data)
+    data = centred(data)
     no_options = all(option is None for option in (agb, nodata, crs, month))
     if isinstance(data, xr.Dataset) and no_options and _is_cube(data):
         check_cube(data)
-        return data
+        return placed(data)
     # Not before: a cube comes without it, and it takes long to import.
     import rioxarray  # noqa: F401  (the .rio accessor)
 
@@ -94,8 +98,10 @@ def as_cube(
             cube["agb"] = target_on(image, wanted)
     if found is not None and not chips:
         cube = cube.rio.write_crs(found).rio.write_coordinate_system()
+    if MOVED in given.attrs:
+        cube.attrs[MOVED] = given.attrs[MOVED]
     check_cube(cube)
-    return cube
+    return placed(cube)
 
 
 def cube_or_chip(data: xr.Dataset | xr.DataArray) -> xr.Dataset:

@@ -19,6 +19,7 @@ import xarray as xr
 
 from geobiomass.cube.convert import as_cube
 from geobiomass.cube.encoding import MISSING, Dtype, encode
+from geobiomass.cube.plain_attributes import with_plain_attributes
 from geobiomass.cube.schema import is_chips
 from geobiomass.cube.statistics import BandTally
 from geobiomass.cube.store import STATISTICS, UNFINISHED, consolidate
@@ -106,7 +107,7 @@ def write_cube(
         If a finished cube, or anything else, is at `path` and neither `append` nor
         `overwrite`.
     """
-    cube = as_cube(cube)
+    cube = with_plain_attributes(as_cube(cube))
     destination = CubeDestination(path, storage_options)
     if append:
         cube, target = open_to_append(cube, destination)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.cube import CubeError
+from geobiomass.cube.grid import Grid
 from geobiomass.threads import silence_arrays_in_memory
 from geobiomass.tiles import Window
 
@@ -63,7 +64,7 @@ class Region:
 
         if "chip" in cube.dims:
             raise CubeError("region needs a scene; chips have no georeference.")
-        transform = tuple(cube.rio.transform())[:6]
+        transform = Grid.of(cube).affine
         if isinstance(region, tuple | list) and len(region) == 4:
             return cls((_rectangle(*map(float, region)),), transform)
         if cube.rio.crs is None:

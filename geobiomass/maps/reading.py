@@ -12,6 +12,7 @@ import xarray as xr
 
 from geobiomass.cube import CubeError
 from geobiomass.cube.axes import in_our_names
+from geobiomass.cube.corners import located
 from geobiomass.tiles import Window
 
 BLOCK = 1024  # pixels: the side of a block that is read, as maps are written
@@ -59,7 +60,7 @@ def open_layer(source: Any, variable: str | None = None) -> xr.DataArray:
             "The map must be an xarray Dataset or a path to Zarr or GeoTIFF, got a "
             f"{type(source).__name__}."
         )
-    layer = in_our_names(layer)
+    layer = located(in_our_names(layer))
     if "chip" in layer.dims:
         raise CubeError(
             f"The map must be of a scene, got {layer.sizes['chip']} chips, which have "

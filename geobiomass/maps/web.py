@@ -17,6 +17,8 @@ import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.cube.axes import in_our_names
+from geobiomass.cube.corners import located
+from geobiomass.cube.grid import Grid
 from geobiomass.cube.store import is_local, open_group
 from geobiomass.summary import html_environment, html_macros
 from geobiomass.tiles import blocks
@@ -127,7 +129,7 @@ def _layers_of(
         scene = data.to_dataset(name=data.name or "map")
     else:
         scene = data
-    scene = in_our_names(scene)
+    scene = located(in_our_names(scene))
     maps = {
         str(name): layer
         for name, layer in scene.items()
@@ -250,9 +252,10 @@ def shrunk(layer: xr.DataArray, largest: int) -> xr.DataArray:
         )
         result[rows, columns] = _averaged(np.asarray(fine.values, np.float32), step)
     coordinates = {}
+    grid = Grid.of(layer, "The map")
     for dim, size in (("y", height), ("x", width)):
         centres = layer[dim].values
-        side = (centres[-1] - centres[0]) / max(1, centres.size - 1)
+        side = grid.resolution[0 if dim == "x" else 1]
         first = centres[0] + side * (step - 1) / 2
         coordinates[dim] = first + side * step * np.arange(size)
     return xr.DataArray(result, coordinates, ("y", "x"), layer.name, layer.attrs)
@@ -277,7 +280,7 @@ def _bounds(values: xr.DataArray) -> list[list[float]]:
     from rasterio.warp import transform_bounds
 
     west, south, east, north = transform_bounds(
-        MERCATOR, "EPSG:4326", *values.rio.bounds()
+        MERCATOR, "EPSG:4326", *Grid.of(values).bounds
     )
     return [[south, west], [north, east]]
 
