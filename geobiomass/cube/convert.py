@@ -12,6 +12,7 @@ from geobiomass.cube.band_names import stack_bands
 from geobiomass.cube.calendar import with_months
 from geobiomass.cube.corners import MOVED, centred
 from geobiomass.cube.grid import check_not_rotated, placed
+from geobiomass.cube.grid_size import check_scene_size
 from geobiomass.cube.schema import CHIP_DIMS, SCENE_DIMS, CubeError, check_cube
 from geobiomass.cube.target import target_on
 from geobiomass.cube.values import UNDECODED, decoded, missing_as_nan
@@ -74,6 +75,7 @@ def as_cube(
             f"{type(data).__name__}; gb.open_cube(path) opens one from disk."
         )
     check_not_rotated(data)
+    check_scene_size(data)
     data = centred(data)
     no_options = all(option is None for option in (agb, nodata, crs, month))
     if isinstance(data, xr.Dataset) and no_options and _is_cube(data):

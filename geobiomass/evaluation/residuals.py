@@ -16,8 +16,10 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.cube import CubeError, as_cube
+from geobiomass.cube.alignment import check_one_grid
 from geobiomass.cube.areas import pixel_size
 from geobiomass.cube.axes import in_our_names
+from geobiomass.cube.corners import located
 from geobiomass.data.folds import Folds
 from geobiomass.data.groups import NOWHERE, BlockGround, ChipGround, Ground
 from geobiomass.tiles import Sample, blocks, indexers_of, samples_on_chips
@@ -115,8 +117,8 @@ def residuals(
 
 def _layers(map: xr.Dataset | xr.DataArray) -> dict[str, xr.DataArray]:
     if isinstance(map, xr.DataArray):
-        return {"predicted": in_our_names(map)}
-    data = in_our_names(map)
+        return {"predicted": located(in_our_names(map))}
+    data = located(in_our_names(map))
     return {column: data[name] for name, column in LAYERS.items() if name in data}
 
 
@@ -140,10 +142,10 @@ def _check(layers: dict[str, xr.DataArray], cube: xr.Dataset, most: int) -> None
                 f"The map must have the cube's axes {dict(truth.sizes)}, got "
                 f"{dict(layer.sizes)}."
             )
-        for dim in truth.dims:
-            both = dim in truth.coords and dim in layer.coords
-            if both and not np.array_equal(truth[dim].values, layer[dim].values):
-                raise CubeError(f"{dim!r} of the map is not the cube's; map this cube.")
+        named = "chip" in truth.coords and "chip" in layer.coords
+        if named and not np.array_equal(truth["chip"].values, layer["chip"].values):
+            raise CubeError("'chip' of the map is not the cube's; map this cube.")
+        check_one_grid(truth, layer, "The map", "the cube")
 
 
 def _pixel(

@@ -13,6 +13,7 @@ import xarray as xr
 from geobiomass.cube import CubeError
 from geobiomass.cube.axes import in_our_names
 from geobiomass.cube.corners import located
+from geobiomass.cube.grid_size import check_scene_size, check_size
 from geobiomass.tiles import Window
 
 BLOCK = 1024  # pixels: the side of a block that is read, as maps are written
@@ -61,6 +62,7 @@ def open_layer(source: Any, variable: str | None = None) -> xr.DataArray:
             f"{type(source).__name__}."
         )
     layer = located(in_our_names(layer))
+    check_scene_size(layer)
     if "chip" in layer.dims:
         raise CubeError(
             f"The map must be of a scene, got {layer.sizes['chip']} chips, which have "
@@ -98,6 +100,7 @@ def _open_raster(path: str) -> xr.Dataset:
     if "://" not in path and not os.path.exists(path):
         raise FileNotFoundError(f"There is nothing at {path}.")
     with rasterio.open(path) as source:
+        check_size(*source.shape, path, source.res, source.bounds)
         names = [name or f"band {i}" for i, name in enumerate(source.descriptions, 1)]
         tags = [source.tags(number) for number in source.indexes]
     bands = cast(xr.DataArray, rioxarray.open_rasterio(path, masked=True, cache=False))

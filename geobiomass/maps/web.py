@@ -19,6 +19,7 @@ import xarray as xr
 from geobiomass.cube.axes import in_our_names
 from geobiomass.cube.corners import located
 from geobiomass.cube.grid import Grid
+from geobiomass.cube.grid_size import check_scene_size, check_size
 from geobiomass.cube.store import is_local, open_group
 from geobiomass.summary import html_environment, html_macros
 from geobiomass.tiles import blocks
@@ -130,6 +131,7 @@ def _layers_of(
     else:
         scene = data
     scene = located(in_our_names(scene))
+    check_scene_size(scene)
     maps = {
         str(name): layer
         for name, layer in scene.items()
@@ -172,6 +174,8 @@ def _raster(path: str, largest: int) -> xr.Dataset:
     from rasterio.enums import Resampling
 
     with rasterio.open(path) as source:
+        if not source.overviews(1):  # else few pixels are read, however large it is
+            check_size(*source.shape, path, source.res, source.bounds)
         step = max(1.0, max(source.height, source.width) / largest)
         height, width = (max(1, round(n / step)) for n in source.shape)
         values = source.read(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geobiomass.cube import CubeError
+from geobiomass.cube.grid_size import check_size
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -73,7 +74,18 @@ def make_grid(
             f"bounds must be within the area of {crs}, got {tuple(bounds)}; choose "
             "another crs."
         )
-    return GeoBox.from_bbox(wanted.boundingbox, resolution=resolution)
+    made = GeoBox.from_bbox(wanted.boundingbox, resolution=resolution)
+    around = tuple(wanted.boundingbox)
+    name = "The grid of bounds and resolution"
+    check_size(*made.shape, name, (resolution, resolution), around)
+    extent = max(around[2] - around[0], around[3] - around[1])
+    if made.crs.geographic and resolution > max(1.0, 2 * extent):
+        raise CubeError(
+            f"resolution must be in units of crs, degrees for {crs}, got "
+            f"{resolution:g} for an area of {extent:.4g} degrees; give metres with a "
+            "projected crs, such as the default 'utm'."
+        )
+    return made
 
 
 def grid_coordinates(grid: GeoBox) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from geobiomass.cube import CubeError
 from geobiomass.cube.axes import spatial_axes
 from geobiomass.cube.corners import located
 from geobiomass.cube.grid import Grid
+from geobiomass.cube.grid_size import check_size
 from geobiomass.sources.rasters.open_raster import open_raster
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def grid_like(like: Any, name: str = "like") -> GeoBox:
             f"{name} must be a GeoBox, an xarray object with a CRS and evenly spaced "
             f"y and x, or the path of a raster with a CRS, got {shown}."
         )
+    check_size(*box.shape, name)
     return box
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geobiomass.cube import CubeError
+from geobiomass.cube.grid_size import check_size
 from geobiomass.sources.grid import WGS84, make_grid
 from geobiomass.sources.grid_like import grid_like
 from geobiomass.sources.rasters.grid_geometry import crs_name, outline_on
@@ -105,6 +106,7 @@ def _finest_grid(
     top, left = np.floor(edges[:, :2].min(axis=0) + 0.01).astype(int).tolist()
     bottom, right = np.ceil(edges[:, 2:].max(axis=0) - 0.01).astype(int).tolist()
     affine = finest.affine * type(finest.affine).translation(left, top)
+    check_size(bottom - top, right - left, "The grid of the files")
     return GeoBox((bottom - top, right - left), affine, finest.crs)
 
 
