@@ -301,11 +301,11 @@ class _Stored:
     def replace(self, data: Data, grid: Grid | None) -> None:
         """Replace it, in data whose variables are its own; remove it without a grid."""
         if self.holder is None:
-            attrs = data.attrs = dict(data.attrs)
+            data.attrs = dict(data.attrs)
+            attrs = data.attrs
         else:
             variable = data[self.holder].variable.copy(deep=False)
-            attrs = variable.attrs = dict(variable.attrs)
-            encoding = variable.encoding
+            variable.attrs, encoding = dict(variable.attrs), variable.encoding
             if isinstance(data, xr.Dataset) and self.holder in data.data_vars:
                 data[self.holder] = variable
             else:

@@ -46,9 +46,9 @@ def check_size(
         known += " over " + ", ".join(f"{edge:.10g}" for edge in bounds)
     raise CubeError(
         f"{name} must have at most {MOST_PIXELS:.0e} pixels, got {height:,} x "
-        f"{width:,} = {pixels:.2g}{known}. Check the units: a resolution in degrees for a system "
-        "in metres, or bounds in metres for one in degrees, give such sizes. For a "
-        "part of a larger raster give bounds, or select it first."
+        f"{width:,} = {pixels:.2g}{known}. Check the units: a resolution in degrees "
+        "for a system in metres, or bounds in metres for one in degrees, give such sizes. "
+        "For a part of a larger raster give bounds, or select it first."
     )
 
 
