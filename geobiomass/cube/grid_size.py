@@ -47,8 +47,8 @@ def check_size(
     raise CubeError(
         f"{name} must have at most {MOST_PIXELS:.0e} pixels, got {height:,} x "
         f"{width:,} = {pixels:.2g}{known}. Check the units: a resolution in degrees "
-        "for a system in metres, or bounds in metres for one in degrees, give such sizes. "
-        "For a part of a larger raster give bounds, or select it first."
+        "for a system in metres, or bounds in metres for one in degrees, give such "
+        "sizes. For a part of a larger raster give bounds, or select it first."
     )
 
 

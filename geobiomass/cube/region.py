@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.cube import CubeError
+from geobiomass.cube.antimeridian import beside, continuous
 from geobiomass.cube.grid import Grid
 from geobiomass.threads import silence_arrays_in_memory
 from geobiomass.tiles import Window
@@ -64,9 +65,15 @@ class Region:
 
         if "chip" in cube.dims:
             raise CubeError("region needs a scene; chips have no georeference.")
-        transform = Grid.of(cube).affine
+        grid = Grid.of(cube)
+        transform = grid.affine
+        degrees = cube.rio.crs is not None and cube.rio.crs.is_geographic
         if isinstance(region, tuple | list) and len(region) == 4:
-            return cls((_rectangle(*map(float, region)),), transform)
+            left, bottom, right, top = map(float, region)
+            if degrees:
+                left, right = continuous(left, right)
+            rectangle = _rectangle(left, bottom, right, top)
+            return cls(_placed((rectangle,), grid, degrees), transform)
         if cube.rio.crs is None:
             raise CubeError(
                 "region needs the scene's reference system; set it with "
@@ -74,7 +81,7 @@ class Region:
             )
         if hasattr(region, "to_crs"):
             shapes = _geometries(region.to_crs(cube.rio.crs).__geo_interface__)
-            return cls(tuple(shapes), transform)
+            return cls(_placed(shapes, grid, degrees), transform)
         mapping = getattr(region, "__geo_interface__", region)
         if not isinstance(mapping, Mapping) or "type" not in mapping:
             raise ValueError(
@@ -87,7 +94,7 @@ class Region:
             transform_geom("EPSG:4326", cube.rio.crs, shape)
             for shape in _geometries(mapping)
         ]
-        return cls(tuple(shapes), transform)
+        return cls(_placed(shapes, grid, degrees), transform)
 
     def mask(self, window: Window) -> npt.NDArray[np.bool_]:
         """Return the pixels of a window whose centre is in the region, (y, x) bool."""
@@ -116,6 +123,15 @@ class Region:
                 invert=True,
             )
         return np.asarray(mask, bool)
+
+
+def _placed(
+    shapes: Iterable[Mapping[str, Any]], grid: Grid, degrees: bool
+) -> tuple[Mapping[str, Any], ...]:
+    """Return geometries where a scene in degrees has them, also across 180 degrees."""
+    if not degrees:
+        return tuple(shapes)
+    return tuple(near for shape in shapes for near in beside(shape, grid.bounds))
 
 
 def _rectangle(left: float, bottom: float, right: float, top: float) -> dict[str, Any]:
