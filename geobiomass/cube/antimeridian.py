@@ -25,8 +25,12 @@ _POINTS = 200  # of a grid's outline, a side: enough for its curves in degrees
 
 
 def continuous(west: float, east: float) -> tuple[float, float]:
-    """Return longitudes that increase; a west above east crosses 180 degrees."""
-    if west > east and abs(west) <= 180 and abs(east) <= 180:
+    """Return longitudes that increase: a west far above east crosses 180 degrees.
+
+    An area that would be wider than 180 degrees is left for the caller to refuse: its
+    west and east are rather exchanged.
+    """
+    if west - east >= 180 and abs(west) <= 180 and abs(east) <= 180:
         return west, east + 360
     return west, east
 

@@ -141,6 +141,7 @@ def _checked(bounds: Sequence[float], crs: Any) -> tuple[float, float, float, fl
     if not (west < east and south < north):
         raise CubeError(
             "bounds must be west, south, east and north, with west below east and "
-            f"south below north, got {tuple(bounds)}."
+            f"south below north, got {tuple(bounds)}. Only across 180 degrees is west "
+            "above east, by 180 degrees or more."
         )
     return west, south, east, north

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -148,7 +149,7 @@ def test_an_items_box_across_180_is_narrow() -> None:
 
     from geobiomass.sources.stac.scene import _box
 
-    when = np.datetime64("2023-06-01").astype(object)
+    when = datetime(2023, 6, 1, tzinfo=UTC)
     for bbox, geometry in (
         ([179.5, -17, -179.5, -16], None),
         ([-180, -17, 180, -16], mapping(SPLIT)),
