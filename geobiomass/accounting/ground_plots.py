@@ -138,7 +138,7 @@ def _geobox(layer: xr.DataArray) -> GeoBox:
     from odc.geo.geobox import GeoBox
 
     grid = Grid.of(layer, "The map")
-    return GeoBox(layer.shape, grid.transform, layer.rio.crs)
+    return GeoBox((grid.height, grid.width), grid.transform, layer.rio.crs)
 
 
 def _crs_of(table: pd.DataFrame, grid: GeoBox) -> Any:

@@ -141,7 +141,7 @@ def _narrowest(spans: list[tuple[float, float]]) -> tuple[float, float]:
     return west, west + 360 - gaps[widest]
 
 
-def _outlines(shapes: Iterable[Mapping[str, Any]]) -> Iterator[Numbers]:
+def _outlines(shapes: Iterable[Mapping[str, Any] | None]) -> Iterator[Numbers]:
     """Yield the points of each ring, line or point, (point, 2)."""
     for shape in shapes:
         if shape is None:

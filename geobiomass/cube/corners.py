@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from geobiomass.cube.axes import spatial_axes
-from geobiomass.cube.grid import TOLERANCE, MapData, Six, placed, six_numbers
+from geobiomass.cube.grid import MapData, Six, placed, six_numbers
 from geobiomass.cube.schema import CubeError
+from geobiomass.cube.spacing import TOLERANCE
 
 MOVED = "coordinates_moved"
 """Attribute of data whose coordinates were moved from corners to centres: how far."""
@@ -103,7 +104,7 @@ def _kind(
 def _moved(data: MapData, names: tuple[str, str], transform: Six, kind: str) -> MapData:
     a, _, _, _, e, _ = transform
     half = {names[1]: a / 2, names[0]: -e / 2 if kind == "bottomleft" else e / 2}
-    made = data.assign_coords(
+    made: Any = data.assign_coords(
         {
             name: data[name].copy(data=np.asarray(data[name].values, float) + by)
             for name, by in half.items()
@@ -122,7 +123,7 @@ def _moved(data: MapData, names: tuple[str, str], transform: Six, kind: str) -> 
         f"{words}. Where they are centres already, remove that attribute.",
         stacklevel=4,
     )
-    return made
+    return cast(MapData, made)
 
 
 def _unclear(transform: Six) -> str:

@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Numbers = npt.NDArray[np.float64]
 Data = xr.Dataset | xr.DataArray
-MapData = TypeVar("MapData", xr.Dataset, xr.DataArray)
+MapData = TypeVar("MapData", bound=xr.Dataset | xr.DataArray)
 Six = tuple[float, float, float, float, float, float]
 
 
@@ -147,7 +147,7 @@ def placed(data: MapData) -> MapData:
     found = _of(data)
     if not isinstance(found, str):
         _tell_of_half_a_pixel(stale[0].affine, found)
-    made = data.copy(deep=False)
+    made = cast(MapData, data.copy(deep=False))
     for known in stale:
         known.replace(made, None if isinstance(found, str) else found)
     return made

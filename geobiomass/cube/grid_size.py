@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import xarray as xr
 
@@ -14,8 +15,7 @@ MOST_PIXELS = 500_000_000_000
 
 
 def check_size(
-    height: int,
-    width: int,
+    shape: Sequence[int],
     name: str,
     resolution: tuple[float, float] | None = None,
     bounds: tuple[float, ...] | None = None,
@@ -24,8 +24,8 @@ def check_size(
 
     Parameters
     ----------
-    height, width : int
-        Pixels.
+    shape : sequence of int
+        Rows and columns of pixels.
     name : str
         Words of the error message for the grid: "The grid of bounds and resolution".
     resolution, bounds : tuple of float, optional
@@ -36,6 +36,7 @@ def check_size(
     CubeError
         If it has more than 5e11 pixels.
     """
+    height, width = shape
     pixels = height * width
     if pixels <= MOST_PIXELS:
         return
@@ -56,4 +57,4 @@ def check_scene_size(data: xr.Dataset | xr.DataArray) -> None:
     """Check the size of a scene, as :func:`check_size` does."""
     names = spatial_axes(data)
     if names is not None and "chip" not in data.dims:
-        check_size(*(data.sizes[name] for name in names), "A scene")
+        check_size([data.sizes[name] for name in names], "A scene")

@@ -18,8 +18,8 @@ def with_plain_attributes(data: xr.Dataset) -> xr.Dataset:
     stackstac's ``spec``) mappings, dates ISO text, and any other object its text. The
     data itself is returned where nothing changes.
     """
-    every = (data, *data.variables.values())
-    if all(_is_plain(value) for one in every for value in one.attrs.values()):
+    every = [data.attrs, *(v.attrs for v in data.variables.values())]
+    if all(_is_plain(value) for attrs in every for value in attrs.values()):
         return data
     made = data.copy(deep=False)
     made.attrs = _plain(made.attrs)

@@ -189,7 +189,7 @@ def describe_raster(path: Any) -> Facts:
 
     with rasterio.open(path) as source:
         if not source.overviews(1):  # else few pixels are read, however large it is
-            check_size(*source.shape, source.name, source.res, source.bounds)
+            check_size(source.shape, source.name, source.res, source.bounds)
         step = max(1.0, max(source.height, source.width) / SIDE)
         shape = (
             source.count,

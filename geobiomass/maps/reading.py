@@ -100,7 +100,7 @@ def _open_raster(path: str) -> xr.Dataset:
     if "://" not in path and not os.path.exists(path):
         raise FileNotFoundError(f"There is nothing at {path}.")
     with rasterio.open(path) as source:
-        check_size(*source.shape, path, source.res, source.bounds)
+        check_size(source.shape, path, source.res, source.bounds)
         names = [name or f"band {i}" for i, name in enumerate(source.descriptions, 1)]
         tags = [source.tags(number) for number in source.indexes]
     bands = cast(xr.DataArray, rioxarray.open_rasterio(path, masked=True, cache=False))

@@ -175,7 +175,7 @@ def _raster(path: str, largest: int) -> xr.Dataset:
 
     with rasterio.open(path) as source:
         if not source.overviews(1):  # else few pixels are read, however large it is
-            check_size(*source.shape, path, source.res, source.bounds)
+            check_size(source.shape, path, source.res, source.bounds)
         step = max(1.0, max(source.height, source.width) / largest)
         height, width = (max(1, round(n / step)) for n in source.shape)
         values = source.read(

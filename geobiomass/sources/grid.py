@@ -92,9 +92,9 @@ def make_grid(
     made = GeoBox.from_bbox(wanted.boundingbox, resolution=resolution)
     around = tuple(wanted.boundingbox)
     name = "The grid of bounds and resolution"
-    check_size(*made.shape, name, (resolution, resolution), around)
+    check_size(made.shape, name, (resolution, resolution), around)
     extent = max(around[2] - around[0], around[3] - around[1])
-    if made.crs.geographic and resolution > max(1.0, 2 * extent):
+    if _is_geographic(str(made.crs)) and resolution > max(1.0, 2 * extent):
         raise CubeError(
             f"resolution must be in units of crs, degrees for {crs}, got "
             f"{resolution:g} for an area of {extent:.4g} degrees; give metres with a "

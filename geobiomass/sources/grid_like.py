@@ -52,7 +52,7 @@ def grid_like(like: Any, name: str = "like") -> GeoBox:
             f"{name} must be a GeoBox, an xarray object with a CRS and evenly spaced "
             f"y and x, or the path of a raster with a CRS, got {shown}."
         )
-    check_size(*box.shape, name)
+    check_size(box.shape, name)
     return box
 
 

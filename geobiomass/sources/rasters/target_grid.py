@@ -107,7 +107,7 @@ def _finest_grid(
     top, left = np.floor(edges[:, :2].min(axis=0) + 0.01).astype(int).tolist()
     bottom, right = np.ceil(edges[:, 2:].max(axis=0) - 0.01).astype(int).tolist()
     affine = finest.affine * type(finest.affine).translation(left, top)
-    check_size(bottom - top, right - left, "The grid of the files")
+    check_size((bottom - top, right - left), "The grid of the files")
     return GeoBox((bottom - top, right - left), affine, finest.crs)
 
 
