@@ -222,3 +222,15 @@ def test_a_saved_cube_and_a_saved_map(
     assert_transforms_are_those_of_coordinates(stored.agb)
     assert stored.attrs["spatial:transform"] == pytest.approx(expected.affine)
     assert stored.attrs["spatial:bbox"] == pytest.approx(expected.bounds)
+
+
+def test_a_single_column_is_written_where_its_transform_says(
+    tmp_path: Path, model: Any, cube: Any
+) -> None:
+    column = cube.isel(x=[3])
+    model.predict_to(tmp_path / "map.tif", column, progress=False)
+    with rasterio.open(tmp_path / "map.tif") as source:
+        assert tuple(source.bounds) == (400_030, 6_899_520, 400_040, 6_900_000)
+    del column.spatial_ref.attrs["GeoTransform"]
+    with pytest.raises(gb.CubeError, match=r"'x' has one value.*write_transform"):
+        model.predict_to(tmp_path / "other.tif", column, progress=False)
