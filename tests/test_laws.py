@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LAWS = range(1, 11)
+LAWS = range(1, 12)
 
 
 def named_tests() -> Iterator[tuple[int, str, str]]:

@@ -16,6 +16,7 @@ from geobiomass.accounting.error_model import ErrorModel, fit_error_model
 from geobiomass.accounting.held_out import errors_of
 from geobiomass.accounting.mass import errors_in, in_same_units, open_target
 from geobiomass.cube import CubeError
+from geobiomass.cube.grid import Grid
 from geobiomass.cube.missing_values import measured_layer
 from geobiomass.cube.quantity import Quantity
 from geobiomass.cube.units import MASS_PER_AREA
@@ -26,7 +27,6 @@ Errors = pd.DataFrame | ErrorModel | str | Path
 Pair = tuple[pd.DataFrame | ErrorModel, pd.DataFrame | ErrorModel]
 
 FEWEST_UNITS = 5  # for the correlation of their mean errors
-_TOLERANCE = 1e-3  # pixels: grids that differ by less are the same
 
 
 @explain_arguments
@@ -193,13 +193,12 @@ def _check_same_grid(first: xr.DataArray, second: xr.DataArray) -> None:
             f"Maps to compare must have one CRS, got {systems[0]} and {systems[1]}: "
             f"{remedy}"
         )
-    here, there = (np.array(tuple(m.rio.transform())[:6]) for m in (first, second))
-    size = np.abs(here[[0, 1, 3, 4]]).max()
-    reach = np.array([*[max(first.shape)] * 2, 1] * 2)
-    if (np.abs(here - there) * reach > _TOLERANCE * size).any():
+    here, there = Grid.of(first, "The first map"), Grid.of(second, "The second map")
+    if not here.same_as(there):
         raise CubeError(
             "Maps to compare must have one grid, got the transforms "
-            f"{tuple(here.tolist())} and {tuple(there.tolist())}: {remedy}"
+            f"{here.affine} and {there.affine}, {here.shift(there):.3g} pixels apart: "
+            f"{remedy}"
         )
 
 

@@ -12,6 +12,7 @@ import xarray as xr
 
 from geobiomass.accounting.mass import column_in_mass
 from geobiomass.cube import CubeError
+from geobiomass.cube.grid import Grid
 from geobiomass.cube.table_errors import cube_errors
 from geobiomass.sources.footprints import Indexes, label_pixels
 from geobiomass.sources.plot_table import Plots, plots_table, read_plots
@@ -138,12 +139,10 @@ def locate_plots(
 
 def _geobox(layer: xr.DataArray) -> GeoBox:
     import rioxarray  # noqa: F401  (the .rio accessor)
-    from affine import Affine
     from odc.geo.geobox import GeoBox
 
-    transform = Affine(*tuple(layer.rio.transform())[:6])
-    height, width = layer.shape
-    return GeoBox((height, width), transform, layer.rio.crs)
+    grid = Grid.of(layer, "The map")
+    return GeoBox((grid.height, grid.width), grid.transform, layer.rio.crs)
 
 
 def _crs_of(table: pd.DataFrame, grid: GeoBox) -> Any:

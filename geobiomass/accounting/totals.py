@@ -18,7 +18,7 @@ from geobiomass.accounting.ground_plots import GroundPlots, locate_plots, stratu
 from geobiomass.accounting.held_out import errors_of
 from geobiomass.accounting.mass import ASSUMED, errors_in, need_mass, open_target
 from geobiomass.accounting.region_sums import WHOLE, PlotValues, RegionSum, sum_regions
-from geobiomass.cube import CubeError
+from geobiomass.cube.alignment import check_one_grid
 from geobiomass.cube.areas import pixel_size, regions_of
 from geobiomass.cube.units import MASS_PER_AREA
 from geobiomass.maps.reading import open_layer, taken_as_missing
@@ -261,15 +261,7 @@ def _strata_of(
             )
         return None, {stratum_name(key): float(area) for key, area in strata.items()}
     raster = open_layer(strata)
-    import rioxarray  # noqa: F401  (the .rio accessor)
-
-    ours, theirs = layer.rio.transform(), raster.rio.transform()
-    if raster.shape != layer.shape or not ours.almost_equals(theirs, 1e-6):
-        raise CubeError(
-            f"The raster of strata must be on the map's grid, {layer.shape} pixels "
-            f"with the transform {tuple(ours)[:6]}; got {raster.shape} and "
-            f"{tuple(theirs)[:6]}. Reproject it, raster.rio.reproject_match(map)."
-        )
+    check_one_grid(layer, raster, "The raster of strata", "the map")
     return raster, None
 
 

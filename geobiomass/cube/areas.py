@@ -14,6 +14,7 @@ import xarray as xr
 
 from geobiomass.cube import CubeError
 from geobiomass.cube.axes import in_our_names
+from geobiomass.cube.grid import Grid
 from geobiomass.cube.region import Region
 from geobiomass.cube.region_tables import named_regions
 from geobiomass.cube.vector_areas import tell
@@ -63,8 +64,8 @@ class _Grid:
                 "set it with map.rio.write_crs('EPSG:...')."
             )
         crs = pyproj.CRS.from_wkt(data.rio.crs.to_wkt())
-        affine = tuple(data.rio.transform())[:6]
-        return cls(crs, affine, data.sizes["y"], data.sizes["x"])
+        grid = Grid.of(data, "The map")
+        return cls(crs, grid.affine, grid.height, grid.width)
 
     def position(self, row: Any, column: Any) -> tuple[Any, Any]:
         """Return x and y of rows and columns, counted from the upper left corner."""

@@ -96,6 +96,16 @@ def in_our_names(data: MapData) -> MapData:
     return data.rename({a: b for a, b in ours.items() if a != b})
 
 
+def spatial_axes(data: xr.Dataset | xr.DataArray) -> tuple[str, str] | None:
+    """Return the data's names of y and x; None if it does not have both."""
+    found: dict[str, str] = {}
+    for dim in map(str, data.dims):
+        ours = _OURS.get(dim.lower()) or _by_coordinate(data, dim)
+        if ours is not None:
+            found.setdefault(ours, dim)
+    return (found["y"], found["x"]) if {"y", "x"} <= set(found) else None
+
+
 def _dims(data: xr.Dataset | xr.DataArray) -> list[str]:
     if isinstance(data, xr.DataArray):
         return [str(dim) for dim in data.dims]

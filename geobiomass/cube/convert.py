@@ -10,6 +10,9 @@ import xarray as xr
 
 from geobiomass.cube.band_names import Bands, stack_bands
 from geobiomass.cube.calendar import plain_coordinates, with_months
+from geobiomass.cube.corners import MOVED, centred
+from geobiomass.cube.grid import check_not_rotated, placed
+from geobiomass.cube.grid_size import check_scene_size
 from geobiomass.cube.label_values import warn_of_odd_labels
 from geobiomass.cube.missing_values import floats_of, measured
 from geobiomass.cube.schema import CHIP_DIMS, SCENE_DIMS, CubeError, check_cube
@@ -143,11 +146,14 @@ def converted(
             "A cube is made of an xarray.Dataset or DataArray, got "
             f"{type(data).__name__}; gb.open_cube(path) opens one from disk."
         )
+    check_not_rotated(data)
+    check_scene_size(data)
+    data = centred(data)
     given_options = (agb, nodata, crs, month, target, units, bands)
     no_options = all(option is None for option in given_options)
     if isinstance(data, xr.Dataset) and no_options and _is_cube(data):
         check_cube(data)
-        return settled(data)
+        return placed(settled(data))
     # Not before: a cube comes without it, and it takes long to import.
     import rioxarray  # noqa: F401  (the .rio accessor)
 
@@ -176,8 +182,10 @@ def converted(
         cube["agb"] = target_on(image, known, target, units)
     if found is not None and not chips:
         cube = cube.rio.write_crs(found).rio.write_coordinate_system()
+    if MOVED in given.attrs:
+        cube.attrs[MOVED] = given.attrs[MOVED]
     check_cube(cube)
-    return cube
+    return placed(cube)
 
 
 def cube_or_chip(data: xr.Dataset | xr.DataArray) -> xr.Dataset:

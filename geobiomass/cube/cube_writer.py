@@ -21,6 +21,7 @@ from geobiomass.cube.convert import converted
 from geobiomass.cube.encoding import MISSING, Dtype, encode
 from geobiomass.cube.losses import CLIPPED, Losses
 from geobiomass.cube.missing_values import TAKEN, clean, measured
+from geobiomass.cube.plain_attributes import with_plain_attributes
 from geobiomass.cube.schema import is_chips
 from geobiomass.cube.statistics import BandTally
 from geobiomass.cube.storage_steps import CoarseStepError, check_steps
@@ -119,7 +120,7 @@ def write_cube(
         the attributes `clipped` and `taken_as_missing` of the stored image.
     """
     # What is lazy is cleaned as it is written, which counts each value once.
-    cube = measured(converted(cube), lazy=False)
+    cube = with_plain_attributes(measured(converted(cube), lazy=False))
     destination = CubeDestination(path, storage_options)
     if append:
         cube, target = open_to_append(cube, destination)

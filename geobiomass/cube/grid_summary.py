@@ -8,6 +8,7 @@ from typing import Any
 
 import xarray as xr
 
+from geobiomass.cube.grid import Grid, transform_of
 from geobiomass.cube.store import is_local, open_group
 
 Bounds = tuple[float, float, float, float]  # left, bottom, right, top
@@ -34,9 +35,13 @@ def grid_facts(data: xr.Dataset) -> dict[str, str]:
         return facts
     import rioxarray  # noqa: F401  (the .rio accessor)
 
-    crs, bounds = data.rio.crs, data.rio.bounds()
+    crs = data.rio.crs
     name = crs.to_string() if crs is not None else "none"
-    return _in_words(name, bounds, data.rio.resolution()) | area_facts(crs, bounds)
+    if transform_of(data) is None:
+        return {"reference system": name}
+    grid = Grid.of(data)
+    facts = _in_words(name, grid.bounds, grid.resolution)
+    return facts | area_facts(crs, grid.bounds)
 
 
 def _written_facts(data: xr.Dataset) -> dict[str, str] | None:
@@ -50,39 +55,17 @@ def _written_facts(data: xr.Dataset) -> dict[str, str] | None:
     attrs = data["spatial_ref"].attrs
     wkt = str(attrs.get("spatial_ref", attrs.get("crs_wkt")))
     code = _EPSG.fullmatch(wkt)
-    x, y = data["x"].values, data["y"].values
-    size = _pixel_size(data, attrs.get("GeoTransform"))
-    # Rasters that are rotated, or whose first row is in the south, are rioxarray's.
-    if code is None or size is None or size[0] <= 0 or size[1] >= 0:
+    if code is None or transform_of(data) is None:
         return None
-    width, height = size
-    bounds = (
-        float(x[0]) - width / 2,
-        float(y[-1]) + height / 2,
-        float(x[-1]) + width / 2,
-        float(y[0]) - height / 2,
-    )
+    grid = Grid.of(data)
+    if grid.rotated:
+        return None
     from pyproj import CRS
 
     crs = CRS.from_wkt(wkt)
     unit = None if crs.is_geographic else crs.axis_info[0].unit_conversion_factor
-    words = _in_words(f"EPSG:{code[1]}", bounds, (width, height))
-    return words | _area_in_words(bounds, unit)
-
-
-def _pixel_size(data: xr.Dataset, geotransform: Any) -> tuple[float, float] | None:
-    """Return a pixel's signed width and height; None if it is rotated or not known."""
-    x, y = data["x"].values, data["y"].values
-    if geotransform is not None:
-        numbers = [float(number) for number in str(geotransform).split()]
-        upright = len(numbers) == 6 and numbers[2] == numbers[4] == 0
-        return (numbers[1], numbers[5]) if upright else None
-    if min(x.size, y.size) < 2 or "transform" in data.attrs:
-        return None
-    return (
-        (float(x[-1]) - float(x[0])) / (x.size - 1),
-        (float(y[-1]) - float(y[0])) / (y.size - 1),
-    )
+    words = _in_words(f"EPSG:{code[1]}", grid.bounds, grid.resolution)
+    return words | _area_in_words(grid.bounds, unit)
 
 
 def _in_words(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.cube import CubeError
+from geobiomass.cube.antimeridian import beside, continuous
+from geobiomass.cube.grid import Grid
 from geobiomass.cube.vector_areas import checked_area
 from geobiomass.tables.files import split_part
 from geobiomass.threads import silence_arrays_in_memory
@@ -67,11 +69,17 @@ class Region:
 
         if "chip" in cube.dims:
             raise CubeError("region needs a scene; chips have no georeference.")
-        transform = tuple(cube.rio.transform())[:6]
+        grid = Grid.of(cube)
+        transform = grid.affine
+        degrees = cube.rio.crs is not None and cube.rio.crs.is_geographic
         if isinstance(region, np.ndarray) and region.shape == (4,):
             region = tuple(region)
         if isinstance(region, tuple | list) and len(region) == 4:
-            return cls((_rectangle(*map(float, region)),), transform)
+            left, bottom, right, top = map(float, region)
+            if degrees:
+                left, right = continuous(left, right)
+            rectangle = _rectangle(left, bottom, right, top)
+            return cls(_placed((rectangle,), grid, degrees), transform)
         if cube.rio.crs is None:
             raise CubeError(
                 "region needs the scene's reference system; set it with "
@@ -80,7 +88,7 @@ class Region:
         region = checked_area(_known_path(region))
         if hasattr(region, "to_crs"):
             shapes = _geometries(region.to_crs(cube.rio.crs).__geo_interface__)
-            return cls(tuple(shapes), transform)
+            return cls(_placed(shapes, grid, degrees), transform)
         mapping = getattr(region, "__geo_interface__", region)
         if not isinstance(mapping, Mapping) or "type" not in mapping:
             raise ValueError(
@@ -93,7 +101,7 @@ class Region:
             transform_geom("EPSG:4326", cube.rio.crs, shape)
             for shape in _geometries(mapping)
         ]
-        return cls(tuple(shapes), transform)
+        return cls(_placed(shapes, grid, degrees), transform)
 
     def mask(self, window: Window) -> npt.NDArray[np.bool_]:
         """Return the pixels of a window whose centre is in the region, (y, x) bool."""
@@ -133,6 +141,15 @@ def _known_path(region: Any) -> Any:
             f"or a geopandas object, got {path!r}, which is no file."
         )
     return region
+
+
+def _placed(
+    shapes: Iterable[Mapping[str, Any]], grid: Grid, degrees: bool
+) -> tuple[Mapping[str, Any], ...]:
+    """Return geometries where a scene in degrees has them, also across 180 degrees."""
+    if not degrees:
+        return tuple(shapes)
+    return tuple(near for shape in shapes for near in beside(shape, grid.bounds))
 
 
 def _rectangle(left: float, bottom: float, right: float, top: float) -> dict[str, Any]:

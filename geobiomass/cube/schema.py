@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from geobiomass.cube.known_bands import proposal
+from geobiomass.cube.spacing import line_of
 
 BIOMASSTERS_BANDS = (
     "VV_asc", "VH_asc", "VV_desc", "VH_desc",
@@ -140,15 +141,9 @@ def _check_grid(image: xr.DataArray) -> None:
                 f"Coordinate {dim!r} is missing: a scene carries the coordinates of "
                 "its pixels' centres."
             )
-        values = image[dim].values.astype(np.float64)
-        steps = np.diff(values)
-        if steps.size and (
-            steps[0] == 0 or not np.allclose(steps, steps[0], rtol=1e-3, atol=0)
-        ):
-            raise CubeError(
-                f"Coordinate {dim!r} must be evenly spaced, got steps from "
-                f"{steps.min()} to {steps.max()}."
-            )
+        line = line_of(image[dim].values, dim)
+        if isinstance(line, str):
+            raise CubeError(line)
 
 
 def _check_target(cube: xr.Dataset) -> None:

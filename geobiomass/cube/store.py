@@ -16,6 +16,7 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.cube.codecs import quick_codecs
+from geobiomass.cube.grid import placed
 from geobiomass.cube.missing_values import LOOKED_AT
 from geobiomass.cube.schema import CubeError, DamagedError, check_cube
 from geobiomass.cube.selection import PREFIX
@@ -81,6 +82,7 @@ def open_cube(
     wanted = store.chunks if chunks == "shards" else chunks
     cube = cube if wanted is None else cube.chunk(_known(wanted, cube))
     _check_stored(cube, path)
+    cube = placed(cube)
     return cube.compute() if chunks is None else cube
 
 
@@ -109,7 +111,7 @@ def inspect_cube(path: str | Path | Store) -> tuple[xr.Dataset, StoredArray | No
     for name in cube.data_vars:
         cube[name].encoding[LOOKED_AT] = True
     _check_stored(cube, path)
-    return cube, store.arrays.get("image")
+    return placed(cube), store.arrays.get("image")
 
 
 class _WithoutDask(xr.backends.BackendArray):

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from geobiomass.cube.alignment import check_one_grid
 from geobiomass.cube.axes import axis_changes
+from geobiomass.cube.corners import centred
 from geobiomass.cube.quantity import (
     AGB,
     TARGET,
@@ -60,12 +62,13 @@ def target_on(
     target, units : str, optional
         The own name and the units, instead of the array's.
     """
+    agb = centred(agb)
     changes = axis_changes(agb)
     agb = agb.rename(changes)
     dims = tuple(dim for dim in image.dims if dim not in ("month", "band"))
     if set(agb.dims) != set(dims):
         raise CubeError(f"Dimensions of 'agb' must be {dims}, got {agb.dims}.")
-    _check_same_grid(image, agb)
+    check_one_grid(image, agb)
     factor, attrs = described(agb.attrs, agb.name, target=target, units=units)
     values = agb.astype(np.float32).transpose(*dims)
     return xr.Variable(dims, times(values, factor).data, attrs)
@@ -251,17 +254,3 @@ def in_units_of(cube: xr.Dataset, wanted: Quantity, who: str) -> xr.Dataset:
         CONVERTED: f"from {found.units}, times {factor:g}",
     }
     return cube.assign(agb=times(cube["agb"], factor).assign_attrs(attrs))
-
-
-def _check_same_grid(image: xr.DataArray, agb: xr.DataArray) -> None:
-    for dim in ("y", "x"):
-        if dim not in image.coords or dim not in agb.coords:
-            continue
-        ours, theirs = image[dim].values, agb[dim].values
-        if ours.shape != theirs.shape or not np.allclose(ours, theirs):
-            raise CubeError(
-                f"'agb' must be on the grid of the image, but {dim!r} has "
-                f"{theirs.size} values from {theirs[0]} to {theirs[-1]} against "
-                f"{ours.size} from {ours[0]} to {ours[-1]}; reproject it first, "
-                "agb.rio.reproject_match(image)."
-            )

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from geobiomass.cube import CubeError, DamagedError
+from geobiomass.cube.alignment import crs_text
 from geobiomass.data.reader import Reader, Sample
 from geobiomass.tiles import Marks, cover, even_blocks
 
@@ -228,9 +229,8 @@ def check_no_overlap(training: xr.Dataset, validation: xr.Dataset) -> None:
             )
     if "chip" in training.dims or "chip" in validation.dims:
         return
-    if training.coords.get("spatial_ref") is None:
-        return
-    if training["spatial_ref"].attrs != validation["spatial_ref"].attrs:
+    system = crs_text(training)
+    if system is None or system != crs_text(validation):
         return
     spans = [
         (min(a.min(), a.max()), max(a.min(), a.max()))

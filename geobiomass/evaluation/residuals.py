@@ -17,8 +17,10 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.cube import CubeError, as_cube
+from geobiomass.cube.alignment import check_one_grid
 from geobiomass.cube.areas import pixel_size
 from geobiomass.cube.axes import in_our_names
+from geobiomass.cube.corners import located
 from geobiomass.cube.missing_values import measured_layer
 from geobiomass.cube.quantity import Quantity, of_layer, quantity_of, target_of
 from geobiomass.cube.target import in_units_of, times
@@ -140,10 +142,10 @@ def _layers(
     """
     if isinstance(map, xr.DataArray):
         map = decoded_layers(map)
-        found = {"predicted": in_our_names(map)}
+        found = {"predicted": located(in_our_names(map))}
         target = of_layer(map, "agb" if map.name is None else None)
     else:
-        data = in_our_names(decoded_layers(map))
+        data = located(in_our_names(decoded_layers(map)))
         target = target_of(data)
         names = {column: target.name + end for end, column in _SUFFIXES.items()}
         found = {column: data[name] for column, name in names.items() if name in data}
@@ -177,10 +179,10 @@ def _check(layers: dict[str, xr.DataArray], cube: xr.Dataset, most: int) -> None
                 f"The map must have the cube's axes {dict(truth.sizes)}, got "
                 f"{dict(layer.sizes)}."
             )
-        for dim in truth.dims:
-            both = dim in truth.coords and dim in layer.coords
-            if both and not np.array_equal(truth[dim].values, layer[dim].values):
-                raise CubeError(f"{dim!r} of the map is not the cube's; map this cube.")
+        named = "chip" in truth.coords and "chip" in layer.coords
+        if named and not np.array_equal(truth["chip"].values, layer["chip"].values):
+            raise CubeError("'chip' of the map is not the cube's; map this cube.")
+        check_one_grid(truth, layer, "The map", "the cube")
 
 
 def _pixel(

@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.cube.axes import in_our_names
+from geobiomass.cube.grid_size import check_size
 from geobiomass.cube.grid_summary import area_facts, bytes_in, grid_facts, size_in_words
 from geobiomass.metadata.provenance import provenance, provenance_in
 from geobiomass.summary import Table, bytes_in_words
@@ -187,6 +188,8 @@ def describe_raster(path: Any) -> Facts:
     import rasterio
 
     with rasterio.open(path) as source:
+        if not source.overviews(1):  # else few pixels are read, however large it is
+            check_size(source.shape, source.name, source.res, source.bounds)
         step = max(1.0, max(source.height, source.width) / SIDE)
         shape = (
             source.count,

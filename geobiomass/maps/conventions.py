@@ -16,8 +16,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xarray as xr
+
+from geobiomass.cube.grid import transform_of
 
 if TYPE_CHECKING:
     from affine import Affine
@@ -129,39 +130,9 @@ def spatial_attributes(transform: Affine, height: int, width: int) -> dict[str, 
     }
 
 
-def transform_of(scene: xr.Dataset) -> Affine | None:
-    """Return the transform from pixels to coordinates, None where it is unknown.
-
-    It is unknown for chips, without `y` and `x`, if these are not evenly spaced, and
-    for a single row or column whose grid mapping does not contain a pixel's size.
-    """
-    import rioxarray  # noqa: F401  (the .rio accessor)
-    from rioxarray.exceptions import OneDimensionalRaster
-
-    if "chip" in scene.dims or not {"y", "x"} <= set(scene.coords):
-        return None
-    if not all(_evenly_spaced(scene[name].values) for name in ("y", "x")):
-        return None
-    try:
-        scene.rio.resolution()
-    except OneDimensionalRaster:  # rioxarray would return the identity transform
-        return None
-    transform: Affine = scene.rio.transform()
-    return transform
-
-
-def _evenly_spaced(centres: Any) -> bool:
-    """Return whether pixels are evenly spaced, up to a thousandth of a pixel."""
-    if not np.issubdtype(centres.dtype, np.number) or not np.isfinite(centres).all():
-        return False
-    if len(centres) < 3:
-        return len(centres) < 2 or bool(centres[0] != centres[1])
-    step = (centres[-1] - centres[0]) / (len(centres) - 1)
-    even = centres[0] + step * np.arange(len(centres))
-    return bool(step != 0 and np.abs(centres - even).max() < abs(step) / 1000)
-
-
 def _reference_system(template: xr.Dataset) -> dict[str, str]:
+    import rioxarray  # noqa: F401  (the .rio accessor)
+
     crs = template.rio.crs
     if crs is None:
         return {}

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from geobiomass.maps.conventions import transform_of
+from geobiomass.cube.grid import transform_of
 from geobiomass.maps.origin import PROVENANCE
 from geobiomass.tiles import blocks
 
@@ -180,6 +180,7 @@ def _write_plain(
 ) -> None:
     """Write a tiled GeoTIFF, each tile once, and its statistics."""
     import rasterio
+    import rioxarray  # noqa: F401  (the .rio accessor)
     from tqdm.auto import tqdm
 
     height, width = scene.sizes["y"], scene.sizes["x"]

@@ -17,6 +17,7 @@ import xarray as xr
 
 from geobiomass.cube import CubeError
 from geobiomass.cube.encoding import with_text_of_any_length
+from geobiomass.cube.grid import Grid
 from geobiomass.cube.store import UNFINISHED, consolidate
 from geobiomass.maps.blocks import Block, Target, WorkersDiedError, create_array
 from geobiomass.maps.completion import BLOCKS, FINISHING, MAKING
@@ -166,6 +167,8 @@ def _check_form(
             f"Chips have no common grid for one GeoTIFF, {destination.name}; write a "
             ".zarr."
         )
+    if destination.raster is not None and {"y", "x"} <= set(template.coords):
+        Grid.of(template, f"The map for the GeoTIFF {destination.name}")
     if overviews and "chip" in template.dims:
         raise ValueError("Chips have no common grid for overviews; leave them out.")
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from geobiomass.cube.grid import transform_of
 from geobiomass.cube.store import consolidate
 from geobiomass.maps.conventions import (
     MULTISCALES,
@@ -21,7 +22,6 @@ from geobiomass.maps.conventions import (
     SPATIAL,
     conventions_of,
     declare,
-    transform_of,
 )
 from geobiomass.threads import few_at_a_time
 

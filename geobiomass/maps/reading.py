@@ -12,6 +12,8 @@ import xarray as xr
 
 from geobiomass.cube import CubeError
 from geobiomass.cube.axes import in_our_names
+from geobiomass.cube.corners import located
+from geobiomass.cube.grid_size import check_scene_size, check_size
 from geobiomass.cube.missing_values import (
     NEVER_STORED,
     TAKEN,
@@ -69,7 +71,8 @@ def open_layer(source: Any, variable: str | None = None) -> xr.DataArray:
             "The map must be an xarray Dataset or a path to Zarr or GeoTIFF, got a "
             f"{type(source).__name__}."
         )
-    layer = in_our_names(decoded_layers(layer))
+    layer = located(in_our_names(decoded_layers(layer)))
+    check_scene_size(layer)
     if "chip" in layer.dims:
         raise CubeError(
             f"The map must be of a scene, got {layer.sizes['chip']} chips, which have "
@@ -117,6 +120,7 @@ def _open_raster(path: str) -> xr.Dataset:
     if "://" not in path and not os.path.exists(path):
         raise FileNotFoundError(f"There is nothing at {path}.")
     with rasterio.open(path) as source:
+        check_size(source.shape, path, source.res, source.bounds)
         names = [name or f"band {i}" for i, name in enumerate(source.descriptions, 1)]
         tags = [source.tags(number) for number in source.indexes]
         fills = [_scaled_fills(source, number) for number in range(source.count)]

@@ -17,6 +17,9 @@ import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.cube.axes import in_our_names
+from geobiomass.cube.corners import located
+from geobiomass.cube.grid import Grid
+from geobiomass.cube.grid_size import check_scene_size, check_size
 from geobiomass.cube.missing_values import measured_layer
 from geobiomass.cube.quantity import Quantity, of_any
 from geobiomass.cube.store import is_local, open_group
@@ -131,7 +134,8 @@ def _layers_of(
         scene = data.to_dataset(name=data.name or "map")
     else:
         scene = data
-    scene = in_our_names(decoded_layers(scene))
+    scene = located(in_our_names(decoded_layers(scene)))
+    check_scene_size(scene)
     maps = {
         str(name): layer
         for name, layer in scene.items()
@@ -176,6 +180,8 @@ def _raster(path: str, largest: int) -> xr.Dataset:
     from rasterio.enums import Resampling
 
     with rasterio.open(path) as source:
+        if not source.overviews(1):  # else few pixels are read, however large it is
+            check_size(source.shape, path, source.res, source.bounds)
         step = max(1.0, max(source.height, source.width) / largest)
         height, width = (max(1, round(n / step)) for n in source.shape)
         values = source.read(
@@ -258,9 +264,10 @@ def shrunk(layer: xr.DataArray, largest: int) -> xr.DataArray:
         )
         result[rows, columns] = _averaged(np.asarray(fine.values, np.float32), step)
     coordinates = {}
+    grid = Grid.of(layer, "The map")
     for dim, size in (("y", height), ("x", width)):
         centres = layer[dim].values
-        side = (centres[-1] - centres[0]) / max(1, centres.size - 1)
+        side = grid.resolution[0 if dim == "x" else 1]
         first = centres[0] + side * (step - 1) / 2
         coordinates[dim] = first + side * step * np.arange(size)
     return xr.DataArray(result, coordinates, ("y", "x"), layer.name, layer.attrs)
@@ -285,7 +292,7 @@ def _bounds(values: xr.DataArray) -> list[list[float]]:
     from rasterio.warp import transform_bounds
 
     west, south, east, north = transform_bounds(
-        MERCATOR, "EPSG:4326", *values.rio.bounds()
+        MERCATOR, "EPSG:4326", *Grid.of(values).bounds
     )
     return [[south, west], [north, east]]
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geobiomass.cube.grid import transform_of
 from geobiomass.maps import describe_progress
-from geobiomass.maps.conventions import transform_of
 from geobiomass.maps.geotiff import Statistics
 
 _SIDE = 1024  # pixels: a GeoTIFF is read at this size to find the values' bounds

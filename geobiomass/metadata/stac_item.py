@@ -16,9 +16,9 @@ from datetime import datetime as Datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geobiomass.cube.grid import transform_of
 from geobiomass.cube.quantity import AGB
 from geobiomass.cube.store import is_local
-from geobiomass.maps.conventions import transform_of
 from geobiomass.metadata.footprint import MapFacts, facts_of_map
 from geobiomass.metadata.provenance import Provenance, provenance
 from geobiomass.metadata.record import folder_fingerprint
@@ -157,6 +157,8 @@ def check_item_can_be_written(template: xr.Dataset, map_path: Any) -> None:
     MissingPackageError, ValueError
         As :func:`write_stac_item` raises them.
     """
+    import rioxarray  # noqa: F401  (the .rio accessor)
+
     need("A STAC item", "stac", "pystac")
     if not isinstance(map_path, str | Path) or not is_local(map_path):
         raise ValueError(

@@ -17,6 +17,7 @@ import torch
 import xarray as xr
 
 from geobiomass.cube import DamagedError
+from geobiomass.cube.grid import Grid, transform_of
 from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.loader import ChipLoader, decode_batch
@@ -187,11 +188,11 @@ def _georeference(cube: xr.Dataset) -> dict[str, Any]:
         return {}
     import rioxarray  # noqa: F401  (the .rio accessor)
 
-    crs = cube.rio.crs
-    return {
-        "crs": None if crs is None else crs.to_string(),
-        "bounds": [float(edge) for edge in cube.rio.bounds()],
-    }
+    crs, transform = cube.rio.crs, transform_of(cube)
+    facts: dict[str, Any] = {"crs": None if crs is None else crs.to_string()}
+    if transform is not None:
+        facts["bounds"] = list(Grid.of(cube).bounds)
+    return facts
 
 
 def _normalisation(network: AttentionUNet, bands: tuple[str, ...]) -> dict[str, Any]:

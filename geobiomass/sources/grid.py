@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geobiomass.cube import CubeError
+from geobiomass.cube.antimeridian import check_continuous, continuous
+from geobiomass.cube.grid_size import check_size
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -36,7 +38,8 @@ def make_grid(
     Parameters
     ----------
     bounds : sequence of four floats
-        West, south, east, north in `bounds_crs`; the grid covers this area.
+        West, south, east, north in `bounds_crs`; the grid covers this area. In
+        degrees, a west above east, or an east above 180, crosses 180 degrees.
     resolution : float
         Side of a pixel in units of `crs`: metres, or degrees.
     crs : optional
@@ -51,29 +54,53 @@ def make_grid(
         If bounds are not a box, the CRS is unknown, or the resolution is not a positive
         number.
     """
+    from odc.geo.crs import CRS
     from odc.geo.geobox import GeoBox
     from odc.geo.geom import box
     from pyproj.exceptions import CRSError
 
-    west, south, east, north = _checked(bounds)
+    west, south, east, north = _checked(bounds, bounds_crs)
     if not (math.isfinite(resolution) and resolution > 0):
         raise CubeError(f"resolution must be a positive number, got {resolution!r}.")
     try:
         area = box(west, south, east, north, bounds_crs)
         # The edges of a box are curved in another CRS: four corners are not enough.
         area = area.segmented(max(east - west, north - south) / 20)
+        crosses = east > 180 or west < -180
+        if crosses and isinstance(crs, str) and crs.lower() == "utm":
+            middle = ((west + east) / 2 + 180) % 360 - 180
+            crs = CRS.utm(middle, (south + north) / 2)
         wanted = area.to_crs(crs)
     except (CRSError, ValueError) as error:
+        polar = "EPSG:3413" if south > 0 else "EPSG:3031"
+        if str(crs).lower() == "utm" and (north > 84 or south < -80):
+            raise CubeError(
+                "UTM has zones from 80 degrees south to 84 degrees north, got bounds "
+                f"{tuple(bounds)}; choose another crs, such as {polar!r}."
+            ) from error
         raise CubeError(
             f"crs must be a CRS such as 'EPSG:32633', or 'utm', got "
             f"{crs!r} for bounds in {bounds_crs!r}: {error}."
         ) from error
+    if crosses and _is_geographic(bounds_crs):
+        check_continuous(wanted, crs, bounds)
     if not all(map(math.isfinite, wanted.boundingbox)):
         raise CubeError(
             f"bounds must be within the area of {crs}, got {tuple(bounds)}; choose "
             "another crs."
         )
-    return GeoBox.from_bbox(wanted.boundingbox, resolution=resolution)
+    made = GeoBox.from_bbox(wanted.boundingbox, resolution=resolution)
+    around = tuple(wanted.boundingbox)
+    name = "The grid of bounds and resolution"
+    check_size(made.shape, name, (resolution, resolution), around)
+    extent = max(around[2] - around[0], around[3] - around[1])
+    if _is_geographic(str(made.crs)) and resolution > max(1.0, 2 * extent):
+        raise CubeError(
+            f"resolution must be in units of crs, degrees for {crs}, got "
+            f"{resolution:g} for an area of {extent:.4g} degrees; give metres with a "
+            "projected crs, such as the default 'utm'."
+        )
+    return made
 
 
 def grid_coordinates(grid: GeoBox) -> dict[str, Any]:
@@ -86,16 +113,35 @@ def grid_coordinates(grid: GeoBox) -> dict[str, Any]:
     }
 
 
-def _checked(bounds: Sequence[float]) -> tuple[float, float, float, float]:
+def _is_geographic(crs: Any) -> bool:
+    from pyproj import CRS
+    from pyproj.exceptions import CRSError
+
+    try:
+        return bool(CRS.from_user_input(crs).is_geographic)
+    except CRSError:
+        return False  # said where the area is converted
+
+
+def _checked(bounds: Sequence[float], crs: Any) -> tuple[float, float, float, float]:
     try:
         west, south, east, north = map(float, bounds)
     except (TypeError, ValueError) as error:
         raise CubeError(
             f"bounds must be west, south, east and north, got {bounds!r}."
         ) from error
+    if _is_geographic(crs):
+        west, east = continuous(west, east)
+        if max(abs(west), abs(east)) > 360 or max(abs(south), abs(north)) > 90:
+            raise CubeError(
+                "bounds must be west, south, east and north in degrees, got "
+                f"{tuple(bounds)}; if they are in the units of another system, say "
+                "which, bounds_crs='EPSG:...'."
+            )
     if not (west < east and south < north):
         raise CubeError(
             "bounds must be west, south, east and north, with west below east and "
-            f"south below north, got {tuple(bounds)}."
+            f"south below north, got {tuple(bounds)}. Only across 180 degrees is west "
+            "above east, by 180 degrees or more."
         )
     return west, south, east, north

@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from geobiomass.cube import CubeError
+from geobiomass.cube.axes import spatial_axes
+from geobiomass.cube.corners import located
+from geobiomass.cube.grid import Grid
+from geobiomass.cube.grid_size import check_size
 from geobiomass.sources.rasters.open_raster import open_raster
 
 if TYPE_CHECKING:
@@ -32,7 +36,7 @@ def grid_like(like: Any, name: str = "like") -> GeoBox:
     if isinstance(like, GeoBox):
         box = like
     elif isinstance(like, xr.Dataset | xr.DataArray):
-        box = like.odc.geobox
+        box = _of_array(like, name)
     elif isinstance(like, str | os.PathLike):
         try:
             with open_raster(like) as source:
@@ -48,4 +52,18 @@ def grid_like(like: Any, name: str = "like") -> GeoBox:
             f"{name} must be a GeoBox, an xarray object with a CRS and evenly spaced "
             f"y and x, or the path of a raster with a CRS, got {shown}."
         )
+    check_size(box.shape, name)
     return box
+
+
+def _of_array(like: xr.Dataset | xr.DataArray, name: str) -> Any:
+    """Return the grid of an array: its coordinates', and any CRS that odc-geo finds."""
+    import odc.geo.xr  # noqa: F401  (the .odc accessor)
+    from odc.geo.geobox import GeoBox
+
+    like = located(like)
+    crs = like.odc.crs
+    if crs is None or spatial_axes(like) is None:
+        return like.odc.geobox
+    grid = Grid.of(like, name)
+    return GeoBox((grid.height, grid.width), grid.transform, crs)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from geobiomass.cube.grid import Grid
 from geobiomass.cube.schema import CubeError
 
 Image = npt.NDArray[Any]
@@ -210,7 +211,8 @@ def _item(
     rest = dict(properties)
     collection = rest.pop("collection")
     name = f"{collection}-{date:%Y%m%d}-{rest.get('sat:orbit_state', 'l2a')}"
-    transform, crs = scene.rio.transform(), scene.rio.crs
+    grid, crs = Grid.of(scene), scene.rio.crs
+    transform = grid.transform
     assets = {}
     for band, values in bands.items():
         file = f"{name}-{band}.tif"
@@ -225,7 +227,7 @@ def _item(
             "proj:shape": list(values.shape),
             "proj:transform": list(coarser)[:6],
         }
-    edges = transform_bounds(crs, "EPSG:4326", *scene.rio.bounds())
+    edges = transform_bounds(crs, "EPSG:4326", *grid.bounds)
     return {
         "type": "Feature",
         "stac_version": "1.0.0",

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geobiomass.cube import CubeError
+from geobiomass.cube.antimeridian import box_around, box_of_boxes
+from geobiomass.cube.grid_size import check_size
 from geobiomass.sources.grid import WGS84, make_grid
 from geobiomass.sources.grid_like import grid_like
 from geobiomass.sources.rasters.grid_geometry import crs_name, outline_on
@@ -105,9 +107,12 @@ def _finest_grid(
     top, left = np.floor(edges[:, :2].min(axis=0) + 0.01).astype(int).tolist()
     bottom, right = np.ceil(edges[:, 2:].max(axis=0) - 0.01).astype(int).tolist()
     affine = finest.affine * type(finest.affine).translation(left, top)
+    check_size((bottom - top, right - left), "The grid of the files")
     return GeoBox((bottom - top, right - left), affine, finest.crs)
 
 
 def _around(boxes: Sequence[GeoBox], crs: Any) -> tuple[tuple[float, ...], Any]:
+    if crs == WGS84:  # across 180 degrees too
+        return box_of_boxes(map(box_around, boxes)), crs
     edges = np.array([tuple(box.footprint(crs).boundingbox) for box in boxes])
     return (*edges[:, :2].min(axis=0), *edges[:, 2:].max(axis=0)), crs

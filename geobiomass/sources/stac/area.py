@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geobiomass.cube import CubeError
+from geobiomass.cube.antimeridian import box_around, box_of_shapes
 from geobiomass.cube.vector_areas import checked_area
 from geobiomass.sources.grid import WGS84, grid_coordinates, make_grid
 from geobiomass.sources.grid_like import grid_like
@@ -47,8 +48,6 @@ def grid_of(
 
 def _box_of(bounds: Any, crs: Any) -> tuple[Any, Any]:
     """Return the box of a polygon or of bounds, and its CRS."""
-    from shapely.geometry import shape
-
     bounds = checked_area(bounds, degrees=crs == WGS84)
     if hasattr(bounds, "to_crs") and getattr(bounds, "crs", None) is not None:
         bounds, crs = bounds.to_crs(WGS84), WGS84  # geopandas and odc-geo
@@ -57,17 +56,22 @@ def _box_of(bounds: Any, crs: Any) -> tuple[Any, Any]:
         return bounds, crs
     kind = content.get("type")
     if kind == "FeatureCollection":
-        parts = [shape(one["geometry"]).bounds for one in content["features"]]
-        lows, highs = np.array(parts).min(axis=0), np.array(parts).max(axis=0)
-        return (*lows[:2].tolist(), *highs[2:].tolist()), crs
-    return shape(content["geometry"] if kind == "Feature" else content).bounds, crs
+        shapes = [one["geometry"] for one in content["features"]]
+    else:
+        shapes = [content["geometry"] if kind == "Feature" else content]
+    box = box_of_shapes(shapes)
+    if box[2] - box[0] > 180:
+        raise CubeError(
+            f"The area must be at most 180 degrees wide, got {box[2] - box[0]:.6g}; "
+            "one across 180 degrees is given as bounds with west above east, or as "
+            "polygons that are cut there."
+        )
+    return box, crs
 
 
 def lonlat_box(grid: GeoBox) -> Box:
-    """Return the box around a grid in degrees: west, south, east, north."""
-    outline = grid.extent.segmented(100 * abs(grid.resolution.x)).to_crs(WGS84)
-    west, south, east, north = outline.boundingbox
-    return west, south, east, north
+    """Return the box around a grid in degrees; west is above east across 180."""
+    return box_around(grid)
 
 
 def coordinates(
@@ -79,9 +83,3 @@ def coordinates(
         "band": ("band", np.array(bands)),
         **{dim: (dim, centres) for dim, centres in grid_coordinates(grid).items()},
     }
-
-
-def boxes_touch(one: Box, other: Box) -> bool:
-    """Return whether two boxes touch or overlap."""
-    apart = one[0] > other[2] or other[0] > one[2]
-    return not (apart or one[1] > other[3] or other[1] > one[3])

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from geobiomass.cube import CubeError, check_cube
+from geobiomass.cube.antimeridian import boxes_touch
 from geobiomass.sources.grid import SCENES, WGS84
 from geobiomass.sources.stac.archives import (
     ARCHIVES,
@@ -21,7 +22,7 @@ from geobiomass.sources.stac.archives import (
     REFLECTANCES,
     Archive,
 )
-from geobiomass.sources.stac.area import boxes_touch, coordinates, grid_of, lonlat_box
+from geobiomass.sources.stac.area import coordinates, grid_of, lonlat_box
 from geobiomass.sources.stac.composites import CLASSES, MASKED_CLASSES
 from geobiomass.sources.stac.period import Period, parse_period
 from geobiomass.sources.stac.read_month import Settings, read_month

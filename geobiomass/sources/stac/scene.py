@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from geobiomass.cube import CubeError
+from geobiomass.cube.antimeridian import box_of_shapes, continuous, wrapped
 from geobiomass.sources.stac.archives import PASSES, Archive, Box, Sensor
 
 if TYPE_CHECKING:
@@ -54,8 +55,9 @@ class Scene:
     def reach(self) -> Box:
         """The box with a margin, because the edges of a tile are curved in degrees."""
         west, south, east, north = self.box
+        west, east = continuous(west, east)
         margin = 0.02 * max(east - west, north - south)
-        return west - margin, south - margin, east + margin, north + margin
+        return wrapped(west - margin, south - margin, east + margin, north + margin)
 
     def asset(self, band: str) -> tuple[str, str] | None:
         """Return the name and the address of the asset of a band, or None."""
@@ -137,20 +139,19 @@ def _when(item: pystac.Item) -> datetime:
 
 
 def _box(item: pystac.Item) -> Box:
-    from shapely.geometry import shape
-
     if item.bbox is not None:
         half = len(item.bbox) // 2  # of six numbers two are heights
         west, south, east, north = *item.bbox[:2], *item.bbox[half : half + 2]
+        west, east = continuous(west, east)
+        if east - west > 180 and item.geometry is not None:  # cut at 180 degrees
+            west, south, east, north = box_of_shapes([item.geometry])
     elif item.geometry is not None:
-        west, south, east, north = shape(item.geometry).bounds
+        west, south, east, north = box_of_shapes([item.geometry])
     else:
         raise CubeError(
             f"Item {item.id} must have a bbox or a geometry, got none; leave the item "
             "out."
         )
-    if west > east:  # the box crosses the antimeridian
-        west, east = -180.0, 180.0
     return float(west), float(south), float(east), float(north)
 
 

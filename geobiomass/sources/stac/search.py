@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from geobiomass.cube import CubeError
+from geobiomass.cube.antimeridian import parts
 from geobiomass.sources.stac.archives import ARCHIVES, Archive, Box
 from geobiomass.sources.stac.period import Period
 
@@ -81,10 +82,13 @@ def _search(
     searched = [archive] if archive is not None else list(ARCHIVES.values())
     names = {name for one in searched for name in (*one.optical, *one.radar)}
     client = _request(Client.open, url)
-    search = client.search(
-        collections=sorted(names), bbox=box, datetime=period.span, limit=100
-    )
-    return list(_request(search.item_collection))
+    found: list[Item] = []
+    for part in parts(box):  # not every server takes a box across 180 degrees
+        search = client.search(
+            collections=sorted(names), bbox=part, datetime=period.span, limit=100
+        )
+        found += _request(search.item_collection)
+    return found
 
 
 def _from_href(

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from geobiomass.cube import BIOMASSTERS_BANDS, CubeError
+from geobiomass.cube.antimeridian import boxes_touch
 from geobiomass.sources.stac.archives import (
     ARCHIVES,
     CLOUD_PROBABILITY,
@@ -15,7 +16,6 @@ from geobiomass.sources.stac.archives import (
     Archive,
     Box,
 )
-from geobiomass.sources.stac.area import boxes_touch
 from geobiomass.sources.stac.period import Period, period_of
 from geobiomass.sources.stac.scene import Scene, archive_of, as_scene
 
