@@ -27,6 +27,7 @@ from geobiomass.cube.axes import named_like
 from geobiomass.cube.region import Region
 from geobiomass.cube.store import is_local
 from geobiomass.data.reader import Reader
+from geobiomass.inference.floor import Floor
 from geobiomass.inference.map_settings import (
     MapOptions,
     MapSettings,
@@ -44,6 +45,8 @@ from geobiomass.maps import (
 )
 from geobiomass.metadata.record import note_provenance, weights_fingerprint
 from geobiomass.metadata.stac_item import check_item_can_be_written, write_stac_item
+from geobiomass.models.map_counts import MapCounts, tell_counts
+from geobiomass.models.map_error import MapError, tell
 from geobiomass.statistics.conformal import Calibration
 
 if TYPE_CHECKING:
@@ -65,6 +68,10 @@ class MapMaker:
         Number of months of the cubes that it was made for.
     calibration : Calibration or None
         Calibrates the interval of maps, ``agb_lower`` and ``agb_upper``.
+    floor : float or None
+        Lower values of maps, and of their intervals, are raised to it: 0 for a model
+        whose training labels are never negative. None: maps are as the network has
+        them, as those of models that earlier releases saved.
     """
 
     network: nn.Module
@@ -72,6 +79,7 @@ class MapMaker:
     outputs: tuple[str, ...]
     months: int
     calibration: Calibration | None = None
+    floor: float | None = None
     _domain: Domain | None = None
 
     @property
@@ -118,6 +126,7 @@ class MapMaker:
             If a setting is unknown.
         """
         chosen, own = MapSettings(**settings), as_cube(cube)
+        tell(self.map_errors, stacklevel=3)
         mapper = self._mapper(own, chosen, applicability)
         result = lazy_map(mapper, own)
         # The fingerprint of the input is left out: it would read all that is in memory.
@@ -234,7 +243,9 @@ class MapMaker:
             As in :meth:`predict`.
         """
         chosen, cube = MapSettings(**settings), as_cube(cube)
+        tell(self.map_errors, stacklevel=3)
         mapper = self._mapper(cube, chosen, applicability)
+        counts = self._counts()
         template = lazy_map(mapper, cube)
         template.attrs[MADE_WITH] = made_with = self._depends_on(cube, mapper)
         note_provenance(template, self, cube, made_with, mapper.region, notes)
@@ -254,10 +265,13 @@ class MapMaker:
                 progress=progress,
                 client=client,
                 storage_options=storage_options,
+                count=counts,
             )
         except BaseException:
             mapper.stop()  # blocks on other threads, for example after Ctrl-C
             raise
+        if counts is not None:
+            tell_counts(counts.found, str(path), stacklevel=3)
         if stac_item:
             folder = None if stac_item is True else stac_item
             write_stac_item(cast(Path, path), model=folder)
@@ -398,7 +412,26 @@ class MapMaker:
 
     def _steps(self) -> tuple[Step, ...]:
         """Return the post-processing, from the network's maps to the map's layers."""
-        return () if self.calibration is None else (self.calibration,)
+        steps: list[Step] = [] if self.calibration is None else [self.calibration]
+        if self.floor is not None:
+            # After the interval, which covers as much as before then.
+            steps.append(Floor(self.floor, self.outputs[0]))
+        return tuple(steps)
+
+    @property
+    def map_errors(self) -> tuple[MapError, ...]:
+        """The error of maps that each fitted network of this model was measured at."""
+        return ()
+
+    def _counts(self) -> MapCounts | None:
+        """Return what counts the pixels of a written map; None for older models."""
+        known = [error.labels for error in self.map_errors]
+        if self.floor is None and not known:
+            return None
+        labels = None
+        if known:
+            labels = (min(low for low, _ in known), max(high for _, high in known))
+        return MapCounts(self.outputs[0], self.floor, labels)
 
     def _bare(self, cube: xr.Dataset) -> Mapper:
         """Return a mapper with default settings and without post-processing."""

@@ -20,6 +20,7 @@ from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.loader import ChipLoader, decode_batch
 from geobiomass.evaluation.metrics import Tally
 from geobiomass.network import AttentionUNet
+from geobiomass.network.attention_unet import UNKNOWN
 from geobiomass.training.files import sha256_of
 from geobiomass.training.model_folder import package_versions
 
@@ -94,7 +95,7 @@ def validation_by_bin(
         loader counts as a chip.
     """
     tally = Tally()
-    with _evaluating(network, device), torch.inference_mode():
+    with evaluating(network, device), torch.inference_mode():
         for codes, arrangement, target in loader.epoch(0):
             (image,), truth = decode_batch((codes.to(device), arrangement), target)
             calendar = arrangement.decoder.calendar
@@ -106,7 +107,8 @@ def validation_by_bin(
 
 
 @contextmanager
-def _evaluating(network: AttentionUNet, device: str) -> Iterator[None]:
+def evaluating(network: AttentionUNet, device: str) -> Iterator[None]:
+    """Set evaluation mode and a device within the `with` statement."""
     mode, before = network.training, network.shift.device
     network.eval().to(device)
     try:
@@ -179,7 +181,11 @@ def _normalisation(network: AttentionUNet, bands: tuple[str, ...]) -> dict[str, 
     columns = zip(bands, network.shift.tolist(), network.scale.tolist(), strict=True)
     return {
         "formula": "(value - shift) / scale",
-        "bands": {band: {"shift": a, "scale": b} for band, a, b in columns},
+        # A band that the network takes as missing has no scale.
+        "bands": {
+            band: {"shift": a, "scale": b if b < UNKNOWN else None}
+            for band, a, b in columns
+        },
         "target": {
             "shift": network.target_shift.tolist(),
             "scale": network.target_scale.tolist(),

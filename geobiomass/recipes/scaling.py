@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +13,7 @@ from geobiomass.cube import CubeError, DamagedError
 from geobiomass.cube.statistics import BandTally
 from geobiomass.data.reader import Reader
 from geobiomass.network import AttentionUNet
+from geobiomass.network.attention_unet import UNKNOWN
 from geobiomass.recipes.recipe import BIOMASSTERS_RANGE, Recipe
 from geobiomass.threads import few_at_a_time
 from geobiomass.tiles import Sample
@@ -21,12 +24,16 @@ _SPAN = 3.29
 
 @dataclass(frozen=True)
 class Statistics:
-    """Shift and scale of bands and target: (value - shift) / scale."""
+    """Shift and scale of bands and target: (value - shift) / scale.
+
+    `target_range` has the lowest and the highest label.
+    """
 
     shift: tuple[float, ...]
     scale: tuple[float, ...]
     target_shift: float
     target_scale: float
+    target_range: tuple[float, float] = (math.nan, math.nan)
 
 
 def measure_statistics(
@@ -42,7 +49,9 @@ def measure_statistics(
     compress the rest. If all of a cube on disk is trained on, its stored percentiles
     are used; else they are counted on `samples` alone, so that no held-out data
     enters. Labels: mean and standard deviation of those up to their 99.9th
-    percentile. Bands or labels without any spread keep scale 1.
+    percentile. A band whose percentiles are equal is scaled by its standard deviation.
+    A band without any value, or of one value, has the scale `UNKNOWN`: the network takes
+    it as missing. Labels without any spread keep scale 1.
 
     Parameters
     ----------
@@ -78,13 +87,15 @@ def measure_statistics(
             images.merge(image)
             labels.merge(label)
     table = images.table() if known is None else known
-    ranges = table[["p5", "p95"]].fillna(0).to_numpy().tolist()
+    ranges = table[["p5", "p95", "sd"]].fillna(0).to_numpy().tolist()
     mean, spread = labels.below(99.9)
+    ((lowest, highest),) = labels.table()[["minimum", "maximum"]].to_numpy().tolist()
     return Statistics(
-        tuple((low + high) / 2 for low, high in ranges),
-        tuple((high - low) / _SPAN or 1.0 for low, high in ranges),
+        tuple((low + high) / 2 for low, high, _ in ranges),
+        tuple((high - low) / _SPAN or sd or UNKNOWN for low, high, sd in ranges),
         mean,
         spread or 1.0,
+        (lowest, highest),
     )
 
 
@@ -122,6 +133,8 @@ def set_scaling(
         ranges = [BIOMASSTERS_RANGE[band] for band in bands]
         shift = tuple(float(low) for low, _ in ranges)
         scale = tuple(float(high - low) for low, high in ranges)
+    else:
+        _tell_unknown([b for b, s in zip(bands, scale, strict=True) if s == UNKNOWN])
     outputs = network.target_shift.numel()
     network.set_statistics(
         shift,
@@ -129,3 +142,13 @@ def set_scaling(
         [found.target_shift] * outputs,
         [found.target_scale] * outputs,
     )
+
+
+def _tell_unknown(bands: Sequence[str]) -> None:
+    if bands:
+        warnings.warn(
+            f"Bands without any value, or of one value, in the training data: "
+            f"{', '.join(bands)}. The model takes them as missing, in maps too; train "
+            "on data with them, or leave them out with gb.select_bands.",
+            stacklevel=5,
+        )
