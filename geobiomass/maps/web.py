@@ -107,7 +107,9 @@ def explore_map(
     if len(overlays) > 1:
         folium.LayerControl(collapsed=False).add_to(page)
     names = [overlay.get_name() for overlay in overlays]
-    _legend(low, high, str(first.attrs.get("units", "Mg/ha"))).add_to(page)
+    units = str(first.attrs.get("units", "Mg/ha"))
+    below = any(bool((values < low).any()) for values in pictures.values())
+    _legend(low, high, units, below).add_to(page)
     _slider(names, opacity).add_to(page)
     if leaflet is not None:
         _write_in(page, Path(leaflet))
@@ -306,14 +308,15 @@ _BOX = (
 )
 
 
-def _legend(low: float, high: float, unit: str) -> Any:
+def _legend(low: float, high: float, unit: str, below: bool) -> Any:
     """Return the legend: the colours, and five figures below them."""
     import matplotlib
     from matplotlib.colors import to_hex
 
     stops = [to_hex(matplotlib.colormaps["viridis"](i / 8)) for i in range(9)]
+    signs = ("≤ " if below else "", "", "", "", "≥ ")
     figures = [
-        f"{'≥ ' if i == 4 else ''}{low + (high - low) * i / 4:.0f}" for i in range(5)
+        f"{sign}{low + (high - low) * i / 4:.0f}" for i, sign in enumerate(signs)
     ]
     content = html_macros("map_controls.html").legend(unit, stops, figures)
     return _control("geobiomass-legend", content, "bottomleft")

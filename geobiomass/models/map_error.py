@@ -119,8 +119,8 @@ class MapError:
         below = "" if self.below is None else f", {percent(self.below)} raised to 0"
         return (
             f"RMSE {self.rmse:.4g} in tiles of {self.tile} pixels, "
-            f"{self.crop_rmse:.4g} in crops of {self.crop}; values {self.lowest:.4g} to "
-            f"{self.highest:.4g}, "
+            f"{self.crop_rmse:.4g} in crops of {self.crop}; "
+            f"values {self.lowest:.4g} to {self.highest:.4g}, "
             f"{percent(self.outside)} beyond the labels' range by more than its "
             f"width{below}; {self.blocks} of {self.of} held-out blocks, "
             f"{self.pixels:,} labels"

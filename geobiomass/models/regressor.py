@@ -41,7 +41,7 @@ from geobiomass.recipes.objective import (
     prepare_with_calendar,
 )
 from geobiomass.recipes.recipe import Recipe, find_recipe, recipe_from_dict
-from geobiomass.recipes.resume import learnt_from
+from geobiomass.recipes.resume import continues_earlier, learnt_from
 from geobiomass.recipes.scaling import Statistics, set_scaling
 from geobiomass.recipes.schedule import (
     TrainingPlan,
@@ -170,8 +170,9 @@ class BiomassRegressor(Predictor, Regressor):
         """Train; with `calibrate` also calibrate the recipe's interval, if any."""
         from geobiomass.training import train_stages  # imports Lightning
 
-        check_crop(self.network, recipe)
         given = self._check_folder(data, recipe, held)
+        check_crop(self.network, recipe)
+        earlier = given is not None and continues_earlier(recipe.training, given)
         loaders, task = self._prepare(data, recipe, held, client, calibrate)
         recipe, stages = loaders.recipe, stages_of(loaders)
         found = self._scale(loaders)
@@ -184,11 +185,12 @@ class BiomassRegressor(Predictor, Regressor):
         self.history = result.history
         self.calibration = None
         lowest, highest = found.target_range
-        self.floor = 0.0 if lowest >= 0 else None
+        self.floor = 0.0 if lowest >= 0 and not earlier else None
         everything = recipe.ends_with_everything
         last = loaders.everything if everything else loaders.training
         device = recipe.training.device
-        measure_norms_on_tiles(self.network, last, MapSettings.tile, device)
+        if not earlier:
+            measure_norms_on_tiles(self.network, last, MapSettings.tile, device)
         # Each of several processes calibrates for itself: all end with the same model,
         # any of them may save it, and none waits for another.
         if calibrate and recipe.interval is not None:

@@ -12,6 +12,7 @@ import pandas as pd
 from geobiomass.cube import CubeError
 from geobiomass.inference.steps import density
 from geobiomass.metadata.text import training_in_words
+from geobiomass.models.map_error import MapError
 from geobiomass.statistics.conformal import Calibration
 from geobiomass.summary import Table
 
@@ -85,6 +86,11 @@ def _facts(kind: str, settings: Mapping[str, Any], made: Mapping[str, Any]) -> F
         facts["trained on"] = training_in_words(data)
     if made.get("validation"):
         facts["held out"] = errors_of(made["validation"])
+    if settings.get("map_error"):
+        error = MapError.from_dict(settings["map_error"])
+        facts["error of maps"] = str(error)
+        if error.problem is not None:
+            facts["warning"] = error.problem
     return facts
 
 

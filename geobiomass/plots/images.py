@@ -236,7 +236,9 @@ def biomass(
     layer = layer_of(values, "values")
     picture = thinned(layer).load()
     low, high = limits or (0.0, percentile(picture.values, 99))
-    return _image(layer, picture, ax, title, (low, high), BIOMASS_COLOURS, "max")
+    # The arrow shows that there are values below the scale.
+    extend = "both" if bool((picture < low).any()) else "max"
+    return _image(layer, picture, ax, title, (low, high), BIOMASS_COLOURS, extend)
 
 
 def error(

@@ -50,8 +50,8 @@ def measure_statistics(
     are used; else they are counted on `samples` alone, so that no held-out data
     enters. Labels: mean and standard deviation of those up to their 99.9th
     percentile. A band whose percentiles are equal is scaled by its standard deviation.
-    A band without any value, or of one value, has the scale `UNKNOWN`: the network takes
-    it as missing. Labels without any spread keep scale 1.
+    A band without any value, or of one value, has the scale `UNKNOWN`: the network
+    takes it as missing. Labels without any spread keep scale 1.
 
     Parameters
     ----------
