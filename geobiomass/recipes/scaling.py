@@ -149,6 +149,6 @@ def _tell_unknown(bands: Sequence[str]) -> None:
         warnings.warn(
             f"Bands without any value, or of one value, in the training data: "
             f"{', '.join(bands)}. The model takes them as missing, in maps too; train "
-            "on data with them, or leave them out with gb.select_bands.",
+            "on data with them, or leave them out with cube.sel(band=[...]).",
             stacklevel=5,
         )
