@@ -26,7 +26,8 @@ Measured with tf_efficientnetv2_b0 on a landscape of one month: with 4 x 4 maps 
 within a tenth of the error of crops, with 2 x 2 three times as wrong, with 1 x 1 up to
 10^7 times. docs/training.md has the figures.
 """
-_TILES = 12
+_IMAGES = 12  # of single months, in tiles
+_FEWEST_TILES = 3
 
 
 def has_small_features(network: AttentionUNet, side: int) -> bool:
@@ -99,7 +100,7 @@ def _tiles(loader: ChipLoader, side: int) -> Iterator[Tensor]:
         ]
         yield torch.cat(rows, dim=-2)[None, ..., :side, :side].contiguous()
         waiting, made = [], made + 1
-        if made == _TILES:
+        if made >= max(_FEWEST_TILES, -(-_IMAGES // image.shape[0])):
             return
 
 
