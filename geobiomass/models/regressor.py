@@ -28,7 +28,8 @@ from geobiomass.inference.map_settings import MapSettings
 from geobiomass.models.calibration import calibration_of, compare_units
 from geobiomass.models.card import model_card
 from geobiomass.models.domain import domain_of
-from geobiomass.models.map_error import MapError, measure_map_error, tell
+from geobiomass.models.map_comparison import measure_map_error
+from geobiomass.models.map_error import MapError, tell
 from geobiomass.models.predictor import Predictor
 from geobiomass.models.training_record import describe_training
 from geobiomass.network import AttentionUNet
