@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from geobiomass.inference.machine import MemoryWatch, half_of_memory, map_device
 from geobiomass.inference.thread_pools import THREADS
+from geobiomass.network import AttentionUNet
 from geobiomass.training.augment import Orientation
 
 Image = npt.NDArray[np.float32]
@@ -77,6 +78,7 @@ class BatchPredictor:
     def __post_init__(self) -> None:
         self.device = map_device()
         self.network.to(self.device).eval()
+        self._unknown = _unknown_bands(self.network)
         self._measuring = threading.Lock()
         self._side_by_side: threading.Semaphore | None = None
         if self.device.type == "cuda":
@@ -101,7 +103,7 @@ class BatchPredictor:
 
     def predict(self, batch: Image, tensor: Tensor, ready: Any) -> Predicted:
         """Predict a batch that :meth:`stage` returned."""
-        seen = _seen(batch)
+        seen = _seen(batch, self._unknown)
         if not seen.any():  # nothing was observed: the values are masked anyway
             shape = (len(batch), self.outputs, *batch.shape[-2:])
             return Predicted(np.zeros(shape, np.float32), seen)
@@ -190,14 +192,24 @@ class BatchPredictor:
         self.__init__(**state)  # type: ignore[misc]
 
 
-def _seen(batch: Image) -> npt.NDArray[np.bool_]:
+def _unknown_bands(network: nn.Module) -> tuple[int, ...]:
+    """Return the bands that a network takes as missing; none of an ensemble's."""
+    found = [one for one in network.modules() if isinstance(one, AttentionUNet)]
+    if len(found) != 1:
+        return ()
+    return tuple(found[0].unknown.nonzero().flatten().tolist())
+
+
+def _seen(batch: Image, unknown: Sequence[int] = ()) -> npt.NDArray[np.bool_]:
     """Return which pixels have a value in any month, (tile, y, x).
 
-    For most images the first plane decides.
+    Values of unknown bands do not count. For most images the first plane decides.
     """
     seen = np.zeros((len(batch), *batch.shape[-2:]), bool)
     for month in range(batch.shape[1]):
         for band in range(batch.shape[2]):
+            if band in unknown:
+                continue
             seen |= np.isfinite(batch[:, month, band])
             if seen.all():
                 return seen

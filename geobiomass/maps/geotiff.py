@@ -15,7 +15,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.cube.grid import transform_of
-from geobiomass.maps.origin import PROVENANCE
+from geobiomass.maps.origin import MAP_CHECKS, PROVENANCE
 from geobiomass.tiles import blocks
 
 if TYPE_CHECKING:
@@ -213,8 +213,9 @@ def _write_plain(
         ) as bar,
     ):
         tags = {FINGERPRINT: fingerprint}
-        if PROVENANCE in scene.attrs:
-            tags[PROVENANCE] = scene.attrs[PROVENANCE]
+        for name in (PROVENANCE, MAP_CHECKS):
+            if name in scene.attrs:
+                tags[name] = scene.attrs[name]
         target.update_tags(**tags)
         for band, name in enumerate(names, start=1):
             statistics = Statistics()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +69,7 @@ def write_map(
     progress: bool = True,
     client: Any = None,
     storage_options: Mapping[str, Any] | None = None,
+    count: Callable[[zarr.Group], Mapping[str, Any]] | None = None,
 ) -> None:
     """Write a map to Zarr (``.zarr``) or a cloud-optimised GeoTIFF (``.tif``).
 
@@ -104,6 +105,9 @@ def write_map(
         there is one, else threads of this process.
     storage_options : mapping, optional
         Options of fsspec for the address: credentials, an endpoint.
+    count : callable, optional
+        Called with the group once all blocks are written; returns attributes that it
+        computes from their values.
 
     Raises
     ------
@@ -149,7 +153,7 @@ def write_map(
         if group.attrs.get(UNFINISHED, FINISHING) != FINISHING:
             target = Target(destination.store, tuple(names))
             _write_blocks(destination, group, target, blocks, compute, progress, client)
-        _finish(group, levels, progress)
+        _finish(group, levels, progress, count)
         if destination.raster is not None:
             _write_raster(destination, names, fingerprint)
 
@@ -393,11 +397,17 @@ def _reason(error: Exception) -> str:
 # --- the end ------------------------------------------------------------------
 
 
-def _finish(group: zarr.Group, overviews: Sequence[str], progress: bool) -> None:
+def _finish(
+    group: zarr.Group,
+    overviews: Sequence[str],
+    progress: bool,
+    count: Callable[[zarr.Group], Mapping[str, Any]] | None,
+) -> None:
     """Delete the manifest; the map is marked as finished last, in one write."""
     if UNFINISHED not in group.attrs:
         return
-    group.attrs.put(dict(group.attrs) | {UNFINISHED: FINISHING})
+    counted = {} if count is None else dict(count(group))
+    group.attrs.put(dict(group.attrs) | counted | {UNFINISHED: FINISHING})
     if overviews:
         side: Any = group.attrs["block"]
         write_overviews(group, overviews, side, progress)

@@ -1,4 +1,4 @@
-"""The provenance attribute of a map, for maps that are continued."""
+"""The provenance attribute of a map, for maps that are continued, and its counts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import json
 
 PROVENANCE = "geobiomass_provenance"
 """Attribute of a map, and tag of a GeoTIFF: its provenance as JSON."""
+
+MAP_CHECKS = "map_checks"
+"""Attribute of a map, and tag of a GeoTIFF: counts of its pixels as JSON."""
 
 
 def with_software_of(there: str, here: str) -> str:

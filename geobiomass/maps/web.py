@@ -114,7 +114,8 @@ def explore_map(
     if len(overlays) > 1:
         folium.LayerControl(collapsed=False).add_to(page)
     names = [overlay.get_name() for overlay in overlays]
-    _legend(low, high, of_any(first)).add_to(page)
+    below = any(bool((values < low).any()) for values in pictures.values())
+    _legend(low, high, of_any(first), below).add_to(page)
     _slider(names, opacity).add_to(page)
     if leaflet is not None:
         _write_in(page, Path(leaflet))
@@ -321,15 +322,16 @@ _BOX = (
 )
 
 
-def _legend(low: float, high: float, target: Quantity) -> Any:
+def _legend(low: float, high: float, target: Quantity, below: bool) -> Any:
     """Return the legend: the colours, and five figures below them."""
     import matplotlib
     from matplotlib.colors import to_hex
 
     stops = [to_hex(matplotlib.colormaps["viridis"](i / 8)) for i in range(9)]
     form = ".0f" if high - low >= 20 else ".3g"  # a share of 0 to 1 needs decimals
+    signs = ("≤ " if below else "", "", "", "", "≥ ")
     figures = [
-        f"{'≥ ' if i == 4 else ''}{low + (high - low) * i / 4:{form}}" for i in range(5)
+        f"{sign}{low + (high - low) * i / 4:{form}}" for i, sign in enumerate(signs)
     ]
     legend = html_macros("map_controls.html").legend
     content = legend(target.short, target.units, stops, figures)

@@ -8,6 +8,7 @@ from typing import Any
 
 from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.metadata.text import part_in_words
+from geobiomass.models.map_error import MapError
 from geobiomass.models.summary import map_names
 from geobiomass.statistics.conformal import Calibration
 
@@ -257,7 +258,17 @@ def _errors(settings: Facts, provenance: Facts) -> str:
         "sample, then averaged. Pixel RMSE: over all pixels together. Bias: predicted "
         "minus observed.\n\n"
         + "\n".join([head, "|---" * (len(columns) + 1) + "|", *rows])
+        + _error_of_maps(settings)
     )
+
+
+def _error_of_maps(settings: Facts) -> str:
+    """Return the paragraph about maps of held-out places, if they were measured."""
+    if settings.get("map_error") is None:
+        return ""
+    error = MapError.from_dict(settings["map_error"])
+    problem = "" if error.problem is None else f" **{error.problem}**"
+    return f"\n\nMaps of held-out places: {error}.{problem}"
 
 
 def _figure(value: float | None) -> str:

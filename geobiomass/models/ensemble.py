@@ -15,6 +15,7 @@ from geobiomass.inference.attention import mean_attention
 from geobiomass.inference.input_check import Learnt
 from geobiomass.models.card import ensemble_card
 from geobiomass.models.loading import load
+from geobiomass.models.map_error import MapError
 from geobiomass.models.predictor import Predictor
 from geobiomass.network.wrappers import Ensemble as EnsembleNetwork
 from geobiomass.training.estimator import SavedModel
@@ -80,6 +81,9 @@ class Ensemble(Predictor, SavedModel):
         self.long_name = getattr(models[0], "long_name", AGB.long_name)
         self.months = max(model.months for model in models)
         self._spread = spread
+        floors = [model.floor for model in models]
+        known = [floor for floor in floors if floor is not None]
+        self.floor = min(known) if len(known) == len(floors) else None
         self.network = self._joined([model.network for model in models])
 
     def _joined(self, networks: Sequence[nn.Module], last: int = 0) -> EnsembleNetwork:
@@ -92,6 +96,11 @@ class Ensemble(Predictor, SavedModel):
         each = [model.domain for model in self.models]
         known = tuple(domain for domain in each if domain is not None)
         return Domains(known) if len(known) == len(each) else None
+
+    @property
+    def map_errors(self) -> tuple[MapError, ...]:
+        """The error of maps of each member, where it was measured."""
+        return tuple(error for model in self.models for error in model.map_errors)
 
     def _with_dissimilarity(self, calendar: tuple[int, ...]) -> nn.Module:
         self._known_domain()

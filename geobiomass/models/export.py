@@ -72,9 +72,11 @@ class Exported(nn.Module):
             (batch, output, y, x), Mg/ha.
         """
         network = self.network
+        # Without a branch on values, which a graph cannot have.
+        image = image.masked_fill(network.unknown[:, None, None], torch.nan)
         present = image.isfinite().flatten(2).any(dim=2)
-        # The network scales in place, and the image is the caller's.
-        months = network._standardise(image.flatten(0, 1).clone())
+        # The network scales in place; masking has copied the caller's image.
+        months = network._standardise(image.flatten(0, 1))
         season = None if network.calendar is None else network.season
         pooled = [
             self._pool(cast(MonthAttention, attention), level, present, season)

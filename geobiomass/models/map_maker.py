@@ -29,6 +29,7 @@ from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.cube.region import Region
 from geobiomass.cube.store import is_local
 from geobiomass.data.reader import Reader
+from geobiomass.inference.floor import Floor
 from geobiomass.inference.map_settings import (
     MapOptions,
     MapSettings,
@@ -47,6 +48,8 @@ from geobiomass.maps import (
 from geobiomass.metadata.record import note_provenance, weights_fingerprint
 from geobiomass.metadata.stac_item import check_item_can_be_written, write_stac_item
 from geobiomass.models.input_check import ChecksInput
+from geobiomass.models.map_counts import MapCounts, tell_counts
+from geobiomass.models.map_error import MapError, tell
 from geobiomass.statistics.conformal import Calibration
 
 if TYPE_CHECKING:
@@ -70,6 +73,10 @@ class MapMaker(ChecksInput):
         Number of months of the cubes that it was made for.
     calibration : Calibration or None
         Calibrates the interval of maps, ``agb_lower`` and ``agb_upper``.
+    floor : float or None
+        Lower values of maps, and of their intervals, are raised to it: 0 for a model
+        whose training labels are never negative. None: maps are as the network has
+        them, as those of models that earlier releases saved.
     """
 
     network: nn.Module
@@ -79,6 +86,7 @@ class MapMaker(ChecksInput):
     long_name: str = AGB.long_name
     months: int
     calibration: Calibration | None = None
+    floor: float | None = None
     _domain: Domain | None = None
 
     @property
@@ -131,6 +139,7 @@ class MapMaker(ChecksInput):
             If a setting is unknown.
         """
         chosen, own = MapSettings(**settings), cube_for(cube, self.bands)
+        tell(self.map_errors, stacklevel=3)
         mapper = self._mapper(own, chosen, applicability)
         checked = self._check_mapped(mapper, chosen.check)
         result = lazy_map(mapper, own)
@@ -248,8 +257,10 @@ class MapMaker(ChecksInput):
             As in :meth:`predict`.
         """
         chosen, cube = MapSettings(**settings), cube_for(cube, self.bands)
+        tell(self.map_errors, stacklevel=3)
         mapper = self._mapper(cube, chosen, applicability)
         checked = self._check_mapped(mapper, chosen.check)
+        counts = self._counts()
         template = lazy_map(mapper, cube)
         template.attrs[MADE_WITH] = made_with = self._depends_on(cube, mapper)
         note_provenance(template, self, cube, made_with, mapper.region, notes, checked)
@@ -269,10 +280,13 @@ class MapMaker(ChecksInput):
                 progress=progress,
                 client=client,
                 storage_options=storage_options,
+                count=counts,
             )
         except BaseException:
             mapper.stop()  # blocks on other threads, for example after Ctrl-C
             raise
+        if counts is not None:
+            tell_counts(counts.found, str(path), stacklevel=3)
         if stac_item:
             folder = None if stac_item is True else stac_item
             write_stac_item(cast(Path, path), model=folder)
@@ -420,7 +434,26 @@ class MapMaker(ChecksInput):
 
     def _steps(self) -> tuple[Step, ...]:
         """Return the post-processing, from the network's maps to the map's layers."""
-        return () if self.calibration is None else (self.calibration,)
+        steps: list[Step] = [] if self.calibration is None else [self.calibration]
+        if self.floor is not None:
+            # After the interval, which covers as much as before then.
+            steps.append(Floor(self.floor, self.outputs[0]))
+        return tuple(steps)
+
+    @property
+    def map_errors(self) -> tuple[MapError, ...]:
+        """The error of maps that each fitted network of this model was measured at."""
+        return ()
+
+    def _counts(self) -> MapCounts | None:
+        """Return what counts the pixels of a written map; None for older models."""
+        known = [error.labels for error in self.map_errors]
+        if self.floor is None and not known:
+            return None
+        labels = None
+        if known:
+            labels = (min(low for low, _ in known), max(high for _, high in known))
+        return MapCounts(self.outputs[0], self.floor, labels)
 
     def _bare(self, cube: xr.Dataset) -> Mapper:
         """Return a mapper with default settings and without post-processing."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,15 +21,17 @@ from geobiomass.applicability import Domain
 from geobiomass.applicability.learning import learn_domain
 from geobiomass.cube import BIOMASSTERS_BANDS, CubeError
 from geobiomass.cube.quantity import AGB, Quantity
-from geobiomass.data.band_profile import BandProfile
 from geobiomass.data.folds import Fold
 from geobiomass.data.labelled_cube import LabelledCube, LabelledSamples
 from geobiomass.data.reader import Sample
 from geobiomass.data.splits import groups_of, samples_of
+from geobiomass.inference.map_settings import MapSettings
 from geobiomass.models.calibration import calibration_of, compare_units
 from geobiomass.models.card import model_card
 from geobiomass.models.domain import domain_of
 from geobiomass.models.input_check import INPUTS
+from geobiomass.models.map_comparison import measure_map_error
+from geobiomass.models.map_error import MapError, tell
 from geobiomass.models.predictor import Predictor
 from geobiomass.models.training_record import describe_training
 from geobiomass.network import AttentionUNet
@@ -45,8 +49,8 @@ from geobiomass.recipes.recipe import (
     find_recipe,
     recipe_from_dict,
 )
-from geobiomass.recipes.resume import learnt_from
-from geobiomass.recipes.scaling import set_scaling
+from geobiomass.recipes.resume import continues_earlier, learnt_from
+from geobiomass.recipes.scaling import Statistics, set_scaling
 from geobiomass.recipes.schedule import (
     TrainingPlan,
     plan_training,
@@ -59,6 +63,7 @@ from geobiomass.recipes.split import (
     grouped_by,
     open_validation,
 )
+from geobiomass.recipes.tile_statistics import check_crop, measure_norms_on_tiles
 from geobiomass.statistics.conformal import Calibration, Unit
 from geobiomass.tiles import EVALUATION_BLOCK
 from geobiomass.training.estimator import Regressor
@@ -127,6 +132,7 @@ class BiomassRegressor(Predictor, Regressor):
         self.recipe = recipe
         self.damaged: dict[str, str] = {}
         self._domain: Domain | None = None
+        self.map_error: MapError | None = None
 
     def __repr__(self) -> str:
         """Return a description in one line."""
@@ -189,9 +195,11 @@ class BiomassRegressor(Predictor, Regressor):
         self._learn(data.target)
         recipe = recipe_for(recipe, data.target)
         given = self._check_folder(data, recipe, held)
+        check_crop(self.network, recipe)
+        earlier = given is not None and continues_earlier(recipe.training, given)
         loaders, task = self._prepare(data, recipe, held, client, calibrate)
         recipe, stages = loaders.recipe, stages_of(loaders)
-        inputs = self._scale(loaders)
+        found = self._scale(loaders)
         first = int(os.environ.get("LOCAL_RANK", "0")) == 0  # of several processes
         if announce is not None and first:
             announce(plan_training(task, stages))
@@ -200,6 +208,13 @@ class BiomassRegressor(Predictor, Regressor):
         self.recipe = recipe
         self.history = result.history
         self.calibration = None
+        lowest, highest = found.target_range
+        self.floor = 0.0 if lowest >= 0 and not earlier else None
+        everything = recipe.ends_with_everything
+        last = loaders.everything if everything else loaders.training
+        device = recipe.training.device
+        if not earlier:
+            measure_norms_on_tiles(self.network, last, MapSettings.tile, device)
         # Each of several processes calibrates for itself: all end with the same model,
         # any of them may save it, and none waits for another.
         if calibrate and recipe.interval is not None:
@@ -207,15 +222,25 @@ class BiomassRegressor(Predictor, Regressor):
             self.calibration = calibrate_together(
                 [self], data, [loaders.calibration], known, grouped_by(recipe, held)
             )
-        everything = recipe.ends_with_everything
+        validation = None if everything else loaders.validation
         self.provenance = describe_training(
-            data,
-            self.network,
-            loaders.everything if everything else loaders.training,
-            None if everything else loaders.validation,
-            recipe.training.device,
+            data, self.network, last, validation, device
         )
-        self.provenance[INPUTS] = inputs.to_dict()
+        self.provenance[INPUTS] = found.profile.to_dict()
+        self.map_error = None
+        if validation is not None:
+            ceiling = math.inf if recipe.ceiling is None else recipe.ceiling
+            self.map_error = measure_map_error(
+                self._bare_over(validation.reader),
+                self.network,
+                validation,
+                (lowest, min(highest, ceiling)),
+                self.floor,
+                device,
+            )
+        if self.map_error is not None and recipe.training.progress and first:
+            print(f"Error of maps: {self.map_error}", file=sys.stderr)
+        tell(self.map_errors, stacklevel=4)
         if isinstance(held, Fold):
             self.provenance["fold"] = held.to_dict()
         self._domain = domain_of(self.network, data, loaders)
@@ -302,12 +327,17 @@ class BiomassRegressor(Predictor, Regressor):
         )
         return loaders, task
 
-    def _scale(self, loaders: DataLoaders) -> BandProfile:
-        """Set the scaling; return the percentiles of the training data."""
+    def _scale(self, loaders: DataLoaders) -> Statistics:
+        """Set the scaling; return it, with what the training data is."""
         found = loaders.measure()
         set_scaling(self.network, self.bands, loaders.recipe, found)
         self.network.month_group = loaders.recipe.month_group
-        return found.profile
+        return found
+
+    @property
+    def map_errors(self) -> tuple[MapError, ...]:
+        """The error of maps that :meth:`fit` measured, if it did."""
+        return () if self.map_error is None else (self.map_error,)
 
     def learn_applicability(
         self, cube: xr.Dataset | xr.DataArray, *, cells: int = 3000, seed: int = 0
@@ -386,6 +416,7 @@ class BiomassRegressor(Predictor, Regressor):
             **self.target.settings,
             "recipe": recipe,
             **self._calibrated(),
+            **self._known_of_maps(),
         }
 
     @classmethod
@@ -401,7 +432,17 @@ class BiomassRegressor(Predictor, Regressor):
             Quantity.of_settings(settings).long_name,
         )
         model._take_calibration(settings)
+        model.floor = settings.get("floor")
+        if settings.get("map_error") is not None:
+            model.map_error = MapError.from_dict(settings["map_error"])
         return model
+
+    def _known_of_maps(self) -> dict[str, Any]:
+        """Return floor and error of maps for the settings, where there are."""
+        known: dict[str, Any] = {} if self.floor is None else {"floor": self.floor}
+        if self.map_error is not None:
+            known["map_error"] = self.map_error.to_dict()
+        return known
 
     def _card(self) -> str:
         return model_card(self.settings, self.provenance, self.load_call)

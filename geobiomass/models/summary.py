@@ -13,6 +13,7 @@ from geobiomass.cube import CubeError
 from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.inference.steps import density
 from geobiomass.metadata.text import training_in_words
+from geobiomass.models.map_error import MapError
 from geobiomass.statistics.conformal import Calibration
 from geobiomass.summary import Table
 
@@ -89,6 +90,11 @@ def _facts(kind: str, settings: Mapping[str, Any], made: Mapping[str, Any]) -> F
         facts["trained on"] = training_in_words(data)
     if made.get("validation"):
         facts["held out"] = errors_of(made["validation"], units=target.units)
+    if settings.get("map_error"):
+        error = MapError.from_dict(settings["map_error"])
+        facts["error of maps"] = str(error)
+        if error.problem is not None:
+            facts["warning"] = error.problem
     return facts
 
 

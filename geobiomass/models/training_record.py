@@ -24,6 +24,7 @@ from geobiomass.data.loader import ChipLoader, decode_batch
 from geobiomass.data.reader import Reader, Sample
 from geobiomass.evaluation.metrics import Bins, Tally
 from geobiomass.network import AttentionUNet
+from geobiomass.network.attention_unet import UNKNOWN
 from geobiomass.training.files import sha256_of
 from geobiomass.training.model_folder import package_versions
 
@@ -105,7 +106,7 @@ def validation_by_bin(
         loader counts as a chip.
     """
     tally = Tally(Bins(target=target))
-    with _evaluating(network, device), torch.inference_mode():
+    with evaluating(network, device), torch.inference_mode():
         for codes, arrangement, labels in loader.epoch(0):
             (image,), truth = decode_batch((codes.to(device), arrangement), labels)
             calendar = arrangement.decoder.calendar
@@ -117,7 +118,8 @@ def validation_by_bin(
 
 
 @contextmanager
-def _evaluating(network: AttentionUNet, device: str) -> Iterator[None]:
+def evaluating(network: AttentionUNet, device: str) -> Iterator[None]:
+    """Set evaluation mode and a device within the `with` statement."""
     mode, before = network.training, network.shift.device
     network.eval().to(device)
     try:
@@ -199,7 +201,11 @@ def _normalisation(network: AttentionUNet, bands: tuple[str, ...]) -> dict[str, 
     columns = zip(bands, network.shift.tolist(), network.scale.tolist(), strict=True)
     return {
         "formula": "(value - shift) / scale",
-        "bands": {band: {"shift": a, "scale": b} for band, a, b in columns},
+        # A band that the network takes as missing has no scale.
+        "bands": {
+            band: {"shift": a, "scale": b if b < UNKNOWN else None}
+            for band, a, b in columns
+        },
         "target": {
             "shift": network.target_shift.tolist(),
             "scale": network.target_scale.tolist(),

@@ -30,6 +30,12 @@ from geobiomass.network.month_attention import (
     seasons,
 )
 
+UNKNOWN = 2.0**120
+"""Scale of a band that training had no information in.
+
+Finite, since averages of weights would make NaN of infinity.
+"""
+
 
 class Look(NamedTuple):
     """Maps, with the features and inputs that the network predicted them from.
@@ -165,7 +171,8 @@ class AttentionUNet(nn.Module):
         Parameters
         ----------
         shift, scale : sequence of float
-            One value per band, in the cube's units. Scales must be above zero.
+            One value per band, in the cube's units. Scales must be above zero. A
+            band with the scale `UNKNOWN` is taken as missing.
         target_shift, target_scale : sequence of float, optional
             One value per output, Mg/ha. The prediction is the raw output times the
             scale plus the shift.
@@ -258,7 +265,8 @@ class AttentionUNet(nn.Module):
         finest = self.encoder.feature_info.reduction()[0]  # type: ignore[operator, union-attr]
         pooled = nn.functional.avg_pool2d(packed, finest)[:, : self.shift.numel()]
         # One pixel represents its cell, since a copy of the whole image takes long.
-        there = image[..., ::finest, ::finest][present].isfinite().to(packed.dtype)
+        known = self.without_unknown(image[..., ::finest, ::finest])
+        there = known[present].isfinite().to(packed.dtype)
         edges = [pooled.shape[d] - there.shape[d] for d in (-1, -2)]
         there = nn.functional.pad(there, (0, edges[0], 0, edges[1]))
         bands = torch.cat([pooled, there], dim=1)
@@ -344,9 +352,25 @@ class AttentionUNet(nn.Module):
             (batch, month) bool.
         """
         self._check_input(image, present)
+        image = self.without_unknown(image)
         there = months_with_values(image)
         present = there if present is None else there & present
         return self._standardise(image[present]), present
+
+    @property
+    def unknown(self) -> Tensor:
+        """(band,) bool: bands that training had no information in."""
+        return self.scale >= UNKNOWN
+
+    def without_unknown(self, image: Tensor) -> Tensor:
+        """Return an image in which bands that the network does not know are missing.
+
+        What stands in them cannot be scaled, and the weights have never seen it.
+        """
+        unknown = self.unknown
+        if not bool(unknown.any()):
+            return image
+        return image.masked_fill(unknown[:, None, None], math.nan)
 
     def _standardise(self, months: Tensor) -> Tensor:
         """Return the encoder's input of (n, band, y, x) physical values, padded.

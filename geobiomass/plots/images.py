@@ -244,7 +244,9 @@ def biomass(
     what = of_any(values)
     words = what.short if title is None else title
     ends = (low, high)
-    return _image(layer, picture, ax, words, ends, BIOMASS_COLOURS, "max", what.units)
+    # The arrow shows that there are values below the scale.
+    extend = "both" if bool((picture < low).any()) else "max"
+    return _image(layer, picture, ax, words, ends, BIOMASS_COLOURS, extend, what.units)
 
 
 def error(

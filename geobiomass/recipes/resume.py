@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.network import AttentionUNet
 from geobiomass.recipes.recipe import Recipe
 from geobiomass.recipes.split import HeldOut
+from geobiomass.training import TrainingConfig
+from geobiomass.training.checkpoint_record import LAST, is_begun, read_training_record
 from geobiomass.training.files import sha256_of
 
 # Settings that may differ when a training is resumed: they change memory, what happens
@@ -20,6 +23,7 @@ _FREE = (
     *("name", "cache", "read_ahead", "damaged", "domain_cells"),
     *("validation_fraction", "stages", "training"),
 )
+_MAPS = "maps"  # what is done for maps after training: floor, norms on tiles
 _DIGITS = 12  # of a fingerprint, enough to show and to tell two apart
 
 
@@ -64,7 +68,32 @@ def learnt_from(
         **made,
         **identify(data),
         "held out": _held_out(recipe, held),
+        _MAPS: "norms on tiles, floor",
     }
+
+
+def continues_earlier(config: TrainingConfig, given: dict[str, Any]) -> bool:
+    """Return whether a folder's training was begun before maps had floor and norms.
+
+    Such a training ends with the bits that the release would have that began it, and
+    `given` is changed so that its record stays one of that release.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+        With the folder.
+    given : dict
+        As :func:`learnt_from` returns it.
+    """
+    if not is_begun(config):
+        return False
+    folder = Path(cast(str, config.folder))
+    file = next(iter([*folder.glob(LAST), *sorted(folder.glob(f"*/{LAST}"))]))
+    record, _ = read_training_record(file)
+    if _MAPS in record.run.get("given", {}):
+        return False
+    del given[_MAPS]
+    return True
 
 
 def identify(data: LabelledCube) -> dict[str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +15,7 @@ from geobiomass.data.band_profile import BandProfile
 from geobiomass.data.input_sample import sample_input
 from geobiomass.data.reader import Reader
 from geobiomass.network import AttentionUNet
+from geobiomass.network.attention_unet import UNKNOWN
 from geobiomass.recipes.recipe import BIOMASSTERS_RANGE, Recipe
 from geobiomass.threads import few_at_a_time
 from geobiomass.tiles import Sample
@@ -23,7 +26,10 @@ _SPAN = 3.29
 
 @dataclass(frozen=True)
 class Statistics:
-    """Shift and scale of bands and target: (value - shift) / scale."""
+    """Shift and scale of bands and target: (value - shift) / scale.
+
+    `target_range` has the lowest and the highest label.
+    """
 
     shift: tuple[float, ...]
     scale: tuple[float, ...]
@@ -31,6 +37,7 @@ class Statistics:
     target_scale: float
     profile: BandProfile
     """What the values are, for :meth:`geobiomass.BiomassRegressor.check`."""
+    target_range: tuple[float, float] = (math.nan, math.nan)
 
 
 def measure_statistics(
@@ -46,7 +53,9 @@ def measure_statistics(
     compress the rest. If all of a cube on disk is trained on, its stored percentiles
     are used; else they are counted on `samples` alone, so that no held-out data
     enters. Labels: mean and standard deviation of those up to their 99.9th
-    percentile. Bands or labels without any spread keep scale 1. The profile of the
+    percentile. A band whose percentiles are equal is scaled by its standard deviation.
+    A band without any value, or of one value, has the scale `UNKNOWN`: the network
+    takes it as missing. Labels without any spread keep scale 1. The profile of the
     bands is of the same values; by month, of a sample of them.
 
     Parameters
@@ -83,14 +92,16 @@ def measure_statistics(
             images.merge(image)
             labels.merge(label)
     table = images.table() if known is None else known
-    ranges = table[["p5", "p95"]].fillna(0).to_numpy().tolist()
+    ranges = table[["p5", "p95", "sd"]].fillna(0).to_numpy().tolist()
     mean, spread = labels.below(99.9)
+    ((lowest, highest),) = labels.table()[["minimum", "maximum"]].to_numpy().tolist()
     return Statistics(
-        tuple((low + high) / 2 for low, high in ranges),
-        tuple((high - low) / _SPAN or 1.0 for low, high in ranges),
+        tuple((low + high) / 2 for low, high, _ in ranges),
+        tuple((high - low) / _SPAN or sd or UNKNOWN for low, high, sd in ranges),
         mean,
         spread or 1.0,
         BandProfile.of(table, sample_input(reader, samples).by_month()),
+        (lowest, highest),
     )
 
 
@@ -128,6 +139,8 @@ def set_scaling(
         ranges = [BIOMASSTERS_RANGE[band] for band in bands]
         shift = tuple(float(low) for low, _ in ranges)
         scale = tuple(float(high - low) for low, high in ranges)
+    else:
+        _tell_unknown([b for b, s in zip(bands, scale, strict=True) if s == UNKNOWN])
     outputs = network.target_shift.numel()
     network.set_statistics(
         shift,
@@ -135,3 +148,13 @@ def set_scaling(
         [found.target_shift] * outputs,
         [found.target_scale] * outputs,
     )
+
+
+def _tell_unknown(bands: Sequence[str]) -> None:
+    if bands:
+        warnings.warn(
+            f"Bands without any value, or of one value, in the training data: "
+            f"{', '.join(bands)}. The model takes them as missing, in maps too; train "
+            "on data with them, or leave them out with cube.sel(band=[...]).",
+            stacklevel=5,
+        )

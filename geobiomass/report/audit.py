@@ -50,6 +50,10 @@ def split(material: Material) -> Markup:
         )
         for number, member in enumerate(members, 1)
     ]
+    for error in getattr(material.model, "map_errors", ()):
+        parts.append(paragraph(f"Maps of held-out places: {error}."))
+        if error.problem is not None:
+            parts.append(paragraph(error.problem))
     if material.validation is not None:
         parts.append(_cross_validated(material.validation))
     return join(parts)
