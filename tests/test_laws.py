@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LAWS = range(1, 12)
+LAWS = {*range(1, 13), 15}  # those that the package holds so far
 
 
 def named_tests() -> Iterator[tuple[int, str, str]]:
@@ -26,7 +26,7 @@ def is_slow(decorators: list[ast.expr]) -> bool:
 
 
 def test_each_law_has_quick_tests() -> None:
-    assert {law for law, _, _ in named_tests()} == set(LAWS)
+    assert {law for law, _, _ in named_tests()} == LAWS
 
 
 @pytest.mark.parametrize(("law", "file", "test"), [*named_tests()])
