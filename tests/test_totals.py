@@ -451,7 +451,7 @@ def test_maps_that_cannot_be_read_raise(
     with pytest.raises(CubeError, match=r"must be within the map, got 50 outside"):
         gb.totals(poor, None, plots.assign(x=0.0))
     other = truth.isel(x=slice(0, 100)).to_dataset()
-    with pytest.raises(CubeError, match=r"strata must be on the map's grid"):
+    with pytest.raises(CubeError, match=r"strata must be on the grid of the map"):
         gb.totals(poor, None, plots, strata=other)
 
 

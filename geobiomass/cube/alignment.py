@@ -50,13 +50,15 @@ def check_one_grid(
     sizes = [tuple(d.sizes[n] for n in a) for d, a in ((ours, axes), (theirs, others))]
     if sizes[0] != sizes[1]:
         raise CubeError(
-            f"{name} must be on {of}'s grid, but has {sizes[1][0]} x "
+            f"{name} must be on the grid of {of}, but has {sizes[1][0]} x "
             f"{sizes[1][1]} pixels against {sizes[0][0]} x {sizes[0][1]};"
             f"{_extents(ours, theirs)} {remedy}."
         )
     if "chip" in ours.dims:
         return
-    _check_system(ours, theirs, f"{name} must be in {of}'s reference system", remedy)
+    _check_system(
+        ours, theirs, f"{name} must be in the reference system of {of}", remedy
+    )
     if not (set(axes) <= set(ours.coords) and set(others) <= set(theirs.coords)):
         _check_transforms(ours, theirs, name, of, remedy)
         return
@@ -65,7 +67,7 @@ def check_one_grid(
         pixels = _pixels_apart(here, there, dim, ours)
         if pixels > TOLERANCE:
             raise CubeError(
-                f"{name} must be on {of}'s grid, but along {dim!r} it is up to "
+                f"{name} must be on the grid of {of}, but along {dim!r} it is up to "
                 f"{pixels:.3g} pixels off (at most a hundredth of a pixel is one "
                 f"grid): {_ends(there)} against {_ends(here)}{_reversed(here, there)}; "
                 f"{remedy}."
@@ -104,7 +106,7 @@ def _check_transforms(
         return  # nothing says where one of them is
     if not here.same_as(there):
         raise CubeError(
-            f"{name} must be on {of}'s grid, but its transform {there.affine} is "
+            f"{name} must be on the grid of {of}, but its transform {there.affine} is "
             f"{here.shift(there):.3g} pixels off {here.affine}; {remedy}."
         )
 

@@ -51,7 +51,7 @@ class ByPixel(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.settings = {"bands": len(BANDS), "outputs": 1}
+        self.settings = {"bands": len(BANDS), "outputs": 1, "encoder": "none"}
         self.weights = torch.nn.Parameter(torch.tensor(WEIGHTS))
 
     def forward(self, image: Any, present: Any = None) -> Any:
