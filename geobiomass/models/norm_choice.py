@@ -13,6 +13,9 @@ from geobiomass.recipes.tile_statistics import (
     measure_norms_on_tiles,
 )
 
+_CLEARLY = 0.9
+"""The running ones are kept below this share of the error: they fit fewer tiles."""
+
 
 def choose_norms(
     network: AttentionUNet,
@@ -20,9 +23,9 @@ def choose_norms(
     compare: Callable[[], MapError | None],
     device: str,
 ) -> None:
-    """Set the statistics, running or measured on tiles, whose maps are less wrong.
+    """Set statistics measured on tiles, unless the running ones are clearly better.
 
-    Large crops keep the running ones. The better is chosen as the best epoch is, on
+    Large crops keep the running ones. What is better is chosen as the best epoch is, on
     what validates: in a short training the running ones are at times the better.
 
     Parameters
@@ -45,5 +48,5 @@ def choose_norms(
     after = compare()
     if before is None or after is None or before.outside > after.outside:
         return
-    if before.rmse <= after.rmse:
+    if before.rmse < _CLEARLY * after.rmse:
         network.load_state_dict(running)
