@@ -193,9 +193,8 @@ class BiomassRegressor(Predictor, Regressor):
         device = recipe.training.device
         if not earlier:
             # Without validation the training labels choose.
-            some = (
-                last if everything or loaders.validation is None else loaders.validation
-            )
+            held_out = None if everything else loaders.validation
+            some = held_out or last
             compare = partial(self._compare_maps, some, recipe, found, device)
             choose_norms(self.network, last, compare, device)
         # Each of several processes calibrates for itself: all end with the same model,
