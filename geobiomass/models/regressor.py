@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,15 +24,16 @@ from geobiomass.cube import BIOMASSTERS_BANDS, CubeError
 from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.data.folds import Fold
 from geobiomass.data.labelled_cube import LabelledCube, LabelledSamples
+from geobiomass.data.loader import ChipLoader
 from geobiomass.data.reader import Sample
 from geobiomass.data.splits import groups_of, samples_of
-from geobiomass.inference.map_settings import MapSettings
 from geobiomass.models.calibration import calibration_of, compare_units
 from geobiomass.models.card import model_card
 from geobiomass.models.domain import domain_of
 from geobiomass.models.input_check import INPUTS
 from geobiomass.models.map_comparison import measure_map_error
 from geobiomass.models.map_error import MapError, tell
+from geobiomass.models.norm_choice import choose_norms
 from geobiomass.models.predictor import Predictor
 from geobiomass.models.training_record import describe_training
 from geobiomass.network import AttentionUNet
@@ -63,7 +65,7 @@ from geobiomass.recipes.split import (
     grouped_by,
     open_validation,
 )
-from geobiomass.recipes.tile_statistics import check_crop, measure_norms_on_tiles
+from geobiomass.recipes.tile_statistics import check_crop
 from geobiomass.statistics.conformal import Calibration, Unit
 from geobiomass.tiles import EVALUATION_BLOCK
 from geobiomass.training.estimator import Regressor
@@ -208,13 +210,16 @@ class BiomassRegressor(Predictor, Regressor):
         self.recipe = recipe
         self.history = result.history
         self.calibration = None
-        lowest, highest = found.target_range
-        self.floor = 0.0 if lowest >= 0 and not earlier else None
+        self.floor = 0.0 if found.target_range[0] >= 0 and not earlier else None
         everything = recipe.ends_with_everything
         last = loaders.everything if everything else loaders.training
         device = recipe.training.device
         if not earlier:
-            measure_norms_on_tiles(self.network, last, MapSettings.tile, device)
+            # Without validation the training labels choose.
+            held_out = None if everything else loaders.validation
+            some = held_out or last
+            compare = partial(self._compare_maps, some, recipe, found, device)
+            choose_norms(self.network, last, compare, device)
         # Each of several processes calibrates for itself: all end with the same model,
         # any of them may save it, and none waits for another.
         if calibrate and recipe.interval is not None:
@@ -229,15 +234,7 @@ class BiomassRegressor(Predictor, Regressor):
         self.provenance[INPUTS] = found.profile.to_dict()
         self.map_error = None
         if validation is not None:
-            ceiling = math.inf if recipe.ceiling is None else recipe.ceiling
-            self.map_error = measure_map_error(
-                self._bare_over(validation.reader),
-                self.network,
-                validation,
-                (lowest, min(highest, ceiling)),
-                self.floor,
-                device,
-            )
+            self.map_error = self._compare_maps(validation, recipe, found, device)
         if self.map_error is not None and recipe.training.progress and first:
             print(f"Error of maps: {self.map_error}", file=sys.stderr)
         tell(self.map_errors, stacklevel=4)
@@ -326,6 +323,21 @@ class BiomassRegressor(Predictor, Regressor):
             prepare=prepare_with_calendar,
         )
         return loaders, task
+
+    def _compare_maps(
+        self, held: ChipLoader, recipe: Recipe, found: Statistics, device: str
+    ) -> MapError | None:
+        """Return the error of maps of the network as it is."""
+        lowest, highest = found.target_range
+        ceiling = math.inf if recipe.ceiling is None else recipe.ceiling
+        return measure_map_error(
+            self._bare_over(held.reader),
+            self.network,
+            held,
+            (lowest, min(highest, ceiling)),
+            self.floor,
+            device,
+        )
 
     def _scale(self, loaders: DataLoaders) -> Statistics:
         """Set the scaling; return it, with what the training data is."""

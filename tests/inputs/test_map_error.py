@@ -282,6 +282,6 @@ def test_every_recipe_is_sound_at_every_crop_and_tile(
     # not know another landscape.
     full = make_scene(11, 256)["agb"].values
     assert rmse(model.predict(scene)["agb"].values, full) < float(full.std())
-    assert max(errors.values()) < 1.1 * min(errors.values()), errors
+    assert max(errors.values()) < 1.25 * min(errors.values()), errors
     assert model.map_error is not None
     assert model.map_error.difference < 0.1
