@@ -69,6 +69,49 @@ def test_a_model_of_small_crops_maps_the_same_at_any_tile(
     )
 
 
+@pytest.fixture
+def tiny_variances(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training that ends with what deep encoders have after crops of one deep pixel."""
+    import geobiomass.training as training
+
+    real = training.train_stages
+
+    def train_stages(task: Any, *args: Any, **named: Any) -> Any:
+        result = real(task, *args, **named)
+        for name, values in task.network.encoder.named_buffers():
+            if name.endswith("running_var"):
+                values.mul_(1e-3)
+        return result
+
+    monkeypatch.setattr(training, "train_stages", train_stages)
+
+
+@pytest.mark.usefixtures("tiny_variances")
+def test_tiny_variances_of_training_do_not_reach_a_map() -> None:
+    scene, other = (select_bands(make_scene(n, 64), RADAR) for n in (11, 12))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "The error of maps")
+        model = gb.fit(scene, "quick", **TINY | {"crop": 32, "block": 32, "epochs": 2})
+    assert model.map_error is not None
+    assert model.predict(other)["agb"].max() < 1000
+
+
+@pytest.mark.usefixtures("tiny_variances")
+def test_what_is_wrong_is_told_where_norms_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import geobiomass.models.regressor as regressor
+
+    monkeypatch.setattr(regressor, "choose_norms", lambda *_: None)
+    scene = select_bands(make_scene(11, 64), RADAR)
+    settings = TINY | {"crop": 32, "block": 32, "epochs": 2}
+    with pytest.warns(UserWarning, match="of their pixels are beyond the range"):
+        model = gb.fit(scene, "quick", **settings)
+    with pytest.warns(UserWarning, match="of their pixels are beyond the range"):
+        model.predict(scene)
+
+
 def test_the_error_of_maps_is_measured_and_kept(
     small_crops: gb.BiomassRegressor, tmp_path: Path
 ) -> None:
