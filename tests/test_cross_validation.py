@@ -227,7 +227,7 @@ def test_bad_input_is_one_clear_sentence(scene: xr.Dataset) -> None:
         ("map must have 'agb', got", lambda: gb.residuals(scene[["image"]], scene)),
         ("the cube's axes", lambda: gb.residuals(scene.agb[:9], scene)),
         (
-            "'x' of the map is not the cube's",
+            "map must be on the grid of the cube, but along 'x' it is up to 0.5 pixels",
             lambda: gb.residuals(scene.agb.assign_coords(x=scene.x + 5), scene),
         ),
         (

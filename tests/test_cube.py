@@ -329,5 +329,5 @@ def test_as_cube_says_what_it_cannot_do(scene: xr.Dataset) -> None:
     with pytest.raises(gb.CubeError, match="dimensions y and x"):
         gb.as_cube(xr.Dataset({"B04": ("t", [1.0, 2.0])}))
     shifted = scene["agb"].assign_coords(x=scene["x"] + 10)
-    with pytest.raises(gb.CubeError, match=r"grid of the image.*'x'"):
+    with pytest.raises(gb.CubeError, match=r"grid of the image, .*'x' .* 1 pixels"):
         gb.as_cube(image, agb=shifted)

@@ -92,12 +92,12 @@ def _of_path(path: str | Path) -> dict[str, Any]:
         return describe_stored_map(progress["store"])
     if not is_local(path):
         address = str(path)
-        raster = address.endswith((".tif", ".tiff"))
+        raster = address.lower().endswith((".tif", ".tiff"))
         return describe_raster_at(address) if raster else describe_stored_cube(path)
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is nothing at {path}.")
-    if path.suffix in (".tif", ".tiff"):
+    if path.suffix.lower() in (".tif", ".tiff"):
         return describe_raster(path)
     if (path / "config.json").is_file():
         return describe_folder(path)

@@ -94,7 +94,7 @@ def open_map(path: str) -> xr.Dataset:
     """Open a finished map lazily, by layer; raise as :func:`open_layer`."""
     from geobiomass.maps import describe_progress
 
-    raster = path.rstrip("/").endswith((".tif", ".tiff"))
+    raster = path.rstrip("/").lower().endswith((".tif", ".tiff"))
     if raster or path.rstrip("/").endswith(".zarr"):
         progress = describe_progress(path)
         if progress is not None and not progress["finished"]:

@@ -157,7 +157,7 @@ def _opened(path: str | Path, largest: int) -> xr.Dataset:
     """Open the coarsest overview of a map that is not coarser than needed."""
     if is_local(path) and not Path(path).exists():
         raise FileNotFoundError(f"There is nothing at {path}; expected a map.")
-    if str(path).rstrip("/").endswith((".tif", ".tiff")):
+    if str(path).rstrip("/").lower().endswith((".tif", ".tiff")):
         return _raster(str(path), largest)
     attributes: Mapping[str, Any] = open_group(path, "r").attrs
     group = None

@@ -123,7 +123,9 @@ def shot_quality(table: pd.DataFrame) -> ShotQuality | None:
     if match_column(table, _RELEASE_3) is None:
         at_least = _Flag(("sensitivity",), lambda v: v >= _SENSITIVITY, "sensitivity")
         check(at_least)
-    usual = {"quality": "l4_quality_flag", "degrade": "degrade_flag"}
+    heights = match_column(table, ("rh98",)) is not None  # L2A, which has no biomass
+    level = "quality_flag" if heights else "l4_quality_flag"
+    usual = {"quality": level, "degrade": "degrade_flag"}
     absent = tuple(name for kind, name in usual.items() if kind not in kinds)
     return ShotQuality(good, failed, absent)
 

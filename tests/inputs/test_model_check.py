@@ -82,7 +82,7 @@ def verdicts(model: gb.BiomassRegressor, cube: xr.Dataset) -> dict[str, str]:
 
 
 def nodata_in_columns(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    values[..., :20] = -9999
+    values[..., :20] = -999  # as_cube takes it as missing where it is in memory
     return values
 
 
@@ -104,7 +104,7 @@ CASES: list[tuple[str, list[str], Change, str, str]] = [
     ("numbers", ["VV_asc"], lambda v: 10 ** ((v + 83) / 20), "wrong scale", "- 83"),
     ("0.01 dB", ["VV_asc"], lambda v: v * 100, "wrong scale", "divide them by 100"),
     ("positive dB", ["VV_asc"], lambda v: -v, "wrong scale", "use -values"),
-    ("-9999", ["VV_asc"], nodata_in_columns, "nodata as values", "nodata=-9999"),
+    ("-999", ["VV_asc"], nodata_in_columns, "nodata as values", "nodata=-999"),
     ("missing", ["VV_asc"], lambda v: v * np.nan, "missing", "no value in the sample"),
     ("all zero", ["B04"], lambda v: v * 0, "nodata as values", "all values are 0"),
     (
@@ -130,6 +130,7 @@ def test_a_fault_has_its_verdict_and_its_remedy(
     cause: str,
 ) -> None:
     cube = changed(scene(seed=1), bands, change)
+    cube = cube.chunk() if change is nodata_in_columns else cube
     table = model.check(cube)
     for band in table.index:
         expected = verdict if band in bands else "ok"

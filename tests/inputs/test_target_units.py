@@ -257,16 +257,18 @@ def table_of(scene: xr.Dataset, column: str, values: list[float]) -> pd.DataFram
 
 
 def test_labels_of_a_table_keep_their_column_and_units(scene: xr.Dataset) -> None:
-    shots = table_of(scene, "rh98", [11.0, 22.0, 33.0])
-    made = gb.with_labels(bare(scene), shots, column="rh98", crs="EPSG:3067", units="m")
-    assert (target_of(made).name, target_of(made).units) == ("rh98", "m")
+    shots = table_of(scene, "height", [11.0, 22.0, 33.0])
+    made = gb.with_labels(
+        bare(scene), shots, column="height", crs="EPSG:3067", units="m"
+    )
+    assert (target_of(made).name, target_of(made).units) == ("height", "m")
     assert np.nansum(made["agb"]) == 66
-    shots.attrs["units"] = {"rh98": "cm", "x": "m"}
-    made = gb.with_labels(bare(scene), shots, column="rh98", crs="EPSG:3067")
+    shots.attrs["units"] = {"height": "cm", "x": "m"}
+    made = gb.with_labels(bare(scene), shots, column="height", crs="EPSG:3067")
     assert target_of(made).units == "cm"
     shots.attrs = {}
-    with pytest.warns(UserWarning, match="'rh98' without units are taken for above"):
-        made = gb.with_labels(bare(scene), shots, column="rh98", crs="EPSG:3067")
+    with pytest.warns(UserWarning, match="'height' without units are taken for above"):
+        made = gb.with_labels(bare(scene), shots, column="height", crs="EPSG:3067")
     assert target_of(made) == AGB
 
 
