@@ -6,18 +6,26 @@ A unit is an exchangeable group: a chip, a block of a scene, or a group of chips
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from geobiomass.cube import DamagedError
 from geobiomass.cube.quantity import AGB, Quantity
+from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.reader import Reader, Sample
-from geobiomass.data.splits import labelled
+from geobiomass.data.splits import groups_of, labelled
 from geobiomass.evaluation.metrics import BIOMASS_BINS, bins_for
 from geobiomass.inference.mapper import Mapper
 from geobiomass.statistics.conformal import Calibration, Unit, calibrate, joined
 from geobiomass.tiles import Window, even_blocks, samples_on_chips
+
+if TYPE_CHECKING:
+    from geobiomass.models.regressor import BiomassRegressor
+
+LabelsKnown = Callable[[Sample], npt.NDArray[np.bool_]]
 
 CLASSES = BIOMASS_BINS[1:-1]
 """Edges between classes of predicted biomass, Mg/ha, before they are merged."""
@@ -171,3 +179,82 @@ def calibration_of(
         name=target.name,
         groups=groups,
     )
+
+
+def calibrate_together(
+    models: Sequence[BiomassRegressor],
+    data: LabelledCube,
+    samples: Sequence[Sequence[Sample]],
+    known: Sequence[LabelsKnown | None] | None = None,
+    groups: str | None = None,
+) -> Calibration:
+    """Calibrate the interval of models that each left out a different part of a cube.
+
+    The scores of several models are pooled (cross-conformal prediction: Vovk,
+    Cross-conformal predictors, 2015).
+
+    Parameters
+    ----------
+    models : sequence of BiomassRegressor
+        Trained with the same recipe.
+    data : LabelledCube
+        The training data of all of them, before the splits.
+    samples : sequence of sequence of Sample
+        The held-out samples of each model.
+    known : sequence, optional
+        For each model, a function that returns which labels of a sample are held out;
+        None for all.
+    groups : str, optional
+        A coordinate along ``chip``: the chips of one value are one exchangeable group.
+
+    Raises
+    ------
+    ValueError
+        If too few of them have both a label and an observation.
+    """
+    recipe = models[0].recipe
+    if recipe is None or recipe.interval is None:
+        raise ValueError("models to calibrate must be trained with interval, got none.")
+    known = [None] * len(models) if known is None else known
+    each = [
+        units_left_out(*one, data, groups)
+        for one in zip(models, samples, known, strict=True)
+    ]
+    units = [unit for own in each for unit in own]
+    folds = len(models) if len(models) > 1 else 0
+    return calibration_of(
+        units,
+        data.reader,
+        recipe.interval,
+        folds=folds,
+        target=models[0].target,
+        groups=groups,
+    )
+
+
+def units_left_out(
+    model: BiomassRegressor,
+    samples: Sequence[Sample],
+    known: LabelsKnown | None,
+    data: LabelledCube,
+    groups: str | None = None,
+) -> list[Unit]:
+    """Compare a model's predictions, before calibration, with held-out labels.
+
+    Parameters
+    ----------
+    model : BiomassRegressor
+        Trained.
+    samples : sequence of Sample
+        The held-out samples.
+    known : callable, optional
+        Returns which labels of a sample are held out; by default all.
+    data : LabelledCube
+        The training data before the split, with the model's bands.
+    groups : str, optional
+        As :func:`calibrate_together` takes it.
+    """
+    reader = data.reader if known is None else data.reader.with_labels_where(known)
+    mapper = model._bare_over(reader)
+    skip = model.recipe is not None and model.recipe.damaged == "skip"
+    return compare_units(mapper, samples, skip, groups_of(data.cube, samples, groups))

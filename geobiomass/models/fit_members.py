@@ -19,9 +19,10 @@ from geobiomass.cube import CubeError, as_cube
 from geobiomass.data.folds import Fold, Folds
 from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.splits import groups_of
+from geobiomass.models.calibration import calibrate_together
 from geobiomass.models.ensemble import Ensemble
 from geobiomass.models.loading import load
-from geobiomass.models.regressor import BiomassRegressor, calibrate_together
+from geobiomass.models.regressor import BiomassRegressor
 from geobiomass.network import AttentionUNet
 from geobiomass.recipes.recipe import Recipe, find_recipe, sensor_passes
 from geobiomass.recipes.schedule import TrainingPlan

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -12,24 +11,16 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-from torch import nn
 
-from geobiomass.applicability import Domain, Domains
-from geobiomass.applicability.cells import need_looking
 from geobiomass.applicability.dissimilarity import (
     INDEX,
     INSIDE,
-    Applicability,
-    WithDissimilarity,
 )
 from geobiomass.cube import CubeError, is_chips
 from geobiomass.cube.axes import named_like
 from geobiomass.cube.convert import cube_for
-from geobiomass.cube.quantity import AGB, Quantity
-from geobiomass.cube.region import Region
+from geobiomass.cube.quantity import AGB
 from geobiomass.cube.store import is_local
-from geobiomass.data.reader import Reader
-from geobiomass.inference.floor import Floor
 from geobiomass.inference.map_settings import (
     MapOptions,
     MapSettings,
@@ -37,7 +28,6 @@ from geobiomass.inference.map_settings import (
 )
 from geobiomass.inference.mapper import Mapper, lazy_map
 from geobiomass.inference.plan import MapPlan, plan_map
-from geobiomass.inference.steps import Step
 from geobiomass.maps import (
     MADE_WITH,
     Block,
@@ -45,59 +35,18 @@ from geobiomass.maps import (
     write_competition,
     write_map,
 )
-from geobiomass.metadata.record import note_provenance, weights_fingerprint
+from geobiomass.metadata.record import note_provenance
 from geobiomass.metadata.stac_item import check_item_can_be_written, write_stac_item
-from geobiomass.models.input_check import ChecksInput
-from geobiomass.models.map_counts import MapCounts, tell_counts
-from geobiomass.models.map_error import MapError, tell
-from geobiomass.statistics.conformal import Calibration
+from geobiomass.models.map_counts import tell_counts
+from geobiomass.models.map_error import tell
+from geobiomass.models.model_mapper import ModelMapper
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 
-class MapMaker(ChecksInput):
-    """A network that maps cubes.
-
-    Attributes
-    ----------
-    network : torch.nn.Module
-        (batch, month, band, y, x) -> (batch, output, y, x).
-    bands : tuple of str
-        The network's bands, in its order.
-    outputs : tuple of str
-        Name of the map of each output; the first one is the target's.
-    units, long_name : str
-        Units and description of the target.
-    months : int
-        Number of months of the cubes that it was made for.
-    calibration : Calibration or None
-        Calibrates the interval of maps, ``agb_lower`` and ``agb_upper``.
-    floor : float or None
-        Lower values of maps, and of their intervals, are raised to it: 0 for a model
-        whose training labels are never negative. None: maps are as the network has
-        them, as those of models that earlier releases saved.
-    """
-
-    network: nn.Module
-    bands: tuple[str, ...]
-    outputs: tuple[str, ...]
-    units: str = AGB.units
-    long_name: str = AGB.long_name
-    months: int
-    calibration: Calibration | None = None
-    floor: float | None = None
-    _domain: Domain | None = None
-
-    @property
-    def domain(self) -> Domain | Domains | None:
-        """The training data that maps are compared with; None where unknown."""
-        return self._domain
-
-    @property
-    def target(self) -> Quantity:
-        """What the model predicts: name, description and units."""
-        return Quantity(self.outputs[0], self.long_name, self.units)
+class MapMaker(ModelMapper):
+    """A network that maps cubes."""
 
     @takes_map_settings()
     def predict(
@@ -412,98 +361,6 @@ class MapMaker(ChecksInput):
         """
         chosen = MapSettings(**settings)
         return plan_map(self._mapper(cube_for(cube, self.bands), chosen), workers)
-
-    # --- what is mapped, and by which network ---
-
-    def _mapper(
-        self, cube: xr.Dataset, settings: MapSettings, applicability: bool = False
-    ) -> Mapper:
-        """Return the mapper of a cube, with the post-processing of this model."""
-        reader = Reader(cube, self.bands)
-        given = settings.region
-        region = Region.of(given, cube) if given is not None else None
-        network, outputs = self._in_months(reader.calendar), self.outputs
-        steps = self._steps()
-        if applicability:
-            network = self._with_dissimilarity(reader.calendar)
-            outputs = (*outputs, INDEX)
-            steps = (*steps, Applicability(self._known_domain().fingerprint()))
-        # Workers get the region on the grid, not the table that a user may have given.
-        settings = dataclasses.replace(settings, region=None)
-        return Mapper(network, reader, settings, outputs, region, steps, self.target)
-
-    def _steps(self) -> tuple[Step, ...]:
-        """Return the post-processing, from the network's maps to the map's layers."""
-        steps: list[Step] = [] if self.calibration is None else [self.calibration]
-        if self.floor is not None:
-            # After the interval, which covers as much as before then.
-            steps.append(Floor(self.floor, self.outputs[0]))
-        return tuple(steps)
-
-    @property
-    def map_errors(self) -> tuple[MapError, ...]:
-        """The error of maps that each fitted network of this model was measured at."""
-        return ()
-
-    def _counts(self) -> MapCounts | None:
-        """Return what counts the pixels of a written map; None for older models."""
-        known = [error.labels for error in self.map_errors]
-        if self.floor is None and not known:
-            return None
-        labels = None
-        if known:
-            labels = (min(low for low, _ in known), max(high for _, high in known))
-        return MapCounts(self.outputs[0], self.floor, labels)
-
-    def _bare(self, cube: xr.Dataset) -> Mapper:
-        """Return a mapper with default settings and without post-processing."""
-        return self._bare_over(Reader(cube, self.bands))
-
-    def _bare_over(self, reader: Reader) -> Mapper:
-        """Return the same mapper for a cube that is opened already."""
-        network = self._in_months(reader.calendar)
-        # Blocks of a tile's size: only those that are asked for are computed.
-        settings = MapSettings(block=MapSettings.tile)
-        return Mapper(network, reader, settings, self.outputs, target=self.target)
-
-    def _in_months(self, calendar: tuple[int, ...]) -> nn.Module:
-        """Return the network for time steps of these calendar months."""
-        return self.network
-
-    def _with_dissimilarity(self, calendar: tuple[int, ...]) -> nn.Module:
-        """Return the network with the dissimilarity as its last map."""
-        need_looking(self.network)
-        domain = cast(Domain, self._known_domain())
-        return WithDissimilarity(self._in_months(calendar), domain)
-
-    def _known_domain(self) -> Domain | Domains:
-        if self.domain is None:
-            raise ValueError(
-                "the model must know what it was trained on to map applicability, got "
-                "one that does not; give it the training data with "
-                "model.learn_applicability(cube), or train with domain_cells above 0."
-            )
-        return self.domain
-
-    def _depends_on(self, cube: xr.Dataset, mapper: Mapper) -> dict[str, Any]:
-        """Return all that a map's values depend on, as settings and hashes."""
-        grid = [
-            repr(cube[dim].values.tolist())
-            for dim in ("chip", "month", "y", "x")
-            if dim in cube.coords
-        ]
-        return {
-            "model": weights_fingerprint(self.network),
-            "bands": list(self.bands),
-            "input": mapper.reader.identity(),
-            "grid": _hash("".join(grid)),
-            "region": _hash(repr(mapper.region)) if mapper.region else "whole",
-            **mapper.values_depend_on(),
-        }
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _blocks_of(mapper: Mapper) -> list[Block]:

@@ -26,8 +26,8 @@ from geobiomass.data.folds import Fold
 from geobiomass.data.labelled_cube import LabelledCube, LabelledSamples
 from geobiomass.data.loader import ChipLoader
 from geobiomass.data.reader import Sample
-from geobiomass.data.splits import groups_of, samples_of
-from geobiomass.models.calibration import calibration_of, compare_units
+from geobiomass.data.splits import samples_of
+from geobiomass.models.calibration import calibrate_together
 from geobiomass.models.card import model_card
 from geobiomass.models.domain import domain_of
 from geobiomass.models.input_check import INPUTS
@@ -66,7 +66,6 @@ from geobiomass.recipes.split import (
     open_validation,
 )
 from geobiomass.recipes.tile_statistics import check_crop
-from geobiomass.statistics.conformal import Calibration, Unit
 from geobiomass.tiles import EVALUATION_BLOCK
 from geobiomass.training.estimator import Regressor
 from geobiomass.training.kept_folder import kept_if_interrupted
@@ -458,82 +457,3 @@ class BiomassRegressor(Predictor, Regressor):
 
     def _card(self) -> str:
         return model_card(self.settings, self.provenance, self.load_call)
-
-
-def calibrate_together(
-    models: Sequence[BiomassRegressor],
-    data: LabelledCube,
-    samples: Sequence[Sequence[Sample]],
-    known: Sequence[LabelsKnown | None] | None = None,
-    groups: str | None = None,
-) -> Calibration:
-    """Calibrate the interval of models that each left out a different part of a cube.
-
-    The scores of several models are pooled (cross-conformal prediction: Vovk,
-    Cross-conformal predictors, 2015).
-
-    Parameters
-    ----------
-    models : sequence of BiomassRegressor
-        Trained with the same recipe.
-    data : LabelledCube
-        The training data of all of them, before the splits.
-    samples : sequence of sequence of Sample
-        The held-out samples of each model.
-    known : sequence, optional
-        For each model, a function that returns which labels of a sample are held out;
-        None for all.
-    groups : str, optional
-        A coordinate along ``chip``: the chips of one value are one exchangeable group.
-
-    Raises
-    ------
-    ValueError
-        If too few of them have both a label and an observation.
-    """
-    recipe = models[0].recipe
-    if recipe is None or recipe.interval is None:
-        raise ValueError("models to calibrate must be trained with interval, got none.")
-    known = [None] * len(models) if known is None else known
-    each = [
-        units_left_out(*one, data, groups)
-        for one in zip(models, samples, known, strict=True)
-    ]
-    units = [unit for own in each for unit in own]
-    folds = len(models) if len(models) > 1 else 0
-    return calibration_of(
-        units,
-        data.reader,
-        recipe.interval,
-        folds=folds,
-        target=models[0].target,
-        groups=groups,
-    )
-
-
-def units_left_out(
-    model: BiomassRegressor,
-    samples: Sequence[Sample],
-    known: LabelsKnown | None,
-    data: LabelledCube,
-    groups: str | None = None,
-) -> list[Unit]:
-    """Compare a model's predictions, before calibration, with held-out labels.
-
-    Parameters
-    ----------
-    model : BiomassRegressor
-        Trained.
-    samples : sequence of Sample
-        The held-out samples.
-    known : callable, optional
-        Returns which labels of a sample are held out; by default all.
-    data : LabelledCube
-        The training data before the split, with the model's bands.
-    groups : str, optional
-        As :func:`calibrate_together` takes it.
-    """
-    reader = data.reader if known is None else data.reader.with_labels_where(known)
-    mapper = model._bare_over(reader)
-    skip = model.recipe is not None and model.recipe.damaged == "skip"
-    return compare_units(mapper, samples, skip, groups_of(data.cube, samples, groups))

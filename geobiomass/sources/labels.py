@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
-from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,34 +13,28 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.cube import CubeError, check_cube, is_chips
-from geobiomass.cube.label_values import LabelTally, tell_odd, zero_all_around
 from geobiomass.cube.missing_values import (
-    TAKEN,
-    FillTally,
     Teller,
-    clean,
-    in_words,
-    tell,
 )
 from geobiomass.cube.quantity import AGB
 from geobiomass.cube.target import described, units_of_column
-from geobiomass.cube.values import decoded
 from geobiomass.sources.footprints import label_pixels
 from geobiomass.sources.gedi_quality import Quality
 from geobiomass.sources.grid_like import grid_like
 from geobiomass.sources.plot_table import Plots, named_column, read_plots
-from geobiomass.sources.rasters.find_files import Found, Problems
-from geobiomass.sources.rasters.grid_geometry import (
-    crs_name,
-    outline_on,
-    pixel_offset,
-    pixel_ratio,
+from geobiomass.sources.raster_labels import (
+    box_in_words,
+    check_overlap,
+    count_and_filter,
+    raster_layer,
+    reproject_array,
+    stated_in_raster,
+    tell_taken,
+    zero_edge,
+    zero_edge_of_file,
 )
-from geobiomass.sources.rasters.headers import read_headers
 from geobiomass.sources.rasters.lazy_array import BLOCK, lazy_blocks
-from geobiomass.sources.rasters.open_raster import gdal_settings, open_raster
-from geobiomass.sources.rasters.read_block import Layer
-from geobiomass.sources.rasters.reproject import Pixels, Resampling, warp
+from geobiomass.sources.rasters.reproject import Pixels, Resampling
 from geobiomass.tables import is_table
 from geobiomass.training.setting_names import explain_arguments
 
@@ -160,10 +152,10 @@ def with_labels(
     if isinstance(labels, xr.DataArray):
         known, name = dict(labels.attrs), labels.name
         teller = Teller(quiet=True)
-        array = _reproject_array(labels, grid, nodata, crs, resampling, teller)
-        edge = _zero_edge(labels, nodata)
-        found = _count_and_filter(array, "the array", minimum, grid, teller, edge)
-        counts = _tell_taken(teller, "the array of labels")
+        array = reproject_array(labels, grid, nodata, crs, resampling, teller)
+        edge = zero_edge(labels, nodata)
+        found = count_and_filter(array, "the array", minimum, grid, teller, edge)
+        counts = tell_taken(teller, "the array of labels")
     elif isinstance(labels, pd.DataFrame) or is_table(labels):
         if isinstance(labels, pd.DataFrame):
             known = {"units": units_of_column(labels.attrs, column)}
@@ -171,14 +163,14 @@ def with_labels(
         found, counts = _label_with_plots(plots, grid, radius, all_touched)
     elif isinstance(labels, str | os.PathLike):
         _check_no_granule(os.fspath(labels))
-        layer = _layer(os.fspath(labels), column, nodata, grid, resampling)
-        _check_overlap(layer, grid)
-        known, name = _stated_in_raster(layer), None if column == "agb" else column
+        layer = raster_layer(os.fspath(labels), column, nodata, grid, resampling)
+        check_overlap(layer, grid)
+        known, name = stated_in_raster(layer), None if column == "agb" else column
         teller = Teller(quiet=True)
         lazy = lazy_blocks([[layer]], [layer.band], grid, skip=False, teller=teller)
-        edge = _zero_edge_of_file(layer)
-        found = _count_and_filter(lazy[0, 0], layer.path, minimum, grid, teller, edge)
-        counts = _tell_taken(teller, layer.path)
+        edge = zero_edge_of_file(layer)
+        found = count_and_filter(lazy[0, 0], layer.path, minimum, grid, teller, edge)
+        counts = tell_taken(teller, layer.path)
     else:
         raise CubeError(
             "labels must be a path, an xarray.DataArray or a table, got "
@@ -197,18 +189,6 @@ def with_labels(
     return made
 
 
-def _stated_in_raster(layer: Layer) -> dict[str, Any]:
-    """Return the units and the description of a raster's band, as far as it has any."""
-    import rasterio
-
-    with rasterio.open(layer.path) as source:
-        tags = source.tags(layer.index)
-        return {
-            "units": source.units[layer.index - 1] or tags.get("units"),
-            "long_name": tags.get("long_name") or source.descriptions[layer.index - 1],
-        }
-
-
 def _check_no_granule(path: str) -> None:
     if path.lower().endswith((".h5", ".hdf5")):
         raise CubeError(
@@ -216,212 +196,6 @@ def _check_no_granule(path: str) -> None:
             "here; pass their shots as a table with lat_lowestmode, lon_lowestmode, "
             "agbd and the quality flags."
         )
-
-
-# --- rasters ---
-
-
-def _layer(
-    path: str,
-    column: str,
-    nodata: float | None,
-    grid: GeoBox,
-    resampling: Resampling | None,
-) -> Layer:
-    problems = Problems()
-    images = read_headers([Found(path, band=column)], None, problems)
-    if problems.lines:  # the file has several bands, or cannot be read
-        problems = Problems()
-        images = read_headers([Found(path)], {column: column}, problems)
-        problems.check()
-    layers = [layer for image in images for layer in image.layers]
-    if len(layers) != 1:
-        raise CubeError(
-            f"The raster {path} must have one band called {column!r}, got {len(layers)}"
-            "; name one of its bands with column=."
-        )
-    method = resampling or _method(layers[0].geobox, grid)
-    index, geobox = layers[0].index, layers[0].geobox
-    return Layer(path, index, geobox, column, method, nodata, labels=True)
-
-
-def _method(source: GeoBox, grid: GeoBox) -> Resampling:
-    along_x, along_y = pixel_ratio(source, grid)
-    return "average" if math.sqrt(along_x * along_y) > 1.5 else "nearest"
-
-
-def _check_overlap(layer: Layer, grid: GeoBox) -> None:
-    top, left, bottom, right = outline_on(layer.geobox, grid)
-    height, width = grid.shape
-    if not (top < height and bottom > 0 and left < width and right > 0):
-        raise CubeError(
-            f"The labels {layer.path} must overlap the cube, which covers "
-            f"{_box(grid)}, got {_box(layer.geobox)}; check the file and its CRS."
-        )
-
-
-def _box(grid: GeoBox) -> str:
-    box = grid.boundingbox
-    return (
-        f"x {box.left:g} to {box.right:g}, y {box.bottom:g} to {box.top:g} "
-        f"({crs_name(grid.crs)})"
-    )
-
-
-def _reproject_array(
-    labels: xr.DataArray,
-    grid: GeoBox,
-    nodata: float | None,
-    crs: Any,
-    resampling: Resampling | None,
-    teller: Teller,
-) -> Any:
-    """Return an array reprojected to the grid, as a dask array."""
-    import dask.array as da
-    import rioxarray  # noqa: F401  (the .rio accessor)
-
-    if labels.ndim != 2:
-        raise CubeError(
-            f"An array of labels must have the dimensions (y, x), got {labels.dims}; "
-            "select one of the others."
-        )
-    if labels.rio.crs is None and crs is None:
-        raise CubeError(
-            "The array of labels must have a CRS, got none; add it, crs='EPSG:...'."
-        )
-    placed = labels if crs is None else labels.rio.write_crs(crs)
-    source = grid_like(placed, "The array of labels")
-    known = decoded(labels, nodata, instead=nodata is not None)
-    values, taken = clean(np.asarray(known.values, np.float32))
-    teller.add(taken, "")
-    out: Pixels = np.full(grid.shape, np.nan, np.float32)
-    corner = pixel_offset(source, grid)
-    if corner is None:
-        method = resampling or _method(source, grid)
-        out[:] = warp(values[None], source, grid, method, pixel_ratio(source, grid))[0]
-    else:
-        _paste(out, values, *corner)
-    return da.from_array(out, chunks=BLOCK)
-
-
-def _tell_taken(teller: Teller, name: str) -> dict[str, str]:
-    """Warn of labels taken as missing, and return them as an attribute."""
-    if not teller.found:
-        return {}
-    words = in_words(teller.found)
-    tell(f"{words} of {name}", stacklevel=4)
-    return {TAKEN: words}
-
-
-def _paste(out: Pixels, values: Pixels, row: int, column: int) -> None:
-    """Copy values to a row and column of `out`, as far as they fit."""
-    height, width = values.shape
-    top, left = max(0, row), max(0, column)
-    part = out[top : max(0, row + height), left : max(0, column + width)]
-    rows, columns = part.shape
-    part[:] = values[top - row :, left - column :][:rows, :columns]
-
-
-def _count_and_filter(
-    array: Any,
-    name: str,
-    minimum: float | None,
-    grid: GeoBox,
-    teller: Teller,
-    zero_edge: bool,
-) -> tuple[Any, int]:
-    """Return labels not below the minimum, and their number; warn about the others."""
-    import dask
-
-    pixels, low = 0, Counter[float]()
-    tally, odd = FillTally(), LabelTally()
-    least = -math.inf if minimum is None else minimum
-    for block in array.to_delayed().ravel():
-        (values,) = dask.compute(block, scheduler="threads")  # type: ignore[attr-defined, no-untyped-call]
-        values = values[np.isfinite(values)]
-        tally.add(values)
-        below = values[values < least]
-        low.update(dict(zip(*_counted(below), strict=True)))
-        pixels += values.size - below.size
-        odd.add(values[values >= least])
-    for fill in tally.fills():
-        if fill < least:
-            continue  # counted among the low ones
-        count = tally.counts[fill]
-        teller.add(Counter({("", fill): count}))
-        pixels -= count
-        array = array.map_blocks(partial(_without, fill), dtype=np.float32)
-    if low:
-        value, count = low.most_common(1)[0]
-        warnings.warn(
-            f"{low.total()} labels of {name} are below {least:g} and are left out, "
-            f"most often {value:g} ({count} pixels); if this is the value of missing "
-            f"labels, pass nodata={value:g}.",
-            stacklevel=3,
-        )
-        array = array.map_blocks(partial(_at_least, least), dtype=np.float32)
-    if pixels == 0:
-        raise CubeError(
-            f"{name} must have labels within the cube, which covers {_box(grid)}: "
-            "every value there is missing or below the minimum; check nodata and "
-            "minimum."
-        )
-    if words := odd.in_words():
-        tell_odd(f"{words} ({name})", stacklevel=4)
-    elif zero_edge and odd.zeros:
-        warnings.warn(
-            f"{odd.zeros:,} of {odd.labels:,} labels of {name} are 0, and so is all of "
-            "its edge: 0 looks like the value of missing labels. They are kept; if "
-            "they are missing, pass nodata=0.",
-            stacklevel=3,
-        )
-    return array, pixels
-
-
-def _zero_edge(labels: xr.DataArray, nodata: float | None) -> bool:
-    """Return whether all four edges of an array without nodata of its own are 0."""
-    if nodata is not None or labels.isnull().any() or labels.rio.nodata is not None:
-        return False
-    values = labels.values
-    return zero_all_around([values[0], values[-1], values[:, 0], values[:, -1]])
-
-
-def _zero_edge_of_file(layer: Layer) -> bool:
-    """Return the same of a file, of which four lines are read."""
-    if layer.nodata is not None:
-        return False
-    with gdal_settings(), open_raster(layer.path, None) as source:
-        if source.nodatavals[layer.index - 1] is not None:
-            return False
-        height, width = source.shape
-        lines = (
-            ((0, 1), (0, width)),
-            ((height - 1, height), (0, width)),
-            ((0, height), (0, 1)),
-            ((0, height), (width - 1, width)),
-        )
-        return zero_all_around(
-            [source.read(layer.index, window=line).ravel() for line in lines]
-        )
-
-
-def _counted(values: Pixels) -> tuple[list[float], list[int]]:
-    found, counts = np.unique(values, return_counts=True)
-    most = np.argsort(counts)[-100:]  # measured values are too many to keep
-    rest = int(counts.sum() - counts[most].sum())
-    extra = ([float(found[0])], [rest]) if rest else ([], [])
-    return found[most].tolist() + extra[0], counts[most].tolist() + extra[1]
-
-
-def _without(fill: float, values: Pixels) -> Pixels:
-    return np.where(values == np.float32(fill), np.float32(np.nan), values)
-
-
-def _at_least(minimum: float, values: Pixels) -> Pixels:
-    return np.where(values < minimum, np.float32(np.nan), values)
-
-
-# --- plots and footprints ---
 
 
 def _label_with_plots(
@@ -437,7 +211,7 @@ def _label_with_plots(
         west, south, east, north = plots.bounds_in(grid.crs)
         raise CubeError(
             f"None of {len(plots.values)} labels of {plots.name} is within the cube, "
-            f"which covers {_box(grid)}: they cover x {west:g} to {east:g}, y "
+            f"which covers {box_in_words(grid)}: they cover x {west:g} to {east:g}, y "
             f"{south:g} to {north:g}; check their CRS."
             f"{plots.exchanged_hint(grid.crs, grid.boundingbox.bbox)}"
         )

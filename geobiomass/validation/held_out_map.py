@@ -14,9 +14,9 @@ import xarray as xr
 from geobiomass.data.folds import Folds
 from geobiomass.data.groups import NOWHERE
 from geobiomass.data.labelled_cube import LabelledCube
-from geobiomass.models.calibration import calibration_of
+from geobiomass.models.calibration import calibration_of, units_left_out
 from geobiomass.models.ensemble import Ensemble
-from geobiomass.models.regressor import BiomassRegressor, units_left_out
+from geobiomass.models.regressor import BiomassRegressor
 from geobiomass.recipes.split import grouped_by, held_samples
 from geobiomass.tiles import Sample, Window
 
