@@ -241,7 +241,7 @@ def model() -> gb.BiomassRegressor:
         validation=0,
         encoder="test_resnet",
         decoder_channels=(8,) * 5,
-        crop=24,
+        crop=32,
         block=24,
         epochs=1,
         batch_size=1,
