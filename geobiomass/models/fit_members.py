@@ -24,7 +24,9 @@ from geobiomass.models.ensemble import Ensemble
 from geobiomass.models.loading import load
 from geobiomass.models.regressor import BiomassRegressor
 from geobiomass.network import AttentionUNet
+from geobiomass.recipes.levels import levels_for
 from geobiomass.recipes.recipe import Recipe, find_recipe, sensor_passes
+from geobiomass.recipes.resume import begun_earlier
 from geobiomass.recipes.schedule import TrainingPlan
 from geobiomass.recipes.split import (
     Validation,
@@ -75,28 +77,37 @@ def untrained(
     """Build a recipe's network for the bands and months of a cube, random weights."""
     cube = as_cube(cube)
     bands = [str(name) for name in cube["band"].values]
-    return _build(find_recipe(recipe), bands, cube["month"].values.tolist())
+    size = cube.sizes["y"], cube.sizes["x"]
+    return _build(find_recipe(recipe), bands, cube["month"].values.tolist(), size)
 
 
 def _new_model(data: LabelledCube, recipe: Recipe) -> BiomassRegressor:
-    return _build(recipe, data.bands, data.reader.calendar)
+    size = data.reader.height, data.reader.width
+    return _build(recipe, data.bands, data.reader.calendar, size)
 
 
 def _build(
-    recipe: Recipe, bands: Sequence[str], months: Sequence[int]
+    recipe: Recipe,
+    bands: Sequence[str],
+    months: Sequence[int],
+    size: tuple[int, int],
 ) -> BiomassRegressor:
     # The same seed gives the same weights, and the caller's random state is kept.
     with torch.random.fork_rng(devices=[]):
+        # A training that an earlier release began goes on with the network it had.
+        whole = begun_earlier(recipe.training)
+        levels = None if whole else levels_for(recipe, *size)
         torch.manual_seed(recipe.training.seed + recipe.fold)
         network = AttentionUNet(
             bands=len(bands),
             encoder=recipe.encoder,
-            decoder_channels=recipe.decoder_channels,
+            decoder_channels=recipe.decoder_channels[-(levels or 0) :],
             outputs=len(recipe.outputs),
             pretrained=recipe.pretrained,
             passes=sensor_passes(bands),
             missing=recipe.missing,
             calendar=list(months) if recipe.month_term else None,
+            levels=levels,
         )
     return BiomassRegressor(network, bands, len(months), recipe.outputs)
 

@@ -417,6 +417,8 @@ class BiomassRegressor(Predictor, Regressor):
 
     def _settings(self) -> dict[str, Any]:
         recipe = dataclasses.asdict(self.recipe) if self.recipe is not None else None
+        if recipe is not None and recipe["levels"] == "all":
+            del recipe["levels"]  # as it was saved before any were left out
         if recipe is not None and recipe["training"]["folder"] is not None:
             recipe["training"]["folder"] = None  # a path of the machine that trained
         return {

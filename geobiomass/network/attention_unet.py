@@ -87,6 +87,8 @@ class AttentionUNet(nn.Module):
     calendar : sequence of int, optional
         Calendar months, 1 to 12, of the time steps. With them the attention has a
         month-of-year term.
+    levels : int, optional
+        Number of the encoder's levels to use, the finest first; None: all.
 
     Raises
     ------
@@ -113,6 +115,7 @@ class AttentionUNet(nn.Module):
         passes: Sequence[int] | None = None,
         missing: Missing = "zero",
         calendar: Sequence[int] | None = None,
+        levels: int | None = None,
     ) -> None:
         super().__init__()
         self.missing, self.passes = missing, check_passes(passes, bands, missing)
@@ -126,8 +129,10 @@ class AttentionUNet(nn.Module):
             "missing": missing,
             "calendar": None if self.calendar is None else list(self.calendar),
         }
+        if levels is not None:  # networks of all levels keep the settings they had
+            self.settings["levels"] = levels
         flags = len(set(self.passes)) if missing == "validity" else 0
-        self.encoder = feature_encoder(encoder, bands + flags, pretrained)
+        self.encoder = feature_encoder(encoder, bands + flags, pretrained, levels)
         channels: list[int] = self.encoder.feature_info.channels()  # type: ignore[operator, union-attr]
         strides: list[int] = self.encoder.feature_info.reduction()  # type: ignore[operator, union-attr]
         if strides != sorted(set(strides)):

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,9 @@ from torch.utils.checkpoint import checkpoint
 Encode = Callable[[Tensor, Tensor | None], tuple[list[Tensor], list[Tensor]]]
 
 
-def feature_encoder(name: str, bands: int, pretrained: bool | str | Path) -> nn.Module:
+def feature_encoder(
+    name: str, bands: int, pretrained: bool | str | Path, levels: int | None = None
+) -> nn.Module:
     """Build the encoder, a timm model.
 
     Parameters
@@ -30,6 +33,8 @@ def feature_encoder(name: str, bands: int, pretrained: bool | str | Path) -> nn.
         Number of channels of its input.
     pretrained : bool, str or Path
         As in :class:`geobiomass.network.AttentionUNet`.
+    levels : int, optional
+        Number of levels to build, the finest first; None: all.
 
     Returns
     -------
@@ -56,14 +61,31 @@ def feature_encoder(name: str, bands: int, pretrained: bool | str | Path) -> nn.
                 f"{pretrained}."
             )
         overlay = {"file": str(pretrained)}
+    some: dict[str, Any] = {}
+    if levels is not None:
+        some["out_indices"] = tuple(range(levels))
     encoder: nn.Module = timm.create_model(
         name,
         features_only=True,
         in_chans=bands,
         pretrained=bool(pretrained),
         pretrained_cfg_overlay=overlay,
+        **some,
     )
     return encoder
+
+
+def encoder_strides(name: str) -> list[int]:
+    """Return the strides of an encoder's levels in pixels, the finest first.
+
+    Raises
+    ------
+    ValueError
+        If there is no such timm model.
+    """
+    with torch.device("meta"):  # without memory or random numbers for its weights
+        encoder = feature_encoder(name, 3, False)
+    return list(encoder.feature_info.reduction())  # type: ignore[operator, union-attr]
 
 
 def unet_decoder(

@@ -21,7 +21,7 @@ from geobiomass.training.files import sha256_of
 # at the end or to unreadable data, or are compared elsewhere.
 _FREE = (
     *("name", "cache", "read_ahead", "damaged", "domain_cells"),
-    *("validation_fraction", "stages", "training"),
+    *("validation_fraction", "stages", "training", "levels"),
 )
 _MAPS = "maps"  # what is done for maps after training: floor, norms on tiles
 _DIGITS = 12  # of a fingerprint, enough to show and to tell two apart
@@ -85,15 +85,20 @@ def continues_earlier(config: TrainingConfig, given: dict[str, Any]) -> bool:
     given : dict
         As :func:`learnt_from` returns it.
     """
+    if not begun_earlier(config):
+        return False
+    del given[_MAPS]
+    return True
+
+
+def begun_earlier(config: TrainingConfig) -> bool:
+    """Return whether the folder has a training of a release before floor and norms."""
     if not is_begun(config):
         return False
     folder = Path(cast(str, config.folder))
     file = next(iter([*folder.glob(LAST), *sorted(folder.glob(f"*/{LAST}"))]))
     record, _ = read_training_record(file)
-    if _MAPS in record.run.get("given", {}):
-        return False
-    del given[_MAPS]
-    return True
+    return _MAPS not in record.run.get("given", {})
 
 
 def identify(data: LabelledCube) -> dict[str, str]:
