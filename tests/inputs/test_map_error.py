@@ -18,6 +18,8 @@ from geobiomass.inference.floor import Floor
 from geobiomass.models.map_error import MapError, outside_range
 from geobiomass.network import AttentionUNet
 from geobiomass.network.norm_statistics import measure_norms
+from geobiomass.recipes.levels import levels_for
+from geobiomass.recipes.recipe import find_recipe
 
 TINY: dict[str, Any] = {
     "encoder": "test_resnet",
@@ -296,6 +298,25 @@ def test_pictures_show_what_is_below() -> None:
     for shift, extend in ((0, "max"), (-5, "both")):
         axes = gb.plots.biomass(values + shift)
         assert axes.images[0].colorbar.extend == extend
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "size", "levels"),
+    [
+        ("default", {}, 256, None),
+        ("default", {"crop": 64}, 256, 3),
+        ("default", {"crop": 32}, 256, 2),
+        ("default", {"block": 32}, 256, 2),
+        ("default", {}, 64, 3),
+        ("default", {"crop": 32, "levels": "all"}, 256, None),
+        ("quick", {"crop": 32}, 256, None),
+        ("biomassters", {"crop": 64}, 256, None),
+    ],
+)
+def test_a_small_crop_leaves_out_deep_levels(
+    recipe: str, changes: dict[str, Any], size: int, levels: int | None
+) -> None:
+    assert levels_for(find_recipe(recipe, **changes), size, size) == levels
 
 
 # --- every recipe, crop and tile ---
