@@ -340,10 +340,13 @@ def test_fit_takes_folds_and_resumes_with_the_same_ones_only(tmp_path: Path) -> 
         gb.fit(scene, "quick", folds=other, folder=tmp_path, **SMALL)
     with pytest.raises(ValueError, match=r"held out was .* and is '0\.5 of the data'"):
         gb.fit(scene, "quick", folds=2, folder=tmp_path, **SMALL)
-    # A new start may have any folds.
-    one = gb.fit(
-        scene, "quick", other[1], folder=tmp_path / "member-1", resume=False, **SMALL
-    )
+
+
+def test_a_new_start_may_have_any_fold(tmp_path: Path) -> None:
+    scene = make_scene(64, 64, months=(7,))
+    gb.fit(scene, "quick", make_folds(scene, 2, block=32)[0], folder=tmp_path, **SMALL)
+    other = make_folds(scene, 2, block=32, buffer=8)
+    one = gb.fit(scene, "quick", other[1], folder=tmp_path, resume=False, **SMALL)
     assert one.provenance["fold"]["fingerprint"] == other.identity
     held = one.provenance["validation"]["all"]["pixels"]
     assert held == other.table["labelled_pixels"][1]
