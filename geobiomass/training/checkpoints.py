@@ -174,7 +174,9 @@ class CheckpointWriter(Callback):
 
     def _interrupt(self, trainer: Trainer) -> None:
         step = describe_progress(self.record)
-        if not self._stop.received:
+        # Of several processes one that got no signal stops for the SIGTERM of another:
+        # Ctrl-C stops each of them at once.
+        if self._stop.interrupted and not self._stop.received:
             raise KeyboardInterrupt
         advice = "nothing is kept, as `folder` of TrainingConfig is not set"
         if self._can_resume:

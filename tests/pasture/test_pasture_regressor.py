@@ -357,7 +357,8 @@ for name in pasture.__all__:
     getattr(pasture, name)
 print(sorted({"rasterio", "pystac", "timm"} & set(sys.modules)))
 ours = {name for name in sys.modules if name.startswith("geobiomass.")}
-print(sorted(name for name in ours if not name.startswith("geobiomass.training")))
+shared = ("geobiomass.training", "geobiomass.tables")
+print(sorted(name for name in ours if not name.startswith(shared)))
 print(sorted(pasture.__all__))
 """
 
@@ -374,6 +375,6 @@ def test_imports_are_light():
 
 
 @pytest.mark.slow
-def test_imports_are_of_the_trainer_only():
+def test_imports_are_of_the_trainer_and_of_tables_only():
     assert lines_of(ALL_NAMES) == ["[]", "[]", str(sorted(pasture.__all__))]
     assert {"read_photos", "fit", "load", "PastureRegressor"} <= set(pasture.__all__)
