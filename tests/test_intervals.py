@@ -602,7 +602,7 @@ def test_killed_and_run_again_it_ends_with_the_same_calibration(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("geobiomass.models.regressor.compare_units", stop)
+        patch.setattr("geobiomass.models.calibration.compare_units", stop)
         with pytest.raises(Killed):
             gb.fit(chips, "quick", **given, folder=tmp_path / "halted")
     again = gb.fit(chips, "quick", **given, folder=tmp_path / "halted")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,25 @@ from geobiomass.data.reader import Reader, Sample
 from geobiomass.data.splits import groups_of, labelled
 from geobiomass.evaluation.metrics import BIOMASS_BINS, bins_for
 from geobiomass.inference.mapper import Mapper
+from geobiomass.recipes.recipe import Recipe
 from geobiomass.statistics.conformal import Calibration, Unit, calibrate, joined
 from geobiomass.tiles import Window, even_blocks, samples_on_chips
 
-if TYPE_CHECKING:
-    from geobiomass.models.regressor import BiomassRegressor
-
 LabelsKnown = Callable[[Sample], npt.NDArray[np.bool_]]
+
+
+class Calibratable(Protocol):
+    """A trained network with the recipe that it was trained with."""
+
+    recipe: Recipe | None
+
+    @property
+    def target(self) -> Quantity:
+        """What it predicts."""
+        ...
+
+    def _bare_over(self, reader: Reader) -> Mapper: ...
+
 
 CLASSES = BIOMASS_BINS[1:-1]
 """Edges between classes of predicted biomass, Mg/ha, before they are merged."""
@@ -182,7 +194,7 @@ def calibration_of(
 
 
 def calibrate_together(
-    models: Sequence[BiomassRegressor],
+    models: Sequence[Calibratable],
     data: LabelledCube,
     samples: Sequence[Sequence[Sample]],
     known: Sequence[LabelsKnown | None] | None = None,
@@ -233,7 +245,7 @@ def calibrate_together(
 
 
 def units_left_out(
-    model: BiomassRegressor,
+    model: Calibratable,
     samples: Sequence[Sample],
     known: LabelsKnown | None,
     data: LabelledCube,
