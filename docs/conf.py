@@ -37,13 +37,15 @@ nitpick_ignore_regex = [
     # The same where a module imports them for type checkers alone.
     ("py:class", "Axes|CRS|Figure|GeoBox|Path|Scene|Store"),
     # Names of a choice of words, which the docstring lists.
-    ("py:class", "Blend|Dtype|Layers|Precision|Resampling|Tensor"),
+    ("py:class", "Blend|Dtype|Layers|Precision|Resampling|Tensor|Validation"),
     # Tuples in the fields of a dataclass are cut at the comma.
     ("py:class", r"tuple\[.*"),
     # Parts of ours that a user is handed and has no need to make.
     ("py:class", r"geobiomass\.recipes\.schedule\.PlannedStage"),
     ("py:class", r"geobiomass\.(cube\.region\.Region|tiles\.Sample|tiles\.Window)"),
     ("py:class", r"geobiomass\.data\.groups\.Ground"),
+    ("py:class", r"geobiomass\.(models\.map_error\.MapError|cube\.quantity\.Quantity)"),
+    ("py:class", r"geobiomass\.cube\.areas\.NamedRegions"),
     ("py:class", r"(geobiomass\.models\.predictor\.)?Predictor"),
     ("py:class", r"geobiomass\.training\.(sharding\.BatchSource|start\.Start)"),
     ("py:class", r"pasture\.(model\.PastureModel|swards\.leaves\.Grass)"),

@@ -70,7 +70,7 @@ def with_labels(
         reprojected to the cube's grid. Or geometries with one value each. A point
         labels the pixel that contains it. A polygon labels the pixels whose centre is
         inside; if there is none, the pixel in its middle. Files are read by
-        :func:`geobiomass.tables.read_table`: text with any delimiter, Excel, Parquet,
+        ``geobiomass.tables.read_table``: text with any delimiter, Excel, Parquet,
         vector files (which need ``geobiomass[vectors]``; ``path|layername=...`` names
         one of several layers). A table without geometries needs coordinates in
         columns with a usual name: lon and lat, longitude and latitude, or x and y,
