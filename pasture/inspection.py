@@ -138,7 +138,7 @@ def check_shapes(paths: Sequence[str] | pd.Series, ratio: float) -> None:
 
 
 def warn_of_notes(found: dict[str, Inspected], stacklevel: int) -> None:
-    """Tell, in one warning with counts, what is unusual in photos that are used."""
+    """Warn once, with counts, of what is unusual in photos that are used."""
     counts = Counter(note for photo in found.values() for note in photo.notes)
     if not counts:
         return

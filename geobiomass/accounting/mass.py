@@ -16,6 +16,7 @@ from geobiomass.cube import CubeError
 from geobiomass.cube.quantity import (
     AGB,
     Quantity,
+    factor_between,
     means_other,
     of_layer,
     target_of,
@@ -214,10 +215,5 @@ def in_same_units(
     CubeError
         If they cannot be converted.
     """
-    factor = conversion(found.units, wanted.units)
-    if factor is None:
-        raise CubeError(
-            "Maps to compare must be of one quantity, got "
-            f"{wanted.name!r} in {wanted.units} and {found.name!r} in {found.units}."
-        )
+    factor = factor_between(found, wanted, "Maps to compare")
     return scaled(layer, factor, wanted.units)

@@ -10,7 +10,7 @@ from typing import Any
 import xarray as xr
 
 from geobiomass.cube.schema import CubeError
-from geobiomass.cube.units import MASS_PER_AREA, hectare_factor, plain
+from geobiomass.cube.units import MASS_PER_AREA, conversion, hectare_factor, plain
 
 TARGET = "target"
 """Attribute of the labels ``agb`` of a cube: the own name of another quantity."""
@@ -144,6 +144,30 @@ def means_biomass(words: object) -> bool:
 def quantity_of(labels: xr.DataArray) -> Quantity:
     """Return what the labels ``agb`` of a cube are, from their attributes."""
     return from_attributes(labels.attrs)
+
+
+def factor_between(found: Quantity, wanted: Quantity, what: str) -> float:
+    """Return the factor from a quantity's units to those of another.
+
+    Parameters
+    ----------
+    found, wanted : Quantity
+        What is converted, and what into.
+    what : str
+        What is compared, for the message: "Maps to compare".
+
+    Raises
+    ------
+    CubeError
+        If the units cannot be converted.
+    """
+    factor = conversion(found.units, wanted.units)
+    if factor is None:
+        raise CubeError(
+            f"{what} must be of one quantity, got {wanted.name!r} in {wanted.units} "
+            f"and {found.name!r} in {found.units}."
+        )
+    return factor
 
 
 def from_attributes(attrs: Mapping[Any, Any], name: Hashable | None = None) -> Quantity:

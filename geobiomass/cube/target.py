@@ -174,7 +174,7 @@ def _check_own(own: str, units: str, mass: float | None) -> None:
 def _check_words(
     words: list[Any], units: str, found: Quantity, stacklevel: int
 ) -> None:
-    """Refuse biomass in units that are not understood; warn if it seems no biomass."""
+    """Check the units of biomass; warn if the labels seem to be something else."""
     biomass = any(map(means_biomass, words))
     if found != AGB and biomass and _LIKE_MASS.search(units):
         raise CubeError(

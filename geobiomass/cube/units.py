@@ -80,7 +80,7 @@ def hectare_factor(units: object) -> float | None:
     hectares = _known(area, _AREAS)
     tons = {**_MASSES, **_TONS} if hectares == 1.0 else _MASSES
     kilograms = _known(mass, tons)
-    if mass == "mg" and hectares == 1.0:  # nobody weighs milligrams on a hectare
+    if mass == "mg" and hectares == 1.0:  # milligrams per hectare make no sense
         kilograms = 1e3
     if kilograms is None or hectares is None:
         return None

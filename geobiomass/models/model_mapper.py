@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import xarray as xr
 from torch import nn
@@ -20,9 +20,7 @@ from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.cube.region import Region
 from geobiomass.data.reader import Reader
 from geobiomass.inference.floor import Floor
-from geobiomass.inference.map_settings import (
-    MapSettings,
-)
+from geobiomass.inference.map_settings import MapSettings
 from geobiomass.inference.mapper import Mapper
 from geobiomass.inference.steps import Step
 from geobiomass.metadata.record import weights_fingerprint
@@ -30,9 +28,6 @@ from geobiomass.models.input_check import ChecksInput
 from geobiomass.models.map_counts import MapCounts
 from geobiomass.models.map_error import MapError
 from geobiomass.statistics.conformal import Calibration
-
-if TYPE_CHECKING:
-    pass
 
 
 class ModelMapper(ChecksInput):

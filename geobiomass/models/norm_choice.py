@@ -22,7 +22,7 @@ def choose_norms(
     training: ChipLoader,
     compare: Callable[[], MapError | None],
     device: str,
-) -> None:
+) -> MapError | None:
     """Set statistics measured on tiles, unless the running ones are clearly better.
 
     Large crops keep the running ones. What is better is chosen as the best epoch is, on
@@ -38,15 +38,23 @@ def choose_norms(
         Returns the error of maps of the network as it is.
     device : str
         The device for the measurement.
+
+    Returns
+    -------
+    MapError or None
+        The error of maps with the statistics that are chosen; None where nothing was
+        compared.
     """
     first = training.plan(0)[0][0].window
     if not has_small_features(network, min(first.height, first.width)):
-        return
+        return None
     before = compare()
     running = {name: value.clone() for name, value in network.state_dict().items()}
     measure_norms_on_tiles(network, training, MapSettings.tile, device)
     after = compare()
     if before is None or after is None or before.outside > after.outside:
-        return
-    if before.rmse < _CLEARLY * after.rmse:
-        network.load_state_dict(running)
+        return after
+    if before.rmse >= _CLEARLY * after.rmse:
+        return after
+    network.load_state_dict(running)
+    return before

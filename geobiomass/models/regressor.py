@@ -213,12 +213,11 @@ class BiomassRegressor(Predictor, Regressor):
         everything = recipe.ends_with_everything
         last = loaders.everything if everything else loaders.training
         device = recipe.training.device
-        if not earlier:
-            # Without validation the training labels choose.
-            held_out = None if everything else loaders.validation
-            some = held_out or last
-            compare = partial(self._compare_maps, some, recipe, found, device)
-            choose_norms(self.network, last, compare, device)
+        validation = None if everything else loaders.validation
+        # Without validation the training labels choose.
+        judge = last if validation is None else validation
+        compare = partial(self._compare_maps, judge, recipe, found, device)
+        error = None if earlier else choose_norms(self.network, last, compare, device)
         # Each of several processes calibrates for itself: all end with the same model,
         # any of them may save it, and none waits for another.
         if calibrate and recipe.interval is not None:
@@ -226,14 +225,13 @@ class BiomassRegressor(Predictor, Regressor):
             self.calibration = calibrate_together(
                 [self], data, [loaders.calibration], known, grouped_by(recipe, held)
             )
-        validation = None if everything else loaders.validation
         self.provenance = describe_training(
             data, self.network, last, validation, device
         )
         self.provenance[INPUTS] = found.profile.to_dict()
         self.map_error = None
         if validation is not None:
-            self.map_error = self._compare_maps(validation, recipe, found, device)
+            self.map_error = error or compare()
         if self.map_error is not None and recipe.training.progress and first:
             print(f"Error of maps: {self.map_error}", file=sys.stderr)
         tell(self.map_errors, stacklevel=4)

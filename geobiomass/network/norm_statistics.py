@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def measure_norms(network: nn.Module, images: Iterable[Tensor], **others: Any) -> None:
-    """Measure the mean and variance of each batch norm anew, with the weights fixed.
+    """Measure the mean and variance of each batch norm again, with fixed weights.
 
     The means over all images replace the running ones of training. Everything else
     of the network is in evaluation mode meanwhile, and it is so afterwards.

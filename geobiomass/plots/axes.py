@@ -10,8 +10,7 @@ import xarray as xr
 
 from geobiomass.cube.axes import in_our_names
 from geobiomass.cube.missing_values import measured_layer
-from geobiomass.cube.quantity import AGB, Quantity, target_of
-from geobiomass.cube.units import conversion
+from geobiomass.cube.quantity import AGB, Quantity, factor_between, target_of
 from geobiomass.cube.values import decoded_layers
 from geobiomass.training.packages import need
 
@@ -138,13 +137,7 @@ def factor_to(found: Quantity, wanted: Quantity) -> float:
     ValueError
         If they cannot be converted.
     """
-    factor = conversion(found.units, wanted.units)
-    if factor is None:
-        raise ValueError(
-            "predicted and observed must be of one quantity, got "
-            f"{wanted.name!r} in {wanted.units} and {found.name!r} in {found.units}."
-        )
-    return factor
+    return factor_between(found, wanted, "predicted and observed")
 
 
 def percentile(values: npt.NDArray[Any], share: float, otherwise: float = 1.0) -> float:

@@ -2,7 +2,7 @@
 
 On small crops the deepest features of a network are of few pixels. There batch norm
 sees little but the padding at the border, and its variances fall to almost nothing: a
-map, whose tiles are larger, then explodes. So the statistics are measured anew after
+map, whose tiles are larger, then explodes. So the statistics are measured again after
 training, on images of a tile's size put together of training crops. No held-out pixel
 is seen, and the same training data gives the same statistics.
 """
@@ -20,7 +20,7 @@ from geobiomass.network.norm_statistics import measure_norms
 from geobiomass.recipes.recipe import Recipe
 
 SMALLEST_FEATURES = 4
-"""Side of a crop's deepest features, below which norms are measured anew.
+"""Side of a crop's deepest features, below which norms are measured again.
 
 Measured with tf_efficientnetv2_b0 on a landscape of one month: with 4 x 4 maps are
 within a tenth of the error of crops, with 2 x 2 three times as wrong, with 1 x 1 up to
@@ -54,8 +54,8 @@ def check_crop(network: AttentionUNet, recipe: Recipe) -> None:
 
 def measure_norms_on_tiles(
     network: AttentionUNet, loader: ChipLoader, side: int, device: str = "cpu"
-) -> bool:
-    """Measure batch norm on images of a tile's size, where training images are small.
+) -> None:
+    """Measure batch norm on images of a tile's size, from training images.
 
     Parameters
     ----------
@@ -67,15 +67,7 @@ def measure_norms_on_tiles(
         Side of a tile, pixels.
     device : str
         The device for these passes.
-
-    Returns
-    -------
-    bool
-        Whether they were measured.
     """
-    first = loader.plan(0)[0][0].window
-    if not has_small_features(network, min(first.height, first.width)):
-        return False
     before = network.shift.device
     network.to(device)
     try:
@@ -83,7 +75,6 @@ def measure_norms_on_tiles(
         measure_norms(network, tiles, calendar=loader.reader.calendar)
     finally:
         network.to(before)
-    return True
 
 
 def _tiles(loader: ChipLoader, side: int) -> Iterator[Tensor]:

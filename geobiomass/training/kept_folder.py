@@ -20,7 +20,7 @@ _PREFIX = "geobiomass-training-"
 def kept_if_interrupted(
     folder: str | Path | None, whole_call: bool = True
 ) -> Iterator[Path]:
-    """Give trainings a folder within the `with` statement.
+    """Yield a folder for the trainings within the `with` statement.
 
     Without `folder` it is a temporary one, which is deleted at the end, but stays
     where the training is interrupted after its first step: the same call with this

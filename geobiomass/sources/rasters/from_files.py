@@ -181,8 +181,8 @@ def from_rasters(
 def _steps_of_bands(images: Sequence[Image], names: Sequence[str]) -> dict[str, float]:
     """Return the steps of storage that keep scaled whole numbers as they are.
 
-    Of bands whose files all have one scale, finer than the step that the band's name
-    stands for: reflectance from 0 to 1 in steps of 0.0001.
+    Of bands whose files all have one scale, finer than the usual step of the band's
+    name: reflectance from 0 to 1 in steps of 0.0001.
     """
     found: dict[str, set[float | None]] = {}
     for layer in (layer for image in images for layer in image.layers):
