@@ -72,9 +72,10 @@ def test_rows_run_are_kept_and_added_to(tmp_path: Path) -> None:
         # Label means are about 60 Mg/ha: nothing sensible is further off than this.
         assert 5 < float(row["average RMSE"]) < 200
         assert float(row["core-s in all"]) > 0
-    for name in ("winner", "ours"):
+    # Chips of this size are small: ours leaves out the levels they cannot teach.
+    for name, millions in (("winner", 5), ("ours", 0.1)):
         assert float(rows[name]["core-s a step"]) > 0
-        assert float(rows[name]["million parameters"]) > 5
+        assert float(rows[name]["million parameters"]) > millions
     difference = [float(rows[n]["average RMSE"]) for n in ("winner", "ours")]
     assert float(rows["winner"]["minus ours"]) == pytest.approx(
         difference[0] - difference[1], abs=0.011

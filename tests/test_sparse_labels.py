@@ -223,7 +223,7 @@ def errors_held_out(cube: xr.Dataset, **changes: Any) -> tuple[int, float, float
     held = np.zeros(cube["agb"].shape, bool)
     for sample in loaders.validation.samples if loaders.validation else ():
         held[sample.window.rows, sample.window.columns] = True
-    truth, mapped = cube["agb"].values, model.predict(cube)["agb"].values
+    truth, mapped = cube["agb"].values, model.predict(cube)[model.target.name].values
     seen = cube["image"].notnull().any(["month", "band"]).values
     np.testing.assert_array_equal(np.isfinite(mapped), seen)
     known = np.isfinite(truth) & seen

@@ -70,6 +70,11 @@ def _db(x: Numbers, times: float, less: float = 0.0) -> Numbers:
     return np.asarray(times * np.log10(np.maximum(x, 1e-30)) - less)
 
 
+def _not_db(x: Numbers, times: float) -> Numbers:
+    # Values of another kind, as 10,000, are no dB and would overflow.
+    return np.asarray(10 ** np.clip(x / times, -30, 30))
+
+
 UNITS_OF_DB = (
     Cause(
         "linear power instead of dB; use 10 * log10(values)",
@@ -91,12 +96,12 @@ UNITS_OF_DB = (
 UNITS_OF_POWER = (
     Cause(
         "dB instead of linear power; use 10 ** (values / 10)",
-        lambda x: np.asarray(10 ** (x / 10)),
+        lambda x: _not_db(x, 10),
         "unit",
     ),
     Cause(
         "dB instead of amplitude; use 10 ** (values / 20)",
-        lambda x: np.asarray(10 ** (x / 20)),
+        lambda x: _not_db(x, 20),
         "unit",
     ),
 )
