@@ -22,6 +22,7 @@ from geobiomass.applicability.cells import (
 from geobiomass.applicability.domain import Array, Domain, View
 from geobiomass.cube import DamagedError
 from geobiomass.data.reader import Reader, Sample
+from geobiomass.network.wrappers import unknown_bands
 from geobiomass.tiles import Marks, random_crop
 from geobiomass.training.randomness import preserve_generators
 
@@ -91,6 +92,7 @@ def learn_domain(
     need_looking(network)
     draw = np.random.default_rng(seed)
     chosen, cell = _some(samples, draw), cell_of(network)
+    unknown = unknown_bands(network)
     each = -(-cells // len(chosen))
     vectors: list[list[Tensor]] = []
     names: list[str] = []
@@ -104,7 +106,8 @@ def learn_domain(
                     raise
                 continue
             kept = draw.permutation(_cells_with_label(labels, cell))[:each]
-            if kept.size and np.isfinite(image).any():
+            known = np.delete(image, unknown, axis=1)
+            if kept.size and np.isfinite(known).any():
                 views = _views(network, image, reader.calendar, augment)
                 vectors.append([_cells(view, kept) for view in views])
                 name = (groups or {}).get(sample, reader.name_of(sample))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from geobiomass.inference.machine import MemoryWatch, half_of_memory, map_device
 from geobiomass.inference.thread_pools import THREADS
-from geobiomass.network import AttentionUNet
+from geobiomass.network.wrappers import unknown_bands
 from geobiomass.training.augment import Orientation
 
 Image = npt.NDArray[np.float32]
@@ -78,7 +78,7 @@ class BatchPredictor:
     def __post_init__(self) -> None:
         self.device = map_device()
         self.network.to(self.device).eval()
-        self._unknown = _unknown_bands(self.network)
+        self._unknown = unknown_bands(self.network)
         self._measuring = threading.Lock()
         self._side_by_side: threading.Semaphore | None = None
         if self.device.type == "cuda":
@@ -190,14 +190,6 @@ class BatchPredictor:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a pickled predictor on this machine's device."""
         self.__init__(**state)  # type: ignore[misc]
-
-
-def _unknown_bands(network: nn.Module) -> tuple[int, ...]:
-    """Return the bands that a network takes as missing; none of an ensemble's."""
-    found = [one for one in network.modules() if isinstance(one, AttentionUNet)]
-    if len(found) != 1:
-        return ()
-    return tuple(found[0].unknown.nonzero().flatten().tolist())
 
 
 def _seen(batch: Image, unknown: Sequence[int] = ()) -> npt.NDArray[np.bool_]:

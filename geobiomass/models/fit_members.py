@@ -18,23 +18,26 @@ import xarray as xr
 from geobiomass.cube import CubeError, as_cube
 from geobiomass.data.folds import Fold, Folds
 from geobiomass.data.labelled_cube import LabelledCube
+from geobiomass.data.reader import Reader
 from geobiomass.data.splits import groups_of
 from geobiomass.models.calibration import calibrate_together
 from geobiomass.models.ensemble import Ensemble
 from geobiomass.models.loading import load
 from geobiomass.models.regressor import BiomassRegressor
 from geobiomass.network import AttentionUNet
-from geobiomass.recipes.levels import levels_for
+from geobiomass.recipes.levels import crop_side, levels_for
 from geobiomass.recipes.recipe import Recipe, find_recipe, sensor_passes
-from geobiomass.recipes.resume import begun_earlier
+from geobiomass.recipes.resume import levels_begun
 from geobiomass.recipes.schedule import TrainingPlan
 from geobiomass.recipes.split import (
+    HeldOut,
     Validation,
     calibration_samples,
     grouped_by,
     held_samples,
     open_validation,
     parts_of,
+    units_to_split,
 )
 from geobiomass.statistics.conformal import Calibration
 from geobiomass.training.checkpoint_record import is_begun
@@ -68,7 +71,8 @@ def fit_one(
 ) -> BiomassRegressor:
     """Train one model, for :func:`geobiomass.fit`, which explains the parameters."""
     held = open_validation(validation, data.bands, data.target)
-    return _new_model(data, recipe)._fit(data, recipe, held, announce, client)
+    model = _new_model(data, recipe, held)
+    return model._fit(data, recipe, held, announce, client)
 
 
 def untrained(
@@ -77,26 +81,30 @@ def untrained(
     """Build a recipe's network for the bands and months of a cube, random weights."""
     cube = as_cube(cube)
     bands = [str(name) for name in cube["band"].values]
-    size = cube.sizes["y"], cube.sizes["x"]
-    return _build(find_recipe(recipe), bands, cube["month"].values.tolist(), size)
+    chosen, reader = find_recipe(recipe), Reader(cube, bands)
+    crop = crop_side(chosen, parts_of(reader, chosen))
+    return _build(chosen, bands, reader.calendar, crop)
 
 
-def _new_model(data: LabelledCube, recipe: Recipe) -> BiomassRegressor:
-    size = data.reader.height, data.reader.width
-    return _build(recipe, data.bands, data.reader.calendar, size)
+def _new_model(
+    data: LabelledCube, recipe: Recipe, held: HeldOut = None, calibrate: bool = True
+) -> BiomassRegressor:
+    """Return the untrained model for a training, which takes the same arguments."""
+    crop = crop_side(recipe, units_to_split(data, recipe, held, calibrate))
+    return _build(recipe, data.bands, data.reader.calendar, crop)
 
 
 def _build(
     recipe: Recipe,
     bands: Sequence[str],
     months: Sequence[int],
-    size: tuple[int, int],
+    crop: int,
 ) -> BiomassRegressor:
     # The same seed gives the same weights, and the caller's random state is kept.
     with torch.random.fork_rng(devices=[]):
-        # A training that an earlier release began goes on with the network it had.
-        whole = begun_earlier(recipe.training)
-        levels = None if whole else levels_for(recipe, *size)
+        levels = levels_for(recipe, crop)
+        if recipe.levels == "crop" and is_begun(recipe.training):
+            levels = levels_begun(recipe.training, len(recipe.decoder_channels))
         torch.manual_seed(recipe.training.seed + recipe.fold)
         network = AttentionUNet(
             bands=len(bands),
@@ -165,9 +173,10 @@ def fit_folds(
     # All before any trains: each may take hours before the next one is checked.
     for member, fold in zip(members, held, strict=True):
         if is_begun(member.training):
-            _new_model(data, member)._check_folder(data, member, fold)
+            model = _new_model(data, member, fold, calibrate=False)
+            model._check_folder(data, member, fold)
     if announce is not None:
-        first = _new_model(data, members[0])
+        first = _new_model(data, members[0], held[0], calibrate=False)
         announce(first._plan_fit(data, members[0], held[0]))
     with ExitStack() as stack:
         if at_once == 1:
@@ -240,7 +249,7 @@ def _fit_member(
     if member.training.progress:
         # Progress bars go there as well; results go to the other stream.
         print(f"Fold {member.fold + 1} of {member.folds}", file=sys.stderr)
-    model = _new_model(data, member)
+    model = _new_model(data, member, held, calibrate=False)
     return model._fit(data, member, held, client=client, calibrate=False)
 
 

@@ -139,6 +139,9 @@ def _crop_rmse(
         for codes, arrangement, target in crops.epoch(0):
             (image,), truth = decode_batch((codes.to(device), arrangement), target)
             maps = network(image, calendar=arrangement.decoder.calendar)[:, :1]
+            seen = network.without_unknown(image).isfinite().flatten(1, 2).any(1)
+            # Where nothing is observed a map has no value.
+            maps = maps.masked_fill(~seen[:, None], math.nan)
             found = maps.cpu().double().clamp(min=floor)
             squares, count = _add(squares, count, (found - truth.double()).numpy())
     return math.sqrt(squares / count) if count else math.nan

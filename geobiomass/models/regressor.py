@@ -39,6 +39,7 @@ from geobiomass.models.training_record import describe_training
 from geobiomass.network import AttentionUNet
 from geobiomass.network.wrappers import InMonths
 from geobiomass.recipes.datasets import DataLoaders, make_loaders
+from geobiomass.recipes.levels import crop_side
 from geobiomass.recipes.objective import (
     augmentation_of,
     loss_of,
@@ -64,6 +65,7 @@ from geobiomass.recipes.split import (
     Validation,
     grouped_by,
     open_validation,
+    units_to_split,
 )
 from geobiomass.recipes.tile_statistics import check_crop
 from geobiomass.tiles import EVALUATION_BLOCK
@@ -196,7 +198,8 @@ class BiomassRegressor(Predictor, Regressor):
         self._learn(data.target)
         recipe = recipe_for(recipe, data.target)
         given = self._check_folder(data, recipe, held)
-        check_crop(self.network, recipe)
+        units = units_to_split(data, recipe, held, calibrate)
+        check_crop(self.network, recipe, crop_side(recipe, units))
         earlier = given is not None and continues_earlier(recipe.training, given)
         loaders, task = self._prepare(data, recipe, held, client, calibrate)
         recipe, stages = loaders.recipe, stages_of(loaders)

@@ -79,3 +79,27 @@ class Ensemble(nn.Module):
         return torch.cat(
             [mean[:, :first], maps[:, :, :first].std(dim=0), mean[:, first:]], dim=1
         )
+
+
+def unknown_bands(network: nn.Module) -> tuple[int, ...]:
+    """Return the bands that a network takes as missing.
+
+    Of an ensemble, the bands that any of its members takes so: where nothing else has a
+    value, the mean would be of a member that sees nothing.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        One that maps, wrapped or not.
+
+    Returns
+    -------
+    tuple of int
+        Indices of the image's bands.
+    """
+    if isinstance(network, Ensemble):
+        pairs = zip(network.members, network.bands, strict=True)
+        found = {own[band] for one, own in pairs for band in unknown_bands(one)}
+        return tuple(sorted(found))
+    inner = [one for one in network.modules() if isinstance(one, AttentionUNet)]
+    return tuple(inner[0].unknown.nonzero().flatten().tolist()) if inner else ()

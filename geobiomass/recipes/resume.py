@@ -93,12 +93,32 @@ def continues_earlier(config: TrainingConfig, given: dict[str, Any]) -> bool:
 
 def begun_earlier(config: TrainingConfig) -> bool:
     """Return whether the folder has a training of a release before floor and norms."""
-    if not is_begun(config):
-        return False
+    return is_begun(config) and _MAPS not in _given_before(config)
+
+
+def levels_begun(config: TrainingConfig, most: int) -> int | None:
+    """Return the number of levels of the training in the folder; None for all.
+
+    A training goes on with the network that it was begun with, also where another
+    release would leave out other levels.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+        With a folder in which a training is begun.
+    most : int
+        Levels of the encoder.
+    """
+    kept = len(_given_before(config).get("decoder_channels", ())) or most
+    return kept if kept < most else None
+
+
+def _given_before(config: TrainingConfig) -> dict[str, Any]:
+    """Return what the training in the folder was begun with."""
     folder = Path(cast(str, config.folder))
     file = next(iter([*folder.glob(LAST), *sorted(folder.glob(f"*/{LAST}"))]))
     record, _ = read_training_record(file)
-    return _MAPS not in record.run.get("given", {})
+    return record.run.get("given") or {}
 
 
 def identify(data: LabelledCube) -> dict[str, str]:

@@ -35,8 +35,18 @@ def has_small_features(network: AttentionUNet, side: int) -> bool:
     return side < SMALLEST_FEATURES * network.stride
 
 
-def check_crop(network: AttentionUNet, recipe: Recipe) -> None:
-    """Check that the encoder can learn from a recipe's crops.
+def check_crop(network: AttentionUNet, recipe: Recipe, side: int) -> None:
+    """Check that the encoder can learn from the crops of a training.
+
+    Parameters
+    ----------
+    network : AttentionUNet
+        To train.
+    recipe : Recipe
+        With the crop that the user asks for.
+    side : int
+        Of the crops, pixels: chips, and blocks of a small scene, can be smaller than
+        the recipe's crop.
 
     Raises
     ------
@@ -44,11 +54,18 @@ def check_crop(network: AttentionUNet, recipe: Recipe) -> None:
         If a crop is smaller than one pixel of the deepest features: it is padded with
         missing pixels, which maps do not have.
     """
-    if recipe.crop is not None and recipe.crop < network.stride:
+    stride, encoder = network.stride, network.settings["encoder"]
+    needed = f"{stride} pixels, one pixel of the deepest features of encoder"
+    if recipe.crop is not None and recipe.crop < stride:
         raise ValueError(
-            f"crop must be at least {network.stride} pixels, one pixel of the deepest "
-            f"features of encoder {network.settings['encoder']!r}, got {recipe.crop}; "
-            f"give crop={network.stride} or more, or an encoder with fewer levels."
+            f"crop must be at least {needed} {encoder!r}, got {recipe.crop}; "
+            f"give crop={stride} or more, or an encoder with fewer levels."
+        )
+    if side < stride:
+        raise ValueError(
+            f"Chips, or a scene, must have at least {needed} {encoder!r}, got a side "
+            f'of {side}; give levels="crop", which leaves out levels that are too '
+            "deep for them, or larger chips."
         )
 
 

@@ -27,7 +27,8 @@ def calibrated_members(
     """Return the members, the interval of each calibrated on the other folds.
 
     What a member's own fold held out must not calibrate it, because its errors there
-    are what the cross-validation reports.
+    are what the cross-validation reports. All have the floor of the ensemble: where
+    only one fold has negative labels, its member alone would not map any.
 
     Parameters
     ----------
@@ -41,9 +42,11 @@ def calibrated_members(
     Returns
     -------
     sequence of BiomassRegressor
-        Copies; the members themselves where the model has no interval.
+        Copies.
     """
-    models = cast(Sequence[BiomassRegressor], model.models)
+    models = [copy.copy(m) for m in cast(Sequence[BiomassRegressor], model.models)]
+    for each in models:
+        each.floor = model.floor
     found = (getattr(member, "recipe", None) for member in models)
     recipes = [recipe for recipe in found if recipe is not None]
     if model.calibration is None or len(recipes) < len(models):
@@ -60,20 +63,17 @@ def calibrated_members(
         samples = held_samples(data, recipe, fold)
         units.append(units_left_out(member, samples, fold.validates, data, groups))
     reader = opened[models[0].bands].reader
-    members = []
-    for number, each in enumerate(models):
+    for number, member in enumerate(models):
         others = [u for k, own in enumerate(units) if k != number for u in own]
-        member = copy.copy(each)
         member.calibration = calibration_of(
             others,
             reader,
             model.calibration.interval,
             folds=len(models) - 1,
-            target=each.target,
+            target=member.target,
             groups=groups,
         )
-        members.append(member)
-    return members
+    return models
 
 
 def join_by_fold(maps: Sequence[xr.Dataset], folds: Folds) -> xr.Dataset:

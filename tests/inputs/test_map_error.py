@@ -14,12 +14,15 @@ import xarray as xr
 
 import geobiomass as gb
 from geobiomass.cube import select_bands
+from geobiomass.data.reader import Reader
 from geobiomass.inference.floor import Floor
+from geobiomass.models.fit_members import untrained
 from geobiomass.models.map_error import MapError, outside_range
 from geobiomass.network import AttentionUNet
 from geobiomass.network.norm_statistics import measure_norms
-from geobiomass.recipes.levels import levels_for
+from geobiomass.recipes.levels import crop_side, levels_for
 from geobiomass.recipes.recipe import find_recipe
+from geobiomass.recipes.split import parts_of
 
 TINY: dict[str, Any] = {
     "encoder": "test_resnet",
@@ -301,49 +304,67 @@ def test_pictures_show_what_is_below() -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "changes", "size", "levels"),
+    ("recipe", "changes", "shape", "crop", "levels"),
     [
-        ("default", {}, 256, None),
-        ("default", {"crop": 64}, 256, 3),
-        ("default", {"crop": 32}, 256, 2),
-        ("default", {"block": 32}, 256, 2),
-        ("default", {}, 64, 3),
-        ("default", {"crop": 32, "levels": "all"}, 256, None),
-        ("quick", {"crop": 32}, 256, None),
-        ("biomassters", {"crop": 64}, 256, None),
+        ("default", {}, (1024, 1024), 128, None),
+        # Nine blocks at least are made of a scene, so its crops are smaller.
+        ("default", {}, (290, 240), 72, 3),
+        ("default", {"interval": 0.9}, (512, 512), 64, 3),
+        ("default", {"crop": 64}, (1024, 1024), 64, 3),
+        ("default", {"crop": 32}, (1024, 1024), 32, 2),
+        ("default", {"block": 32}, (1024, 1024), 32, 2),
+        ("default", {}, (64, 64), 32, 2),
+        ("default", {"crop": 32, "levels": "all"}, (1024, 1024), 32, None),
+        ("quick", {"crop": 32}, (1024, 1024), 32, None),
+        ("biomassters", {"crop": 64}, (1024, 1024), 64, None),
     ],
 )
 def test_a_small_crop_leaves_out_deep_levels(
-    recipe: str, changes: dict[str, Any], size: int, levels: int | None
+    recipe: str,
+    changes: dict[str, Any],
+    shape: tuple[int, int],
+    crop: int,
+    levels: int | None,
 ) -> None:
-    assert levels_for(find_recipe(recipe, **changes), size, size) == levels
+    scene = gb.landscape(shape, months=1, block=64)  # lazy
+    chosen = find_recipe(recipe, **changes)
+    units = parts_of(Reader(scene, ["VV_asc"]), chosen)
+    assert crop_side(chosen, units) == crop
+    assert levels_for(chosen, crop) == levels
+
+
+def test_the_network_is_of_the_crops_that_train() -> None:
+    for shape, levels in (((96, 96), 2), ((192, 200), 3)):
+        scene = select_bands(gb.landscape(shape, months=1, seed=1), RADAR)
+        network = untrained(scene, find_recipe("default", encoder="test_resnet")).network
+        assert network.settings["levels"] == levels
 
 
 # --- recipes, crops and tiles ---
 
 
+EPOCHS = {32: 12, 64: 30, 128: 60}
+"""Of crops of this side: about as many steps each, until the network has learnt."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("recipe", "crop", "share"),
-    [
-        *[(recipe, 32, 0.15) for recipe in ("default", "quick", "biomassters")],
-        *[(recipe, 64, 0.15) for recipe in ("default", "quick", "biomassters")],
-        *[(recipe, 32, 1.0) for recipe in ("default", "quick")],
-    ],
-)
+@pytest.mark.parametrize("share", [0.15, 1.0], ids=["sparse", "dense"])
+@pytest.mark.parametrize("crop", [32, 64, 128])
+@pytest.mark.parametrize("recipe", ["default", "quick", "biomassters"])
 def test_recipes_are_sound_on_small_crops_at_any_tile(
     recipe: str, crop: int, share: float
 ) -> None:
-    settings = TINY | {
-        "crop": crop,
-        "block": crop,
-        "epochs": {32: 12, 64: 30}[crop],
-    }
+    settings = TINY | {"crop": crop, "block": crop, "epochs": EPOCHS[crop]}
     if recipe == "biomassters":
         settings |= {"stages": (), "warmup_epochs": 1.0, "learning_rate": 1e-3}
-    scene, other = make_scene(11, 256, share), make_scene(12, 256)
+    side = max(256, 3 * crop)  # of nine blocks at least, or crops would be smaller
+    scene, other = make_scene(11, side, share), make_scene(12, 256)
     scene, other = (select_bands(one, RADAR) for one in (scene, other))
     model = gb.fit(scene, recipe, **settings)
+    assert isinstance(model, gb.BiomassRegressor)
+    assert model.map_error is not None
+    assert model.map_error.crop == crop
+    assert model.network.settings.get("levels") == LEVELS.get((recipe, crop))
     truth = other["agb"].values
     errors = {}
     for tile in (64, 128, 256):
@@ -353,8 +374,10 @@ def test_recipes_are_sound_on_small_crops_at_any_tile(
         assert not outside_range(found, (0.0, float(truth.max()))).any()
     # On the ground of training, all of its labels: a tiny network of a few blocks need
     # not know another landscape.
-    full = make_scene(11, 256)["agb"].values
+    full = make_scene(11, side)["agb"].values
     assert rmse(model.predict(scene)["agb"].values, full) < float(full.std())
     assert max(errors.values()) < 1.25 * min(errors.values()), errors
-    assert model.map_error is not None
     assert model.map_error.difference < 0.1
+
+
+LEVELS = {("default", 32): 2, ("default", 64): 3}
