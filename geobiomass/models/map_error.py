@@ -87,10 +87,11 @@ class MapError:
                 f"the validation finds on crops of {self.crop} pixels"
             )
         if self.outside >= FEWEST:
+            raised = "" if self.below is None else " before they are raised to 0"
             found.append(
                 f"{percent(self.outside)} of their pixels are beyond the range of the "
                 f"labels, {self.labels[0]:.4g} to {self.labels[1]:.4g}, by more than "
-                f"its width (from {self.lowest:.4g} to {self.highest:.4g})"
+                f"its width{raised} (from {self.lowest:.4g} to {self.highest:.4g})"
             )
         if not found:
             return None

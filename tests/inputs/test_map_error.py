@@ -13,16 +13,19 @@ import torch
 import xarray as xr
 
 import geobiomass as gb
+from geobiomass.applicability import Domain
 from geobiomass.cube import select_bands
 from geobiomass.data.reader import Reader
 from geobiomass.inference.floor import Floor
 from geobiomass.models.fit_members import untrained
 from geobiomass.models.map_error import MapError, outside_range
 from geobiomass.network import AttentionUNet
+from geobiomass.network.attention_unet import UNKNOWN
 from geobiomass.network.norm_statistics import measure_norms
 from geobiomass.recipes.levels import crop_side, levels_for
 from geobiomass.recipes.recipe import find_recipe
 from geobiomass.recipes.split import parts_of
+from geobiomass.tiles import Sample, Window
 
 TINY: dict[str, Any] = {
     "encoder": "test_resnet",
@@ -252,6 +255,92 @@ def test_bands_without_information_are_missing_in_maps_too(
     assert np.isnan(model.predict(other, check="off")["agb"].values).all()
 
 
+def test_small_chips_are_refused_with_the_remedy() -> None:
+    chips = xr.concat(
+        [make_scene(n, 16).drop_vars(["y", "x", "spatial_ref"]) for n in (1, 2)],
+        "chip",
+    ).assign_coords(chip=["a", "b"])
+    settings = TINY | {"crop": None, "epochs": 1, "validation": 0}
+    words = r"at least 32 pixels.*got a side of 16; give levels=\"crop\""
+    for recipe in ("quick", "biomassters"):
+        with pytest.raises(ValueError, match=words):
+            gb.fit(chips, recipe, **settings)
+    model = gb.fit(select_bands(chips, RADAR), "quick", **settings, levels="crop")
+    assert model.predict(chips)["agb"].notnull().all()
+
+
+def test_folds_agree_on_floor_and_unknown_bands() -> None:
+    scene = select_bands(make_scene(5, 64), [*RADAR, "B04", "CLP"])
+    scene["image"] = scene["image"].where(scene["band"] != "B04").copy(deep=True)
+    scene["image"][:, 5] = 7.0
+    scene["agb"][3, 3] = -5.0  # in one block: one fold trains without it
+    settings = TINY | {"crop": 32, "block": 32, "epochs": 1, "domain_cells": 100}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The error of maps|Bands without any value")
+        checked = gb.cross_validate(scene, "quick", 2, **settings)
+        held = checked.predictions.compute()
+        floors = [model.floor for model in checked.model.models]
+        assert sorted(floors, key=str) == [0.0, None]
+        assert checked.model.floor is None
+        # Held-out blocks are mapped with the floor of the ensemble, not of a member.
+        number = checked.folds.numbers(Sample(Window(0, 0, 64, 64)))
+        for fold, member in enumerate(checked.model.models):
+            member.floor = None
+            own = member.predict(scene, check="off")["agb"].values
+            np.testing.assert_array_equal(
+                held["agb"].values[number == fold], own[number == fold]
+            )
+        assert np.isfinite(checked.evaluate(bootstrap=0)["pixel_rmse"]["all"])
+        # A band without information is missing for all members and their mean.
+        other = scene.drop_vars("agb").copy(deep=True)
+        other["image"][:, 4:] = 5000.0
+        found = checked.model.predict(other, applicability=True, check="off").compute()
+        expected = checked.model.predict(scene, applicability=True).compute()
+        for name in ("agb", "dissimilarity", "applicable"):
+            assert np.isfinite(expected[name]).all()
+            np.testing.assert_array_equal(found[name], expected[name])
+        other["image"][:, :4, :32] = np.nan  # there nothing that the models know
+        found = checked.model.predict(other, applicability=True, check="off").compute()
+        for name in ("agb", "dissimilarity", "applicable"):
+            assert np.isnan(found[name][:32]).all()
+            assert np.isfinite(found[name][32:]).all()
+
+
+def test_the_domain_has_no_cells_of_unknown_bands_alone() -> None:
+    torch.manual_seed(0)
+    network = AttentionUNet(2, "test_resnet", (8, 8, 8, 8, 8)).eval()
+    network.set_statistics([0.0, 0.0], [1.0, UNKNOWN])
+    model = gb.BiomassRegressor(network, ["VV_asc", "B04"], months=1)
+    scene = select_bands(make_scene(6, 64), ["VV_asc", "B04"])
+    scene["image"][:, 1] = 800.0
+    model.learn_applicability(scene)
+    before = model.domain
+    assert isinstance(before, Domain)
+    chips = xr.concat([scene.drop_vars(["y", "x", "spatial_ref"])] * 2, "chip")
+    chips = chips.assign_coords(chip=["a", "b"])
+    chips["image"][1, :, 0] = np.nan  # seen in the unknown band only
+    model.learn_applicability(chips)
+    after = model.domain
+    assert isinstance(after, Domain)
+    assert len(after.views[1].reference) == len(before.views[1].reference) == 16
+    assert np.isfinite(after.quantiles).all()
+
+
+def test_the_error_of_crops_leaves_out_what_maps_leave_out() -> None:
+    scene = select_bands(make_scene(3, 64), RADAR)
+    scene["image"][:, :, 1::2] = np.nan  # rows with labels, but nothing observed
+    held = scene.assign_coords(x=scene["x"] + 1e5)  # other ground
+    held["agb"] = held["agb"].copy(deep=True)
+    held["agb"][1::2] = 1e4
+    settings = TINY | {"crop": 64, "epochs": 1, "ceiling": None}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The error of maps")
+        model = gb.fit(scene, "quick", validation=held, **settings)
+    assert model.map_error is not None
+    assert model.map_error.pixels == 32 * 64
+    assert model.map_error.crop_rmse < 1000
+
+
 def test_norms_are_measured_over_all_images() -> None:
     torch.manual_seed(0)
     network = AttentionUNet(2, "test_resnet", (8, 8, 8, 8, 8))
@@ -336,7 +425,9 @@ def test_a_small_crop_leaves_out_deep_levels(
 def test_the_network_is_of_the_crops_that_train() -> None:
     for shape, levels in (((96, 96), 2), ((192, 200), 3)):
         scene = select_bands(gb.landscape(shape, months=1, seed=1), RADAR)
-        network = untrained(scene, find_recipe("default", encoder="test_resnet")).network
+        network = untrained(
+            scene, find_recipe("default", encoder="test_resnet")
+        ).network
         assert network.settings["levels"] == levels
 
 
