@@ -81,7 +81,7 @@ def test_every_door_uses_the_pixels_at_hand(how: str) -> None:
         )
     hectares = height * width * side**2 / 1e4
     assert sums["area"].iloc[0] == pytest.approx(hectares, rel=1e-3)
-    assert sums["net"].iloc[0] == pytest.approx(10 * hectares, rel=0.05)
+    assert sums["map_total"].iloc[0] == pytest.approx(10 * hectares, rel=1e-3)
 
     page = explore_map(first)
     found = [c.bounds for c in page._children.values() if hasattr(c, "bounds")]

@@ -14,8 +14,8 @@ import xarray as xr
 
 from geobiomass.cube import CubeError, check_cube
 from geobiomass.cube.storage_steps import band_quantum
-from geobiomass.sources.grid import SCENES, WGS84, grid_coordinates
 from geobiomass.sources.gedi_quality import Quality
+from geobiomass.sources.grid import SCENES, WGS84, grid_coordinates
 from geobiomass.sources.labels import with_labels
 from geobiomass.sources.rasters.find_files import Files, Found, Problems, find_files
 from geobiomass.sources.rasters.headers import (
