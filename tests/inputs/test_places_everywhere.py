@@ -91,3 +91,26 @@ def test_every_door_uses_the_pixels_at_hand(how: str) -> None:
     pixel = 2 * side / 50_000  # degrees of longitude at 62 degrees north, rounded up
     assert corners[:, 1] == pytest.approx([min(lon), max(lon)], abs=pixel)
     assert corners[:, 0] == pytest.approx([min(lat), max(lat)], abs=pixel)
+
+
+@pytest.mark.parametrize("away", [0.0, -5.0, 40.0])
+def test_the_middle_of_cf_bounds_is_the_centre(away: float) -> None:
+    """Bounds that are somewhere else are left: coordinates decide."""
+    bands = whole()["image"].to_dataset("band")
+    edges = {
+        f"{n}_bnds": ((n, "bound"), np.stack([bands[n] - 5, bands[n] + 5], 1))
+        for n in ("x", "y")
+    }
+    moved = bands.assign_coords(x=bands.x + away, y=bands.y + away).assign(edges)
+    for name in ("x", "y"):
+        moved[name].attrs["bounds"] = f"{name}_bnds"
+    bands, moved = bands.drop_vars("spatial_ref"), moved.drop_vars("spatial_ref")
+    views = (moved, moved.set_coords(list(edges)).isel(x=slice(None, None, 2)))
+    for view in views:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            found = gb.as_cube(view)
+        expected = view.x + 5 if away == -5 else view.x
+        np.testing.assert_array_equal(found.x, expected)
+        assert len(told) == (away == -5)
+        assert ("coordinates_moved" in found.attrs) == (away == -5)
