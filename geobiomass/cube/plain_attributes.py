@@ -74,8 +74,10 @@ def without_storage(variable: xr.Variable) -> xr.Variable:
 
 def _is_plain(value: Any) -> bool:
     if type(value) is list:
-        kinds = {type(one) for one in value}
-        return kinds <= {str} or (kinds <= {int, float} and all(map(_fits, value)))
+        kinds: set[Any] = {type(one) for one in value}
+        if kinds <= {int, float}:
+            return all(map(_fits, value))
+        return kinds == {str}
     return type(value) in (str, float) or (type(value) is int and _fits(value))
 
 

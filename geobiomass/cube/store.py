@@ -415,8 +415,8 @@ def _tidy(cube: xr.Dataset, dtype: npt.DTypeLike | None = None) -> xr.Dataset:
             variable.attrs, variable.encoding = kept, encoding
             cube[name] = variable
     cube = cube.drop_vars("multiplier", errors="ignore")
-    for name in cube.coords:
-        cube[name].encoding = without_storage(cube[name].variable).encoding
+    for coordinate in cube.coords.values():
+        coordinate.encoding = without_storage(coordinate.variable).encoding
     for name in (VERSION, STATISTICS):
         cube.attrs.pop(name, None)
     names = [str(name) for name in cube.data_vars]

@@ -153,7 +153,7 @@ def _turns(source: GeoBox, grid: GeoBox) -> list[GeoBox]:
     """
     from odc.geo.geobox import GeoBox
 
-    if not (source.crs.geographic and grid.crs.geographic):
+    if not all(one.crs is not None and one.crs.geographic for one in (source, grid)):
         return [source]
     box, other = source.boundingbox, grid.boundingbox
     found = [
