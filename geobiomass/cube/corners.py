@@ -30,9 +30,9 @@ def centred(data: MapData) -> MapData:
     CF bounds (``x_bnds``, named by a coordinate's attribute ``bounds``) decide where
     they exist. Else corners are recognised by the attribute ``transform``, on whose
     lattice of corners they are, or by an attribute ``xy_coords``. They are moved by
-    half a pixel of that transform, which is right for every n-th pixel and for means of n pixels too, not
-    only for a crop. The attribute ``coordinates_moved`` and one warning say how far.
-    Other data is returned as it is.
+    half a pixel of that transform, which is right for every n-th pixel and for means of
+    n pixels too, not only for a crop. The attribute ``coordinates_moved`` and one
+    warning say how far. Other data is returned as it is.
 
     Raises
     ------
@@ -103,8 +103,8 @@ def _between_bounds(data: MapData) -> MapData:
     made.attrs = {**made.attrs, MOVED: f"{words}: to the middle of their bounds"}
     warnings.warn(
         "The coordinates are not in the middle of their CF bounds (attribute "
-        f"'bounds'). They are moved there, {words}. Where they are centres already, remove that "
-        "attribute.",
+        f"'bounds'). They are moved there, {words}. Where they are centres already, "
+        "remove that attribute.",
         stacklevel=5,
     )
     return cast(MapData, made)

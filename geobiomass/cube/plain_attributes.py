@@ -81,7 +81,7 @@ def _is_plain(value: Any) -> bool:
     return type(value) in (str, float) or (type(value) is int and _fits(value))
 
 
-def _fits(number: float) -> bool:
+def _fits(number: Any) -> bool:
     """Return whether a number is within 64 bits, the most that netCDF stores."""
     return isinstance(number, float) or -(2**63) <= number < 2**63
 
