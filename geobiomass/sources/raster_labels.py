@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
-from affine import Affine
 
 from geobiomass.cube import CubeError
 from geobiomass.cube.axes import in_our_names
@@ -151,6 +150,7 @@ def _turns(source: GeoBox, grid: GeoBox) -> list[GeoBox]:
 
     So labels from -180 to 180 are also at 181. Others are returned as they are.
     """
+    from affine import Affine
     from odc.geo.geobox import GeoBox
 
     if not all(one.crs is not None and one.crs.geographic for one in (source, grid)):
