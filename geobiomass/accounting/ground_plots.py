@@ -157,7 +157,7 @@ def _homes(plots: Plots, grid: GeoBox) -> Indexes:
     """Return the pixel of each plot's centre, -1 outside of the map."""
     import shapely
 
-    shapes = plots.geometries_in(grid.crs)
+    shapes = plots.geometries_on(grid)
     centres = shapely.get_coordinates(shapely.centroid(shapes)).T
     column, row = (np.floor(each) for each in ~grid.affine * tuple(centres))
     height, width = grid.shape

@@ -202,6 +202,25 @@ def beside(shape: Mapping[str, Any], bounds: Box) -> Iterator[Mapping[str, Any]]
         yield shape
 
 
+def turned_near(shapes: npt.NDArray[Any], bounds: Box) -> npt.NDArray[Any]:
+    """Return geometries in degrees, each on the turn of longitude that meets bounds.
+
+    So a plot at -179.9 is at 180.1 on a scene whose longitudes go on to 181, and one
+    at 200 is at -160. Geometries that meet the bounds as they are, or nowhere, stay.
+    """
+    import shapely
+
+    made = np.array(shapes, object)
+    west, _, east, _ = shapely.bounds(made).T
+    apart = ~((west <= bounds[2]) & (east >= bounds[0]))
+    for turn in (360.0, -360.0):
+        meets = (west + turn <= bounds[2]) & (east + turn >= bounds[0])
+        if (mine := apart & meets).any():
+            made[mine] = shapely.transform(made[mine], _turned(turn))
+            apart &= ~mine
+    return made
+
+
 def _turned(turn: float) -> Callable[[Numbers], Numbers]:
     return lambda points: points + np.array([turn, 0.0])
 

@@ -27,11 +27,12 @@ _CORNERS = ("topleft", "bottomleft")
 def centred(data: MapData) -> MapData:
     """Return data whose coordinates y and x are the centres of pixels.
 
-    Corners are recognised by the attribute ``transform``, on whose lattice of corners
-    they are, or by an attribute ``xy_coords``. They are moved by half a pixel of that
-    transform, which is right for every n-th pixel and for means of n pixels too, not
-    only for a crop. The attribute ``coordinates_moved`` and one warning say how far.
-    Other data is returned as it is.
+    CF bounds (``x_bnds``, named by a coordinate's attribute ``bounds``) decide where
+    they exist. Else corners are recognised by the attribute ``transform``, on whose
+    lattice of corners they are, or by an attribute ``xy_coords``. They are moved by
+    half a pixel of that transform, which is right for every n-th pixel and for means of
+    n pixels too, not only for a crop. The attribute ``coordinates_moved`` and one
+    warning say how far. Other data is returned as it is.
 
     Raises
     ------
@@ -39,6 +40,7 @@ def centred(data: MapData) -> MapData:
         If stackstac's attributes do not tell corners from centres any more, because the
         array was made coarser by an even number or interpolated.
     """
+    data = _between_bounds(data)
     attrs = _attributes(data)
     transform = six_numbers(attrs.get("transform"))
     names = spatial_axes(data)
@@ -65,6 +67,47 @@ def centred(data: MapData) -> MapData:
 def located(data: MapData) -> MapData:
     """Return data whose coordinates are centres, and whose transforms are theirs."""
     return placed(centred(data))
+
+
+def _between_bounds(data: MapData) -> MapData:
+    """Return data whose coordinates are in the middle of their CF bounds.
+
+    Bounds that are farther off than half a pixel are not those of the coordinates.
+    """
+    half: dict[str, float] = {}
+    for name in spatial_axes(data) or ():
+        if "chip" in data.dims or name not in data.coords:
+            continue
+        coordinate = data[name]
+        key = coordinate.attrs.get("bounds", coordinate.encoding.get("bounds"))
+        known: Any = data.coords if key in data.coords else data
+        if key is None or (known is data and key not in getattr(data, "data_vars", {})):
+            continue
+        values, edges = coordinate.values, np.asarray(known[key].values)
+        if edges.shape != (*values.shape, 2) or edges.dtype.kind not in "fiu":
+            continue
+        size = np.abs(edges[:, 1] - edges[:, 0]).astype(float)
+        away = edges.mean(axis=1) - values
+        even = np.ptp(away) <= TOLERANCE * size.max()
+        if even and TOLERANCE < abs(away[0]) / size.max() <= 0.5 + TOLERANCE:
+            half[name] = float(away[0])
+    if not half:
+        return data
+    made: Any = data.assign_coords(
+        {
+            n: data[n].copy(data=np.asarray(data[n].values, float) + half[n])
+            for n in half
+        }
+    )
+    words = ", ".join(f"{name} {by:+.10g}" for name, by in half.items())
+    made.attrs = {**made.attrs, MOVED: f"{words}: to the middle of their bounds"}
+    warnings.warn(
+        "The coordinates are not in the middle of their CF bounds (attribute "
+        f"'bounds'). They are moved there, {words}. Where they are centres already, "
+        "remove that attribute.",
+        stacklevel=5,
+    )
+    return cast(MapData, made)
 
 
 def _attributes(data: MapData) -> Mapping[Any, Any]:

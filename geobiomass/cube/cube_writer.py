@@ -21,7 +21,7 @@ from geobiomass.cube.convert import converted
 from geobiomass.cube.encoding import MISSING, Dtype, encode
 from geobiomass.cube.losses import CLIPPED, Losses
 from geobiomass.cube.missing_values import TAKEN, clean, measured
-from geobiomass.cube.plain_attributes import with_plain_attributes
+from geobiomass.cube.plain_attributes import as_json, with_plain_attributes
 from geobiomass.cube.schema import is_chips
 from geobiomass.cube.statistics import BandTally
 from geobiomass.cube.storage_steps import CoarseStepError, check_steps
@@ -285,7 +285,7 @@ def _finish(cube: xr.Dataset, target: Target) -> None:
             _put(group, name, values, target.first, [])
     _put_losses(group, target.losses)
     attrs = {k: v for k, v in group.attrs.items() if k != UNFINISHED}
-    attrs[STATISTICS] = _as_json(target.tally)
+    attrs[STATISTICS] = _as_text(target.tally)
     group.attrs.put(attrs)
     del record["written"], record["labels_written"]
     if target.lost is not None:
@@ -326,8 +326,9 @@ def _values_along_chips(cube: xr.Dataset) -> dict[str, npt.NDArray[Any]]:
     }
 
 
-def _as_json(tally: BandTally) -> dict[str, Any]:
-    """Return the table of statistics as JSON values; NaN becomes null."""
+def _as_text(tally: BandTally) -> str:
+    """Return the table of statistics as JSON text; NaN becomes null."""
     table = tally.table()
     values = [[None if v != v else v for v in row] for row in table.to_numpy().tolist()]
-    return {"bands": [*table.index], "columns": [*table.columns], "values": values}
+    kept = {"bands": [*table.index], "columns": [*table.columns], "values": values}
+    return as_json(kept)

@@ -13,6 +13,7 @@ import xarray as xr
 
 from geobiomass.cube.losses import Losses
 from geobiomass.cube.missing_values import clean
+from geobiomass.cube.plain_attributes import without_storage
 from geobiomass.cube.schema import CubeError
 from geobiomass.cube.statistics import BandTally
 from geobiomass.cube.storage_steps import band_quantum as band_quantum
@@ -194,10 +195,6 @@ def attributes(array: xr.DataArray, encoding: Encoding | None) -> dict[str, Any]
     return kept
 
 
-# What of a coordinate's encoding says what its numbers mean.
-_MEANING = {"units", "calendar", "dtype", "_FillValue", "grid_mapping"}
-
-
 def with_text_of_any_length(frame: xr.Dataset) -> xr.Dataset:
     """Convert coordinates of text to the text type that Zarr v3 specifies.
 
@@ -212,6 +209,5 @@ def with_text_of_any_length(frame: xr.Dataset) -> xr.Dataset:
     frame = frame.assign_coords(text)
     for variable in frame.variables.values():
         # Compressors and chunks are those of the file that was read: Zarr v2, netCDF.
-        kept = _MEANING & variable.encoding.keys()
-        variable.encoding = {key: variable.encoding[key] for key in kept}
+        variable.encoding = without_storage(variable).encoding
     return frame

@@ -160,7 +160,8 @@ def check_steps(values: Values, bands: Sequence[str], steps: Sequence[float]) ->
     Raises
     ------
     CoarseStepError
-        If radar is linear power, or reflectance from 0 to 1, and its step too coarse.
+        If radar is linear power, reflectance from 0 to 1 or in percent, or another band
+        within one step of 0, and the step too coarse.
     """
     by_band = np.broadcast_to(np.asarray(steps, np.float64), len(bands))
     radar = [i for i, b in enumerate(bands) if is_radar(b) and by_band[i] > 1e-3]
@@ -178,16 +179,44 @@ def check_steps(values: Values, bands: Sequence[str], steps: Sequence[float]) ->
         i for i, b in enumerate(bands) if is_reflectance(b) and by_band[i] > 1e-3
     ]
     if (part := _sample(values, optical)) is not None:
-        most = float(np.abs(part).max())
-        if most <= _UNIT and _fractional(part):
+        most, step = float(np.abs(part).max()), float(by_band[optical[0]])
+        scale = _scale_of(part, most, step)
+        if scale is not None and _fractional(part):
             names = [bands[i] for i in optical]
+            unit, times, finer = scale
             raise CoarseStepError(
                 f"{', '.join(names)} must be reflectance x 10^4 to be stored in steps "
-                f"of {by_band[optical[0]]:g}, got values up to {most:.3g}, which look "
-                "like reflectance from 0 to 1. Multiply them by 10,000, as models "
-                "expect them, or write with "
-                f"quantum={{{names[0]!r}: 0.0001, ...}} or dtype='float32'."
+                f"of {step:g}, got values up to {most:.3g}, which look like "
+                f"reflectance {unit}. Multiply them by {times}, as models expect them, "
+                f"or write with quantum={{{names[0]!r}: {finer}, ...}} or "
+                "dtype='float32'."
             )
+    for i, band in enumerate(bands):
+        if not is_radar(band) and not is_reflectance(band):
+            _check_within_a_step(values, i, band, float(by_band[i]))
+
+
+def _scale_of(values: Values, most: float, step: float) -> tuple[str, str, str] | None:
+    """Return what reflectance looks like that its step is too coarse for."""
+    # Dark water x 10^4 is below 320 as well, but is rounded by less than a hundredth.
+    error = np.median(np.abs(values - np.rint(values / step) * step))
+    coarse = bool(error > _COARSE * np.median(np.abs(values)))
+    if most <= _UNIT and (coarse or step > 0.1):
+        return "from 0 to 1", "10,000", "0.0001"
+    if _UNIT < most <= _PERCENT and coarse:
+        return "in percent", "100", "0.01"
+    return None
+
+
+def _check_within_a_step(values: Values, number: int, band: str, step: float) -> None:
+    """Raise if different values of a band would all become -1, 0 or 1 step."""
+    part = _sample(values, [number])
+    # Cloud probability of a clear sky, in percent, is near 0 and may be rounded to it.
+    least = step / 2 if band == "CLP" else 0.0
+    if part is None or not least < float(np.abs(part).max()) <= step:
+        return
+    if _fractional(part / step):
+        _check_not_lost(part, band, step)
 
 
 def _sample(values: Values, bands: Sequence[int]) -> Values | None:

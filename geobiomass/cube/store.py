@@ -18,6 +18,7 @@ import xarray as xr
 from geobiomass.cube.codecs import quick_codecs
 from geobiomass.cube.grid import placed
 from geobiomass.cube.missing_values import LOOKED_AT
+from geobiomass.cube.plain_attributes import mapping_in, without_storage
 from geobiomass.cube.schema import CubeError, DamagedError, check_cube
 from geobiomass.cube.selection import PREFIX
 from geobiomass.cube.stored_array import StoredArray
@@ -348,7 +349,7 @@ def read_counts(
 
 
 def _statistics(attrs: Mapping[str, Any]) -> pd.DataFrame | None:
-    kept = attrs.get(STATISTICS)
+    kept = mapping_in(attrs.get(STATISTICS))
     if kept is None:
         return None
     table = pd.DataFrame(kept["values"], kept["bands"], kept["columns"], dtype=float)
@@ -414,6 +415,8 @@ def _tidy(cube: xr.Dataset, dtype: npt.DTypeLike | None = None) -> xr.Dataset:
             variable.attrs, variable.encoding = kept, encoding
             cube[name] = variable
     cube = cube.drop_vars("multiplier", errors="ignore")
+    for coordinate in cube.coords.values():
+        coordinate.encoding = without_storage(coordinate.variable).encoding
     for name in (VERSION, STATISTICS):
         cube.attrs.pop(name, None)
     names = [str(name) for name in cube.data_vars]

@@ -64,7 +64,7 @@ def decoded(
         name = data.name
         whole = decoded(data.to_dataset(name="image"), nodata, instead=instead)
         return cast(xr.Dataset, whole)["image"].rename(name)
-    data = _with_grid_mapping(_unstacked(data.copy()))
+    data = with_grid_mapping(_unstacked(data.copy()))
     strange: dict[str, list[str]] = {}
     teller = Teller(quiet=True)
     prepared = {}
@@ -321,7 +321,7 @@ def _unstacked(data: xr.Dataset) -> xr.Dataset:
     return data
 
 
-def _with_grid_mapping(data: xr.Dataset) -> xr.Dataset:
+def with_grid_mapping(data: xr.Dataset) -> xr.Dataset:
     """Make the grid mapping a coordinate, under the name that rioxarray expects."""
     for name, variable in data.variables.items():
         if variable.ndim == 0 and {"crs_wkt", "spatial_ref"} & variable.attrs.keys():

@@ -149,7 +149,11 @@ def _layers(
         target = target_of(data)
         names = {column: target.name + end for end, column in _SUFFIXES.items()}
         found = {column: data[name] for column, name in names.items() if name in data}
-    found = {column: measured_layer(layer) for column, layer in found.items()}
+    axes = ("chip", "y", "x", ...)
+    found = {
+        column: measured_layer(layer.transpose(*axes, missing_dims="ignore"))
+        for column, layer in found.items()
+    }
     if "predicted" not in found or not plain(found["predicted"].attrs.get("units")):
         return found, None
     factor = hectare_factor(target.units)

@@ -152,7 +152,10 @@ def _alone(
         return NODATA, text
     trained = np.isfinite(band.training).all()
     if band.empty:
-        lacked = profile.bands[band.name]["missing"]
+        known = profile.bands[band.name]
+        # The network takes a band of one value as missing, so nothing is lacking.
+        constant = known["minimum"] == known["maximum"]
+        lacked = 1.0 if constant else known["missing"]
         # A place without one of the radar's passes is nothing new where the training
         # data has such places, nor is a month or two of clouds.
         common = len(months) <= 2 or _PASS.search(band.name)

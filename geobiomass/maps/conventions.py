@@ -105,6 +105,18 @@ def conventions_of(template: xr.Dataset) -> dict[str, Any]:
     return {REGISTRY: declare((), *kept), **attributes, **system}
 
 
+def undeclared(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return only the attributes that netCDF stores as well: text and numbers.
+
+    A convention is declared by a list of mappings, and its dimensions are a list of
+    text, so a map that declares one cannot be written with ``to_netcdf``. The CF grid
+    mapping says the same, which GDAL, rioxarray and QGIS read. Overviews, which no
+    other attribute describes, declare all of it.
+    """
+    left_out = (REGISTRY, "spatial:dimensions")
+    return {k: v for k, v in attributes.items() if k not in left_out}
+
+
 def declare(
     present: Iterable[Mapping[str, str]], *conventions: Convention
 ) -> list[dict[str, str]]:

@@ -18,10 +18,11 @@ import xarray as xr
 from geobiomass.cube import CubeError
 from geobiomass.cube.encoding import with_text_of_any_length
 from geobiomass.cube.grid import Grid
+from geobiomass.cube.plain_attributes import mapping_in, with_plain_attributes
 from geobiomass.cube.store import UNFINISHED, consolidate
 from geobiomass.maps.blocks import Block, Target, WorkersDiedError, create_array
 from geobiomass.maps.completion import BLOCKS, FINISHING, MAKING
-from geobiomass.maps.conventions import conventions_of
+from geobiomass.maps.conventions import conventions_of, undeclared
 from geobiomass.maps.destination import Destination, synchronise
 from geobiomass.maps.execution import (
     Compute,
@@ -126,7 +127,7 @@ def write_map(
     _check_form(destination, template, overviews)
     names = list(map(str, template))
     levels = names if overviews and destination.raster is None else []
-    here = template.attrs.get(MADE_WITH)
+    here = mapping_in(template.attrs.get(MADE_WITH))
     done = not overwrite and _is_done(destination, fingerprint, here)
     if (
         done
@@ -193,7 +194,7 @@ def _is_done(
     if destination.raster is None:
         attrs = destination.attrs()
         if attrs is not None and attrs.get(FINGERPRINT) != fingerprint:
-            raise _refusal(destination.name, attrs.get(MADE_WITH), here)
+            raise _refusal(destination.name, mapping_in(attrs.get(MADE_WITH)), here)
         return attrs is not None and UNFINISHED not in attrs
     raster = destination.raster_there()
     if raster is None:
@@ -242,7 +243,7 @@ def _open_begun(
     if attrs is None:
         return None
     if attrs.get(FINGERPRINT) != marks[FINGERPRINT]:
-        raise _refusal(str(destination.store), attrs.get(MADE_WITH), here)
+        raise _refusal(str(destination.store), mapping_in(attrs.get(MADE_WITH)), here)
     state = attrs.get(UNFINISHED)
     if state == MAKING or (state is not None and not resume):
         return None
@@ -284,13 +285,14 @@ def _fill(store: Path | Store, template: xr.Dataset, marks: Mapping[str, Any]) -
     group = zarr.open_group(store, mode="a", zarr_format=3)
     group.require_group(WRITTEN)
     frame = with_text_of_any_length(template.drop_vars(list(template)))
+    frame = with_plain_attributes(frame)
     frame.attrs = {**marks, UNFINISHED: MAKING}
     frame.to_zarr(group.store, mode="a", zarr_format=3, consolidated=False)
     for name, variable in template.items():
         create_array(group, str(name), variable, marks["block"])
     # Read again: xarray added the names of the coordinates.
     attrs = dict(zarr.open_group(store, mode="r").attrs)
-    described = conventions_of(template) | dict(template.attrs)
+    described = undeclared(conventions_of(template)) | dict(template.attrs)
     group.attrs.put({**attrs, **described, **marks, UNFINISHED: True})
 
 

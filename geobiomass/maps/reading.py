@@ -23,7 +23,7 @@ from geobiomass.cube.missing_values import (
     measured_layer,
     sampled_fills,
 )
-from geobiomass.cube.values import decoded_layers
+from geobiomass.cube.values import decoded_layers, with_grid_mapping
 from geobiomass.tiles import Window
 
 BLOCK = 1024  # pixels: the side of a block that is read, as maps are written
@@ -59,6 +59,7 @@ def open_layer(source: Any, variable: str | None = None) -> xr.DataArray:
     if isinstance(source, xr.DataArray):
         layer = source
     elif isinstance(source, xr.Dataset):
+        source = with_grid_mapping(source)  # a variable, where xarray opens netCDF
         names = [str(name) for name, values in source.items() if values.ndim > 1]
         if variable not in names and len(names) != 1:
             raise CubeError(

@@ -9,6 +9,7 @@ from typing import Any
 
 import xarray as xr
 
+from geobiomass.cube.plain_attributes import mapping_in
 from geobiomass.maps import MADE_WITH
 from geobiomass.maps.destination import Destination
 from geobiomass.maps.origin import PROVENANCE
@@ -124,10 +125,9 @@ def provenance_in(attrs: Mapping[str, Any]) -> Provenance | None:
     """Return the provenance in attributes or tags, None if there is none."""
     if PROVENANCE in attrs:
         return Provenance(json.loads(attrs[PROVENANCE]))
-    made_with = attrs.get(MADE_WITH)
-    if not isinstance(made_with, Mapping):
+    rest = mapping_in(attrs.get(MADE_WITH))
+    if rest is None:
         return None
-    rest = dict(made_with)
     model = {"fingerprint": rest.pop("model"), "bands": rest.pop("bands")}
     source = {"fingerprint": rest.pop("input"), "grid": rest.pop("grid", None)}
     return Provenance(

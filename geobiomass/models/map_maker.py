@@ -19,6 +19,7 @@ from geobiomass.applicability.dissimilarity import (
 from geobiomass.cube import CubeError, is_chips
 from geobiomass.cube.axes import named_like
 from geobiomass.cube.convert import cube_for
+from geobiomass.cube.plain_attributes import as_json
 from geobiomass.cube.quantity import AGB
 from geobiomass.cube.store import is_local
 from geobiomass.inference.map_settings import (
@@ -211,7 +212,8 @@ class MapMaker(ModelMapper):
         checked = self._check_mapped(mapper, chosen.check)
         counts = self._counts()
         template = lazy_map(mapper, cube)
-        template.attrs[MADE_WITH] = made_with = self._depends_on(cube, mapper)
+        made_with = self._depends_on(cube, mapper)
+        template.attrs[MADE_WITH] = as_json(made_with)
         note_provenance(template, self, cube, made_with, mapper.region, notes, checked)
         if stac_item:
             check_item_can_be_written(template, path)

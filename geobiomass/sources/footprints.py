@@ -46,7 +46,7 @@ def label_pixels(
     """
     import shapely
 
-    geometries = plots.geometries_in(grid.crs)
+    geometries = plots.geometries_on(grid)
     parts, owner = shapely.get_parts(geometries, return_index=True)
     points = shapely.get_type_id(parts) == _POINT
     points_xy = shapely.get_coordinates(parts[points]).T

@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from geobiomass.cube import CubeError
+from geobiomass.cube.antimeridian import turned_near
 from geobiomass.cube.table_errors import cube_errors
 from geobiomass.sources.gedi_quality import Quality, shot_quality
 from geobiomass.sources.grid import WGS84
 from geobiomass.tables import match_column, read_numbers, read_table
 from geobiomass.tables.columns import near_names
 from geobiomass.tables.coordinates import read_coordinates, shape_column
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
 
 Numbers = npt.NDArray[np.float64]
 Indexes = npt.NDArray[np.int64]
@@ -61,6 +65,13 @@ class Plots:
     def geometries_in(self, crs: Any) -> Shapes:
         """Return the geometries in another CRS."""
         return _moved(self.geometries, self.crs, crs)
+
+    def geometries_on(self, grid: GeoBox) -> Shapes:
+        """Return the geometries in a grid's CRS, near it across 180 degrees."""
+        found = self.geometries_in(grid.crs)
+        if grid.crs is None or not grid.crs.geographic:
+            return found
+        return turned_near(found, grid.boundingbox.bbox)
 
     def bounds_in(self, crs: Any) -> tuple[float, float, float, float]:
         """Return west, south, east and north of all geometries."""

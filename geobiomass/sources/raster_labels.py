@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from geobiomass.cube import CubeError
+from geobiomass.cube.axes import in_our_names
 from geobiomass.cube.label_values import LabelTally, tell_odd, zero_all_around
 from geobiomass.cube.missing_values import (
     TAKEN,
@@ -124,19 +125,43 @@ def reproject_array(
         raise CubeError(
             "The array of labels must have a CRS, got none; add it, crs='EPSG:...'."
         )
+    # Axes in any order, under any usual names: rows are y, columns x.
+    labels = in_our_names(labels).transpose("y", "x")
     placed = labels if crs is None else labels.rio.write_crs(crs)
     source = grid_like(placed, "The array of labels")
     known = decoded(labels, nodata, instead=nodata is not None)
     values, taken = clean(np.asarray(known.values, np.float32))
     teller.add(taken, "")
     out: Pixels = np.full(grid.shape, np.nan, np.float32)
-    corner = pixel_offset(source, grid)
-    if corner is None:
-        method = resampling or _method(source, grid)
-        out[:] = warp(values[None], source, grid, method, pixel_ratio(source, grid))[0]
-    else:
-        _paste(out, values, *corner)
+    for turn in _turns(source, grid):
+        corner = pixel_offset(turn, grid)
+        if corner is None:
+            method = resampling or _method(turn, grid)
+            part = warp(values[None], turn, grid, method, pixel_ratio(turn, grid))[0]
+        else:
+            part = np.full(grid.shape, np.nan, np.float32)
+            _paste(part, values, *corner)
+        np.copyto(out, part, where=np.isnan(out))
     return da.from_array(out, chunks=BLOCK)
+
+
+def _turns(source: GeoBox, grid: GeoBox) -> list[GeoBox]:
+    """Return a grid in degrees on each turn of longitude that meets another one.
+
+    So labels from -180 to 180 are also at 181. Others are returned as they are.
+    """
+    from affine import Affine
+    from odc.geo.geobox import GeoBox
+
+    if not all(one.crs is not None and one.crs.geographic for one in (source, grid)):
+        return [source]
+    box, other = source.boundingbox, grid.boundingbox
+    found = [
+        GeoBox(source.shape, Affine.translation(turn, 0) * source.affine, source.crs)
+        for turn in (0.0, 360.0, -360.0)
+        if box.left + turn < other.right and box.right + turn > other.left
+    ]
+    return found or [source]
 
 
 def tell_taken(teller: Teller, name: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.cube import CubeError
+from geobiomass.cube.plain_attributes import as_json
 from geobiomass.cube.region import Region
 from geobiomass.cube.store import is_local
 from geobiomass.data.folds import Folds
@@ -70,7 +71,7 @@ def write_predictions(
     samples = samples_on_chips(windows, predictions.sizes.get("chip"))
     write_map(
         folder / PREDICTIONS,
-        predictions.assign_attrs({MADE_WITH: dict(made_with)}),
+        predictions.assign_attrs({MADE_WITH: as_json(made_with)}),
         [Block(sample.window, sample.chip) for sample in samples],
         partial(_compute, predictions),
         fingerprint_of(dict(made_with)),

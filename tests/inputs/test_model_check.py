@@ -471,3 +471,15 @@ def test_the_command_has_check(
     code, _, err = run("evaluate", *words, "--check", "never")
     assert code in (1, 2)
     assert "check must be 'warn'" in " ".join(err.split())
+
+
+def test_a_band_of_one_value_in_training_is_not_missed(years: list[xr.Dataset]) -> None:
+    def with_band(value: float) -> xr.Dataset:
+        changed = years[0].copy()
+        image = changed["image"]
+        changed["image"] = image.where(image["band"] != "B8A", value)
+        return changed
+
+    known = profile(with_band(5.0))
+    assert bad(known, with_band(np.nan)) == {}
+    assert bad(profile(years[0]), with_band(np.nan)) == {"B8A": "missing"}

@@ -88,6 +88,31 @@ def test_values_are_stored_or_refused_and_never_lost(
     np.testing.assert_array_equal(back(path), values)
 
 
+def test_lazy_values_that_a_step_of_1_would_lose_are_refused(tmp_path: Path) -> None:
+    percent = cube_of(REFLECTANCE * 100 + 0.123, "B04", "B08", lazy=True)
+    path = tmp_path / "c.zarr"
+    with pytest.raises(
+        gb.CubeError, match=r"in percent. Multiply them by 100, .*0\.01"
+    ):
+        gb.write_cube(percent, path)
+    gb.write_cube(percent, path, quantum={"B04": 0.01, "B08": 0.01})
+    assert float(abs(back(path) - percent["image"]).max()) <= 0.00501
+    dark = cube_of(REFLECTANCE * 10, "B04", "B08", lazy=True)  # up to 3 percent
+    gb.write_cube(dark, tmp_path / "d.zarr", quantum={"B04": 0.01, "B08": 0.01})
+    share = RNG.uniform(0, 1, (2, 2, N, N))
+    for bands, quantum in ((("CLP", "SCL"), None), (("NDVI", "EVI"), 1)):
+        given = None if quantum is None else dict.fromkeys(bands, quantum)
+        lazy = cube_of(share, *bands, lazy=True)
+        with pytest.raises(gb.CubeError, match="fewer than five"):
+            gb.write_cube(lazy, tmp_path / "e.zarr", quantum=given)
+    assert not (tmp_path / "e.zarr").exists()
+    # Right input: cloud probability of a clear sky, in percent, and dark water.
+    both = np.stack([share[:, 0] * 0.4, REFLECTANCE[:, 1] * 10_000], 1)
+    gb.write_cube(cube_of(both, "CLP", "B04", lazy=True), tmp_path / "f.zarr")
+    water = cube_of(REFLECTANCE * 300 + 20.3, "B04", "B08", lazy=True)
+    gb.write_cube(water, tmp_path / "g.zarr")
+
+
 def test_chips_in_other_units_are_not_appended(tmp_path: Path) -> None:
     def chips(values: Any, name: str) -> xr.Dataset:
         cube = cube_of(values, "B04", "B08").drop_vars(["y", "x", "spatial_ref"])

@@ -14,6 +14,7 @@ import xarray as xr
 
 from geobiomass.cube import CubeError, check_cube
 from geobiomass.cube.storage_steps import band_quantum
+from geobiomass.sources.gedi_quality import Quality
 from geobiomass.sources.grid import SCENES, WGS84, grid_coordinates
 from geobiomass.sources.labels import with_labels
 from geobiomass.sources.rasters.find_files import Files, Found, Problems, find_files
@@ -56,6 +57,7 @@ def from_rasters(
     column: str = "agb",
     radius: float | None = None,
     agb_nodata: float | None = None,
+    quality: Quality = "good",
 ) -> xr.Dataset:
     """Open GeoTIFFs, or any raster files that GDAL reads, as a lazy cube on one grid.
 
@@ -78,7 +80,7 @@ def from_rasters(
         value, in the order of date and name, or of rows.
     agb : optional
         Labels, as :func:`with_labels` accepts them, which also receives `column`,
-        `radius` and `agb_nodata` (as its `nodata`).
+        `radius`, `quality` and `agb_nodata` (as its `nodata`).
     bands : sequence or mapping, optional
         Bands of the cube, in order. A mapping translates the names in the files (or
         numbers from 1, if the files do not name their bands) into names in the cube.
@@ -114,6 +116,8 @@ def from_rasters(
         Radius of points in `agb`, metres.
     agb_nodata : float, optional
         Value of missing labels in a raster, instead of its own nodata tag.
+    quality : "good" or "keep"
+        Whether footprints of GEDI in `agb` that fail their quality flags are left out.
 
     Returns
     -------
@@ -175,7 +179,14 @@ def from_rasters(
     check_cube(cube)
     if agb is None:
         return cube
-    return with_labels(cube, agb, column=column, radius=radius, nodata=agb_nodata)
+    return with_labels(
+        cube,
+        agb,
+        column=column,
+        radius=radius,
+        nodata=agb_nodata,
+        quality=quality,
+    )
 
 
 def _steps_of_bands(images: Sequence[Image], names: Sequence[str]) -> dict[str, float]:
