@@ -278,7 +278,8 @@ def adapt(
     _check_not_negative(clover=clover, threshold=threshold)
     _check_targets(model)
     _check_photos(train, test)
-    with kept_if_interrupted(folder) as kept:
+    # A network that is adapted in part is no model of this function.
+    with kept_if_interrupted(folder, usable=False) as kept:
         best = start or _best(model)
         second = _copy_to_train(best, epochs, last, folder or kept, overrides)
         first = _keep_or_read(model.predict(test), kept)
