@@ -36,6 +36,7 @@ CLOVER = TARGETS.index("Dry_Clover_g")
 _STAGE_1 = "stage-1.csv"  # predictions before adaptation, kept with the checkpoints
 
 
+@explain_arguments
 class AdaptedModel(PastureModel):
     """A model blended with one of its members, trained further on the test photos.
 
@@ -84,7 +85,6 @@ class AdaptedModel(PastureModel):
             f"{self.second!r})"
         )
 
-    @explain_arguments
     def predict(
         self, photos: PhotoSource, flips: bool = True, blend: float | None = None
     ) -> pd.DataFrame:

@@ -33,6 +33,7 @@ from .sums import with_sums
 __all__ = ["PastureEnsemble"]
 
 
+@explain_arguments
 class PastureEnsemble(PastureModel):
     """An ensemble of regressors, such as the members of `pasture.fit` with folds.
 
@@ -86,7 +87,6 @@ class PastureEnsemble(PastureModel):
                 streams[name] = found
         return streams
 
-    @explain_arguments
     def predict(
         self, photos: PhotoSource, flips: bool = True, blend: float | None = None
     ) -> pd.DataFrame:

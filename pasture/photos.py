@@ -295,6 +295,7 @@ def problems_of_table(
     ]
 
 
+@explain_arguments
 def write_submission(predictions: pd.DataFrame, path: str | Path) -> None:
     """Write predictions as the competition's CSV: ``sample_id,target``.
 

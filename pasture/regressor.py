@@ -44,6 +44,7 @@ Validation = pd.DataFrame | float | None
 _COMPARED = ("height", "width", "flips", "jitter", "targets", "stream", "freeze")
 
 
+@explain_arguments
 class PastureRegressor(PastureModel, Regressor):
     """A regressor of grams from photos: a network and its recipe.
 
@@ -209,7 +210,6 @@ class PastureRegressor(PastureModel, Regressor):
             self.recipe.training.seed,
         )
 
-    @explain_arguments
     def predict(
         self, photos: PhotoSource, flips: bool = True, blend: float | None = None
     ) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from geobiomass.maps.destination import Destination
 from geobiomass.maps.origin import PROVENANCE
 from geobiomass.metadata.text import Facts, facts_of, main_facts_of
 from geobiomass.summary import Summary
+from geobiomass.training.setting_names import explain_arguments
 
 
 class Provenance(Mapping[str, Any]):
@@ -67,6 +68,7 @@ class Provenance(Mapping[str, Any]):
         return Summary({"what": "provenance of a map", **self.facts()}).to_html()
 
 
+@explain_arguments
 def provenance(
     map: str | Path | xr.Dataset | xr.DataArray,
     *,

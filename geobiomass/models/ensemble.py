@@ -28,8 +28,10 @@ from geobiomass.training.model_folder import (
     member_name,
     write_config,
 )
+from geobiomass.training.setting_names import explain_arguments
 
 
+@explain_arguments
 class Ensemble(Predictor, SavedModel):
     """Several models as one: the mean of their maps, and optionally the spread.
 

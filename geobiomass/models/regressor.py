@@ -70,6 +70,7 @@ from geobiomass.tiles import EVALUATION_BLOCK
 from geobiomass.training.estimator import Regressor
 from geobiomass.training.kept_folder import kept_if_interrupted
 from geobiomass.training.model_folder import DOMAIN, broken
+from geobiomass.training.setting_names import explain_arguments
 from geobiomass.training.unfinished import train_or_keep
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
 LabelsKnown = Callable[[Sample], npt.NDArray[np.bool_]]
 
 
+@explain_arguments
 class BiomassRegressor(Predictor, Regressor):
     """A network with the bands it reads; it maps cubes to biomass density.
 

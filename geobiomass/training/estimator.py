@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import pandas as pd
 
+from geobiomass.training.setting_names import explain_arguments
+
 from .model_folder import (
     CARD,
     CONFIG,
@@ -44,6 +46,7 @@ class NotFittedError(ValueError, AttributeError):
     """Error of a regressor that is used before it is fitted."""
 
 
+@explain_arguments
 class SavedModel(ABC):
     """Model that is saved in a folder, or in a repository of the Hugging Face Hub.
 
@@ -245,6 +248,7 @@ class SavedModel(ABC):
         return cls.load(snapshot_download(name, allow_patterns=patterns(), **hub))
 
 
+@explain_arguments
 class Regressor(SavedModel):
     """Model that learns from examples and predicts, and can be saved in a folder.
 
