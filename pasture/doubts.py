@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from .inspection import listed
@@ -15,23 +13,18 @@ __all__ = ["doubts_of"]
 
 # Parts and sums are weighed and rounded apart: below this nothing is told.
 _GRAMS, _SHARE = 0.1, 0.02
-_FEWEST = 3  # photos of which it is odd that all have one mass
 
 
-def doubts_of(
-    photos: pd.DataFrame, targets: Sequence[str], sums: dict[str, tuple[str, ...]]
-) -> list[str]:
+def doubts_of(photos: pd.DataFrame, sums: dict[str, tuple[str, ...]]) -> list[str]:
     """Return what is doubtful in a table of photos, with counts and the first photos.
 
     Files with the same bytes under several names: if one is held out, another is in
-    training. Sums that are not those of their parts. Targets with one value.
+    training. Sums that are not those of their parts.
 
     Parameters
     ----------
     photos
-        Photos with ``path`` and targets, all of them files.
-    targets
-        The targets that are looked for.
+        Photos with ``path``, all of them files.
     sums
         The parts of each target that is a sum.
     """
@@ -52,11 +45,6 @@ def doubts_of(
                     f"{' and '.join(parts)}, by up to {wrong.max():g} g "
                     f"({listed(wrong.index)})"
                 )
-    for name in targets:
-        values = photos[name].to_numpy() if name in photos else np.empty(0)
-        # Clover is absent from many paddocks, so that zeros alone are no doubt.
-        if len(values) >= _FEWEST and values[0] != 0 and (values == values[0]).all():
-            found.append(f"{name} is {values[0]:g} in all {len(values)} photos")
     return found
 
 

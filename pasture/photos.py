@@ -99,8 +99,8 @@ def read_photos(
     UserWarning
         Dates could be read as day/month/year or as month/day/year. Photos were found
         under a similar name. Photos are grey or blank, or their colours are
-        approximate. Photos are the same under several names, sums are not those of
-        their parts, or a target has one value in all photos. The warning counts them.
+        approximate. Photos are the same under several names, or sums are not those
+        of their parts. The warning counts them.
 
     Examples
     --------
@@ -133,7 +133,9 @@ def read_photos(
         )
     warn_of_notes(inspected, stacklevel=2)
     photos.attrs = {"found": dict(finder.repairs)} if finder.repairs else {}
-    if doubts := doubts_of(photos, known, _SUMS if known == TARGETS else {}):
+    # Nothing is learnt from a table without targets.
+    doubts = doubts_of(photos, _SUMS if known == TARGETS else {}) if found else []
+    if doubts:
         warnings.warn(f"photos to look at: {'; '.join(doubts)}", stacklevel=2)
         photos.attrs["doubts"] = doubts
     if "target_name" in rows:
