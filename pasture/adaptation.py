@@ -36,6 +36,7 @@ CLOVER = TARGETS.index("Dry_Clover_g")
 _STAGE_1 = "stage-1.csv"  # predictions before adaptation, kept with the checkpoints
 
 
+@explain_arguments
 class AdaptedModel(PastureModel):
     """A model blended with one of its members, trained further on the test photos.
 
@@ -84,7 +85,6 @@ class AdaptedModel(PastureModel):
             f"{self.second!r})"
         )
 
-    @explain_arguments
     def predict(
         self, photos: PhotoSource, flips: bool = True, blend: float | None = None
     ) -> pd.DataFrame:
@@ -278,7 +278,8 @@ def adapt(
     _check_not_negative(clover=clover, threshold=threshold)
     _check_targets(model)
     _check_photos(train, test)
-    with kept_if_interrupted(folder) as kept:
+    # A network that is adapted in part is no model of this function.
+    with kept_if_interrupted(folder, usable=False) as kept:
         best = start or _best(model)
         second = _copy_to_train(best, epochs, last, folder or kept, overrides)
         first = _keep_or_read(model.predict(test), kept)

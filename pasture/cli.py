@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 import typer
 
 from geobiomass.training.commands import EXIT_CODES, parse_setting, print_version, run
+from geobiomass.training.option_names import ExplainingGroup
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .regressor import PastureRegressor
 
 app = typer.Typer(
+    cls=ExplainingGroup,
     help="Predict grams of pasture biomass from photos.",
     epilog=EXIT_CODES,
     no_args_is_help=True,

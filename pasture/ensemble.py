@@ -33,6 +33,7 @@ from .sums import with_sums
 __all__ = ["PastureEnsemble"]
 
 
+@explain_arguments
 class PastureEnsemble(PastureModel):
     """An ensemble of regressors, such as the members of `pasture.fit` with folds.
 
@@ -74,7 +75,8 @@ class PastureEnsemble(PastureModel):
     def __repr__(self) -> str:
         """Return a one-line description."""
         parts = [f"{len(ms)} {stream}" for stream, ms in self.streams.items()]
-        return f"PastureEnsemble({', '.join(parts)}: {self.members[0]!r}, ...)"
+        stopped = f", {self.interrupted}" if self.interrupted else ""
+        return f"PastureEnsemble({', '.join(parts)}: {self.members[0]!r}, ...{stopped})"
 
     @property
     def streams(self) -> dict[str, list[PastureRegressor]]:
@@ -85,7 +87,6 @@ class PastureEnsemble(PastureModel):
                 streams[name] = found
         return streams
 
-    @explain_arguments
     def predict(
         self, photos: PhotoSource, flips: bool = True, blend: float | None = None
     ) -> pd.DataFrame:
@@ -243,6 +244,7 @@ class PastureEnsemble(PastureModel):
             "class": type(self).__name__,
             "loader": self.load_call,
             "settings": settings,
+            **self._marked(),
         }
         write_config(folder, content)
         (folder / CARD).write_text(self._card(), encoding="utf-8")
@@ -252,6 +254,8 @@ class PastureEnsemble(PastureModel):
         judged = "No photos were held out."
         if len(scores):
             judged = f"On photos held out:\n\n```\n{scores.round(3).to_string()}\n```"
+        if self.interrupted:
+            judged = f"**Not fully trained**: {self.interrupted}.\n\n{judged}"
         return (
             "---\nlibrary_name: geobiomass\n---\n\n# Grams of grass from photos\n\n"
             f"An ensemble of {len(self.members)} models, made by geobiomass's "

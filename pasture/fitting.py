@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
@@ -11,6 +12,7 @@ import pandas as pd
 import torch
 
 from geobiomass.training.kept_folder import kept_if_interrupted
+from geobiomass.training.unfinished import train_each
 
 from .ensemble import PastureEnsemble
 from .folds import balanced_folds, check_folds
@@ -174,7 +176,8 @@ def _fit_all(
                 "groups of fit must be left out where folds is not given, got groups "
                 "and no folds; add folds, such as folds=5"
             )
-        members = [untrained(r).fit(photos, validation) for r in recipes]
+        fits = [partial(_fit_one, r, photos, validation) for r in recipes]
+        members = train_each(fits, len(fits), PastureEnsemble)
         return members[0] if stream != "both" else PastureEnsemble(members)
     if validation is not None:
         raise ValueError(
@@ -190,13 +193,12 @@ def _fit_all(
     else:
         parts = folds
     check_folds(photos, parts, groups)
-    return PastureEnsemble(
-        [
-            _fit_fold(member, photos, parts, fold)
-            for recipe in recipes
-            for fold, member in _members(recipe, parts)
-        ]
-    )
+    fits = [
+        partial(_fit_fold, member, photos, parts, fold)
+        for recipe in recipes
+        for fold, member in _members(recipe, parts)
+    ]
+    return PastureEnsemble(train_each(fits, len(fits), PastureEnsemble))
 
 
 def _with_read_targets(
@@ -260,6 +262,12 @@ def _in_folder(recipe: PastureRecipe, name: str) -> PastureRecipe:
     if folder is None:
         return recipe
     return recipe.with_changes(folder=Path(folder) / name)
+
+
+def _fit_one(
+    recipe: PastureRecipe, photos: pd.DataFrame, validation: Validation
+) -> PastureRegressor:
+    return untrained(recipe).fit(photos, validation)
 
 
 def _fit_fold(

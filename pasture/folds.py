@@ -264,6 +264,7 @@ def _deviations(photos: pd.DataFrame) -> pd.DataFrame:
     return deviations
 
 
+@explain_arguments
 def fold_balance(
     photos: pd.DataFrame, folds: pd.Series, groups: pd.Series | None = None
 ) -> pd.DataFrame:

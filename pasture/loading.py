@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from geobiomass.training.estimator import ModelError, read_config
+from geobiomass.training.setting_names import explain_arguments
 
 from .adaptation import AdaptedModel
 from .ensemble import PastureEnsemble
@@ -20,6 +21,7 @@ _KINDS: tuple[type[PastureModel], ...] = (
 )
 
 
+@explain_arguments
 def load(folder: str | Path) -> PastureModel:
     """Load a saved pasture model.
 

@@ -18,6 +18,7 @@ from .scores import score
 __all__ = ["PastureModel", "check_columns", "check_share", "read_table", "write_table"]
 
 
+@explain_arguments
 class PastureModel(SavedModel):
     """A `PastureRegressor`, a `PastureEnsemble` or an `AdaptedModel`.
 
@@ -48,7 +49,6 @@ class PastureModel(SavedModel):
         check_shapes(table["path"], self.ratio)
         return table
 
-    @explain_arguments
     def evaluate(self, photos: pd.DataFrame, flips: bool = True) -> pd.DataFrame:
         """Compare predicted with measured grams of photos it was not trained on.
 

@@ -14,6 +14,7 @@ import pandas as pd
 from geobiomass.tables import TableError, read_numbers, read_table
 from geobiomass.training.setting_names import explain_arguments
 
+from .doubts import doubts_of
 from .inspection import (
     inspect_files,
     problem,
@@ -34,6 +35,8 @@ __all__ = [
 
 # Dry mass in grams on the photographed quadrat, in the order of the network's outputs.
 TARGETS = ("Dry_Green_g", "Dry_Dead_g", "Dry_Clover_g", "GDM_g", "Dry_Total_g")
+
+_SUMS = {TARGETS[3]: (TARGETS[0], TARGETS[2]), TARGETS[4]: TARGETS[:3]}
 
 PhotoSource: TypeAlias = str | Path | Sequence[str | Path] | pd.DataFrame
 """A table or its file, a folder of photos, one photo, or a list of photos."""
@@ -75,8 +78,8 @@ def read_photos(
         and a float column for each target in the table, in the table's unit. The index
         is the photo's name: the part of ``sample_id`` before its last ``__``, or
         ``image_path``. Its ``attrs`` have the ``targets``, if they are your own,
-        ``layout``, if the table is long, and ``found``: how many photos were found
-        under a name that is spelled in another way.
+        ``layout``, if the table is long, ``found``: how many photos were found under a
+        name that is spelled in another way, and ``doubts``: what was warned of.
 
     Raises
     ------
@@ -96,7 +99,8 @@ def read_photos(
     UserWarning
         Dates could be read as day/month/year or as month/day/year. Photos were found
         under a similar name. Photos are grey or blank, or their colours are
-        approximate. The warning counts them.
+        approximate. Photos are the same under several names, or sums are not those
+        of their parts. The warning counts them.
 
     Examples
     --------
@@ -129,6 +133,11 @@ def read_photos(
         )
     warn_of_notes(inspected, stacklevel=2)
     photos.attrs = {"found": dict(finder.repairs)} if finder.repairs else {}
+    # Nothing is learnt from a table without targets.
+    doubts = doubts_of(photos, _SUMS if known == TARGETS else {}) if found else []
+    if doubts:
+        warnings.warn(f"photos to look at: {'; '.join(doubts)}", stacklevel=2)
+        photos.attrs["doubts"] = doubts
     if "target_name" in rows:
         photos.attrs["layout"] = "long"
     if targets is not None and known != TARGETS:
@@ -295,6 +304,7 @@ def problems_of_table(
     ]
 
 
+@explain_arguments
 def write_submission(predictions: pd.DataFrame, path: str | Path) -> None:
     """Write predictions as the competition's CSV: ``sample_id,target``.
 

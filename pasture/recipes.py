@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geobiomass.training.setting_names import unknown_name
+from geobiomass.training.setting_names import explain_arguments, unknown_name
 from geobiomass.training.settings import TrainingConfig
 
 from .network import Fusion, Stream
@@ -34,6 +34,7 @@ _GREY = torch.tensor([[0.299, 0.587, 0.114]])
 _ABOUT_GREY = torch.tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
 
 
+@explain_arguments
 @dataclass(frozen=True)
 class PastureRecipe:
     """The training configuration (hyperparameters) of a `PastureRegressor`.
@@ -123,7 +124,8 @@ class PastureRecipe:
         for name in changes:
             if name not in own | inner:
                 what = "a setting of a recipe"
-                raise ValueError(unknown_name(name, own | inner, what, _LISTED))
+                also = ("validation", "folds", "groups")
+                raise ValueError(unknown_name(name, own | inner, what, _LISTED, also))
         training = dataclasses.replace(
             changes.pop("training", self.training),
             **{name: changes.pop(name) for name in inner & set(changes)},

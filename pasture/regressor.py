@@ -14,13 +14,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from geobiomass.training import RegressionTask, train
+from geobiomass.training import RegressionTask, TrainingResult, train
 from geobiomass.training.checkpoint_record import LAST, is_begun, read_training_record
 from geobiomass.training.estimator import Regressor
 from geobiomass.training.losses import r2_loss
 from geobiomass.training.metrics import WeightedR2
 from geobiomass.training.model_folder import HELD_OUT
 from geobiomass.training.setting_names import explain_arguments
+from geobiomass.training.unfinished import train_or_keep
 
 from .inspection import common_ratio, inspect_files, raise_problems
 from .loader import PhotoError, PhotoLoader
@@ -43,6 +44,7 @@ Validation = pd.DataFrame | float | None
 _COMPARED = ("height", "width", "flips", "jitter", "targets", "stream", "freeze")
 
 
+@explain_arguments
 class PastureRegressor(PastureModel, Regressor):
     """A regressor of grams from photos: a network and its recipe.
 
@@ -94,6 +96,7 @@ class PastureRegressor(PastureModel, Regressor):
     def __repr__(self) -> str:
         """Return a one-line description."""
         state = f"{len(self.history)} epochs" if self.fitted else "not fitted"
+        state = self.interrupted or state
         recipe = self.recipe
         return (
             f"PastureRegressor({recipe.backbone}, {recipe.stream}, "
@@ -127,22 +130,39 @@ class PastureRegressor(PastureModel, Regressor):
         )
         loader = partial(self._loader, batch_size=config.batch_size)
         held = None if checking is None else loader(checking, shuffle=False)
-        with self.network.standardised():
-            result = train(task, loader(training), held, config, given=given)
+
+        def learn() -> TrainingResult:
+            with self.network.standardised():
+                return train(task, loader(training), held, config, given=given)
+
+        def finish(result: TrainingResult) -> None:
+            ratio = common_ratio(inspected.values())
+            self._finish(training, checking, ratio, result)
+
+        train_or_keep(self, learn, self.network, [("", config)], finish)
+        return self
+
+    def _finish(
+        self,
+        training: pd.DataFrame,
+        checking: pd.DataFrame | None,
+        ratio: float | None,
+        result: TrainingResult,
+    ) -> None:
+        """Set all that follows from the trained weights."""
         self.history = result.history
         self.fitted = True
         self.provenance = {
             "photos": {
                 "training": len(training),
                 "validation": 0 if checking is None else len(checking),
-                "ratio": common_ratio(inspected.values()),
+                "ratio": ratio,
             }
         }
         if checking is not None:
             self.held_out = self.predict(checking).join(
                 checking[list(self.targets)].add_prefix("measured_")
             )
-        return self
 
     def _scale(self, training: pd.DataFrame) -> tuple[float, ...]:
         """Return the scale of the targets, or that of the training that is resumed."""
@@ -190,7 +210,6 @@ class PastureRegressor(PastureModel, Regressor):
             self.recipe.training.seed,
         )
 
-    @explain_arguments
     def predict(
         self, photos: PhotoSource, flips: bool = True, blend: float | None = None
     ) -> pd.DataFrame:

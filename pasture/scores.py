@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from geobiomass.training.metrics import weighted_r2
+from geobiomass.training.setting_names import explain_arguments
 
 from .loader import PhotoError
 from .photos import TARGETS
@@ -30,6 +31,7 @@ def weights_of(targets: Sequence[str]) -> tuple[float, ...]:
     return (1 / len(targets),) * len(targets)
 
 
+@explain_arguments
 def score(predicted: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     """Compare predicted with measured grams.
 

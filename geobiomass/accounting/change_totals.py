@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from inspect import signature
 from statistics import NormalDist
 from typing import Any
 
@@ -28,7 +29,7 @@ from geobiomass.cube.table_errors import cube_errors
 from geobiomass.cube.units import MASS_PER_AREA
 from geobiomass.sources.plot_table import plots_table
 from geobiomass.tables import read_numbers
-from geobiomass.training.setting_names import explain_arguments
+from geobiomass.training.setting_names import check_arguments
 
 PARTS = ("net", "loss", "gain")
 ENDS = ("", "_lower", "_upper")  # suffixes of columns
@@ -37,7 +38,6 @@ _NO_SUCH_CHANGE = (
 )
 
 
-@explain_arguments
 def change_totals(
     first: Any,
     second: Any,
@@ -110,6 +110,9 @@ def change_totals(
     ValueError
         If there are neither residuals nor plots, or both.
     """
+    known = [*signature(change_totals).parameters][:-1]
+    known += [name for name in signature(totals).parameters if name not in known]
+    check_arguments("change_totals", settings, known)
     if (residuals is None) == (plots is None):
         raise ValueError(
             "Totals of change need either residuals= (of both dates) or plots= (that "

@@ -17,8 +17,10 @@ from geobiomass.cli import predict as map_commands
 from geobiomass.cli import train as model_commands
 from geobiomass.cli import validate as validate_commands
 from geobiomass.training.commands import EXIT_CODES, print_version, run
+from geobiomass.training.option_names import ExplainingGroup
 
 app = typer.Typer(
+    cls=ExplainingGroup,
     help="Maps of above-ground biomass from monthly satellite images.",
     epilog=EXIT_CODES,
     no_args_is_help=True,

@@ -8,7 +8,13 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Make a cube from files of an archive.", no_args_is_help=True)
+from geobiomass.training.option_names import ExplainingGroup
+
+app = typer.Typer(
+    cls=ExplainingGroup,
+    help="Make a cube from files of an archive.",
+    no_args_is_help=True,
+)
 
 
 class Split(StrEnum):

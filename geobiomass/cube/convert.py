@@ -24,10 +24,12 @@ from geobiomass.cube.values import (
     decoded_layers,
     missing_as_nan,
 )
+from geobiomass.training.setting_names import explain_arguments
 
 _COORDS = ("chip", "month", "band", "y", "x", "spatial_ref")
 
 
+@explain_arguments
 def as_cube(
     data: xr.Dataset | xr.DataArray,
     agb: xr.DataArray | None = None,

@@ -42,12 +42,14 @@ from geobiomass.cube.write_target import (
     open_to_write,
 )
 from geobiomass.threads import few_at_a_time
+from geobiomass.training.setting_names import explain_arguments
 
 if TYPE_CHECKING:
     import zarr
     from zarr.abc.store import Store
 
 
+@explain_arguments
 def write_cube(
     cube: xr.Dataset,
     path: str | Path | Store,

@@ -7,6 +7,7 @@ import xarray as xr
 
 from geobiomass.cube.known_bands import proposal
 from geobiomass.cube.spacing import line_of
+from geobiomass.training.setting_names import explain_arguments
 
 BIOMASSTERS_BANDS = (
     "VV_asc", "VH_asc", "VV_desc", "VH_desc",
@@ -46,6 +47,7 @@ def is_chips(cube: xr.Dataset) -> bool:
     return "chip" in cube["image"].dims
 
 
+@explain_arguments
 def check_cube(cube: xr.Dataset) -> None:
     """Check a dataset against the schema of a cube, without reading pixels.
 

@@ -19,6 +19,7 @@ import xarray as xr
 from geobiomass.cube.convert import as_cube
 from geobiomass.cube.schema import CubeError
 from geobiomass.cube.selection import Selection
+from geobiomass.training.setting_names import explain_arguments
 
 PERCENTILES = (0.1, 1, 2, 5, 10, 25, 50, 75, 90, 95, 98, 99, 99.9)
 _BINS = 2**16  # one for each value of 16 bits
@@ -229,6 +230,7 @@ def _of_keys(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     return bits.astype(np.uint32).view(np.float32).astype(np.float64)
 
 
+@explain_arguments
 def band_statistics(
     cube: xr.Dataset | xr.DataArray, *, progress: bool = False
 ) -> pd.DataFrame:

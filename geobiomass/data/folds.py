@@ -38,6 +38,7 @@ from geobiomass.training.setting_names import explain_arguments
 Mask = npt.NDArray[np.bool_]
 
 
+@explain_arguments
 @dataclass(frozen=True, eq=False)
 class Folds:
     """Assignment of blocks, regions or chips to the folds that hold them out.

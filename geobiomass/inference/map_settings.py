@@ -7,7 +7,6 @@ commands all take the settings of :class:`MapSettings`. Without torch, so that
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import re
@@ -17,7 +16,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict, TypeVar, cast, get_type_hints
 
 from geobiomass.tiles import Blend, Lattice
-from geobiomass.training.setting_names import other_name
+from geobiomass.training.setting_names import check_arguments
 
 Precision = Literal["float32", "bf16", "auto"]
 Check = Literal["warn", "raise", "off"]
@@ -182,7 +181,8 @@ def takes_map_settings(
 
         @functools.wraps(method)
         def call(*args: Any, **named: Any) -> Any:
-            _check_names(method.__name__, named, signature)
+            known = [name for name in signature.parameters if name != "self"]
+            check_arguments(method.__name__, named, known)
             return method(**signature.bind(*args, **named).arguments)
 
         call.__signature__ = signature  # type: ignore[attr-defined]
@@ -207,20 +207,6 @@ def _with_settings(
             *(p for p in [*settings, *own] if p.kind is by_name),
         ]
     )
-
-
-def _check_names(
-    method: str, named: dict[str, Any], signature: inspect.Signature
-) -> None:
-    known = [name for name in signature.parameters if name != "self"]
-    for name in named:
-        if name not in known:
-            meant = other_name(name, known)
-            near = [meant] if meant else difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}? It" if near else "it"
-            raise TypeError(
-                f"{method}() has no setting {name!r}; {hint} takes {', '.join(known)}."
-            )
 
 
 def _with_setting_docs(text: str, signature: inspect.Signature) -> str:

@@ -21,10 +21,12 @@ from geobiomass.info.maps import (
 from geobiomass.maps import describe_progress
 from geobiomass.models.summary import describe_folder, describe_model
 from geobiomass.summary import Summary
+from geobiomass.training.setting_names import explain_arguments
 
 __all__ = ["describe"]
 
 
+@explain_arguments
 def describe(thing: Any) -> Summary:
     """Return a description: kind, georeference, size, missing values by month.
 

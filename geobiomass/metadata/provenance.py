@@ -15,6 +15,7 @@ from geobiomass.maps.destination import Destination
 from geobiomass.maps.origin import PROVENANCE
 from geobiomass.metadata.text import Facts, facts_of, main_facts_of
 from geobiomass.summary import Summary
+from geobiomass.training.setting_names import explain_arguments
 
 
 class Provenance(Mapping[str, Any]):
@@ -68,6 +69,7 @@ class Provenance(Mapping[str, Any]):
         return Summary({"what": "provenance of a map", **self.facts()}).to_html()
 
 
+@explain_arguments
 def provenance(
     map: str | Path | xr.Dataset | xr.DataArray,
     *,

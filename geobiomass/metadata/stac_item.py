@@ -24,6 +24,7 @@ from geobiomass.metadata.provenance import Provenance, provenance
 from geobiomass.metadata.record import folder_fingerprint
 from geobiomass.training.files import sha256_of_file, write_whole
 from geobiomass.training.packages import need
+from geobiomass.training.setting_names import explain_arguments
 
 if TYPE_CHECKING:
     import pystac
@@ -41,6 +42,7 @@ _SPDX = re.compile(r"[\w.+-]+")
 _RELEASE = re.compile(r"\d+\.\d+\.\d+")
 
 
+@explain_arguments
 def write_stac_item(
     map_path: str | Path,
     path: str | Path | None = None,

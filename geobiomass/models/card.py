@@ -78,6 +78,7 @@ def ensemble_card(
         f"folder. Maps: {', '.join(map_names(outputs, settings))}, in {units}.",
         f"| model | average RMSE on what it held out, {units} | bias |\n|---|---|---|\n"
         + "\n".join(rows),
+        *_interrupted(settings),
         "The mean is usually closer to the ground truth than its members. Only data "
         "that none of them was trained on shows by how much.",
         *_interval(settings),
@@ -195,7 +196,7 @@ def _months(provenance: Facts) -> str:
 
 def _training(settings: Facts, provenance: Facts) -> str:
     recipe, data = settings.get("recipe"), provenance.get("data")
-    text = ["## Training"]
+    text = ["## Training", *_interrupted(settings)]
     if recipe is None and not data:
         return "## Training\n\nThe origin of the weights is not recorded."
     if recipe is not None:
@@ -215,6 +216,12 @@ def _training(settings: Facts, provenance: Facts) -> str:
             f"{versions}."
         )
     return "\n\n".join(text)
+
+
+def _interrupted(settings: Facts) -> list[str]:
+    """Return the sentence on a training that did not end, if it did not."""
+    where = settings.get("interrupted")
+    return [f"**Not fully trained**: the training was {where}."] if where else []
 
 
 def _data_in_words(data: Facts) -> str:

@@ -28,8 +28,10 @@ from geobiomass.training.model_folder import (
     member_name,
     write_config,
 )
+from geobiomass.training.setting_names import explain_arguments
 
 
+@explain_arguments
 class Ensemble(Predictor, SavedModel):
     """Several models as one: the mean of their maps, and optionally the spread.
 
@@ -169,6 +171,7 @@ class Ensemble(Predictor, SavedModel):
             **self._calibrated(),
         }
         content = {"class": "Ensemble", "loader": self.load_call, "settings": settings}
+        content |= self._marked()
         write_config(folder, content)
         (folder / CARD).write_text(self._card(), encoding="utf-8")
 
@@ -177,7 +180,7 @@ class Ensemble(Predictor, SavedModel):
             (getattr(model, "settings", {}), getattr(model, "provenance", {}))
             for model in self.models
         ]
-        settings = self.target.settings | self._calibrated()
+        settings = self.target.settings | self._calibrated() | self._marked()
         return ensemble_card(facts, self.outputs, self.load_call, settings)
 
     @classmethod
@@ -196,4 +199,5 @@ class Ensemble(Predictor, SavedModel):
     def __repr__(self) -> str:
         """Return a description in one line."""
         text = f"Ensemble of {len(self.models)}: {', '.join(map(repr, self.models))}"
+        text += f"; {self.interrupted}" if self.interrupted else ""
         return text if self.calibration is None else f"{text}; {self.calibration}"

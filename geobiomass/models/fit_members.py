@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,6 +42,7 @@ from geobiomass.recipes.split import (
 )
 from geobiomass.statistics.conformal import Calibration
 from geobiomass.training.checkpoint_record import is_begun
+from geobiomass.training.unfinished import train_each
 
 Fitted = TypeVar("Fitted", BiomassRegressor, Ensemble)
 
@@ -181,7 +183,8 @@ def fit_folds(
     with ExitStack() as stack:
         if at_once == 1:
             pairs = zip(members, held, strict=True)
-            models = [_fit_member(data, *pair, client) for pair in pairs]
+            calls = [partial(_fit_member, data, *pair, client) for pair in pairs]
+            models = train_each(calls, len(calls), Ensemble)
         else:
             if recipe.training.folder is None:
                 folder = stack.enter_context(tempfile.TemporaryDirectory())

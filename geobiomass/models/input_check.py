@@ -18,6 +18,7 @@ from geobiomass.inference.input_check import Learnt, check_input, tell
 from geobiomass.inference.mapper import Mapper
 from geobiomass.recipes.scaling import measure_statistics
 from geobiomass.tiles import EVALUATION_BLOCK, blocks, samples_on_chips
+from geobiomass.training.setting_names import explain_arguments
 
 INPUTS = "inputs"
 """Name of the training percentiles in a model's provenance."""
@@ -25,6 +26,7 @@ INPUTS = "inputs"
 _BLOCK = 1024  # pixels: windows are spread over the blocks of a map
 
 
+@explain_arguments
 class ChecksInput:
     """A model that knows the percentiles of its training data, and compares inputs."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from geobiomass.training.model_folder import read_config
+from geobiomass.training.setting_names import explain_arguments
 
 # By name: an ensemble loads its members with this module, so that the module cannot
 # import the ensemble itself. And only the class that is needed is imported.
@@ -16,6 +17,7 @@ _MODULES = {
 }
 
 
+@explain_arguments
 def load(folder: str | Path) -> Any:
     """Load a model saved by ``save``, a single one or an ensemble.
 

@@ -41,11 +41,13 @@ from geobiomass.metadata.stac_item import check_item_can_be_written, write_stac_
 from geobiomass.models.map_counts import tell_counts
 from geobiomass.models.map_error import tell
 from geobiomass.models.model_mapper import ModelMapper
+from geobiomass.training.setting_names import explain_arguments
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 
+@explain_arguments
 class MapMaker(ModelMapper):
     """A network that maps cubes."""
 

@@ -39,6 +39,7 @@ from geobiomass.tiles import EVALUATION_BLOCK
 from geobiomass.training.setting_names import explain_arguments
 
 
+@explain_arguments
 class Predictor(MapMaker):
     """A model that maps cubes; what single models and ensembles have in common.
 
@@ -49,7 +50,6 @@ class Predictor(MapMaker):
     """
 
     @takes_map_settings()
-    @explain_arguments
     def evaluate(
         self,
         cube: xr.Dataset | xr.DataArray,

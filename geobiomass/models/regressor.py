@@ -72,13 +72,16 @@ from geobiomass.tiles import EVALUATION_BLOCK
 from geobiomass.training.estimator import Regressor
 from geobiomass.training.kept_folder import kept_if_interrupted
 from geobiomass.training.model_folder import DOMAIN, broken
+from geobiomass.training.setting_names import explain_arguments
+from geobiomass.training.unfinished import train_or_keep
 
 if TYPE_CHECKING:
-    from geobiomass.training import RegressionTask
+    from geobiomass.training import RegressionTask, TrainingResult
 
 LabelsKnown = Callable[[Sample], npt.NDArray[np.bool_]]
 
 
+@explain_arguments
 class BiomassRegressor(Predictor, Regressor):
     """A network with the bands it reads; it maps cubes to biomass density.
 
@@ -140,6 +143,7 @@ class BiomassRegressor(Predictor, Regressor):
     def __repr__(self) -> str:
         """Return a description in one line."""
         state = f"{len(self.history)} epochs" if len(self.history) else "not trained"
+        state = self.interrupted or state
         encoder = self.network.settings["encoder"]
         interval = "" if self.calibration is None else f", {self.calibration}"
         if self.target.settings != AGB.settings:
@@ -207,7 +211,24 @@ class BiomassRegressor(Predictor, Regressor):
         first = int(os.environ.get("LOCAL_RANK", "0")) == 0  # of several processes
         if announce is not None and first:
             announce(plan_training(task, stages))
-        result = train_stages(task, stages, given=given)
+        finish = partial(self._finish, data, loaders, held, found, earlier, calibrate)
+        train = partial(train_stages, task, stages, given=given)
+        train_or_keep(self, train, self.network, settings_of(recipe), finish)
+        return self
+
+    def _finish(
+        self,
+        data: LabelledCube,
+        loaders: DataLoaders,
+        held: HeldOut,
+        found: Statistics,
+        earlier: bool,
+        calibrate: bool,
+        result: TrainingResult,
+    ) -> None:
+        """Set all that follows from the trained weights."""
+        recipe = loaders.recipe
+        first = int(os.environ.get("LOCAL_RANK", "0")) == 0  # of several processes
         self.months = data.reader.months
         self.recipe = recipe
         self.history = result.history
@@ -237,7 +258,7 @@ class BiomassRegressor(Predictor, Regressor):
             self.map_error = error or compare()
         if self.map_error is not None and recipe.training.progress and first:
             print(f"Error of maps: {self.map_error}", file=sys.stderr)
-        tell(self.map_errors, stacklevel=4)
+        tell(self.map_errors, stacklevel=6)
         if isinstance(held, Fold):
             self.provenance["fold"] = held.to_dict()
         self._domain = domain_of(self.network, data, loaders)
@@ -246,9 +267,8 @@ class BiomassRegressor(Predictor, Regressor):
             warnings.warn(
                 f"{len(self.damaged)} samples could not be read and were left out of "
                 "training; model.damaged lists them with the reasons.",
-                stacklevel=3,
+                stacklevel=5,
             )
-        return self
 
     def _learn(self, target: Quantity) -> None:
         """Take name, units and description of what is predicted from the labels."""
@@ -459,4 +479,5 @@ class BiomassRegressor(Predictor, Regressor):
         return known
 
     def _card(self) -> str:
-        return model_card(self.settings, self.provenance, self.load_call)
+        settings = self.settings | self._marked()
+        return model_card(settings, self.provenance, self.load_call)

@@ -36,19 +36,23 @@ def describe_folder(path: Path) -> Facts:
             f"{path / 'config.json'} must hold a model's settings, got something else "
             f"({error}); give the folder of a saved model."
         ) from error
-    return _facts(str(config.get("class")), settings, config.get("provenance") or {})
+    stopped = {"interrupted": config.get("interrupted", "")}
+    made = config.get("provenance") or {}
+    return _facts(str(config.get("class")), settings | stopped, made)
 
 
 def describe_model(model: Any) -> Facts:
     """Return the summary of a model in memory."""
     kind = type(model).__name__
     members = getattr(model, "models", None)
+    stopped = {"interrupted": getattr(model, "interrupted", "")}
     if members is not None:
         network = {"members": len(members)}
-        facts = _facts(kind, _settings(model) | {"network": network}, {})
+        facts = _facts(kind, _settings(model) | {"network": network} | stopped, {})
         return facts | {f"member {i}": repr(m) for i, m in enumerate(members, 1)}
     settings = getattr(model, "settings", None) or _settings(model)
-    facts = _facts(kind, settings, getattr(model, "provenance", None) or {})
+    made = getattr(model, "provenance", None) or {}
+    facts = _facts(kind, settings | stopped, made)
     history = getattr(model, "history", None)
     if history is not None and len(history):
         facts["trained"] = f"{len(history)} epoch{'s' * (len(history) > 1)}"
@@ -85,6 +89,8 @@ def _facts(kind: str, settings: Mapping[str, Any], made: Mapping[str, Any]) -> F
     }
     if settings.get("calibration"):
         facts["interval"] = str(Calibration.from_dict(settings["calibration"]))
+    if settings.get("interrupted"):
+        facts["not fully trained"] = settings["interrupted"]
     data = made.get("data")
     if data:
         facts["trained on"] = training_in_words(data)

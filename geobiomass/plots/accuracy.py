@@ -25,6 +25,7 @@ from geobiomass.plots.axes import (
     new_axes,
     percentile,
 )
+from geobiomass.training.setting_names import explain_arguments
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 Layers = xr.DataArray | xr.Dataset | npt.NDArray[Any]
 
 
+@explain_arguments
 def scatter(
     predicted: Layers,
     observed: Layers,
@@ -150,6 +152,7 @@ def digits_of(units: str) -> int:
     return 1 if units == AGB.units else 2
 
 
+@explain_arguments
 def error_by_bin(
     scores: pd.DataFrame | Layers,
     observed: Layers | None = None,
@@ -260,6 +263,7 @@ def _in_short(count: int) -> str:
     return str(count)
 
 
+@explain_arguments
 def reliability(scores: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Plot mean observed over mean predicted biomass, by class of prediction.
 
@@ -301,6 +305,7 @@ def reliability(scores: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return axes
 
 
+@explain_arguments
 def calibration(
     table: pd.DataFrame | xr.Dataset,
     observed: Layers | None = None,

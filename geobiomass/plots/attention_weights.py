@@ -10,11 +10,13 @@ import xarray as xr
 from geobiomass.models.predictor import Predictor
 from geobiomass.plots.axes import BIOMASS_COLOURS, BLUE, GREY, ORANGE, new_axes
 from geobiomass.summary import month_names
+from geobiomass.training.setting_names import explain_arguments
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@explain_arguments
 def attention(
     model: Predictor | xr.DataArray,
     cube: xr.Dataset | None = None,
@@ -98,6 +100,7 @@ def _where(at: tuple[float, float] | None, chip: Any, weights: xr.DataArray) -> 
     return f"over {weights.attrs['tiles']} tiles{of}"
 
 
+@explain_arguments
 def attention_over_year(
     model: Predictor | xr.DataArray,
     cube: xr.Dataset | None = None,

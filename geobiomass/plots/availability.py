@@ -11,11 +11,13 @@ from geobiomass.cube.convert import cube_or_chip
 from geobiomass.cube.summary import presence
 from geobiomass.plots.axes import SHARE_COLOURS, new_axes
 from geobiomass.summary import merge_equal_rows
+from geobiomass.training.setting_names import explain_arguments
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@explain_arguments
 def availability(cube: xr.Dataset, ax: Axes | None = None) -> Axes:
     """Plot the share of values that are present, by band and month, in percent.
 

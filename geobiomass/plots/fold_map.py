@@ -11,6 +11,7 @@ import xarray as xr
 from geobiomass.data.folds import Fold, Folds
 from geobiomass.plots.axes import new_axes
 from geobiomass.tiles import Sample, Window
+from geobiomass.training.setting_names import explain_arguments
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +20,7 @@ _GREY = (0.87, 0.87, 0.87, 1.0)
 _LARGEST = 600  # pixels of the picture's longer side
 
 
+@explain_arguments
 def folds(cube: xr.Dataset, folds: Folds | Fold, ax: Axes | None = None) -> Axes:
     """Plot a scene by the fold that each pixel is held out in.
 

@@ -28,6 +28,7 @@ from geobiomass.plots.axes import (
 )
 from geobiomass.summary import month_names
 from geobiomass.training.packages import need
+from geobiomass.training.setting_names import explain_arguments
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,6 +39,7 @@ MISSING = 0.8  # grey, because clouds and snow are white
 Pixels = npt.NDArray[np.float64]
 
 
+@explain_arguments
 def true_colour(
     cube: xr.Dataset, month: int | None = None, ax: Axes | None = None
 ) -> Axes:
@@ -75,6 +77,7 @@ def true_colour(
     return axes
 
 
+@explain_arguments
 def months(
     cube: xr.Dataset, axes: Sequence[Axes] | None = None, columns: int = 4
 ) -> Figure:
@@ -212,6 +215,7 @@ def _clearest(visible: xr.DataArray, names: Sequence[int]) -> int:
     return names[int(np.argmin(best))]
 
 
+@explain_arguments
 def biomass(
     values: xr.DataArray | xr.Dataset,
     ax: Axes | None = None,
@@ -249,6 +253,7 @@ def biomass(
     return _image(layer, picture, ax, words, ends, BIOMASS_COLOURS, extend, what.units)
 
 
+@explain_arguments
 def error(
     predicted: xr.DataArray | xr.Dataset,
     observed: xr.DataArray | xr.Dataset,
@@ -289,6 +294,7 @@ def error(
     )
 
 
+@explain_arguments
 def applicability(
     values: xr.Dataset, ax: Axes | None = None, *, title: str = "dissimilarity"
 ) -> Axes:
@@ -338,6 +344,7 @@ def applicability(
     return axes
 
 
+@explain_arguments
 def comparison(
     cube: xr.Dataset,
     predicted: xr.DataArray | xr.Dataset,

@@ -9,11 +9,13 @@ import pandas as pd
 
 from geobiomass.cube.quantity import AGB
 from geobiomass.plots.axes import BLUE, ORANGE, new_axes
+from geobiomass.training.setting_names import explain_arguments
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@explain_arguments
 def history(model: Any, ax: Axes | None = None) -> Axes:
     """Plot the training loss, and loss and average RMSE of validation, by epoch.
 

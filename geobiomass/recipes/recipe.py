@@ -10,13 +10,14 @@ from typing import Any, Literal
 
 from geobiomass.network.missing import Missing
 from geobiomass.training import Stage, TrainingConfig
-from geobiomass.training.setting_names import unknown_name
+from geobiomass.training.setting_names import explain_arguments, unknown_name
 
 _LISTED = (
     "All are listed by help(gb.Recipe) and help(geobiomass.training.TrainingConfig)."
 )
 
 
+@explain_arguments
 @dataclass(frozen=True)
 class Recipe:
     """The hyperparameters of a training: network, crops, loss, augmentation, split.
@@ -237,7 +238,8 @@ class Recipe:
         for name in changes:
             if name not in ours | theirs:
                 what = "a setting of a recipe"
-                raise ValueError(unknown_name(name, ours | theirs, what, _LISTED))
+                also = ("validation", "folds", "at_once", "announce", "client")
+                raise ValueError(unknown_name(name, ours | theirs, what, _LISTED, also))
         training = {k: v for k, v in changes.items() if k in theirs}
         own = {k: v for k, v in changes.items() if k in ours}
         base = own.pop("training", self.training)

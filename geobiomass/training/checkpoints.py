@@ -98,8 +98,8 @@ class CheckpointWriter(Callback):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Write a checkpoint if Ctrl-C came between two steps."""
-        between = self._stop.interrupted and not self._stop.in_step
-        if not between or self._saving or self.record.part.steps == 0:
+        # Without a handler, as in a thread, the interruption is only seen here.
+        if self._stop.in_step or self._saving or self.record.part.steps == 0:
             return
         if isinstance(exception, KeyboardInterrupt) and trainer.world_size == 1:
             self._save_step(trainer, pl_module)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from .packages import MissingPackageError
+from .unfinished import UnfinishedTraining
 
 __all__ = ["EXIT_CODES", "parse_setting", "print_version", "run"]
 
@@ -70,7 +71,18 @@ def run(app: Callable[[], Any], name: str) -> NoReturn:
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
             print(
-                f"\n{name}: interrupted; the same command continues.", file=sys.stderr
+                f"\n{name}: interrupted; the same command continues.{_usable(stop)}",
+                file=sys.stderr,
             )
         raise
     sys.exit(0)
+
+
+def _usable(stop: BaseException) -> str:
+    """Return the line that loads the model of an interrupted training, if any."""
+    cause: BaseException | None = stop
+    while cause is not None:
+        if isinstance(cause, UnfinishedTraining) and cause.load_line:
+            return f" Usable until then, in Python: {cause.load_line}"
+        cause = cause.__cause__ or cause.__context__
+    return ""

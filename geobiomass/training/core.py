@@ -183,7 +183,7 @@ def run_training(
         if record.epochs < config.epochs:
             _train(task, plan, writer, start, stack)
         else:
-            _load_kept_weights(task, writer, config)
+            load_kept_weights(task.network, writer.record, writer.folder, config)
     return writer
 
 
@@ -208,7 +208,7 @@ def _train(
     shards = _make_shards(plan, trainer, writer, task.epochs_before)
     checkpoint = writer.folder / LAST if record.begun else None
     fit(trainer, task, shards, checkpoint)
-    _load_kept_weights(task, writer, config)
+    load_kept_weights(task.network, writer.record, writer.folder, config)
     trainer.strategy.barrier()
 
 
@@ -313,19 +313,19 @@ def _make_shards(
     return training, Shard(plan.validation, trainer, seed, None)
 
 
-def _load_kept_weights(
-    task: RegressionTask, writer: CheckpointWriter, config: TrainingConfig
+def load_kept_weights(
+    network: nn.Module, record: Record, folder: Path, config: TrainingConfig
 ) -> None:
     """Load the weights that `config.keep` names into the network."""
-    kept = writer.record.kept(config.keep_last)
+    kept = record.kept(config.keep_last)
     if config.keep == "average" and kept:
-        files = [weights_file(writer.folder, epoch) for epoch in kept]
-        task.network.load_state_dict(average_weights(files))
-    elif config.keep == "best" and writer.record.best:
-        load_weights(task.network, weights_file(writer.folder, kept[0]))
+        files = [weights_file(folder, epoch) for epoch in kept]
+        network.load_state_dict(average_weights(files))
+    elif config.keep == "best" and record.best:
+        load_weights(network, weights_file(folder, kept[0]))
     else:
-        load_weights(task.network, writer.folder / LAST)
-    task.network.eval()
+        load_weights(network, folder / LAST)
+    network.eval()
 
 
 def summarise(writer: CheckpointWriter, config: TrainingConfig) -> TrainingResult:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import pandas as pd
 
+from geobiomass.training.setting_names import explain_arguments
+
 from .model_folder import (
     CARD,
     CONFIG,
@@ -44,6 +46,7 @@ class NotFittedError(ValueError, AttributeError):
     """Error of a regressor that is used before it is fitted."""
 
 
+@explain_arguments
 class SavedModel(ABC):
     """Model that is saved in a folder, or in a repository of the Hugging Face Hub.
 
@@ -53,9 +56,13 @@ class SavedModel(ABC):
     ----------
     load_call
         The call that loads this class, for messages: ``"gb.load(folder)"``.
+    interrupted
+        Where its training was interrupted: "interrupted at epoch 3 of 10"; empty for a
+        whole training. It is saved in ``config.json``.
     """
 
     load_call: ClassVar[str] = ""
+    interrupted: str = ""
 
     @abstractmethod
     def _write(self, folder: Path) -> None:
@@ -125,7 +132,13 @@ class SavedModel(ABC):
                 f"{folder} must hold a {cls.__name__}, got a {config['class']}; load "
                 f"it with {advice}"
             )
-        return cls._read(folder, config)
+        model = cls._read(folder, config)
+        model.interrupted = str(config.get("interrupted", ""))
+        return model
+
+    def _marked(self) -> dict[str, str]:
+        """Return the entry of ``config.json`` that says where training stopped."""
+        return {"interrupted": self.interrupted} if self.interrupted else {}
 
     # --- the Hugging Face Hub ---
 
@@ -235,6 +248,7 @@ class SavedModel(ABC):
         return cls.load(snapshot_download(name, allow_patterns=patterns(), **hub))
 
 
+@explain_arguments
 class Regressor(SavedModel):
     """Model that learns from examples and predicts, and can be saved in a folder.
 
@@ -291,9 +305,12 @@ class Regressor(SavedModel):
     def _card(self) -> str:
         """Return the text of the model's ``README.md``."""
         settings = json.dumps(self.settings, indent=2)
+        stopped = ""
+        if self.interrupted:
+            stopped = f"**Not fully trained**: {self.interrupted}.\n\n"
         return (
             f"---\nlibrary_name: geobiomass\n---\n\n# {type(self).__name__}\n\n"
-            f"Made by geobiomass. Load it with `{self.load_call}`.\n\n"
+            f"Made by geobiomass. Load it with `{self.load_call}`.\n\n{stopped}"
             f"```json\n{settings}\n```\n"
         )
 
@@ -306,6 +323,7 @@ class Regressor(SavedModel):
             "loader": self.load_call,
             "settings": self.settings,
             "provenance": dict(self.provenance),
+            **self._marked(),
         }
         write_config(folder, content)
         (folder / CARD).write_text(self._card(), encoding="utf-8")
@@ -321,6 +339,8 @@ class Regressor(SavedModel):
             raise broken(folder / WEIGHTS, error) from error
         model.provenance = dict(config.get("provenance", {}))
         model.history = _read_history(folder / HISTORY)
+        if config.get("interrupted"):
+            model.history.attrs["interrupted"] = str(config["interrupted"])
         model.network.eval()
         model.fitted = True
         return model

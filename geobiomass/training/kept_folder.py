@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .checkpoint_record import LAST, Record, read_training_record
 from .interruption import TrainingInterrupted
+from .unfinished import UnfinishedTraining, save_unfinished
 
 __all__ = ["describe_progress", "kept_if_interrupted"]
 
@@ -18,7 +19,7 @@ _PREFIX = "geobiomass-training-"
 
 @contextmanager
 def kept_if_interrupted(
-    folder: str | Path | None, whole_call: bool = True
+    folder: str | Path | None, whole_call: bool = True, usable: bool = True
 ) -> Iterator[Path]:
     """Yield a folder for the trainings within the `with` statement.
 
@@ -33,6 +34,9 @@ def kept_if_interrupted(
     whole_call
         Whether the message is to be of this folder, also where an inner training has
         its own folder and message.
+    usable
+        Whether the model of an inner training is what this call returns: it is saved
+        in the folder, and the message says how to load it.
 
     Yields
     ------
@@ -59,10 +63,15 @@ def kept_if_interrupted(
                 "training stopped before the end of its first step; nothing is kept"
             ) from None
         kept = True
-        raise KeyboardInterrupt(
+        message = (
             f"training stopped after {_place(last, whole)}; the last weights are kept, "
             f"and the same call with folder={str(whole)!r} continues from there"
-        ) from None
+        )
+        model = getattr(stop, "model", None)
+        if model is None or not usable:
+            raise KeyboardInterrupt(message) from None
+        sentence, line = save_unfinished(model, whole)
+        raise UnfinishedTraining(f"{message}.\n{sentence}", None, line) from None
     except TrainingInterrupted:
         kept = given or _newest(whole) is not None
         raise

@@ -11,11 +11,12 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
-from .checkpoint_record import LAST
+from .checkpoint_record import LAST, Record, read_training_record
 from .core import (
     Plan,
     TrainingResult,
     choose_config,
+    load_kept_weights,
     open_folder,
     run_of,
     run_training,
@@ -23,11 +24,12 @@ from .core import (
     train,
 )
 from .interruption import Termination, defer_termination
+from .kept_folder import describe_progress
 from .settings import TrainingConfig, check_stage_name
 from .sharding import Batches
 from .task import RegressionTask
 
-__all__ = ["check_folder", "train_stages"]
+__all__ = ["check_folder", "read_unfinished", "train_stages"]
 
 Settings = tuple[str, TrainingConfig]
 StagePlan = tuple[str, TrainingConfig, Batches, Batches | None]
@@ -130,6 +132,50 @@ def check_folder(
         return
     ((_, config),) = stages
     open_folder(network, config, run_of(config, given) | {"start": None})
+
+
+def read_unfinished(
+    network: nn.Module, stages: Sequence[Settings]
+) -> tuple[TrainingResult, str] | None:
+    """Load the weights that an interrupted training would keep of its epochs so far.
+
+    Parameters
+    ----------
+    network
+        The network, which gets the weights and is on the CPU then.
+    stages
+        (name, settings) of each stage, in order.
+
+    Returns
+    -------
+    tuple or None
+        History and number of epochs, and the place in words: "epoch 3 of 10". None if
+        nothing is kept yet.
+    """
+    several = len(stages) > 1
+    histories, done, last = [], 0, None
+    for name, config in _in_folders(stages) if several else stages:
+        file = Path(config.folder or "") / LAST
+        if config.folder is None or not file.is_file():
+            break
+        record, _ = read_training_record(file)
+        last = record, file.parent, config
+        table = pd.DataFrame(record.history)
+        if several:
+            table.insert(0, "stage", name)
+        histories.append(table)
+        done += record.epochs
+    if last is None:
+        return None
+    load_kept_weights(network.cpu(), *last)
+    rows = [table for table in histories if len(table)]
+    history = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
+    if len(history):
+        history = history.astype({"epoch": int})
+    total = sum(config.epochs for _, config in stages)
+    whole = Record({}, [{}] * done, part=last[0].part)
+    place = f"{describe_progress(whole)} of {total}"
+    return TrainingResult(history, done), place
 
 
 def _check_stages(stages: Sequence[Settings] | Sequence[StagePlan]) -> None:

@@ -28,6 +28,7 @@ from geobiomass.recipes.recipe import Recipe, find_recipe
 from geobiomass.recipes.resume import identify
 from geobiomass.recipes.schedule import TrainingPlan
 from geobiomass.statistics.variogram import Variogram, fit_variogram, suggest_block
+from geobiomass.training.setting_names import explain_arguments
 from geobiomass.validation.folder import (
     MODEL,
     RECORD,
@@ -116,6 +117,7 @@ def cross_validate(
     return CrossValidation(cube, model, folds, pixel)
 
 
+@explain_arguments
 class CrossValidation:
     """The models of a cross-validation, and their maps of held-out data.
 
@@ -266,7 +268,7 @@ class CrossValidation:
         **settings
             As in :func:`geobiomass.statistics.variogram.fit_variogram`.
         """
-        found = fit_variogram(self.residuals(), **settings)
+        found = explain_arguments(fit_variogram)(self.residuals(), **settings)
         if "chip" not in self.cube.dims:
             self._suggested = suggest_block(found, self.pixel)
         return found

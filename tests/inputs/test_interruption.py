@@ -29,6 +29,7 @@ from tests.pasture.pasture_files import SMALL, draw_photos, one_thread
 GOES_ON = re.compile(
     r"training stopped after (?P<place>.*); the last weights are kept, and the same "
     r"call with folder='(?P<folder>[^']*)' continues from there"
+    r"(\.\nA usable model, (?P<state>.*): model = (?P<load>.*))?"
 )
 
 
@@ -101,6 +102,18 @@ def test_pasture_keeps_the_last_step(photos, capsys, call, place) -> None:
     rest = pasture.fit(photos, **SETTINGS, folder=kept["folder"])
     same_weights(whole.network, rest.network)
     assert whole.recipe.training.folder is None
+    assert kept["load"] == f"pasture.load('{kept['folder']}/interrupted')"
+    usable = eval(kept["load"])
+    assert usable.interrupted == f"interrupted at {place} of 2" == kept["state"]
+    assert usable.interrupted in repr(usable)
+    assert usable.history.attrs["interrupted"] == usable.interrupted
+    assert len(usable.history) == (call == 4)
+    card = Path(kept["folder"], "interrupted", "README.md").read_text()
+    assert f"**Not fully trained**: {usable.interrupted}." in card
+    assert np.isfinite(usable.predict(photos)).all(axis=None)
+    again = Path(kept["folder"]) / "again"
+    rest.save(again)
+    assert rest.interrupted == pasture.load(again).interrupted == ""
 
 
 def test_members_and_streams_go_on(photos) -> None:
@@ -113,7 +126,11 @@ def test_members_and_streams_go_on(photos) -> None:
     # Of four members with two steps each, the third stops after its first step.
     kept = interrupted(fit, PastureNetwork, SignalAt(5))
     assert kept["place"] == "step 1 of epoch 1 of dual/fold-1"
+    usable = eval(kept["load"])
+    assert usable.interrupted == "interrupted: 2 of 4 members"
+    assert usable.interrupted in repr(usable)
     whole, rest = fit(), fit(folder=kept["folder"])
+    same_weights(usable.members[1].network, whole.members[1].network)
     for one, other in zip(whole.members, rest.members, strict=True):
         same_weights(one.network, other.network)
         assert one.recipe.training.folder is None
@@ -127,6 +144,7 @@ def test_an_adaptation_goes_on(photos) -> None:
         return pasture.adapt(model, train, test, epochs=2, last=1, **more)
 
     kept = interrupted(adapt, PastureNetwork, SignalAt(4))
+    assert kept["load"] is None  # the model that is adapted is still there
     same_weights(adapt().second.network, adapt(folder=kept["folder"]).second.network)
 
 
@@ -226,13 +244,29 @@ def cube() -> Any:
     return gb.landscape(96, months=2, seed=0)
 
 
-@pytest.mark.parametrize("folds", [None, 2])
-def test_a_forest_goes_on(cube, folds) -> None:
+@pytest.mark.parametrize(
+    ("folds", "call", "state"),
+    [
+        (None, 5, "interrupted at step 1 of epoch 2 of 2"),
+        (2, 6, "interrupted: 1 of 2 members"),
+    ],
+)
+def test_a_forest_goes_on(cube, folds, call, state, capsys) -> None:
     def fit(**more: Any) -> Any:
         return gb.fit(cube, "quick", folds=folds, **FOREST, **more)
 
-    kept = interrupted(fit, AttentionUNet, SignalAt(4))
+    kept = interrupted(fit, AttentionUNet, SignalAt(call))
     assert re.match(r"step \d+ of epoch \d", kept["place"])
+    assert kept["state"] == state
+    assert kept["load"] == f"gb.load('{kept['folder']}/interrupted')"
+    usable = eval(kept["load"])
+    assert usable.interrupted == state
+    assert state in repr(usable)
+    assert f"**Not fully trained**: the training was {state}." in usable._card()
+    for facts in (gb.describe(usable), gb.describe(f"{kept['folder']}/interrupted")):
+        assert facts["not fully trained"] == state
+    if folds is None:
+        assert bool(np.isfinite(usable.predict(cube)["agb"]).all())
     whole, rest = fit(), fit(folder=kept["folder"])
     for one, other in zip(
         getattr(whole, "models", [whole]), getattr(rest, "models", [rest]), strict=True

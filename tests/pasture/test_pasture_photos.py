@@ -90,8 +90,9 @@ def test_sums_are_added_to_their_parts(table, tmp_path):
     parts = pasture.read_photos(table.drop(columns=["GDM_g", "Dry_Total_g"]), tmp_path)
     whole = pasture.read_photos(table, tmp_path)
     pd.testing.assert_frame_equal(parts, whole)
-    # Sums in the table are kept, also if they do not agree with their parts.
-    given = pasture.read_photos(table.assign(GDM_g=1.0), tmp_path)
+    # Sums in the table are kept, and it is told that they are not those of their parts.
+    with pytest.warns(UserWarning, match="GDM_g of 12 photos is not the sum of"):
+        given = pasture.read_photos(table.assign(GDM_g=1.0), tmp_path)
     assert (given["GDM_g"] == 1).all()
 
 

@@ -18,6 +18,7 @@ from geobiomass.sources.biomassters.plan_chips import (
     ChipPlan,
     plan_chips,
 )
+from geobiomass.training.setting_names import explain_arguments
 
 Pixels = npt.NDArray[np.float32]
 
@@ -28,6 +29,7 @@ _RADAR_BANDS, _RADAR_MISSING = 4, -9999.0
 _CLOUD_UNUSABLE = 255  # cloud probability where all Sentinel-2 bands are missing
 
 
+@explain_arguments
 def from_biomassters(
     root: str | os.PathLike[str],
     split: Literal["train", "test"] = "train",
