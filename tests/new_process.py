@@ -17,6 +17,7 @@ import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+PATHS = (str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "faults"))
 IMPORTED = (
     "lightning.pytorch",
     "segmentation_models_pytorch",
@@ -29,15 +30,24 @@ IMPORTED = (
 
 
 class NewProcesses:
-    """Runs scripts; used as a context."""
+    """Runs scripts; used as a context.
+
+    Parameters
+    ----------
+    more : str
+        Modules of ours that the server imports too, for scripts that may have them.
+    """
+
+    def __init__(self, *more: str) -> None:
+        self.more = more
 
     def __enter__(self) -> NewProcesses:
         self.server = subprocess.Popen(
-            [sys.executable, "-W", "ignore", __file__],
+            [sys.executable, "-W", "ignore", __file__, *self.more],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(PATHS)},
         )
         assert self._answer() == "ready"
         return self
@@ -68,6 +78,8 @@ def serve() -> None:
         importlib.import_module(name)
     ours = {name for name in sys.modules if name.startswith(("geobiomass", "pasture"))}
     assert not ours, ours
+    for name in sys.argv[1:]:
+        importlib.import_module(name)
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         script, arguments, cwd = json.loads(line)
