@@ -311,11 +311,9 @@ def write_residuals(table: pd.DataFrame, path: str | Path) -> None:
         "sha256": sha256_of(content),
     }
     facts |= {n: str(table.attrs[n]) for n in _OF_OTHERS if n in table.attrs}
-    for sample, written in (
-        (path, content),
-        (_facts_beside(path), json.dumps(facts, indent=2).encode()),
-    ):
-        write_whole(sample, written)
+    # The facts first: a table is never read without them, or with those of another.
+    write_whole(_facts_beside(path), json.dumps(facts, indent=2).encode())
+    write_whole(path, content)
 
 
 def read_residuals(path: str | Path) -> pd.DataFrame:

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from outcomes import Reading
 
 import geobiomass as gb
-from outcomes import Reading
 
 BANDS = ("VV_asc", "B04", "B08")
 TILES: dict[str, Any] = {"tile": 32, "overlap": 16, "block": 64}
@@ -108,7 +108,10 @@ def read_model(path: Path) -> Reading:
         reading |= of_dataset(near.load(), "near ")
     history = getattr(model, "history", None)
     if isinstance(history, pd.DataFrame):
-        reading |= of_table(history, "history ")
+        # How long each epoch took is another each time.
+        reading |= of_table(
+            history.drop(columns="seconds", errors="ignore"), "history "
+        )
     return reading | {"settings": text_of(settings)}
 
 

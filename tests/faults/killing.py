@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import shutil
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from kill_points import ROOT, Runner, kill_at, kill_at_size, operations_of
-from kept import BANDS  # noqa: F401  (imported before scripts are forked)
 from new_process import NewProcesses
 from outcomes import (
     CLEAR,
@@ -22,8 +19,6 @@ from outcomes import (
     Outcome,
     Reading,
     differing,
-    is_clear,
-    observed,
 )
 from writers import WRITERS, Writer
 
@@ -50,7 +45,7 @@ clear = error is not None and is_clear(error, list(map(str, paths)))
 said = "" if error is None else f"{{type(error).__name__}}: {{error}}"
 Path({answer!r}).write_bytes(pickle.dumps((found, clear, said)))
 """
-_AGAIN = """
+AGAIN = """
 import pickle
 writer = WRITERS[{name!r}]
 from outcomes import is_clear, observed
@@ -87,6 +82,15 @@ def warm_processes() -> NewProcesses:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a script read, or the error that it got."""
+
+    reading: Reading | None
+    clear: bool
+    said: str
+
+
+@dataclass(frozen=True)
 class Kill:
     """Where a writer is killed: before its n-th operation, or at a size of a file."""
 
@@ -95,7 +99,11 @@ class Kill:
     what: str = ""
 
     def __str__(self) -> str:
-        return f"killed at {self.size} bytes" if self.size else f"killed before {self.what}"
+        return (
+            f"killed at {self.size} bytes"
+            if self.size
+            else f"killed before {self.what}"
+        )
 
 
 class Killing:
@@ -122,19 +130,21 @@ class Killing:
         )
         self.before.mkdir(parents=True)
         if writer_prepares(self.writer):
-            self._do(_PREPARE, self.before)
-        self.old = self._read(self.before)[0] if self.writer.replaces else None
-        self._fresh(self.place)
+            self.do(_PREPARE, self.before)
+        there = (self.before / self.writer.entry).exists()
+        self.old = self.read(self.before).reading if there else None
+        self.fresh(self.place)
         script = self.script(_WRITE, self.place)
         self.operations = operations_of(script, self.place, run)
-        self.expected, _, said = self._read(self.place)
-        assert self.expected is not None, said
+        found = self.read(self.place)
+        assert found.reading is not None, found.said
+        self.expected = found.reading
         self.names = {name_of(path, self.place) for path in self.place.rglob("*")}
 
-    def script(self, body: str, folder: Path) -> str:
+    def script(self, body: str, folder: Path, answer: Path | None = None) -> str:
         """Return a script with the paths and the pipeline of this writer."""
         tests = ROOT / "tests"
-        facts = {"name": self.name, "folder": str(folder), "answer": str(self.answer)}
+        facts = {"name": self.name, "folder": str(folder), "answer": str(answer)}
         return _SCRIPT.format(
             paths=[str(ROOT), str(tests), str(tests / "faults")],
             pipeline=self.pipeline,
@@ -154,7 +164,7 @@ class Killing:
     def outcome(self, kill: Kill) -> Outcome:
         """Kill the writer, look at what is there, make the same call again, compare."""
         case = f"{self.name}, {self.pipeline}:{kill.operation or -kill.size}"
-        self._fresh(self.place)
+        self.fresh(self.place)
         script = self.script(_WRITE, self.place)
         landed = (
             kill_at_size(script, kill.size, self.run)
@@ -162,50 +172,61 @@ class Killing:
             else kill_at(script, kill.operation, self.place, self.run)
         )
         result, said = self._judge()
-        return Outcome(case, str(kill) if landed else f"{kill}: not reached", result, said)
+        return Outcome(
+            case, str(kill) if landed else f"{kill}: not reached", result, said
+        )
 
     def _judge(self) -> tuple[str, str]:
-        between, clear, said = self._read(self.place)
-        if self.writer.replaces:
-            assert self.old is not None
-            if between is None:
-                return POOR, f"before the second call: {said}"
-            if differing(between, self.old) and differing(between, self.expected):
-                return SILENT, "before the second call it is neither old nor new"
-        elif between is not None and differing(between, self.expected):
-            return SILENT, f"half is read: {differing(between, self.expected)}"
-        _, clear, refused = self._do(_AGAIN, self.place)
-        found, _, said = self._read(self.place)
-        if found is None:
-            result = CLEAR if clear else POOR
-            return result, f"second call: {refused or 'done'}; then {said}"
-        if wrong := differing(found, self.expected):
-            kind = SILENT if not refused else CLEAR if clear else POOR
-            return kind, f"second call: {refused or 'done'}; differs: {wrong}"
-        if refused and not clear:
-            return POOR, refused
-        left = {name_of(path, self.place) for path in self.place.rglob("*")} - self.names
+        between = self.read(self.place)
+        if between.reading is None and self.writer.replaces:
+            return POOR, f"before the second call: {between.said}"
+        whole = [
+            reading for reading in (self.old, self.expected) if reading is not None
+        ]
+        if between.reading is not None:
+            wrong = [differing(between.reading, one) for one in whole]
+            if all(wrong):
+                return SILENT, f"half is read: {wrong[-1]}"
+        again = self.do(AGAIN, self.place)
+        found = self.read(self.place)
+        said = again.said or "done"
+        if found.reading is None:
+            result = CLEAR if again.clear else POOR
+            return result, f"second call: {said}; then {found.said}"
+        if wrong_now := differing(found.reading, self.expected):
+            result = SILENT if not again.said else CLEAR if again.clear else POOR
+            return result, f"second call: {said}; differs: {wrong_now}"
+        if again.said and not again.clear:
+            return POOR, again.said
+        left = {name_of(p, self.place) for p in self.place.rglob("*")} - self.names
         if left:
             return POOR, f"left: {sorted(left)}"
-        return RIGHT, refused
+        return RIGHT, again.said
 
-    def _fresh(self, place: Path) -> None:
+    def fresh(self, place: Path) -> None:
+        """Make a folder what it was before the writer."""
         shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(self.before, place)
 
-    def _read(self, folder: Path) -> tuple[Reading | None, bool, str]:
-        return self._do(_READ, folder)
+    def read(self, folder: Path) -> Answer:
+        """Read what the writer left, in another process."""
+        return self.do(_READ, folder)
 
-    def _do(self, body: str, folder: Path) -> tuple[Reading | None, bool, str]:
-        import pickle
-
-        self.answer.unlink(missing_ok=True)
-        done = self.run(self.script(body, folder))
+    def do(
+        self,
+        body: str,
+        folder: Path,
+        answer: Path | None = None,
+        run: Runner | None = None,
+    ) -> Answer:
+        """Run a script of this module; return its answer."""
+        answer = self.answer if answer is None else answer
+        answer.unlink(missing_ok=True)
+        done = (run or self.run)(self.script(body, folder, answer))
         assert done.returncode == 0, done.stderr[-3000:]
-        if not self.answer.exists():
-            return None, False, ""
-        found: tuple[Reading | None, bool, str] = pickle.loads(self.answer.read_bytes())
-        return found
+        if not answer.exists():
+            return Answer(None, False, "")
+        return Answer(*pickle.loads(answer.read_bytes()))
 
 
 def writer_prepares(writer: Writer) -> bool:
@@ -213,16 +234,15 @@ def writer_prepares(writer: Writer) -> bool:
 
 
 def kind_of(path: Path, folder: Path) -> str:
-    """Return what kind of file it is: its last name, and those of two folders above.
-
-    Chunks of one array, and of coordinates, are of one kind.
-    """
+    """Return what kind of file it is: chunks of coordinates, for example, are one."""
     parts = name_of(path, folder).split("/")
-    chunk = "c" in parts[:-1]
-    last = "chunk" if chunk else parts[-1]
-    above = parts[: parts.index("c")] if chunk else parts[:-1]
-    small = above and above[-1] in ("band", "month", "x", "y", "multiplier", "chip")
-    return "/".join([*(["coordinate"] if small else above[-1:]), last])
+    if "c" in parts[1:]:
+        array = parts[parts.index("c", 1) - 1]
+        large = array in ("image", "agb")
+        return f"chunk of {array}" if large else "chunk of another array"
+    if "." not in parts[-1]:
+        return "folder" if len(parts) > 1 else parts[0]
+    return parts[-1]
 
 
 def name_of(path: Path, folder: Path) -> str:

@@ -113,6 +113,8 @@ def is_clear(error: BaseException, names: Iterable[str]) -> bool:
     said = str(error)
     ours = type(error).__module__.startswith(("geobiomass", "pasture"))
     ours = ours or bool(_OURS.search(_last_frame(error)))
+    if type(error).__name__ == "CommandError":  # the text that a command printed
+        ours = "Traceback" not in said
     return ours and any(n in said for n in names) and bool(_REMEDY.search(said))
 
 

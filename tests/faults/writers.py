@@ -9,17 +9,15 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-import shutil
 import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import kept
-import numpy as np
-from kept import BANDS, SMALL, TILES, labelled, scene, untrained
+from kept import SMALL, TILES, labelled, untrained
 from outcomes import Reading
 
 import geobiomass as gb
@@ -41,7 +39,7 @@ class Writer:
     prepare: Callable[[Path], object] = lambda folder: None
     """Fills the folder before."""
     replaces: bool = False
-    """Whether the entry exists before, and must never be absent or half."""
+    """Whether the entry exists before, and must never be absent."""
     pipelines: tuple[str, ...] = PIPELINES
     """Codec pipelines that make a difference."""
     sizes: tuple[int, ...] = ()
@@ -102,7 +100,9 @@ def ingest(folder: Path) -> None:
 
 def fit(folder: Path) -> None:
     settings = SMALL | {"epochs": 2}
-    model = gb.fit(labelled(), "quick", folder=folder / "training", block=32, **settings)
+    model = gb.fit(
+        labelled(), "quick", folder=folder / "training", block=32, **settings
+    )
     model.save(folder / "model")
 
 
@@ -156,7 +156,9 @@ def two_maps(folder: Path) -> None:
 def _change(folder: Path, name: str) -> None:
     from geobiomass.accounting.change import write_change
 
-    found = gb.change(folder / "first.zarr", folder / "second.zarr")
+    both = (kept.errors(), kept.errors())
+    first, second = folder / "first.zarr", folder / "second.zarr"
+    found = gb.change(first, second, residuals=both, correlation=0.0)
     write_change(found, folder / name)
 
 
@@ -180,7 +182,8 @@ def table(folder: Path) -> None:
 
 
 def stac_item(folder: Path) -> None:
-    gb.write_stac_item(folder / "map.zarr", folder / "item.json")
+    when = (datetime(2023, 7, 1, tzinfo=UTC), datetime(2023, 8, 31, tzinfo=UTC))
+    gb.write_stac_item(folder / "map.zarr", folder / "item.json", datetime=when)
 
 
 def read_json(path: Path) -> Reading:
@@ -189,18 +192,26 @@ def read_json(path: Path) -> Reading:
     return {"item": kept.text_of(json.loads(path.read_text()))}
 
 
+class CommandError(Exception):
+    """A command ended with an error; its text is what the user saw."""
+
+
 def command(*words: str) -> None:
     """Run a command in this process."""
     from geobiomass import cli
 
-    before = sys.argv
+    before, said = sys.argv, io.StringIO()
     sys.argv = ["geobiomass", *words]
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(said),
+        ):
             cli.main()
     except SystemExit as stop:
         if stop.code:
-            raise RuntimeError(f"exit code {stop.code}") from stop
+            lines = [line for line in said.getvalue().splitlines() if "%|" not in line]
+            raise CommandError("\n".join(lines)) from stop
     finally:
         sys.argv = before
 
