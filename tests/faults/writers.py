@@ -1,7 +1,7 @@
 """All that writes: what is there before, the call that is interrupted, what it leaves.
 
-A call is made again after an interruption, so it is the same each time. Scripts of other
-processes import this module.
+A call is made again after an interruption, so it is the same each time. Scripts of
+other processes import this module.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def use_pipeline(name: str) -> None:
         importlib.util.find_spec = without_zarrs
 
 
-# --- cubes ------------------------------------------------------------------------------
+# --- cubes ----------------------------------------------------------------------
 
 
 def append(folder: Path) -> None:
@@ -95,7 +95,7 @@ def ingest(folder: Path) -> None:
     command("ingest", "rasters", images, str(folder / "cube.zarr"))
 
 
-# --- models -----------------------------------------------------------------------------
+# --- models ---------------------------------------------------------------------
 
 
 def fit(folder: Path) -> None:
@@ -113,7 +113,7 @@ def cross_validate(folder: Path) -> None:
     crossed.save(folder / "validation", progress=False)
 
 
-# --- maps, tables and pages ---------------------------------------------------------------
+# --- maps, tables and pages -----------------------------------------------------
 
 
 def zarr_map_with_overviews(folder: Path) -> None:
@@ -189,7 +189,10 @@ def stac_item(folder: Path) -> None:
 def read_json(path: Path) -> Reading:
     import json
 
-    return {"item": kept.text_of(json.loads(path.read_text()))}
+    item = json.loads(path.read_text())
+    for name in ("created", "updated"):  # the time of writing
+        item["properties"].pop(name, None)
+    return {"item": kept.text_of(item)}
 
 
 class CommandError(Exception):
