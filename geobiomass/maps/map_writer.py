@@ -19,10 +19,11 @@ from geobiomass.cube import CubeError
 from geobiomass.cube.encoding import with_text_of_any_length
 from geobiomass.cube.grid import Grid
 from geobiomass.cube.store import UNFINISHED, consolidate
+from geobiomass.cube.store_objects import synchronise
 from geobiomass.maps.blocks import Block, Target, WorkersDiedError, create_array
 from geobiomass.maps.completion import BLOCKS, FINISHING, MAKING
 from geobiomass.maps.conventions import conventions_of
-from geobiomass.maps.destination import Destination, synchronise
+from geobiomass.maps.destination import Destination
 from geobiomass.maps.execution import (
     Compute,
     Outcome,

@@ -1,9 +1,9 @@
 """Scripts that are killed, or whose disk is full, at a place that can be repeated.
 
 Python announces each change to a file before it is made (an audit event), so a script
-is ended before its n-th change, always the same one. Libraries in C, C++ and Rust (GDAL,
-safetensors, zarrs) announce nothing. For these there is the largest size that a file may
-have: the system ends the process in the middle of the write that would go beyond it.
+is ended before its n-th change, always the same one. Libraries in C, C++ and Rust
+(GDAL, safetensors, zarrs) announce nothing. For these there is the largest size that a
+file may have: the system ends the process in the write that would go beyond it.
 
 Scripts have no state of the test's; they import what they need.
 """
