@@ -10,6 +10,7 @@ from threading import Lock
 import numpy as np
 import xarray as xr
 
+from geobiomass.cube import seal
 from geobiomass.maps.destination import Destination
 from geobiomass.maps.lock import only_writer
 
@@ -57,6 +58,7 @@ def write_change(found: xr.Dataset, path: str | Path) -> None:
             else:
                 whole = found.drop_encoding()
                 whole.to_zarr(work, zarr_format=3, consolidated=False)
+                seal(work)
                 os.rename(work, place)
         finally:
             shutil.rmtree(work, ignore_errors=True)

@@ -24,6 +24,7 @@ from geobiomass.cube.missing_values import (
     sampled_fills,
 )
 from geobiomass.cube.values import decoded_layers
+from geobiomass.maps.opening import open_layers
 from geobiomass.tiles import Window
 
 BLOCK = 1024  # pixels: the side of a block that is read, as maps are written
@@ -107,10 +108,7 @@ def open_map(path: str) -> xr.Dataset:
         return _open_raster(path)
     if "://" not in path and not os.path.exists(path):
         raise FileNotFoundError(f"There is nothing at {path}.")
-    made = xr.open_dataset(
-        path, engine="zarr", decode_coords="all", chunks=None, consolidated=False
-    )
-    return decoded_layers(made)
+    return decoded_layers(open_layers(path))
 
 
 def _open_raster(path: str) -> xr.Dataset:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from geobiomass.cube.grid import transform_of
 from geobiomass.maps import describe_progress
 from geobiomass.maps.geotiff import Statistics
+from geobiomass.maps.opening import open_layers
 
 _SIDE = 1024  # pixels: a GeoTIFF is read at this size to find the values' bounds
 _IN_MEMORY = 25_000_000  # pixels: a Zarr map up to this size is read as a whole
@@ -118,12 +119,11 @@ def _of_raster(path: Path) -> MapFacts:
 
 def _of_zarr(path: Path) -> MapFacts:
     import rioxarray  # noqa: F401  (the .rio accessor)
-    import xarray as xr
 
     state = describe_progress(path)
     if state is None or not state["finished"]:
         raise ValueError(f"{path} must be a finished map; make the same call again.")
-    scene = xr.open_zarr(path, decode_coords="all", consolidated=False, chunks=None)
+    scene = open_layers(path)
     transform = transform_of(scene)
     crs = _check_system(path, scene.rio.crs if transform is not None else None)
     shape = scene.sizes["y"], scene.sizes["x"]
