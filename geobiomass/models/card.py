@@ -206,6 +206,8 @@ def _training(settings: Facts, provenance: Facts) -> str:
             f"{training['epochs']} epochs, learning rate {training['learning_rate']}, "
             f"seed {training['seed']}. All settings are in `config.json`."
         )
+    if provenance.get("pretrained"):
+        text.append(f"The encoder began with {provenance['pretrained']}.")
     if data:
         text.append(_data_in_words(data))
         environment = provenance["environment"]
