@@ -31,6 +31,7 @@ from geobiomass.data.groups import NOWHERE, BlockGround, ChipGround, Ground
 from geobiomass.tables import read_table
 from geobiomass.tiles import Sample, blocks, indexers_of, samples_on_chips
 from geobiomass.training.files import sha256_of, sha256_of_file, write_whole
+from geobiomass.training.json_files import read_json
 from geobiomass.training.setting_names import explain_arguments
 
 MOST = 200_000  # rows of a table: 14 MB
@@ -396,7 +397,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
     if not facts_path.exists():
         return {}
     try:
-        facts = json.loads(facts_path.read_text("utf-8"))
+        facts = read_json(facts_path, dict)
         down, across = map(float, facts["pixel"])
         form, kind, checksum = facts["format"], str(facts["kind"]), facts["sha256"]
     except (KeyError, TypeError, ValueError) as error:

@@ -14,6 +14,7 @@ from geobiomass.maps.destination import Destination
 from geobiomass.maps.origin import PROVENANCE
 from geobiomass.metadata.text import Facts, facts_of, main_facts_of
 from geobiomass.summary import Summary
+from geobiomass.training.json_files import parse_json
 
 
 class Provenance(Mapping[str, Any]):
@@ -123,7 +124,8 @@ def provenance(
 def provenance_in(attrs: Mapping[str, Any]) -> Provenance | None:
     """Return the provenance in attributes or tags, None if there is none."""
     if PROVENANCE in attrs:
-        return Provenance(json.loads(attrs[PROVENANCE]))
+        name = f"The attribute {PROVENANCE}"
+        return Provenance(parse_json(attrs[PROVENANCE], name, dict))
     made_with = attrs.get(MADE_WITH)
     if not isinstance(made_with, Mapping):
         return None

@@ -23,6 +23,7 @@ from geobiomass.metadata.footprint import MapFacts, facts_of_map
 from geobiomass.metadata.provenance import Provenance, provenance
 from geobiomass.metadata.record import folder_fingerprint
 from geobiomass.training.files import sha256_of_file, write_whole
+from geobiomass.training.json_files import read_json
 from geobiomass.training.packages import need
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def _check_replaceable(path: Path, name: str) -> None:
     if not path.exists():
         return
     try:
-        there = json.loads(path.read_text(encoding="utf-8"))
+        there = read_json(path)
         ours = there["type"] == "Feature" and there["id"] == name
     except (ValueError, KeyError, TypeError, OSError):
         ours = False

@@ -83,6 +83,8 @@ def parse_json(
     JsonError
         As :func:`read_json` does.
     """
+    if not isinstance(text, str | bytes):
+        raise JsonError(f"{name} must be JSON text, got {type(text).__name__}.")
     if len(text) > most_bytes:
         raise JsonError(
             f"{name} must have at most {most_bytes:,} bytes of JSON, got more; it is "
