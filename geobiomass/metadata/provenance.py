@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,18 @@ class Provenance(Mapping[str, Any]):
 
     def facts(self) -> Facts:
         """Return headings and texts, as they are printed."""
-        return facts_of(self._note)
+        return self._in_words(facts_of)
 
     def main_facts(self) -> Facts:
         """Return the most important headings and texts, a few lines."""
-        return main_facts_of(self._note)
+        return self._in_words(main_facts_of)
+
+    def _in_words(self, words: Callable[[Mapping[str, Any]], Facts]) -> Facts:
+        try:
+            return words(self._note)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # Another version, or another program, wrote it in another form.
+            return {"provenance": f"cannot be read ({error!r})"}
 
     def to_dict(self) -> dict[str, Any]:
         """Return a copy of all parts as JSON values."""

@@ -300,6 +300,10 @@ def _relative(target: Path, item: Path) -> str:
     return found if found.startswith("../") else f"./{found}"
 
 
+# What a map's provenance says may come from anywhere, and browsers follow links.
+_ADDRESS = re.compile(r"(?:https?|s3|gs)://[^\s<>\"'`\x00-\x1f\\]+")
+
+
 def _scene_links(known: Provenance) -> list[pystac.Link]:
     """Return links to the items of the scenes whose addresses are known."""
     import pystac
@@ -308,7 +312,7 @@ def _scene_links(known: Provenance) -> list[pystac.Link]:
         group
         for month in (known["input"].get("scenes") or {}).values()
         for group in month
-        if "at" in group
+        if _ADDRESS.fullmatch(str(group.get("at", "")))
     ]
     return [
         pystac.Link(
