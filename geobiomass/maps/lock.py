@@ -26,6 +26,7 @@ from geobiomass.maps.destination import (
     lock_path,
     synchronise,
 )
+from geobiomass.training.json_files import parse_json
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -62,7 +63,7 @@ class Writer:
     def read(cls, text: str) -> Self | None:
         """Read a writer from JSON; return None if the text is something else."""
         try:
-            return cls(**json.loads(text))
+            return cls(**parse_json(text, "a lock", dict))
         except (ValueError, TypeError):
             return None
 

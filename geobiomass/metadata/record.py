@@ -26,6 +26,7 @@ from geobiomass.cube.quantity import AGB
 from geobiomass.maps.origin import PROVENANCE
 from geobiomass.network import AttentionUNet
 from geobiomass.training.files import sha256_of
+from geobiomass.training.json_files import parse_json
 from geobiomass.training.model_folder import (
     CONFIG,
     WEIGHTS,
@@ -272,7 +273,9 @@ def input_facts(cube: xr.Dataset, made_with: Mapping[str, Any]) -> dict[str, Any
     }
     facts |= {n: str(cube.attrs[n]) for n in _INPUT_ATTRIBUTES if n in cube.attrs}
     if "scenes" in cube.attrs:
-        facts["scenes"] = _scenes(json.loads(cube.attrs["scenes"]))
+        facts["scenes"] = _scenes(
+            parse_json(cube.attrs["scenes"], "The attribute scenes", dict)
+        )
     return facts
 
 
