@@ -336,9 +336,7 @@ def _build_backbone(name: str, pretrained: bool | str | Path) -> nn.Module:
     return backbone
 
 
-def _fill(
-    backbone: nn.Module, path: Path, name: str, options: dict[str, Any]
-) -> None:
+def _fill(backbone: nn.Module, path: Path, name: str, options: dict[str, Any]) -> None:
     """Load all weights of a backbone; a classifier in the file is ignored."""
     import timm
 

@@ -338,8 +338,8 @@ def _choose(fits: list[_Fit], path: Path) -> _Fit:
         return averaged[0]
     raise ValueError(
         f"weights in {path} must be of one network, got {len(different)} that fit, "
-        f"below {_joined(fit.place.removesuffix(' > ') for fit in different)}; write one of them to "
-        "a file of its own"
+        f"below {_joined(fit.place.removesuffix(' > ') for fit in different)}; write "
+        "one of them to a file of its own"
     )
 
 
@@ -349,9 +349,7 @@ def _equal(one: Weights, other: Weights) -> bool:
     )
 
 
-def _refusal(
-    path: Path, what: str, fits: list[_Fit], module: nn.Module
-) -> ValueError:
+def _refusal(path: Path, what: str, fits: list[_Fit], module: nn.Module) -> ValueError:
     """Return the error of a file that does not fit anywhere."""
     own = module.state_dict()
     total = sum(not name.endswith("num_batches_tracked") for name in own)
@@ -368,7 +366,8 @@ def _refusal(
     return ValueError(
         f"weights in {path} must be those of the {what}, got {name}, which is {ours} "
         f"in the {what} and {theirs} in the file{below}{more if others else ''}; "
-        f"{best.count} of {len(own)} names are the same. Choose the {what} that the file was made for"
+        f"{best.count} of {len(own)} names are the same. Choose the {what} that the "
+        "file was made for"
     )
 
 

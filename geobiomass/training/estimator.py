@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import pandas as pd
 
+from .model_checksums import check_checksums, write_checksums
 from .model_folder import (
     CARD,
     CONFIG,
@@ -30,7 +31,6 @@ from .model_folder import (
     replace,
     write_config,
 )
-from .model_checksums import check_checksums, write_checksums
 from .weights import check_shapes, load_weights, save_weights, without_memory
 
 if TYPE_CHECKING:

@@ -14,10 +14,9 @@ from .files import sha256_of_file
 from .model_folder import CARD, CONFIG, FILES, MEMBER, broken
 
 _TITLE = "## Checksums"
+_NAME = "|".join(map(re.escape, sorted(FILES - {CARD})))
 _LINE = re.compile(
-    r"^([0-9a-f]{64}) [ *]((?:member-[1-9]\d*/)?(?:%s))$"
-    % "|".join(map(re.escape, sorted(FILES - {CARD}))),
-    re.MULTILINE,
+    rf"^([0-9a-f]{{64}}) [ *]((?:member-[1-9]\d*/)?(?:{_NAME}))$", re.MULTILINE
 )
 
 
