@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from geobiomass.cli.output import say
+
 app = typer.Typer(help="Make a cube from files of an archive.", no_args_is_help=True)
 
 
@@ -101,7 +103,7 @@ def biomassters(
     write_cube(
         cube, out, dtype.value, append=append, overwrite=overwrite, progress=True
     )
-    typer.echo(f"{out}: {cube.sizes['chip']} chips")
+    say(f"{out}: {cube.sizes['chip']} chips")
 
 
 def _chips(words: str | None) -> int | list[str] | None:
@@ -236,7 +238,7 @@ def rasters(
     write_cube(cube, out, dtype.value, overwrite=overwrite, progress=True)
     months, bands = (_count_text(cube.sizes[dim], dim) for dim in ("month", "band"))
     size = f"{cube.sizes['y']} x {cube.sizes['x']} pixels"
-    typer.echo(f"{out}: {months}, {bands}, {size}{labelled}")
+    say(f"{out}: {months}, {bands}, {size}{labelled}")
 
 
 def _count_text(count: int, thing: str) -> str:
@@ -320,7 +322,7 @@ def stac(
         damaged=damaged.value,
         block=block,
     )
-    typer.echo(summary(cube))
+    say(summary(cube))
     write_cube(cube, out, dtype.value, overwrite=overwrite, progress=True)
     sizes = cube.sizes
-    typer.echo(f"{out}: {sizes['month']} months, {sizes['y']} x {sizes['x']} pixels")
+    say(f"{out}: {sizes['month']} months, {sizes['y']} x {sizes['x']} pixels")

@@ -42,6 +42,7 @@ from geobiomass.cube.write_target import (
     open_to_append,
     open_to_write,
 )
+from geobiomass.outside_text import check_variable_names
 from geobiomass.threads import few_at_a_time
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ def write_cube(
     """
     # What is lazy is cleaned as it is written, which counts each value once.
     cube = with_plain_attributes(measured(converted(cube), lazy=False))
+    check_variable_names(cube.variables, "the cube")
     destination = CubeDestination(path, storage_options)
     if append:
         cube, target = open_to_append(cube, destination)

@@ -28,9 +28,11 @@ from geobiomass.cube.units import MASS_PER_AREA, hectare_factor, plain
 from geobiomass.cube.values import decoded_layers
 from geobiomass.data.folds import Folds
 from geobiomass.data.groups import NOWHERE, BlockGround, ChipGround, Ground
+from geobiomass.outside_text import readable_cell, safe_cells
 from geobiomass.tables import read_table
 from geobiomass.tiles import Sample, blocks, indexers_of, samples_on_chips
 from geobiomass.training.files import sha256_of, sha256_of_file, write_whole
+from geobiomass.training.json_files import read_json
 from geobiomass.training.setting_names import explain_arguments
 
 MOST = 200_000  # rows of a table: 14 MB
@@ -303,7 +305,7 @@ def write_residuals(table: pd.DataFrame, path: str | Path) -> None:
             f"attrs of a table of residuals must have {lacking}, got {table.attrs}; "
             "gb.residuals sets them."
         )
-    content = table.to_csv(index=False, lineterminator="\n").encode()
+    content = safe_cells(table).to_csv(index=False, lineterminator="\n").encode()
     facts = {
         "format": _FORMAT,
         "kind": table.attrs["kind"],
@@ -373,7 +375,7 @@ def read_residuals(path: str | Path) -> pd.DataFrame:
 def _parsed(cells: pd.Series) -> Any:
     """Convert a column by Python: releases of pandas differ in the last bit."""
     if cells.name not in (*_NUMBERS, "fold"):
-        return cells
+        return cells.map(readable_cell)
     try:
         if cells.name == "fold":
             return np.array([int(cell) for cell in cells], np.int64)
@@ -394,7 +396,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
     if not facts_path.exists():
         return {}
     try:
-        facts = json.loads(facts_path.read_text("utf-8"))
+        facts = read_json(facts_path, dict)
         down, across = map(float, facts["pixel"])
         form, kind, checksum = facts["format"], str(facts["kind"]), facts["sha256"]
     except (KeyError, TypeError, ValueError) as error:

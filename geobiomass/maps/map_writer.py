@@ -37,6 +37,7 @@ from geobiomass.maps.lock import only_writer
 from geobiomass.maps.manifest import WRITTEN, Manifest, verified
 from geobiomass.maps.origin import PROVENANCE, with_software_of
 from geobiomass.maps.overviews import level_sizes, write_overviews
+from geobiomass.outside_text import check_variable_names
 from geobiomass.training.files import sha256_of
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ def write_map(
         If blocks failed; it names them and the reasons. The others are kept, and the
         same call computes only the missing ones.
     """
+    check_variable_names(template, "the map")
     destination = Destination.of(path, storage_options)
     _check_form(destination, template, overviews)
     names = list(map(str, template))

@@ -22,6 +22,7 @@ from geobiomass.training.estimator import SavedModel
 from geobiomass.training.model_folder import (
     CARD,
     CONFIG,
+    WRONG_SETTINGS,
     ModelError,
     broken,
     member_folders,
@@ -190,8 +191,8 @@ class Ensemble(Predictor, SavedModel):
             return model
         except ModelError:
             raise
-        except (KeyError, TypeError, ValueError) as error:
-            raise broken(folder / CONFIG, error) from error
+        except WRONG_SETTINGS as error:
+            raise broken(folder / CONFIG, repr(error)) from error
 
     def __repr__(self) -> str:
         """Return a description in one line."""

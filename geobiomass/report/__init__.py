@@ -202,9 +202,12 @@ def _title(material: Material) -> str:
 
 
 def _written(material: Material, progress: bool) -> Iterator[tuple[str, Markup]]:
+    from matplotlib import rc_context
     from tqdm.auto import tqdm
 
     parts = tqdm(_SECTIONS.items(), "Writing", unit="section", disable=not progress)
-    for name, write in parts:
-        if content := write(material):
-            yield name, content
+    # Names and units come with the data: they are no formulas between dollars.
+    with rc_context({"text.parse_math": False}):
+        for name, write in parts:
+            if content := write(material):
+                yield name, content

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import pandas as pd
 
+from .model_checksums import check_checksums, write_checksums
 from .model_folder import (
     CARD,
     CONFIG,
     HISTORY,
     WEIGHTS,
+    WRONG_SETTINGS,
     ModelError,
     broken,
     check_replaceable,
@@ -29,7 +31,7 @@ from .model_folder import (
     replace,
     write_config,
 )
-from .weights import load_weights, save_weights
+from .weights import check_shapes, load_weights, save_weights, without_memory
 
 if TYPE_CHECKING:
     from torch import nn
@@ -92,6 +94,7 @@ class SavedModel(ABC):
         part.mkdir()
         try:
             self._write(part)
+            write_checksums(part)
             replace(folder, part)
         finally:
             shutil.rmtree(part, ignore_errors=True)
@@ -114,8 +117,8 @@ class SavedModel(ABC):
         Raises
         ------
         ModelError
-            If a file is missing or damaged, or contains another class; the message
-            names the file and the remedy.
+            If a file is missing or damaged, has changed since it was saved, or
+            contains another class; the message names the file and the remedy.
         """
         folder = Path(folder)
         config = read_config(folder)
@@ -125,6 +128,7 @@ class SavedModel(ABC):
                 f"{folder} must hold a {cls.__name__}, got a {config['class']}; load "
                 f"it with {advice}"
             )
+        check_checksums(folder)
         return cls._read(folder, config)
 
     # --- the Hugging Face Hub ---
@@ -314,10 +318,17 @@ class Regressor(SavedModel):
 
     @classmethod
     def _read(cls, folder: Path, config: Mapping[str, Any]) -> Self:
-        model = cls._build(folder, config["settings"])
+        settings = config["settings"]
         try:
+            # Before memory is taken: settings may claim any size.
+            with without_memory():
+                claimed = cls._build(folder, settings).network.state_dict()
+            check_shapes(claimed, folder / WEIGHTS)
+            model = cls._build(folder, settings)
             load_weights(model.network, folder / WEIGHTS)
-        except (FileNotFoundError, ValueError) as error:
+        except ModelError:
+            raise
+        except (OSError, ValueError) as error:
             raise broken(folder / WEIGHTS, error) from error
         model.provenance = dict(config.get("provenance", {}))
         model.history = _read_history(folder / HISTORY)
@@ -329,8 +340,8 @@ class Regressor(SavedModel):
     def _build(cls, folder: Path, settings: Mapping[str, Any]) -> Self:
         try:
             return cls._from_settings(settings)
-        except (KeyError, TypeError, ValueError) as error:
-            raise broken(folder / CONFIG, error) from error
+        except WRONG_SETTINGS as error:
+            raise broken(folder / CONFIG, repr(error)) from error
 
 
 def _read_history(path: Path) -> pd.DataFrame:

@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
+from .json_files import parse_json
+
 FRESH = 60.0
 """Seconds after which a lease that was not renewed does not count any more."""
 
@@ -45,7 +47,7 @@ class Writer:
     def read(cls, text: str) -> Self | None:
         """Read a writer from JSON; return None if the text is something else."""
         try:
-            return cls(**json.loads(text))
+            return cls(**parse_json(text, "a lock", dict))
         except (ValueError, TypeError):
             return None
 

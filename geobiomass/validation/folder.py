@@ -17,6 +17,7 @@ from typing import Any
 from geobiomass.cube.store import is_local
 from geobiomass.evaluation.residuals import TABLE
 from geobiomass.training.files import write_whole
+from geobiomass.training.json_files import read_json
 from geobiomass.training.model_folder import package_versions
 
 RECORD = "validation.json"
@@ -84,7 +85,7 @@ def read_beginning(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        facts = dict(json.loads(path.read_text("utf-8")))
+        facts = dict(read_json(path, dict))
         lacking = {"cube", "count", "held_out", "command", "directory"} - set(facts)
         if lacking:
             raise ValueError(f"it lacks {sorted(lacking)}")
@@ -128,7 +129,7 @@ def read_record(folder: Path) -> dict[str, Any]:
             )
         )
     try:
-        facts = json.loads(path.read_text("utf-8"))
+        facts = read_json(path, dict)
         kinds = {"format": int, "folds": dict, "settings": dict}
         wrong = [name for name, kind in kinds.items() if type(facts[name]) is not kind]
         if wrong or "pixel" not in facts or "cube" not in facts:
