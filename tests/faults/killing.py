@@ -161,6 +161,24 @@ class Killing:
         sizes = [Kill(size=size) for size in self.writer.sizes]
         return sorted(ends, key=lambda kill: kill.operation) + sizes
 
+    def some(self, most: int) -> list[Kill]:
+        """Return at most so many kills: all sizes, and operations evenly."""
+        kills = self.kills()
+        sizes = [kill for kill in kills if kill.size]
+        operations = [kill for kill in kills if not kill.size]
+        room = max(most - len(sizes), 1)
+        step = max(1.0, len(operations) / room)
+        count = min(room, len(operations))
+        return [operations[int(place * step)] for place in range(count)] + sizes
+
+    def of_number(self, number: int) -> Kill:
+        """Return the kill that an outcome's number stands for."""
+        for kill in self.kills():
+            if number in (kill.operation or None, -kill.size or None):
+                return kill
+        event, path = self.operations[number - 1]
+        return Kill(number, what=f"{event} {name_of(path, self.place)}")
+
     def outcome(self, kill: Kill) -> Outcome:
         """Kill the writer, look at what is there, make the same call again, compare."""
         case = f"{self.name}, {self.pipeline}:{kill.operation or -kill.size}"
