@@ -242,6 +242,10 @@ class Killing:
         answer.unlink(missing_ok=True)
         done = (run or self.run)(self.script(body, folder, answer))
         assert done.returncode == 0, done.stderr[-3000:]
+        return self.taken(answer)
+
+    def taken(self, answer: Path) -> Answer:
+        """Return what a script of this module answered, if it did."""
         if not answer.exists():
             return Answer(None, False, "")
         return Answer(*pickle.loads(answer.read_bytes()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,13 +22,13 @@ class Pair:
     killing: Killing
     second: NewProcesses
 
-    def outcome(self, delay: float, number: int = 0) -> Outcome:
-        """Start two; judge what each said, and what is there at the end.
+    def at(self, number: int) -> Outcome:
+        """Start two, apart as the number says; judge what each said and what is there.
 
         One works and the other is refused, or both return what was written. Then
         nothing but the same values is there.
         """
-        one = self.killing
+        one, delay = self.killing, DELAYS[number % len(DELAYS)]
         one.fresh(one.place)
         answers = [one.place.with_name(f"answer-{which}") for which in (1, 2)]
         with ThreadPoolExecutor(2) as pool:
@@ -57,9 +56,6 @@ class Pair:
             return POOR, f"{words}; left: {sorted(left)}"
         return (CLEAR if any(a.said for a in said) else RIGHT), words
 
-    def close(self) -> None:
-        shutil.rmtree(self.killing.place, ignore_errors=True)
-
 
 def paired(
     writer: str,
@@ -71,5 +67,4 @@ def paired(
 ) -> list[Outcome]:
     """Run a writer in two processes, at each of the delays, some times."""
     pair = Pair(Killing(writer, pipeline, folder, run), second)
-    delays = [delay for _ in range(times) for delay in DELAYS]
-    return [pair.outcome(delay, number) for number, delay in enumerate(delays)]
+    return [pair.at(number) for number in range(times * len(DELAYS))]
