@@ -16,7 +16,8 @@ from geobiomass.threads import silence_warning
 Codes = npt.NDArray[Any]
 Pixels = npt.NDArray[np.float32]
 
-_OPENING = threading.Lock()
+# Opening with other codecs may be nested, in one thread.
+_OPENING = threading.RLock()
 
 
 @contextmanager
@@ -33,6 +34,20 @@ def quick_codecs() -> Iterator[None]:
     # zarrs opens a store of obstore a second time, with separate connections.
     silence_warning(Warning, "Successfully reconstructed a store")
     # Zarr's settings belong to the whole process: one thread at a time.
+    with _OPENING, zarr.config.set(setting):
+        yield
+
+
+@contextmanager
+def whole_files() -> Iterator[None]:
+    """Open arrays with Zarr's own codecs inside the block, whatever is configured.
+
+    They replace a file as a whole, by a renaming. zarrs writes in place: a process that
+    is killed leaves half a file. For all that is small or must never be half written.
+    """
+    import zarr
+
+    setting = {"codec_pipeline.path": "zarr.core.codec_pipeline.BatchedCodecPipeline"}
     with _OPENING, zarr.config.set(setting):
         yield
 

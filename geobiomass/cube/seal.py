@@ -34,6 +34,8 @@ SEAL = "checksums/zarr.json"
 ROOT = "zarr.json"
 UNFINISHED = "geobiomass_unfinished"
 """Attribute of a Zarr group that is still being written."""
+FINISHING = "geobiomass_finishing"
+"""Attribute of a cube whose pixels and counts are written, and whose end is not."""
 
 FORMAT = 1
 _TRIES = 3  # a writer that replaces the seal meanwhile is met once, if ever
@@ -236,7 +238,8 @@ def root_sum(content: bytes) -> Sums:
     So the seal is written first, and marking the store as finished is its last change.
     """
     root = json.loads(content)
-    root.get("attributes", {}).pop(UNFINISHED, None)
+    for mark in (UNFINISHED, FINISHING):
+        root.get("attributes", {}).pop(mark, None)
     return [None, crc32c_of_json(root)]
 
 

@@ -167,6 +167,13 @@ def write_seal(group: zarr.Group) -> None:
     files.write(SEAL, text.encode())
 
 
+def ensure_seal(group: zarr.Group) -> None:
+    """Write the checksums of a finished store that lost them to an interruption."""
+    files = Files(group.store_path.store, group.store_path.path)
+    if files.read([SEAL])[SEAL] is None:
+        write_seal(group)
+
+
 def remove_seal(group: zarr.Group) -> None:
     """Remove the checksums, before any other change to a finished store."""
     Files(group.store_path.store, group.store_path.path).delete(SEAL)

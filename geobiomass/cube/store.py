@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from json import JSONDecodeError
@@ -36,6 +35,8 @@ VERSION = "geobiomass_cube"
 STORED_DTYPE = "stored_dtype"
 """The type on disk, in the encoding of an opened array."""
 STATISTICS = "band_statistics"
+WRITTEN_FROM = "geobiomass_written_from"
+"""Attribute of a finished cube: what the last call of write_cube was given."""
 
 # Attributes of an image that describe its encoding; users do not need them.
 _INTERNAL = {"stored_units", "scale_factor", "_FillValue", "coordinates"}
@@ -449,7 +450,7 @@ def _tidy(cube: xr.Dataset, dtype: npt.DTypeLike | None = None) -> xr.Dataset:
             variable.attrs, variable.encoding = kept, encoding
             cube[name] = variable
     cube = cube.drop_vars("multiplier", errors="ignore")
-    for name in (VERSION, STATISTICS):
+    for name in (VERSION, STATISTICS, WRITTEN_FROM):
         cube.attrs.pop(name, None)
     names = [str(name) for name in cube.data_vars]
     return cube[sorted(names, key=lambda name: name != "image")]
@@ -459,13 +460,3 @@ def _known(chunks: Mapping[str, int], cube: xr.Dataset) -> dict[str, int]:
     return {dim: size for dim, size in chunks.items() if dim in cube.dims}
 
 
-def consolidate(group: zarr.Group) -> None:
-    """Write a group's consolidated metadata, so that it opens with one read."""
-    import zarr
-
-    with warnings.catch_warnings():
-        # Consolidated metadata is an extension of Zarr v3; xarray and zarr read it.
-        warnings.filterwarnings("ignore", "Consolidated metadata is currently")
-        # The store also contains other objects, such as the lease of its writer.
-        warnings.filterwarnings("ignore", "Object at .* is not recognized")
-        zarr.consolidate_metadata(group.store, path=group.path)

@@ -18,8 +18,9 @@ import xarray as xr
 from geobiomass.cube import CubeError
 from geobiomass.cube.encoding import with_text_of_any_length
 from geobiomass.cube.grid import Grid
+from geobiomass.cube.publishing import consolidate
 from geobiomass.cube.sealing import remove_seal, write_seal
-from geobiomass.cube.store import UNFINISHED, consolidate
+from geobiomass.cube.store import UNFINISHED
 from geobiomass.cube.store_objects import synchronise
 from geobiomass.maps.blocks import Block, Target, WorkersDiedError, create_array
 from geobiomass.maps.completion import BLOCKS, FINISHING, MAKING
