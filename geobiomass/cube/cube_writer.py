@@ -23,9 +23,9 @@ from geobiomass.cube.losses import CLIPPED, Losses
 from geobiomass.cube.missing_values import TAKEN, clean, measured
 from geobiomass.cube.plain_attributes import with_plain_attributes
 from geobiomass.cube.schema import is_chips
+from geobiomass.cube.sealing import remove_seal, write_seal
 from geobiomass.cube.statistics import BandTally
 from geobiomass.cube.storage_steps import CoarseStepError, check_steps
-from geobiomass.cube.sealing import remove_seal, write_seal
 from geobiomass.cube.store import STATISTICS, UNFINISHED, consolidate
 from geobiomass.cube.write_blocks import (
     Block,
