@@ -54,7 +54,7 @@ def checked_when_read(
 
 def lazily(array: xr.backends.BackendArray) -> Any:
     """Return an array that xarray reads when it is needed, and keeps then."""
-    indexing = xr.core.indexing
+    indexing: Any = xr.core.indexing
     lazy = indexing.LazilyIndexedArray(array)
     return indexing.MemoryCachedArray(indexing.CopyOnWriteArray(lazy))
 

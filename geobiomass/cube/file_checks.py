@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -105,9 +106,7 @@ class Files:
                     return await work(file)
 
             names = list(files)
-            return dict(
-                zip(names, await asyncio.gather(*map(one, names)), strict=True)
-            )
+            return dict(zip(names, await asyncio.gather(*map(one, names)), strict=True))
 
         return _wait(all_of())
 
@@ -119,7 +118,12 @@ class Files:
         _wait(self.store.set(f"{self.prefix}{file}", buffer))
 
     def delete(self, file: str) -> None:
-        """Delete a file, if it is there."""
+        """Delete a file, if it is there, and a folder that held nothing else."""
+        if (path := self.local(file)) is not None:
+            path.unlink(missing_ok=True)
+            with suppress(OSError):  # another file is there: Zarr warns of empty ones
+                path.parent.rmdir()
+            return
 
         async def work() -> None:
             if await self.store.exists(f"{self.prefix}{file}"):

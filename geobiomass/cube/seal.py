@@ -38,7 +38,6 @@ FINISHING = "geobiomass_finishing"
 """Attribute of a cube whose pixels and counts are written, and whose end is not."""
 
 FORMAT = 1
-_TRIES = 3  # a writer that replaces the seal meanwhile is met once, if ever
 
 
 @dataclass(frozen=True)
@@ -117,14 +116,18 @@ class Seal:
             for name in self.pixels
         }
 
+    def files_of(self, name: str) -> dict[str, Sums]:
+        """Return the sums of an array of pixels, by chunk key."""
+        return self._by_array[name]
+
     def of_array(self, name: str) -> ArraySeal | None:
         """Return the checksums of an array of pixels, None of other arrays."""
         if name not in self.pixels:
             return None
-        return ArraySeal(name, self.prefix, self.pixels[name], self._by_array[name])
+        return ArraySeal(name, self.prefix, self.pixels[name], self.files_of(name))
 
     def first_problem(self, store: Store) -> tuple[str, str] | None:
-        """Return the first file of metadata or small arrays that is damaged, and why."""
+        """Return the first damaged file of metadata or small arrays, and why."""
         pixels = {f"{n}/{key}" for n, keys in self._by_array.items() for key in keys}
         small = [file for file in self.files if file not in pixels]
         content = Files(store, self.prefix).read(small)
@@ -185,15 +188,12 @@ def check_store(store: Store, where: str, prefix: str = "") -> Seal | None:
         If a file is damaged, gone or another's; it names the first one.
     """
     seal = _read(store, where, prefix)
-    for _ in range(_TRIES):
-        problem = None if seal is None else seal.first_problem(store)
-        if problem is None:
-            return seal
+    while seal is not None and (problem := seal.first_problem(store)) is not None:
         before, seal = seal, _read(store, where, prefix)
         if seal == before:
             raise damaged(where, *problem)
         # A writer changed the store, and its seal, meanwhile: look again.
-    raise damaged(where, *problem)
+    return seal
 
 
 def damaged(where: str, file: str, problem: str) -> DamagedError:

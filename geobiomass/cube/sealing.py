@@ -7,11 +7,12 @@ import warnings
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from geobiomass.cube.file_checks import Files, described_sum, shard_sum
+from geobiomass.cube.publishing import consolidate
 from geobiomass.cube.schema import CubeError
 from geobiomass.cube.seal import (
     FORMAT,
@@ -75,6 +76,9 @@ def seal(
         raise CubeError(
             f"{path} is not finished; make the same call that writes it again."
         )
+    if open_group(path, "r", storage_options).metadata.consolidated_metadata:
+        remove_seal(group)  # software that consolidates metadata copies it as well
+        consolidate(group)
     write_seal(group)
 
 
@@ -120,6 +124,28 @@ def verify(
     return pd.DataFrame(rows, columns=["file", "problem"])
 
 
+def damage_in_words(path: str | Path | Store) -> dict[str, str]:
+    """Return a fact: how many files of pixels are gone or have another size.
+
+    Nothing where all are there, or the store has no checksums, or is not on a disk.
+    Metadata and coordinates must have been checked.
+    """
+    store = store_at(path)
+    found = check_store(store, str(path))
+    if found is None:
+        return {}
+    problems = list(found.pixel_problems(store))
+    if not problems:
+        return {}
+    total = sum(len(found.files_of(name)) for name in found.pixels)
+    file, problem = problems[0]
+    return {
+        "damaged": f"{len(problems)} of {total} files of pixels are gone or have "
+        f"another size, such as {file}, which {problem}; geobiomass.cube.verify lists "
+        "them"
+    }
+
+
 def write_seal(group: zarr.Group) -> None:
     """Write the checksums of a group's files, once all else is written.
 
@@ -142,11 +168,7 @@ def write_seal(group: zarr.Group) -> None:
         # The store also contains other objects, such as the lease of its writer.
         warnings.filterwarnings("ignore", "Object at .* is not recognized")
         members = whole.members(max_depth=None)
-    arrays = {
-        str(name): cast("zarr.Array[Any]", node)
-        for name, node in members
-        if isinstance(node, zarr.Array)
-    }
+    arrays = {str(name): node for name, node in members if isinstance(node, zarr.Array)}
     pixels = {name: _inner(array) for name, array in arrays.items() if _large(array)}
     sums: dict[str, Any] = {ROOT: root_sum(files.read([ROOT])[ROOT])}
     small: list[str] = []

@@ -21,7 +21,8 @@ from geobiomass.cube.codecs import quick_codecs
 from geobiomass.cube.grid import placed
 from geobiomass.cube.missing_values import LOOKED_AT
 from geobiomass.cube.schema import CubeError, DamagedError, check_cube
-from geobiomass.cube.seal import UNFINISHED, Seal, check_store
+from geobiomass.cube.seal import UNFINISHED as UNFINISHED
+from geobiomass.cube.seal import Seal, check_store
 from geobiomass.cube.selection import PREFIX
 from geobiomass.cube.stored_array import StoredArray
 from geobiomass.training.packages import need_for_address
@@ -157,9 +158,7 @@ def _open_stored(
             consolidated=store.consolidated,
             storage_options=dict(storage_options) if storage_options else None,
         )
-        cube = checked_when_read(
-            cube, sealed, store.store, str(path), but=store.arrays
-        )
+        cube = checked_when_read(cube, sealed, store.store, str(path), but=store.arrays)
     except DamagedError:
         raise
     except (FileNotFoundError, KeyError, TypeError) as error:

@@ -13,6 +13,7 @@ import xarray as xr
 from geobiomass.cube.axes import in_our_names
 from geobiomass.cube.grid_size import check_size
 from geobiomass.cube.grid_summary import area_facts, bytes_in, grid_facts, size_in_words
+from geobiomass.cube.sealing import damage_in_words
 from geobiomass.maps.opening import open_layers
 from geobiomass.metadata.provenance import provenance, provenance_in
 from geobiomass.summary import Table, bytes_in_words
@@ -64,6 +65,7 @@ def describe_stored_map(store: Any) -> Facts:
         **_sizes(scene),
         "state": "finished",
         "stored as": f"float32, {bytes_in_words(bytes_in(store))} on disk",
+        **damage_in_words(store),
         **_provenance_facts(scene.attrs),
     }
     facts |= grid_facts(scene)

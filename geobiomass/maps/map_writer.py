@@ -409,7 +409,7 @@ def _finish(
     count: Callable[[zarr.Group], Mapping[str, Any]] | None,
     sealed: bool,
 ) -> None:
-    """Delete the manifest, write checksums; the map is marked as finished last, in one write."""
+    """Delete the manifest, write checksums; mark the map as finished last."""
     if UNFINISHED not in group.attrs:
         return
     counted = {} if count is None else dict(count(group))
