@@ -16,8 +16,14 @@ import xarray as xr
 
 from geobiomass.cube.grid import transform_of
 from geobiomass.maps.origin import MAP_CHECKS, PROVENANCE
+from geobiomass.maps.raster_checksums import (
+    MADE_BY,
+    SOFTWARE,
+    Sums,
+    block_sums,
+    record_checksums,
+)
 from geobiomass.maps.raster_checksums import SIDE as TILE
-from geobiomass.maps.raster_checksums import Sums, block_sums, record_checksums
 from geobiomass.tiles import blocks
 
 if TYPE_CHECKING:
@@ -221,7 +227,7 @@ def _write_plain(
             disable=not progress,
         ) as bar,
     ):
-        tags = {FINGERPRINT: fingerprint}
+        tags = {FINGERPRINT: fingerprint, SOFTWARE: MADE_BY}
         for name in (PROVENANCE, MAP_CHECKS):
             if name in scene.attrs:
                 tags[name] = scene.attrs[name]

@@ -29,6 +29,9 @@ from geobiomass.cube.raster_errors import named_errors
 from geobiomass.training.checksums import agrees, crc32c_of, with_checksum
 
 TAG = "geobiomass_checksums"
+SOFTWARE = "TIFFTAG_SOFTWARE"
+MADE_BY = "geobiomass"
+"""Software of a map: in a field of its own, so that it outlasts the other tags."""
 SIDE = 512
 """Side of a block, pixels: a tile of the GeoTIFF, GDAL's own default for COG."""
 
@@ -175,9 +178,12 @@ class RasterChecksums:
             named_errors(name),
             rasterio.open(path) as source,
         ):
-            text = source.tags().get(TAG)
+            tags = source.tags()
+            text = tags.get(TAG)
             layout = source.tags(ns="IMAGE_STRUCTURE").get("LAYOUT")
             if text is None or layout != "COG":
+                if tags.get(SOFTWARE) == MADE_BY and not _ours(tags):
+                    raise _damaged(name, "the metadata in its header")
                 return None
             now = json.loads(json.dumps(_header(source)))
         try:
@@ -268,6 +274,10 @@ class RasterChecksums:
             return height, width
         factor = self.record["overviews"][level - 1]
         return -(-height // factor), -(-width // factor)
+
+
+def _ours(tags: Mapping[str, str]) -> bool:
+    return any(name.startswith("geobiomass_") for name in tags)
 
 
 def _same(fact: str, known: Any, found: Any) -> bool:

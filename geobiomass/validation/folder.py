@@ -16,6 +16,7 @@ from typing import Any
 
 from geobiomass.cube.store import is_local
 from geobiomass.evaluation.residuals import TABLE
+from geobiomass.training.checksums import OWN, agrees, with_checksum
 from geobiomass.training.files import write_whole
 from geobiomass.training.json_files import read_json
 from geobiomass.training.model_folder import package_versions
@@ -97,10 +98,29 @@ def read_beginning(folder: Path) -> dict[str, Any]:
 
 
 def write_record(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write ``validation.json``: the format, `facts`, the versions of packages."""
+    """Write ``validation.json``: format, `facts`, versions of packages, a checksum.
+
+    A record of the same facts stays as it is, also one of an earlier release.
+    """
     content = {"format": _FORMAT, **facts, "packages": package_versions()}
-    _write(folder / RECORD, content)
+    plain = json.loads(json.dumps(content, allow_nan=False))
+    if not _is_written(folder / RECORD, plain):
+        _write(folder / RECORD, with_checksum(plain))
     (folder / BEGUN).unlink(missing_ok=True)
+
+
+def _is_written(path: Path, content: Mapping[str, Any]) -> bool:
+    """Return whether a record has the same facts, written by any release."""
+    try:
+        there = read_json(path, dict)
+    except (OSError, ValueError):
+        return False
+    besides = {OWN, "packages"}
+    one, other = (
+        {name: fact for name, fact in each.items() if name not in besides}
+        for each in (there, content)
+    )
+    return one == other and (OWN not in there or agrees(there))
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
@@ -131,6 +151,8 @@ def read_record(folder: Path) -> dict[str, Any]:
     try:
         facts = read_json(path, dict)
         kinds = {"format": int, "folds": dict, "settings": dict}
+        if OWN in facts and not agrees(facts):
+            raise ValueError("its checksum differs")
         wrong = [name for name, kind in kinds.items() if type(facts[name]) is not kind]
         if wrong or "pixel" not in facts or "cube" not in facts:
             raise ValueError(f"it has {sorted(facts)}, of which {wrong} are wrong")
