@@ -65,10 +65,10 @@ def residuals(
     ----------
     map : str, Path, xarray.Dataset or xarray.DataArray
         A map, or the path of one: ``agb`` (y, x) or (chip, y, x), on the cube's grid;
-        with ``agb_lower`` and ``agb_upper`` where it has intervals; or the target of another model by its
-        own name. A mass per area is converted to Mg/ha. A lazy map is computed block
-        by block. Errors show the quality of a map only where its model has not seen the
-        labels: :func:`cross_validate` makes such a map.
+        with ``agb_lower`` and ``agb_upper`` where it has intervals; or the target of
+        another model by its own name. A mass per area is converted to Mg/ha. A lazy map
+        is computed block by block. Errors show the quality of a map only where its
+        model has not seen the labels: :func:`cross_validate` makes such a map.
     cube : str, Path or xarray.Dataset
         A cube, or the path of one, with ``agb``, in units that can be converted to the
         map's.

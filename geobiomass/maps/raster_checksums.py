@@ -7,9 +7,9 @@ are of values, not of bytes, so GDAL, QGIS and others read the file as any other
 copy of the file has them too.
 
 Other programs hand tags on to what they make of a map. So the checksums count only
-where the file has GDAL's mark of a COG, which an edited file loses, and its own grid:
-where two of size, transform, system and type differ, it is another raster. One alone is
-damage, since a flipped bit changes one.
+where the file has GDAL's mark of a COG, which an edited file loses as soon as one of
+its tiles grows, and its own grid: where two of size, transform, system and type differ,
+it is another raster. One alone is damage, since a flipped bit changes one.
 """
 
 from __future__ import annotations
@@ -170,8 +170,7 @@ class RasterChecksums:
         """
         import rasterio
 
-        # An address is read through an open file.
-        name = str(path if isinstance(path, str | os.PathLike) else path.name)
+        name = _name_of(path)
         # Without .aux.xml files, in which other programs write statistics.
         with (
             rasterio.Env(GDAL_PAM_ENABLED="NO"),
@@ -274,6 +273,13 @@ class RasterChecksums:
             return height, width
         factor = self.record["overviews"][level - 1]
         return -(-height // factor), -(-width // factor)
+
+
+def _name_of(path: Any) -> str:
+    if isinstance(path, str | os.PathLike):
+        return str(path)
+    # An address is read through an open file of fsspec.
+    return str(getattr(path, "path", None) or getattr(path, "name", path))
 
 
 def _ours(tags: Mapping[str, str]) -> bool:
