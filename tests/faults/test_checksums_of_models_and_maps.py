@@ -271,7 +271,7 @@ def test_a_record_of_a_validation_has_a_checksum(tmp_path: Path) -> None:
     assert read_record(tmp_path)["pixel"] == 10.0
     text = file.read_text()
     file.write_text(text.replace("1.25", "9.25"))
-    with pytest.raises(ValueError, match=r"validation\.json is damaged .*checksum"):
+    with pytest.raises(ValueError, match=r"validation\.json: .*are damaged .*checksum"):
         read_record(tmp_path)
     # One of an earlier release has none, and stays as it is if nothing has changed.
     plain = {k: v for k, v in json.loads(text).items() if k != "crc32c"}
