@@ -457,5 +457,3 @@ def _tidy(cube: xr.Dataset, dtype: npt.DTypeLike | None = None) -> xr.Dataset:
 
 def _known(chunks: Mapping[str, int], cube: xr.Dataset) -> dict[str, int]:
     return {dim: size for dim, size in chunks.items() if dim in cube.dims}
-
-

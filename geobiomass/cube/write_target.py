@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 
+
 @dataclass(frozen=True)
 class CubeDestination:
     """A path, an address or a store that a cube is written to."""

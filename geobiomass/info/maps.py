@@ -13,8 +13,10 @@ import xarray as xr
 from geobiomass.cube.axes import in_our_names
 from geobiomass.cube.grid_size import check_size
 from geobiomass.cube.grid_summary import area_facts, bytes_in, grid_facts, size_in_words
+from geobiomass.cube.raster_errors import named_errors
 from geobiomass.cube.sealing import damage_in_words
 from geobiomass.maps.opening import open_layers
+from geobiomass.maps.raster_checksums import RasterChecksums
 from geobiomass.metadata.provenance import provenance, provenance_in
 from geobiomass.summary import Table, bytes_in_words
 from geobiomass.training.packages import need_for_address
@@ -179,7 +181,8 @@ def describe_raster(path: Any) -> Facts:
     """Return the facts of a raster, such as a GeoTIFF; values of a small overview."""
     import rasterio
 
-    with rasterio.open(path) as source:
+    checksums = RasterChecksums.of(path)
+    with named_errors(path), rasterio.open(path) as source:
         if not source.overviews(1):  # else few pixels are read, however large it is
             check_size(source.shape, source.name, source.res, source.bounds)
         step = max(1.0, max(source.height, source.width) / SIDE)
@@ -188,6 +191,8 @@ def describe_raster(path: Any) -> Facts:
             max(1, round(source.height / step)),
             max(1, round(source.width / step)),
         )
+        if checksums is not None:
+            checksums.check_for(path, *shape[1:])
         small = source.read(out_shape=shape, masked=True).astype(np.float64)
         small *= np.asarray(source.scales)[:, None, None]
         small += np.asarray(source.offsets)[:, None, None]

@@ -61,11 +61,17 @@ class Destination:
         ValueError
             If a path does not end in .zarr, .tif or .tiff.
         """
+        from zarr.abc.store import Store
         from zarr.storage import LocalStore
 
         if isinstance(path, LocalStore):
             return cls(str(path.root), Path(path.root))
         if not isinstance(path, str | Path):
+            if not isinstance(path, Store):
+                raise TypeError(
+                    "A map's path must be a path, an address or a store of Zarr, got a "
+                    f"{type(path).__name__}."
+                )
             return cls(str(path), path)
         if isinstance(path, str) and path.startswith("file:"):
             path = url2pathname(urlsplit(path).path)

@@ -61,6 +61,12 @@ class Ensemble(Predictor, SavedModel):
     load_call = "gb.load(folder)"
 
     def __init__(self, models: Sequence[Predictor], spread: bool = False) -> None:
+        strangers = [one for one in models if not hasattr(one, "outputs")]
+        if strangers:
+            raise ValueError(
+                "models of an Ensemble must be models in memory, got a "
+                f"{type(strangers[0]).__name__}; load saved ones with gb.load(folder)."
+            )
         if not models or any(m.outputs != models[0].outputs for m in models):
             raise ValueError(
                 "models of an Ensemble must be one or more with the same outputs, got "
