@@ -13,7 +13,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 from outcomes import Reading
@@ -126,7 +125,9 @@ def read_validation(path: Path) -> Reading:
 def read_table(path: Path) -> Reading:
     from geobiomass.evaluation.residuals import read_residuals
 
-    return of_table(read_residuals(path), "table ")
+    reading = of_table(read_residuals(path), "table ")
+    # Without the file of its facts it is any CSV: totals take the pixels of the map.
+    return {k: v for k, v in reading.items() if (k, v) != ("table attrs", "{}")}
 
 
 # --- what is made ---------------------------------------------------------------------
@@ -251,7 +252,3 @@ KEPT = {
     )
 }
 """All kinds, by name."""
-
-
-def values_of(values: Any) -> bytes:
-    return np.ascontiguousarray(values).tobytes()
