@@ -46,8 +46,15 @@ def check_removable(path: Path) -> None:
         raise _refusal(path, "a Zarr group of other software")
 
 
-def sweep(leftover: Path) -> None:
-    """Delete a folder that a killed call left, of whose files nothing else is in it.
+def sweep(leftover: Path, own: str = "") -> None:
+    """Delete a folder that a killed call left, if nothing else is in it.
+
+    Parameters
+    ----------
+    leftover : Path
+        The folder, which need not exist.
+    own : str
+        A file that such a call makes there, and under names that contain this one.
 
     Raises
     ------
@@ -56,8 +63,9 @@ def sweep(leftover: Path) -> None:
     """
     if not leftover.exists():
         return
-    if not leftover.is_dir() or strangers_in(leftover):
-        found = strangers_in(leftover) if leftover.is_dir() else ["a file"]
+    found = strangers_in(leftover) if leftover.is_dir() else ["a file"]
+    found = [name for name in found if not (own and own in name)]
+    if found:
         raise FileExistsError(
             f"{leftover} is where geobiomass works, and holds {found[0]}, which it did "
             "not make; move that elsewhere and make the same call again."

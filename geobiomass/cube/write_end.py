@@ -24,7 +24,8 @@ from geobiomass.cube.seal import FINISHING, UNFINISHED
 from geobiomass.cube.sealing import remove_seal, write_seal
 from geobiomass.cube.statistics import BandTally
 from geobiomass.cube.store import STATISTICS, WRITTEN_FROM
-from geobiomass.cube.write_record import Record, forget_record, has_record, put
+from geobiomass.cube.store_objects import list_names
+from geobiomass.cube.write_record import Record, forget_array, forget_record, put
 from geobiomass.cube.write_target import Target, along_chips
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def finish(cube: xr.Dataset, target: Target) -> None:
         attrs[WRITTEN_FROM] = written_from(target.encoding, False)
         # From here on the record is not needed.
         group.attrs.put(attrs | {FINISHING: True})
-        forget_record(group)
+    forget_record(group)
     publish(group, dict(group.attrs))
     write_seal(group)
     mark_finished(group, (UNFINISHED, FINISHING))
@@ -95,14 +96,14 @@ def tidy_append(group: zarr.Group) -> None:
     """Delete what an append that is shown to readers does not need any more."""
     statistics: Any = group["statistics"]
     append = statistics.attrs.get("append")
-    if has_record(group):
-        forget_record(group)
+    forget_record(group)
     if append is None:
         return
     current = str(statistics.attrs.get(_HISTOGRAM, _HISTOGRAM))
-    for name in list(statistics.array_keys()):
+    folder = str((group.store_path / "statistics").path)
+    for name in list_names(group.store, folder):
         if name.startswith(_HISTOGRAM) and name != current:
-            del statistics[name]
+            forget_array(group, f"statistics/{name}")
     statistics.attrs.put({k: v for k, v in statistics.attrs.items() if k != "append"})
 
 

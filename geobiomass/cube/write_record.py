@@ -18,6 +18,7 @@ import xarray as xr
 
 from geobiomass.cube.codecs import whole_files
 from geobiomass.cube.schema import is_chips
+from geobiomass.cube.store_objects import ROOT, synchronise
 from geobiomass.cube.write_blocks import block_counts
 
 if TYPE_CHECKING:
@@ -128,11 +129,19 @@ def has_record(group: zarr.Group, fingerprint: str = "") -> bool:
 
 
 def forget_record(group: zarr.Group) -> None:
-    """Delete the record."""
-    statistics: Any = group.get("statistics")
+    """Delete the record, and what an interrupted call left of it."""
     for name in _NAMES:  # "written" first: without it the rest counts for nothing
-        if statistics is not None and name in statistics:
-            del statistics[name]
+        forget_array(group, f"statistics/{name}")
+
+
+def forget_array(group: zarr.Group, name: str) -> None:
+    """Delete an array, or what is left of one that was being deleted.
+
+    Its metadata go first: without chunks it would be an array of missing values.
+    """
+    place = group.store_path / name
+    synchronise((place / ROOT).delete())
+    synchronise(place.delete_dir())
 
 
 def put(

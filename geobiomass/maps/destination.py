@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from geobiomass.cube.made_here import check_removable, is_made_here, sweep
 from geobiomass.cube.removal import making_path, removal_path, remove
 from geobiomass.cube.store import is_local, open_group
 from geobiomass.cube.store_objects import (
@@ -140,6 +140,33 @@ class Destination:
         """The folder next to the group, in which files are made before a renaming."""
         return making_path(cast(Path, self.store))
 
+    def check_removable(self) -> None:
+        """Check that what is there may be deleted.
+
+        Raises
+        ------
+        FileExistsError
+            If the package did not make it.
+        """
+        if isinstance(self.store, Path):
+            check_removable(self.store)
+        elif (attrs := self.attrs()) is not None and not is_made_here(attrs):
+            raise FileExistsError(
+                f"{self.name} holds something that geobiomass did not make, so it is "
+                "not deleted; choose another address, or delete it yourself."
+            )
+        if isinstance(self.raster, Path) and self.raster.is_dir():
+            raise FileExistsError(
+                f"{self.raster} is a folder, which no map of that name is; choose "
+                "another path, or move or delete it yourself."
+            )
+        if self.raster_there() == "":
+            raise FileExistsError(
+                f"{self.raster} is a file that geobiomass did not make, so it is not "
+                "deleted (overwrite=True deletes maps); choose another path, or move "
+                "or delete it yourself."
+            )
+
     def leftovers(self) -> list[Path]:
         """Return the files and folders that a killed call left next to the map."""
         if not isinstance(self.store, Path) or self.local is None:
@@ -154,7 +181,7 @@ class Destination:
             return
         for path in self.leftovers():
             if path != lock_path(self.local):  # this call holds it
-                shutil.rmtree(path)
+                sweep(path, self.raster.name if isinstance(self.raster, Path) else "")
         for file in self.store.rglob("*.partial"):
             file.unlink()
 

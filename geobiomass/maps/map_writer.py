@@ -39,6 +39,7 @@ from geobiomass.maps.manifest import WRITTEN, Manifest, verified
 from geobiomass.maps.origin import PROVENANCE, with_software_of
 from geobiomass.maps.overviews import level_sizes, write_overviews
 from geobiomass.outside_text import check_variable_names
+from geobiomass.training.disk_errors import DiskError, disk_error_of, told_of_disk
 from geobiomass.training.files import sha256_of
 
 if TYPE_CHECKING:
@@ -139,9 +140,11 @@ def write_map(
         and not _needs_overviews(destination, levels)
     ):
         return
-    with only_writer(destination):
+    again = "make the same call again: it goes on where it stopped"
+    with told_of_disk(destination.name, again), only_writer(destination):
         destination.tidy()
         if overwrite:
+            destination.check_removable()
             destination.remove_raster()
         elif _is_done(destination, fingerprint, here):  # another process finished it
             if destination.raster is not None and destination.attrs() is not None:
@@ -343,6 +346,8 @@ def follow_blocks(
     ------
     IncompleteMapError
         If blocks failed; it names them and the reasons.
+    DiskError
+        If they failed because the disk is full or cannot be written.
     """
     from tqdm.auto import tqdm
 
@@ -356,6 +361,10 @@ def follow_blocks(
         failed = _follow(outcomes, bar)
         rest = count - int(bar.n) - len(failed)
     if failed:
+        for _, error in failed:
+            if (code := disk_error_of(error, name)) is not None:
+                remedy = "make the same call again: finished blocks are kept"
+                raise DiskError(code, name, remedy) from error
         raise _incomplete(name, failed, count, rest) from failed[0][1]
 
 

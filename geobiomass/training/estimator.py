@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import pandas as pd
 
+from .disk_errors import told_of_disk
+from .folder_exchange import new_part, replace_folder, sweep_parts, whole_folder
 from .model_checksums import check_checksums, write_checksums
 from .model_folder import (
     CARD,
@@ -26,15 +27,18 @@ from .model_folder import (
     ModelError,
     broken,
     check_replaceable,
+    holds_model_files,
     patterns,
     read_config,
-    replace,
     write_config,
 )
+from .one_writer import one_writer
 from .weights import check_shapes, load_weights, save_weights, without_memory
 
 if TYPE_CHECKING:
     from torch import nn
+
+_WAIT = 60.0  # seconds: another process that saves the same model takes less
 
 STAGE = "stage"
 """Column of a history with text: the stage of each epoch."""
@@ -85,19 +89,29 @@ class SavedModel(ABC):
             If the model is not fitted.
         ModelError
             If the folder contains something other than a model.
+        InUseError
+            If another process is saving to it, for more than a minute.
+        DiskError
+            If the disk is full or cannot be written; the old model is kept.
         """
         self._check_savable()
-        folder = Path(folder).absolute()
+        folder = Path(folder).resolve()
         check_replaceable(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")
-        part.mkdir()
-        try:
-            self._write(part)
-            write_checksums(part)
-            replace(folder, part)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        with told_of_disk(folder, "save it again"):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            # The processes of a training may save the same model, one after the other.
+            with one_writer(folder, wait=_WAIT):
+                check_replaceable(folder)
+                sweep_parts(folder, holds_model_files)
+                part = new_part(folder)
+                part.mkdir()
+                try:
+                    self._write(part)
+                    write_checksums(part)
+                    replace_folder(folder, part)
+                finally:
+                    shutil.rmtree(part, ignore_errors=True)
+                sweep_parts(folder, holds_model_files)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -120,7 +134,7 @@ class SavedModel(ABC):
             If a file is missing or damaged, has changed since it was saved, or
             contains another class; the message names the file and the remedy.
         """
-        folder = Path(folder)
+        folder = whole_folder(Path(folder))
         config = read_config(folder)
         if config["class"] != cls.__name__:
             advice = config.get("loader") or f"{config['class']}.load(folder)"

@@ -12,13 +12,9 @@ code.
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import re
-import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -36,9 +32,9 @@ HELD_OUT = "held_out.csv"
 MOVED = "moved.csv"
 FILES = frozenset({CONFIG, WEIGHTS, HISTORY, CARD, DOMAIN, HELD_OUT, MOVED})
 FORMAT = 1  # of the folder, written to ``config.json``
-_ATTEMPTS = 10  # renamings: another process may write the same folder meanwhile
 
 MEMBER = re.compile(r"member-[1-9]\d*")
+_BEGUN = re.compile(r"\..+\.[0-9a-f]{32}\..+")  # a file that was being written
 _PACKAGES = ("geobiomass", "torch", "lightning", "timm", "numpy", "pandas")
 
 
@@ -159,25 +155,15 @@ def _refusal(folder: Path, found: list[str]) -> ModelError:
     )
 
 
-def replace(folder: Path, part: Path) -> None:
-    """Replace the old folder by the new one.
-
-    The processes of a training may save the same model at once; the last one remains.
-    """
-    for attempt in range(_ATTEMPTS):
-        old = part.with_suffix(f".{attempt}.old")
-        with suppress(FileNotFoundError):
-            os.rename(folder, old)
-        try:
-            os.rename(part, folder)
-        except OSError as error:
-            # Another process may have been faster.
-            there = error.errno in (errno.ENOTEMPTY, errno.EEXIST)
-            if attempt == _ATTEMPTS - 1 or not there:
-                raise
-        shutil.rmtree(old, ignore_errors=True)
-        if not part.exists():
-            return
+def holds_model_files(folder: Path) -> bool:
+    """Return whether a folder has nothing but files of a model, not always all."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            if not (MEMBER.fullmatch(path.name) and holds_model_files(path)):
+                return False
+        elif path.name not in _FILES and not _BEGUN.fullmatch(path.name):
+            return False
+    return True
 
 
 def package_versions() -> dict[str, str]:
