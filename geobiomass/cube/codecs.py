@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,13 +20,30 @@ Pixels = npt.NDArray[np.float32]
 # Opening with other codecs may be nested, in one thread.
 _OPENING = threading.RLock()
 
+# Whether arrays were opened with zarrs, here and in the process that forked this one.
+_used, _lost = False, False
+
+
+def _forked() -> None:
+    """Do without zarrs in a forked process: its threads are those of the parent.
+
+    What is decoded or written with it would be waited for forever.
+    """
+    global _OPENING, _lost
+    _OPENING, _lost = threading.RLock(), _lost or _used
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
 
 @contextmanager
 def quick_codecs() -> Iterator[None]:
     """Open arrays with the zarrs codecs inside the block, where they are installed."""
     import zarr
 
-    if importlib.util.find_spec("zarrs") is None:
+    global _used
+    if _lost or importlib.util.find_spec("zarrs") is None:
         yield
         return
     setting = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
@@ -34,6 +52,7 @@ def quick_codecs() -> Iterator[None]:
     # zarrs opens a store of obstore a second time, with separate connections.
     silence_warning(Warning, "Successfully reconstructed a store")
     # Zarr's settings belong to the whole process: one thread at a time.
+    _used = True
     with _OPENING, zarr.config.set(setting):
         yield
 

@@ -161,7 +161,7 @@ def holds_model_files(folder: Path) -> bool:
         if path.is_dir():
             if not (MEMBER.fullmatch(path.name) and holds_model_files(path)):
                 return False
-        elif path.name not in _FILES and not _BEGUN.fullmatch(path.name):
+        elif path.name not in FILES and not _BEGUN.fullmatch(path.name):
             return False
     return True
 
