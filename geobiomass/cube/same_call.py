@@ -43,7 +43,7 @@ def identity_of(cube: xr.Dataset | xr.DataArray) -> str:
             token = str(cast(Any, variable.data).name)
         elif variable._in_memory:
             values = variable.values
-            plain = values.dtype.kind not in "OU"
+            plain = values.dtype.kind not in "OUT"
             content = (
                 memoryview(np.ascontiguousarray(values)).cast("B")
                 if (plain and values.size and values.dtype.kind not in "mM")
