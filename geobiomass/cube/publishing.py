@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from geobiomass.cube.store_objects import ROOT, synchronise
 
 if TYPE_CHECKING:
     import zarr
+    from zarr.core.buffer import Buffer
 
 
 def consolidate(group: zarr.Group) -> None:
@@ -50,7 +51,7 @@ def publish(group: zarr.Group, attrs: Mapping[str, Any], without: str = "") -> N
         if name != without:
             place = group.store_path / name / ROOT
             found = synchronise(place.get())
-            synchronise((whole.store_path / name / ROOT).set(found))
+            synchronise((whole.store_path / name / ROOT).set(cast("Buffer", found)))
     consolidate(whole)
     root = synchronise((whole.store_path / ROOT).get())
-    synchronise((group.store_path / ROOT).set(root))
+    synchronise((group.store_path / ROOT).set(cast("Buffer", root)))
