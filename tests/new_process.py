@@ -32,18 +32,16 @@ IMPORTED = (
 class NewProcesses:
     """Runs scripts; used as a context.
 
-    Parameters
-    ----------
-    more : str
-        Modules of ours that the server imports too, for scripts that may have them.
+    `imported` names what the server imports instead, also of ours: scripts that are
+    killed at many points then start in a tenth of a second.
     """
 
-    def __init__(self, *more: str) -> None:
-        self.more = more
+    def __init__(self, *imported: str) -> None:
+        self.imported = imported
 
     def __enter__(self) -> NewProcesses:
         self.server = subprocess.Popen(
-            [sys.executable, "-W", "ignore", __file__, *self.more],
+            [sys.executable, "-W", "ignore", __file__, *self.imported],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -74,12 +72,11 @@ class NewProcesses:
 
 
 def serve() -> None:
-    for name in IMPORTED:
+    wanted = sys.argv[1:]
+    for name in wanted or IMPORTED:
         importlib.import_module(name)
     ours = {name for name in sys.modules if name.startswith(("geobiomass", "pasture"))}
-    assert not ours, ours
-    for name in sys.argv[1:]:
-        importlib.import_module(name)
+    assert wanted or not ours, ours
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         script, arguments, cwd = json.loads(line)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from geobiomass.cube.seal import SEAL
 from geobiomass.cube.store_objects import ROOT, as_buffer, synchronise
 
 if TYPE_CHECKING:
     import zarr
+    from zarr.core.buffer import Buffer
 
 CHECKSUMS = SEAL.partition("/")[0]
 
@@ -56,16 +57,16 @@ def publish(group: zarr.Group, attrs: Mapping[str, Any], without: str = "") -> N
         if name != without:
             place = group.store_path / name / ROOT
             content = synchronise(place.get())
-            synchronise((whole.store_path / name / ROOT).set(content))
+            synchronise((whole.store_path / name / ROOT).set(cast("Buffer", content)))
     consolidate(whole)
     root = synchronise((whole.store_path / ROOT).get())
-    synchronise((group.store_path / ROOT).set(root))
+    synchronise((group.store_path / ROOT).set(cast("Buffer", root)))
 
 
 def mark_finished(group: zarr.Group, marks: Sequence[str]) -> None:
     """Remove attributes that mark a group as unfinished, and change nothing else."""
     place = group.store_path / ROOT
-    root = json.loads(synchronise(place.get()).to_bytes())
+    root = json.loads(cast("Buffer", synchronise(place.get())).to_bytes())
     for mark in marks:
         root["attributes"].pop(mark, None)
     synchronise(place.set(as_buffer(json.dumps(root))))

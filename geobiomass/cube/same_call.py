@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.cube.encoding import Encoding, encode
@@ -42,14 +43,7 @@ def identity_of(cube: xr.Dataset | xr.DataArray) -> str:
         if variable.chunks is not None:
             token = str(cast(Any, variable.data).name)
         elif variable._in_memory:
-            values = variable.values
-            plain = values.dtype.kind not in "OUT"
-            content = (
-                memoryview(np.ascontiguousarray(values)).cast("B")
-                if (plain and values.size and values.dtype.kind not in "mM")
-                else repr(values.tolist())
-            )
-            token = sha256_of(content)
+            token = _hash(variable.values)
         else:
             return ""
         facts.append(
@@ -57,6 +51,12 @@ def identity_of(cube: xr.Dataset | xr.DataArray) -> str:
             + json.dumps(dict(variable.attrs), sort_keys=True, default=repr)
         )
     return sha256_of("\n".join(facts))
+
+
+def _hash(values: npt.NDArray[Any]) -> str:
+    if values.dtype.kind in "biuf" and values.size:
+        return sha256_of(cast(Any, np.ascontiguousarray(values)).data.cast("B"))
+    return sha256_of(repr(values.tolist()))
 
 
 def written_from(encoding: Encoding, appended: bool) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def _same_frame(cube: xr.Dataset, there: xr.Dataset, appended: bool) -> bool:
         if appended and "chip" not in variable.dims:
             continue  # a cube keeps its own
         other = theirs[name].variable
-        if variable.dims != other.dims or not variable.equals(other):
+        if variable.dims != other.dims or not cast(Any, variable).equals(other):
             return False
     if appended:
         return True

@@ -10,9 +10,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import platform
 import re
 import shutil
-import sys
 import uuid
 import warnings
 from collections.abc import Callable
@@ -63,13 +63,14 @@ def replace_folder(folder: Path, part: Path) -> None:
 def _exchange(one: Path, other: Path) -> bool:
     """Exchange the names of two folders in one step; return False if that failed."""
     paths = os.fsencode(one), os.fsencode(other)
+    system: str = platform.system()  # sys.platform would hide a branch from mypy
     try:
-        if sys.platform == "linux":
+        if system == "Linux":
             rename = ctypes.CDLL(None, use_errno=True).renameat2
             return bool(
                 rename(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _EXCHANGE) == 0
             )
-        if sys.platform == "darwin":
+        if system == "Darwin":
             return bool(ctypes.CDLL(None).renamex_np(*paths, _EXCHANGE) == 0)
     except (AttributeError, OSError):  # an older C library
         return False
