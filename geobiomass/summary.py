@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from geobiomass.outside_text import one_line, printable
+
 if TYPE_CHECKING:
     from jinja2 import Environment
 
@@ -53,7 +55,7 @@ class Table:
         """Return the table as text; it begins with a new line."""
         note = f"({self.note})" if self.note else ""
         text = self.frame.to_string(float_format=lambda x: f"{x:.{self.decimals}f}")
-        return f"{note}\n{text}"
+        return printable(f"{note}\n{text}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return rows by name, with numbers by column, as JSON values."""
@@ -121,7 +123,10 @@ class Summary(Mapping[str, str]):
     def __str__(self) -> str:
         """Return the facts as text, a line each, tables below their heading."""
         width = max((len(name) for name in self if len(name) < 20), default=0)
-        return "\n".join(f"{name:<{width}}  {text}" for name, text in self.items())
+        return "\n".join(
+            f"{one_line(name):<{width}}  {printable(text)}"
+            for name, text in self.items()
+        )
 
     __repr__ = __str__
 

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from threading import Event
-from typing import TypeVar
+from typing import Any, TypeVar
+
+
+def _forked() -> None:
+    """Make dask start new threads in a forked process: those of its pool are gone."""
+    threaded: Any = sys.modules.get("dask.threaded")
+    if threaded is not None:
+        threaded.default_pool = None
+        threaded.pools.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

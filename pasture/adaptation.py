@@ -17,6 +17,7 @@ from geobiomass.training.model_folder import (
     CARD,
     CONFIG,
     MOVED,
+    WRONG_SETTINGS,
     broken,
     member_name,
     write_config,
@@ -194,8 +195,8 @@ class AdaptedModel(PastureModel):
             )
         except ModelError:
             raise
-        except (KeyError, TypeError, ValueError) as error:
-            raise broken(folder / CONFIG, error) from error
+        except WRONG_SETTINGS as error:
+            raise broken(folder / CONFIG, repr(error)) from error
 
 
 def adapt(

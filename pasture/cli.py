@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 
+from geobiomass.outside_text import printable, safe_cells
 from geobiomass.training.commands import EXIT_CODES, parse_setting, print_version, run
 from geobiomass.training.option_names import ExplainingGroup
 
@@ -32,6 +33,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+
+def _say(text: object, err: bool = False) -> None:
+    """Print a text; control characters, as in names of photos, are written out."""
+    typer.echo(printable(text), err=err)
 
 
 def _version(wanted: bool) -> None:
@@ -106,11 +112,11 @@ def folds(
     for note in noted:
         # The option of this command for what the warning calls virtual={}.
         option = " (here: --no-virtual)" if "virtual" in str(note.message) else ""
-        typer.echo(f"Warning: {note.message}{option}", err=True)
+        _say(f"Warning: {note.message}{option}", err=True)
     written = found.to_frame().assign(group=groups)
-    written.to_csv(out, index_label="photo")
-    typer.echo(fold_balance(photos, found, groups).round(3).to_string())
-    typer.echo(f"{out}: {len(photos)} photos in {count} folds")
+    safe_cells(written).to_csv(out, index_label="photo")
+    _say(fold_balance(photos, found, groups).round(3).to_string())
+    _say(f"{out}: {len(photos)} photos in {count} folds")
 
 
 @app.command()
@@ -168,7 +174,7 @@ def train(
     photos = read_photos(table, root, names)
     if recipe is None:
         recipe = "seed" if changes.get("pretrained") else "quick"
-        typer.echo(f"recipe: {recipe} (choose with --recipe)", err=True)
+        _say(f"recipe: {recipe} (choose with --recipe)", err=True)
     parts, groups = (None, None) if folds is None else _folds(folds, photos)
     fitted = fit(
         photos,
@@ -181,11 +187,11 @@ def train(
     )
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:  # one of several processes writes
         fitted.save(model)
-        typer.echo(f"{model}: {fitted!r}")
+        _say(f"{model}: {fitted!r}")
         if isinstance(fitted, PastureEnsemble):
-            typer.echo(fitted.scores.round(3).to_string())
+            _say(fitted.scores.round(3).to_string())
         else:
-            typer.echo(fitted.history.tail(1).to_string(index=False))
+            _say(fitted.history.tail(1).to_string(index=False))
 
 
 def _folds(text: str, photos: pd.DataFrame) -> tuple[Any, pd.Series | None]:
@@ -257,7 +263,7 @@ def predict(
     if layout is None:
         layout = Layout("submission" if "layout" in photos.attrs else "wide")
     (write_submission if layout == "submission" else write_predictions)(grams, out)
-    typer.echo(f"{out}: {len(photos)} photos")
+    _say(f"{out}: {len(photos)} photos")
 
 
 @app.command()
@@ -305,8 +311,8 @@ def adapt(
     )
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:
         adapted.save(out)
-        typer.echo(f"{out}: {adapted!r}")
-        typer.echo(adapted.report().round(2).to_string())
+        _say(f"{out}: {adapted!r}")
+        _say(adapted.report().round(2).to_string())
 
 
 @app.command()
@@ -324,7 +330,7 @@ def evaluate(
 
     loaded = load(model)
     photos = read_photos(table, root, loaded.targets)
-    typer.echo(loaded.evaluate(photos).round(3).to_string(na_rep=""))
+    _say(loaded.evaluate(photos).round(3).to_string(na_rep=""))
 
 
 @app.command()
@@ -350,4 +356,4 @@ def demo(
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    run(app, "pasture")
+    run(app, "pasture", printable)

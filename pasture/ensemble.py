@@ -17,6 +17,7 @@ from geobiomass.training.estimator import ModelError, NotFittedError
 from geobiomass.training.model_folder import (
     CARD,
     CONFIG,
+    WRONG_SETTINGS,
     broken,
     member_name,
     write_config,
@@ -273,8 +274,8 @@ class PastureEnsemble(PastureModel):
             return cls(members, settings["blend"])
         except ModelError:
             raise
-        except (KeyError, TypeError, ValueError) as error:
-            raise broken(folder / CONFIG, error) from error
+        except WRONG_SETTINGS as error:
+            raise broken(folder / CONFIG, repr(error)) from error
 
 
 def _mean_held_out(members: Sequence[PastureRegressor]) -> pd.DataFrame:

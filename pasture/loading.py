@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from geobiomass.training.estimator import ModelError, read_config
+from geobiomass.training.folder_exchange import whole_folder
 from geobiomass.training.setting_names import explain_arguments
 
 from .adaptation import AdaptedModel
@@ -41,6 +42,7 @@ def load(folder: str | Path) -> PastureModel:
         A file is missing or damaged, or the folder holds another kind of model. The
         message names the file or the kind.
     """
+    folder = whole_folder(Path(folder))
     config = read_config(folder)
     for kind in _KINDS:
         if config["class"] == kind.__name__:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from geobiomass.outside_text import readable_cells, safe_cells
 from geobiomass.training.estimator import SavedModel
 from geobiomass.training.setting_names import explain_arguments
 
@@ -119,11 +120,11 @@ def _own_targets(photos: pd.DataFrame) -> str:
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table with one row per photo to a file in a model's folder."""
-    table.to_csv(path, index_label="photo")
+    safe_cells(table).to_csv(path, index_label="photo")
 
 
 def read_table(path: Path) -> pd.DataFrame:
     """Read a table that `write_table` wrote, with the same bits."""
     # Python parses the numbers: releases of pandas differ in the last bit.
     cells = pd.read_csv(path, index_col="photo", dtype=str, keep_default_na=False)
-    return cells.map(float)
+    return readable_cells(cells).map(float)

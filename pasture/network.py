@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from geobiomass.training.weights import read_weights
+from geobiomass.network.pretrained import load_pretrained
 
 __all__ = ["Fusion", "PastureNetwork", "Stream", "add_up"]
 
@@ -332,34 +332,19 @@ def _build_backbone(name: str, pretrained: bool | str | Path) -> nn.Module:
             "convolutional network"
         ) from error
     if not isinstance(pretrained, bool):
-        _fill(backbone, Path(pretrained))
+        _fill(backbone, Path(pretrained), name, options)
     return backbone
 
 
-def _fill(backbone: nn.Module, path: Path) -> None:
-    """Load all weights of a backbone; only a classifier in the file is ignored."""
+def _fill(backbone: nn.Module, path: Path, name: str, options: dict[str, Any]) -> None:
+    """Load all weights of a backbone; a classifier in the file is ignored."""
+    import timm
+
     if path.is_file() and path.suffix != ".safetensors":
         raise ValueError(
             "pretrained of PastureNetwork must be True, False or a safetensors file, "
             f"got {path}"
         )
-    classifier = backbone.pretrained_cfg["classifier"]  # type: ignore[index]
-    names = (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
-    weights = {
-        name: value
-        for name, value in read_weights(path).items()
-        if name.rpartition(".")[0] not in names
-    }
-    own = backbone.state_dict()
-    for name in [*own, *weights]:
-        ours, theirs = (
-            tuple(found[name].shape) if name in found else "missing"
-            for found in (own, weights)
-        )
-        if ours != theirs:
-            raise ValueError(
-                f"weights in {path} must be those of the backbone, got {name}, which "
-                f"is {ours} in the backbone and {theirs} in the file; choose the "
-                "backbone that the file was made for"
-            )
-    backbone.load_state_dict(weights)
+    with torch.device("meta"):
+        full = timm.create_model(name, **options)
+    load_pretrained(backbone, path, full, "backbone")

@@ -11,6 +11,7 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
+from geobiomass.outside_text import safe_cells
 from geobiomass.tables import TableError, read_numbers, read_table
 from geobiomass.training.setting_names import explain_arguments
 
@@ -331,7 +332,7 @@ def write_submission(predictions: pd.DataFrame, path: str | Path) -> None:
     _check_complete(predictions)
     names = [f"{p}__{t}" for p in predictions.index for t in predictions.columns]
     long = {"sample_id": names, "target": predictions.to_numpy().ravel()}
-    pd.DataFrame(long).to_csv(path, index=False)
+    safe_cells(pd.DataFrame(long)).to_csv(path, index=False)
 
 
 def write_predictions(predictions: pd.DataFrame, path: str | Path) -> None:
@@ -350,7 +351,7 @@ def write_predictions(predictions: pd.DataFrame, path: str | Path) -> None:
         A photo is listed twice or has no prediction.
     """
     _check_complete(predictions)
-    predictions.to_csv(path, index_label="photo")
+    safe_cells(predictions).to_csv(path, index_label="photo")
 
 
 def _check_complete(predictions: pd.DataFrame) -> None:

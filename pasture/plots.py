@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from geobiomass.outside_text import as_label
 from geobiomass.training.metrics import pixel_rmse, r2
 from geobiomass.training.packages import need
 
@@ -79,7 +80,8 @@ def scatter(
         _panel(panel, true.to_numpy(float), found.to_numpy(float), name, members)
     panels[0].set_ylabel("predicted, g")
     if groups is not None:
-        panels[0].legend(title=groups.name, loc="lower right", fontsize="small")
+        title = as_label(groups.name)
+        panels[0].legend(title=title, loc="lower right", fontsize="small")
     return panels[0].figure  # type: ignore[no-any-return]
 
 
@@ -129,7 +131,7 @@ def _panel(
             marker=_SHAPES[number % len(_SHAPES)],
             alpha=0.7,
             linewidths=0,
-            label=group,
+            label=as_label(group),
         )
     error = pixel_rmse(predicted, measured)
     scores = f"R² {r2(predicted, measured):.2f}\nRMSE {error:.1f} g"
@@ -198,7 +200,7 @@ def sheet(
     for axes, photo in zip(grid.flat, total.index[chosen], strict=False):
         axes.imshow(_thumbnail(str(photos.at[photo, "path"])))
         axes.set(xticks=[], yticks=[])
-        axes.set_title(str(photo), fontsize="small")
+        axes.set_title(as_label(photo), fontsize="small")
         lines = [_line("predicted", predicted.loc[photo])]
         if measured is not None and photo in measured.index:
             lines.append(_line("measured", measured.loc[photo]))

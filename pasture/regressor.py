@@ -14,12 +14,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from geobiomass.network.saved_settings import check_count
 from geobiomass.training import RegressionTask, TrainingResult, train
 from geobiomass.training.checkpoint_record import LAST, is_begun, read_training_record
 from geobiomass.training.estimator import Regressor
 from geobiomass.training.losses import r2_loss
 from geobiomass.training.metrics import WeightedR2
-from geobiomass.training.model_folder import HELD_OUT
+from geobiomass.training.model_folder import HELD_OUT, WRONG_SETTINGS, broken
 from geobiomass.training.setting_names import explain_arguments
 from geobiomass.training.unfinished import train_or_keep
 
@@ -329,9 +330,17 @@ class PastureRegressor(PastureModel, Regressor):
 
     @classmethod
     def _from_settings(cls, settings: Mapping[str, Any]) -> Self:
+        recipe = PastureRecipe.from_plain(settings["recipe"])
+        # Settings cannot ask for weights, which are in the model's own folder.
+        given = {k: v for k, v in settings["network"].items() if k != "pretrained"}
+        check_count(given["targets"], "targets")
+        if given["targets"] != len(recipe.targets):
+            raise ValueError(
+                f"targets of the network must be the recipe's {len(recipe.targets)}, "
+                f"got {given['targets']}"
+            )
         # Releases before the scale trained on the values as they are.
-        network = PastureNetwork(**{"scale": 1.0, **settings["network"]})
-        return cls(network, PastureRecipe.from_plain(settings["recipe"]))
+        return cls(PastureNetwork(**{"scale": 1.0, **given}), recipe)
 
     def _write(self, folder: Path) -> None:
         super()._write(folder)
@@ -342,7 +351,10 @@ class PastureRegressor(PastureModel, Regressor):
     def _read(cls, folder: Path, config: Mapping[str, Any]) -> Self:
         model = super()._read(folder, config)
         if (folder / HELD_OUT).is_file():
-            model.held_out = read_table(folder / HELD_OUT)
+            try:
+                model.held_out = read_table(folder / HELD_OUT)
+            except WRONG_SETTINGS as error:
+                raise broken(folder / HELD_OUT, error) from error
         return model
 
 

@@ -17,6 +17,7 @@ import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+PATHS = (str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "faults"))
 IMPORTED = (
     "lightning.pytorch",
     "segmentation_models_pytorch",
@@ -29,15 +30,22 @@ IMPORTED = (
 
 
 class NewProcesses:
-    """Runs scripts; used as a context."""
+    """Runs scripts; used as a context.
+
+    `imported` names what the server imports instead, also of ours: scripts that are
+    killed at many points then start in a tenth of a second.
+    """
+
+    def __init__(self, *imported: str) -> None:
+        self.imported = imported
 
     def __enter__(self) -> NewProcesses:
         self.server = subprocess.Popen(
-            [sys.executable, "-W", "ignore", __file__],
+            [sys.executable, "-W", "ignore", __file__, *self.imported],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(PATHS)},
         )
         assert self._answer() == "ready"
         return self
@@ -64,10 +72,11 @@ class NewProcesses:
 
 
 def serve() -> None:
-    for name in IMPORTED:
+    wanted = sys.argv[1:]
+    for name in wanted or IMPORTED:
         importlib.import_module(name)
     ours = {name for name in sys.modules if name.startswith(("geobiomass", "pasture"))}
-    assert not ours, ours
+    assert wanted or not ours, ours
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         script, arguments, cwd = json.loads(line)

@@ -23,9 +23,11 @@ from test_maps import BANDS, NETWORK
 from zarr.storage import FsspecStore, MemoryStore
 
 import geobiomass as gb
+from geobiomass.cube import lease
+from geobiomass.cube.store_objects import LEASE, as_buffer, synchronise
 from geobiomass.info import describe
-from geobiomass.maps import MapInUseError, lock
-from geobiomass.maps.destination import LEASE, as_buffer, synchronise
+from geobiomass.maps import MapInUseError
+from geobiomass.training.one_writer import Writer
 
 TESTS = Path(__file__).parent
 
@@ -251,7 +253,7 @@ def test_a_lease_is_renewed_and_a_failure_to_is_told(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    from geobiomass.maps import lock as writers
+    from geobiomass.cube import lease as writers
 
     monkeypatch.setattr(writers, "_RENEW", 0.05)
     written = writers._write_lease
@@ -267,16 +269,16 @@ def test_a_lease_is_renewed_and_a_failure_to_is_told(
     address, work = "s3://cubes/renewed.zarr", Work(tmp_path / "log", seconds=0.1)
     write(address, work, storage_options=options)
     assert len(times) >= 6
-    assert "lease could not be renewed: no network" in caplog.text
+    assert "could not be renewed: no network" in caplog.text
     assert names("cubes/renewed.zarr/written*", options) == []
 
 
 def test_a_lease_is_created_only_where_there_is_none() -> None:
     store: Any = MemoryStore()
-    first, second = lock.Writer.here(), lock.Writer.here()
-    lock._create_lease(store, first)
-    lock._create_lease(store, second)
-    found = lock._read_lease(store)
+    first, second = Writer.here(), Writer.here()
+    lease._create_lease(store, first)
+    lease._create_lease(store, second)
+    found = lease.read_lease(store)
     assert found is not None
     assert found.token == first.token
 
@@ -284,14 +286,14 @@ def test_a_lease_is_created_only_where_there_is_none() -> None:
 def test_of_two_that_find_no_lease_one_gets_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, other = MemoryStore(), lock.Writer("elsewhere", 7, time.time())
-    create = lock._create_lease
+    store, other = MemoryStore(), Writer("elsewhere", 7, time.time())
+    create = lease._create_lease
 
     def overtaken(store: Any, writer: Any) -> None:
         create(store, other)
         create(store, writer)
 
-    monkeypatch.setattr(lock, "_create_lease", overtaken)
+    monkeypatch.setattr(lease, "_create_lease", overtaken)
     work = Work(tmp_path / "log")
     with pytest.raises(MapInUseError, match="process 7 on elsewhere"):
         write(store, work)

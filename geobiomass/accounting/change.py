@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from statistics import NormalDist
-from threading import Lock
 from typing import Any, cast
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from geobiomass.accounting.change_file import write_change as write_change
 from geobiomass.accounting.error_model import ErrorModel, fit_error_model
 from geobiomass.accounting.held_out import errors_of
 from geobiomass.accounting.mass import errors_in, in_same_units, open_target
@@ -118,41 +118,6 @@ def change(
         }
     )
     return found.drop_attrs(deep=False)
-
-
-def write_change(found: xr.Dataset, path: str | Path) -> None:
-    """Write a difference map block by block, to Zarr or GeoTIFF.
-
-    Parameters
-    ----------
-    found : xarray.Dataset
-        The result of :func:`geobiomass.change`.
-    path : str or Path
-        The destination: a folder ``.zarr``, or a file ``.tif``.
-
-    Raises
-    ------
-    FileExistsError
-        If the destination exists.
-    """
-    import rasterio
-    import rioxarray  # noqa: F401  (the .rio accessor)
-
-    destination = Path(path)
-    if destination.exists():
-        raise FileExistsError(
-            f"{destination} exists already; delete it or choose another path."
-        )
-    if destination.suffix not in (".tif", ".tiff"):
-        found.drop_encoding().to_zarr(destination, zarr_format=3, consolidated=False)
-        return
-    bands = found.to_array("band").assign_attrs(long_name=[str(n) for n in found])
-    bands.rio.write_crs(found.rio.crs).rio.write_nodata(np.nan).rio.to_raster(
-        destination, tiled=True, compress="deflate", lock=Lock()
-    )
-    with rasterio.open(destination, "r+") as written:
-        for number, layer in enumerate(found.values(), 1):
-            written.set_band_unit(number, str(layer.attrs.get("units", "")))
 
 
 def open_pair(first: Any, second: Any) -> tuple[xr.DataArray, xr.DataArray, Quantity]:

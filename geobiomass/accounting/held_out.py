@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import xarray as xr
 from geobiomass.accounting.error_model import ErrorModel
 from geobiomass.cube.areas import pixel_size
 from geobiomass.evaluation.residuals import read_residuals
+from geobiomass.training.json_files import read_json
 
 
 def errors_of(given: Any, layer: xr.DataArray) -> pd.DataFrame | ErrorModel:
@@ -63,7 +63,7 @@ def _read(path: Path) -> pd.DataFrame | ErrorModel:
     if path.suffix != ".json":
         return read_residuals(path)
     try:
-        return ErrorModel.from_dict(json.loads(path.read_text("utf-8")))
+        return ErrorModel.from_dict(read_json(path, dict))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} must be an error model, written from ErrorModel.to_dict(), got "

@@ -13,6 +13,8 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from geobiomass.training.json_files import parse_json
+
 Array = npt.NDArray[np.float32]
 
 VIEWS = ("features", "bands")
@@ -132,7 +134,7 @@ class Domain:
         """
         try:
             with safe_open(path, "numpy") as file:
-                facts = json.loads(file.metadata()["domain"])
+                facts = parse_json(file.metadata()["domain"], "its record", dict)
                 found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             views = tuple(
                 View(

@@ -16,6 +16,7 @@ from geobiomass.cli import inspect as inspect_commands
 from geobiomass.cli import predict as map_commands
 from geobiomass.cli import train as model_commands
 from geobiomass.cli import validate as validate_commands
+from geobiomass.outside_text import printable
 from geobiomass.training.commands import EXIT_CODES, print_version, run
 from geobiomass.training.option_names import ExplainingGroup
 
@@ -69,4 +70,4 @@ for command in (
 
 def main() -> NoReturn:
     """Run the command line."""
-    run(app, "geobiomass")
+    run(app, "geobiomass", printable)

@@ -168,8 +168,8 @@ def change(
 def _in_words(table: Any) -> str:
     """Return the main columns of a table as text, with units."""
     units = table.attrs["units"]
-    names = ["method", "plots", "area", "mean", "total", "total_lower", "total_upper"]
-    names += ["carbon", "note"]
+    names = ["method", "plots", "area", "unmapped", "mean", "total"]
+    names += ["total_lower", "total_upper", "carbon", "note"]
     shown = table[names].rename(
         columns={
             name: f"{name} ({units[name.split('_')[0]]})"

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from geobiomass.cli.output import say
 from geobiomass.cube import open_cube, write_cube
 from geobiomass.data.reader import Reader, Sample
 from geobiomass.evaluation.metrics import Tally
@@ -70,10 +71,10 @@ def run(out: Path, seed: int = 0, **overrides: Any) -> pd.DataFrame:
     table.to_csv(out / "metrics.csv")
     _draw(east, predicted, out / "map.png")
     size = f"{east.sizes['y']} x {east.sizes['x']}"
-    print(f"\nOn {size} pixels not used in training, in Mg/ha:\n")
-    print(table.round(2).to_string())
+    say(f"\nOn {size} pixels not used in training, in Mg/ha:\n")
+    say(table.round(2).to_string())
     minutes = (time.monotonic() - started) / 60
-    print(f"\n{path}, {out / 'map.png'}, {out / 'model'}: {minutes:.1f} minutes")
+    say(f"\n{path}, {out / 'map.png'}, {out / 'model'}: {minutes:.1f} minutes")
     return table
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from geobiomass.cli.output import say
 from geobiomass.training.option_names import ExplainingGroup
 
 app = typer.Typer(
@@ -107,7 +108,7 @@ def biomassters(
     write_cube(
         cube, out, dtype.value, append=append, overwrite=overwrite, progress=True
     )
-    typer.echo(f"{out}: {cube.sizes['chip']} chips")
+    say(f"{out}: {cube.sizes['chip']} chips")
 
 
 def _chips(words: str | None) -> int | list[str] | None:
@@ -242,7 +243,7 @@ def rasters(
     write_cube(cube, out, dtype.value, overwrite=overwrite, progress=True)
     months, bands = (_count_text(cube.sizes[dim], dim) for dim in ("month", "band"))
     size = f"{cube.sizes['y']} x {cube.sizes['x']} pixels"
-    typer.echo(f"{out}: {months}, {bands}, {size}{labelled}")
+    say(f"{out}: {months}, {bands}, {size}{labelled}")
 
 
 def _count_text(count: int, thing: str) -> str:
@@ -326,7 +327,7 @@ def stac(
         damaged=damaged.value,
         block=block,
     )
-    typer.echo(summary(cube))
+    say(summary(cube))
     write_cube(cube, out, dtype.value, overwrite=overwrite, progress=True)
     sizes = cube.sizes
-    typer.echo(f"{out}: {sizes['month']} months, {sizes['y']} x {sizes['x']} pixels")
+    say(f"{out}: {sizes['month']} months, {sizes['y']} x {sizes['x']} pixels")

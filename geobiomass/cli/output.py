@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from geobiomass.outside_text import printable
+
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object, for machines.")
 ]
@@ -15,7 +17,12 @@ AsJson = Annotated[
 
 def answer(text: object, facts: dict[str, Any], as_json: bool) -> None:
     """Print a text, or the facts as one line of JSON."""
-    typer.echo(json.dumps(_plain(facts)) if as_json else text)
+    say(json.dumps(_plain(facts)) if as_json else text)
+
+
+def say(text: object, err: bool = False) -> None:
+    """Print a text; control characters, as in names of a file, are written out."""
+    typer.echo(printable(text), err=err)
 
 
 def table_of(frame: Any) -> list[dict[str, Any]]:

@@ -16,8 +16,9 @@ from geobiomass.cli.checks import (
     open_for_model,
     open_labelled,
 )
-from geobiomass.cli.output import AsJson, answer, table_of
+from geobiomass.cli.output import AsJson, answer, say, table_of
 from geobiomass.inference.map_settings import Check, MapSettings
+from geobiomass.outside_text import safe_cells
 from geobiomass.training.commands import parse_setting
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def train(
         chosen,
         validation=held_out,
         folds=split,
-        announce=partial(typer.echo, err=as_json),
+        announce=partial(say, err=as_json),
     )
     if is_first_process():
         fitted.save(model)
@@ -231,7 +232,7 @@ def evaluate(
         check=cast(Check, check),
     )
     if csv is not None:
-        table.to_csv(csv)
+        safe_cells(table).to_csv(csv)
     answer(in_short(table), {"metrics": table_of(table)}, as_json)
 
 
@@ -316,4 +317,4 @@ def export(
     predictor.export(out, months=months, height=height, width=width)
     size = (months or predictor.months, len(predictor.bands), height, width)
     shape = ", ".join(map(str, size))
-    typer.echo(f"{out}: takes (batch, month, band, y, x) = (any, {shape})")
+    say(f"{out}: takes (batch, month, band, y, x) = (any, {shape})")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from geobiomass.cli.checks import check_recipe, check_rows, open_labelled
-from geobiomass.cli.output import AsJson, answer, table_of
+from geobiomass.cli.output import AsJson, answer, say, table_of
 from geobiomass.cli.train import (
     BY,
     Devices,
@@ -27,6 +27,7 @@ from geobiomass.cli.train import (
     in_short,
     is_first_process,
 )
+from geobiomass.outside_text import safe_cells
 
 if TYPE_CHECKING:
     from geobiomass.validation.cross_validation import CrossValidation
@@ -101,7 +102,7 @@ def validate(
     from geobiomass.validation.cross_validation import CrossValidation, cross_validate
 
     def announce(plan: object) -> None:
-        typer.echo(plan, err=as_json)
+        say(plan, err=as_json)
         if is_first_process():  # the folder stays as it was if anything is refused
             write_beginning(folder, _beginning(cube, split), overwrite)
 
@@ -112,7 +113,7 @@ def validate(
     stored = CrossValidation.load(folder)  # it reads the map, and does not compute it
     table = stored.evaluate(by, confidence=confidence)
     if csv is not None:
-        table.to_csv(csv)
+        safe_cells(table).to_csv(csv)
     advice = _advice_on_blocks(stored)
     text = f"{folder}: {stored.folds!r}\n{in_short(table)}"
     facts = {

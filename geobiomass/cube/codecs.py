@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,24 @@ from geobiomass.threads import silence_warning
 Codes = npt.NDArray[Any]
 Pixels = npt.NDArray[np.float32]
 
-_OPENING = threading.Lock()
+# Opening with other codecs may be nested, in one thread.
+_OPENING = threading.RLock()
+
+# Whether arrays were opened with zarrs, here and in the process that forked this one.
+_used, _lost = False, False
+
+
+def _forked() -> None:
+    """Do without zarrs in a forked process: its threads are those of the parent.
+
+    What is decoded or written with it would be waited for forever.
+    """
+    global _OPENING, _lost
+    _OPENING, _lost = threading.RLock(), _lost or _used
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 @contextmanager
@@ -24,7 +42,8 @@ def quick_codecs() -> Iterator[None]:
     """Open arrays with the zarrs codecs inside the block, where they are installed."""
     import zarr
 
-    if importlib.util.find_spec("zarrs") is None:
+    global _used
+    if _lost or importlib.util.find_spec("zarrs") is None:
         yield
         return
     setting = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
@@ -33,6 +52,21 @@ def quick_codecs() -> Iterator[None]:
     # zarrs opens a store of obstore a second time, with separate connections.
     silence_warning(Warning, "Successfully reconstructed a store")
     # Zarr's settings belong to the whole process: one thread at a time.
+    _used = True
+    with _OPENING, zarr.config.set(setting):
+        yield
+
+
+@contextmanager
+def whole_files() -> Iterator[None]:
+    """Open arrays with Zarr's own codecs inside the block, whatever is configured.
+
+    They replace a file as a whole, by a renaming. zarrs writes in place: a process that
+    is killed leaves half a file. For all that is small or must never be half written.
+    """
+    import zarr
+
+    setting = {"codec_pipeline.path": "zarr.core.codec_pipeline.BatchedCodecPipeline"}
     with _OPENING, zarr.config.set(setting):
         yield
 

@@ -7,6 +7,7 @@ continued where it stopped, on a disk and on object storage.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -17,15 +18,16 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from geobiomass.cube.appending import open_to_append
 from geobiomass.cube.convert import converted
-from geobiomass.cube.encoding import MISSING, Dtype, encode
-from geobiomass.cube.losses import CLIPPED, Losses
-from geobiomass.cube.missing_values import TAKEN, clean, measured
-from geobiomass.cube.plain_attributes import as_json, with_plain_attributes
-from geobiomass.cube.schema import is_chips
-from geobiomass.cube.statistics import BandTally
+from geobiomass.cube.encoding import MISSING, Dtype, Encoding, encode, plan_encoding
+from geobiomass.cube.losses import Losses
+from geobiomass.cube.missing_values import clean, measured
+from geobiomass.cube.plain_attributes import with_plain_attributes
+from geobiomass.cube.same_call import identity_of, is_remembered, is_same, remember
+from geobiomass.cube.schema import DamagedError, is_chips
 from geobiomass.cube.storage_steps import CoarseStepError, check_steps
-from geobiomass.cube.store import STATISTICS, UNFINISHED, consolidate
+from geobiomass.cube.store import UNFINISHED, WRITTEN_FROM, open_cube
 from geobiomass.cube.write_blocks import (
     Block,
     around,
@@ -33,19 +35,15 @@ from geobiomass.cube.write_blocks import (
     blocks_of,
     month_parts,
 )
-from geobiomass.cube.write_target import (
-    NOT_WRITTEN,
-    CubeDestination,
-    Target,
-    along_chips,
-    open_to_append,
-    open_to_write,
-)
+from geobiomass.cube.write_end import finish
+from geobiomass.cube.write_record import Record
+from geobiomass.cube.write_target import CubeDestination, Target, open_to_write
+from geobiomass.outside_text import check_variable_names
 from geobiomass.threads import few_at_a_time
+from geobiomass.training.disk_errors import told_of_disk
 from geobiomass.training.setting_names import explain_arguments
 
 if TYPE_CHECKING:
-    import zarr
     from zarr.abc.store import Store
 
 
@@ -121,22 +119,50 @@ def write_cube(
         measurement has them (infinity, undeclared nodata). Their numbers by band are
         the attributes `clipped` and `taken_as_missing` of the stored image.
     """
+    identity = identity_of(cube)
     # What is lazy is cleaned as it is written, which counts each value once.
     cube = with_plain_attributes(measured(converted(cube), lazy=False))
+    check_variable_names(cube.variables, "the cube")
     destination = CubeDestination(path, storage_options)
-    if append:
-        cube, target = open_to_append(cube, destination)
-    else:
-        target = open_to_write(cube, destination, dtype, quantum, overwrite)
-    begun = bool((np.asarray(target.written) != NOT_WRITTEN).any()) or append
-    try:
-        _write_blocks(cube, target, Path(str(destination)).name, progress, workers)
-    except CoarseStepError:
-        if not begun:
-            destination.remove()  # so that the remedy can be written there
-        raise
-    _finish(cube, target)
-    target.losses.tell(target.encoding.dtype)
+    again = "make the same call again: it goes on where it stopped"
+    place = destination.local
+    with told_of_disk(place or str(path), again), destination.only_writer():
+        destination.tidy()
+        known = is_remembered(place, identity)
+        target: Target | None
+        if append:
+            cube, target = open_to_append(cube, destination, known)
+        else:
+            encoding = plan_encoding(cube, dtype, quantum)
+            if not overwrite and _is_finished(cube, destination, encoding, known):
+                return
+            target = open_to_write(cube, destination, encoding, overwrite)
+        if target is None:
+            return
+        try:
+            name = Path(str(destination)).name
+            _write_blocks(cube, target, name, progress, workers)
+        except CoarseStepError:
+            if not target.begun:
+                destination.remove()  # so that the remedy can be written there
+            raise
+        finish(cube, target)
+        remember(place, identity)
+        target.losses.tell(target.encoding.dtype)
+
+
+def _is_finished(
+    cube: xr.Dataset,
+    destination: CubeDestination,
+    encoding: Encoding,
+    remembered: bool,
+) -> bool:
+    """Return whether this call has finished before, and what it wrote is there."""
+    attrs = destination.attrs()
+    if not attrs or UNFINISHED in attrs or WRITTEN_FROM not in attrs:
+        return False
+    there = open_cube(destination.path, storage_options=destination.options)
+    return is_same(cube, encoding, destination.group("r"), there, remembered)
 
 
 # --- blocks -------------------------------------------------------------------
@@ -148,14 +174,12 @@ def _write_blocks(
     """Write the blocks that are not written yet, on a few threads."""
     from tqdm.auto import tqdm
 
-    done = np.asarray(target.written)[..., 0, 0] != NOT_WRITTEN
+    if target.record is None:
+        return
+    done = target.record.done()
     blocks = blocks_of(cube)
-    left = [block for block in blocks if not done[block.number]]
-    count = partial(_count_again, cube=cube, target=target)
-    for _, future in few_at_a_time(
-        (b for b in blocks if done[b.number]), count, workers
-    ):
-        future.result()
+    damaged = _count_again([b for b in blocks if done[b.number]], cube, target, workers)
+    left = [b for b in blocks if not done[b.number] or b in damaged]
     steps = len(month_parts(cube))
     unit = "chip" if is_chips(cube) else "block"
     stop = Event()
@@ -218,27 +242,63 @@ def _write_block(
 ) -> None:
     """Write one block of a batch."""
     codes = np.ascontiguousarray(codes[(..., *within)])
+    if target.begun:
+        target.forget(block, cube)
     target.arrays["image"][target.region(block, cube["image"])] = codes
+    labelled = None
     if labels is not None:
         labels, found = clean(labels[(..., *within)], whole=False)
         losses.add_missing(found)
         target.arrays["agb"][target.region(block, cube["agb"])] = labels
-        target.labelled[block.number] = np.isfinite(labels).sum()
+        labelled = int(np.isfinite(labels).sum())
     _count(codes, target)
     target.losses.merge(losses)
-    if target.lost is not None and losses.counts.any():
-        target.lost[block.number] = losses.counts
-    # Last, so that a block in the record is on disk.
-    target.written[block.number] = _count_present(codes, target.encoding.dtype)
+    present = _count_present(codes, target.encoding.dtype)
+    cast(Record, target.record).note(block.number, present, labelled, losses.counts)
 
 
-def _count_again(block: Block, *, cube: xr.Dataset, target: Target) -> None:
-    """Count a block that an interrupted call wrote."""
-    codes = target.arrays["image"][target.region(block, cube["image"])]
-    _count(np.asarray(codes), target)
-    if target.lost is not None:
+def _count_again(
+    done: list[Block], cube: xr.Dataset, target: Target, workers: int
+) -> list[Block]:
+    """Count the blocks of an interrupted call; return those that are damaged."""
+    damaged: list[Block] = []
+    reason: object = None
+    count = partial(_count_stored, cube=cube, target=target)
+    for block, future in few_at_a_time(done, count, workers):
+        error = future.exception()
+        if isinstance(error, Exception):
+            damaged.append(block)
+            reason = error
+        elif error is not None:
+            raise error
+    if damaged:
+        warnings.warn(
+            f"{len(damaged)} of {len(done)} blocks that an interrupted call wrote are "
+            f"damaged or gone and are written again; the first is {damaged[0].number} "
+            f"({reason}).",
+            stacklevel=4,
+        )
+    return damaged
+
+
+def _count_stored(block: Block, *, cube: xr.Dataset, target: Target) -> None:
+    """Count a block that an interrupted call wrote.
+
+    Raises
+    ------
+    DamagedError
+        If it does not have the values that the record says.
+    """
+    record = cast(Record, target.record)
+    if not target.counted:
+        codes = np.asarray(target.arrays["image"][target.region(block, cube["image"])])
+        there = _count_present(codes, target.encoding.dtype)
+        if not np.array_equal(there, np.asarray(record.written[block.number])):
+            raise DamagedError("it has not the values that were counted")
+        _count(codes, target)
+    if (lost := record.lost(block.number)) is not None:
         before = Losses(target.tally.bands)
-        before.counts = np.asarray(target.lost[block.number])
+        before.counts = lost
         target.losses.merge(before)
 
 
@@ -256,81 +316,3 @@ def _count_present(codes: npt.NDArray[Any], dtype: Dtype) -> npt.NDArray[np.uint
     there = np.isfinite(codes) if dtype == "float32" else codes != MISSING[dtype]
     by_band = there.reshape(-1, *there.shape[-4:]).sum(axis=(0, -2, -1))
     return np.asarray(by_band, np.uint32)
-
-
-# --- the end ----------------------------------------------------------------------
-
-
-def _finish(cube: xr.Dataset, target: Target) -> None:
-    """Write the counts and statistics; the group's own metadata last, in one write."""
-    group, record = target.group, cast(Any, target.group["statistics"])
-    histogram = target.tally.histogram
-    record.create_array(
-        "histogram", data=histogram, chunks=(1, histogram.shape[1]), overwrite=True
-    )
-    record.attrs.put({"tally": target.tally.state()})
-    names = ["chip"] if is_chips(cube) else ["row", "column"]
-    _put(
-        group,
-        "statistics/present",
-        np.asarray(target.written),
-        target.first,
-        [*names, "month", "band"],
-    )
-    if "agb" in cube:
-        counts = np.asarray(target.labelled)
-        _put(group, "statistics/labelled", counts, target.first, names)
-    if target.first:
-        for name, array in target.arrays.items():
-            cast(Any, group[name]).resize(array.shape)
-        for name, values in _values_along_chips(cube).items():
-            _put(group, name, values, target.first, [])
-    _put_losses(group, target.losses)
-    attrs = {k: v for k, v in group.attrs.items() if k != UNFINISHED}
-    attrs[STATISTICS] = _as_text(target.tally)
-    group.attrs.put(attrs)
-    del record["written"], record["labels_written"]
-    if target.lost is not None:
-        del record["lost"]
-    consolidate(group)
-
-
-def _put_losses(group: zarr.Group, losses: Losses) -> None:
-    """Write the numbers of values that were changed as attributes of the image."""
-    image = cast(Any, group["image"])
-    for which, name in ((0, TAKEN), (1, CLIPPED)):
-        words = losses.in_words(which)
-        known = str(image.attrs.get(name, ""))
-        # The same call again, after an interruption here, adds nothing.
-        if words and not known.endswith(words):
-            image.attrs[name] = f"{known}; {words}" if known else words
-
-
-def _put(
-    group: zarr.Group, name: str, values: npt.NDArray[Any], first: int, dims: list[str]
-) -> None:
-    """Write an array, or its entries from `first` on; a repetition changes nothing."""
-    if first == 0:
-        group.create_array(
-            name, data=values, dimension_names=dims, overwrite=True, fill_value=0
-        )
-        return
-    array = cast(Any, group[name])
-    array.resize((first + len(values), *array.shape[1:]))
-    array[first:] = values
-
-
-def _values_along_chips(cube: xr.Dataset) -> dict[str, npt.NDArray[Any]]:
-    """Return ids, groups, dates and other values of chips, as they are stored."""
-    names = [name for name in along_chips(cube) if name not in ("image", "agb")]
-    return {
-        n: xr.conventions.encode_cf_variable(cube[n].variable).values for n in names
-    }
-
-
-def _as_text(tally: BandTally) -> str:
-    """Return the table of statistics as JSON text; NaN becomes null."""
-    table = tally.table()
-    values = [[None if v != v else v for v in row] for row in table.to_numpy().tolist()]
-    kept = {"bands": [*table.index], "columns": [*table.columns], "values": values}
-    return as_json(kept)

@@ -272,7 +272,18 @@ def _states_something(layer: xr.DataArray) -> bool:
 
 
 def decoded_layers(data: MapData) -> MapData:
-    """Return a map with its values decoded; one that states nothing stays as it is."""
+    """Return a map with its values decoded; one that states nothing stays as it is.
+
+    Raises
+    ------
+    CubeError
+        If `data` is no map of xarray.
+    """
+    if not isinstance(data, xr.Dataset | xr.DataArray):
+        raise CubeError(
+            "The map must be an xarray Dataset or DataArray, got a "
+            f"{type(data).__name__}; open a file first, with rioxarray or xr.open_zarr."
+        )
     layers: list[xr.DataArray] = (
         list(data.data_vars.values()) if isinstance(data, xr.Dataset) else [data]
     )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +14,12 @@ from geobiomass.cube.schema import CubeError
 from geobiomass.cube.table_errors import cube_errors
 from geobiomass.tables import read_table
 from geobiomass.tables.files import split_part
+from geobiomass.training.json_files import read_json
 
 _GEOJSON = (".geojson", ".json")
 _POLYGON = 3  # as shapely numbers the kinds of geometries
 _MOST_DEGREES = 540  # of longitude, once around and a half: areas may cross 180
+MOST_GEOJSON = 256 * 2**20  # bytes: all communes of a continent have less
 
 
 def checked_area(
@@ -82,7 +82,7 @@ def read_areas(path: str) -> Any:
     file, _ = split_part(path)
     if file.lower().endswith(_GEOJSON) and file == path and os.path.exists(file):
         try:
-            content = json.loads(Path(file).read_text(encoding="utf-8-sig"))
+            content = read_json(file, None, MOST_GEOJSON, "utf-8-sig")
         except ValueError as error:
             raise CubeError(f"{path} must be GeoJSON, got {error}.") from error
         if not isinstance(content, dict) or "type" not in content:

@@ -1,10 +1,9 @@
-"""Targets of writing: a new cube, a half-written one, or one that gets more chips."""
+"""Where a cube is written: the destination, and a new or half-written cube there."""
 
 from __future__ import annotations
 
-import dataclasses
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -16,28 +15,32 @@ import xarray as xr
 from geobiomass.cube.codecs import quick_codecs
 from geobiomass.cube.encoding import (
     MISSING,
-    Dtype,
     Encoding,
     attributes,
     extents,
-    fingerprint_of,
-    plan_encoding,
     with_text_of_any_length,
 )
-from geobiomass.cube.losses import Losses
-from geobiomass.cube.schema import CubeError, is_chips, select_bands
+from geobiomass.cube.lease import leased
+from geobiomass.cube.losses import CLIPPED, Losses
+from geobiomass.cube.made_here import check_removable, is_made_here, sweep
+from geobiomass.cube.missing_values import TAKEN
+from geobiomass.cube.removal import making_path, removal_path, remove
+from geobiomass.cube.schema import CubeError
+from geobiomass.cube.seal import FINISHING
 from geobiomass.cube.statistics import BandTally
-from geobiomass.cube.store import UNFINISHED, VERSION, is_local, open_cube, open_group
-from geobiomass.cube.write_blocks import Block, block_counts
-from geobiomass.training.files import sha256_of
+from geobiomass.cube.store import UNFINISHED, VERSION, is_local, open_group
+from geobiomass.cube.store_objects import delete_all, list_names, synchronise
+from geobiomass.cube.write_blocks import Block
+from geobiomass.cube.write_record import Record, create_record, has_record
+from geobiomass.threads import silence_warning
+from geobiomass.training.one_writer import one_writer
+from geobiomass.training.packages import need_for_address
 
 if TYPE_CHECKING:
     import zarr
     from zarr.abc.store import Store
 
 SCHEMA_VERSION = 1
-NOT_WRITTEN = 2**32 - 1
-"""Count that no block can have: the block is not written yet."""
 
 
 @dataclass(frozen=True)
@@ -50,31 +53,99 @@ class CubeDestination:
     def __str__(self) -> str:
         return str(self.path)
 
-    def group(self, mode: Literal["r", "r+", "w"]) -> zarr.Group:
-        """Open the Zarr group."""
-        return open_group(self.path, mode, self.options, consolidated=False)
+    @property
+    def local(self) -> Path | None:
+        """The folder itself, where it is on a disk; a link is followed."""
+        from zarr.storage import LocalStore
+
+        if isinstance(self.path, LocalStore):
+            return Path(self.path.root).resolve()
+        return Path(cast(str, self.path)).resolve() if is_local(self.path) else None
+
+    def group(self, mode: Literal["r", "r+"]) -> zarr.Group:
+        """Open the Zarr group as it is on disk."""
+        return open_group(self.path, mode, self.options, False)
 
     def attrs(self) -> dict[str, Any] | None:
         """Return the group's attributes; {} if it is no group, None if not there."""
-        if is_local(self.path):
-            folder = Path(cast(str, self.path))
-            if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-                return None
+        folder = self.local
+        if folder is not None and (
+            not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+        ):
+            return None
         try:
             return dict(self.group("r").attrs)
         except (OSError, ValueError, KeyError):
-            return {} if is_local(self.path) else None
+            return {} if folder is not None or self._names() else None
+
+    def _names(self) -> list[str]:
+        """Return some names of objects on object storage, without the writer's."""
+        return [name for name in list_names(self.store(), "") if name != "written"]
+
+    def store(self) -> Store:
+        """Return the store of an address, or the user's own."""
+        if isinstance(self.path, str | Path):
+            from zarr.storage import FsspecStore
+
+            need_for_address(self.path)
+            options = dict(self.options or {})
+            return FsspecStore.from_url(str(self.path), storage_options=options)
+        return self.path
+
+    @contextmanager
+    def only_writer(self) -> Iterator[None]:
+        """Reserve the destination for this process.
+
+        Raises
+        ------
+        InUseError
+            If another process, or another call in this one, writes there.
+        """
+        if self.local is None:
+            from zarr.errors import ZarrUserWarning
+
+            # The lease is no array.
+            silence_warning(ZarrUserWarning, "Object at .*written.* is not recognized")
+            with leased(self.store(), str(self)):
+                yield
+            return
+        self.local.parent.mkdir(parents=True, exist_ok=True)
+        with one_writer(self.local):
+            yield
+
+    def tidy(self) -> None:
+        """Delete what a killed call left: folders next to it, partial files."""
+        if self.local is None:
+            return
+        sweep(making_path(self.local))
+        sweep(removal_path(self.local))
+        if is_made_here(self.attrs()):
+            for file in self.local.rglob("*.partial"):
+                file.unlink()
+
+    def check_removable(self) -> None:
+        """Check that what is there may be deleted.
+
+        Raises
+        ------
+        FileExistsError
+            If the package did not make it.
+        """
+        if self.local is not None:
+            check_removable(self.local)
+            return
+        attrs = self.attrs()
+        if attrs is not None and not is_made_here(attrs):
+            raise FileExistsError(
+                f"{self} holds {', '.join(self._names()[:3])}, which geobiomass did "
+                "not make, so it stays as it is; choose another address, or delete it "
+                "yourself."
+            )
 
     def remove(self) -> None:
         """Delete a folder on a disk; on object storage what is there stays."""
-        if is_local(self.path):
-            shutil.rmtree(cast(str, self.path), ignore_errors=True)
-
-    def clear(self) -> None:
-        """Delete what is there and leave an empty group."""
-        if is_local(self.path) and Path(cast(str, self.path)).exists():
-            shutil.rmtree(cast(str, self.path))
-        self.group("w")
+        if self.local is not None:
+            remove(self.local)
 
 
 @dataclass(frozen=True)
@@ -83,13 +154,14 @@ class Target:
 
     group: zarr.Group
     arrays: dict[str, zarr.Array[Any]]
-    written: zarr.Array[Any]
-    labelled: zarr.Array[Any]
+    record: Record | None  # None: all blocks are written, and their counts are too
     encoding: Encoding
     tally: BandTally
-    lost: zarr.Array[Any] | None = None  # not of cubes begun by an earlier version
     losses: Losses = field(default_factory=lambda: Losses(()))
+    shown_losses: dict[str, str] = field(default_factory=dict)  # of earlier calls
     first: int = 0  # chips that the cube had before
+    begun: bool = False  # by an earlier call
+    counted: bool = False  # the statistics have the blocks' values already
     lock: Any = field(default_factory=Lock)
 
     def region(self, block: Block, array: xr.DataArray) -> tuple[slice, ...]:
@@ -100,6 +172,22 @@ class Target:
             region["chip"] = slice(chip, chip + 1)
         return tuple(region.get(str(dim), slice(None)) for dim in array.dims)
 
+    def forget(self, block: Block, cube: xr.Dataset) -> None:
+        """Delete the shards of a block that an earlier call may have begun.
+
+        Codecs read a shard at the edge of a scene before they write to it, and half a
+        shard cannot be read.
+        """
+        for name, array in self.arrays.items():
+            spans = self.region(block, cube[name])
+            sizes = array.shards or array.chunks
+            number = tuple(
+                (span.start or 0) // size
+                for span, size in zip(spans, sizes, strict=True)
+            )
+            key = array.metadata.encode_chunk_key(number)
+            synchronise((array.store_path / key).delete())
+
 
 # --- a new cube, or one to continue ---------------------------------------------
 
@@ -107,19 +195,17 @@ class Target:
 def open_to_write(
     cube: xr.Dataset,
     destination: CubeDestination,
-    dtype: Dtype,
-    quantum: Mapping[str, float] | None,
+    encoding: Encoding,
     overwrite: bool,
 ) -> Target:
     """Create the arrays, or open a half-written cube to continue it."""
-    encoding = plan_encoding(cube, dtype, quantum)
     attrs = destination.attrs()
     if attrs is not None and not overwrite:
         if UNFINISHED not in attrs:
             raise FileExistsError(
-                f"{destination} exists already and is left as it is; choose another "
-                "path, append=True or overwrite=True (on the command line --append or "
-                "--overwrite)."
+                f"{destination} exists already and is left as it is, as this call "
+                "would write something else; choose another path, append=True or "
+                "overwrite=True (on the command line --append or --overwrite)."
             )
         if attrs[UNFINISHED] != encoding.fingerprint:
             raise CubeError(
@@ -128,59 +214,85 @@ def open_to_write(
                 "or overwrite=True."
             )
     if attrs is None or overwrite or "being_made" in attrs:
+        destination.check_removable()
         _create(cube, destination, encoding)
-    elif "statistics/written" not in destination.group("r"):
+        attrs = None
+    group = destination.group("r+")
+    finishing = attrs is not None and FINISHING in attrs
+    if not finishing and not has_record(group):
         raise CubeError(
             f"{destination} was begun by an earlier version, which kept its record "
             "elsewhere; begin again with overwrite=True."
         )
     bands = [str(band) for band in cube["band"].values]
-    return _target(destination.group("r+"), cube, encoding, encoding.tally(bands))
-
-
-def _target(
-    group: zarr.Group,
-    cube: xr.Dataset,
-    encoding: Encoding,
-    tally: BandTally,
-    first: int = 0,
-) -> Target:
-    names = [name for name in ("image", "agb") if name in cube]
-    with quick_codecs():
-        arrays = {name: cast(Any, group[name]) for name in names}
-        if first:
-            arrays = {n: _lengthened(a, first, cube) for n, a in arrays.items()}
-        written = cast(Any, group["statistics/written"])
-        labelled = cast(Any, group["statistics/labels_written"])
-        lost = cast(Any, group.get("statistics/lost"))
-    losses = Losses([str(band) for band in cube["band"].values])
+    shown = attributes(cube["image"], None)
     return Target(
-        group, arrays, written, labelled, encoding, tally, lost, losses, first
+        group,
+        open_arrays(destination, cube),
+        None if finishing else Record(group),
+        encoding,
+        encoding.tally(bands),
+        Losses(bands),
+        {name: str(shown[name]) for name in (TAKEN, CLIPPED) if name in shown},
+        begun=attrs is not None,
     )
 
 
-def _create(cube: xr.Dataset, destination: CubeDestination, encoding: Encoding) -> None:
-    """Create all except the pixels; an attribute marks the group until this is done."""
-    destination.clear()
+def open_arrays(
+    destination: CubeDestination, cube: xr.Dataset
+) -> dict[str, zarr.Array[Any]]:
+    """Open the arrays of images and labels with quick codecs."""
     group = destination.group("r+")
-    marks: dict[str, Any] = {UNFINISHED: encoding.fingerprint, "being_made": True}
-    group.attrs.put(marks)
+    with quick_codecs():
+        return {n: cast(Any, group[n]) for n in ("image", "agb") if n in cube}
+
+
+def _create(cube: xr.Dataset, destination: CubeDestination, encoding: Encoding) -> None:
+    """Create all except the pixels.
+
+    On a disk beside the destination, renamed at the end. On object storage an attribute
+    marks the group until this is done.
+    """
+    marks = {UNFINISHED: encoding.fingerprint}
+    local = destination.local
+    if local is None:
+        begun = marks | {"being_made": True}
+        delete_all(destination.store(), begun)
+        _fill(destination.group("r+"), cube, encoding, begun)
+        group = destination.group("r+")
+        group.attrs.put({k: v for k, v in group.attrs.items() if k != "being_made"})
+        return
+    import zarr
+
+    making = making_path(local)
+    group = zarr.create_group(making, attributes=dict(marks), zarr_format=3)
+    _fill(group, cube, encoding, marks)
+    if local.exists():
+        remove(local)
+    making.rename(local)
+
+
+def _fill(
+    group: zarr.Group, cube: xr.Dataset, encoding: Encoding, marks: Mapping[str, Any]
+) -> None:
     frame = cube.drop_vars(["image", "agb"], errors="ignore")
     if encoding.by_band:
         multiplier = np.array(encoding.quantum) / encoding.scale_factor
         frame = frame.assign_coords(multiplier=("band", multiplier))
     frame = with_text_of_any_length(frame)
-    frame.attrs = marks
+    frame.attrs = dict(marks)
     frame.to_zarr(group.store, mode="a", zarr_format=3, consolidated=False)
     stored = {"image": encoding.dtype, "agb": "float32"}
     for name in stored:
         if name in cube:
             _create_array(group, name, cube[name], encoding, stored[name])
-    _create_record(group, cube, encoding)
+    create_record(group, cube, encoding.fingerprint)
     # Read again: xarray added the names of the coordinates.
-    attrs = dict(destination.group("r").attrs)
-    del attrs["being_made"]
-    group.attrs.put({**attrs, **cube.attrs, VERSION: SCHEMA_VERSION})
+    import zarr
+
+    attrs = dict(zarr.open_group(group.store, mode="r", path=group.path).attrs)
+    own = {k: v for k, v in cube.attrs.items() if k not in (UNFINISHED, FINISHING)}
+    group.attrs.put({**attrs, **own, **marks, VERSION: SCHEMA_VERSION})
 
 
 def _create_array(
@@ -206,127 +318,6 @@ def _create_array(
     )
 
 
-def _create_record(group: zarr.Group, cube: xr.Dataset, encoding: Encoding) -> None:
-    """Create the arrays that record which blocks are written and what they hold."""
-    months, bands = cube.sizes["month"], cube.sizes["band"]
-    counts = block_counts(cube)
-    names = ["chip"] if is_chips(cube) else ["row", "column"]
-    record = group.require_group("statistics")
-    for name, more in (
-        ("labels_written", {}),
-        ("lost", {"quantity": bands + 1, "kind": 2}),
-        ("written", {"month": months, "band": bands}),
-    ):
-        record.create_array(
-            name,
-            shape=(*counts, *more.values()),
-            # A chunk is one block, so that threads never write to the same file.
-            chunks=(*(1 for _ in counts), *more.values()),
-            dtype="uint32",
-            fill_value=0 if name == "lost" else NOT_WRITTEN,
-            dimension_names=[*names, *more],
-            attributes={"fingerprint": encoding.fingerprint},
-            overwrite=True,
-        )
-
-
-# --- more chips for a cube --------------------------------------------------------
-
-
-def open_to_append(
-    cube: xr.Dataset, destination: CubeDestination
-) -> tuple[xr.Dataset, Target]:
-    """Prepare a cube for more chips; until the end it shows only the old ones."""
-    there = open_cube(destination.path, storage_options=destination.options)
-    cube = _fit_to(cube, there, destination)
-    group = destination.group("r+")
-    known = [str(chip) for chip in there["chip"].values]
-    encoding = _encoding_there(group, cube, known)
-    record = group.get("statistics/written")
-    if record is None or record.attrs["fingerprint"] != encoding.fingerprint:
-        _create_record(group, cube, encoding)
-    tally = _tally_there(group, there, encoding)
-    return cube, _target(group, cube, encoding, tally, first=len(known))
-
-
-def _tally_there(group: zarr.Group, there: xr.Dataset, encoding: Encoding) -> BandTally:
-    """Return the counts of the chips that were stored before."""
-    record = cast(Any, group["statistics"])
-    tally = encoding.tally([str(band) for band in there["band"].values])
-    tally.restore(np.asarray(record["histogram"]), record.attrs["tally"])
-    return tally
-
-
-def _fit_to(
-    cube: xr.Dataset, there: xr.Dataset, destination: CubeDestination
-) -> xr.Dataset:
-    """Return chips in the form of a stored cube; raise where they do not fit it."""
-    if not (is_chips(cube) and is_chips(there)):
-        raise CubeError(
-            f"append needs chips, and chips at {destination}; a scene cannot grow. "
-            "Write it to another path."
-        )
-    both = sorted(
-        set(map(str, there["chip"].values)) & set(map(str, cube["chip"].values))
-    )
-    if both:
-        raise CubeError(
-            f"{len(both)} of the chips to append are in {destination} already, such as "
-            f"{both[:3]}; leave them out: cube.drop_sel(chip=[...])."
-        )
-    bands = tuple(str(band) for band in there["band"].values)
-    cube = select_bands(cube, bands)
-    for what, ours, theirs in (
-        ("months", cube["month"].values.tolist(), there["month"].values.tolist()),
-        ("pixels", *((d.sizes["y"], d.sizes["x"]) for d in (cube, there))),
-        ("variables", *(along_chips(d) for d in (cube, there))),
-    ):
-        if ours != theirs:
-            raise CubeError(
-                f"Chips to append to {destination} must have its {what}, {theirs}, got "
-                f"{ours}."
-            )
-    for name in there.variables:
-        if name in cube.variables and name not in ("image", "agb"):
-            cube[name].encoding = there[name].encoding
-    return cube
-
-
 def along_chips(cube: xr.Dataset) -> list[str]:
     """Return the names of the variables that have a value, or pixels, for each chip."""
     return sorted(str(n) for n, v in cube.variables.items() if "chip" in v.dims)
-
-
-def _encoding_there(
-    group: zarr.Group, cube: xr.Dataset, known: Sequence[str]
-) -> Encoding:
-    """Read the encoding of a stored cube."""
-    image = cast(Any, group["image"])
-    dtype = str(image.dtype)
-    if "statistics" not in group or dtype not in MISSING:
-        raise CubeError(
-            f"{group.store_path} was not written by this version's write_cube, so "
-            "nothing can be appended to it; write it again."
-        )
-    steps: tuple[float, ...] = ()
-    if dtype != "float32":
-        steps = (float(image.attrs["scale_factor"]),)
-    if "multiplier" in group:
-        multiplier = np.asarray(group["multiplier"], np.float64)
-        steps = tuple(float(round(m * steps[0], 12)) for m in multiplier)
-    # The same chips after other chips are another task, with a separate record.
-    after = sha256_of(repr(list(known)))
-    return Encoding(
-        cast(Dtype, dtype), steps, after + fingerprint_of(cube, dtype, steps)
-    )
-
-
-def _lengthened(
-    array: zarr.Array[Any], first: int, cube: xr.Dataset
-) -> zarr.Array[Any]:
-    """Return an array with more chips, in memory only: on disk it stays as it was."""
-    import zarr
-
-    shape = (first + cube.sizes["chip"], *array.shape[1:])
-    metadata = dataclasses.replace(cast(Any, array.metadata), shape=shape)
-    return zarr.Array(zarr.AsyncArray(metadata, store_path=array.store_path))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from geobiomass.cube import CubeError, as_cube
+from geobiomass.cube import CubeError, as_cube, open_cube
 from geobiomass.cube.alignment import check_one_grid
 from geobiomass.cube.areas import pixel_size
 from geobiomass.cube.axes import in_our_names
@@ -28,9 +29,13 @@ from geobiomass.cube.units import MASS_PER_AREA, hectare_factor, plain
 from geobiomass.cube.values import decoded_layers
 from geobiomass.data.folds import Folds
 from geobiomass.data.groups import NOWHERE, BlockGround, ChipGround, Ground
+from geobiomass.maps.reading import open_map
+from geobiomass.outside_text import readable_cell, safe_cells
 from geobiomass.tables import read_table
 from geobiomass.tiles import Sample, blocks, indexers_of, samples_on_chips
+from geobiomass.training.checksums import OWN, agrees, with_checksum
 from geobiomass.training.files import sha256_of, sha256_of_file, write_whole
+from geobiomass.training.json_files import read_json
 from geobiomass.training.setting_names import explain_arguments
 
 MOST = 200_000  # rows of a table: 14 MB
@@ -46,8 +51,8 @@ _FORMAT = 1
 
 @explain_arguments
 def residuals(
-    map: xr.Dataset | xr.DataArray,
-    cube: xr.Dataset | xr.DataArray,
+    map: str | os.PathLike[str] | xr.Dataset | xr.DataArray,
+    cube: str | os.PathLike[str] | xr.Dataset | xr.DataArray,
     *,
     folds: Folds | None = None,
     most: int = MOST,
@@ -58,14 +63,15 @@ def residuals(
 
     Parameters
     ----------
-    map : xarray.Dataset or xarray.DataArray
-        ``agb`` (y, x) or (chip, y, x), on the cube's grid; with ``agb_lower`` and
-        ``agb_upper`` where it has intervals; or the target of another model by its
-        own name. A mass per area is converted to Mg/ha. A lazy map is computed block
-        by block. Errors show the quality of a map only where its model has not seen the
-        labels: :func:`cross_validate` makes such a map.
-    cube : xarray.Dataset
-        With ``agb``, in units that can be converted to the map's.
+    map : str, Path, xarray.Dataset or xarray.DataArray
+        A map, or the path of one: ``agb`` (y, x) or (chip, y, x), on the cube's grid;
+        with ``agb_lower`` and ``agb_upper`` where it has intervals; or the target of
+        another model by its own name. A mass per area is converted to Mg/ha. A lazy map
+        is computed block by block. Errors show the quality of a map only where its
+        model has not seen the labels: :func:`cross_validate` makes such a map.
+    cube : str, Path or xarray.Dataset
+        A cube, or the path of one, with ``agb``, in units that can be converted to the
+        map's.
     folds : Folds, optional
         The groups that were held out together. Units are then its blocks, regions or
         chips, and there is a column ``fold``. Pixels of none of its groups are left
@@ -97,7 +103,9 @@ def residuals(
     ValueError
         If a number is out of range, or chips come without `pixel`.
     """
-    cube = as_cube(cube)
+    cube = open_cube(cube) if isinstance(cube, str | os.PathLike) else as_cube(cube)
+    if isinstance(map, str | os.PathLike):
+        map = open_map(os.fspath(map))
     layers, target = _layers(map)
     _check(layers, cube, most)
     if target is None:
@@ -140,6 +148,11 @@ def _layers(
 
     A mass per area is returned in Mg/ha.
     """
+    if not isinstance(map, xr.Dataset | xr.DataArray):
+        raise CubeError(
+            "The map must be an xarray Dataset or a path to Zarr or GeoTIFF, got a "
+            f"{type(map).__name__}."
+        )
     if isinstance(map, xr.DataArray):
         map = decoded_layers(map)
         found = {"predicted": located(in_our_names(map))}
@@ -307,7 +320,7 @@ def write_residuals(table: pd.DataFrame, path: str | Path) -> None:
             f"attrs of a table of residuals must have {lacking}, got {table.attrs}; "
             "gb.residuals sets them."
         )
-    content = table.to_csv(index=False, lineterminator="\n").encode()
+    content = safe_cells(table).to_csv(index=False, lineterminator="\n").encode()
     facts = {
         "format": _FORMAT,
         "kind": table.attrs["kind"],
@@ -315,11 +328,11 @@ def write_residuals(table: pd.DataFrame, path: str | Path) -> None:
         "sha256": sha256_of(content),
     }
     facts |= {n: str(table.attrs[n]) for n in _OF_OTHERS if n in table.attrs}
-    for sample, written in (
-        (path, content),
-        (_facts_beside(path), json.dumps(facts, indent=2).encode()),
-    ):
-        write_whole(sample, written)
+    # The facts first: a table is never read without them, or with those of another.
+    write_whole(
+        _facts_beside(path), json.dumps(with_checksum(facts), indent=2).encode()
+    )
+    write_whole(path, content)
 
 
 def read_residuals(path: str | Path) -> pd.DataFrame:
@@ -379,7 +392,7 @@ def read_residuals(path: str | Path) -> pd.DataFrame:
 def _parsed(cells: pd.Series) -> Any:
     """Convert a column by Python: releases of pandas differ in the last bit."""
     if cells.name not in (*_NUMBERS, "fold"):
-        return cells
+        return cells.map(readable_cell)
     try:
         if cells.name == "fold":
             return np.array([int(cell) for cell in cells], np.int64)
@@ -400,7 +413,9 @@ def _read_facts(path: Path) -> dict[str, Any]:
     if not facts_path.exists():
         return {}
     try:
-        facts = json.loads(facts_path.read_text("utf-8"))
+        facts = read_json(facts_path, dict)
+        if OWN in facts and not agrees(facts):
+            raise ValueError("its checksum differs")
         down, across = map(float, facts["pixel"])
         form, kind, checksum = facts["format"], str(facts["kind"]), facts["sha256"]
     except (KeyError, TypeError, ValueError) as error:

@@ -13,6 +13,10 @@ import xarray as xr
 from geobiomass.cube.axes import in_our_names
 from geobiomass.cube.grid_size import check_size
 from geobiomass.cube.grid_summary import area_facts, bytes_in, grid_facts, size_in_words
+from geobiomass.cube.raster_errors import named_errors
+from geobiomass.cube.sealing import damage_in_words
+from geobiomass.maps.opening import open_layers
+from geobiomass.maps.raster_checksums import RasterChecksums
 from geobiomass.metadata.provenance import provenance, provenance_in
 from geobiomass.summary import Table, bytes_in_words
 from geobiomass.training.packages import need_for_address
@@ -57,19 +61,20 @@ def _sizes(scene: xr.Dataset) -> dict[str, str]:
 
 def describe_stored_map(store: Any) -> Facts:
     """Return the facts of a finished map in a Zarr store."""
-    scene = _open_map(store)
+    scene = open_layers(store)
     facts: Facts = {
         "what": "map",
         **_sizes(scene),
         "state": "finished",
         "stored as": f"float32, {bytes_in_words(bytes_in(store))} on disk",
+        **damage_in_words(store),
         **_provenance_facts(scene.attrs),
     }
     facts |= grid_facts(scene)
     levels = _levels(scene.attrs)
     if not levels:
         return facts | {"values": _values(scene)}
-    coarse = _open_map(store, f"overviews/{levels[-1]}")
+    coarse = open_layers(store, f"overviews/{levels[-1]}")
     note = f"means of {levels[-1]} x {levels[-1]} pixels"
     return facts | {"values": _values(coarse, note)}
 
@@ -109,7 +114,7 @@ def describe_unfinished(progress: Mapping[str, Any]) -> Facts:
     writer, store = progress["writer"], progress["store"]
     facts: Facts = {"what": "map"}
     if not progress["being_made"]:
-        scene = _open_map(store)
+        scene = open_layers(store)
         facts |= {**_sizes(scene), **grid_facts(scene)}
     facts["state"] = (
         f"unfinished, {written} of {blocks} blocks written "
@@ -122,17 +127,6 @@ def describe_unfinished(progress: Mapping[str, Any]) -> Facts:
         else "repeat the same call of predict, which continues where it stopped"
     )
     return facts
-
-
-def _open_map(store: Any, group: str | None = None) -> xr.Dataset:
-    return xr.open_dataset(
-        store,
-        engine="zarr",
-        group=group,
-        decode_coords="all",
-        chunks=None,
-        consolidated=False,
-    )
 
 
 def _values(scene: xr.Dataset, note: str = "") -> Table:
@@ -187,7 +181,8 @@ def describe_raster(path: Any) -> Facts:
     """Return the facts of a raster, such as a GeoTIFF; values of a small overview."""
     import rasterio
 
-    with rasterio.open(path) as source:
+    checksums = RasterChecksums.of(path)
+    with named_errors(path), rasterio.open(path) as source:
         if not source.overviews(1):  # else few pixels are read, however large it is
             check_size(source.shape, source.name, source.res, source.bounds)
         step = max(1.0, max(source.height, source.width) / SIDE)
@@ -196,6 +191,8 @@ def describe_raster(path: Any) -> Facts:
             max(1, round(source.height / step)),
             max(1, round(source.width / step)),
         )
+        if checksums is not None:
+            checksums.check_for(path, *shape[1:])
         small = source.read(out_shape=shape, masked=True).astype(np.float64)
         small *= np.asarray(source.scales)[:, None, None]
         small += np.asarray(source.offsets)[:, None, None]

@@ -22,11 +22,13 @@ from geobiomass.maps.execution import Compute, active_client, on_cluster, on_thr
 from geobiomass.maps.geotiff import FINGERPRINT
 from geobiomass.maps.lock import only_writer
 from geobiomass.maps.map_writer import follow_blocks
+from geobiomass.outside_text import file_names, printable
 from geobiomass.training.files import replacing
 
 _ENDING = "_agbm.tif"
 _PART = ".unfinished"
 _CHECKSUM = "geobiomass_checksum"
+_CHIP = "geobiomass_chip"
 
 
 def write_competition(
@@ -52,7 +54,8 @@ def write_competition(
         Is created if it does not exist; otherwise it may only contain files of these
         chips.
     chips : sequence of str
-        Ids of the chips.
+        Ids of the chips. One that is no plain file name (:func:`.file_names`) is
+        written under another; the tag ``geobiomass_chip`` has the id.
     blocks : sequence of Block
         A whole chip each, in their order.
     compute : callable
@@ -78,12 +81,13 @@ def write_competition(
         If chips failed, by name and reason; the others are written.
     """
     folder = Path(folder).absolute()
-    _check_only_ours(folder, chips)
+    names = file_names(chips, "chip ids")
+    _check_only_ours(folder, names)
     with only_writer(Destination(str(folder), folder)):
         folder.mkdir(exist_ok=True)
         for part in folder.glob(f"*{_PART}"):
             part.unlink()
-        files = _Files(folder, tuple(chips), fingerprint)
+        files = _Files(folder, tuple(chips), tuple(names), fingerprint)
         done = set() if overwrite else {b for b in blocks if files.is_done(b)}
         waiting = [block for block in blocks if block not in done]
         client = client if client is not None else active_client()
@@ -96,12 +100,12 @@ def write_competition(
         follow_blocks(str(folder), outcomes, len(blocks), len(done), progress)
 
 
-def _check_only_ours(folder: Path, chips: Sequence[str]) -> None:
+def _check_only_ours(folder: Path, names: Sequence[str]) -> None:
     if not folder.parent.is_dir():
         raise ValueError(f"The folder {folder.parent} does not exist; make it first.")
     if not folder.exists():
         return
-    ours = {f"{chip}{_ENDING}" for chip in chips}
+    ours = {f"{name}{_ENDING}" for name in names}
     found = [folder.name] if not folder.is_dir() else os.listdir(folder)
     strangers = sorted(
         name for name in found if name not in ours and not name.endswith(_PART)
@@ -117,14 +121,20 @@ def _check_only_ours(folder: Path, chips: Sequence[str]) -> None:
 class _Files:
     """The files of chips, with the methods of a map's target and of its manifest."""
 
-    def __init__(self, folder: Path, chips: tuple[str, ...], fingerprint: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        chips: tuple[str, ...],
+        names: tuple[str, ...],
+        fingerprint: str,
+    ) -> None:
         self.store = folder
-        self.chips = chips
+        self.chips, self.names = chips, names
         self.fingerprint = fingerprint
 
     def path(self, block: Block) -> Path:
         """Return the path of a chip's file."""
-        return self.store / f"{self.chips[block.chip or 0]}{_ENDING}"
+        return self.store / f"{self.names[block.chip or 0]}{_ENDING}"
 
     def is_done(self, block: Block) -> bool:
         """Return whether a chip's file exists, is whole and has the fingerprint."""
@@ -147,6 +157,9 @@ class _Files:
         """Write a chip's file, whole or not at all."""
         layer = np.nan_to_num(values[:1], nan=0.0).clip(min=0.0).astype(np.float32)
         tags = {FINGERPRINT: self.fingerprint, _CHECKSUM: checksum(layer)}
+        chip, name = self.chips[block.chip or 0], self.names[block.chip or 0]
+        if chip != name:  # libxml, which writes tags, takes no control characters
+            tags[_CHIP] = printable(chip)
         with replacing(self.path(block), _PART) as part:
             _write(part, layer, tags)
         return tags[_CHECKSUM]

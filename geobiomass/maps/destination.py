@@ -2,55 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import shutil
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from geobiomass.cube.made_here import check_removable, is_made_here, sweep
+from geobiomass.cube.removal import making_path, removal_path, remove
 from geobiomass.cube.store import is_local, open_group
+from geobiomass.cube.store_objects import (
+    LEASE,
+    delete_all,
+    forget_listings,
+    synchronise,
+)
 from geobiomass.maps.geotiff import FINGERPRINT, geotiff_tags
+from geobiomass.training.one_writer import lock_path
 from geobiomass.training.packages import need_for_address
 
 if TYPE_CHECKING:
     import zarr
     from zarr.abc.store import Store
-    from zarr.core.buffer import Buffer
 
 _RASTERS = (".tif", ".tiff")
-ROOT = "zarr.json"
-LEASE = "written/writer.json"
-"""Object that names the process that writes a map on object storage."""
-
-Answer = TypeVar("Answer")
-
-
-def synchronise(work: Coroutine[Any, Any, Answer]) -> Answer:
-    """Wait for an asynchronous operation of a Zarr store; return its result."""
-    from zarr.core.sync import sync
-
-    return sync(work)
-
-
-def list_names(store: Store, folder: str) -> list[str]:
-    """Return the names in a folder of a store, as they are now."""
-
-    async def names() -> list[str]:
-        return [name async for name in store.list_dir(folder)]
-
-    _forget_listings(store)
-    return synchronise(names())
-
-
-def _forget_listings(store: Store) -> None:
-    """Make fsspec forget its listings: other processes write as well."""
-    files = getattr(store, "fs", None)
-    if files is not None:
-        files.invalidate_cache()
 
 
 @dataclass(frozen=True)
@@ -85,11 +61,17 @@ class Destination:
         ValueError
             If a path does not end in .zarr, .tif or .tiff.
         """
+        from zarr.abc.store import Store
         from zarr.storage import LocalStore
 
         if isinstance(path, LocalStore):
             return cls(str(path.root), Path(path.root))
         if not isinstance(path, str | Path):
+            if not isinstance(path, Store):
+                raise TypeError(
+                    "A map's path must be a path, an address or a store of Zarr, got a "
+                    f"{type(path).__name__}."
+                )
             return cls(str(path), path)
         if isinstance(path, str) and path.startswith("file:"):
             path = url2pathname(urlsplit(path).path)
@@ -136,7 +118,7 @@ class Destination:
                     return True
             return False
 
-        _forget_listings(store)
+        forget_listings(store)
         return synchronise(other())
 
     def clear(self, attrs: Mapping[str, Any] | None = None) -> None:
@@ -151,13 +133,39 @@ class Destination:
         if isinstance(self.store, Path):
             remove(self.store)
         else:
-            synchronise(_delete_all(self.store, attrs))
-            _forget_listings(self.store)
+            delete_all(self.store, attrs)
 
     @property
     def work(self) -> Path:
         """The folder next to the group, in which files are made before a renaming."""
-        return cast(Path, self.store).with_name(f"{cast(Path, self.store).name}.making")
+        return making_path(cast(Path, self.store))
+
+    def check_removable(self) -> None:
+        """Check that what is there may be deleted.
+
+        Raises
+        ------
+        FileExistsError
+            If the package did not make it.
+        """
+        if isinstance(self.store, Path):
+            check_removable(self.store)
+        elif (attrs := self.attrs()) is not None and not is_made_here(attrs):
+            raise FileExistsError(
+                f"{self.name} holds something that geobiomass did not make, so it is "
+                "not deleted; choose another address, or delete it yourself."
+            )
+        if isinstance(self.raster, Path) and self.raster.is_dir():
+            raise FileExistsError(
+                f"{self.raster} is a folder, which no map of that name is; choose "
+                "another path, or move or delete it yourself."
+            )
+        if self.raster_there() == "":
+            raise FileExistsError(
+                f"{self.raster} is a file that geobiomass did not make, so it is not "
+                "deleted (overwrite=True deletes maps); choose another path, or move "
+                "or delete it yourself."
+            )
 
     def leftovers(self) -> list[Path]:
         """Return the files and folders that a killed call left next to the map."""
@@ -173,7 +181,7 @@ class Destination:
             return
         for path in self.leftovers():
             if path != lock_path(self.local):  # this call holds it
-                shutil.rmtree(path)
+                sweep(path, self.raster.name if isinstance(self.raster, Path) else "")
         for file in self.store.rglob("*.partial"):
             file.unlink()
 
@@ -222,46 +230,3 @@ def _remote(address: str, options: Mapping[str, Any] | None) -> Store:
 
     need_for_address(address)
     return FsspecStore.from_url(address, storage_options=dict(options or {}))
-
-
-def remove(path: Path) -> None:
-    """Delete a file or a folder; a folder is renamed first, in one step.
-
-    If the process is killed, half a folder never has the name of a whole one.
-    """
-    if path.is_dir():
-        path.rename(removal_path(path))
-        shutil.rmtree(removal_path(path))
-    else:
-        path.unlink(missing_ok=True)
-
-
-def removal_path(path: Path) -> Path:
-    """Return the path of a folder while it is deleted."""
-    return path.with_name(path.name + ".removing")
-
-
-def lock_path(path: Path) -> Path:
-    """Return the path of the file that the writer of a map locks."""
-    return path.with_name(path.name + ".lock")
-
-
-async def _delete_all(store: Store, attrs: Mapping[str, Any] | None) -> None:
-    kept = {LEASE}
-    if attrs is None:
-        await store.delete(ROOT)  # without it the rest is no valid map
-    else:
-        root = {"zarr_format": 3, "node_type": "group", "attributes": dict(attrs)}
-        await store.set(ROOT, as_buffer(json.dumps(root)))
-        kept.add(ROOT)
-    _forget_listings(store)
-    keys = [key async for key in store.list_prefix("") if key not in kept]
-    for start in range(0, len(keys), 64):
-        await asyncio.gather(*map(store.delete, keys[start : start + 64]))
-
-
-def as_buffer(text: str) -> Buffer:
-    """Return a text as a buffer for Zarr's stores."""
-    from zarr.core.buffer import default_buffer_prototype
-
-    return default_buffer_prototype().buffer.from_bytes(text.encode())

@@ -16,6 +16,14 @@ import xarray as xr
 
 from geobiomass.cube.grid import transform_of
 from geobiomass.maps.origin import MAP_CHECKS, PROVENANCE
+from geobiomass.maps.raster_checksums import (
+    MADE_BY,
+    SOFTWARE,
+    Sums,
+    block_sums,
+    record_checksums,
+)
+from geobiomass.maps.raster_checksums import SIDE as TILE
 from geobiomass.tiles import blocks
 
 if TYPE_CHECKING:
@@ -24,9 +32,6 @@ if TYPE_CHECKING:
 
 FINGERPRINT = "geobiomass_fingerprint"
 """Attribute of a map, and tag of a GeoTIFF: hash of what its values depend on."""
-
-TILE = 512
-"""Side of a tile of the GeoTIFF, pixels; GDAL's own default for COG."""
 
 CACHE = 64 * 2**20
 """Bytes of GDAL's cache of tiles while a map is written: GDAL's default, 5 % of the
@@ -47,10 +52,10 @@ def write_geotiff(
     """Write a cloud-optimised GeoTIFF of a finished map, window by window.
 
     In two passes, because overviews come before the pixels in a COG and need the whole
-    map: a tiled GeoTIFF first, which GDAL's COG driver [1]_ then copies in the final
-    order. Meanwhile both files and the overviews are next to `path`, and need up to the
-    space of two and a third GeoTIFFs. Leftovers of a call that was killed are removed;
-    if this call fails, all its files are removed too.
+    map: a tiled GeoTIFF first, with overviews and checksums, which GDAL's COG driver
+    [1]_ then copies in the final order. Meanwhile both files are next to `path`, and
+    need up to the space of two and two thirds GeoTIFFs. Leftovers of a call that was
+    killed are removed; if this call fails, all its files are removed too.
 
     Parameters
     ----------
@@ -77,7 +82,8 @@ def write_geotiff(
     -----
     Each band has a description, unit, its attributes and exact statistics as tags,
     and nodata NaN. The map's provenance, if it has one, is a tag of the file.
-    Overviews are averages of the pixels that are not NaN.
+    Overviews are averages of the pixels that are not NaN. Blocks of 512 x 512 pixels
+    have checksums, see :mod:`geobiomass.maps.raster_checksums`.
 
     References
     ----------
@@ -93,9 +99,12 @@ def write_geotiff(
     _remove_leftovers(path)
     try:
         with rasterio.Env(GDAL_CACHEMAX=CACHE, GDAL_NUM_THREADS="ALL_CPUS"):
-            _write_plain(scene, plain, names, fingerprint, side, progress)
+            sums = _write_plain(scene, plain, names, fingerprint, side, progress)
             with _silent_without_georeference(scene):
-                copy(plain, making, **_COG)
+                _add_overviews(plain)
+                record_checksums(plain, sums)
+            with _silent_without_georeference(scene):
+                copy(plain, making, **_COG)  # with its overviews and checksums
         os.replace(making, path)  # under a fixed name, so that a later call finds it
     finally:
         _remove_leftovers(path)
@@ -177,8 +186,14 @@ def _write_plain(
     fingerprint: str,
     side: int,
     progress: bool,
-) -> None:
-    """Write a tiled GeoTIFF, each tile once, and its statistics."""
+) -> dict[int, Sums]:
+    """Write a tiled GeoTIFF, each tile once, and its statistics.
+
+    Returns
+    -------
+    dict
+        For each band the checksums of its blocks.
+    """
     import rasterio
     import rioxarray  # noqa: F401  (the .rio accessor)
     from tqdm.auto import tqdm
@@ -212,20 +227,40 @@ def _write_plain(
             disable=not progress,
         ) as bar,
     ):
-        tags = {FINGERPRINT: fingerprint}
+        tags = {FINGERPRINT: fingerprint, SOFTWARE: MADE_BY}
         for name in (PROVENANCE, MAP_CHECKS):
             if name in scene.attrs:
                 tags[name] = scene.attrs[name]
         target.update_tags(**tags)
+        sums: dict[int, Sums] = {}
         for band, name in enumerate(names, start=1):
             statistics = Statistics()
+            sums[band] = {}
             for window in windows:
                 grid = window.rows, window.columns
                 values = scene[name][grid].values
                 target.write(values, band, window=tuple(map(_ends, grid)))
                 statistics.add(values)
+                sums[band] |= block_sums(
+                    values, window.rows.start, window.columns.start
+                )
                 bar.update()
             _describe(target, band, scene[name], statistics.tags(height * width))
+    return sums
+
+
+def _add_overviews(plain: Path) -> None:
+    """Add the overviews that GDAL's COG driver would, so that they are known before."""
+    import rasterio
+    from rasterio.enums import Resampling
+
+    with rasterio.open(plain, "r+") as target:
+        factors, longest = [], max(target.shape)
+        while longest > TILE:
+            factors.append(2 * factors[-1] if factors else 2)
+            longest //= 2
+        if factors:
+            target.build_overviews(factors, Resampling.average)
 
 
 def _ends(axis: slice) -> tuple[int, int]:

@@ -12,8 +12,8 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from geobiomass.cube.store_objects import as_buffer, list_names, synchronise
 from geobiomass.maps.blocks import Block, Target
-from geobiomass.maps.destination import as_buffer, list_names, synchronise
 from geobiomass.threads import few_at_a_time
 
 if TYPE_CHECKING:

@@ -19,11 +19,14 @@ from geobiomass.cube import CubeError
 from geobiomass.cube.encoding import with_text_of_any_length
 from geobiomass.cube.grid import Grid
 from geobiomass.cube.plain_attributes import mapping_in, with_plain_attributes
-from geobiomass.cube.store import UNFINISHED, consolidate
+from geobiomass.cube.publishing import consolidate
+from geobiomass.cube.sealing import remove_seal, write_seal
+from geobiomass.cube.store import UNFINISHED
+from geobiomass.cube.store_objects import synchronise
 from geobiomass.maps.blocks import Block, Target, WorkersDiedError, create_array
 from geobiomass.maps.completion import BLOCKS, FINISHING, MAKING
 from geobiomass.maps.conventions import conventions_of, undeclared
-from geobiomass.maps.destination import Destination, synchronise
+from geobiomass.maps.destination import Destination
 from geobiomass.maps.execution import (
     Compute,
     Outcome,
@@ -36,6 +39,8 @@ from geobiomass.maps.lock import only_writer
 from geobiomass.maps.manifest import WRITTEN, Manifest, verified
 from geobiomass.maps.origin import PROVENANCE, with_software_of
 from geobiomass.maps.overviews import level_sizes, write_overviews
+from geobiomass.outside_text import check_variable_names
+from geobiomass.training.disk_errors import DiskError, disk_error_of, told_of_disk
 from geobiomass.training.files import sha256_of
 
 if TYPE_CHECKING:
@@ -123,6 +128,7 @@ def write_map(
         If blocks failed; it names them and the reasons. The others are kept, and the
         same call computes only the missing ones.
     """
+    check_variable_names(template, "the map")
     destination = Destination.of(path, storage_options)
     _check_form(destination, template, overviews)
     names = list(map(str, template))
@@ -135,15 +141,17 @@ def write_map(
         and not _needs_overviews(destination, levels)
     ):
         return
-    with only_writer(destination):
+    again = "make the same call again: it goes on where it stopped"
+    with told_of_disk(destination.name, again), only_writer(destination):
         destination.tidy()
         if overwrite:
+            destination.check_removable()
             destination.remove_raster()
         elif _is_done(destination, fingerprint, here):  # another process finished it
             if destination.raster is not None and destination.attrs() is not None:
                 destination.clear()  # the group it was made from, left by a kill
             if _needs_overviews(destination, levels):
-                write_overviews(destination.group("r+"), levels, side, progress)
+                _add_overviews(destination.group("r+"), levels, side, progress)
             return
         marks = {FINGERPRINT: fingerprint, "block": side, BLOCKS: len(blocks)}
         group = None if overwrite else _open_begun(destination, marks, resume, here)
@@ -154,7 +162,7 @@ def write_map(
         if group.attrs.get(UNFINISHED, FINISHING) != FINISHING:
             target = Target(destination.store, tuple(names))
             _write_blocks(destination, group, target, blocks, compute, progress, client)
-        _finish(group, levels, progress, count)
+        _finish(group, levels, progress, count, destination.raster is None)
         if destination.raster is not None:
             _write_raster(destination, names, fingerprint)
 
@@ -340,6 +348,8 @@ def follow_blocks(
     ------
     IncompleteMapError
         If blocks failed; it names them and the reasons.
+    DiskError
+        If they failed because the disk is full or cannot be written.
     """
     from tqdm.auto import tqdm
 
@@ -353,6 +363,10 @@ def follow_blocks(
         failed = _follow(outcomes, bar)
         rest = count - int(bar.n) - len(failed)
     if failed:
+        for _, error in failed:
+            if (code := disk_error_of(error, name)) is not None:
+                remedy = "make the same call again: finished blocks are kept"
+                raise DiskError(code, name, remedy) from error
         raise _incomplete(name, failed, count, rest) from failed[0][1]
 
 
@@ -404,8 +418,9 @@ def _finish(
     overviews: Sequence[str],
     progress: bool,
     count: Callable[[zarr.Group], Mapping[str, Any]] | None,
+    sealed: bool,
 ) -> None:
-    """Delete the manifest; the map is marked as finished last, in one write."""
+    """Delete the manifest, write checksums; mark the map as finished last."""
     if UNFINISHED not in group.attrs:
         return
     counted = {} if count is None else dict(count(group))
@@ -415,7 +430,18 @@ def _finish(
         write_overviews(group, overviews, side, progress)
     synchronise(group.store.delete_dir(f"{group.path}/{WRITTEN}".strip("/")))
     consolidate(group)
+    if sealed:  # not what a GeoTIFF is made from, which is deleted
+        write_seal(group)
     _mark_finished(group)
+
+
+def _add_overviews(
+    group: zarr.Group, names: Sequence[str], side: int, progress: bool
+) -> None:
+    """Add overviews to a finished map."""
+    remove_seal(group)
+    write_overviews(group, names, side, progress)
+    write_seal(group)
 
 
 def _mark_finished(group: zarr.Group) -> None:

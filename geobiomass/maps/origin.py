@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from geobiomass.training.json_files import parse_json
+
 PROVENANCE = "geobiomass_provenance"
 """Attribute of a map, and tag of a GeoTIFF: its provenance as JSON."""
 
@@ -26,7 +28,9 @@ def with_software_of(there: str, here: str) -> str:
     str
         JSON; `there` itself if nothing is new.
     """
-    begun = json.loads(there)
+    name = f"The attribute {PROVENANCE}"
+    begun = parse_json(there, name, dict)
     used = begun["software"]
-    new = [one for one in json.loads(here)["software"] if one not in used]
+    here_used = parse_json(here, name, dict)["software"]
+    new = [one for one in here_used if one not in used]
     return json.dumps(begun | {"software": used + new}) if new else there

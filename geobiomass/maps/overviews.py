@@ -14,7 +14,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.cube.grid import transform_of
-from geobiomass.cube.store import consolidate
+from geobiomass.cube.publishing import consolidate
 from geobiomass.maps.conventions import (
     MULTISCALES,
     PROJ,

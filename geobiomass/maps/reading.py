@@ -23,7 +23,11 @@ from geobiomass.cube.missing_values import (
     measured_layer,
     sampled_fills,
 )
+from geobiomass.cube.raster_errors import named_errors
 from geobiomass.cube.values import decoded_layers, with_grid_mapping
+from geobiomass.maps.opening import open_layers
+from geobiomass.maps.raster_arrays import with_named_reads
+from geobiomass.maps.raster_checksums import RasterChecksums
 from geobiomass.tiles import Window
 
 BLOCK = 1024  # pixels: the side of a block that is read, as maps are written
@@ -108,10 +112,7 @@ def open_map(path: str) -> xr.Dataset:
         return _open_raster(path)
     if "://" not in path and not os.path.exists(path):
         raise FileNotFoundError(f"There is nothing at {path}.")
-    made = xr.open_dataset(
-        path, engine="zarr", decode_coords="all", chunks=None, consolidated=False
-    )
-    return decoded_layers(made)
+    return decoded_layers(open_layers(path))
 
 
 def _open_raster(path: str) -> xr.Dataset:
@@ -120,13 +121,16 @@ def _open_raster(path: str) -> xr.Dataset:
 
     if "://" not in path and not os.path.exists(path):
         raise FileNotFoundError(f"There is nothing at {path}.")
-    with rasterio.open(path) as source:
+    checksums = RasterChecksums.of(path)
+    with named_errors(path), rasterio.open(path) as source:
         check_size(source.shape, path, source.res, source.bounds)
         names = [name or f"band {i}" for i, name in enumerate(source.descriptions, 1)]
         tags = [source.tags(number) for number in source.indexes]
         fills = [_scaled_fills(source, number) for number in range(source.count)]
         units = source.units
-    bands = cast(xr.DataArray, rioxarray.open_rasterio(path, masked=True, cache=False))
+    with named_errors(path):
+        opened = rioxarray.open_rasterio(path, masked=True, cache=False)
+    bands = with_named_reads(cast(xr.DataArray, opened), path, checksums)
     layers = {name: _of_band(bands, number) for number, name in enumerate(names)}
     for layer, stored in zip(layers.values(), fills, strict=True):
         layer.encoding["fills"] = stored

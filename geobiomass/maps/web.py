@@ -22,8 +22,11 @@ from geobiomass.cube.grid import Grid
 from geobiomass.cube.grid_size import check_scene_size, check_size
 from geobiomass.cube.missing_values import measured_layer
 from geobiomass.cube.quantity import Quantity, of_any
+from geobiomass.cube.raster_errors import named_errors
 from geobiomass.cube.store import is_local, open_group
 from geobiomass.cube.values import decoded_layers
+from geobiomass.maps.opening import check_map, open_layers
+from geobiomass.maps.raster_checksums import RasterChecksums
 from geobiomass.summary import html_environment, html_macros
 from geobiomass.tiles import blocks
 from geobiomass.training.packages import need
@@ -159,6 +162,7 @@ def _opened(path: str | Path, largest: int) -> xr.Dataset:
         raise FileNotFoundError(f"There is nothing at {path}; expected a map.")
     if str(path).rstrip("/").lower().endswith((".tif", ".tiff")):
         return _raster(str(path), largest)
+    check_map(path)
     attributes: Mapping[str, Any] = open_group(path, "r").attrs
     group = None
     for level in attributes.get("multiscales", {}).get("layout", []):
@@ -169,9 +173,7 @@ def _opened(path: str | Path, largest: int) -> xr.Dataset:
                 level["asset"].rsplit("/", 1)[0],
                 max(level.get("spatial:shape", [0])),
             )
-    return xr.open_dataset(
-        str(path), engine="zarr", group=group, chunks=None, decode_coords="all"
-    )
+    return open_layers(path, group)
 
 
 def _raster(path: str, largest: int) -> xr.Dataset:
@@ -180,11 +182,14 @@ def _raster(path: str, largest: int) -> xr.Dataset:
     import rioxarray  # noqa: F401  (the .rio accessor)
     from rasterio.enums import Resampling
 
-    with rasterio.open(path) as source:
+    checksums = RasterChecksums.of(path)
+    with named_errors(path), rasterio.open(path) as source:
         if not source.overviews(1):  # else few pixels are read, however large it is
             check_size(source.shape, path, source.res, source.bounds)
         step = max(1.0, max(source.height, source.width) / largest)
         height, width = (max(1, round(n / step)) for n in source.shape)
+        if checksums is not None:
+            checksums.check_for(path, height, width)
         values = source.read(
             out_shape=(source.count, height, width),
             masked=True,

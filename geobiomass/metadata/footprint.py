@@ -12,8 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from geobiomass.cube.grid import transform_of
+from geobiomass.cube.raster_errors import named_errors
 from geobiomass.maps import describe_progress
 from geobiomass.maps.geotiff import Statistics
+from geobiomass.maps.opening import open_layers
+from geobiomass.maps.raster_checksums import RasterChecksums
 
 _SIDE = 1024  # pixels: a GeoTIFF is read at this size to find the values' bounds
 _IN_MEMORY = 25_000_000  # pixels: a Zarr map up to this size is read as a whole
@@ -100,10 +103,13 @@ def facts_of_map(path: Path) -> MapFacts:
 def _of_raster(path: Path) -> MapFacts:
     import rasterio
 
-    with rasterio.open(path) as source:
+    checksums = RasterChecksums.of(path)
+    with named_errors(path), rasterio.open(path) as source:
         crs = _check_system(path, source.crs)
         step = max(1, math.ceil(max(source.shape) / _SIDE))
         small = (math.ceil(source.height / step), math.ceil(source.width / step))
+        if checksums is not None:
+            checksums.check_for(path, *small)
         # Overviews are means of finite pixels: one of them is enough for a value.
         seen = np.isfinite(source.read(1, out_shape=small))
         names = source.descriptions
@@ -118,12 +124,11 @@ def _of_raster(path: Path) -> MapFacts:
 
 def _of_zarr(path: Path) -> MapFacts:
     import rioxarray  # noqa: F401  (the .rio accessor)
-    import xarray as xr
 
     state = describe_progress(path)
     if state is None or not state["finished"]:
         raise ValueError(f"{path} must be a finished map; make the same call again.")
-    scene = xr.open_zarr(path, decode_coords="all", consolidated=False, chunks=None)
+    scene = open_layers(path)
     transform = transform_of(scene)
     crs = _check_system(path, scene.rio.crs if transform is not None else None)
     shape = scene.sizes["y"], scene.sizes["x"]

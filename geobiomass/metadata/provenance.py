@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from geobiomass.maps.destination import Destination
 from geobiomass.maps.origin import PROVENANCE
 from geobiomass.metadata.text import Facts, facts_of, main_facts_of
 from geobiomass.summary import Summary
+from geobiomass.training.json_files import parse_json
 from geobiomass.training.setting_names import explain_arguments
 
 
@@ -47,11 +48,18 @@ class Provenance(Mapping[str, Any]):
 
     def facts(self) -> Facts:
         """Return headings and texts, as they are printed."""
-        return facts_of(self._note)
+        return self._in_words(facts_of)
 
     def main_facts(self) -> Facts:
         """Return the most important headings and texts, a few lines."""
-        return main_facts_of(self._note)
+        return self._in_words(main_facts_of)
+
+    def _in_words(self, words: Callable[[Mapping[str, Any]], Facts]) -> Facts:
+        try:
+            return words(self._note)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # Another version, or another program, wrote it in another form.
+            return {"provenance": f"cannot be read ({error!r})"}
 
     def to_dict(self) -> dict[str, Any]:
         """Return a copy of all parts as JSON values."""
@@ -126,7 +134,8 @@ def provenance(
 def provenance_in(attrs: Mapping[str, Any]) -> Provenance | None:
     """Return the provenance in attributes or tags, None if there is none."""
     if PROVENANCE in attrs:
-        return Provenance(json.loads(attrs[PROVENANCE]))
+        name = f"The attribute {PROVENANCE}"
+        return Provenance(parse_json(attrs[PROVENANCE], name, dict))
     rest = mapping_in(attrs.get(MADE_WITH))
     if rest is None:
         return None

@@ -24,11 +24,13 @@ from torch import Tensor, nn
 
 from geobiomass.cube.quantity import AGB
 from geobiomass.maps.origin import PROVENANCE
-from geobiomass.network import AttentionUNet
+from geobiomass.network.saved_settings import network_of_settings
 from geobiomass.training.files import sha256_of
+from geobiomass.training.json_files import parse_json
 from geobiomass.training.model_folder import (
     CONFIG,
     WEIGHTS,
+    WRONG_SETTINGS,
     broken,
     member_folders,
     package_versions,
@@ -152,8 +154,8 @@ def _stored_weights(folder: Path, prefix: str = "") -> Iterator[tuple[str, Tenso
                 yield from _stored_weights(member, f"{prefix}members.{number}.")
             return
         with torch.device("meta"):
-            names = list(AttentionUNet(**settings["network"]).state_dict())
-    except (KeyError, TypeError, ValueError) as error:
+            names = list(network_of_settings(settings["network"]).state_dict())
+    except WRONG_SETTINGS as error:
         raise broken(folder / CONFIG, error) from error
     try:
         weights = load_file(folder / WEIGHTS)
@@ -272,7 +274,9 @@ def input_facts(cube: xr.Dataset, made_with: Mapping[str, Any]) -> dict[str, Any
     }
     facts |= {n: str(cube.attrs[n]) for n in _INPUT_ATTRIBUTES if n in cube.attrs}
     if "scenes" in cube.attrs:
-        facts["scenes"] = _scenes(json.loads(cube.attrs["scenes"]))
+        facts["scenes"] = _scenes(
+            parse_json(cube.attrs["scenes"], "The attribute scenes", dict)
+        )
     return facts
 
 

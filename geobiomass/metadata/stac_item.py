@@ -23,6 +23,7 @@ from geobiomass.metadata.footprint import MapFacts, facts_of_map
 from geobiomass.metadata.provenance import Provenance, provenance
 from geobiomass.metadata.record import folder_fingerprint
 from geobiomass.training.files import sha256_of_file, write_whole
+from geobiomass.training.json_files import read_json
 from geobiomass.training.packages import need
 from geobiomass.training.setting_names import explain_arguments
 
@@ -198,7 +199,7 @@ def _check_replaceable(path: Path, name: str) -> None:
     if not path.exists():
         return
     try:
-        there = json.loads(path.read_text(encoding="utf-8"))
+        there = read_json(path)
         ours = there["type"] == "Feature" and there["id"] == name
     except (ValueError, KeyError, TypeError, OSError):
         ours = False
@@ -301,6 +302,10 @@ def _relative(target: Path, item: Path) -> str:
     return found if found.startswith("../") else f"./{found}"
 
 
+# What a map's provenance says may come from anywhere, and browsers follow links.
+_ADDRESS = re.compile(r"(?:https?|s3|gs)://[^\s<>\"'`\x00-\x1f\\]+")
+
+
 def _scene_links(known: Provenance) -> list[pystac.Link]:
     """Return links to the items of the scenes whose addresses are known."""
     import pystac
@@ -309,7 +314,7 @@ def _scene_links(known: Provenance) -> list[pystac.Link]:
         group
         for month in (known["input"].get("scenes") or {}).values()
         for group in month
-        if "at" in group
+        if _ADDRESS.fullmatch(str(group.get("at", "")))
     ]
     return [
         pystac.Link(

@@ -10,6 +10,7 @@ from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.metadata.text import part_in_words
 from geobiomass.models.map_error import MapError
 from geobiomass.models.summary import map_names
+from geobiomass.outside_text import as_code, as_markdown
 from geobiomass.statistics.conformal import Calibration
 
 _MONTHS = (
@@ -67,7 +68,7 @@ def ensemble_card(
         The ensemble's settings: ``calibration``, if there is one.
     """
     target = Quantity.of_settings({"outputs": outputs, **settings})
-    units, rows = target.units, []
+    units, rows = as_markdown(target.units), []
     for number, (_, provenance) in enumerate(members, 1):
         overall = (provenance.get("validation") or {}).get("all") or {}
         rmse, bias = overall.get("average_rmse"), overall.get("bias")
@@ -75,7 +76,7 @@ def ensemble_card(
     sections = [
         f"# {_title(target)} from monthly satellite images, {len(members)} models",
         f"The mean of {len(members)} models. Each has its own card in its "
-        f"folder. Maps: {', '.join(map_names(outputs, settings))}, in {units}.",
+        f"folder. Maps: {_maps(outputs, settings)}, in {units}.",
         f"| model | average RMSE on what it held out, {units} | bias |\n|---|---|---|\n"
         + "\n".join(rows),
         *_interrupted(settings),
@@ -90,7 +91,12 @@ def ensemble_card(
 def _title(target: Quantity) -> str:
     if target.is_biomass:
         return "Above-ground biomass"
-    return target.long_name[:1].upper() + target.long_name[1:]
+    words = as_markdown(target.long_name)
+    return words[:1].upper() + words[1:]
+
+
+def _maps(outputs: Sequence[str], settings: Facts) -> str:
+    return ", ".join(map(as_markdown, map_names(outputs, settings)))
 
 
 def _with_front_matter(text: str, provenance: Facts, target: Quantity) -> str:
@@ -131,28 +137,30 @@ def _interval(settings: Facts) -> list[str]:
     held = f"{100 * calibration.interval:.4g} %"
     new, unit = "chips or blocks", "chips or blocks"
     if calibration.kind == "groups":
-        new, unit = f"groups by {calibration.groups!r}", "groups"
+        new, unit = f"groups by {as_markdown(repr(calibration.groups))}", "groups"
     promise = (
         f"In new {new} that are exchangeable with those of the calibration (the same "
         f"kind of forest, sensors and years), about {held} of the pixels are within "
-        f"the interval, by class of predicted {Quantity.of_settings(settings).short}"
+        f"the interval, by class of predicted "
+        f"{as_markdown(Quantity.of_settings(settings).short)}"
     )
     if calibration.folds:
         promise += (
             "; as each model was calibrated on its own fold and the map is their mean, "
             "this is what is seen, not what is proven"
         )
-    units = Quantity.of_settings(settings).units
+    units = as_markdown(Quantity.of_settings(settings).units)
     spreads = "spread" in calibration.base and "quantiles" not in calibration.base
     margin = "margin, spreads" if spreads else f"margin, {units}"
     head = f"| predicted, {units} | {unit} | pixels | {margin} |"
     rows = [
-        f"| {name} | {row['units']:.0f} | {row['pixels']:,.0f} | {row['margin']:.2f} |"
+        f"| {as_markdown(name)} | {row['units']:.0f} | {row['pixels']:,.0f} | "
+        f"{row['margin']:.2f} |"
         for name, row in calibration.table.iterrows()
     ]
     return [
-        f"## Interval\n\nA {calibration}. {promise}. For other data there is no "
-        "guarantee.\n\n" + "\n".join([head, "|---" * 4 + "|", *rows])
+        f"## Interval\n\nA {as_markdown(calibration)}. {promise}. For other data there "
+        "is no guarantee.\n\n" + "\n".join([head, "|---" * 4 + "|", *rows])
     ]
 
 
@@ -161,13 +169,14 @@ def _what(settings: Facts) -> str:
     what = (
         "the density of above-ground dry biomass, in Mg/ha (tonnes per hectare)"
         if target.is_biomass
-        else f"{target.long_name}, in {target.units}"
+        else as_markdown(f"{target.long_name}, in {target.units}")
     )
     return (
         f"# {_title(target)} from monthly satellite images\n\nMaps {what}, "
         "pixel by pixel, from a year of satellite images. Maps: "
-        f"{', '.join(map_names(settings['outputs'], settings))}. Encoder "
-        f"`{settings['network']['encoder']}`, attention over the months, U-Net decoder."
+        f"{_maps(settings['outputs'], settings)}. Encoder "
+        f"{as_code(settings['network']['encoder'])}, attention over the months, U-Net "
+        "decoder."
     )
 
 
@@ -183,7 +192,7 @@ def _input(settings: Facts, provenance: Facts) -> str:
     for band in settings["bands"]:
         known = scaling.get(band, {})
         values = f"{_figure(known.get('shift'))} | {_figure(known.get('scale'))}"
-        rows.append(f"| {band} | {values} |")
+        rows.append(f"| {as_markdown(band)} | {values} |")
     return "\n\n".join([*lines, "\n".join(rows)]) + (
         "\n\nThe model scales physical values itself: (value - shift) / scale."
     )
@@ -202,11 +211,13 @@ def _training(settings: Facts, provenance: Facts) -> str:
     if recipe is not None:
         training = recipe["training"]
         text.append(
-            f"Recipe `{recipe['name']}`: loss {recipe['loss']}, crops of "
+            f"Recipe {as_code(recipe['name'])}: loss {recipe['loss']}, crops of "
             f"{recipe['crop'] or 'whole chips'}, batch {training['batch_size']}, "
             f"{training['epochs']} epochs, learning rate {training['learning_rate']}, "
             f"seed {training['seed']}. All settings are in `config.json`."
         )
+    if provenance.get("pretrained"):
+        text.append(f"The encoder began with {provenance['pretrained']}.")
     if data:
         text.append(_data_in_words(data))
         environment = provenance["environment"]
@@ -225,7 +236,7 @@ def _interrupted(settings: Facts) -> list[str]:
 
 
 def _data_in_words(data: Facts) -> str:
-    title = f"{data['title']}: " if "title" in data else ""
+    title = f"{as_markdown(data['title'])}: " if "title" in data else ""
     trained, held = data["training"], data["validation"]
     unit = "chips" if data["kind"] == "chips" else "blocks of a scene"
     text = f"{title}{part_in_words(trained, unit)}"
@@ -233,7 +244,7 @@ def _data_in_words(data: Facts) -> str:
         text += f"; {part_in_words(held, 'samples')}, held out"
     if data.get("bounds"):
         bounds = ", ".join(f"{edge:.10g}" for edge in data["bounds"])
-        text += f"; {bounds} in {data['crs'] or 'no reference system'}"
+        text += f"; {bounds} in {as_markdown(data['crs'] or 'no reference system')}"
     return f"{text}. Fingerprint of the data: `{data['fingerprint'][:16]}`."
 
 
@@ -254,7 +265,7 @@ def _errors(settings: Facts, provenance: Facts) -> str:
         "mae": "MAE",
         "bias": "bias",
     }
-    units = Quantity.of_settings(settings).units
+    units = as_markdown(Quantity.of_settings(settings).units)
     head = f"| observed, {units} | {' | '.join(columns.values())} |"
     rows = [
         f"| {name} | {' | '.join(_figure(row[column]) for column in columns)} |"
@@ -292,7 +303,7 @@ def _limits(settings: Facts, provenance: Facts) -> str:
         "A sum over pixels is not an unbiased estimate for an area: combine the map "
         "with a probability sample of plots.",
     ]
-    units = Quantity.of_settings(settings).units
+    units = as_markdown(Quantity.of_settings(settings).units)
     points += _weak_bins(provenance.get("validation") or {}, units)
     recipe = settings.get("recipe") or {}
     ceiling = recipe.get("ceiling")

@@ -22,6 +22,7 @@ from geobiomass.training.estimator import SavedModel
 from geobiomass.training.model_folder import (
     CARD,
     CONFIG,
+    WRONG_SETTINGS,
     ModelError,
     broken,
     member_folders,
@@ -62,6 +63,12 @@ class Ensemble(Predictor, SavedModel):
     load_call = "gb.load(folder)"
 
     def __init__(self, models: Sequence[Predictor], spread: bool = False) -> None:
+        strangers = [one for one in models if not hasattr(one, "outputs")]
+        if strangers:
+            raise ValueError(
+                "models of an Ensemble must be models in memory, got a "
+                f"{type(strangers[0]).__name__}; load saved ones with gb.load(folder)."
+            )
         if not models or any(m.outputs != models[0].outputs for m in models):
             raise ValueError(
                 "models of an Ensemble must be one or more with the same outputs, got "
@@ -193,8 +200,8 @@ class Ensemble(Predictor, SavedModel):
             return model
         except ModelError:
             raise
-        except (KeyError, TypeError, ValueError) as error:
-            raise broken(folder / CONFIG, error) from error
+        except WRONG_SETTINGS as error:
+            raise broken(folder / CONFIG, repr(error)) from error
 
     def __repr__(self) -> str:
         """Return a description in one line."""

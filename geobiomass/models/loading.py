@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from geobiomass.training.folder_exchange import whole_folder
 from geobiomass.training.model_folder import read_config
 from geobiomass.training.setting_names import explain_arguments
 
@@ -37,6 +38,7 @@ def load(folder: str | Path) -> Any:
     ModelError
         If the folder or one of its files is missing or damaged.
     """
+    folder = whole_folder(Path(folder))
     saved = read_config(folder)["class"]
     # Of any other class, such as pasture's, the regressor says how to load it.
     kind = saved if saved in _MODULES else "BiomassRegressor"

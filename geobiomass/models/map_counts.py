@@ -12,6 +12,7 @@ import numpy as np
 from geobiomass.maps.origin import MAP_CHECKS
 from geobiomass.models.map_error import FEWEST, outside_range, percent
 from geobiomass.tiles import blocks
+from geobiomass.training.json_files import parse_json
 
 
 @dataclass
@@ -70,7 +71,7 @@ def tell_counts(counted: str | None, name: str, stacklevel: int) -> None:
     stacklevel : int
         As :func:`warnings.warn` takes it.
     """
-    found = json.loads(counted) if counted else {}
+    found = parse_json(counted, MAP_CHECKS, dict) if counted else {}
     outside, values = found.get("outside", 0), found.get("pixels", 0)
     if outside and outside >= FEWEST * values:
         low, high = found["labels"]

@@ -37,6 +37,11 @@ from geobiomass.models.norm_choice import choose_norms
 from geobiomass.models.predictor import Predictor
 from geobiomass.models.training_record import describe_training
 from geobiomass.network import AttentionUNet
+from geobiomass.network.saved_settings import (
+    check_count,
+    check_names,
+    network_of_settings,
+)
 from geobiomass.network.wrappers import InMonths
 from geobiomass.recipes.datasets import DataLoaders, make_loaders
 from geobiomass.recipes.levels import crop_side
@@ -70,8 +75,9 @@ from geobiomass.recipes.split import (
 from geobiomass.recipes.tile_statistics import check_crop
 from geobiomass.tiles import EVALUATION_BLOCK
 from geobiomass.training.estimator import Regressor
+from geobiomass.training.json_files import finite_number
 from geobiomass.training.kept_folder import kept_if_interrupted
-from geobiomass.training.model_folder import DOMAIN, broken
+from geobiomass.training.model_folder import DOMAIN, WRONG_SETTINGS, broken
 from geobiomass.training.setting_names import explain_arguments
 from geobiomass.training.unfinished import train_or_keep
 
@@ -432,7 +438,7 @@ class BiomassRegressor(Predictor, Regressor):
         if (folder / DOMAIN).exists():
             try:
                 model._domain = Domain.load(folder / DOMAIN)
-            except ValueError as error:
+            except (OSError, *WRONG_SETTINGS) as error:
                 raise broken(folder / DOMAIN, error) from error
         return model
 
@@ -456,8 +462,13 @@ class BiomassRegressor(Predictor, Regressor):
     @classmethod
     def _from_settings(cls, settings: Any) -> Self:
         recipe = settings["recipe"]
+        for name in ("bands", "outputs"):
+            check_names(settings[name], name)
+        check_count(settings["months"], "months")
+        if settings.get("floor") is not None and not finite_number(settings["floor"]):
+            raise ValueError(f"floor must be a number, got {settings['floor']!r}")
         model = cls(
-            AttentionUNet(**settings["network"]),
+            network_of_settings(settings["network"]),
             settings["bands"],
             settings["months"],
             settings["outputs"],

@@ -2,43 +2,49 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from geobiomass.cube import CubeError
 from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.inference.steps import density
 from geobiomass.metadata.text import training_in_words
 from geobiomass.models.map_error import MapError
 from geobiomass.statistics.conformal import Calibration
 from geobiomass.summary import Table
+from geobiomass.training.model_checksums import check_checksums
+from geobiomass.training.model_folder import (
+    CONFIG,
+    WRONG_SETTINGS,
+    broken,
+    read_config,
+)
 
 Facts = dict[str, str | Table]
 
 
 def describe_folder(path: Path) -> Facts:
-    """Return the summary of a saved model; its weights are not read.
+    """Return the summary of a saved model, whose files are compared with checksums.
 
     Raises
     ------
-    CubeError
-        If its ``config.json`` is not a model's.
+    ModelError
+        If its ``config.json`` is not a model's, or a file has changed since the model
+        was saved.
     """
+    config = read_config(path)
+    compared = check_checksums(path, members=True)
     try:
-        config: Mapping[str, Any] = json.loads((path / "config.json").read_text())
-        settings = config["settings"]
-    except (json.JSONDecodeError, KeyError) as error:
-        raise CubeError(
-            f"{path / 'config.json'} must hold a model's settings, got something else "
-            f"({error}); give the folder of a saved model."
-        ) from error
-    stopped = {"interrupted": config.get("interrupted", "")}
-    made = config.get("provenance") or {}
-    return _facts(str(config.get("class")), settings | stopped, made)
+        settings, made = config["settings"], config.get("provenance") or {}
+        stopped = {"interrupted": config.get("interrupted", "")}
+        facts = _facts(config["class"], settings | stopped, made)
+    except WRONG_SETTINGS as error:
+        raise broken(path / CONFIG, repr(error)) from error
+    if compared:
+        facts["checksums"] = f"{compared} files are as they were saved"
+    return facts
 
 
 def describe_model(model: Any) -> Facts:

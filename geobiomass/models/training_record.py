@@ -59,7 +59,8 @@ def describe_training(
         band and output. "validation": metrics by bin of observed biomass, as
         :meth:`geobiomass.BiomassRegressor.evaluate` defines them but over the
         crops that were held out; None without any. "environment": versions of
-        packages, machine.
+        packages, machine. "pretrained": what was loaded into the encoder before, where
+        the recipe named a file of weights.
 
     Raises
     ------
@@ -77,7 +78,13 @@ def describe_training(
         "normalisation": _normalisation(network, data.bands),
         "validation": None if table is None else metrics_by_bin(table),
         "environment": _environment(device),
-    }
+    } | _first_weights(network)
+
+
+def _first_weights(network: AttentionUNet) -> dict[str, str]:
+    """Return what was loaded into the encoder before training, of a file of weights."""
+    loaded = getattr(network.encoder, "pretrained_from", None)
+    return {} if loaded is None else {"pretrained": str(loaded)}
 
 
 def validation_by_bin(

@@ -73,8 +73,9 @@ class AttentionUNet(nn.Module):
     outputs : int
         Number of maps to predict.
     pretrained : bool, str or Path
-        False: random weights. True: timm's weights from its hub. A path: weights of
-        the encoder in a local safetensors or pth file, with timm's names.
+        False: random weights. True: timm's weights from its hub. A path: all weights
+        of the encoder in a local safetensors or pth file, with timm's names, as
+        :func:`geobiomass.network.pretrained.load_pretrained` finds them.
     passes : sequence of int, optional
         For each band the number of its sensor pass. Bands of one pass are missing
         together. By default all bands are of one pass.

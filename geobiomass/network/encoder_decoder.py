@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from geobiomass.network.pretrained import load_pretrained
+
 # (image, band, y, x), (image, 4) -> features and scores of each level, by image.
 Encode = Callable[[Tensor, Tensor | None], tuple[list[Tensor], list[Tensor]]]
 
@@ -45,7 +47,8 @@ def feature_encoder(
     Raises
     ------
     ValueError
-        If there is no such model, or no such file of weights.
+        If there is no such model, no such file of weights, or the file does not have
+        all of the encoder's.
     """
     import timm
 
@@ -53,14 +56,11 @@ def feature_encoder(
     if not timm.is_model(base):
         near = ", ".join(timm.list_models(f"{base[:8]}*")[:5]) or "resnet18"
         raise ValueError(f"encoder {name!r} is not a timm model; similar: {near}.")
-    overlay = None
-    if not isinstance(pretrained, bool):
-        if not Path(pretrained).is_file():
-            raise ValueError(
-                f"pretrained must be a file of weights, True or False, got "
-                f"{pretrained}."
-            )
-        overlay = {"file": str(pretrained)}
+    file = None if isinstance(pretrained, bool) else Path(pretrained)
+    if file is not None and not file.is_file():
+        raise ValueError(
+            f"pretrained must be a file of weights, True or False, got {pretrained}."
+        )
     some: dict[str, Any] = {}
     if levels is not None:
         some["out_indices"] = tuple(range(levels))
@@ -68,10 +68,13 @@ def feature_encoder(
         name,
         features_only=True,
         in_chans=bands,
-        pretrained=bool(pretrained),
-        pretrained_cfg_overlay=overlay,
+        pretrained=pretrained is True,
         **some,
     )
+    if file is not None:
+        with torch.device("meta"):
+            full = timm.create_model(name, in_chans=bands)
+        encoder.pretrained_from = load_pretrained(encoder, file, full)  # type: ignore[assignment]
     return encoder
 
 

@@ -178,6 +178,7 @@ def error_by_bin(
     table = _table(scores, observed)
     units = str(table.attrs.get("units", AGB.units))
     word = _word_of(table)
+    _need_scores(table)
     rows = table.drop(index="all")
     rows = rows[rows["pixels"] > 0]
     axes = new_axes(ax, (7.0, 4.2))
@@ -255,6 +256,14 @@ def _table(scores: pd.DataFrame | Layers, observed: Layers | None) -> pd.DataFra
     return tally.table()
 
 
+def _need_scores(table: object) -> None:
+    if not isinstance(table, pd.DataFrame) or "all" not in table.index:
+        raise ValueError(
+            "scores must be a table of model.evaluate(cube), got a "
+            f"{type(table).__name__}."
+        )
+
+
 def _in_short(count: int) -> str:
     """Return a number with three digits: 12,345,678 is 12.3M."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -279,6 +288,7 @@ def reliability(scores: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ValueError
         If the table is not by predicted biomass.
     """
+    _need_scores(scores)
     if scores.index.name != "predicted":
         raise ValueError(
             'scores must be the table of model.evaluate(cube, by="predicted"), got by '

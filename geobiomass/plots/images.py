@@ -15,6 +15,7 @@ from geobiomass.cube.convert import cube_or_chip
 from geobiomass.cube.quantity import of_any, quantity_of
 from geobiomass.cube.target import times
 from geobiomass.cube.units import plain
+from geobiomass.outside_text import as_label
 from geobiomass.plots.axes import (
     BIOMASS_COLOURS,
     ERROR_COLOURS,
@@ -397,9 +398,10 @@ def comparison(
         true_colour(cube, month, rest.pop(0))
     scale = found if truth is None else truth
     limits = (0.0, percentile(thinned(scale).values, 99))
+    word = as_label(what.short)
     if truth is not None:
-        biomass(truth, rest.pop(0), title=f"true {what.short}", limits=limits)
-    biomass(found, rest.pop(0), title=f"predicted {what.short}", limits=limits)
+        biomass(truth, rest.pop(0), title=f"true {word}", limits=limits)
+    biomass(found, rest.pop(0), title=f"predicted {word}", limits=limits)
     if truth is not None:
         error(found, truth, rest.pop(0))
     for panel in panels[1:]:
@@ -437,6 +439,6 @@ def _image(
         interpolation="nearest",
     )
     bar = axes.figure.colorbar(image, ax=axes, shrink=0.8, extend=extend)
-    bar.set_label(unit)
+    bar.set_label(as_label(unit))
     axes.set_title(title)
     return axes

@@ -34,7 +34,16 @@ def history(model: Any, ax: Axes | None = None) -> Axes:
     """
     from matplotlib.ticker import MaxNLocator
 
-    table: pd.DataFrame = model if isinstance(model, pd.DataFrame) else model.history
+    table = (
+        model if isinstance(model, pd.DataFrame) else getattr(model, "history", None)
+    )
+    if not isinstance(table, pd.DataFrame) or (
+        len(table) and "train_loss" not in table
+    ):
+        raise ValueError(
+            "history must be of a model, or its table model.history, got a "
+            f"{type(model).__name__}; load a saved model with gb.load(folder)."
+        )
     if not len(table):
         raise ValueError(
             "history must have at least one epoch, got none: train the model first."

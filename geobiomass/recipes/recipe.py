@@ -35,7 +35,8 @@ class Recipe:
         crop are left out, with their decoder channels, if the deepest ones are smaller
         than 4 x 4: maps of deeper levels would not be as their validation. "all": none.
     pretrained : bool or str
-        Initial weights of the encoder: False, True (from timm's hub) or a local file.
+        Initial weights of the encoder: False, True (from timm's hub) or a local file,
+        of which all are loaded, or none and an error.
     crop : int or None
         Side of the random crops to train on, pixels; None takes whole chips.
     scaling : "robust" or "biomassters"

@@ -24,6 +24,7 @@ from geobiomass.models.predictor import Predictor
 from geobiomass.report import audit, sections
 from geobiomass.report.material import BLOCK, Material
 from geobiomass.report.page import page
+from geobiomass.training.disk_errors import told_of_disk
 from geobiomass.training.files import write_whole
 from geobiomass.validation.cross_validation import CrossValidation
 
@@ -75,7 +76,7 @@ def write_report(
         A cube with all bands that the model needs. Without ``agb`` the report has maps,
         but no errors.
     path : str or Path
-        The destination, ``.html``; an existing file is replaced.
+        The destination, ``.html``; an earlier report is replaced.
     map : str, Path or xarray.Dataset, optional
         A map of the cube by this model from ``predict_to``, best with
         ``applicability=True``; by default the map is computed.
@@ -106,6 +107,8 @@ def write_report(
         its grid, or regions or plots cannot be used.
     ModelError
         If the folder of `model` has no model.
+    FileExistsError
+        If something else than a report is at `path`.
     FileNotFoundError
         If a path does not exist, or the cube of `validation` is not at its path.
     ValueError
@@ -115,6 +118,7 @@ def write_report(
     path = Path(path)
     if path.suffix not in (".html", ".htm"):
         raise ValueError(f"path of a report must end with .html, got {path}.")
+    _check_replaceable(path)
     if samples is not None and samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}.")
     if isinstance(validation, str | Path):
@@ -157,9 +161,31 @@ def write_report(
             material.totals = totals_of(material.layers, regions, plots, **terms)
         material.gather(samples, progress)
         text = page(_title(material), list(_written(material, progress)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, text)
+    with told_of_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text)
     return path
+
+
+def _check_replaceable(path: Path) -> None:
+    """Check that a path is free, or has an earlier report.
+
+    Raises
+    ------
+    FileExistsError
+        If anything else is there.
+    """
+    if not path.exists():
+        return
+    # Its style sheet names the package near the start, in early reports too.
+    if path.is_file():
+        with path.open("rb") as file:
+            if b"geobiomass" in file.read(4096):
+                return
+    raise FileExistsError(
+        f"{path} holds something that is no report of geobiomass, so it is not "
+        "replaced; choose another path, or move or delete it yourself."
+    )
 
 
 def _layers(
@@ -202,9 +228,12 @@ def _title(material: Material) -> str:
 
 
 def _written(material: Material, progress: bool) -> Iterator[tuple[str, Markup]]:
+    from matplotlib import rc_context
     from tqdm.auto import tqdm
 
     parts = tqdm(_SECTIONS.items(), "Writing", unit="section", disable=not progress)
-    for name, write in parts:
-        if content := write(material):
-            yield name, content
+    # Names and units come with the data: they are no formulas between dollars.
+    with rc_context({"text.parse_math": False}):
+        for name, write in parts:
+            if content := write(material):
+                yield name, content

@@ -91,7 +91,8 @@ def from_markdown(words: str) -> Markup:
 
     if words.startswith("---\n"):
         words = words.split("\n---\n", 1)[-1]
-    reader = MarkdownIt("commonmark", {"html": False}).enable("table")
+    # A card comes with a model: the page would load its pictures from anywhere.
+    reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
     tokens = reader.parse(words)
     for token in tokens:
         if token.type in ("heading_open", "heading_close"):

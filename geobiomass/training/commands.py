@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from .packages import MissingPackageError
@@ -52,21 +54,27 @@ def print_version(name: str) -> NoReturn:
     sys.exit(0)
 
 
-def run(app: Callable[[], Any], name: str) -> NoReturn:
+def run(
+    app: Callable[[], Any], name: str, shown: Callable[[object], str] = str
+) -> NoReturn:
     """Run a command line, and print an error of the input as one sentence.
+
+    Errors and warnings are printed as `shown` returns them, so that names in a file do
+    not control the terminal.
 
     Bad input (ValueError, OSError) and a missing package end with exit code 2, an
     error with an attribute ``exit_code`` with that code. If the environment variable
     GEOBIOMASS_TRACEBACK is set, they end with the traceback.
     """
     try:
-        app()
+        with _warnings_shown(shown):
+            app()
     except Exception as error:
         usual = BAD_INPUT if isinstance(error, _EXPECTED) else None
         code = getattr(error, "exit_code", usual)
         if code is None or os.environ.get("GEOBIOMASS_TRACEBACK"):
             raise
-        print(f"{name}: {error}", file=sys.stderr)
+        print(shown(f"{name}: {error}"), file=sys.stderr)
         sys.exit(code)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
@@ -86,3 +94,14 @@ def _usable(stop: BaseException) -> str:
             return f" Usable until then, in Python: {cause.load_line}"
         cause = cause.__cause__ or cause.__context__
     return ""
+
+
+@contextmanager
+def _warnings_shown(shown: Callable[[object], str]) -> Iterator[None]:
+    """Print warnings as `shown` returns them."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda *parts, **more: shown(before(*parts, **more))
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,23 +17,30 @@ import pandas as pd
 
 from geobiomass.training.setting_names import explain_arguments
 
+from .disk_errors import told_of_disk
+from .folder_exchange import new_part, replace_folder, sweep_parts, whole_folder
+from .model_checksums import check_checksums, write_checksums
 from .model_folder import (
     CARD,
     CONFIG,
     HISTORY,
     WEIGHTS,
+    WRONG_SETTINGS,
     ModelError,
     broken,
     check_replaceable,
+    holds_model_files,
     patterns,
     read_config,
-    replace,
     write_config,
 )
-from .weights import load_weights, save_weights
+from .one_writer import one_writer
+from .weights import check_shapes, load_weights, save_weights, without_memory
 
 if TYPE_CHECKING:
     from torch import nn
+
+_WAIT = 60.0  # seconds: another process that saves the same model takes less
 
 STAGE = "stage"
 """Column of a history with text: the stage of each epoch."""
@@ -90,18 +96,29 @@ class SavedModel(ABC):
             If the model is not fitted.
         ModelError
             If the folder contains something other than a model.
+        InUseError
+            If another process is saving to it, for more than a minute.
+        DiskError
+            If the disk is full or cannot be written; the old model is kept.
         """
         self._check_savable()
-        folder = Path(folder).absolute()
+        folder = Path(folder).resolve()
         check_replaceable(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")
-        part.mkdir()
-        try:
-            self._write(part)
-            replace(folder, part)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        with told_of_disk(folder, "save it again"):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            # The processes of a training may save the same model, one after the other.
+            with one_writer(folder, wait=_WAIT):
+                check_replaceable(folder)
+                sweep_parts(folder, holds_model_files)
+                part = new_part(folder)
+                part.mkdir()
+                try:
+                    self._write(part)
+                    write_checksums(part)
+                    replace_folder(folder, part)
+                finally:
+                    shutil.rmtree(part, ignore_errors=True)
+                sweep_parts(folder, holds_model_files)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -121,10 +138,10 @@ class SavedModel(ABC):
         Raises
         ------
         ModelError
-            If a file is missing or damaged, or contains another class; the message
-            names the file and the remedy.
+            If a file is missing or damaged, has changed since it was saved, or
+            contains another class; the message names the file and the remedy.
         """
-        folder = Path(folder)
+        folder = whole_folder(Path(folder))
         config = read_config(folder)
         if config["class"] != cls.__name__:
             advice = config.get("loader") or f"{config['class']}.load(folder)"
@@ -132,6 +149,7 @@ class SavedModel(ABC):
                 f"{folder} must hold a {cls.__name__}, got a {config['class']}; load "
                 f"it with {advice}"
             )
+        check_checksums(folder)
         model = cls._read(folder, config)
         model.interrupted = str(config.get("interrupted", ""))
         return model
@@ -332,10 +350,17 @@ class Regressor(SavedModel):
 
     @classmethod
     def _read(cls, folder: Path, config: Mapping[str, Any]) -> Self:
-        model = cls._build(folder, config["settings"])
+        settings = config["settings"]
         try:
+            # Before memory is taken: settings may claim any size.
+            with without_memory():
+                claimed = cls._build(folder, settings).network.state_dict()
+            check_shapes(claimed, folder / WEIGHTS)
+            model = cls._build(folder, settings)
             load_weights(model.network, folder / WEIGHTS)
-        except (FileNotFoundError, ValueError) as error:
+        except ModelError:
+            raise
+        except (OSError, ValueError) as error:
             raise broken(folder / WEIGHTS, error) from error
         model.provenance = dict(config.get("provenance", {}))
         model.history = _read_history(folder / HISTORY)
@@ -349,8 +374,8 @@ class Regressor(SavedModel):
     def _build(cls, folder: Path, settings: Mapping[str, Any]) -> Self:
         try:
             return cls._from_settings(settings)
-        except (KeyError, TypeError, ValueError) as error:
-            raise broken(folder / CONFIG, error) from error
+        except WRONG_SETTINGS as error:
+            raise broken(folder / CONFIG, repr(error)) from error
 
 
 def _read_history(path: Path) -> pd.DataFrame:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from .checkpoint_record import LAST, Record, read_training_record
+from .disk_errors import told_of_disk
 from .interruption import TrainingInterrupted
+from .one_writer import one_writer
 from .unfinished import UnfinishedTraining, save_unfinished
 
 __all__ = ["describe_progress", "kept_if_interrupted"]
@@ -45,10 +49,55 @@ def kept_if_interrupted(
 
     Raises
     ------
+    InUseError
+        If another training uses the folder that was given.
     KeyboardInterrupt
         On Ctrl-C, or when a notebook's cell is interrupted. The message names the last
         step, the folder and how to continue.
     """
+    if folder is not None:
+        with _reserved(Path(folder)), _kept(folder, whole_call, usable) as kept:
+            yield kept
+        return
+    with _kept(folder, whole_call, usable) as kept:
+        yield kept
+
+
+_RESERVED: ContextVar[tuple[Path, ...]] = ContextVar("_RESERVED", default=())
+"""Folders that this call, or the one that called it, has the lock of."""
+
+_RANKS = ("LOCAL_RANK", "RANK", "SLURM_PROCID")
+
+
+@contextmanager
+def _reserved(folder: Path) -> Iterator[None]:
+    """Keep other trainings from a folder, while this one uses it.
+
+    The first of several processes of one training has the lock for all.
+
+    Raises
+    ------
+    InUseError
+        If another training uses the folder.
+    """
+    whole = folder.resolve()
+    mine = any(one in (whole, *whole.parents) for one in _RESERVED.get())
+    if mine or any(os.environ.get(name, "0") != "0" for name in _RANKS):
+        yield
+        return
+    with ExitStack() as stack:
+        with told_of_disk(whole):
+            whole.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(one_writer(whole))
+        before = _RESERVED.set((*_RESERVED.get(), whole))
+        try:
+            yield
+        finally:
+            _RESERVED.reset(before)
+
+
+@contextmanager
+def _kept(folder: str | Path | None, whole_call: bool, usable: bool) -> Iterator[Path]:
     given = folder is not None
     whole = Path(folder) if given else Path(tempfile.mkdtemp(prefix=_PREFIX))  # type: ignore[arg-type]
     kept = given

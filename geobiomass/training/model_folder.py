@@ -1,7 +1,8 @@
 """Folder of a saved model: its files, and how they are read and replaced.
 
 ``config.json`` contains the class and the settings, ``weights.safetensors`` the
-weights, ``history.csv`` the history of the training, ``README.md`` a description.
+weights, ``history.csv`` the history of the training, ``README.md`` a description, and
+the checksums of the other files.
 Models of geobiomass add ``domain.safetensors``, the training data that maps are
 compared with. Models of pasture add ``held_out.csv``, predictions of photos that they
 were not trained on, and ``moved.csv``, the change of predictions by adaptation. An
@@ -11,16 +12,14 @@ code.
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import re
-import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from .json_files import read_json
 
 __all__ = ["ModelError", "package_versions", "read_config"]
 
@@ -31,12 +30,25 @@ CARD = "README.md"
 DOMAIN = "domain.safetensors"
 HELD_OUT = "held_out.csv"
 MOVED = "moved.csv"
-_FILES = frozenset({CONFIG, WEIGHTS, HISTORY, CARD, DOMAIN, HELD_OUT, MOVED})
+FILES = frozenset({CONFIG, WEIGHTS, HISTORY, CARD, DOMAIN, HELD_OUT, MOVED})
 FORMAT = 1  # of the folder, written to ``config.json``
-_ATTEMPTS = 10  # renamings: another process may write the same folder meanwhile
 
-_MEMBER = re.compile(r"member-[1-9]\d*")
+MEMBER = re.compile(r"member-[1-9]\d*")
+_BEGUN = re.compile(r"\..+\.[0-9a-f]{32}\..+")  # a file that was being written
 _PACKAGES = ("geobiomass", "torch", "lightning", "timm", "numpy", "pandas")
+
+
+# What Python raises where the settings of a model have values of another kind.
+WRONG_SETTINGS = (
+    KeyError,
+    IndexError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,
+)
 
 
 class ModelError(ValueError):
@@ -50,7 +62,7 @@ def member_name(number: int) -> str:
 
 def patterns() -> list[str]:
     """Return the patterns of all files of a model, for downloads."""
-    names = sorted(_FILES)
+    names = sorted(FILES)
     return names + [f"member-*/{name}" for name in names]
 
 
@@ -82,13 +94,17 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / CONFIG
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path, dict)
     except (OSError, ValueError) as error:
         raise broken(path, error) from error
     expected = {"format": int, "class": str, "settings": dict}
     for key, kind in expected.items():
-        if not isinstance(config, dict) or not isinstance(config.get(key), kind):
+        if not isinstance(config.get(key), kind):
             raise broken(path, f"it has no {key}")
+    # Early models have no provenance.
+    for key, kind in {"provenance": dict, "packages": dict, "loader": str}.items():
+        if not isinstance(config.get(key, kind()), kind):
+            raise broken(path, f"its {key} is a {type(config[key]).__name__}")
     if config["format"] != FORMAT:
         raise ModelError(
             f"{path} must be of format {FORMAT}, got {config['format']}; install the "
@@ -120,8 +136,8 @@ def check_replaceable(folder: Path) -> None:
         return
     except NotADirectoryError:
         raise _refusal(folder, ["a file"]) from None
-    members = {name for name in found if _MEMBER.fullmatch(name)}
-    strangers = sorted(found - members - _FILES)
+    members = {name for name in found if MEMBER.fullmatch(name)}
+    strangers = sorted(found - members - FILES)
     # Other programs write a config.json and a README.md too.
     rest = members or found & {WEIGHTS, HISTORY}
     ours = CONFIG in found and (CARD not in found or rest)
@@ -139,25 +155,15 @@ def _refusal(folder: Path, found: list[str]) -> ModelError:
     )
 
 
-def replace(folder: Path, part: Path) -> None:
-    """Replace the old folder by the new one.
-
-    The processes of a training may save the same model at once; the last one remains.
-    """
-    for attempt in range(_ATTEMPTS):
-        old = part.with_suffix(f".{attempt}.old")
-        with suppress(FileNotFoundError):
-            os.rename(folder, old)
-        try:
-            os.rename(part, folder)
-        except OSError as error:
-            # Another process may have been faster.
-            there = error.errno in (errno.ENOTEMPTY, errno.EEXIST)
-            if attempt == _ATTEMPTS - 1 or not there:
-                raise
-        shutil.rmtree(old, ignore_errors=True)
-        if not part.exists():
-            return
+def holds_model_files(folder: Path) -> bool:
+    """Return whether a folder has nothing but files of a model, not always all."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            if not (MEMBER.fullmatch(path.name) and holds_model_files(path)):
+                return False
+        elif path.name not in FILES and not _BEGUN.fullmatch(path.name):
+            return False
+    return True
 
 
 def package_versions() -> dict[str, str]:
@@ -186,10 +192,9 @@ def member_folders(folder: Path, settings: Mapping[str, Any]) -> list[Path]:
     ModelError
         If the settings name no members, or others than member-1, member-2, ...
     """
-    try:
-        names = list(settings["members"])
-    except (KeyError, TypeError) as error:
-        raise broken(folder / CONFIG, error) from error
+    names = settings.get("members")
+    if not isinstance(names, list) or not names:
+        raise broken(folder / CONFIG, "it names no members")
     if any(member_name(number) != name for number, name in enumerate(names, 1)):
         raise broken(folder / CONFIG, f"members are {names}")
     return [folder / name for name in names]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -63,6 +63,36 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
     weights = read_weights(path)
     _check_same(module.state_dict(), weights, "the module", str(path))
     module.load_state_dict(weights)
+
+
+def check_shapes(expected: Mapping[str, Tensor], path: str | Path) -> None:
+    """Check that a file has weights of some names and shapes; no values are read.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As :func:`load_weights` does.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file with weights at {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+    found = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    _check_same(expected, found, "the module", str(path))
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Make modules within the `with` statement without memory for their weights.
+
+    The state of the random numbers is the same afterwards.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        yield
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:

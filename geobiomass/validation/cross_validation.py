@@ -28,6 +28,8 @@ from geobiomass.recipes.recipe import Recipe, find_recipe
 from geobiomass.recipes.resume import identify
 from geobiomass.recipes.schedule import TrainingPlan
 from geobiomass.statistics.variogram import Variogram, fit_variogram, suggest_block
+from geobiomass.training.disk_errors import told_of_disk
+from geobiomass.training.one_writer import one_writer
 from geobiomass.training.setting_names import explain_arguments
 from geobiomass.validation.folder import (
     MODEL,
@@ -308,9 +310,19 @@ class CrossValidation:
             If it holds anything else.
         IncompleteMapError
             If blocks of the map could not be computed; the others are kept.
+        InUseError, DiskError
+            If another process writes to it, or the disk cannot be written.
         """
         folder = Path(folder)
         check_validation_folder(folder)
+        with told_of_disk(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with one_writer(folder):
+                self._save(folder, cube, progress, overwrite)
+
+    def _save(
+        self, folder: Path, cube: str | Path | None, progress: bool, overwrite: bool
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if overwrite:  # from here on the record may name files that are replaced
             (folder / RECORD).unlink(missing_ok=True)

@@ -16,7 +16,9 @@ from typing import Any
 
 from geobiomass.cube.store import is_local
 from geobiomass.evaluation.residuals import TABLE
+from geobiomass.training.checksums import OWN, with_checksum
 from geobiomass.training.files import write_whole
+from geobiomass.training.json_files import read_json
 from geobiomass.training.model_folder import package_versions
 
 RECORD = "validation.json"
@@ -84,7 +86,7 @@ def read_beginning(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        facts = dict(json.loads(path.read_text("utf-8")))
+        facts = dict(read_json(path, dict))
         lacking = {"cube", "count", "held_out", "command", "directory"} - set(facts)
         if lacking:
             raise ValueError(f"it lacks {sorted(lacking)}")
@@ -96,10 +98,39 @@ def read_beginning(folder: Path) -> dict[str, Any]:
 
 
 def write_record(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write ``validation.json``: the format, `facts`, the versions of packages."""
+    """Write ``validation.json``: format, `facts`, versions of packages, a checksum.
+
+    A record of the same facts stays as it is, also one of an earlier release.
+    """
     content = {"format": _FORMAT, **facts, "packages": package_versions()}
-    _write(folder / RECORD, content)
+    plain = json.loads(json.dumps(content, allow_nan=False))
+    if not _is_written(folder / RECORD, plain):
+        _write(folder / RECORD, {**plain, OWN: _checksum(plain)})
     (folder / BEGUN).unlink(missing_ok=True)
+
+
+def _is_written(path: Path, content: Mapping[str, Any]) -> bool:
+    """Return whether a record has the same facts, written by any release."""
+    try:
+        there = read_json(path, dict)
+    except (OSError, ValueError):
+        return False
+    besides = {OWN, "packages"}
+    one, other = (
+        {name: fact for name, fact in each.items() if name not in besides}
+        for each in (there, content)
+    )
+    return one == other and _agrees(there)
+
+
+def _checksum(record: Mapping[str, Any]) -> str:
+    # Without the place of the cube, which a person may move.
+    fixed = {name: fact for name, fact in record.items() if name != "cube"}
+    return str(with_checksum(fixed)[OWN])
+
+
+def _agrees(record: Mapping[str, Any]) -> bool:
+    return OWN not in record or record[OWN] == _checksum(record)
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
@@ -128,7 +159,7 @@ def read_record(folder: Path) -> dict[str, Any]:
             )
         )
     try:
-        facts = json.loads(path.read_text("utf-8"))
+        facts = read_json(path, dict)
         kinds = {"format": int, "folds": dict, "settings": dict}
         wrong = [name for name, kind in kinds.items() if type(facts[name]) is not kind]
         if wrong or "pixel" not in facts or "cube" not in facts:
@@ -142,5 +173,11 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} must be of format {_FORMAT}, got {facts['format']}; install the "
             f"version of geobiomass that wrote it: {facts.get('packages')}"
+        )
+    if not _agrees(facts):
+        raise ValueError(
+            f"{path}: folds, settings and errors that were saved are damaged (its "
+            "checksum differs); copy the folder again from where it was made, or make "
+            "the cross-validation again."
         )
     return dict(facts)

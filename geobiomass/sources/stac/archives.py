@@ -61,7 +61,7 @@ class Archive:
         Empty if it has none. Ground range detected (GRD) images are left out: their
         assets have the same names but other units.
         """
-        collection = item.collection_id or ""
+        collection = str(item.collection_id or "")
         if collection not in self.radar and "rtc" not in collection.lower():
             return {}
         return self._found(item, RADAR)

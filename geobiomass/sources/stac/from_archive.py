@@ -34,6 +34,7 @@ from geobiomass.sources.stac.select_scenes import (
     period_covered,
     select_scenes,
 )
+from geobiomass.training.json_files import parse_json
 from geobiomass.training.packages import need
 from geobiomass.training.setting_names import explain_arguments
 
@@ -188,7 +189,9 @@ def from_stac(
 
 def summary(cube: xr.Dataset) -> str:
     """Return a few lines about the images in a cube of :func:`from_stac`."""
-    counts: dict[str, dict[str, int]] = json.loads(cube.attrs["observations"])
+    counts: dict[str, dict[str, int]] = parse_json(
+        cube.attrs["observations"], "The attribute observations", dict
+    )
     lines = []
     for sensor in ("Sentinel-2", *PASSES.values()):
         by_month = {m: found[sensor] for m, found in counts.items() if sensor in found}
@@ -197,7 +200,7 @@ def summary(cube: xr.Dataset) -> str:
             lines.append(f"{sensor}: {sum(by_month.values())} items ({months})")
     if empty := [month for month, found in counts.items() if not found]:
         lines.append(f"Without images: {', '.join(empty)}")
-    if left_out := json.loads(cube.attrs["left_out"]):
+    if left_out := parse_json(cube.attrs["left_out"], "The attribute left_out", dict):
         why = ", ".join(f"{n} {reason}" for reason, n in left_out.items())
         lines.append(f"Left out: {why}")
     return "\n".join(lines)

@@ -9,12 +9,20 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
 
 from geobiomass.cube import DamagedError
+from geobiomass.cube.grid_size import check_size
+from geobiomass.outside_text import one_line
 from geobiomass.sources.stac import composites as composites
+from geobiomass.sources.stac.addresses import (
+    check_redirects,
+    may_redirect,
+    without_secrets,
+)
 from geobiomass.sources.stac.archives import (
     CLASSIFICATION,
     CLOUD_PROBABILITY,
@@ -45,6 +53,8 @@ _GDAL = {
     "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
     # Else a file that was cut short gives zeros.
     "GTIFF_IGNORE_READ_ERRORS": "NO",
+    # Files beside an image, which may name others as its overviews.
+    "GDAL_PAM_ENABLED": "NO",
 }
 
 
@@ -245,6 +255,7 @@ def _driver() -> Any:
 
         def read(self, cfg: Any, dst_geobox: Any, **options: Any) -> Any:
             try:
+                self._driver.check(self._src.uri)
                 return super().read(cfg, dst_geobox, **options)
             except (RasterioError, OSError, ValueError) as error:
                 self._driver.report(self._src.uri, error)
@@ -265,6 +276,12 @@ def _driver() -> Any:
         def open(self, source: Any, context: Any) -> Any:
             return NamingReader(source, context, self)
 
+        def check(self, href: str) -> None:
+            scene = self._sources[href][1]
+            if scene.catalogue and may_redirect(href):
+                check_redirects(href, scene.catalogue)
+            check_image(href)
+
         def report(self, href: str, error: Exception) -> None:
             if self._settings.damaged == "raise":
                 raise _damaged(*self._sources[href], error) from error
@@ -273,10 +290,36 @@ def _driver() -> Any:
     return NamingDriver
 
 
+@cache
+def check_image(href: str) -> None:
+    """Check that a file is an image of its own, of a size that images have.
+
+    Drivers of GDAL are chosen by content: a data set of the driver VRT names other
+    files, whatever the ending of its own name. Once for each file in a process.
+
+    Raises
+    ------
+    rasterio.errors.RasterioError, ValueError
+        If it is not, or cannot be read.
+    """
+    import rasterio
+
+    # Sentinel images are GeoTIFF, or JPEG 2000, for which GDAL has several drivers.
+    jpeg = urlsplit(href).path.lower().endswith((".jp2", ".j2k"))
+    driver = None if jpeg else "GTiff"
+    with rasterio.open(href, driver=driver, sharing=False) as source:
+        if not source.driver.startswith(("GTiff", "JP2")):
+            raise ValueError(f"it is of the kind {source.driver}, not an image")
+        check_size(source.shape, "The image")
+        if other := source.tags(ns="OVERVIEWS"):
+            raise ValueError(f"it names another file as its overviews, {other}")
+
+
 def _damaged(band: str, scene: Scene, error: Exception) -> DamagedError:
     name, href = cast(tuple[str, str], scene.asset(band))
     return DamagedError(
-        f"Asset {name} of item {scene.item} cannot be read: {href} is damaged or gone "
+        f"Asset {one_line(name)} of item {scene.item} cannot be read: "
+        f"{without_secrets(href)} is damaged or gone "
         f"({error.__cause__ or error}); try again, leave the item out, or treat the "
         "asset as missing with damaged='skip' (on the command line --damaged skip).",
         href,
@@ -294,5 +337,6 @@ def _report_once(band: str, scene: Scene, error: Exception, settings: Settings) 
         settings.reported.add((scene.item, name))
         _LOG.warning(
             "Asset %s of item %s cannot be read and is treated as missing: %s (%s).",
-            *(name, scene.item, href, error.__cause__ or error),
+            *(one_line(name), scene.item, without_secrets(href)),
+            error.__cause__ or error,
         )

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from geobiomass.cube import CubeError
 from geobiomass.cube.antimeridian import box_of_shapes, continuous, wrapped
+from geobiomass.outside_text import one_line
+from geobiomass.sources.stac.addresses import Guard, without_secrets
 from geobiomass.sources.stac.archives import PASSES, Archive, Box, Sensor
+from geobiomass.sources.stac.search import catalogue_of
+from geobiomass.training.json_files import finite_number
 
 if TYPE_CHECKING:
     import pystac
@@ -39,6 +43,7 @@ class Scene:
     tile: str = ""
     preference: tuple[int, int, int] = (0, 0, 0)  # lower values are preferred
     address: str = ""  # of the item itself, if it is on the internet
+    catalogue: str = ""  # whose rule for addresses holds; empty for the user's own
 
     @property
     def baseline(self) -> str:
@@ -89,9 +94,25 @@ def as_scene(item: pystac.Item, archive: Archive, offset: int | None) -> Scene:
         If the item does not state its time, its location, its pass, or whether its
         digital numbers have an offset.
     """
+    try:
+        return _scene(item, archive, offset)
+    except CubeError:
+        raise
+    except (
+        *(AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError),
+    ) as error:
+        raise CubeError(
+            f"Item {_name(item)} has values of other types than STAC has ({error!r}); "
+            "leave the item out."
+        ) from error
+
+
+def _scene(item: pystac.Item, archive: Archive, offset: int | None) -> Scene:
     optical = archive.optical_assets(item)
     when, box = _when(item), _box(item)
     names = optical or archive.radar_assets(item)
+    catalogue = catalogue_of(item)
+    guard = Guard(catalogue)
     day = (
         when + timedelta(hours=(box[0] + box[2]) / 2 / 15)
     ).date()  # local solar time
@@ -99,33 +120,52 @@ def as_scene(item: pystac.Item, archive: Archive, offset: int | None) -> Scene:
     # At high latitudes, neighbouring orbits observe the same ground on one day.
     orbit = "" if optical else item.properties.get("sat:relative_orbit", "")
     collections = archive.optical if optical else archive.radar
-    collection = item.collection_id or ""
+    collection = str(item.collection_id or "")
     rank = collections.index(collection) if collection in collections else 99
     major, minor = _baseline(item) or (0, 0)
     return Scene(
-        item=item.id,
-        collection=collection,
+        item=_name(item),
+        collection=one_line(collection),
         archive=archive.title,
         sensor=sensor,
         when=when,
         box=box,
         sweep=f"{item.properties.get('platform', '')} {sensor} {orbit} {day}".lower(),
         assets=tuple(
-            (band, name, item.assets[name].get_absolute_href() or "")
-            for band, name in names.items()
+            (band, name, _href(item, name, guard)) for band, name in names.items()
         ),
         offset=(_offset(item, when) if offset is None else offset) if optical else 0,
-        cloud=item.properties.get("eo:cloud_cover"),
+        cloud=_cloud(item),
         tile=_tile(item) if optical else "",
         preference=(rank, -major, -minor),
         address=_address(item),
+        catalogue="" if guard.place == "file" else str(catalogue),
     )
+
+
+def _name(item: pystac.Item) -> str:
+    return one_line(item.id)
+
+
+def _href(item: pystac.Item, name: str, guard: Guard) -> str:
+    href = item.assets[name].get_absolute_href() or ""
+    return guard.check(href, f"Asset {one_line(name)} of item {_name(item)}")
+
+
+def _cloud(item: pystac.Item) -> float | None:
+    cloud = item.properties.get("eo:cloud_cover")
+    if cloud is not None and not finite_number(cloud):
+        raise CubeError(
+            f"eo:cloud_cover of item {_name(item)} must be a number of percent, got "
+            f"{cloud!r}; leave the item out."
+        )
+    return cloud
 
 
 def _address(item: pystac.Item) -> str:
     """Return an item's address without its signature; empty for a local file."""
     href = item.get_self_href() or ""
-    return href.split("?")[0] if re.match(r"(https?|s3|gs)://", href) else ""
+    return without_secrets(href) if re.match(r"(https?|s3|gs)://", href) else ""
 
 
 def _when(item: pystac.Item) -> datetime:
@@ -133,13 +173,14 @@ def _when(item: pystac.Item) -> datetime:
     when = item.datetime or (datetime.fromisoformat(start) if start else None)
     if when is None:
         raise CubeError(
-            f"Item {item.id} must have a datetime, got none; leave the item out."
+            f"Item {_name(item)} must have a datetime, got none; leave the item out."
         )
     return when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
 
 
 def _box(item: pystac.Item) -> Box:
     if item.bbox is not None:
+        _check_bbox(item)
         half = len(item.bbox) // 2  # of six numbers two are heights
         west, south, east, north = *item.bbox[:2], *item.bbox[half : half + 2]
         west, east = continuous(west, east)
@@ -149,18 +190,32 @@ def _box(item: pystac.Item) -> Box:
         west, south, east, north = box_of_shapes([item.geometry])
     else:
         raise CubeError(
-            f"Item {item.id} must have a bbox or a geometry, got none; leave the item "
-            "out."
+            f"Item {_name(item)} must have a bbox or a geometry, got none; leave the "
+            "item out."
         )
     return float(west), float(south), float(east), float(north)
+
+
+def _check_bbox(item: pystac.Item) -> None:
+    bbox = item.bbox
+    whole = isinstance(bbox, list) and len(bbox) in (4, 6)
+    if whole and all(map(finite_number, bbox)):
+        half = len(bbox) // 2
+        south, north = bbox[1], bbox[half + 1]
+        if -90 <= south <= north <= 90 and max(abs(bbox[0]), abs(bbox[half])) <= 360:
+            return
+    raise CubeError(
+        f"bbox of item {_name(item)} must be west, south, east, north in degrees, got "
+        f"{bbox!r}; leave the item out."
+    )
 
 
 def _pass_of(item: pystac.Item) -> Sensor:
     state = str(item.properties.get("sat:orbit_state", "")).lower()
     if state not in ("ascending", "descending"):
         raise CubeError(
-            f"sat:orbit_state of item {item.id} must be 'ascending' or 'descending', "
-            f"got {state!r}; leave the item out."
+            f"sat:orbit_state of item {_name(item)} must be 'ascending' or "
+            f"'descending', got {state!r}; leave the item out."
         )
     return PASSES["asc" if state == "ascending" else "desc"]
 
@@ -192,8 +247,8 @@ def _offset(item: pystac.Item, when: datetime) -> int:
     if when < _OFFSET_SINCE:
         return 0
     raise CubeError(
-        f"Item {item.id} of {when:%Y-%m-%d} must state whether 1000 was added to its "
-        "numbers (s2:processing_baseline, raster:bands), got neither; give "
+        f"Item {_name(item)} of {when:%Y-%m-%d} must state whether 1000 was added to "
+        "its numbers (s2:processing_baseline, raster:bands), got neither; give "
         "offset=1000 or offset=0 (on the command line --offset)."
     )
 

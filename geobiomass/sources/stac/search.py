@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from geobiomass.cube import CubeError
 from geobiomass.cube.antimeridian import parts
+from geobiomass.outside_text import one_line
+from geobiomass.sources.stac.addresses import Guard, place_of
 from geobiomass.sources.stac.archives import ARCHIVES, Archive, Box
 from geobiomass.sources.stac.period import Period
 
 if TYPE_CHECKING:
     from pystac import Item
-    from pystac_client.stac_api_io import StacApiIO
+
+    from geobiomass.sources.stac.guarded_requests import GuardedIO
+
+CATALOGUE = "geobiomass:catalogue"
+"""Field of items that were read here: the catalogue that they are from."""
+
+_MOST = 100_000  # items or documents: a year of a continent has fewer
 
 
 def find_items(
@@ -65,7 +73,7 @@ def _as_item(one: Any) -> Item:
     if isinstance(one, pystac.Item):
         return one
     if isinstance(one, Mapping) and one.get("type") == "Feature":
-        return pystac.Item.from_dict(dict(one))
+        return item_of(one)
     raise CubeError(
         f"Each of items must be a STAC item, got {type(one).__name__}; from a "
         "catalogue, pass its items, catalog.get_items(recursive=True)."
@@ -77,17 +85,37 @@ def _search(
 ) -> list[Item]:
     from pystac_client import Client
 
+    from geobiomass.sources.stac.guarded_requests import GuardedIO
+
     if period is None:
         raise CubeError(f"A search of {url} needs months, such as '2023-09:2024-08'.")
     searched = [archive] if archive is not None else list(ARCHIVES.values())
     names = {name for one in searched for name in (*one.optical, *one.radar)}
-    client = _request(Client.open, url)
+    client = _request(Client.open, url, stac_io=GuardedIO(Guard(url)))
     found: list[Item] = []
     for part in parts(box):  # not every server takes a box across 180 degrees
-        search = client.search(
-            collections=sorted(names), bbox=part, datetime=period.span, limit=100
+        search = _request(
+            client.search,
+            collections=sorted(names),
+            bbox=part,
+            datetime=period.span,
+            limit=100,
         )
-        found += _request(search.item_collection)
+        found += _request(_items_of_search, search, url)
+    return found
+
+
+def _items_of_search(search: Any, url: str) -> list[Item]:
+    """Return the items of all pages, of which a server may send any number."""
+    found: list[Item] = []
+    for page in search.pages_as_dicts():
+        for one in _list_of(page, "features", url):
+            found.append(item_of(one, root=search.client))
+        if len(found) > _MOST:
+            raise CubeError(
+                f"A search of {url} must have at most {_MOST:,} items, got more; "
+                "search a smaller area."
+            )
     return found
 
 
@@ -95,20 +123,21 @@ def _from_href(
     href: str, archive: Archive | None, box: Box, period: Period | None
 ) -> list[Item]:
     """Read a file or an address: items, a static catalogue, or a STAC API."""
-    import pystac
-    from pystac_client.stac_api_io import StacApiIO
+    from geobiomass.sources.stac.guarded_requests import GuardedIO
 
-    reader = StacApiIO()
+    reader = GuardedIO(Guard(href))
     content = _request(reader.read_json, href)
     kind = content.get("type")
+    links = _list_of(content, "links", href)
     if kind == "FeatureCollection":
-        if any(link.get("rel") == "next" for link in content.get("links", [])):
+        if any(link.get("rel") == "next" for link in links):
             raise CubeError(
                 f"{href} is one page of several; give the address of the archive, "
                 "or save a whole search with its item_collection().save_object()."
             )
-        return _with_absolute_hrefs(pystac.ItemCollection.from_dict(content), href)
-    if any(link["rel"] == "search" for link in content.get("links", [])):
+        items = [item_of(one) for one in _list_of(content, "features", href)]
+        return [_from(item, href) for item in items]
+    if any(link.get("rel") == "search" for link in links):
         return _search(href, archive, box, period)
     if kind in ("Catalog", "Collection", "Feature"):
         return list(_walk(href, content, reader))
@@ -117,34 +146,96 @@ def _from_href(
     )
 
 
-def _with_absolute_hrefs(items: Iterable[Item], href: str) -> list[Item]:
-    """Return the items of a file, with asset addresses resolved against the file's."""
+def _from(item: Item, catalogue: str) -> Item:
+    """Return an item of a file, with addresses resolved against the file's."""
+    if item.get_self_href() is None:
+        for name, asset in item.assets.items():
+            what = f"Asset {one_line(name)} of item {one_line(item.id)}"
+            asset.href = _absolute(asset.href, catalogue, what)
+    item.extra_fields[CATALOGUE] = _absolute(catalogue, None, "The catalogue")
+    return item
+
+
+def _absolute(href: Any, base: str | None, what: str) -> str:
     from pystac.utils import make_absolute_href
 
-    found = list(items)
-    for item in found:
-        for asset in item.assets.values():
-            if item.get_self_href() is None:
-                asset.href = make_absolute_href(asset.href, href)
-    return found
+    try:
+        return make_absolute_href(href, base)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise CubeError(
+            f"{what} must have an address, got {href!r} ({error}); leave it out."
+        ) from error
 
 
-def _walk(root: str, content: dict[str, Any], reader: StacApiIO) -> Iterator[Item]:
+def _walk(root: str, content: dict[str, Any], reader: GuardedIO) -> Iterator[Item]:
     """Yield the items of a static catalogue, through its links."""
-    from pystac import Item
-    from pystac.utils import make_absolute_href
-
     waiting, known = [(root, content)], {root}
     while waiting:
         href, one = waiting.pop()
         if one.get("type") == "Feature":
-            yield Item.from_dict(one, href=make_absolute_href(href))
+            item = item_of(one, href=_absolute(href, None, "The item"))
+            item.extra_fields[CATALOGUE] = _absolute(root, None, "The catalogue")
+            yield item
             continue
-        for link in one.get("links", []):
-            target = make_absolute_href(link["href"], href)
-            if link["rel"] in ("child", "item") and target not in known:
+        for link in _list_of(one, "links", href):
+            if link.get("rel") not in ("child", "item"):
+                continue
+            target = _absolute(link.get("href"), href, f"A link of {href}")
+            if target not in known:
                 known.add(target)
                 waiting.append((target, _request(reader.read_json, target)))
+        if len(known) > _MOST:
+            raise CubeError(
+                f"The catalogue {root} must have at most {_MOST:,} documents, got "
+                "more; give one of its parts, or search an API."
+            )
+
+
+def item_of(content: Any, href: str | None = None, root: Any = None) -> Item:
+    """Return a STAC item from its JSON.
+
+    Raises
+    ------
+    CubeError
+        If it is not one, with its id.
+    """
+    import pystac
+
+    try:
+        return pystac.Item.from_dict(dict(content), href=href, root=root)
+    except (
+        *(AttributeError, KeyError, IndexError, TypeError, ValueError),
+        *(OverflowError, RecursionError, pystac.STACError),
+    ) as error:
+        name = content.get("id") if isinstance(content, Mapping) else content
+        raise CubeError(
+            f"Item {str(name)[:200]!r} is not a STAC item ({error!r}); leave it out."
+        ) from error
+
+
+def _list_of(content: Mapping[str, Any], name: str, href: str) -> list[dict[str, Any]]:
+    """Return a list of objects in a document; empty if it has none."""
+    found = content.get(name) or []
+    if isinstance(found, list) and all(isinstance(one, dict) for one in found):
+        return found
+    raise CubeError(f"{name} of {href} must be a list of objects, got something else.")
+
+
+def catalogue_of(item: Item) -> str | None:
+    """Return where an item comes from: its catalogue, or None for the user's code.
+
+    An item from a search knows the API. Another one says where it is itself, which
+    counts if that is on the internet: an item cannot gain anything by it.
+    """
+    link = item.get_root_link()
+    root = link.target if link is not None and link.is_resolved() else None
+    search = root.get_self_href() if hasattr(root, "get_self_href") else None
+    read = item.extra_fields.get(CATALOGUE)
+    own = item.get_self_href()
+    for known in (read, search):
+        if isinstance(known, str):
+            return known
+    return own if isinstance(own, str) and place_of(own) != "file" else None
 
 
 def _request(call: Any, *arguments: Any, **options: Any) -> Any:
@@ -155,6 +246,11 @@ def _request(call: Any, *arguments: Any, **options: Any) -> Any:
 
     try:
         return call(*arguments, **options)
-    except (APIError, RequestException, pystac.STACError, ValueError) as error:
-        where = arguments[0] if arguments else "the archive"
+    except CubeError:
+        raise
+    except (
+        *(APIError, RequestException, pystac.STACError, OSError, ValueError),
+        *(AttributeError, KeyError, TypeError, RecursionError),  # of pystac
+    ) as error:
+        where = next((one for one in arguments if isinstance(one, str)), "The archive")
         raise CubeError(f"{where} cannot be read as STAC: {error}") from error

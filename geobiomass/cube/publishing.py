@@ -1,0 +1,72 @@
+"""Consolidated metadata of a Zarr group, and its last write: readers see old or new."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from geobiomass.cube.seal import SEAL
+from geobiomass.cube.store_objects import ROOT, as_buffer, synchronise
+
+if TYPE_CHECKING:
+    import zarr
+    from zarr.core.buffer import Buffer
+
+CHECKSUMS = SEAL.partition("/")[0]
+
+
+def consolidate(group: zarr.Group) -> None:
+    """Write a group's consolidated metadata, so that it opens with one read."""
+    import zarr
+
+    with warnings.catch_warnings():
+        # Consolidated metadata is an extension of Zarr v3; xarray and zarr read it.
+        warnings.filterwarnings("ignore", "Consolidated metadata is currently")
+        # The store also contains other objects, such as the lease of its writer.
+        warnings.filterwarnings("ignore", "Object at .* is not recognized")
+        zarr.consolidate_metadata(group.store, path=group.path)
+
+
+def publish(group: zarr.Group, attrs: Mapping[str, Any], without: str = "") -> None:
+    """Write a group's attributes and consolidated metadata, in one write.
+
+    Readers see all before it, or all after it.
+
+    Parameters
+    ----------
+    group : zarr.Group
+        The group.
+    attrs : mapping
+        All its attributes.
+    without : str
+        An array that is deleted next, which the metadata leaves out.
+    """
+    import zarr
+    from zarr.storage import MemoryStore
+
+    memory = MemoryStore()
+    whole = zarr.create_group(memory, attributes=dict(attrs), zarr_format=3)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Object at .* is not recognized")
+        found = [name for name, _ in group.members(max_depth=None)]
+        # Checksums are of all else, and are written after it.
+        members = [name for name in found if name != CHECKSUMS]
+    for name in members:
+        if name != without:
+            place = group.store_path / name / ROOT
+            content = synchronise(place.get())
+            synchronise((whole.store_path / name / ROOT).set(cast("Buffer", content)))
+    consolidate(whole)
+    root = synchronise((whole.store_path / ROOT).get())
+    synchronise((group.store_path / ROOT).set(cast("Buffer", root)))
+
+
+def mark_finished(group: zarr.Group, marks: Sequence[str]) -> None:
+    """Remove attributes that mark a group as unfinished, and change nothing else."""
+    place = group.store_path / ROOT
+    root = json.loads(cast("Buffer", synchronise(place.get())).to_bytes())
+    for mark in marks:
+        root["attributes"].pop(mark, None)
+    synchronise(place.set(as_buffer(json.dumps(root))))

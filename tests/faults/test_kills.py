@@ -1,0 +1,78 @@
+"""Writers that are killed go on; two at one path do not harm each other (law 14).
+
+``python -m benchmarks.faults --repeat "append, zarrs:161"`` repeats a kill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from killing import Killing, warm_processes
+from new_process import NewProcesses
+from outcomes import check
+from pairing import paired
+from writers import PIPELINES, WRITERS
+
+INSTALLED = [name for name in PIPELINES if name != "zarrs" or find_spec("zarrs")]
+CASES = [
+    (writer.name, pipeline)
+    for writer in WRITERS.values()
+    for pipeline in writer.pipelines
+    if pipeline in INSTALLED
+]
+# Training is long, and its files are few.
+QUICK = ["write_cube, scene", "append", "save over a model"]
+DELAYS = 5
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[NewProcesses]:
+    """Run scripts in processes that have the package imported."""
+    with warm_processes() as processes:
+        yield processes
+
+
+@pytest.fixture(scope="session")
+def warm_too() -> Iterator[NewProcesses]:
+    with warm_processes() as processes:
+        yield processes
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_killed_writer_goes_on_with_the_same_bits(
+    name: str, tmp_path: Path, warm: NewProcesses
+) -> None:
+    pipeline = [p for p in WRITERS[name].pipelines if p in INSTALLED][-1]
+    killing = Killing(name, pipeline, tmp_path / "k", warm)
+    kills = killing.kills()
+    # A kill near the end is what ended in other numbers most often.
+    chosen = [kills[len(kills) * 4 // 5]]
+    check([killing.outcome(kill) for kill in chosen])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("name", "pipeline"), CASES)
+def test_writers_go_on_from_a_kill_at_each_kind_of_operation(
+    name: str, pipeline: str, tmp_path: Path, warm: NewProcesses
+) -> None:
+    killing = Killing(name, pipeline, tmp_path / "k", warm)
+    check([killing.outcome(kill) for kill in killing.some(24)])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("name", "pipeline"), CASES)
+def test_two_writers_at_one_path_do_not_harm_each_other(
+    name: str,
+    pipeline: str,
+    tmp_path: Path,
+    warm: NewProcesses,
+    warm_too: NewProcesses,
+) -> None:
+    outcomes = paired(name, pipeline, tmp_path / "k", warm, warm_too)
+    assert len(outcomes) == DELAYS
+    check(outcomes)
