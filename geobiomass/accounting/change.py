@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from statistics import NormalDist
-from threading import Lock
 from typing import Any, cast
 
 import numpy as np
@@ -20,6 +19,7 @@ from geobiomass.cube.grid import Grid
 from geobiomass.cube.missing_values import measured_layer
 from geobiomass.cube.quantity import Quantity
 from geobiomass.cube.units import MASS_PER_AREA
+from geobiomass.maps.geotiff import write_geotiff
 from geobiomass.maps.reading import BLOCK
 from geobiomass.training.setting_names import explain_arguments
 
@@ -135,9 +135,6 @@ def write_change(found: xr.Dataset, path: str | Path) -> None:
     FileExistsError
         If the destination exists.
     """
-    import rasterio
-    import rioxarray  # noqa: F401  (the .rio accessor)
-
     destination = Path(path)
     if destination.exists():
         raise FileExistsError(
@@ -146,13 +143,8 @@ def write_change(found: xr.Dataset, path: str | Path) -> None:
     if destination.suffix not in (".tif", ".tiff"):
         found.drop_encoding().to_zarr(destination, zarr_format=3, consolidated=False)
         return
-    bands = found.to_array("band").assign_attrs(long_name=[str(n) for n in found])
-    bands.rio.write_crs(found.rio.crs).rio.write_nodata(np.nan).rio.to_raster(
-        destination, tiled=True, compress="deflate", lock=Lock()
-    )
-    with rasterio.open(destination, "r+") as written:
-        for number, layer in enumerate(found.values(), 1):
-            written.set_band_unit(number, str(layer.attrs.get("units", "")))
+    # Without a fingerprint: predict_to never takes it for a map of its own.
+    write_geotiff(found, destination, [str(name) for name in found], "")
 
 
 def open_pair(first: Any, second: Any) -> tuple[xr.DataArray, xr.DataArray, Quantity]:
