@@ -14,7 +14,7 @@ import xarray as xr
 from geobiomass.accounting.error_model import ErrorModel, fit_error_model
 from geobiomass.accounting.held_out import errors_of
 from geobiomass.accounting.mass import errors_in, in_same_units, open_target
-from geobiomass.cube import CubeError
+from geobiomass.cube import CubeError, seal
 from geobiomass.cube.grid import Grid
 from geobiomass.cube.missing_values import measured_layer
 from geobiomass.cube.quantity import Quantity
@@ -142,6 +142,7 @@ def write_change(found: xr.Dataset, path: str | Path) -> None:
         )
     if destination.suffix not in (".tif", ".tiff"):
         found.drop_encoding().to_zarr(destination, zarr_format=3, consolidated=False)
+        seal(destination)
         return
     # Without a fingerprint: predict_to never takes it for a map of its own.
     write_geotiff(found, destination, [str(name) for name in found], "")

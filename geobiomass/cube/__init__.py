@@ -15,6 +15,7 @@ from geobiomass.cube.schema import (
     is_chips,
     select_bands,
 )
+from geobiomass.cube.sealing import seal, verify
 from geobiomass.cube.statistics import band_statistics
 from geobiomass.cube.store import open_cube
 
@@ -27,6 +28,8 @@ __all__ = [
     "check_cube",
     "is_chips",
     "open_cube",
+    "seal",
     "select_bands",
+    "verify",
     "write_cube",
 ]

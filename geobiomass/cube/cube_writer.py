@@ -23,6 +23,7 @@ from geobiomass.cube.losses import CLIPPED, Losses
 from geobiomass.cube.missing_values import TAKEN, clean, measured
 from geobiomass.cube.plain_attributes import with_plain_attributes
 from geobiomass.cube.schema import is_chips
+from geobiomass.cube.sealing import remove_seal, write_seal
 from geobiomass.cube.statistics import BandTally
 from geobiomass.cube.storage_steps import CoarseStepError, check_steps
 from geobiomass.cube.store import STATISTICS, UNFINISHED, consolidate
@@ -264,6 +265,7 @@ def _count_present(codes: npt.NDArray[Any], dtype: Dtype) -> npt.NDArray[np.uint
 def _finish(cube: xr.Dataset, target: Target) -> None:
     """Write the counts and statistics; the group's own metadata last, in one write."""
     group, record = target.group, cast(Any, target.group["statistics"])
+    remove_seal(group)  # of the cube before these chips
     histogram = target.tally.histogram
     record.create_array(
         "histogram", data=histogram, chunks=(1, histogram.shape[1]), overwrite=True
@@ -293,6 +295,7 @@ def _finish(cube: xr.Dataset, target: Target) -> None:
     if target.lost is not None:
         del record["lost"]
     consolidate(group)
+    write_seal(group)
 
 
 def _put_losses(group: zarr.Group, losses: Losses) -> None:

@@ -9,16 +9,21 @@ from dataclasses import dataclass
 from json import JSONDecodeError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from geobiomass.cube.checked_layers import checked_when_read
 from geobiomass.cube.codecs import quick_codecs
 from geobiomass.cube.grid import placed
 from geobiomass.cube.missing_values import LOOKED_AT
 from geobiomass.cube.schema import CubeError, DamagedError, check_cube
+from geobiomass.cube.seal import UNFINISHED as UNFINISHED
+from geobiomass.cube.seal import Seal, check_store
 from geobiomass.cube.selection import PREFIX
 from geobiomass.cube.stored_array import StoredArray
 from geobiomass.training.packages import need_for_address
@@ -74,7 +79,8 @@ def open_cube(
     CubeError
         If the store is not a Zarr group, is not a cube, or was not finished.
     DamagedError
-        If its coordinates, statistics or metadata cannot be read.
+        If its coordinates, statistics or metadata cannot be read, or are not what was
+        written. Pixels are checked when they are read, with the same error.
     """
     opened, store = _open_stored(path, storage_options)
     lazy = {name: _in_dask(a, chunks) for name, a in store.arrays.items()}
@@ -104,7 +110,7 @@ def inspect_cube(path: str | Path | Store) -> tuple[xr.Dataset, StoredArray | No
     """
     opened, store = _open_stored(path)
     lazy = {
-        name: xr.core.indexing.LazilyIndexedArray(_WithoutDask(array))
+        name: xr.core.indexing.LazilyIndexedArray(WithoutDask(array))
         for name, array in store.arrays.items()
     }
     cube = _tidy(_with_values(opened, store, lazy))
@@ -114,7 +120,7 @@ def inspect_cube(path: str | Path | Store) -> tuple[xr.Dataset, StoredArray | No
     return placed(cube), store.arrays.get("image")
 
 
-class _WithoutDask(xr.backends.BackendArray):
+class WithoutDask(xr.backends.BackendArray):
     """A stored array that xarray indexes itself."""
 
     def __init__(self, stored: StoredArray) -> None:
@@ -135,7 +141,8 @@ def _open_stored(
     """Open a finished cube with xarray; arrays of ours are left undecoded."""
     check_exists(path)
     try:
-        store = read_facts(path, storage_options)
+        sealed = check_store(store_at(path, storage_options), str(path))
+        store = read_facts(path, storage_options, sealed)
         if UNFINISHED in store.attrs:
             raise CubeError(
                 f"{path} was not finished being written; run the same ingest or "
@@ -150,6 +157,9 @@ def _open_stored(
             consolidated=store.consolidated,
             storage_options=dict(storage_options) if storage_options else None,
         )
+        cube = checked_when_read(cube, sealed, store.store, str(path), but=store.arrays)
+    except DamagedError:
+        raise
     except (FileNotFoundError, KeyError, TypeError) as error:
         raise CubeError(
             f"{path} is not a Zarr group that xarray can read ({error})."
@@ -188,6 +198,23 @@ def is_local(path: str | Path | Store) -> bool:
     return isinstance(path, Path) or (isinstance(path, str) and "://" not in path)
 
 
+def store_at(
+    path: str | Path | Store, storage_options: Mapping[str, Any] | None = None
+) -> Store:
+    """Return the store of a path or address, read-only; a store as it is."""
+    from zarr.storage import FsspecStore, LocalStore
+
+    need_for_address(path)
+    if isinstance(path, str) and path.startswith("file:"):
+        path = Path(url2pathname(urlsplit(path).path))
+    if is_local(path):
+        return LocalStore(cast("str | Path", path), read_only=True)
+    if not isinstance(path, str):
+        return cast("Store", path)
+    options = dict(storage_options or {})
+    return FsspecStore.from_url(path, storage_options=options, read_only=True)
+
+
 def open_group(
     path: str | Path | Store,
     mode: Literal["r", "r+", "w"],
@@ -217,12 +244,15 @@ class StoreFacts:
     consolidated: bool
     chunks: dict[str, int]  # the best ones for dask
     arrays: dict[str, StoredArray]  # those that this package reads itself
+    store: Store
 
 
 def read_facts(
-    path: str | Path | Store, storage_options: Mapping[str, Any] | None = None
+    path: str | Path | Store,
+    storage_options: Mapping[str, Any] | None = None,
+    sealed: Seal | None = None,
 ) -> StoreFacts:
-    """Read a group's metadata.
+    """Read a group's metadata; `sealed` are its checksums, if it has them.
 
     Raises
     ------
@@ -248,8 +278,11 @@ def read_facts(
             if isinstance(labels, zarr.Array):
                 found = _stored(group, labels, _dims(labels), str(path))
                 arrays |= {"agb": found} if found is not None else {}
+    for name, array in arrays.items():
+        array.sealed = None if sealed is None else sealed.of_array(name)
     address = str(path) if is_local(path) else path
-    return StoreFacts(address, dict(group.attrs), consolidated, chunks, arrays)
+    attrs = dict(group.attrs)
+    return StoreFacts(address, attrs, consolidated, chunks, arrays, group.store)
 
 
 def _dims(array: zarr.Array[Any]) -> tuple[str, ...]:
@@ -327,6 +360,7 @@ def availability(
         256 x 256 pixels. None if the cube has no counts, because other software
         wrote it.
     """
+    check_store(store_at(path, storage_options), str(path))
     known = read_counts(path, storage_options)
     if known is None:
         return None
@@ -422,10 +456,6 @@ def _tidy(cube: xr.Dataset, dtype: npt.DTypeLike | None = None) -> xr.Dataset:
 
 def _known(chunks: Mapping[str, int], cube: xr.Dataset) -> dict[str, int]:
     return {dim: size for dim, size in chunks.items() if dim in cube.dims}
-
-
-UNFINISHED = "geobiomass_unfinished"
-"""Attribute of a Zarr group that is still being written."""
 
 
 def consolidate(group: zarr.Group) -> None:

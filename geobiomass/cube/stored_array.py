@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import zarr
 
+    from geobiomass.cube.seal import ArraySeal
+
 
 class StoredArray:
     """A variable of a cube on disk; indexing reads physical values.
@@ -57,6 +59,10 @@ class StoredArray:
         missing values.
     statistics : pandas.DataFrame, optional
         Statistics of the whole variable, one row per band.
+    sealed : ArraySeal, optional
+        Checksums of its shards. Each is checked before it is read.
+    remedy : str
+        What to do about damage, for messages.
     """
 
     dtype = np.dtype(np.float32)
@@ -70,6 +76,8 @@ class StoredArray:
         labels: Mapping[str, Sequence[str]] | None = None,
         held: npt.NDArray[np.bool_] | None = None,
         statistics: pd.DataFrame | None = None,
+        sealed: ArraySeal | None = None,
+        remedy: str = "write the cube, or these chips, again",
     ) -> None:
         self.array = array
         self.where = where
@@ -78,6 +86,8 @@ class StoredArray:
         self.labels = dict(labels or {})
         self.held = held
         self.statistics = statistics
+        self.sealed = sealed
+        self.remedy = remedy
         self.shape = tuple(array.shape)
         self.ndim = len(self.shape)
         self.layout = Layout.of(array)
@@ -207,6 +217,7 @@ class StoredArray:
         for shard, chunks in layout.shards_of(spans):
             path = self._file(shard)
             try:
+                self._check([shard], layout.shard)
                 yield from encoded_chunks(path, shard, chunks, layout)
             except FileNotFoundError:
                 if self._should_exist(shard):
@@ -216,6 +227,20 @@ class StoredArray:
             except UnsoundError:
                 span = self._span_of(shard, layout.shard)
                 raise self._damaged(span, path) from None
+            except OSError as error:
+                span = self._span_of(shard, layout.shard)
+                raise self._damaged(span, path, error) from error
+
+    def _check(self, numbers: Sequence[Number], size: tuple[int, ...]) -> None:
+        """Raise where a shard, or a chunk, is not the file that was written."""
+        if self.sealed is None:
+            return
+        keys = {self.array.metadata.encode_chunk_key(n): n for n in numbers}
+        found = self.sealed.problem(self.array.store, list(keys))
+        if found is not None:
+            key, problem = found
+            span = self._span_of(keys[key], size)
+            raise self._damaged(span, self._name_of(key), problem)
 
     def _unpack(
         self, chunk: Number, encoded: Codes | None, out: Codes, layout: Layout
@@ -236,8 +261,16 @@ class StoredArray:
         store = cast(Any, self.array.store)  # a LocalStore, as the layout requires
         return Path(store.root) / self.array.path / key
 
+    def _name_of(self, key: str) -> str:
+        """Return a file's path on a disk, or an object's name in its store."""
+        root = getattr(self.array.store, "root", None)
+        file = f"{self.array.path}/{key}".lstrip("/")
+        return file if root is None else str(Path(root) / file)
+
     def _should_exist(self, shard: Number) -> bool:
         """Return whether a shard contains values, as far as the cube knows."""
+        if self.sealed is not None:
+            return self.array.metadata.encode_chunk_key(shard) in self.sealed
         if self.held is None:
             return False
         # Months and bands are whole in a shard.
@@ -253,11 +286,20 @@ class StoredArray:
         DamagedError
             If Zarr cannot read it, or a shard is lost.
         """
+        shard = self.array.shards or self.array.chunks
+        numbers = [
+            range(s.start // c, -(-s.stop // c))
+            for s, c in zip(spans, shard, strict=True)
+        ]
         try:
+            self._check(list(product(*numbers)), shard)
             codes: Codes = np.asarray(self.array[spans])
+        except DamagedError:
+            raise
         except Exception as error:
             raise self._damaged(spans, self.array.store_path, error) from error
-        self._check_shards_exist(spans, codes)
+        if self.sealed is None:
+            self._check_shards_exist(spans, codes)
         return codes
 
     def _check_shards_exist(self, spans: Spans, codes: Codes) -> None:
@@ -289,7 +331,7 @@ class StoredArray:
         )
 
     def _damaged(
-        self, spans: Spans, file: Any, error: Exception | None = None
+        self, spans: Spans, file: Any, error: Exception | str | None = None
     ) -> DamagedError:
         names = getattr(self.array.metadata, "dimension_names", None)
         names = names or ("",) * self.ndim
@@ -300,7 +342,7 @@ class StoredArray:
         found = f"{file} is damaged or gone" + (f" ({error})" if error else "")
         return DamagedError(
             f"{self.array.basename} of {self.where} cannot be read at {window}: "
-            f"{found}; write the cube, or these chips, again.",
+            f"{found}; {self.remedy}.",
             str(file),
         )
 

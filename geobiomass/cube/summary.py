@@ -12,6 +12,7 @@ import xarray as xr
 from geobiomass.cube import check_cube, is_chips
 from geobiomass.cube.grid_summary import bytes_in, grid_facts, size_in_words
 from geobiomass.cube.quantity import quantity_of
+from geobiomass.cube.sealing import damage_in_words
 from geobiomass.cube.selection import Selection
 from geobiomass.cube.store import STORED_DTYPE, inspect_cube, read_counts
 from geobiomass.summary import Table, bytes_in_words, month_names
@@ -42,6 +43,7 @@ def describe_stored_cube(path: str | Path) -> Facts:
         f"{dtype or image.dtype}, {bytes_in_words(disk)} on disk, "
         f"compressed {memory / max(disk, 1):.1f} to 1"
     )
+    facts |= damage_in_words(path)
     tables = [name for name, fact in facts.items() if isinstance(fact, Table)]
     return facts | {name: facts.pop(name) for name in tables}
 

@@ -14,6 +14,8 @@ from geobiomass.cube.axes import in_our_names
 from geobiomass.cube.grid_size import check_size
 from geobiomass.cube.grid_summary import area_facts, bytes_in, grid_facts, size_in_words
 from geobiomass.cube.raster_errors import named_errors
+from geobiomass.cube.sealing import damage_in_words
+from geobiomass.maps.opening import open_layers
 from geobiomass.maps.raster_checksums import RasterChecksums
 from geobiomass.metadata.provenance import provenance, provenance_in
 from geobiomass.summary import Table, bytes_in_words
@@ -59,19 +61,20 @@ def _sizes(scene: xr.Dataset) -> dict[str, str]:
 
 def describe_stored_map(store: Any) -> Facts:
     """Return the facts of a finished map in a Zarr store."""
-    scene = _open_map(store)
+    scene = open_layers(store)
     facts: Facts = {
         "what": "map",
         **_sizes(scene),
         "state": "finished",
         "stored as": f"float32, {bytes_in_words(bytes_in(store))} on disk",
+        **damage_in_words(store),
         **_provenance_facts(scene.attrs),
     }
     facts |= grid_facts(scene)
     levels = _levels(scene.attrs)
     if not levels:
         return facts | {"values": _values(scene)}
-    coarse = _open_map(store, f"overviews/{levels[-1]}")
+    coarse = open_layers(store, f"overviews/{levels[-1]}")
     note = f"means of {levels[-1]} x {levels[-1]} pixels"
     return facts | {"values": _values(coarse, note)}
 
@@ -111,7 +114,7 @@ def describe_unfinished(progress: Mapping[str, Any]) -> Facts:
     writer, store = progress["writer"], progress["store"]
     facts: Facts = {"what": "map"}
     if not progress["being_made"]:
-        scene = _open_map(store)
+        scene = open_layers(store)
         facts |= {**_sizes(scene), **grid_facts(scene)}
     facts["state"] = (
         f"unfinished, {written} of {blocks} blocks written "
@@ -124,17 +127,6 @@ def describe_unfinished(progress: Mapping[str, Any]) -> Facts:
         else "repeat the same call of predict, which continues where it stopped"
     )
     return facts
-
-
-def _open_map(store: Any, group: str | None = None) -> xr.Dataset:
-    return xr.open_dataset(
-        store,
-        engine="zarr",
-        group=group,
-        decode_coords="all",
-        chunks=None,
-        consolidated=False,
-    )
 
 
 def _values(scene: xr.Dataset, note: str = "") -> Table:

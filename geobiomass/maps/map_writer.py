@@ -18,6 +18,7 @@ import xarray as xr
 from geobiomass.cube import CubeError
 from geobiomass.cube.encoding import with_text_of_any_length
 from geobiomass.cube.grid import Grid
+from geobiomass.cube.sealing import remove_seal, write_seal
 from geobiomass.cube.store import UNFINISHED, consolidate
 from geobiomass.maps.blocks import Block, Target, WorkersDiedError, create_array
 from geobiomass.maps.completion import BLOCKS, FINISHING, MAKING
@@ -144,7 +145,7 @@ def write_map(
             if destination.raster is not None and destination.attrs() is not None:
                 destination.clear()  # the group it was made from, left by a kill
             if _needs_overviews(destination, levels):
-                write_overviews(destination.group("r+"), levels, side, progress)
+                _add_overviews(destination.group("r+"), levels, side, progress)
             return
         marks = {FINGERPRINT: fingerprint, "block": side, BLOCKS: len(blocks)}
         group = None if overwrite else _open_begun(destination, marks, resume, here)
@@ -155,7 +156,7 @@ def write_map(
         if group.attrs.get(UNFINISHED, FINISHING) != FINISHING:
             target = Target(destination.store, tuple(names))
             _write_blocks(destination, group, target, blocks, compute, progress, client)
-        _finish(group, levels, progress, count)
+        _finish(group, levels, progress, count, destination.raster is None)
         if destination.raster is not None:
             _write_raster(destination, names, fingerprint)
 
@@ -404,8 +405,9 @@ def _finish(
     overviews: Sequence[str],
     progress: bool,
     count: Callable[[zarr.Group], Mapping[str, Any]] | None,
+    sealed: bool,
 ) -> None:
-    """Delete the manifest; the map is marked as finished last, in one write."""
+    """Delete the manifest, write checksums; mark the map as finished last."""
     if UNFINISHED not in group.attrs:
         return
     counted = {} if count is None else dict(count(group))
@@ -415,7 +417,18 @@ def _finish(
         write_overviews(group, overviews, side, progress)
     synchronise(group.store.delete_dir(f"{group.path}/{WRITTEN}".strip("/")))
     consolidate(group)
+    if sealed:  # not what a GeoTIFF is made from, which is deleted
+        write_seal(group)
     _mark_finished(group)
+
+
+def _add_overviews(
+    group: zarr.Group, names: Sequence[str], side: int, progress: bool
+) -> None:
+    """Add overviews to a finished map."""
+    remove_seal(group)
+    write_overviews(group, names, side, progress)
+    write_seal(group)
 
 
 def _mark_finished(group: zarr.Group) -> None:

@@ -25,6 +25,7 @@ from geobiomass.cube.missing_values import (
 )
 from geobiomass.cube.raster_errors import named_errors
 from geobiomass.cube.values import decoded_layers
+from geobiomass.maps.opening import open_layers
 from geobiomass.maps.raster_arrays import with_named_reads
 from geobiomass.maps.raster_checksums import RasterChecksums
 from geobiomass.tiles import Window
@@ -110,10 +111,7 @@ def open_map(path: str) -> xr.Dataset:
         return _open_raster(path)
     if "://" not in path and not os.path.exists(path):
         raise FileNotFoundError(f"There is nothing at {path}.")
-    made = xr.open_dataset(
-        path, engine="zarr", decode_coords="all", chunks=None, consolidated=False
-    )
-    return decoded_layers(made)
+    return decoded_layers(open_layers(path))
 
 
 def _open_raster(path: str) -> xr.Dataset:

@@ -25,6 +25,7 @@ from geobiomass.cube.quantity import Quantity, of_any
 from geobiomass.cube.raster_errors import named_errors
 from geobiomass.cube.store import is_local, open_group
 from geobiomass.cube.values import decoded_layers
+from geobiomass.maps.opening import check_map, open_layers
 from geobiomass.maps.raster_checksums import RasterChecksums
 from geobiomass.summary import html_environment, html_macros
 from geobiomass.tiles import blocks
@@ -161,6 +162,7 @@ def _opened(path: str | Path, largest: int) -> xr.Dataset:
         raise FileNotFoundError(f"There is nothing at {path}; expected a map.")
     if str(path).rstrip("/").lower().endswith((".tif", ".tiff")):
         return _raster(str(path), largest)
+    check_map(path)
     attributes: Mapping[str, Any] = open_group(path, "r").attrs
     group = None
     for level in attributes.get("multiscales", {}).get("layout", []):
@@ -171,9 +173,7 @@ def _opened(path: str | Path, largest: int) -> xr.Dataset:
                 level["asset"].rsplit("/", 1)[0],
                 max(level.get("spatial:shape", [0])),
             )
-    return xr.open_dataset(
-        str(path), engine="zarr", group=group, chunks=None, decode_coords="all"
-    )
+    return open_layers(path, group)
 
 
 def _raster(path: str, largest: int) -> xr.Dataset:

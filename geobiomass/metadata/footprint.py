@@ -15,6 +15,7 @@ from geobiomass.cube.grid import transform_of
 from geobiomass.cube.raster_errors import named_errors
 from geobiomass.maps import describe_progress
 from geobiomass.maps.geotiff import Statistics
+from geobiomass.maps.opening import open_layers
 from geobiomass.maps.raster_checksums import RasterChecksums
 
 _SIDE = 1024  # pixels: a GeoTIFF is read at this size to find the values' bounds
@@ -123,12 +124,11 @@ def _of_raster(path: Path) -> MapFacts:
 
 def _of_zarr(path: Path) -> MapFacts:
     import rioxarray  # noqa: F401  (the .rio accessor)
-    import xarray as xr
 
     state = describe_progress(path)
     if state is None or not state["finished"]:
         raise ValueError(f"{path} must be a finished map; make the same call again.")
-    scene = xr.open_zarr(path, decode_coords="all", consolidated=False, chunks=None)
+    scene = open_layers(path)
     transform = transform_of(scene)
     crs = _check_system(path, scene.rio.crs if transform is not None else None)
     shape = scene.sizes["y"], scene.sizes["x"]

@@ -49,4 +49,4 @@ def with_checksum(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def agrees(document: Mapping[str, Any]) -> bool:
     """Return whether a JSON document has its checksum and agrees with it."""
-    return document.get(OWN) == with_checksum(document)[OWN]
+    return bool(document.get(OWN) == with_checksum(document)[OWN])

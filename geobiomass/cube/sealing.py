@@ -1,0 +1,232 @@
+"""Writing the seal of a finished store, and checking every byte of one."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from geobiomass.cube.file_checks import Files, described_sum, shard_sum
+from geobiomass.cube.schema import CubeError
+from geobiomass.cube.seal import (
+    FORMAT,
+    ROOT,
+    SEAL,
+    UNFINISHED,
+    check_store,
+    document_of,
+    root_sum,
+)
+from geobiomass.cube.store import check_exists, consolidate, open_group, store_at
+from geobiomass.training.checksums import with_checksum
+
+if TYPE_CHECKING:
+    import zarr
+    from zarr.abc.store import Store
+
+_ABOUT = (
+    "Size and CRC-32C of each file; of a shard also the CRC-32C of its last bytes and "
+    "of the checksums of its chunks. After a change on purpose: geobiomass.cube.seal."
+)
+
+
+def seal(
+    path: str | Path | Store, *, storage_options: Mapping[str, Any] | None = None
+) -> None:
+    """Write the checksums of a cube or map, as it is now.
+
+    :func:`write_cube` and ``predict_to`` do it at the end. Do it again after you
+    changed a store on purpose, with xarray or other software: it is then opened again.
+
+    Parameters
+    ----------
+    path : str, Path or zarr.abc.store.Store
+        A Zarr group: a cube or a map, of any software that writes Zarr v3.
+    storage_options : mapping, optional
+        Options of fsspec for the address: credentials, an endpoint.
+
+    Raises
+    ------
+    FileNotFoundError
+        If nothing is at `path`.
+    CubeError
+        If it is not finished, or is no group of Zarr v3.
+    DamagedError
+        If the index of a shard is damaged already.
+    """
+    check_exists(path)
+    try:
+        group = open_group(path, "r+", storage_options, consolidated=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CubeError(f"{path} is no Zarr group that can be sealed ({error}).") from (
+            error
+        )
+    if group.metadata.zarr_format != 3:
+        raise CubeError(
+            f"{path} must be a group of Zarr v3 to have checksums, got Zarr "
+            f"v{group.metadata.zarr_format}; write it again with write_cube."
+        )
+    if UNFINISHED in group.attrs:
+        raise CubeError(
+            f"{path} is not finished; make the same call that writes it again."
+        )
+    if open_group(path, "r", storage_options).metadata.consolidated_metadata:
+        remove_seal(group)  # software that consolidates metadata copies it as well
+        consolidate(group)
+    write_seal(group)
+
+
+def verify(
+    path: str | Path | Store, *, storage_options: Mapping[str, Any] | None = None
+) -> pd.DataFrame:
+    """Check every byte of a finished cube or map against its checksums.
+
+    Opening checks metadata, coordinates and statistics, and reading checks what is
+    read; this reads all.
+
+    Parameters
+    ----------
+    path : str, Path or zarr.abc.store.Store
+        A cube of :func:`write_cube` or a map of ``predict_to``, as Zarr.
+    storage_options : mapping, optional
+        Options of fsspec for the address.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each damaged file of pixels: ``file`` and ``problem``. No row if the
+        store is whole.
+
+    Raises
+    ------
+    FileNotFoundError
+        If nothing is at `path`.
+    CubeError
+        If it has no checksums.
+    DamagedError
+        If metadata, coordinates or statistics are damaged.
+    """
+    check_exists(path)
+    store = store_at(path, storage_options)
+    found = check_store(store, str(path))
+    if found is None:
+        raise CubeError(
+            f"{path} has no checksums: it is not finished, or an earlier version or "
+            "other software wrote it. Add them with geobiomass.cube.seal."
+        )
+    rows = list(found.pixel_problems(store, whole=True))
+    return pd.DataFrame(rows, columns=["file", "problem"])
+
+
+def damage_in_words(path: str | Path | Store) -> dict[str, str]:
+    """Return a fact: how many files of pixels are gone or have another size.
+
+    Nothing where all are there, or the store has no checksums, or is not on a disk.
+    Metadata and coordinates must have been checked.
+    """
+    store = store_at(path)
+    found = check_store(store, str(path))
+    if found is None:
+        return {}
+    problems = list(found.pixel_problems(store))
+    if not problems:
+        return {}
+    total = sum(len(found.files_of(name)) for name in found.pixels)
+    file, problem = problems[0]
+    return {
+        "damaged": f"{len(problems)} of {total} files of pixels are gone or have "
+        f"another size, such as {file}, which {problem}; geobiomass.cube.verify lists "
+        "them"
+    }
+
+
+def write_seal(group: zarr.Group) -> None:
+    """Write the checksums of a group's files, once all else is written.
+
+    Only the mark of an unfinished group may still be removed afterwards.
+
+    Raises
+    ------
+    DamagedError
+        If the index of a shard is damaged already.
+    """
+    import zarr
+
+    remove_seal(group)
+    place = group.store_path
+    files = Files(place.store, place.path)
+    whole = zarr.open_group(
+        place.store, path=place.path, mode="r", use_consolidated=False
+    )
+    with warnings.catch_warnings():
+        # The store also contains other objects, such as the lease of its writer.
+        warnings.filterwarnings("ignore", "Object at .* is not recognized")
+        members = whole.members(max_depth=None)
+    arrays = {str(name): node for name, node in members if isinstance(node, zarr.Array)}
+    pixels = {name: _inner(array) for name, array in arrays.items() if _large(array)}
+    sums: dict[str, Any] = {ROOT: root_sum(files.read([ROOT])[ROOT])}
+    small: list[str] = []
+    shards: dict[int, list[str]] = {}
+    for file in sorted(files.names()):
+        owner = _owner(file, arrays)
+        if owner is None or file == ROOT:
+            continue
+        inner = 0 if file.endswith(f"/{ROOT}") else pixels.get(owner, 0)
+        (shards.setdefault(inner, []) if inner else small).append(file)
+    sums |= described_sum(files, small)
+    for inner, names in shards.items():
+        sums |= shard_sum(files, names, inner, str(place))
+    attributes = with_checksum(
+        {"about": _ABOUT, "format": FORMAT, "pixels": pixels, "files": sums}
+    )
+    text = json.dumps(document_of(attributes), separators=(",", ":"))
+    files.write(SEAL, text.encode())
+
+
+def remove_seal(group: zarr.Group) -> None:
+    """Remove the checksums, before any other change to a finished store."""
+    Files(group.store_path.store, group.store_path.path).delete(SEAL)
+
+
+def _owner(file: str, arrays: Mapping[str, Any]) -> str | None:
+    """Return the array or group that a file is of; None of a file that is not Zarr's.
+
+    Locks, partial files and those of other software are no part of the store.
+    """
+    folder, _, name = file.rpartition("/")
+    if name == ROOT:
+        return folder
+    if name.endswith(".partial") or name.startswith("."):
+        return None
+    while folder and folder not in arrays:
+        folder = folder.rpartition("/")[0]
+    return folder or None
+
+
+def _large(array: zarr.Array[Any]) -> bool:
+    """Return whether an array has pixels: those are read, and checked, in parts."""
+    dims: Any = getattr(array.metadata, "dimension_names", None) or ()
+    return tuple(dims[-2:]) == ("y", "x")
+
+
+def _inner(array: zarr.Array[Any]) -> int:
+    """Return the chunks of a shard, 0 where they have no checksums of their own."""
+    from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
+
+    codecs: tuple[Any, ...] = getattr(array.metadata, "codecs", ())
+    if len(codecs) != 1 or not isinstance(codecs[0], ShardingCodec):
+        return 0
+    sharding = codecs[0]
+    known = (
+        isinstance(sharding.codecs[-1], Crc32cCodec)
+        and tuple(map(type, sharding.index_codecs)) == (BytesCodec, Crc32cCodec)
+        and sharding.index_location.value == "end"
+    )
+    if not known or array.shards is None:
+        return 0
+    return prod(s // c for s, c in zip(array.shards, array.chunks, strict=True))
