@@ -19,6 +19,7 @@ import xarray as xr
 
 from geobiomass.cube.encoding import Encoding, encode
 from geobiomass.cube.missing_values import clean
+from geobiomass.cube.plain_attributes import as_json, mapping_in
 from geobiomass.cube.store import WRITTEN_FROM
 from geobiomass.cube.store_objects import ROOT
 from geobiomass.training.files import sha256_of
@@ -59,9 +60,9 @@ def _hash(values: npt.NDArray[Any]) -> str:
     return sha256_of(repr(values.tolist()))
 
 
-def written_from(encoding: Encoding, appended: bool) -> dict[str, Any]:
-    """Return the attribute that names what a finished call was given."""
-    return {"fingerprint": encoding.fingerprint, "appended": appended}
+def written_from(encoding: Encoding, appended: bool) -> str:
+    """Return the attribute that names what a finished call was given, JSON text."""
+    return as_json({"fingerprint": encoding.fingerprint, "appended": appended})
 
 
 _WRITTEN: dict[Path, tuple[str, tuple[int, ...]]] = {}
@@ -111,9 +112,9 @@ def is_same(
     first : int, optional
         Number of the first chip of a call that appends.
     """
-    known: Any = group.attrs.get(WRITTEN_FROM)
+    known = mapping_in(group.attrs.get(WRITTEN_FROM))
     if (
-        not isinstance(known, Mapping)
+        known is None
         or known.get("fingerprint") != encoding.fingerprint
         or known.get("appended") != (first is not None)
     ):

@@ -17,7 +17,7 @@ from geobiomass.cube.codecs import whole_files
 from geobiomass.cube.encoding import Encoding
 from geobiomass.cube.losses import CLIPPED, Losses
 from geobiomass.cube.missing_values import TAKEN
-from geobiomass.cube.plain_attributes import as_json
+from geobiomass.cube.plain_attributes import as_json, mapping_in
 from geobiomass.cube.publishing import mark_finished, publish
 from geobiomass.cube.same_call import written_from
 from geobiomass.cube.schema import is_chips
@@ -117,7 +117,7 @@ def tally_there(group: zarr.Group, bands: list[str], encoding: Encoding) -> Band
     attrs = dict(cast(Any, group["statistics"]).attrs)
     append = attrs.get("append")
     if append is not None and not is_counted(group, encoding):
-        shown: Any = group.attrs.get(WRITTEN_FROM, {})
+        shown = mapping_in(group.attrs.get(WRITTEN_FROM)) or {}
         if shown.get("fingerprint") != append["fingerprint"]:
             attrs = dict(append["before"])
             cast(Any, group["statistics"]).attrs.put(attrs)
