@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.cube.axes import in_our_names
-from geobiomass.cube.grid_size import check_size
+from geobiomass.cube.claimed_size import check_raster, driver_of, pixels_to_read
 from geobiomass.cube.grid_summary import area_facts, bytes_in, grid_facts, size_in_words
+from geobiomass.cube.store import open_group
 from geobiomass.metadata.provenance import provenance, provenance_in
 from geobiomass.summary import Table, bytes_in_words
 from geobiomass.training.packages import need_for_address
@@ -20,6 +22,8 @@ from geobiomass.training.packages import need_for_address
 SAMPLES = 8  # blocks to read of a map without overviews
 SIDE = 512  # pixels of such a block, and of a raster's overview
 IN_MEMORY = 25_000_000  # pixels; larger maps are sampled
+SMALL = 1_000_000_000  # pixels of a raster's band that are read for a smaller picture
+MOST_LAYERS = 1000  # whose values are described
 
 Facts = dict[str, str | Table]
 
@@ -125,6 +129,7 @@ def describe_unfinished(progress: Mapping[str, Any]) -> Facts:
 
 
 def _open_map(store: Any, group: str | None = None) -> xr.Dataset:
+    open_group(store, "r")  # checks what its arrays claim
     return xr.open_dataset(
         store,
         engine="zarr",
@@ -183,28 +188,43 @@ def describe_raster_at(address: str) -> Facts:
         return describe_raster(file)
 
 
+def _sample_of_band(source: Any, index: int) -> tuple[npt.NDArray[Any], str]:
+    """Read a band at a small size, or some blocks of it if all would be read for it."""
+    step = max(1.0, max(source.height, source.width) / SIDE)
+    if pixels_to_read(source, step) > SMALL:
+        corners = [
+            [int(share * max(0, size - SIDE)) // SIDE * SIDE for size in source.shape]
+            for share in (np.arange(SAMPLES) + 0.5) / SAMPLES
+        ]
+        parts = [
+            source.read(
+                index + 1,
+                window=((top, top + SIDE), (left, left + SIDE)),
+                masked=True,
+            ).ravel()
+            for top, left in corners
+        ]
+        values, note = np.ma.concatenate(parts), f"sampled: {SAMPLES} blocks"
+    else:
+        shape = tuple(max(1, round(size / step)) for size in source.shape)
+        values = source.read(index + 1, out_shape=shape, masked=True).ravel()
+        note = f"sampled: one of {step:.3g} x {step:.3g} pixels" if step > 1 else ""
+    scaled = values.astype(np.float64) * source.scales[index] + source.offsets[index]
+    return np.ma.filled(scaled, np.nan), note
+
+
 def describe_raster(path: Any) -> Facts:
     """Return the facts of a raster, such as a GeoTIFF; values of a small overview."""
     import rasterio
 
-    with rasterio.open(path) as source:
-        if not source.overviews(1):  # else few pixels are read, however large it is
-            check_size(source.shape, source.name, source.res, source.bounds)
-        step = max(1.0, max(source.height, source.width) / SIDE)
-        shape = (
-            source.count,
-            max(1, round(source.height / step)),
-            max(1, round(source.width / step)),
-        )
-        small = source.read(out_shape=shape, masked=True).astype(np.float64)
-        small *= np.asarray(source.scales)[:, None, None]
-        small += np.asarray(source.offsets)[:, None, None]
+    driver = driver_of(path) if isinstance(path, str | Path) else None
+    with rasterio.open(path, driver=driver) as source:
+        check_raster(source, source.name)
         names = [name or f"band {i}" for i, name in enumerate(source.descriptions, 1)]
-        rows = {
-            name: _row(np.ravel(np.ma.filled(layer, np.nan)))
-            for name, layer in zip(names, small, strict=True)
-        }
-        note = f"sampled: one of {step:.3g} x {step:.3g} pixels" if step > 1 else ""
+        rows, note = {}, ""
+        for index, name in enumerate(names[:MOST_LAYERS]):
+            values, note = _sample_of_band(source, index)
+            rows[name] = _row(values)
         return {
             "what": "raster",
             "size": f"{source.height} x {source.width} pixels",

@@ -12,8 +12,9 @@ import xarray as xr
 
 from geobiomass.cube import CubeError
 from geobiomass.cube.axes import in_our_names
+from geobiomass.cube.claimed_size import check_raster, driver_of
 from geobiomass.cube.corners import located
-from geobiomass.cube.grid_size import check_scene_size, check_size
+from geobiomass.cube.grid_size import check_scene_size
 from geobiomass.cube.missing_values import (
     NEVER_STORED,
     TAKEN,
@@ -23,6 +24,7 @@ from geobiomass.cube.missing_values import (
     measured_layer,
     sampled_fills,
 )
+from geobiomass.cube.store import open_group
 from geobiomass.cube.values import decoded_layers
 from geobiomass.tiles import Window
 
@@ -107,6 +109,7 @@ def open_map(path: str) -> xr.Dataset:
         return _open_raster(path)
     if "://" not in path and not os.path.exists(path):
         raise FileNotFoundError(f"There is nothing at {path}.")
+    open_group(path, "r")  # checks what its arrays claim
     made = xr.open_dataset(
         path, engine="zarr", decode_coords="all", chunks=None, consolidated=False
     )
@@ -119,13 +122,17 @@ def _open_raster(path: str) -> xr.Dataset:
 
     if "://" not in path and not os.path.exists(path):
         raise FileNotFoundError(f"There is nothing at {path}.")
-    with rasterio.open(path) as source:
-        check_size(source.shape, path, source.res, source.bounds)
+    driver = driver_of(path)
+    with rasterio.open(path, driver=driver) as source:
+        check_raster(source, path)
         names = [name or f"band {i}" for i, name in enumerate(source.descriptions, 1)]
         tags = [source.tags(number) for number in source.indexes]
         fills = [_scaled_fills(source, number) for number in range(source.count)]
         units = source.units
-    bands = cast(xr.DataArray, rioxarray.open_rasterio(path, masked=True, cache=False))
+    bands = cast(
+        xr.DataArray,
+        rioxarray.open_rasterio(path, masked=True, cache=False, driver=driver),
+    )
     layers = {name: _of_band(bands, number) for number, name in enumerate(names)}
     for layer, stored in zip(layers.values(), fills, strict=True):
         layer.encoding["fills"] = stored

@@ -17,9 +17,16 @@ import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.cube.axes import in_our_names
+from geobiomass.cube.claimed_size import (
+    MOST_BLOCK,
+    MOST_WHOLE,
+    check_raster,
+    driver_of,
+    pixels_to_read,
+)
 from geobiomass.cube.corners import located
 from geobiomass.cube.grid import Grid
-from geobiomass.cube.grid_size import check_scene_size, check_size
+from geobiomass.cube.grid_size import check_scene_size
 from geobiomass.cube.missing_values import measured_layer
 from geobiomass.cube.quantity import Quantity, of_any
 from geobiomass.cube.store import is_local, open_group
@@ -180,11 +187,11 @@ def _raster(path: str, largest: int) -> xr.Dataset:
     import rioxarray  # noqa: F401  (the .rio accessor)
     from rasterio.enums import Resampling
 
-    with rasterio.open(path) as source:
-        if not source.overviews(1):  # else few pixels are read, however large it is
-            check_size(source.shape, path, source.res, source.bounds)
+    with rasterio.open(path, driver=driver_of(path)) as source:
+        check_raster(source, path)
         step = max(1.0, max(source.height, source.width) / largest)
         height, width = (max(1, round(n / step)) for n in source.shape)
+        _check_reading(source, path, step, height * width)
         values = source.read(
             out_shape=(source.count, height, width),
             masked=True,
@@ -210,6 +217,21 @@ def _raster(path: str, largest: int) -> xr.Dataset:
         x=transform.c + transform.a * (np.arange(width) + 0.5),
     )
     return georeferenced
+
+
+def _check_reading(source: Any, path: str, step: float, pixels: int) -> None:
+    """Check the time and the memory that a picture of a raster takes."""
+    whole = pixels_to_read(source, step)
+    if whole > MOST_WHOLE:
+        raise ValueError(
+            f"{path} must have overviews to be shown, or at most {MOST_WHOLE:.0e} "
+            f"pixels, got {whole:.2g} to read; add them: rio overview --build auto."
+        )
+    if 4 * source.count * pixels > MOST_BLOCK:
+        raise ValueError(
+            f"{path} has {source.count:,} layers, too many for one page at this size; "
+            "take some of them, or a smaller largest=."
+        )
 
 
 def _mercator(layer: xr.DataArray, largest: int) -> xr.DataArray:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geobiomass.cube.claimed_size import driver_of
 from geobiomass.cube.grid import transform_of
 from geobiomass.maps import describe_progress
 from geobiomass.maps.geotiff import Statistics
@@ -100,7 +101,7 @@ def facts_of_map(path: Path) -> MapFacts:
 def _of_raster(path: Path) -> MapFacts:
     import rasterio
 
-    with rasterio.open(path) as source:
+    with rasterio.open(path, driver=driver_of(path)) as source:
         crs = _check_system(path, source.crs)
         step = max(1, math.ceil(max(source.shape) / _SIDE))
         small = (math.ceil(source.height / step), math.ceil(source.width / step))

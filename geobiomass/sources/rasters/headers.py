@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from geobiomass.cube.claimed_size import check_blocks
 from geobiomass.sources.rasters.find_files import Found, Problems
 from geobiomass.sources.rasters.grid_geometry import pixel_ratio
 from geobiomass.sources.rasters.open_raster import gdal_settings, open_raster
@@ -92,6 +93,7 @@ def read_headers(
         for each in found:
             try:
                 with open_raster(each.path) as source:
+                    check_blocks(source, each.path)
                     images.append(_image(source, each, bands, problems))
             except (RasterioError, OSError) as error:
                 if skip:
