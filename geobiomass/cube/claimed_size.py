@@ -107,7 +107,7 @@ def pixels_to_read(source: Any, step: float) -> float:
     It takes the coarsest overview that is fine enough. Overviews, too, have any size.
     """
     fit = [factor for factor in source.overviews(1) if factor <= step]
-    return float(source.height) * source.width / max(fit, default=1) ** 2
+    return float(source.height * source.width / max(fit, default=1) ** 2)
 
 
 def check_group(group: zarr.Group, name: str) -> None:

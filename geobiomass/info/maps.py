@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,8 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.cube.axes import in_our_names
-from geobiomass.cube.claimed_size import check_raster, driver_of, pixels_to_read
+from geobiomass.cube.claimed_size import check_blocks, driver_of, pixels_to_read
+from geobiomass.cube.grid_size import check_size
 from geobiomass.cube.grid_summary import area_facts, bytes_in, grid_facts, size_in_words
 from geobiomass.cube.store import open_group
 from geobiomass.metadata.provenance import provenance, provenance_in
@@ -188,9 +189,13 @@ def describe_raster_at(address: str) -> Facts:
         return describe_raster(file)
 
 
+def _step_of(source: Any) -> float:
+    return float(max(SIDE, source.height, source.width)) / SIDE
+
+
 def _sample_of_band(source: Any, index: int) -> tuple[npt.NDArray[Any], str]:
     """Read a band at a small size, or some blocks of it if all would be read for it."""
-    step = max(1.0, max(source.height, source.width) / SIDE)
+    step = _step_of(source)
     if pixels_to_read(source, step) > SMALL:
         corners = [
             [int(share * max(0, size - SIDE)) // SIDE * SIDE for size in source.shape]
@@ -204,7 +209,8 @@ def _sample_of_band(source: Any, index: int) -> tuple[npt.NDArray[Any], str]:
             ).ravel()
             for top, left in corners
         ]
-        values, note = np.ma.concatenate(parts), f"sampled: {SAMPLES} blocks"
+        values = cast(Any, np.ma).concatenate(parts)
+        note = f"sampled: {SAMPLES} blocks"
     else:
         shape = tuple(max(1, round(size / step)) for size in source.shape)
         values = source.read(index + 1, out_shape=shape, masked=True).ravel()
@@ -219,7 +225,9 @@ def describe_raster(path: Any) -> Facts:
 
     driver = driver_of(path) if isinstance(path, str | Path) else None
     with rasterio.open(path, driver=driver) as source:
-        check_raster(source, source.name)
+        check_blocks(source, source.name)
+        if pixels_to_read(source, _step_of(source)) > SMALL:
+            check_size(source.shape, source.name, source.res, source.bounds)
         names = [name or f"band {i}" for i, name in enumerate(source.descriptions, 1)]
         rows, note = {}, ""
         for index, name in enumerate(names[:MOST_LAYERS]):

@@ -20,13 +20,13 @@ from geobiomass.cube.axes import in_our_names
 from geobiomass.cube.claimed_size import (
     MOST_BLOCK,
     MOST_WHOLE,
-    check_raster,
+    check_blocks,
     driver_of,
     pixels_to_read,
 )
 from geobiomass.cube.corners import located
 from geobiomass.cube.grid import Grid
-from geobiomass.cube.grid_size import check_scene_size
+from geobiomass.cube.grid_size import check_scene_size, check_size
 from geobiomass.cube.missing_values import measured_layer
 from geobiomass.cube.quantity import Quantity, of_any
 from geobiomass.cube.store import is_local, open_group
@@ -188,7 +188,7 @@ def _raster(path: str, largest: int) -> xr.Dataset:
     from rasterio.enums import Resampling
 
     with rasterio.open(path, driver=driver_of(path)) as source:
-        check_raster(source, path)
+        check_blocks(source, path)
         step = max(1.0, max(source.height, source.width) / largest)
         height, width = (max(1, round(n / step)) for n in source.shape)
         _check_reading(source, path, step, height * width)
@@ -223,6 +223,7 @@ def _check_reading(source: Any, path: str, step: float, pixels: int) -> None:
     """Check the time and the memory that a picture of a raster takes."""
     whole = pixels_to_read(source, step)
     if whole > MOST_WHOLE:
+        check_size(source.shape, path, source.res, source.bounds)
         raise ValueError(
             f"{path} must have overviews to be shown, or at most {MOST_WHOLE:.0e} "
             f"pixels, got {whole:.2g} to read; add them: rio overview --build auto."

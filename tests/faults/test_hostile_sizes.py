@@ -85,14 +85,10 @@ def test_a_sparse_raster_of_any_size_takes_no_time(tmp_path: Path) -> None:
     found = gb.describe(str(large))
     assert found["size"] == "700000 x 700000 pixels"
     assert "sampled: 8 blocks" in found["values"]
-    with pytest.raises(
-        ValueError, match=r"must have overviews to be .* 4\.9e\+11"
-    ):
+    with pytest.raises(ValueError, match=r"must have overviews to be .* 4\.9e\+11"):
         explore_map(str(large), tiles=None)
     files = pd.DataFrame({"path": [str(large)] * 2, "month": [7, 8]})
-    with pytest.raises(
-        gb.CubeError, match="at most 3,000,000 blocks of 256 pixels"
-    ):
+    with pytest.raises(gb.CubeError, match="at most 3,000,000 blocks of 256 pixels"):
         gb.from_rasters(files)
     part = gb.from_rasters(files, bounds=(300_000, 6_899_000, 301_000, 6_900_000))
     assert part.sizes["y"] == 100
@@ -100,9 +96,7 @@ def test_a_sparse_raster_of_any_size_takes_no_time(tmp_path: Path) -> None:
 
 def test_blocks_bands_and_tasks_are_bounded(tmp_path: Path) -> None:
     wide = sparse(tmp_path / "wide.tif", 60_000, block=50_000 // 16 * 16)
-    with pytest.raises(
-        gb.CubeError, match=r"wide\.tif must have blocks of at most"
-    ):
+    with pytest.raises(gb.CubeError, match=r"wide\.tif must have blocks of at most"):
         gb.describe(str(wide))
     check_tasks(12, (100_000, 100_000), 256)
     with pytest.raises(gb.CubeError, match="got 5,868,750,000 for 12 months of 6,4"):
@@ -212,7 +206,9 @@ def test_tables_that_span_more_cells_than_they_have_are_refused(tmp_path: Path) 
     for name in ("a.xlsx", "b.csv", "c.parquet"):
         with (
             pytest.raises(TableError, match="must have at most 200,000,000 cells, got"),
-            pytest.warns(UserWarning, match="several") if name == "b.csv" else _nothing(),
+            pytest.warns(UserWarning, match="several")
+            if name == "b.csv"
+            else _nothing(),
         ):
             read_table(tmp_path / name)
     assert len(read_table(tmp_path / "small.xlsx")) == 1
