@@ -13,7 +13,7 @@ from geobiomass.cube import CubeError, DamagedError
 from geobiomass.data.reader import Reader
 from geobiomass.tiles import Sample
 
-_FEW = 10  # labelled pixels: an error of so few says nothing
+_FEW = 5  # labelled pixels: an error of so few says nothing
 
 
 def check_training_data(
@@ -46,7 +46,7 @@ def check_training_data(
     Warns
     -----
     UserWarning
-        If there are fewer than ten labels.
+        If there are fewer than five labels.
     """
     ((count, lowest, highest),) = labels[["count", "minimum", "maximum"]].to_numpy()
     if lowest == highest:

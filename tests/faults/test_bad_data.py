@@ -18,12 +18,16 @@ import pasture
 from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.reader import Sample
 from geobiomass.recipes.scaling import Statistics, measure_statistics
+from geobiomass.training import RegressionTask
 from pasture.photo_files import PhotoError
 
 BANDS = ("B02", "B03", "B04")
 SMALL = {"backbone": "test_vit", "height": 32, "width": 64, "epochs": 1}
 SMALL |= {"accelerator": "cpu", "progress": False, "stream": "single", "validation": 0}
 NAN = np.float32(np.nan)
+
+
+assert RegressionTask  # imported here, which takes seconds, and not in a test
 
 
 def scene() -> xr.Dataset:

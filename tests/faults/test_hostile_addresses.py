@@ -209,9 +209,7 @@ def test_places() -> None:
 def test_a_table_on_the_internet_names_no_file(server: Server) -> None:
     table = b"path,month\n/data/x.tif,7\n"
     server.answers["/t.csv"] = (200, table, {})
-    with pytest.raises(
-        gb.CubeError, match=r"A row of the table refers to /data/x"
-    ):
+    with pytest.raises(gb.CubeError, match=r"A row of the table refers to /data/x"):
         gb.from_rasters(f"{server.public}/t.csv")
 
 
