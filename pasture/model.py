@@ -127,4 +127,5 @@ def read_table(path: Path) -> pd.DataFrame:
     """Read a table that `write_table` wrote, with the same bits."""
     # Python parses the numbers: releases of pandas differ in the last bit.
     cells = pd.read_csv(path, index_col="photo", dtype=str, keep_default_na=False)
-    return readable_cells(cells).map(float)
+    numbers: pd.DataFrame = readable_cells(cells).map(float)
+    return numbers

@@ -11,6 +11,7 @@ from .pixels import (
     check_kind,
     has_16_bits,
     look_at,
+    photo_formats,
     to_rgb,
 )
 
@@ -67,7 +68,7 @@ def _decode(
     """Return a photo, notes of `to_rgb`, and its whole width and height."""
     try:
         check_kind(path)
-        with Image.open(path) as image:
+        with Image.open(path, formats=photo_formats()) as image:
             deep = has_16_bits(image)  # first: EXIF of a PNG loads its pixels
             check_frames(image)
             turned, whole = _is_turned(image), image.size
@@ -100,7 +101,7 @@ def measure_photo(path: str) -> tuple[int, int]:
     """
     try:
         check_kind(path)
-        with Image.open(path) as image:
+        with Image.open(path, formats=photo_formats()) as image:
             return image.size[::-1] if _is_turned(image) else image.size
     except _DAMAGE as error:
         raise PhotoError(f"photo {path} cannot be read: {_reason(error)}") from error

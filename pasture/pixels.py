@@ -19,6 +19,7 @@ __all__ = [
     "check_kind",
     "has_16_bits",
     "look_at",
+    "photo_formats",
     "to_rgb",
 ]
 
@@ -42,6 +43,21 @@ _DNG_VERSION = 50706  # the TIFF tag that each DNG has (Adobe, DNG specification
 # Brands of the container's first box, ISO/IEC 23008-12: HEIC and its relatives.
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _FRAMES = ("AVIF", "GIF", "PNG", "TIFF", "WEBP")  # formats with several images in one
+_NOT_PHOTOS = frozenset(
+    {
+        "EPS",
+        "WMF",
+        "BUFR",
+        "GRIB",
+        "HDF5",
+        "MPEG",
+        "PDF",
+        "PSD",
+        "FLI",
+        "IPTC",
+        "XVTHUMB",
+    }
+)
 _TRANSPARENT = 0.01  # share of pixels
 # Of the range of 16 bits: values of 14 bits and fewer stay below.
 _FEW_BITS = 1 / 4
@@ -73,6 +89,16 @@ def check_kind(path: str) -> None:
         import pillow_heif
 
         pillow_heif.register_heif_opener()
+
+
+def photo_formats() -> list[str]:
+    """Return the formats that a photo may have, whatever the name of its file.
+
+    Pillow decides by content. It runs Ghostscript for EPS, and other programs for the
+    formats of weather and documents, none of which are photos.
+    """
+    Image.init()
+    return sorted(set(Image.OPEN) - _NOT_PHOTOS)
 
 
 def check_frames(image: Image.Image) -> None:

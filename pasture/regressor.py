@@ -35,6 +35,7 @@ from .sampling_dates import warn_of_single_groups, with_dates
 from .scaling import scale_of, standardise, units_of
 from .scores import weights_of
 from .sums import reconcile, with_sums
+from .training_checks import check_training_photos
 
 __all__ = ["PastureRegressor", "Validation"]
 
@@ -117,6 +118,7 @@ class PastureRegressor(PastureModel, Regressor):
         used = training if checking is None else pd.concat([training, checking])
         problems, inspected = inspect_files(used["path"])
         raise_problems(problems)
+        check_training_photos(training, self.targets, stacklevel=3)
         if not self.network.is_scaled:
             self.network.set_scale(1.0 if self.fitted else self._scale(training))
         given = None

@@ -74,14 +74,19 @@ def check_model(folder: Path) -> None:
 
 def _model_settings(folder: Path) -> Iterator[Mapping[str, Any]]:
     """Yield the settings of a saved model and of its members."""
-    from geobiomass.training.model_folder import WEIGHTS, broken, read_config
+    from geobiomass.training.model_folder import (
+        WEIGHTS,
+        broken,
+        member_folders,
+        read_config,
+    )
 
     settings = read_config(folder)["settings"]
     yield settings
     members = settings.get("members")
     if isinstance(members, list):
-        for name in members:
-            yield from _model_settings(folder / str(name))
+        for member in member_folders(folder, settings):
+            yield from _model_settings(member)
     elif not (folder / WEIGHTS).is_file():
         raise broken(folder / WEIGHTS, "no such file")
 

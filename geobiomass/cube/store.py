@@ -17,6 +17,7 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.cube.checked_layers import checked_when_read
+from geobiomass.cube.claimed_size import check_group
 from geobiomass.cube.codecs import quick_codecs
 from geobiomass.cube.grid import placed
 from geobiomass.cube.missing_values import LOOKED_AT
@@ -44,6 +45,7 @@ WRITTEN_FROM = "geobiomass_written_from"
 _INTERNAL = {"stored_units", "scale_factor", "_FillValue", "coordinates"}
 
 # Errors of codecs, and of reading a damaged zarr.json.
+# RecursionError, a RuntimeError: of one that is nested deeply.
 _UNREADABLE = (RuntimeError, JSONDecodeError, UnicodeDecodeError)
 
 
@@ -228,13 +230,16 @@ def open_group(
 
     need_for_address(path)
     with quick_codecs():
-        return zarr.open_group(
+        group = zarr.open_group(
             str(path) if is_local(path) else cast(Any, path),
             mode=mode,
             storage_options=dict(storage_options) if storage_options else None,
             use_consolidated=consolidated,
             zarr_format=3 if mode == "w" else None,
         )
+    if mode == "r":
+        check_group(group, str(path))
+    return group
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.cube.axes import in_our_names
+from geobiomass.cube.claimed_size import check_blocks, driver_of, pixels_to_read
 from geobiomass.cube.grid_size import check_size
 from geobiomass.cube.grid_summary import area_facts, bytes_in, grid_facts, size_in_words
 from geobiomass.cube.raster_errors import named_errors
@@ -24,6 +26,8 @@ from geobiomass.training.packages import need_for_address
 SAMPLES = 8  # blocks to read of a map without overviews
 SIDE = 512  # pixels of such a block, and of a raster's overview
 IN_MEMORY = 25_000_000  # pixels; larger maps are sampled
+SMALL = 1_000_000_000  # pixels of a raster's band that are read for a smaller picture
+MOST_LAYERS = 1000  # whose values are described
 
 Facts = dict[str, str | Table]
 
@@ -177,31 +181,55 @@ def describe_raster_at(address: str) -> Facts:
         return describe_raster(file)
 
 
+def _step_of(source: Any) -> float:
+    return float(max(SIDE, source.height, source.width)) / SIDE
+
+
+def _sample_of_band(source: Any, index: int) -> tuple[npt.NDArray[Any], str]:
+    """Read a band at a small size, or some blocks of it if all would be read for it."""
+    step = _step_of(source)
+    if pixels_to_read(source, step) > SMALL:
+        corners = [
+            [int(share * max(0, size - SIDE)) // SIDE * SIDE for size in source.shape]
+            for share in (np.arange(SAMPLES) + 0.5) / SAMPLES
+        ]
+        parts = [
+            source.read(
+                index + 1,
+                window=((top, top + SIDE), (left, left + SIDE)),
+                masked=True,
+            ).ravel()
+            for top, left in corners
+        ]
+        values = cast(Any, np.ma).concatenate(parts)
+        note = f"sampled: {SAMPLES} blocks"
+    else:
+        shape = tuple(max(1, round(size / step)) for size in source.shape)
+        values = source.read(index + 1, out_shape=shape, masked=True).ravel()
+        note = f"sampled: one of {step:.3g} x {step:.3g} pixels" if step > 1 else ""
+    scaled = values.astype(np.float64) * source.scales[index] + source.offsets[index]
+    return np.ma.filled(scaled, np.nan), note
+
+
 def describe_raster(path: Any) -> Facts:
     """Return the facts of a raster, such as a GeoTIFF; values of a small overview."""
     import rasterio
 
     checksums = RasterChecksums.of(path)
-    with named_errors(path), rasterio.open(path) as source:
-        if not source.overviews(1):  # else few pixels are read, however large it is
+    driver = driver_of(path) if isinstance(path, str | Path) else None
+    with named_errors(path), rasterio.open(path, driver=driver) as source:
+        check_blocks(source, source.name)
+        step = _step_of(source)
+        if pixels_to_read(source, step) > SMALL:
             check_size(source.shape, source.name, source.res, source.bounds)
-        step = max(1.0, max(source.height, source.width) / SIDE)
-        shape = (
-            source.count,
-            max(1, round(source.height / step)),
-            max(1, round(source.width / step)),
-        )
-        if checksums is not None:
-            checksums.check_for(path, *shape[1:])
-        small = source.read(out_shape=shape, masked=True).astype(np.float64)
-        small *= np.asarray(source.scales)[:, None, None]
-        small += np.asarray(source.offsets)[:, None, None]
+        elif checksums is not None:
+            shape = (max(1, round(size / step)) for size in source.shape)
+            checksums.check_for(path, *shape)
         names = [name or f"band {i}" for i, name in enumerate(source.descriptions, 1)]
-        rows = {
-            name: _row(np.ravel(np.ma.filled(layer, np.nan)))
-            for name, layer in zip(names, small, strict=True)
-        }
-        note = f"sampled: one of {step:.3g} x {step:.3g} pixels" if step > 1 else ""
+        rows, note = {}, ""
+        for index, name in enumerate(names[:MOST_LAYERS]):
+            values, note = _sample_of_band(source, index)
+            rows[name] = _row(values)
         return {
             "what": "raster",
             "size": f"{source.height} x {source.width} pixels",

@@ -49,6 +49,8 @@ def open_layers(
     store = store_at(path, storage_options)
     sealed = check_store(store, str(path))
     try:
+        # It checks what arrays claim, before coordinates are read.
+        here: Any = open_group(store, "r", consolidated=False)
         made = xr.open_dataset(
             store,  # type: ignore[arg-type]
             engine="zarr",
@@ -57,7 +59,6 @@ def open_layers(
             chunks=None,
             consolidated=False,
         )
-        here: Any = open_group(store, "r", consolidated=False)
     except (RuntimeError, JSONDecodeError, UnicodeDecodeError) as error:
         raise DamagedError(
             f"{path} is damaged where it describes itself, in its coordinates or "

@@ -12,8 +12,9 @@ import xarray as xr
 
 from geobiomass.cube import CubeError
 from geobiomass.cube.axes import in_our_names
+from geobiomass.cube.claimed_size import check_raster, driver_of
 from geobiomass.cube.corners import located
-from geobiomass.cube.grid_size import check_scene_size, check_size
+from geobiomass.cube.grid_size import check_scene_size
 from geobiomass.cube.missing_values import (
     NEVER_STORED,
     TAKEN,
@@ -122,14 +123,15 @@ def _open_raster(path: str) -> xr.Dataset:
     if "://" not in path and not os.path.exists(path):
         raise FileNotFoundError(f"There is nothing at {path}.")
     checksums = RasterChecksums.of(path)
-    with named_errors(path), rasterio.open(path) as source:
-        check_size(source.shape, path, source.res, source.bounds)
+    driver = driver_of(path)
+    with named_errors(path), rasterio.open(path, driver=driver) as source:
+        check_raster(source, path)
         names = [name or f"band {i}" for i, name in enumerate(source.descriptions, 1)]
         tags = [source.tags(number) for number in source.indexes]
         fills = [_scaled_fills(source, number) for number in range(source.count)]
         units = source.units
     with named_errors(path):
-        opened = rioxarray.open_rasterio(path, masked=True, cache=False)
+        opened = rioxarray.open_rasterio(path, masked=True, cache=False, driver=driver)
     bands = with_named_reads(cast(xr.DataArray, opened), path, checksums)
     layers = {name: _of_band(bands, number) for number, name in enumerate(names)}
     for layer, stored in zip(layers.values(), fills, strict=True):

@@ -17,6 +17,13 @@ import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.cube.axes import in_our_names
+from geobiomass.cube.claimed_size import (
+    MOST_BLOCK,
+    MOST_WHOLE,
+    check_blocks,
+    driver_of,
+    pixels_to_read,
+)
 from geobiomass.cube.corners import located
 from geobiomass.cube.grid import Grid
 from geobiomass.cube.grid_size import check_scene_size, check_size
@@ -183,11 +190,11 @@ def _raster(path: str, largest: int) -> xr.Dataset:
     from rasterio.enums import Resampling
 
     checksums = RasterChecksums.of(path)
-    with named_errors(path), rasterio.open(path) as source:
-        if not source.overviews(1):  # else few pixels are read, however large it is
-            check_size(source.shape, path, source.res, source.bounds)
+    with named_errors(path), rasterio.open(path, driver=driver_of(path)) as source:
+        check_blocks(source, path)
         step = max(1.0, max(source.height, source.width) / largest)
         height, width = (max(1, round(n / step)) for n in source.shape)
+        _check_reading(source, path, step, height * width)
         if checksums is not None:
             checksums.check_for(path, height, width)
         values = source.read(
@@ -215,6 +222,22 @@ def _raster(path: str, largest: int) -> xr.Dataset:
         x=transform.c + transform.a * (np.arange(width) + 0.5),
     )
     return georeferenced
+
+
+def _check_reading(source: Any, path: str, step: float, pixels: int) -> None:
+    """Check the time and the memory that a picture of a raster takes."""
+    whole = pixels_to_read(source, step)
+    if whole > MOST_WHOLE:
+        check_size(source.shape, path, source.res, source.bounds)
+        raise ValueError(
+            f"{path} must have overviews to be shown, or at most {MOST_WHOLE:.0e} "
+            f"pixels, got {whole:.2g} to read; add them: rio overview --build auto."
+        )
+    if 4 * source.count * pixels > MOST_BLOCK:
+        raise ValueError(
+            f"{path} has {source.count:,} layers, too many for one page at this size; "
+            "take some of them, or a smaller largest=."
+        )
 
 
 def _mercator(layer: xr.DataArray, largest: int) -> xr.DataArray:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geobiomass.cube.claimed_size import driver_of
 from geobiomass.cube.grid import transform_of
 from geobiomass.cube.raster_errors import named_errors
 from geobiomass.maps import describe_progress
@@ -104,7 +105,7 @@ def _of_raster(path: Path) -> MapFacts:
     import rasterio
 
     checksums = RasterChecksums.of(path)
-    with named_errors(path), rasterio.open(path) as source:
+    with named_errors(path), rasterio.open(path, driver=driver_of(path)) as source:
         crs = _check_system(path, source.crs)
         step = max(1, math.ceil(max(source.shape) / _SIDE))
         small = (math.ceil(source.height / step), math.ceil(source.width / step))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from geobiomass.cube import DamagedError
+from geobiomass.cube import CubeError, DamagedError
 from geobiomass.data.labelled_cube import LabelledCube, LabelledSamples
 from geobiomass.data.loader import ChipLoader
 from geobiomass.data.reader import Reader, Sample
@@ -18,6 +18,8 @@ from geobiomass.recipes.recipe import Recipe
 from geobiomass.recipes.scaling import Statistics, measure_statistics
 from geobiomass.recipes.split import HeldOut, split_samples, units_to_split
 from geobiomass.tiles import EVALUATION_BLOCK
+
+_LEAST_CROP = 4  # pixels: below it there are no neighbours to learn from
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,13 @@ def _with_crop_that_fits(
 ) -> Recipe:
     """Return the recipe with a crop no larger than the smallest chip or block."""
     if recipe.crop is not None:
-        return dataclasses.replace(recipe, crop=_common_crop(units, recipe.crop))
+        crop = _common_crop(units, recipe.crop)
+        if crop is not None and crop < _LEAST_CROP:
+            raise CubeError(
+                f"Chips, and blocks of a scene, to train on must have {_LEAST_CROP} "
+                f"pixels along each side, got {crop}; give a larger scene, or crop=."
+            )
+        return dataclasses.replace(recipe, crop=crop)
     if not reader.chips:
         raise ValueError(
             "crop must be a number of pixels to train on a scene, got None; "

@@ -17,6 +17,7 @@ from geobiomass.data.reader import Reader
 from geobiomass.network import AttentionUNet
 from geobiomass.network.attention_unet import UNKNOWN
 from geobiomass.recipes.recipe import BIOMASSTERS_RANGE, Recipe
+from geobiomass.recipes.training_checks import check_training_data
 from geobiomass.threads import few_at_a_time
 from geobiomass.tiles import Sample
 
@@ -55,7 +56,7 @@ def measure_statistics(
     enters. Labels: mean and standard deviation of those up to their 99.9th
     percentile. A band whose percentiles are equal is scaled by its standard deviation.
     A band without any value, or of one value, has the scale `UNKNOWN`: the network
-    takes it as missing. Labels without any spread keep scale 1. The profile of the
+    takes it as missing. The profile of the
     bands is of the same values; by month, of a sample of them.
 
     Parameters
@@ -72,7 +73,8 @@ def measure_statistics(
     Raises
     ------
     CubeError
-        If there is no label, or a sample cannot be read and `skip` is False.
+        If there is no label, a sample cannot be read and `skip` is False, or nothing
+        can be learnt, see :func:`.check_training_data`.
     """
     from tqdm.auto import tqdm
 
@@ -94,10 +96,13 @@ def measure_statistics(
     table = images.table() if known is None else known
     ranges = table[["p5", "p95", "sd"]].fillna(0).to_numpy().tolist()
     mean, spread = labels.below(99.9)
-    ((lowest, highest),) = labels.table()[["minimum", "maximum"]].to_numpy().tolist()
+    counted = labels.table()
+    ((lowest, highest),) = counted[["minimum", "maximum"]].to_numpy().tolist()
+    scales = tuple((high - low) / _SPAN or sd or UNKNOWN for low, high, sd in ranges)
+    check_training_data(counted, scales, UNKNOWN, reader, samples, skip)
     return Statistics(
         tuple((low + high) / 2 for low, high, _ in ranges),
-        tuple((high - low) / _SPAN or sd or UNKNOWN for low, high, sd in ranges),
+        scales,
         mean,
         spread or 1.0,
         BandProfile.of(table, sample_input(reader, samples).by_month()),

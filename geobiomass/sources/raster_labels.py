@@ -288,9 +288,7 @@ def _at_least(minimum: float, values: Pixels) -> Pixels:
 
 def stated_in_raster(layer: Layer) -> dict[str, Any]:
     """Return the units and the description of a raster's band, as far as it has any."""
-    import rasterio
-
-    with named_errors(layer.path), rasterio.open(layer.path) as source:
+    with named_errors(layer.path), open_raster(layer.path) as source:
         tags = source.tags(layer.index)
         return {
             "units": source.units[layer.index - 1] or tags.get("units"),

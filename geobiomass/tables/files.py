@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import os
 import re
@@ -17,6 +16,12 @@ import pandas as pd
 
 from geobiomass.tables.columns import TableError
 from geobiomass.tables.numbers import typed_columns
+from geobiomass.tables.unpacking import (
+    check_archive,
+    check_cells,
+    check_workbook,
+    gunzip,
+)
 from geobiomass.training.packages import need
 
 _TEXT = (".csv", ".tsv", ".txt", ".tab", ".psv", ".dat")
@@ -133,7 +138,7 @@ def _bytes_of(file: str) -> bytes:
             content = cast(bytes, stream.read())
     else:
         content = Path(file).read_bytes()
-    return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    return gunzip(content, file) if content[:2] == b"\x1f\x8b" else content
 
 
 # --- text ---
@@ -149,6 +154,7 @@ def _read_text(content: bytes, name: str) -> pd.DataFrame:
     text = _COMMENTS.sub("", text)
     delimiter = said.group(1) if said else _delimiter(text)
     _check_header(text, delimiter, name)
+    check_cells(text.count("\n"), len(_rows(text, delimiter)[0]), name)
     table = pd.read_csv(
         io.StringIO(text),
         sep=r"\s+" if delimiter == " " else delimiter,
@@ -266,6 +272,7 @@ def _without_empty_columns(table: pd.DataFrame) -> pd.DataFrame:
 
 def _read_sheet(file: Any, name: str, sheet: str | None) -> pd.DataFrame:
     need(f"Reading {name}", "tables", "openpyxl")
+    check_workbook(file, name)
     with pd.ExcelFile(file, engine="openpyxl") as book:
         known = [str(each) for each in book.sheet_names]
         if sheet is not None and sheet not in known:
@@ -304,9 +311,11 @@ def _is_text(cells: pd.Series) -> bool:
 
 def _read_parquet(file: str) -> pd.DataFrame:
     need(f"Reading {file}", "tables", "pyarrow")
-    from pyarrow.parquet import read_schema
+    from pyarrow.parquet import read_metadata
 
-    if b"geo" in (read_schema(file).metadata or {}):
+    facts = read_metadata(file)
+    check_cells(facts.num_rows, facts.num_columns, file)
+    if b"geo" in (facts.metadata or {}):
         need(f"Reading {file}", "vectors", "geopandas")
         import geopandas
 
@@ -317,6 +326,7 @@ def _read_parquet(file: str) -> pd.DataFrame:
 def _read_zip(file: str, sheet: str | None) -> pd.DataFrame:
     """Read the one table within an archive; shapefiles are read by GDAL."""
     with zipfile.ZipFile(file) as archive:
+        check_archive(archive, file)
         names = [n for n in archive.namelist() if not n.startswith("__MACOSX")]
         tables = [n for n in names if n.lower().endswith((*_TEXT, *_SHEETS))]
         if any(n.lower().endswith(VECTORS) for n in names):

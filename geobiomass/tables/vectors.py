@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from geobiomass.tables.columns import TableError
+from geobiomass.tables.unpacking import check_packed
 from geobiomass.training.packages import need
 
 
@@ -28,6 +29,8 @@ def read_vectors(path: str, layer: str | None = None) -> Any:
     import geopandas
     import pyogrio
 
+    if os.path.isfile(path):
+        check_packed(path)
     file = f"/vsigzip/{os.path.abspath(path)}" if path.lower().endswith(".gz") else path
     try:
         layers = [str(name) for name, kind in pyogrio.list_layers(file) if kind]

@@ -16,7 +16,7 @@ __all__ = [
     "read_json",
 ]
 
-MOST_BYTES = 64 * 2**20
+MOST_BYTES = 32 * 2**20
 """Largest text that is parsed: settings, records and tags have kilobytes."""
 
 MOST_DEPTH = 100

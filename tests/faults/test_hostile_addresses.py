@@ -206,6 +206,13 @@ def test_places() -> None:
     assert may_redirect("https://s3.evil-amazonaws.com/x")
 
 
+def test_a_table_on_the_internet_names_no_file(server: Server) -> None:
+    table = b"path,month\n/data/x.tif,7\n"
+    server.answers["/t.csv"] = (200, table, {})
+    with pytest.raises(gb.CubeError, match=r"A row of the table refers to /data/x"):
+        gb.from_rasters(f"{server.public}/t.csv")
+
+
 # --- links and redirects ---
 
 

@@ -116,6 +116,19 @@ def test_names_of_variables_are_folders_within_the_group(tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
+def test_a_table_of_a_download_names_files_of_its_folder(tmp_path: Path) -> None:
+    from geobiomass.sources.biomassters.bucket import Bucket, _files_in_table
+
+    names = ["0060c0a5_S1_00.tif", "../../evil/0060c0a5_S1_01.tif", "/x/a_S1_02.tif"]
+    table = pd.DataFrame({"filename": names, "size": 1, "split": "test"})
+    table.to_csv(tmp_path / "table.csv", index=False)
+    bucket = Bucket(None, "s3://bucket", "bucket")
+    found = _files_in_table(
+        bucket, tmp_path / "test_features", tmp_path / "table.csv", "test"
+    )
+    assert [one.path for one in found] == [tmp_path / "test_features" / names[0]]
+
+
 # --- markup ---
 
 

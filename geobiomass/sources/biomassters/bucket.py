@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from geobiomass.cube import CubeError
-from geobiomass.sources.biomassters.names import UNKNOWN_SIZE, chip_of
+from geobiomass.sources.biomassters.names import NAME, UNKNOWN_SIZE, chip_of
 from geobiomass.training.packages import need_for_address
 
 PUBLIC = "s3://drivendata-competition-biomassters-public-"
@@ -163,7 +163,7 @@ def _files_in_table(
             "" if pd.isna(checksum) else f"cksum {checksum}",
         )
         for name, length, checksum, mine in rows
-        if mine and chip_of(name)
+        if mine and NAME.fullmatch(str(name))  # a name, and no path
     ]
 
 

@@ -21,6 +21,7 @@ from geobiomass.sources.rasters.file_tables import (
     month_number,
     read_rows,
 )
+from geobiomass.sources.stac.addresses import Guard
 from geobiomass.tables import read_table
 
 Files: TypeAlias = (
@@ -103,7 +104,7 @@ def find_files(files: Files, problems: Problems) -> list[Found]:
     if is_table_of_files(path) and not _FIELD.search(path):
         with cube_errors():
             table = read_table(path)
-        return _in_table(table, Path(path).parent, problems)
+        return _in_table(table, Path(path).parent, problems, Guard(path))
     return _by_name(path, problems)
 
 
@@ -219,7 +220,9 @@ def _date(text: str, form: str | None) -> dt.date:
     return dt.datetime.strptime(text, form).date()
 
 
-def _in_table(table: pd.DataFrame, folder: Path, problems: Problems) -> list[Found]:
+def _in_table(
+    table: pd.DataFrame, folder: Path, problems: Problems, guard: Guard | None = None
+) -> list[Found]:
     found = []
     with cube_errors():
         rows = read_rows(table)
@@ -229,6 +232,8 @@ def _in_table(table: pd.DataFrame, folder: Path, problems: Problems) -> list[Fou
             continue
         outside = "://" in row.path or row.path.startswith("/vsi")
         path = row.path if outside else str(folder / row.path)
+        if guard is not None:  # a table on the internet names no file of this machine
+            guard.check(path, "A row of the table")
         if row.wrong:
             problems.add(path, row.wrong)
         found.append(Found(path, row.month, row.year, row.band))

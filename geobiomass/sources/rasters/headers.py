@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from geobiomass.cube.claimed_size import check_blocks
 from geobiomass.cube.raster_errors import named_errors
 from geobiomass.sources.rasters.find_files import Found, Problems
 from geobiomass.sources.rasters.grid_geometry import pixel_ratio
@@ -93,6 +94,7 @@ def read_headers(
         for each in found:
             try:
                 with open_raster(each.path) as source:
+                    check_blocks(source, each.path)
                     images.append(_image(source, each, bands, problems))
             except (RasterioError, OSError) as error:
                 if skip:

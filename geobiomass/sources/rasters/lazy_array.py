@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from geobiomass.cube.claimed_size import check_tasks
 from geobiomass.cube.missing_values import Teller
 from geobiomass.sources.rasters.grid_geometry import outline_on
 from geobiomass.sources.rasters.read_block import Layer, read_block
@@ -37,6 +38,7 @@ def lazy_blocks(
     from dask.base import tokenize
 
     height, width = grid.shape
+    check_tasks(len(steps), (height, width), BLOCK)
     tops, lefts = range(0, height, BLOCK), range(0, width, BLOCK)
     reach = {
         layer.geobox: outline_on(layer.geobox, grid)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from geobiomass.cube.claimed_size import driver_of
+
 
 def open_raster(path: str | os.PathLike[str], overview: int | None = None) -> Any:
     """Open a raster file, or one of its overviews."""
     import rasterio
 
+    driver = driver_of(os.fspath(path))
     if overview is None:
-        return rasterio.open(path)
-    return rasterio.open(path, overview_level=overview)
+        return rasterio.open(path, driver=driver)
+    return rasterio.open(path, driver=driver, overview_level=overview)
 
 
 def gdal_settings() -> Any:

@@ -13,6 +13,7 @@ import xarray as xr
 
 from geobiomass.cube import CubeError, check_cube
 from geobiomass.cube.antimeridian import boxes_touch
+from geobiomass.cube.claimed_size import check_tasks
 from geobiomass.sources.grid import SCENES, WGS84
 from geobiomass.sources.stac.archives import (
     ARCHIVES,
@@ -268,6 +269,7 @@ def _lazy_image(
     from dask.base import tokenize
     from odc.geo.geobox import GeoboxTiles
 
+    check_tasks(len(period.months), grid.shape, block)
     by_month: dict[tuple[int, int], list[Scene]] = defaultdict(list)
     for scene in scenes:
         by_month[scene.month].append(scene)

@@ -46,7 +46,7 @@ class _Adapter(HTTPAdapter):
                 answer.close()
                 break
         answer._content = _bounded(bytes(content), str(request.url))
-        answer._content_consumed = True  # type: ignore[attr-defined]
+        answer._content_consumed = True
         return answer
 
 

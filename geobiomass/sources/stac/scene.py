@@ -197,7 +197,7 @@ def _box(item: pystac.Item) -> Box:
 
 
 def _check_bbox(item: pystac.Item) -> None:
-    bbox = item.bbox
+    bbox: Any = item.bbox
     whole = isinstance(bbox, list) and len(bbox) in (4, 6)
     if whole and all(map(finite_number, bbox)):
         half = len(bbox) // 2

@@ -227,9 +227,11 @@ def catalogue_of(item: Item) -> str | None:
     An item from a search knows the API. Another one says where it is itself, which
     counts if that is on the internet: an item cannot gain anything by it.
     """
+    from pystac import STACObject
+
     link = item.get_root_link()
     root = link.target if link is not None and link.is_resolved() else None
-    search = root.get_self_href() if hasattr(root, "get_self_href") else None
+    search = root.get_self_href() if isinstance(root, STACObject) else None
     read = item.extra_fields.get(CATALOGUE)
     own = item.get_self_href()
     for known in (read, search):
