@@ -102,7 +102,7 @@ def write_map(
     resume : bool
         Continue a half-written map; otherwise start it again.
     overwrite : bool
-        First delete anything that is at `path`.
+        First delete the map or cube at `path`; nothing else is ever deleted.
     progress : bool
         Show a progress bar.
     client : distributed.Client, optional
