@@ -18,7 +18,7 @@ import xarray as xr
 from geobiomass.cube import CubeError
 from geobiomass.cube.encoding import with_text_of_any_length
 from geobiomass.cube.grid import Grid
-from geobiomass.cube.sealing import remove_seal, write_seal
+from geobiomass.cube.sealing import write_seal
 from geobiomass.cube.store import UNFINISHED, consolidate
 from geobiomass.maps.blocks import Block, Target, WorkersDiedError, create_array
 from geobiomass.maps.completion import BLOCKS, FINISHING, MAKING
@@ -35,7 +35,7 @@ from geobiomass.maps.geotiff import FINGERPRINT, write_geotiff
 from geobiomass.maps.lock import only_writer
 from geobiomass.maps.manifest import WRITTEN, Manifest, verified
 from geobiomass.maps.origin import PROVENANCE, with_software_of
-from geobiomass.maps.overviews import level_sizes, write_overviews
+from geobiomass.maps.overviews import add_overviews, level_sizes, write_overviews
 from geobiomass.training.files import sha256_of
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def write_map(
             if destination.raster is not None and destination.attrs() is not None:
                 destination.clear()  # the group it was made from, left by a kill
             if _needs_overviews(destination, levels):
-                _add_overviews(destination.group("r+"), levels, side, progress)
+                add_overviews(destination.group("r+"), levels, side, progress)
             return
         marks = {FINGERPRINT: fingerprint, "block": side, BLOCKS: len(blocks)}
         group = None if overwrite else _open_begun(destination, marks, resume, here)
@@ -418,15 +418,6 @@ def _finish(
     if sealed:  # not what a GeoTIFF is made from, which is deleted
         write_seal(group)
     _mark_finished(group)
-
-
-def _add_overviews(
-    group: zarr.Group, names: Sequence[str], side: int, progress: bool
-) -> None:
-    """Add overviews to a finished map."""
-    remove_seal(group)
-    write_overviews(group, names, side, progress)
-    write_seal(group)
 
 
 def _mark_finished(group: zarr.Group) -> None:
