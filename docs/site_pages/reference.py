@@ -21,6 +21,7 @@ MODULES = (
     "geobiomass.inference.map_settings",
     "geobiomass.recipes.schedule",
     "geobiomass.cube.areas",
+    "geobiomass.cube.sealing",
     "geobiomass.statistics.estimators",
     "geobiomass.data.folds",
     "geobiomass.evaluation.residuals",
@@ -44,6 +45,7 @@ MODULES = (
 # Of these only what the public names give or take is public.
 CHOSEN = {
     "geobiomass.cube.areas": ("pixel_areas", "pixel_size", "regions_of"),
+    "geobiomass.cube.sealing": ("seal", "verify"),
     "geobiomass.metadata.provenance": ("Provenance",),
     "geobiomass.data.folds": ("Fold",),
     "geobiomass.evaluation.residuals": ("read_residuals", "write_residuals"),

@@ -55,6 +55,7 @@ class Files:
         self.store = store
         self.prefix = f"{prefix}/" if prefix else ""
         self.root = Path(store.root) if isinstance(store, LocalStore) else None
+        self.folder = f"{self.root}{os.sep}{self.prefix}"
 
     def local(self, file: str) -> Path | None:
         """Return the path of a file on a local disk."""
@@ -133,11 +134,11 @@ class Files:
 
     def size_problem(self, file: str, sums: Sums) -> str | None:
         """Return what is wrong with the size of a file on a disk, None if nothing."""
-        path = self.local(file)
-        if path is None:
+        if self.root is None:
             return None
         try:
-            return _size_problem(path.stat().st_size, sums)
+            size = os.stat(f"{self.folder}{file}").st_size
+            return _size_problem(size, sums)
         except FileNotFoundError:
             return GONE
 
@@ -242,7 +243,7 @@ def shard_problem(
         Chunks of a shard; 0 where files are summed whole.
     """
     if files.root is not None:
-        root = f"{files.root}{os.sep}{files.prefix}"
+        root = files.folder
         return {n: _local_problem(root + n, sums, inner) for n, sums in known.items()}
     last = 16 * inner + 8 if inner else None
     found = files.read(list(known), last)

@@ -19,7 +19,7 @@ from geobiomass.cube import CubeError
 from geobiomass.cube.encoding import with_text_of_any_length
 from geobiomass.cube.grid import Grid
 from geobiomass.cube.publishing import consolidate
-from geobiomass.cube.sealing import remove_seal, write_seal
+from geobiomass.cube.sealing import write_seal
 from geobiomass.cube.store import UNFINISHED
 from geobiomass.cube.store_objects import synchronise
 from geobiomass.maps.blocks import Block, Target, WorkersDiedError, create_array
@@ -37,7 +37,7 @@ from geobiomass.maps.geotiff import FINGERPRINT, write_geotiff
 from geobiomass.maps.lock import only_writer
 from geobiomass.maps.manifest import WRITTEN, Manifest, verified
 from geobiomass.maps.origin import PROVENANCE, with_software_of
-from geobiomass.maps.overviews import level_sizes, write_overviews
+from geobiomass.maps.overviews import add_overviews, level_sizes, write_overviews
 from geobiomass.outside_text import check_variable_names
 from geobiomass.training.disk_errors import DiskError, disk_error_of, told_of_disk
 from geobiomass.training.files import sha256_of
@@ -150,7 +150,7 @@ def write_map(
             if destination.raster is not None and destination.attrs() is not None:
                 destination.clear()  # the group it was made from, left by a kill
             if _needs_overviews(destination, levels):
-                _add_overviews(destination.group("r+"), levels, side, progress)
+                add_overviews(destination.group("r+"), levels, side, progress)
             return
         marks = {FINGERPRINT: fingerprint, "block": side, BLOCKS: len(blocks)}
         group = None if overwrite else _open_begun(destination, marks, resume, here)
@@ -431,15 +431,6 @@ def _finish(
     if sealed:  # not what a GeoTIFF is made from, which is deleted
         write_seal(group)
     _mark_finished(group)
-
-
-def _add_overviews(
-    group: zarr.Group, names: Sequence[str], side: int, progress: bool
-) -> None:
-    """Add overviews to a finished map."""
-    remove_seal(group)
-    write_overviews(group, names, side, progress)
-    write_seal(group)
 
 
 def _mark_finished(group: zarr.Group) -> None:
