@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from threading import Lock
 
-import numpy as np
 import xarray as xr
 
 from geobiomass.cube import seal
 from geobiomass.maps.destination import Destination
+from geobiomass.maps.geotiff import write_geotiff
 from geobiomass.maps.lock import only_writer
 
 _RASTERS = (".tif", ".tiff")
@@ -53,7 +52,8 @@ def write_change(found: xr.Dataset, path: str | Path) -> None:
             if raster:
                 work.mkdir()
                 making = work / place.name
-                _write_raster(found, making)
+                # Without a fingerprint: predict_to never takes it for its own map.
+                write_geotiff(found, making, [str(name) for name in found], "")
                 os.replace(making, place)
             else:
                 whole = found.drop_encoding()
@@ -69,16 +69,3 @@ def _check_absent(place: Path) -> None:
         raise FileExistsError(
             f"{place} exists already; delete it or choose another path."
         )
-
-
-def _write_raster(found: xr.Dataset, path: Path) -> None:
-    import rasterio
-    import rioxarray  # noqa: F401  (the .rio accessor)
-
-    bands = found.to_array("band").assign_attrs(long_name=[str(n) for n in found])
-    bands.rio.write_crs(found.rio.crs).rio.write_nodata(np.nan).rio.to_raster(
-        path, tiled=True, compress="deflate", lock=Lock()
-    )
-    with rasterio.open(path, "r+") as written:
-        for number, layer in enumerate(found.values(), 1):
-            written.set_band_unit(number, str(layer.attrs.get("units", "")))

@@ -103,7 +103,9 @@ def residuals(
     ValueError
         If a number is out of range, or chips come without `pixel`.
     """
-    cube = open_cube(cube) if isinstance(cube, str | os.PathLike) else as_cube(cube)
+    if isinstance(cube, str | os.PathLike):
+        cube = open_cube(os.fspath(cube))
+    cube = as_cube(cube)
     if isinstance(map, str | os.PathLike):
         map = open_map(os.fspath(map))
     layers, target = _layers(map)

@@ -255,7 +255,8 @@ def _add_overviews(plain: Path) -> None:
     from rasterio.enums import Resampling
 
     with rasterio.open(plain, "r+") as target:
-        factors, longest = [], max(target.shape)
+        factors: list[int] = []
+        longest = max(target.shape)
         while longest > TILE:
             factors.append(2 * factors[-1] if factors else 2)
             longest //= 2

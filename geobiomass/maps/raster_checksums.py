@@ -38,7 +38,7 @@ SIDE = 512
 _GRID = ("size", "transform", "crs", "types")
 _REMEDY = (
     "copy the file again from where it was made, or make it again. (If it was changed "
-    f"on purpose, remove its tag {TAG}.)"
+    f"on purpose, empty its tag {TAG}.)"
 )
 
 Block = tuple[int, int]  # row and column of blocks
@@ -134,7 +134,15 @@ def _header(source: Any) -> dict[str, Any]:
         "units": list(source.units),
         "scales": list(source.scales),
         "offsets": list(source.offsets),
-        "tags": [own, *(source.tags(n) for n in source.indexes)],
+        "tags": [own, *(_rounded(source.tags(n)) for n in source.indexes)],
+    }
+
+
+def _rounded(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return tags with statistics of six digits: others depend on the windows."""
+    return {
+        name: text[: text.find(".") + 6] if name.startswith("STATISTICS_") else text
+        for name, text in tags.items()
     }
 
 
@@ -180,7 +188,7 @@ class RasterChecksums:
             tags = source.tags()
             text = tags.get(TAG)
             layout = source.tags(ns="IMAGE_STRUCTURE").get("LAYOUT")
-            if text is None or layout != "COG":
+            if not text or layout != "COG":
                 if tags.get(SOFTWARE) == MADE_BY and not _ours(tags):
                     raise _damaged(name, "the metadata in its header")
                 return None

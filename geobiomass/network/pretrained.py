@@ -181,7 +181,7 @@ def _candidates(
 ) -> Iterator[tuple[str, str, dict[str, Tensor]]]:
     """Yield place, prefix and tensors where names of the module are, the best first."""
     own = {_flat(name) for name in module.state_dict()}
-    found = []
+    found: list[tuple[int, int, tuple[str, str, dict[str, Tensor]]]] = []
     for place, tensors in _mappings(content):
         counts: Counter[str] = Counter()
         for name in tensors:

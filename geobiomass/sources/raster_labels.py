@@ -21,6 +21,7 @@ from geobiomass.cube.missing_values import (
     in_words,
     tell,
 )
+from geobiomass.cube.raster_errors import named_errors
 from geobiomass.cube.values import decoded
 from geobiomass.sources.grid_like import grid_like
 from geobiomass.sources.rasters.find_files import Found, Problems
@@ -225,7 +226,11 @@ def zero_edge_of_file(layer: Layer) -> bool:
     """Return the same of a file, of which four lines are read."""
     if layer.nodata is not None:
         return False
-    with gdal_settings(), open_raster(layer.path, None) as source:
+    with (
+        named_errors(layer.path),
+        gdal_settings(),
+        open_raster(layer.path, None) as source,
+    ):
         if source.nodatavals[layer.index - 1] is not None:
             return False
         height, width = source.shape
@@ -260,7 +265,7 @@ def stated_in_raster(layer: Layer) -> dict[str, Any]:
     """Return the units and the description of a raster's band, as far as it has any."""
     import rasterio
 
-    with rasterio.open(layer.path) as source:
+    with named_errors(layer.path), rasterio.open(layer.path) as source:
         tags = source.tags(layer.index)
         return {
             "units": source.units[layer.index - 1] or tags.get("units"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 import rioxarray
@@ -20,12 +21,14 @@ import xarray as xr
 from rasterio.shutil import copy
 
 import geobiomass as gb
+import pasture
 from geobiomass.maps.geotiff import write_geotiff
 from geobiomass.maps.raster_checksums import RasterChecksums
 from geobiomass.maps.reading import open_map
 from geobiomass.metadata.record import folder_fingerprint
 from geobiomass.network import AttentionUNet
 from geobiomass.validation.folder import read_record, write_record
+from pasture.network import PastureNetwork
 
 BANDS = ("B02", "B03", "B04")
 
@@ -162,6 +165,33 @@ def test_settings_ask_for_no_weights_and_no_memory(
         file.write_text(text)
         with pytest.raises(gb.ModelError, match=r"config\.json is damaged"):
             gb.load(tmp_path / "model")
+
+
+def test_a_model_of_pasture_is_checked_as_well(tmp_path: Path) -> None:
+    network = PastureNetwork("test_resnet", scale=1.0)
+    model = pasture.PastureRegressor(network, "quick")
+    model.fitted = True
+    held = pd.DataFrame({"Dry_Green_g": [1.5, 2.25]}, pd.Index(["a", "b"]))
+    model.held_out = held.rename_axis("photo")
+    model.save(tmp_path / "model")
+    for name in ("config.json", "weights.safetensors", "held_out.csv"):
+        file = tmp_path / "model" / name
+        before = file.read_bytes()
+        flipped(file, len(before) // 2, 1)
+        with pytest.raises(gb.ModelError, match=f"{name} is damaged"):
+            pasture.load(tmp_path / "model")
+        file.write_bytes(before)
+    (tmp_path / "model" / "README.md").unlink()
+    file = tmp_path / "model" / "config.json"
+    config = json.loads(file.read_text())
+    config["settings"]["network"]["pretrained"] = str(tmp_path / "none")
+    file.write_text(json.dumps(config))
+    loaded = pasture.load(tmp_path / "model")
+    pd.testing.assert_frame_equal(loaded.held_out, model.held_out)
+    config["settings"]["network"]["targets"] = 10**9
+    file.write_text(json.dumps(config))
+    with pytest.raises(gb.ModelError, match="targets must be a whole number from 1"):
+        pasture.load(tmp_path / "model")
 
 
 # --- GeoTIFF maps ---

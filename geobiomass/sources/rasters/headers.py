@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from geobiomass.cube.raster_errors import named_errors
 from geobiomass.sources.rasters.find_files import Found, Problems
 from geobiomass.sources.rasters.grid_geometry import pixel_ratio
 from geobiomass.sources.rasters.open_raster import gdal_settings, open_raster
@@ -198,10 +199,14 @@ def choose_overview(layer: Layer, grid: Any) -> Layer:
         return layer
     from odc.geo.geobox import GeoBox
 
-    with gdal_settings(), open_raster(layer.path) as source:
+    with named_errors(layer.path), gdal_settings(), open_raster(layer.path) as source:
         factors = source.overviews(layer.index)
     fit = [i for i, factor in enumerate(factors) if factor <= step / 2]
     if not fit:
         return layer
-    with gdal_settings(), open_raster(layer.path, fit[-1]) as source:
+    with (
+        named_errors(layer.path),
+        gdal_settings(),
+        open_raster(layer.path, fit[-1]) as source,
+    ):
         return replace(layer, overview=fit[-1], geobox=GeoBox.from_rio(source))
