@@ -40,8 +40,10 @@ def facts_of(*opened: xr.Dataset) -> list[Any]:
         for one in opened
         for name, v in sorted(one.variables.items())
     ]
-    attrs = [(one.attrs, {n: v.attrs for n, v in one.items()}) for one in opened]
-    return [*values, *attrs]
+    attrs = [
+        (one.attrs, [(n, v.attrs) for n, v in sorted(one.items())]) for one in opened
+    ]
+    return [*values, repr(attrs)]
 
 
 def look_at_cube(path: Path) -> list[Any]:

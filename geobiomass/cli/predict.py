@@ -52,7 +52,7 @@ def predict(
         str | None, typer.Option(help="Address of a dask cluster, tcp://...")
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="First delete anything at OUT.")
+        bool, typer.Option("--overwrite", help="First delete the map at OUT.")
     ] = False,
     contact: Annotated[
         str | None, typer.Option(help="Contact person, written into the map.")

@@ -63,7 +63,8 @@ def write_cube(
     """Write a cube as a Zarr v3 group, one shard at a time, in bounded memory.
 
     An interrupted call is continued by the same call: shards that are written are
-    not computed again. A finished cube is overwritten only with `overwrite`.
+    not computed again. The same call once more, after the end, does nothing.
+    A finished cube is overwritten only with `overwrite`.
     Minimum, maximum, mean, standard deviation and percentiles of each band are
     computed during the writing and stored as an attribute.
 
@@ -93,7 +94,8 @@ def write_cube(
         Add chips to the cube at `path`, in its encoding. Readers see the old cube
         until all new chips are written.
     overwrite : bool
-        First delete anything that is at `path`.
+        First delete the cube or map that is at `path`; anything that this package
+        did not make stays, and is an error.
     progress : bool
         Show a progress bar.
     workers : int
@@ -109,8 +111,12 @@ def write_cube(
         something other than the first part of this cube, or if the chips to
         append do not fit the cube that is there.
     FileExistsError
-        If a finished cube, or anything else, is at `path` and neither `append` nor
-        `overwrite`.
+        If another finished cube, or anything else, is at `path` and neither `append`
+        nor `overwrite`; or `overwrite`, and this package did not make it.
+    InUseError
+        If another process writes there.
+    DiskError
+        If the disk is full or cannot be written; the same call goes on later.
 
     Warns
     -----

@@ -189,6 +189,8 @@ def check_store(store: Store, where: str, prefix: str = "") -> Seal | None:
     """
     seal = _read(store, where, prefix)
     while seal is not None and (problem := seal.first_problem(store)) is not None:
+        if _is_unfinished(Files(store, prefix).read([ROOT])[ROOT]):
+            return None  # its seal is not valid yet; the caller says so
         before, seal = seal, _read(store, where, prefix)
         if seal == before:
             raise damaged(where, *problem)
@@ -225,6 +227,13 @@ def _read(store: Store, where: str, prefix: str) -> Seal | None:
             f"{FORMAT}: a later version of geobiomass wrote it; install that one."
         )
     return Seal(attributes, prefix)
+
+
+def _is_unfinished(root: bytes | None) -> bool:
+    try:
+        return root is not None and UNFINISHED in json.loads(root)["attributes"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False
 
 
 def document_of(attributes: Mapping[str, Any]) -> dict[str, Any]:

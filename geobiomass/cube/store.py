@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from json import JSONDecodeError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from geobiomass.cube.addresses import check_exists as check_exists
+from geobiomass.cube.addresses import is_local as is_local
+from geobiomass.cube.addresses import open_group as open_group
+from geobiomass.cube.addresses import store_at as store_at
 from geobiomass.cube.checked_layers import checked_when_read
-from geobiomass.cube.claimed_size import check_group
 from geobiomass.cube.codecs import quick_codecs
 from geobiomass.cube.grid import placed
 from geobiomass.cube.missing_values import LOOKED_AT
@@ -27,7 +28,6 @@ from geobiomass.cube.seal import UNFINISHED as UNFINISHED
 from geobiomass.cube.seal import Seal, check_store
 from geobiomass.cube.selection import PREFIX
 from geobiomass.cube.stored_array import StoredArray
-from geobiomass.training.packages import need_for_address
 from geobiomass.training.setting_names import explain_arguments
 
 if TYPE_CHECKING:
@@ -183,63 +183,6 @@ def _check_stored(cube: xr.Dataset, path: str | Path | Store) -> None:
         check_cube(cube)
     except CubeError as error:
         raise CubeError(f"{path} is not a cube. {error}") from error
-
-
-def check_exists(path: str | Path | Store) -> None:
-    """Check that a folder exists.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it does not; addresses and stores are not checked.
-    """
-    if is_local(path) and not Path(cast(str, path)).exists():
-        raise FileNotFoundError(f"There is nothing at {path}; expected a Zarr cube.")
-
-
-def is_local(path: str | Path | Store) -> bool:
-    """Return whether a path is on a disk, not an address or a store."""
-    return isinstance(path, Path) or (isinstance(path, str) and "://" not in path)
-
-
-def store_at(
-    path: str | Path | Store, storage_options: Mapping[str, Any] | None = None
-) -> Store:
-    """Return the store of a path or address, read-only; a store as it is."""
-    from zarr.storage import FsspecStore, LocalStore
-
-    need_for_address(path)
-    if isinstance(path, str) and path.startswith("file:"):
-        path = Path(url2pathname(urlsplit(path).path))
-    if is_local(path):
-        return LocalStore(cast("str | Path", path), read_only=True)
-    if not isinstance(path, str):
-        return cast("Store", path)
-    options = dict(storage_options or {})
-    return FsspecStore.from_url(path, storage_options=options, read_only=True)
-
-
-def open_group(
-    path: str | Path | Store,
-    mode: Literal["r", "r+", "w"],
-    storage_options: Mapping[str, Any] | None = None,
-    consolidated: bool | None = None,
-) -> zarr.Group:
-    """Open a Zarr group, its arrays with quick codecs."""
-    import zarr
-
-    need_for_address(path)
-    with quick_codecs():
-        group = zarr.open_group(
-            str(path) if is_local(path) else cast(Any, path),
-            mode=mode,
-            storage_options=dict(storage_options) if storage_options else None,
-            use_consolidated=consolidated,
-            zarr_format=3 if mode == "w" else None,
-        )
-    if mode == "r":
-        check_group(group, str(path))
-    return group
 
 
 @dataclass(frozen=True)

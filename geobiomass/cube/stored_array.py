@@ -88,6 +88,7 @@ class StoredArray:
         self.statistics = statistics
         self.sealed = sealed
         self.remedy = remedy
+        self._found_whole: set[Number] = set()  # objects; files are looked at each time
         self.shape = tuple(array.shape)
         self.ndim = len(self.shape)
         self.layout = Layout.of(array)
@@ -235,12 +236,16 @@ class StoredArray:
         """Raise where a shard, or a chunk, is not the file that was written."""
         if self.sealed is None:
             return
+        if self.layout is None:
+            numbers = [n for n in numbers if n not in self._found_whole]
         keys = {self.array.metadata.encode_chunk_key(n): n for n in numbers}
         found = self.sealed.problem(self.array.store, list(keys))
         if found is not None:
             key, problem = found
             span = self._span_of(keys[key], size)
             raise self._damaged(span, self._name_of(key), problem)
+        if getattr(self.array.store, "root", None) is None:
+            self._found_whole.update(numbers)
 
     def _unpack(
         self, chunk: Number, encoded: Codes | None, out: Codes, layout: Layout

@@ -20,7 +20,7 @@ from geobiomass.cube.encoding import with_text_of_any_length
 from geobiomass.cube.grid import Grid
 from geobiomass.cube.plain_attributes import mapping_in, with_plain_attributes
 from geobiomass.cube.publishing import consolidate
-from geobiomass.cube.sealing import remove_seal, write_seal
+from geobiomass.cube.sealing import write_seal
 from geobiomass.cube.store import UNFINISHED
 from geobiomass.cube.store_objects import synchronise
 from geobiomass.maps.blocks import Block, Target, WorkersDiedError, create_array
@@ -38,7 +38,7 @@ from geobiomass.maps.geotiff import FINGERPRINT, write_geotiff
 from geobiomass.maps.lock import only_writer
 from geobiomass.maps.manifest import WRITTEN, Manifest, verified
 from geobiomass.maps.origin import PROVENANCE, with_software_of
-from geobiomass.maps.overviews import level_sizes, write_overviews
+from geobiomass.maps.overviews import add_overviews, level_sizes, write_overviews
 from geobiomass.outside_text import check_variable_names
 from geobiomass.training.disk_errors import DiskError, disk_error_of, told_of_disk
 from geobiomass.training.files import sha256_of
@@ -103,7 +103,7 @@ def write_map(
     resume : bool
         Continue a half-written map; otherwise start it again.
     overwrite : bool
-        First delete anything that is at `path`.
+        First delete the map or cube at `path`; nothing else is ever deleted.
     progress : bool
         Show a progress bar.
     client : distributed.Client, optional
@@ -151,7 +151,7 @@ def write_map(
             if destination.raster is not None and destination.attrs() is not None:
                 destination.clear()  # the group it was made from, left by a kill
             if _needs_overviews(destination, levels):
-                _add_overviews(destination.group("r+"), levels, side, progress)
+                add_overviews(destination.group("r+"), levels, side, progress)
             return
         marks = {FINGERPRINT: fingerprint, "block": side, BLOCKS: len(blocks)}
         group = None if overwrite else _open_begun(destination, marks, resume, here)
@@ -433,15 +433,6 @@ def _finish(
     if sealed:  # not what a GeoTIFF is made from, which is deleted
         write_seal(group)
     _mark_finished(group)
-
-
-def _add_overviews(
-    group: zarr.Group, names: Sequence[str], side: int, progress: bool
-) -> None:
-    """Add overviews to a finished map."""
-    remove_seal(group)
-    write_overviews(group, names, side, progress)
-    write_seal(group)
 
 
 def _mark_finished(group: zarr.Group) -> None:

@@ -15,6 +15,7 @@ import xarray as xr
 
 from geobiomass.cube.grid import transform_of
 from geobiomass.cube.publishing import consolidate
+from geobiomass.cube.sealing import remove_seal, write_seal
 from geobiomass.maps.conventions import (
     MULTISCALES,
     PROJ,
@@ -31,6 +32,15 @@ if TYPE_CHECKING:
 
 SMALLEST = 256
 """Pixels: levels are added until the smaller side is at most this long."""
+
+
+def add_overviews(
+    group: zarr.Group, names: Sequence[str], side: int, progress: bool = False
+) -> None:
+    """Add overviews to a finished map, and write its checksums again."""
+    remove_seal(group)
+    write_overviews(group, names, side, progress)
+    write_seal(group)
 
 
 def write_overviews(

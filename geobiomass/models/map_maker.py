@@ -175,7 +175,7 @@ class MapMaker(ModelMapper):
             Continue a half-written map of the same model, input and settings;
             otherwise start it again.
         overwrite : bool
-            First delete anything that is at `path`.
+            First delete the map or cube at `path`; nothing else is ever deleted.
         client : distributed.Client, optional
             Compute the blocks on its workers; by default on the workers of
             the active client, if there is one, else on this machine.

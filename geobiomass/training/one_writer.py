@@ -6,6 +6,7 @@ however the process ends. The file names the process that holds it.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -17,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
+from .disk_errors import DiskError
 from .json_files import parse_json
 
 FRESH = 60.0
@@ -111,15 +113,24 @@ def one_writer(
     ------
     InUseError
         If another process, or another call in this one, writes there.
+    DiskError
+        If no file can be made next to the path.
     """
     from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
     file = lock_path(path)
     lock: BaseFileLock = FileLock(file)
-    try:
-        lock.acquire(timeout=wait)
-    except Timeout as timeout:
-        raise refusal(str(path), read_lock(file), error, remedy) from timeout
+    for last in (False, True):
+        try:
+            lock.acquire(timeout=wait)
+            break
+        except Timeout as timeout:
+            if file.exists():
+                raise refusal(str(path), read_lock(file), error, remedy) from timeout
+            # The other writer has just ended; or no file can be made there, as in
+            # /proc, for which the library waits too.
+            if last:
+                raise DiskError(errno.EACCES, path, "") from timeout
     try:
         if not isinstance(lock, SoftFileLock):  # it writes its own text
             file.write_text(Writer.here().text())

@@ -124,6 +124,11 @@ def test_errors_of_libraries_on_a_full_disk_are_one_sentence(tmp_path: Path) -> 
             f"{place} cannot be written: its disk is full; make room, and save it "
             "again."
         )
+    with (
+        pytest.raises(disk_errors.DiskError, match=r"/proc/x.tif cannot be written"),
+        one_writer(Path("/proc/x.tif"), wait=0.05),
+    ):
+        pass
     # A file that cannot be read is another matter.
     with pytest.raises(PermissionError), disk_errors.told_of_disk(place):
         raise PermissionError(13, "Permission denied", "/data/input.tif")
