@@ -22,7 +22,8 @@ from geobiomass.cube.same_call import written_from
 from geobiomass.cube.schema import is_chips
 from geobiomass.cube.statistics import BandTally
 from geobiomass.cube.store import STATISTICS, UNFINISHED, WRITTEN_FROM
-from geobiomass.cube.write_record import Record, forget_record, has_record, put
+from geobiomass.cube.store_objects import list_names, synchronise
+from geobiomass.cube.write_record import Record, forget_record, put
 from geobiomass.cube.write_target import FINISHING, Target, along_chips
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def finish(cube: xr.Dataset, target: Target) -> None:
         attrs[WRITTEN_FROM] = written_from(target.encoding, False)
         # From here on the record is not needed.
         group.attrs.put(attrs | {FINISHING: True})
-        forget_record(group)
+    forget_record(group)
     kept = {k: v for k, v in group.attrs.items() if k not in (UNFINISHED, FINISHING)}
     publish(group, kept)
 
@@ -78,7 +79,7 @@ def finish_append(cube: xr.Dataset, target: Target) -> None:
         before = str(known.get(_HISTOGRAM, _HISTOGRAM))
     if record is not None:
         _put_counts(cube, target, record)
-        forget_record(group)
+    forget_record(group)
     kept = dict(group.attrs)
     kept[STATISTICS] = _as_json(target.tally)
     kept[WRITTEN_FROM] = written_from(target.encoding, True)
@@ -90,14 +91,13 @@ def tidy_append(group: zarr.Group) -> None:
     """Delete what an append that is shown to readers does not need any more."""
     statistics: Any = group["statistics"]
     append = statistics.attrs.get("append")
-    if has_record(group):
-        forget_record(group)
     if append is None:
         return
     current = str(statistics.attrs.get(_HISTOGRAM, _HISTOGRAM))
-    for name in list(statistics.array_keys()):
+    place = statistics.store_path
+    for name in list_names(place.store, place.path):
         if name.startswith(_HISTOGRAM) and name != current:
-            del statistics[name]
+            synchronise(place.store.delete_dir((place / name).path))
     statistics.attrs.put({k: v for k, v in statistics.attrs.items() if k != "append"})
 
 

@@ -18,6 +18,7 @@ import xarray as xr
 
 from geobiomass.cube.codecs import whole_files
 from geobiomass.cube.schema import is_chips
+from geobiomass.cube.store_objects import ROOT, synchronise
 from geobiomass.cube.write_blocks import block_counts
 
 if TYPE_CHECKING:
@@ -128,11 +129,12 @@ def has_record(group: zarr.Group, fingerprint: str = "") -> bool:
 
 
 def forget_record(group: zarr.Group) -> None:
-    """Delete the record."""
-    statistics: Any = group.get("statistics")
+    """Delete the record, also what is left of one whose deletion was interrupted."""
     for name in _NAMES:  # "written" first: without it the rest counts for nothing
-        if statistics is not None and name in statistics:
-            del statistics[name]
+        place = group.store_path / "statistics" / name
+        # Its metadata first, in one step: half a record is none.
+        synchronise((place / ROOT).delete())
+        synchronise(place.store.delete_dir(place.path))
 
 
 def put(

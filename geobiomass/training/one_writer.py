@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
-from geobiomass.training.disk_errors import DiskError
+from .disk_errors import DiskError
 
 FRESH = 60.0
 """Seconds after which a lease that was not renewed does not count any more."""
