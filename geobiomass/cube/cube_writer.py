@@ -7,6 +7,7 @@ continued where it stopped, on a disk and on object storage.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -117,7 +118,8 @@ def write_cube(
     Warns
     -----
     UserWarning
-        If values are clipped to the type's range, or taken as missing because no
+        If lazy reflectance may be in percent and is stored in steps of 1; if values
+        are clipped to the type's range, or taken as missing because no
         measurement has them (infinity, undeclared nodata). Their numbers by band are
         the attributes `clipped` and `taken_as_missing` of the stored image.
     """
@@ -129,21 +131,32 @@ def write_cube(
     else:
         target = open_to_write(cube, destination, dtype, quantum, overwrite)
     begun = bool((np.asarray(target.written) != NOT_WRITTEN).any()) or append
+    doubts: list[str] = []
     try:
-        _write_blocks(cube, target, Path(str(destination)).name, progress, workers)
+        name = Path(str(destination)).name
+        _write_blocks(cube, target, name, progress, workers, doubts)
     except CoarseStepError:
         if not begun:
             destination.remove()  # so that the remedy can be written there
         raise
     _finish(cube, target)
     target.losses.tell(target.encoding.dtype)
+    if doubts:
+        warnings.warn(
+            f"In {len(doubts)} blocks, {doubts[0]}", UserWarning, stacklevel=2
+        )
 
 
 # --- blocks -------------------------------------------------------------------
 
 
 def _write_blocks(
-    cube: xr.Dataset, target: Target, name: str, progress: bool, workers: int
+    cube: xr.Dataset,
+    target: Target,
+    name: str,
+    progress: bool,
+    workers: int,
+    doubts: list[str],
 ) -> None:
     """Write the blocks that are not written yet, on a few threads."""
     from tqdm.auto import tqdm
@@ -166,14 +179,27 @@ def _write_blocks(
         desc=f"Writing {name}",
         disable=not progress,
     ) as bar:
-        write = partial(_write_batch, cube=cube, target=target, bar=bar, stop=stop)
+        write = partial(
+            _write_batch,
+            cube=cube,
+            target=target,
+            bar=bar,
+            stop=stop,
+            doubts=doubts,
+        )
         batches = batches_of(cube, left)
         for _, future in few_at_a_time(batches, write, workers, stop=stop):
             future.result()
 
 
 def _write_batch(
-    batch: list[Block], *, cube: xr.Dataset, target: Target, bar: Any, stop: Event
+    batch: list[Block],
+    *,
+    cube: xr.Dataset,
+    target: Target,
+    bar: Any,
+    stop: Event,
+    doubts: list[str],
 ) -> None:
     """Compute a batch of blocks, some months at a time, and write each block."""
     whole = around(batch)
@@ -189,7 +215,9 @@ def _write_batch(
         computed = xr.Dataset(part).compute(scheduler="synchronous")
         values = computed["image"].values
         if target.encoding.quantum:
-            check_steps(values, bands, target.encoding.quantum)
+            doubt = check_steps(values, bands, target.encoding.quantum)
+            if doubt:
+                doubts.append(doubt)
         for block, lost in zip(batch, losses, strict=True):
             rows, columns = block.within(whole)
             codes[..., months, :, rows, columns] = encode(
