@@ -49,9 +49,11 @@ def centred(data: MapData) -> MapData:
     if not set(names) <= set(data.coords):
         return data
     a, b, c, d, e, f = transform
+    stated, spec = attrs.get("xy_coords"), "spec" in attrs
+    if spec and not (a and e):  # text has two decimals, of degrees too
+        raise CubeError(_unclear(transform))
     if b or d or not a or not e:
         return data
-    stated, spec = attrs.get("xy_coords"), "spec" in attrs
     kinds = {
         _kind(np.asarray(data[name].values), start, size, spec)
         for name, start, size in zip(names, (f, c), (e, a), strict=True)

@@ -1,0 +1,76 @@
+"""Layouts that other tools write are read right, or told in one sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import rioxarray  # noqa: F401  (the .rio accessor)
+import xarray as xr
+from affine import Affine
+from conftest import make_scene
+
+import geobiomass as gb
+from geobiomass.cube.grid import Grid
+from geobiomass.cube.target import mass_in_name
+from geobiomass.maps.reading import open_layer
+
+Y, X = 7_000_000 - 10 * np.arange(12) - 5.0, 500_000 + 10 * np.arange(20) + 5.0
+MONTHS = pd.to_datetime(["2023-06-15", "2023-07-15"]).values
+VALUES = np.random.default_rng(5).uniform(300, 4000, (2, 3, 12, 20)).astype("float32")
+BANDS = ["B02", "B03", "B04"]
+
+
+def stack(**coords: Any) -> xr.DataArray:
+    """Return a stack as tools hold it: time, band, y, x."""
+    known = {"time": MONTHS, "band": BANDS, "y": Y, "x": X, **coords}
+    made = xr.DataArray(VALUES, dims=("time", "band", "y", "x"), coords=known)
+    return made.rio.write_crs("EPSG:32635")
+
+
+def test_the_transform_of_stackstac_is_read_as_text(tmp_path: Any) -> None:
+    """Its attributes become text, of two decimals, where they are written to files."""
+    transform = Affine(10, 0, 500_000, 0, -10, 7_000_000)
+    corners = stack(y=Y + 5, x=X - 5).drop_vars("spatial_ref")
+    for text in (str(transform), repr(transform), transform):
+        attrs = {"spec": "RasterSpec()", "crs": "epsg:32635", "transform": text}
+        with pytest.warns(UserWarning, match="corners of pixels"):
+            cube = gb.as_cube(corners.assign_attrs(attrs))
+        assert Grid.of(cube).affine == tuple(transform)[:6]
+    degrees = corners.assign_coords(y=61 - 1e-4 * np.arange(12), x=1e-4 * np.arange(20))
+    attrs["transform"] = str(Affine(1e-4, 0, 0, 0, -1e-4, 61))
+    with pytest.raises(gb.CubeError, match="corners or centres"):
+        gb.as_cube(degrees.assign_attrs(attrs))
+
+
+def test_a_map_with_a_single_band_is_a_map() -> None:
+    """As rioxarray.open_rasterio returns it."""
+    values = np.arange(240, dtype="int16").reshape(1, 12, 20)
+    coords = {"band": [1], "y": Y, "x": X}
+    one = xr.DataArray(values, dims=("band", "y", "x"), coords=coords)
+    one = one.rio.write_crs("EPSG:32635").assign_attrs(_FillValue=0)
+    found = open_layer(one)
+    assert found.dims == ("y", "x")
+    assert int(found.isnull().sum()) == 1
+    with pytest.raises(gb.CubeError, match=r"choose one, map\.isel\(band=0\)"):
+        open_layer(xr.concat([one, one], "band"))
+
+
+def test_masses_that_are_not_per_area_are_told() -> None:
+    names = {
+        "agb_kg": "kg", "AGB (Mg)": "Mg", "agb_t": "t", "agb_kg_tree": "kg_tree",
+        "biomass [t per plot]": "t per plot", "agb": "", "agb_t_ha": "",
+        "AGB (t/ha)": "", "agbd_t": "", "agb_plot": "", "height": "", "plot_kg_m2": "",
+    }  # fmt: skip
+    assert {name: mass_in_name(name) for name in names} == names
+    scene = make_scene(12, 20).drop_vars("agb")
+    table = pd.DataFrame({"x": scene.x[:9], "y": scene.y[:9], "agb_kg": np.arange(9.0)})
+    with pytest.warns(UserWarning, match=r"'agb_kg' seem to be a mass \(kg\)"):
+        gb.with_labels(scene, table, column="agb_kg", crs=scene.rio.crs)
+    map_ = scene["image"][0, 0].drop_vars(["band", "month"]).rename("agb")
+    with pytest.raises(gb.CubeError, match=r"divide by the plots' area"):
+        gb.totals(map_, plots=table, observed="agb_kg", progress=False)
+    with pytest.raises(gb.CubeError, match=r"must be an xarray\.DataArray"):
+        gb.as_cube(scene, agb=map_.values)  # type: ignore[arg-type]
