@@ -162,6 +162,13 @@ def converted(
     data = plain_coordinates(data)
     given, data = data, decoded(data, nodata)
     found = next((c for c in (crs, data.rio.crs, given.rio.crs) if c is not None), None)
+    if agb is not None and not isinstance(agb, xr.DataArray):
+        raise CubeError(
+            f"agb= must be an xarray.DataArray on the image's grid, got "
+            f"{type(agb).__name__}; name its axes and give it the image's coordinates, "
+            "xr.DataArray(values, dims=('y', 'x'), coords={'y': image.y, 'x': image.x})"
+            ", or add a file or a table, gb.with_labels(cube, labels)."
+        )
     own = data["agb"] if isinstance(data, xr.Dataset) and "agb" in data else None
     wanted = own if agb is None else agb
     if wanted is None and (target is not None or units is not None):
