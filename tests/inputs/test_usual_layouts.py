@@ -74,3 +74,32 @@ def test_masses_that_are_not_per_area_are_told() -> None:
         gb.totals(map_, plots=table, observed="agb_kg", progress=False)
     with pytest.raises(gb.CubeError, match=r"must be an xarray\.DataArray"):
         gb.as_cube(scene, agb=map_.values)  # type: ignore[arg-type]
+
+
+def test_coordinates_in_kilometres_or_degrees_are_converted_or_told() -> None:
+    def named(unit: str | None, size: float) -> dict[str, Any]:
+        attrs = {} if unit is None else {"units": unit}
+        return {"y": ("y", Y * size, attrs), "x": ("x", X * size, attrs)}
+
+    with pytest.warns(UserWarning, match="multiplied by 1000"):
+        cube = gb.as_cube(stack(**named("km", 1e-3)))
+    assert Grid.of(cube).same_as(Grid.of(gb.as_cube(stack())))
+    assert cube.attrs["coordinates_multiplied"] == "y, x: from km to m"
+    layer = stack(**named("km", 1e-3))[0, 0].drop_vars(["time", "band"])
+    with pytest.warns(UserWarning, match="multiplied by 1000"):
+        assert float(open_layer(layer).x[0]) == pytest.approx(500_005)
+    with pytest.raises(gb.CubeError, match=r"are kilometres, .*UTM zone 35N"):
+        gb.as_cube(stack(**named(None, 1e-3)))
+    degrees = stack(y=61 - 1e-4 * np.arange(12), x=25 + 1e-4 * np.arange(20))
+    with pytest.raises(gb.CubeError, match=r"are degrees, .*EPSG:4326"):
+        gb.as_cube(degrees)
+    with pytest.raises(gb.CubeError, match=r"are not degrees, .*WGS 84"):
+        gb.as_cube(stack().rio.write_crs("EPSG:4326"))
+    # Right input: the other side of a zone's edge, a world grid, near the origin.
+    for crs, y, x in (
+        ("EPSG:32635", Y, X - 600_000),
+        ("EPSG:32635", Y - 7e6, X),
+        ("EPSG:4326", 90 - np.arange(12), 360 + np.arange(20)),
+        ("EPSG:3857", Y - 7e6, X - 5e5),
+    ):
+        assert Grid.of(gb.as_cube(stack(y=y, x=x).rio.write_crs(crs))).width == 20
