@@ -135,6 +135,12 @@ def described(
             "leave masses of trees out, or state the units, units='Mg/ha'.",
             stacklevel=stacklevel,
         )
+    if not stated and any(re.fullmatch(r"agbd_t(_se)?", str(word)) for word in words):
+        warnings.warn(
+            f"The labels {words[0]!r} are GEDI's biomass as its model was fitted, "
+            "transformed, not in Mg/ha: use the column 'agbd'.",
+            stacklevel=stacklevel,
+        )
     own = target if target is not None else given.get(TARGET)
     if own is not None:
         _check_own(check_name(own), stated, mass)

@@ -13,6 +13,7 @@ from affine import Affine
 from conftest import make_scene
 
 import geobiomass as gb
+from geobiomass.cube.convert import need_target
 from geobiomass.cube.grid import Grid
 from geobiomass.cube.target import mass_in_name
 from geobiomass.maps.reading import open_layer
@@ -103,3 +104,31 @@ def test_coordinates_in_kilometres_or_degrees_are_converted_or_told() -> None:
         ("EPSG:3857", Y - 7e6, X - 5e5),
     ):
         assert Grid.of(gb.as_cube(stack(y=y, x=x).rio.write_crs(crs))).width == 20
+
+
+def test_plots_in_other_utm_zones_are_refused() -> None:
+    scene = make_scene(12, 20).drop_vars("agb").rio.write_crs("EPSG:32635")
+    table = pd.DataFrame({"x": scene.x[:4], "y": scene.y[:4], "agb": np.arange(1, 5.0)})
+    for zones in (["35N", "35", "34N", "UTM 36V"], [35, 35, 34, 36]):
+        with pytest.raises(gb.CubeError, match=r"2 of 4 rows .*34: 1 rows"):
+            gb.with_labels(scene, table.assign(zone=zones), crs="EPSG:32635")
+    with pytest.raises(gb.CubeError, match=r"4 of 4 rows .*34: 4 rows"):
+        gb.with_labels(scene, table.assign(utm_zone=34), crs="EPSG:32635")
+    for zones in (["35V"] * 4, [1, 2, 1, 2], ["A", "B", "A", "B"]):  # or of a climate
+        found = gb.with_labels(scene, table.assign(zone=zones), crs="EPSG:32635")
+        assert found["agb"].attrs["plots"] == 4
+    transformed = table.rename(columns={"agb": "agbd_t"})
+    with pytest.warns(UserWarning, match="use the column 'agbd'"):
+        gb.with_labels(scene, transformed, column="agbd_t", crs="EPSG:32635")
+
+
+def test_one_negative_label_in_many_pixels_is_told() -> None:
+    scene = make_scene(12, 20)
+    right = scene["agb"].fillna(50.0).clip(1)
+    coded = right.where(np.arange(20) > 2, -1.0)
+    with pytest.warns(UserWarning, match=r"36 of 240 labels are -1, .* below 0"):
+        need_target(scene.assign(agb=coded))
+    noise = right.where(np.arange(20) > 2, right * -0.01)  # of a regression
+    need_target(scene.assign(agb=noise))
+    change = coded.assign_attrs(units="1", target="agreement")
+    need_target(scene.assign(agb=change))
