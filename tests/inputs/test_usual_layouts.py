@@ -132,3 +132,57 @@ def test_one_negative_label_in_many_pixels_is_told() -> None:
     need_target(scene.assign(agb=noise))
     change = coded.assign_attrs(units="1", target="agreement")
     need_target(scene.assign(agb=change))
+
+
+def test_maps_strata_and_errors_in_any_order_of_axes_give_the_same_numbers() -> None:
+    values = np.arange(240, dtype="float32").reshape(12, 20) + 1
+    layer = stack()[0, 0].drop_vars(["time", "band"]).rename("agb").copy(data=values)
+    layer.attrs["units"] = "Mg/ha"
+    strata = layer.copy(data=np.where(np.arange(20) < 5, 1.0, 2.0) * np.ones((12, 1)))
+    ends = {"agb": layer, "agb_lower": layer * 0.8, "agb_upper": layer * 1.3}
+    for one in ends.values():
+        one.attrs |= {"units": "Mg/ha", "interval": 0.9}
+    row, column = np.divmod(np.arange(0, 240, 7), 20)
+    plots = pd.DataFrame({"x": X[column], "y": Y[row], "agb": values[row, column] + 2})
+    draw = np.random.default_rng(2).normal(0, 10, 300)
+    errors = pd.DataFrame({"observed": 100.0, "predicted": 100 + draw})
+    errors = errors.assign(
+        residual=draw, x=np.arange(300) % 17 * 10.0, y=np.arange(300) // 17 * 10.0,
+        unit=np.arange(300) % 20,
+    )  # fmt: skip
+    errors.attrs = {"kind": "scene", "pixel": (10.0, 10.0)}
+    tables, changes = [], []
+    for order, other in ((("y", "x"), ("x", "y")), (("x", "y"), ("y", "x"))):
+        map_ = xr.Dataset({k: v.transpose(*order) for k, v in ends.items()})
+        second = xr.Dataset({k: v.transpose(*other) + 9 for k, v in ends.items()})
+        for one in second.values():
+            one.attrs |= {"units": "Mg/ha", "interval": 0.9}
+        tables.append(
+            gb.totals(
+                map_,
+                plots=plots,
+                strata=strata.transpose(*other),
+                estimator="difference",
+                progress=False,
+            )
+        )
+        tables.append(gb.totals(map_, residuals=errors, progress=False))
+        changes.append(gb.change(map_, second))
+    assert tables[0]["mean"].iloc[0] == pytest.approx(values.mean() + 2, rel=1e-6)
+    pd.testing.assert_frame_equal(tables[0], tables[2])
+    pd.testing.assert_frame_equal(tables[1], tables[3])
+    for name in ("agb_change", "agb_change_lower", "agb_change_upper"):
+        first, again = (one[name].transpose("y", "x").values for one in changes)
+        np.testing.assert_allclose(first, again)
+    np.testing.assert_allclose(changes[0]["agb_change"], 9)
+
+
+def test_bounds_and_a_month_beside_the_time_are_no_axes() -> None:
+    data = stack().to_dataset("band")
+    data["time_bnds"] = (("time", "bnds"), np.stack([MONTHS, MONTHS], 1))
+    cube = gb.as_cube(data.assign_coords(month=data["time"].dt.month))
+    assert cube["month"].values.tolist() == [6, 7]
+    assert cube["band"].values.tolist() == BANDS
+    np.testing.assert_array_equal(cube["image"], VALUES)
+    again = gb.as_cube(stack().assign_coords(month=data["time"].dt.month))
+    np.testing.assert_array_equal(again["image"], VALUES)
