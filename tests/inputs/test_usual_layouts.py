@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 import rioxarray  # noqa: F401  (the .rio accessor)
 import xarray as xr
 from affine import Affine
@@ -31,7 +33,7 @@ def stack(**coords: Any) -> xr.DataArray:
     return made.rio.write_crs("EPSG:32635")
 
 
-def test_the_transform_of_stackstac_is_read_as_text(tmp_path: Any) -> None:
+def test_the_transform_of_stackstac_is_read_as_text(tmp_path: Path) -> None:
     """Its attributes become text, of two decimals, where they are written to files."""
     transform = Affine(10, 0, 500_000, 0, -10, 7_000_000)
     corners = stack(y=Y + 5, x=X - 5).drop_vars("spatial_ref")
@@ -186,3 +188,20 @@ def test_bounds_and_a_month_beside_the_time_are_no_axes() -> None:
     np.testing.assert_array_equal(cube["image"], VALUES)
     again = gb.as_cube(stack().assign_coords(month=data["time"].dt.month))
     np.testing.assert_array_equal(again["image"], VALUES)
+
+
+def test_files_of_which_only_some_have_a_scale_are_told(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.tif", tmp_path / "b.tif"]
+    for number, path in enumerate(paths):
+        transform = Affine(10, 0, 500_000 + 200 * number, 0, -10, 7_000_000)
+        profile = {"driver": "GTiff", "count": 1, "dtype": "int16", "nodata": -9999}
+        profile |= {"height": 12, "width": 20, "crs": 32635, "transform": transform}
+        with rasterio.open(path, "w", **profile) as file:
+            file.write(np.full((1, 12, 20), 3000, "int16"))
+            file.scales = [1.0 if number else 1e-4]
+            file.set_band_description(1, "B04")
+    files = list(map(str, paths))
+    with pytest.warns(UserWarning, match="1 of 2 files of B04 have whole"):
+        gb.from_rasters(files, months=[6, 6])
+    cube = gb.from_rasters(files, months=[6, 6], scale=1e-4)
+    np.testing.assert_allclose(cube["image"], 0.3, rtol=1e-6)
