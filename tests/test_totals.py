@@ -353,7 +353,9 @@ def test_one_bad_region_does_not_lose_the_others(
     )
     regions = pd.concat([regions, extra])
     plots = drawn(truth, 300, 0)
-    table = gb.totals(poor, regions, plots, progress=False)
+    with pytest.warns(UserWarning, match="1 of 5 regions reach beyond the map"):
+        table = gb.totals(poor, regions, plots, progress=False)
+    assert table.loc["elsewhere", "unmapped"] == pytest.approx(0.01, rel=0.01)
     assert np.isfinite(table.loc[["a", "b"], "total"]).all()
     assert table.loc["a", "note"] == ""
     assert "plots are on pixels without a value" in table.loc["b", "note"]

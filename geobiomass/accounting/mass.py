@@ -21,7 +21,7 @@ from geobiomass.cube.quantity import (
     of_layer,
     target_of,
 )
-from geobiomass.cube.target import units_in_name, units_of_column
+from geobiomass.cube.target import mass_in_name, units_in_name, units_of_column
 from geobiomass.cube.units import MASS_PER_AREA, conversion, hectare_factor, plain
 from geobiomass.maps.reading import open_layer, open_map
 
@@ -156,6 +156,12 @@ def column_in_mass(table: pd.DataFrame, column: str) -> float:
             f"The column {column!r} states no units except in its name: it is read as "
             f"{named}; state them, table.attrs['units'] = ...",
             stacklevel=4,
+        )
+    if not stated and not named and (one := mass_in_name(column)):
+        raise CubeError(
+            f"The column {column!r} must be a mass per area ({MASS_PER_AREA}, t/ha, "
+            f"kg/m2), and its name says a mass ({one}): divide by the plots' area; "
+            f"where it is a mass per area, say so, table.attrs['units'] = ..."
         )
     stated = stated or named
     factor = hectare_factor(stated)

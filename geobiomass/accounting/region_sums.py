@@ -41,6 +41,8 @@ class RegionSum:
         (plot,) bool: true if the centre of the plot is within the region.
     errors : ErrorSum, optional
         Sum of the errors of its pixels.
+    inside, beyond : float
+        Hectares of its pixels, and of the region beyond the map.
     """
 
     name: str
@@ -48,6 +50,7 @@ class RegionSum:
     plots: Mask
     errors: ErrorSum | None = None
     inside: float = 0.0
+    beyond: float = 0.0
     areas: dict[str, float] = field(default_factory=dict)
     sums: dict[str, float] = field(default_factory=dict)
 

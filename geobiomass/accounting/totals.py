@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from geobiomass.accounting.beyond_map import hectares_beyond
 from geobiomass.accounting.error_model import ErrorModel, ErrorSum, fit_error_model
 from geobiomass.accounting.ground_plots import GroundPlots, locate_plots, stratum_name
 from geobiomass.accounting.held_out import errors_of
@@ -151,7 +152,8 @@ def totals(
     pandas.DataFrame
         One row for each region, or for each region and method. ``area``: hectares with
         a value in the map, which all other columns refer to; ``unmapped``: hectares
-        without; ``method``; ``plots``: number of plots; ``map_mean``, of pixels;
+        without, also beyond its edges; ``method``; ``plots``: number of plots;
+        ``map_mean``, of pixels;
         ``mean``, ``mean_se``, ``mean_lower``, ``mean_upper`` (Mg/ha); the same of
         ``total`` (Mg) and, without standard error, ``carbon`` (Mg C); ``freedom``:
         degrees of freedom; ``note``: warnings, or the reason why the estimates of this
@@ -203,6 +205,8 @@ def totals(
             )
     model = None if residuals is None else _error_model(residuals, layer)
     sums = _empty_sums(named, ground, model, layer)
+    for one, area in zip(sums, hectares_beyond(named, layer), strict=True):
+        one.beyond = area
     at = sum_regions(layer, sums, ground, raster, progress)
     rows = [
         row
@@ -382,7 +386,7 @@ def _row(
     row: dict[str, Any] = {
         "region": one.name,
         "area": one.area,
-        "unmapped": one.inside - one.area,
+        "unmapped": one.inside - one.area + one.beyond,
         "method": method,
         "plots": plots,
         "map_mean": one.mean,

@@ -40,7 +40,8 @@ def find_axes(data: xr.Dataset | xr.DataArray) -> dict[str, str]:
     Parameters
     ----------
     data : xarray.Dataset or xarray.DataArray
-        In a Dataset, variables with a single dimension do not count.
+        In a Dataset, variables with a single dimension, and the bounds of an axis,
+        do not count.
 
     Returns
     -------
@@ -110,10 +111,17 @@ def _dims(data: xr.Dataset | xr.DataArray) -> list[str]:
     if isinstance(data, xr.DataArray):
         return [str(dim) for dim in data.dims]
     used: dict[Hashable, None] = {}
-    for variable in data.data_vars.values():
-        if variable.ndim > 1:  # leaves out bounds and tables of attributes
+    for name, variable in data.data_vars.items():
+        if variable.ndim > 1 and not _is_bounds(str(name), variable):
             used.update(dict.fromkeys(variable.dims))
     return [str(dim) for dim in used]
+
+
+def _is_bounds(name: str, variable: xr.DataArray) -> bool:
+    """Return whether a variable has the edges of cells: time_bnds (time, bnds)."""
+    ends = name.lower().endswith(("_bnds", "_bounds"))
+    last = str(variable.dims[-1])
+    return ends and variable.ndim == 2 and last not in variable.coords
 
 
 def _by_coordinate(data: xr.Dataset | xr.DataArray, dim: str) -> str | None:
@@ -132,3 +140,14 @@ def _by_coordinate(data: xr.Dataset | xr.DataArray, dim: str) -> str | None:
 def axis_changes(array: xr.DataArray) -> dict[str, str]:
     """Return the axes to rename, from their names to ours."""
     return {theirs: ours for theirs, ours in find_axes(array).items() if theirs != ours}
+
+
+def renamed(array: xr.DataArray) -> xr.DataArray:
+    """Return an array with our names of axes.
+
+    A coordinate beside the axis that has our name, such as ``month`` (time), made of
+    ``time.dt.month``, is left out: the axis itself has the dates.
+    """
+    changes = axis_changes(array)
+    beside = [name for name in changes.values() if name in array.coords]
+    return array.drop_vars(beside).rename(changes)

@@ -8,7 +8,7 @@ from typing import Any
 
 import xarray as xr
 
-from geobiomass.cube.axes import axis_changes, find_axes
+from geobiomass.cube.axes import find_axes, renamed
 from geobiomass.cube.known_bands import certain_names, orbit_of, sensor_of
 from geobiomass.cube.not_images import flagged_bands, not_images
 from geobiomass.cube.schema import CubeError
@@ -56,13 +56,13 @@ def stack_bands(
     notes: dict[str, str] = {}
     if isinstance(data, xr.Dataset) and "image" in data:
         image = data["image"]
-        image = image.rename(axis_changes(image))
+        image = renamed(image)
         left: Mapping[str, str] = {}
     elif isinstance(data, xr.Dataset):
         image, left = _stack_variables(data, chosen, target, kept)
         notes[BANDS_OF] = " ".join(map(str, image["band"].values))
     else:
-        image, left = data.rename(axis_changes(data)), {}
+        image, left = renamed(data), {}
     if "band" not in image.dims:
         raise CubeError(
             f"A cube needs a band axis, got {image.dims}; name the single band, "
@@ -176,7 +176,7 @@ def _stack_variables(
     names = [variable.attrs.get("long_name") for variable in bands.values()]
     plain = all(name.startswith("band_") for name in bands) and all(names)
     stacked = stacked.assign_coords(band=[*map(str, names)] if plain else list(bands))
-    return stacked.rename({a: b for a, b in axes.items() if a != b}), left
+    return renamed(stacked), left
 
 
 def _new_names(

@@ -10,6 +10,7 @@ import xarray as xr
 
 from geobiomass.cube.band_names import Bands, stack_bands
 from geobiomass.cube.calendar import plain_coordinates, with_months
+from geobiomass.cube.coordinate_units import MULTIPLIED, check_units
 from geobiomass.cube.corners import MOVED, centred
 from geobiomass.cube.grid import check_not_rotated, placed
 from geobiomass.cube.grid_size import check_scene_size
@@ -155,6 +156,7 @@ def converted(
     no_options = all(option is None for option in given_options)
     if isinstance(data, xr.Dataset) and no_options and _is_cube(data):
         check_cube(data)
+        check_units(data)
         return placed(settled(data))
     # Not before: a cube comes without it, and it takes long to import.
     import rioxarray  # noqa: F401  (the .rio accessor)
@@ -162,6 +164,13 @@ def converted(
     data = plain_coordinates(data)
     given, data = data, decoded(data, nodata)
     found = next((c for c in (crs, data.rio.crs, given.rio.crs) if c is not None), None)
+    if agb is not None and not isinstance(agb, xr.DataArray):
+        raise CubeError(
+            f"agb= must be an xarray.DataArray on the image's grid, got "
+            f"{type(agb).__name__}; name its axes and give it the image's coordinates, "
+            "xr.DataArray(values, dims=('y', 'x'), coords={'y': image.y, 'x': image.x})"
+            ", or add a file or a table, gb.with_labels(cube, labels)."
+        )
     own = data["agb"] if isinstance(data, xr.Dataset) and "agb" in data else None
     wanted = own if agb is None else agb
     if wanted is None and (target is not None or units is not None):
@@ -184,9 +193,9 @@ def converted(
         cube["agb"] = target_on(image, known, target, units)
     if found is not None and not chips:
         cube = cube.rio.write_crs(found).rio.write_coordinate_system()
-    if MOVED in given.attrs:
-        cube.attrs[MOVED] = given.attrs[MOVED]
+    cube.attrs |= {k: given.attrs[k] for k in (MOVED, MULTIPLIED) if k in given.attrs}
     check_cube(cube)
+    check_units(cube)
     return placed(cube)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geobiomass.cube.axes import spatial_axes
+from geobiomass.cube.coordinate_units import check_units, in_metres
 from geobiomass.cube.grid import MapData, Six, placed, six_numbers
 from geobiomass.cube.schema import CubeError
 from geobiomass.cube.spacing import TOLERANCE
@@ -40,7 +41,7 @@ def centred(data: MapData) -> MapData:
         If stackstac's attributes do not tell corners from centres any more, because the
         array was made coarser by an even number or interpolated.
     """
-    data = _between_bounds(data)
+    data = _between_bounds(in_metres(data))
     attrs = _attributes(data)
     transform = six_numbers(attrs.get("transform"))
     names = spatial_axes(data)
@@ -49,9 +50,11 @@ def centred(data: MapData) -> MapData:
     if not set(names) <= set(data.coords):
         return data
     a, b, c, d, e, f = transform
+    stated, spec = attrs.get("xy_coords"), "spec" in attrs
+    if spec and not (a and e):  # text has two decimals, of degrees too
+        raise CubeError(_unclear(transform))
     if b or d or not a or not e:
         return data
-    stated, spec = attrs.get("xy_coords"), "spec" in attrs
     kinds = {
         _kind(np.asarray(data[name].values), start, size, spec)
         for name, start, size in zip(names, (f, c), (e, a), strict=True)
@@ -66,7 +69,9 @@ def centred(data: MapData) -> MapData:
 
 def located(data: MapData) -> MapData:
     """Return data whose coordinates are centres, and whose transforms are theirs."""
-    return placed(centred(data))
+    made = centred(data)
+    check_units(made)
+    return placed(made)
 
 
 def _between_bounds(data: MapData) -> MapData:

@@ -121,7 +121,8 @@ def write_cube(
     Warns
     -----
     UserWarning
-        If values are clipped to the type's range, or taken as missing because no
+        If lazy reflectance may be in percent and is stored in steps of 1; if values
+        are clipped to the type's range, or taken as missing because no
         measurement has them (infinity, undeclared nodata). Their numbers by band are
         the attributes `clipped` and `taken_as_missing` of the stored image.
     """
@@ -145,9 +146,10 @@ def write_cube(
             target = open_to_write(cube, destination, encoding, overwrite)
         if target is None:
             return
+        doubts: list[str] = []
         try:
             name = Path(str(destination)).name
-            _write_blocks(cube, target, name, progress, workers)
+            _write_blocks(cube, target, name, progress, workers, doubts)
         except CoarseStepError:
             if not target.begun:
                 destination.remove()  # so that the remedy can be written there
@@ -155,6 +157,10 @@ def write_cube(
         finish(cube, target)
         remember(place, identity)
         target.losses.tell(target.encoding.dtype)
+        if doubts:
+            warnings.warn(
+                f"In {len(doubts)} blocks, {doubts[0]}", UserWarning, stacklevel=2
+            )
 
 
 def _is_finished(
@@ -175,7 +181,12 @@ def _is_finished(
 
 
 def _write_blocks(
-    cube: xr.Dataset, target: Target, name: str, progress: bool, workers: int
+    cube: xr.Dataset,
+    target: Target,
+    name: str,
+    progress: bool,
+    workers: int,
+    doubts: list[str],
 ) -> None:
     """Write the blocks that are not written yet, on a few threads."""
     from tqdm.auto import tqdm
@@ -196,14 +207,27 @@ def _write_blocks(
         desc=f"Writing {name}",
         disable=not progress,
     ) as bar:
-        write = partial(_write_batch, cube=cube, target=target, bar=bar, stop=stop)
+        write = partial(
+            _write_batch,
+            cube=cube,
+            target=target,
+            bar=bar,
+            stop=stop,
+            doubts=doubts,
+        )
         batches = batches_of(cube, left)
         for _, future in few_at_a_time(batches, write, workers, stop=stop):
             future.result()
 
 
 def _write_batch(
-    batch: list[Block], *, cube: xr.Dataset, target: Target, bar: Any, stop: Event
+    batch: list[Block],
+    *,
+    cube: xr.Dataset,
+    target: Target,
+    bar: Any,
+    stop: Event,
+    doubts: list[str],
 ) -> None:
     """Compute a batch of blocks, some months at a time, and write each block."""
     whole = around(batch)
@@ -219,7 +243,9 @@ def _write_batch(
         computed = xr.Dataset(part).compute(scheduler="synchronous")
         values = computed["image"].values
         if target.encoding.quantum:
-            check_steps(values, bands, target.encoding.quantum)
+            doubt = check_steps(values, bands, target.encoding.quantum)
+            if doubt:
+                doubts.append(doubt)
         for block, lost in zip(batch, losses, strict=True):
             rows, columns = block.within(whole)
             codes[..., months, :, rows, columns] = encode(

@@ -8,6 +8,7 @@ only compared with them.
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from geobiomass.cube.spacing import TOLERANCE, Line, line_of
 if TYPE_CHECKING:
     from affine import Affine
 
+_NUMBERS = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 Numbers = npt.NDArray[np.float64]
 Data = xr.Dataset | xr.DataArray
 MapData = TypeVar("MapData", bound=xr.Dataset | xr.DataArray)
@@ -346,7 +348,13 @@ def _from_gdal(text: Any) -> Six | None:
 
 
 def six_numbers(value: Any) -> Six | None:
-    """Return the first six numbers of a transform, None of anything else."""
+    """Return the first six numbers of a transform, None of anything else.
+
+    Also of text, as stackstac's attribute becomes when it is written to a file:
+    "| 10.00, 0.00, 500000.00|..." or "Affine(10.0, 0.0, 500000.0, ...)".
+    """
+    if isinstance(value, str):
+        value = _NUMBERS.findall(value)
     try:
         numbers = [float(number) for number in value][:6]
     except (TypeError, ValueError):

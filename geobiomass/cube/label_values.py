@@ -9,6 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from geobiomass.cube.quantity import quantity_of
+
+_CODED = 10  # labels with one negative value, from which it is no measurement
 _ENOUGH = 20  # labels, below which nothing is said
 
 
@@ -18,6 +21,7 @@ class LabelTally:
     def __init__(self) -> None:
         self.labels = self.zeros = self.negative = 0
         self.low, self.high = np.inf, -np.inf
+        self.highest_below = -np.inf
 
     def add(self, values: npt.NDArray[Any]) -> None:
         """Count the finite values of a block."""
@@ -26,12 +30,15 @@ class LabelTally:
             return
         self.labels += int(values.size)
         self.zeros += int(np.count_nonzero(values == 0))
-        self.negative += int(np.count_nonzero(values < 0))
+        below = values[values < 0]
+        self.negative += int(below.size)
+        if below.size:
+            self.highest_below = max(self.highest_below, float(below.max()))
         self.low = min(self.low, float(values.min()))
         self.high = max(self.high, float(values.max()))
 
-    def in_words(self) -> str:
-        """Return what cannot be right, empty if nothing is."""
+    def in_words(self, biomass: bool = False) -> str:
+        """Return what cannot be right, also of biomass; empty if nothing is."""
         if self.labels < _ENOUGH:
             return ""
         if self.zeros == self.labels:
@@ -42,6 +49,11 @@ class LabelTally:
             return (
                 f"{self.negative:,} of {self.labels:,} labels are below 0, down to "
                 f"{self.low:g}, and none is above {self.high:g}"
+            )
+        if biomass and self.negative >= _CODED and self.low == self.highest_below:
+            return (
+                f"{self.negative:,} of {self.labels:,} labels are {self.low:g}, and no "
+                "others are below 0, as where this value means no data"
             )
         return ""
 
@@ -58,7 +70,7 @@ def warn_of_odd_labels(cube: xr.Dataset) -> None:
         return
     tally = LabelTally()
     tally.add(labels.values)
-    if words := tally.in_words():
+    if words := tally.in_words(biomass=quantity_of(labels).is_biomass):
         tell_odd(words, stacklevel=4)
 
 

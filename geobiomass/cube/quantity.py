@@ -34,7 +34,7 @@ _BIOMASS = re.compile(
 _OTHER = re.compile(
     r"height|(^|[^a-z])(chm|rh_?\d{2,3}|cover|fcover|lai|gsv|dbh|carbon|agc|bgb|bgc"
     r"|soc|volume|density of trees|stems|basal.?area|age|ndvi|evi|closure)([^a-z]|$)"
-    r"|canopy|carbon|tree.?cover|stock",
+    r"|canopy|carbon|tree.?cover|stock|m[23][_ /]?(per[_ ])?ha",
     re.I,
 )
 

@@ -22,6 +22,9 @@ _ENOUGH = 100  # values, below which nothing is said
 _UNIT = 3.0  # largest reflectance from 0 to 1; clouds and glint are above 1
 _PERCENT = 320.0  # largest reflectance in percent
 _FINEST = 1e-4  # step of reflectance, as archives store it; reaches to 3.28
+_MOST_PERCENT = 130.0  # brightest reflectance in percent, of clouds and snow
+_BRIGHT = 25.0  # median in percent, from which a step of 1 changes less than 1 in 100
+_HUNDREDTH = 3e-3  # of a hundredth: rounding of percent as float32, times 100
 _COARSE = 0.01  # rounding error, in the values' own size, that a finer step avoids
 
 Values = npt.NDArray[Any]
@@ -145,7 +148,7 @@ def _check_not_lost(values: Values, band: str, step: float) -> None:
         )
 
 
-def check_steps(values: Values, bands: Sequence[str], steps: Sequence[float]) -> None:
+def check_steps(values: Values, bands: Sequence[str], steps: Sequence[float]) -> str:
     """Raise if a block's values are in other units than the steps are made for.
 
     Parameters
@@ -157,6 +160,11 @@ def check_steps(values: Values, bands: Sequence[str], steps: Sequence[float]) ->
     steps : sequence of float
         The step of each band, or one for all.
 
+    Returns
+    -------
+    str
+        What may be in percent, or as dark as that, in words; "" of other values.
+
     Raises
     ------
     CoarseStepError
@@ -164,6 +172,7 @@ def check_steps(values: Values, bands: Sequence[str], steps: Sequence[float]) ->
         within one step of 0, and the step too coarse.
     """
     by_band = np.broadcast_to(np.asarray(steps, np.float64), len(bands))
+    doubt = ""
     radar = [i for i, b in enumerate(bands) if is_radar(b) and by_band[i] > 1e-3]
     if (part := _sample(values, radar)) is not None:
         low, middle = float(part.min()), float(np.median(part))
@@ -191,9 +200,12 @@ def check_steps(values: Values, bands: Sequence[str], steps: Sequence[float]) ->
                 f"or write with quantum={{{names[0]!r}: {finer}, ...}} or "
                 "dtype='float32'."
             )
+        if _fractional(part):
+            doubt = _bright(part, [bands[i] for i in optical], step)
     for i, band in enumerate(bands):
         if not is_radar(band) and not is_reflectance(band):
             _check_within_a_step(values, i, band, float(by_band[i]))
+    return doubt
 
 
 def _scale_of(values: Values, most: float, step: float) -> tuple[str, str, str] | None:
@@ -203,9 +215,32 @@ def _scale_of(values: Values, most: float, step: float) -> tuple[str, str, str] 
     coarse = bool(error > _COARSE * np.median(np.abs(values)))
     if most <= _UNIT and (coarse or step > 0.1):
         return "from 0 to 1", "10,000", "0.0001"
-    if _UNIT < most <= _PERCENT and coarse:
+    if _UNIT < most <= _PERCENT and (coarse or (step > 0.1 and _in_hundredths(values))):
         return "in percent", "100", "0.01"
     return None
+
+
+def _in_hundredths(values: Values) -> bool:
+    """Return whether values are whole numbers of reflectance x 10^4 divided by 100.
+
+    Quarters are left out, which are means of a few dates as well.
+    """
+    times = values.astype(np.float64) * 100
+    near = np.abs(times - np.rint(times)) < _HUNDREDTH
+    return bool(near.mean() > 0.99 and (times % 25 > 1).mean() > 0.5)
+
+
+def _bright(values: Values, names: Sequence[str], step: float) -> str:
+    """Return words for what may be bright reflectance in percent, or dark x 10^4."""
+    most, middle = float(values.max()), float(np.median(values))
+    if step < 0.5 or not (middle >= _BRIGHT and most <= _MOST_PERCENT):
+        return ""
+    return (
+        f"{', '.join(names)} have values up to {most:.4g}, not whole numbers, in steps "
+        f"of {step:g}, which changes them by up to {step / 2 / middle:.1%} of their "
+        "median. Where they are reflectance in percent, multiply them by 100, as "
+        f"models expect them, or write with quantum={{{names[0]!r}: 0.01, ...}}."
+    )
 
 
 def _check_within_a_step(values: Values, number: int, band: str, step: float) -> None:

@@ -41,6 +41,14 @@ _LIKE_MASS = re.compile(
 )
 # Units at the end of a name: "AGB (kg/m2)", "biomass [t/ha]", "agb_kg_m2".
 _IN_BRACKETS = re.compile(r"[\[(]([^\])]+)[\])]\s*$")
+# A mass that is not per area: "agb_kg", "AGB (Mg)", "agb_kg_tree", "t per plot".
+# Not "agbd_t", which is GEDI's density before its transformation back.
+_WEIGHT = r"(?:kg|g|t|Mg|tons?|tonnes?)"
+_MASS_ALONE = re.compile(
+    rf"(?<!agbd)_({_WEIGHT})$|[\[(]\s*({_WEIGHT})\s*[\])]\s*$"
+    rf"|({_WEIGHT}(?:_per_|[ _]per[ _]|[/_ ])(?:plot|tree|stem|pixel)s?)\W?$",
+    re.I,
+)
 _AT_THE_END = re.compile(r"_((?:kg|g|t|Mg)_?(?:per_)?(?:m2|ha))$", re.I)
 
 
@@ -116,6 +124,23 @@ def described(
             stacklevel=stacklevel,
         )
     mass = hectare_factor(stated)
+    if (
+        not stated
+        and target is None
+        and (one := next(filter(None, map(mass_in_name, words)), ""))
+    ):
+        warnings.warn(
+            f"The labels {words[0]!r} seem to be a mass ({one}), not a mass per area, "
+            f"and are taken for {MASS_PER_AREA}: divide masses of plots by their area, "
+            "leave masses of trees out, or state the units, units='Mg/ha'.",
+            stacklevel=stacklevel,
+        )
+    if not stated and any(re.fullmatch(r"agbd_t(_se)?", str(word)) for word in words):
+        warnings.warn(
+            f"The labels {words[0]!r} are GEDI's biomass as its model was fitted, "
+            "transformed, not in Mg/ha: use the column 'agbd'.",
+            stacklevel=stacklevel,
+        )
     own = target if target is not None else given.get(TARGET)
     if own is not None:
         _check_own(check_name(own), stated, mass)
@@ -141,6 +166,12 @@ def units_in_name(words: object) -> str:
         inside = re.sub(r"_?(?:per_)?(m2|ha)$", r"/\1", found[1], flags=re.I)
         return inside if is_known(inside) else ""
     return ""
+
+
+def mass_in_name(words: object) -> str:
+    """Return a mass, not per area, that a name ends with: "agb_kg", "kg per tree"."""
+    found = _MASS_ALONE.search(str(words))
+    return next(filter(None, found.groups())) if found else ""
 
 
 def units_of_column(attrs: Mapping[Any, Any], column: str) -> str:

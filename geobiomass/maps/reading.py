@@ -84,7 +84,7 @@ def open_layer(source: Any, variable: str | None = None) -> xr.DataArray:
             f"The map must be of a scene, got {layer.sizes['chip']} chips, which have "
             "no georeference."
         )
-    layer = layer.transpose("y", "x")
+    layer = _single(layer).transpose("y", "x")
     if layer.chunks is None and not layer.variable._in_memory:
         # Read window by window, and cleaned then: see `read`.
         scaled = layer.encoding.get("fills", [])
@@ -94,6 +94,18 @@ def open_layer(source: Any, variable: str | None = None) -> xr.DataArray:
         }
         return layer
     return measured_layer(layer)
+
+
+def _single(layer: xr.DataArray) -> xr.DataArray:
+    """Return a layer without other axes than y and x; raise if they have a choice."""
+    more = {str(dim): layer.sizes[dim] for dim in layer.dims if dim not in ("y", "x")}
+    if any(size != 1 for size in more.values()):
+        name = next(iter(more))
+        raise CubeError(
+            "A layer of a map must have the dimensions y and x, got "
+            f"{dict(layer.sizes)}; choose one, map.isel({name}=0)."
+        )
+    return layer.isel(dict.fromkeys(more, 0), drop=True)
 
 
 def open_map(path: str) -> xr.Dataset:

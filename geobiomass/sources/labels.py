@@ -26,6 +26,7 @@ from geobiomass.sources.raster_labels import (
     box_in_words,
     check_overlap,
     count_and_filter,
+    on_turns,
     raster_layer,
     reproject_array,
     stated_in_raster,
@@ -164,10 +165,11 @@ def with_labels(
     elif isinstance(labels, str | os.PathLike):
         _check_no_granule(os.fspath(labels))
         layer = raster_layer(os.fspath(labels), column, nodata, grid, resampling)
-        check_overlap(layer, grid)
+        layers = on_turns(layer, grid)
+        check_overlap(layers, grid)
         known, name = stated_in_raster(layer), None if column == "agb" else column
         teller = Teller(quiet=True)
-        lazy = lazy_blocks([[layer]], [layer.band], grid, skip=False, teller=teller)
+        lazy = lazy_blocks([layers], [layer.band], grid, skip=False, teller=teller)
         edge = zero_edge_of_file(layer)
         found = count_and_filter(lazy[0, 0], layer.path, minimum, grid, teller, edge)
         counts = tell_taken(teller, layer.path)

@@ -16,6 +16,7 @@ from geobiomass.cube.antimeridian import turned_near
 from geobiomass.cube.table_errors import cube_errors
 from geobiomass.sources.gedi_quality import Quality, shot_quality
 from geobiomass.sources.grid import WGS84
+from geobiomass.sources.utm_zones import check_zones
 from geobiomass.tables import match_column, read_numbers, read_table
 from geobiomass.tables.columns import near_names
 from geobiomass.tables.coordinates import read_coordinates, shape_column
@@ -234,6 +235,8 @@ def _geometries(
         with cube_errors(f"{name} "):
             geometries, geographic = _points(table, given, left_out, told)
         system = given or (_system(WGS84, name) if geographic else None)
+        if system is not None and not geographic:
+            check_zones(table, system, name)
     if system is None:
         raise CubeError(f"{name} must have a CRS, got none; add it, crs='EPSG:...'.")
     return geometries, system

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -78,17 +79,26 @@ def _method(source: GeoBox, grid: GeoBox) -> Resampling:
     return "average" if math.sqrt(along_x * along_y) > 1.5 else "nearest"
 
 
-def check_overlap(layer: Layer, grid: GeoBox) -> None:
-    """Check that a raster covers a part of the grid.
+def on_turns(layer: Layer, grid: GeoBox) -> list[Layer]:
+    """Return the raster on each turn of longitude that meets a grid in degrees."""
+    return [replace(layer, geobox=turn) for turn in _turns(layer.geobox, grid)]
+
+
+def check_overlap(layers: list[Layer], grid: GeoBox) -> None:
+    """Check that a raster covers a part of the grid, on any turn of longitude.
 
     Raises
     ------
     CubeError
         If it does not; it names both extents.
     """
-    top, left, bottom, right = outline_on(layer.geobox, grid)
     height, width = grid.shape
-    if not (top < height and bottom > 0 and left < width and right > 0):
+    outlines = [outline_on(layer.geobox, grid) for layer in layers]
+    layer = layers[0]
+    if not any(
+        top < height and bottom > 0 and left < width and right > 0
+        for top, left, bottom, right in outlines
+    ):
         raise CubeError(
             f"The labels {layer.path} must overlap the cube, which covers "
             f"{box_in_words(grid)}, got {box_in_words(layer.geobox)}; check the file "

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 import rioxarray  # noqa: F401  (the .rio accessor)
 import xarray as xr
+from affine import Affine
 from conftest import make_scene
 
 import geobiomass as gb
@@ -78,3 +81,26 @@ def test_plots_and_labels_beyond_180_degrees_are_turned(first: float) -> None:
         np.testing.assert_array_equal(found, expected)
     map_ = layer(y=y, x=x).rio.write_crs("EPSG:4326")
     assert locate_plots(table, map_, observed="agb").outside == 0
+
+
+def test_label_files_are_read_on_each_turn_of_longitude(tmp_path: Path) -> None:
+    """A file from -180 to 180 has labels for both sides of a cube at 180 degrees."""
+    cube = on_metres().drop_vars("spatial_ref")
+    cube = cube.assign_coords(
+        y=61 - 1e-4 * (np.arange(12) + 0.5), x=179.999 + 1e-4 * (np.arange(20) + 0.5)
+    ).rio.write_crs("EPSG:4326")
+    world = np.full((20, 3600), 77, np.float32)
+    world[:, 1800:] = 33  # the eastern half
+    near = {"world": (world, -180, 62, 0.1), "turned": (LABELS, -180.001, 61, 1e-4)}
+    for name, (values, west, north, size) in near.items():
+        height, width = values.shape
+        profile = {"driver": "GTiff", "count": 1, "dtype": "float32", "crs": 4326}
+        profile |= {"height": height, "width": width}
+        profile["transform"] = Affine(size, 0, west, 0, -size, north)
+        with rasterio.open(tmp_path / f"{name}.tif", "w", **profile) as file:
+            file.write(values, 1)
+    found = gb.with_labels(cube, tmp_path / "world.tif")["agb"].values
+    assert (found[:, :10] == 33).all()
+    assert (found[:, 10:] == 77).all()
+    found = gb.with_labels(cube, tmp_path / "turned.tif")["agb"].values
+    np.testing.assert_array_equal(found, LABELS)

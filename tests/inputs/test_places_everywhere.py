@@ -5,20 +5,26 @@ Each stored transform here is that of the whole, as xarray's operations leave it
 
 from __future__ import annotations
 
+import re
 import warnings
+from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pandas as pd
 import pytest
 import rioxarray  # noqa: F401  (the .rio accessor)
+import torch
 import xarray as xr
 from conftest import make_scene
 from pyproj import Transformer
+from shapely import box
 
 import geobiomass as gb
 from geobiomass.accounting.change_totals import change_totals
 from geobiomass.maps.web import explore_map
+from geobiomass.models.regressor import BiomassRegressor
 from geobiomass.models.training_record import _georeference
 
 WEST, NORTH = 400_000.0, 6_900_000.0
@@ -91,6 +97,56 @@ def test_every_door_uses_the_pixels_at_hand(how: str) -> None:
     pixel = 2 * side / 50_000  # degrees of longitude at 62 degrees north, rounded up
     assert corners[:, 1] == pytest.approx([min(lon), max(lon)], abs=pixel)
     assert corners[:, 0] == pytest.approx([min(lat), max(lat)], abs=pixel)
+
+
+class ByPixel(torch.nn.Module):
+    """A constant map, where a pixel has a value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.settings = {"bands": 3, "outputs": 1, "encoder": "none"}
+        self.weight = torch.nn.Parameter(torch.tensor(50.0))
+
+    def forward(self, image: Any, present: Any = None) -> Any:
+        return image.nanmean(1)[:, :1] * 0 + self.weight
+
+
+@pytest.mark.parametrize("how", CHANGES)
+def test_the_report_has_the_area_of_the_pixels_at_hand(
+    how: str, tmp_path: Path
+) -> None:
+    change, _, (west, south, east, north) = CHANGES[how]
+    cube = change(whole())
+    bands = tuple(map(str, cube["band"].values))
+    model = BiomassRegressor(ByPixel(), bands=bands, months=cube.sizes["month"])  # type: ignore[arg-type]
+    draw = np.random.default_rng(0)
+    plots = pd.DataFrame(
+        {
+            "x": draw.uniform(west, east, 40),
+            "y": draw.uniform(south, north, 40),
+            "agb": draw.normal(50, 5, 40),
+        }
+    )
+    third = box(east - (east - west) / 3, south, east + 500, north)
+    regions = geopandas.GeoDataFrame({"name": ["third"]}, geometry=[third], crs=3067)
+    with pytest.warns(UserWarning, match="1 of 1 regions reach beyond the map"):
+        out = gb.write_report(
+            model,
+            cube,
+            tmp_path / f"{how}.html",
+            regions=regions,
+            plots=plots,
+            name="name",
+            progress=False,
+        )
+    page = out.read_text()
+    hectares = (east - west) / 3 * (north - south) / 1e4
+    row = page[page.index("third<") :]
+    numbers = re.findall(r">([\d,.]+)<", row)[:2]
+    area, unmapped = (float(number.replace(",", "")) for number in numbers)
+    assert area == pytest.approx(hectares, rel=0.02)  # as the page rounds it
+    beyond = 500 * (north - south) / 1e4
+    assert unmapped == pytest.approx(beyond, rel=0.02)
 
 
 @pytest.mark.parametrize("away", [0.0, -5.0, 40.0])

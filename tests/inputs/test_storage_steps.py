@@ -113,6 +113,20 @@ def test_lazy_values_that_a_step_of_1_would_lose_are_refused(tmp_path: Path) -> 
     gb.write_cube(water, tmp_path / "g.zarr")
 
 
+def test_bright_percent_in_steps_of_1_is_refused_or_told(tmp_path: Path) -> None:
+    bright = RNG.uniform(25, 60, (2, 2, N, N))
+    exact = cube_of(np.rint(bright * 100) / 100, "B04", "B08", lazy=True)
+    with pytest.raises(gb.CubeError, match="in percent"):
+        gb.write_cube(exact, tmp_path / "a.zarr")
+    # Means over time have any decimals, as dark water x 10^4 has.
+    mean = cube_of(bright, "B04", "B08", lazy=True)
+    with pytest.warns(UserWarning, match=r"In \d+ blocks, B04, B08 have .* 1\.\d% of"):
+        gb.write_cube(mean, tmp_path / "b.zarr")
+    # Medians of two dates x 10^4 are halves, and rounding them is known.
+    halves = cube_of(np.rint(bright * 2) / 2, "B04", "B08", lazy=True)
+    gb.write_cube(halves, tmp_path / "c.zarr")
+
+
 def test_chips_in_other_units_are_not_appended(tmp_path: Path) -> None:
     def chips(values: Any, name: str) -> xr.Dataset:
         cube = cube_of(values, "B04", "B08").drop_vars(["y", "x", "spatial_ref"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import calendar
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -152,6 +153,7 @@ def from_rasters(
     images = _images(
         files, bands, ReadSettings(resampling, nodata, scale, offset), skip
     )
+    _tell_mixed_scales(images)
     names = _order(images, bands)
     images = [image for image in images if image.layers]
     steps = _steps([image.found for image in images], months)
@@ -187,6 +189,25 @@ def from_rasters(
         nodata=agb_nodata,
         quality=quality,
     )
+
+
+def _tell_mixed_scales(images: Sequence[Image]) -> None:
+    """Warn if only some files of a band scale their whole numbers."""
+    scaled: dict[str, list[str]] = {}
+    plain: dict[str, list[str]] = {}
+    for layer in (layer for image in images for layer in image.layers if layer.whole):
+        kind = plain if layer.step is None else scaled
+        kind.setdefault(layer.band, []).append(layer.path)
+    both = sorted(scaled.keys() & plain.keys())
+    if both:
+        band = both[0]
+        warnings.warn(
+            f"{len(plain[band])} of {len(plain[band]) + len(scaled[band])} files of "
+            f"{', '.join(both)} have whole numbers without a scale, such as "
+            f"{plain[band][0]}, and the others have one, such as {scaled[band][0]}: "
+            "their values are in different units. scale= sets one for all.",
+            stacklevel=3,
+        )
 
 
 def _steps_of_bands(images: Sequence[Image], names: Sequence[str]) -> dict[str, float]:

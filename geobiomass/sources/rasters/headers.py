@@ -138,7 +138,14 @@ def _image(
         wanted = {str(there): name for there, name in bands.items()}
     geobox = GeoBox.from_rio(source)
     layers = tuple(
-        Layer(found.path, index, geobox, wanted[name], step=_step(source, index))
+        Layer(
+            found.path,
+            index,
+            geobox,
+            wanted[name],
+            step=_step(source, index),
+            whole="int" in str(source.dtypes[index - 1]),
+        )
         for index, name in zip(indexes, names, strict=False)
         if name in wanted
     )

@@ -58,6 +58,8 @@ class Layer:
         Counts values that no measurement has, which are missing, and tells them.
     step : float, optional
         The difference of neighbouring values of a file of scaled whole numbers.
+    whole : bool
+        Whether the file has whole numbers.
     """
 
     path: str
@@ -72,6 +74,7 @@ class Layer:
     labels: bool = False
     teller: Teller | None = field(default=None, repr=False, compare=False)
     step: float | None = field(default=None, repr=False, compare=False)
+    whole: bool = field(default=False, repr=False, compare=False)
 
 
 def read_block(
