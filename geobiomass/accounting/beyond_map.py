@@ -62,7 +62,9 @@ def hectares_beyond(
         west, south, east, north = part.bounds
         part = shapely.segmentize(part, max(east - west, north - south) / _SIDES)
         degrees = shapely.transform(part, move.transform, interleaved=False)
-        area, _ = crs.get_geod().geometry_area_perimeter(degrees)
+        # A system without an ellipsoid of its own (a plain grid) is on WGS 84.
+        geod = crs.get_geod() or pyproj.Geod(ellps="WGS84")
+        area, _ = geod.geometry_area_perimeter(degrees)
         found.append(abs(area) / 1e4 if math.isfinite(area) else 0.0)
     beyond = [area for area in found if area > 0]
     if beyond:
