@@ -47,7 +47,7 @@ def hectares_beyond(
     outline = shapely.Polygon(np.stack([x, y], 1)[[0, 1, 3, 2]])
     half = max(math.hypot(*grid.affine[0:4:3]), math.hypot(*grid.affine[1:5:3])) / 2
     rim = outline.buffer(half, join_style="mitre")
-    crs = None
+    crs: Any = None
     found = []
     for _, region in named:
         shapes: Any = shapely.union_all(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
@@ -49,7 +49,7 @@ def in_metres(data: MapData) -> MapData:
         "are multiplied by 1000 to metres.",
         stacklevel=5,
     )
-    return made
+    return cast(MapData, made)
 
 
 def _counts_kilometres(mapping: xr.DataArray) -> bool:
