@@ -15,7 +15,7 @@ import xarray as xr
 
 import geobiomass as gb
 
-SIZE = 24
+SIZE = 32
 Y, X = 6_900_000 - 10.0 * np.arange(SIZE), 500_000 + 10.0 * np.arange(SIZE)
 DRAW = np.random.default_rng(0)
 TIMES = pd.to_datetime(["2023-06-01", "2023-07-01"])
@@ -242,7 +242,7 @@ def model() -> gb.BiomassRegressor:
         encoder="test_resnet",
         decoder_channels=(8,) * 5,
         crop=32,
-        block=24,
+        block=32,
         epochs=1,
         batch_size=1,
         domain_cells=0,
