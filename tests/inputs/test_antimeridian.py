@@ -130,7 +130,7 @@ def test_a_search_asks_for_both_sides(monkeypatch: Any) -> None:
 
     class Client:
         @staticmethod
-        def open(url: str) -> Client:
+        def open(url: str, **_: Any) -> Client:
             return Client()
 
         def search(self, bbox: Any, **other: Any) -> Any:
