@@ -84,7 +84,7 @@ def finish_append(cube: xr.Dataset, target: Target) -> None:
         before = str(known.get(_HISTOGRAM, _HISTOGRAM))
     if record is not None:
         _put_counts(cube, target, record)
-    forget_record(group)
+        forget_record(group)
     kept = dict(group.attrs)
     kept[STATISTICS] = _as_text(target.tally)
     kept[WRITTEN_FROM] = written_from(target.encoding, True)

@@ -34,7 +34,8 @@ FILES = frozenset({CONFIG, WEIGHTS, HISTORY, CARD, DOMAIN, HELD_OUT, MOVED})
 FORMAT = 1  # of the folder, written to ``config.json``
 
 MEMBER = re.compile(r"member-[1-9]\d*")
-_BEGUN = re.compile(r"\..+\.[0-9a-f]{32}\..+")  # a file that was being written
+# A file that was being written, by this package or by safetensors.
+_BEGUN = re.compile(r"\..+\.[0-9a-f]{32}\..+|\.tmp\w{6}")
 _PACKAGES = ("geobiomass", "torch", "lightning", "timm", "numpy", "pandas")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kill_points import ROOT, Runner, kill_at, kill_at_size, operations_of
-from new_process import NewProcesses
+from new_process import IMPORTED, NewProcesses
 from outcomes import (
     CLEAR,
     POOR,
@@ -78,7 +78,7 @@ def warm_processes() -> NewProcesses:
     from importlib.util import find_spec
 
     here = [name for name in ("zarrs",) if find_spec(name)]
-    return NewProcesses(*WARM, *here)
+    return NewProcesses(*IMPORTED, *WARM, *here)
 
 
 @dataclass(frozen=True)
