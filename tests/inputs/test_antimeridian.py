@@ -135,7 +135,7 @@ def test_a_search_asks_for_both_sides(monkeypatch: Any) -> None:
 
         def search(self, bbox: Any, **other: Any) -> Any:
             asked.append(bbox)
-            return type("Search", (), {"item_collection": lambda self: []})()
+            return type("Search", (), {"pages_as_dicts": lambda self: []})()
 
     monkeypatch.setattr("pystac_client.Client", Client)
     period = parse_period("2023-06:2023-07")
