@@ -20,8 +20,8 @@ from zarr.storage import MemoryStore
 
 import geobiomass as gb
 from geobiomass.cube import seal, verify
+from geobiomass.cube.publishing import consolidate
 from geobiomass.cube.selection import Selection
-from geobiomass.cube.store import consolidate
 from geobiomass.maps import opening, overviews
 from geobiomass.maps.reading import open_map
 

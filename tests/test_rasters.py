@@ -431,7 +431,9 @@ def test_the_command_writes_a_cube_and_resumes(
     assert sorted(cube["agb"].values[np.isfinite(cube["agb"])]) == [12, 30]
     known = {"target": "carbon", "units": "Mg C/ha", "long_name": "carbon"}
     assert known.items() <= cube["agb"].attrs.items()
-    assert run(*words)[0] == 2  # never overwritten without being asked
+    assert run(*words)[0] == 0  # the same command finds its work done
+    # Never overwritten without being asked.
+    assert run(*words[:-6], "--resolution", "10", "--nodata", "0")[0] == 2
     shutil.rmtree(out)
     code, _, error = run(*words[:3], out, "--band", "B99")
     assert code == 2

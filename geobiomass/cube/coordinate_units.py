@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.cube.axes import spatial_axes
@@ -19,6 +21,9 @@ MULTIPLIED = "coordinates_multiplied"
 _KILOMETRES = {"km", "kilometre", "kilometer", "kilometres", "kilometers"}
 _TURNS = 540.0  # degrees: longitudes may go on beyond 180, half a turn to each side
 _HALF_ROUND = 20_040.0  # kilometres: half of the equator
+_LARGEST_STEP = (
+    1.0  # kilometre: images of biomass are finer, and pixels in metres larger
+)
 _POLE = 90.5  # degrees: the outer edges of a world grid may go beyond the pole
 
 
@@ -65,8 +70,8 @@ def check_units(data: xr.Dataset | xr.DataArray) -> None:
     ------
     CubeError
         If a system in degrees has coordinates beyond degrees; or if coordinates are
-        outside the area that a projected system is made for, and inside it as degrees
-        or as kilometres.
+        outside the area that a projected system is made for, and inside it as degrees.
+        Inside it as kilometres, with pixels of up to one, they are told.
     """
     mapping = data.coords.get("spatial_ref")
     names = spatial_axes(data)
@@ -81,40 +86,51 @@ def check_units(data: xr.Dataset | xr.DataArray) -> None:
     ):
         return
     y, x = (np.asarray(end, np.float64) for end in ends)
+    fine = all(_step(data[name].values) <= _LARGEST_STEP for name in names)
     most = max(np.abs(y).max(), np.abs(x).max())
     if text.lstrip().startswith("GEOG"):
         if np.abs(y).max() <= _POLE and np.abs(x).max() <= _TURNS:
             return
     elif most > _HALF_ROUND:
         return  # neither degrees nor kilometres, without a look at the system
-    words = _contradiction(text, tuple(y), tuple(x))
-    if words:
-        raise CubeError(
-            f"The coordinates, x {x.min():g} to {x.max():g} and y {y.min():g} to "
-            f"{y.max():g}, {words}"
-        )
+    words, certain = _contradiction(text, tuple(y), tuple(x), fine)
+    if not words:
+        return
+    message = (
+        f"The coordinates, x {x.min():g} to {x.max():g} and y {y.min():g} to "
+        f"{y.max():g}, {words}"
+    )
+    if certain:
+        raise CubeError(message)
+    warnings.warn(message, stacklevel=5)
 
 
 @lru_cache(maxsize=256)
-def _contradiction(text: str, y: tuple[float, ...], x: tuple[float, ...]) -> str:
-    """Return in words how coordinates contradict a reference system; "" if not."""
+def _contradiction(
+    text: str, y: tuple[float, ...], x: tuple[float, ...], fine: bool
+) -> tuple[str, bool]:
+    """Return in words how coordinates contradict their system, and if that is certain.
+
+    The words are empty where they do not.
+    """
     import pyproj
 
     try:
         crs = pyproj.CRS(text)
     except pyproj.exceptions.CRSError:
-        return ""  # who needs the system says so
+        return "", False  # who needs the system says so
     if crs.is_geographic:
         if max(map(abs, y)) <= _POLE and max(map(abs, x)) <= _TURNS:
-            return ""
+            return "", False
         return (
             f"are not degrees, and their reference system is {crs.name}: write the "
-            "system that they are in, data.rio.write_crs('EPSG:...')."
+            "system that they are in, data.rio.write_crs('EPSG:...').",
+            True,
         )
     known = crs.to_authority()  # text has no area of use, the register has
     area = None if known is None else pyproj.CRS.from_authority(*known).area_of_use
     if not crs.is_projected or area is None:
-        return ""
+        return "", False
     there = pyproj.Transformer.from_crs(crs.geodetic_crs, crs, always_xy=True)
     west, south, east, north = there.transform_bounds(*area.bounds)
 
@@ -124,18 +140,28 @@ def _contradiction(text: str, y: tuple[float, ...], x: tuple[float, ...]) -> str
         )
 
     if inside(1) or not np.isfinite([west, south, east, north]).all():
-        return ""
+        return "", False
     if _within(x, area.west, area.east) and _within(y, area.south, area.north):
         return (
             f"are degrees, and their reference system is {crs.name}, in metres: write "
-            "the system that they are in, data.rio.write_crs('EPSG:4326')."
+            "the system that they are in, data.rio.write_crs('EPSG:4326').",
+            True,
         )
-    if inside(1000):
+    if fine and inside(1000):
         return (
-            f"are kilometres, and their reference system is {crs.name}, in metres: "
-            "multiply them, data.assign_coords(x=data.x * 1000, y=data.y * 1000)."
+            f"are outside the area of {crs.name}, whose unit is the metre, and inside "
+            "it as kilometres. They are taken for metres; if they are kilometres, "
+            "multiply them: data.assign_coords(x=data.x * 1000, y=data.y * 1000).",
+            False,
         )
-    return ""
+    return "", False
+
+
+def _step(values: npt.NDArray[Any]) -> float:
+    """Return the distance of neighbours along an axis; of one alone, infinity."""
+    if len(values) < 2:
+        return math.inf
+    return float(abs(values[-1] - values[0])) / (len(values) - 1)
 
 
 def _within(values: tuple[float, ...], low: float, high: float) -> bool:

@@ -41,8 +41,9 @@ def seal(
 ) -> None:
     """Write the checksums of a cube or map, as it is now.
 
-    :func:`write_cube` and ``predict_to`` do it at the end. Do it again after you
-    changed a store on purpose, with xarray or other software: it is then opened again.
+    :func:`geobiomass.write_cube` and ``predict_to`` do it at the end. Do it again after
+    you changed a store on purpose, with xarray or other software: it is then opened
+    again.
 
     Parameters
     ----------
@@ -93,7 +94,7 @@ def verify(
     Parameters
     ----------
     path : str, Path or zarr.abc.store.Store
-        A cube of :func:`write_cube` or a map of ``predict_to``, as Zarr.
+        A cube of :func:`geobiomass.write_cube` or a map of ``predict_to``, as Zarr.
     storage_options : mapping, optional
         Options of fsspec for the address.
 

@@ -75,7 +75,7 @@ class AttentionUNet(nn.Module):
     pretrained : bool, str or Path
         False: random weights. True: timm's weights from its hub. A path: all weights
         of the encoder in a local safetensors or pth file, with timm's names, as
-        :func:`geobiomass.network.pretrained.load_pretrained` finds them.
+        ``geobiomass/network/pretrained.py`` finds them.
     passes : sequence of int, optional
         For each band the number of its sensor pass. Bands of one pass are missing
         together. By default all bands are of one pass.

@@ -24,7 +24,7 @@ CASES = [
     if pipeline in INSTALLED
 ]
 # Training is long, and its files are few.
-QUICK = ["write_cube, scene", "append", "save over a model"]
+QUICK = ["write_cube, scene", "append"]
 DELAYS = 5
 
 

@@ -19,7 +19,7 @@ from test_same_map import BANDS, ByPixel
 import geobiomass as gb
 from geobiomass.cube.grid import Grid
 from geobiomass.cube.plain_attributes import mapping_in, plain_attributes
-from geobiomass.cube.store import consolidate
+from geobiomass.cube.publishing import consolidate
 from geobiomass.models.regressor import BiomassRegressor
 
 pytest.importorskip("h5netcdf", reason="netCDF 4 is written by h5netcdf")
@@ -134,5 +134,6 @@ def test_what_is_stored_is_text_numbers_and_lists_of_one_kind(tmp_path: Path) ->
     writable = zarr.open_group(tmp_path / "cube.zarr", mode="r+")
     writable.attrs["band_statistics"] = mapping_in(stored["band_statistics"])
     consolidate(writable)
+    shutil.rmtree(tmp_path / "cube.zarr" / "checksums")  # older stores have none
     older = gb.band_statistics(gb.open_cube(tmp_path / "cube.zarr"))
     assert older.equals(table)

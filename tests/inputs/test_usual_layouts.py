@@ -91,7 +91,7 @@ def test_coordinates_in_kilometres_or_degrees_are_converted_or_told() -> None:
     layer = stack(**named("km", 1e-3))[0, 0].drop_vars(["time", "band"])
     with pytest.warns(UserWarning, match="multiplied by 1000"):
         assert float(open_layer(layer).x[0]) == pytest.approx(500_005)
-    with pytest.raises(gb.CubeError, match=r"are kilometres, .*UTM zone 35N"):
+    with pytest.warns(UserWarning, match=r"UTM zone 35N.* inside it as kilometres"):
         gb.as_cube(stack(**named(None, 1e-3)))
     degrees = stack(y=61 - 1e-4 * np.arange(12), x=25 + 1e-4 * np.arange(20))
     with pytest.raises(gb.CubeError, match=r"are degrees, .*EPSG:4326"):

@@ -139,7 +139,7 @@ def test_an_interrupted_training_resumes_to_the_bit(photos, tmp_path):
     broken.network = Interrupted("test_vit", "dual", freeze=0.5)
     with pytest.raises(KeyboardInterrupt):
         broken.fit(photos, validation=0)
-    assert not broken.fitted
+    assert broken.interrupted == "interrupted at epoch 1 of 3"
     assert (tmp_path / "last.ckpt").is_file()
     resumed = make_model(**settings, folder=tmp_path).fit(photos, validation=0)
     weights = resumed.network.state_dict()

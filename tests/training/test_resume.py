@@ -44,15 +44,19 @@ def remaining(epoch: int, step: int) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("place", [(0, 2), (1, 0), (2, 3)])
-def test_without_checkpoints_in_between_the_epoch_is_done_again(tmp_path, error, place):
+def test_without_checkpoints_in_between_what_is_not_kept_is_done_again(
+    tmp_path, error, place
+):
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(error):
         run(tmp_path, StopAt(*place, error), keep_best=2)
     assert signal.getsignal(signal.SIGINT) is handler
-    assert (tmp_path / "last.ckpt").exists() == (place[0] > 0)
+    # Ctrl-C between two steps keeps the last one, an error only whole epochs.
+    kept = place if error is KeyboardInterrupt else (place[0], 0)
+    assert (tmp_path / "last.ckpt").exists() == (kept > (0, 0))
     rest = StopAt(*NEVER)
     resumed = run(tmp_path, rest, keep_best=2, checkpoint_minutes=None)
-    assert rest.read == remaining(place[0], 0)
+    assert rest.read == remaining(*kept)
     assert_same(run(keep_best=2), resumed)
 
 

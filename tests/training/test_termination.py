@@ -159,13 +159,13 @@ def test_stages_stop_and_go_on(tmp_path, place):
 
 
 def test_between_stages_nothing_more_is_trained(tmp_path, monkeypatch):
-    real = core._load_kept_weights
+    real = core.load_kept_weights
 
     def restore(*arguments):
         terminate()  # the first stage is finished
         real(*arguments)
 
-    monkeypatch.setattr(core, "_load_kept_weights", restore)
+    monkeypatch.setattr(core, "load_kept_weights", restore)
     source = StopAt(*NEVER)
     with pytest.raises(TrainingInterrupted, match="after its start"):
         train_all(tmp_path, source)
