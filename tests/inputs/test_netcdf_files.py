@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path

@@ -44,9 +44,7 @@ def remaining(epoch: int, step: int) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("place", [(0, 2), (1, 0), (2, 3)])
-def test_without_checkpoints_in_between_what_is_not_kept_is_done_again(
-    tmp_path, error, place
-):
+def test_without_checkpoints_what_is_not_kept_is_done_again(tmp_path, error, place):
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(error):
         run(tmp_path, StopAt(*place, error), keep_best=2)
