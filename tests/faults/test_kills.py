@@ -26,6 +26,7 @@ CASES = [
 # Training is long, and its files are few.
 QUICK = ["write_cube, scene", "append"]
 DELAYS = 5
+SOME = 6  # kills of each writer; ``python -m benchmarks.faults --kinds kills`` does all
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +61,7 @@ def test_writers_go_on_from_a_kill_at_each_kind_of_operation(
     name: str, pipeline: str, tmp_path: Path, warm: NewProcesses
 ) -> None:
     killing = Killing(name, pipeline, tmp_path / "k", warm)
-    check([killing.outcome(kill) for kill in killing.some(24)])
+    check([killing.outcome(kill) for kill in killing.some(SOME)])
 
 
 @pytest.mark.slow
