@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from geobiomass.training.kept_folder import kept_if_interrupted
-from geobiomass.training.unfinished import train_each
+from geobiomass.training.usable_model import train_each
 
 from .ensemble import PastureEnsemble
 from .folds import balanced_folds, check_folds

@@ -22,7 +22,7 @@ from geobiomass.training.losses import r2_loss
 from geobiomass.training.metrics import WeightedR2
 from geobiomass.training.model_folder import HELD_OUT, WRONG_SETTINGS, broken
 from geobiomass.training.setting_names import explain_arguments
-from geobiomass.training.unfinished import train_or_keep
+from geobiomass.training.usable_model import train_or_keep
 
 from .inspection import common_ratio, inspect_files, raise_problems
 from .loader import PhotoError, PhotoLoader

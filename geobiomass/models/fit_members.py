@@ -42,7 +42,7 @@ from geobiomass.recipes.split import (
 )
 from geobiomass.statistics.conformal import Calibration
 from geobiomass.training.checkpoint_record import is_begun
-from geobiomass.training.unfinished import train_each
+from geobiomass.training.usable_model import train_each
 
 Fitted = TypeVar("Fitted", BiomassRegressor, Ensemble)
 

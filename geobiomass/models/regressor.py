@@ -79,7 +79,7 @@ from geobiomass.training.json_files import finite_number
 from geobiomass.training.kept_folder import kept_if_interrupted
 from geobiomass.training.model_folder import DOMAIN, WRONG_SETTINGS, broken
 from geobiomass.training.setting_names import explain_arguments
-from geobiomass.training.unfinished import train_or_keep
+from geobiomass.training.usable_model import train_or_keep
 
 if TYPE_CHECKING:
     from geobiomass.training import RegressionTask, TrainingResult

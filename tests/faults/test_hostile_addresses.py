@@ -85,7 +85,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     made.http.server_close()
     thread.join()
     addresses._place_of_host.cache_clear()
-    addresses.check_redirects.cache_clear()
+    guarded_requests.check_redirects.cache_clear()
 
 
 def an_item(href: str = "https://archive.example/B04.tif", **changes: Any) -> Any:
@@ -238,7 +238,7 @@ def test_a_file_whose_server_sends_elsewhere_is_not_read(server: Server) -> None
     server.answers["/x.tif"] = (302, b"", {"Location": f"{server.here}/secret.tif"})
     scene = in_catalogue(server, an_item(f"{server.public}/x.tif"), server.public)
     with pytest.raises(gb.CubeError, match=r"secret\.tif, a server on this machine"):
-        addresses.check_redirects(scene.asset("B04")[1], scene.catalogue)
+        guarded_requests.check_redirects(scene.asset("B04")[1], scene.catalogue)
     assert "/secret.tif" not in server.asked
 
 

@@ -21,7 +21,7 @@ import os
 import re
 import socket
 import time
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
@@ -183,20 +183,3 @@ def may_redirect(href: str) -> bool:
     return parts.scheme in _WEB and not (
         host.endswith(_NO_REDIRECTS) or (bucket and not website)
     )
-
-
-@cache
-def check_redirects(href: str, catalogue: str) -> None:
-    """Check that the server of a file sends nobody to where its catalogue may not.
-
-    GDAL, which reads the file, follows redirects by itself. Once for each file in a
-    process.
-
-    Raises
-    ------
-    CubeError
-        If it does.
-    """
-    from geobiomass.sources.stac.guarded_requests import first_byte
-
-    first_byte(href, Guard(catalogue))

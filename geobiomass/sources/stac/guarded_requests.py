@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from pystac_client.stac_api_io import StacApiIO
@@ -107,3 +108,18 @@ def first_byte(href: str, guard: Guard) -> None:
             session.get(href, headers={"Range": "bytes=0-0"}, timeout=_TIMEOUT)
         except RequestException:
             return
+
+
+@cache
+def check_redirects(href: str, catalogue: str) -> None:
+    """Check that the server of a file sends nobody to where its catalogue may not.
+
+    GDAL, which reads the file, follows redirects by itself. Once for each file in a
+    process.
+
+    Raises
+    ------
+    CubeError
+        If it does.
+    """
+    first_byte(href, Guard(catalogue))

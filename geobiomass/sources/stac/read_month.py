@@ -19,7 +19,6 @@ from geobiomass.cube.grid_size import check_size
 from geobiomass.outside_text import one_line
 from geobiomass.sources.stac import composites as composites
 from geobiomass.sources.stac.addresses import (
-    check_redirects,
     may_redirect,
     without_secrets,
 )
@@ -277,6 +276,9 @@ def _driver() -> Any:
             return NamingReader(source, context, self)
 
         def check(self, href: str) -> None:
+            # requests is of the extra "stac", and is needed for a remote file alone.
+            from geobiomass.sources.stac.guarded_requests import check_redirects
+
             scene = self._sources[href][1]
             if scene.catalogue and may_redirect(href):
                 check_redirects(href, scene.catalogue)
