@@ -19,6 +19,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.cube.appending import open_to_append
+from geobiomass.cube.cluster_errors import told_of_cluster
 from geobiomass.cube.convert import converted
 from geobiomass.cube.encoding import MISSING, Dtype, Encoding, encode, plan_encoding
 from geobiomass.cube.losses import Losses
@@ -149,7 +150,8 @@ def write_cube(
         doubts: list[str] = []
         try:
             name = Path(str(destination)).name
-            _write_blocks(cube, target, name, progress, workers, doubts)
+            with told_of_cluster(place or str(path)):
+                _write_blocks(cube, target, name, progress, workers, doubts)
         except CoarseStepError:
             if not target.begun:
                 destination.remove()  # so that the remedy can be written there

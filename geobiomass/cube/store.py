@@ -328,7 +328,11 @@ def read_counts(
     if "statistics/present" not in group:
         return None
     array = cast(Any, group["statistics/present"])
-    return np.asarray(array), _dims(array)
+    counts = np.asarray(array)
+    if "chip" in _dims(array) and "chip" in group:
+        # An append writes counts of chips that readers do not see yet.
+        counts = counts[: cast(Any, group["chip"]).shape[0]]
+    return counts, _dims(array)
 
 
 def _statistics(attrs: Mapping[str, Any]) -> pd.DataFrame | None:

@@ -34,6 +34,7 @@ from geobiomass.outside_text import readable_cell, safe_cells
 from geobiomass.tables import read_table
 from geobiomass.tiles import Sample, blocks, indexers_of, samples_on_chips
 from geobiomass.training.checksums import OWN, agrees, with_checksum
+from geobiomass.training.disk_errors import told_of_disk
 from geobiomass.training.files import sha256_of, sha256_of_file, write_whole
 from geobiomass.training.json_files import read_json
 from geobiomass.training.setting_names import explain_arguments
@@ -331,10 +332,10 @@ def write_residuals(table: pd.DataFrame, path: str | Path) -> None:
     }
     facts |= {n: str(table.attrs[n]) for n in _OF_OTHERS if n in table.attrs}
     # The facts first: a table is never read without them, or with those of another.
-    write_whole(
-        _facts_beside(path), json.dumps(with_checksum(facts), indent=2).encode()
-    )
-    write_whole(path, content)
+    whole_facts = json.dumps(with_checksum(facts), indent=2).encode()
+    with told_of_disk(path):
+        write_whole(_facts_beside(path), whole_facts)
+        write_whole(path, content)
 
 
 def read_residuals(path: str | Path) -> pd.DataFrame:

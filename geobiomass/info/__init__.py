@@ -98,7 +98,9 @@ def _of_path(path: str | Path) -> dict[str, Any]:
         return describe_raster_at(address) if raster else describe_stored_cube(path)
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"There is nothing at {path}.")
+        raise FileNotFoundError(
+            f"There is nothing at {path}; give the path of a cube, map, model or file."
+        )
     if path.suffix.lower() in (".tif", ".tiff"):
         return describe_raster(path)
     if (path / "config.json").is_file():

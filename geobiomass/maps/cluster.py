@@ -141,7 +141,8 @@ def results_of(
     try:
         yield from _distribute(client, name, blocks)
     finally:
-        client.unregister_worker_plugin(name)
+        if client.status == "running":
+            client.unregister_worker_plugin(name)
 
 
 def _distribute(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from geobiomass.cube import CubeError
+from geobiomass.cube.cluster_errors import told_of_cluster
 from geobiomass.cube.encoding import with_text_of_any_length
 from geobiomass.cube.grid import Grid
 from geobiomass.cube.plain_attributes import mapping_in, with_plain_attributes
@@ -161,7 +162,10 @@ def write_map(
             _record_software(group, template)
         if group.attrs.get(UNFINISHED, FINISHING) != FINISHING:
             target = Target(destination.store, tuple(names))
-            _write_blocks(destination, group, target, blocks, compute, progress, client)
+            with told_of_cluster(destination.name, client):
+                _write_blocks(
+                    destination, group, target, blocks, compute, progress, client
+                )
         _finish(group, levels, progress, count, destination.raster is None)
         if destination.raster is not None:
             _write_raster(destination, names, fingerprint)
