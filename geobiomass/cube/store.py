@@ -175,6 +175,13 @@ def _open_stored(
             "again.",
             str(path),
         ) from error
+    except ValueError as error:
+        if isinstance(error, CubeError) or "Consolidated metadata" not in str(error):
+            raise
+        raise CubeError(
+            f"{path} changed while it was being opened: another process writes it. Open "
+            "it again once that is done."
+        ) from error
     return cube, store
 
 

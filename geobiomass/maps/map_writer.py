@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -452,7 +453,8 @@ def _write_raster(destination: Destination, names: list[str], fingerprint: str) 
     if isinstance(destination.raster, Path):
         destination.work.mkdir()  # on the same disk: the renaming is one step
         making = destination.work / destination.raster.name
-        write_geotiff(store, making, names, fingerprint)
+        with _named_gdal_errors(destination.name):
+            write_geotiff(store, making, names, fingerprint)
         making.replace(destination.raster)
         destination.work.rmdir()
     else:
@@ -461,6 +463,22 @@ def _write_raster(destination: Destination, names: list[str], fingerprint: str) 
             write_geotiff(store, file, names, fingerprint)
             destination.upload(file)
     destination.clear()
+
+
+@contextmanager
+def _named_gdal_errors(name: str) -> Iterator[None]:
+    """Raise errors of GDAL in writing, which name no cause, as one sentence."""
+    try:
+        yield
+    except Exception as error:
+        ours = type(error).__module__.partition(".")[0] != "rasterio"
+        if ours or disk_error_of(error) is not None:
+            raise
+        raise CubeError(
+            f"{name} cannot be written ({error}); the disk may be full, or have a limit "
+            "of the size of files: make room, and make the same call again: it goes on "
+            "where it stopped."
+        ) from error
 
 
 def fingerprint_of(parts: dict[str, Any]) -> str:
