@@ -179,8 +179,8 @@ def _open_stored(
         if isinstance(error, CubeError) or "Consolidated metadata" not in str(error):
             raise
         raise CubeError(
-            f"{path} changed while it was being opened: another process writes it. Open "
-            "it again once that is done."
+            f"{path} changed while it was being opened: another process writes it. "
+            "Open it again once that is done."
         ) from error
     return cube, store
 

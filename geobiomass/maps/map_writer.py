@@ -475,8 +475,8 @@ def _named_gdal_errors(name: str) -> Iterator[None]:
         if ours or disk_error_of(error) is not None:
             raise
         raise CubeError(
-            f"{name} cannot be written ({error}); the disk may be full, or have a limit "
-            "of the size of files: make room, and make the same call again: it goes on "
+            f"{name} cannot be written ({error}); the disk may be full, or have a "
+            "limit of the size of files: make room, and make the same call again: it goes on "
             "where it stopped."
         ) from error
 

@@ -64,9 +64,9 @@ def test_a_reader_beside_a_writer_sees_the_old_or_the_new(
             # It is read by another call, which may see a newer cube.
             count = found.pop("availability", None)
             assert count in [w.get("availability") for w in there]
-            less = [set(differing(found, w)) - {"availability"} for w in there]
-            assert not all(less), less
-            same = [not one for one in less]
+            other = [set(differing(found, w)) - {"availability"} for w in there]
+            assert not all(other), other
+            same = [not names for names in other]
             seen.append("old" if same[0] and len(same) == 2 else "new")
         writer.join()
     assert seen
