@@ -476,8 +476,8 @@ def _named_gdal_errors(name: str) -> Iterator[None]:
             raise
         raise CubeError(
             f"{name} cannot be written ({error}); the disk may be full, or have a "
-            "limit of the size of files: make room, and make the same call again: it goes on "
-            "where it stopped."
+            "limit of the size of files: make room, and make the same call again: it "
+            "goes on where it stopped."
         ) from error
 
 
