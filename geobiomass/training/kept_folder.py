@@ -89,6 +89,9 @@ def _reserved(folder: Path) -> Iterator[None]:
         with told_of_disk(whole):
             whole.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(one_writer(whole))
+            # Files that safetensors was writing when an earlier call was killed.
+            for left in whole.rglob(".tmp??????"):
+                left.unlink()
         before = _RESERVED.set((*_RESERVED.get(), whole))
         try:
             yield
