@@ -248,7 +248,7 @@ def cube() -> Any:
     ("folds", "call", "state"),
     [
         (None, 5, "interrupted at step 1 of epoch 2 of 2"),
-        (2, 6, "interrupted: 1 of 2 members"),
+        pytest.param(2, 6, "interrupted: 1 of 2 members", marks=pytest.mark.slow),
     ],
 )
 def test_a_forest_goes_on(cube, folds, call, state, capsys) -> None:

@@ -269,6 +269,7 @@ def test_small_chips_are_refused_with_the_remedy() -> None:
     assert model.predict(chips)["agb"].notnull().all()
 
 
+@pytest.mark.slow
 def test_folds_agree_on_floor_and_unknown_bands() -> None:
     scene = select_bands(make_scene(5, 64), [*RADAR, "B04", "CLP"])
     scene["image"] = scene["image"].where(scene["band"] != "B04").copy(deep=True)
