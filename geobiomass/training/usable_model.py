@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from .stages import read_unfinished
 from .unfinished import UnfinishedTraining
 
 if TYPE_CHECKING:
@@ -53,6 +52,9 @@ def train_or_keep(
         If the training is interrupted: an `UnfinishedTraining` with the model, where it
         is usable.
     """
+    # Prediction imports this module's callers, and no Lightning.
+    from .stages import read_unfinished
+
     try:
         result = train()
     except KeyboardInterrupt as stop:
