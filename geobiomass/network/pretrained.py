@@ -228,7 +228,7 @@ def _translated(content: Any, full: nn.Module) -> dict[str, Tensor] | None:
             return dict(rename(dict(tensors), full))
         except (KeyError, IndexError, AttributeError, TypeError, ValueError):
             continue  # not the authors' file: the caller says what differs
-        except (AssertionError, RuntimeError, NotImplementedError):
+        except (AssertionError, RuntimeError):
             continue
     return None
 
