@@ -226,10 +226,11 @@ def _translated(content: Any, full: nn.Module) -> dict[str, Tensor] | None:
             break
         try:
             return dict(rename(dict(tensors), full))
-        except (KeyError, IndexError, AttributeError, TypeError, ValueError):
+        except (
+            *(KeyError, IndexError, AttributeError, TypeError),
+            *(ValueError, AssertionError, RuntimeError),
+        ):
             continue  # not the authors' file: the caller says what differs
-        except (AssertionError, RuntimeError):
-            continue
     return None
 
 
