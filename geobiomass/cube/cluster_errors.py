@@ -18,7 +18,7 @@ _TRANSPORT = ("distributed", "tornado", "asyncio")
 
 # As distributed.client names why a future was cancelled.
 _REASONS = {
-    "scheduler-connection-lost": "the connection to its scheduler was lost",
+    "scheduler-connection-lost": "the connection to it was lost",
     "scheduler-restart": "it was restarted",
     "lost dependencies": "data that its workers kept were lost with them",
     "client-close": "its client was closed",
@@ -102,4 +102,6 @@ def reason_of(error: BaseException) -> str:
     text = " ".join(str(error).split()).rstrip(".")
     if isinstance(error, LostClusterError):
         return text
+    if isinstance(error, OSError):  # of distributed's many, all about connections
+        return "the connection to it was lost"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -50,6 +50,7 @@ class Watch:
         self._known: set[str] = set()
         self._idle_since = monotonic()
         self._had_workers = self._warned = False
+        self.silent = False  # whether the scheduler has not answered
 
     def call(self, work: Callable[[], T]) -> T:
         """Call a function that waits for the cluster, and return its result."""
@@ -108,12 +109,13 @@ class Watch:
         client = self.client
         if client.status in ("closed", "closing") or client.scheduler is None:
             raise LostClusterError("its client was closed")
-        limit = parse_timedelta(dask.config.get("distributed.comm.timeouts.tcp"))
+        limit = parse_timedelta(dask.config.get("distributed.comm.timeouts.tcp", "30s"))
         try:
             found: Mapping[str, Any] = client.sync(
                 client.scheduler.identity, n_workers=-1, callback_timeout=limit
             )
         except TimeoutError as error:
+            self.silent = True
             raise LostClusterError(
                 f"its scheduler, {client.scheduler.address}, has not answered for "
                 f"{limit:.0f} seconds"

@@ -156,15 +156,9 @@ def results_of(
     watch.call(partial(client.register_plugin, plugin))
     try:
         yield from _distribute(client, watch, name, blocks)
-    except Exception as error:
-        if not is_of_cluster(error, client):
+    finally:
+        if client.status == "running" and not watch.silent:
             _unregister(client, watch, name)
-        raise
-    except BaseException:  # Ctrl-C, or the caller stops
-        _unregister(client, watch, name)
-        raise
-    else:
-        _unregister(client, watch, name)
 
 
 def _unregister(client: Any, watch: Watch, name: str) -> None:
