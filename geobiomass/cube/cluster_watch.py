@@ -23,11 +23,11 @@ T = TypeVar("T")
 _BEAT = 2.0  # seconds between two looks, as distributed.client.scheduler-info-interval
 _QUIET = 30.0  # seconds without a worker, after which a warning says so
 
-# Seconds without a worker. dask's scheduler gives up a silent worker after as long
-# (distributed.scheduler.worker-ttl); the first ones may wait in the queue of a batch
-# system.
+# Seconds without an answer, or without a worker: dask's scheduler gives up a silent
+# worker after as long. The first workers may wait in the queue of a batch system.
 _PATIENCE, _PATIENCE_FOR_THE_FIRST = 300.0, 3600.0
-_SETTING = "distributed.scheduler.no-workers-timeout"
+_OF_ANSWERS = "distributed.scheduler.worker-ttl"
+_OF_WORKERS = "distributed.scheduler.no-workers-timeout"
 
 
 class Watch:
@@ -103,13 +103,10 @@ class Watch:
 
     def _ask(self) -> Mapping[str, Any]:
         """Ask the scheduler for its workers, which shows that it answers."""
-        import dask
-        from dask.utils import parse_timedelta
-
         client = self.client
         if client.status in ("closed", "closing") or client.scheduler is None:
             raise LostClusterError("its client was closed")
-        limit = parse_timedelta(dask.config.get("distributed.comm.timeouts.tcp", "30s"))
+        limit = _setting(_OF_ANSWERS, _PATIENCE)
         try:
             found: Mapping[str, Any] = client.sync(
                 client.scheduler.identity, n_workers=-1, callback_timeout=limit
@@ -123,27 +120,22 @@ class Watch:
         return found
 
     def _check_patience(self, paused: int) -> None:
-        import dask
-        from dask.utils import parse_timedelta
-
-        chosen = dask.config.get(_SETTING, None)
-        patience = _PATIENCE if self._had_workers else _PATIENCE_FOR_THE_FIRST
-        if chosen is not None:
-            patience = float(parse_timedelta(chosen))
+        usual = _PATIENCE if self._had_workers else _PATIENCE_FOR_THE_FIRST
+        patience = _setting(_OF_WORKERS, usual)
         seconds = monotonic() - self._idle_since
         what = "it has no workers"
         if paused:
             what = f"none of its workers ({paused}) runs: their memory is full"
         if seconds >= patience:
             raise LostClusterError(
-                f"{what}, for {seconds:.0f} seconds now (the setting {_SETTING} of "
+                f"{what}, for {seconds:.0f} seconds now (the setting {_OF_WORKERS} of "
                 "dask says how long to wait)"
             )
         if seconds >= _QUIET and not self._warned:
             self._warned = True
             warnings.warn(
                 f"The dask cluster waits: {what}, for {seconds:.0f} seconds now. It "
-                f"is an error after {patience:.0f} seconds ({_SETTING} of dask).",
+                f"is an error after {patience:.0f} seconds ({_OF_WORKERS} of dask).",
                 stacklevel=4,
             )
 
@@ -167,11 +159,22 @@ class Watch:
         }
         for address, version in wrong.items():
             has = "no geobiomass" if version is None else f"geobiomass {version}"
+            if isinstance(version, Exception):
+                has = f"a geobiomass that it cannot import ({version})"
             more = f" (and {len(wrong) - 1} others)" if len(wrong) > 1 else ""
             raise LostClusterError(
                 f"its worker {address}{more} has {has}, this process geobiomass "
                 f"{here}; install the same version there"
             )
+
+
+def _setting(name: str, usual: float) -> float:
+    """Return a setting of dask in seconds."""
+    import dask
+    from dask.utils import parse_timedelta
+
+    chosen = dask.config.get(name, None)
+    return usual if chosen is None else float(parse_timedelta(chosen))
 
 
 # --- arrays that a cluster computes --------------------------------------------

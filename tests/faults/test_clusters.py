@@ -18,6 +18,7 @@ import pytest
 import xarray as xr
 from cluster_processes import Breaking, Cluster, Swelling, until
 from conftest import make_scene
+from dying import dying
 from map_work import Work, assert_is_the_map, write
 from outcomes import is_clear, observed
 
@@ -44,7 +45,7 @@ def impatient() -> Iterator[None]:
     import distributed  # noqa: F401  (its defaults are loaded first)
 
     short = {
-        "distributed.comm.timeouts.tcp": "11s",  # the least that dask takes
+        "distributed.scheduler.worker-ttl": "8s",
         "distributed.scheduler.no-workers-timeout": "3s",
     }
     with dask.config.set(short):
@@ -112,7 +113,7 @@ def test_a_scheduler_that_is_lost_and_comes_back(
             cluster.start_worker()
             until(lambda: client.status == "running")
         else:
-            assert f"{cluster.address}, has not answered for 11 seconds; " in said
+            assert f"{cluster.address}, has not answered for 8 seconds; " in said
             os.kill(cluster.scheduler.pid, signal.SIGCONT)
         goes_on(path, client, said)
 
@@ -174,7 +175,14 @@ def test_workers_of_another_version_are_named(cluster: Cluster, tmp_path: Path) 
     other = tmp_path / "other.py"
     other.write_text("import geobiomass\ngeobiomass.__version__ = '0.0.9'\n")
     none = tmp_path / "none.py"
-    none.write_text("import sys\nsys.modules['geobiomass'] = None\n")
+    none.write_text(
+        "import sys\n"
+        "class Without:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'geobiomass':\n"
+        "            raise ModuleNotFoundError(f'no {name}', name=name)\n"
+        "sys.meta_path.insert(0, Without())\n"
+    )
     cluster.start_worker()
     plain = ("--no-nanny", "--memory-limit", "0", "--preload")
     with connected(cluster) as client:
@@ -256,12 +264,3 @@ def test_chunks_and_batches_that_a_cluster_keeps(
             pytest.raises(ClusterError, match=r"labels were being read: it has no"),
         ):
             gb.residuals(expected["image"][0, 0].chunk(), expected)
-
-
-def dying(values: np.ndarray, flag: str) -> np.ndarray:
-    """Return the values; the third chunk ends the process that computes it, once."""
-    number = sum(1 for _ in Path(flag).parent.glob("flag*"))
-    Path(f"{flag}{number}").touch()
-    if number == 2:
-        os._exit(1)
-    return values
