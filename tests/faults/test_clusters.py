@@ -41,15 +41,14 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 @pytest.fixture(autouse=True)
 def impatient() -> Iterator[None]:
-    """Set dask's own timeouts, in this process only."""
-    import distributed  # noqa: F401  (its defaults are loaded first)
+    """Set dask's own timeout, in this process only."""
+    import distributed  # noqa: F401  (its defaults come first)
 
-    short = {
-        "distributed.scheduler.worker-ttl": "8s",
-        "distributed.scheduler.no-workers-timeout": "3s",
-    }
-    with dask.config.set(short):
+    before = "5 minutes"
+    assert dask.config.get("distributed.scheduler.worker-ttl") == before
+    with dask.config.set({"distributed.scheduler.no-workers-timeout": "3s"}):
         yield
+    dask.config.set({"distributed.scheduler.worker-ttl": before})
 
 
 @contextmanager
@@ -103,6 +102,7 @@ def test_a_scheduler_that_is_lost_and_comes_back(
     fault: str, cluster: Cluster, tmp_path: Path
 ) -> None:
     path = tmp_path / "map.zarr"
+    dask.config.set({"distributed.scheduler.worker-ttl": "12s"})
     cluster.start_worker()
     with connected(cluster) as client:
         pids = (cluster.scheduler.pid,)
@@ -113,7 +113,7 @@ def test_a_scheduler_that_is_lost_and_comes_back(
             cluster.start_worker()
             until(lambda: client.status == "running")
         else:
-            assert f"{cluster.address}, has not answered for 8 seconds; " in said
+            assert f"{cluster.address}, has not answered for 12 seconds; " in said
             os.kill(cluster.scheduler.pid, signal.SIGCONT)
         goes_on(path, client, said)
 
@@ -211,7 +211,8 @@ def test_a_block_that_needs_more_memory_than_a_worker_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "0")
-    dask.config.set({"distributed.scheduler.no-workers-timeout": "90s"})  # the nanny's
+    # The nanny starts another worker in the meantime.
+    dask.config.set({"distributed.scheduler.no-workers-timeout": "90s"})
     path = tmp_path / "map.zarr"
     (tmp_path / "cluster").mkdir()
     with Cluster(tmp_path / "cluster") as cluster:
