@@ -13,7 +13,6 @@ from threading import Thread
 from typing import Any
 
 import dask
-import numpy as np
 import pytest
 import xarray as xr
 from cluster_processes import Breaking, Cluster, Swelling, until
@@ -246,6 +245,7 @@ def test_chunks_and_batches_that_a_cluster_keeps(
             r"persisted .*: it goes on where it stopped\.$", str(error),
         ), str(error)  # fmt: skip
         cluster.start_worker()  # dask computes again what the first one kept
+        client.wait_for_workers(1, timeout=60)
         gb.write_cube(lazy, path)
         gb.write_cube(scene, tmp_path / "expected.zarr")
         expected = gb.open_cube(tmp_path / "expected.zarr").load()
