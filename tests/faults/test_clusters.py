@@ -230,6 +230,7 @@ def test_chunks_and_batches_that_a_cluster_keeps(
 ) -> None:
     path, flag = tmp_path / "scene.zarr", tmp_path / "flag"
     scene = make_scene(64, 1024, months=(7,))
+    bands = list(map(str, scene["band"].values))
     cluster.start_worker()
     with connected(cluster) as client:
         with client.as_current():
@@ -251,9 +252,9 @@ def test_chunks_and_batches_that_a_cluster_keeps(
         expected = gb.open_cube(tmp_path / "expected.zarr").load()
         xr.testing.assert_identical(gb.open_cube(path).load(), expected)
         with pytest.raises(gb.CubeError, match=r"kept by the dask cluster \(persist\)"):
-            dumps(Reader(kept))
+            dumps(Reader(kept, bands))
 
-        reader = Reader(gb.open_cube(path))
+        reader = Reader(gb.open_cube(path), bands)
         windows = [Sample(Window(0, x, 64, x + 64)) for x in range(0, 1024, 64)]
         loader = ChipLoader(reader, windows, 1, memory=1, client=client)
         batches = loader.epoch(0)
