@@ -123,10 +123,8 @@ def _open_map(path: str) -> xr.Dataset:
     if raster or path.rstrip("/").endswith(".zarr"):
         progress = describe_progress(path)
         if progress is not None and not progress["finished"]:
-            state = (
-                f"is not finished, {progress['written']} of {progress['blocks']} blocks "
-                "are written"
-            )
+            written, blocks = progress["written"], progress["blocks"]
+            state = f"is not finished, {written} of {blocks} blocks are written"
             if progress["writer"]:
                 raise ChangedError(
                     f"The map {path} {state} by {progress['writer']} so far; open it "
