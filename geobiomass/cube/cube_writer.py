@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -96,8 +97,11 @@ def write_cube(
         Add chips to the cube at `path`, in its encoding. Readers see the old cube
         until all new chips are written.
     overwrite : bool
-        First delete the cube or map that is at `path`; anything that this package
-        did not make stays, and is an error.
+        Replace the cube or map that is at `path`; anything that this package did not
+        make stays, and is an error. A folder on a disk is written next to it
+        (``chips.zarr.replacing``), and takes its place when it is whole: readers see
+        the old one until then, and both need room. An interrupted call leaves the old
+        one, and begins again.
     progress : bool
         Show a progress bar.
     workers : int
@@ -138,32 +142,36 @@ def write_cube(
     with told_of_disk(place or str(path), again), destination.only_writer():
         destination.tidy()
         known = is_remembered(place, identity)
-        target: Target | None
-        if append:
-            cube, target = open_to_append(cube, destination, known)
-        else:
-            encoding = plan_encoding(cube, dtype, quantum)
-            if not overwrite and _is_finished(cube, destination, encoding, known):
-                return
-            target = open_to_write(cube, destination, encoding, overwrite)
-        if target is None:
-            return
+        new = destination
         doubts: list[str] = []
-        try:
-            name = Path(str(destination)).name
-            keeper = keeper_of(cube)
-            with told_of_cluster(
-                f"{place or path} was being written",
-                keeper,
-                AGAIN if keeper is None else f"{ANEW}: it goes on where it stopped",
-                partial(_written, target),
-            ):
-                _write_blocks(cube, target, name, progress, workers, doubts, keeper)
-        except CoarseStepError:
-            if not target.begun:
-                destination.remove()  # so that the remedy can be written there
-            raise
-        finish(cube, target)
+        with ExitStack() as end:
+            target: Target | None
+            if append:
+                cube, target = open_to_append(cube, destination, known)
+            else:
+                encoding = plan_encoding(cube, dtype, quantum)
+                if overwrite:
+                    new = end.enter_context(destination.replaced())
+                elif _is_finished(cube, destination, encoding, known):
+                    return
+                target = open_to_write(cube, new, encoding, overwrite)
+            if target is None:
+                return
+            name, keeper = Path(str(destination)).name, keeper_of(cube)
+            remedy = AGAIN if keeper is None else f"{ANEW}: it goes on where it stopped"
+            try:
+                with told_of_cluster(
+                    f"{place or path} was being written",
+                    keeper,
+                    remedy,
+                    partial(_written, target),
+                ):
+                    _write_blocks(cube, target, name, progress, workers, doubts, keeper)
+            except CoarseStepError:
+                if not target.begun:
+                    new.remove()  # so that the remedy can be written there
+                raise
+            finish(cube, target)
         remember(place, identity)
         target.losses.tell(target.encoding.dtype)
         if doubts:
