@@ -12,6 +12,7 @@ import pytest
 import torch
 import xarray as xr
 from conftest import make_chips, make_scene
+from earlier_models import without_checksums
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from contract import RegressorContract
+from earlier_models import without_checksums
 from torch import nn
 
 from geobiomass.training import RegressionTask, TrainingConfig, train
