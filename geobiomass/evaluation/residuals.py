@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ _COLUMNS = ("observed", "predicted", "y", "x", "unit")
 _NUMBERS = ("observed", "predicted", "lower", "upper", "y", "x")
 _OF_OTHERS = ("target", "units")  # attributes of residuals of no biomass
 _FORMAT = 1
+_NAME = re.compile(r"\w+")
+_MARK = re.compile(rb'"\w+",(?!")')  # of a table that has facts beside
 
 
 @explain_arguments
@@ -323,7 +326,7 @@ def write_residuals(table: pd.DataFrame, path: str | Path) -> None:
             f"attrs of a table of residuals must have {lacking}, got {table.attrs}; "
             "gb.residuals sets them."
         )
-    content = safe_cells(table).to_csv(index=False, lineterminator="\n").encode()
+    content = _marked(safe_cells(table).to_csv(index=False, lineterminator="\n"))
     facts = {
         "format": _FORMAT,
         "kind": table.attrs["kind"],
@@ -406,6 +409,23 @@ def _parsed(cells: pd.Series) -> Any:
         ) from error
 
 
+def _marked(text: str) -> bytes:
+    """Return a CSV that says that it has facts beside: its first name is in quotes.
+
+    Every reader of CSV takes them off. What another program writes has quotes around
+    all names, or around none.
+    """
+    first, comma, rest = text.partition(",")
+    if _NAME.fullmatch(first):
+        first = f'"{first}"'
+    return f"{first}{comma}{rest}".encode()
+
+
+def _is_marked(path: Path) -> bool:
+    with path.open("rb") as file:
+        return bool(_MARK.match(file.read(200)))
+
+
 def _facts_beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
@@ -414,6 +434,12 @@ def _read_facts(path: Path) -> dict[str, Any]:
     """Return the attributes of a table; empty where there is no JSON file."""
     facts_path = _facts_beside(path)
     if not facts_path.exists():
+        if _is_marked(path):
+            raise ValueError(
+                f"{facts_path} is gone, which has kind, pixel and checksum of {path}; "
+                "copy both again, or write the residuals again. To read it as any CSV, "
+                "remove the quotes around the name of its first column."
+            )
         return {}
     try:
         facts = read_json(facts_path, dict)

@@ -21,25 +21,34 @@ from .json_files import read_json
 from .model_folder import CARD, CONFIG, FILES, MEMBER, broken
 
 _TITLE = "## Checksums"
-_NOTED = "checksums"  # entry of config.json
+NOTED = "checksums"
+"""Entry of ``config.json``."""
 _NAME = "|".join(map(re.escape, sorted(FILES - {CARD})))
 _LINE = re.compile(
     rf"^([0-9a-f]{{64}}) [ *]((?:member-[1-9]\d*/)?(?:{_NAME}))$", re.MULTILINE
 )
 
 
-def write_checksums(folder: Path) -> None:
+def write_checksums(folder: Path, twice: bool = True) -> None:
     """Add the checksums of all files to README.md and config.json, also of members.
 
     The list of an ensemble has the ``config.json`` of each member; the member's own
     list has its other files.
+
+    Parameters
+    ----------
+    folder : Path
+        A model that is otherwise complete.
+    twice : bool
+        Whether config.json gets them as well.
     """
     for member in _members(folder):
-        write_checksums(member)
-    config = read_json(folder / CONFIG, dict)
-    noted = {n: sha256_of_file(folder / n) for n in _listed(folder) if n != CONFIG}
-    text = json.dumps(with_checksum({**config, _NOTED: noted}), indent=2)
-    (folder / CONFIG).write_text(f"{text}\n", encoding="utf-8")
+        write_checksums(member, twice)
+    if twice:
+        config = read_json(folder / CONFIG, dict)
+        noted = {n: sha256_of_file(folder / n) for n in _listed(folder) if n != CONFIG}
+        text = json.dumps(with_checksum({**config, NOTED: noted}), indent=2)
+        (folder / CONFIG).write_text(f"{text}\n", encoding="utf-8")
     lines = [f"{sha256_of_file(folder / name)}  {name}" for name in _listed(folder)]
     text = (
         f"\n{_TITLE}\n\nSHA-256 of the other files, which loading compares, and "
@@ -122,11 +131,11 @@ def _in_config(folder: Path) -> dict[str, str]:
         config: dict[str, Any] = read_json(path, dict)
     except (OSError, ValueError) as error:
         raise broken(path, error) from error
-    if _NOTED not in config and OWN not in config:
+    if NOTED not in config and OWN not in config:
         return {}
-    if not agrees(config) or not isinstance(config.get(_NOTED), dict):
+    if not agrees(config) or not isinstance(config.get(NOTED), dict):
         raise broken(path, "its checksum differs")
-    return dict(config[_NOTED])
+    return dict(config[NOTED])
 
 
 def _read_checksums(card: Path) -> dict[str, str]:
