@@ -322,7 +322,9 @@ def _same(fact: str, known: Any, found: Any) -> bool:
     if fact == "tags" and isinstance(known, list) and len(known) == len(found):
         # Tags that were added since are no damage.
         pairs = zip(known, found, strict=True)
-        return all(_has_tag(two, n, text) for one, two in pairs for n, text in one.items())
+        return all(
+            _has_tag(two, n, text) for one, two in pairs for n, text in one.items()
+        )
     if fact == "crs" and known is not None and found is not None and known != found:
         from rasterio.crs import CRS
 
