@@ -190,8 +190,8 @@ def check_store(store: Store, where: str, prefix: str = "") -> Seal | None:
     """
     seal = _read(store, where, prefix)
     if seal is None and _is_marked(Files(store, prefix).read([ROOT])[ROOT]):
-        # A writer may have written both meanwhile: look again.
-        if (seal := _read(store, where, prefix)) is None:
+        seal = _read(store, where, prefix)  # a writer may have written both meanwhile
+        if seal is None:
             raise damaged(where, SEAL, GONE)
     while seal is not None and (problem := seal.first_problem(store)) is not None:
         if _is_unfinished(Files(store, prefix).read([ROOT])[ROOT]):

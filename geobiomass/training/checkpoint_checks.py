@@ -45,8 +45,8 @@ def check_whole(path: Path) -> None:
         problem = str(error)
     if problem:
         raise ValueError(
-            f"{path} is not a whole checkpoint of tensors and plain values ({problem}); "
-            f"{_REMEDY}"
+            f"{path} is not a whole checkpoint of tensors and plain values "
+            f"({problem}); {_REMEDY}"
         )
 
 

@@ -235,7 +235,7 @@ class CheckpointWriter(Callback):
         self._enter_step(trainer, False)
 
     def _note_weights(self, epoch: int) -> None:
-        """Note the checksum of an epoch's weights, and forget those that are deleted."""
+        """Note the checksum of an epoch's weights; forget those that are deleted."""
         record = self.record
         new = weights_file(self.folder, epoch)
         record.weights[new.name] = list(crc32c_of_file(new))

@@ -440,9 +440,10 @@ def test_damage_in_the_folder_is_named_before_the_training_goes_on(tmp_path):
         try:
             return run(folder, **plan), ""
         except ValueError as error:
-            assert str(folder) in str(error)
-            assert "again" in str(error)
-            return None, str(error)
+            said = str(error)
+        assert str(folder) in said
+        assert "again" in said
+        return None, said
 
     draw, told = random.Random(0), 0
     for number in range(24):
