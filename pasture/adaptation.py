@@ -414,7 +414,13 @@ def _keep_or_read(first: pd.DataFrame, folder: Path) -> pd.DataFrame:
     """
     path = folder / _STAGE_1
     if path.is_file() and (folder / "last.ckpt").is_file():
-        before = read_table(path)
+        try:
+            before = read_table(path)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{path}, the first predictions, is damaged ({error}); copy it again "
+                "from where it was made, or give another folder to adapt again"
+            ) from error
         same = list(before.index) == list(first.index)
         if not same or not np.allclose(before, first, rtol=1e-4, atol=1e-4):
             raise ValueError(

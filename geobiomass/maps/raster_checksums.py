@@ -310,7 +310,7 @@ def _has_its_pixels(path: Any, record: Mapping[str, Any]) -> bool:
         with named_errors(_name_of(path)), rasterio.open(path) as source:
             if source.height < bottom or source.width < right:
                 return False
-            return block_sums(source.read(1, window=window))[0, 0] == crc
+            return bool(block_sums(source.read(1, window=window))[0, 0] == crc)
     return False
 
 
