@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from geobiomass.cube.units import MASS_PER_AREA, hectare_factor, plain
 from geobiomass.cube.values import decoded_layers
 from geobiomass.data.folds import Folds
 from geobiomass.data.groups import NOWHERE, BlockGround, ChipGround, Ground
+from geobiomass.evaluation.table_mark import is_marked, marked
 from geobiomass.maps.reading import open_map
 from geobiomass.outside_text import readable_cell, safe_cells
 from geobiomass.tables import read_table
@@ -50,8 +50,6 @@ _COLUMNS = ("observed", "predicted", "y", "x", "unit")
 _NUMBERS = ("observed", "predicted", "lower", "upper", "y", "x")
 _OF_OTHERS = ("target", "units")  # attributes of residuals of no biomass
 _FORMAT = 1
-_NAME = re.compile(r"\w+")
-_MARK = re.compile(rb'"\w+",(?!")')  # of a table that has facts beside
 
 
 @explain_arguments
@@ -328,7 +326,10 @@ def write_residuals(table: pd.DataFrame, path: str | Path) -> None:
             f"attrs of a table of residuals must have {lacking}, got {table.attrs}; "
             "gb.residuals sets them."
         )
-    content = _marked(safe_cells(table).to_csv(index=False, lineterminator="\n"))
+    text = safe_cells(table).to_csv(index=False, lineterminator="\n")
+    # The same table of an earlier release, which has no mark, stays as it is.
+    there = path.is_file() and path.read_bytes() == text.encode()
+    content = text.encode() if there else marked(text)
     facts = {
         "format": _FORMAT,
         "kind": table.attrs["kind"],
@@ -411,23 +412,6 @@ def _parsed(cells: pd.Series) -> Any:
         ) from error
 
 
-def _marked(text: str) -> bytes:
-    """Return a CSV that says that it has facts beside: its first name is in quotes.
-
-    Every reader of CSV takes them off. What another program writes has quotes around
-    all names, or around none.
-    """
-    first, comma, rest = text.partition(",")
-    if _NAME.fullmatch(first):
-        first = f'"{first}"'
-    return f"{first}{comma}{rest}".encode()
-
-
-def _is_marked(path: Path) -> bool:
-    with path.open("rb") as file:
-        return bool(_MARK.match(file.read(200)))
-
-
 def _facts_beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
@@ -436,7 +420,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
     """Return the attributes of a table; empty where there is no JSON file."""
     facts_path = _facts_beside(path)
     if not facts_path.exists():
-        if _is_marked(path):
+        if is_marked(path):
             raise ValueError(
                 f"{facts_path} is gone, which has kind, pixel and checksum of {path}; "
                 "copy both again, or write the residuals again. To read it as any CSV, "
