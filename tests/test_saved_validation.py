@@ -108,9 +108,15 @@ def test_a_table_of_residuals_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert found.attrs == {"kind": "scene", "pixel": (10.1, 1 / 3)}
     write_residuals(table.iloc[:50], tmp_path / "r.csv")  # replaced, with its checksum
     assert len(read_residuals(tmp_path / "r.csv")) == 50
-    # Without its JSON file it is like any other CSV.
+    # Without its JSON file it is told; without the mark it is like any other CSV.
     (tmp_path / "r.csv.json").unlink()
-    assert read_residuals(tmp_path / "r.csv").attrs == {}
+    with pytest.raises(ValueError, match=r"r\.csv\.json is gone, .*quotes"):
+        read_residuals(tmp_path / "r.csv")
+    text = (tmp_path / "r.csv").read_text()
+    for names in ("observed,predicted", '"observed","predicted"'):
+        other = text.replace('"observed",predicted', names, 1)
+        (tmp_path / "r.csv").write_text(other)
+        assert read_residuals(tmp_path / "r.csv").attrs == {}
 
 
 def test_a_table_that_is_not_as_it_was_written_is_refused(tmp_path: Path) -> None:
@@ -339,11 +345,17 @@ def test_info_says_which_command_goes_on(
     code, out, err = run("info", folder, "--json")
     assert code == 0, err
     assert json.loads(out) == facts.to_dict()
+    begun = (folder / "begun.json").read_text()
+    assert "validate" in begun
     monkeypatch.undo()
     code, _, err = run(*shlex.split(said)[1:])
     assert code == 0, err
     assert gb.describe(folder)["state"] == "finished"
     assert not (folder / "begun.json").exists()
+    for text in ("{}", begun.replace("validate", "validatf")):
+        (folder / "begun.json").write_text(text)
+        with pytest.raises(ValueError, match=r"begun.json is damaged .*delete it"):
+            gb.describe(folder)
     (folder / "begun.json").write_text("{}")
     with pytest.raises(ValueError, match=r"begun.json is damaged .*delete it"):
         gb.describe(folder)

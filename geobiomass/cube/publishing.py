@@ -7,14 +7,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from geobiomass.cube.seal import SEAL
+from geobiomass.cube.seal import CHECKSUMS
 from geobiomass.cube.store_objects import ROOT, as_buffer, synchronise
 
 if TYPE_CHECKING:
     import zarr
     from zarr.core.buffer import Buffer
-
-CHECKSUMS = SEAL.partition("/")[0]
 
 
 def consolidate(group: zarr.Group) -> None:

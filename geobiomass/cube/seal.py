@@ -30,7 +30,8 @@ from geobiomass.training.checksums import agrees, crc32c_of_json
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
-SEAL = "checksums/zarr.json"
+CHECKSUMS = "checksums"
+SEAL = f"{CHECKSUMS}/zarr.json"
 ROOT = "zarr.json"
 UNFINISHED = "geobiomass_unfinished"
 """Attribute of a Zarr group that is still being written."""
@@ -188,6 +189,12 @@ def check_store(store: Store, where: str, prefix: str = "") -> Seal | None:
         If a file is damaged, gone or another's; it names the first one.
     """
     seal = read_seal(store, where, prefix)
+    if seal is None and _is_marked(Files(store, prefix).read([ROOT])[ROOT]):
+        seal = read_seal(
+            store, where, prefix
+        )  # a writer may have written both meanwhile
+        if seal is None:
+            raise damaged(where, SEAL, GONE)
     while seal is not None and (problem := seal.first_problem(store)) is not None:
         if _is_unfinished(Files(store, prefix).read([ROOT])[ROOT]):
             return None  # its seal is not valid yet; the caller says so
@@ -245,17 +252,49 @@ def _is_unfinished(root: bytes | None) -> bool:
         return False
 
 
+def _is_marked(root: bytes | None) -> bool:
+    """Return whether a finished store says that it has checksums."""
+    try:
+        content = json.loads(root or b"")
+        members = content["consolidated_metadata"]["metadata"]
+        return CHECKSUMS in members and UNFINISHED not in content["attributes"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False  # of other software, or no Zarr: the caller says so
+
+
+def marked(root: dict[str, Any], sealed: bool) -> dict[str, Any]:
+    """Return the root's metadata with or without the mark of a store with checksums.
+
+    Parameters
+    ----------
+    root : dict
+        Content of ``zarr.json``. Without consolidated metadata it stays as it is.
+    sealed : bool
+        Whether the store has checksums.
+    """
+    consolidated = root.get("consolidated_metadata")
+    if not isinstance(consolidated, dict):
+        return root
+    members = {n: m for n, m in consolidated["metadata"].items() if n != CHECKSUMS}
+    if sealed:
+        # As zarr-python writes a group without members.
+        nothing = {"kind": "inline", "must_understand": False, "metadata": {}}
+        members[CHECKSUMS] = document_of({}) | {"consolidated_metadata": nothing}
+    return root | {"consolidated_metadata": {**consolidated, "metadata": members}}
+
+
 def document_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metadata of a Zarr group with attributes."""
     return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
 
 
 def root_sum(content: bytes) -> Sums:
-    """Return the sum of the root's metadata, whether it is marked as finished or not.
+    """Return the sum of the root's metadata, whatever marks it has.
 
-    So the seal is written first, and marking the store as finished is its last change.
+    So the seal is written first, and marking the store as sealed and finished is its
+    last change.
     """
-    root = json.loads(content)
+    root = marked(json.loads(content), False)
     for mark in (UNFINISHED, FINISHING):
         root.get("attributes", {}).pop(mark, None)
     return [None, crc32c_of_json(root)]
@@ -266,5 +305,5 @@ def _root_problem(content: bytes | None, sums: Sums) -> str | None:
         return GONE
     try:
         return None if root_sum(content) == sums else CHANGED
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
         return CHANGED

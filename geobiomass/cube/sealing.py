@@ -22,6 +22,7 @@ from geobiomass.cube.seal import (
     UNFINISHED,
     check_store,
     document_of,
+    marked,
     root_sum,
 )
 from geobiomass.cube.store import check_exists, open_group, store_at
@@ -196,6 +197,7 @@ def write_seal(group: zarr.Group) -> None:
     )
     text = json.dumps(document_of(attributes), separators=(",", ":"))
     files.write(SEAL, text.encode())
+    _mark(files, True)
 
 
 def ensure_seal(group: zarr.Group) -> None:
@@ -203,11 +205,24 @@ def ensure_seal(group: zarr.Group) -> None:
     files = Files(group.store_path.store, group.store_path.path)
     if files.read([SEAL])[SEAL] is None:
         write_seal(group)
+    else:
+        _mark(files, True)
 
 
 def remove_seal(group: zarr.Group) -> None:
     """Remove the checksums, before any other change to a finished store."""
-    Files(group.store_path.store, group.store_path.path).delete(SEAL)
+    files = Files(group.store_path.store, group.store_path.path)
+    # The mark first, and last when it is sealed: a reader never sees the mark alone.
+    _mark(files, False)
+    files.delete(SEAL)
+
+
+def _mark(files: Files, sealed: bool) -> None:
+    """Mark the root's metadata as that of a store with checksums, or without."""
+    before = json.loads(files.read([ROOT])[ROOT])
+    after = marked(before, sealed)
+    if after != before:
+        files.write(ROOT, json.dumps(after, indent=2).encode())
 
 
 def _owner(file: str, arrays: Mapping[str, Any]) -> str | None:

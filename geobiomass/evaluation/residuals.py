@@ -30,6 +30,7 @@ from geobiomass.cube.units import MASS_PER_AREA, hectare_factor, plain
 from geobiomass.cube.values import decoded_layers
 from geobiomass.data.folds import Folds
 from geobiomass.data.groups import NOWHERE, BlockGround, ChipGround, Ground
+from geobiomass.evaluation.table_mark import is_marked, marked
 from geobiomass.maps.reading import open_map
 from geobiomass.outside_text import readable_cell, safe_cells
 from geobiomass.tables import read_table
@@ -325,7 +326,10 @@ def write_residuals(table: pd.DataFrame, path: str | Path) -> None:
             f"attrs of a table of residuals must have {lacking}, got {table.attrs}; "
             "gb.residuals sets them."
         )
-    content = safe_cells(table).to_csv(index=False, lineterminator="\n").encode()
+    text = safe_cells(table).to_csv(index=False, lineterminator="\n")
+    # The same table of an earlier release, which has no mark, stays as it is.
+    there = path.is_file() and path.read_bytes() == text.encode()
+    content = text.encode() if there else marked(text)
     facts = {
         "format": _FORMAT,
         "kind": table.attrs["kind"],
@@ -416,6 +420,12 @@ def _read_facts(path: Path) -> dict[str, Any]:
     """Return the attributes of a table; empty where there is no JSON file."""
     facts_path = _facts_beside(path)
     if not facts_path.exists():
+        if is_marked(path):
+            raise ValueError(
+                f"{facts_path} is gone, which has kind, pixel and checksum of {path}; "
+                "copy both again, or write the residuals again. To read it as any CSV, "
+                "remove the quotes around the name of its first column."
+            )
         return {}
     try:
         facts = read_json(facts_path, dict)

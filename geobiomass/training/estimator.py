@@ -19,7 +19,7 @@ from geobiomass.training.setting_names import explain_arguments
 
 from .disk_errors import told_of_disk
 from .folder_exchange import new_part, replace_folder, sweep_parts, whole_folder
-from .model_checksums import check_checksums, write_checksums
+from .model_checksums import NOTED, check_checksums, write_checksums
 from .model_folder import (
     CARD,
     CONFIG,
@@ -69,6 +69,8 @@ class SavedModel(ABC):
 
     load_call: ClassVar[str] = ""
     interrupted: str = ""
+    # A model of an earlier release is saved with the files that it was loaded from.
+    _checksums_twice: bool = True
 
     @abstractmethod
     def _write(self, folder: Path) -> None:
@@ -114,7 +116,7 @@ class SavedModel(ABC):
                 part.mkdir()
                 try:
                     self._write(part)
-                    write_checksums(part)
+                    write_checksums(part, self._checksums_twice)
                     replace_folder(folder, part)
                 finally:
                     shutil.rmtree(part, ignore_errors=True)
@@ -152,6 +154,7 @@ class SavedModel(ABC):
         check_checksums(folder)
         model = cls._read(folder, config)
         model.interrupted = str(config.get("interrupted", ""))
+        model._checksums_twice = NOTED in config
         return model
 
     def _marked(self) -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from geobiomass.cube.store import is_local
 from geobiomass.evaluation.residuals import TABLE
-from geobiomass.training.checksums import OWN, with_checksum
+from geobiomass.training.checksums import OWN, agrees, with_checksum
 from geobiomass.training.files import write_whole
 from geobiomass.training.json_files import read_json
 from geobiomass.training.model_folder import package_versions
@@ -71,7 +71,7 @@ def write_beginning(folder: Path, facts: Mapping[str, Any], overwrite: bool) -> 
     if (folder / CHECKPOINTS).exists() and not overwrite:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / BEGUN, dict(facts))
+    _write(folder / BEGUN, with_checksum(json.loads(json.dumps(dict(facts)))))
 
 
 def read_beginning(folder: Path) -> dict[str, Any]:
@@ -90,10 +90,13 @@ def read_beginning(folder: Path) -> dict[str, Any]:
         lacking = {"cube", "count", "held_out", "command", "directory"} - set(facts)
         if lacking:
             raise ValueError(f"it lacks {sorted(lacking)}")
+        if OWN in facts and not agrees(facts):
+            raise ValueError("its checksum differs")
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is damaged ({error}); delete it: it is only shown to users."
         ) from error
+    facts.pop(OWN, None)
     return facts
 
 

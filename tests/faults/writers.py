@@ -151,37 +151,6 @@ def read_page(path: Path) -> Reading:
     return {"ends": text.rstrip().endswith("</html>"), "sections": text.count("<h2")}
 
 
-def two_maps(folder: Path) -> None:
-    kept.make_zarr_map(folder)
-    (folder / "map.zarr").rename(folder / "first.zarr")
-    kept.make_zarr_map(folder)
-    (folder / "map.zarr").rename(folder / "second.zarr")
-
-
-def _change(folder: Path, name: str) -> None:
-    from geobiomass.accounting.change import write_change
-
-    both = (kept.errors(), kept.errors())
-    first, second = folder / "first.zarr", folder / "second.zarr"
-    found = gb.change(first, second, residuals=both, correlation=0.0)
-    write_change(found, folder / name)
-
-
-def change_zarr(folder: Path) -> None:
-    _change(folder, "change.zarr")
-
-
-def change_tif(folder: Path) -> None:
-    _change(folder, "change.tif")
-
-
-def read_change(path: Path) -> Reading:
-    from geobiomass.maps.reading import open_map
-
-    with open_map(str(path)) as layers:
-        return kept.of_dataset(layers.load())
-
-
 def table(folder: Path) -> None:
     kept.make_table(folder)
 
@@ -256,13 +225,14 @@ WRITERS = {
                kept.make_zarr_map),
         Writer("predict_to, overviews", "map.zarr", zarr_map_with_overviews,
                kept.read_map),
-        Writer("predict_to, chips", "map.zarr", chip_map, read_change),
+        Writer("predict_to, chips", "map.zarr", chip_map, kept.read_layers),
         Writer("predict_to, COG", "map.tif", kept.make_geotiff, kept.read_map,
                sizes=(8000, 40_000)),
         Writer("report", "report.html", report, read_page, pipelines=PIPELINES[:1]),
-        Writer("change, Zarr", "change.zarr", change_zarr, read_change, two_maps),
-        Writer("change, GeoTIFF", "change.tif", change_tif, read_change, two_maps,
-               pipelines=PIPELINES[:1], sizes=(2000,)),
+        Writer("change, Zarr", "change.zarr", kept.change_zarr, kept.read_layers,
+               kept.two_maps),
+        Writer("change, GeoTIFF", "change.tif", kept.change_tif, kept.read_layers,
+               kept.two_maps, pipelines=PIPELINES[:1], sizes=(2000,)),
         Writer("residuals", "residuals.csv", table, kept.read_table,
                pipelines=PIPELINES[:1]),
         Writer("stac item", "item.json", stac_item, read_json, kept.make_zarr_map,
