@@ -125,9 +125,7 @@ def read_validation(path: Path) -> Reading:
 def read_table(path: Path) -> Reading:
     from geobiomass.evaluation.residuals import read_residuals
 
-    reading = of_table(read_residuals(path), "table ")
-    # Without the file of its facts it is any CSV: totals take the pixels of the map.
-    return {k: v for k, v in reading.items() if (k, v) != ("table attrs", "{}")}
+    return of_table(read_residuals(path), "table ")
 
 
 # --- what is made ---------------------------------------------------------------------

@@ -106,8 +106,7 @@ def judged(
 def differing(found: Reading, expected: Reading) -> list[str]:
     """Return the names of what is other than before, to the bit."""
     names = sorted({*found, *expected})
-    lost = {"table attrs"} - {*found}  # the facts of a table that is now any CSV
-    return [n for n in names if n not in lost and found.get(n) != expected.get(n)]
+    return [name for name in names if found.get(name) != expected.get(name)]
 
 
 def is_clear(error: BaseException, names: Iterable[str]) -> bool:
