@@ -109,7 +109,8 @@ def _marked(text: str) -> bytes:
 def _is_marked(path: Path) -> bool:
     """Return whether a CSV is as :func:`write_residuals` leaves it."""
     with path.open("rb") as file:
-        return _MARK.encode() in file.readline(_LINE).strip().split(b",")
+        names = file.readline(_LINE).strip().split(b",")
+    return _MARK.encode() in names and b"observed" in names
 
 
 def _facts_of_old(path: Path) -> dict[str, Any] | None:
