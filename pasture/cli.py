@@ -101,10 +101,12 @@ def folds(
     Example: `pasture folds train.csv folds.csv`
     """
     from geobiomass.tables import write_csv
+    from geobiomass.training.files import check_writable
 
     from .folds import balanced_folds, fold_balance, sampling_groups
     from .photos import read_photos
 
+    check_writable(out)
     photos = read_photos(table, root)
     cut: dict[str, int] | None = None if virtual else {}
     groups = sampling_groups(photos, cut)
@@ -255,9 +257,12 @@ def predict(
 
     Example: `pasture predict model/ photos/ predicted.csv`
     """
+    from geobiomass.training.files import check_writable
+
     from .loading import load
     from .photos import TARGETS, read_photos, write_predictions, write_submission
 
+    check_writable(out)
     loaded = load(model)
     own = None if loaded.targets == TARGETS else loaded.targets
     photos = read_photos(table, root, own)

@@ -169,6 +169,19 @@ def sweep(path: Path) -> None:
                 found.unlink(missing_ok=True)
 
 
+def parts_within(folder: Path) -> list[Path]:
+    """Return the parts of files in a folder and below that killed calls left.
+
+    Parameters
+    ----------
+    folder : Path
+        A folder of ours; the caller has its lock.
+    """
+    name = re.compile(rf"\..+\.[0-9a-f]{{32}}{re.escape(PART)}")
+    found = folder.rglob(f".*{PART}")
+    return [path for path in found if name.fullmatch(path.name) and path.is_file()]
+
+
 def _stem(path: Path) -> str:
     """Return the name of a file, or a digest of one that leaves no room for more."""
     short = len(os.fsencode(path.name)) <= _LONGEST
