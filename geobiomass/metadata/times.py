@@ -112,10 +112,9 @@ def _of_numpy(one: np.datetime64) -> _Span:
     first = one.astype("datetime64[us]").item()
     if not isinstance(first, dt.datetime):  # of a year that Python has not
         raise OverflowError
-    unit, count = np.datetime_data(one)
-    if unit not in _LONG:
+    if np.datetime_data(one)[0] not in _LONG:
         return first, first
-    after = (one + np.timedelta64(count, unit)).astype("datetime64[us]").item()
+    after = (one + 1).astype("datetime64[us]").item()  # of its own unit
     return first, after - _SECOND
 
 
