@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from geobiomass.outside_text import printable
-from geobiomass.training.files import check_writable
 
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object, for machines.")
@@ -25,6 +24,8 @@ TableFile = Annotated[
 def check_table_file(path: Path | None) -> None:
     """Check that a table can be written to a file, before it is computed."""
     if path is not None:
+        from geobiomass.training.files import check_writable
+
         check_writable(path)
 
 
