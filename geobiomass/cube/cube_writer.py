@@ -19,7 +19,8 @@ import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.cube.appending import open_to_append
-from geobiomass.cube.cluster_errors import told_of_cluster
+from geobiomass.cube.cluster_errors import AGAIN, told_of_cluster
+from geobiomass.cube.cluster_watch import ANEW, compute_on, keeper_of
 from geobiomass.cube.convert import converted
 from geobiomass.cube.encoding import MISSING, Dtype, Encoding, encode, plan_encoding
 from geobiomass.cube.losses import Losses
@@ -150,8 +151,14 @@ def write_cube(
         doubts: list[str] = []
         try:
             name = Path(str(destination)).name
-            with told_of_cluster(place or str(path)):
-                _write_blocks(cube, target, name, progress, workers, doubts)
+            keeper = keeper_of(cube)
+            with told_of_cluster(
+                f"{place or path} was being written",
+                keeper,
+                AGAIN if keeper is None else f"{ANEW}: it goes on where it stopped",
+                partial(_written, target),
+            ):
+                _write_blocks(cube, target, name, progress, workers, doubts, keeper)
         except CoarseStepError:
             if not target.begun:
                 destination.remove()  # so that the remedy can be written there
@@ -189,6 +196,7 @@ def _write_blocks(
     progress: bool,
     workers: int,
     doubts: list[str],
+    keeper: Any,
 ) -> None:
     """Write the blocks that are not written yet, on a few threads."""
     from tqdm.auto import tqdm
@@ -216,10 +224,17 @@ def _write_blocks(
             bar=bar,
             stop=stop,
             doubts=doubts,
+            keeper=keeper,
         )
         batches = batches_of(cube, left)
         for _, future in few_at_a_time(batches, write, workers, stop=stop):
             future.result()
+
+
+def _written(target: Target) -> str:
+    """Return how much is written, in words."""
+    done = cast(Record, target.record).done()
+    return f"{int(done.sum())} of {done.size} blocks are written"
 
 
 def _write_batch(
@@ -230,6 +245,7 @@ def _write_batch(
     bar: Any,
     stop: Event,
     doubts: list[str],
+    keeper: Any,
 ) -> None:
     """Compute a batch of blocks, some months at a time, and write each block."""
     whole = around(batch)
@@ -242,8 +258,13 @@ def _write_batch(
         if stop.is_set():
             return
         part = {**wanted, "image": wanted["image"].isel(month=months)}
-        computed = xr.Dataset(part).compute(scheduler="synchronous")
-        values = computed["image"].values
+        lazy = xr.Dataset(part)
+        found = (
+            lazy.compute(scheduler="synchronous")
+            if keeper is None
+            else compute_on(keeper, lazy)
+        )
+        values = found["image"].values
         if target.encoding.quantum:
             doubt = check_steps(values, bands, target.encoding.quantum)
             if doubt:
@@ -254,7 +275,7 @@ def _write_batch(
                 values[..., rows, columns], target.encoding, bands, lost
             )
         if "agb" in wanted:
-            labels = computed["agb"].values
+            labels = found["agb"].values
             del wanted["agb"]  # labels have no months: they are computed once
         if months.stop < cube.sizes["month"]:
             with target.lock:
