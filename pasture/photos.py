@@ -11,8 +11,7 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
-from geobiomass.outside_text import safe_cells
-from geobiomass.tables import TableError, read_numbers, read_table
+from geobiomass.tables import TableError, read_numbers, read_table, write_csv
 from geobiomass.training.setting_names import explain_arguments
 
 from .doubts import doubts_of
@@ -332,7 +331,7 @@ def write_submission(predictions: pd.DataFrame, path: str | Path) -> None:
     _check_complete(predictions)
     names = [f"{p}__{t}" for p in predictions.index for t in predictions.columns]
     long = {"sample_id": names, "target": predictions.to_numpy().ravel()}
-    safe_cells(pd.DataFrame(long)).to_csv(path, index=False)
+    write_csv(pd.DataFrame(long), path, index=False)
 
 
 def write_predictions(predictions: pd.DataFrame, path: str | Path) -> None:
@@ -351,7 +350,7 @@ def write_predictions(predictions: pd.DataFrame, path: str | Path) -> None:
         A photo is listed twice or has no prediction.
     """
     _check_complete(predictions)
-    safe_cells(predictions).to_csv(path, index_label="photo")
+    write_csv(predictions, path, index_label="photo")
 
 
 def _check_complete(predictions: pd.DataFrame) -> None:

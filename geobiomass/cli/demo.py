@@ -23,7 +23,9 @@ from geobiomass.data.reader import Reader, Sample
 from geobiomass.evaluation.metrics import Tally
 from geobiomass.models.fit import fit
 from geobiomass.sources.landscape.scene import landscape
+from geobiomass.tables import write_csv
 from geobiomass.tiles import EVALUATION_BLOCK, Window, blocks
+from geobiomass.training.files import output_file
 from geobiomass.training.packages import need
 
 HEIGHT, TRAINED, MAPPED = 768, 1024, 512  # pixels; the scene is 7.7 km x 15.4 km
@@ -68,7 +70,7 @@ def run(out: Path, seed: int = 0, **overrides: Any) -> pd.DataFrame:
             "geobiomass": lambda w: predicted.values[w.rows, w.columns],
         },
     )
-    table.to_csv(out / "metrics.csv")
+    write_csv(table, out / "metrics.csv")
     _draw(east, predicted, out / "map.png")
     size = f"{east.sizes['y']} x {east.sizes['x']}"
     say(f"\nOn {size} pixels not used in training, in Mg/ha:\n")
@@ -145,4 +147,5 @@ def _draw(east: xr.Dataset, predicted: xr.DataArray, path: Path) -> None:
 
     matplotlib.use("Agg")
     figure = plots.comparison(east, predicted)
-    figure.savefig(path, dpi=110)
+    with output_file(path, path.suffix) as part:
+        figure.savefig(part, dpi=110)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from geobiomass.maps.opening import check_map, open_layers
 from geobiomass.maps.raster_checksums import RasterChecksums
 from geobiomass.summary import html_environment, html_macros
 from geobiomass.tiles import blocks
+from geobiomass.training.files import output_file
 from geobiomass.training.packages import need
 
 MERCATOR = "EPSG:3857"
@@ -109,7 +111,7 @@ def explore_map(
         pictures[name] = next(iter(_layers_of(other, largest).values()))
     first = next(iter(pictures.values()))
     low, high = limits or _limits(first)
-    page: Any = folium.Map(tiles=tiles, control_scale=True, zoom_snap=0.25)
+    page: Any = _map_class()(tiles=tiles, control_scale=True, zoom_snap=0.25)
     overlays: list[Any] = []
     for name, values in pictures.items():
         overlay = folium.raster_layers.ImageOverlay(
@@ -134,6 +136,22 @@ def explore_map(
 
 
 # --- a small map, in web Mercator ----------------------------------------------
+
+
+@cache
+def _map_class() -> Any:
+    """Return folium's map with a page that is saved whole or not at all."""
+    import folium
+
+    class Map(folium.Map):  # type: ignore[misc, unused-ignore]
+        def save(self, outfile: Any, *more: Any, **settings: Any) -> None:
+            if not isinstance(outfile, str | Path):
+                super().save(outfile, *more, **settings)
+                return
+            with output_file(outfile) as part:
+                super().save(str(part), *more, **settings)
+
+    return Map
 
 
 def _layers_of(

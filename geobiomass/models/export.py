@@ -21,7 +21,7 @@ from geobiomass.cube.quantity import AGB
 from geobiomass.network import AttentionUNet
 from geobiomass.network.month_attention import MonthAttention
 from geobiomass.network.wrappers import Ensemble
-from geobiomass.training.files import replacing
+from geobiomass.training.files import output_file
 from geobiomass.training.packages import need
 
 __all__ = ["FORMATS", "Exported", "export_network"]
@@ -197,7 +197,7 @@ def export_network(
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             strict=False,
         )
-        with replacing(path, path.suffix) as part:
+        with output_file(path, path.suffix) as part:
             notes = {"outputs": ",".join(outputs), "units": units}
             if onnx:
                 _write_onnx(program, example, part, notes)

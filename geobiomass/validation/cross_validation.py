@@ -37,6 +37,7 @@ from geobiomass.validation.folder import (
     check_validation_folder,
     cube_address,
     read_record,
+    sweep_folder,
     write_record,
 )
 from geobiomass.validation.held_out_map import calibrated_members, join_by_fold
@@ -324,6 +325,7 @@ class CrossValidation:
         self, folder: Path, cube: str | Path | None, progress: bool, overwrite: bool
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        sweep_folder(folder)
         if overwrite:  # from here on the record may name files that are replaced
             (folder / RECORD).unlink(missing_ok=True)
         lazy, side = self.predictions.copy(), self._settings["block"]

@@ -22,7 +22,7 @@ MOST_POOR = 0.02
 _OURS = re.compile(r"[/\\](geobiomass|pasture)[/\\][^/\\]")
 _REMEDY = re.compile(
     r"\b(again|restore|cop(y|ied)|give|write|delete|choose|make|install|run|use|fix|"
-    r"wait|call|overwrite|pass|free|end|continues?|resume|checkpoint|expected)\b",
+    r"wait|call|overwrite|pass|free|end|continues?|resume|checkpoint)\b",
     re.IGNORECASE,
 )
 _SECONDS = 60

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import kept
+import pandas as pd
 from kept import SMALL, TILES, labelled, untrained
 from outcomes import Reading
 
@@ -155,13 +157,65 @@ def table(folder: Path) -> None:
     kept.make_table(folder)
 
 
+def other_table(folder: Path) -> None:
+    """Write the table that another one replaces: half of its rows, in other units."""
+    from geobiomass.evaluation.residuals import read_residuals, write_residuals
+
+    table(folder)
+    found = read_residuals(folder / "residuals.csv")
+    half = found[: len(found) // 2]
+    half.attrs = found.attrs | {"target": "agb", "units": "t/ha"}
+    write_residuals(half, folder / "residuals.csv")
+
+
+def old_report(folder: Path) -> None:
+    (folder / "report.html").write_text("<html>geobiomass, as it was</html>")
+
+
+def model_cube_and_old_table(folder: Path) -> None:
+    untrained().save(folder / "model")
+    gb.write_cube(labelled(), folder / "cube.zarr")
+    (folder / "table.csv").write_text("old,table\n1,2\n")
+
+
+def evaluate(folder: Path) -> None:
+    paths = [str(folder / name) for name in ("model", "cube.zarr")]
+    command("evaluate", *paths, "--check", "off", "--csv", str(folder / "table.csv"))
+
+
+def map_and_old_table(folder: Path) -> None:
+    kept.make_zarr_map(folder)
+    (folder / "errors.json").write_text(json.dumps(kept.errors().to_dict()))
+    (folder / "table.csv").write_text("old,table\n1,2\n")
+
+
+def totals(folder: Path) -> None:
+    errors, out = str(folder / "errors.json"), str(folder / "table.csv")
+    command("totals", str(folder / "map.zarr"), "--residuals", errors, "--csv", out)
+
+
+def old_table(folder: Path) -> None:
+    (folder / "table.csv").write_text("old,table\n1,2\n")
+
+
+def predictions(folder: Path) -> None:
+    from pasture.photos import TARGETS, write_submission
+
+    photos = pd.Index(["a", "b"], name="photo")
+    grams = pd.DataFrame([range(5), range(5, 10)], photos, TARGETS)
+    write_submission(grams, folder / "table.csv")
+
+
+def read_file(path: Path) -> Reading:
+    return {"bytes": path.read_bytes()}
+
+
 def stac_item(folder: Path) -> None:
     when = (datetime(2023, 7, 1, tzinfo=UTC), datetime(2023, 8, 31, tzinfo=UTC))
     gb.write_stac_item(folder / "map.zarr", folder / "item.json", datetime=when)
 
 
 def read_json(path: Path) -> Reading:
-    import json
 
     item = json.loads(path.read_text())
     for name in ("created", "updated"):  # the time of writing
@@ -235,6 +289,16 @@ WRITERS = {
                kept.two_maps, pipelines=PIPELINES[:1], sizes=(2000,)),
         Writer("residuals", "residuals.csv", table, kept.read_table,
                pipelines=PIPELINES[:1]),
+        Writer("residuals, again", "residuals.csv", table, kept.read_table,
+               other_table, replaces=True, pipelines=PIPELINES[:1]),
+        Writer("report, again", "report.html", report, read_page, old_report,
+               replaces=True, pipelines=PIPELINES[:1]),
+        Writer("evaluate, table", "table.csv", evaluate, read_file,
+               model_cube_and_old_table, replaces=True, pipelines=PIPELINES[:1]),
+        Writer("totals, table", "table.csv", totals, read_file, map_and_old_table,
+               replaces=True, pipelines=PIPELINES[:1]),
+        Writer("submission of photos", "table.csv", predictions, read_file, old_table,
+               replaces=True, pipelines=PIPELINES[:1]),
         Writer("stac item", "item.json", stac_item, read_json, kept.make_zarr_map,
                pipelines=PIPELINES[:1]),
     )
