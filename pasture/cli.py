@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 
-from geobiomass.outside_text import printable, safe_cells
+from geobiomass.outside_text import printable
 from geobiomass.training.commands import EXIT_CODES, parse_setting, print_version, run
 from geobiomass.training.option_names import ExplainingGroup
 
@@ -100,6 +100,8 @@ def folds(
 
     Example: `pasture folds train.csv folds.csv`
     """
+    from geobiomass.tables.writing import write_csv
+
     from .folds import balanced_folds, fold_balance, sampling_groups
     from .photos import read_photos
 
@@ -114,7 +116,7 @@ def folds(
         option = " (here: --no-virtual)" if "virtual" in str(note.message) else ""
         _say(f"Warning: {note.message}{option}", err=True)
     written = found.to_frame().assign(group=groups)
-    safe_cells(written).to_csv(out, index_label="photo")
+    write_csv(written, out, "table of folds", index_label="photo")
     _say(fold_balance(photos, found, groups).round(3).to_string())
     _say(f"{out}: {len(photos)} photos in {count} folds")
 

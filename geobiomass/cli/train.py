@@ -18,7 +18,6 @@ from geobiomass.cli.checks import (
 )
 from geobiomass.cli.output import AsJson, answer, say, table_of
 from geobiomass.inference.map_settings import Check, MapSettings
-from geobiomass.outside_text import safe_cells
 from geobiomass.training.commands import parse_setting
 
 if TYPE_CHECKING:
@@ -232,7 +231,9 @@ def evaluate(
         check=cast(Check, check),
     )
     if csv is not None:
-        safe_cells(table).to_csv(csv)
+        from geobiomass.tables.writing import write_csv
+
+        write_csv(table, csv, "table of errors", mark="pixel_rmse")
     answer(in_short(table), {"metrics": table_of(table)}, as_json)
 
 

@@ -27,7 +27,6 @@ from geobiomass.cli.train import (
     in_short,
     is_first_process,
 )
-from geobiomass.outside_text import safe_cells
 
 if TYPE_CHECKING:
     from geobiomass.validation.cross_validation import CrossValidation
@@ -113,7 +112,9 @@ def validate(
     stored = CrossValidation.load(folder)  # it reads the map, and does not compute it
     table = stored.evaluate(by, confidence=confidence)
     if csv is not None:
-        safe_cells(table).to_csv(csv)
+        from geobiomass.tables.writing import write_csv
+
+        write_csv(table, csv, "table of errors", mark="pixel_rmse")
     advice = _advice_on_blocks(stored)
     text = f"{folder}: {stored.folds!r}\n{in_short(table)}"
     facts = {

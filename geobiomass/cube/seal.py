@@ -11,6 +11,7 @@ file, which is replaced in one step, and any Zarr reader passes over it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from geobiomass.cube.file_checks import (
     CHANGED,
     GONE,
+    NEW,
     Files,
     Sums,
     described_problem,
@@ -38,6 +40,8 @@ FINISHING = "geobiomass_finishing"
 """Attribute of a cube whose pixels and counts are written, and whose end is not."""
 
 FORMAT = 1
+
+_CHUNK = re.compile(r"c(/\d+)+")  # of Zarr v3; other files are no part of the store
 
 OTHER_ROOTS = "other_roots"
 """Sums of the root's metadata that are right as well, while it is replaced."""
@@ -151,6 +155,14 @@ class Seal:
             for key, sums in chunks.items():
                 yield f"{name}/{key}", sums, self.pixels[name]
 
+    def new_files(self, store: Store) -> Iterator[tuple[str, str]]:
+        """Yield files of pixels that were not there when the store was finished."""
+        for file in Files(store, self.prefix).names():
+            for name, chunks in self._by_array.items():
+                key = file.removeprefix(f"{name}/")
+                if key != file and _CHUNK.fullmatch(key) and key not in chunks:
+                    yield file, NEW
+
     def pixel_problems(
         self, store: Store, *, whole: bool = False
     ) -> Iterator[tuple[str, str]]:
@@ -173,6 +185,8 @@ class Seal:
             )
             if problem is not None:
                 yield file, problem
+        if whole:
+            yield from self.new_files(store)
 
 
 def check_store(store: Store, where: str, prefix: str = "") -> Seal | None:

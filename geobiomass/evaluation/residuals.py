@@ -37,6 +37,7 @@ from geobiomass.training.checksums import OWN, agrees, with_checksum
 from geobiomass.training.disk_errors import told_of_disk
 from geobiomass.training.files import sha256_of, sha256_of_file, write_whole
 from geobiomass.training.json_files import read_json
+from geobiomass.training.own_files import check_own_file
 from geobiomass.training.setting_names import explain_arguments
 
 MOST = 200_000  # rows of a table: 14 MB
@@ -303,13 +304,15 @@ def write_residuals(table: pd.DataFrame, path: str | Path) -> None:
     table : pandas.DataFrame
         As returned by :func:`geobiomass.residuals`, with its ``attrs``.
     path : str or Path
-        The table, ``.csv``; an existing one is replaced.
+        The table, ``.csv``; one that this function wrote is replaced.
 
     Raises
     ------
     ValueError
         If `path` does not end with .csv, or the table lacks a column, "kind" or
         "pixel".
+    FileExistsError
+        If `path`, or the JSON file next to it, is anything else.
     """
     path = Path(path)
     if path.suffix != ".csv":
@@ -323,6 +326,7 @@ def write_residuals(table: pd.DataFrame, path: str | Path) -> None:
             f"attrs of a table of residuals must have {lacking}, got {table.attrs}; "
             "gb.residuals sets them."
         )
+    _check_replaceable(path)
     content = safe_cells(table).to_csv(index=False, lineterminator="\n").encode()
     facts = {
         "format": _FORMAT,
@@ -336,6 +340,16 @@ def write_residuals(table: pd.DataFrame, path: str | Path) -> None:
     with told_of_disk(path):
         write_whole(_facts_beside(path), whole_facts)
         write_whole(path, content)
+
+
+def _check_replaceable(path: Path) -> None:
+    """Check that a path is free, or has a table of ours with its facts."""
+    beside = _facts_beside(path)
+    # By its names, so that damaged facts are written again too.
+    own = "file of the facts of a table of residuals"
+    check_own_file(beside, own, lambda text, _: b'"sha256"' in text)
+    what = "table of residuals"
+    check_own_file(path, what, lambda *_: beside.exists())
 
 
 def read_residuals(path: str | Path) -> pd.DataFrame:

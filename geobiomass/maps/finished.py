@@ -137,6 +137,7 @@ def _check_zarr(destination: Destination, progress: bool) -> None:
             if (problem := future.result()) is not None:
                 problems.append((file, problem))
             bar.update()
+    problems += found.new_files(store)
     if problems:
         file, problem = min(problems)
         raise DamagedError(
