@@ -145,7 +145,7 @@ def submission(folder: Path) -> None:
 
     chips = make_chips(3).isel(month=[1, 2]).drop_vars("agb")
     untrained().predict_chips_to(
-        folder / "submission", chips, tile=32, progress=False, check="off"
+        folder / "submission", chips, tile=32, overlap=16, progress=False, check="off"
     )
 
 
