@@ -118,7 +118,7 @@ def folds(
         option = " (here: --no-virtual)" if "virtual" in str(note.message) else ""
         _say(f"Warning: {note.message}{option}", err=True)
     written = found.to_frame().assign(group=groups)
-    write_csv(written, out, index_label="photo")
+    write_csv(written, out, "table of folds", index_label="photo")
     _say(fold_balance(photos, found, groups).round(3).to_string())
     _say(f"{out}: {len(photos)} photos in {count} folds")
 

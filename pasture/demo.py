@@ -16,6 +16,7 @@ import pandas as pd
 
 from geobiomass.tables import write_csv
 from geobiomass.training.files import output_file
+from geobiomass.training.own_files import check_demo_folder
 from geobiomass.training.packages import need
 from geobiomass.training.weights import load_weights
 
@@ -49,7 +50,7 @@ def run(
     Parameters
     ----------
     out
-        Folder for the results.
+        Folder for the results; those of an earlier demonstration are replaced.
     seed
         Random seed of the photos and the training.
     count, tested
@@ -66,6 +67,7 @@ def run(
     """
     need("The demonstration", "demo", "matplotlib", "numba", "sklearn")
     started, out = time.monotonic(), Path(out)
+    check_demo_folder(out, ("scores.csv", "scatter.png", "photos.png"))
     photos, test, truth = _draw(out, seed, count, tested)
     folds = balanced_folds(photos, FOLDS, virtual={})
     print(f"\nFolds of {len(photos)} photos, no date in two of them:\n")

@@ -314,7 +314,7 @@ def write_submission(predictions: pd.DataFrame, path: str | Path) -> None:
         Grams, one row per photo and one column per target, as
         `PastureRegressor.predict` returns them. A sample's id is ``photo__target``.
     path
-        The file to write. An existing file is replaced.
+        The file to write. An earlier one with the same columns is replaced.
 
     Raises
     ------
@@ -331,7 +331,7 @@ def write_submission(predictions: pd.DataFrame, path: str | Path) -> None:
     _check_complete(predictions)
     names = [f"{p}__{t}" for p in predictions.index for t in predictions.columns]
     long = {"sample_id": names, "target": predictions.to_numpy().ravel()}
-    write_csv(pd.DataFrame(long), path, index=False)
+    write_csv(pd.DataFrame(long), path, "submission", index=False)
 
 
 def write_predictions(predictions: pd.DataFrame, path: str | Path) -> None:
@@ -342,7 +342,7 @@ def write_predictions(predictions: pd.DataFrame, path: str | Path) -> None:
     predictions
         Grams, as a model's `predict` returns them.
     path
-        The file to write. An existing file is replaced.
+        The file to write. An earlier one with the same columns is replaced.
 
     Raises
     ------
@@ -350,7 +350,7 @@ def write_predictions(predictions: pd.DataFrame, path: str | Path) -> None:
         A photo is listed twice or has no prediction.
     """
     _check_complete(predictions)
-    write_csv(predictions, path, index_label="photo")
+    write_csv(predictions, path, "table of predictions", index_label="photo")
 
 
 def _check_complete(predictions: pd.DataFrame) -> None:

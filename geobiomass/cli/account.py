@@ -110,7 +110,7 @@ def totals(
         variable=variable,
         progress=not as_json,
     )
-    write_table(table, csv)
+    write_table(table, csv, "table of totals", "map_mean")
     facts = {"totals": table_of(table)} | {str(k): v for k, v in table.attrs.items()}
     answer(_in_words(table), facts, as_json)
 
@@ -177,7 +177,7 @@ def change(
         if (assumed := table.attrs.get("map_units")) is not None:
             words += f"\nmap units: {assumed}"
         words += f"\n{table.iloc[:, :9].round(1).to_string()}"
-        write_table(table, csv)
+        write_table(table, csv, "table of change", "map_total")
         facts |= {"totals": json.loads(table.reset_index().to_json(orient="records"))}
     answer(words, facts, as_json)
 

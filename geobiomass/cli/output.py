@@ -29,12 +29,15 @@ def check_table_file(path: Path | None) -> None:
         check_writable(path)
 
 
-def write_table(table: Any, path: Path | None) -> None:
-    """Write a table as CSV to a file, if one is wanted, whole or not at all."""
+def write_table(table: Any, path: Path | None, what: str, mark: str) -> None:
+    """Write a table as CSV to a file, if one is wanted, whole or not at all.
+
+    An earlier table of its kind, which has the column `mark`, is replaced.
+    """
     if path is not None:
         from geobiomass.tables import write_csv  # only now, as it imports pandas
 
-        write_csv(table, path)
+        write_csv(table, path, what, mark=mark)
 
 
 def answer(text: object, facts: dict[str, Any], as_json: bool) -> None:

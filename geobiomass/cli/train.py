@@ -236,7 +236,7 @@ def evaluate(
         groups=groups,
         check=cast(Check, check),
     )
-    write_table(table, csv)
+    write_table(table, csv, "table of errors", "pixel_rmse")
     answer(in_short(table), {"metrics": table_of(table)}, as_json)
 
 

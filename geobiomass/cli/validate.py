@@ -119,7 +119,7 @@ def validate(
     found.save(folder, cube=cube, progress=not as_json, overwrite=overwrite)
     stored = CrossValidation.load(folder)  # it reads the map, and does not compute it
     table = stored.evaluate(by, confidence=confidence)
-    write_table(table, csv)
+    write_table(table, csv, "table of errors", "pixel_rmse")
     advice = _advice_on_blocks(stored)
     text = f"{folder}: {stored.folds!r}\n{in_short(table)}"
     facts = {

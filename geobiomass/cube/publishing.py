@@ -34,6 +34,22 @@ def publish(group: zarr.Group, attrs: Mapping[str, Any], without: str = "") -> N
 
     Parameters
     ----------
+    group, attrs, without
+        As in :func:`described`.
+    """
+    write_root(group, described(group, attrs, without))
+
+
+def write_root(group: zarr.Group, content: bytes) -> None:
+    """Write a group's own metadata, in one write."""
+    synchronise((group.store_path / ROOT).set(as_buffer(content.decode())))
+
+
+def described(group: zarr.Group, attrs: Mapping[str, Any], without: str = "") -> bytes:
+    """Return a group's own metadata, with attributes and all that is below it.
+
+    Parameters
+    ----------
     group : zarr.Group
         The group.
     attrs : mapping
@@ -58,7 +74,7 @@ def publish(group: zarr.Group, attrs: Mapping[str, Any], without: str = "") -> N
             synchronise((whole.store_path / name / ROOT).set(cast("Buffer", content)))
     consolidate(whole)
     root = synchronise((whole.store_path / ROOT).get())
-    synchronise((group.store_path / ROOT).set(cast("Buffer", root)))
+    return cast("Buffer", root).to_bytes()
 
 
 def mark_finished(group: zarr.Group, marks: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ file, which is replaced in one step, and any Zarr reader passes over it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from geobiomass.cube.file_checks import (
     CHANGED,
     GONE,
+    NEW,
     Files,
     Sums,
     described_problem,
@@ -39,6 +41,11 @@ FINISHING = "geobiomass_finishing"
 """Attribute of a cube whose pixels and counts are written, and whose end is not."""
 
 FORMAT = 1
+
+_CHUNK = re.compile(r"c(/\d+)+")  # of Zarr v3; other files are no part of the store
+
+OTHER_ROOTS = "other_roots"
+"""Sums of the root's metadata that are right as well, while it is replaced."""
 
 
 @dataclass(frozen=True)
@@ -134,10 +141,28 @@ class Seal:
         content = Files(store, self.prefix).read(small)
         for file in small:
             sums = self.files[file]
-            known = _root_problem if file == ROOT else described_problem
-            if (problem := known(content[file], sums)) is not None:
+            problem = (
+                _root_problem(content[file], [sums, *self.content.get(OTHER_ROOTS, [])])
+                if file == ROOT
+                else described_problem(content[file], sums)
+            )
+            if problem is not None:
                 return file, problem
         return None
+
+    def pixel_files(self) -> Iterator[tuple[str, Sums, int]]:
+        """Yield the files of pixels: name, sums, and chunks of a shard."""
+        for name, chunks in self._by_array.items():
+            for key, sums in chunks.items():
+                yield f"{name}/{key}", sums, self.pixels[name]
+
+    def new_files(self, store: Store) -> Iterator[tuple[str, str]]:
+        """Yield files of pixels that were not there when the store was finished."""
+        for file in Files(store, self.prefix).names():
+            for name, chunks in self._by_array.items():
+                key = file.removeprefix(f"{name}/")
+                if key != file and _CHUNK.fullmatch(key) and key not in chunks:
+                    yield file, NEW
 
     def pixel_problems(
         self, store: Store, *, whole: bool = False
@@ -153,16 +178,16 @@ class Seal:
             and have their size.
         """
         files = Files(store, self.prefix)
-        for name, chunks in self._by_array.items():
-            for key, sums in chunks.items():
-                file = f"{name}/{key}"
-                problem = (
-                    files.whole_problem(file, sums, self.pixels[name])
-                    if whole
-                    else files.size_problem(file, sums)
-                )
-                if problem is not None:
-                    yield file, problem
+        for file, sums, inner in self.pixel_files():
+            problem = (
+                files.whole_problem(file, sums, inner)
+                if whole
+                else files.size_problem(file, sums)
+            )
+            if problem is not None:
+                yield file, problem
+        if whole:
+            yield from self.new_files(store)
 
 
 def check_store(store: Store, where: str, prefix: str = "") -> Seal | None:
@@ -210,8 +235,8 @@ def damaged(where: str, file: str, problem: str) -> DamagedError:
     return DamagedError(
         f"{where} is damaged where it describes itself, in its coordinates, "
         f"statistics or zarr.json: {file} {problem}. Restore it from a copy, or write "
-        "it again. If you changed the store on purpose, accept it as it is with "
-        f"geobiomass.cube.seal({where!r}).",
+        "it again with overwrite=True. If you changed the store on purpose, accept it "
+        f"as it is with geobiomass.cube.seal({where!r}).",
         f"{where}/{file}",
     )
 
@@ -300,10 +325,10 @@ def root_sum(content: bytes) -> Sums:
     return [None, crc32c_of_json(root)]
 
 
-def _root_problem(content: bytes | None, sums: Sums) -> str | None:
+def _root_problem(content: bytes | None, right: list[Sums]) -> str | None:
     if content is None:
         return GONE
     try:
-        return None if root_sum(content) == sums else CHANGED
+        return None if root_sum(content) in right else CHANGED
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
         return CHANGED

@@ -175,7 +175,8 @@ def _open_stored(
         raise
     except (FileNotFoundError, KeyError, TypeError) as error:
         raise CubeError(
-            f"{path} is not a Zarr group that xarray can read ({error})."
+            f"{path} is not a Zarr group that xarray can read ({error}); give the path "
+            "of a cube, or write one there with write_cube."
         ) from error
     except _UNREADABLE as error:
         raise DamagedError(

@@ -20,6 +20,7 @@ from geobiomass.training.files import (
     sweep,
 )
 from geobiomass.training.json_files import read_json
+from geobiomass.training.own_files import check_own_file
 
 __all__ = ["TABLE", "read_residuals", "write_residuals"]
 
@@ -55,13 +56,15 @@ def write_residuals(table: pd.DataFrame, path: str | Path) -> None:
     table : pandas.DataFrame
         As returned by :func:`geobiomass.residuals`, with its ``attrs``.
     path : str or Path
-        The table, ``.csv``; an existing one is replaced.
+        The table, ``.csv``; one that this function wrote is replaced.
 
     Raises
     ------
     ValueError
         If `path` does not end with .csv, or the table lacks a column, "kind" or
         "pixel".
+    FileExistsError
+        If `path`, or the JSON file next to it, is anything else.
     DiskError, InUseError
         If the disk is full or cannot be written, or another process writes there; a
         table that was there can still be read.
@@ -78,6 +81,7 @@ def write_residuals(table: pd.DataFrame, path: str | Path) -> None:
             f"attrs of a table of residuals must have {lacking}, got {table.attrs}; "
             "gb.residuals sets them."
         )
+    _check_replaceable(path)
     text = safe_cells(table).to_csv(index=False, lineterminator="\n")
     # The same table of an earlier release, which has no mark, stays as it is.
     same = path.is_file() and sha256_of_file(path) == sha256_of(text.encode())
@@ -100,6 +104,16 @@ def write_residuals(table: pd.DataFrame, path: str | Path) -> None:
             part.write_text(json.dumps(with_checksum(facts), indent=2))
         with replacing(place) as part:
             part.write_bytes(content)
+
+
+def _check_replaceable(path: Path) -> None:
+    """Check that a path is free, or has a table of ours with its facts."""
+    beside = _facts_beside(path)
+    # By its names, so that damaged facts are written again too.
+    own = "file of the facts of a table of residuals"
+    check_own_file(beside, own, lambda text, _: b'"sha256"' in text)
+    what = "table of residuals"
+    check_own_file(path, what, lambda *_: beside.exists() or _is_marked(path))
 
 
 def _marked(text: str) -> bytes:

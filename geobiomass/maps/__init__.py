@@ -3,9 +3,9 @@
 from geobiomass.maps.blocks import Block
 from geobiomass.maps.competition import write_competition
 from geobiomass.maps.completion import describe_progress, in_one_state
+from geobiomass.maps.finished import MADE_WITH
 from geobiomass.maps.lock import MapInUseError
 from geobiomass.maps.map_writer import (
-    MADE_WITH,
     IncompleteMapError,
     fingerprint_of,
     write_map,

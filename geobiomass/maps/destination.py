@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
@@ -202,8 +203,18 @@ class Destination:
         files.invalidate_cache()
         if not files.exists(key):
             return None
-        with files.open(key, "rb") as file:
+        with self.open_raster() as file:
             return geotiff_tags(file)
+
+    @contextmanager
+    def open_raster(self) -> Iterator[Any]:
+        """Yield the GeoTIFF, which is there, in a form that rasterio opens."""
+        if not isinstance(self.raster, str):
+            yield self.raster
+            return
+        files, key = self._files()
+        with files.open(key, "rb") as file:
+            yield file
 
     def remove_raster(self) -> None:
         """Delete the GeoTIFF."""

@@ -37,8 +37,9 @@ SIDE = 512
 
 _GRID = ("size", "transform", "crs", "types")
 _REMEDY = (
-    "copy the file again from where it was made, or make it again. (If it was changed "
-    f"on purpose, empty its tags {TAG} and {SOFTWARE}.)"
+    "copy the file again from where it was made, or make it again (predict_to with "
+    "overwrite=True). If it was changed on purpose, empty its tags "
+    f"{TAG} and {SOFTWARE}."
 )
 
 Block = tuple[int, int]  # row and column of blocks
@@ -259,22 +260,36 @@ class RasterChecksums:
         height, width : int
             Size of the image.
         """
-        import rasterio
-
         full = self.record["size"]
         step = min(full[0] / max(1, height), full[1] / max(1, width))
         factors = [1, *self.record["overviews"]]
         near = [n for n, factor in enumerate(factors) if factor <= 1.3 * step]
         # GDAL takes the coarsest that is fine enough, by a rule of its release.
         for level in near[-2:]:
-            some = {} if level == 0 else {"overview_level": level - 1}
-            with named_errors(self.path), rasterio.open(path, **some) as source:
-                for rows, columns in _strips(source):
-                    window = (rows.start, rows.stop), (columns.start, columns.stop)
-                    for band in source.indexes:
-                        with named_errors(self.path, rows, columns):
-                            values = source.read(band, window=window)
-                        self.check(band, values, rows.start, columns.start, level)
+            self._check_level(path, level)
+
+    def check_all(self, path: Any, progress: bool = False) -> None:
+        """Compare all blocks of all bands and overviews."""
+        from tqdm.auto import tqdm
+
+        levels = range(1 + len(self.record["overviews"]))
+        with tqdm(
+            levels, "Checking what is there", unit="level", disable=not progress
+        ) as bar:
+            for level in bar:
+                self._check_level(path, level)
+
+    def _check_level(self, path: Any, level: int) -> None:
+        import rasterio
+
+        some = {} if level == 0 else {"overview_level": level - 1}
+        with named_errors(self.path), rasterio.open(path, **some) as source:
+            for rows, columns in _strips(source):
+                window = (rows.start, rows.stop), (columns.start, columns.stop)
+                for band in source.indexes:
+                    with named_errors(self.path, rows, columns):
+                        values = source.read(band, window=window)
+                    self.check(band, values, rows.start, columns.start, level)
 
     def _size(self, level: int) -> tuple[int, int]:
         height, width = self.record["size"]

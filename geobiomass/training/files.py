@@ -86,7 +86,7 @@ def output_file(path: str | Path, ending: str = PART) -> Iterator[Path]:
         If another process writes there for more than a minute.
     """
     with alone_at(path) as place:
-        if _is_stream(place):
+        if is_stream(place):
             yield place
         else:
             with replacing(place, ending) as part:
@@ -109,7 +109,7 @@ def alone_at(path: str | Path) -> Iterator[Path]:
     """
     place = Path(path)
     with told_of_disk(place):
-        if _is_stream(place):
+        if is_stream(place):
             yield place
             return
         place = _checked(place)
@@ -130,7 +130,7 @@ def check_writable(path: str | Path) -> None:
         If a folder is there, a part of the path is a file, or nobody may write there.
     """
     with told_of_disk(path):
-        if not _is_stream(Path(path)):
+        if not is_stream(Path(path)):
             _checked(Path(path))
 
 
@@ -188,7 +188,7 @@ def _stem(path: Path) -> str:
     return path.name if short else hashlib.sha256(os.fsencode(path.name)).hexdigest()
 
 
-def _is_stream(path: Path) -> bool:
+def is_stream(path: Path) -> bool:
     """Return whether a path is of a device, a pipe or an open file, never renamed."""
     if _STREAM.fullmatch(str(path.absolute())):
         return True

@@ -119,6 +119,7 @@ def one_writer(
     from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
     file = lock_path(path)
+    _check_own_lock(file)
     lock: BaseFileLock = FileLock(file)
     for last in (False, True):
         try:
@@ -139,6 +140,27 @@ def one_writer(
         if os.name != "nt":  # on Windows the release deletes the file
             file.unlink(missing_ok=True)
         lock.release()
+
+
+def _check_own_lock(file: Path) -> None:
+    """Check that a lock's file is ours: it is emptied, and deleted at the end.
+
+    Raises
+    ------
+    FileExistsError
+        If it is a file of something else, such as the lock of a package manager.
+    """
+    try:
+        text = file.read_text(errors="replace").strip()
+    except OSError:  # not there, or locked for readers, as on Windows
+        return
+    # A lock without text is one that is taken now, or was by a killed call.
+    # The library begins its own with the number of the process.
+    if text and Writer.read(text) is None and not text.split()[0].isdigit():
+        raise FileExistsError(
+            f"{file} is where geobiomass keeps a lock, and is a file of something "
+            "else; choose another path, or move that file."
+        )
 
 
 def refusal(

@@ -118,14 +118,64 @@ def cross_validate(folder: Path) -> None:
 # --- maps, tables and pages -----------------------------------------------------
 
 
-def zarr_map_with_overviews(folder: Path) -> None:
+def _wide_map(folder: Path, overviews: bool) -> None:
     from conftest import make_scene
 
     wide = make_scene(260, 300, months=(7,)).drop_vars("agb")
     untrained().predict_to(
-        folder / "map.zarr", wide, tile=128, overlap=0, block=256, overviews=True,
-        progress=False, check="off",
+        folder / "map.zarr", wide, tile=128, overlap=0, block=256,
+        overviews=overviews, progress=False, check="off",
     )  # fmt: skip
+
+
+def map_without_overviews(folder: Path) -> None:
+    _wide_map(folder, False)
+
+
+def zarr_map_with_overviews(folder: Path) -> None:
+    _wide_map(folder, True)
+
+
+def map_with_interval(folder: Path) -> None:
+    settings = TILES | {"progress": False, "check": "off"}
+    model = gb.load(folder / "model")
+    model.predict_to(folder / "map.zarr", kept.scene(), applicability=True, **settings)
+
+
+def submission(folder: Path) -> None:
+    from conftest import make_chips
+
+    chips = make_chips(3).isel(month=[1, 2]).drop_vars("agb")
+    untrained().predict_chips_to(
+        folder / "submission", chips, tile=32, overlap=16, progress=False, check="off"
+    )
+
+
+def read_submission(path: Path) -> Reading:
+    import rasterio
+
+    reading: dict[str, Any] = {}
+    for file in sorted(path.glob("*_agbm.tif")):
+        with rasterio.open(file) as source:
+            reading[file.name] = (source.read().tobytes(), kept.text_of(source.tags()))
+    if len(reading) < 3:
+        raise ValueError(f"{path} has {len(reading)} of 3 files, as anyone sees")
+    return reading
+
+
+def _with_checksums(read: Callable[[Path], Reading]) -> Callable[[Path], Reading]:
+    """Return what reads a map, and whether all of it agrees with its checksums."""
+
+    def both(path: Path) -> Reading:
+        from geobiomass.cube import CubeError, verify
+
+        reading = dict(read(path))
+        try:
+            return reading | {"sealed": verify(path).empty}
+        except CubeError:  # it has none, although it opens
+            return reading | {"sealed": False}
+
+    return both
 
 
 def overwrite_map(folder: Path) -> None:
@@ -175,7 +225,7 @@ def old_report(folder: Path) -> None:
 def model_cube_and_old_table(folder: Path) -> None:
     untrained().save(folder / "model")
     gb.write_cube(labelled(), folder / "cube.zarr")
-    (folder / "table.csv").write_text("old,table\n1,2\n")
+    (folder / "table.csv").write_text("old,pixel_rmse\n1,2\n")
 
 
 def evaluate(folder: Path) -> None:
@@ -186,7 +236,7 @@ def evaluate(folder: Path) -> None:
 def map_and_old_table(folder: Path) -> None:
     kept.make_zarr_map(folder)
     (folder / "errors.json").write_text(json.dumps(kept.errors().to_dict()))
-    (folder / "table.csv").write_text("old,table\n1,2\n")
+    (folder / "table.csv").write_text("old,map_mean\n1,2\n")
 
 
 def totals(folder: Path) -> None:
@@ -195,7 +245,7 @@ def totals(folder: Path) -> None:
 
 
 def old_table(folder: Path) -> None:
-    (folder / "table.csv").write_text("old,table\n1,2\n")
+    (folder / "table.csv").write_text("sample_id,target\n1,2\n")
 
 
 def predictions(folder: Path) -> None:
@@ -278,13 +328,20 @@ WRITERS = {
         Writer("predict_to, overwrite", "map.zarr", overwrite_map, kept.read_map,
                kept.make_zarr_map),
         Writer("predict_to, overviews", "map.zarr", zarr_map_with_overviews,
-               kept.read_map),
-        Writer("predict_to, chips", "map.zarr", chip_map, kept.read_layers),
+               _with_checksums(kept.read_map)),
+        Writer("overviews, added", "map.zarr", zarr_map_with_overviews,
+               _with_checksums(kept.read_map), map_without_overviews, replaces=True),
+        Writer("predict_to, chips", "map.zarr", chip_map,
+               _with_checksums(kept.read_layers)),
+        Writer("predict_to, interval and applicability", "map.zarr", map_with_interval,
+               _with_checksums(kept.read_layers), kept.make_interval_model),
+        Writer("predict_chips_to", "submission", submission, read_submission,
+               pipelines=PIPELINES[:1], sizes=(2000,)),
         Writer("predict_to, COG", "map.tif", kept.make_geotiff, kept.read_map,
                sizes=(8000, 40_000)),
         Writer("report", "report.html", report, read_page, pipelines=PIPELINES[:1]),
-        Writer("change, Zarr", "change.zarr", kept.change_zarr, kept.read_layers,
-               kept.two_maps),
+        Writer("change, Zarr", "change.zarr", kept.change_zarr,
+               _with_checksums(kept.read_layers), kept.two_maps),
         Writer("change, GeoTIFF", "change.tif", kept.change_tif, kept.read_layers,
                kept.two_maps, pipelines=PIPELINES[:1], sizes=(2000,)),
         Writer("residuals", "residuals.csv", table, kept.read_table,
