@@ -36,6 +36,7 @@ from geobiomass.tiles import Sample, blocks, indexers_of, samples_on_chips
 from geobiomass.training.checksums import OWN, agrees, with_checksum
 from geobiomass.training.disk_errors import told_of_disk
 from geobiomass.training.files import sha256_of, sha256_of_file, write_whole
+from geobiomass.training.given_paths import path_text
 from geobiomass.training.json_files import read_json
 from geobiomass.training.setting_names import explain_arguments
 
@@ -361,7 +362,7 @@ def read_residuals(path: str | Path) -> pd.DataFrame:
     ValueError
         If the table has changed since it was written, lacks a column, or is no CSV.
     """
-    path = Path(path)
+    path = Path(path_text(path, "A table of residuals"))
     if path.is_dir():
         if not (path / TABLE).is_file():
             found = sorted(file.name for file in path.iterdir())

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from geobiomass.cube import CubeError
 from geobiomass.cube.axes import in_our_names
 from geobiomass.cube.claimed_size import (
     MOST_BLOCK,
@@ -36,6 +37,7 @@ from geobiomass.maps.opening import check_map, open_layers
 from geobiomass.maps.raster_checksums import RasterChecksums
 from geobiomass.summary import html_environment, html_macros
 from geobiomass.tiles import blocks
+from geobiomass.training.given_paths import path_text
 from geobiomass.training.packages import need
 
 MERCATOR = "EPSG:3857"
@@ -165,7 +167,7 @@ def _layers_of(
 
 def _opened(path: str | Path, largest: int) -> xr.Dataset:
     """Open the coarsest overview of a map that is not coarser than needed."""
-    if is_local(path) and not Path(path).exists():
+    if is_local(path) and not Path(path_text(path, "A map", CubeError)).exists():
         raise FileNotFoundError(f"There is nothing at {path}; expected a map.")
     if str(path).rstrip("/").lower().endswith((".tif", ".tiff")):
         return _raster(str(path), largest)

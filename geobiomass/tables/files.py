@@ -19,9 +19,11 @@ from geobiomass.tables.numbers import typed_columns
 from geobiomass.tables.unpacking import (
     check_archive,
     check_cells,
+    check_size,
     check_workbook,
     gunzip,
 )
+from geobiomass.training.given_paths import check_file, path_text
 from geobiomass.training.packages import need
 
 _TEXT = (".csv", ".tsv", ".txt", ".tab", ".psv", ".dat")
@@ -90,12 +92,13 @@ def read_table(
     MissingPackageError
         If the package is not installed that reads the file.
     """
-    address = os.fspath(path)
+    address = path_text(path, "A table", TableError)
     file, part = split_part(address)
     sheet = sheet if sheet is not None else part
     _need_for(file)
     if "://" not in file and not file.startswith("/vsi") and not os.path.exists(file):
         raise TableError(f"The table {file} cannot be read: there is no such file.")
+    check_file(file, TableError)
     name = file.lower()
     try:
         if name.removesuffix(".gz").endswith(VECTORS):
@@ -137,6 +140,7 @@ def _bytes_of(file: str) -> bytes:
         with fsspec.open(file, "rb") as stream:
             content = cast(bytes, stream.read())
     else:
+        check_size(os.path.getsize(file), file)
         content = Path(file).read_bytes()
     return gunzip(content, file) if content[:2] == b"\x1f\x8b" else content
 

@@ -65,6 +65,21 @@ def check_archive(archive: zipfile.ZipFile, name: str) -> None:
         raise _too_large(name)
 
 
+def check_size(size: int, name: str) -> None:
+    """Check the size of a table of text, which is read as a whole.
+
+    Raises
+    ------
+    TableError
+        If it is larger than `MOST_BYTES`.
+    """
+    if size > MOST_BYTES:
+        raise TableError(
+            f"The table {name} must have at most {MOST_BYTES:,} bytes, got {size:,}; "
+            "read it with pandas, and pass a part."
+        )
+
+
 def check_packed(path: str) -> None:
     """Check the size of what a compressed vector file contains, before GDAL reads it.
 

@@ -19,6 +19,7 @@ from geobiomass.training.setting_names import explain_arguments
 
 from .disk_errors import told_of_disk
 from .folder_exchange import new_part, replace_folder, sweep_parts, whole_folder
+from .given_paths import path_text
 from .model_checksums import check_checksums, write_checksums
 from .model_folder import (
     CARD,
@@ -141,7 +142,7 @@ class SavedModel(ABC):
             If a file is missing or damaged, has changed since it was saved, or
             contains another class; the message names the file and the remedy.
         """
-        folder = whole_folder(Path(folder))
+        folder = whole_folder(Path(path_text(folder, "A model's folder", ModelError)))
         config = read_config(folder)
         if config["class"] != cls.__name__:
             advice = config.get("loader") or f"{config['class']}.load(folder)"

@@ -6,12 +6,14 @@ import os
 from typing import Any
 
 from geobiomass.cube.claimed_size import driver_of
+from geobiomass.training.given_paths import check_file
 
 
 def open_raster(path: str | os.PathLike[str], overview: int | None = None) -> Any:
     """Open a raster file, or one of its overviews."""
     import rasterio
 
+    check_file(path, OSError)
     driver = driver_of(os.fspath(path))
     if overview is None:
         return rasterio.open(path, driver=driver)
