@@ -7,10 +7,8 @@ without chunks. What is read or allocated by that number is checked here.
 from __future__ import annotations
 
 import math
-import re
 import warnings
 from collections.abc import Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from geobiomass.cube.grid_size import MOST_PIXELS, check_size
@@ -28,37 +26,6 @@ MOST_WHOLE = 20_000_000_000
 MOST_TASKS = 3_000_000
 """Tasks of a lazy array: each takes 1.2 kB and 130 microseconds (measured with 460,000
 of from_rasters). Twelve months of 1,200 x 1,200 km at 10 m have as many."""
-
-# Drivers whose files name other files, addresses or commands (GDAL, "Raster drivers").
-_NAMING = frozenset(
-    [
-        "DAAS",
-        "DERIVED",
-        "ECRGTOC",
-        "EEDA",
-        "EEDAI",
-        "GDALG",
-        "GTI",
-        "HTTP",
-        "KMLSUPEROVERLAY",
-        "MRF",
-        "NGW",
-        "OGCAPI",
-        "PDF",
-        "PLMOSAIC",
-        "PLSCENES",
-        "PostGISRaster",
-        "RPFTOC",
-        "STACIT",
-        "STACTA",
-        "TIL",
-        "VRT",
-        "WCS",
-        "WMS",
-        "WMTS",
-    ]
-)
-_PREFIX = re.compile(r"(?!(?:https?|s3|gs|az|abfss?|file|zip|tar|gzip)\b)\w\w+:")
 
 _MOST_ALONG = 100_000_000  # values of a coordinate: xarray reads it as a whole
 _MOST_VALUES = 10**15  # of an array: 5e11 pixels, 15 bands, 12 months have 9e13
@@ -125,32 +92,14 @@ def check_blocks(source: Any, name: str) -> None:
             )
 
 
-def driver_of(path: object) -> str | list[str] | None:
-    """Return the drivers of GDAL that may read a raster, by its name.
+def driver_of(path: object) -> str | None:
+    """Return GDAL's driver for a file whose name says that it is a GeoTIFF.
 
-    GDAL decides by content. A data set of the driver VRT, called ``map.tif`` or
-    ``B04.jp2``, would read whatever other file or address it names.
-
-    Returns
-    -------
-    str, list of str or None
-        Of a name that ends with .tif, the driver of GeoTIFF. Of others, all that read
-        a file by itself. None where the caller's own name asks for another:
-        ``mosaic.vrt``, or a prefix of GDAL (``WMS:``, ``vrt://``).
+    GDAL decides by content. A data set of the driver VRT, called ``map.tif``, would
+    read whatever other file it names. None for other names, where GDAL decides.
     """
     name = str(path).partition("?")[0].lower()
-    if name.endswith((".tif", ".tiff")):
-        return "GTiff"
-    asked = name.endswith((".vrt", ".wms", ".xml")) or _PREFIX.match(name)
-    return None if asked else _drivers_of_files()
-
-
-@cache
-def _drivers_of_files() -> list[str]:
-    import rasterio
-
-    with rasterio.Env() as env:
-        return sorted(env.drivers().keys() - _NAMING)
+    return "GTiff" if name.endswith((".tif", ".tiff")) else None
 
 
 def pixels_to_read(source: Any, step: float) -> float:

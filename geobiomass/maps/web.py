@@ -172,7 +172,13 @@ def _opened(path: str | Path, largest: int) -> xr.Dataset:
     if str(path).rstrip("/").lower().endswith((".tif", ".tiff")):
         return _raster(str(path), largest)
     check_map(path)
-    attributes: Mapping[str, Any] = open_group(path, "r").attrs
+    try:
+        attributes: Mapping[str, Any] = open_group(path, "r").attrs
+    except FileNotFoundError as error:
+        raise CubeError(
+            f"{path} is no map that can be read ({error}); give a finished map, .zarr "
+            "or .tif."
+        ) from error
     group = None
     for level in attributes.get("multiscales", {}).get("layout", []):
         if not level["asset"].startswith("overviews/"):
