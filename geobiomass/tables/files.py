@@ -175,6 +175,8 @@ def _read_text(content: bytes, name: str) -> pd.DataFrame:
 
 
 def _decoded(content: bytes) -> tuple[str, str]:
+    if content[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
+        return content.decode("utf-32"), "utf-32"
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return content.decode("utf-16"), "utf-16"
     start = content[:1000]
@@ -195,7 +197,10 @@ def _rows(text: str, delimiter: str) -> list[list[str]]:
     """Return the first rows; the last may be cut and is left out of a long text."""
     sample = text[:_SAMPLE]
     if len(text) > _SAMPLE:
-        sample = sample[: sample.rfind("\n") + 1]
+        whole = sample.rfind("\n") + 1
+        # The header alone may be longer.
+        sample = sample[:whole] if whole else text[: text.find("\n", _SAMPLE) + 1]
+        sample = sample or text
     found = []
     for row in csv.reader(
         io.StringIO(sample, newline=""), delimiter=delimiter, skipinitialspace=True

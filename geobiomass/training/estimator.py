@@ -103,7 +103,7 @@ class SavedModel(ABC):
             If the disk is full or cannot be written; the old model is kept.
         """
         self._check_savable()
-        folder = Path(folder).resolve()
+        folder = Path(path_text(folder, "A model's folder", ModelError)).resolve()
         check_replaceable(folder)
         with told_of_disk(folder, "save it again"):
             folder.parent.mkdir(parents=True, exist_ok=True)

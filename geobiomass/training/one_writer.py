@@ -24,6 +24,8 @@ from .json_files import parse_json
 FRESH = 60.0
 """Seconds after which a lease that was not renewed does not count any more."""
 
+# What no waiting changes: a file system that is not written, or has no such files.
+_NEVER = (errno.ENOENT, errno.EROFS, errno.EPERM, errno.ENAMETOOLONG, errno.EISDIR)
 _PATIENCE = 0.3  # seconds: `geobiomass info` holds the lock for an instant
 
 
@@ -120,6 +122,8 @@ def one_writer(
 
     file = lock_path(path)
     lock: BaseFileLock = FileLock(file)
+    if not isinstance(lock, SoftFileLock):  # for which the file itself is the lock
+        _check_can_be(file, path)
     for last in (False, True):
         try:
             lock.acquire(timeout=wait)
@@ -139,6 +143,21 @@ def one_writer(
         if os.name != "nt":  # on Windows the release deletes the file
             file.unlink(missing_ok=True)
         lock.release()
+
+
+def _check_can_be(file: Path, path: Path) -> None:
+    """Check that a lock's file can be made, which the library tries for long.
+
+    Raises
+    ------
+    DiskError
+        If it cannot, as in /proc.
+    """
+    try:
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o644))
+    except OSError as error:
+        if error.errno in _NEVER:
+            raise DiskError(error.errno, path, "") from error
 
 
 def refusal(
