@@ -28,6 +28,8 @@ def check_exists(path: str | Path | Store) -> None:
     FileNotFoundError
         If it does not; addresses and stores are not checked.
     """
+    if not isinstance(path, str | Path):
+        _of_zarr(path)
     if is_local(path) and not os.path.exists(path_text(path, "A cube", CubeError)):
         raise FileNotFoundError(f"There is nothing at {path}; expected a Zarr cube.")
 

@@ -118,7 +118,10 @@ def read_table(
         raise
     except ImportError:
         raise
-    except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        *(OSError, ValueError, RuntimeError, EOFError),
+        *(zipfile.BadZipFile, csv.Error),
+    ) as error:
         raise TableError(f"The table {file} cannot be read: {error}.") from error
 
 
@@ -216,6 +219,8 @@ def _delimiter(text: str) -> str:
     """Return the delimiter with which the header and the rows have equal lengths."""
     best, most = ",", (0.0, 1)
     for delimiter in _DELIMITERS:
+        if delimiter not in text[:_SAMPLE]:
+            continue
         rows = _rows(text, delimiter)
         width = len(rows[0]) if rows else 0
         if width < 2:
