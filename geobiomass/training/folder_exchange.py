@@ -32,12 +32,12 @@ def new_part(folder: Path) -> Path:
 
 
 def replace_folder(folder: Path, part: Path) -> None:
-    """Give a folder the name of another one, which is deleted.
+    """Put a new folder in the place of an old one, which is deleted.
 
     Parameters
     ----------
     folder : Path
-        The final path; nothing may be there.
+        The final path; there may be an old folder, or nothing.
     part : Path
         The new folder, whole, of a name of :func:`new_part`.
     """

@@ -114,7 +114,7 @@ def first_byte(href: str, guard: Guard) -> None:
 
 @cache
 def check_redirects(href: str, catalogue: str) -> None:
-    """Check that the server of a file sends nobody to where its catalogue may not.
+    """Check that the server of a file does not redirect to a forbidden address.
 
     GDAL, which reads the file, follows redirects by itself. Once for each file in a
     process.
