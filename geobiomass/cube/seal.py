@@ -187,11 +187,11 @@ def check_store(store: Store, where: str, prefix: str = "") -> Seal | None:
     DamagedError
         If a file is damaged, gone or another's; it names the first one.
     """
-    seal = _read(store, where, prefix)
+    seal = read_seal(store, where, prefix)
     while seal is not None and (problem := seal.first_problem(store)) is not None:
         if _is_unfinished(Files(store, prefix).read([ROOT])[ROOT]):
             return None  # its seal is not valid yet; the caller says so
-        before, seal = seal, _read(store, where, prefix)
+        before, seal = seal, read_seal(store, where, prefix)
         if seal == before:
             raise damaged(where, *problem)
         # A writer changed the store, and its seal, meanwhile: look again.
@@ -209,7 +209,16 @@ def damaged(where: str, file: str, problem: str) -> DamagedError:
     )
 
 
-def _read(store: Store, where: str, prefix: str) -> Seal | None:
+def read_seal(store: Store, where: str, prefix: str = "") -> Seal | None:
+    """Read the checksums of a store; None if it has none.
+
+    Raises
+    ------
+    DamagedError
+        If they are damaged themselves.
+    CubeError
+        If a later version wrote them.
+    """
     content = Files(store, prefix).read([SEAL])[SEAL]
     if content is None:
         return None

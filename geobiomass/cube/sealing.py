@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from geobiomass.cube.file_checks import Files, described_sum, shard_sum
+from geobiomass.cube.one_state import consistently
 from geobiomass.cube.publishing import consolidate
 from geobiomass.cube.schema import CubeError
 from geobiomass.cube.seal import (
@@ -114,7 +115,14 @@ def verify(
         If metadata, coordinates or statistics are damaged.
     """
     check_exists(path)
-    store = store_at(path, storage_options)
+    return consistently(
+        [path],
+        lambda: _verified(path, store_at(path, storage_options)),
+        storage_options,
+    )
+
+
+def _verified(path: str | Path | Store, store: Store) -> pd.DataFrame:
     found = check_store(store, str(path))
     if found is None:
         raise CubeError(

@@ -21,6 +21,7 @@ from geobiomass.cube import CubeError, as_cube, open_cube
 from geobiomass.cube.alignment import check_one_grid
 from geobiomass.cube.areas import pixel_size
 from geobiomass.cube.axes import in_our_names
+from geobiomass.cube.cluster_watch import computed
 from geobiomass.cube.corners import located
 from geobiomass.cube.missing_values import measured_layer
 from geobiomass.cube.quantity import Quantity, of_layer, quantity_of, target_of
@@ -235,7 +236,8 @@ def _blocks_of(cube: xr.Dataset) -> list[Sample]:
 
 
 def _values(data: xr.DataArray, sample: Sample) -> npt.NDArray[Any]:
-    return np.asarray(data.isel(indexers_of(sample)).values)
+    part = data.isel(indexers_of(sample))
+    return np.asarray(computed(part, "the map and labels were being read").values)
 
 
 def _shares(cube: xr.Dataset, ground: Ground, most: int) -> npt.NDArray[np.float64]:

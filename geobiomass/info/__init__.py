@@ -19,7 +19,7 @@ from geobiomass.info.maps import (
     describe_stored_map,
     describe_unfinished,
 )
-from geobiomass.maps import describe_progress
+from geobiomass.maps import describe_progress, in_one_state
 from geobiomass.models.summary import describe_folder, describe_model
 from geobiomass.summary import Summary
 from geobiomass.training.given_paths import path_text
@@ -67,7 +67,7 @@ def describe(thing: Any) -> Summary:
     '64 x 64 pixels'
     """
     if isinstance(thing, str | Path):
-        return Summary(_of_path(thing))
+        return Summary(in_one_state(str(thing), lambda: _of_path(thing)))
     if isinstance(thing, xr.Dataset) and "image" in thing:
         return Summary(describe_cube(cube_or_chip(thing)))
     if isinstance(thing, xr.Dataset | xr.DataArray):

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geobiomass.cube.cluster_errors import told_of_cluster
+from geobiomass.cube.cluster_watch import active_client
 from geobiomass.maps.blocks import Block, checksum
 from geobiomass.maps.destination import Destination
-from geobiomass.maps.execution import Compute, active_client, on_cluster, on_threads
+from geobiomass.maps.execution import Compute, on_cluster, on_threads
 from geobiomass.maps.geotiff import FINGERPRINT
 from geobiomass.maps.lock import only_writer
 from geobiomass.maps.map_writer import follow_blocks
@@ -98,7 +100,13 @@ def write_competition(
             if client is None
             else on_cluster(waiting, compute, target, target, client)
         )
-        follow_blocks(str(folder), outcomes, len(blocks), len(done), progress)
+
+        def written() -> str:
+            count = sum(map(files.is_done, blocks))
+            return f"{count} of {len(blocks)} files are written"
+
+        with told_of_cluster(f"{folder} was being written", client, progress=written):
+            follow_blocks(str(folder), outcomes, len(blocks), len(done), progress)
 
 
 def _check_only_ours(folder: Path, names: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ import xarray as xr
 
 from geobiomass.cube import CubeError
 from geobiomass.cube.cluster_errors import told_of_cluster
+from geobiomass.cube.cluster_watch import active_client
 from geobiomass.cube.encoding import with_text_of_any_length
 from geobiomass.cube.grid import Grid
 from geobiomass.cube.plain_attributes import mapping_in, with_plain_attributes
@@ -32,7 +33,6 @@ from geobiomass.maps.destination import Destination
 from geobiomass.maps.execution import (
     Compute,
     Outcome,
-    active_client,
     on_cluster,
     on_threads,
 )
@@ -163,10 +163,7 @@ def write_map(
             _record_software(group, template)
         if group.attrs.get(UNFINISHED, FINISHING) != FINISHING:
             target = Target(destination.store, tuple(names))
-            with told_of_cluster(destination.name, client):
-                _write_blocks(
-                    destination, group, target, blocks, compute, progress, client
-                )
+            _write_blocks(destination, group, target, blocks, compute, progress, client)
         _finish(group, levels, progress, count, destination.raster is None)
         if destination.raster is not None:
             _write_raster(destination, names, fingerprint)
@@ -330,7 +327,13 @@ def _write_blocks(
         if client is None
         else on_cluster(waiting, compute, target, manifest, client)
     )
-    follow_blocks(destination.name, outcomes, len(blocks), len(done), progress)
+
+    def written() -> str:
+        return f"{len(manifest.read())} of {len(blocks)} blocks are written"
+
+    what = f"{destination.name} was being written"
+    with told_of_cluster(what, client, progress=written):
+        follow_blocks(destination.name, outcomes, len(blocks), len(done), progress)
 
 
 def follow_blocks(

@@ -33,6 +33,7 @@ from geobiomass.cube.quantity import Quantity, of_any
 from geobiomass.cube.raster_errors import named_errors
 from geobiomass.cube.store import is_local, open_group
 from geobiomass.cube.values import decoded_layers
+from geobiomass.maps.completion import in_one_state
 from geobiomass.maps.opening import check_map, open_layers
 from geobiomass.maps.raster_checksums import RasterChecksums
 from geobiomass.summary import html_environment, html_macros
@@ -170,7 +171,11 @@ def _opened(path: str | Path, largest: int) -> xr.Dataset:
     if is_local(path) and not Path(path_text(path, "A map", CubeError)).exists():
         raise FileNotFoundError(f"There is nothing at {path}; expected a map.")
     if str(path).rstrip("/").lower().endswith((".tif", ".tiff")):
-        return _raster(str(path), largest)
+        return in_one_state(str(path), lambda: _raster(str(path), largest))
+    return in_one_state(str(path), lambda: _level(path, largest))
+
+
+def _level(path: str | Path, largest: int) -> xr.Dataset:
     check_map(path)
     try:
         attributes: Mapping[str, Any] = open_group(path, "r").attrs

@@ -126,6 +126,11 @@ def zarr_map_with_overviews(folder: Path) -> None:
     )  # fmt: skip
 
 
+def overwrite_map(folder: Path) -> None:
+    settings = TILES | {"progress": False, "check": "off", "overwrite": True}
+    untrained(1).predict_to(folder / "map.zarr", kept.scene(), **settings)
+
+
 def chip_map(folder: Path) -> None:
     from conftest import make_chips
 
@@ -233,7 +238,7 @@ WRITERS = {
         Writer("write_cube, scene", "scene.zarr", kept.make_scene_cube, kept.read_cube,
                sizes=(100, 3000, 30_000)),
         Writer("write_cube, overwrite", "scene.zarr", overwrite_cube, kept.read_cube,
-               kept.make_scene_cube),
+               kept.make_scene_cube, replaces=True),
         Writer("append", "chips.zarr", append, kept.read_cube, three_chips,
                replaces=True, sizes=(3000,)),
         Writer("ingest", "cube.zarr", ingest, kept.read_cube, rasters, sizes=(2000,)),
@@ -247,6 +252,8 @@ WRITERS = {
                kept.read_validation, sizes=(50_000,)),
         Writer("predict_to, Zarr", "map.zarr", kept.make_zarr_map, kept.read_map,
                sizes=(100, 8000)),
+        Writer("predict_to, overwrite", "map.zarr", overwrite_map, kept.read_map,
+               kept.make_zarr_map),
         Writer("predict_to, overviews", "map.zarr", zarr_map_with_overviews,
                kept.read_map),
         Writer("predict_to, chips", "map.zarr", chip_map, read_change),
