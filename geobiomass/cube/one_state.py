@@ -274,7 +274,7 @@ def state_at(place: Place, options: Mapping[str, Any] | None = None) -> State:
 def _of_file(name: str) -> tuple[int, ...] | None:
     try:
         found = os.stat(name)
-    except (FileNotFoundError, NotADirectoryError):
+    except (OSError, ValueError):  # opening says why: no file can have this name
         return None
     if stat.S_ISDIR(found.st_mode):
         return (found.st_ino,)  # other files come and go
