@@ -180,7 +180,7 @@ def writer_at(path: Path) -> str | None:
     from filelock import FileLock, Timeout
 
     file = lock_path(path)
-    if not file.exists():
+    if not os.path.exists(file):
         return None
     try:
         with FileLock(file, timeout=0):
