@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from geobiomass.tables import TableError, read_numbers, read_table, write_csv
+from geobiomass.training.given_paths import path_text
 from geobiomass.training.setting_names import explain_arguments
 
 from .doubts import doubts_of
@@ -150,7 +151,7 @@ def _rows_of(table: PhotoSource, root: Path) -> tuple[pd.DataFrame, Path]:
     if isinstance(table, pd.DataFrame):
         return table.copy(), root
     if isinstance(table, str | os.PathLike):
-        path = Path(table).expanduser()
+        path = Path(path_text(table, "photos", PhotoError)).expanduser()
         if path.is_dir():
             return pd.DataFrame({"image_path": photos_of_folder(path)}), path
         if is_photo_name(path):

@@ -38,6 +38,7 @@ from geobiomass.cube.write_blocks import (
     blocks_of,
     month_parts,
 )
+from geobiomass.cube.write_call import check_call
 from geobiomass.cube.write_end import finish
 from geobiomass.cube.write_record import Record
 from geobiomass.cube.write_target import CubeDestination, Target, open_to_write
@@ -132,6 +133,7 @@ def write_cube(
         measurement has them (infinity, undeclared nodata). Their numbers by band are
         the attributes `clipped` and `taken_as_missing` of the stored image.
     """
+    check_call(cube, path, quantum, workers)
     identity = identity_of(cube)
     # What is lazy is cleaned as it is written, which counts each value once.
     cube = with_plain_attributes(measured(converted(cube), lazy=False))

@@ -24,8 +24,9 @@ from urllib.request import url2pathname
 from geobiomass.cube.addresses import is_local, store_at
 from geobiomass.cube.file_checks import Files
 from geobiomass.cube.lease import read_lease
-from geobiomass.cube.schema import ChangedError, DamagedError
+from geobiomass.cube.schema import ChangedError, CubeError, DamagedError
 from geobiomass.cube.seal import ROOT, UNFINISHED, ArraySeal, read_seal
+from geobiomass.training.given_paths import path_text
 from geobiomass.training.one_writer import writer_at
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ def consistently(
     ChangedError
         If another process writes there and no state could be read.
     """
+    for place in places:
+        if isinstance(place, str | Path):
+            path_text(place, "A cube or map", CubeError)
     error: Exception | None = None
     for pause in (*_PAUSES, None):
         before = [state_at(place, options) for place in places]
@@ -274,7 +278,7 @@ def state_at(place: Place, options: Mapping[str, Any] | None = None) -> State:
 def _of_file(name: str) -> tuple[int, ...] | None:
     try:
         found = os.stat(name)
-    except (FileNotFoundError, NotADirectoryError):
+    except (OSError, ValueError):  # opening says why: no file can have this name
         return None
     if stat.S_ISDIR(found.st_mode):
         return (found.st_ino,)  # other files come and go

@@ -19,6 +19,7 @@ from geobiomass.training.files import (
     sha256_of_file,
     sweep,
 )
+from geobiomass.training.given_paths import path_text
 from geobiomass.training.json_files import read_json
 from geobiomass.training.own_files import check_own_file
 
@@ -172,7 +173,7 @@ def read_residuals(path: str | Path) -> pd.DataFrame:
         If the table has changed since it was written, its JSON file is not there, it
         lacks a column, or it is no CSV.
     """
-    path = Path(path)
+    path = Path(path_text(path, "A table of residuals"))
     if path.is_dir():
         if not (path / TABLE).is_file():
             found = sorted(file.name for file in path.iterdir())

@@ -7,6 +7,7 @@ from typing import Any
 
 import xarray as xr
 
+from geobiomass.cube import CubeError
 from geobiomass.cube.axes import find_axes
 from geobiomass.cube.convert import cube_or_chip
 from geobiomass.cube.store import is_local
@@ -21,6 +22,7 @@ from geobiomass.info.maps import (
 from geobiomass.maps import describe_progress, in_one_state
 from geobiomass.models.summary import describe_folder, describe_model
 from geobiomass.summary import Summary
+from geobiomass.training.given_paths import path_text
 from geobiomass.training.setting_names import explain_arguments
 
 __all__ = ["describe"]
@@ -85,6 +87,7 @@ def describe(thing: Any) -> Summary:
 
 
 def _of_path(path: str | Path) -> dict[str, Any]:
+    path_text(path, "thing to describe", CubeError)
     progress = None
     if str(path).rstrip("/").endswith((".zarr", ".tif", ".tiff")):
         progress = describe_progress(path)

@@ -28,6 +28,7 @@ from geobiomass.maps.map_writer import follow_blocks
 from geobiomass.outside_text import file_names, printable
 from geobiomass.training.files import replacing
 from geobiomass.training.own_files import check_own_file
+from geobiomass.training.given_paths import path_text
 
 _ENDING = "_agbm.tif"
 _PART = ".unfinished"
@@ -87,7 +88,7 @@ def write_competition(
     IncompleteMapError
         If chips failed, by name and reason; the others are written.
     """
-    folder = Path(folder).absolute()
+    folder = Path(path_text(folder, "The folder of maps")).absolute()
     names = file_names(chips, "chip ids")
     _check_only_ours(folder, names)
     with only_writer(Destination(str(folder), folder)):

@@ -20,6 +20,7 @@ from geobiomass.cube.store_objects import (
     synchronise,
 )
 from geobiomass.maps.geotiff import FINGERPRINT, geotiff_tags
+from geobiomass.training.given_paths import path_text
 from geobiomass.training.one_writer import lock_path
 from geobiomass.training.packages import need_for_address
 
@@ -76,6 +77,7 @@ class Destination:
             return cls(str(path), path)
         if isinstance(path, str) and path.startswith("file:"):
             path = url2pathname(urlsplit(path).path)
+        path_text(path, "A map")
         ending = PurePosixPath(str(path).rstrip("/")).suffix
         if ending not in (".zarr", *_RASTERS):
             raise ValueError(

@@ -12,7 +12,7 @@ import xarray as xr
 
 from geobiomass.cube.checked_layers import checked_when_read, lazily
 from geobiomass.cube.one_state import Origin
-from geobiomass.cube.schema import DamagedError
+from geobiomass.cube.schema import CubeError, DamagedError
 from geobiomass.cube.seal import Seal, check_store
 from geobiomass.cube.store import WithoutDask, open_group, store_at
 from geobiomass.cube.stored_array import StoredArray
@@ -60,6 +60,11 @@ def open_layers(
             chunks=None,
             consolidated=False,
         )
+    except FileNotFoundError as error:
+        raise CubeError(
+            f"{path} is no map that can be read ({error}); give a finished map, .zarr "
+            "or .tif."
+        ) from error
     except (RuntimeError, JSONDecodeError, UnicodeDecodeError) as error:
         raise DamagedError(
             f"{path} is damaged where it describes itself, in its coordinates or "

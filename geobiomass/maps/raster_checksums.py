@@ -183,7 +183,7 @@ class RasterChecksums:
         with (
             rasterio.Env(GDAL_PAM_ENABLED="NO"),
             named_errors(name),
-            rasterio.open(path) as source,
+            rasterio.open(path, driver="GTiff") as source,
         ):
             tags = source.tags()
             text = tags.get(TAG)

@@ -31,6 +31,7 @@ from geobiomass.maps.opening import open_layers
 from geobiomass.maps.raster_arrays import with_named_reads
 from geobiomass.maps.raster_checksums import RasterChecksums
 from geobiomass.tiles import Window
+from geobiomass.training.given_paths import path_text
 
 BLOCK = 1024  # pixels: the side of a block that is read, as maps are written
 _LARGEST = 4096  # pixels: a block of 128 MB
@@ -120,6 +121,7 @@ def _open_map(path: str) -> xr.Dataset:
     from geobiomass.maps import describe_progress
 
     raster = path.rstrip("/").lower().endswith((".tif", ".tiff"))
+    path_text(path, "A map", CubeError)
     if raster or path.rstrip("/").endswith(".zarr"):
         progress = describe_progress(path)
         if progress is not None and not progress["finished"]:

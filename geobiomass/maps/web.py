@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from geobiomass.cube import CubeError
 from geobiomass.cube.axes import in_our_names
 from geobiomass.cube.claimed_size import (
     MOST_BLOCK,
@@ -39,6 +40,7 @@ from geobiomass.maps.raster_checksums import RasterChecksums
 from geobiomass.summary import html_environment, html_macros
 from geobiomass.tiles import blocks
 from geobiomass.training.files import output_file
+from geobiomass.training.given_paths import path_text
 from geobiomass.training.packages import need
 
 MERCATOR = "EPSG:3857"
@@ -184,7 +186,7 @@ def _layers_of(
 
 def _opened(path: str | Path, largest: int) -> xr.Dataset:
     """Open the coarsest overview of a map that is not coarser than needed."""
-    if is_local(path) and not Path(path).exists():
+    if is_local(path) and not Path(path_text(path, "A map", CubeError)).exists():
         raise FileNotFoundError(f"There is nothing at {path}; expected a map.")
     if str(path).rstrip("/").lower().endswith((".tif", ".tiff")):
         return in_one_state(str(path), lambda: _raster(str(path), largest))
@@ -193,7 +195,13 @@ def _opened(path: str | Path, largest: int) -> xr.Dataset:
 
 def _level(path: str | Path, largest: int) -> xr.Dataset:
     check_map(path)
-    attributes: Mapping[str, Any] = open_group(path, "r").attrs
+    try:
+        attributes: Mapping[str, Any] = open_group(path, "r").attrs
+    except FileNotFoundError as error:
+        raise CubeError(
+            f"{path} is no map that can be read ({error}); give a finished map, .zarr "
+            "or .tif."
+        ) from error
     group = None
     for level in attributes.get("multiscales", {}).get("layout", []):
         if not level["asset"].startswith("overviews/"):

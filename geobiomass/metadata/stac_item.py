@@ -24,6 +24,7 @@ from geobiomass.metadata.provenance import Provenance, provenance
 from geobiomass.metadata.record import folder_fingerprint
 from geobiomass.metadata.times import parse_times
 from geobiomass.training.files import sha256_of_file, write_whole
+from geobiomass.training.given_paths import path_text
 from geobiomass.training.json_files import read_json
 from geobiomass.training.packages import need
 from geobiomass.training.setting_names import explain_arguments
@@ -119,7 +120,7 @@ def write_stac_item(
     need("A STAC item", "stac", "pystac")
     import pystac
 
-    map_path = Path(map_path)
+    map_path = Path(path_text(map_path, "A map"))
     path = map_path.with_suffix(".json") if path is None else Path(path)
     known = provenance(map_path)
     times = _times(known, datetime)

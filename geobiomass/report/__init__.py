@@ -25,6 +25,7 @@ from geobiomass.report import audit, sections
 from geobiomass.report.material import BLOCK, Material
 from geobiomass.report.page import page
 from geobiomass.training.files import check_writable, write_whole
+from geobiomass.training.given_paths import path_text
 from geobiomass.validation.cross_validation import CrossValidation
 
 __all__ = ["write_report"]
@@ -114,7 +115,7 @@ def write_report(
         If `path` does not end with .html, `samples` is below 1, or there are regions
         without plots, residuals or a validation.
     """
-    path = Path(path)
+    path = Path(path_text(path, "path of a report"))
     if path.suffix not in (".html", ".htm"):
         raise ValueError(f"path of a report must end with .html, got {path}.")
     check_writable(path)

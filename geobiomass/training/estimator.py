@@ -19,6 +19,7 @@ from geobiomass.training.setting_names import explain_arguments
 
 from .disk_errors import told_of_disk
 from .folder_exchange import new_part, replace_folder, sweep_parts, whole_folder
+from .given_paths import path_text
 from .model_checksums import NOTED, check_checksums, write_checksums
 from .model_folder import (
     CARD,
@@ -104,7 +105,7 @@ class SavedModel(ABC):
             If the disk is full or cannot be written; the old model is kept.
         """
         self._check_savable()
-        folder = Path(folder).resolve()
+        folder = Path(path_text(folder, "A model's folder", ModelError)).resolve()
         check_replaceable(folder)
         with told_of_disk(folder, "save it again"):
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -143,7 +144,7 @@ class SavedModel(ABC):
             If a file is missing or damaged, has changed since it was saved, or
             contains another class; the message names the file and the remedy.
         """
-        folder = whole_folder(Path(folder))
+        folder = whole_folder(Path(path_text(folder, "A model's folder", ModelError)))
         config = read_config(folder)
         if config["class"] != cls.__name__:
             advice = config.get("loader") or f"{config['class']}.load(folder)"

@@ -24,6 +24,8 @@ from .json_files import parse_json
 FRESH = 60.0
 """Seconds after which a lease that was not renewed does not count any more."""
 
+# What no waiting changes: a file system that is not written, or has no such files.
+_NEVER = (errno.ENOENT, errno.EROFS, errno.EPERM, errno.ENAMETOOLONG, errno.EISDIR)
 _PATIENCE = 0.3  # seconds: `geobiomass info` holds the lock for an instant
 
 
@@ -121,6 +123,8 @@ def one_writer(
     file = lock_path(path)
     _check_own_lock(file)
     lock: BaseFileLock = FileLock(file)
+    if not isinstance(lock, SoftFileLock):  # for which the file itself is the lock
+        _check_can_be(file, path)
     for last in (False, True):
         try:
             lock.acquire(timeout=wait)
@@ -161,6 +165,19 @@ def _check_own_lock(file: Path) -> None:
             f"{file} is where geobiomass keeps a lock, and is a file of something "
             "else; choose another path, or move that file."
         )
+def _check_can_be(file: Path, path: Path) -> None:
+    """Check that a lock's file can be made, which the library tries for long.
+
+    Raises
+    ------
+    DiskError
+        If it cannot, as in /proc.
+    """
+    try:
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o644))
+    except OSError as error:
+        if error.errno in _NEVER:
+            raise DiskError(error.errno, path, "") from error
 
 
 def refusal(
@@ -183,7 +200,7 @@ def writer_at(path: Path) -> str | None:
     from filelock import FileLock, Timeout
 
     file = lock_path(path)
-    if not file.exists():
+    if not os.path.exists(file):
         return None
     try:
         with FileLock(file, timeout=0):

@@ -302,7 +302,10 @@ def test_json_is_bounded_in_size_and_depth(
     with pytest.raises(JsonError, match=r"x\.json must be JSON"):
         read_json(path)
     monkeypatch.setattr(json_files, "MOST_BYTES", 10)
+    path.write_text("[" + " " * 20 + "]")
     with pytest.raises(JsonError, match="must have at most 10 bytes of JSON, got more"):
-        read_json("/dev/zero", most_bytes=10)
+        read_json(path, most_bytes=10)
+    with pytest.raises(JsonError, match="/dev/zero must be a file, got a device"):
+        read_json("/dev/zero")
     with pytest.raises(JsonError, match="must be JSON text, got int"):
         parse_json(7, "The attribute scenes")  # type: ignore[arg-type]
