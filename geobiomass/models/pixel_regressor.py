@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-import os
-import sys
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ import torch
 import xarray as xr
 
 from geobiomass.applicability.learning import learn_domain
+from geobiomass.cube import CubeError, DamagedError
 from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.cube.region import Region
 from geobiomass.data.folds import Fold
@@ -159,7 +158,6 @@ class PixelRegressor(BiomassRegressor):
         recipe = recipe_for(recipe, data.target)
         split = _split(data, recipe, held, calibrate)
         features = self.network.features
-        started = time.perf_counter()
         part = split.training
         table = make_table(
             part.reader, part.samples, features, recipe, recipe.most_labels
@@ -183,7 +181,6 @@ class PixelRegressor(BiomassRegressor):
             self.calibration = self._calibrated_on(
                 data, part.reader, table, held_out, ends, groups, named
             )
-        self._seconds = time.perf_counter() - started
         return self
 
     def _learn_from(
@@ -437,7 +434,7 @@ def _split(
     """Split; predictions out of fold calibrate, so that nothing is set aside for it."""
     units = units_to_split(data, recipe, held, calibrate)
     skip = recipe.damaged == "skip"
-    every = LabelledSamples.find(data.reader, units, skip)
+    every = LabelledSamples.find(_cached(data.reader, recipe), units, skip)
     own = recipe if not calibrate else dataclasses.replace(
         recipe, interval=None, fold=0 if recipe.interval is not None else recipe.fold
     )
@@ -451,6 +448,19 @@ def _split(
         other = LabelledSamples.find(held.reader, blocks, skip)
         return dataclasses.replace(split, validation=other)
     return split
+
+
+def _cached(reader: Reader, recipe: Recipe) -> Reader:
+    """Return a reader that computes what is lazy once, if it fits into memory."""
+    if reader.computed_chunks is None:
+        return reader
+    kept = copy.copy(reader)
+    try:
+        kept.cache(recipe.cache)
+    except DamagedError:
+        if recipe.damaged == "raise":
+            raise
+    return kept
 
 
 def _groups(
@@ -475,8 +485,6 @@ def _groups(
 
 def _check_units(groups: npt.NDArray[np.int64], recipe: Recipe) -> None:
     """Check that there are units enough to calibrate, before long work."""
-    from geobiomass.cube import CubeError
-
     interval, count = cast(float, recipe.interval), len(np.unique(groups))
     if count < needed_units(interval):
         raise CubeError(too_few(interval, f"got {count}"))
