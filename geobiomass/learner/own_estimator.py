@@ -202,12 +202,6 @@ class OwnEstimator(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return (pixel,) float64 for (feature, pixel) float32."""
-        if torch.compiler.is_exporting():
-            raise ValueError(
-                f"export needs a learner that is tensors, got {self.name}, the user's "
-                "own estimator; export it with skl2onnx, or train with "
-                "learner='blend'."
-            )
         table = np.ascontiguousarray(features.cpu().numpy().T)
         if self.impute:
             table = np.where(np.isnan(table), self.medians.cpu().numpy(), table)

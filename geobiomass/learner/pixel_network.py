@@ -225,7 +225,8 @@ class PixelNetwork(nn.Module):
         with torch.autocast(image.device.type, enabled=False):
             calendar = self.calendar if calendar is None else tuple(calendar)
             image = image.float()
-            if self.unknown.any() and not torch.compiler.is_exporting():
+            # A graph has no branch on values.
+            if torch.compiler.is_exporting() or bool(self.unknown.any()):
                 image = image.masked_fill(self.unknown[:, None, None], torch.nan)
             return self.features(image, calendar)
 

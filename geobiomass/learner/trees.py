@@ -88,19 +88,23 @@ class Trees(nn.Module):
         """Return the leaf of each tree, (tree, pixel), for (feature, pixel) float32."""
         count, pixels = features.shape
         # Real values are finite: what is missing is beyond all of them, on its side.
-        both = torch.cat([features.nan_to_num(nan=end) for end in _ENDS]).flatten()
+        missing = features.isnan()
+        both = torch.cat([features.masked_fill(missing, end) for end in _ENDS])
         at = torch.arange(pixels, dtype=torch.int32, device=features.device)
         # A feature that goes right where it is missing has a negative number.
         column = torch.where(self.feature < 0, count - 1 - self.feature, self.feature)
         start = column * pixels
+        # A graph has no groups, whose number depends on the size of the image.
+        most = len(self.depths)
+        group = most if _exporting() else max(1, _AT_ONCE // max(1, pixels))
         found = []
-        group = max(1, _AT_ONCE // max(1, pixels))
         for first in range(0, len(self.depths), group):
             own = slice(first, first + group)
-            depth = max(self.depths[own])
-            node = self.root[own].repeat_interleave(pixels)
-            where = at.repeat(node.numel() // pixels)
-            found.append(self._follow(both, start, node, where, depth))
+            roots, depth = self.root[own], max(self.depths[own])
+            shape = (roots.numel(), pixels)
+            node = roots[:, None].expand(shape).reshape(-1)
+            where = at[None].expand(shape).reshape(-1)
+            found.append(self._follow(both.flatten(), start, node, where, depth))
         return torch.cat(found).reshape(len(self.depths), pixels)
 
     def _follow(

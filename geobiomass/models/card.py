@@ -323,8 +323,8 @@ def _errors(settings: Facts, provenance: Facts) -> str:
     where = "On data held out of training"
     if (provenance.get("learner") or {}).get("held out") == "out of fold":
         where = (
-            "Out of fold: each label is predicted by the trees, and a ridge regression, "
-            "that did not see its chip, block or group"
+            "Out of fold: each label is predicted by what was fitted without its chip, "
+            "block or group"
         )
     head = f"| observed, {units} | {' | '.join(columns.values())} |"
     rows = [

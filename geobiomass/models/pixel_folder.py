@@ -1,4 +1,4 @@
-"""The folder of a training by pixel: the finished model, and what it was learnt from."""
+"""The folder of a training by pixel: the finished model and what it learnt from."""
 
 from __future__ import annotations
 

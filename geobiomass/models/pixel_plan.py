@@ -47,8 +47,8 @@ class PixelPlan:
     def __str__(self) -> str:
         """Return the plan in two lines."""
         return (
-            f"{self.labels:,} of {self.found:,} labels in {self.groups:,} chips, blocks "
-            f"or groups, {self.features:,} features of a pixel\n"
+            f"{self.labels:,} of {self.found:,} labels in {self.groups:,} chips, "
+            f"blocks or groups, {self.features:,} features of a pixel\n"
             f"{self.learner}, out of fold in {self.folds} folds: about "
             f"{max(1, round(self.seconds)):,} s"
         )

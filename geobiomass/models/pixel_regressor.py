@@ -25,8 +25,9 @@ from geobiomass.data.splits import check_no_overlap, groups_of, samples_of
 from geobiomass.inference.map_settings import MapSettings
 from geobiomass.inference.mapper import Mapper
 from geobiomass.learner.features import PixelFeatures
-from geobiomass.learner.fitting import Labels, fit_parts
+from geobiomass.learner.fitting import FOLDS, Labels, fit_parts
 from geobiomass.learner.own_estimator import (
+    OWN_FOLDS,
     check_estimator,
     describe,
     fit_own,
@@ -345,7 +346,7 @@ class PixelRegressor(BiomassRegressor):
             units,
             reader,
             cast(float, recipe.interval),
-            folds=len(np.unique(groups)) if len(np.unique(groups)) < 10 else 10,
+            folds=min(FOLDS if ends is not None else OWN_FOLDS, len(np.unique(groups))),
             target=self.target,
             groups=named,
         )

@@ -193,6 +193,7 @@ def _labels_in(reader: Reader, sample: Sample) -> int:
 
 
 def georeference_of(cube: xr.Dataset) -> dict[str, Any]:
+    """Return the reference system and the bounds of a scene; of chips nothing."""
     if "chip" in cube.dims or not {"y", "x"} <= set(cube.coords):
         return {}
     import rioxarray  # noqa: F401  (the .rio accessor)
@@ -221,6 +222,7 @@ def _normalisation(network: AttentionUNet, bands: tuple[str, ...]) -> dict[str, 
 
 
 def environment_of(device: str) -> dict[str, Any]:
+    """Return Python, machine and packages that a training depends on."""
     name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
     return {
         "python": platform.python_version(),

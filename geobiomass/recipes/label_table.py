@@ -1,7 +1,7 @@
 """The labelled pixels of a cube as a table of features, for a learner by pixel.
 
 Windows are read one by one, each with the neighbours that its features need. Around few
-labels only small windows are computed. A label's features have the same bits either way.
+labels only small windows are computed. The features of a label have the same bits then.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def make_table(
             labels = np.minimum(labels, recipe.ceiling)
         targets.append(labels)
         where.append(np.full(len(at), number))
-        pixels.append(at + (window.top, window.left))
+        pixels.append(at + np.array([window.top, window.left]))
     return LabelTable(
         np.concatenate([*tables, np.empty((0, len(features.names)), np.float32)]),
         np.concatenate([*targets, np.empty(0)]),
