@@ -22,7 +22,7 @@ from geobiomass.learner.band_kinds import (
 MOST_MONTHLY = 400
 """Bands times months up to which each is a feature: 15 bands of two years are 360."""
 _FEWEST_HARMONIC = 6
-"""Months of the year that a cube must have for the harmonics, which have three terms."""
+"""Months of the year that a cube must have for the harmonics, of three terms."""
 _SINGULAR = 1e-3  # of a determinant that is 1/8 for twelve months, all there
 
 
@@ -258,7 +258,7 @@ def _harmonic(values: Tensor, calendar: Sequence[int]) -> list[Tensor]:
 
 
 def _around(means: Tensor, side: int, margin: int) -> list[Tensor]:
-    """Return mean and spread of (batch, y, x) in squares, over values that are there."""
+    """Return mean and spread of (batch, y, x) in squares, of values that are there."""
     radius = side // 2
     if margin:
         cut = [slice(margin - radius, n - margin + radius) for n in means.shape[-2:]]

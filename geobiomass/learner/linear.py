@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +47,7 @@ class Linear(nn.Module):
         self.register_buffer("range", torch.zeros(2, dtype=double))
 
     def standardise(self, features: Tensor) -> Tensor:
-        """Return (feature, pixel) float64 within the range of training; 0 if missing."""
+        """Return (feature, pixel) float64, in the range of training, 0 if missing."""
         wide = features.double()
         scaled = (wide - self.shift[:, None]) / self.scale[:, None]
         scaled = torch.minimum(
@@ -156,7 +155,7 @@ def fit_linear(
 
 
 def _ridge(
-    values: Numbers, target: Numbers, weights: Numbers, penalties: Sequence[float]
+    values: Numbers, target: Numbers, weights: Numbers, penalties: Numbers
 ) -> tuple[Numbers, Numbers]:
     """Return slopes (penalty, feature) and intercepts (penalty,)."""
     share = weights / weights.sum()

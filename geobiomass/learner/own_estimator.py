@@ -14,7 +14,7 @@ from geobiomass.learner.fitting import Labels, folds_of
 from geobiomass.learner.linear import Numbers, Table
 
 OWN_FOLDS = 5
-"""Times that an estimator is fitted to measure its error, before it is fitted on all."""
+"""Times that an estimator is fitted to measure its error, before all labels."""
 
 # Classes of data that fitted estimators hold and that skops does not list itself. By
 # name, not by package: scikit-learn also holds functions that start programs.

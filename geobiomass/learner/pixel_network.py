@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -228,7 +228,7 @@ class PixelNetwork(nn.Module):
             # A graph has no branch on values.
             if torch.compiler.is_exporting() or bool(self.unknown.any()):
                 image = image.masked_fill(self.unknown[:, None, None], torch.nan)
-            return self.features(image, calendar)
+            return cast(Tensor, self.features(image, calendar))
 
     def _maps(self, features: Tensor) -> Tensor:
         batch, count, height, width = features.shape
@@ -237,14 +237,16 @@ class PixelNetwork(nn.Module):
             if torch.compiler.is_exporting():
                 maps = self.predict(flat)
             else:
-                parts = [self.predict(one) for one in flat.split(_AT_ONCE, dim=1)]
+                parts = [
+                    self.predict(one) for one in torch.split(flat, _AT_ONCE, dim=1)
+                ]
                 maps = torch.cat(parts, dim=1)
         return maps.reshape(self.outputs, batch, height, width).movedim(0, 1).float()
 
     def predict(self, features: Tensor) -> Tensor:
         """Return (output, pixel) float64 for (feature, pixel) float32."""
         if self.own is not None:
-            return self.own(features)[None]
+            return cast(Tensor, self.own(features))[None]
         leaves = self.trees.leaves(features)
         total = torch.zeros(
             features.shape[1], dtype=torch.float64, device=features.device

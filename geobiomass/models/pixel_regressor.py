@@ -445,7 +445,7 @@ def predict_rows(
     """Return the map's values of rows of features, as a map has them."""
     with torch.inference_mode():
         rows = torch.from_numpy(np.ascontiguousarray(table.T))
-        parts = [network.predict(some)[0] for some in rows.split(16_384, dim=1)]
+        parts = [network.predict(some)[0] for some in torch.split(rows, 16_384, dim=1)]
     return torch.cat(parts).float().double().numpy()
 
 
@@ -479,6 +479,8 @@ def _split(data: LabelledCube, recipe: Recipe, held: HeldOut, calibrate: bool) -
             fold=0 if recipe.interval is not None else recipe.fold,
         )
     )
+    if held is None and not own.validation_fraction:
+        held = 0.0  # each label is held out of some trees, and none of all
     split = split_samples(data, every, own, held, calibrate)
     if isinstance(held, Fold) and own.interval is not None:
         # The fold calibrates, and there are no epochs to choose on the rest.

@@ -205,7 +205,7 @@ def _features_at(
             maps = features(image[None], calendar, radius)[0]
             return maps[:, rows, columns].T.numpy(), there
         parts = []
-        for some in torch.arange(len(at)).split(_PATCHES):
+        for some in torch.split(torch.arange(len(at)), _PATCHES):
             patches = torch.stack(
                 [
                     image[..., r : r + side, c : c + side]
