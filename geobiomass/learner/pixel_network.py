@@ -259,7 +259,7 @@ class PixelNetwork(nn.Module):
         total = total + self.shares[-2] * self.line(features)
         total = total + self.shares[-1] * self.mean
         if not self.quantiles:
-            return total[None]
+            return cast(Tensor, total)[None]
         response = self.trees.response.index_select(0, leaves.flatten())
         ordered = response.reshape(leaves.shape).sort(dim=0).values.double()
         moved = total - forest / first

@@ -138,7 +138,9 @@ class PixelRegressor(BiomassRegressor):
         features = PixelFeatures(bands, calendar, recipe.neighbourhoods, recipe.monthly)
         ends = recipe.interval is not None and not own
         network = PixelNetwork(
-            features.settings, outputs=3 if ends else 1, quantiles=_quantiles(recipe)
+            features.settings,
+            outputs=3 if ends else 1,
+            quantiles=_quantiles(recipe) or (),
         )
         outputs = recipe.outputs if ends else recipe.outputs[:1]
         model = cls(network, bands, len(calendar), outputs, recipe)
@@ -233,8 +235,8 @@ class PixelRegressor(BiomassRegressor):
         features, seed = self.network.features, recipe.training.seed + recipe.fold
         if isinstance(recipe.learner, str):
             quantiles = _quantiles(recipe)
-            parts = fit_parts(labels, recipe.trees, seed, quantiles or None, _threads())
-            self.network = PixelNetwork.of_parts(features, parts, quantiles)
+            parts = fit_parts(labels, recipe.trees, seed, quantiles, _threads())
+            self.network = PixelNetwork.of_parts(features, parts, quantiles or ())
             self.history = pd.DataFrame(parts.steps)
             held_out, ends = parts.held_out, parts.ends
         else:
@@ -455,9 +457,10 @@ def _floored(
     return values if floor is None else np.maximum(values, floor)
 
 
-def _quantiles(recipe: Recipe) -> tuple[float, ...]:
+def _quantiles(recipe: Recipe) -> tuple[float, float] | None:
+    """Return the quantiles of the ends of an interval, which the trees predict."""
     if recipe.interval is None or not isinstance(recipe.learner, str):
-        return ()
+        return None
     return ((1 - recipe.interval) / 2, (1 + recipe.interval) / 2)
 
 

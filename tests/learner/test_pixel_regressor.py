@@ -60,7 +60,7 @@ def test_it_is_better_than_the_mean_and_its_interval_covers(
     # A few tall stands make most of the error, and 150 labels hit few of them.
     assert 0.5 < blend / row["pixel_rmse"] < 1.5
     assert f"{blend:.4g}" in repr(model)
-    assert "B04 month 9" in model.features
+    assert f"B04 month {int(full['month'][0])}" in model.features
 
 
 def test_a_map_does_not_depend_on_tiles_blocks_or_threads(
@@ -73,8 +73,8 @@ def test_a_map_does_not_depend_on_tiles_blocks_or_threads(
     with xr.open_zarr(tmp_path / "map.zarr") as written:
         for name in ("agb", "agb_lower", "agb_upper"):
             assert np.array_equal(written[name].values, whole[name].values)
-    known = gb.provenance(tmp_path / "map.zarr").facts
-    assert "learner blend" in known["recipe"]
+    known = gb.provenance(tmp_path / "map.zarr")
+    assert "learner blend" in str(known)
     torch.set_num_threads(2)
     try:
         image = torch.from_numpy(full["image"].values[None].astype(np.float32))
@@ -182,10 +182,10 @@ def test_labels_that_teach_nothing_are_refused_in_one_sentence(
         "must be 10 or more, got 8": plots(full, 8),
         "all of 5": cube.assign(agb=cube["agb"] * 0 + 5),
         "in two blocks of a scene or more": full.isel(y=slice(0, 40), x=slice(0, 60)),
-        "needs at least 9 chips or blocks": cube,
+        "needs at least 19 chips or blocks": cube,
     }
     for message, labels in wrong.items():
-        interval = 0.9 if "needs" in message else None
+        interval = 0.95 if "needs" in message else None
         block = 48 if "needs" in message else None
         with pytest.raises((gb.CubeError, ValueError), match=message):
             gb.fit(labels, "pixels", interval=interval, block=block, **FAST)
