@@ -9,7 +9,8 @@ from typing import Any, cast
 
 from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.learner.own_estimator import describe
-from geobiomass.recipes.recipe import BY_PIXEL, Recipe
+from geobiomass.recipes.by_pixel import BY_PIXEL
+from geobiomass.recipes.recipe import Recipe
 from geobiomass.recipes.resume import learnt_from
 from geobiomass.recipes.split import HeldOut
 from geobiomass.training import TrainingConfig

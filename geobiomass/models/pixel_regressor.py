@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,12 +15,10 @@ import xarray as xr
 
 from geobiomass.applicability import Domain
 from geobiomass.applicability.learning import domain_of_rows
-from geobiomass.cube import CubeError, DamagedError
 from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.data.folds import Fold
-from geobiomass.data.labelled_cube import LabelledCube, LabelledSamples
+from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.reader import Reader
-from geobiomass.data.splits import check_no_overlap, groups_of, samples_of
 from geobiomass.inference.map_settings import MapSettings
 from geobiomass.inference.mapper import Mapper
 from geobiomass.learner.features import PixelFeatures
@@ -36,6 +33,13 @@ from geobiomass.learner.own_estimator import (
 from geobiomass.learner.pixel_network import OWN, PixelNetwork
 from geobiomass.models.calibration import calibration_of
 from geobiomass.models.input_check import INPUTS
+from geobiomass.models.pixel_data import (
+    check_units,
+    groups_of_rows,
+    predict_rows,
+    split_by_pixel,
+    standardise,
+)
 from geobiomass.models.pixel_folder import find_finished, identity_of, keep_finished
 from geobiomass.models.pixel_plan import plan_pixels
 from geobiomass.models.pixel_record import (
@@ -53,13 +57,8 @@ from geobiomass.recipes.recipe import Recipe, recipe_from_dict
 from geobiomass.recipes.split import (
     HeldOut,
     Split,
-    grouped_by,
-    split_samples,
-    units_to_split,
 )
-from geobiomass.statistics.conformal import Unit, few_groups, too_few
-from geobiomass.statistics.conformal_quantile import needed_units
-from geobiomass.tiles import EVALUATION_BLOCK
+from geobiomass.statistics.conformal import Unit, few_groups
 from geobiomass.training.json_files import finite_number
 from geobiomass.training.setting_names import explain_arguments
 
@@ -184,7 +183,7 @@ class PixelRegressor(BiomassRegressor):
         self, data: LabelledCube, recipe: Recipe, held: HeldOut, calibrate: bool
     ) -> tuple[Split, LabelTable, npt.NDArray[np.int64], str | None]:
         """Return the split, the table of labels, their groups and what names these."""
-        split = _split(data, recipe, held, calibrate)
+        split = split_by_pixel(data, recipe, held, calibrate)
         part = split.training
         table = make_table(
             part.reader,
@@ -194,9 +193,9 @@ class PixelRegressor(BiomassRegressor):
             recipe.most_labels,
         )
         check_enough(table, "chips" if part.reader.chips else "blocks of a scene")
-        groups, named = _groups(data, table, recipe, held)
+        groups, named = groups_of_rows(data, table, recipe, held)
         if calibrate and recipe.interval is not None:
-            _check_units(table.where, recipe)
+            check_units(table.where, recipe)
         return split, table, groups, named
 
     def _plan_fit(
@@ -430,27 +429,6 @@ class PixelRegressor(BiomassRegressor):
         return model
 
 
-def standardise(network: PixelNetwork, table: npt.NDArray[np.float32]) -> None:
-    """Set what features are compared by, for a network without a line of its own."""
-    from geobiomass.learner.linear import Standardised
-
-    if network.own is None:
-        return
-    known = Standardised.of(table)
-    for name in ("shift", "scale", "lowest", "highest"):
-        getattr(network.line, name).copy_(torch.from_numpy(getattr(known, name)))
-
-
-def predict_rows(
-    network: PixelNetwork, table: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float64]:
-    """Return the map's values of rows of features, as a map has them."""
-    with torch.inference_mode():
-        rows = torch.from_numpy(np.ascontiguousarray(table.T))
-        parts = [network.predict(some)[0] for some in torch.split(rows, 16_384, dim=1)]
-    return torch.cat(parts).float().double().numpy()
-
-
 def _floored(
     values: npt.NDArray[np.float64], floor: float | None
 ) -> npt.NDArray[np.float64]:
@@ -466,71 +444,3 @@ def _quantiles(recipe: Recipe) -> tuple[float, float] | None:
 
 def _threads() -> int:
     return torch.get_num_threads()
-
-
-def _split(data: LabelledCube, recipe: Recipe, held: HeldOut, calibrate: bool) -> Split:
-    """Split; predictions out of fold calibrate, so that nothing is set aside for it."""
-    units = units_to_split(data, recipe, held, calibrate)
-    skip = recipe.damaged == "skip"
-    every = LabelledSamples.find(_cached(data.reader, recipe), units, skip)
-    own = (
-        recipe
-        if not calibrate
-        else dataclasses.replace(
-            recipe,
-            interval=None,
-            fold=0 if recipe.interval is not None else recipe.fold,
-        )
-    )
-    if held is None and not own.validation_fraction:
-        held = 0.0  # each label is held out of some trees, and none of all
-    split = split_samples(data, every, own, held, calibrate)
-    if isinstance(held, Fold) and own.interval is not None:
-        # The fold calibrates, and there are no epochs to choose on the rest.
-        return dataclasses.replace(split, training=split.everything, validation=None)
-    if isinstance(held, LabelledCube):
-        check_no_overlap(data.cube, held.cube)
-        blocks = samples_of(held.reader, EVALUATION_BLOCK)
-        other = LabelledSamples.find(held.reader, blocks, skip)
-        return dataclasses.replace(split, validation=other)
-    return split
-
-
-def _cached(reader: Reader, recipe: Recipe) -> Reader:
-    """Return a reader that computes what is lazy once, if it fits into memory."""
-    if reader.computed_chunks is None:
-        return reader
-    kept = copy.copy(reader)
-    try:
-        kept.cache(recipe.cache)
-    except DamagedError:
-        if recipe.damaged == "raise":
-            raise
-    return kept
-
-
-def _groups(
-    data: LabelledCube, table: LabelTable, recipe: Recipe, held: HeldOut
-) -> tuple[npt.NDArray[np.int64], str | None]:
-    """Return the group of each row, and the coordinate that names the groups."""
-    named = grouped_by(recipe, held)
-    groups = groups_of(data.cube, table.samples, named)
-    if groups is None:
-        return table.where, None
-    numbers = np.unique(groups, return_inverse=True)[1]
-    found = numbers[table.where]
-    if len(np.unique(found)) < 2:
-        warnings.warn(
-            f"all labels are in one group by {named!r}: the error in another one is "
-            "not known, and is measured by chip.",
-            stacklevel=5,
-        )
-        return table.where, named
-    return found, named
-
-
-def _check_units(where: npt.NDArray[np.int64], recipe: Recipe) -> None:
-    """Check that there are chips or blocks enough to calibrate, before long work."""
-    interval, count = cast(float, recipe.interval), len(np.unique(where))
-    if count < needed_units(interval):
-        raise CubeError(too_few(interval, f"got {count}"))

@@ -43,6 +43,7 @@ from geobiomass.network.saved_settings import (
     network_of_settings,
 )
 from geobiomass.network.wrappers import InMonths
+from geobiomass.recipes.by_pixel import BY_PIXEL
 from geobiomass.recipes.datasets import DataLoaders, make_loaders
 from geobiomass.recipes.levels import crop_side
 from geobiomass.recipes.objective import (
@@ -53,7 +54,6 @@ from geobiomass.recipes.objective import (
     recipe_for,
 )
 from geobiomass.recipes.recipe import (
-    BY_PIXEL,
     Recipe,
     find_recipe,
     recipe_from_dict,

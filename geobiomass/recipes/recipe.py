@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from geobiomass.network.missing import Missing
+from geobiomass.recipes.by_pixel import check_by_pixel, check_kind
 from geobiomass.training import Stage, TrainingConfig
 from geobiomass.training.setting_names import explain_arguments, unknown_name
 
@@ -184,7 +185,7 @@ class Recipe:
                 raise ValueError(
                     f"{name} must be a number of bytes, got {getattr(self, name)}."
                 )
-        _check_by_pixel(self)
+        check_by_pixel(self)
         if self.domain_cells < 0:
             raise ValueError(
                 f"domain_cells must be 0 or more, got {self.domain_cells}."
@@ -305,65 +306,6 @@ def _one_of(recipe: Recipe, name: str, allowed: tuple[str, ...]) -> None:
         raise ValueError(
             f"{name} must be one of {allowed}, got {getattr(recipe, name)!r}."
         )
-
-
-BY_PIXEL = ("learner", "trees", "neighbourhoods", "monthly", "most_labels")
-"""Settings of a learner by pixel alone."""
-_OF_BOTH = (
-    *("name", "ceiling", "tail", "validation_fraction", "fold", "block", "groups"),
-    *("cache", "damaged", "interval", "calibration_fraction", "domain_cells"),
-    *("training", "seed", "folder", "resume", "progress", "keep", "monitor"),
-)
-"""Settings that have an effect on both; of no effect by pixel are `keep`, `monitor`."""
-
-
-def _check_by_pixel(recipe: Recipe) -> None:
-    """Check the settings of a learner by pixel."""
-    learner = recipe.learner
-    if learner is None:
-        return
-    if isinstance(learner, str):
-        names = ("blend", "own")
-        if learner.partition(":")[0] not in names:
-            raise ValueError(
-                "learner must be 'blend' or an estimator of scikit-learn, such as "
-                f"RandomForestRegressor(500), got {learner!r}."
-            )
-    for name, least in (("trees", 10), ("most_labels", 10)):
-        value = getattr(recipe, name)
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} must be {least} or more, got {value}.")
-    sides = recipe.neighbourhoods
-    if any(not isinstance(n, int) or n < 3 or n % 2 == 0 or n > 63 for n in sides):
-        raise ValueError(
-            "neighbourhoods must be odd numbers of pixels from 3 to 63, got "
-            f"{list(sides)}."
-        )
-
-
-def _check_kind(recipe: Recipe, changes: Mapping[str, Any]) -> None:
-    """Check that changes belong to what the recipe trains: a network, or by pixel.
-
-    Raises
-    ------
-    ValueError
-        Names the setting, and the recipes that have it.
-    """
-    known = {f.name for f in dataclasses.fields(Recipe)}
-    known |= {f.name for f in dataclasses.fields(TrainingConfig)}
-    for name in known & set(changes):
-        if recipe.by_pixel and name not in (*BY_PIXEL, *_OF_BOTH):
-            raise ValueError(
-                f"{name} is a setting of networks, got {name}={changes[name]!r} with "
-                f"the recipe {recipe.name!r}, which learns by pixel and has no epochs, "
-                "crops or encoder; leave it out, or give the recipe 'default'."
-            )
-        if not recipe.by_pixel and name in BY_PIXEL:
-            raise ValueError(
-                f"{name} is a setting of the recipe 'pixels', got "
-                f"{name}={changes[name]!r} with the recipe {recipe.name!r}, which "
-                f"trains a network; give gb.fit(cube, 'pixels', {name}=...)."
-            )
 
 
 def _winners_stage(name: str, everything: bool = False) -> Stage:
@@ -490,5 +432,5 @@ def find_recipe(recipe: str | Recipe, **changes: Any) -> Recipe:
                 f"{hint}"
             )
         recipe = RECIPES[recipe]
-    _check_kind(recipe, changes)
+    check_kind(recipe, changes)
     return recipe.with_changes(**changes)

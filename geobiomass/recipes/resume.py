@@ -11,7 +11,8 @@ import numpy as np
 from geobiomass.data.folds import Fold
 from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.network import AttentionUNet
-from geobiomass.recipes.recipe import BY_PIXEL, Recipe
+from geobiomass.recipes.by_pixel import BY_PIXEL
+from geobiomass.recipes.recipe import Recipe
 from geobiomass.recipes.split import HeldOut
 from geobiomass.training import TrainingConfig
 from geobiomass.training.checkpoint_record import LAST, is_begun, read_training_record
