@@ -44,6 +44,7 @@ class PixelNetwork(nn.Module):
         Settings of :class:`.OwnEstimator`.
     """
 
+    tile_multiple = 1  # pixels: a tile may have any size
     shares: Tensor
     mean: Tensor
     unknown: Tensor

@@ -12,7 +12,6 @@ from geobiomass.learner.fitting import FOLDS, Labels, grow_trees
 from geobiomass.learner.own_estimator import OWN_FOLDS
 from geobiomass.recipes.recipe import Recipe
 
-
 _TIMED = 20  # trees that are timed
 
 

@@ -101,7 +101,9 @@ def _facts(kind: str, settings: Mapping[str, Any], made: Mapping[str, Any]) -> F
     if data:
         facts["trained on"] = training_in_words(data)
     if made.get("validation"):
-        facts["held out"] = errors_of(made["validation"], units=target.units)
+        by_fold = (made.get("learner") or {}).get("held out") == "out of fold"
+        heading = "out of fold" if by_fold else "held out"
+        facts[heading] = errors_of(made["validation"], units=target.units)
     if settings.get("map_error"):
         error = MapError.from_dict(settings["map_error"])
         facts["error of maps"] = str(error)

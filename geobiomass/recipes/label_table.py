@@ -20,7 +20,7 @@ from geobiomass.recipes.recipe import Recipe
 from geobiomass.tiles import Window, blocks
 
 _SIDE = 256  # pixels: of the windows that are read
-_PATCHES = 64  # small windows that are computed together
+_PATCHES = 128  # small windows that are computed together
 _MOST_WINDOWS = 1024  # read where there are more labels than are learnt from
 
 
@@ -103,27 +103,27 @@ def make_table(
         windows += [(number, window, at) for window, at in found]
     total = sum(len(at) for _, _, at in windows)
     chosen = _draw(windows, most, recipe.training.seed)
-    tables, targets, where, pixels, unseen = [], [], [], [], 0
+    table = _Rows(reader, features)
+    targets, where, pixels, unseen = [], [], [], 0
     for number, window, at in chosen:
         place = Sample(window, samples[number].chip)
         try:
-            rows, there = _features_at(reader, place, at, features)
+            there, observed = table.add(place, at)
         except DamagedError as error:
             if recipe.damaged == "raise":
                 raise
             problems[reader.name_of(samples[number])] = str(error)
             continue
         unseen += int((~there).sum())
-        tables.append(rows[there])
         at = at[there]
-        labels = reader.labels(place)[at[:, 0], at[:, 1]].astype(np.float64)
+        labels = observed[at[:, 0], at[:, 1]].astype(np.float64)
         if recipe.tail == "clip" and recipe.ceiling is not None:
             labels = np.minimum(labels, recipe.ceiling)
         targets.append(labels)
         where.append(np.full(len(at), number))
         pixels.append(at + np.array([window.top, window.left]))
     return LabelTable(
-        np.concatenate([*tables, np.empty((0, len(features.names)), np.float32)]),
+        table.table(),
         np.concatenate([*targets, np.empty(0)]),
         list(samples),
         np.concatenate([*where, np.empty(0, np.int64)]),
@@ -179,43 +179,70 @@ def _draw(windows: Found, most: int | None, seed: int) -> Found:
     return chosen
 
 
-def _features_at(
-    reader: Reader,
-    place: Sample,
-    at: npt.NDArray[np.int64],
-    features: PixelFeatures,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Return features (row, feature) of pixels of a window, and which have an image."""
-    radius, window = features.radius, place.window
-    first, last = at.min(axis=0), at.max(axis=0) + 1
-    hull = Window(
-        window.top + int(first[0]) - radius,
-        window.left + int(first[1]) - radius,
-        window.top + int(last[0]) + radius,
-        window.left + int(last[1]) + radius,
-    )
-    image = torch.from_numpy(reader.read(Sample(hull, place.chip)))
-    rows, columns = torch.from_numpy(at - first).unbind(1)
-    side, area = 2 * radius + 1, image.shape[-2] * image.shape[-1]
-    calendar = reader.calendar
-    with torch.inference_mode():
+class _Rows:
+    """Features of pixels, window by window; small windows are computed together.
+
+    Parameters
+    ----------
+    reader : Reader
+        Over the cube.
+    features : PixelFeatures
+        To compute.
+    """
+
+    def __init__(self, reader: Reader, features: PixelFeatures) -> None:
+        self.reader, self.features = reader, features
+        self._done: list[npt.NDArray[np.float32]] = []
+        self._waiting: list[torch.Tensor] = []
+
+    def add(
+        self, place: Sample, at: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+        """Add pixels of a window; return which have an image, and all labels there."""
+        radius, window = self.features.radius, place.window
+        first, last = at.min(axis=0), at.max(axis=0) + 1
+        hull = Window(
+            window.top + int(first[0]) - radius,
+            window.left + int(first[1]) - radius,
+            window.top + int(last[0]) + radius,
+            window.left + int(last[1]) + radius,
+        )
+        labels = self.reader.labels(place)
+        image = torch.from_numpy(self.reader.read(Sample(hull, place.chip)))
+        rows, columns = torch.from_numpy(at - first).unbind(1)
         centre = image[:, :, rows + radius, columns + radius]
-        there = centre.isfinite().flatten(0, 1).any(dim=0).numpy()
-        if len(at) * side * side > area // 2:
-            maps = features(image[None], calendar, radius)[0]
-            return maps[:, rows, columns].T.numpy(), there
-        parts = []
-        for some in torch.split(torch.arange(len(at)), _PATCHES):
-            patches = torch.stack(
-                [
-                    image[..., r : r + side, c : c + side]
-                    for r, c in zip(
-                        rows[some].tolist(), columns[some].tolist(), strict=True
-                    )
-                ]
-            )
-            parts.append(features(patches, calendar, radius)[..., 0, 0])
-    return torch.cat(parts).numpy(), there
+        there = centre.isfinite().flatten(0, 1).any(dim=0)
+        rows, columns = rows[there], columns[there]
+        side, area = 2 * radius + 1, image.shape[-2] * image.shape[-1]
+        if len(rows) > max(_PATCHES, area // (2 * side * side)):
+            self._compute()
+            with torch.inference_mode():
+                maps = self.features(image[None], self.reader.calendar, radius)[0]
+            self._done.append(maps[:, rows, columns].T.numpy())
+        else:
+            for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+                self._waiting.append(
+                    image[..., row : row + side, column : column + side]
+                )
+                if len(self._waiting) == _PATCHES:
+                    self._compute()
+        return there.numpy(), labels
+
+    def table(self) -> npt.NDArray[np.float32]:
+        """Return all rows in the order that they were added in."""
+        self._compute()
+        empty = np.empty((0, len(self.features.names)), np.float32)
+        return np.concatenate([*self._done, empty])
+
+    def _compute(self) -> None:
+        if not self._waiting:
+            return
+        radius, calendar = self.features.radius, self.reader.calendar
+        with torch.inference_mode():
+            patches = torch.stack(self._waiting)
+            rows = self.features(patches, calendar, radius)[..., 0, 0]
+        self._done.append(rows.numpy())
+        self._waiting = []
 
 
 def check_enough(table: LabelTable, kind: str, fewest: int = 10) -> None:

@@ -185,6 +185,7 @@ class Recipe:
                 raise ValueError(
                     f"{name} must be a number of bytes, got {getattr(self, name)}."
                 )
+        object.__setattr__(self, "neighbourhoods", tuple(self.neighbourhoods))
         check_by_pixel(self)
         if self.domain_cells < 0:
             raise ValueError(
