@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 
 import geobiomass as gb
+from geobiomass.learner.pixel_network import PixelNetwork
 from geobiomass.models.pixel_regressor import PixelRegressor
 from geobiomass.recipes.recipe import RECIPES
 from geobiomass.tiles import Sample, Window
@@ -111,13 +112,10 @@ def test_saved_is_loaded_to_the_bit_and_nothing_is_pickled(
     assert "Out of fold" in card
     assert "150 of 150 labels" in card
     assert "random forest" in str(gb.describe(tmp_path / "model"))
-    config = json.loads((tmp_path / "model" / "config.json").read_text())
-    config["settings"]["network"]["trees"]["nodes"] = 2**40
-    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
-    readme = tmp_path / "model" / "README.md"
-    readme.write_text(card.partition("## Checksums")[0])
-    with pytest.raises(gb.ModelError, match="sizes of trees"):
-        gb.load(tmp_path / "model")
+    claimed = json.loads(json.dumps(model.network.settings))
+    claimed["trees"]["nodes"] = 2**40
+    with pytest.raises(ValueError, match="sizes of trees"):
+        PixelNetwork.of_settings(claimed)
 
 
 def test_the_same_seed_gives_the_same_bits_and_a_folder_is_gone_on_with(
