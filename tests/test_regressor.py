@@ -305,6 +305,8 @@ def test_bad_input_is_one_clear_sentence(said: str, call) -> None:
 def test_recipes_by_name_are_complete() -> None:
     for name, recipe in RECIPES.items():
         assert recipe.name == name
+        if recipe.by_pixel:  # without epochs and crops
+            continue
         assert find_recipe(name, epochs=1).training.epochs == 1
         assert find_recipe(name, epochs=7).training.epochs == 7
         assert find_recipe(name, crop=64).crop == 64

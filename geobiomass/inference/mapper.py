@@ -36,6 +36,7 @@ from geobiomass.inference.steps import (
     layers_after,
 )
 from geobiomass.inference.thread_pools import THREADS
+from geobiomass.network.wrappers import tile_multiple
 from geobiomass.tiles import Lattice, Window, blocks, samples_on_chips
 from geobiomass.training.augment import FLIPS, ORIENTATIONS, Orientation
 
@@ -90,7 +91,8 @@ class Mapper:
             self.reader.width,
             self.settings.tile,
             self.settings.overlap,
-            blend=self.settings.blend,
+            tile_multiple(self.network),
+            self.settings.blend,
         )
         self._one = threading.Lock()
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from geobiomass.cube.quantity import AGB
+from geobiomass.learner.pixel_network import PixelNetwork
 from geobiomass.network import AttentionUNet
 from geobiomass.network.month_attention import MonthAttention
 from geobiomass.network.wrappers import Ensemble
@@ -119,6 +120,19 @@ def exportable(network: nn.Module, months: int) -> nn.Module:
     """
     if isinstance(network, AttentionUNet):
         return Exported(network, months)
+    if isinstance(network, PixelNetwork):
+        if network.own is not None:
+            raise ValueError(
+                "learner to export must be the blend of trees and a ridge regression, "
+                f"got {network.own.name}, an estimator of your own; export that with "
+                "skl2onnx, or train with learner='blend'."
+            )
+        if len(network.calendar) != months:
+            raise ValueError(
+                f"months must be {len(network.calendar)}, those of the learner's "
+                f"calendar, got {months}."
+            )
+        return network
     if isinstance(network, Ensemble):
         members = [exportable(member, months) for member in network.members]
         return Ensemble(members, network.bands, network.spread)

@@ -44,6 +44,7 @@ from geobiomass.network.saved_settings import (
     network_of_settings,
 )
 from geobiomass.network.wrappers import InMonths
+from geobiomass.recipes.by_pixel import BY_PIXEL
 from geobiomass.recipes.datasets import DataLoaders, make_loaders
 from geobiomass.recipes.levels import crop_side
 from geobiomass.recipes.objective import (
@@ -447,6 +448,8 @@ class BiomassRegressor(Predictor, Regressor):
         recipe = dataclasses.asdict(self.recipe) if self.recipe is not None else None
         if recipe is not None and recipe["levels"] == "all":
             del recipe["levels"]  # as it was saved before any were left out
+        if recipe is not None:  # without what has no meaning for a network, as before
+            recipe = {k: v for k, v in recipe.items() if k not in BY_PIXEL}
         if recipe is not None and recipe["training"]["folder"] is not None:
             recipe["training"]["folder"] = None  # a path of the machine that trained
         return {

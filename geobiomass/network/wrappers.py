@@ -81,6 +81,19 @@ class Ensemble(nn.Module):
         )
 
 
+def tile_multiple(network: nn.Module) -> int:
+    """Return what the sides of the tiles of a small scene are a multiple of, pixels.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        One that maps, wrapped or not.
+    """
+    own = [getattr(one, "tile_multiple", None) for one in network.modules()]
+    nets = [isinstance(one, AttentionUNet) for one in network.modules()]
+    return max([n for n in own if n is not None], default=32) if not any(nets) else 32
+
+
 def unknown_bands(network: nn.Module) -> tuple[int, ...]:
     """Return the bands that a network takes as missing.
 
@@ -101,5 +114,7 @@ def unknown_bands(network: nn.Module) -> tuple[int, ...]:
         pairs = zip(network.members, network.bands, strict=True)
         found = {own[band] for one, own in pairs for band in unknown_bands(one)}
         return tuple(sorted(found))
-    inner = [one for one in network.modules() if isinstance(one, AttentionUNet)]
-    return tuple(inner[0].unknown.nonzero().flatten().tolist()) if inner else ()
+    inner = [one for one in network.modules() if hasattr(one, "unknown")]
+    if not inner:
+        return ()
+    return tuple(cast(Tensor, inner[0].unknown).nonzero().flatten().tolist())

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from geobiomass.network.missing import Missing
+from geobiomass.recipes.by_pixel import check_by_pixel, check_kind
 from geobiomass.training import Stage, TrainingConfig
 from geobiomass.training.setting_names import explain_arguments, unknown_name
 
@@ -106,6 +107,19 @@ class Recipe:
     domain_cells : int
         Cells of 16 x 16 pixels of training data that are kept at the end, for the
         model's map of applicability; 0 keeps none.
+    learner : "blend", estimator of scikit-learn, or None
+        What learns by pixel, in place of a network: trees and a ridge regression, or
+        the user's own regressor. None: a network, which the settings above describe.
+    trees : int
+        Trees of a learner by pixel, of all kinds together.
+    neighbourhoods : tuple of int
+        Sides of the squares around a pixel whose mean and spread are features of a
+        learner by pixel, odd numbers of pixels.
+    monthly : bool
+        Whether each band of each calendar month is a feature of a learner by pixel,
+        besides statistics over the year.
+    most_labels : int
+        Labels that a learner by pixel learns from at most, drawn at random.
     stages : tuple of Stage
         Further stages after `training`, each from the last weights and the optimiser
         state of the one before. Another number of ``epochs`` keeps the proportions of
@@ -143,6 +157,11 @@ class Recipe:
     interval: float | None = None
     calibration_fraction: float = 0.2
     domain_cells: int = 3000
+    learner: Any = None
+    trees: int = 500
+    neighbourhoods: tuple[int, ...] = (3, 7, 15)
+    monthly: bool = True
+    most_labels: int = 50_000
     stages: tuple[Stage, ...] = ()
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
@@ -166,6 +185,8 @@ class Recipe:
                 raise ValueError(
                     f"{name} must be a number of bytes, got {getattr(self, name)}."
                 )
+        object.__setattr__(self, "neighbourhoods", tuple(self.neighbourhoods))
+        check_by_pixel(self)
         if self.domain_cells < 0:
             raise ValueError(
                 f"domain_cells must be 0 or more, got {self.domain_cells}."
@@ -209,6 +230,11 @@ class Recipe:
         """Number of parts that can be held out, one at a time."""
         part: float = getattr(self, self._held_by)
         return round(1 / part) if part else 1
+
+    @property
+    def by_pixel(self) -> bool:
+        """Whether a learner by pixel is trained, and not a network."""
+        return self.learner is not None
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -269,6 +295,7 @@ def recipe_from_dict(settings: Mapping[str, Any]) -> Recipe:
         | dict(settings)
         | {
             "decoder_channels": tuple(settings["decoder_channels"]),
+            "neighbourhoods": tuple(settings.get("neighbourhoods", (3, 7, 15))),
             "stages": tuple(Stage(**stage) for stage in settings.get("stages", ())),
             "training": TrainingConfig(**training),
         }
@@ -314,6 +341,17 @@ RECIPES: dict[str, Recipe] = {
         training=TrainingConfig(
             epochs=20, batch_size=8, learning_rate=2e-3, warmup_epochs=1.0
         ),
+    ),
+    # Trees and a ridge regression by pixel: for plots and footprints, in seconds.
+    "pixels": Recipe(
+        name="pixels",
+        learner="blend",
+        crop=None,
+        # Each label is predicted by trees that did not see it: no part is held out.
+        validation_fraction=0.0,
+        month_dropout=0.0,
+        pattern_dropout=0.0,
+        pass_dropout=0.0,
     ),
     # The winner of BioMassters in all its stages, except that missing months are left
     # out; docs/design.md has its scores.
@@ -395,4 +433,5 @@ def find_recipe(recipe: str | Recipe, **changes: Any) -> Recipe:
                 f"{hint}"
             )
         recipe = RECIPES[recipe]
+    check_kind(recipe, changes)
     return recipe.with_changes(**changes)

@@ -11,6 +11,7 @@ import numpy as np
 from geobiomass.data.folds import Fold
 from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.network import AttentionUNet
+from geobiomass.recipes.by_pixel import BY_PIXEL
 from geobiomass.recipes.recipe import Recipe
 from geobiomass.recipes.split import HeldOut
 from geobiomass.training import TrainingConfig
@@ -22,6 +23,7 @@ from geobiomass.training.files import sha256_of
 _FREE = (
     *("name", "cache", "read_ahead", "damaged", "domain_cells"),
     *("validation_fraction", "stages", "training", "levels"),
+    *BY_PIXEL,
 )
 _MAPS = "maps"  # what is done for maps after training: floor, norms on tiles
 _DIGITS = 12  # of a fingerprint, enough to show and to tell two apart

@@ -1,0 +1,446 @@
+"""The biomass regressor that learns by pixel, with the interface of the network's."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Self, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+import xarray as xr
+
+from geobiomass.applicability import Domain
+from geobiomass.applicability.learning import domain_of_rows
+from geobiomass.cube.quantity import AGB, Quantity
+from geobiomass.data.folds import Fold
+from geobiomass.data.labelled_cube import LabelledCube
+from geobiomass.data.reader import Reader
+from geobiomass.inference.map_settings import MapSettings
+from geobiomass.inference.mapper import Mapper
+from geobiomass.learner.features import PixelFeatures
+from geobiomass.learner.fitting import FOLDS, Labels, fit_parts
+from geobiomass.learner.own_estimator import (
+    OWN_FOLDS,
+    check_estimator,
+    describe,
+    fit_own,
+    takes_missing,
+)
+from geobiomass.learner.pixel_network import OWN, PixelNetwork
+from geobiomass.models.calibration import calibration_of
+from geobiomass.models.input_check import INPUTS
+from geobiomass.models.pixel_data import (
+    check_units,
+    groups_of_rows,
+    predict_rows,
+    split_by_pixel,
+    standardise,
+)
+from geobiomass.models.pixel_folder import find_finished, identity_of, keep_finished
+from geobiomass.models.pixel_plan import plan_pixels
+from geobiomass.models.pixel_record import (
+    describe_data,
+    environment,
+    errors_by_bin,
+    profile_of,
+)
+from geobiomass.models.regressor import BiomassRegressor
+from geobiomass.models.training_record import metrics_by_bin
+from geobiomass.network.saved_settings import check_count, check_names
+from geobiomass.recipes.label_table import LabelTable, check_enough, make_table
+from geobiomass.recipes.objective import recipe_for
+from geobiomass.recipes.recipe import Recipe, recipe_from_dict
+from geobiomass.recipes.split import (
+    HeldOut,
+    Split,
+)
+from geobiomass.statistics.conformal import Unit, few_groups
+from geobiomass.training.json_files import finite_number
+from geobiomass.training.setting_names import explain_arguments
+
+
+@explain_arguments
+class PixelRegressor(BiomassRegressor):
+    """A learner by pixel with the bands it reads; it maps cubes to biomass density.
+
+    ``gb.fit(cube, "pixels")`` makes it. It has all that
+    :class:`geobiomass.BiomassRegressor` has.
+
+    Parameters
+    ----------
+    network : PixelNetwork
+        Features and learner.
+    bands, months, outputs, recipe, units, long_name
+        As :class:`geobiomass.BiomassRegressor` takes them.
+
+    Attributes
+    ----------
+    features : tuple of str
+        Names of the features of a pixel.
+    """
+
+    network: PixelNetwork  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        network: PixelNetwork,
+        bands: Sequence[str],
+        months: int = 12,
+        outputs: Sequence[str] = ("agb",),
+        recipe: Recipe | None = None,
+        units: str = AGB.units,
+        long_name: str = AGB.long_name,
+    ) -> None:
+        super().__init__(
+            cast(Any, network), bands, months, outputs, recipe, units, long_name
+        )
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the features of a pixel."""
+        return self.network.features.names
+
+    def __repr__(self) -> str:
+        """Return a description in one line."""
+        state = "not trained" if not len(self.history) else ""
+        if len(self.history):
+            last = self.history.iloc[-1]
+            state = f"out-of-fold RMSE {last['rmse']:.4g} {self.units}"
+        own = self.network.own
+        kind = own.name if own is not None else "trees and ridge regression"
+        interval = "" if self.calibration is None else f", {self.calibration}"
+        return (
+            f"PixelRegressor({kind}, {len(self.features)} features of "
+            f"{len(self.bands)} bands, {self.months} months, {state}{interval})"
+        )
+
+    # --- fit ---
+
+    @classmethod
+    def untrained(
+        cls, bands: Sequence[str], calendar: Sequence[int], recipe: Recipe
+    ) -> PixelRegressor:
+        """Return the untrained model of a recipe.
+
+        Raises
+        ------
+        ValueError
+            If the user's own estimator cannot be used or saved.
+        """
+        own = not isinstance(recipe.learner, str)
+        if own:
+            check_estimator(recipe.learner)
+        features = PixelFeatures(bands, calendar, recipe.neighbourhoods, recipe.monthly)
+        ends = recipe.interval is not None and not own
+        network = PixelNetwork(
+            features.settings,
+            outputs=3 if ends else 1,
+            quantiles=_quantiles(recipe) or (),
+        )
+        outputs = recipe.outputs if ends else recipe.outputs[:1]
+        model = cls(network, bands, len(calendar), outputs, recipe)
+        model.fitted = False
+        return model
+
+    def _fit(
+        self,
+        data: LabelledCube,
+        recipe: Recipe,
+        held: HeldOut = None,
+        announce: Callable[[Any], object] | None = None,
+        client: Any = None,
+        calibrate: bool = True,
+    ) -> Self:
+        """Learn; with `calibrate` also calibrate the recipe's interval, if any."""
+        self._learn(data.target)
+        recipe = recipe_for(recipe, data.target)
+        given = identity_of(data, recipe, held)
+        finished = find_finished(recipe.training, given)
+        if finished is not None:
+            self.__dict__.update(type(self).load(finished).__dict__)
+            self.recipe = recipe
+            return self
+        split, table, groups, named = self._table(data, recipe, held, calibrate)
+        labels = Labels(table.features, table.target, np.ones(len(table)), groups)
+        if announce is not None:
+            announce(plan_pixels(labels, table.found, recipe, _threads()))
+        held_out, ends = self._learn_from(labels, recipe)
+        self._finish_by_pixel(data, recipe, held, split, table, held_out)
+        if recipe.domain_cells:
+            self._domain = self._domain_of(labels, recipe)
+        if calibrate and recipe.interval is not None:
+            self.calibration = self._calibrated_on(
+                split.training.reader, table, held_out, ends, groups, named
+            )
+        keep_finished(self, recipe.training, given)
+        return self
+
+    def _table(
+        self, data: LabelledCube, recipe: Recipe, held: HeldOut, calibrate: bool
+    ) -> tuple[Split, LabelTable, npt.NDArray[np.int64], str | None]:
+        """Return the split, the table of labels, their groups and what names these."""
+        split = split_by_pixel(data, recipe, held, calibrate)
+        part = split.training
+        table = make_table(
+            part.reader,
+            part.samples,
+            self.network.features,
+            recipe,
+            recipe.most_labels,
+        )
+        check_enough(table, "chips" if part.reader.chips else "blocks of a scene")
+        groups, named = groups_of_rows(data, table, recipe, held)
+        if calibrate and recipe.interval is not None:
+            check_units(table.where, recipe)
+        return split, table, groups, named
+
+    def _plan_fit(
+        self, data: LabelledCube, recipe: Recipe, held: HeldOut = None
+    ) -> Any:
+        recipe = recipe_for(recipe, data.target)
+        _, table, groups, _ = self._table(data, recipe, held, calibrate=False)
+        labels = Labels(table.features, table.target, np.ones(len(table)), groups)
+        return plan_pixels(labels, table.found, recipe, _threads())
+
+    def _check_folder(
+        self, data: LabelledCube, recipe: Recipe, held: HeldOut = None
+    ) -> dict[str, Any] | None:
+        if recipe.training.folder is None:
+            return None
+        given = identity_of(data, recipe_for(recipe, data.target), held)
+        find_finished(recipe.training, given)
+        return given
+
+    def _domain_of(self, labels: Labels, recipe: Recipe) -> Domain | None:
+        """Learn the area of applicability from the labelled pixels."""
+        rows = torch.from_numpy(np.ascontiguousarray(labels.table.T))
+        with torch.inference_mode():
+            views = [view.T for view in self.network.views(rows)]
+        return domain_of_rows(
+            [view.clone() for view in views],
+            [str(group) for group in labels.groups],
+            recipe.domain_cells,
+            recipe.training.seed,
+        )
+
+    def _learn_from(
+        self, labels: Labels, recipe: Recipe
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:
+        """Fit the learner; return its predictions and interval out of fold."""
+        features, seed = self.network.features, recipe.training.seed + recipe.fold
+        if isinstance(recipe.learner, str):
+            quantiles = _quantiles(recipe)
+            parts = fit_parts(labels, recipe.trees, seed, quantiles, _threads())
+            self.network = PixelNetwork.of_parts(features, parts, quantiles or ())
+            self.history = pd.DataFrame(parts.steps)
+            held_out, ends = parts.held_out, parts.ends
+        else:
+            if not takes_missing(recipe.learner) and np.isnan(labels.table).any():
+                share = float(np.isnan(labels.table).mean())
+                warnings.warn(
+                    f"{type(recipe.learner).__name__} takes no missing values: "
+                    f"{100 * share:.2g} % of the features are missing, and each is "
+                    "replaced by the feature's median.",
+                    stacklevel=4,
+                )
+            part, held_out, _ = fit_own(recipe.learner, labels, seed)
+            self.network = PixelNetwork(features.settings, OWN, own=part.settings)
+            self.network.own = part
+            squares = float(np.mean((held_out - labels.target) ** 2))
+            row = {"stage": type(recipe.learner).__name__, "rmse": squares**0.5}
+            self.history = pd.DataFrame([row | {"share": 1.0}])
+            ends = None
+        standardise(self.network, labels.table)
+        names = [f"{band} mean" for band in features.bands]
+        columns = [features.names.index(name) for name in names]
+        nothing = np.isnan(labels.table[:, columns]).all(axis=0)
+        self.network.unknown.copy_(torch.from_numpy(nothing))
+        if nothing.any():
+            which = ", ".join(np.array(features.bands)[nothing])
+            warnings.warn(
+                f"Bands without any value at the labels: {which}. The model takes them "
+                "as missing, in maps too; leave them out with cube.sel(band=[...]).",
+                stacklevel=4,
+            )
+        self.network.eval()
+        return held_out, ends
+
+    def _finish_by_pixel(
+        self,
+        data: LabelledCube,
+        recipe: Recipe,
+        held: HeldOut,
+        split: Split,
+        table: LabelTable,
+        held_out: npt.NDArray[np.float64],
+    ) -> None:
+        """Set all that follows from what was learnt."""
+        part = split.training
+        self.fitted, self.interrupted = True, ""
+        self.months, self.recipe = data.reader.months, recipe
+        self.calibration, self.map_error = None, None
+        self.floor = 0.0 if table.target.min() >= 0 else None
+        validation = None
+        errors = errors_by_bin(table, _floored(held_out, self.floor), data.target)
+        if split.validation is not None:
+            other = split.validation
+            judged = make_table(
+                other.reader,
+                other.samples,
+                self.network.features,
+                recipe,
+                recipe.most_labels,
+            )
+            if len(judged):
+                validation = (judged, other.reader)
+                maps = predict_rows(self.network, judged.features)
+                errors = errors_by_bin(judged, _floored(maps, self.floor), data.target)
+        self.provenance = {
+            "data": describe_data(data, (table, part.reader), validation),
+            "bands": list(data.bands),
+            "validation": metrics_by_bin(errors),
+            "environment": environment(),
+            "learner": {
+                "held out": "out of fold" if validation is None else "held out",
+                "labels": len(table),
+                "labels found": table.found,
+                "at the ceiling": table.above,
+                "without an image": table.unseen,
+                "steps": self.history.to_dict("records"),
+            },
+            INPUTS: profile_of(part, recipe).to_dict(),
+        }
+        if isinstance(held, Fold):
+            self.provenance = {**self.provenance, "fold": held.to_dict()}
+        self.damaged = table.problems
+        if self.damaged:
+            warnings.warn(
+                f"{len(self.damaged)} samples could not be read and were left out of "
+                "training; model.damaged lists them with the reasons.",
+                stacklevel=5,
+            )
+
+    def _calibrated_on(
+        self,
+        reader: Reader,
+        table: LabelTable,
+        held_out: npt.NDArray[np.float64],
+        ends: npt.NDArray[np.float64] | None,
+        groups: npt.NDArray[np.int64],
+        named: str | None,
+    ) -> Any:
+        """Calibrate on predictions out of fold (Vovk, Cross-conformal, 2015)."""
+        recipe = cast(Recipe, self.recipe)
+        units = []
+        for number in np.unique(table.where):
+            own = table.where == number
+            values = {self.outputs[0]: held_out[own]}
+            if ends is not None:
+                values |= dict(zip(self.outputs[1:], ends[:, own], strict=True))
+            group = str(groups[own][0]) if named is not None else None
+            units.append(Unit(values, table.target[own], group))
+        found = calibration_of(
+            units,
+            reader,
+            cast(float, recipe.interval),
+            folds=min(FOLDS if ends is not None else OWN_FOLDS, len(np.unique(groups))),
+            target=self.target,
+            groups=named,
+        )
+        if named is not None and found.kind != "groups":
+            warnings.warn(few_groups(found.interval, named, ""), stacklevel=5)
+        return found
+
+    # --- maps: tiles that share what the features of a pixel depend on ---
+
+    def _mapper(
+        self, cube: xr.Dataset, settings: MapSettings, applicability: bool = False
+    ) -> Mapper:
+        return super()._mapper(cube, self._by_pixel(settings), applicability)
+
+    def _bare_over(self, reader: Reader) -> Mapper:
+        network = self._in_months(reader.calendar)
+        settings = self._by_pixel(MapSettings(block=MapSettings.tile))
+        return Mapper(network, reader, settings, self.outputs, target=self.target)
+
+    def _by_pixel(self, settings: MapSettings) -> MapSettings:
+        """Return settings with which no pixel's value depends on the tiles.
+
+        Each pixel is from a tile that has all of its neighbourhood; flips and turns
+        change nothing.
+        """
+        overlap = 2 * self.network.radius
+        return dataclasses.replace(
+            settings,
+            tile=max(settings.tile, 2 * overlap + 32),
+            overlap=overlap,
+            blend="crop",
+            flips=False,
+            turns=False,
+            precision="float32",
+        )
+
+    # --- save and load ---
+
+    def _settings(self) -> dict[str, Any]:
+        recipe = None
+        if self.recipe is not None:
+            learner = self.recipe.learner
+            if not isinstance(learner, str):
+                learner = f"own: {describe(learner)}"
+            plain = dataclasses.replace(self.recipe, learner=learner)
+            recipe = dataclasses.asdict(plain)
+            recipe["training"]["folder"] = None  # a path of the machine that trained
+        return {
+            "network": self.network.settings,
+            "bands": list(self.bands),
+            "months": self.months,
+            "outputs": list(self.outputs),
+            **self.target.settings,
+            "recipe": recipe,
+            **self._calibrated(),
+            **self._known_of_maps(),
+        }
+
+    @classmethod
+    def _from_settings(cls, settings: Any) -> Self:
+        recipe = settings["recipe"]
+        for name in ("bands", "outputs"):
+            check_names(settings[name], name)
+        check_count(settings["months"], "months")
+        if settings.get("floor") is not None and not finite_number(settings["floor"]):
+            raise ValueError(f"floor must be a number, got {settings['floor']!r}")
+        quantity = Quantity.of_settings(settings)
+        model = cls(
+            PixelNetwork.of_settings(settings["network"]),
+            settings["bands"],
+            settings["months"],
+            settings["outputs"],
+            None if recipe is None else recipe_from_dict(recipe),
+            quantity.units,
+            quantity.long_name,
+        )
+        model._take_calibration(settings)
+        model.floor = settings.get("floor")
+        return model
+
+
+def _floored(
+    values: npt.NDArray[np.float64], floor: float | None
+) -> npt.NDArray[np.float64]:
+    return values if floor is None else np.maximum(values, floor)
+
+
+def _quantiles(recipe: Recipe) -> tuple[float, float] | None:
+    """Return the quantiles of the ends of an interval, which the trees predict."""
+    if recipe.interval is None or not isinstance(recipe.learner, str):
+        return None
+    return ((1 - recipe.interval) / 2, (1 + recipe.interval) / 2)
+
+
+def _threads() -> int:
+    return torch.get_num_threads()
