@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from label_cases import Cell, absent, make_case, make_cells
-from label_learners import BASELINES, OURS, ROWS, Figures, judge_baseline, judge_ours
+from label_learners import BASELINES, ROWS, Figures, judge_baseline, judge_ours
 from tables import Row, show
 
 SEEDS = "0,1,2"
