@@ -87,11 +87,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             present[name] = cell
     seeds = [int(seed) for seed in (chosen.seeds or _seeds(chosen)).split(",")]
+    # By set and seed, so that each scene is made once.
     runs = [
         Run(name, row, seed)
-        for name in present
+        for data in dict.fromkeys(cell.data for cell in present.values())
         for seed in seeds
+        for name, cell in present.items()
         for row in chosen.rows
+        if cell.data == data
         if row not in NETWORK or chosen.all or name in (*NETWORK_CELLS, *QUICK)
     ]
     with tempfile.TemporaryDirectory(prefix="labels-") as folder:
