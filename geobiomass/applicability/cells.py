@@ -44,7 +44,13 @@ def need_looking(network: object) -> None:
 
 
 def strides_of(network: nn.Module) -> list[int]:
-    """Return the side of a cell at each level of a network's encoder, pixels."""
+    """Return the side of a cell at each level of a network's encoder, pixels.
+
+    A learner by pixel has no encoder, and says itself what it compares.
+    """
+    own = getattr(network, "strides", None)
+    if own is not None:
+        return list(own)
     found: list[int] = network.encoder.feature_info.reduction()  # type: ignore[operator, union-attr]
     return found
 

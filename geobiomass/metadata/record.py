@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from geobiomass.cube.quantity import AGB
 from geobiomass.maps.origin import PROVENANCE
-from geobiomass.network.saved_settings import network_of_settings
+from geobiomass.learner.saved_network import any_network_of_settings
 from geobiomass.training.files import sha256_of
 from geobiomass.training.json_files import parse_json
 from geobiomass.training.model_folder import (
@@ -154,7 +154,7 @@ def _stored_weights(folder: Path, prefix: str = "") -> Iterator[tuple[str, Tenso
                 yield from _stored_weights(member, f"{prefix}members.{number}.")
             return
         with torch.device("meta"):
-            names = list(network_of_settings(settings["network"]).state_dict())
+            names = list(any_network_of_settings(settings["network"]).state_dict())
     except WRONG_SETTINGS as error:
         raise broken(folder / CONFIG, error) from error
     try:

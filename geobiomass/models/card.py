@@ -174,20 +174,46 @@ def _what(settings: Facts) -> str:
     return (
         f"# {_title(target)} from monthly satellite images\n\nMaps {what}, "
         "pixel by pixel, from a year of satellite images. Maps: "
-        f"{_maps(settings['outputs'], settings)}. Encoder "
-        f"{as_code(settings['network']['encoder'])}, attention over the months, U-Net "
-        "decoder."
+        f"{_maps(settings['outputs'], settings)}. {_how(settings['network'])}"
     )
+
+
+def _how(network: Facts) -> str:
+    """Return how maps are made, in one sentence."""
+    if "learner" not in network:
+        return (
+            f"Encoder {as_code(network['encoder'])}, attention over the months, U-Net "
+            "decoder."
+        )
+    sides = network["features"]["neighbourhoods"]
+    around = ""
+    if sides:
+        around = (
+            f", with mean and spread of squares of {', '.join(map(str, sides))} "
+            "pixels around it"
+        )
+    if network.get("own"):
+        missing = ""
+        if network["own"]["impute"]:
+            missing = " A missing feature counts as the median of training."
+        learner = f"by {as_code(network['own']['name'])} of scikit-learn"
+        return f"Each pixel {learner}, from its own months{around}.{missing}"
+    kinds = ", ".join(f"{n} trees of {kind}" for kind, n in network["kinds"].items())
+    return f"Each pixel by {kinds}, and a ridge regression, from its own months{around}."
 
 
 def _input(settings: Facts, provenance: Facts) -> str:
     scaling = (provenance.get("normalisation") or {}).get("bands") or {}
+    by_pixel = "learner" in settings["network"]
     lines = [
         "## Input",
         f"{settings['months']} months{_months(provenance)}; months may be missing. "
         "Bands, in this order, matched by name (dB for Sentinel-1, reflectance x "
         "10^4 for Sentinel-2, percent for CLP); missing values are NaN:",
     ]
+    if by_pixel:
+        names = ", ".join(map(as_markdown, settings["bands"]))
+        return "\n\n".join([*lines, names])
     rows = ["| band | shift | scale |", "|---|---|---|"]
     for band in settings["bands"]:
         known = scaling.get(band, {})
@@ -208,7 +234,9 @@ def _training(settings: Facts, provenance: Facts) -> str:
     text = ["## Training", *_interrupted(settings)]
     if recipe is None and not data:
         return "## Training\n\nThe origin of the weights is not recorded."
-    if recipe is not None:
+    if recipe is not None and recipe.get("learner"):
+        text += _learnt_by_pixel(recipe, provenance)
+    elif recipe is not None:
         training = recipe["training"]
         text.append(
             f"Recipe {as_code(recipe['name'])}: loss {recipe['loss']}, crops of "
@@ -227,6 +255,30 @@ def _training(settings: Facts, provenance: Facts) -> str:
             f"{versions}."
         )
     return "\n\n".join(text)
+
+
+def _learnt_by_pixel(recipe: Facts, provenance: Facts) -> list[str]:
+    """Return what a learner by pixel was fitted on, and its parts."""
+    known = provenance.get("learner") or {}
+    text = f"Recipe {as_code(recipe['name'])}: learner "
+    text += f"{as_code(recipe['learner'])}, seed {recipe['training']['seed']}"
+    if known:
+        text += f"; learnt from {known['labels']:,} of {known['labels found']:,} labels"
+        for what in ("at the ceiling", "without an image"):
+            if known[what]:
+                text += f", {known[what]:,} left out {what}"
+    found = [f"{text}. All settings are in `config.json`."]
+    steps = known.get("steps") or []
+    if steps:
+        rows = [
+            f"| {as_markdown(step['stage'])} | {step['rmse']:.4g} | "
+            f"{step['share']:.2f} |"
+            for step in steps
+        ]
+        found.append(
+            "\n".join(["| part | out-of-fold RMSE | share |", "|---|---|---|", *rows])
+        )
+    return found
 
 
 def _interrupted(settings: Facts) -> list[str]:
@@ -266,13 +318,19 @@ def _errors(settings: Facts, provenance: Facts) -> str:
         "bias": "bias",
     }
     units = as_markdown(Quantity.of_settings(settings).units)
+    where = "On data held out of training"
+    if (provenance.get("learner") or {}).get("held out") == "out of fold":
+        where = (
+            "Out of fold: each label is predicted by the trees, and a ridge regression, "
+            "that did not see its chip, block or group"
+        )
     head = f"| observed, {units} | {' | '.join(columns.values())} |"
     rows = [
         f"| {name} | {' | '.join(_figure(row[column]) for column in columns)} |"
         for name, row in table.items()
     ]
     return (
-        f"## Error\n\nOn data held out of training, {units}. Average RMSE: of each "
+        f"## Error\n\n{where}, {units}. Average RMSE: of each "
         "sample, then averaged. Pixel RMSE: over all pixels together. Bias: predicted "
         "minus observed.\n\n"
         + "\n".join([head, "|---" * (len(columns) + 1) + "|", *rows])

@@ -24,6 +24,7 @@ from geobiomass.data.splits import groups_of
 from geobiomass.models.calibration import calibrate_together
 from geobiomass.models.ensemble import Ensemble
 from geobiomass.models.loading import load
+from geobiomass.models.pixel_regressor import PixelRegressor
 from geobiomass.models.regressor import BiomassRegressor
 from geobiomass.network import AttentionUNet
 from geobiomass.recipes.levels import crop_side, levels_for
@@ -92,6 +93,8 @@ def _new_model(
     data: LabelledCube, recipe: Recipe, held: HeldOut = None, calibrate: bool = True
 ) -> BiomassRegressor:
     """Return the untrained model for a training, which takes the same arguments."""
+    if recipe.by_pixel:
+        return PixelRegressor.untrained(data.bands, data.reader.calendar, recipe)
     crop = crop_side(recipe, units_to_split(data, recipe, held, calibrate))
     return _build(recipe, data.bands, data.reader.calendar, crop)
 

@@ -14,6 +14,7 @@ from geobiomass.training.setting_names import explain_arguments
 # import the ensemble itself. And only the class that is needed is imported.
 _MODULES = {
     "BiomassRegressor": "geobiomass.models.regressor",
+    "PixelRegressor": "geobiomass.models.pixel_regressor",
     "Ensemble": "geobiomass.models.ensemble",
 }
 

@@ -77,7 +77,7 @@ def describe_training(
         "bands": list(data.bands),
         "normalisation": _normalisation(network, data.bands),
         "validation": None if table is None else metrics_by_bin(table),
-        "environment": _environment(device),
+        "environment": environment_of(device),
     } | _first_weights(network)
 
 
@@ -170,7 +170,7 @@ def _describe_data(
     for name in ("title", "source", "licence"):
         if name in cube.attrs:
             facts[name] = str(cube.attrs[name])
-    return facts | _georeference(cube)
+    return facts | georeference_of(cube)
 
 
 def _describe_loader(loader: ChipLoader) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def _labels_in(reader: Reader, sample: Sample) -> int:
         return 0
 
 
-def _georeference(cube: xr.Dataset) -> dict[str, Any]:
+def georeference_of(cube: xr.Dataset) -> dict[str, Any]:
     if "chip" in cube.dims or not {"y", "x"} <= set(cube.coords):
         return {}
     import rioxarray  # noqa: F401  (the .rio accessor)
@@ -220,7 +220,7 @@ def _normalisation(network: AttentionUNet, bands: tuple[str, ...]) -> dict[str, 
     }
 
 
-def _environment(device: str) -> dict[str, Any]:
+def environment_of(device: str) -> dict[str, Any]:
     name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
     return {
         "python": platform.python_version(),

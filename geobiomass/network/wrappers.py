@@ -101,5 +101,7 @@ def unknown_bands(network: nn.Module) -> tuple[int, ...]:
         pairs = zip(network.members, network.bands, strict=True)
         found = {own[band] for one, own in pairs for band in unknown_bands(one)}
         return tuple(sorted(found))
-    inner = [one for one in network.modules() if isinstance(one, AttentionUNet)]
-    return tuple(inner[0].unknown.nonzero().flatten().tolist()) if inner else ()
+    inner = [one for one in network.modules() if hasattr(one, "unknown")]
+    if not inner:
+        return ()
+    return tuple(cast(Tensor, inner[0].unknown).nonzero().flatten().tolist())

@@ -106,6 +106,19 @@ class Recipe:
     domain_cells : int
         Cells of 16 x 16 pixels of training data that are kept at the end, for the
         model's map of applicability; 0 keeps none.
+    learner : "blend", estimator of scikit-learn, or None
+        What learns by pixel, in place of a network: trees and a ridge regression, or
+        the user's own regressor. None: a network, which the settings above describe.
+    trees : int
+        Trees of a learner by pixel, of all kinds together.
+    neighbourhoods : tuple of int
+        Sides of the squares around a pixel whose mean and spread are features of a
+        learner by pixel, odd numbers of pixels.
+    monthly : bool
+        Whether each band of each calendar month is a feature of a learner by pixel,
+        besides statistics over the year.
+    most_labels : int
+        Labels that a learner by pixel learns from at most, drawn at random.
     stages : tuple of Stage
         Further stages after `training`, each from the last weights and the optimiser
         state of the one before. Another number of ``epochs`` keeps the proportions of
@@ -143,6 +156,11 @@ class Recipe:
     interval: float | None = None
     calibration_fraction: float = 0.2
     domain_cells: int = 3000
+    learner: Any = None
+    trees: int = 500
+    neighbourhoods: tuple[int, ...] = (3, 7, 15)
+    monthly: bool = True
+    most_labels: int = 50_000
     stages: tuple[Stage, ...] = ()
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
@@ -166,6 +184,7 @@ class Recipe:
                 raise ValueError(
                     f"{name} must be a number of bytes, got {getattr(self, name)}."
                 )
+        _check_by_pixel(self)
         if self.domain_cells < 0:
             raise ValueError(
                 f"domain_cells must be 0 or more, got {self.domain_cells}."
@@ -209,6 +228,11 @@ class Recipe:
         """Number of parts that can be held out, one at a time."""
         part: float = getattr(self, self._held_by)
         return round(1 / part) if part else 1
+
+    @property
+    def by_pixel(self) -> bool:
+        """Whether a learner by pixel is trained, and not a network."""
+        return self.learner is not None
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -269,6 +293,7 @@ def recipe_from_dict(settings: Mapping[str, Any]) -> Recipe:
         | dict(settings)
         | {
             "decoder_channels": tuple(settings["decoder_channels"]),
+            "neighbourhoods": tuple(settings.get("neighbourhoods", (3, 7, 15))),
             "stages": tuple(Stage(**stage) for stage in settings.get("stages", ())),
             "training": TrainingConfig(**training),
         }
@@ -280,6 +305,65 @@ def _one_of(recipe: Recipe, name: str, allowed: tuple[str, ...]) -> None:
         raise ValueError(
             f"{name} must be one of {allowed}, got {getattr(recipe, name)!r}."
         )
+
+
+BY_PIXEL = ("learner", "trees", "neighbourhoods", "monthly", "most_labels")
+"""Settings of a learner by pixel alone."""
+_OF_BOTH = (
+    *("name", "ceiling", "tail", "validation_fraction", "fold", "block", "groups"),
+    *("cache", "damaged", "interval", "calibration_fraction", "domain_cells"),
+    *("training", "seed", "folder", "resume", "progress", "keep", "monitor"),
+)
+"""Settings that have an effect on both; of no effect by pixel are `keep`, `monitor`."""
+
+
+def _check_by_pixel(recipe: Recipe) -> None:
+    """Check the settings of a learner by pixel."""
+    learner = recipe.learner
+    if learner is None:
+        return
+    if isinstance(learner, str):
+        names = ("blend", "own")
+        if learner.partition(":")[0] not in names:
+            raise ValueError(
+                "learner must be 'blend' or an estimator of scikit-learn, such as "
+                f"RandomForestRegressor(500), got {learner!r}."
+            )
+    for name, least in (("trees", 10), ("most_labels", 10)):
+        value = getattr(recipe, name)
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} must be {least} or more, got {value}.")
+    sides = recipe.neighbourhoods
+    if any(not isinstance(n, int) or n < 3 or n % 2 == 0 or n > 63 for n in sides):
+        raise ValueError(
+            "neighbourhoods must be odd numbers of pixels from 3 to 63, got "
+            f"{list(sides)}."
+        )
+
+
+def _check_kind(recipe: Recipe, changes: Mapping[str, Any]) -> None:
+    """Check that changes belong to what the recipe trains: a network, or by pixel.
+
+    Raises
+    ------
+    ValueError
+        Names the setting, and the recipes that have it.
+    """
+    known = {f.name for f in dataclasses.fields(Recipe)}
+    known |= {f.name for f in dataclasses.fields(TrainingConfig)}
+    for name in known & set(changes):
+        if recipe.by_pixel and name not in (*BY_PIXEL, *_OF_BOTH):
+            raise ValueError(
+                f"{name} is a setting of networks, got {name}={changes[name]!r} with "
+                f"the recipe {recipe.name!r}, which learns by pixel and has no epochs, "
+                "crops or encoder; leave it out, or give the recipe 'default'."
+            )
+        if not recipe.by_pixel and name in BY_PIXEL:
+            raise ValueError(
+                f"{name} is a setting of the recipe 'pixels', got "
+                f"{name}={changes[name]!r} with the recipe {recipe.name!r}, which "
+                f"trains a network; give gb.fit(cube, 'pixels', {name}=...)."
+            )
 
 
 def _winners_stage(name: str, everything: bool = False) -> Stage:
@@ -314,6 +398,17 @@ RECIPES: dict[str, Recipe] = {
         training=TrainingConfig(
             epochs=20, batch_size=8, learning_rate=2e-3, warmup_epochs=1.0
         ),
+    ),
+    # Trees and a ridge regression by pixel: for plots and footprints, in seconds.
+    "pixels": Recipe(
+        name="pixels",
+        learner="blend",
+        crop=None,
+        # Each label is predicted by trees that did not see it: no part is held out.
+        validation_fraction=0.0,
+        month_dropout=0.0,
+        pattern_dropout=0.0,
+        pass_dropout=0.0,
     ),
     # The winner of BioMassters in all its stages, except that missing months are left
     # out; docs/design.md has its scores.
@@ -395,4 +490,5 @@ def find_recipe(recipe: str | Recipe, **changes: Any) -> Recipe:
                 f"{hint}"
             )
         recipe = RECIPES[recipe]
+    _check_kind(recipe, changes)
     return recipe.with_changes(**changes)

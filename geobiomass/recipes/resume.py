@@ -11,7 +11,7 @@ import numpy as np
 from geobiomass.data.folds import Fold
 from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.network import AttentionUNet
-from geobiomass.recipes.recipe import Recipe
+from geobiomass.recipes.recipe import BY_PIXEL, Recipe
 from geobiomass.recipes.split import HeldOut
 from geobiomass.training import TrainingConfig
 from geobiomass.training.checkpoint_record import LAST, is_begun, read_training_record
@@ -22,6 +22,7 @@ from geobiomass.training.files import sha256_of
 _FREE = (
     *("name", "cache", "read_ahead", "damaged", "domain_cells"),
     *("validation_fraction", "stages", "training", "levels"),
+    *BY_PIXEL,
 )
 _MAPS = "maps"  # what is done for maps after training: floor, norms on tiles
 _DIGITS = 12  # of a fingerprint, enough to show and to tell two apart

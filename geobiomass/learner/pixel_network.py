@@ -1,0 +1,256 @@
+"""A learner by pixel as a network: an image in, maps out, all of it tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from geobiomass.learner.features import PixelFeatures
+from geobiomass.learner.fitting import EXTRA, FOREST, LINE, MEAN, FittedParts
+from geobiomass.learner.linear import Linear
+from geobiomass.learner.own_estimator import OwnEstimator
+from geobiomass.learner.trees import Trees
+from geobiomass.network.attention_unet import Look
+
+BLEND = "blend"
+OWN = "own"
+
+_AT_ONCE = 16_384  # pixels that trees are followed for together
+_LARGEST = 2**33  # nodes, bytes: what saved settings may claim
+
+
+class PixelNetwork(nn.Module):
+    """Features of each pixel, and a learner that predicts from them.
+
+    Parameters
+    ----------
+    features : dict
+        Settings of :class:`.PixelFeatures`.
+    learner : "blend" or "own"
+        Trees and a ridge regression, or the user's own estimator.
+    outputs : int
+        Maps: 1, or 3 with the two ends of an interval before calibration.
+    quantiles : sequence of float
+        The two quantiles of these ends; empty without.
+    trees : dict, optional
+        Settings of :class:`.Trees`.
+    kinds : dict, optional
+        Number of trees by kind, in the order of the trees.
+    own : dict, optional
+        Settings of :class:`.OwnEstimator`.
+    """
+
+    shares: Tensor
+    mean: Tensor
+    unknown: Tensor
+
+    def __init__(
+        self,
+        features: Mapping[str, Any],
+        learner: str = BLEND,
+        outputs: int = 1,
+        quantiles: Sequence[float] = (),
+        trees: Mapping[str, Any] | None = None,
+        kinds: Mapping[str, int] | None = None,
+        own: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.features = PixelFeatures.of_settings(features)
+        self.learner, self.outputs = learner, outputs
+        self.quantiles = tuple(quantiles)
+        self.kinds = dict(kinds or {})
+        count = len(self.features.names)
+        self.line = Linear(count)
+        self.trees = Trees(**trees) if trees is not None else Trees(0, ())
+        self.own = OwnEstimator(count, **own) if own is not None else None
+        shares = torch.zeros(len(self.kinds) + 2, dtype=torch.float64)
+        self.shares = nn.Parameter(shares, requires_grad=False)
+        self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
+        unknown = torch.zeros(len(self.features.bands), dtype=torch.bool)
+        self.register_buffer("unknown", unknown)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings, ready for JSON; with them the tensors have their sizes."""
+        found: dict[str, Any] = {
+            "bands": len(self.features.bands),
+            "learner": self.learner,
+            "outputs": self.outputs,
+            "quantiles": list(self.quantiles),
+            "features": self.features.settings,
+            "trees": self.trees.settings,
+            "kinds": self.kinds,
+        }
+        return found | ({} if self.own is None else {"own": self.own.settings})
+
+    @classmethod
+    def of_settings(cls, settings: Mapping[str, Any]) -> PixelNetwork:
+        """Build the network of saved settings, without what it learnt.
+
+        Raises
+        ------
+        ValueError
+            If a setting has another type, or a size that no learner has.
+        """
+        given = {k: v for k, v in settings.items() if k != "bands"}
+        if given.get("learner") not in (BLEND, OWN) or given.get("outputs") not in (
+            *(1, 3),
+        ):
+            raise ValueError(
+                f"learner must be {BLEND!r} or {OWN!r} and outputs 1 or 3, got "
+                f"{given.get('learner')!r} and {given.get('outputs')!r}"
+            )
+        trees = given.get("trees") or {}
+        sizes = [trees.get("nodes", 0), *trees.get("depths", [])]
+        sizes += [(given.get("own") or {}).get("size", 0)]
+        if any(type(n) is not int or not 0 <= n <= _LARGEST for n in sizes):
+            raise ValueError("sizes of trees must be whole numbers, got others")
+        made = cls(**given)
+        if len(made.features.bands) != settings["bands"]:
+            raise ValueError(
+                f"bands must be those of the features, {len(made.features.bands)}, got "
+                f"{settings['bands']}"
+            )
+        return made
+
+    @classmethod
+    def of_parts(
+        cls,
+        features: PixelFeatures,
+        parts: FittedParts,
+        quantiles: Sequence[float] = (),
+    ) -> PixelNetwork:
+        """Build the network of what was fitted."""
+        made = cls(
+            features.settings,
+            outputs=3 if quantiles else 1,
+            quantiles=quantiles,
+            trees=parts.trees.settings,
+            kinds=parts.kinds,
+        )
+        made.line, made.trees = parts.line, parts.trees
+        names = (*parts.kinds, LINE, MEAN)
+        made.shares.copy_(torch.tensor([parts.shares[n] for n in names]).double())
+        made.mean.fill_(parts.mean)
+        return made
+
+    @property
+    def calendar(self) -> tuple[int, ...]:
+        """Calendar months of the images, where no others are given."""
+        return self.features.calendar
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Side of the cells that an area of applicability compares: pixels."""
+        return (1,)
+
+    @property
+    def radius(self) -> int:
+        """Pixels around a pixel that its value depends on."""
+        return self.features.radius
+
+    def forward(self, image: Tensor, calendar: Sequence[int] | None = None) -> Tensor:
+        """Predict maps.
+
+        Parameters
+        ----------
+        image : Tensor
+            (batch, month, band, y, x) float32, physical units, NaN where missing.
+        calendar : sequence of int, optional
+            Calendar months of its steps; by default those of training.
+
+        Returns
+        -------
+        Tensor
+            (batch, output, y, x) float32.
+        """
+        return self._maps(self._features_of(image, calendar))
+
+    def look(
+        self,
+        image: Tensor,
+        present: Tensor | None = None,
+        calendar: Sequence[int] | None = None,
+    ) -> Look:
+        """Predict maps, and return the features that they come from.
+
+        Parameters
+        ----------
+        image, calendar
+            As in :meth:`forward`.
+        present : Tensor, optional
+            (batch, month) bool: months that count.
+
+        Returns
+        -------
+        Look
+            Its ``maps`` equal the result of :meth:`forward`; features and bands are
+            standardised.
+        """
+        if present is not None:
+            image = image.masked_fill(~present[:, :, None, None, None], torch.nan)
+        features = self._features_of(image, calendar)
+        batch, count, height, width = features.shape
+        flat = features.movedim(1, 0).reshape(count, -1)
+        scaled = self.line.standardise(flat).float()
+        level = scaled.reshape(count, batch, height, width).movedim(0, 1)
+        means = [self.features.names.index(f"{b} mean") for b in self.features.bands]
+        there = features[:, means].isfinite().float()
+        seen = torch.cat([level[:, means], there], dim=1)
+        return Look(self._maps(features), [level], seen)
+
+    def _features_of(self, image: Tensor, calendar: Sequence[int] | None) -> Tensor:
+        with torch.autocast(image.device.type, enabled=False):
+            calendar = self.calendar if calendar is None else tuple(calendar)
+            image = image.float()
+            if self.unknown.any() and not torch.compiler.is_exporting():
+                image = image.masked_fill(self.unknown[:, None, None], torch.nan)
+            return self.features(image, calendar)
+
+    def _maps(self, features: Tensor) -> Tensor:
+        batch, count, height, width = features.shape
+        with torch.autocast(features.device.type, enabled=False):
+            flat = features.movedim(1, 0).reshape(count, -1)
+            if torch.compiler.is_exporting():
+                maps = self.predict(flat)
+            else:
+                parts = [self.predict(one) for one in flat.split(_AT_ONCE, dim=1)]
+                maps = torch.cat(parts, dim=1)
+        return maps.reshape(self.outputs, batch, height, width).movedim(0, 1).float()
+
+    def predict(self, features: Tensor) -> Tensor:
+        """Return (output, pixel) float64 for (feature, pixel) float32."""
+        if self.own is not None:
+            return self.own(features)[None]
+        leaves = self.trees.leaves(features)
+        total = torch.zeros(
+            features.shape[1], dtype=torch.float64, device=features.device
+        )
+        forest, first = total, 0
+        for share, count in zip(self.shares, self.kinds.values(), strict=False):
+            part = self.trees.total(leaves[first : first + count])
+            total, forest = total + share * (part / count), forest + part
+            first += count
+        total = total + self.shares[-2] * self.line(features)
+        total = total + self.shares[-1] * self.mean
+        if not self.quantiles:
+            return total[None]
+        response = self.trees.response.index_select(0, leaves.flatten())
+        ordered = response.reshape(leaves.shape).sort(dim=0).values.double()
+        moved = total - forest / first
+        ends = [_quantile(ordered, level) + moved for level in self.quantiles]
+        return torch.stack([total, *ends])
+
+
+def _quantile(ordered: Tensor, level: float) -> Tensor:
+    """Return a quantile of sorted rows, between two of them as numpy does."""
+    place = level * (ordered.shape[0] - 1)
+    below = int(place)
+    above = min(below + 1, ordered.shape[0] - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
+__all__ = ["BLEND", "EXTRA", "FOREST", "OWN", "PixelNetwork"]

@@ -1,0 +1,29 @@
+"""The network of saved settings, of either kind: a U-Net or a learner by pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from geobiomass.learner.pixel_network import PixelNetwork
+from geobiomass.network.saved_settings import network_of_settings
+
+
+def any_network_of_settings(settings: Mapping[str, Any]) -> nn.Module:
+    """Build the network of saved settings, without what it learnt.
+
+    Parameters
+    ----------
+    settings : mapping
+        As ``network.settings`` has them, read from JSON.
+
+    Raises
+    ------
+    ValueError
+        If a setting has another type, or a size that no network has.
+    """
+    if isinstance(settings, Mapping) and "learner" in settings:
+        return PixelNetwork.of_settings(settings)
+    return network_of_settings(settings)

@@ -1,0 +1,490 @@
+"""The biomass regressor that learns by pixel, with the interface of the network's."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Self, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+import xarray as xr
+
+from geobiomass.applicability.learning import learn_domain
+from geobiomass.cube import CubeError, DamagedError
+from geobiomass.cube.quantity import AGB, Quantity
+from geobiomass.cube.region import Region
+from geobiomass.data.folds import Fold
+from geobiomass.data.labelled_cube import LabelledCube, LabelledSamples
+from geobiomass.data.reader import Reader
+from geobiomass.data.splits import check_no_overlap, groups_of, samples_of
+from geobiomass.inference.map_settings import MapSettings
+from geobiomass.inference.mapper import Mapper
+from geobiomass.learner.features import PixelFeatures
+from geobiomass.learner.fitting import Labels, fit_parts
+from geobiomass.learner.own_estimator import (
+    check_estimator,
+    describe,
+    fit_own,
+    takes_missing,
+)
+from geobiomass.learner.pixel_network import BLEND, OWN, PixelNetwork
+from geobiomass.models.calibration import calibration_of
+from geobiomass.models.input_check import INPUTS
+from geobiomass.models.pixel_record import describe_data, environment, errors_by_bin
+from geobiomass.models.regressor import BiomassRegressor
+from geobiomass.models.training_record import metrics_by_bin
+from geobiomass.network.saved_settings import check_count, check_names
+from geobiomass.recipes.label_table import LabelTable, check_enough, make_table
+from geobiomass.recipes.objective import recipe_for
+from geobiomass.recipes.recipe import Recipe, recipe_from_dict
+from geobiomass.recipes.resume import learnt_from
+from geobiomass.recipes.scaling import measure_statistics
+from geobiomass.recipes.split import (
+    HeldOut,
+    Split,
+    grouped_by,
+    split_samples,
+    units_to_split,
+)
+from geobiomass.statistics.conformal import Unit, few_groups, too_few
+from geobiomass.statistics.conformal_quantile import needed_units
+from geobiomass.tiles import EVALUATION_BLOCK
+from geobiomass.training.json_files import finite_number
+from geobiomass.training.setting_names import explain_arguments
+from geobiomass.models.map_error import MapError
+
+
+@explain_arguments
+class PixelRegressor(BiomassRegressor):
+    """A learner by pixel with the bands it reads; it maps cubes to biomass density.
+
+    ``gb.fit(cube, "pixels")`` makes it. It has all that
+    :class:`geobiomass.BiomassRegressor` has.
+
+    Parameters
+    ----------
+    network : PixelNetwork
+        Features and learner.
+    bands, months, outputs, recipe, units, long_name
+        As :class:`geobiomass.BiomassRegressor` takes them.
+
+    Attributes
+    ----------
+    features : tuple of str
+        Names of the features of a pixel.
+    """
+
+    network: PixelNetwork  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        network: PixelNetwork,
+        bands: Sequence[str],
+        months: int = 12,
+        outputs: Sequence[str] = ("agb",),
+        recipe: Recipe | None = None,
+        units: str = AGB.units,
+        long_name: str = AGB.long_name,
+    ) -> None:
+        super().__init__(
+            cast(Any, network), bands, months, outputs, recipe, units, long_name
+        )
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the features of a pixel."""
+        return self.network.features.names
+
+    def __repr__(self) -> str:
+        """Return a description in one line."""
+        state = "not trained" if not len(self.history) else ""
+        if len(self.history):
+            last = self.history.iloc[-1]
+            state = f"out-of-fold RMSE {last['rmse']:.4g} {self.units}"
+        own = self.network.own
+        kind = own.name if own is not None else "trees and ridge regression"
+        interval = "" if self.calibration is None else f", {self.calibration}"
+        return (
+            f"PixelRegressor({kind}, {len(self.features)} features of "
+            f"{len(self.bands)} bands, {self.months} months, {state}{interval})"
+        )
+
+    # --- fit ---
+
+    @classmethod
+    def untrained(
+        cls, bands: Sequence[str], calendar: Sequence[int], recipe: Recipe
+    ) -> PixelRegressor:
+        """Return the untrained model of a recipe.
+
+        Raises
+        ------
+        ValueError
+            If the user's own estimator cannot be used or saved.
+        """
+        own = not isinstance(recipe.learner, str)
+        if own:
+            check_estimator(recipe.learner)
+        features = PixelFeatures(
+            bands, calendar, recipe.neighbourhoods, recipe.monthly
+        )
+        ends = recipe.interval is not None and not own
+        network = PixelNetwork(
+            features.settings, outputs=3 if ends else 1, quantiles=_quantiles(recipe)
+        )
+        outputs = recipe.outputs if ends else recipe.outputs[:1]
+        model = cls(network, bands, len(calendar), outputs, recipe)
+        model.fitted = False
+        return model
+
+    def _fit(
+        self,
+        data: LabelledCube,
+        recipe: Recipe,
+        held: HeldOut = None,
+        announce: Callable[[Any], object] | None = None,
+        client: Any = None,
+        calibrate: bool = True,
+    ) -> Self:
+        """Learn; with `calibrate` also calibrate the recipe's interval, if any."""
+        self._learn(data.target)
+        recipe = recipe_for(recipe, data.target)
+        split = _split(data, recipe, held, calibrate)
+        features = self.network.features
+        part = split.training
+        table = make_table(
+            part.reader, part.samples, features, recipe, recipe.most_labels
+        )
+        check_enough(table, "chips" if part.reader.chips else "blocks of a scene")
+        groups, named = _groups(data, table, recipe, held)
+        calibrates = calibrate and recipe.interval is not None
+        if calibrates:
+            _check_units(groups, recipe)
+        labels = Labels(
+            table.features, table.target, np.ones(len(table)), groups
+        )
+        found = measure_statistics(
+            part.reader, part.samples, recipe.damaged == "skip", False
+        )
+        held_out, ends = self._learn_from(labels, recipe)
+        self._finish_by_pixel(
+            data, recipe, held, split, table, held_out, found
+        )
+        if calibrates:
+            self.calibration = self._calibrated_on(
+                data, part.reader, table, held_out, ends, groups, named
+            )
+        return self
+
+    def _learn_from(
+        self, labels: Labels, recipe: Recipe
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:
+        """Fit the learner; return its predictions and interval out of fold."""
+        features, seed = self.network.features, recipe.training.seed + recipe.fold
+        if isinstance(recipe.learner, str):
+            quantiles = _quantiles(recipe)
+            parts = fit_parts(
+                labels, recipe.trees, seed, quantiles or None, _threads()
+            )
+            self.network = PixelNetwork.of_parts(features, parts, quantiles)
+            self.history = pd.DataFrame(parts.steps)
+            held_out, ends = parts.held_out, parts.ends
+        else:
+            if not takes_missing(recipe.learner) and np.isnan(labels.table).any():
+                share = float(np.isnan(labels.table).mean())
+                warnings.warn(
+                    f"{type(recipe.learner).__name__} takes no missing values: "
+                    f"{100 * share:.2g} % of the features are missing, and each is "
+                    "replaced by the feature's median.",
+                    stacklevel=4,
+                )
+            part, held_out, _ = fit_own(recipe.learner, labels, seed)
+            self.network = PixelNetwork(
+                features.settings, OWN, own=part.settings
+            )
+            self.network.own = part
+            squares = float(np.mean((held_out - labels.target) ** 2))
+            row = {"stage": type(recipe.learner).__name__, "rmse": squares**0.5}
+            self.history = pd.DataFrame([row | {"share": 1.0}])
+            ends = None
+        standardise(self.network, labels.table)
+        self.network.eval()
+        return held_out, ends
+
+    def _finish_by_pixel(
+        self,
+        data: LabelledCube,
+        recipe: Recipe,
+        held: HeldOut,
+        split: Split,
+        table: LabelTable,
+        held_out: npt.NDArray[np.float64],
+        found: Any,
+    ) -> None:
+        part = split.training
+        self.fitted, self.interrupted = True, ""
+        self.months, self.recipe = data.reader.months, recipe
+        self.calibration, self.map_error = None, None
+        self.floor = 0.0 if table.target.min() >= 0 else None
+        validation = None
+        errors = errors_by_bin(table, _floored(held_out, self.floor), data.target)
+        if split.validation is not None:
+            other = split.validation
+            judged = make_table(
+                other.reader,
+                other.samples,
+                self.network.features,
+                recipe,
+                recipe.most_labels,
+            )
+            if len(judged):
+                validation = (judged, other.reader)
+                maps = predict_rows(self.network, judged.features)
+                errors = errors_by_bin(judged, _floored(maps, self.floor), data.target)
+        self.provenance = {
+            "data": describe_data(data, (table, part.reader), validation),
+            "bands": list(data.bands),
+            "validation": metrics_by_bin(errors),
+            "environment": environment(),
+            "learner": {
+                "held out": "out of fold" if validation is None else "held out",
+                "labels": len(table),
+                "labels found": table.found,
+                "at the ceiling": table.above,
+                "without an image": table.unseen,
+                "steps": self.history.to_dict("records"),
+            },
+            INPUTS: found.profile.to_dict(),
+        }
+        if isinstance(held, Fold):
+            self.provenance = {**self.provenance, "fold": held.to_dict()}
+        if recipe.domain_cells:
+            by = groups_of(data.cube, part.samples, recipe.groups)
+            self._domain = learn_domain(
+                self.network,
+                part.reader,
+                part.samples,
+                recipe.domain_cells,
+                recipe.training.seed,
+                groups=None if by is None else dict(zip(part.samples, by, strict=True)),
+                marks=part.marks,
+                skip=recipe.damaged == "skip",
+            )
+        self.damaged = table.problems
+        if self.damaged:
+            warnings.warn(
+                f"{len(self.damaged)} samples could not be read and were left out of "
+                "training; model.damaged lists them with the reasons.",
+                stacklevel=5,
+            )
+
+    def _calibrated_on(
+        self,
+        data: LabelledCube,
+        reader: Reader,
+        table: LabelTable,
+        held_out: npt.NDArray[np.float64],
+        ends: npt.NDArray[np.float64] | None,
+        groups: npt.NDArray[np.int64],
+        named: str | None,
+    ) -> Any:
+        """Calibrate on predictions out of fold (Vovk, Cross-conformal, 2015)."""
+        recipe = cast(Recipe, self.recipe)
+        units = []
+        for number in np.unique(table.where):
+            own = table.where == number
+            values = {self.outputs[0]: held_out[own]}
+            if ends is not None:
+                values |= dict(zip(self.outputs[1:], ends[:, own], strict=True))
+            group = str(groups[own][0]) if named is not None else None
+            units.append(Unit(values, table.target[own], group))
+        found = calibration_of(
+            units,
+            reader,
+            cast(float, recipe.interval),
+            folds=len(np.unique(groups)) if len(np.unique(groups)) < 10 else 10,
+            target=self.target,
+            groups=named,
+        )
+        if named is not None and found.kind != "groups":
+            warnings.warn(few_groups(found.interval, named, ""), stacklevel=5)
+        return found
+
+    # --- maps: tiles that share what the features of a pixel depend on ---
+
+    def _mapper(
+        self, cube: xr.Dataset, settings: MapSettings, applicability: bool = False
+    ) -> Mapper:
+        return super()._mapper(cube, self._by_pixel(settings), applicability)
+
+    def _bare_over(self, reader: Reader) -> Mapper:
+        network = self._in_months(reader.calendar)
+        settings = self._by_pixel(MapSettings(block=MapSettings.tile))
+        return Mapper(network, reader, settings, self.outputs, target=self.target)
+
+    def _by_pixel(self, settings: MapSettings) -> MapSettings:
+        """Return settings with which no pixel's value depends on the tiles.
+
+        Each pixel is from a tile that has all of its neighbourhood; flips and turns
+        change nothing.
+        """
+        overlap = 2 * self.network.radius
+        return dataclasses.replace(
+            settings,
+            tile=max(settings.tile, 2 * overlap + 32),
+            overlap=overlap,
+            blend="crop",
+            flips=False,
+            turns=False,
+            precision="float32",
+        )
+
+    # --- save and load ---
+
+    def _settings(self) -> dict[str, Any]:
+        recipe = None
+        if self.recipe is not None:
+            learner = self.recipe.learner
+            if not isinstance(learner, str):
+                learner = f"own: {describe(learner)}"
+            plain = dataclasses.replace(self.recipe, learner=learner)
+            recipe = dataclasses.asdict(plain)
+            recipe["training"]["folder"] = None  # a path of the machine that trained
+        return {
+            "network": self.network.settings,
+            "bands": list(self.bands),
+            "months": self.months,
+            "outputs": list(self.outputs),
+            **self.target.settings,
+            "recipe": recipe,
+            **self._calibrated(),
+            **self._known_of_maps(),
+        }
+
+    @classmethod
+    def _from_settings(cls, settings: Any) -> Self:
+        recipe = settings["recipe"]
+        for name in ("bands", "outputs"):
+            check_names(settings[name], name)
+        check_count(settings["months"], "months")
+        if settings.get("floor") is not None and not finite_number(settings["floor"]):
+            raise ValueError(f"floor must be a number, got {settings['floor']!r}")
+        quantity = Quantity.of_settings(settings)
+        model = cls(
+            PixelNetwork.of_settings(settings["network"]),
+            settings["bands"],
+            settings["months"],
+            settings["outputs"],
+            None if recipe is None else recipe_from_dict(recipe),
+            quantity.units,
+            quantity.long_name,
+        )
+        model._take_calibration(settings)
+        model.floor = settings.get("floor")
+        return model
+
+
+def standardise(network: PixelNetwork, table: npt.NDArray[np.float32]) -> None:
+    """Set what features are compared by, for a network without a line of its own."""
+    from geobiomass.learner.linear import Standardised
+
+    if network.own is None:
+        return
+    known = Standardised.of(table)
+    for name in ("shift", "scale", "lowest", "highest"):
+        getattr(network.line, name).copy_(torch.from_numpy(getattr(known, name)))
+
+
+def predict_rows(
+    network: PixelNetwork, table: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64]:
+    """Return the map's values of rows of features, as a map has them."""
+    with torch.inference_mode():
+        rows = torch.from_numpy(np.ascontiguousarray(table.T))
+        parts = [network.predict(some)[0] for some in rows.split(16_384, dim=1)]
+    return torch.cat(parts).float().double().numpy()
+
+
+def _floored(
+    values: npt.NDArray[np.float64], floor: float | None
+) -> npt.NDArray[np.float64]:
+    return values if floor is None else np.maximum(values, floor)
+
+
+def _quantiles(recipe: Recipe) -> tuple[float, ...]:
+    if recipe.interval is None or not isinstance(recipe.learner, str):
+        return ()
+    return ((1 - recipe.interval) / 2, (1 + recipe.interval) / 2)
+
+
+def _threads() -> int:
+    return torch.get_num_threads()
+
+
+def _split(
+    data: LabelledCube, recipe: Recipe, held: HeldOut, calibrate: bool
+) -> Split:
+    """Split; predictions out of fold calibrate, so that nothing is set aside for it."""
+    units = units_to_split(data, recipe, held, calibrate)
+    skip = recipe.damaged == "skip"
+    every = LabelledSamples.find(_cached(data.reader, recipe), units, skip)
+    own = recipe if not calibrate else dataclasses.replace(
+        recipe, interval=None, fold=0 if recipe.interval is not None else recipe.fold
+    )
+    split = split_samples(data, every, own, held, calibrate)
+    if isinstance(held, Fold) and own.interval is not None:
+        # The fold calibrates, and there are no epochs to choose on the rest.
+        return dataclasses.replace(split, training=split.everything, validation=None)
+    if isinstance(held, LabelledCube):
+        check_no_overlap(data.cube, held.cube)
+        blocks = samples_of(held.reader, EVALUATION_BLOCK)
+        other = LabelledSamples.find(held.reader, blocks, skip)
+        return dataclasses.replace(split, validation=other)
+    return split
+
+
+def _cached(reader: Reader, recipe: Recipe) -> Reader:
+    """Return a reader that computes what is lazy once, if it fits into memory."""
+    if reader.computed_chunks is None:
+        return reader
+    kept = copy.copy(reader)
+    try:
+        kept.cache(recipe.cache)
+    except DamagedError:
+        if recipe.damaged == "raise":
+            raise
+    return kept
+
+
+def _groups(
+    data: LabelledCube, table: LabelTable, recipe: Recipe, held: HeldOut
+) -> tuple[npt.NDArray[np.int64], str | None]:
+    """Return the group of each row, and the coordinate that names the groups."""
+    named = grouped_by(recipe, held)
+    groups = groups_of(data.cube, table.samples, named)
+    if groups is None:
+        return table.where, None
+    numbers = np.unique(groups, return_inverse=True)[1]
+    found = numbers[table.where]
+    if len(np.unique(found)) < 2:
+        warnings.warn(
+            f"all labels are in one group by {named!r}: the error in another one is "
+            "not known, and is measured by chip.",
+            stacklevel=5,
+        )
+        return table.where, named
+    return found, named
+
+
+def _check_units(groups: npt.NDArray[np.int64], recipe: Recipe) -> None:
+    """Check that there are units enough to calibrate, before long work."""
+    interval, count = cast(float, recipe.interval), len(np.unique(groups))
+    if count < needed_units(interval):
+        raise CubeError(too_few(interval, f"got {count}"))
