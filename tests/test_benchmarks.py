@@ -87,6 +87,19 @@ def test_every_way_to_map_has_its_rows() -> None:
     assert all(float(megabytes) > 3 for megabytes in held)
 
 
+@pytest.mark.timeout(900)  # four processes that train, each with its own imports
+def test_every_learner_has_its_row_by_number_of_labels() -> None:
+    rows = printed("labels.py")
+    learners = ["mean", "ridge", "forest", "boosting", "network"]
+    by_label = [row for row in rows if len(row) == 7 and row[1] in learners]
+    assert [row[1] for row in by_label] == learners * 4
+    assert all(float(row[2].split()[0]) > 0 for row in by_label)
+    relative = rows[1 + len(by_label) :]
+    assert relative[0][2:] == learners
+    assert [row[0] for row in relative[-2:]] == ["median", "maximum"]
+    assert all(min(map(float, row[2:6])) == 1 for row in relative[1:-2])
+
+
 def by_table(rows: list[list[str]]) -> list[list[dict[str, str]]]:
     """Split printed rows into tables, by the heads of the tables."""
     heads = (
