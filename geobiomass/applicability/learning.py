@@ -179,6 +179,33 @@ def _views(
     return views_of(look, strides_of(network), cell_of(network))
 
 
+def domain_of_rows(
+    views: Sequence[Tensor], names: Sequence[str], cells: int = 3000, seed: int = 0
+) -> Domain | None:
+    """Learn a domain of pixels whose features are known already.
+
+    Parameters
+    ----------
+    views : sequence of Tensor
+        Features and bands, as :func:`.views_of` returns them: each (pixel, channel).
+    names : sequence of str
+        The group of each pixel: others are compared with it.
+    cells, seed
+        As :func:`learn_domain` takes them.
+
+    Returns
+    -------
+    Domain or None
+        None where there are fewer than 8 pixels, or one group.
+    """
+    if len(names) < _FEWEST or len(set(names)) < 2:
+        return None
+    draw = np.random.default_rng(seed)
+    kept = np.sort(draw.permutation(len(names))[:cells])
+    rows = torch.from_numpy(kept)
+    return _domain([[view[rows] for view in views]], [names[i] for i in kept], 1)
+
+
 def _domain(
     vectors: Sequence[Sequence[Tensor]], names: Sequence[str], cell: int
 ) -> Domain:

@@ -23,8 +23,8 @@ FOLDS = 10
 EXTRA, FOREST, LINE, MEAN = "extra trees", "random forest", "ridge", "mean"
 _MOST_DRAWN = 20_000
 """Rows that a tree is grown on at most: more make it slow and hardly better."""
-_PRIOR = {EXTRA: 0.5, FOREST: 0.3, LINE: 0.2, MEAN: 0.0}
-_PRIOR_ROWS = 5.0  # labels that the prior of the shares counts as
+_PRIOR = {EXTRA: 0.5, FOREST: 0.5, LINE: 0.0, MEAN: 0.0}
+_PRIOR_ROWS = 20.0  # labels that the prior counts as; measured: 1, 5 are worse
 
 
 @dataclass(frozen=True)
@@ -137,14 +137,22 @@ def fit_parts(
     kinds: dict[str, int] = {}
     out: dict[str, Numbers] = {}
     near: list[tuple[int, Any, Numbers]] = []
+    chance: dict[str, Numbers] = {}
     for kind, share in ((EXTRA, 0.6), (FOREST, 0.4)):
         tell(kind)
         each = max(1, round(share * trees / count))
         predicted = np.zeros(len(labels.target))
+        chance[kind] = np.zeros(len(labels.target))
         for fold in range(count):
             forest = _grow(kind, each, labels, folds != fold, seed, fold, threads)
             held = folds == fold
-            predicted[held] = forest.predict(labels.table[held])
+            each_tree = np.array(
+                [tree.tree_.predict(labels.table[held])[:, 0] for tree in forest]
+            )
+            predicted[held] = each_tree.mean(axis=0)
+            # The whole forest has less of this chance than the trees of one fold.
+            spread = each_tree.var(axis=0, ddof=1) if each > 1 else 0.0
+            chance[kind][held] = spread * (1 - 1 / count) / each
             for number, tree in enumerate(forest.estimators_):
                 key = [seed, fold, number, kind == EXTRA]
                 response = _responses(tree, labels, folds != fold, key)
@@ -157,9 +165,9 @@ def fit_parts(
     line, out[LINE] = fit_linear(labels.table, labels.target, labels.weights, folds)
     mean = float(np.average(labels.target, weights=labels.weights))
     out[MEAN] = _means(labels, folds)
-    shares = _shares(out, labels)
+    shares = _shares(out, labels, chance)
     held_out = sum(
-        (share * out[name] for name, share in shares.items()), np.zeros(len(mean_of(out)))
+        (share * out[name] for name, share in shares.items()), np.zeros(len(folds))
     )
     ends = None
     if quantiles is not None:
@@ -177,9 +185,11 @@ def fit_parts(
     )
 
 
-def mean_of(out: dict[str, Numbers]) -> Numbers:
-    """Return the predictions of the mean, out of fold."""
-    return out[MEAN]
+def grow_trees(labels: Labels, count: int, seed: int) -> None:
+    """Grow a few trees of each kind on all rows, to know the time that it takes."""
+    rows = np.ones(len(labels.target), bool)
+    for kind in (EXTRA, FOREST):
+        _grow(kind, max(1, count // 2), labels, rows, seed, 0, 1)
 
 
 def _grow(
@@ -248,25 +258,36 @@ def _means(labels: Labels, folds: Folds) -> Numbers:
     return found
 
 
-def _shares(out: dict[str, Numbers], labels: Labels) -> dict[str, float]:
+def _shares(
+    out: dict[str, Numbers], labels: Labels, chance: dict[str, Numbers]
+) -> dict[str, float]:
     """Return shares from zero on that sum to one, of the least error out of fold.
 
-    A prior counts as a few labels (stacking: Breiman 1996, with shares from zero on).
+    Stacking (Breiman 1996). A prior counts as a few labels. The variance that few trees
+    have by chance is taken off, as the whole forest has less of it.
     """
     from scipy.optimize import nnls
 
     names = list(out)
-    root = np.sqrt(labels.weights / labels.weights.mean())
-    values = np.stack([out[name] for name in names], axis=1) * root[:, None]
-    target = labels.target * root
-    size = float(np.std(labels.target)) or 1.0
+    values = np.stack([out[name] for name in names], axis=1)
+    away = labels.target - out[MEAN]
+    values = values - out[MEAN][:, None]
+    weights = labels.weights / labels.weights.mean()
+    squares = (values * weights[:, None]).T @ values
+    for position, name in enumerate(names):
+        if name in chance:
+            squares[position, position] -= float(weights @ chance[name])
+    moments = (values * weights[:, None]).T @ away
     prior = np.array([_PRIOR[name] for name in names])
-    pull = size * np.sqrt(_PRIOR_ROWS) * np.eye(len(names))
-    one = 1e4 * size * np.sqrt(len(target)) * np.ones((1, len(names)))
-    found, _ = nnls(
-        np.concatenate([values, pull, one]),
-        np.concatenate([target, pull @ prior, one[:, 0]]),
-    )
+    pull = _PRIOR_ROWS * float(np.var(labels.target))
+    squares += pull * np.eye(len(names))
+    moments += pull * prior
+    one = 1e3 * np.trace(squares)
+    squares += one
+    moments += one
+    sizes, axes = np.linalg.eigh(squares)
+    root = axes * np.sqrt(sizes.clip(min=1e-9 * sizes[-1]))
+    found, _ = nnls(root.T, np.linalg.solve(root, moments))
     found /= found.sum()
     return {name: float(share) for name, share in zip(names, found, strict=True)}
 

@@ -152,6 +152,12 @@ class PixelNetwork(nn.Module):
         """Pixels around a pixel that its value depends on."""
         return self.features.radius
 
+    @property
+    def parameter_count(self) -> int:
+        """Number of values that were learnt: of nodes, slopes and shares."""
+        own = 0 if self.own is None else self.own.content.numel()
+        return self.trees.value.numel() + self.line.slope.numel() + own
+
     def forward(self, image: Tensor, calendar: Sequence[int] | None = None) -> Tensor:
         """Predict maps.
 
@@ -195,12 +201,25 @@ class PixelNetwork(nn.Module):
         features = self._features_of(image, calendar)
         batch, count, height, width = features.shape
         flat = features.movedim(1, 0).reshape(count, -1)
-        scaled = self.line.standardise(flat).float()
-        level = scaled.reshape(count, batch, height, width).movedim(0, 1)
-        means = [self.features.names.index(f"{b} mean") for b in self.features.bands]
-        there = features[:, means].isfinite().float()
-        seen = torch.cat([level[:, means], there], dim=1)
+        level, seen = (
+            view.reshape(-1, batch, height, width).movedim(0, 1)
+            for view in self.views(flat)
+        )
         return Look(self._maps(features), [level], seen)
+
+    def views(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what pixels are compared by, of (feature, pixel) float32.
+
+        Returns
+        -------
+        tuple of Tensor
+            (feature, pixel) standardised features; (2 bands, pixel) the bands and
+            whether they have a value.
+        """
+        scaled = self.line.standardise(features).float()
+        means = [self.features.names.index(f"{b} mean") for b in self.features.bands]
+        there = features[means].isfinite().float()
+        return scaled, torch.cat([scaled[means], there])
 
     def _features_of(self, image: Tensor, calendar: Sequence[int] | None) -> Tensor:
         with torch.autocast(image.device.type, enabled=False):

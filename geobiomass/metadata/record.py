@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from geobiomass.cube.quantity import AGB
 from geobiomass.maps.origin import PROVENANCE
+from geobiomass.learner.pixel_network import PixelNetwork
 from geobiomass.learner.saved_network import any_network_of_settings
 from geobiomass.training.files import sha256_of
 from geobiomass.training.json_files import parse_json
@@ -198,7 +199,7 @@ def model_facts(model: Any, fingerprint: str | None = None) -> dict[str, Any]:
         "bands": list(model.bands),
         "outputs": list(model.outputs),
         "months": model.months,
-        "parameters": sum(weight.numel() for weight in network.parameters()),
+        "parameters": _count(network),
         "calibration": _of(model, "calibration"),
         "applicability": _of(model, "domain"),
     }
@@ -219,6 +220,16 @@ def model_facts(model: Any, fingerprint: str | None = None) -> dict[str, Any]:
     }
 
 
+def _count(network: nn.Module) -> int:
+    """Return the number of weights; a learner by pixel learnt values of other kinds."""
+    return sum(
+        module.parameter_count
+        if isinstance(module, PixelNetwork)
+        else sum(weight.numel() for weight in module.parameters(recurse=False))
+        for module in network.modules()
+    )
+
+
 def _of(model: Any, name: str) -> Any:
     """Return an attribute of a model as JSON values, None if it has none."""
     known = getattr(model, name, None)
@@ -230,6 +241,15 @@ def _recipe(recipe: Any) -> dict[str, Any] | None:
         return None
     # A path to a file of weights belongs to the machine that trained the model.
     pretrained = recipe.pretrained
+    if recipe.by_pixel:
+        own = not isinstance(recipe.learner, str)
+        learner = type(recipe.learner).__name__ if own else recipe.learner
+        return {
+            "name": recipe.name,
+            "learner": learner,
+            "trees": recipe.trees,
+            "seed": recipe.training.seed,
+        }
     return {
         "name": recipe.name,
         "loss": recipe.loss,

@@ -129,7 +129,11 @@ def _training(model: Mapping[str, Any]) -> Facts:
     if network:
         size = f"{model['parameters']:,} weights"
         facts["network"] = f"{' '.join(str(name) for name in named if name)}, {size}"
-    if recipe:
+    if recipe and "learner" in recipe:
+        facts["recipe"] = (
+            f"{recipe['name']}, learner {recipe['learner']}, seed {recipe['seed']}"
+        )
+    elif recipe:
         facts["recipe"] = (
             f"{recipe['name']}, loss {recipe['loss']}, {recipe['epochs']} epochs, "
             f"seed {recipe['seed']}"

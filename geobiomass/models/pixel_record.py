@@ -9,13 +9,20 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from geobiomass.cube import DamagedError
 from geobiomass.cube.quantity import Quantity
-from geobiomass.data.labelled_cube import LabelledCube
+from geobiomass.data.band_profile import BandProfile
+from geobiomass.data.input_sample import sample_input
+from geobiomass.data.labelled_cube import LabelledCube, LabelledSamples
 from geobiomass.data.reader import Reader, Sample
 from geobiomass.evaluation.metrics import Bins, Tally
 from geobiomass.models.training_record import environment_of, georeference_of
 from geobiomass.recipes.label_table import LabelTable
+from geobiomass.recipes.recipe import Recipe
+from geobiomass.tiles import random_crop
 from geobiomass.training.files import sha256_of
+
+_WINDOWS, _SIDE = 64, 128  # that the percentiles of the bands are of
 
 Numbers = npt.NDArray[np.float64]
 
@@ -62,6 +69,40 @@ def _part(table: LabelTable, reader: Reader) -> dict[str, Any]:
     }
 
 
+def profile_of(part: LabelledSamples, recipe: Recipe) -> BandProfile:
+    """Return the percentiles of the bands around the labels, of up to 64 windows.
+
+    Parameters
+    ----------
+    part : LabelledSamples
+        The training samples.
+    recipe : Recipe
+        Its seed, and what is done with damaged samples.
+    """
+    draw = np.random.default_rng(recipe.training.seed)
+    count = min(_WINDOWS, len(part.samples))
+    chosen = sorted(draw.choice(len(part.samples), count, replace=False))
+    tally, windows = part.reader.tally(), list[Sample]()
+    for sample in (part.samples[number] for number in chosen):
+        window = sample.window
+        height, width = min(_SIDE, window.height), min(_SIDE, window.width)
+        marks = part.marks.get(sample)
+        cut = (
+            random_crop(window, height, width, draw)
+            if marks is None
+            else marks.random_crop(height, width, draw)
+        )
+        try:
+            tally.add(part.reader.codes(Sample(cut, sample.chip)))
+        except DamagedError:
+            if recipe.damaged == "raise":
+                raise
+            continue
+        windows.append(Sample(cut, sample.chip))
+    by_month = sample_input(part.reader, windows).by_month() if windows else {}
+    return BandProfile.of(tally.table(), by_month)
+
+
 def _names(samples: Sequence[Sample], reader: Reader) -> list[str]:
     return [reader.name_of(sample) for sample in samples]
 
@@ -75,4 +116,4 @@ def environment() -> dict[str, Any]:
     return found | {"packages": packages}
 
 
-__all__ = ["describe_data", "environment", "errors_by_bin"]
+__all__ = ["describe_data", "environment", "errors_by_bin", "profile_of"]

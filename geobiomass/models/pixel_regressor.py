@@ -5,9 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from types import SimpleNamespace
+from collections.abc import Callable, Sequence
 from typing import Any, Self, cast
 
 import numpy as np
@@ -16,10 +14,10 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from geobiomass.applicability.learning import learn_domain
+from geobiomass.applicability import Domain
+from geobiomass.applicability.learning import domain_of_rows
 from geobiomass.cube import CubeError, DamagedError
 from geobiomass.cube.quantity import AGB, Quantity
-from geobiomass.cube.region import Region
 from geobiomass.data.folds import Fold
 from geobiomass.data.labelled_cube import LabelledCube, LabelledSamples
 from geobiomass.data.reader import Reader
@@ -34,18 +32,23 @@ from geobiomass.learner.own_estimator import (
     fit_own,
     takes_missing,
 )
-from geobiomass.learner.pixel_network import BLEND, OWN, PixelNetwork
+from geobiomass.learner.pixel_network import OWN, PixelNetwork
 from geobiomass.models.calibration import calibration_of
 from geobiomass.models.input_check import INPUTS
-from geobiomass.models.pixel_record import describe_data, environment, errors_by_bin
+from geobiomass.models.pixel_folder import find_finished, identity_of, keep_finished
+from geobiomass.models.pixel_plan import plan_pixels
+from geobiomass.models.pixel_record import (
+    describe_data,
+    environment,
+    errors_by_bin,
+    profile_of,
+)
 from geobiomass.models.regressor import BiomassRegressor
 from geobiomass.models.training_record import metrics_by_bin
 from geobiomass.network.saved_settings import check_count, check_names
 from geobiomass.recipes.label_table import LabelTable, check_enough, make_table
 from geobiomass.recipes.objective import recipe_for
 from geobiomass.recipes.recipe import Recipe, recipe_from_dict
-from geobiomass.recipes.resume import learnt_from
-from geobiomass.recipes.scaling import measure_statistics
 from geobiomass.recipes.split import (
     HeldOut,
     Split,
@@ -58,7 +61,6 @@ from geobiomass.statistics.conformal_quantile import needed_units
 from geobiomass.tiles import EVALUATION_BLOCK
 from geobiomass.training.json_files import finite_number
 from geobiomass.training.setting_names import explain_arguments
-from geobiomass.models.map_error import MapError
 
 
 @explain_arguments
@@ -156,32 +158,74 @@ class PixelRegressor(BiomassRegressor):
         """Learn; with `calibrate` also calibrate the recipe's interval, if any."""
         self._learn(data.target)
         recipe = recipe_for(recipe, data.target)
+        given = identity_of(data, recipe, held)
+        finished = find_finished(recipe.training, given)
+        if finished is not None:
+            self.__dict__.update(type(self).load(finished).__dict__)
+            self.recipe = recipe
+            return self
+        split, table, groups, named = self._table(data, recipe, held, calibrate)
+        labels = Labels(table.features, table.target, np.ones(len(table)), groups)
+        if announce is not None:
+            announce(plan_pixels(labels, table.found, recipe, _threads()))
+        held_out, ends = self._learn_from(labels, recipe)
+        self._finish_by_pixel(data, recipe, held, split, table, held_out)
+        if recipe.domain_cells:
+            self._domain = self._domain_of(labels, recipe)
+        if calibrate and recipe.interval is not None:
+            self.calibration = self._calibrated_on(
+                split.training.reader, table, held_out, ends, groups, named
+            )
+        keep_finished(self, recipe.training, given)
+        return self
+
+    def _table(
+        self, data: LabelledCube, recipe: Recipe, held: HeldOut, calibrate: bool
+    ) -> tuple[Split, LabelTable, npt.NDArray[np.int64], str | None]:
+        """Return the split, the table of labels, their groups and what names these."""
         split = _split(data, recipe, held, calibrate)
-        features = self.network.features
         part = split.training
         table = make_table(
-            part.reader, part.samples, features, recipe, recipe.most_labels
+            part.reader,
+            part.samples,
+            self.network.features,
+            recipe,
+            recipe.most_labels,
         )
         check_enough(table, "chips" if part.reader.chips else "blocks of a scene")
         groups, named = _groups(data, table, recipe, held)
-        calibrates = calibrate and recipe.interval is not None
-        if calibrates:
-            _check_units(groups, recipe)
-        labels = Labels(
-            table.features, table.target, np.ones(len(table)), groups
+        if calibrate and recipe.interval is not None:
+            _check_units(table.where, recipe)
+        return split, table, groups, named
+
+    def _plan_fit(
+        self, data: LabelledCube, recipe: Recipe, held: HeldOut = None
+    ) -> Any:
+        recipe = recipe_for(recipe, data.target)
+        _, table, groups, _ = self._table(data, recipe, held, calibrate=False)
+        labels = Labels(table.features, table.target, np.ones(len(table)), groups)
+        return plan_pixels(labels, table.found, recipe, _threads())
+
+    def _check_folder(
+        self, data: LabelledCube, recipe: Recipe, held: HeldOut = None
+    ) -> dict[str, Any] | None:
+        if recipe.training.folder is None:
+            return None
+        given = identity_of(data, recipe_for(recipe, data.target), held)
+        find_finished(recipe.training, given)
+        return given
+
+    def _domain_of(self, labels: Labels, recipe: Recipe) -> Domain | None:
+        """Learn the area of applicability from the labelled pixels."""
+        rows = torch.from_numpy(np.ascontiguousarray(labels.table.T))
+        with torch.inference_mode():
+            views = [view.T for view in self.network.views(rows)]
+        return domain_of_rows(
+            [view.clone() for view in views],
+            [str(group) for group in labels.groups],
+            recipe.domain_cells,
+            recipe.training.seed,
         )
-        found = measure_statistics(
-            part.reader, part.samples, recipe.damaged == "skip", False
-        )
-        held_out, ends = self._learn_from(labels, recipe)
-        self._finish_by_pixel(
-            data, recipe, held, split, table, held_out, found
-        )
-        if calibrates:
-            self.calibration = self._calibrated_on(
-                data, part.reader, table, held_out, ends, groups, named
-            )
-        return self
 
     def _learn_from(
         self, labels: Labels, recipe: Recipe
@@ -215,6 +259,17 @@ class PixelRegressor(BiomassRegressor):
             self.history = pd.DataFrame([row | {"share": 1.0}])
             ends = None
         standardise(self.network, labels.table)
+        names = [f"{band} mean" for band in features.bands]
+        columns = [features.names.index(name) for name in names]
+        nothing = np.isnan(labels.table[:, columns]).all(axis=0)
+        self.network.unknown.copy_(torch.from_numpy(nothing))
+        if nothing.any():
+            which = ", ".join(np.array(features.bands)[nothing])
+            warnings.warn(
+                f"Bands without any value at the labels: {which}. The model takes them "
+                "as missing, in maps too; leave them out with cube.sel(band=[...]).",
+                stacklevel=4,
+            )
         self.network.eval()
         return held_out, ends
 
@@ -226,8 +281,8 @@ class PixelRegressor(BiomassRegressor):
         split: Split,
         table: LabelTable,
         held_out: npt.NDArray[np.float64],
-        found: Any,
     ) -> None:
+        """Set all that follows from what was learnt."""
         part = split.training
         self.fitted, self.interrupted = True, ""
         self.months, self.recipe = data.reader.months, recipe
@@ -261,22 +316,10 @@ class PixelRegressor(BiomassRegressor):
                 "without an image": table.unseen,
                 "steps": self.history.to_dict("records"),
             },
-            INPUTS: found.profile.to_dict(),
+            INPUTS: profile_of(part, recipe).to_dict(),
         }
         if isinstance(held, Fold):
             self.provenance = {**self.provenance, "fold": held.to_dict()}
-        if recipe.domain_cells:
-            by = groups_of(data.cube, part.samples, recipe.groups)
-            self._domain = learn_domain(
-                self.network,
-                part.reader,
-                part.samples,
-                recipe.domain_cells,
-                recipe.training.seed,
-                groups=None if by is None else dict(zip(part.samples, by, strict=True)),
-                marks=part.marks,
-                skip=recipe.damaged == "skip",
-            )
         self.damaged = table.problems
         if self.damaged:
             warnings.warn(
@@ -287,7 +330,6 @@ class PixelRegressor(BiomassRegressor):
 
     def _calibrated_on(
         self,
-        data: LabelledCube,
         reader: Reader,
         table: LabelTable,
         held_out: npt.NDArray[np.float64],
@@ -483,8 +525,8 @@ def _groups(
     return found, named
 
 
-def _check_units(groups: npt.NDArray[np.int64], recipe: Recipe) -> None:
-    """Check that there are units enough to calibrate, before long work."""
-    interval, count = cast(float, recipe.interval), len(np.unique(groups))
+def _check_units(where: npt.NDArray[np.int64], recipe: Recipe) -> None:
+    """Check that there are chips or blocks enough to calibrate, before long work."""
+    interval, count = cast(float, recipe.interval), len(np.unique(where))
     if count < needed_units(interval):
         raise CubeError(too_few(interval, f"got {count}"))

@@ -60,7 +60,11 @@ def describe_model(model: Any) -> Facts:
     made = getattr(model, "provenance", None) or {}
     facts = _facts(kind, settings | stopped, made)
     history = getattr(model, "history", None)
-    if history is not None and len(history):
+    if history is not None and "share" in history:
+        facts["out-of-fold RMSE"] = ", ".join(
+            f"{row.stage} {row.rmse:.4g}" for row in history.itertuples()
+        )
+    elif history is not None and len(history):
         facts["trained"] = f"{len(history)} epoch{'s' * (len(history) > 1)}"
     return facts
 
@@ -79,11 +83,7 @@ def _settings(model: Any) -> dict[str, Any]:
 def _facts(kind: str, settings: Mapping[str, Any], made: Mapping[str, Any]) -> Facts:
     recipe = settings.get("recipe") or {}
     target = Quantity.of_settings(settings)
-    network = {
-        name: value
-        for name, value in settings["network"].items()
-        if value is not None and name not in ("bands", "passes")
-    }
+    network = _network(settings["network"])
     facts: Facts = {
         "what": f"model, {kind}",
         "network": ", ".join(f"{k} {v}" for k, v in network.items()),
@@ -108,6 +108,21 @@ def _facts(kind: str, settings: Mapping[str, Any], made: Mapping[str, Any]) -> F
         if error.problem is not None:
             facts["warning"] = error.problem
     return facts
+
+
+def _network(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a network that are shown."""
+    if "learner" not in settings:
+        return {
+            name: value
+            for name, value in settings.items()
+            if value is not None and name not in ("bands", "passes")
+        }
+    own = (settings.get("own") or {}).get("name")
+    known = {"by pixel:": own or settings["learner"]}
+    known |= {f"{count}": kind for kind, count in settings["kinds"].items()}
+    sides = settings["features"]["neighbourhoods"]
+    return known | {"squares of": "/".join(map(str, sides)) or "none"}
 
 
 def errors_of(
