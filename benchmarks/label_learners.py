@@ -152,8 +152,7 @@ def judge_ours(row: str, case: Case, seed: int, **settings: Any) -> Figures:
     recipe = OURS[row]
     chosen = {"seed": seed, "progress": False, "block": case.block} | settings
     if case.groups:
-        groups = case.training[case.groups]
-        chosen["groups"] = dict(zip(groups["chip"].values, groups.values, strict=True))
+        chosen["groups"] = case.groups
     truth, _ = labelled_pixels(case.test)
     begin = time.process_time()
     with warnings.catch_warnings():
