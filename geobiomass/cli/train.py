@@ -25,13 +25,16 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-RECIPES = ("default", "quick", "biomassters")
+RECIPES = ("default", "quick", "pixels", "biomassters")
 BY = ("biomass", "predicted", "months")
 CHECKS = get_args(Check)
 
 RecipeName = Annotated[
     str,
-    typer.Option(help="default, quick or biomassters.", autocompletion=lambda: RECIPES),
+    typer.Option(
+        help="default, quick, pixels (trees, in seconds) or biomassters.",
+        autocompletion=lambda: RECIPES,
+    ),
 ]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the data.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of all random numbers.")]
@@ -98,6 +101,7 @@ def train(
     scheduler, the same command continues the training.
 
     Example: `geobiomass train chips.zarr model/ --recipe quick --set crop=96`;
+    for plots and footprints: `geobiomass train scene.zarr model/ --recipe pixels`;
     with folds: `geobiomass train scene.zarr model/ --folds 5 --block 64 --buffer 8`
     """
     changes = {"folder": f"{model.resolve()}.checkpoints"} | changes_of(

@@ -107,7 +107,10 @@ class PixelFeatures(nn.Module):
             names += [f"{sensor} months" for sensor in self._sensors]
         for side in self.neighbourhoods:
             for band in self._all_bands:
-                names += [f"{band} mean of {side}x{side}", f"{band} sd of {side}x{side}"]
+                names += [
+                    f"{band} mean of {side}x{side}",
+                    f"{band} sd of {side}x{side}",
+                ]
         return names
 
     def forward(
@@ -136,8 +139,9 @@ class PixelFeatures(nn.Module):
                 f"image must have the {len(calendar)} months of its calendar, got "
                 f"{image.shape[1]}."
             )
-        inner = slice(margin, image.shape[-2] - margin), slice(
-            margin, image.shape[-1] - margin
+        inner = (
+            slice(margin, image.shape[-2] - margin),
+            slice(margin, image.shape[-1] - margin),
         )
         rows, means = [], []
         monthly: list[Tensor] = []

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from geobiomass.learner.linear import Folds, Linear, Numbers, Table, fit_linear
 from geobiomass.learner.trees import Trees
@@ -171,9 +170,9 @@ def fit_parts(
     )
     ends = None
     if quantiles is not None:
-        forest_mean = sum(
-            kinds[kind] * out[kind] for kind in kinds
-        ) / sum(kinds.values())
+        forest_mean = sum(kinds[kind] * out[kind] for kind in kinds) / sum(
+            kinds.values()
+        )
         ends = _ends(labels, folds, near, quantiles) - forest_mean + held_out
     steps = [
         {"stage": name, "rmse": _rmse(values, labels), "share": shares[name]}
@@ -244,7 +243,9 @@ def _ends(
         held = folds == fold
         table = labels.table[held]
         each = [
-            response[tree.tree_.apply(table)] for own, tree, response in grown if own == fold
+            response[tree.tree_.apply(table)]
+            for own, tree, response in grown
+            if own == fold
         ]
         found[:, held] = np.quantile(np.array(each), quantiles, axis=0)
     return found

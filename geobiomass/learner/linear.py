@@ -171,8 +171,6 @@ def _ridge(
         squares, axes = np.linalg.eigh(centred.T @ centred)
         right = axes.T
         projected = right @ (centred.T @ away)
-        shrunk = [
-            projected / (squares.clip(min=0) + penalty) for penalty in penalties
-        ]
+        shrunk = [projected / (squares.clip(min=0) + penalty) for penalty in penalties]
     slopes = np.array(shrunk) @ right
     return slopes, mean - slopes @ middle

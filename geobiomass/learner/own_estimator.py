@@ -180,7 +180,9 @@ class OwnEstimator(nn.Module):
         }
 
     @classmethod
-    def of(cls, estimator: Any, medians: npt.NDArray[np.float32] | None) -> OwnEstimator:
+    def of(
+        cls, estimator: Any, medians: npt.NDArray[np.float32] | None
+    ) -> OwnEstimator:
         """Return the part of a fitted estimator; `medians` if it cannot take NaN."""
         content = np.frombuffer(to_bytes(estimator), np.uint8)
         count = int(estimator.n_features_in_)

@@ -110,7 +110,9 @@ class Trees(nn.Module):
         for step in range(depth):
             if step >= _SHALLOW and step % 2 == 0 and not _exporting():
                 # Most paths are much shorter than the longest.
-                left = (self.threshold.index_select(0, node) < torch.inf).nonzero()[:, 0]
+                left = (self.threshold.index_select(0, node) < torch.inf).nonzero()[
+                    :, 0
+                ]
                 if left.numel() < 0.7 * node.numel():
                     rest = node.index_select(0, left), where.index_select(0, left)
                     node[left] = self._follow(both, start, *rest, depth - step)

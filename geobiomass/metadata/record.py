@@ -23,9 +23,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from geobiomass.cube.quantity import AGB
-from geobiomass.maps.origin import PROVENANCE
 from geobiomass.learner.pixel_network import PixelNetwork
 from geobiomass.learner.saved_network import any_network_of_settings
+from geobiomass.maps.origin import PROVENANCE
 from geobiomass.training.files import sha256_of
 from geobiomass.training.json_files import parse_json
 from geobiomass.training.model_folder import (

@@ -199,7 +199,9 @@ def _how(network: Facts) -> str:
         learner = f"by {as_code(network['own']['name'])} of scikit-learn"
         return f"Each pixel {learner}, from its own months{around}.{missing}"
     kinds = ", ".join(f"{n} trees of {kind}" for kind, n in network["kinds"].items())
-    return f"Each pixel by {kinds}, and a ridge regression, from its own months{around}."
+    return (
+        f"Each pixel by {kinds}, and a ridge regression, from its own months{around}."
+    )
 
 
 def _input(settings: Facts, provenance: Facts) -> str:

@@ -54,9 +54,7 @@ class PixelPlan:
         )
 
 
-def plan_pixels(
-    labels: Labels, found: int, recipe: Recipe, threads: int
-) -> PixelPlan:
+def plan_pixels(labels: Labels, found: int, recipe: Recipe, threads: int) -> PixelPlan:
     """Plan a learner by pixel, after growing one tree of each kind.
 
     Parameters

@@ -134,9 +134,7 @@ class PixelRegressor(BiomassRegressor):
         own = not isinstance(recipe.learner, str)
         if own:
             check_estimator(recipe.learner)
-        features = PixelFeatures(
-            bands, calendar, recipe.neighbourhoods, recipe.monthly
-        )
+        features = PixelFeatures(bands, calendar, recipe.neighbourhoods, recipe.monthly)
         ends = recipe.interval is not None and not own
         network = PixelNetwork(
             features.settings, outputs=3 if ends else 1, quantiles=_quantiles(recipe)
@@ -234,9 +232,7 @@ class PixelRegressor(BiomassRegressor):
         features, seed = self.network.features, recipe.training.seed + recipe.fold
         if isinstance(recipe.learner, str):
             quantiles = _quantiles(recipe)
-            parts = fit_parts(
-                labels, recipe.trees, seed, quantiles or None, _threads()
-            )
+            parts = fit_parts(labels, recipe.trees, seed, quantiles or None, _threads())
             self.network = PixelNetwork.of_parts(features, parts, quantiles)
             self.history = pd.DataFrame(parts.steps)
             held_out, ends = parts.held_out, parts.ends
@@ -250,9 +246,7 @@ class PixelRegressor(BiomassRegressor):
                     stacklevel=4,
                 )
             part, held_out, _ = fit_own(recipe.learner, labels, seed)
-            self.network = PixelNetwork(
-                features.settings, OWN, own=part.settings
-            )
+            self.network = PixelNetwork(features.settings, OWN, own=part.settings)
             self.network.own = part
             squares = float(np.mean((held_out - labels.target) ** 2))
             row = {"stage": type(recipe.learner).__name__, "rmse": squares**0.5}
@@ -470,15 +464,19 @@ def _threads() -> int:
     return torch.get_num_threads()
 
 
-def _split(
-    data: LabelledCube, recipe: Recipe, held: HeldOut, calibrate: bool
-) -> Split:
+def _split(data: LabelledCube, recipe: Recipe, held: HeldOut, calibrate: bool) -> Split:
     """Split; predictions out of fold calibrate, so that nothing is set aside for it."""
     units = units_to_split(data, recipe, held, calibrate)
     skip = recipe.damaged == "skip"
     every = LabelledSamples.find(_cached(data.reader, recipe), units, skip)
-    own = recipe if not calibrate else dataclasses.replace(
-        recipe, interval=None, fold=0 if recipe.interval is not None else recipe.fold
+    own = (
+        recipe
+        if not calibrate
+        else dataclasses.replace(
+            recipe,
+            interval=None,
+            fold=0 if recipe.interval is not None else recipe.fold,
+        )
     )
     split = split_samples(data, every, own, held, calibrate)
     if isinstance(held, Fold) and own.interval is not None:

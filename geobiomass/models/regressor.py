@@ -53,6 +53,7 @@ from geobiomass.recipes.objective import (
     recipe_for,
 )
 from geobiomass.recipes.recipe import (
+    BY_PIXEL,
     Recipe,
     find_recipe,
     recipe_from_dict,
@@ -446,6 +447,8 @@ class BiomassRegressor(Predictor, Regressor):
         recipe = dataclasses.asdict(self.recipe) if self.recipe is not None else None
         if recipe is not None and recipe["levels"] == "all":
             del recipe["levels"]  # as it was saved before any were left out
+        for name in BY_PIXEL if recipe is not None else ():
+            del recipe[name]  # of no meaning for a network, as it was saved before
         if recipe is not None and recipe["training"]["folder"] is not None:
             recipe["training"]["folder"] = None  # a path of the machine that trained
         return {
