@@ -48,6 +48,7 @@ QUICK = (
     "landscape | footprints, clustered | 30",
     "landscape | points | dense",
 )
+Found = dict[tuple[str, str], list[Figures]]
 TINY: dict[str, Any] = {
     "epochs": 1,
     "crop": 16,
@@ -99,7 +100,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]
     with tempfile.TemporaryDirectory(prefix="labels-") as folder:
         out = chosen.out or (Path(folder) / "labels.jsonl" if chosen.quick else OUT)
-        results = carry_out(runs, out, chosen.quick, chosen.limit)
+        if chosen.show:
+            results = {
+                run: figures
+                for run, figures in _kept(out)
+                if run.cell in present and run.row in chosen.rows
+            }
+        else:
+            results = carry_out(runs, out, chosen.quick, chosen.limit)
+    done = {run.cell for run in results}
+    present = {name: cell for name, cell in present.items() if name in done}
     report(present, results, chosen.markdown)
 
 
@@ -126,6 +136,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--out", type=Path, help=f"file of the results, by default {OUT}"
+    )
+    parser.add_argument(
+        "--show", action="store_true", help="run nothing; print what the file has"
     )
     parser.add_argument("--one", help=argparse.SUPPRESS)
     return parser
@@ -210,76 +223,93 @@ def _in_process(run: Run, quick: bool, limit: float) -> Figures:
 
 # Tables ------------------------------------------------------------------------
 
+# The tables of means over seeds: title, and the figure of a run.
+MEANS = {
+    "RMSE": "rmse",
+    "Bias": "bias",
+    "Share within the 90 % interval": "covered",
+    "CPU seconds of training": "seconds",
+}
+
 
 def report(cells: dict[str, Cell], results: dict[Run, Figures], markdown: bool) -> None:
-    """Print a row for each cell and learner, then the relative errors by cell."""
+    """Print tables of means over seeds, a row a cell, and errors relative to the best.
+
+    Runs without a result are named below, with the reason.
+    """
     rows = list(dict.fromkeys(run.row for run in results))
-    found = {
-        (cell, row): _runs_of(results, cell, row) for cell in cells for row in rows
-    }
-    for data in dict.fromkeys(cell.data for cell in cells.values()):
-        lines = [
-            _line(cell, row, found[cell.name, row])
-            for cell in cells.values()
-            if cell.data == data
-            for row in rows
-            if found[cell.name, row]
+    found: Found = {
+        (cell, row): [
+            figures
+            for run, figures in results.items()
+            if (run.cell, run.row) == (cell, row) and "rmse" in figures
         ]
-        if lines:
-            show(f"{data.capitalize()}, means over seeds", lines, markdown=markdown)
+        for cell in cells
+        for row in rows
+    }
+    for title, figure in MEANS.items():
+        lines = [_means(cell, rows, found, figure) for cell in cells]
+        show(f"{title}, means over seeds", lines, markdown=markdown)
     usual = [row for row in rows if row in BASELINES]
     relative = [_relative(name, rows, usual, found) for name in cells] if usual else []
     if relative:
         relative += _summary(relative, rows)
-        show("RMSE over the best usual choice of the cell", relative, markdown=markdown)
+        show(
+            "RMSE over that of the best usual choice of the cell",
+            relative,
+            markdown=markdown,
+        )
+    for run, figures in results.items():
+        if "left_out" in figures:
+            print(f"\n{run.cell}, {run.row}, seed {run.seed}: {figures['left_out']}")
 
 
-def _runs_of(results: dict[Run, Figures], cell: str, row: str) -> list[Figures]:
-    return [
-        figures
-        for run, figures in results.items()
-        if (run.cell, run.row) == (cell, row) and "rmse" in figures
-    ]
+def _mean(figures: Sequence[Figures], name: str) -> float | None:
+    values = [each[name] for each in figures if each[name] is not None]
+    return float(np.mean(values)) if values else None
 
 
-def _line(cell: Cell, row: str, figures: list[Figures]) -> Row:
-    covered = [f["covered"] for f in figures if f["covered"] is not None]
-    rmse = [f["rmse"] for f in figures]
-    spread = f" ± {np.std(rmse, ddof=1):.3g}" if len(rmse) > 1 else ""
-    return {
-        "labels": cell.name.split(" | ", 1)[1].replace(" | ", ", "),
-        "learner": row,
-        "RMSE": f"{np.mean(rmse):.3g}{spread}",
-        "bias": float(np.mean([f["bias"] for f in figures])),
-        "within the interval": f"{100 * np.mean(covered):.0f} %" if covered else None,
-        "CPU s": float(np.mean([f["seconds"] for f in figures])),
-        "seeds": len(figures),
+def _means(cell: str, rows: Sequence[str], found: Found, figure: str) -> Row:
+    line: Row = {
+        "cell": cell.replace(" | ", ", "),
+        "seeds": max(len(found[cell, row]) for row in rows),
     }
+    for row in rows:
+        value = _mean(found[cell, row], figure)
+        if figure == "covered" and value is not None:
+            line[row] = f"{100 * value:.0f} %"
+        else:
+            line[row] = value
+    return line
 
 
 def _relative(
-    cell: str,
-    rows: Sequence[str],
-    usual: Sequence[str],
-    found: dict[tuple[str, str], list[Figures]],
+    cell: str, rows: Sequence[str], usual: Sequence[str], found: Found
 ) -> Row:
-    """Return mean errors over that of the best usual choice, with the same seeds."""
-    means = {
-        row: float(np.mean([f["rmse"] for f in found[cell, row]]))
-        for row in rows
-        if found[cell, row]
+    """Return mean errors over the least one of a usual choice.
+
+    A row with fewer seeds is compared on the seeds that it has.
+    """
+    means = {row: _mean(found[cell, row], "rmse") for row in rows}
+    best = min(usual, key=lambda row: means[row] or np.inf)
+    line: Row = {
+        "cell": cell.replace(" | ", ", "),
+        "best usual choice": best,
+        "its RMSE": means[best],
     }
-    best = min(usual, key=lambda row: means.get(row, np.inf))
-    line: Row = {"cell": cell.replace(" | ", ", "), "best usual choice": best}
     for row in rows:
-        line[row] = means[row] / means[best] if row in means else None
+        count = len(found[cell, row])
+        others = [_mean(found[cell, each][:count], "rmse") for each in usual]
+        least = min((each for each in others if each is not None), default=None)
+        mine = means[row]
+        line[row] = mine / least if mine is not None and least is not None else None
     return line
 
 
 def _summary(lines: Sequence[Row], rows: Sequence[str]) -> list[Row]:
     found = []
     for name, of in (("median", np.median), ("maximum", np.max)):
-        line: Row = {"cell": name, "best usual choice": None}
+        line: Row = {"cell": name, "best usual choice": None, "its RMSE": None}
         for row in rows:
             values = [each[row] for each in lines if each[row] is not None]
             line[row] = float(of(values)) if values else None

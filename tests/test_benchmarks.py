@@ -91,13 +91,19 @@ def test_every_way_to_map_has_its_rows() -> None:
 def test_every_learner_has_its_row_by_number_of_labels() -> None:
     rows = printed("labels.py")
     learners = ["mean", "ridge", "forest", "boosting", "network"]
-    by_label = [row for row in rows if len(row) == 7 and row[1] in learners]
-    assert [row[1] for row in by_label] == learners * 4
-    assert all(float(row[2].split()[0]) > 0 for row in by_label)
-    relative = rows[1 + len(by_label) :]
-    assert relative[0][2:] == learners
-    assert [row[0] for row in relative[-2:]] == ["median", "maximum"]
-    assert all(min(map(float, row[2:6])) == 1 for row in relative[1:-2])
+    starts = [number for number, row in enumerate(rows) if row[0] == "cell"]
+    tables = [rows[a:b] for a, b in zip(starts, [*starts[1:], None], strict=True)]
+    for head, *cells in tables[:4]:  # errors, biases, coverage, seconds
+        assert head[2:] == learners
+        assert len(cells) == 4
+    errors, _, covered, seconds = (
+        [row[2:] for row in table[1:]] for table in tables[:4]
+    )
+    assert all(float(cell) > 0 for row in [*errors, *seconds] for cell in row)
+    assert all(row[3] == "" and row[0].endswith(" %") for row in covered)
+    *cells, median, most = tables[4][1:]
+    assert (median[0], most[0]) == ("median", "maximum")
+    assert all(min(map(float, row[3:7])) == 1 for row in cells)
 
 
 def by_table(rows: list[list[str]]) -> list[list[dict[str, str]]]:
