@@ -51,7 +51,7 @@ QUICK = (
 Found = dict[tuple[str, str], list[Figures]]
 TINY: dict[str, Any] = {
     "epochs": 1,
-    "crop": 16,
+    "crop": 32,
     "encoder": "test_resnet",
     "decoder_channels": (8, 8, 8, 8, 8),
 }

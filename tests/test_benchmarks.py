@@ -87,25 +87,6 @@ def test_every_way_to_map_has_its_rows() -> None:
     assert all(float(megabytes) > 3 for megabytes in held)
 
 
-@pytest.mark.timeout(900)  # four processes that train, each with its own imports
-def test_every_learner_has_its_row_by_number_of_labels() -> None:
-    rows = printed("labels.py")
-    learners = ["mean", "ridge", "forest", "boosting", "network"]
-    starts = [number for number, row in enumerate(rows) if row[0] == "cell"]
-    tables = [rows[a:b] for a, b in zip(starts, [*starts[1:], None], strict=True)]
-    for head, *cells in tables[:4]:  # errors, biases, coverage, seconds
-        assert head[2:] == learners
-        assert len(cells) == 4
-    errors, _, covered, seconds = (
-        [row[2:] for row in table[1:]] for table in tables[:4]
-    )
-    assert all(float(cell) > 0 for row in [*errors, *seconds] for cell in row)
-    assert all(row[3] == "" and row[0].endswith(" %") for row in covered)
-    *cells, median, most = tables[4][1:]
-    assert (median[0], most[0]) == ("median", "maximum")
-    assert all(min(map(float, row[3:7])) == 1 for row in cells)
-
-
 def by_table(rows: list[list[str]]) -> list[list[dict[str, str]]]:
     """Split printed rows into tables, by the heads of the tables."""
     heads = (

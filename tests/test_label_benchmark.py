@@ -114,3 +114,25 @@ def test_a_comparison_resumes_after_half_a_line(
     assert (name, best, float(ridge)) == ("landscape, points, random, 30", "ridge", 1)
     assert float(least) == pytest.approx(lines[1]["rmse"], rel=0.01)
     assert float(mean) == pytest.approx(1000 / lines[1]["rmse"], rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # four processes that train, each with its own imports
+def test_every_learner_has_its_row(capsys: pytest.CaptureFixture[str]) -> None:
+    labels.main(["--quick", "--markdown"])
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.strip("|").split("|") for line in lines if line.startswith("| ")]
+    cells = [[cell.strip() for cell in row] for row in rows]
+    starts = [number for number, row in enumerate(cells) if row[0] == "cell"]
+    ends = [*starts[1:], None]
+    tables = [cells[a:b] for a, b in zip(starts, ends, strict=True)]
+    learners = ["mean", "ridge", "forest", "boosting", "network"]
+    for table in tables[:4]:  # errors, biases, coverage, seconds
+        assert table[0][2:] == learners
+        assert len(table) == 5
+    errors, _, covered, seconds = ([row[2:] for row in t[1:]] for t in tables[:4])
+    assert all(float(cell) > 0 for row in [*errors, *seconds] for cell in row)
+    assert all(row[3] == "" and row[0].endswith(" %") for row in covered)
+    *relative, median, most = tables[4][1:]
+    assert (median[0], most[0]) == ("median", "maximum")
+    assert all(min(map(float, row[3:7])) == 1 for row in relative)
