@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from geobiomass.training.estimator import ModelError, read_config
+from geobiomass.training.files import sha256_of_file, write_whole
 from geobiomass.training.kept_folder import kept_if_interrupted
 from geobiomass.training.model_folder import (
     CARD,
@@ -413,8 +414,17 @@ def _keep_or_read(first: pd.DataFrame, folder: Path) -> pd.DataFrame:
     An interrupted adaptation is resumed only if the predictions are the same.
     """
     path = folder / _STAGE_1
+    sums = folder / f"{_STAGE_1}.sha256"  # earlier releases wrote none
     if path.is_file() and (folder / "last.ckpt").is_file():
-        before = read_table(path)
+        try:
+            if sums.is_file() and sums.read_text() != _sum_of(path):
+                raise ValueError(f"its SHA-256 is not the one in {sums.name}")
+            before = read_table(path)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{path}, the first predictions, is damaged ({error}); copy it again "
+                "from where it was made, or give another folder to adapt again"
+            ) from error
         same = list(before.index) == list(first.index)
         if not same or not np.allclose(before, first, rtol=1e-4, atol=1e-4):
             raise ValueError(
@@ -426,4 +436,10 @@ def _keep_or_read(first: pd.DataFrame, folder: Path) -> pd.DataFrame:
         return before.set_axis(first.index)
     folder.mkdir(parents=True, exist_ok=True)
     write_table(first, path)
+    write_whole(sums, _sum_of(path))
     return first
+
+
+def _sum_of(path: Path) -> str:
+    """Return what sha256sum writes of a file."""
+    return f"{sha256_of_file(path)}  {path.name}\n"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 
-from geobiomass.outside_text import printable, safe_cells
+from geobiomass.outside_text import printable
 from geobiomass.training.commands import EXIT_CODES, parse_setting, print_version, run
 from geobiomass.training.option_names import ExplainingGroup
 
@@ -100,9 +100,13 @@ def folds(
 
     Example: `pasture folds train.csv folds.csv`
     """
+    from geobiomass.tables import write_csv
+    from geobiomass.training.files import check_writable
+
     from .folds import balanced_folds, fold_balance, sampling_groups
     from .photos import read_photos
 
+    check_writable(out)
     photos = read_photos(table, root)
     cut: dict[str, int] | None = None if virtual else {}
     groups = sampling_groups(photos, cut)
@@ -114,7 +118,7 @@ def folds(
         option = " (here: --no-virtual)" if "virtual" in str(note.message) else ""
         _say(f"Warning: {note.message}{option}", err=True)
     written = found.to_frame().assign(group=groups)
-    safe_cells(written).to_csv(out, index_label="photo")
+    write_csv(written, out, "table of folds", index_label="photo")
     _say(fold_balance(photos, found, groups).round(3).to_string())
     _say(f"{out}: {len(photos)} photos in {count} folds")
 
@@ -253,9 +257,12 @@ def predict(
 
     Example: `pasture predict model/ photos/ predicted.csv`
     """
+    from geobiomass.training.files import check_writable
+
     from .loading import load
     from .photos import TARGETS, read_photos, write_predictions, write_submission
 
+    check_writable(out)
     loaded = load(model)
     own = None if loaded.targets == TARGETS else loaded.targets
     photos = read_photos(table, root, own)

@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from geobiomass.tables import write_csv
+from geobiomass.training.files import output_file
+from geobiomass.training.own_files import check_demo_folder
 from geobiomass.training.packages import need
 from geobiomass.training.weights import load_weights
 
@@ -47,7 +50,7 @@ def run(
     Parameters
     ----------
     out
-        Folder for the results.
+        Folder for the results; those of an earlier demonstration are replaced.
     seed
         Random seed of the photos and the training.
     count, tested
@@ -64,6 +67,7 @@ def run(
     """
     need("The demonstration", "demo", "matplotlib", "numba", "sklearn")
     started, out = time.monotonic(), Path(out)
+    check_demo_folder(out, ("scores.csv", "scatter.png", "photos.png"))
     photos, test, truth = _draw(out, seed, count, tested)
     folds = balanced_folds(photos, FOLDS, virtual={})
     print(f"\nFolds of {len(photos)} photos, no date in two of them:\n")
@@ -81,7 +85,7 @@ def run(
     table = _compare(photos, test, truth, model, final, out)
     adapted.save(out / "model")
     write_submission(final, out / "submission.csv")
-    table.to_csv(out / "scores.csv")
+    write_csv(table, out / "scores.csv")
     _plot(test, truth, final, out)
     _print(photos, folds, model, adapted.report(), table)
     minutes = (time.monotonic() - started) / 60
@@ -168,9 +172,14 @@ def _plot(
 
     matplotlib.use("Agg")
     figure = plots.scatter(truth[_NAMES], final, groups=truth["State"])
-    figure.savefig(out / "scatter.png", dpi=110)
+    _save(figure, out / "scatter.png")
     figure = plots.sheet(test, final, measured=truth[_NAMES])
-    figure.savefig(out / "photos.png", dpi=110)
+    _save(figure, out / "photos.png")
+
+
+def _save(figure: Any, path: Path) -> None:
+    with output_file(path, path.suffix) as part:
+        figure.savefig(part, dpi=110)
 
 
 def _print(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from geobiomass.training.given_paths import path_text
 from geobiomass.training.packages import MissingPackageError
 
 from .photo_files import Inspected, PhotoError, inspect_photo, measure_photo
@@ -77,6 +78,10 @@ def problems_of_files(paths: Sequence[str] | pd.Series) -> list[str]:
 
 
 def _inspect(path: str) -> Inspected | MissingPackageError | tuple[str, str]:
+    try:
+        path_text(path, "a photo", PhotoError)
+    except PhotoError as error:
+        return "unreadable", str(error)
     if not Path(path).is_file():
         return "missing", path
     try:

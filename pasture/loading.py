@@ -6,6 +6,7 @@ from pathlib import Path
 
 from geobiomass.training.estimator import ModelError, read_config
 from geobiomass.training.folder_exchange import whole_folder
+from geobiomass.training.given_paths import path_text
 from geobiomass.training.setting_names import explain_arguments
 
 from .adaptation import AdaptedModel
@@ -42,7 +43,7 @@ def load(folder: str | Path) -> PastureModel:
         A file is missing or damaged, or the folder holds another kind of model. The
         message names the file or the kind.
     """
-    folder = whole_folder(Path(folder))
+    folder = whole_folder(Path(path_text(folder, "A model's folder", ModelError)))
     config = read_config(folder)
     for kind in _KINDS:
         if config["class"] == kind.__name__:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from geobiomass.network.pretrained import load_pretrained
+from geobiomass.network.pretrained import load_pretrained, weights_path
 
 __all__ = ["Fusion", "PastureNetwork", "Stream", "add_up"]
 
@@ -332,7 +332,7 @@ def _build_backbone(name: str, pretrained: bool | str | Path) -> nn.Module:
             "convolutional network"
         ) from error
     if not isinstance(pretrained, bool):
-        _fill(backbone, Path(pretrained), name, options)
+        _fill(backbone, weights_path(pretrained), name, options)
     return backbone
 
 

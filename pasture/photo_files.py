@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from geobiomass.training.given_paths import check_file
+
 from .pixels import (
     check_frames,
     check_kind,
@@ -67,6 +69,7 @@ def _decode(
 ) -> tuple[Image.Image, list[str], tuple[int, int]]:
     """Return a photo, notes of `to_rgb`, and its whole width and height."""
     try:
+        check_file(path)
         check_kind(path)
         with Image.open(path, formats=photo_formats()) as image:
             deep = has_16_bits(image)  # first: EXIF of a PNG loads its pixels

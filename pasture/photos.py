@@ -11,8 +11,8 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
-from geobiomass.outside_text import safe_cells
-from geobiomass.tables import TableError, read_numbers, read_table
+from geobiomass.tables import TableError, read_numbers, read_table, write_csv
+from geobiomass.training.given_paths import path_text
 from geobiomass.training.setting_names import explain_arguments
 
 from .doubts import doubts_of
@@ -151,7 +151,7 @@ def _rows_of(table: PhotoSource, root: Path) -> tuple[pd.DataFrame, Path]:
     if isinstance(table, pd.DataFrame):
         return table.copy(), root
     if isinstance(table, str | os.PathLike):
-        path = Path(table).expanduser()
+        path = Path(path_text(table, "photos", PhotoError)).expanduser()
         if path.is_dir():
             return pd.DataFrame({"image_path": photos_of_folder(path)}), path
         if is_photo_name(path):
@@ -315,7 +315,7 @@ def write_submission(predictions: pd.DataFrame, path: str | Path) -> None:
         Grams, one row per photo and one column per target, as
         `PastureRegressor.predict` returns them. A sample's id is ``photo__target``.
     path
-        The file to write. An existing file is replaced.
+        The file to write. An earlier one with the same columns is replaced.
 
     Raises
     ------
@@ -332,7 +332,7 @@ def write_submission(predictions: pd.DataFrame, path: str | Path) -> None:
     _check_complete(predictions)
     names = [f"{p}__{t}" for p in predictions.index for t in predictions.columns]
     long = {"sample_id": names, "target": predictions.to_numpy().ravel()}
-    safe_cells(pd.DataFrame(long)).to_csv(path, index=False)
+    write_csv(pd.DataFrame(long), path, "submission", index=False)
 
 
 def write_predictions(predictions: pd.DataFrame, path: str | Path) -> None:
@@ -343,7 +343,7 @@ def write_predictions(predictions: pd.DataFrame, path: str | Path) -> None:
     predictions
         Grams, as a model's `predict` returns them.
     path
-        The file to write. An existing file is replaced.
+        The file to write. An earlier one with the same columns is replaced.
 
     Raises
     ------
@@ -351,7 +351,7 @@ def write_predictions(predictions: pd.DataFrame, path: str | Path) -> None:
         A photo is listed twice or has no prediction.
     """
     _check_complete(predictions)
-    safe_cells(predictions).to_csv(path, index_label="photo")
+    write_csv(predictions, path, "table of predictions", index_label="photo")
 
 
 def _check_complete(predictions: pd.DataFrame) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 import xarray as xr
 from conftest import make_chips, make_scene
+from earlier_models import without_checksums
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -545,7 +546,7 @@ def test_calibrated_is_saved_and_loaded(
     assert "agb, agb_lower, agb_upper, Mg/ha" in facts
     # Another margin is another map.
     before = depends_on(model)
-    (tmp_path / "model" / "README.md").unlink()  # it has the checksums
+    without_checksums(tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     config["settings"]["calibration"]["margins"] = [1.0]
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
@@ -571,7 +572,7 @@ def test_without_an_interval_nothing_is_otherwise(tmp_path: Path) -> None:
     assert "calibration" not in before
     # Models saved before had no such settings.
     plain.save(tmp_path / "model")
-    (tmp_path / "model" / "README.md").unlink()  # nor checksums
+    without_checksums(tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     for name in ("interval", "calibration_fraction"):
         del config["settings"]["recipe"][name]

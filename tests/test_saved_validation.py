@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -108,9 +109,46 @@ def test_a_table_of_residuals_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert found.attrs == {"kind": "scene", "pixel": (10.1, 1 / 3)}
     write_residuals(table.iloc[:50], tmp_path / "r.csv")  # replaced, with its checksum
     assert len(read_residuals(tmp_path / "r.csv")) == 50
-    # Without its JSON file it is like any other CSV.
+    # Any reader of CSV passes over the mark that says that there is a JSON file.
+    plain = pd.read_csv(tmp_path / "r.csv")
+    assert list(plain) == list(table)
     (tmp_path / "r.csv.json").unlink()
+    with pytest.raises(ValueError, match=r"r\.csv\.json, which has .* is not there"):
+        read_residuals(tmp_path / "r.csv")
+    # A table that another program writes, which has no mark, is like any other CSV.
+    plain.to_csv(tmp_path / "r.csv", index=False, quoting=csv.QUOTE_NONNUMERIC)
     assert read_residuals(tmp_path / "r.csv").attrs == {}
+    plain.to_csv(tmp_path / "r.csv", index=False)
+    assert read_residuals(tmp_path / "r.csv").attrs == {}
+
+
+def test_a_table_that_is_not_replaced_keeps_its_facts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, table = tmp_path / "r.csv", a_table()
+    write_residuals(table, path)
+    replace, asked = os.replace, []
+
+    def full(source: Path, target: Path) -> None:
+        asked.append(target)
+        if Path(target).suffix == ".csv":
+            raise OSError(28, "No space left on device", str(target))
+        replace(source, target)
+
+    other = table.iloc[:7].reset_index(drop=True)
+    other.attrs = {"kind": "chips", "pixel": (5.0, 5.0), "units": "m", "target": "h"}
+    monkeypatch.setattr(os, "replace", full)
+    for _ in range(2):  # the facts of the table that is there stay
+        with pytest.raises(OSError, match=r"r\.csv cannot .* its disk is full"):
+            write_residuals(other, path)
+        found = read_residuals(path)
+        pd.testing.assert_frame_equal(found, table, check_exact=True)
+        assert found.attrs == {"kind": "scene", "pixel": (10.1, 1 / 3)}
+    assert len(asked) == 4
+    monkeypatch.undo()
+    write_residuals(other, path)
+    assert read_residuals(path).attrs == other.attrs
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["r.csv", "r.csv.json"]
 
 
 def test_a_table_that_is_not_as_it_was_written_is_refused(tmp_path: Path) -> None:
@@ -339,11 +377,17 @@ def test_info_says_which_command_goes_on(
     code, out, err = run("info", folder, "--json")
     assert code == 0, err
     assert json.loads(out) == facts.to_dict()
+    begun = (folder / "begun.json").read_text()
+    assert "validate" in begun
     monkeypatch.undo()
     code, _, err = run(*shlex.split(said)[1:])
     assert code == 0, err
     assert gb.describe(folder)["state"] == "finished"
     assert not (folder / "begun.json").exists()
+    for text in ("{}", begun.replace("validate", "validatf")):
+        (folder / "begun.json").write_text(text)
+        with pytest.raises(ValueError, match=r"begun.json is damaged .*delete it"):
+            gb.describe(folder)
     (folder / "begun.json").write_text("{}")
     with pytest.raises(ValueError, match=r"begun.json is damaged .*delete it"):
         gb.describe(folder)

@@ -336,7 +336,11 @@ def test_address_time_collection_and_name_can_be_given(
     assert content["assets"]["map"]["href"] == "https://example.org/map.tif"
     assert content["assets"]["model"]["href"] == "https://example.org/model/"
     # Again, for a newer one of the same name; but never over something else.
-    gb.write_stac_item(made / "map.tif", path, id="wood-2023")
+    summer = ("2023-07-01", "2023-08-31")
+    gb.write_stac_item(made / "map.tif", path, id="wood-2023", datetime=summer)
+    found = read(path)["properties"]
+    assert found["start_datetime"] == "2023-07-01T00:00:00Z"
+    assert found["end_datetime"] == "2023-08-31T23:59:59Z"
     for text in ("{}", "[]", "no JSON", json.dumps({"type": "Feature", "id": "x"})):
         path.write_text(text)
         with pytest.raises(FileExistsError, match="is not the STAC item 'wood-2023'"):

@@ -9,6 +9,8 @@ from pathlib import Path
 import xarray as xr
 
 from geobiomass.cube import seal
+from geobiomass.cube.addresses import open_group
+from geobiomass.cube.publishing import consolidate
 from geobiomass.maps.destination import Destination
 from geobiomass.maps.geotiff import write_geotiff
 from geobiomass.maps.lock import only_writer
@@ -58,6 +60,7 @@ def write_change(found: xr.Dataset, path: str | Path) -> None:
             else:
                 whole = found.drop_encoding()
                 whole.to_zarr(work, zarr_format=3, consolidated=False)
+                consolidate(open_group(work, "r+", None, consolidated=False))
                 seal(work)
                 os.rename(work, place)
         finally:

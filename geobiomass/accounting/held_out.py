@@ -64,7 +64,11 @@ def _read(path: Path) -> pd.DataFrame | ErrorModel:
         return read_residuals(path)
     try:
         return ErrorModel.from_dict(read_json(path, dict))
-    except (KeyError, TypeError, ValueError) as error:
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"There is nothing at {path}; expected an error model as JSON."
+        ) from None
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} must be an error model, written from ErrorModel.to_dict(), got "
             f"other content ({error!r}); residuals are a CSV."

@@ -9,7 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from geobiomass.cli.output import AsJson, answer, table_of
+from geobiomass.cli.output import (
+    AsJson,
+    TableFile,
+    answer,
+    check_table_file,
+    table_of,
+    write_table,
+)
 
 
 class Assisted(StrEnum):
@@ -76,12 +83,14 @@ def totals(
         str | None,
         typer.Option(help="The map's layer; by default agb, or the model's target."),
     ] = None,
+    csv: TableFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Estimate total biomass and carbon of regions of a map, with intervals.
 
     Example: `geobiomass totals map.zarr districts.gpkg --plots plots.csv`
     """
+    check_table_file(csv)
     from geobiomass.accounting.totals import totals as estimate
 
     table = estimate(
@@ -101,6 +110,7 @@ def totals(
         variable=variable,
         progress=not as_json,
     )
+    write_table(table, csv, "table of totals", "map_mean")
     facts = {"totals": table_of(table)} | {str(k): v for k, v in table.attrs.items()}
     answer(_in_words(table), facts, as_json)
 
@@ -133,6 +143,7 @@ def change(
     confidence: Annotated[
         float, typer.Option(help="Confidence of the intervals.")
     ] = 0.9,
+    csv: TableFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Subtract the map of one date from the map of a later date, with an interval.
@@ -141,10 +152,15 @@ def change(
     `geobiomass change 2020.zarr 2024.zarr change.tif --regions parks.gpkg --errors
     held-out-2020/ held-out-2024/`
     """
+    check_table_file(csv)
     from geobiomass.accounting.change import change as subtract
     from geobiomass.accounting.change import write_change
     from geobiomass.accounting.change_totals import change_totals
 
+    if csv is not None and regions is None:
+        raise ValueError(
+            f"--csv {csv} is for the totals of regions; give --regions too."
+        )
     settings: dict[str, Any] = {"correlation": correlation, "confidence": confidence}
     write_change(subtract(first, second, residuals=errors, **settings), out)
     words, facts = f"{out}: done", {"map": str(out)}
@@ -161,6 +177,7 @@ def change(
         if (assumed := table.attrs.get("map_units")) is not None:
             words += f"\nmap units: {assumed}"
         words += f"\n{table.iloc[:, :9].round(1).to_string()}"
+        write_table(table, csv, "table of change", "map_total")
         facts |= {"totals": json.loads(table.reset_index().to_json(orient="records"))}
     answer(words, facts, as_json)
 

@@ -6,7 +6,6 @@ the network nor the baselines are trained on the eastern part.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,10 @@ from geobiomass.data.reader import Reader, Sample
 from geobiomass.evaluation.metrics import Tally
 from geobiomass.models.fit import fit
 from geobiomass.sources.landscape.scene import landscape
+from geobiomass.tables import write_csv
 from geobiomass.tiles import EVALUATION_BLOCK, Window, blocks
+from geobiomass.training.files import output_file
+from geobiomass.training.own_files import check_demo_folder
 from geobiomass.training.packages import need
 
 HEIGHT, TRAINED, MAPPED = 768, 1024, 512  # pixels; the scene is 7.7 km x 15.4 km
@@ -39,7 +41,7 @@ def run(out: Path, seed: int = 0, **overrides: Any) -> pd.DataFrame:
     Parameters
     ----------
     out : Path
-        Folder for the results; earlier results are replaced.
+        Folder for the results; those of an earlier demonstration are replaced.
     seed : int
         Seed of the landscape and the training.
     **overrides
@@ -53,6 +55,7 @@ def run(out: Path, seed: int = 0, **overrides: Any) -> pd.DataFrame:
     """
     need("The demonstration", "demo", "matplotlib", "sklearn")
     started = time.monotonic()
+    check_demo_folder(out, ("map.png", "metrics.csv"))
     west, east = _scene(out, seed)
     model = fit(west, "quick", **{"epochs": 24, "seed": seed} | overrides)
     model.save(out / "model")
@@ -68,7 +71,7 @@ def run(out: Path, seed: int = 0, **overrides: Any) -> pd.DataFrame:
             "geobiomass": lambda w: predicted.values[w.rows, w.columns],
         },
     )
-    table.to_csv(out / "metrics.csv")
+    write_csv(table, out / "metrics.csv")
     _draw(east, predicted, out / "map.png")
     size = f"{east.sizes['y']} x {east.sizes['x']}"
     say(f"\nOn {size} pixels not used in training, in Mg/ha:\n")
@@ -82,10 +85,10 @@ def _scene(out: Path, seed: int) -> tuple[xr.Dataset, xr.Dataset]:
     """Write the landscape as a cube, and return its western and eastern parts."""
     out.mkdir(parents=True, exist_ok=True)
     store = out / "scene.zarr"
-    if store.exists():
-        shutil.rmtree(store)
     width = TRAINED + GAP + MAPPED
-    write_cube(landscape((HEIGHT, width), seed=seed), store, progress=True)
+    write_cube(
+        landscape((HEIGHT, width), seed=seed), store, overwrite=True, progress=True
+    )
     scene = open_cube(store)
     west = scene.isel(x=slice(0, TRAINED))
     return west, scene.isel(x=slice(TRAINED + GAP, width))
@@ -145,4 +148,5 @@ def _draw(east: xr.Dataset, predicted: xr.DataArray, path: Path) -> None:
 
     matplotlib.use("Agg")
     figure = plots.comparison(east, predicted)
-    figure.savefig(path, dpi=110)
+    with output_file(path, path.suffix) as part:
+        figure.savefig(part, dpi=110)

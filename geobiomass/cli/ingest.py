@@ -49,7 +49,7 @@ class Damaged(StrEnum):
 
 Stored = Annotated[StoredAs, typer.Option(help="Type of the stored values.")]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="First delete an existing cube.")
+    bool, typer.Option("--overwrite", help="Replace an existing cube.")
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,30 @@ from geobiomass.outside_text import printable
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object, for machines.")
 ]
+
+
+TableFile = Annotated[
+    Path | None, typer.Option(help="Also write the table to this file.")
+]
+
+
+def check_table_file(path: Path | None) -> None:
+    """Check that a table can be written to a file, before it is computed."""
+    if path is not None:
+        from geobiomass.training.files import check_writable
+
+        check_writable(path)
+
+
+def write_table(table: Any, path: Path | None, what: str, mark: str) -> None:
+    """Write a table as CSV to a file, if one is wanted, whole or not at all.
+
+    An earlier table of its kind, which has the column `mark`, is replaced.
+    """
+    if path is not None:
+        from geobiomass.tables import write_csv  # only now, as it imports pandas
+
+        write_csv(table, path, what, mark=mark)
 
 
 def answer(text: object, facts: dict[str, Any], as_json: bool) -> None:

@@ -16,9 +16,16 @@ from geobiomass.cli.checks import (
     open_for_model,
     open_labelled,
 )
-from geobiomass.cli.output import AsJson, answer, say, table_of
+from geobiomass.cli.output import (
+    AsJson,
+    TableFile,
+    answer,
+    check_table_file,
+    say,
+    table_of,
+    write_table,
+)
 from geobiomass.inference.map_settings import Check, MapSettings
-from geobiomass.outside_text import safe_cells
 from geobiomass.training.commands import parse_setting
 
 if TYPE_CHECKING:
@@ -53,9 +60,6 @@ FoldBuffer = Annotated[
     typer.Option(
         help="Width of the ring around held-out pixels that is not trained on."
     ),
-]
-TableFile = Annotated[
-    Path | None, typer.Option(help="Also write the table to this file.")
 ]
 Groups = Annotated[
     str | None,
@@ -223,6 +227,7 @@ def evaluate(
     Example: `geobiomass evaluate model/ chips.zarr --by months --csv metrics.csv`
     """
     check_rows(by, BY, confidence)
+    check_table_file(csv)
     MapSettings(check=cast(Check, check))  # before PyTorch is imported
     data = open_for_model(model, cube, labels=True, groups=groups)
     from geobiomass.models.loading import load
@@ -235,8 +240,7 @@ def evaluate(
         groups=groups,
         check=cast(Check, check),
     )
-    if csv is not None:
-        safe_cells(table).to_csv(csv)
+    write_table(table, csv, "table of errors", "pixel_rmse")
     answer(in_short(table), {"metrics": table_of(table)}, as_json)
 
 

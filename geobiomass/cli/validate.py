@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from geobiomass.cli.checks import check_recipe, check_rows, open_labelled
-from geobiomass.cli.output import AsJson, answer, say, table_of
+from geobiomass.cli.output import (
+    AsJson,
+    TableFile,
+    answer,
+    check_table_file,
+    say,
+    table_of,
+    write_table,
+)
 from geobiomass.cli.train import (
     BY,
     Devices,
@@ -21,13 +29,11 @@ from geobiomass.cli.train import (
     RecipeName,
     Seed,
     Settings,
-    TableFile,
     changes_of,
     folds_of,
     in_short,
     is_first_process,
 )
-from geobiomass.outside_text import safe_cells
 
 if TYPE_CHECKING:
     from geobiomass.validation.cross_validation import CrossValidation
@@ -89,6 +95,7 @@ def validate(
     )
 
     check_rows(by, ROWS, confidence)
+    check_table_file(csv)
     check_validation_folder(folder)
     changes: dict[str, Any] = {"folder": str(folder.resolve() / CHECKPOINTS)}
     changes |= {"resume": False} if overwrite else {}
@@ -112,8 +119,7 @@ def validate(
     found.save(folder, cube=cube, progress=not as_json, overwrite=overwrite)
     stored = CrossValidation.load(folder)  # it reads the map, and does not compute it
     table = stored.evaluate(by, confidence=confidence)
-    if csv is not None:
-        safe_cells(table).to_csv(csv)
+    write_table(table, csv, "table of errors", "pixel_rmse")
     advice = _advice_on_blocks(stored)
     text = f"{folder}: {stored.folds!r}\n{in_short(table)}"
     facts = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -10,6 +11,8 @@ from urllib.request import url2pathname
 
 from geobiomass.cube.claimed_size import check_group
 from geobiomass.cube.codecs import quick_codecs
+from geobiomass.cube.schema import CubeError
+from geobiomass.training.given_paths import path_text
 from geobiomass.training.packages import need_for_address
 
 if TYPE_CHECKING:
@@ -25,8 +28,10 @@ def check_exists(path: str | Path | Store) -> None:
     FileNotFoundError
         If it does not; addresses and stores are not checked.
     """
-    if is_local(path) and not Path(cast(str, path)).exists():
-        raise FileNotFoundError(f"There is nothing at {path}; expected a Zarr cube.")
+    if not isinstance(path, str | Path):
+        _of_zarr(path)
+    if is_local(path) and not os.path.exists(path_text(path, "A cube", CubeError)):
+        raise FileNotFoundError(f"There is nothing at {path}; give the path of a Zarr cube.")
 
 
 def is_local(path: str | Path | Store) -> bool:
@@ -46,9 +51,21 @@ def store_at(
     if is_local(path):
         return LocalStore(cast("str | Path", path), read_only=True)
     if not isinstance(path, str):
-        return cast("Store", path)
+        return _of_zarr(path)
     options = dict(storage_options or {})
     return FsspecStore.from_url(path, storage_options=options, read_only=True)
+
+
+def _of_zarr(path: Any) -> Store:
+    """Return a store of Zarr; raise if it is anything else."""
+    from zarr.abc.store import Store
+
+    if isinstance(path, Store):
+        return path
+    raise CubeError(
+        "A cube or map on disk must be a path, an address or a store of Zarr, got a "
+        f"{type(path).__name__}; one in memory is passed to functions as it is."
+    )
 
 
 def open_group(

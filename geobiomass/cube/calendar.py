@@ -60,6 +60,8 @@ def with_months(image: xr.DataArray, month: int | Sequence[int] | None) -> xr.Da
                 f"month must have a calendar month for each of {image.sizes['month']} "
                 f"steps, got {months.tolist()}."
             )
+        if months.dtype.kind in "MOUS":  # dates, or names of months
+            months = _months_of(months)
     else:
         months = _calendar_months(image)
     return image.drop_vars("month", errors="ignore").assign_coords(month=months)
@@ -68,7 +70,10 @@ def with_months(image: xr.DataArray, month: int | Sequence[int] | None) -> xr.Da
 def _calendar_months(image: xr.DataArray) -> Months:
     if "month" not in image.coords:
         raise CubeError(f"The time axis has no coordinate: {_GIVE_MONTHS}.")
-    values = image["month"].values
+    return _months_of(image["month"].values)
+
+
+def _months_of(values: npt.NDArray[Any]) -> Months:
     if values.dtype.kind == "M":
         if np.isnat(values).any():
             _raise_missing(np.isnat(values))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -19,7 +20,8 @@ import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.cube.appending import open_to_append
-from geobiomass.cube.cluster_errors import told_of_cluster
+from geobiomass.cube.cluster_errors import AGAIN, told_of_cluster
+from geobiomass.cube.cluster_watch import ANEW, compute_on, keeper_of
 from geobiomass.cube.convert import converted
 from geobiomass.cube.encoding import MISSING, Dtype, Encoding, encode, plan_encoding
 from geobiomass.cube.losses import Losses
@@ -36,6 +38,7 @@ from geobiomass.cube.write_blocks import (
     blocks_of,
     month_parts,
 )
+from geobiomass.cube.write_call import check_call
 from geobiomass.cube.write_end import finish
 from geobiomass.cube.write_record import Record
 from geobiomass.cube.write_target import CubeDestination, Target, open_to_write
@@ -95,8 +98,11 @@ def write_cube(
         Add chips to the cube at `path`, in its encoding. Readers see the old cube
         until all new chips are written.
     overwrite : bool
-        First delete the cube or map that is at `path`; anything that this package
-        did not make stays, and is an error.
+        Replace the cube or map that is at `path`; anything that this package did not
+        make stays, and is an error. A folder on a disk is written next to it
+        (``chips.zarr.replacing``), and takes its place when it is whole: readers see
+        the old one until then, and both need room. An interrupted call leaves the old
+        one, and begins again.
     progress : bool
         Show a progress bar.
     workers : int
@@ -127,6 +133,7 @@ def write_cube(
         measurement has them (infinity, undeclared nodata). Their numbers by band are
         the attributes `clipped` and `taken_as_missing` of the stored image.
     """
+    check_call(cube, path, quantum, workers)
     identity = identity_of(cube)
     # What is lazy is cleaned as it is written, which counts each value once.
     cube = with_plain_attributes(measured(converted(cube), lazy=False))
@@ -137,26 +144,36 @@ def write_cube(
     with told_of_disk(place or str(path), again), destination.only_writer():
         destination.tidy()
         known = is_remembered(place, identity)
-        target: Target | None
-        if append:
-            cube, target = open_to_append(cube, destination, known)
-        else:
-            encoding = plan_encoding(cube, dtype, quantum)
-            if not overwrite and _is_finished(cube, destination, encoding, known):
-                return
-            target = open_to_write(cube, destination, encoding, overwrite)
-        if target is None:
-            return
+        new = destination
         doubts: list[str] = []
-        try:
-            name = Path(str(destination)).name
-            with told_of_cluster(place or str(path)):
-                _write_blocks(cube, target, name, progress, workers, doubts)
-        except CoarseStepError:
-            if not target.begun:
-                destination.remove()  # so that the remedy can be written there
-            raise
-        finish(cube, target)
+        with ExitStack() as end:
+            target: Target | None
+            if append:
+                cube, target = open_to_append(cube, destination, known)
+            else:
+                encoding = plan_encoding(cube, dtype, quantum)
+                if overwrite:
+                    new = end.enter_context(destination.replaced())
+                elif _is_finished(cube, destination, encoding, known):
+                    return
+                target = open_to_write(cube, new, encoding, overwrite)
+            if target is None:
+                return
+            name, keeper = Path(str(destination)).name, keeper_of(cube)
+            remedy = AGAIN if keeper is None else f"{ANEW}: it goes on where it stopped"
+            try:
+                with told_of_cluster(
+                    f"{place or path} was being written",
+                    keeper,
+                    remedy,
+                    partial(_written, target),
+                ):
+                    _write_blocks(cube, target, name, progress, workers, doubts, keeper)
+            except CoarseStepError:
+                if not target.begun:
+                    new.remove()  # so that the remedy can be written there
+                raise
+            finish(cube, target)
         remember(place, identity)
         target.losses.tell(target.encoding.dtype)
         if doubts:
@@ -189,6 +206,7 @@ def _write_blocks(
     progress: bool,
     workers: int,
     doubts: list[str],
+    keeper: Any,
 ) -> None:
     """Write the blocks that are not written yet, on a few threads."""
     from tqdm.auto import tqdm
@@ -216,10 +234,17 @@ def _write_blocks(
             bar=bar,
             stop=stop,
             doubts=doubts,
+            keeper=keeper,
         )
         batches = batches_of(cube, left)
         for _, future in few_at_a_time(batches, write, workers, stop=stop):
             future.result()
+
+
+def _written(target: Target) -> str:
+    """Return how much is written, in words."""
+    done = cast(Record, target.record).done()
+    return f"{int(done.sum())} of {done.size} blocks are written"
 
 
 def _write_batch(
@@ -230,6 +255,7 @@ def _write_batch(
     bar: Any,
     stop: Event,
     doubts: list[str],
+    keeper: Any,
 ) -> None:
     """Compute a batch of blocks, some months at a time, and write each block."""
     whole = around(batch)
@@ -242,8 +268,13 @@ def _write_batch(
         if stop.is_set():
             return
         part = {**wanted, "image": wanted["image"].isel(month=months)}
-        computed = xr.Dataset(part).compute(scheduler="synchronous")
-        values = computed["image"].values
+        lazy = xr.Dataset(part)
+        found = (
+            lazy.compute(scheduler="synchronous")
+            if keeper is None
+            else compute_on(keeper, lazy)
+        )
+        values = found["image"].values
         if target.encoding.quantum:
             doubt = check_steps(values, bands, target.encoding.quantum)
             if doubt:
@@ -254,7 +285,7 @@ def _write_batch(
                 values[..., rows, columns], target.encoding, bands, lost
             )
         if "agb" in wanted:
-            labels = computed["agb"].values
+            labels = found["agb"].values
             del wanted["agb"]  # labels have no months: they are computed once
         if months.stop < cube.sizes["month"]:
             with target.lock:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -105,7 +105,18 @@ def _area_in_words(bounds: Bounds, unit: float | None) -> dict[str, str]:
 def bytes_in(path: Any) -> int:
     """Return the bytes of a store, by listing it."""
     if is_local(path):
-        return sum(f.stat().st_size for f in Path(path).rglob("*") if f.is_file())
+        return sum(
+            _size_of(os.path.join(folder, name))
+            for folder, _, names in os.walk(path)
+            for name in names
+        )
     from zarr.core.sync import sync
 
     return sync(open_group(path, "r").store.getsize_prefix(""))
+
+
+def _size_of(file: str) -> int:
+    try:
+        return os.stat(file).st_size
+    except FileNotFoundError:  # a writer has deleted it meanwhile
+        return 0

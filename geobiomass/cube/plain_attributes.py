@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from geobiomass.cube.schema import CubeError
+
 # What of a coordinate's encoding says what its numbers mean.
 _MEANING = {"units", "calendar", "dtype", "_FillValue", "grid_mapping"}
 
@@ -39,9 +41,18 @@ def with_plain_attributes(data: xr.Dataset) -> xr.Dataset:
 
 def plain_attributes(attrs: Mapping[Any, Any]) -> dict[str, Any]:
     """Return attributes as text, numbers, and lists of one of the two."""
-    return {
-        str(name): _flat(value) for name, value in attrs.items() if value is not None
-    }
+    made = {}
+    for name, value in attrs.items():
+        if value is None:
+            continue
+        try:
+            made[str(name)] = _flat(value)
+        except RecursionError:
+            raise CubeError(
+                f"The attribute {str(name)[:80]!r} must be of plain values, got one "
+                "that contains itself or is nested too deeply; remove it."
+            ) from None
+    return made
 
 
 def as_json(value: Any) -> str:

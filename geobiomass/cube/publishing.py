@@ -7,14 +7,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from geobiomass.cube.seal import SEAL
+from geobiomass.cube.seal import CHECKSUMS
 from geobiomass.cube.store_objects import ROOT, as_buffer, synchronise
 
 if TYPE_CHECKING:
     import zarr
     from zarr.core.buffer import Buffer
-
-CHECKSUMS = SEAL.partition("/")[0]
 
 
 def consolidate(group: zarr.Group) -> None:
@@ -33,6 +31,22 @@ def publish(group: zarr.Group, attrs: Mapping[str, Any], without: str = "") -> N
     """Write a group's attributes and consolidated metadata, in one write.
 
     Readers see all before it, or all after it.
+
+    Parameters
+    ----------
+    group, attrs, without
+        As in :func:`described`.
+    """
+    write_root(group, described(group, attrs, without))
+
+
+def write_root(group: zarr.Group, content: bytes) -> None:
+    """Write a group's own metadata, in one write."""
+    synchronise((group.store_path / ROOT).set(as_buffer(content.decode())))
+
+
+def described(group: zarr.Group, attrs: Mapping[str, Any], without: str = "") -> bytes:
+    """Return a group's own metadata, with attributes and all that is below it.
 
     Parameters
     ----------
@@ -60,7 +74,7 @@ def publish(group: zarr.Group, attrs: Mapping[str, Any], without: str = "") -> N
             synchronise((whole.store_path / name / ROOT).set(cast("Buffer", content)))
     consolidate(whole)
     root = synchronise((whole.store_path / ROOT).get())
-    synchronise((group.store_path / ROOT).set(cast("Buffer", root)))
+    return cast("Buffer", root).to_bytes()
 
 
 def mark_finished(group: zarr.Group, marks: Sequence[str]) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from geobiomass.cube.schema import DamagedError
+from geobiomass.cube.schema import CubeError, DamagedError
+from geobiomass.outside_text import printable
+from geobiomass.training.given_paths import check_file
 
 
 @contextmanager
@@ -31,16 +33,18 @@ def named_errors(
     """
     from rasterio.errors import RasterioError
 
+    if rows is None:
+        check_file(path, CubeError)
     try:
         yield
     except (DamagedError, FileNotFoundError):
         raise
-    except (RasterioError, OSError) as error:
+    except (RasterioError, OSError, UnicodeEncodeError) as error:
         where = "" if rows is None else f" at {_window(rows, columns)}"
         raise DamagedError(
-            f"{path} cannot be read{where} ({cause_of(error)}); the file is damaged, "
-            "cut short or no raster: copy it again from where it was made, or make it "
-            "again.",
+            f"{printable(path)} cannot be read{where} ({cause_of(error)}); the file is "
+            "damaged, cut short or no raster: copy it again from where it was made, or "
+            "make it again.",
             str(path),
         ) from error
 

@@ -76,6 +76,11 @@ class Region:
             region = tuple(region)
         if isinstance(region, tuple | list) and len(region) == 4:
             left, bottom, right, top = map(float, region)
+            if not np.isfinite([left, bottom, right, top]).all():
+                raise CubeError(
+                    f"region must have four finite bounds, got {tuple(region)}; give "
+                    "(left, bottom, right, top)."
+                )
             if degrees:
                 left, right = continuous(left, right)
             rectangle = _rectangle(left, bottom, right, top)

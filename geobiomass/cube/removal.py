@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from geobiomass.training.folder_exchange import exchange_folders
+
 
 def remove(path: Path) -> None:
     """Delete a file or a folder; a folder is renamed first, in one step.
@@ -21,6 +23,21 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def replace(path: Path, new: Path) -> None:
+    """Give a folder the name of another one, which is deleted.
+
+    Where the system can, names are exchanged in one step. Elsewhere the old folder is
+    renamed first.
+    """
+    if exchange_folders(new, path):
+        remove(new)
+        return
+    gone = removal_path(path)
+    path.rename(gone)
+    new.rename(path)
+    shutil.rmtree(gone)
+
+
 def removal_path(path: Path) -> Path:
     """Return the path of a folder while it is deleted."""
     return path.with_name(path.name + ".removing")
@@ -29,3 +46,15 @@ def removal_path(path: Path) -> Path:
 def making_path(path: Path) -> Path:
     """Return the path of a folder while it is made, before it is renamed."""
     return path.with_name(path.name + ".making")
+
+
+def replacing_path(path: Path) -> Path:
+    """Return the path of a folder that is written to take the place of another one."""
+    return path.with_name(path.name + ".replacing")
+
+
+def leftovers_of(path: Path) -> list[Path]:
+    """Return the paths of all that a killed call may leave next to a folder."""
+    new = replacing_path(path)
+    return [making_path(path), removal_path(path), new, making_path(new),
+            removal_path(new)]  # fmt: skip

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from geobiomass.cube.cluster_watch import keeper_of
 from geobiomass.cube.encoding import Encoding, encode
 from geobiomass.cube.missing_values import clean
 from geobiomass.cube.plain_attributes import as_json, mapping_in
@@ -162,7 +163,7 @@ def _same_sample(
         at[str(dim)] = slice(start, start + min(length, sizes[dim]))
     bands = [str(band) for band in cube["band"].values]
     part = cube[[n for n in ("image", "agb") if n in cube]].isel(at)
-    part = part.compute(scheduler="synchronous")
+    part = part.compute(scheduler=keeper_of(part) or "synchronous")
     stored = {
         str(name): cast(Any, group[str(name)])[
             tuple(_moved(str(dim), at, first) for dim in cube[name].dims)

@@ -42,6 +42,10 @@ class DamagedError(CubeError):
         return str(self.args[0])
 
 
+class ChangedError(CubeError):
+    """Another process writes a store, or wrote it again since it was opened."""
+
+
 def is_chips(cube: xr.Dataset) -> bool:
     """Return whether a cube is a collection of chips, not one scene."""
     return "chip" in cube["image"].dims

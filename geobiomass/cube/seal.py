@@ -11,6 +11,7 @@ file, which is replaced in one step, and any Zarr reader passes over it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from geobiomass.cube.file_checks import (
     CHANGED,
     GONE,
+    NEW,
     Files,
     Sums,
     described_problem,
@@ -30,7 +32,8 @@ from geobiomass.training.checksums import agrees, crc32c_of_json
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
-SEAL = "checksums/zarr.json"
+CHECKSUMS = "checksums"
+SEAL = f"{CHECKSUMS}/zarr.json"
 ROOT = "zarr.json"
 UNFINISHED = "geobiomass_unfinished"
 """Attribute of a Zarr group that is still being written."""
@@ -38,6 +41,11 @@ FINISHING = "geobiomass_finishing"
 """Attribute of a cube whose pixels and counts are written, and whose end is not."""
 
 FORMAT = 1
+
+_CHUNK = re.compile(r"c(/\d+)+")  # of Zarr v3; other files are no part of the store
+
+OTHER_ROOTS = "other_roots"
+"""Sums of the root's metadata that are right as well, while it is replaced."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +141,28 @@ class Seal:
         content = Files(store, self.prefix).read(small)
         for file in small:
             sums = self.files[file]
-            known = _root_problem if file == ROOT else described_problem
-            if (problem := known(content[file], sums)) is not None:
+            problem = (
+                _root_problem(content[file], [sums, *self.content.get(OTHER_ROOTS, [])])
+                if file == ROOT
+                else described_problem(content[file], sums)
+            )
+            if problem is not None:
                 return file, problem
         return None
+
+    def pixel_files(self) -> Iterator[tuple[str, Sums, int]]:
+        """Yield the files of pixels: name, sums, and chunks of a shard."""
+        for name, chunks in self._by_array.items():
+            for key, sums in chunks.items():
+                yield f"{name}/{key}", sums, self.pixels[name]
+
+    def new_files(self, store: Store) -> Iterator[tuple[str, str]]:
+        """Yield files of pixels that were not there when the store was finished."""
+        for file in Files(store, self.prefix).names():
+            for name, chunks in self._by_array.items():
+                key = file.removeprefix(f"{name}/")
+                if key != file and _CHUNK.fullmatch(key) and key not in chunks:
+                    yield file, NEW
 
     def pixel_problems(
         self, store: Store, *, whole: bool = False
@@ -152,16 +178,16 @@ class Seal:
             and have their size.
         """
         files = Files(store, self.prefix)
-        for name, chunks in self._by_array.items():
-            for key, sums in chunks.items():
-                file = f"{name}/{key}"
-                problem = (
-                    files.whole_problem(file, sums, self.pixels[name])
-                    if whole
-                    else files.size_problem(file, sums)
-                )
-                if problem is not None:
-                    yield file, problem
+        for file, sums, inner in self.pixel_files():
+            problem = (
+                files.whole_problem(file, sums, inner)
+                if whole
+                else files.size_problem(file, sums)
+            )
+            if problem is not None:
+                yield file, problem
+        if whole:
+            yield from self.new_files(store)
 
 
 def check_store(store: Store, where: str, prefix: str = "") -> Seal | None:
@@ -187,11 +213,17 @@ def check_store(store: Store, where: str, prefix: str = "") -> Seal | None:
     DamagedError
         If a file is damaged, gone or another's; it names the first one.
     """
-    seal = _read(store, where, prefix)
+    seal = read_seal(store, where, prefix)
+    if seal is None and _is_marked(Files(store, prefix).read([ROOT])[ROOT]):
+        seal = read_seal(
+            store, where, prefix
+        )  # a writer may have written both meanwhile
+        if seal is None:
+            raise damaged(where, SEAL, GONE)
     while seal is not None and (problem := seal.first_problem(store)) is not None:
         if _is_unfinished(Files(store, prefix).read([ROOT])[ROOT]):
             return None  # its seal is not valid yet; the caller says so
-        before, seal = seal, _read(store, where, prefix)
+        before, seal = seal, read_seal(store, where, prefix)
         if seal == before:
             raise damaged(where, *problem)
         # A writer changed the store, and its seal, meanwhile: look again.
@@ -203,13 +235,22 @@ def damaged(where: str, file: str, problem: str) -> DamagedError:
     return DamagedError(
         f"{where} is damaged where it describes itself, in its coordinates, "
         f"statistics or zarr.json: {file} {problem}. Restore it from a copy, or write "
-        "it again. If you changed the store on purpose, accept it as it is with "
-        f"geobiomass.cube.seal({where!r}).",
+        "it again with overwrite=True. If you changed the store on purpose, accept it "
+        f"as it is with geobiomass.cube.seal({where!r}).",
         f"{where}/{file}",
     )
 
 
-def _read(store: Store, where: str, prefix: str) -> Seal | None:
+def read_seal(store: Store, where: str, prefix: str = "") -> Seal | None:
+    """Read the checksums of a store; None if it has none.
+
+    Raises
+    ------
+    DamagedError
+        If they are damaged themselves.
+    CubeError
+        If a later version wrote them.
+    """
     content = Files(store, prefix).read([SEAL])[SEAL]
     if content is None:
         return None
@@ -236,26 +277,58 @@ def _is_unfinished(root: bytes | None) -> bool:
         return False
 
 
+def _is_marked(root: bytes | None) -> bool:
+    """Return whether a finished store says that it has checksums."""
+    try:
+        content = json.loads(root or b"")
+        members = content["consolidated_metadata"]["metadata"]
+        return CHECKSUMS in members and UNFINISHED not in content["attributes"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False  # of other software, or no Zarr: the caller says so
+
+
+def marked(root: dict[str, Any], sealed: bool) -> dict[str, Any]:
+    """Return the root's metadata with or without the mark of a store with checksums.
+
+    Parameters
+    ----------
+    root : dict
+        Content of ``zarr.json``. Without consolidated metadata it stays as it is.
+    sealed : bool
+        Whether the store has checksums.
+    """
+    consolidated = root.get("consolidated_metadata")
+    if not isinstance(consolidated, dict):
+        return root
+    members = {n: m for n, m in consolidated["metadata"].items() if n != CHECKSUMS}
+    if sealed:
+        # As zarr-python writes a group without members.
+        nothing = {"kind": "inline", "must_understand": False, "metadata": {}}
+        members[CHECKSUMS] = document_of({}) | {"consolidated_metadata": nothing}
+    return root | {"consolidated_metadata": {**consolidated, "metadata": members}}
+
+
 def document_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metadata of a Zarr group with attributes."""
     return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
 
 
 def root_sum(content: bytes) -> Sums:
-    """Return the sum of the root's metadata, whether it is marked as finished or not.
+    """Return the sum of the root's metadata, whatever marks it has.
 
-    So the seal is written first, and marking the store as finished is its last change.
+    So the seal is written first, and marking the store as sealed and finished is its
+    last change.
     """
-    root = json.loads(content)
+    root = marked(json.loads(content), False)
     for mark in (UNFINISHED, FINISHING):
         root.get("attributes", {}).pop(mark, None)
     return [None, crc32c_of_json(root)]
 
 
-def _root_problem(content: bytes | None, sums: Sums) -> str | None:
+def _root_problem(content: bytes | None, right: list[Sums]) -> str | None:
     if content is None:
         return GONE
     try:
-        return None if root_sum(content) == sums else CHANGED
-    except (ValueError, TypeError, AttributeError, RecursionError):
+        return None if root_sum(content) in right else CHANGED
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
         return CHANGED

@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from geobiomass.cube.file_checks import Files, described_sum, shard_sum
-from geobiomass.cube.publishing import consolidate
+from geobiomass.cube.one_state import consistently
+from geobiomass.cube.publishing import described, write_root
 from geobiomass.cube.schema import CubeError
 from geobiomass.cube.seal import (
     FORMAT,
+    OTHER_ROOTS,
     ROOT,
     SEAL,
     UNFINISHED,
     check_store,
     document_of,
+    marked,
     root_sum,
 )
 from geobiomass.cube.store import check_exists, open_group, store_at
@@ -78,9 +81,10 @@ def seal(
             f"{path} is not finished; make the same call that writes it again."
         )
     if open_group(path, "r", storage_options).metadata.consolidated_metadata:
-        remove_seal(group)  # software that consolidates metadata copies it as well
-        consolidate(group)
-    write_seal(group)
+        # Software that consolidates metadata copies the seal's as well.
+        publish_sealed(group, dict(group.attrs))
+    else:
+        write_seal(group)
 
 
 def verify(
@@ -114,7 +118,14 @@ def verify(
         If metadata, coordinates or statistics are damaged.
     """
     check_exists(path)
-    store = store_at(path, storage_options)
+    return consistently(
+        [path],
+        lambda: _verified(path, store_at(path, storage_options)),
+        storage_options,
+    )
+
+
+def _verified(path: str | Path | Store, store: Store) -> pd.DataFrame:
     found = check_store(store, str(path))
     if found is None:
         raise CubeError(
@@ -157,9 +168,56 @@ def write_seal(group: zarr.Group) -> None:
     DamagedError
         If the index of a shard is damaged already.
     """
+    _write(group, _sealed(group))
+
+
+def publish_sealed(group: zarr.Group, attrs: Mapping[str, Any]) -> None:
+    """Write a finished store's attributes and metadata, and its checksums again.
+
+    Both are files of their own. So the checksums are written first, and accept the
+    root's metadata as it was and as it will be: killed anywhere, the store is sealed.
+
+    Parameters
+    ----------
+    group : zarr.Group
+        The group, opened without consolidated metadata.
+    attrs : mapping
+        All its attributes.
+    """
+    sealed, root = _sealed(group), described(group, attrs)
+    before = sealed["files"][ROOT]
+    sealed["files"][ROOT] = root_sum(root)
+    _write(group, sealed | {OTHER_ROOTS: [before]})
+    write_root(group, json.dumps(marked(json.loads(root), True)).encode())
+    _write(group, sealed)
+
+
+def leave_unsealed(group: zarr.Group, folder: str) -> None:
+    """Drop the files of a folder from a store's checksums, before it is replaced.
+
+    An interrupted :func:`publish_sealed` may have listed them.
+    """
+    place = group.store_path
+    found = check_store(place.store, str(place), place.path)
+    if found is None:
+        return
+    kept = {f: sums for f, sums in found.files.items() if not f.startswith(folder)}
+    if kept.keys() != found.files.keys():
+        pixels = {n: k for n, k in found.pixels.items() if not n.startswith(folder)}
+        _write(group, {**found.content, "pixels": pixels, "files": kept})
+
+
+def _write(group: zarr.Group, content: Mapping[str, Any]) -> None:
+    text = json.dumps(document_of(with_checksum(content)), separators=(",", ":"))
+    files = Files(group.store_path.store, group.store_path.path)
+    files.write(SEAL, text.encode())
+    _mark(files, True)
+
+
+def _sealed(group: zarr.Group) -> dict[str, Any]:
+    """Return what a seal says of a store as it is now."""
     import zarr
 
-    remove_seal(group)
     place = group.store_path
     files = Files(place.store, place.path)
     whole = zarr.open_group(
@@ -176,18 +234,14 @@ def write_seal(group: zarr.Group) -> None:
     shards: dict[int, list[str]] = {}
     for file in sorted(files.names()):
         owner = _owner(file, arrays)
-        if owner is None or file == ROOT:
+        if owner is None or file in (ROOT, SEAL):
             continue
         inner = 0 if file.endswith(f"/{ROOT}") else pixels.get(owner, 0)
         (shards.setdefault(inner, []) if inner else small).append(file)
     sums |= described_sum(files, small)
     for inner, names in shards.items():
         sums |= shard_sum(files, names, inner, str(place))
-    attributes = with_checksum(
-        {"about": _ABOUT, "format": FORMAT, "pixels": pixels, "files": sums}
-    )
-    text = json.dumps(document_of(attributes), separators=(",", ":"))
-    files.write(SEAL, text.encode())
+    return {"about": _ABOUT, "format": FORMAT, "pixels": pixels, "files": sums}
 
 
 def ensure_seal(group: zarr.Group) -> None:
@@ -195,11 +249,24 @@ def ensure_seal(group: zarr.Group) -> None:
     files = Files(group.store_path.store, group.store_path.path)
     if files.read([SEAL])[SEAL] is None:
         write_seal(group)
+    else:
+        _mark(files, True)
 
 
 def remove_seal(group: zarr.Group) -> None:
     """Remove the checksums, before any other change to a finished store."""
-    Files(group.store_path.store, group.store_path.path).delete(SEAL)
+    files = Files(group.store_path.store, group.store_path.path)
+    # The mark first, and last when it is sealed: a reader never sees the mark alone.
+    _mark(files, False)
+    files.delete(SEAL)
+
+
+def _mark(files: Files, sealed: bool) -> None:
+    """Mark the root's metadata as that of a store with checksums, or without."""
+    before = json.loads(files.read([ROOT])[ROOT])
+    after = marked(before, sealed)
+    if after != before:
+        files.write(ROOT, json.dumps(after, indent=2).encode())
 
 
 def _owner(file: str, arrays: Mapping[str, Any]) -> str | None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from geobiomass.cube.cluster_watch import computed, keeper_of
 from geobiomass.cube.convert import as_cube
 from geobiomass.cube.schema import CubeError
 from geobiomass.cube.selection import Selection
@@ -278,7 +279,11 @@ def _count(image: xr.DataArray, bands: list[str], progress: bool) -> BandTally:
 
     whole = {"month": -1, "band": -1}
     blocks = image.chunk(whole).data.to_delayed().ravel()
+    keeper = keeper_of(image)
     for block in tqdm(blocks, desc="Counting values", disable=not progress):
+        if keeper is not None:
+            tally.add(computed(block, "values were being counted", keeper))
+            continue
         (values,) = dask.compute(block, scheduler="threads")  # type: ignore[attr-defined, no-untyped-call]
         tally.add(values)
     return tally

@@ -22,6 +22,7 @@ from geobiomass.cube.checked_layers import checked_when_read
 from geobiomass.cube.codecs import quick_codecs
 from geobiomass.cube.grid import placed
 from geobiomass.cube.missing_values import LOOKED_AT
+from geobiomass.cube.one_state import Origin, consistently
 from geobiomass.cube.plain_attributes import mapping_in, without_storage
 from geobiomass.cube.schema import CubeError, DamagedError, check_cube
 from geobiomass.cube.seal import UNFINISHED as UNFINISHED
@@ -81,12 +82,14 @@ def open_cube(
     FileNotFoundError
         If nothing is at `path`.
     CubeError
-        If the store is not a Zarr group, is not a cube, or was not finished.
+        If the store is not a Zarr group, is not a cube, was not finished, or is being
+        written by another process. A cube that is appended to opens as it was before,
+        or after.
     DamagedError
         If its coordinates, statistics or metadata cannot be read, or are not what was
         written. Pixels are checked when they are read, with the same error.
     """
-    opened, store = _open_stored(path, storage_options)
+    opened, store = _open_one_state(path, storage_options)
     lazy = {name: _in_dask(a, chunks) for name, a in store.arrays.items()}
     cube = _tidy(_with_values(opened, store, lazy), np.float32)
     wanted = store.chunks if chunks == "shards" else chunks
@@ -112,7 +115,7 @@ def inspect_cube(path: str | Path | Store) -> tuple[xr.Dataset, StoredArray | No
     image : StoredArray or None
         The array of ``image``; None if xarray decodes it.
     """
-    opened, store = _open_stored(path)
+    opened, store = _open_one_state(path)
     lazy = {
         name: xr.core.indexing.LazilyIndexedArray(WithoutDask(array))
         for name, array in store.arrays.items()
@@ -139,6 +142,12 @@ class WithoutDask(xr.backends.BackendArray):
         )
 
 
+def _open_one_state(
+    path: str | Path | Store, options: Mapping[str, Any] | None = None
+) -> tuple[xr.Dataset, StoreFacts]:
+    return consistently([path], lambda: _open_stored(path, options), options)
+
+
 def _open_stored(
     path: str | Path | Store, storage_options: Mapping[str, Any] | None = None
 ) -> tuple[xr.Dataset, StoreFacts]:
@@ -161,12 +170,13 @@ def _open_stored(
             consolidated=store.consolidated,
             storage_options=dict(storage_options) if storage_options else None,
         )
-        cube = checked_when_read(cube, sealed, store.store, str(path), but=store.arrays)
+        cube = checked_when_read(cube, sealed, store.group, str(path), but=store.arrays)
     except DamagedError:
         raise
     except (FileNotFoundError, KeyError, TypeError) as error:
         raise CubeError(
-            f"{path} is not a Zarr group that xarray can read ({error})."
+            f"{path} is not a Zarr group that xarray can read ({error}); give the path "
+            "of a cube, or write one there with write_cube."
         ) from error
     except _UNREADABLE as error:
         raise DamagedError(
@@ -174,13 +184,6 @@ def _open_stored(
             f"statistics or zarr.json ({error}); restore it from a copy, or write it "
             "again.",
             str(path),
-        ) from error
-    except ValueError as error:
-        if isinstance(error, CubeError) or "Consolidated metadata" not in str(error):
-            raise
-        raise CubeError(
-            f"{path} changed while it was being opened: another process writes it. "
-            "Open it again once that is done."
         ) from error
     return cube, store
 
@@ -201,7 +204,7 @@ class StoreFacts:
     consolidated: bool
     chunks: dict[str, int]  # the best ones for dask
     arrays: dict[str, StoredArray]  # those that this package reads itself
-    store: Store
+    group: zarr.Group
 
 
 def read_facts(
@@ -237,9 +240,10 @@ def read_facts(
                 arrays |= {"agb": found} if found is not None else {}
     for name, array in arrays.items():
         array.sealed = None if sealed is None else sealed.of_array(name)
+        array.origin = Origin.of(array.array, str(path), array.sealed)
     address = str(path) if is_local(path) else path
     attrs = dict(group.attrs)
-    return StoreFacts(address, attrs, consolidated, chunks, arrays, group.store)
+    return StoreFacts(address, attrs, consolidated, chunks, arrays, group)
 
 
 def _dims(array: zarr.Array[Any]) -> tuple[str, ...]:
@@ -317,21 +321,44 @@ def availability(
         256 x 256 pixels. None if the cube has no counts, because other software
         wrote it.
     """
-    check_store(store_at(path, storage_options), str(path))
-    known = read_counts(path, storage_options)
-    if known is None:
-        return None
-    counts, dims = known
-    group = open_group(path, "r", storage_options)
-    coords = {dim: np.asarray(group[dim]) for dim in dims if dim in group}
-    return xr.DataArray(counts, coords, dims)
+
+    def read() -> xr.DataArray | None:
+        check_store(store_at(path, storage_options), str(path))
+        group = open_group(path, "r", storage_options)
+        if (known := _counts_in(group)) is None:
+            return None
+        counts, dims = known
+        coords = {dim: np.asarray(group[dim]) for dim in dims if dim in group}
+        return xr.DataArray(counts, coords, dims)
+
+    return consistently([path], read, storage_options)
 
 
 def read_counts(
-    path: str | Path | Store, storage_options: Mapping[str, Any] | None = None
+    stored: StoredArray,
 ) -> tuple[npt.NDArray[Any], tuple[str, ...]] | None:
-    """Return the values and the dimensions of :func:`availability`."""
-    group = open_group(path, "r", storage_options)
+    """Return the values and the dimensions of :func:`availability`.
+
+    Parameters
+    ----------
+    stored : StoredArray
+        The array ``image`` of a cube; its store may have more chips by now.
+
+    Raises
+    ------
+    ChangedError
+        If the store was written again since the array was opened.
+    """
+    store = stored.array.store
+    known = consistently([store], lambda: _counts_in(open_group(store, "r")))
+    if stored.origin is not None:
+        stored.origin.check()
+    return known
+
+
+def _counts_in(
+    group: zarr.Group,
+) -> tuple[npt.NDArray[Any], tuple[str, ...]] | None:
     if "statistics/present" not in group:
         return None
     array = cast(Any, group["statistics/present"])

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geobiomass.cube.codecs import Codes, Pixels, decode, quick_codecs
-from geobiomass.cube.schema import DamagedError
+from geobiomass.cube.schema import ChangedError, DamagedError
 from geobiomass.cube.shards import (
     Layout,
     Number,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import zarr
 
+    from geobiomass.cube.one_state import Origin
     from geobiomass.cube.seal import ArraySeal
 
 
@@ -63,6 +64,8 @@ class StoredArray:
         Checksums of its shards. Each is checked before it is read.
     remedy : str
         What to do about damage, for messages.
+    origin : Origin, optional
+        Notices when the store is written again; compared after each reading.
     """
 
     dtype = np.dtype(np.float32)
@@ -78,6 +81,7 @@ class StoredArray:
         statistics: pd.DataFrame | None = None,
         sealed: ArraySeal | None = None,
         remedy: str = "write the cube, or these chips, again",
+        origin: Origin | None = None,
     ) -> None:
         self.array = array
         self.where = where
@@ -88,6 +92,7 @@ class StoredArray:
         self.statistics = statistics
         self.sealed = sealed
         self.remedy = remedy
+        self.origin = origin
         self._found_whole: set[Number] = set()  # objects; files are looked at each time
         self.shape = tuple(array.shape)
         self.ndim = len(self.shape)
@@ -140,10 +145,15 @@ class StoredArray:
         if self.layout is None:
             self._decode(self._through_zarr(spans), spans, out)
             return
-        buffer = np.empty(self.layout.chunk, self.array.dtype)
-        for chunk, encoded in self._encoded(spans, self.layout):
-            self._unpack(chunk, encoded, buffer, self.layout)
-            inside, target = overlap(chunk, self.layout.chunk, spans)
+        self._read_shards(spans, out, self.layout)
+        if self.origin is not None:
+            self.origin.check()
+
+    def _read_shards(self, spans: Spans, out: Codes, layout: Layout) -> None:
+        buffer = np.empty(layout.chunk, self.array.dtype)
+        for chunk, encoded in self._encoded(spans, layout):
+            self._unpack(chunk, encoded, buffer, layout)
+            inside, target = overlap(chunk, layout.chunk, spans)
             within = tuple(
                 slice(span.start + part.start, span.start + part.stop)
                 for span, part in zip(spans, target, strict=True)
@@ -196,6 +206,8 @@ class StoredArray:
                 pairs = zip(chunk, self.layout.chunk, strict=True)
                 whole = tuple(slice(i * n, (i + 1) * n) for i, n in pairs)
                 self._decode(buffer, whole, cell)
+        if self.origin is not None:
+            self.origin.check()
 
     def _decode(self, codes: Codes, spans: Spans, out: Codes) -> None:
         steps = self.steps
@@ -299,7 +311,9 @@ class StoredArray:
         try:
             self._check(list(product(*numbers)), shard)
             codes: Codes = np.asarray(self.array[spans])
-        except DamagedError:
+            if self.origin is not None:
+                self.origin.check()
+        except (DamagedError, ChangedError):
             raise
         except Exception as error:
             raise self._damaged(spans, self.array.store_path, error) from error
@@ -338,6 +352,9 @@ class StoredArray:
     def _damaged(
         self, spans: Spans, file: Any, error: Exception | str | None = None
     ) -> DamagedError:
+        """Return the error of a file; raise that of a store that was replaced."""
+        if self.origin is not None:
+            self.origin.check()
         names = getattr(self.array.metadata, "dimension_names", None)
         names = names or ("",) * self.ndim
         window = ", ".join(

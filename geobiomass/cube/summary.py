@@ -11,6 +11,7 @@ import xarray as xr
 
 from geobiomass.cube import check_cube, is_chips
 from geobiomass.cube.grid_summary import bytes_in, grid_facts, size_in_words
+from geobiomass.cube.one_state import consistently
 from geobiomass.cube.quantity import quantity_of
 from geobiomass.cube.sealing import damage_in_words
 from geobiomass.cube.selection import Selection
@@ -29,6 +30,10 @@ Shares = npt.NDArray[np.float64]  # by month and band
 
 def describe_stored_cube(path: str | Path) -> Facts:
     """Describe a cube on a disk or at an address."""
+    return consistently([path], lambda: _describe_stored(path))
+
+
+def _describe_stored(path: str | Path) -> Facts:
     cube, stored = inspect_cube(path)
     image = cube["image"]
     encoding = image.encoding
@@ -145,7 +150,7 @@ def _known(image: xr.DataArray, found: Selection | None) -> Shares | None:
         if not np.array_equal(np.sort(positions), np.arange(size)):
             return None
     # Not a DataArray: xarray imports dask.array to make one of numpy's arrays.
-    known = read_counts(found.stored.array.store)
+    known = read_counts(found.stored)
     if known is None:
         return None
     counts, dims = known

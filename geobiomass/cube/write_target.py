@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +25,14 @@ from geobiomass.cube.lease import leased
 from geobiomass.cube.losses import CLIPPED, Losses
 from geobiomass.cube.made_here import check_removable, is_made_here, sweep
 from geobiomass.cube.missing_values import TAKEN
-from geobiomass.cube.removal import making_path, removal_path, remove
+from geobiomass.cube.one_state import written_here
+from geobiomass.cube.removal import (
+    leftovers_of,
+    making_path,
+    remove,
+    replace,
+    replacing_path,
+)
 from geobiomass.cube.schema import CubeError
 from geobiomass.cube.seal import FINISHING
 from geobiomass.cube.statistics import BandTally
@@ -106,19 +114,46 @@ class CubeDestination:
 
             # The lease is no array.
             silence_warning(ZarrUserWarning, "Object at .*written.* is not recognized")
-            with leased(self.store(), str(self)):
+            with leased(self.store(), str(self)), written_here(self.path):
                 yield
             return
         self.local.parent.mkdir(parents=True, exist_ok=True)
-        with one_writer(self.local):
+        with one_writer(self.local), written_here(self.local):
             yield
+
+    @contextmanager
+    def replaced(self) -> Iterator[CubeDestination]:
+        """Yield where to write what takes the place of what is there.
+
+        A folder on a disk is written next to it, and exchanged at the end: readers see
+        the old one until then. On object storage it is the place itself.
+
+        Raises
+        ------
+        FileExistsError
+            If the package did not make what is there.
+        """
+        local = self.local
+        if local is None or self.attrs() is None:
+            yield self
+            return
+        check_removable(local)
+        new = replacing_path(local)
+        try:
+            yield CubeDestination(new, self.options)
+            check_removable(local)  # a person may have put something there meanwhile
+        except BaseException:
+            # It is never continued, and the old one is whole.
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+        replace(local, new)
 
     def tidy(self) -> None:
         """Delete what a killed call left: folders next to it, partial files."""
         if self.local is None:
             return
-        sweep(making_path(self.local))
-        sweep(removal_path(self.local))
+        for left in leftovers_of(self.local):
+            sweep(left)
         if is_made_here(self.attrs()):
             for file in self.local.rglob("*.partial"):
                 file.unlink()

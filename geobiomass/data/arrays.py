@@ -12,6 +12,8 @@ import dask
 import numpy as np
 import numpy.typing as npt
 
+from geobiomass.cube import CubeError
+from geobiomass.cube.cluster_watch import computed, keeper_of
 from geobiomass.cube.codecs import decode
 from geobiomass.cube.selection import Selection
 from geobiomass.tiles import Sample, Window
@@ -161,21 +163,46 @@ class _Cut:
 class Lazy(_Cut):
     """A dask array, computed for every window that is read."""
 
+    def __init__(self, array: Any) -> None:
+        super().__init__(array)
+        self.keeper = keeper_of(array)  # of chunks that lie on a cluster's workers
+
     def read(self, sample: Sample, out: Array | None = None) -> Array:
         # Many windows are read on threads already: no threads within a thread.
-        scheduler = {"scheduler": "synchronous"}
-        (values,) = dask.compute(self.cut(sample), **scheduler)  # type: ignore[attr-defined, no-untyped-call]
-        return _into(out, values)
+        return _into(out, self._compute(self.cut(sample), "synchronous"))
+
+    def _compute(self, array: Any, scheduler: str) -> Codes:
+        if self.keeper is not None:
+            return np.asarray(computed(array, "the cube was being read", self.keeper))
+        (values,) = dask.compute(array, scheduler=scheduler)  # type: ignore[attr-defined, no-untyped-call]
+        return np.asarray(values)
 
     def fill(self, sample: Sample, out: Codes) -> None:
         out[0, 0, 0, 0] = self.read(sample)
 
     def in_memory(self) -> InMemory:
-        (values,) = dask.compute(self.array, scheduler="threads")  # type: ignore[attr-defined, no-untyped-call]
+        values = self._compute(self.array, "threads")
         return InMemory(np.ascontiguousarray(values, np.float32))
 
     def identity(self) -> str:
         return f"computed {self.array.shape}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state to pickle, for the workers of a cluster.
+
+        Raises
+        ------
+        CubeError
+            If the cluster keeps the chunks: a worker that waits for others of its own
+            cluster can wait for ever.
+        """
+        if self.keeper is not None:
+            raise CubeError(
+                "The cube's chunks are kept by the dask cluster (persist), and cannot "
+                "be read within its own tasks: write the cube with gb.write_cube and "
+                "open that, or compute without the cluster."
+            )
+        return dict(vars(self))
 
 
 class Kept(Lazy):
@@ -265,7 +292,8 @@ class Kept(Lazy):
                 size -= values.nbytes
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"array": self.array, "_limit": self._limit, "_edges": self._edges}
+        state = super().__getstate__()
+        return {k: v for k, v in state.items() if k not in ("_lock", "_chunks")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

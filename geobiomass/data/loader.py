@@ -28,6 +28,8 @@ import torch
 from torch import Tensor
 
 from geobiomass.cube import CubeError
+from geobiomass.cube.cluster_errors import told_of_cluster
+from geobiomass.cube.cluster_watch import Watch
 from geobiomass.data.reader import Decoder, Reader, Sample
 from geobiomass.tiles import Marks, random_crop
 
@@ -214,6 +216,14 @@ class ChipLoader:
         # One more batch is in use, and one is ready to follow it.
         ahead = max(1, self.memory // self._bytes(plan[0]) - 2)
         with ExitStack() as stack:
+            stack.enter_context(
+                told_of_cluster(
+                    "it read batches for the training",
+                    self.client,
+                    "make the same call again with a client that is connected: with "
+                    "folder= the training goes on where it stopped",
+                )
+            )
             submit = self._start(stack)
             waiting: deque[Any] = deque()
             stack.callback(_cancel, waiting)
@@ -257,14 +267,17 @@ class ChipLoader:
     def _start(self, stack: ExitStack) -> Callable[[list[Sample]], Any]:
         """Return a function that starts to read a batch and returns a future."""
         if self.client is not None:
-            reader = self.client.scatter(self.reader, broadcast=True, hash=False)
-            return partial(
-                self.client.submit,
-                _read_on_worker,
-                reader,
-                skip=self.damaged == "skip",
-                pure=False,
-            )
+            client, watch = self.client, Watch(self.client)
+            watch.wait_for_workers()
+            send = partial(client.scatter, self.reader, broadcast=True, hash=False)
+            reader = watch.call(send)
+            skip = self.damaged == "skip"
+
+            def submit(samples: list[Sample]) -> _Watched:
+                call = (_read_on_worker, reader, samples, skip)
+                return _Watched(watch, client.submit(*call, pure=False))
+
+            return submit
         # One more than cores: a thread may wait for Python's global lock.
         threads = self.threads or min(8, os.cpu_count() or 1) + 1
         readers = stack.enter_context(ThreadPoolExecutor(threads, "chips"))
@@ -283,6 +296,21 @@ class ChipLoader:
                 warnings.warn(f"Left out of training: {problem}", stacklevel=3)
         arrangement = Arrangement(self.reader.decoder, corners)
         return torch.from_numpy(codes), arrangement, torch.from_numpy(agb)
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """A batch that a cluster reads; waiting for it ends if the cluster breaks."""
+
+    watch: Watch
+    future: Any
+
+    def result(self) -> _Read:
+        result: _Read = self.watch.call(self.future.result)
+        return result
+
+    def cancel(self) -> None:
+        self.future.cancel()
 
 
 def _cancel(waiting: deque[Any]) -> None:

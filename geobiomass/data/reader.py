@@ -15,7 +15,8 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from geobiomass.cube import CubeError, DamagedError, check_cube, is_chips, select_bands
+from geobiomass.cube import DamagedError, check_cube, is_chips, select_bands
+from geobiomass.cube.cluster_errors import ClusterError
 from geobiomass.cube.statistics import BandTally
 from geobiomass.data.arrays import (
     Array,
@@ -247,7 +248,7 @@ class Reader:
         Computed together, tasks that they share are computed once.
         """
         source = self._plain
-        if not isinstance(source, Lazy):
+        if not isinstance(source, Lazy) or source.keeper is not None:
             return None
         return [source.cut(sample) for sample in samples]
 
@@ -263,9 +264,9 @@ class Reader:
         except Exception as error:
             raise self._named(sample, error) from error
 
-    def _named(self, sample: Sample, error: Exception) -> CubeError:
+    def _named(self, sample: Sample, error: Exception) -> Exception:
         """Return the error that names the part of the cube that cannot be read."""
-        if isinstance(error, DamagedError):
+        if isinstance(error, DamagedError | ClusterError):
             return error
         return DamagedError(
             f"The cube cannot be read at {self.name_of(sample)}: {error}"

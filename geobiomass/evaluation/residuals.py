@@ -1,4 +1,4 @@
-"""Residuals: errors of a map pixel by pixel, as a table, in memory and on disk.
+"""Residuals: errors of a map pixel by pixel, as a table.
 
 Variograms and error models are fitted to them.
 """
@@ -6,10 +6,8 @@ Variograms and error models are fitted to them.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from geobiomass.cube import CubeError, as_cube, open_cube
 from geobiomass.cube.alignment import check_one_grid
 from geobiomass.cube.areas import pixel_size
 from geobiomass.cube.axes import in_our_names
+from geobiomass.cube.cluster_watch import computed
 from geobiomass.cube.corners import located
 from geobiomass.cube.missing_values import measured_layer
 from geobiomass.cube.quantity import Quantity, of_layer, quantity_of, target_of
@@ -29,25 +28,17 @@ from geobiomass.cube.units import MASS_PER_AREA, hectare_factor, plain
 from geobiomass.cube.values import decoded_layers
 from geobiomass.data.folds import Folds
 from geobiomass.data.groups import NOWHERE, BlockGround, ChipGround, Ground
+from geobiomass.evaluation.residual_files import TABLE, read_residuals, write_residuals
 from geobiomass.maps.reading import open_map
-from geobiomass.outside_text import readable_cell, safe_cells
-from geobiomass.tables import read_table
 from geobiomass.tiles import Sample, blocks, indexers_of, samples_on_chips
-from geobiomass.training.checksums import OWN, agrees, with_checksum
-from geobiomass.training.disk_errors import told_of_disk
-from geobiomass.training.files import sha256_of, sha256_of_file, write_whole
-from geobiomass.training.json_files import read_json
 from geobiomass.training.setting_names import explain_arguments
+
+__all__ = ["MOST", "TABLE", "read_residuals", "residuals", "write_residuals"]
 
 MOST = 200_000  # rows of a table: 14 MB
 _UNIT = 256  # pixels: side of the blocks of a scene that are exchangeable groups
 _BLOCK = 1024  # pixels: side of the blocks that are compared one by one
 _SUFFIXES = {"": "predicted", "_lower": "lower", "_upper": "upper"}
-TABLE = "residuals.csv"
-_COLUMNS = ("observed", "predicted", "y", "x", "unit")
-_NUMBERS = ("observed", "predicted", "lower", "upper", "y", "x")
-_OF_OTHERS = ("target", "units")  # attributes of residuals of no biomass
-_FORMAT = 1
 
 
 @explain_arguments
@@ -234,7 +225,8 @@ def _blocks_of(cube: xr.Dataset) -> list[Sample]:
 
 
 def _values(data: xr.DataArray, sample: Sample) -> npt.NDArray[Any]:
-    return np.asarray(data.isel(indexers_of(sample)).values)
+    part = data.isel(indexers_of(sample))
+    return np.asarray(computed(part, "the map and labels were being read").values)
 
 
 def _shares(cube: xr.Dataset, ground: Ground, most: int) -> npt.NDArray[np.float64]:
@@ -287,162 +279,3 @@ def _rows(
     table["x"] = (across + window.left) * pixel[1]
     table["unit"] = groups[wanted]
     return pd.DataFrame(table)
-
-
-# --- on disk ----------------------------------------------------------------------
-
-
-def write_residuals(table: pd.DataFrame, path: str | Path) -> None:
-    """Write residuals as a CSV, and their attributes as a JSON file next to it.
-
-    Numbers are written so that reading returns the same bits. The JSON file has the
-    table's name with ``.json`` added, and holds its ``attrs`` and its checksum.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        As returned by :func:`geobiomass.residuals`, with its ``attrs``.
-    path : str or Path
-        The table, ``.csv``; an existing one is replaced.
-
-    Raises
-    ------
-    ValueError
-        If `path` does not end with .csv, or the table lacks a column, "kind" or
-        "pixel".
-    """
-    path = Path(path)
-    if path.suffix != ".csv":
-        raise ValueError(
-            f"path of a table of residuals must end with .csv, got {path}."
-        )
-    _need_columns(table, "The table")
-    lacking = [name for name in ("kind", "pixel") if name not in table.attrs]
-    if lacking:
-        raise ValueError(
-            f"attrs of a table of residuals must have {lacking}, got {table.attrs}; "
-            "gb.residuals sets them."
-        )
-    content = safe_cells(table).to_csv(index=False, lineterminator="\n").encode()
-    facts = {
-        "format": _FORMAT,
-        "kind": table.attrs["kind"],
-        "pixel": [float(side) for side in table.attrs["pixel"]],
-        "sha256": sha256_of(content),
-    }
-    facts |= {n: str(table.attrs[n]) for n in _OF_OTHERS if n in table.attrs}
-    # The facts first: a table is never read without them, or with those of another.
-    whole_facts = json.dumps(with_checksum(facts), indent=2).encode()
-    with told_of_disk(path):
-        write_whole(_facts_beside(path), whole_facts)
-        write_whole(path, content)
-
-
-def read_residuals(path: str | Path) -> pd.DataFrame:
-    """Read a table of residuals.
-
-    Parameters
-    ----------
-    path : str or Path
-        A file of :func:`write_residuals`, or a folder of
-        :meth:`geobiomass.CrossValidation.save` with such a table; or any CSV with the
-        columns ``observed``, ``predicted`` (Mg/ha), ``y``, ``x`` (metres) and ``unit``.
-
-    Returns
-    -------
-    pandas.DataFrame
-        As returned by :func:`geobiomass.residuals`. A CSV without its JSON file has
-        no ``attrs``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such table.
-    ValueError
-        If the table has changed since it was written, lacks a column, or is no CSV.
-    """
-    path = Path(path)
-    if path.is_dir():
-        if not (path / TABLE).is_file():
-            found = sorted(file.name for file in path.iterdir())
-            raise FileNotFoundError(
-                f"{path} must hold {TABLE}, got {found}; give the folder of a finished "
-                "geobiomass validate, or a CSV."
-            )
-        path = path / TABLE
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"There is nothing at {path}; expected a table of residuals, as "
-            "gb.CrossValidation.save writes."
-        )
-    facts = _read_facts(path)
-    try:
-        cells = pd.read_csv(path, dtype=str, keep_default_na=False)
-        if set(_COLUMNS) <= set(cells):
-            table = pd.DataFrame({name: _parsed(cells[name]) for name in cells})
-        else:  # written by another program
-            table = read_table(path)
-            _need_columns(table, str(path))
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError) as error:
-        raise ValueError(
-            f"{path} must be a CSV of residuals with columns {_COLUMNS}, got a file "
-            f"that is none ({error})."
-        ) from error
-    table.attrs.update(facts)
-    return table
-
-
-def _parsed(cells: pd.Series) -> Any:
-    """Convert a column by Python: releases of pandas differ in the last bit."""
-    if cells.name not in (*_NUMBERS, "fold"):
-        return cells.map(readable_cell)
-    try:
-        if cells.name == "fold":
-            return np.array([int(cell) for cell in cells], np.int64)
-        return np.array([float(cell or "nan") for cell in cells], np.float64)
-    except ValueError as error:
-        raise ValueError(
-            f"Column {cells.name!r} of residuals must be numbers, {error}."
-        ) from error
-
-
-def _facts_beside(path: Path) -> Path:
-    return path.with_name(f"{path.name}.json")
-
-
-def _read_facts(path: Path) -> dict[str, Any]:
-    """Return the attributes of a table; empty where there is no JSON file."""
-    facts_path = _facts_beside(path)
-    if not facts_path.exists():
-        return {}
-    try:
-        facts = read_json(facts_path, dict)
-        if OWN in facts and not agrees(facts):
-            raise ValueError("its checksum differs")
-        down, across = map(float, facts["pixel"])
-        form, kind, checksum = facts["format"], str(facts["kind"]), facts["sha256"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{facts_path} is damaged ({error!r}); write the residuals again."
-        ) from error
-    if form != _FORMAT:
-        raise ValueError(
-            f"{facts_path} must be of format {_FORMAT}, got {form}; read it with the "
-            "version of geobiomass that wrote it."
-        )
-    if sha256_of_file(path) != checksum:
-        raise ValueError(
-            f"{path} must be as it was written, but its checksum differs; write the "
-            f"residuals again, or delete {facts_path.name} to read it as any CSV."
-        )
-    others = {name: str(facts[name]) for name in _OF_OTHERS if name in facts}
-    return {"kind": kind, "pixel": (down, across), **others}
-
-
-def _need_columns(table: pd.DataFrame, what: str) -> None:
-    lacking = [name for name in _COLUMNS if name not in table]
-    if lacking:
-        raise ValueError(
-            f"{what} must have the columns {_COLUMNS}, got {list(table)} without "
-            f"{lacking}."
-        )

@@ -7,6 +7,7 @@ from typing import Any
 
 import xarray as xr
 
+from geobiomass.cube import CubeError
 from geobiomass.cube.axes import find_axes
 from geobiomass.cube.convert import cube_or_chip
 from geobiomass.cube.store import is_local
@@ -18,9 +19,10 @@ from geobiomass.info.maps import (
     describe_stored_map,
     describe_unfinished,
 )
-from geobiomass.maps import describe_progress
+from geobiomass.maps import describe_progress, in_one_state
 from geobiomass.models.summary import describe_folder, describe_model
 from geobiomass.summary import Summary
+from geobiomass.training.given_paths import path_text
 from geobiomass.training.setting_names import explain_arguments
 
 __all__ = ["describe"]
@@ -65,7 +67,7 @@ def describe(thing: Any) -> Summary:
     '64 x 64 pixels'
     """
     if isinstance(thing, str | Path):
-        return Summary(_of_path(thing))
+        return Summary(in_one_state(str(thing), lambda: _of_path(thing)))
     if isinstance(thing, xr.Dataset) and "image" in thing:
         return Summary(describe_cube(cube_or_chip(thing)))
     if isinstance(thing, xr.Dataset | xr.DataArray):
@@ -85,6 +87,7 @@ def describe(thing: Any) -> Summary:
 
 
 def _of_path(path: str | Path) -> dict[str, Any]:
+    path_text(path, "thing to describe", CubeError)
     progress = None
     if str(path).rstrip("/").endswith((".zarr", ".tif", ".tiff")):
         progress = describe_progress(path)

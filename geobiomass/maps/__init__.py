@@ -2,10 +2,10 @@
 
 from geobiomass.maps.blocks import Block
 from geobiomass.maps.competition import write_competition
-from geobiomass.maps.completion import describe_progress
+from geobiomass.maps.completion import describe_progress, in_one_state
+from geobiomass.maps.finished import MADE_WITH
 from geobiomass.maps.lock import MapInUseError
 from geobiomass.maps.map_writer import (
-    MADE_WITH,
     IncompleteMapError,
     fingerprint_of,
     write_map,
@@ -18,6 +18,7 @@ __all__ = [
     "MapInUseError",
     "describe_progress",
     "fingerprint_of",
+    "in_one_state",
     "write_competition",
     "write_map",
 ]

@@ -14,14 +14,18 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from queue import Queue
 from threading import Lock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from distributed import KilledWorker, WorkerPlugin, as_completed
+from distributed import KilledWorker, WorkerPlugin
 from distributed.protocol.pickle import dumps, loads
 
+from geobiomass.cube.cluster_errors import is_of_cluster
+from geobiomass.cube.cluster_watch import Watch
 from geobiomass.maps.blocks import Block, Target, WorkersDiedError
 
 Result = str | npt.NDArray[np.float32]
@@ -110,6 +114,10 @@ class Strips:
             for name, start, stop in zip(names, edges[:-1], edges[1:], strict=True)
         }
 
+    def left(self) -> bool:
+        """Return whether there are blocks that no worker has taken."""
+        return any(self._left.values())
+
     def next(self, worker: str) -> Block | None:
         """Return a worker's next block; if idle, it takes half of the longest queue."""
         own = self._left.setdefault(worker, deque())
@@ -135,36 +143,54 @@ def results_of(
         Block -> (output, y, x).
     target : Target, optional
         Where the workers write the blocks; the result is then a block's checksum.
+
+    Raises
+    ------
+    LostClusterError
+        If nobody answers; a cluster that breaks also raises errors of distributed.
     """
+    watch = Watch(client)
+    watch.wait_for_workers()
     name = f"geobiomass-map-{uuid.uuid4().hex}"
-    client.register_plugin(_MapPlugin(name, dumps(_Work(compute, target))))
+    plugin = _MapPlugin(name, dumps(_Work(compute, target)))
+    watch.call(partial(client.register_plugin, plugin))
     try:
-        yield from _distribute(client, name, blocks)
+        yield from _distribute(client, watch, name, blocks)
     finally:
-        if client.status == "running":
-            client.unregister_worker_plugin(name)
+        if client.status == "running" and not watch.silent:
+            _unregister(client, watch, name)
+
+
+def _unregister(client: Any, watch: Watch, name: str) -> None:
+    """Delete the network from the workers, if there still are any."""
+    try:
+        watch.call(partial(client.unregister_worker_plugin, name))
+    except Exception as error:
+        # The blocks are there, and a network goes with the worker that had it.
+        if not is_of_cluster(error, client):
+            raise
 
 
 def _distribute(
-    client: Any, name: str, blocks: Sequence[Block]
+    client: Any, watch: Watch, name: str, blocks: Sequence[Block]
 ) -> Iterator[tuple[Block, Result | Exception]]:
     """Send blocks to the workers, a few ahead, and yield them as they are done."""
-    client.wait_for_workers(1)
-    strips = Strips(blocks, client.nthreads())
+    workers = watch.wait_for_workers()
+    strips = Strips(blocks, workers)
     running: dict[Any, tuple[Block, str]] = {}
     load: Counter[str] = Counter()
-    queue = as_completed(loop=client.loop)
+    finished: Queue[Any] = Queue()
     lost: deque[Block] = deque()
 
     def send(block: Block, worker: str, key: str, **options: Any) -> None:
         future = client.submit(_work_on, name, block, key=key, pure=False, **options)
         running[future] = (block, worker)
         load[worker] += 1
-        queue.add(future)
+        future.add_done_callback(finished.put)
 
     try:
         while True:
-            for worker, threads in client.nthreads().items():
+            for worker, threads in workers.items():
                 while load[worker] < _AHEAD * threads and (
                     block := strips.next(worker)
                 ):
@@ -174,18 +200,43 @@ def _distribute(
             if not running and lost:
                 send(lost[0], _ANY_WORKER, f"{name}-{lost.popleft().key}-alone")
             if not running:
-                return
-            future = next(queue)
+                if not strips.left():
+                    return
+                workers = watch.wait_for_workers()
+                continue
+            future = watch.next_of(finished)
             block, worker = running.pop(future)
             load[worker] -= 1
-            error = future.exception()
-            if isinstance(error, KilledWorker) and worker != _ANY_WORKER:
-                # Several blocks ran there: alone, each shows whether it was the cause.
-                lost.append(block)
-            elif isinstance(error, KilledWorker):
-                yield block, WorkersDiedError(str(error))
-            else:
-                yield block, error or future.result()
+            # Before the result is used: a worker that has joined may be of another
+            # version.
+            workers = watch.workers()
+            yield from _outcome(watch, future, block, worker, lost)
             del future  # so that the worker frees its result
     finally:
-        client.cancel(list(running))
+        if client.status == "running":
+            client.cancel(list(running))
+
+
+def _outcome(
+    watch: Watch, future: Any, block: Block, worker: str, lost: deque[Block]
+) -> Iterator[tuple[Block, Result | Exception]]:
+    """Yield a block with its result or error, or note that it is to run alone."""
+    error = watch.call(future.exception)
+    if isinstance(error, KilledWorker) and worker != _ANY_WORKER:
+        # Several blocks ran there: alone, each shows whether it was the cause.
+        lost.append(block)
+    elif isinstance(error, KilledWorker):
+        yield block, WorkersDiedError(_how_they_died(error))
+    elif error is not None and is_of_cluster(error):
+        raise error
+    else:
+        yield block, error or watch.call(future.result)
+
+
+def _how_they_died(error: KilledWorker) -> str:
+    return (
+        f"{error.allowed_failures + 1} workers died while they computed it alone, as "
+        f"task {error.task}, the last one {error.last_worker.address}. Most often "
+        "their memory is too small: use a smaller tile, batch_size or memory, or "
+        "workers with more; their logs say more"
+    )

@@ -8,6 +8,7 @@ pixels.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -16,17 +17,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geobiomass.cube.cluster_errors import told_of_cluster
+from geobiomass.cube.cluster_watch import active_client
 from geobiomass.maps.blocks import Block, checksum
 from geobiomass.maps.destination import Destination
-from geobiomass.maps.execution import Compute, active_client, on_cluster, on_threads
+from geobiomass.maps.execution import Compute, on_cluster, on_threads
 from geobiomass.maps.geotiff import FINGERPRINT
 from geobiomass.maps.lock import only_writer
 from geobiomass.maps.map_writer import follow_blocks
 from geobiomass.outside_text import file_names, printable
 from geobiomass.training.files import replacing
+from geobiomass.training.given_paths import path_text
+from geobiomass.training.own_files import check_own_file
 
 _ENDING = "_agbm.tif"
 _PART = ".unfinished"
+_PART_NAME = re.compile(
+    rf"\.(.+){re.escape(_ENDING)}\.[0-9a-f]{{32}}{re.escape(_PART)}"
+)
 _CHECKSUM = "geobiomass_checksum"
 _CHIP = "geobiomass_chip"
 
@@ -52,7 +60,7 @@ def write_competition(
     ----------
     folder : str or Path
         Is created if it does not exist; otherwise it may only contain files of these
-        chips.
+        chips, which this function made.
     chips : sequence of str
         Ids of the chips. One that is no plain file name (:func:`.file_names`) is
         written under another; the tag ``geobiomass_chip`` has the id.
@@ -73,21 +81,24 @@ def write_competition(
     Raises
     ------
     FileExistsError
-        If the folder contains anything else, or files with another fingerprint and
-        not `overwrite`.
+        If the folder contains anything else, also under the name of a chip's file, or
+        files with another fingerprint and not `overwrite`.
     MapInUseError
         If another process writes to the folder.
     IncompleteMapError
         If chips failed, by name and reason; the others are written.
     """
-    folder = Path(folder).absolute()
+    folder = Path(path_text(folder, "The folder of maps")).absolute()
     names = file_names(chips, "chip ids")
     _check_only_ours(folder, names)
     with only_writer(Destination(str(folder), folder)):
         folder.mkdir(exist_ok=True)
-        for part in folder.glob(f"*{_PART}"):
-            part.unlink()
+        for part in folder.iterdir():
+            if _is_part(part.name, names):
+                part.unlink()
         files = _Files(folder, tuple(chips), tuple(names), fingerprint)
+        for block in blocks:
+            check_own_file(files.path(block), "map of a chip", _is_ours)
         done = set() if overwrite else {b for b in blocks if files.is_done(b)}
         waiting = [block for block in blocks if block not in done]
         client = client if client is not None else active_client()
@@ -97,7 +108,13 @@ def write_competition(
             if client is None
             else on_cluster(waiting, compute, target, target, client)
         )
-        follow_blocks(str(folder), outcomes, len(blocks), len(done), progress)
+
+        def written() -> str:
+            count = sum(map(files.is_done, blocks))
+            return f"{count} of {len(blocks)} files are written"
+
+        with told_of_cluster(f"{folder} was being written", client, progress=written):
+            follow_blocks(str(folder), outcomes, len(blocks), len(done), progress)
 
 
 def _check_only_ours(folder: Path, names: Sequence[str]) -> None:
@@ -108,7 +125,7 @@ def _check_only_ours(folder: Path, names: Sequence[str]) -> None:
     ours = {f"{name}{_ENDING}" for name in names}
     found = [folder.name] if not folder.is_dir() else os.listdir(folder)
     strangers = sorted(
-        name for name in found if name not in ours and not name.endswith(_PART)
+        name for name in found if name not in ours and not _is_part(name, names)
     )
     if strangers:
         raise FileExistsError(
@@ -116,6 +133,17 @@ def _check_only_ours(folder: Path, names: Sequence[str]) -> None:
             f"{', '.join(strangers[:3])} and so on ({len(strangers)}); choose another "
             "folder."
         )
+
+
+def _is_part(name: str, chips: Sequence[str]) -> bool:
+    """Return whether a file is one of these chips that a killed call was writing."""
+    found = _PART_NAME.fullmatch(name)
+    return found is not None and found[1] in chips
+
+
+def _is_ours(first: bytes, last: bytes) -> bool:
+    """Return whether a file has the tag of a map, also where it is cut or damaged."""
+    return FINGERPRINT.encode() in first or FINGERPRINT.encode() in last
 
 
 class _Files:
@@ -179,8 +207,8 @@ def _write(path: Path, layer: npt.NDArray[np.float32], tags: dict[str, str]) -> 
         rasterio.Env(),  # registers GDAL's drivers
         writer(str(path), "w", driver="GTiff", dtype="float32", **size) as target,
     ):
+        target.update_tags(**tags)  # first, so that half a file has them too
         target.write(layer)
-        target.update_tags(**tags)
 
 
 def _read(path: Path) -> tuple[npt.NDArray[np.float32], dict[str, str]] | None:

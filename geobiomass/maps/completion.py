@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from geobiomass.cube.store import UNFINISHED
+from geobiomass.cube.one_state import Place, consistently
+from geobiomass.cube.store import UNFINISHED, is_local
 from geobiomass.maps.destination import Destination
 from geobiomass.maps.geotiff import FINGERPRINT
 from geobiomass.maps.lock import writer_of
@@ -14,6 +15,8 @@ from geobiomass.maps.manifest import Manifest
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
+
+Answer = TypeVar("Answer")
 
 MAKING, FINISHING = "being made", "finishing"
 """Values of an unfinished map's mark before its first block and after its last."""
@@ -51,3 +54,17 @@ def describe_progress(
         "being_made": state == MAKING,
         "store": destination.store,
     }
+
+
+def in_one_state(path: str, read: Callable[[], Answer]) -> Answer:
+    """Return what a function reads of one state of the map at a path.
+
+    Raises
+    ------
+    ChangedError
+        If another process writes there and no state could be read.
+    """
+    places: list[Place] = [path]
+    if path.endswith((".tif", ".tiff")) and is_local(path):
+        places.append(Destination.of(path).store)  # what a GeoTIFF is made from
+    return consistently(places, read)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
@@ -19,6 +20,7 @@ from geobiomass.cube.store_objects import (
     synchronise,
 )
 from geobiomass.maps.geotiff import FINGERPRINT, geotiff_tags
+from geobiomass.training.given_paths import path_text
 from geobiomass.training.one_writer import lock_path
 from geobiomass.training.packages import need_for_address
 
@@ -75,6 +77,7 @@ class Destination:
             return cls(str(path), path)
         if isinstance(path, str) and path.startswith("file:"):
             path = url2pathname(urlsplit(path).path)
+        path_text(path, "A map")
         ending = PurePosixPath(str(path).rstrip("/")).suffix
         if ending not in (".zarr", *_RASTERS):
             raise ValueError(
@@ -202,8 +205,18 @@ class Destination:
         files.invalidate_cache()
         if not files.exists(key):
             return None
-        with files.open(key, "rb") as file:
+        with self.open_raster() as file:
             return geotiff_tags(file)
+
+    @contextmanager
+    def open_raster(self) -> Iterator[Any]:
+        """Yield the GeoTIFF, which is there, in a form that rasterio opens."""
+        if not isinstance(self.raster, str):
+            yield self.raster
+            return
+        files, key = self._files()
+        with files.open(key, "rb") as file:
+            yield file
 
     def remove_raster(self) -> None:
         """Delete the GeoTIFF."""

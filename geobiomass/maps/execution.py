@@ -6,7 +6,6 @@ written and recorded, or the error of one that failed.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from threading import Event
 from typing import Any
@@ -91,14 +90,3 @@ def reaches_everywhere(target: Target) -> bool:
     if isinstance(store, ObjectStore):
         return type(store.store).__name__ not in ("LocalStore", "MemoryStore")
     return False
-
-
-def active_client() -> Any:
-    """Return the dask client that is in use, None if there is none."""
-    distributed = sys.modules.get("distributed")
-    if distributed is None:
-        return None
-    try:
-        return distributed.Client.current()
-    except ValueError:
-        return None

@@ -25,6 +25,7 @@ from geobiomass.maps.raster_checksums import (
 )
 from geobiomass.maps.raster_checksums import SIDE as TILE
 from geobiomass.tiles import blocks
+from geobiomass.training.given_paths import check_file
 
 if TYPE_CHECKING:
     import zarr
@@ -331,7 +332,11 @@ def geotiff_tags(file: Any) -> dict[str, str]:
     from rasterio.errors import RasterioIOError
 
     try:
-        with _silent_without_georeference(None), rasterio.open(file) as source:
+        check_file(file)
+        with (
+            _silent_without_georeference(None),
+            rasterio.open(file, driver="GTiff") as source,
+        ):
             return dict(source.tags())
     except RasterioIOError:
         return {}

@@ -18,6 +18,7 @@ import xarray as xr
 
 from geobiomass.cube import CubeError
 from geobiomass.cube.cluster_errors import told_of_cluster
+from geobiomass.cube.cluster_watch import active_client
 from geobiomass.cube.encoding import with_text_of_any_length
 from geobiomass.cube.grid import Grid
 from geobiomass.cube.plain_attributes import mapping_in, with_plain_attributes
@@ -32,15 +33,22 @@ from geobiomass.maps.destination import Destination
 from geobiomass.maps.execution import (
     Compute,
     Outcome,
-    active_client,
     on_cluster,
     on_threads,
+)
+from geobiomass.maps.finished import (
+    MADE_WITH,
+    check_finished,
+    is_done,
+    is_whole,
+    needs_overviews,
+    refusal,
 )
 from geobiomass.maps.geotiff import FINGERPRINT, write_geotiff
 from geobiomass.maps.lock import only_writer
 from geobiomass.maps.manifest import WRITTEN, Manifest, verified
 from geobiomass.maps.origin import PROVENANCE, with_software_of
-from geobiomass.maps.overviews import add_overviews, level_sizes, write_overviews
+from geobiomass.maps.overviews import add_overviews, write_overviews
 from geobiomass.outside_text import check_variable_names
 from geobiomass.training.disk_errors import DiskError, disk_error_of, told_of_disk
 from geobiomass.training.files import sha256_of
@@ -49,9 +57,6 @@ if TYPE_CHECKING:
     import zarr
     from zarr.abc.store import Store
 
-
-MADE_WITH = "made_with"
-"""Attribute of a map: what its values depend on, as text and fingerprints."""
 
 # Failures in a row after which the rest is not tried: a full disk fails every block.
 _MOST_FAILURES = 3
@@ -126,6 +131,8 @@ def write_map(
         If another map, or anything else, is at `path` and not `overwrite`.
     MapInUseError
         If another process is writing this map.
+    DamagedError
+        If the map is finished, and is not what was written any more.
     IncompleteMapError
         If blocks failed; it names them and the reasons. The others are kept, and the
         same call computes only the missing ones.
@@ -136,11 +143,12 @@ def write_map(
     names = list(map(str, template))
     levels = names if overviews and destination.raster is None else []
     here = mapping_in(template.attrs.get(MADE_WITH))
-    done = not overwrite and _is_done(destination, fingerprint, here)
+    done = not overwrite and is_done(destination, fingerprint, here)
     if (
         done
         and not destination.leftovers()
-        and not _needs_overviews(destination, levels)
+        and not needs_overviews(destination, levels)
+        and is_whole(destination, progress)
     ):
         return
     again = "make the same call again: it goes on where it stopped"
@@ -149,10 +157,11 @@ def write_map(
         if overwrite:
             destination.check_removable()
             destination.remove_raster()
-        elif _is_done(destination, fingerprint, here):  # another process finished it
+        elif is_done(destination, fingerprint, here):  # another process finished it
+            check_finished(destination, progress)
             if destination.raster is not None and destination.attrs() is not None:
                 destination.clear()  # the group it was made from, left by a kill
-            if _needs_overviews(destination, levels):
+            if needs_overviews(destination, levels):
                 add_overviews(destination.group("r+"), levels, side, progress)
             return
         marks = {FINGERPRINT: fingerprint, "block": side, BLOCKS: len(blocks)}
@@ -163,10 +172,7 @@ def write_map(
             _record_software(group, template)
         if group.attrs.get(UNFINISHED, FINISHING) != FINISHING:
             target = Target(destination.store, tuple(names))
-            with told_of_cluster(destination.name, client):
-                _write_blocks(
-                    destination, group, target, blocks, compute, progress, client
-                )
+            _write_blocks(destination, group, target, blocks, compute, progress, client)
         _finish(group, levels, progress, count, destination.raster is None)
         if destination.raster is not None:
             _write_raster(destination, names, fingerprint)
@@ -191,57 +197,6 @@ def _check_form(
         raise ValueError("Chips have no common grid for overviews; leave them out.")
 
 
-def _needs_overviews(destination: Destination, levels: Sequence[str]) -> bool:
-    """Return whether a finished map lacks the overviews that are wanted."""
-    attrs = destination.attrs() if levels else None
-    if attrs is None or "multiscales" in attrs:
-        return False
-    height, width = destination.group("r")[levels[0]].shape  # type: ignore[union-attr]
-    return any(level_sizes(height, width))
-
-
-def _is_done(
-    destination: Destination, fingerprint: str, here: Mapping[str, Any] | None
-) -> bool:
-    """Return whether the map is there and finished; raise if it is another map."""
-    if destination.raster is None:
-        attrs = destination.attrs()
-        if attrs is not None and attrs.get(FINGERPRINT) != fingerprint:
-            raise _refusal(destination.name, mapping_in(attrs.get(MADE_WITH)), here)
-        return attrs is not None and UNFINISHED not in attrs
-    raster = destination.raster_there()
-    if raster is None:
-        return False
-    if raster != fingerprint:
-        raise _refusal(destination.name)
-    return True
-
-
-def _refusal(
-    name: str,
-    there: Mapping[str, Any] | None = None,
-    here: Mapping[str, Any] | None = None,
-) -> FileExistsError:
-    what = "a map by another model, of other input or with other settings, or no map"
-    if there and here:
-        both = [(key, there.get(key), here.get(key)) for key in here]
-        what = "a map with " + "; ".join(
-            f"{key} {_short(one)}, not {_short(other)}"
-            for key, one, other in both
-            if one != other
-        )
-    return FileExistsError(
-        f"{name} exists and holds something else: {what}. Choose another path, or "
-        "overwrite=True (on the command line --overwrite)."
-    )
-
-
-def _short(value: Any) -> str:
-    """Return a value as short text: the first letters of a hash are enough."""
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:12]}..."
-
-
 # --- a new map, or one to continue --------------------------------------------
 
 
@@ -256,7 +211,7 @@ def _open_begun(
     if attrs is None:
         return None
     if attrs.get(FINGERPRINT) != marks[FINGERPRINT]:
-        raise _refusal(str(destination.store), mapping_in(attrs.get(MADE_WITH)), here)
+        raise refusal(str(destination.store), mapping_in(attrs.get(MADE_WITH)), here)
     state = attrs.get(UNFINISHED)
     if state == MAKING or (state is not None and not resume):
         return None
@@ -330,7 +285,13 @@ def _write_blocks(
         if client is None
         else on_cluster(waiting, compute, target, manifest, client)
     )
-    follow_blocks(destination.name, outcomes, len(blocks), len(done), progress)
+
+    def written() -> str:
+        return f"{len(manifest.read())} of {len(blocks)} blocks are written"
+
+    what = f"{destination.name} was being written"
+    with told_of_cluster(what, client, progress=written):
+        follow_blocks(destination.name, outcomes, len(blocks), len(done), progress)
 
 
 def follow_blocks(

@@ -11,7 +11,8 @@ import numpy as np
 import xarray as xr
 
 from geobiomass.cube.checked_layers import checked_when_read, lazily
-from geobiomass.cube.schema import DamagedError
+from geobiomass.cube.one_state import Origin
+from geobiomass.cube.schema import CubeError, DamagedError
 from geobiomass.cube.seal import Seal, check_store
 from geobiomass.cube.store import WithoutDask, open_group, store_at
 from geobiomass.cube.stored_array import StoredArray
@@ -59,6 +60,11 @@ def open_layers(
             chunks=None,
             consolidated=False,
         )
+    except FileNotFoundError as error:
+        raise CubeError(
+            f"{path} is no map that can be read ({error}); give a finished map, .zarr "
+            "or .tif."
+        ) from error
     except (RuntimeError, JSONDecodeError, UnicodeDecodeError) as error:
         raise DamagedError(
             f"{path} is damaged where it describes itself, in its coordinates or "
@@ -69,18 +75,18 @@ def open_layers(
     ours = [str(name) for name in made if _is_plain(made[name].variable, here[name])]
     for name in ours:
         array = here[name]
+        sums = None if sealed is None else sealed.of_array(array.path)
         stored = StoredArray(
             array,
             str(path),
             labels=_labels(made[name]),
-            sealed=None if sealed is None else sealed.of_array(array.path),
+            sealed=sums,
             remedy=_REMEDY,
+            origin=Origin.of(array, str(path), sums),
         )
         values = made[name].variable.copy(data=lazily(WithoutDask(stored)))
         made[name] = values
-    return checked_when_read(
-        made, sealed, store, str(path), but=ours, group=group or ""
-    )
+    return checked_when_read(made, sealed, here, str(path), but=ours)
 
 
 def _is_plain(variable: xr.Variable, array: zarr.Array[Any]) -> bool:

@@ -15,7 +15,7 @@ import xarray as xr
 
 from geobiomass.cube.grid import transform_of
 from geobiomass.cube.publishing import consolidate
-from geobiomass.cube.sealing import remove_seal, write_seal
+from geobiomass.cube.sealing import leave_unsealed, publish_sealed
 from geobiomass.maps.conventions import (
     MULTISCALES,
     PROJ,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import zarr
     from affine import Affine
 
+_OVERVIEWS = "overviews"
 SMALLEST = 256
 """Pixels: levels are added until the smaller side is at most this long."""
 
@@ -37,10 +38,14 @@ SMALLEST = 256
 def add_overviews(
     group: zarr.Group, names: Sequence[str], side: int, progress: bool = False
 ) -> None:
-    """Add overviews to a finished map, and write its checksums again."""
-    remove_seal(group)
-    write_overviews(group, names, side, progress)
-    write_seal(group)
+    """Add overviews to a finished map: readers see it without them, or with all.
+
+    Its checksums are never gone, wherever it is interrupted.
+    """
+    root = _whole_root(group)
+    leave_unsealed(root, f"{_OVERVIEWS}/")
+    factors = _write_levels(root, names, side, progress)
+    publish_sealed(root, _described(root, names, factors))
 
 
 def write_overviews(
@@ -80,15 +85,35 @@ def write_overviews(
     .. [1] https://github.com/zarr-conventions/multiscales/blob/v0.1/README.md
     """
     import zarr
-    from tqdm.auto import tqdm
 
-    # Consolidated metadata does not contain the groups that are created here.
-    root = zarr.open_group(
-        group.store, path=group.path, mode="r+", use_consolidated=False
-    )
+    root = _whole_root(group)
     for name in names:
         _check_grid(name, _array(root, name))
     _remove_entry(root)
+    factors = _write_levels(root, names, side, progress)
+    described = _described(root, names, factors)
+    consolidate(root)
+    # Opened with consolidated metadata, so that both are written in one step.
+    zarr.open_group(root.store, path=root.path, mode="r+").attrs.put(described)
+
+
+def _whole_root(group: zarr.Group) -> zarr.Group:
+    """Open a group without consolidated metadata, which lacks the groups made here."""
+    import zarr
+
+    return zarr.open_group(
+        group.store, path=group.path, mode="r+", use_consolidated=False
+    )
+
+
+def _write_levels(
+    root: zarr.Group, names: Sequence[str], side: int, progress: bool
+) -> list[int]:
+    """Write the levels, which nothing lists yet; return their factors."""
+    from tqdm.auto import tqdm
+
+    for name in names:
+        _check_grid(name, _array(root, name))
     finer = root
     sizes = list(level_sizes(*_array(root, names[0]).shape))
     with tqdm(desc="Overviews", unit="block", disable=not progress) as bar:
@@ -98,7 +123,7 @@ def write_overviews(
                 _fill(finer, level, name, side, bar)
             consolidate(level)
             finer = level
-    _describe(root, names, [factor for factor, _ in sizes])
+    return [factor for factor, _ in sizes]
 
 
 def level_sizes(height: int, width: int) -> Iterator[tuple[int, tuple[int, int]]]:
@@ -174,8 +199,8 @@ def _create_level(
     """Create the group of a level: coordinates, attributes, empty variables."""
     import zarr
 
-    root.require_group("overviews")
-    path = f"{root.path}/overviews/{factor}".lstrip("/")
+    root.require_group(_OVERVIEWS)
+    path = f"{root.path}/{_OVERVIEWS}/{factor}".lstrip("/")
     frame = _halved_frame(finer, names, height, width)
     frame.attrs = {**_titles(root), **conventions_of(frame)}
     frame.to_zarr(root.store, group=path, mode="w", zarr_format=3, consolidated=False)
@@ -289,10 +314,10 @@ def _fill(finer: zarr.Group, level: zarr.Group, name: str, side: int, bar: Any) 
         bar.update()
 
 
-def _describe(group: zarr.Group, names: Sequence[str], factors: Sequence[int]) -> None:
-    """List the levels in the root's attributes, after all of them are written."""
-    import zarr
-
+def _described(
+    group: zarr.Group, names: Sequence[str], factors: Sequence[int]
+) -> dict[str, Any]:
+    """Return the root's attributes with the levels, after all of them are written."""
     conventions = conventions_of(_open(group))
     kept = [
         known for known in (PROJ, SPATIAL) if known.entry() in _entries(conventions)
@@ -306,9 +331,7 @@ def _describe(group: zarr.Group, names: Sequence[str], factors: Sequence[int]) -
         }
     if kept:
         described[REGISTRY] = declare(_entries(group.attrs), *kept)
-    consolidate(group)
-    # Opened with consolidated metadata, so that both are written in one step.
-    zarr.open_group(group.store, path=group.path, mode="r+").attrs.put(described)
+    return described
 
 
 def _layout(
@@ -326,7 +349,7 @@ def _layout(
         yield {"asset": name, "transform": _scaled(1.0), **_where(conventions)}
         finer = name
         for factor in factors:
-            path = f"overviews/{factor}"
+            path = f"{_OVERVIEWS}/{factor}"
             yield {
                 "asset": f"{path}/{name}",
                 "derived_from": finer,

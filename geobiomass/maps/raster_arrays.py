@@ -10,7 +10,9 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from geobiomass.cube.one_state import state_at
 from geobiomass.cube.raster_errors import named_errors
+from geobiomass.cube.schema import ChangedError, DamagedError
 from geobiomass.maps.raster_checksums import SIDE, RasterChecksums
 
 
@@ -39,6 +41,7 @@ class _Reads(BackendArray):
     ) -> None:
         self.bands, self.path, self.checksums = bands, path, checksums
         self.shape, self.dtype = bands.shape, bands.dtype
+        self.state = state_at(path)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(
@@ -77,6 +80,16 @@ class _Reads(BackendArray):
         )
 
     def _band(self, number: int, rows: slice, columns: slice) -> npt.NDArray[Any]:
+        try:
+            return self._checked(number, rows, columns)
+        except DamagedError as error:
+            if state_at(self.path) == self.state:
+                raise
+            raise ChangedError(
+                f"{self.path} was written again since it was opened; open it again."
+            ) from error
+
+    def _checked(self, number: int, rows: slice, columns: slice) -> npt.NDArray[Any]:
         with named_errors(self.path, rows, columns):
             part = self.bands.isel(band=number, y=rows, x=columns)
             values: npt.NDArray[Any] = part.values

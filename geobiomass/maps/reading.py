@@ -25,11 +25,13 @@ from geobiomass.cube.missing_values import (
     sampled_fills,
 )
 from geobiomass.cube.raster_errors import named_errors
+from geobiomass.cube.schema import ChangedError
 from geobiomass.cube.values import decoded_layers, with_grid_mapping
 from geobiomass.maps.opening import open_layers
 from geobiomass.maps.raster_arrays import with_named_reads
 from geobiomass.maps.raster_checksums import RasterChecksums
 from geobiomass.tiles import Window
+from geobiomass.training.given_paths import path_text
 
 BLOCK = 1024  # pixels: the side of a block that is read, as maps are written
 _LARGEST = 4096  # pixels: a block of 128 MB
@@ -110,16 +112,29 @@ def _single(layer: xr.DataArray) -> xr.DataArray:
 
 def open_map(path: str) -> xr.Dataset:
     """Open a finished map lazily, by layer; raise as :func:`open_layer`."""
+    from geobiomass.maps import in_one_state
+
+    return in_one_state(path, lambda: _open_map(path))
+
+
+def _open_map(path: str) -> xr.Dataset:
     from geobiomass.maps import describe_progress
 
     raster = path.rstrip("/").lower().endswith((".tif", ".tiff"))
+    path_text(path, "A map", CubeError)
     if raster or path.rstrip("/").endswith(".zarr"):
         progress = describe_progress(path)
         if progress is not None and not progress["finished"]:
+            written, blocks = progress["written"], progress["blocks"]
+            state = f"is not finished, {written} of {blocks} blocks are written"
+            if progress["writer"]:
+                raise ChangedError(
+                    f"The map {path} {state} by {progress['writer']} so far; open it "
+                    "again when that has ended."
+                )
             raise CubeError(
-                f"The map {path} is not finished, {progress['written']} of "
-                f"{progress['blocks']} blocks are written; make the same call of "
-                "predict again, it continues where it stopped."
+                f"The map {path} {state}; make the same call of predict again, it "
+                "continues where it stopped."
             )
     if raster:
         return _open_raster(path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from geobiomass.cube import CubeError
 from geobiomass.cube.axes import in_our_names
 from geobiomass.cube.claimed_size import (
     MOST_BLOCK,
@@ -32,10 +34,13 @@ from geobiomass.cube.quantity import Quantity, of_any
 from geobiomass.cube.raster_errors import named_errors
 from geobiomass.cube.store import is_local, open_group
 from geobiomass.cube.values import decoded_layers
+from geobiomass.maps.completion import in_one_state
 from geobiomass.maps.opening import check_map, open_layers
 from geobiomass.maps.raster_checksums import RasterChecksums
 from geobiomass.summary import html_environment, html_macros
 from geobiomass.tiles import blocks
+from geobiomass.training.files import output_file
+from geobiomass.training.given_paths import path_text
 from geobiomass.training.packages import need
 
 MERCATOR = "EPSG:3857"
@@ -108,7 +113,7 @@ def explore_map(
         pictures[name] = next(iter(_layers_of(other, largest).values()))
     first = next(iter(pictures.values()))
     low, high = limits or _limits(first)
-    page: Any = folium.Map(tiles=tiles, control_scale=True, zoom_snap=0.25)
+    page: Any = _map_class()(tiles=tiles, control_scale=True, zoom_snap=0.25)
     overlays: list[Any] = []
     for name, values in pictures.items():
         overlay = folium.raster_layers.ImageOverlay(
@@ -133,6 +138,22 @@ def explore_map(
 
 
 # --- a small map, in web Mercator ----------------------------------------------
+
+
+@cache
+def _map_class() -> Any:
+    """Return folium's map with a page that is saved whole or not at all."""
+    import folium
+
+    class Map(folium.Map):  # type: ignore[misc, unused-ignore]
+        def save(self, outfile: Any, *more: Any, **settings: Any) -> None:
+            if not isinstance(outfile, str | Path):
+                super().save(outfile, *more, **settings)
+                return
+            with output_file(outfile) as part:
+                super().save(str(part), *more, **settings)
+
+    return Map
 
 
 def _layers_of(
@@ -165,12 +186,22 @@ def _layers_of(
 
 def _opened(path: str | Path, largest: int) -> xr.Dataset:
     """Open the coarsest overview of a map that is not coarser than needed."""
-    if is_local(path) and not Path(path).exists():
+    if is_local(path) and not Path(path_text(path, "A map", CubeError)).exists():
         raise FileNotFoundError(f"There is nothing at {path}; expected a map.")
     if str(path).rstrip("/").lower().endswith((".tif", ".tiff")):
-        return _raster(str(path), largest)
+        return in_one_state(str(path), lambda: _raster(str(path), largest))
+    return in_one_state(str(path), lambda: _level(path, largest))
+
+
+def _level(path: str | Path, largest: int) -> xr.Dataset:
     check_map(path)
-    attributes: Mapping[str, Any] = open_group(path, "r").attrs
+    try:
+        attributes: Mapping[str, Any] = open_group(path, "r").attrs
+    except FileNotFoundError as error:
+        raise CubeError(
+            f"{path} is no map that can be read ({error}); give a finished map, .zarr "
+            "or .tif."
+        ) from error
     group = None
     for level in attributes.get("multiscales", {}).get("layout", []):
         if not level["asset"].startswith("overviews/"):

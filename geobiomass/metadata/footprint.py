@@ -14,7 +14,7 @@ import numpy.typing as npt
 from geobiomass.cube.claimed_size import driver_of
 from geobiomass.cube.grid import transform_of
 from geobiomass.cube.raster_errors import named_errors
-from geobiomass.maps import describe_progress
+from geobiomass.maps import describe_progress, in_one_state
 from geobiomass.maps.geotiff import Statistics
 from geobiomass.maps.opening import open_layers
 from geobiomass.maps.raster_checksums import RasterChecksums
@@ -124,6 +124,10 @@ def _of_raster(path: Path) -> MapFacts:
 
 
 def _of_zarr(path: Path) -> MapFacts:
+    return in_one_state(str(path), lambda: _of_finished(path))
+
+
+def _of_finished(path: Path) -> MapFacts:
     import rioxarray  # noqa: F401  (the .rio accessor)
 
     state = describe_progress(path)

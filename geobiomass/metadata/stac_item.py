@@ -22,7 +22,9 @@ from geobiomass.cube.store import is_local
 from geobiomass.metadata.footprint import MapFacts, facts_of_map
 from geobiomass.metadata.provenance import Provenance, provenance
 from geobiomass.metadata.record import folder_fingerprint
+from geobiomass.metadata.times import parse_times
 from geobiomass.training.files import sha256_of_file, write_whole
+from geobiomass.training.given_paths import path_text
 from geobiomass.training.json_files import read_json
 from geobiomass.training.packages import need
 from geobiomass.training.setting_names import explain_arguments
@@ -51,7 +53,7 @@ def write_stac_item(
     model: str | Path | None = None,
     href: str | None = None,
     collection: Any = None,
-    datetime: Datetime | tuple[Datetime, Datetime] | None = None,
+    datetime: Any = None,
     id: str | None = None,
 ) -> Path:
     """Write a STAC item that describes a map, from the map's own metadata.
@@ -72,9 +74,11 @@ def write_stac_item(
         the item.
     collection : pystac.Collection, optional
         The item's collection; it must have an address.
-    datetime : datetime or pair of datetime, optional
+    datetime : str, date, datetime, datetime64 or Timestamp, or two of them, optional
         Time of the images, or of the first and the last one; by default the period of
-        the map's input. Without a time zone: UTC.
+        the map's input. Without a time zone: UTC. Text is of ISO 8601,
+        ``("2023-07-01", "2023-08-31")``; a day at the end lasts until its last second,
+        and a month, ``"2023-07"``, is all of it.
     id : str, optional
         By default the map's name without its ending.
 
@@ -91,9 +95,11 @@ def write_stac_item(
         If there is no map.
     FileExistsError
         If `path` exists and is not an item of that id.
+    DiskError, InUseError
+        If the item cannot be written, or another process writes it.
     ValueError
         If the map has no provenance, is not finished, has no georeference or no known
-        time, or `model` is not the map's model.
+        time, `datetime` is no date, or `model` is not the map's model.
 
     Notes
     -----
@@ -114,7 +120,7 @@ def write_stac_item(
     need("A STAC item", "stac", "pystac")
     import pystac
 
-    map_path = Path(map_path)
+    map_path = Path(path_text(map_path, "A map"))
     path = map_path.with_suffix(".json") if path is None else Path(path)
     known = provenance(map_path)
     times = _times(known, datetime)
@@ -176,9 +182,7 @@ def check_item_can_be_written(template: xr.Dataset, map_path: Any) -> None:
     _times(provenance(template), None)
 
 
-def _times(
-    known: Provenance, given: Datetime | tuple[Datetime, Datetime] | None
-) -> list[Datetime]:
+def _times(known: Provenance, given: Any) -> list[Datetime]:
     """Return the time of the images, or of the first and the last one."""
     if given is None:
         source = known["input"]
@@ -190,8 +194,7 @@ def _times(
         first = Datetime.fromisoformat(source["time_coverage_start"])
         last = Datetime.fromisoformat(source["time_coverage_end"])
         given = (first, last.replace(hour=23, minute=59, second=59))
-    both = given if isinstance(given, tuple) else (given,)
-    return [one if one.tzinfo else one.replace(tzinfo=UTC) for one in both]
+    return parse_times(given)
 
 
 def _check_replaceable(path: Path, name: str) -> None:

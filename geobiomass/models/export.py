@@ -21,7 +21,8 @@ from geobiomass.cube.quantity import AGB
 from geobiomass.network import AttentionUNet
 from geobiomass.network.month_attention import MonthAttention
 from geobiomass.network.wrappers import Ensemble
-from geobiomass.training.files import replacing
+from geobiomass.training.files import output_file
+from geobiomass.training.own_files import check_own_file
 from geobiomass.training.packages import need
 
 __all__ = ["FORMATS", "Exported", "export_network"]
@@ -148,7 +149,7 @@ def export_network(
     network : torch.nn.Module
         An AttentionUNet, or an ensemble of them; it is not changed.
     path : str or Path
-        ``.pt2`` for ``torch.export.load``, ``.onnx`` for ONNX. An existing file is
+        ``.pt2`` for ``torch.export.load``, ``.onnx`` for ONNX. An earlier export is
         replaced once the new one is complete.
     units : str
         Units of what it predicts, which the file notes.
@@ -169,6 +170,8 @@ def export_network(
     ValueError
         If `path` has another ending, a size is below one pixel, the folder does not
         exist, or the network is of another package.
+    FileExistsError
+        If `path` is no earlier export.
     ModuleNotFoundError
         If ONNX is not installed; the message has the command.
     """
@@ -185,6 +188,10 @@ def export_network(
         )
     if not path.parent.is_dir():
         raise ValueError(f"The folder {path.parent} does not exist; make it first.")
+    # Both formats name the notes at the end of the file.
+    check_own_file(
+        path, "exported model", lambda _, end: b"outputs" in end and b"units" in end
+    )
     onnx = path.suffix == ".onnx"
     if onnx:
         need("Export to ONNX", "export", "onnx", "onnxscript")
@@ -197,7 +204,7 @@ def export_network(
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             strict=False,
         )
-        with replacing(path, path.suffix) as part:
+        with output_file(path, path.suffix) as part:
             notes = {"outputs": ",".join(outputs), "units": units}
             if onnx:
                 _write_onnx(program, example, part, notes)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from geobiomass.training.folder_exchange import whole_folder
-from geobiomass.training.model_folder import read_config
+from geobiomass.training.given_paths import path_text
+from geobiomass.training.model_folder import ModelError, read_config
 from geobiomass.training.setting_names import explain_arguments
 
 # By name: an ensemble loads its members with this module, so that the module cannot
@@ -39,7 +40,7 @@ def load(folder: str | Path) -> Any:
     ModelError
         If the folder or one of its files is missing or damaged.
     """
-    folder = whole_folder(Path(folder))
+    folder = whole_folder(Path(path_text(folder, "A model's folder", ModelError)))
     saved = read_config(folder)["class"]
     # Of any other class, such as pasture's, the regressor says how to load it.
     kind = saved if saved in _MODULES else "BiomassRegressor"

@@ -203,6 +203,9 @@ class MapMaker(ModelMapper):
             of the same model, input and settings stays as it is.
         MapInUseError
             If another process is writing this map.
+        DamagedError
+            If such a finished map is there, and was damaged since: all of it is
+            compared with its checksums.
         IncompleteMapError
             If blocks could not be computed; the others are kept.
         CubeError, ValueError, TypeError

@@ -372,7 +372,8 @@ class Predictor(MapMaker):
         ----------
         path : str or Path
             ``.pt2`` for ``torch.export.load``; ``.onnx`` for ONNX, which needs
-            ``pip install 'geobiomass[export]'``. A file there is replaced.
+            ``pip install 'geobiomass[export]'``. An earlier export
+            is replaced, no other file.
         months : int, optional
             Months of the images; by default those that the model was made for.
         height, width : int

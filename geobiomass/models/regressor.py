@@ -40,6 +40,7 @@ from geobiomass.network import AttentionUNet
 from geobiomass.network.saved_settings import (
     check_count,
     check_names,
+    check_text,
     network_of_settings,
 )
 from geobiomass.network.wrappers import InMonths
@@ -468,6 +469,8 @@ class BiomassRegressor(Predictor, Regressor):
         for name in ("bands", "outputs"):
             check_names(settings[name], name)
         check_count(settings["months"], "months")
+        for name in ("units", "long_name"):
+            check_text(settings.get(name, ""), name)
         if settings.get("floor") is not None and not finite_number(settings["floor"]):
             raise ValueError(f"floor must be a number, got {settings['floor']!r}")
         model = cls(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from geobiomass.network.pretrained import load_pretrained
+from geobiomass.network.pretrained import load_pretrained, weights_path
 
 # (image, band, y, x), (image, 4) -> features and scores of each level, by image.
 Encode = Callable[[Tensor, Tensor | None], tuple[list[Tensor], list[Tensor]]]
@@ -56,7 +56,7 @@ def feature_encoder(
     if not timm.is_model(base):
         near = ", ".join(timm.list_models(f"{base[:8]}*")[:5]) or "resnet18"
         raise ValueError(f"encoder {name!r} is not a timm model; similar: {near}.")
-    file = None if isinstance(pretrained, bool) else Path(pretrained)
+    file = None if isinstance(pretrained, bool) else weights_path(pretrained)
     if file is not None and not file.is_file():
         raise ValueError(
             f"pretrained must be a file of weights, True or False, got {pretrained}."

@@ -7,6 +7,7 @@ any of the dictionaries that trainers write (``state_dict``, ``model.backbone.``
 from __future__ import annotations
 
 import argparse
+import os
 import pickle
 import re
 import warnings
@@ -111,6 +112,22 @@ def load_pretrained(
         raise _refusal(path, what, fits, module)
     chosen = _choose(whole, path)
     return chosen.load(module, path, what, _count(content))
+
+
+def weights_path(given: object) -> Path:
+    """Return the path of a file of weights.
+
+    Raises
+    ------
+    ValueError
+        If it is no path.
+    """
+    if isinstance(given, str | os.PathLike):
+        return Path(given)
+    raise ValueError(
+        "pretrained must be a file of weights, True or False, got a "
+        f"{type(given).__name__}."
+    )
 
 
 def read_file(path: Path) -> Any:
@@ -282,6 +299,8 @@ class _Fit:
                 problems.append((name, tuple(ours.shape), tuple(value.shape)))
             elif value.is_floating_point() != ours.is_floating_point():
                 problems.append((name, ours.dtype, value.dtype))
+            elif value.is_meta:
+                problems.append((name, "values", "a shape without values"))
             weights[name] = adapted
         problems += [
             (name, "missing", tuple(value.shape))
@@ -293,20 +312,49 @@ class _Fit:
 
     def load(self, module: nn.Module, path: Path, what: str, tensors: int) -> Loaded:
         """Load the weights, and tell what is not plain about them."""
-        for name, value in self.weights.items():
-            if value.is_floating_point() and not bool(value.isfinite().all()):
-                bad = int((~value.isfinite()).sum())
-                raise ValueError(
-                    f"weights in {path} must be finite, got {bad} of {value.numel()} "
-                    f"values of {name} that are not; choose an earlier checkpoint"
-                )
-        module.load_state_dict({**module.state_dict(), **self.weights})
+        own = module.state_dict()
+        # In the type of the network, in which a large number may become infinite.
+        weights = {
+            name: value.to(own[name].dtype) for name, value in self.weights.items()
+        }
+        _check_values(weights, path)
+        module.load_state_dict({**own, **weights})
         count = len(self.weights)
         place = self.place.removesuffix(" > ")
         found = Loaded(path.name, count, place, tensors - count, self.channels)
         if place or self.channels is not None:
             warnings.warn(f"pretrained {what}: {found}", stacklevel=5)
         return found
+
+
+def _check_values(weights: Weights, path: Path) -> None:
+    """Check that weights are those of a network that was trained.
+
+    Raises
+    ------
+    ValueError
+        If a value is not finite, a variance is negative, or all weights are 0.
+    """
+    for name, value in weights.items():
+        if not value.is_floating_point():
+            continue
+        if not bool(value.isfinite().all()):
+            bad = int((~value.isfinite()).sum())
+            raise ValueError(
+                f"weights in {path} must be finite, got {bad} of {value.numel()} "
+                f"values of {name} that are not; choose an earlier checkpoint"
+            )
+        if name.endswith("running_var") and bool((value < 0).any()):
+            raise ValueError(
+                f"variances in {path} must not be negative, got {float(value.min()):g} "
+                f"in {name}; choose an earlier checkpoint"
+            )
+    kernels = [value for value in weights.values() if value.ndim > 1]
+    if kernels and not any(bool(value.any()) for value in kernels):
+        raise ValueError(
+            f"weights in {path} must have values, got 0 in all {len(kernels)} tensors "
+            "of more than one dimension; choose another checkpoint"
+        )
 
 
 def _first_convolutions(full: nn.Module) -> set[str]:

@@ -43,8 +43,7 @@ def network_of_settings(settings: Mapping[str, Any]) -> AttentionUNet:
     for one in channels:
         check_count(one, "decoder_channels")
     for name in ("encoder", "missing"):
-        if not isinstance(given.get(name, ""), str):
-            raise ValueError(f"{name} must be a text, got {_kind(given[name])}")
+        check_text(given.get(name, ""), name)
     return AttentionUNet(**given)
 
 
@@ -72,6 +71,18 @@ def check_names(value: object, name: str) -> None:
     """
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise ValueError(f"{name} must be a list of texts, got {_kind(value)}")
+
+
+def check_text(value: object, name: str) -> None:
+    """Check that a saved setting is a text.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be a text, got {_kind(value)}")
 
 
 def _kind(value: object) -> str:

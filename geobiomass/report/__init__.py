@@ -24,8 +24,8 @@ from geobiomass.models.predictor import Predictor
 from geobiomass.report import audit, sections
 from geobiomass.report.material import BLOCK, Material
 from geobiomass.report.page import page
-from geobiomass.training.disk_errors import told_of_disk
-from geobiomass.training.files import write_whole
+from geobiomass.training.files import check_writable, write_whole
+from geobiomass.training.given_paths import path_text
 from geobiomass.validation.cross_validation import CrossValidation
 
 __all__ = ["write_report"]
@@ -115,9 +115,10 @@ def write_report(
         If `path` does not end with .html, `samples` is below 1, or there are regions
         without plots, residuals or a validation.
     """
-    path = Path(path)
+    path = Path(path_text(path, "path of a report"))
     if path.suffix not in (".html", ".htm"):
         raise ValueError(f"path of a report must end with .html, got {path}.")
+    check_writable(path)
     _check_replaceable(path)
     if samples is not None and samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}.")
@@ -161,9 +162,7 @@ def write_report(
             material.totals = totals_of(material.layers, regions, plots, **terms)
         material.gather(samples, progress)
         text = page(_title(material), list(_written(material, progress)))
-    with told_of_disk(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, text)
+    write_whole(path, text)
     return path
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from geobiomass.cube.cluster_watch import computed
 from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.data.reader import Reader, Sample
 from geobiomass.evaluation.metrics import BOOTSTRAP, Bins, Tally, add_parts, interval_of
@@ -85,7 +86,7 @@ class Material:
         self.used, self.available = len(chosen), len(every)
         labels = "agb" in self.cube
         for sample in tqdm(chosen, "Mapping", unit="block", disable=not progress):
-            found = _cut(self.layers, sample).compute()
+            found = computed(_cut(self.layers, sample), "the map was being read")
             if sample in drawn:
                 part = _cut(self.cube, sample)
                 self.pictures.append((reader.name_of(sample), part, found))

@@ -1,4 +1,4 @@
-"""Tables as users have them: one reader of files, columns, numbers and dates.
+"""Tables as users have them: one reader, of columns, numbers and dates; one writer.
 
 The room is on the ground floor: it knows nothing of cubes or photos, so that geobiomass
 and pasture read tables in one way.
@@ -8,6 +8,7 @@ from geobiomass.tables.columns import TableError, find_column, match_column
 from geobiomass.tables.dates import read_dates
 from geobiomass.tables.files import TABLES, VECTORS, is_table, read_table
 from geobiomass.tables.numbers import read_numbers
+from geobiomass.tables.writing import write_csv
 
 __all__ = [
     "TABLES",
@@ -19,4 +20,5 @@ __all__ = [
     "read_dates",
     "read_numbers",
     "read_table",
+    "write_csv",
 ]

@@ -19,9 +19,11 @@ from geobiomass.tables.numbers import typed_columns
 from geobiomass.tables.unpacking import (
     check_archive,
     check_cells,
+    check_size,
     check_workbook,
     gunzip,
 )
+from geobiomass.training.given_paths import check_file, path_text
 from geobiomass.training.packages import need
 
 _TEXT = (".csv", ".tsv", ".txt", ".tab", ".psv", ".dat")
@@ -90,12 +92,13 @@ def read_table(
     MissingPackageError
         If the package is not installed that reads the file.
     """
-    address = os.fspath(path)
+    address = path_text(path, "A table", TableError)
     file, part = split_part(address)
     sheet = sheet if sheet is not None else part
     _need_for(file)
     if "://" not in file and not file.startswith("/vsi") and not os.path.exists(file):
         raise TableError(f"The table {file} cannot be read: there is no such file.")
+    check_file(file, TableError)
     name = file.lower()
     try:
         if name.removesuffix(".gz").endswith(VECTORS):
@@ -115,7 +118,10 @@ def read_table(
         raise
     except ImportError:
         raise
-    except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        *(OSError, ValueError, RuntimeError, EOFError),
+        *(zipfile.BadZipFile, csv.Error),
+    ) as error:
         raise TableError(f"The table {file} cannot be read: {error}.") from error
 
 
@@ -137,6 +143,7 @@ def _bytes_of(file: str) -> bytes:
         with fsspec.open(file, "rb") as stream:
             content = cast(bytes, stream.read())
     else:
+        check_size(os.path.getsize(file), file)
         content = Path(file).read_bytes()
     return gunzip(content, file) if content[:2] == b"\x1f\x8b" else content
 
@@ -171,6 +178,8 @@ def _read_text(content: bytes, name: str) -> pd.DataFrame:
 
 
 def _decoded(content: bytes) -> tuple[str, str]:
+    if content[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
+        return content.decode("utf-32"), "utf-32"
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return content.decode("utf-16"), "utf-16"
     start = content[:1000]
@@ -191,7 +200,10 @@ def _rows(text: str, delimiter: str) -> list[list[str]]:
     """Return the first rows; the last may be cut and is left out of a long text."""
     sample = text[:_SAMPLE]
     if len(text) > _SAMPLE:
-        sample = sample[: sample.rfind("\n") + 1]
+        whole = sample.rfind("\n") + 1
+        # The header alone may be longer.
+        sample = sample[:whole] if whole else text[: text.find("\n", _SAMPLE) + 1]
+        sample = sample or text
     found = []
     for row in csv.reader(
         io.StringIO(sample, newline=""), delimiter=delimiter, skipinitialspace=True
@@ -207,6 +219,8 @@ def _delimiter(text: str) -> str:
     """Return the delimiter with which the header and the rows have equal lengths."""
     best, most = ",", (0.0, 1)
     for delimiter in _DELIMITERS:
+        if delimiter not in text[:_SAMPLE]:
+            continue
         rows = _rows(text, delimiter)
         width = len(rows[0]) if rows else 0
         if width < 2:

@@ -15,6 +15,7 @@ MOST_BYTES = 2 * 2**30
 MOST_CELLS = 200_000_000
 """Rows times columns: as text, each takes 8 bytes at least."""
 
+_MOST_COLUMNS = 16_384  # as a sheet of Excel has: their types take 1 ms each
 _PART = 2**20
 # The place of a cell in a worksheet (ISO/IEC 29500): <c r="B7"> and <row r="7">.
 _CELL = re.compile(rb"<(?:\w+:)?(?:c|row)\s[^>]*?\br=[\"']([A-Za-z]{0,3})(\d+)[\"']")
@@ -65,6 +66,21 @@ def check_archive(archive: zipfile.ZipFile, name: str) -> None:
         raise _too_large(name)
 
 
+def check_size(size: int, name: str) -> None:
+    """Check the size of a table of text, which is read as a whole.
+
+    Raises
+    ------
+    TableError
+        If it is larger than `MOST_BYTES`.
+    """
+    if size > MOST_BYTES:
+        raise TableError(
+            f"The table {name} must have at most {MOST_BYTES:,} bytes, got {size:,}; "
+            "read it with pandas, and pass a part."
+        )
+
+
 def check_packed(path: str) -> None:
     """Check the size of what a compressed vector file contains, before GDAL reads it.
 
@@ -108,8 +124,13 @@ def check_cells(rows: int, columns: int, name: str) -> None:
     Raises
     ------
     TableError
-        If there are more than `MOST_CELLS`.
+        If there are more than `MOST_CELLS`, or more columns than a sheet has.
     """
+    if columns > _MOST_COLUMNS and rows * columns <= MOST_CELLS:
+        raise TableError(
+            f"The table {name} must have at most {_MOST_COLUMNS:,} columns, got "
+            f"{columns:,}; read it with pandas, and pass the columns that are needed."
+        )
     if rows * columns > MOST_CELLS:
         raise TableError(
             f"The table {name} must have at most {MOST_CELLS:,} cells, got {rows:,} "

@@ -7,6 +7,7 @@ from typing import Any
 
 from geobiomass.tables.columns import TableError
 from geobiomass.tables.unpacking import check_packed
+from geobiomass.tables.vector_content import check_own_data
 from geobiomass.training.packages import need
 
 
@@ -31,6 +32,7 @@ def read_vectors(path: str, layer: str | None = None) -> Any:
 
     if os.path.isfile(path):
         check_packed(path)
+    check_own_data(path)
     file = f"/vsigzip/{os.path.abspath(path)}" if path.lower().endswith(".gz") else path
     try:
         layers = [str(name) for name, kind in pyogrio.list_layers(file) if kind]

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 import pickle
+import struct
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -48,12 +50,15 @@ class Record:
         For each monitored value its best epochs as (value, epoch), best first.
     part
         Progress within the next epoch.
+    weights
+        Size and CRC-32C of the weights of epochs that are kept, by the file's name.
     """
 
     run: dict[str, Any]
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
     part: RunningEpoch = field(default_factory=RunningEpoch)
+    weights: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def epochs(self) -> int:
@@ -145,7 +150,8 @@ def read_training_record(path: Path) -> tuple[Record, dict[str, tuple[int, ...]]
         if name.startswith("network.")
     }
     part = RunningEpoch(**kept.get("part", {}))
-    return Record(kept["run"], kept["history"], best, part), shapes
+    weights = kept.get("weights", {})
+    return Record(kept["run"], kept["history"], best, part, weights), shapes
 
 
 class _Skipped:
@@ -190,9 +196,13 @@ def _read_plain_values(path: Path) -> dict[str, Any]:
         AttributeError,
         IndexError,
         KeyError,
+        OverflowError,
+        RuntimeError,
         TypeError,
         ValueError,
-    ) as error:  # pickle raises all of these for a file that is damaged
+        struct.error,
+        zlib.error,
+    ) as error:  # pickle and zipfile raise all of these for a file that is damaged
         raise ValueError(
             f"{path} is not a whole checkpoint of tensors and plain values; delete it "
             f"and train again: {error}"

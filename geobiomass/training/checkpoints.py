@@ -20,6 +20,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from .checkpoint_record import FORMAT, LAST, Record, weights_file
+from .checksums import crc32c_of_file
 from .interruption import Termination, TrainingInterrupted
 from .kept_folder import describe_progress
 from .settings import TrainingConfig
@@ -223,6 +224,7 @@ class CheckpointWriter(Callback):
         if keep and trainer.is_global_zero:
             with pl_module.averaged():
                 save_weights(pl_module.network, weights_file(self.folder, epoch))
+            self._note_weights(epoch)
         self._save(trainer)
         if trainer.is_global_zero:
             self._delete_old_weights()
@@ -231,6 +233,15 @@ class CheckpointWriter(Callback):
         if not finished and self._any_process(trainer, self._stop.wanted):
             self._interrupt(trainer)
         self._enter_step(trainer, False)
+
+    def _note_weights(self, epoch: int) -> None:
+        """Note the checksum of an epoch's weights; forget those that are deleted."""
+        record = self.record
+        new = weights_file(self.folder, epoch)
+        record.weights[new.name] = list(crc32c_of_file(new))
+        kept = record.kept(self.config.keep_last)
+        names = [weights_file(self.folder, each).name for each in kept]
+        record.weights = {n: record.weights[n] for n in names if n in record.weights}
 
     def _save(self, trainer: Trainer) -> None:
         self._saving = True
@@ -261,6 +272,7 @@ class CheckpointWriter(Callback):
                 for name, pairs in self.record.best.items()
             },
             "part": asdict(part),
+            "weights": self.record.weights,
             "moving_average": None if average is None else average.state_dict(),
             "buffers": pl_module.gather_buffers() if part.steps > 0 else None,
         }

@@ -18,6 +18,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
+from .checkpoint_checks import (
+    check_kept_weights,
+    check_whole,
+    warn_of_lost_checkpoint,
+)
 from .checkpoint_record import LAST, Record, read_training_record, weights_file
 from .checkpoints import CheckpointWriter
 from .interruption import Termination, defer_termination
@@ -29,7 +34,7 @@ from .sharding import Batches, Shard
 from .start import Start, read_start
 from .task import RegressionTask
 from .trainer import build_trainer, fit, silence_lightning
-from .weights import average_weights, load_weights
+from .weights import average_weights, load_weights, read_checkpoint
 
 __all__ = ["TrainingResult", "train"]
 
@@ -207,6 +212,8 @@ def _train(
         task.continue_from(start, restore=record.begun == 0)
     shards = _make_shards(plan, trainer, writer, task.epochs_before)
     checkpoint = writer.folder / LAST if record.begun else None
+    if checkpoint is not None:
+        read_checkpoint(checkpoint)  # what Lightning would say names no file
     fit(trainer, task, shards, checkpoint)
     load_kept_weights(task.network, writer.record, writer.folder, config)
     trainer.strategy.barrier()
@@ -253,13 +260,26 @@ def open_folder(
     # Without a folder, the first process makes a temporary one and shares its name.
     folder = Path(config.folder).absolute() if config.folder is not None else Path()
     last = folder / LAST
-    if config.folder is None or not config.resume or not last.is_file():
+    if config.folder is None or not config.resume:
+        return folder, Record(run)
+    if not last.is_file():
+        warn_of_lost_checkpoint(folder)
         return folder, Record(run)
     record, shapes = read_training_record(last)
+    check_whole(last)
+    check_kept_weights(record, folder, _needed(record, config))
     _check_run(record, run, last)
     _check_shapes(network, shapes, last)
     record.run |= run
     return folder, record
+
+
+def _needed(record: Record, config: TrainingConfig) -> list[int]:
+    """Return the epochs whose weights the network has at the end."""
+    kept = record.kept(config.keep_last)
+    if config.keep == "best":
+        return kept[:1] if record.best else []
+    return kept if config.keep == "average" else []
 
 
 def _check_run(record: Record, run: dict[str, Any], path: Path) -> None:
@@ -317,12 +337,13 @@ def load_kept_weights(
     network: nn.Module, record: Record, folder: Path, config: TrainingConfig
 ) -> None:
     """Load the weights that `config.keep` names into the network."""
-    kept = record.kept(config.keep_last)
-    if config.keep == "average" and kept:
-        files = [weights_file(folder, epoch) for epoch in kept]
+    needed = _needed(record, config)
+    check_kept_weights(record, folder, needed)
+    files = [weights_file(folder, epoch) for epoch in needed]
+    if config.keep == "average" and files:
         network.load_state_dict(average_weights(files))
-    elif config.keep == "best" and record.best:
-        load_weights(network, weights_file(folder, kept[0]))
+    elif files:
+        load_weights(network, files[0])
     else:
         load_weights(network, folder / LAST)
     network.eval()

@@ -22,6 +22,18 @@ _REASONS = {
     errno.EIO: "its disk fails; check the disk or choose another path",
 }
 
+# What is wrong with the path itself. Libraries meet these while they look for files, so
+# only an error that was raised as such counts.
+_OF_PATHS = {
+    errno.EISDIR: "a folder is there; choose another path",
+    errno.ENOTDIR: "a part of it is a file, not a folder; choose another path",
+    errno.ENAMETOOLONG: "its name is too long; choose a shorter one",
+    errno.ELOOP: "its link leads back to itself; choose another path",
+}
+
+# Only a lock says so: elsewhere a file that is not there is another matter.
+_OF_LOCKS = {errno.ENOENT: "no file can be made there; choose another path"}
+
 _DEPTH = 12  # of causes that are looked at
 
 
@@ -31,7 +43,7 @@ class DiskError(OSError):
     Parameters
     ----------
     code : int
-        The system's number of the error, such as ``errno.ENOSPC``.
+        The system's number of the error: ``errno.ENOSPC``, ``errno.EISDIR``, ...
     path : str or Path
         What was being written.
     remedy : str
@@ -47,7 +59,7 @@ class DiskError(OSError):
         return type(self), (int(self.errno or 0), str(self.filename), self.remedy)
 
     def __str__(self) -> str:
-        reason = _REASONS[int(self.errno or 0)]
+        reason = (_REASONS | _OF_PATHS | _OF_LOCKS)[int(self.errno or 0)]
         text = f"{self.filename} cannot be written: {reason}"
         return f"{text}, and {self.remedy}." if self.remedy else f"{text}."
 
@@ -70,7 +82,7 @@ def told_of_disk(
     except DiskError:
         raise
     except Exception as error:
-        code = disk_error_of(error, path)
+        code = disk_error_of(error, path) or _path_error_of(error, path)
         if code is None:
             raise
         raise DiskError(code, path, remedy) from error
@@ -104,6 +116,13 @@ def disk_error_of(error: BaseException, path: str | Path | None = None) -> int |
                     return code
         current = current.__cause__ or current.__context__
     return None
+
+
+def _path_error_of(error: BaseException, path: str | Path) -> int | None:
+    """Return the number of an error of the path that is written, or None."""
+    if not isinstance(error, OSError) or error.errno not in _OF_PATHS:
+        return None
+    return error.errno if error.filename and _belongs(error.filename, path) else None
 
 
 def _belongs(file: object, path: str | Path) -> bool:

@@ -19,7 +19,8 @@ from geobiomass.training.setting_names import explain_arguments
 
 from .disk_errors import told_of_disk
 from .folder_exchange import new_part, replace_folder, sweep_parts, whole_folder
-from .model_checksums import check_checksums, write_checksums
+from .given_paths import path_text
+from .model_checksums import NOTED, check_checksums, write_checksums
 from .model_folder import (
     CARD,
     CONFIG,
@@ -69,6 +70,8 @@ class SavedModel(ABC):
 
     load_call: ClassVar[str] = ""
     interrupted: str = ""
+    # A model of an earlier release is saved with the files that it was loaded from.
+    _checksums_twice: bool = True
 
     @abstractmethod
     def _write(self, folder: Path) -> None:
@@ -102,7 +105,7 @@ class SavedModel(ABC):
             If the disk is full or cannot be written; the old model is kept.
         """
         self._check_savable()
-        folder = Path(folder).resolve()
+        folder = Path(path_text(folder, "A model's folder", ModelError)).resolve()
         check_replaceable(folder)
         with told_of_disk(folder, "save it again"):
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +117,7 @@ class SavedModel(ABC):
                 part.mkdir()
                 try:
                     self._write(part)
-                    write_checksums(part)
+                    write_checksums(part, self._checksums_twice)
                     replace_folder(folder, part)
                 finally:
                     shutil.rmtree(part, ignore_errors=True)
@@ -141,7 +144,7 @@ class SavedModel(ABC):
             If a file is missing or damaged, has changed since it was saved, or
             contains another class; the message names the file and the remedy.
         """
-        folder = whole_folder(Path(folder))
+        folder = whole_folder(Path(path_text(folder, "A model's folder", ModelError)))
         config = read_config(folder)
         if config["class"] != cls.__name__:
             advice = config.get("loader") or f"{config['class']}.load(folder)"
@@ -152,6 +155,7 @@ class SavedModel(ABC):
         check_checksums(folder)
         model = cls._read(folder, config)
         model.interrupted = str(config.get("interrupted", ""))
+        model._checksums_twice = NOTED in config
         return model
 
     def _marked(self) -> dict[str, str]:

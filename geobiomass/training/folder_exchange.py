@@ -19,7 +19,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["new_part", "replace_folder", "sweep_parts", "whole_folder"]
+__all__ = [
+    "exchange_folders",
+    "new_part",
+    "replace_folder",
+    "sweep_parts",
+    "whole_folder",
+]
 
 _ATTEMPTS = 10  # renamings: another process may write the same folder meanwhile
 _AT_FDCWD = -100  # linux/fcntl.h: names are relative to the working folder
@@ -32,17 +38,17 @@ def new_part(folder: Path) -> Path:
 
 
 def replace_folder(folder: Path, part: Path) -> None:
-    """Give a folder the name of another one, which is deleted.
+    """Put a new folder in the place of an old one, which is deleted.
 
     Parameters
     ----------
     folder : Path
-        The final path; nothing may be there.
+        The final path; there may be an old folder, or nothing.
     part : Path
         The new folder, whole, of a name of :func:`new_part`.
     """
     for attempt in range(_ATTEMPTS):
-        if folder.exists() and _exchange(part, folder):
+        if folder.exists() and exchange_folders(part, folder):
             shutil.rmtree(part, ignore_errors=True)
             return
         old = part.with_suffix(f".{attempt}.old")
@@ -60,7 +66,7 @@ def replace_folder(folder: Path, part: Path) -> None:
             return
 
 
-def _exchange(one: Path, other: Path) -> bool:
+def exchange_folders(one: Path, other: Path) -> bool:
     """Exchange the names of two folders in one step; return False if that failed."""
     paths = os.fsencode(one), os.fsencode(other)
     system: str = platform.system()  # sys.platform would hide a branch from mypy

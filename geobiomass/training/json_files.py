@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .given_paths import check_file
+
 __all__ = [
     "JsonError",
     "check_json_depth",
@@ -55,6 +57,7 @@ def read_json(
     OSError
         If it cannot be read.
     """
+    check_file(path, JsonError)
     with Path(path).open("rb") as file:
         data = file.read(most_bytes + 1)
     return parse_json(data, str(path), kind, most_bytes, encoding)

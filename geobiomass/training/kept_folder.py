@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .checkpoint_record import LAST, Record, read_training_record
 from .disk_errors import told_of_disk
+from .files import parts_within
 from .interruption import TrainingInterrupted
 from .one_writer import one_writer
 from .unfinished import UnfinishedTraining, save_unfinished
@@ -89,8 +90,9 @@ def _reserved(folder: Path) -> Iterator[None]:
         with told_of_disk(whole):
             whole.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(one_writer(whole))
-            # Files that safetensors was writing when an earlier call was killed.
-            for left in whole.rglob(".tmp??????"):
+            # Files that were being written when an earlier call was killed, by
+            # safetensors itself and by us.
+            for left in (*whole.rglob(".tmp??????"), *parts_within(whole)):
                 left.unlink()
         before = _RESERVED.set((*_RESERVED.get(), whole))
         try:

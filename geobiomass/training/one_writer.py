@@ -24,6 +24,8 @@ from .json_files import parse_json
 FRESH = 60.0
 """Seconds after which a lease that was not renewed does not count any more."""
 
+# What no waiting changes: a file system that is not written, or has no such files.
+_NEVER = (errno.ENOENT, errno.EROFS, errno.EPERM, errno.ENAMETOOLONG, errno.EISDIR)
 _PATIENCE = 0.3  # seconds: `geobiomass info` holds the lock for an instant
 
 
@@ -119,7 +121,10 @@ def one_writer(
     from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
     file = lock_path(path)
+    _check_own_lock(file)
     lock: BaseFileLock = FileLock(file)
+    if not isinstance(lock, SoftFileLock):  # for which the file itself is the lock
+        _check_can_be(file, path)
     for last in (False, True):
         try:
             lock.acquire(timeout=wait)
@@ -139,6 +144,42 @@ def one_writer(
         if os.name != "nt":  # on Windows the release deletes the file
             file.unlink(missing_ok=True)
         lock.release()
+
+
+def _check_own_lock(file: Path) -> None:
+    """Check that a lock's file is ours: it is emptied, and deleted at the end.
+
+    Raises
+    ------
+    FileExistsError
+        If it is a file of something else, such as the lock of a package manager.
+    """
+    try:
+        text = file.read_text(errors="replace").strip()
+    except OSError:  # not there, or locked for readers, as on Windows
+        return
+    # A lock without text is one that is taken now, or was by a killed call.
+    # The library begins its own with the number of the process.
+    if text and Writer.read(text) is None and not text.split()[0].isdigit():
+        raise FileExistsError(
+            f"{file} is where geobiomass keeps a lock, and is a file of something "
+            "else; choose another path, or move that file."
+        )
+
+
+def _check_can_be(file: Path, path: Path) -> None:
+    """Check that a lock's file can be made, which the library tries for long.
+
+    Raises
+    ------
+    DiskError
+        If it cannot, as in /proc.
+    """
+    try:
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o644))
+    except OSError as error:
+        if error.errno in _NEVER:
+            raise DiskError(error.errno, path, "") from error
 
 
 def refusal(
@@ -161,7 +202,7 @@ def writer_at(path: Path) -> str | None:
     from filelock import FileLock, Timeout
 
     file = lock_path(path)
-    if not file.exists():
+    if not os.path.exists(file):
         return None
     try:
         with FileLock(file, timeout=0):

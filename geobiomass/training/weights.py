@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from .checkpoint_checks import check_whole
 from .files import replacing, sha256_of_file
 
 __all__ = [
@@ -129,6 +130,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     ValueError
         If the file is damaged or contains anything else.
     """
+    check_whole(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:

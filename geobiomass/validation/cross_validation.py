@@ -29,6 +29,7 @@ from geobiomass.recipes.resume import identify
 from geobiomass.recipes.schedule import TrainingPlan
 from geobiomass.statistics.variogram import Variogram, fit_variogram, suggest_block
 from geobiomass.training.disk_errors import told_of_disk
+from geobiomass.training.given_paths import path_text
 from geobiomass.training.one_writer import one_writer
 from geobiomass.training.setting_names import explain_arguments
 from geobiomass.validation.folder import (
@@ -37,6 +38,7 @@ from geobiomass.validation.folder import (
     check_validation_folder,
     cube_address,
     read_record,
+    sweep_folder,
     write_record,
 )
 from geobiomass.validation.held_out_map import calibrated_members, join_by_fold
@@ -324,6 +326,7 @@ class CrossValidation:
         self, folder: Path, cube: str | Path | None, progress: bool, overwrite: bool
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        sweep_folder(folder)
         if overwrite:  # from here on the record may name files that are replaced
             (folder / RECORD).unlink(missing_ok=True)
         lazy, side = self.predictions.copy(), self._settings["block"]
@@ -399,7 +402,7 @@ class CrossValidation:
         UserWarning
             If the cube's images have changed since, and its labels have not.
         """
-        folder = Path(folder)
+        folder = Path(path_text(folder, "The folder of a cross-validation"))
         record = read_record(folder)
         if cube is None:
             cube = find_cube(record["cube"], folder)

@@ -16,8 +16,9 @@ from typing import Any
 
 from geobiomass.cube.store import is_local
 from geobiomass.evaluation.residuals import TABLE
-from geobiomass.training.checksums import OWN, with_checksum
-from geobiomass.training.files import write_whole
+from geobiomass.training.checksums import OWN, agrees, with_checksum
+from geobiomass.training.disk_errors import told_of_disk
+from geobiomass.training.files import replacing, sweep
 from geobiomass.training.json_files import read_json
 from geobiomass.training.model_folder import package_versions
 
@@ -70,8 +71,16 @@ def write_beginning(folder: Path, facts: Mapping[str, Any], overwrite: bool) -> 
     """
     if (folder / CHECKPOINTS).exists() and not overwrite:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / BEGUN, dict(facts))
+    plain = json.loads(json.dumps(dict(facts)))
+    with told_of_disk(folder, "give the same command again"):
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / BEGUN, with_checksum(plain))
+
+
+def sweep_folder(folder: Path) -> None:
+    """Delete parts of the records that killed calls left; the caller has its lock."""
+    for name in (RECORD, BEGUN):
+        sweep(folder / name)
 
 
 def read_beginning(folder: Path) -> dict[str, Any]:
@@ -90,10 +99,13 @@ def read_beginning(folder: Path) -> dict[str, Any]:
         lacking = {"cube", "count", "held_out", "command", "directory"} - set(facts)
         if lacking:
             raise ValueError(f"it lacks {sorted(lacking)}")
+        if OWN in facts and not agrees(facts):
+            raise ValueError("its checksum differs")
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is damaged ({error}); delete it: it is only shown to users."
         ) from error
+    facts.pop(OWN, None)
     return facts
 
 
@@ -135,7 +147,8 @@ def _agrees(record: Mapping[str, Any]) -> bool:
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    write_whole(path, text)
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.cube import CubeError
+from geobiomass.cube.cluster_watch import computed
 from geobiomass.cube.quantity import target_of
 from geobiomass.data.folds import Folds
 from geobiomass.data.groups import NOWHERE
@@ -102,8 +103,9 @@ def held_out_metrics(
 def _layers(
     predictions: xr.Dataset, sample: Sample
 ) -> dict[str, npt.NDArray[np.float64]]:
-    computed = predictions.isel(indexers_of(sample)).compute()
-    return {str(n): v.values.astype(np.float64) for n, v in computed.items()}
+    part = predictions.isel(indexers_of(sample))
+    found = computed(part, "held-out predictions were being computed")
+    return {str(n): v.values.astype(np.float64) for n, v in found.items()}
 
 
 def _groups_in(

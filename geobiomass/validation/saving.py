@@ -13,6 +13,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.cube import CubeError
+from geobiomass.cube.cluster_watch import computed
 from geobiomass.cube.plain_attributes import as_json
 from geobiomass.cube.region import Region
 from geobiomass.cube.store import is_local
@@ -82,7 +83,8 @@ def write_predictions(
 
 
 def _compute(predictions: xr.Dataset, block: Block) -> npt.NDArray[np.float32]:
-    found = predictions.isel(indexers_of(Sample(block.window, block.chip))).compute()
+    part = predictions.isel(indexers_of(Sample(block.window, block.chip)))
+    found = computed(part, "held-out predictions were being computed")
     return np.stack([layer.values.astype(np.float32) for layer in found.values()])
 
 

@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from geobiomass.tables import write_csv
+
 from ..photos import TARGETS
 from .camera import photograph
 from .leaves import CLOVER, DEAD, QUADRAT, Sward, grow
@@ -164,6 +166,6 @@ def _write(folder: Path, table: pd.DataFrame, part: Part) -> None:
     long = long.sort_values("sample_id", kind="stable")
     if part == "test":
         asked = ["sample_id", "image_path", "target_name"]
-        long[asked].to_csv(folder / "test.csv", index=False)
+        write_csv(long[asked], folder / "test.csv", index=False)
     name = {"train": "train.csv", "test": "truth.csv"}[part]
-    long.to_csv(folder / name, index=False)
+    write_csv(long, folder / name, index=False)

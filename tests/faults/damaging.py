@@ -18,7 +18,9 @@ def damaged(name: str, numbers: Iterable[int], folder: Path) -> list[Outcome]:
     whole = folder / "whole"
     whole.mkdir(parents=True)
     kind.make(whole)
-    expected, _, error = observed(lambda: kind.read(whole / kind.entry))
+    # A copy is read: reading a training goes on with it.
+    first = Path(shutil.copytree(whole, folder / "first"))
+    expected, _, error = observed(lambda: kind.read(first / kind.entry))
     if error is not None:
         raise error
     assert expected is not None

@@ -7,6 +7,8 @@ if all values, coordinates and attributes are equal to the bit.
 from __future__ import annotations
 
 import json
+import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -125,9 +127,54 @@ def read_validation(path: Path) -> Reading:
 def read_table(path: Path) -> Reading:
     from geobiomass.evaluation.residuals import read_residuals
 
-    reading = of_table(read_residuals(path), "table ")
-    # Without the file of its facts it is any CSV: totals take the pixels of the map.
-    return {k: v for k, v in reading.items() if (k, v) != ("table attrs", "{}")}
+    return of_table(read_residuals(path), "table ")
+
+
+def read_layers(path: Path) -> Reading:
+    from geobiomass.maps.reading import open_map
+
+    with open_map(str(path)) as layers:
+        return of_dataset(layers.load())
+
+
+def read_pasture_model(path: Path) -> Reading:
+    import pasture
+
+    model: Any = pasture.load(path)
+    weights = {
+        f"{number} {name}": value.numpy().tobytes()
+        for number, member in enumerate(model.members)
+        for name, value in member.network.state_dict().items()
+    }
+    reading = weights | of_table(model.held_out, "held out ")
+    for number, member in enumerate(model.members):
+        reading |= of_table(member.history, f"history {number} ")
+        reading[f"settings {number}"] = text_of(member.settings)
+    return reading | {"blend": model.blend}
+
+
+def train(folder: Path, epochs: int) -> gb.BiomassRegressor:
+    """Train, or go on, in a folder; the weights are the mean of two epochs."""
+    settings = SMALL | {
+        "epochs": epochs,
+        "schedule": "constant",
+        "warmup_epochs": 0,
+        "keep": "average",
+        "keep_last": 2,
+    }
+    with warnings.catch_warnings():
+        # A model of two epochs is as bad as its maps.
+        warnings.filterwarnings("ignore", "The error of maps", UserWarning)
+        return gb.fit(labelled(), "quick", folder=folder, block=32, **settings)
+
+
+def go_on(folder: Path) -> Reading:
+    """Go on with a training, and return all that it learns."""
+    model = train(folder, 2)
+    history = model.history.drop(columns="seconds")
+    state = model.network.state_dict()
+    weights = {name: value.numpy().tobytes() for name, value in state.items()}
+    return weights | of_table(history, "history ")
 
 
 # --- what is made ---------------------------------------------------------------------
@@ -208,8 +255,6 @@ def make_plain_model(folder: Path) -> None:
 
 
 def make_interval_model(folder: Path) -> None:
-    import warnings
-
     with warnings.catch_warnings():
         # A model of one epoch is as bad as its maps.
         warnings.filterwarnings("ignore", "The error of maps", UserWarning)
@@ -237,6 +282,67 @@ def make_table(folder: Path) -> None:
     write_residuals(table, folder / "residuals.csv")
 
 
+def make_pasture_model(folder: Path) -> None:
+    import torch
+
+    import pasture
+    from pasture.network import PastureNetwork
+
+    members = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        network = PastureNetwork("test_resnet", scale=1.0)
+        member = pasture.PastureRegressor(network, "quick")
+        member.fitted = True
+        names = [*member.targets, *(f"measured_{name}" for name in member.targets)]
+        index = pd.Index([f"photo {seed}", f"photo {seed + 2}"], name="photo")
+        grams = torch.rand(2, len(names), dtype=torch.float64).numpy()
+        member.held_out = pd.DataFrame(grams, index, names)
+        member.history = pd.DataFrame({"epoch": [1, 2], "train_loss": [2.5, 1.25]})
+        members.append(member)
+    pasture.PastureEnsemble(members, 0.25).save(folder / "model")
+
+
+def make_training(folder: Path) -> None:
+    train(folder / "training", 1)
+
+
+def two_maps(folder: Path) -> None:
+    make_zarr_map(folder)
+    (folder / "map.zarr").rename(folder / "first.zarr")
+    make_zarr_map(folder)
+    (folder / "map.zarr").rename(folder / "second.zarr")
+
+
+def _change(folder: Path, name: str) -> None:
+    from geobiomass.accounting.change import write_change
+
+    both = (errors(), errors())
+    first, second = folder / "first.zarr", folder / "second.zarr"
+    found = gb.change(first, second, residuals=both, correlation=0.0)
+    write_change(found, folder / name)
+
+
+def change_zarr(folder: Path) -> None:
+    _change(folder, "change.zarr")
+
+
+def change_tif(folder: Path) -> None:
+    _change(folder, "change.tif")
+
+
+def _alone(change: Callable[[Path], None]) -> Callable[[Path], None]:
+    """Return a function that leaves a difference map, without the maps it is of."""
+
+    def make(folder: Path) -> None:
+        two_maps(folder)
+        change(folder)
+        for name in ("first.zarr", "second.zarr"):
+            shutil.rmtree(folder / name)
+
+    return make
+
+
 KEPT = {
     kind.name: kind
     for kind in (
@@ -249,6 +355,10 @@ KEPT = {
         Kept("ensemble", "model", make_ensemble, read_model),
         Kept("validation", "validation", make_validation, read_validation),
         Kept("table", "residuals.csv", make_table, read_table),
+        Kept("change, Zarr", "change.zarr", _alone(change_zarr), read_layers),
+        Kept("change, GeoTIFF", "change.tif", _alone(change_tif), read_layers),
+        Kept("pasture model", "model", make_pasture_model, read_pasture_model),
+        Kept("training", "training", make_training, go_on),
     )
 }
 """All kinds, by name."""

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
@@ -81,6 +81,18 @@ def _list(log):
     return act
 import os as _os
 _watch({folder!r}, _list(_os.open({log!r}, _os.O_WRONLY | _os.O_APPEND)))
+"""
+
+_PAUSE = """
+def _pause(told, waits):
+    import os, threading
+    alone = threading.Lock()
+    def act(event, where):
+        with alone:
+            os.write(told, f"{{event}} {{where}}\\n".encode())
+            os.read(waits, 1)
+    return act
+_watch({folder!r}, _pause({told}, {waits}))
 """
 
 _LIMIT = """
@@ -208,6 +220,42 @@ def operations_of(
         lines = Path(log.name).read_text().splitlines()
     pairs = (line.split(" ", 1) for line in lines)
     return [(kind, Path(place)) for kind, place in pairs]
+
+
+def steps_of(script: str, folder: Path) -> Iterator[tuple[str, Path]]:
+    """Run a script, which waits before each change to a file while the caller looks.
+
+    Yields
+    ------
+    str, Path
+        As :func:`operations_of` has them. The script goes on when the next one is
+        asked for, and has ended, with code 0, when there is none.
+    """
+    asked, told = os.pipe()
+    waits, go = os.pipe()
+    prelude = _PAUSE.format(folder=str(folder.absolute()), told=told, waits=waits)
+    paths = os.pathsep.join(
+        [str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)]
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", _with(prelude, script)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": paths},
+        pass_fds=(told, waits),
+    )
+    os.close(told)
+    os.close(waits)
+    try:
+        with os.fdopen(asked) as lines:
+            for line in lines:
+                kind, place = line.rstrip("\n").split(" ", 1)
+                yield kind, Path(place)
+                os.write(go, b".")
+        assert process.wait() == 0
+    finally:
+        os.close(go)
+        process.kill()
+        process.wait()
 
 
 def _with(prelude: str, script: str) -> str:

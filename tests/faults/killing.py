@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 import re
 import shutil
@@ -9,7 +10,7 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
-from kill_points import ROOT, Runner, kill_at, kill_at_size, operations_of
+from kill_points import ROOT, Runner, fail_at, kill_at, kill_at_size, operations_of
 from new_process import IMPORTED, NewProcesses
 from outcomes import (
     CLEAR,
@@ -193,6 +194,26 @@ class Killing:
         return Outcome(
             case, str(kill) if landed else f"{kill}: not reached", result, said
         )
+
+    def full(self, kill: Kill, code: int = errno.ENOSPC) -> Outcome:
+        """Write on a disk that is full from an operation on; judge as after a kill.
+
+        The error must be of this package, name the path and a remedy.
+        """
+        self.fresh(self.place)
+        told = self.do(AGAIN, self.place, run=lambda script: fail_at(
+            script, kill.operation, self.place, code, self.run
+        ))  # fmt: skip
+        result, said = self._judge()
+        if told.said and not told.clear and result != SILENT:
+            result, said = POOR, f"{told.said}; then {said or 'right'}"
+        case = f"{self.name}, {self.pipeline}, full:{kill.operation}"
+        return Outcome(case, f"full at {kill.what}: {told.said}", result, said)
+
+    def needing_space(self) -> list[Kill]:
+        """Return the operations that fail on a full disk."""
+        needs = ("open ", "mkdir ", "link ", "symlink ")
+        return [kill for kill in self.kills() if kill.what.startswith(needs)]
 
     def _judge(self) -> tuple[str, str]:
         between = self.read(self.place)

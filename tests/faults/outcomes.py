@@ -22,7 +22,7 @@ MOST_POOR = 0.02
 _OURS = re.compile(r"[/\\](geobiomass|pasture)[/\\][^/\\]")
 _REMEDY = re.compile(
     r"\b(again|restore|cop(y|ied)|give|write|delete|choose|make|install|run|use|fix|"
-    r"wait|call|overwrite|pass|free|end|continues?|resume|checkpoint|expected)\b",
+    r"wait|call|overwrite|pass|free|end|continues?|resume|checkpoint)\b",
     re.IGNORECASE,
 )
 _SECONDS = 60
@@ -106,8 +106,7 @@ def judged(
 def differing(found: Reading, expected: Reading) -> list[str]:
     """Return the names of what is other than before, to the bit."""
     names = sorted({*found, *expected})
-    lost = {"table attrs"} - {*found}  # the facts of a table that is now any CSV
-    return [n for n in names if n not in lost and found.get(n) != expected.get(n)]
+    return [name for name in names if found.get(name) != expected.get(name)]
 
 
 def is_clear(error: BaseException, names: Iterable[str]) -> bool:

@@ -18,6 +18,7 @@ import rasterio
 import rioxarray
 import torch
 import xarray as xr
+from earlier_models import without_checksums
 from rasterio.shutil import copy
 
 import geobiomass as gb
@@ -109,10 +110,35 @@ def test_the_readme_may_be_rewritten_and_other_files_not_swapped(
     shutil.copy(one, folder / "member-1" / "domain.safetensors")
     with pytest.raises(gb.ModelError, match=r"domain\.safetensors .* another model"):
         gb.load(folder)
-    # Without the list, as in folders of earlier releases.
     (folder / "member-1" / "domain.safetensors").unlink()
-    for readme in folder.rglob("README.md"):
-        readme.unlink()
+    # Deleted, emptied or cut: it is told, and config.json has the checksums too.
+    text = card.read_text()
+    for left in (None, "", text[:-150]):
+        card.unlink(missing_ok=True)
+        if left is not None:
+            card.write_text(left)
+        said = r"copy.README\.md is gone" if left is None else "has not all checksums"
+        with pytest.warns(UserWarning, match=said):
+            assert weights_of(gb.load(folder)) == weights_of(gb.load(saved))
+        for name in ("config.json", "member-1/config.json"):
+            content = (folder / name).read_bytes()
+            for at in range(3, len(content), len(content) // 7):
+                flipped(folder / name, at, 1)
+                with pytest.raises(gb.ModelError, match=r"config\.json is damaged"):
+                    gb.load(folder)
+                (folder / name).write_bytes(content)
+    card.write_text(text)
+    card.write_text(text.replace(text[-90:-80], "0123456789"))
+    with pytest.raises(gb.ModelError, match=r"copy.README\.md is damaged"):
+        gb.load(folder)
+    (folder / "member-1" / "README.md").unlink()
+    (folder / "member-1" / "history.csv").unlink()
+    card.write_text(text)
+    with pytest.raises(gb.ModelError, match=r"member-1.history\.csv is missing"):
+        gb.load(folder)
+    shutil.copy(saved / "member-1" / "history.csv", folder / "member-1")
+    # As folders of earlier releases.
+    without_checksums(folder)
     assert weights_of(gb.load(folder)) == weights_of(gb.load(saved))
 
 
@@ -126,7 +152,7 @@ def test_settings_ask_for_no_weights_and_no_memory(
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     regressor(1).save(tmp_path / "model")
     before = folder_fingerprint(tmp_path / "model")
-    (tmp_path / "model" / "README.md").unlink()  # it has the checksums
+    without_checksums(tmp_path / "model")
     file = tmp_path / "model" / "config.json"
     config = json.loads(file.read_text())
 
@@ -181,7 +207,7 @@ def test_a_model_of_pasture_is_checked_as_well(tmp_path: Path) -> None:
         with pytest.raises(gb.ModelError, match=f"{name} is damaged"):
             pasture.load(tmp_path / "model")
         file.write_bytes(before)
-    (tmp_path / "model" / "README.md").unlink()
+    without_checksums(tmp_path / "model")
     file = tmp_path / "model" / "config.json"
     config = json.loads(file.read_text())
     config["settings"]["network"]["pretrained"] = str(tmp_path / "none")

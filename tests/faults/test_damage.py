@@ -13,7 +13,7 @@ from damaging import damaged
 from kept import KEPT
 from outcomes import CLEAR, POOR, RIGHT, SILENT, Outcome, check, counts, judged
 
-QUICK, LONG = 7, 60  # of each of nine kinds
+QUICK, LONG = 7, 45  # of each of thirteen kinds
 
 
 @pytest.mark.parametrize("name", KEPT)

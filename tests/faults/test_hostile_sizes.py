@@ -153,6 +153,9 @@ def test_zarr_arrays_of_absurd_shapes_are_refused(tmp_path: Path) -> None:
         edited(path, name, **changes)
         # A foreign store has no seal, with which the change itself would be told.
         shutil.rmtree(path / "checksums")
+        root = json.loads((path / "zarr.json").read_text())
+        del root["consolidated_metadata"]["metadata"]["checksums"]
+        (path / "zarr.json").write_text(json.dumps(root))
         for read in (gb.open_cube, gb.describe):
             with pytest.raises(gb.CubeError, match=said):
                 read(path)
@@ -302,7 +305,10 @@ def test_json_is_bounded_in_size_and_depth(
     with pytest.raises(JsonError, match=r"x\.json must be JSON"):
         read_json(path)
     monkeypatch.setattr(json_files, "MOST_BYTES", 10)
+    path.write_text("[" + " " * 20 + "]")
     with pytest.raises(JsonError, match="must have at most 10 bytes of JSON, got more"):
-        read_json("/dev/zero", most_bytes=10)
+        read_json(path, most_bytes=10)
+    with pytest.raises(JsonError, match="/dev/zero must be a file, got a device"):
+        read_json("/dev/zero")
     with pytest.raises(JsonError, match="must be JSON text, got int"):
         parse_json(7, "The attribute scenes")  # type: ignore[arg-type]

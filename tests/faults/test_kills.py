@@ -20,8 +20,17 @@ INSTALLED = [name for name in PIPELINES if name != "zarrs" or find_spec("zarrs")
 # All writers take an hour; ``python -m benchmarks.faults`` has the others.
 KILLED = ["write_cube, scene", "write_cube, overwrite", "append", "ingest",
           "fit and save", "save over a model", "save over an ensemble",
-          "predict_to, Zarr", "predict_to, COG", "change, GeoTIFF"]  # fmt: skip
-PAIRED = ["write_cube, scene", "write_cube, overwrite", "append", "predict_to, COG"]
+          "predict_to, Zarr", "predict_to, COG", "change, GeoTIFF",
+          "predict_to, overviews", "overviews, added", "predict_to, chips",
+          "predict_to, interval and applicability", "predict_chips_to",
+          "change, Zarr",
+          "cross_validate and save", "report, again", "residuals", "residuals, again",
+          "evaluate, table", "totals, table", "submission of photos",
+          "stac item"]  # fmt: skip
+PAIRED = ["write_cube, scene", "write_cube, overwrite", "append", "predict_to, COG",
+          "overviews, added", "predict_to, chips", "predict_chips_to", "change, Zarr",
+          "fit and save", "report, again", "residuals, again", "evaluate, table",
+          "totals, table", "submission of photos", "stac item"]  # fmt: skip
 
 
 def cases(names: list[str]) -> list[tuple[str, str]]:

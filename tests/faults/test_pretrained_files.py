@@ -108,10 +108,21 @@ def test_what_does_not_fit_is_refused_with_names(
             r"conv1\.0\.weight.*\(8, 5, 3, 3\)",
         ),
         (prefixed(without, "model."), "below 'model.'"),
+        # Finite in the file, infinite in the network's type.
+        (weights | {name: weights[name].double() * 1e300}, "must be finite, got"),
+        (weights | {name: weights[name].to("meta")}, "a shape without values"),
+        ({one: torch.zeros_like(v) for one, v in weights.items()}, "got 0 in all"),
+        (
+            weights | {"conv1.1.running_var": -weights["conv1.1.running_var"]},
+            r"must not be negative, got -1 in conv1\.1\.running_var",
+        ),
     ]
     for content, message in cases:
         with pytest.raises(ValueError, match=message):
             load(tmp_path / "wrong.pth", content)
+    for given in (5, ["a.pth"]):
+        with pytest.raises(ValueError, match="must be a file of weights, True or Fal"):
+            AttentionUNet(3, "test_resnet", CHANNELS, pretrained=given)  # type: ignore[arg-type]
     for ending in ("pth", "safetensors"):
         junk = tmp_path / f"junk.{ending}"
         junk.write_bytes(b"no weights" * 20)

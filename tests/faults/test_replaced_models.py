@@ -69,7 +69,7 @@ def test_there_is_always_a_model_and_leftovers_go(
     shutil.rmtree(documents)
 
     # Where names cannot be exchanged, a kill between the renamings leaves both.
-    monkeypatch.setattr(exchange, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(exchange, "exchange_folders", lambda one, other: False)
 
     def killed(one: Path, other: Path) -> None:
         if Path(other) == folder:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import kept
+import pandas as pd
 from kept import SMALL, TILES, labelled, untrained
 from outcomes import Reading
 
@@ -116,14 +118,69 @@ def cross_validate(folder: Path) -> None:
 # --- maps, tables and pages -----------------------------------------------------
 
 
-def zarr_map_with_overviews(folder: Path) -> None:
+def _wide_map(folder: Path, overviews: bool) -> None:
     from conftest import make_scene
 
     wide = make_scene(260, 300, months=(7,)).drop_vars("agb")
     untrained().predict_to(
-        folder / "map.zarr", wide, tile=128, overlap=0, block=256, overviews=True,
-        progress=False, check="off",
+        folder / "map.zarr", wide, tile=128, overlap=0, block=256,
+        overviews=overviews, progress=False, check="off",
     )  # fmt: skip
+
+
+def map_without_overviews(folder: Path) -> None:
+    _wide_map(folder, False)
+
+
+def zarr_map_with_overviews(folder: Path) -> None:
+    _wide_map(folder, True)
+
+
+def map_with_interval(folder: Path) -> None:
+    settings = TILES | {"progress": False, "check": "off"}
+    model = gb.load(folder / "model")
+    model.predict_to(folder / "map.zarr", kept.scene(), applicability=True, **settings)
+
+
+def submission(folder: Path) -> None:
+    from conftest import make_chips
+
+    chips = make_chips(3).isel(month=[1, 2]).drop_vars("agb")
+    untrained().predict_chips_to(
+        folder / "submission", chips, tile=32, overlap=16, progress=False, check="off"
+    )
+
+
+def read_submission(path: Path) -> Reading:
+    import rasterio
+
+    reading: dict[str, Any] = {}
+    for file in sorted(path.glob("*_agbm.tif")):
+        with rasterio.open(file) as source:
+            reading[file.name] = (source.read().tobytes(), kept.text_of(source.tags()))
+    if len(reading) < 3:
+        raise ValueError(f"{path} has {len(reading)} of 3 files, as anyone sees")
+    return reading
+
+
+def _with_checksums(read: Callable[[Path], Reading]) -> Callable[[Path], Reading]:
+    """Return what reads a map, and whether all of it agrees with its checksums."""
+
+    def both(path: Path) -> Reading:
+        from geobiomass.cube import CubeError, verify
+
+        reading = dict(read(path))
+        try:
+            return reading | {"sealed": verify(path).empty}
+        except CubeError:  # it has none, although it opens
+            return reading | {"sealed": False}
+
+    return both
+
+
+def overwrite_map(folder: Path) -> None:
+    settings = TILES | {"progress": False, "check": "off", "overwrite": True}
+    untrained(1).predict_to(folder / "map.zarr", kept.scene(), **settings)
 
 
 def chip_map(folder: Path) -> None:
@@ -146,39 +203,61 @@ def read_page(path: Path) -> Reading:
     return {"ends": text.rstrip().endswith("</html>"), "sections": text.count("<h2")}
 
 
-def two_maps(folder: Path) -> None:
-    kept.make_zarr_map(folder)
-    (folder / "map.zarr").rename(folder / "first.zarr")
-    kept.make_zarr_map(folder)
-    (folder / "map.zarr").rename(folder / "second.zarr")
-
-
-def _change(folder: Path, name: str) -> None:
-    from geobiomass.accounting.change import write_change
-
-    both = (kept.errors(), kept.errors())
-    first, second = folder / "first.zarr", folder / "second.zarr"
-    found = gb.change(first, second, residuals=both, correlation=0.0)
-    write_change(found, folder / name)
-
-
-def change_zarr(folder: Path) -> None:
-    _change(folder, "change.zarr")
-
-
-def change_tif(folder: Path) -> None:
-    _change(folder, "change.tif")
-
-
-def read_change(path: Path) -> Reading:
-    from geobiomass.maps.reading import open_map
-
-    with open_map(str(path)) as layers:
-        return kept.of_dataset(layers.load())
-
-
 def table(folder: Path) -> None:
     kept.make_table(folder)
+
+
+def other_table(folder: Path) -> None:
+    """Write the table that another one replaces: half of its rows, in other units."""
+    from geobiomass.evaluation.residuals import read_residuals, write_residuals
+
+    table(folder)
+    found = read_residuals(folder / "residuals.csv")
+    half = found[: len(found) // 2]
+    half.attrs = found.attrs | {"target": "agb", "units": "t/ha"}
+    write_residuals(half, folder / "residuals.csv")
+
+
+def old_report(folder: Path) -> None:
+    (folder / "report.html").write_text("<html>geobiomass, as it was</html>")
+
+
+def model_cube_and_old_table(folder: Path) -> None:
+    untrained().save(folder / "model")
+    gb.write_cube(labelled(), folder / "cube.zarr")
+    (folder / "table.csv").write_text("old,pixel_rmse\n1,2\n")
+
+
+def evaluate(folder: Path) -> None:
+    paths = [str(folder / name) for name in ("model", "cube.zarr")]
+    command("evaluate", *paths, "--check", "off", "--csv", str(folder / "table.csv"))
+
+
+def map_and_old_table(folder: Path) -> None:
+    kept.make_zarr_map(folder)
+    (folder / "errors.json").write_text(json.dumps(kept.errors().to_dict()))
+    (folder / "table.csv").write_text("old,map_mean\n1,2\n")
+
+
+def totals(folder: Path) -> None:
+    errors, out = str(folder / "errors.json"), str(folder / "table.csv")
+    command("totals", str(folder / "map.zarr"), "--residuals", errors, "--csv", out)
+
+
+def old_table(folder: Path) -> None:
+    (folder / "table.csv").write_text("sample_id,target\n1,2\n")
+
+
+def predictions(folder: Path) -> None:
+    from pasture.photos import TARGETS, write_submission
+
+    photos = pd.Index(["a", "b"], name="photo")
+    grams = pd.DataFrame([range(5), range(5, 10)], photos, TARGETS)
+    write_submission(grams, folder / "table.csv")
+
+
+def read_file(path: Path) -> Reading:
+    return {"bytes": path.read_bytes()}
 
 
 def stac_item(folder: Path) -> None:
@@ -187,7 +266,6 @@ def stac_item(folder: Path) -> None:
 
 
 def read_json(path: Path) -> Reading:
-    import json
 
     item = json.loads(path.read_text())
     for name in ("created", "updated"):  # the time of writing
@@ -233,7 +311,7 @@ WRITERS = {
         Writer("write_cube, scene", "scene.zarr", kept.make_scene_cube, kept.read_cube,
                sizes=(100, 3000, 30_000)),
         Writer("write_cube, overwrite", "scene.zarr", overwrite_cube, kept.read_cube,
-               kept.make_scene_cube),
+               kept.make_scene_cube, replaces=True),
         Writer("append", "chips.zarr", append, kept.read_cube, three_chips,
                replaces=True, sizes=(3000,)),
         Writer("ingest", "cube.zarr", ingest, kept.read_cube, rasters, sizes=(2000,)),
@@ -247,17 +325,37 @@ WRITERS = {
                kept.read_validation, sizes=(50_000,)),
         Writer("predict_to, Zarr", "map.zarr", kept.make_zarr_map, kept.read_map,
                sizes=(100, 8000)),
+        Writer("predict_to, overwrite", "map.zarr", overwrite_map, kept.read_map,
+               kept.make_zarr_map),
         Writer("predict_to, overviews", "map.zarr", zarr_map_with_overviews,
-               kept.read_map),
-        Writer("predict_to, chips", "map.zarr", chip_map, read_change),
+               _with_checksums(kept.read_map)),
+        Writer("overviews, added", "map.zarr", zarr_map_with_overviews,
+               _with_checksums(kept.read_map), map_without_overviews, replaces=True),
+        Writer("predict_to, chips", "map.zarr", chip_map,
+               _with_checksums(kept.read_layers)),
+        Writer("predict_to, interval and applicability", "map.zarr", map_with_interval,
+               _with_checksums(kept.read_layers), kept.make_interval_model),
+        Writer("predict_chips_to", "submission", submission, read_submission,
+               pipelines=PIPELINES[:1], sizes=(2000,)),
         Writer("predict_to, COG", "map.tif", kept.make_geotiff, kept.read_map,
                sizes=(8000, 40_000)),
         Writer("report", "report.html", report, read_page, pipelines=PIPELINES[:1]),
-        Writer("change, Zarr", "change.zarr", change_zarr, read_change, two_maps),
-        Writer("change, GeoTIFF", "change.tif", change_tif, read_change, two_maps,
-               pipelines=PIPELINES[:1], sizes=(2000,)),
+        Writer("change, Zarr", "change.zarr", kept.change_zarr,
+               _with_checksums(kept.read_layers), kept.two_maps),
+        Writer("change, GeoTIFF", "change.tif", kept.change_tif, kept.read_layers,
+               kept.two_maps, pipelines=PIPELINES[:1], sizes=(2000,)),
         Writer("residuals", "residuals.csv", table, kept.read_table,
                pipelines=PIPELINES[:1]),
+        Writer("residuals, again", "residuals.csv", table, kept.read_table,
+               other_table, replaces=True, pipelines=PIPELINES[:1]),
+        Writer("report, again", "report.html", report, read_page, old_report,
+               replaces=True, pipelines=PIPELINES[:1]),
+        Writer("evaluate, table", "table.csv", evaluate, read_file,
+               model_cube_and_old_table, replaces=True, pipelines=PIPELINES[:1]),
+        Writer("totals, table", "table.csv", totals, read_file, map_and_old_table,
+               replaces=True, pipelines=PIPELINES[:1]),
+        Writer("submission of photos", "table.csv", predictions, read_file, old_table,
+               replaces=True, pipelines=PIPELINES[:1]),
         Writer("stac item", "item.json", stac_item, read_json, kept.make_zarr_map,
                pipelines=PIPELINES[:1]),
     )

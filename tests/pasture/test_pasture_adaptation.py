@@ -200,6 +200,14 @@ def test_an_interrupted_adaptation_resumes(model, train, test, tmp_path, monkeyp
         pasture.adapt(other, train, test, **settings)
     with pytest.raises(ValueError, match="adapts another model or to other photos"):
         pasture.adapt(model, train, test.iloc[:5], **settings)
+    # Its first predictions are damaged: a digit, and so that they are no numbers.
+    (table,) = folder.glob("*.csv")
+    text = table.read_text()
+    digit = text[:-2] + str(9 - int(text[-2])) + "\n"
+    for damaged in (digit, text.replace(".", "x", 1)):
+        table.write_text(damaged)
+        with pytest.raises(ValueError, match=r"csv, the first predictions, is damaged"):
+            pasture.adapt(model, train, test, **settings)
 
 
 @pytest.mark.parametrize(

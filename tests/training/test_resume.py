@@ -2,6 +2,8 @@
 
 import math
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -421,6 +423,63 @@ def test_a_foreign_or_damaged_checkpoint_is_refused(tmp_path):
     (tmp_path / "last.ckpt").write_bytes(b"cut short")
     with pytest.raises(ValueError, match="not a whole checkpoint"):
         run(tmp_path)
+
+
+def test_damage_in_the_folder_is_named_before_the_training_goes_on(tmp_path):
+    plan = {"keep": "average", "keep_last": 2, "checkpoint_minutes": 0}
+    begun = tmp_path / "begun"
+    with pytest.raises(RuntimeError, match="stop here"):
+        run(begun, StopAt(2, 3, RuntimeError), **plan)
+    names = ["epoch-0001.safetensors", "epoch-0002.safetensors", "last.ckpt"]
+    assert sorted(file.name for file in begun.iterdir()) == names
+    whole = run(**plan)
+
+    def damaged(number, change):
+        folder = Path(shutil.copytree(begun, tmp_path / f"copy-{number}"))
+        change(folder)
+        try:
+            return run(folder, **plan), ""
+        except ValueError as error:
+            said = str(error)
+        assert str(folder) in said
+        assert "again" in said
+        return None, said
+
+    draw, told = random.Random(0), 0
+    for number in range(24):
+        name = names[number % 3]
+
+        def flip(folder, name=name):
+            content = bytearray((folder / name).read_bytes())
+            content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+            (folder / name).write_bytes(content)
+
+        result, said = damaged(number, flip)
+        told += name in said
+        if result is not None:  # between the parts of the archive
+            assert name == "last.ckpt"
+            assert_same(whole, result)
+    assert told >= 19
+    one, two = (begun / name for name in names[:2])
+
+    def swap(folder):
+        shutil.copy(one, folder / names[1])
+        shutil.copy(two, folder / names[0])
+
+    assert ".safetensors is damaged" in damaged("swapped", swap)[1]
+    copied = damaged("copied", lambda folder: shutil.copy(one, folder / names[1]))
+    assert f"{names[1]} is damaged" in copied[1]
+    gone = damaged("gone", lambda folder: (folder / names[0]).unlink())
+    assert f"{names[0]} is gone" in gone[1]
+    with pytest.warns(UserWarning, match=r"last\.ckpt is gone.* 2 epochs"):
+        again = damaged("lost", lambda folder: (folder / "last.ckpt").unlink())
+    assert_same(whole, again[0])
+    (begun / names[0]).unlink()  # not needed by the last weights
+    for name in names[1:]:
+        (begun / name).unlink()
+    run(begun, keep="last")
+    (begun / "epoch-0004.safetensors").unlink()
+    assert_same(run(keep="last"), run(begun, keep="last"))
 
 
 KILLED = """

@@ -18,6 +18,7 @@ from geobiomass.sources.biomassters.plan_chips import (
     ChipPlan,
     plan_chips,
 )
+from geobiomass.training.given_paths import path_text
 from geobiomass.training.setting_names import explain_arguments
 
 Pixels = npt.NDArray[np.float32]
@@ -123,6 +124,7 @@ def from_biomassters(
             progress=progress,
         )
         chips = chips if chips is None else fetched
+    root = path_text(root, "The folder of BioMassters", CubeError)
     plans = plan_chips(Path(root), split, skip=damaged == "skip", chips=chips)
     cube = xr.Dataset(
         coords={

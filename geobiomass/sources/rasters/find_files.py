@@ -234,6 +234,14 @@ def _in_table(
         path = row.path if outside else str(folder / row.path)
         if guard is not None:  # a table on the internet names no file of this machine
             guard.check(path, "A row of the table")
+            if guard.place != "file" and path.partition("?")[0].lower().endswith(
+                (".vrt", ".wms", ".xml")
+            ):
+                raise CubeError(
+                    f"A row of the table refers to {path}, which may name files of "
+                    "this machine; save the table to a file and open that, if you know "
+                    "what it is."
+                )
         if row.wrong:
             problems.add(path, row.wrong)
         found.append(Found(path, row.month, row.year, row.band))

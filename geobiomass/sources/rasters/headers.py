@@ -96,7 +96,7 @@ def read_headers(
                 with open_raster(each.path) as source:
                     check_blocks(source, each.path)
                     images.append(_image(source, each, bands, problems))
-            except (RasterioError, OSError) as error:
+            except (RasterioError, OSError, UnicodeEncodeError) as error:
                 if skip:
                     warnings.warn(f"Left out: {each.path}: {error}", stacklevel=4)
                 else:

@@ -12,6 +12,7 @@ from urllib3 import Retry
 
 from geobiomass.cube import CubeError
 from geobiomass.sources.stac.addresses import Guard
+from geobiomass.training.given_paths import check_file
 from geobiomass.training.json_files import parse_json
 
 MOST_BYTES = 256 * 2**20
@@ -68,6 +69,7 @@ class GuardedIO(StacApiIO):
         self._guard.check(href, "A link of the catalogue")
         if "://" in href:
             return super().read_text(source, *args, **kwargs)
+        check_file(href, CubeError)
         with open(href, "rb") as file:
             content = file.read(MOST_BYTES + 1)
         return _bounded(content, href).decode("utf-8")
@@ -112,7 +114,7 @@ def first_byte(href: str, guard: Guard) -> None:
 
 @cache
 def check_redirects(href: str, catalogue: str) -> None:
-    """Check that the server of a file sends nobody to where its catalogue may not.
+    """Check that the server of a file does not redirect to a forbidden address.
 
     GDAL, which reads the file, follows redirects by itself. Once for each file in a
     process.

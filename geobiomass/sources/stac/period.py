@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import calendar
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
 
 from geobiomass.cube import CubeError
 
@@ -44,7 +47,11 @@ def parse_period(months: str | Sequence[str]) -> Period:
     CubeError
         If it is not a period, is empty, or is longer than a year.
     """
-    words = months.split(":") if isinstance(months, str) else list(months)
+    if isinstance(months, str):
+        words: list[Any] = months.split(":")
+    else:  # two of them, or one month, as a numpy.datetime64 or a pandas.Period is
+        many = isinstance(months, Iterable) and np.ndim(cast(Any, months)) == 1
+        words = list(months) if many else [months]
     matches = [re.fullmatch(r"(\d{4})-(0[1-9]|1[0-2])", str(word)) for word in words]
     if len(words) not in (1, 2) or not all(matches):
         raise CubeError(

@@ -42,6 +42,7 @@ _LOG = logging.getLogger(__name__)
 
 # Files that a task reads at the same time: over the network, most time is waiting.
 _READS = 8
+_JPEG_2000 = ("JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID", "JP2Grok", "GTiff")
 _BANDS = 4  # bands of all scenes in memory at the same time
 _GDAL = {
     "GDAL_HTTP_CONNECTTIMEOUT": "30",
@@ -308,7 +309,10 @@ def check_image(href: str) -> None:
 
     # Sentinel images are GeoTIFF, or JPEG 2000, for which GDAL has several drivers.
     jpeg = urlsplit(href).path.lower().endswith((".jp2", ".j2k"))
-    driver = None if jpeg else "GTiff"
+    driver = "GTiff"
+    if jpeg:
+        with rasterio.Env() as env:
+            driver = next(name for name in _JPEG_2000 if name in env.drivers())
     with rasterio.open(href, driver=driver, sharing=False) as source:
         if not source.driver.startswith(("GTiff", "JP2")):
             raise ValueError(f"it is of the kind {source.driver}, not an image")

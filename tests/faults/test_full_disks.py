@@ -1,0 +1,45 @@
+"""Tables and pages on a full or unwritable disk: told, and the old file stays."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from killing import Killing, warm_processes
+from new_process import NewProcesses
+from outcomes import check
+
+WRITERS = [
+    "residuals, again",
+    "report, again",
+    "evaluate, table",
+    "totals, table",
+    "submission of photos",
+    "stac item",
+]
+CODES = (errno.ENOSPC, errno.EROFS, errno.EACCES)
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[NewProcesses]:
+    with warm_processes() as processes:
+        yield processes
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_full_disk_is_told_and_the_old_file_stays(
+    name: str, tmp_path: Path, warm: NewProcesses
+) -> None:
+    killing = Killing(name, "zarr-python", tmp_path / "k", warm)
+    places = killing.needing_space()
+    found = [
+        killing.full(place, CODES[number % len(CODES)])
+        for number, place in enumerate(places)
+    ]
+    assert len(found) >= 2
+    assert all("cannot be written" in one.fault for one in found), found
+    check(found)
