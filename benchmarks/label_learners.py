@@ -151,7 +151,7 @@ def judge_ours(row: str, case: Case, seed: int, **settings: Any) -> Figures:
 
     torch.set_num_threads(1)
     recipe = OURS[row]
-    # Crops lie within a block, and an encoder needs 32 pixels. Wider blocks do not leak:
+    # Crops lie within a block, and an encoder needs 32 pixels. Wider ones do not leak:
     # no tested pixel has a label in the training cube.
     block = max(NARROWEST_BLOCK, case.block)
     chosen = {"seed": seed, "progress": False, "block": block} | settings
