@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from geobiomass.learner.fitting import Labels, folds_of
-from geobiomass.learner.linear import Numbers, Table
+from geobiomass.learner.kernel_ridge import Numbers, Table
 
 OWN_FOLDS = 5
 """Times that an estimator is fitted to measure its error, before all labels."""

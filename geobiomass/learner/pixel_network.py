@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from geobiomass.learner.features import PixelFeatures
-from geobiomass.learner.fitting import EXTRA, FOREST, LINE, MEAN, FittedParts
-from geobiomass.learner.linear import Linear
+from geobiomass.learner.fitting import BOOSTED, EXTRA, KERNEL, FittedParts
+from geobiomass.learner.kernel_ridge import KernelRidge
 from geobiomass.learner.own_estimator import OwnEstimator
 from geobiomass.learner.trees import Trees
 from geobiomass.network.attention_unet import Look
@@ -31,7 +31,7 @@ class PixelNetwork(nn.Module):
     features : dict
         Settings of :class:`.PixelFeatures`.
     learner : "blend" or "own"
-        Trees and a ridge regression, or the user's own estimator.
+        Trees and a kernel ridge regression, or the user's own estimator.
     outputs : int
         Maps: 1, or 3 with the two ends of an interval before calibration.
     quantiles : sequence of float
@@ -40,13 +40,15 @@ class PixelNetwork(nn.Module):
         Settings of :class:`.Trees`.
     kinds : dict, optional
         Number of trees by kind, in the order of the trees.
+    rows : int
+        Training rows of the kernel ridge regression, 0 without it.
     own : dict, optional
         Settings of :class:`.OwnEstimator`.
     """
 
     tile_multiple = 1  # pixels: a tile may have any size
     shares: Tensor
-    mean: Tensor
+    start: Tensor
     unknown: Tensor
 
     def __init__(
@@ -57,6 +59,7 @@ class PixelNetwork(nn.Module):
         quantiles: Sequence[float] = (),
         trees: Mapping[str, Any] | None = None,
         kinds: Mapping[str, int] | None = None,
+        rows: int = 0,
         own: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -65,12 +68,12 @@ class PixelNetwork(nn.Module):
         self.quantiles = tuple(quantiles)
         self.kinds = dict(kinds or {})
         count = len(self.features.names)
-        self.line = Linear(count)
+        self.kernel = KernelRidge(count, rows)
         self.trees = Trees(**trees) if trees is not None else Trees(0, ())
         self.own = OwnEstimator(count, **own) if own is not None else None
-        shares = torch.zeros(len(self.kinds) + 2, dtype=torch.float64)
+        shares = torch.zeros(len(self.kinds) + 1, dtype=torch.float64)
         self.shares = nn.Parameter(shares, requires_grad=False)
-        self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("start", torch.zeros((), dtype=torch.float64))
         unknown = torch.zeros(len(self.features.bands), dtype=torch.bool)
         self.register_buffer("unknown", unknown)
 
@@ -85,6 +88,7 @@ class PixelNetwork(nn.Module):
             "features": self.features.settings,
             "trees": self.trees.settings,
             "kinds": self.kinds,
+            "rows": len(self.kernel.rows),
         }
         return found | ({} if self.own is None else {"own": self.own.settings})
 
@@ -106,7 +110,7 @@ class PixelNetwork(nn.Module):
                 f"{given.get('learner')!r} and {given.get('outputs')!r}"
             )
         trees = given.get("trees") or {}
-        sizes = [trees.get("nodes", 0), *trees.get("depths", [])]
+        sizes = [trees.get("nodes", 0), *trees.get("depths", []), given.get("rows", 0)]
         sizes += [(given.get("own") or {}).get("size", 0)]
         if any(type(n) is not int or not 0 <= n <= _LARGEST for n in sizes):
             raise ValueError("sizes of trees must be whole numbers, got others")
@@ -132,11 +136,12 @@ class PixelNetwork(nn.Module):
             quantiles=quantiles,
             trees=parts.trees.settings,
             kinds=parts.kinds,
+            rows=len(parts.kernel.rows),
         )
-        made.line, made.trees = parts.line, parts.trees
-        names = (*parts.kinds, LINE, MEAN)
-        made.shares.copy_(torch.tensor([parts.shares[n] for n in names]).double())
-        made.mean.fill_(parts.mean)
+        made.kernel, made.trees = parts.kernel, parts.trees
+        shares = [parts.shares.get(name, 0.0) for name in (*parts.kinds, KERNEL)]
+        made.shares.copy_(torch.tensor(shares, dtype=torch.float64))
+        made.start.fill_(parts.start)
         return made
 
     @property
@@ -156,9 +161,9 @@ class PixelNetwork(nn.Module):
 
     @property
     def parameter_count(self) -> int:
-        """Number of values that were learnt: of nodes, slopes and shares."""
+        """Number of values that were learnt: of nodes and of training rows."""
         own = 0 if self.own is None else self.own.content.numel()
-        return self.trees.value.numel() + self.line.slope.numel() + own
+        return self.trees.value.numel() + self.kernel.rows.numel() + own
 
     def forward(self, image: Tensor, calendar: Sequence[int] | None = None) -> Tensor:
         """Predict maps.
@@ -218,7 +223,7 @@ class PixelNetwork(nn.Module):
             (feature, pixel) standardised features; (2 bands, pixel) the bands and
             whether they have a value.
         """
-        scaled = self.line.standardise(features).float()
+        scaled = self.kernel.standardise(features).float()
         means = [self.features.names.index(f"{b} mean") for b in self.features.bands]
         there = features[means].isfinite().float()
         return scaled, torch.cat([scaled[means], there])
@@ -253,18 +258,21 @@ class PixelNetwork(nn.Module):
         total = torch.zeros(
             features.shape[1], dtype=torch.float64, device=features.device
         )
-        forest, first = total, 0
-        for share, count in zip(self.shares, self.kinds.values(), strict=False):
+        first = 0
+        for share, (kind, count) in zip(self.shares, self.kinds.items(), strict=False):
             part = self.trees.total(leaves[first : first + count])
-            total, forest = total + share * (part / count), forest + part
+            part = self.start + part if kind == BOOSTED else part / count
+            total = total + share * part
             first += count
-        total = total + self.shares[-2] * self.line(features)
-        total = total + self.shares[-1] * self.mean
+        if len(self.kernel.rows):
+            total = total + self.shares[-1] * self.kernel(features)
         if not self.quantiles:
             return cast(Tensor, total)[None]
-        response = self.trees.response.index_select(0, leaves.flatten())
-        ordered = _sorted(response.reshape(leaves.shape)).double()
-        moved = total - forest / first
+        # The trees that are no sums: each says what the value may be.
+        own = leaves[: self.kinds[EXTRA]]
+        response = self.trees.response.index_select(0, own.flatten())
+        ordered = _sorted(response.reshape(own.shape)).double()
+        moved = total - self.trees.total(own) / len(own)
         ends = [_quantile(ordered, level) + moved for level in self.quantiles]
         return torch.stack([total, *ends])
 
@@ -284,4 +292,4 @@ def _quantile(ordered: Tensor, level: float) -> Tensor:
     return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
-__all__ = ["BLEND", "EXTRA", "FOREST", "OWN", "PixelNetwork"]
+__all__ = ["BLEND", "OWN", "PixelNetwork"]

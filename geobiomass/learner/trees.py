@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,76 @@ _AT_ONCE = 2**19
 """Pairs of a pixel and a tree that are followed together: a few MB in the cache."""
 _SHALLOW = 4  # steps before which nearly all paths go on
 _ENDS = (-torch.inf, torch.inf)  # missing goes left, missing goes right
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """The nodes of a tree that scikit-learn grew, the root first.
+
+    Parameters
+    ----------
+    feature, left, right : numpy.ndarray
+        (node,) whole numbers; ``left`` is negative at leaves.
+    threshold, value : numpy.ndarray
+        (node,) float64.
+    missing_goes_left : numpy.ndarray
+        (node,) bool.
+    depth : int
+        Steps from the root to the deepest leaf.
+    """
+
+    feature: npt.NDArray[np.int64]
+    left: npt.NDArray[np.int64]
+    right: npt.NDArray[np.int64]
+    threshold: npt.NDArray[np.float64]
+    value: npt.NDArray[np.float64]
+    missing_goes_left: npt.NDArray[np.bool_]
+    depth: int
+
+    @classmethod
+    def of_tree(cls, estimator: Any) -> Nodes:
+        """Return the nodes of a fitted DecisionTreeRegressor or ExtraTreeRegressor."""
+        tree = estimator.tree_
+        return cls(
+            tree.feature.astype(np.int64),
+            tree.children_left.astype(np.int64),
+            tree.children_right.astype(np.int64),
+            tree.threshold,
+            tree.value[:, 0, 0],
+            np.asarray(tree.missing_go_to_left).astype(bool),
+            int(tree.max_depth),
+        )
+
+    @classmethod
+    def of_boosting(
+        cls, estimator: Any, columns: npt.NDArray[np.int64]
+    ) -> tuple[list[Nodes], float]:
+        """Return the trees of a fitted HistGradientBoostingRegressor, and their start.
+
+        Parameters
+        ----------
+        estimator : sklearn.ensemble.HistGradientBoostingRegressor
+            Its trees are private attributes, since it has no public ones: a test
+            compares the sum of these trees with what it predicts.
+        columns : numpy.ndarray
+            (feature,) the feature of each column that it was fitted on.
+        """
+        found = []
+        for (one,) in estimator._predictors:
+            nodes = one.nodes
+            leaf = nodes["is_leaf"].astype(bool)
+            found.append(
+                cls(
+                    columns[np.where(leaf, 0, nodes["feature_idx"])],
+                    np.where(leaf, -1, nodes["left"].astype(np.int64)),
+                    np.where(leaf, -1, nodes["right"].astype(np.int64)),
+                    nodes["num_threshold"],
+                    nodes["value"],
+                    nodes["missing_go_to_left"].astype(bool),
+                    int(nodes["depth"].max()),
+                )
+            )
+        return found, float(np.ravel(estimator._baseline_prediction)[0])
 
 
 class Trees(nn.Module):
@@ -56,22 +127,22 @@ class Trees(nn.Module):
     @classmethod
     def of(
         cls,
-        trees: Sequence[Any],
+        trees: Sequence[Nodes],
         responses: Sequence[npt.NDArray[np.float64]] | None = None,
     ) -> Trees:
-        """Build the tensors of scikit-learn's trees.
+        """Build the tensors of trees.
 
         Parameters
         ----------
-        trees : sequence of sklearn.tree.DecisionTreeRegressor
-            Fitted; ``tree_`` is read.
+        trees : sequence of Nodes
+            What scikit-learn grew.
         responses : sequence of numpy.ndarray, optional
             For each tree one training response of each of its leaves, (nodes,).
         """
-        parts = [_arrays(one.tree_) for one in trees]
+        parts = [_arrays(one) for one in trees]
         sizes = [len(part["feature"]) for part in parts]
         starts = np.concatenate([[0], np.cumsum(sizes)])
-        made = cls(int(starts[-1]), [int(one.tree_.max_depth) for one in trees])
+        made = cls(int(starts[-1]), [one.depth for one in trees])
         for number, part in enumerate(parts):
             own = slice(int(starts[number]), int(starts[number + 1]))
             order = part.pop("order")
@@ -140,17 +211,16 @@ def _exporting() -> bool:
     return torch.compiler.is_exporting()
 
 
-def _arrays(tree: Any) -> dict[str, Any]:
+def _arrays(tree: Nodes) -> dict[str, Any]:
     """Return the arrays of one tree, its nodes in an order where children adjoin."""
-    left, right = tree.children_left, tree.children_right
-    order = [0]
-    for node in order:
-        if left[node] >= 0:
-            order += [int(left[node]), int(right[node])]
-    places = np.empty(len(order), np.int64)
-    places[order] = np.arange(len(order))
-    old = np.array(order)
-    leaf = left[old] < 0
+    levels = [np.zeros(1, np.int64)]
+    while len(levels[-1]):
+        inner = levels[-1][tree.left[levels[-1]] >= 0]
+        levels.append(np.stack([tree.left[inner], tree.right[inner]], 1).ravel())
+    old = np.concatenate(levels)
+    places = np.zeros(len(tree.left), np.int64)
+    places[old] = np.arange(len(old))
+    leaf = tree.left[old] < 0
     # float32 values are compared with the largest float32 that is not above.
     threshold = tree.threshold[old]
     rounded = threshold.astype(np.float32)
@@ -158,12 +228,12 @@ def _arrays(tree: Any) -> dict[str, Any]:
     rounded[above] = np.nextafter(rounded[above], np.float32(-np.inf))
     # scikit-learn's threshold between all values and the missing ones is infinite.
     rounded = np.minimum(rounded, np.finfo(np.float32).max)
-    goes_left = np.asarray(tree.missing_go_to_left)[old].astype(bool)
+    goes_left = tree.missing_goes_left[old]
     feature = np.where(goes_left, tree.feature[old], -1 - tree.feature[old])
     return {
         "order": old,
         "feature": np.where(leaf, 0, feature).astype(np.int32),
         "threshold": np.where(leaf, np.float32(np.inf), rounded),
-        "child": np.where(leaf, places[old], places[left[old]]).astype(np.int32),
-        "value": tree.value[old, 0, 0].astype(np.float64),
+        "child": np.where(leaf, places[old], places[tree.left[old]]).astype(np.int32),
+        "value": tree.value[old].astype(np.float64),
     }

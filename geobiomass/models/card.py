@@ -199,9 +199,9 @@ def _how(network: Facts) -> str:
         learner = f"by {as_code(network['own']['name'])} of scikit-learn"
         return f"Each pixel {learner}, from its own months{around}.{missing}"
     kinds = ", ".join(f"{n} trees of {kind}" for kind, n in network["kinds"].items())
-    return (
-        f"Each pixel by {kinds}, and a ridge regression, from its own months{around}."
-    )
+    if rows := network.get("rows"):
+        kinds += f", and a kernel ridge regression on {rows} labels"
+    return f"Each pixel by {kinds}, from its own months{around}."
 
 
 def _input(settings: Facts, provenance: Facts) -> str:

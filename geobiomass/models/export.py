@@ -123,7 +123,7 @@ def exportable(network: nn.Module, months: int) -> nn.Module:
     if isinstance(network, PixelNetwork):
         if network.own is not None:
             raise ValueError(
-                "learner to export must be the blend of trees and a ridge regression, "
+                "learner to export must be the blend of trees and a kernel, "
                 f"got {network.own.name}, an estimator of your own; export that with "
                 "skl2onnx, or train with learner='blend'."
             )

@@ -16,7 +16,7 @@ from geobiomass.data.folds import Fold
 from geobiomass.data.labelled_cube import LabelledCube, LabelledSamples
 from geobiomass.data.reader import Reader
 from geobiomass.data.splits import check_no_overlap, groups_of, samples_of
-from geobiomass.learner.linear import Standardised
+from geobiomass.learner.kernel_ridge import Standardised
 from geobiomass.learner.pixel_network import PixelNetwork
 from geobiomass.recipes.label_table import LabelTable
 from geobiomass.recipes.recipe import Recipe
@@ -103,12 +103,10 @@ def check_units(where: npt.NDArray[np.int64], recipe: Recipe) -> None:
 
 
 def standardise(network: PixelNetwork, table: npt.NDArray[np.float32]) -> None:
-    """Set what features are compared by, for a network without a line of its own."""
+    """Set what features are compared by, for a network of the user's estimator."""
     if network.own is None:
         return
-    known = Standardised.of(table)
-    for name in ("shift", "scale", "lowest", "highest"):
-        getattr(network.line, name).copy_(torch.from_numpy(getattr(known, name)))
+    Standardised.of(table).give_to(network.kernel)
 
 
 def predict_rows(

@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from geobiomass.learner.fitting import FOLDS, Labels, grow_trees
+from geobiomass.learner.fitting import FOLDS, Labels, seconds_of, shares_of
 from geobiomass.learner.own_estimator import OWN_FOLDS
 from geobiomass.recipes.recipe import Recipe
-
-_TIMED = 20  # trees that are timed
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class PixelPlan:
 
 
 def plan_pixels(labels: Labels, found: int, recipe: Recipe, threads: int) -> PixelPlan:
-    """Plan a learner by pixel, after growing one tree of each kind.
+    """Plan a learner by pixel, after growing a few trees of each kind.
 
     Parameters
     ----------
@@ -76,18 +74,11 @@ def plan_pixels(labels: Labels, found: int, recipe: Recipe, threads: int) -> Pix
     if own:
         learner, seconds = _of_own(recipe.learner, labels, folds)
     else:
-        learner = f"{recipe.trees} trees and a ridge regression"
-        seconds = _of_trees(labels, recipe, threads)
+        shares = shares_of(len(labels.target))
+        learner = ", ".join(f"{100 * share:.0f} % {p}" for p, share in shares.items())
+        seconds = seconds_of(labels, recipe.trees, recipe.training.seed, threads)
     count = labels.table.shape[1]
     return PixelPlan(len(labels.target), found, count, groups, folds, learner, seconds)
-
-
-def _of_trees(labels: Labels, recipe: Recipe, threads: int) -> float:
-    grow_trees(labels, 2, recipe.training.seed)  # the first ones import scikit-learn
-    began = time.perf_counter()
-    grow_trees(labels, _TIMED, recipe.training.seed)
-    each = (time.perf_counter() - began) / _TIMED
-    return each * recipe.trees / max(1, threads)
 
 
 def _of_own(estimator: Any, labels: Labels, folds: int) -> tuple[str, float]:

@@ -111,7 +111,7 @@ class PixelRegressor(BiomassRegressor):
             last = self.history.iloc[-1]
             state = f"out-of-fold RMSE {last['rmse']:.4g} {self.units}"
         own = self.network.own
-        kind = own.name if own is not None else "trees and ridge regression"
+        kind = own.name if own is not None else "trees and kernel ridge regression"
         interval = "" if self.calibration is None else f", {self.calibration}"
         return (
             f"PixelRegressor({kind}, {len(self.features)} features of "

@@ -108,10 +108,10 @@ class Recipe:
         Cells of 16 x 16 pixels of training data that are kept at the end, for the
         model's map of applicability; 0 keeps none.
     learner : "blend", estimator of scikit-learn, or None
-        What learns by pixel, in place of a network: trees and a ridge regression, or
+        What learns by pixel, in place of a network: trees and a kernel, or
         the user's own regressor. None: a network, which the settings above describe.
     trees : int
-        Trees of a learner by pixel, of all kinds together.
+        Extra trees of a learner by pixel.
     neighbourhoods : tuple of int
         Sides of the squares around a pixel whose mean and spread are features of a
         learner by pixel, odd numbers of pixels.
@@ -158,7 +158,7 @@ class Recipe:
     calibration_fraction: float = 0.2
     domain_cells: int = 3000
     learner: Any = None
-    trees: int = 500
+    trees: int = 200
     neighbourhoods: tuple[int, ...] = (3, 7, 15)
     monthly: bool = True
     most_labels: int = 50_000
@@ -342,7 +342,7 @@ RECIPES: dict[str, Recipe] = {
             epochs=20, batch_size=8, learning_rate=2e-3, warmup_epochs=1.0
         ),
     ),
-    # Trees and a ridge regression by pixel: for plots and footprints, in seconds.
+    # Trees and a kernel by pixel: for plots and footprints, in seconds.
     "pixels": Recipe(
         name="pixels",
         learner="blend",

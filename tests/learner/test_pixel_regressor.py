@@ -111,7 +111,8 @@ def test_saved_is_loaded_to_the_bit_and_nothing_is_pickled(
     card = (tmp_path / "model" / "README.md").read_text()
     assert "Out of fold" in card
     assert "150 of 150 labels" in card
-    assert "random forest" in str(gb.describe(tmp_path / "model"))
+    assert "a kernel ridge regression on 150 labels" in card
+    assert "300 extra trees" in str(gb.describe(tmp_path / "model"))
     claimed = json.loads(json.dumps(model.network.settings))
     claimed["trees"]["nodes"] = 2**40
     with pytest.raises(ValueError, match="sizes of trees"):
@@ -153,7 +154,7 @@ def test_a_plan_says_what_will_be_done(full: xr.Dataset) -> None:
     told: list[str] = []
     gb.fit(plots(full, 50), "pixels", announce=lambda p: told.append(str(p)), **FAST)
     assert told[0].startswith("50 of 50 labels in 9 chips, blocks or groups, ")
-    assert "40 trees and a ridge regression" in told[0]
+    assert "65 % extra trees, 35 % kernel ridge, out of fold in 9 folds" in told[0]
 
 
 @pytest.mark.slow  # torch traces the graph twice, once for each form
