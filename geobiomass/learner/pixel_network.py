@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from geobiomass.learner.features import PixelFeatures
-from geobiomass.learner.fitting import BOOSTED, EXTRA, KERNEL, FittedParts
+from geobiomass.learner.fitting import EXTRA, KERNEL, FittedParts
 from geobiomass.learner.kernel_ridge import KernelRidge
 from geobiomass.learner.own_estimator import OwnEstimator
 from geobiomass.learner.trees import Trees
@@ -258,10 +258,13 @@ class PixelNetwork(nn.Module):
         total = torch.zeros(
             features.shape[1], dtype=torch.float64, device=features.device
         )
-        first = 0
+        forest, first = total, 0
         for share, (kind, count) in zip(self.shares, self.kinds.items(), strict=False):
             part = self.trees.total(leaves[first : first + count])
-            part = self.start + part if kind == BOOSTED else part / count
+            if kind == EXTRA:
+                part = forest = part / count
+            else:
+                part = self.start + part
             total = total + share * part
             first += count
         if len(self.kernel.rows):
@@ -272,7 +275,7 @@ class PixelNetwork(nn.Module):
         own = leaves[: self.kinds[EXTRA]]
         response = self.trees.response.index_select(0, own.flatten())
         ordered = _sorted(response.reshape(own.shape)).double()
-        moved = total - self.trees.total(own) / len(own)
+        moved = total - forest
         ends = [_quantile(ordered, level) + moved for level in self.quantiles]
         return torch.stack([total, *ends])
 
