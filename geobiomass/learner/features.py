@@ -23,6 +23,7 @@ MOST_MONTHLY = 400
 """Bands times months up to which each is a feature: 15 bands of two years are 360."""
 _FEWEST_HARMONIC = 6
 """Months of the year that a cube must have for the harmonics, of three terms."""
+_SMALL = 4096  # pixels
 _SINGULAR = 1e-3  # of a determinant that is 1/8 for twelve months, all there
 
 
@@ -169,9 +170,16 @@ class PixelFeatures(nn.Module):
                 for own in self._sensors.values()
             ]
         planes = [row.to(torch.float32) for row in rows]
+        # All bands together where an image is so small that the calls take the time.
+        together = torch.compiler.is_exporting() or means[0].numel() <= _SMALL
+        group = len(means) if together else 1
         for side in self.neighbourhoods:
-            for wide in means:
-                planes += _around(wide, side, margin)
+            for first in range(0, len(means), group):
+                some = torch.stack(means[first : first + group])
+                mean, spread = _around(some, side, margin)
+                planes += [
+                    one for pair in zip(mean, spread, strict=True) for one in pair
+                ]
         return torch.stack(planes, dim=1)
 
     def _band(self, image: Tensor, position: int) -> Tensor:
@@ -258,7 +266,7 @@ def _harmonic(values: Tensor, calendar: Sequence[int]) -> list[Tensor]:
 
 
 def _around(means: Tensor, side: int, margin: int) -> list[Tensor]:
-    """Return mean and spread of (batch, y, x) in squares, of values that are there."""
+    """Return mean and spread in squares of (..., y, x), of values that are there."""
     radius = side // 2
     if margin:
         cut = [slice(margin - radius, n - margin + radius) for n in means.shape[-2:]]

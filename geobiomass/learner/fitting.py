@@ -33,7 +33,7 @@ _ROUNDS = 300  # trees of the boosting
 _MOST_DRAWN = 20_000
 """Rows that trees are grown on at most: more make them slow and hardly better."""
 _TIMED = 10  # trees of each kind
-_KERNEL_SECONDS = 3.0  # for 1,000 labels, measured
+_KERNEL_SECONDS = 1.0  # for 1,000 labels, measured
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,12 @@ def test_a_feature_has_the_same_bits_in_each_tile(image: torch.Tensor) -> None:
     assert torch.equal(whole[..., 2:-2, 2:-2], inner)
     part = features(image[..., 1:9, 3:12]).nan_to_num(-1)
     assert torch.equal(whole[..., 3:7, 5:10], part[..., 2:-2, 2:-2])
+    # Bands of small images are computed together, those of large ones one by one.
+    wide = torch.cat([image] * 80, dim=-1)
+    assert wide[0, 0, 0].numel() > 4096 > image[0, 0, 0].numel()
+    found = features(wide).nan_to_num(-1)
+    count = image.shape[-1]
+    assert torch.equal(found[..., 2 : count - 2], whole[..., 2:-2])
 
 
 def test_squares_are_odd_and_months_as_many_as_the_images(image: torch.Tensor) -> None:
