@@ -96,7 +96,7 @@ def farness(apart: Tensor, width: Tensor) -> Tensor:
     Williams 2006, section 4.2): the Gaussian, but of sums and products only, which all
     machines round alike.
     """
-    found = apart / (2**_SQUARINGS * width) + 1
+    found: Tensor = apart / (2**_SQUARINGS * width) + 1
     for _ in range(_SQUARINGS):
         found = found * found
     return found

@@ -270,7 +270,7 @@ class PixelNetwork(nn.Module):
         if len(self.kernel.rows):
             total = total + self.shares[-1] * self.kernel(features)
         if not self.quantiles:
-            return cast(Tensor, total)[None]
+            return total[None]
         # The trees that are no sums: each says what the value may be.
         own = leaves[: self.kinds[EXTRA]]
         response = self.trees.response.index_select(0, own.flatten())
