@@ -12,6 +12,7 @@ import xarray as xr
 from geobiomass.accounting.error_model import ErrorModel
 from geobiomass.cube.areas import pixel_size
 from geobiomass.evaluation.residuals import read_residuals
+from geobiomass.statistics.residual_columns import check_residuals
 from geobiomass.training.json_files import read_json
 
 
@@ -53,6 +54,9 @@ def errors_of(given: Any, layer: xr.DataArray) -> pd.DataFrame | ErrorModel:
             "residuals must be a table of residuals, an ErrorModel, a path of either, "
             f"or an object with .residuals(), got a {type(errors).__name__}."
         )
+    named = isinstance(given, str | os.PathLike)
+    what = f"Residuals in {given}" if named else "Residuals"
+    check_residuals(errors, what=what, pixel="pixel" in errors.attrs)
     if "pixel" not in errors.attrs:
         errors = errors.copy()
         errors.attrs["pixel"] = pixel_size(layer)
