@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
@@ -27,6 +26,7 @@ from geobiomass.cube.seal import (
     root_sum,
 )
 from geobiomass.cube.store import check_exists, open_group, store_at
+from geobiomass.cube.store_objects import documents_of
 from geobiomass.training.checksums import with_checksum
 
 if TYPE_CHECKING:
@@ -223,11 +223,8 @@ def _sealed(group: zarr.Group) -> dict[str, Any]:
     whole = zarr.open_group(
         place.store, path=place.path, mode="r", use_consolidated=False
     )
-    with warnings.catch_warnings():
-        # The store also contains other objects, such as the lease of its writer.
-        warnings.filterwarnings("ignore", "Object at .* is not recognized")
-        members = whole.members(max_depth=None)
-    arrays = {str(name): node for name, node in members if isinstance(node, zarr.Array)}
+    members = {name: whole[name] for name in documents_of(whole)}
+    arrays = {n: node for n, node in members.items() if isinstance(node, zarr.Array)}
     pixels = {name: _inner(array) for name, array in arrays.items() if _large(array)}
     sums: dict[str, Any] = {ROOT: root_sum(files.read([ROOT])[ROOT])}
     small: list[str] = []

@@ -8,6 +8,7 @@ from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    import zarr
     from zarr.abc.store import Store
     from zarr.core.buffer import Buffer
 
@@ -35,6 +36,34 @@ def list_names(store: Store, folder: str) -> list[str]:
 
     forget_listings(store)
     return synchronise(names())
+
+
+def documents_of(group: zarr.Group) -> dict[str, bytes]:
+    """Return the metadata of all arrays and groups below a group, by path.
+
+    Other objects in the store, such as the lease of its writer, are passed over.
+    ``zarr.Group.members`` warns of each, and a filter of warnings belongs to all
+    threads.
+    """
+    found: dict[str, bytes] = {}
+    top = group.store_path
+
+    async def look(folder: str) -> None:
+        place = top / folder if folder else top
+        names = sorted([name async for name in top.store.list_dir(place.path)])
+        paths = [f"{folder}/{name}" if folder else name for name in names]
+        # Never a file as a folder: "zarr.json/zarr.json" is an error on some stores.
+        paths = [path for path in paths if path.rpartition("/")[2] != ROOT]
+        read = await asyncio.gather(*((top / path / ROOT).get() for path in paths))
+        for path, content in zip(paths, read, strict=True):
+            if content is not None:
+                found[path] = content.to_bytes()
+                if json.loads(found[path]).get("node_type") == "group":
+                    await look(path)
+
+    forget_listings(top.store)
+    synchronise(look(""))
+    return found
 
 
 def forget_listings(store: Store) -> None:
