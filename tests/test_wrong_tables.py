@@ -87,7 +87,7 @@ def test_every_function_says_what_a_table_lacks(tmp_path: Any) -> None:
 def test_plots_say_what_a_table_lacks() -> None:
     scores = pd.DataFrame({"pixels": [3]}, index=["all"])
     for call in (gb.plots.error_by_bin, gb.plots.reliability):
-        with pytest.raises(ValueError, match="without .*pixel_rmse"):
+        with pytest.raises(ValueError, match=r"without .*pixel_rmse"):
             call(scores)
     with pytest.raises(ValueError, match=r"model\.history"):
         gb.plots.history(pd.DataFrame({"train_loss": [1.0]}))

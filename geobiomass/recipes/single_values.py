@@ -62,7 +62,7 @@ def told_of_single_values(
 
 
 def _is_single(network: AttentionUNet, side: int) -> bool:
-    bands = network.settings["bands"]
+    bands = network.shift.numel()
     image = torch.zeros(1, 1, bands, side, side, device=network.shift.device)
     calendar: Any = [1]  # any month: only sizes count
     return sees_single_values(network, image, calendar=calendar)

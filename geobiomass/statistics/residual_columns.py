@@ -1,4 +1,4 @@
-"""Whether a table is one of residuals: its columns, their types, the size of a pixel."""
+"""Whether a table is one of residuals: its columns, types and size of a pixel."""
 
 from __future__ import annotations
 
