@@ -19,6 +19,7 @@ def test_one_month_of_one_small_chip_cannot_train_and_is_told() -> None:
     with pytest.raises(gb.CubeError, match=r"one sample with one month.*batch_size"):
         gb.fit(chip, recipe="quick", epochs=1)
 
-    # What the first sentence says is enough.
+
+def test_what_the_sentence_says_is_enough() -> None:
     model = gb.fit(make_chips(1, 64).isel(month=[1]), recipe="quick", epochs=1)
     assert np.isfinite(model.history["train_loss"]).all()
