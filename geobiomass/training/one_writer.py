@@ -165,6 +165,8 @@ def _check_own_lock(file: Path) -> None:
             f"{file} is where geobiomass keeps a lock, and is a file of something "
             "else; choose another path, or move that file."
         )
+
+
 def _check_can_be(file: Path, path: Path) -> None:
     """Check that a lock's file can be made, which the library tries for long.
 
