@@ -80,7 +80,9 @@ def missing(
         there = False
     if there:
         return None
-    return FileNotFoundError(f"There is nothing at {path}; expected {expected}.")
+    return FileNotFoundError(
+        f"There is nothing at {path}; expected {expected}. Give the address of one."
+    )
 
 
 def _of_zarr(path: Any) -> Store:

@@ -193,7 +193,7 @@ class Origin:
         return cls(array.store, where, array.path, metadata, sealed)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out numbers of files and times, which another machine does not share."""
+        """Leave out numbers of files, and times, which another machine lacks."""
         state = self.state if self._seldom else None
         return vars(self) | {"state": state, "_looked": -math.inf}
 

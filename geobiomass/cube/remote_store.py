@@ -83,7 +83,7 @@ def remote_store(
 def without_listings(store: Store) -> Store:
     """Return a store of fsspec as one that trusts no listing; others as they are.
 
-    zarrs reads a store of HTTP by itself, and knows it by its class. It has no listings.
+    A store of HTTP too: it has no listings, and zarrs knows it by its class.
     """
     if type(store) is not FsspecStore or type(store.fs).__name__ == "HTTPFileSystem":
         return store
