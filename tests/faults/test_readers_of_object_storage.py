@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,9 @@ from geobiomass import cube, describe
 from geobiomass.cube import one_state, store_objects
 from geobiomass.cube.schema import ChangedError
 from geobiomass.maps.reading import open_map
+
+changes: list[tuple[float, str]] = []
+"""When objects were written and deleted, and which."""
 
 
 @pytest.fixture
@@ -38,9 +42,12 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Counter[str]]:
 
     seen: list[str] = []
     call = S3FileSystem._call_s3
+    changes.clear()
 
     async def counted(self: Any, method: str, *args: Any, **kwargs: Any) -> Any:
         key = str(kwargs.get("Key", kwargs.get("Prefix"))).split(".zarr/")[-1]
+        if method in ("put_object", "delete_object", "delete_objects"):
+            changes.append((time.monotonic(), f"{method} {key}"))
         seen.append(key.split("/c/")[0] if method == "get_object" else method)
         return await call(self, method, *args, **kwargs)
 
@@ -110,17 +117,31 @@ def test_a_read_adds_no_request_and_what_is_replaced_is_never_read(
         patch.setattr(one_state, "LOOK", 0)
         read(0)
         assert requests() == pixels + Counter({"zarr.json": 1})
+    changes.clear()
     assert store_objects.PAUSE >= 2 * one_state.LOOK
     replace = ThreadPoolExecutor(1).submit(
         cube.write_cube, chips * 2, address, overwrite=True, storage_options=theirs
     )
     right = 0
-    with pytest.raises(ChangedError, match="is being written again by process"):
+
+    def read_on() -> None:
+        nonlocal right
         while not replace.done():
             np.testing.assert_array_equal(read(right % 3), old[right % 3])
             right += 1
+
+    with pytest.raises(ChangedError, match="is being written again by process"):
+        read_on()
     assert right > 3
     replace.result()
+    # Longer than a reader goes without a look, nothing is deleted below a new root.
+    first = next(at for at, what in changes if what == "put_object zarr.json")
+    deleted = next(
+        at
+        for at, what in changes
+        if what.startswith("delete_object") and "written" not in what and at > first
+    )
+    assert deleted - first >= store_objects.PAUSE
     for one in (lazy, pickle.loads(sent)):
         with pytest.raises(ChangedError, match="was written again since it was opened"):
             read(1, one)
