@@ -32,7 +32,7 @@ def check_exists(path: str | Path | Store) -> None:
     if not isinstance(path, str | Path):
         _of_zarr(path)
     if is_local(path) and not os.path.exists(path_text(path, "A cube", CubeError)):
-        raise FileNotFoundError(f"There is nothing at {path}; expected a Zarr cube.")
+        raise FileNotFoundError(f"There is nothing at {path}; give the path of a Zarr cube.")
 
 
 def is_local(path: str | Path | Store) -> bool:

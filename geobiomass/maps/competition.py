@@ -27,8 +27,8 @@ from geobiomass.maps.lock import only_writer
 from geobiomass.maps.map_writer import follow_blocks
 from geobiomass.outside_text import file_names, printable
 from geobiomass.training.files import replacing
-from geobiomass.training.own_files import check_own_file
 from geobiomass.training.given_paths import path_text
+from geobiomass.training.own_files import check_own_file
 
 _ENDING = "_agbm.tif"
 _PART = ".unfinished"

@@ -31,6 +31,9 @@ _OF_PATHS = {
     errno.ELOOP: "its link leads back to itself; choose another path",
 }
 
+# Only a lock says so: elsewhere a file that is not there is another matter.
+_OF_LOCKS = {errno.ENOENT: "no file can be made there; choose another path"}
+
 _DEPTH = 12  # of causes that are looked at
 
 
@@ -56,7 +59,7 @@ class DiskError(OSError):
         return type(self), (int(self.errno or 0), str(self.filename), self.remedy)
 
     def __str__(self) -> str:
-        reason = (_REASONS | _OF_PATHS)[int(self.errno or 0)]
+        reason = (_REASONS | _OF_PATHS | _OF_LOCKS)[int(self.errno or 0)]
         text = f"{self.filename} cannot be written: {reason}"
         return f"{text}, and {self.remedy}." if self.remedy else f"{text}."
 
