@@ -32,7 +32,9 @@ def check_exists(path: str | Path | Store) -> None:
     if not isinstance(path, str | Path):
         _of_zarr(path)
     if is_local(path) and not os.path.exists(path_text(path, "A cube", CubeError)):
-        raise FileNotFoundError(f"There is nothing at {path}; give the path of a Zarr cube.")
+        raise FileNotFoundError(
+            f"There is nothing at {path}; give the path of a Zarr cube."
+        )
 
 
 def is_local(path: str | Path | Store) -> bool:
@@ -81,7 +83,7 @@ def missing(
     if there:
         return None
     return FileNotFoundError(
-        f"There is nothing at {path}; expected {expected}. Give the address of one."
+        f"There is nothing at {path}; give the address of {expected}."
     )
 
 
