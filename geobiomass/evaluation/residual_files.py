@@ -110,9 +110,10 @@ def write_residuals(table: pd.DataFrame, path: str | Path) -> None:
 def _check_replaceable(path: Path) -> None:
     """Check that a path is free, or has a table of ours with its facts."""
     beside = _facts_beside(path)
-    # By its names, so that damaged facts are written again too.
+    # By its names, or by the table's mark, so that damaged facts are written again too.
     own = "file of the facts of a table of residuals"
-    check_own_file(beside, own, lambda text, _: b'"sha256"' in text)
+    ours = path.is_file() and _is_marked(path)
+    check_own_file(beside, own, lambda text, _: ours or b'"sha256"' in text)
     what = "table of residuals"
     check_own_file(path, what, lambda *_: beside.exists() or _is_marked(path))
 

@@ -317,11 +317,13 @@ class Statistics:
         """Return GDAL's tags for a band of `pixels` pixels; {} if all are NaN."""
         if self.count == 0:
             return {}
+        # Rounded: the last digits of a sum depend on the size of the windows.
+        spread = (self.squares / self.count) ** 0.5
         return {
             "STATISTICS_MINIMUM": repr(self.low),
             "STATISTICS_MAXIMUM": repr(self.high),
-            "STATISTICS_MEAN": repr(self.mean),
-            "STATISTICS_STDDEV": repr((self.squares / self.count) ** 0.5),
+            "STATISTICS_MEAN": f"{self.mean:.15g}",
+            "STATISTICS_STDDEV": f"{spread:.15g}",
             "STATISTICS_VALID_PERCENT": f"{100 * self.count / pixels:.4g}",
         }
 
