@@ -26,7 +26,7 @@ from geobiomass.cube.seal import (
     read_seal,
     root_sum,
 )
-from geobiomass.cube.store import check_exists, open_group, store_at
+from geobiomass.cube.store import check_exists, missing, open_group, store_at
 from geobiomass.cube.store_objects import documents_of
 from geobiomass.training.checksums import with_checksum
 
@@ -73,6 +73,8 @@ def seal(
     try:
         group = open_group(path, "r+", storage_options, consolidated=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if (nothing := missing(path, storage_options, "a cube or map")) is not None:
+            raise nothing from error
         raise CubeError(f"{path} is no Zarr group that can be sealed ({error}).") from (
             error
         )
@@ -125,14 +127,19 @@ def verify(
     check_exists(path)
     return consistently(
         [path],
-        lambda: _verified(path, store_at(path, storage_options)),
+        lambda: _verified(path, storage_options),
         storage_options,
     )
 
 
-def _verified(path: str | Path | Store, store: Store) -> pd.DataFrame:
+def _verified(
+    path: str | Path | Store, options: Mapping[str, Any] | None
+) -> pd.DataFrame:
+    store = store_at(path, options)
     found = check_store(store, str(path))
     if found is None:
+        if (nothing := missing(path, options, "a cube or map")) is not None:
+            raise nothing
         raise CubeError(
             f"{path} has no checksums: it is not finished, or an earlier version or "
             "other software wrote it. Add them with geobiomass.cube.seal."
