@@ -70,7 +70,7 @@ def _read(path: Path) -> pd.DataFrame | ErrorModel:
         return ErrorModel.from_dict(read_json(path, dict))
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"There is nothing at {path}; expected an error model as JSON."
+            f"There is nothing at {path}; give the path of an error model, as JSON."
         ) from None
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
