@@ -364,5 +364,7 @@ def test_the_command_writes_the_difference_and_totals(tmp_path: Path) -> None:
         for name in known:
             written = open_layer(out, name)
             np.testing.assert_array_equal(written.values, known[name].values)
-        again = CliRunner().invoke(app, call)
-        assert isinstance(again.exception, FileExistsError)
+        # The same command goes on; another one leaves the map as it is.
+        assert CliRunner().invoke(app, call).exit_code == 0
+        other = CliRunner().invoke(app, [*call[:-1], "0.4"])
+        assert isinstance(other.exception, FileExistsError)

@@ -161,7 +161,7 @@ def test_what_has_no_place_or_no_value_is_refused(tmp_path: Path) -> None:
         explore_map(scene * np.nan)
     with pytest.raises(ValueError, match="opacity must be 0 to 1"):
         explore_map(scene, opacity=2)
-    with pytest.raises(FileNotFoundError, match="expected a map"):
+    with pytest.raises(FileNotFoundError, match="give the path of a map"):
         explore_map(tmp_path / "gone.tif")
     with pytest.raises(FileNotFoundError, match=r"leaflet\.js"):
         explore_map(scene, leaflet=tmp_path)

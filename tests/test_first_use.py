@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import xarray as xr
@@ -74,10 +75,20 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_info_and_errors_come_without_torch(files: Path) -> None:
-    cube, out, model = files / "scene.zarr", files / "out", files / "model" / "model"
-    none = files / "none"
-    said = {
+def check_answers(said: dict[tuple[Any, ...], tuple[int, str]]) -> None:
+    """Check exit code and text of commands, and that none imports PyTorch."""
+    given = "".join(json.dumps([*map(str, words)]) + "\n" for words in said)
+    answers = python(COMMANDS, given=given).splitlines()
+    for (words, (code, text)), line in zip(said.items(), answers, strict=True):
+        found, printed, errors, heavy = json.loads(line)
+        assert (found, heavy) == (code, []), (words, printed, errors)
+        assert text in (errors if code else printed), (words, printed, errors)
+        assert errors.count("\n") == (code == 2), (words, errors)
+
+
+def test_help_and_info_come_without_torch(files: Path) -> None:
+    cube, model = files / "scene.zarr", files / "model" / "model"
+    said: dict[tuple[Any, ...], tuple[int, str]] = {
         ("geobiomass", "--version"): (0, f"geobiomass {gb.__version__}\n"),
         ("pasture", "--version"): (0, f"pasture {gb.__version__}\n"),
         ("geobiomass", "--help"): (0, "--version"),
@@ -89,7 +100,15 @@ def test_info_and_errors_come_without_torch(files: Path) -> None:
         ("geobiomass", "info", files / "ensemble" / "model"): (0, "model, Ensemble"),
         ("geobiomass", "info", files / "validation" / "validation"): (0, "held out"),
         ("geobiomass", "info", files / "unfinished", "--json"): (0, "1 models begun"),
-        ("geobiomass", "info", none): (2, "nothing at"),
+        ("geobiomass", "info", files / "none"): (2, "nothing at"),
+    }
+    check_answers(said)
+
+
+def test_errors_come_without_torch(files: Path) -> None:
+    cube, out, model = files / "scene.zarr", files / "out", files / "model" / "model"
+    none = files / "none"
+    said: dict[tuple[Any, ...], tuple[int, str]] = {
         ("geobiomass", "train", none, out): (2, "none"),
         ("geobiomass", "train", cube, out, "--recipe", "best"): (2, "recipe must be"),
         ("geobiomass", "train", cube, out, "--set", "epoch=1"): (2, "did you mean"),
@@ -112,13 +131,7 @@ def test_info_and_errors_come_without_torch(files: Path) -> None:
         ),
         ("geobiomass", "validate", none, "--folder", out): (2, "none"),
     }
-    given = "".join(json.dumps([*map(str, words)]) + "\n" for words in said)
-    answers = python(COMMANDS, given=given).splitlines()
-    for (words, (code, text)), line in zip(said.items(), answers, strict=True):
-        found, printed, errors, heavy = json.loads(line)
-        assert (found, heavy) == (code, []), (words, printed, errors)
-        assert text in (errors if code else printed), (words, printed, errors)
-        assert errors.count("\n") == (code == 2), (words, errors)
+    check_answers(said)
     assert not out.exists()
 
 

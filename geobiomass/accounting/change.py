@@ -21,6 +21,7 @@ from geobiomass.cube.missing_values import measured_layer
 from geobiomass.cube.quantity import Quantity
 from geobiomass.cube.units import MASS_PER_AREA
 from geobiomass.maps.reading import BLOCK
+from geobiomass.statistics.residual_columns import check_residuals
 from geobiomass.training.setting_names import explain_arguments
 
 Errors = pd.DataFrame | ErrorModel | str | Path
@@ -323,6 +324,8 @@ def change_residuals(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 
 
 def _joined(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    for table, which in ((first, "first"), (second, "second")):
+        check_residuals(table, what=f"Residuals of the {which} date")
     sizes = [tuple(map(float, table.attrs["pixel"])) for table in (first, second)]
     if sizes[0] != sizes[1]:
         raise ValueError(

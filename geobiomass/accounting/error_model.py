@@ -11,6 +11,7 @@ import pandas as pd
 
 from geobiomass.accounting.pair_sums import Cells
 from geobiomass.cube.units import MASS_PER_AREA, plain
+from geobiomass.statistics.residual_columns import RESIDUALS, check_residuals
 from geobiomass.statistics.variogram import Variogram, fit_variogram
 
 Floats = npt.NDArray[np.float64]
@@ -169,6 +170,7 @@ def fit_error_model(
     """
     if bias not in ("class", "overall"):
         raise ValueError(f"bias must be 'class' or 'overall', got {bias!r}.")
+    check_residuals(residuals, (*RESIDUALS, by))
     unit, names = pd.factorize(residuals["unit"])
     if len(names) < 2:
         raise ValueError(

@@ -12,6 +12,7 @@ import xarray as xr
 from geobiomass.accounting.error_model import ErrorModel
 from geobiomass.cube.areas import pixel_size
 from geobiomass.evaluation.residuals import read_residuals
+from geobiomass.statistics.residual_columns import check_residuals
 from geobiomass.training.json_files import read_json
 
 
@@ -53,6 +54,9 @@ def errors_of(given: Any, layer: xr.DataArray) -> pd.DataFrame | ErrorModel:
             "residuals must be a table of residuals, an ErrorModel, a path of either, "
             f"or an object with .residuals(), got a {type(errors).__name__}."
         )
+    named = isinstance(given, str | os.PathLike)
+    what = f"Residuals in {given}" if named else "Residuals"
+    check_residuals(errors, what=what, pixel="pixel" in errors.attrs)
     if "pixel" not in errors.attrs:
         errors = errors.copy()
         errors.attrs["pixel"] = pixel_size(layer)
@@ -66,7 +70,7 @@ def _read(path: Path) -> pd.DataFrame | ErrorModel:
         return ErrorModel.from_dict(read_json(path, dict))
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"There is nothing at {path}; expected an error model as JSON."
+            f"There is nothing at {path}; give the path of an error model, as JSON."
         ) from None
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(

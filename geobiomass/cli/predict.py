@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from geobiomass.models.predictor import Predictor
 
 
+_PATIENCE = "30s"  # distributed's own default: schedulers may be starting
+
+
 class Form(StrEnum):
     """The format that a map is written in."""
 
@@ -121,7 +124,16 @@ def _client(address: str | None) -> AbstractContextManager[Any]:
         return nullcontext()
     from distributed import Client
 
-    return cast("AbstractContextManager[Any]", Client(address))
+    try:
+        client = Client(address, timeout=_PATIENCE)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise ValueError(
+            f"--scheduler must be the address of a dask scheduler that runs, such as "
+            f"tcp://10.0.0.5:8786, got {address!r} ({said}); start one with dask "
+            "scheduler, or leave the option out to map on this machine."
+        ) from error
+    return cast("AbstractContextManager[Any]", client)
 
 
 @takes_map_options

@@ -12,6 +12,7 @@ from urllib.request import url2pathname
 from geobiomass.cube.claimed_size import check_group
 from geobiomass.cube.codecs import quick_codecs
 from geobiomass.cube.schema import CubeError
+from geobiomass.cube.store_objects import list_names
 from geobiomass.training.given_paths import path_text
 from geobiomass.training.packages import need_for_address
 
@@ -45,17 +46,45 @@ def store_at(
     path: str | Path | Store, storage_options: Mapping[str, Any] | None = None
 ) -> Store:
     """Return the store of a path or address, read-only; a store as it is."""
-    from zarr.storage import FsspecStore, LocalStore
+    from zarr.storage import LocalStore
 
     need_for_address(path)
     if isinstance(path, str) and path.startswith("file:"):
         path = Path(url2pathname(urlsplit(path).path))
     if is_local(path):
         return LocalStore(cast("str | Path", path), read_only=True)
+    from geobiomass.cube.remote_store import remote_store, without_listings
+
     if not isinstance(path, str):
-        return _of_zarr(path)
-    options = dict(storage_options or {})
-    return FsspecStore.from_url(path, storage_options=options, read_only=True)
+        return without_listings(_of_zarr(path))
+    return remote_store(path, storage_options, read_only=True)
+
+
+def missing(
+    path: str | Path | Store, options: Mapping[str, Any] | None, expected: str
+) -> FileNotFoundError | None:
+    """Return the error that says that nothing is at an address; None if anything is.
+
+    Parameters
+    ----------
+    path : str, Path or zarr.abc.store.Store
+        The address. Of a folder :func:`check_exists` has said so before.
+    options : mapping, optional
+        Options of fsspec.
+    expected : str
+        What should be there.
+    """
+    if is_local(path):
+        return None
+    try:
+        there = any(name != "written" for name in list_names(store_at(path, options)))
+    except FileNotFoundError:  # not even the bucket
+        there = False
+    if there:
+        return None
+    return FileNotFoundError(
+        f"There is nothing at {path}; give the address of {expected}."
+    )
 
 
 def _of_zarr(path: Any) -> Store:
@@ -82,12 +111,25 @@ def open_group(
     need_for_address(path)
     with quick_codecs():
         group = zarr.open_group(
-            str(path) if is_local(path) else cast(Any, path),
+            cast(Any, _to_open(path, mode, storage_options)),
             mode=mode,
-            storage_options=dict(storage_options) if storage_options else None,
             use_consolidated=consolidated,
             zarr_format=3 if mode == "w" else None,
         )
     if mode == "r":
         check_group(group, str(path))
     return group
+
+
+def _to_open(
+    path: str | Path | Store, mode: str, options: Mapping[str, Any] | None
+) -> Store | str:
+    from geobiomass.cube.remote_store import remote_store, without_listings
+
+    if is_local(path):
+        return str(path)
+    if not isinstance(path, str):
+        return without_listings(cast("Store", path))
+    if path.startswith("file:"):
+        return url2pathname(urlsplit(path).path)
+    return remote_store(path, options, read_only=mode == "r")

@@ -92,7 +92,7 @@ class _Checked(xr.backends.BackendArray):
             return
         found = self.sealed.problem(self.origin.store, list(self.sealed.files))
         if found is not None:
-            self.origin.check()
+            self.origin.check(now=True)
             file, problem = f"{self.sealed.path}/{found[0]}", found[1]
             raise DamagedError(
                 f"{self.sealed.path} of {self.origin.where} cannot be read: {file} "

@@ -28,6 +28,8 @@ _REASONS = {
 class ClusterError(RuntimeError):
     """The dask cluster was closed, restarted or lost while it worked."""
 
+    exit_code = 3  # of the command line: what is written stays, and it goes on
+
 
 class LostClusterError(ClusterError):
     """What happened to a cluster, in words that follow "the cluster broke:"."""

@@ -4,12 +4,16 @@ Writers make it possible. An overwritten folder is exchanged in one step; on obj
 storage its root's metadata say so before anything is deleted. An append changes nothing
 that belongs to the old chips, and shows the new ones by one write of the root. So what
 is read while the folder and its root stay the same is of one state; else it is read
-again. What is read lazily, later, is compared with the root each time.
+again. What is read lazily, later, is compared with the root each time; on object
+storage, where that is a request, once a second: nothing is deleted there for two
+seconds after the root has changed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
 import stat
 import threading
@@ -26,6 +30,7 @@ from geobiomass.cube.file_checks import Files
 from geobiomass.cube.lease import read_lease
 from geobiomass.cube.schema import ChangedError, CubeError, DamagedError
 from geobiomass.cube.seal import ROOT, UNFINISHED, ArraySeal, read_seal
+from geobiomass.cube.store_objects import LOOK, is_object_storage
 from geobiomass.training.given_paths import path_text
 from geobiomass.training.one_writer import writer_at
 
@@ -175,6 +180,8 @@ class Origin:
         self.array = array
         self.described = _described(metadata)
         self.sealed = sealed
+        self._seldom = is_object_storage(store)
+        self._looked = time.monotonic()
         self.state: State | None = state_at(store)
 
     @classmethod
@@ -186,25 +193,32 @@ class Origin:
         return cls(array.store, where, array.path, metadata, sealed)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out numbers of files, which another machine may not share."""
-        return vars(self) | {"state": None}
+        """Leave out numbers of files, and times, which another machine lacks."""
+        state = self.state if self._seldom else None
+        return vars(self) | {"state": state, "_looked": -math.inf}
 
-    def check(self) -> None:
+    def check(self, *, now: bool = False) -> None:
         """Check that a variable is still what it was, or has grown.
 
         Call it after reading: what was read before the change is right.
+
+        Parameters
+        ----------
+        now : bool
+            Look at the root in any case, also on object storage.
 
         Raises
         ------
         ChangedError
             If the store was, or is being, written again.
         """
-        now = state_at(self.store)
-        if now == self.state:
+        start = time.monotonic()
+        if self._seldom and not now and start < self._looked + LOOK:
             return
-        if (how := self._change(now)) is not None:
+        found = state_at(self.store)
+        if found != self.state and (how := self._change(found)) is not None:
             raise ChangedError(f"{self.where} {how}")
-        self.state = now
+        self.state, self._looked = found, start
 
     def _change(self, now: State) -> str | None:
         """Return how the store was replaced; None if it was not, or has grown."""
@@ -267,7 +281,8 @@ def state_at(place: Place, options: Mapping[str, Any] | None = None) -> State:
     if folder is None:
         if isinstance(place, str) and place.lower().endswith((".tif", ".tiff")):
             return ()
-        return (None, Files(store_at(place, options)).read([ROOT])[ROOT])
+        root = Files(store_at(place, options)).read([ROOT])[ROOT]
+        return (None, None if root is None else hashlib.sha256(root).digest())
     name = str(folder)  # joining paths takes longer than the system needs
     found = _of_file(name)
     if found is None or len(found) > 1:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from geobiomass.cube.seal import CHECKSUMS
-from geobiomass.cube.store_objects import ROOT, as_buffer, synchronise
+from geobiomass.cube.store_objects import ROOT, as_buffer, documents_of, synchronise
+from geobiomass.threads import silence_warning
 
 if TYPE_CHECKING:
     import zarr
@@ -17,14 +17,7 @@ if TYPE_CHECKING:
 
 def consolidate(group: zarr.Group) -> None:
     """Write a group's consolidated metadata, so that it opens with one read."""
-    import zarr
-
-    with warnings.catch_warnings():
-        # Consolidated metadata is an extension of Zarr v3; xarray and zarr read it.
-        warnings.filterwarnings("ignore", "Consolidated metadata is currently")
-        # The store also contains other objects, such as the lease of its writer.
-        warnings.filterwarnings("ignore", "Object at .* is not recognized")
-        zarr.consolidate_metadata(group.store, path=group.path)
+    write_root(group, _described(dict(group.attrs), documents_of(group)))
 
 
 def publish(group: zarr.Group, attrs: Mapping[str, Any], without: str = "") -> None:
@@ -57,22 +50,24 @@ def described(group: zarr.Group, attrs: Mapping[str, Any], without: str = "") ->
     without : str
         An array that is deleted next, which the metadata leaves out.
     """
+    # Checksums are of all else, and are written after it.
+    left_out = (CHECKSUMS, without)
+    found = documents_of(group)
+    kept = {name: text for name, text in found.items() if name not in left_out}
+    return _described(attrs, kept)
+
+
+def _described(attrs: Mapping[str, Any], members: Mapping[str, bytes]) -> bytes:
     import zarr
     from zarr.storage import MemoryStore
 
-    memory = MemoryStore()
-    whole = zarr.create_group(memory, attributes=dict(attrs), zarr_format=3)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Object at .* is not recognized")
-        found = [name for name, _ in group.members(max_depth=None)]
-        # Checksums are of all else, and are written after it.
-        members = [name for name in found if name != CHECKSUMS]
-    for name in members:
-        if name != without:
-            place = group.store_path / name / ROOT
-            content = synchronise(place.get())
-            synchronise((whole.store_path / name / ROOT).set(cast("Buffer", content)))
-    consolidate(whole)
+    # Consolidated metadata is an extension of Zarr v3; xarray and zarr read it.
+    silence_warning(UserWarning, "Consolidated metadata is currently not part")
+    whole = zarr.create_group(MemoryStore(), attributes=dict(attrs), zarr_format=3)
+    for name, content in members.items():
+        place = whole.store_path / name / ROOT
+        synchronise(place.set(as_buffer(content.decode())))
+    zarr.consolidate_metadata(whole.store)
     root = synchronise((whole.store_path / ROOT).get())
     return cast("Buffer", root).to_bytes()
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from geobiomass.cube.file_checks import Files, described_sum, shard_sum
+from geobiomass.cube.file_checks import Files, Sums, described_sum, shard_sum
 from geobiomass.cube.one_state import consistently
 from geobiomass.cube.publishing import described, write_root
 from geobiomass.cube.schema import CubeError
@@ -24,14 +23,20 @@ from geobiomass.cube.seal import (
     check_store,
     document_of,
     marked,
+    read_seal,
     root_sum,
 )
-from geobiomass.cube.store import check_exists, open_group, store_at
+from geobiomass.cube.store import check_exists, missing, open_group, store_at
+from geobiomass.cube.store_objects import documents_of
 from geobiomass.training.checksums import with_checksum
 
 if TYPE_CHECKING:
     import zarr
     from zarr.abc.store import Store
+
+_PART = "part"
+"""Mark of checksums that leave out files, which are being changed."""
+_COUNTS = "statistics/"
 
 _ABOUT = (
     "Size and CRC-32C of each file; of a shard also the CRC-32C of its last bytes and "
@@ -68,6 +73,8 @@ def seal(
     try:
         group = open_group(path, "r+", storage_options, consolidated=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if (nothing := missing(path, storage_options, "a cube or map")) is not None:
+            raise nothing from error
         raise CubeError(f"{path} is no Zarr group that can be sealed ({error}).") from (
             error
         )
@@ -120,14 +127,19 @@ def verify(
     check_exists(path)
     return consistently(
         [path],
-        lambda: _verified(path, store_at(path, storage_options)),
+        lambda: _verified(path, storage_options),
         storage_options,
     )
 
 
-def _verified(path: str | Path | Store, store: Store) -> pd.DataFrame:
+def _verified(
+    path: str | Path | Store, options: Mapping[str, Any] | None
+) -> pd.DataFrame:
+    store = store_at(path, options)
     found = check_store(store, str(path))
     if found is None:
+        if (nothing := missing(path, options, "a cube or map")) is not None:
+            raise nothing
         raise CubeError(
             f"{path} has no checksums: it is not finished, or an earlier version or "
             "other software wrote it. Add them with geobiomass.cube.seal."
@@ -158,20 +170,34 @@ def damage_in_words(path: str | Path | Store) -> dict[str, str]:
     }
 
 
-def write_seal(group: zarr.Group) -> None:
+def write_seal(group: zarr.Group, kept: Mapping[str, Sums] | None = None) -> None:
     """Write the checksums of a group's files, once all else is written.
 
     Only the mark of an unfinished group may still be removed afterwards.
+
+    Parameters
+    ----------
+    group : zarr.Group
+        The group, opened without consolidated metadata.
+    kept : mapping, optional
+        Sums that stay as they are, by file.
 
     Raises
     ------
     DamagedError
         If the index of a shard is damaged already.
     """
-    _write(group, _sealed(group))
+    _write(group, _sealed(group, kept))
 
 
-def publish_sealed(group: zarr.Group, attrs: Mapping[str, Any]) -> None:
+def publish_sealed(
+    group: zarr.Group,
+    attrs: Mapping[str, Any],
+    *,
+    without: str = "",
+    kept: Mapping[str, Sums] | None = None,
+    tidy: Callable[[], object] | None = None,
+) -> None:
     """Write a finished store's attributes and metadata, and its checksums again.
 
     Both are files of their own. So the checksums are written first, and accept the
@@ -183,13 +209,61 @@ def publish_sealed(group: zarr.Group, attrs: Mapping[str, Any]) -> None:
         The group, opened without consolidated metadata.
     attrs : mapping
         All its attributes.
+    without : str
+        An array that `tidy` deletes, which the metadata leaves out.
+    kept : mapping, optional
+        Sums that stay as they are, by file: of files that were not written.
+    tidy : callable, optional
+        Changes ``statistics`` once the root is written. Until then the checksums
+        leave it out.
     """
-    sealed, root = _sealed(group), described(group, attrs)
+    sealed, root = _sealed(group, kept), described(group, attrs, without)
     before = sealed["files"][ROOT]
     sealed["files"][ROOT] = root_sum(root)
-    _write(group, sealed | {OTHER_ROOTS: [before]})
+    first = sealed | {OTHER_ROOTS: [before]}
+    if tidy is not None:
+        first = _part_of(first, lambda file: file.startswith(_COUNTS))
+    _write(group, first)
     write_root(group, json.dumps(marked(json.loads(root), True)).encode())
+    if tidy is not None:
+        tidy()
+        files = {n: s for n, s in first["files"].items() if n != ROOT}
+        sealed = _sealed(group, files)
     _write(group, sealed)
+
+
+def seal_part(group: zarr.Group, changes: Callable[[str], bool]) -> dict[str, Sums]:
+    """Drop files from a store's checksums, before they are changed; return the rest.
+
+    The store has them until the end: whatever ends the change, all else is checked.
+
+    Parameters
+    ----------
+    group : zarr.Group
+        The group, opened without consolidated metadata.
+    changes : callable
+        Whether a file is changed.
+
+    Returns
+    -------
+    dict
+        Sums of the files that stay as they are; the root is not among them. Empty
+        where the store has no checksums.
+    """
+    place = group.store_path
+    found = read_seal(place.store, str(place), place.path)
+    if found is None:
+        return {}
+    part = _part_of(found.content, changes)
+    _write(group, part)
+    return {file: sums for file, sums in part["files"].items() if file != ROOT}
+
+
+def _part_of(
+    content: Mapping[str, Any], changes: Callable[[str], bool]
+) -> dict[str, Any]:
+    files = {f: sums for f, sums in content["files"].items() if not changes(f)}
+    return {**content, "files": files, _PART: True}
 
 
 def leave_unsealed(group: zarr.Group, folder: str) -> None:
@@ -214,8 +288,10 @@ def _write(group: zarr.Group, content: Mapping[str, Any]) -> None:
     _mark(files, True)
 
 
-def _sealed(group: zarr.Group) -> dict[str, Any]:
-    """Return what a seal says of a store as it is now."""
+def _sealed(
+    group: zarr.Group, kept: Mapping[str, Sums] | None = None
+) -> dict[str, Any]:
+    """Return what a seal says of a store as it is now, but for the files that stay."""
     import zarr
 
     place = group.store_path
@@ -223,42 +299,38 @@ def _sealed(group: zarr.Group) -> dict[str, Any]:
     whole = zarr.open_group(
         place.store, path=place.path, mode="r", use_consolidated=False
     )
-    with warnings.catch_warnings():
-        # The store also contains other objects, such as the lease of its writer.
-        warnings.filterwarnings("ignore", "Object at .* is not recognized")
-        members = whole.members(max_depth=None)
-    arrays = {str(name): node for name, node in members if isinstance(node, zarr.Array)}
+    members = {name: whole[name] for name in documents_of(whole)}
+    arrays = {n: node for n, node in members.items() if isinstance(node, zarr.Array)}
     pixels = {name: _inner(array) for name, array in arrays.items() if _large(array)}
     sums: dict[str, Any] = {ROOT: root_sum(files.read([ROOT])[ROOT])}
     small: list[str] = []
     shards: dict[int, list[str]] = {}
-    for file in sorted(files.names()):
+    kept = kept or {}
+    for file in sorted({*files.names(), *kept}):
         owner = _owner(file, arrays)
         if owner is None or file in (ROOT, SEAL):
             continue
         inner = 0 if file.endswith(f"/{ROOT}") else pixels.get(owner, 0)
         (shards.setdefault(inner, []) if inner else small).append(file)
-    sums |= described_sum(files, small)
+    fresh = described_sum(files, [name for name in small if name not in kept])
+    sums |= {name: kept.get(name) or fresh[name] for name in small}
     for inner, names in shards.items():
-        sums |= shard_sum(files, names, inner, str(place))
+        new = [name for name in names if name not in kept]
+        fresh = shard_sum(files, new, inner, str(place))
+        sums |= {name: kept.get(name) or fresh[name] for name in names}
     return {"about": _ABOUT, "format": FORMAT, "pixels": pixels, "files": sums}
 
 
 def ensure_seal(group: zarr.Group) -> None:
     """Write the checksums of a finished store that lost them to an interruption."""
-    files = Files(group.store_path.store, group.store_path.path)
-    if files.read([SEAL])[SEAL] is None:
+    place = group.store_path
+    found = read_seal(place.store, str(place), place.path)
+    if found is None:
         write_seal(group)
+    elif _PART in found.content:
+        write_seal(group, {n: s for n, s in found.files.items() if n != ROOT})
     else:
-        _mark(files, True)
-
-
-def remove_seal(group: zarr.Group) -> None:
-    """Remove the checksums, before any other change to a finished store."""
-    files = Files(group.store_path.store, group.store_path.path)
-    # The mark first, and last when it is sealed: a reader never sees the mark alone.
-    _mark(files, False)
-    files.delete(SEAL)
+        _mark(Files(place.store, place.path), True)
 
 
 def _mark(files: Files, sealed: bool) -> None:

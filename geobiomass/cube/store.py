@@ -16,6 +16,7 @@ import xarray as xr
 
 from geobiomass.cube.addresses import check_exists as check_exists
 from geobiomass.cube.addresses import is_local as is_local
+from geobiomass.cube.addresses import missing as missing
 from geobiomass.cube.addresses import open_group as open_group
 from geobiomass.cube.addresses import store_at as store_at
 from geobiomass.cube.checked_layers import checked_when_read
@@ -168,12 +169,13 @@ def _open_stored(
             decode_coords="all",
             mask_and_scale=dict.fromkeys(store.arrays, False),
             consolidated=store.consolidated,
-            storage_options=dict(storage_options) if storage_options else None,
         )
         cube = checked_when_read(cube, sealed, store.group, str(path), but=store.arrays)
     except DamagedError:
         raise
     except (FileNotFoundError, KeyError, TypeError) as error:
+        if (nothing := missing(path, storage_options, "a Zarr cube")) is not None:
+            raise nothing from error
         raise CubeError(
             f"{path} is not a Zarr group that xarray can read ({error}); give the path "
             "of a cube, or write one there with write_cube."
@@ -241,7 +243,7 @@ def read_facts(
     for name, array in arrays.items():
         array.sealed = None if sealed is None else sealed.of_array(name)
         array.origin = Origin.of(array.array, str(path), array.sealed)
-    address = str(path) if is_local(path) else path
+    address = str(path) if is_local(path) else store_at(path, storage_options)
     attrs = dict(group.attrs)
     return StoreFacts(address, attrs, consolidated, chunks, arrays, group)
 
@@ -352,7 +354,7 @@ def read_counts(
     store = stored.array.store
     known = consistently([store], lambda: _counts_in(open_group(store, "r")))
     if stored.origin is not None:
-        stored.origin.check()
+        stored.origin.check(now=True)
     return known
 
 

@@ -354,7 +354,7 @@ class StoredArray:
     ) -> DamagedError:
         """Return the error of a file; raise that of a store that was replaced."""
         if self.origin is not None:
-            self.origin.check()
+            self.origin.check(now=True)
         names = getattr(self.array.metadata, "dimension_names", None)
         names = names or ("",) * self.ndim
         window = ", ".join(

@@ -7,6 +7,7 @@ belongs to it are one set of attributes.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -22,10 +23,10 @@ from geobiomass.cube.publishing import mark_finished, publish
 from geobiomass.cube.same_call import written_from
 from geobiomass.cube.schema import is_chips
 from geobiomass.cube.seal import FINISHING, UNFINISHED
-from geobiomass.cube.sealing import remove_seal, write_seal
+from geobiomass.cube.sealing import publish_sealed, seal_part, write_seal
 from geobiomass.cube.statistics import BandTally
 from geobiomass.cube.store import STATISTICS, WRITTEN_FROM
-from geobiomass.cube.store_objects import list_names
+from geobiomass.cube.store_objects import ROOT, list_names
 from geobiomass.cube.write_record import Record, forget_array, forget_record, put
 from geobiomass.cube.write_target import Target, along_chips
 
@@ -61,7 +62,8 @@ def finish(cube: xr.Dataset, target: Target) -> None:
 def finish_append(cube: xr.Dataset, target: Target) -> None:
     """Add the counts of new chips, once, and show them to readers in one write."""
     group, record = target.group, target.record
-    remove_seal(group)  # of the cube without these chips
+    # The checksums of old chips stay: what is damaged of them is not sealed again.
+    stays = seal_part(group, partial(_changes, target, set(along_chips(cube))))
     statistics: Any = group["statistics"]
     before = str(statistics.attrs.get(_HISTOGRAM, _HISTOGRAM))
     if not target.counted:
@@ -88,9 +90,25 @@ def finish_append(cube: xr.Dataset, target: Target) -> None:
     kept = dict(group.attrs)
     kept[STATISTICS] = _as_text(target.tally)
     kept[WRITTEN_FROM] = written_from(target.encoding, True)
-    publish(group, kept, without=f"statistics/{before}")
-    tidy_append(group)
-    write_seal(group)
+    publish_sealed(
+        group,
+        kept,
+        without=f"statistics/{before}",
+        kept=stays,
+        tidy=partial(tidy_append, group),
+    )
+
+
+def _changes(target: Target, along: set[str], file: str) -> bool:
+    """Return whether an append changes a file of the cube, or adds it."""
+    name, _, key = file.partition("/")
+    if file == ROOT or (name != "statistics" and name not in along):
+        return False
+    array = target.arrays.get(name)
+    if array is None or not key.startswith("c/"):
+        return True
+    chips = (array.shards or array.chunks)[0]
+    return (int(key.split("/")[1]) + 1) * chips > target.first
 
 
 def tidy_append(group: zarr.Group) -> None:

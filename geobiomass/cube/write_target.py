@@ -92,13 +92,12 @@ class CubeDestination:
 
     def store(self) -> Store:
         """Return the store of an address, or the user's own."""
-        if isinstance(self.path, str | Path):
-            from zarr.storage import FsspecStore
+        from geobiomass.cube.remote_store import remote_store, without_listings
 
+        if isinstance(self.path, str | Path):
             need_for_address(self.path)
-            options = dict(self.options or {})
-            return FsspecStore.from_url(str(self.path), storage_options=options)
-        return self.path
+            return remote_store(str(self.path), self.options, read_only=False)
+        return without_listings(self.path)
 
     @contextmanager
     def only_writer(self) -> Iterator[None]:

@@ -185,7 +185,7 @@ def read_residuals(path: str | Path) -> pd.DataFrame:
         path = path / TABLE
     if not path.is_file():
         raise FileNotFoundError(
-            f"There is nothing at {path}; expected a table of residuals, as "
+            f"There is nothing at {path}; give the path of a table of residuals, as "
             "gb.CrossValidation.save writes."
         )
     facts = _read_facts(path)

@@ -66,6 +66,8 @@ class Destination:
         from zarr.abc.store import Store
         from zarr.storage import LocalStore
 
+        from geobiomass.cube.remote_store import without_listings
+
         if isinstance(path, LocalStore):
             return cls(str(path.root), Path(path.root))
         if not isinstance(path, str | Path):
@@ -74,7 +76,7 @@ class Destination:
                     "A map's path must be a path, an address or a store of Zarr, got a "
                     f"{type(path).__name__}."
                 )
-            return cls(str(path), path)
+            return cls(str(path), without_listings(path))
         if isinstance(path, str) and path.startswith("file:"):
             path = url2pathname(urlsplit(path).path)
         path_text(path, "A map")
@@ -122,7 +124,10 @@ class Destination:
             return False
 
         forget_listings(store)
-        return synchronise(other())
+        try:
+            return synchronise(other())
+        except FileNotFoundError:  # not even the bucket is there
+            return False
 
     def clear(self, attrs: Mapping[str, Any] | None = None) -> None:
         """Delete the group; if that is interrupted, the rest is no valid map.
@@ -136,7 +141,8 @@ class Destination:
         if isinstance(self.store, Path):
             remove(self.store)
         else:
-            delete_all(self.store, attrs)
+            # What a GeoTIFF is made from is opened by nobody.
+            delete_all(self.store, attrs, pause=self.raster is None)
 
     @property
     def work(self) -> Path:
@@ -235,11 +241,13 @@ class Destination:
     def _files(self) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
 
-        return cast("tuple[Any, str]", url_to_fs(self.raster, **(self.options or {})))
+        files, key = url_to_fs(self.raster, **(self.options or {}))
+        files.invalidate_cache()  # other processes write as well
+        return files, key
 
 
 def _remote(address: str, options: Mapping[str, Any] | None) -> Store:
-    from zarr.storage import FsspecStore
+    from geobiomass.cube.remote_store import remote_store
 
     need_for_address(address)
-    return FsspecStore.from_url(address, storage_options=dict(options or {}))
+    return remote_store(address, options, read_only=False)

@@ -14,7 +14,7 @@ from geobiomass.cube.checked_layers import checked_when_read, lazily
 from geobiomass.cube.one_state import Origin
 from geobiomass.cube.schema import CubeError, DamagedError
 from geobiomass.cube.seal import Seal, check_store
-from geobiomass.cube.store import WithoutDask, open_group, store_at
+from geobiomass.cube.store import WithoutDask, missing, open_group, store_at
 from geobiomass.cube.stored_array import StoredArray
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ def open_layers(
             consolidated=False,
         )
     except FileNotFoundError as error:
+        if (nothing := missing(path, storage_options, "a map")) is not None:
+            raise nothing from error
         raise CubeError(
             f"{path} is no map that can be read ({error}); give a finished map, .zarr "
             "or .tif."

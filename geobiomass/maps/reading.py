@@ -139,7 +139,7 @@ def _open_map(path: str) -> xr.Dataset:
     if raster:
         return _open_raster(path)
     if "://" not in path and not os.path.exists(path):
-        raise FileNotFoundError(f"There is nothing at {path}; expected a map.")
+        raise FileNotFoundError(f"There is nothing at {path}; give the path of a map.")
     return decoded_layers(open_layers(path))
 
 
@@ -148,7 +148,7 @@ def _open_raster(path: str) -> xr.Dataset:
     import rioxarray
 
     if "://" not in path and not os.path.exists(path):
-        raise FileNotFoundError(f"There is nothing at {path}; expected a map.")
+        raise FileNotFoundError(f"There is nothing at {path}; give the path of a map.")
     checksums = RasterChecksums.of(path)
     driver = driver_of(path)
     with named_errors(path), rasterio.open(path, driver=driver) as source:

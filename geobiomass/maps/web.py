@@ -187,7 +187,7 @@ def _layers_of(
 def _opened(path: str | Path, largest: int) -> xr.Dataset:
     """Open the coarsest overview of a map that is not coarser than needed."""
     if is_local(path) and not Path(path_text(path, "A map", CubeError)).exists():
-        raise FileNotFoundError(f"There is nothing at {path}; expected a map.")
+        raise FileNotFoundError(f"There is nothing at {path}; give the path of a map.")
     if str(path).rstrip("/").lower().endswith((".tif", ".tiff")):
         return in_one_state(str(path), lambda: _raster(str(path), largest))
     return in_one_state(str(path), lambda: _level(path, largest))

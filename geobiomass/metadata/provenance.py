@@ -120,7 +120,7 @@ def provenance(
     else:
         attrs, name = _attributes_at(map, storage_options), str(map)
     if attrs is None:
-        raise FileNotFoundError(f"There is nothing at {name}; expected a map.")
+        raise FileNotFoundError(f"There is nothing at {name}; give the path of a map.")
     found = provenance_in(attrs)
     if found is None:
         raise ValueError(

@@ -67,6 +67,7 @@ from geobiomass.recipes.schedule import (
     settings_of,
     stages_of,
 )
+from geobiomass.recipes.single_values import check_batch_norm, told_of_single_values
 from geobiomass.recipes.split import (
     HeldOut,
     Validation,
@@ -211,17 +212,20 @@ class BiomassRegressor(Predictor, Regressor):
         recipe = recipe_for(recipe, data.target)
         given = self._check_folder(data, recipe, held)
         units = units_to_split(data, recipe, held, calibrate)
-        check_crop(self.network, recipe, crop_side(recipe, units))
+        side = crop_side(recipe, units)
+        check_crop(self.network, recipe, side)
         earlier = given is not None and continues_earlier(recipe.training, given)
         loaders, task = self._prepare(data, recipe, held, client, calibrate)
         recipe, stages = loaders.recipe, stages_of(loaders)
         found = self._scale(loaders)
+        check_batch_norm(self.network, recipe, loaders.training, side)
         first = int(os.environ.get("LOCAL_RANK", "0")) == 0  # of several processes
         if announce is not None and first:
             announce(plan_training(task, stages))
         finish = partial(self._finish, data, loaders, held, found, earlier, calibrate)
         train = partial(train_stages, task, stages, given=given)
-        train_or_keep(self, train, self.network, settings_of(recipe), finish)
+        with told_of_single_values(self.network, recipe, side):
+            train_or_keep(self, train, self.network, settings_of(recipe), finish)
         return self
 
     def _finish(

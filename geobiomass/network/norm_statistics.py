@@ -40,3 +40,35 @@ def measure_norms(network: nn.Module, images: Iterable[Tensor], **others: Any) -
         for one, momentum in zip(norms, momenta, strict=True):
             one.momentum = momentum
         network.eval()
+
+
+def sees_single_values(network: nn.Module, image: Tensor, **others: Any) -> bool:
+    """Return whether a batch norm gets one value by channel of an image.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        It stays as it is.
+    image : Tensor
+        An input of the network, on its device: a batch of one.
+    **others
+        Other arguments of the network.
+    """
+    found = []
+
+    def look(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        found.append(inputs[0].numel() == inputs[0].shape[1])
+
+    norms = [one for one in network.modules() if isinstance(one, _BatchNorm)]
+    hooks = [one.register_forward_pre_hook(look) for one in norms]
+    modes = [(one, one.training) for one in network.modules()]
+    try:
+        network.eval()
+        with torch.no_grad():
+            network(image, **others)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for one, mode in modes:
+            one.training = mode
+    return any(found)

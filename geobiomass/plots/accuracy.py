@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 Layers = xr.DataArray | xr.Dataset | npt.NDArray[Any]
 
+_SCORES = ("pixels", "pixel_rmse", "bias", "observed", "predicted")
+"""Columns of a table of metrics that are drawn."""
+
 
 @explain_arguments
 def scatter(
@@ -262,6 +265,11 @@ def _need_scores(table: object) -> None:
             "scores must be a table of model.evaluate(cube), got a "
             f"{type(table).__name__}."
         )
+    if lacking := [name for name in _SCORES if name not in table]:
+        raise ValueError(
+            "scores must be a table of model.evaluate(cube), got one without "
+            f"{lacking}, with {list(table)}."
+        )
 
 
 def _in_short(count: int) -> str:
@@ -388,6 +396,11 @@ def _with_ends(
     table: pd.DataFrame | xr.Dataset, observed: Layers | None
 ) -> pd.DataFrame:
     """Return observed, predicted, lower and upper of all pixels with these values."""
+    if not isinstance(table, pd.DataFrame | xr.Dataset):
+        raise ValueError(
+            "table must be a pandas table of pixels or a map, got a "
+            f"{type(table).__name__}."
+        )
     name = layer_name(table) if isinstance(table, xr.Dataset) else AGB.name
     names = {"predicted": name, "lower": f"{name}_lower", "upper": f"{name}_upper"}
     if isinstance(table, xr.Dataset):

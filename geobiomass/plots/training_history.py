@@ -38,7 +38,7 @@ def history(model: Any, ax: Axes | None = None) -> Axes:
         model if isinstance(model, pd.DataFrame) else getattr(model, "history", None)
     )
     if not isinstance(table, pd.DataFrame) or (
-        len(table) and "train_loss" not in table
+        len(table) and not {"train_loss", "validation_loss"} <= set(table)
     ):
         raise ValueError(
             "history must be of a model, or its table model.history, got a "

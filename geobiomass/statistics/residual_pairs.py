@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from geobiomass.statistics.residual_columns import check_residuals
+
 Floats = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
 
@@ -34,17 +36,7 @@ class ResidualPairs:
         ValueError
             If a column or the size of a pixel is missing.
         """
-        for name in ("y", "x", "unit"):
-            if name not in residuals:
-                raise ValueError(
-                    f"Residuals must have a column {name!r}, got "
-                    f"{list(residuals.columns)}."
-                )
-        if "pixel" not in residuals.attrs:
-            raise ValueError(
-                "Residuals must have the size of a pixel, attrs['pixel'] = (metres "
-                f"down, metres across), got attrs {residuals.attrs}."
-            )
+        check_residuals(residuals, ("y", "x", "unit"))
         down, across = (float(side) for side in residuals.attrs["pixel"])
         y, x = (np.asarray(residuals[name], float) for name in ("y", "x"))
         if residuals.attrs.get("kind") == "scene":

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from geobiomass.statistics.residual_columns import check_residuals
 from geobiomass.statistics.residual_pairs import Floats, ResidualPairs, Whole
 
 Model = Literal["exponential", "spherical", "matern"]
@@ -180,8 +181,10 @@ def fit_variogram(
     """
     located = ResidualPairs.of(residuals)
     if column == "error" and "error" not in residuals:
+        check_residuals(residuals, ("predicted", "observed"))
         values = np.asarray(residuals["predicted"] - residuals["observed"], float)
     else:
+        check_residuals(residuals, (column,))
         values = np.asarray(residuals[column], float)
     _check_values(values)
     reach = located.extent / 2 if furthest is None else float(furthest)
@@ -351,6 +354,11 @@ def suggest_block(
     if isinstance(source, pd.DataFrame):
         pixel = source.attrs.get("pixel") if pixel is None else pixel
         source = fit_variogram(source)
+    if not isinstance(source, Variogram):
+        raise ValueError(
+            "source must be a Variogram or a table of residuals, got a "
+            f"{type(source).__name__}."
+        )
     if pixel is None:
         raise ValueError(
             "pixel= must be given with a variogram, the size of a pixel in metres."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -27,7 +28,11 @@ from geobiomass.data.loader import ChipLoader
 from geobiomass.data.reader import Reader
 from geobiomass.tiles import Sample, Window
 
-pytestmark = pytest.mark.slow
+# distributed leaves sockets and tasks of a scheduler or worker that was killed.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 @pytest.fixture
@@ -48,6 +53,7 @@ def impatient() -> Iterator[None]:
     with dask.config.set({"distributed.scheduler.no-workers-timeout": "3s"}):
         yield
     dask.config.set({"distributed.scheduler.worker-ttl": before})
+    gc.collect()  # what is left is of this test, not of the next module
 
 
 @contextmanager
