@@ -22,7 +22,7 @@ from geobiomass.data.reader import Reader
 from geobiomass.inference.map_settings import MapSettings
 from geobiomass.inference.mapper import Mapper
 from geobiomass.learner.features import PixelFeatures
-from geobiomass.learner.fitting import FOLDS, Labels, fit_parts
+from geobiomass.learner.fitting import FOLDS, KERNEL, Labels, fit_parts
 from geobiomass.learner.own_estimator import (
     OWN_FOLDS,
     check_estimator,
@@ -111,7 +111,12 @@ class PixelRegressor(BiomassRegressor):
             last = self.history.iloc[-1]
             state = f"out-of-fold RMSE {last['rmse']:.4g} {self.units}"
         own = self.network.own
-        kind = own.name if own is not None else "trees and kernel ridge regression"
+        parts = [*self.network.kinds]
+        if len(self.network.kernel.rows):
+            parts.append(KERNEL)
+        kind = (
+            own.name if own is not None else " + ".join(parts) or self.network.learner
+        )
         interval = "" if self.calibration is None else f", {self.calibration}"
         return (
             f"PixelRegressor({kind}, {len(self.features)} features of "

@@ -61,6 +61,7 @@ def test_it_is_better_than_the_mean_and_its_interval_covers(
     # A few tall stands make most of the error, and 150 labels hit few of them.
     assert 0.5 < blend / row["pixel_rmse"] < 1.5
     assert f"{blend:.4g}" in repr(model)
+    assert "PixelRegressor(extra trees + kernel ridge, " in repr(model)
     assert f"B04 month {int(full['month'][0])}" in model.features
 
 
