@@ -109,8 +109,8 @@ class Destination:
             return None
         try:
             return dict(self.group("r").attrs)
-        except (OSError, ValueError, KeyError):
-            return {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}  # damaged metadata of any type: what opens it says so
 
     def _exists(self) -> bool:
         if isinstance(self.store, Path):
