@@ -141,7 +141,7 @@ class Destination:
         if isinstance(self.store, Path):
             remove(self.store)
         else:
-            # What a GeoTIFF is made from is opened by nobody.
+            # No reader opens what a GeoTIFF is made from.
             delete_all(self.store, attrs, pause=self.raster is None)
 
     @property
