@@ -128,11 +128,11 @@ def _compare(
         "predicting the mean": (mean, ""),
         "ridge of colour indices": (ridge.predict(test), ""),
         "single stream, best epoch": (one_epoch.predict(test, flips=False), ""),
-        "+ checkpoints averaged": (single.predict(test, flips=False), "above"),
-        "+ mirror image": (single.predict(test), "above"),
+        "with checkpoints averaged": (single.predict(test, flips=False), "above"),
+        "with mirror image": (single.predict(test), "above"),
         "dual stream instead": (dual.predict(test), "above"),
-        "single and dual blended": (model.predict(test), "+ mirror image"),
-        "+ adapted to these photos": (final, "above"),
+        "single and dual blended": (model.predict(test), "with mirror image"),
+        "with adaptation to these photos": (final, "above"),
     }
     table = pd.DataFrame({name: summarise(p, truth) for name, (p, _) in rows.items()}).T
     names = list(rows)

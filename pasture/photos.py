@@ -315,7 +315,7 @@ def write_submission(predictions: pd.DataFrame, path: str | Path) -> None:
         Grams, one row per photo and one column per target, as
         `PastureRegressor.predict` returns them. A sample's id is ``photo__target``.
     path
-        The file to write. An earlier one with the same columns is replaced.
+        The file to write. An earlier one, in either format, is replaced.
 
     Raises
     ------
@@ -332,7 +332,9 @@ def write_submission(predictions: pd.DataFrame, path: str | Path) -> None:
     _check_complete(predictions)
     names = [f"{p}__{t}" for p in predictions.index for t in predictions.columns]
     long = {"sample_id": names, "target": predictions.to_numpy().ravel()}
-    write_csv(pd.DataFrame(long), path, "submission", index=False)
+    wide = ["photo", *map(str, predictions)]
+    table = pd.DataFrame(long)
+    write_csv(table, path, "submission", index=False, others=[wide])
 
 
 def write_predictions(predictions: pd.DataFrame, path: str | Path) -> None:
@@ -343,7 +345,7 @@ def write_predictions(predictions: pd.DataFrame, path: str | Path) -> None:
     predictions
         Grams, as a model's `predict` returns them.
     path
-        The file to write. An earlier one with the same columns is replaced.
+        The file to write. An earlier one, in either format, is replaced.
 
     Raises
     ------
@@ -351,7 +353,8 @@ def write_predictions(predictions: pd.DataFrame, path: str | Path) -> None:
         A photo is listed twice or has no prediction.
     """
     _check_complete(predictions)
-    write_csv(predictions, path, "table of predictions", index_label="photo")
+    what, long = "table of predictions", ["sample_id", "target"]
+    write_csv(predictions, path, what, index_label="photo", others=[long])
 
 
 def _check_complete(predictions: pd.DataFrame) -> None:

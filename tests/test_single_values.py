@@ -5,6 +5,9 @@ import pytest
 from conftest import make_chips
 
 import geobiomass as gb
+from geobiomass.data.loader import ChipLoader
+from geobiomass.data.reader import Reader
+from geobiomass.tiles import Sample, Window
 
 pytestmark = pytest.mark.filterwarnings("ignore:one chip, or a scene too small")
 
@@ -18,6 +21,30 @@ def test_one_month_of_one_small_chip_cannot_train_and_is_told() -> None:
     chip["image"][:, 1:] = np.nan
     with pytest.raises(gb.CubeError, match=r"one sample with one month.*batch_size"):
         gb.fit(chip, recipe="quick", epochs=1)
+
+
+def test_one_sample_more_than_a_batch_holds_trains() -> None:
+    # Batches have about the same size: here 3 and 2, not 4 and 1.
+    chips = make_chips(5, 32).isel(month=[1])
+    model = gb.fit(chips, recipe="quick", epochs=1, batch_size=4, validation=None)
+    assert np.isfinite(model.history["train_loss"]).all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 9, 57, 64])
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_the_smallest_batch_is_that_of_the_plan(
+    count: int, size: int, ranks: int
+) -> None:
+    if count < ranks:
+        pytest.skip("fewer samples than processes are refused elsewhere")
+    chips = make_chips(1, 32)
+    reader = Reader(chips, chips["band"].values.tolist())
+    samples = [Sample(Window(0, 0, 32, 32), chip) for chip in range(count)]
+    loader = ChipLoader(reader, samples, batch_size=size)
+    plans = [loader.plan(0, rank, ranks) for rank in range(ranks)]
+    sizes = [len(batch) for plan in plans for batch in plan]
+    assert loader.smallest_batch(ranks) == min(sizes) >= max(sizes) - 1
 
 
 def test_what_the_sentence_says_is_enough() -> None:

@@ -125,7 +125,9 @@ def _client(address: str | None) -> AbstractContextManager[Any]:
     from distributed import Client
 
     try:
-        client = Client(address, timeout=_PATIENCE)
+        # It is handed on. As dask's default, one that cannot connect would stay the
+        # default of this process, and all later work would wait for it for ever.
+        client = Client(address, timeout=_PATIENCE, set_as_default=False)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise ValueError(

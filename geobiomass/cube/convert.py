@@ -70,8 +70,8 @@ def as_cube(
         Anything that rioxarray accepts as a coordinate reference system, if `data`
         has none.
     month : int or sequence of int, optional
-        Calendar month of each step, if `data` has no time axis or no dates on it; a
-        date stands for its month.
+        Calendar month of each step, if `data` has no time axis or no dates on it; of a
+        date, its month is taken.
     target : str, optional
         Own name of the target, such as ``"canopy_height"``, instead of the array's:
         the name of the variable in maps. In the cube it stays ``agb``.

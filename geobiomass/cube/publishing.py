@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 def consolidate(group: zarr.Group) -> None:
     """Write a group's consolidated metadata, so that it opens with one read."""
-    write_root(group, _described(dict(group.attrs), documents_of(group)))
+    # As they are stored: the group may have been opened before they were changed.
+    content = synchronise((group.store_path / ROOT).get())
+    root = json.loads(cast("Buffer", content).to_bytes())
+    write_root(group, _described(root.get("attributes", {}), documents_of(group)))
 
 
 def publish(group: zarr.Group, attrs: Mapping[str, Any], without: str = "") -> None:

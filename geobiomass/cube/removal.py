@@ -24,7 +24,7 @@ def remove(path: Path) -> None:
 
 
 def replace(path: Path, new: Path) -> None:
-    """Give a folder the name of another one, which is deleted.
+    """Put a new folder in the place of an old one, which is deleted.
 
     Where the system can, names are exchanged in one step. Elsewhere the old folder is
     renamed first.

@@ -215,9 +215,8 @@ def check_store(store: Store, where: str, prefix: str = "") -> Seal | None:
     """
     seal = read_seal(store, where, prefix)
     if seal is None and _is_marked(Files(store, prefix).read([ROOT])[ROOT]):
-        seal = read_seal(
-            store, where, prefix
-        )  # a writer may have written both meanwhile
+        # Again: a writer may have written both meanwhile.
+        seal = read_seal(store, where, prefix)
         if seal is None:
             raise damaged(where, SEAL, GONE)
     while seal is not None and (problem := seal.first_problem(store)) is not None:

@@ -179,6 +179,10 @@ class ChipLoader:
         count = len(self.samples)
         return min(-(-count // (self.batch_size * ranks)), count // ranks)
 
+    def smallest_batch(self, ranks: int = 1) -> int:
+        """Return the samples of the smallest batch; sizes differ by one at most."""
+        return len(self.samples) // (self.batches_per_epoch(ranks) * ranks)
+
     def epoch(
         self, number: int, rank: int = 0, ranks: int = 1, start: int = 0
     ) -> Iterator[Batch]:

@@ -34,7 +34,7 @@ _MARK = '"unit"'
 """The column as :func:`write_residuals` names it in the first line of a CSV.
 
 Quotes around one name say that there is a JSON file beside: every reader of CSV removes
-them, and a program that writes the table anew, as its own, quotes all names or none.
+them, and another program that writes the table again quotes all names or none.
 """
 _LINE = 65_536  # bytes: longest first line that is looked at
 _AS_ANY = (

@@ -147,7 +147,8 @@ def results_of(
     Raises
     ------
     LostClusterError
-        If nobody answers; a cluster that breaks also raises errors of distributed.
+        If the scheduler does not answer. A cluster that breaks also raises errors
+        of distributed.
     """
     watch = Watch(client)
     watch.wait_for_workers()

@@ -109,8 +109,8 @@ class Destination:
             return None
         try:
             return dict(self.group("r").attrs)
-        except (OSError, ValueError, KeyError):
-            return {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}  # damaged metadata of any type: what opens it says so
 
     def _exists(self) -> bool:
         if isinstance(self.store, Path):
@@ -141,7 +141,7 @@ class Destination:
         if isinstance(self.store, Path):
             remove(self.store)
         else:
-            # What a GeoTIFF is made from is opened by nobody.
+            # No reader opens what a GeoTIFF is made from.
             delete_all(self.store, attrs, pause=self.raster is None)
 
     @property

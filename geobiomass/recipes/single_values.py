@@ -38,9 +38,7 @@ def check_batch_norm(
     CubeError
         If a batch has one sample of one month, and its deepest features one pixel.
     """
-    samples = len(loader.samples) // recipe.training.ranks
-    last = samples % loader.batch_size
-    alone = loader.batch_size == 1 or last == 1
+    alone = loader.smallest_batch(recipe.training.ranks) == 1
     if alone and loader.reader.months == 1 and _is_single(network, side):
         raise CubeError(_sentence(network, recipe, side))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ def write_csv(
     what: str = "table",
     *,
     mark: str = "",
+    others: Sequence[Sequence[str]] = (),
     **settings: Any,
 ) -> None:
     """Write a table as CSV, without formulas, whole or not at all.
@@ -49,6 +51,8 @@ def write_csv(
     mark : str
         A column that only tables of this kind have. By default an earlier table has the
         same columns.
+    others : sequence of sequence of str
+        Columns of other tables of the package that may be replaced too.
     **settings
         Of :meth:`pandas.DataFrame.to_csv`.
 
@@ -73,7 +77,7 @@ def write_csv(
     def is_ours(*_: bytes) -> bool:
         old = _columns(place, compression)
         new = _columns(io.BytesIO(content.getvalue()), compression)
-        return mark in old if mark else set(old) == set(new)
+        return mark in old if mark else set(old) in map(set, (new, *others))
 
     with alone_at(place) as whole:
         if is_stream(whole):

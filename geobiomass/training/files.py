@@ -127,7 +127,7 @@ def check_writable(path: str | Path) -> None:
     Raises
     ------
     DiskError
-        If a folder is there, a part of the path is a file, or nobody may write there.
+        If a folder is there, a part of the path is a file, or the path is not writable.
     """
     with told_of_disk(path):
         if not is_stream(Path(path)):

@@ -60,7 +60,8 @@ class Cluster:
             "scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard",
             "--scheduler-file", str(file),
         )  # fmt: skip
-        until(file.exists)
+        # It is there before all of it is written.
+        until(lambda: file.exists() and file.read_text().rstrip().endswith("}"))
         self.address = json.loads(file.read_text())["address"]
 
     def start_worker(self, *options: str, **environment: str) -> None:

@@ -49,6 +49,19 @@ def parts_of(found: Reading) -> list[list[str]]:
     return list(parts.values())
 
 
+def check_sentence(error: BaseException, name: str, path: Path, replaces: bool) -> None:
+    """Check what a reader beside a writer is told.
+
+    Nothing is there yet, it is not finished, it is written just now, or was replaced
+    between opening and reading.
+    """
+    replaced = "was written again since it was opened" in str(error)
+    assert not replaces or replaced, repr(error)
+    assert not replaced or "overwrite" in name, repr(error)
+    assert "damaged" not in str(error), repr(error)
+    assert is_clear(error, [str(path)]), repr(error)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WATCHED)
 def test_a_reader_beside_a_writer_sees_the_old_or_the_new(
@@ -61,29 +74,24 @@ def test_a_reader_beside_a_writer_sees_the_old_or_the_new(
         one.fresh(one.place)
         writer = Thread(target=one.do, args=(AGAIN, one.place))
         writer.start()
-        while writer.is_alive():
-            found, _, error = observed(lambda: one.writer.read(path))
-            if error is not None:
-                # Nothing is there yet, it is not finished, it is written just now, or
-                # was replaced between opening and reading.
-                replaced = "was written again since it was opened" in str(error)
-                assert not one.writer.replaces or replaced, repr(error)
-                assert not replaced or "overwrite" in name, repr(error)
-                assert "damaged" not in str(error), repr(error)
-                assert is_clear(error, [str(path)]), repr(error)
-                seen.append("told")
-                continue
-            assert found is not None
-            # Each is read by another call, which may see what is newer.
-            for names in parts_of(found):
-                other = [
-                    {name for name in names if found.get(name) != w.get(name)}
-                    for w in whole
-                    if w is not None
-                ]
-                assert not all(other), other
-            seen.append("read")
-        writer.join()
+        try:
+            while writer.is_alive():
+                found, _, error = observed(lambda: one.writer.read(path))
+                seen.append("told" if error is not None else "read")
+                if error is not None:
+                    check_sentence(error, name, path, one.writer.replaces)
+                    continue
+                assert found is not None
+                # Each is read by another call, which may see what is newer.
+                for names in parts_of(found):
+                    other = [
+                        {name for name in names if found.get(name) != w.get(name)}
+                        for w in whole
+                        if w is not None
+                    ]
+                    assert not all(other), other
+        finally:
+            writer.join()  # the processes are shared with other tests
     assert seen
     found, _, error = observed(lambda: one.writer.read(path))
     assert error is None

@@ -29,11 +29,11 @@ def test_every_step_of_the_recipe_has_its_row_and_gain(out):
         "predicting the mean",
         "ridge of colour indices",
         "single stream, best epoch",
-        "+ checkpoints averaged",
-        "+ mirror image",
+        "with checkpoints averaged",
+        "with mirror image",
         "dual stream instead",
         "single and dual blended",
-        "+ adapted to these photos",
+        "with adaptation to these photos",
     ]
     score = table["weighted R2"]
     assert table["gain"].isna().tolist() == [True] * 3 + [False] * 5
