@@ -21,7 +21,7 @@ import numpy as np
 import xarray as xr
 
 import geobiomass as gb
-from geobiomass.recipes.recipe import BIOMASSTERS_RANGE
+from geobiomass.recipes.band_facts import BIOMASSTERS_RANGE
 
 CELL = 128  # pixels: a landscape is computed in squares of this side
 

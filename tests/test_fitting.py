@@ -19,7 +19,8 @@ import geobiomass as gb
 from geobiomass.data import labelled_cube
 from geobiomass.data.reader import Reader
 from geobiomass.data.splits import hold_out
-from geobiomass.recipes.recipe import RECIPES, sensor_passes
+from geobiomass.recipes.band_facts import sensor_passes
+from geobiomass.recipes.recipe import RECIPES
 from geobiomass.recipes.schedule import TrainingPlan
 from geobiomass.tiles import Sample, Window
 from geobiomass.training import average_weights

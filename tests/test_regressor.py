@@ -14,7 +14,8 @@ from sklearn.metrics import r2_score
 
 import geobiomass as gb
 from geobiomass.network import AttentionUNet
-from geobiomass.recipes.recipe import BIOMASSTERS_RANGE, RECIPES, find_recipe
+from geobiomass.recipes.band_facts import BIOMASSTERS_RANGE
+from geobiomass.recipes.recipe import RECIPES, find_recipe
 from tests.training.contract import FILES, RegressorContract
 
 BANDS = ("VV_asc", "B04", "B08")

@@ -264,6 +264,12 @@ def crops_in(
     ]
 
 
+def repeated(samples: Sequence[Sample], least: int) -> list[Sample]:
+    """Return samples, each repeated about as often, so that there are `least`."""
+    count = max(least, len(samples))
+    return [samples[number * len(samples) // count] for number in range(count)]
+
+
 def _crops_of(sample: Sample, crop: int, marks: Marks | None) -> int:
     count = max(1, round(sample.window.height * sample.window.width / crop**2))
     return count if marks is None else min(count, marks.count)

@@ -26,6 +26,7 @@ from geobiomass.cube.quantity import AGB
 from geobiomass.learner.pixel_network import PixelNetwork
 from geobiomass.learner.saved_network import any_network_of_settings
 from geobiomass.maps.origin import PROVENANCE
+from geobiomass.network.weight_packages import find_package
 from geobiomass.training.files import sha256_of
 from geobiomass.training.json_files import parse_json
 from geobiomass.training.model_folder import (
@@ -42,6 +43,7 @@ FORMAT = 1
 MOST_SCENES = 1000
 """Scenes listed by name at most; of more, only their number and a hash."""
 
+_FIRST_WEIGHTS = ("pretrained", "frozen")  # what a training began with
 _MOST_ITEMS = 256  # of a list: a calibration or a mask may contain long tables
 _INPUT_ATTRIBUTES = (
     *("title", "source", "licence", "attribution", "composite"),
@@ -209,15 +211,19 @@ def model_facts(model: Any, fingerprint: str | None = None) -> dict[str, Any]:
     if hasattr(model, "models"):
         return facts | {"members": [model_facts(member) for member in model.models]}
     made = getattr(model, "provenance", None) or {}
-    return facts | {
-        "network": {"class": type(network).__name__}
-        | compact(getattr(network, "settings", {})),
-        "recipe": _recipe(getattr(model, "recipe", None)),
-        "training": made.get("data"),
-        "errors": (made.get("validation") or {}).get("all"),
-        "normalisation": (made.get("normalisation") or {}).get("bands"),
-        "trained_with": made.get("environment"),
-    }
+    return (
+        facts
+        | {
+            "network": {"class": type(network).__name__}
+            | compact(getattr(network, "settings", {})),
+            "recipe": _recipe(getattr(model, "recipe", None)),
+            "training": made.get("data"),
+            "errors": (made.get("validation") or {}).get("all"),
+            "normalisation": (made.get("normalisation") or {}).get("bands"),
+            "trained_with": made.get("environment"),
+        }
+        | {name: made[name] for name in _FIRST_WEIGHTS if made.get(name)}
+    )
 
 
 def _count(network: nn.Module) -> int:
@@ -241,6 +247,7 @@ def _recipe(recipe: Any) -> dict[str, Any] | None:
         return None
     # A path to a file of weights belongs to the machine that trained the model.
     pretrained = recipe.pretrained
+    known = isinstance(pretrained, bool) or find_package(pretrained) is not None
     if recipe.by_pixel:
         own = not isinstance(recipe.learner, str)
         learner = type(recipe.learner).__name__ if own else recipe.learner
@@ -255,7 +262,7 @@ def _recipe(recipe: Any) -> dict[str, Any] | None:
         "loss": recipe.loss,
         "epochs": recipe.training.epochs,
         "seed": recipe.training.seed,
-        "pretrained": pretrained if isinstance(pretrained, bool) else "a file",
+        "pretrained": pretrained if known else "a file",
     }
 
 

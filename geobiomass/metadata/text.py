@@ -138,6 +138,7 @@ def _training(model: Mapping[str, Any]) -> Facts:
             f"{recipe['name']}, loss {recipe['loss']}, {recipe['epochs']} epochs, "
             f"seed {recipe['seed']}"
         )
+    facts |= {name: model[name] for name in ("pretrained", "frozen") if name in model}
     facts["trained on"] = NOT_RECORDED
     if data:
         facts["trained on"] = (

@@ -248,6 +248,8 @@ def _training(settings: Facts, provenance: Facts) -> str:
         )
     if provenance.get("pretrained"):
         text.append(f"The encoder began with {provenance['pretrained']}.")
+    if provenance.get("frozen"):
+        text.append(f"Frozen in training: {provenance['frozen']}.")
     if data:
         text.append(_data_in_words(data))
         environment = provenance["environment"]

@@ -27,8 +27,9 @@ from geobiomass.models.loading import load
 from geobiomass.models.pixel_regressor import PixelRegressor
 from geobiomass.models.regressor import BiomassRegressor
 from geobiomass.network import AttentionUNet
+from geobiomass.recipes.band_facts import sensor_passes
 from geobiomass.recipes.levels import crop_side, levels_for
-from geobiomass.recipes.recipe import Recipe, find_recipe, sensor_passes
+from geobiomass.recipes.recipe import Recipe, find_recipe
 from geobiomass.recipes.resume import levels_begun
 from geobiomass.recipes.schedule import TrainingPlan
 from geobiomass.recipes.split import (

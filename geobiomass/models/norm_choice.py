@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from torch import nn
+
 from geobiomass.data.loader import ChipLoader
 from geobiomass.inference.map_settings import MapSettings
 from geobiomass.models.map_error import MapError
@@ -22,6 +24,7 @@ def choose_norms(
     training: ChipLoader,
     compare: Callable[[], MapError | None],
     device: str,
+    fixed: nn.Module | None = None,
 ) -> MapError | None:
     """Set statistics measured on tiles, unless the running ones are clearly better.
 
@@ -38,6 +41,8 @@ def choose_norms(
         Returns the error of maps of the network as it is.
     device : str
         The device for the measurement.
+    fixed : torch.nn.Module, optional
+        A frozen part of the network, whose statistics stay.
 
     Returns
     -------
@@ -50,7 +55,7 @@ def choose_norms(
         return None
     before = compare()
     running = {name: value.clone() for name, value in network.state_dict().items()}
-    measure_norms_on_tiles(network, training, MapSettings.tile, device)
+    measure_norms_on_tiles(network, training, MapSettings.tile, device, fixed)
     after = compare()
     if before is None or after is None or before.outside > after.outside:
         return after

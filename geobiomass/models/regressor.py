@@ -46,6 +46,7 @@ from geobiomass.network.saved_settings import (
 from geobiomass.network.wrappers import InMonths
 from geobiomass.recipes.by_pixel import BY_PIXEL
 from geobiomass.recipes.datasets import DataLoaders, make_loaders
+from geobiomass.recipes.freezing import frozen_in_words, frozen_part
 from geobiomass.recipes.levels import crop_side
 from geobiomass.recipes.objective import (
     augmentation_of,
@@ -154,6 +155,8 @@ class BiomassRegressor(Predictor, Regressor):
         state = f"{len(self.history)} epochs" if len(self.history) else "not trained"
         state = self.interrupted or state
         encoder = self.network.settings["encoder"]
+        begun = [one for one in ("pretrained", "frozen") if one in self.provenance]
+        encoder = " ".join([encoder, *begun])
         interval = "" if self.calibration is None else f", {self.calibration}"
         if self.target.settings != AGB.settings:
             state = f"{self.target.name} in {self.units}, {state}"
@@ -253,7 +256,10 @@ class BiomassRegressor(Predictor, Regressor):
         # Without validation the training labels choose.
         judge = last if validation is None else validation
         compare = partial(self._compare_maps, judge, recipe, found, device)
-        error = None if earlier else choose_norms(self.network, last, compare, device)
+        fixed = self.network.encoder if recipe.frozen == 1 else None
+        error = None
+        if not earlier:
+            error = choose_norms(self.network, last, compare, device, fixed)
         # Each of several processes calibrates for itself: all end with the same model,
         # any of them may save it, and none waits for another.
         if calibrate and recipe.interval is not None:
@@ -265,6 +271,8 @@ class BiomassRegressor(Predictor, Regressor):
             data, self.network, last, validation, device
         )
         self.provenance[INPUTS] = found.profile.to_dict()
+        if (words := frozen_in_words(recipe, self.network)) is not None:
+            self.provenance["frozen"] = words
         self.map_error = None
         if validation is not None:
             self.map_error = error or compare()
@@ -353,6 +361,7 @@ class BiomassRegressor(Predictor, Regressor):
             metrics=metrics_of(),
             augment=augmentation_of(recipe, loaders.training),
             prepare=prepare_with_calendar,
+            frozen=frozen_part(recipe, self.network),
         )
         return loaders, task
 

@@ -97,6 +97,9 @@ def _facts(kind: str, settings: Mapping[str, Any], made: Mapping[str, Any]) -> F
         facts["interval"] = str(Calibration.from_dict(settings["calibration"]))
     if settings.get("interrupted"):
         facts["not fully trained"] = settings["interrupted"]
+    for name in ("pretrained", "frozen"):
+        if made.get(name):
+            facts[name] = made[name]
     data = made.get("data")
     if data:
         facts["trained on"] = training_in_words(data)

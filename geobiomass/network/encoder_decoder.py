@@ -17,6 +17,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from geobiomass.network.pretrained import load_pretrained, weights_path
+from geobiomass.network.weight_packages import (
+    WEIGHT_PACKAGES,
+    WeightPackage,
+    find_package,
+    installed_file,
+)
 
 # (image, band, y, x), (image, 4) -> features and scores of each level, by image.
 Encode = Callable[[Tensor, Tensor | None], tuple[list[Tensor], list[Tensor]]]
@@ -56,10 +62,15 @@ def feature_encoder(
     if not timm.is_model(base):
         near = ", ".join(timm.list_models(f"{base[:8]}*")[:5]) or "resnet18"
         raise ValueError(f"encoder {name!r} is not a timm model; similar: {near}.")
-    file = None if isinstance(pretrained, bool) else weights_path(pretrained)
+    package = find_package(pretrained)
+    if package is not None:
+        file: Path | None = _file_of_package(str(pretrained), package, base)
+    else:
+        file = None if isinstance(pretrained, bool) else weights_path(pretrained)
     if file is not None and not file.is_file():
         raise ValueError(
-            f"pretrained must be a file of weights, True or False, got {pretrained}."
+            f"pretrained must be a file of weights, one of {sorted(WEIGHT_PACKAGES)}, "
+            f"True or False, got {pretrained}."
         )
     some: dict[str, Any] = {}
     if levels is not None:
@@ -74,8 +85,20 @@ def feature_encoder(
     if file is not None:
         with torch.device("meta"):
             full = timm.create_model(name, in_chans=bands)
-        encoder.pretrained_from = load_pretrained(encoder, file, full)  # type: ignore[assignment]
+        trained_on = "" if package is None else package.trained_on
+        encoder.pretrained_from = load_pretrained(  # type: ignore[assignment]
+            encoder, file, full, trained_on=trained_on
+        )
     return encoder
+
+
+def _file_of_package(name: str, package: WeightPackage, encoder: str) -> Path:
+    if encoder != package.encoder:
+        raise ValueError(
+            f"pretrained={name!r} are weights of the encoder {package.encoder!r}, got "
+            f"encoder {encoder!r}; give encoder={package.encoder!r}."
+        )
+    return installed_file(name, package)
 
 
 def encoder_strides(name: str) -> list[int]:

@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def measure_norms(network: nn.Module, images: Iterable[Tensor], **others: Any) -> None:
+def measure_norms(
+    network: nn.Module,
+    images: Iterable[Tensor],
+    *,
+    fixed: nn.Module | None = None,
+    **others: Any,
+) -> None:
     """Measure the mean and variance of each batch norm again, with fixed weights.
 
     The means over all images replace the running ones of training. Everything else
@@ -22,10 +28,17 @@ def measure_norms(network: nn.Module, images: Iterable[Tensor], **others: Any) -
         Changed in place: only the statistics of batch norm.
     images : iterable of Tensor
         Inputs of the network, each a batch on the network's device; at least one.
+    fixed : torch.nn.Module, optional
+        A part of the network whose statistics stay.
     **others
         Other arguments of the network, the same for all images.
     """
-    norms = [one for one in network.modules() if isinstance(one, _BatchNorm)]
+    stay = set() if fixed is None else set(fixed.modules())
+    norms = [
+        one
+        for one in network.modules()
+        if isinstance(one, _BatchNorm) and one not in stay
+    ]
     momenta = [one.momentum for one in norms]
     network.eval()
     for one in norms:

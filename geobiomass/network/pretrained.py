@@ -7,6 +7,7 @@ any of the dictionaries that trainers write (``state_dict``, ``model.backbone.``
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import pickle
 import re
@@ -20,11 +21,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from geobiomass.network.weight_packages import with_names_of_timm
+
 Weights = Mapping[str, Tensor]
 
 _DEPTH = 4  # of dictionaries in a checkpoint
 _RGB = 3  # channels of the images that timm's weights were trained on
 _NAMED = 5  # names in a message
+_DIGITS = 16  # of a checksum
 # Places of averaged weights, which are those that trainers evaluate.
 _AVERAGED = re.compile(r"ema|averag|teacher|swa", re.IGNORECASE)
 
@@ -47,6 +51,12 @@ class Loaded:
     channels : tuple of int, optional
         Channels of the first convolution in the file and in the encoder, where they
         differ.
+    first : str
+        Name of that convolution's weight in the encoder.
+    sha256 : str
+        Checksum of the file.
+    trained_on : str
+        The data that the weights were trained on, where that is known.
     """
 
     file: str
@@ -54,10 +64,15 @@ class Loaded:
     place: str
     left_out: int
     channels: tuple[int, int] | None = None
+    first: str = ""
+    sha256: str = ""
+    trained_on: str = ""
 
     def __str__(self) -> str:
         """Return a sentence."""
         text = f"{self.tensors} tensors of {self.file}"
+        if self.trained_on:
+            text += f", trained on {self.trained_on}"
         if self.place:
             text += f" below {self.place!r}"
         if self.channels is not None:
@@ -65,11 +80,17 @@ class Loaded:
                 f"; the first convolution was repeated from {self.channels[0]} to "
                 f"{self.channels[1]} channels"
             )
-        return text + (f"; {self.left_out} others left out" if self.left_out else "")
+        if self.left_out:
+            text += f"; {self.left_out} others left out"
+        return text + (f"; SHA-256 {self.sha256[:_DIGITS]}" if self.sha256 else "")
 
 
 def load_pretrained(
-    module: nn.Module, path: Path, full: nn.Module, what: str = "encoder"
+    module: nn.Module,
+    path: Path,
+    full: nn.Module,
+    what: str = "encoder",
+    trained_on: str = "",
 ) -> Loaded:
     """Load all weights of a timm model from a file, or raise.
 
@@ -84,6 +105,8 @@ def load_pretrained(
         meta device. The file may have its other weights too.
     what : str
         Name of the module in messages.
+    trained_on : str
+        The data that the weights were trained on, to tell it.
 
     Returns
     -------
@@ -108,10 +131,14 @@ def load_pretrained(
         if translated is not None:
             fit = _Fit.of(module, full, "", "", translated)
             whole = [] if fit.problems else [fit]
+            fits = fits or [fit]
     if not whole:
         raise _refusal(path, what, fits, module)
     chosen = _choose(whole, path)
-    return chosen.load(module, path, what, _count(content))
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    about = {"sha256": digest, "trained_on": trained_on}
+    return chosen.load(module, path, what, _count(content), about)
 
 
 def weights_path(given: object) -> Path:
@@ -232,17 +259,18 @@ def _flat(name: str) -> str:
 def _translated(content: Any, full: nn.Module) -> dict[str, Tensor] | None:
     """Return weights of the authors of an architecture under timm's names, or None.
 
-    timm has a function for that beside the models that need it.
+    timm has a function for that beside most models that need it.
     """
     import sys
 
     home = sys.modules.get(type(full).__module__)
     rename: Callable[..., Any] | None = getattr(home, "checkpoint_filter_fn", None)
     for _, tensors in _mappings(content):
-        if rename is None:
-            break
         try:
-            return dict(rename(dict(tensors), full))
+            if rename is not None:
+                return dict(rename(dict(tensors), full))
+            if (found := with_names_of_timm(tensors, full)) is not None:
+                return found
         except (
             *(KeyError, IndexError, AttributeError, TypeError),
             *(ValueError, AssertionError, RuntimeError),
@@ -265,6 +293,8 @@ class _Fit:
     """Names that differ, with the shapes in the module and in the file."""
     count: int
     channels: tuple[int, int] | None
+    first: str
+    """The convolution of these channels."""
 
     @classmethod
     def of(
@@ -281,7 +311,7 @@ class _Fit:
         first = _first_convolutions(full)
         weights: dict[str, Tensor] = {}
         problems: list[tuple[str, object, object]] = []
-        channels = None
+        channels, repeated = None, ""
         for name, ours in own.items():
             value = theirs.get(_flat(name))
             if value is None:
@@ -295,6 +325,7 @@ class _Fit:
                 adapted = _repeated(value, ours)
                 if adapted is not value:
                     channels = value.shape[1], ours.shape[1]
+                    repeated = name
             if adapted.shape != ours.shape:
                 problems.append((name, tuple(ours.shape), tuple(value.shape)))
             elif value.is_floating_point() != ours.is_floating_point():
@@ -308,9 +339,17 @@ class _Fit:
             if _flat(name) not in known
         ]
         count = sum(_flat(name) in theirs for name in own)
-        return cls(place + prefix, weights, problems, count, channels)
+        place += prefix
+        return cls(place, weights, problems, count, channels, repeated)
 
-    def load(self, module: nn.Module, path: Path, what: str, tensors: int) -> Loaded:
+    def load(
+        self,
+        module: nn.Module,
+        path: Path,
+        what: str,
+        tensors: int,
+        about: Mapping[str, str],
+    ) -> Loaded:
         """Load the weights, and tell what is not plain about them."""
         own = module.state_dict()
         # In the type of the network, in which a large number may become infinite.
@@ -321,7 +360,10 @@ class _Fit:
         module.load_state_dict({**own, **weights})
         count = len(self.weights)
         place = self.place.removesuffix(" > ")
-        found = Loaded(path.name, count, place, tensors - count, self.channels)
+        left_out = tensors - count
+        found = Loaded(
+            path.name, count, place, left_out, self.channels, self.first, **about
+        )
         if place or self.channels is not None:
             warnings.warn(f"pretrained {what}: {found}", stacklevel=5)
         return found

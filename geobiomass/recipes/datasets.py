@@ -13,7 +13,12 @@ from geobiomass.cube import CubeError, DamagedError
 from geobiomass.data.labelled_cube import LabelledCube, LabelledSamples
 from geobiomass.data.loader import ChipLoader
 from geobiomass.data.reader import Reader, Sample
-from geobiomass.data.splits import check_no_overlap, fixed_crops, samples_of
+from geobiomass.data.splits import (
+    check_no_overlap,
+    fixed_crops,
+    repeated,
+    samples_of,
+)
 from geobiomass.recipes.recipe import Recipe
 from geobiomass.recipes.scaling import Statistics, measure_statistics
 from geobiomass.recipes.split import HeldOut, split_samples, units_to_split
@@ -115,6 +120,8 @@ def make_loaders(
     def draw(part: LabelledSamples) -> ChipLoader:
         """Return the loader that draws random crops."""
         crops = part.crops(recipe.crop)
+        if recipe.crops is not None:
+            crops = repeated(crops, recipe.crops)
         return load(part.reader, crops, crop=recipe.crop, marks=part.marks)
 
     def cover(part: LabelledSamples) -> ChipLoader:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.data.loader import ChipLoader, decode_batch
-from geobiomass.recipes.recipe import RECIPES, Recipe, sensor_passes
+from geobiomass.recipes.band_facts import sensor_passes
+from geobiomass.recipes.recipe import RECIPES, Recipe
 from geobiomass.training.augment import Augmentation
 from geobiomass.training.losses import (
     chip_huber_loss,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from geobiomass.network.missing import Missing
 from geobiomass.recipes.by_pixel import check_by_pixel, check_kind
+from geobiomass.recipes.freezing import check_frozen
 from geobiomass.training import Stage, TrainingConfig
 from geobiomass.training.setting_names import explain_arguments, unknown_name
 
@@ -38,8 +39,17 @@ class Recipe:
     pretrained : bool or str
         Initial weights of the encoder: False, True (from timm's hub) or a local file,
         of which all are loaded, or none and an error.
+    frozen : float
+        Share of the epochs, from the first one on, in which the encoder keeps its
+        pretrained weights and norm statistics; 1: all epochs, of all stages. A first
+        convolution that was repeated for another number of bands learns.
     crop : int or None
         Side of the random crops to train on, pixels; None takes whole chips.
+    crops : int or None
+        Samples of an epoch at least: crops are drawn, or chips are taken, several
+        times in an epoch. None: as many crops as cover the labelled blocks, none of
+        them with more crops than labels. An epoch ends with validation and a
+        checkpoint, which take longer than its steps where there are few labels.
     scaling : "robust" or "biomassters"
         Scaling of the bands. "robust": from the 5th and 95th percentile to -1.645 and
         1.645. "biomassters": from the minima and maxima that the BioMassters winner
@@ -133,7 +143,9 @@ class Recipe:
     decoder_channels: tuple[int, ...] = (256, 128, 96, 64, 48)
     levels: Literal["crop", "all"] = "crop"
     pretrained: bool | str = False
+    frozen: float = 0.0
     crop: int | None = 128
+    crops: int | None = None
     scaling: Literal["robust", "biomassters"] = "robust"
     missing: Missing = "validity"
     month_term: bool = False
@@ -174,6 +186,7 @@ class Recipe:
         _one_of(self, "missing", ("validity", "renormalise", "zero"))
         for name, unit in (
             ("crop", "pixel"),
+            ("crops", "crop"),
             ("block", "pixel"),
             ("month_group", "month"),
         ):
@@ -187,6 +200,7 @@ class Recipe:
                 )
         object.__setattr__(self, "neighbourhoods", tuple(self.neighbourhoods))
         check_by_pixel(self)
+        check_frozen(self)
         if self.domain_cells < 0:
             raise ValueError(
                 f"domain_cells must be 0 or more, got {self.domain_cells}."
@@ -384,36 +398,6 @@ RECIPES: dict[str, Recipe] = {
         ),
     ),
 }
-
-# Minimum and maximum of each band in the winner's scaling, dB and reflectance x 10^4.
-BIOMASSTERS_RANGE: dict[str, tuple[float, float]] = {
-    "VV_asc": (-25, 29),
-    "VH_asc": (-62, 28),
-    "VV_desc": (-25, 30),
-    "VH_desc": (-60, 22),
-    "B02": (0, 19616),
-    "B03": (0, 18400),
-    "B04": (0, 17536),
-    "B05": (0, 17097),
-    "B06": (0, 16928),
-    "B07": (0, 16768),
-    "B08": (0, 16593),
-    "B8A": (0, 16492),
-    "B11": (0, 15401),
-    "B12": (0, 15226),
-    "CLP": (0, 255),
-}
-
-
-def sensor_passes(bands: Sequence[str]) -> tuple[int, ...]:
-    """Return the number of the sensor pass of each band, 0 for all optical ones.
-
-    Bands of one pass are missing together. Radar bands end in ``_asc`` or ``_desc``,
-    as VV_asc; 1 is the pass of the first of them, 2 the other.
-    """
-    ends = [next((e for e in ("_asc", "_desc") if b.endswith(e)), "") for b in bands]
-    met = [end for end in dict.fromkeys(ends) if end]
-    return tuple(met.index(end) + 1 if end else 0 for end in ends)
 
 
 def find_recipe(recipe: str | Recipe, **changes: Any) -> Recipe:

@@ -16,7 +16,8 @@ from geobiomass.data.input_sample import sample_input
 from geobiomass.data.reader import Reader
 from geobiomass.network import AttentionUNet
 from geobiomass.network.attention_unet import UNKNOWN
-from geobiomass.recipes.recipe import BIOMASSTERS_RANGE, Recipe
+from geobiomass.recipes.band_facts import BIOMASSTERS_RANGE
+from geobiomass.recipes.recipe import Recipe
 from geobiomass.recipes.training_checks import check_training_data
 from geobiomass.threads import few_at_a_time
 from geobiomass.tiles import Sample

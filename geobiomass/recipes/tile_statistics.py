@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from geobiomass.data.loader import ChipLoader, decode_batch
 from geobiomass.network import AttentionUNet
@@ -70,7 +70,11 @@ def check_crop(network: AttentionUNet, recipe: Recipe, side: int) -> None:
 
 
 def measure_norms_on_tiles(
-    network: AttentionUNet, loader: ChipLoader, side: int, device: str = "cpu"
+    network: AttentionUNet,
+    loader: ChipLoader,
+    side: int,
+    device: str = "cpu",
+    fixed: nn.Module | None = None,
 ) -> None:
     """Measure batch norm on images of a tile's size, from training images.
 
@@ -84,12 +88,15 @@ def measure_norms_on_tiles(
         Side of a tile, pixels.
     device : str
         The device for these passes.
+    fixed : torch.nn.Module, optional
+        A frozen part of the network, whose statistics stay.
     """
     before = network.shift.device
     network.to(device)
     try:
         tiles = (tile.to(device) for tile in _tiles(loader, side))
-        measure_norms(network, tiles, calendar=loader.reader.calendar)
+        calendar = loader.reader.calendar
+        measure_norms(network, tiles, fixed=fixed, calendar=calendar)
     finally:
         network.to(before)
 

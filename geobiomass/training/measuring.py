@@ -84,7 +84,12 @@ def _copy_of(task: RegressionTask, config: TrainingConfig) -> RegressionTask:
     parts = (task.network, task.loss, task.augment, task.prepare)
     network, loss, augment, prepare = copy.deepcopy(parts)
     return RegressionTask(
-        network, loss, augment=augment, config=config, prepare=prepare
+        network,
+        loss,
+        augment=augment,
+        config=config,
+        prepare=prepare,
+        frozen=task.frozen,
     )
 
 

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from .freezing import Frozen
 from .randomness import Purpose, derive_seed, seed_generators
 from .settings import TrainingConfig
 from .sharding import Batch
@@ -48,6 +49,8 @@ class RegressionTask(LightningModule):
         tuple of a batch's leading elements, `target` its last, as the data loader
         yields them. Integers are moved to the device as integers, which take less
         memory than floats. It must not draw random numbers.
+    frozen
+        A part of the network that does not learn, for some epochs or for all.
 
     Raises
     ------
@@ -63,6 +66,7 @@ class RegressionTask(LightningModule):
         augment: Change | None = None,
         config: TrainingConfig | None = None,
         prepare: Change | None = None,
+        frozen: Frozen | None = None,
     ) -> None:
         super().__init__()
         for name in metrics or {}:
@@ -78,6 +82,7 @@ class RegressionTask(LightningModule):
         )
         self.augment = augment
         self.prepare = prepare
+        self.frozen = frozen
         self.config = config
         self.average: MovingAverage | None = None
         self.learning_rate = math.nan
@@ -96,6 +101,7 @@ class RegressionTask(LightningModule):
         """Create or restore the optimiser's state and the moving average."""
         # Here the network is on its device, where the moving average is kept too.
         self.network.train()
+        self._freeze()
         if self._saved_optimizer is not None:
             _continue_optimizer(self.trainer.optimizers[0], self._saved_optimizer)
             self._saved_optimizer = None
@@ -114,6 +120,7 @@ class RegressionTask(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Copy the first process's buffers to all processes, or restore them."""
+        self._freeze()
         if self._saved_buffers is None:
             self._broadcast_buffers()
             return
@@ -121,6 +128,16 @@ class RegressionTask(LightningModule):
         for buffer, value in zip(self.network.buffers(), own, strict=True):
             buffer.copy_(value)
         self._saved_buffers = None
+
+    def _freeze(self) -> None:
+        if self.frozen is not None:
+            epoch = self.epochs_before + self.current_epoch
+            self.frozen.apply(self.network, epoch)
+
+    def on_fit_end(self) -> None:
+        """Let all weights learn in a later training."""
+        if self.frozen is not None:
+            self.frozen.release(self.network)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rate of the step."""
@@ -219,6 +236,12 @@ class RegressionTask(LightningModule):
         self.average = self._saved_average = self._saved_buffers = None
         self._saved_optimizer = None
         self.epochs_before = self._steps_before = 0
+        if self.frozen is not None:
+            self.frozen.check(config)
+            self.frozen.release(self.network)  # an interrupted training did not
+            if self.frozen.epochs is None:
+                # Before the optimiser, and processes, take the weights that learn.
+                self.frozen.apply(self.network, 0)
 
     def continue_from(self, start: Start, restore: bool) -> None:
         """Continue the count of epochs and steps of another training.
