@@ -129,23 +129,40 @@ def absent(cell: Cell) -> str | None:
     return None if folder.exists() else f"{folder} does not exist"
 
 
-def make_case(cell: Cell, seed: int, quick: bool = False) -> Case:
-    """Return the case of a cell with a seed."""
+def make_case(
+    cell: Cell,
+    seed: int,
+    quick: bool = False,
+    scene: tuple[xr.Dataset, int] | None = None,
+) -> Case:
+    """Return the case of a cell with a seed.
+
+    Parameters
+    ----------
+    cell : Cell
+        Data, and labels to draw.
+    seed : int
+        Of the draw, and of a landscape.
+    quick : bool
+        Whether a landscape is tiny.
+    scene : tuple, optional
+        Another scene with all of its labels, and the side of its blocks.
+    """
     random = np.random.default_rng([seed, *cell.name.encode()])
     if cell.data == "fuel moisture":
         return _of_sites(cell, random)
-    scene, block = _scene(cell.data, seed, quick)
+    cube, block = scene or _scene(cell.data, seed, quick)
     # The same blocks test for all numbers and kinds of labels.
-    test = _held_out(scene, block, np.random.default_rng([seed, *cell.data.encode()]))
-    truth = scene["agb"].values
-    known = np.isfinite(truth) & scene["image"].notnull().any(("month", "band")).values
+    test = _held_out(cube, block, np.random.default_rng([seed, *cell.data.encode()]))
+    truth = cube["agb"].values
+    known = np.isfinite(truth) & cube["image"].notnull().any(("month", "band")).values
     if cell.kind == "footprints" and cell.data == "landscape":
-        labels = _footprints(cell, scene, known & ~test, random)
+        labels = _footprints(cell, cube, known & ~test, random)
     else:
         labels = np.where(_drawn(cell, known & ~test, truth, random), truth, np.nan)
     tested = _choose(known & test, TESTED, random)
     return Case(
-        _with(scene, labels), _with(scene, np.where(tested, truth, np.nan)), block
+        _with(cube, labels), _with(cube, np.where(tested, truth, np.nan)), block
     )
 
 

@@ -26,6 +26,7 @@ from geobiomass.cube.quantity import AGB
 from geobiomass.learner.pixel_network import PixelNetwork
 from geobiomass.learner.saved_network import any_network_of_settings
 from geobiomass.maps.origin import PROVENANCE
+from geobiomass.metadata.text import FIRST_WEIGHTS
 from geobiomass.network.weight_packages import find_package
 from geobiomass.training.files import sha256_of
 from geobiomass.training.json_files import parse_json
@@ -43,7 +44,6 @@ FORMAT = 1
 MOST_SCENES = 1000
 """Scenes listed by name at most; of more, only their number and a hash."""
 
-_FIRST_WEIGHTS = ("pretrained", "frozen")  # what a training began with
 _MOST_ITEMS = 256  # of a list: a calibration or a mask may contain long tables
 _INPUT_ATTRIBUTES = (
     *("title", "source", "licence", "attribution", "composite"),
@@ -222,7 +222,7 @@ def model_facts(model: Any, fingerprint: str | None = None) -> dict[str, Any]:
             "normalisation": (made.get("normalisation") or {}).get("bands"),
             "trained_with": made.get("environment"),
         }
-        | {name: made[name] for name in _FIRST_WEIGHTS if made.get(name)}
+        | {name: made[name] for name in FIRST_WEIGHTS if made.get(name)}
     )
 
 

@@ -14,6 +14,9 @@ Facts = dict[str, str | Table]
 
 NOT_RECORDED = "not recorded"
 
+FIRST_WEIGHTS = ("pretrained", "self-supervised", "frozen")
+"""Names of what a provenance says of the weights before the labels."""
+
 
 def facts_of(note: Mapping[str, Any]) -> Facts:
     """Return headings and texts of a map's provenance."""
@@ -138,7 +141,7 @@ def _training(model: Mapping[str, Any]) -> Facts:
             f"{recipe['name']}, loss {recipe['loss']}, {recipe['epochs']} epochs, "
             f"seed {recipe['seed']}"
         )
-    facts |= {name: model[name] for name in ("pretrained", "frozen") if name in model}
+    facts |= {name: model[name] for name in FIRST_WEIGHTS if name in model}
     facts["trained on"] = NOT_RECORDED
     if data:
         facts["trained on"] = (

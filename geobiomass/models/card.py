@@ -248,6 +248,8 @@ def _training(settings: Facts, provenance: Facts) -> str:
         )
     if provenance.get("pretrained"):
         text.append(f"The encoder began with {provenance['pretrained']}.")
+    if provenance.get("self-supervised"):
+        text.append(f"Self-supervised start: {provenance['self-supervised']}.")
     if provenance.get("frozen"):
         text.append(f"Frozen in training: {provenance['frozen']}.")
     if data:

@@ -27,6 +27,7 @@ from geobiomass.data.labelled_cube import LabelledCube, LabelledSamples
 from geobiomass.data.loader import ChipLoader
 from geobiomass.data.reader import Sample
 from geobiomass.data.splits import samples_of
+from geobiomass.metadata.text import FIRST_WEIGHTS
 from geobiomass.models.calibration import calibrate_together
 from geobiomass.models.card import model_card
 from geobiomass.models.domain import domain_of
@@ -68,6 +69,7 @@ from geobiomass.recipes.schedule import (
     settings_of,
     stages_of,
 )
+from geobiomass.recipes.self_supervised import start_self_supervised
 from geobiomass.recipes.single_values import check_batch_norm, told_of_single_values
 from geobiomass.recipes.split import (
     HeldOut,
@@ -149,13 +151,14 @@ class BiomassRegressor(Predictor, Regressor):
         self.damaged: dict[str, str] = {}
         self._domain: Domain | None = None
         self.map_error: MapError | None = None
+        self._start: str | None = None  # of its training, without labels
 
     def __repr__(self) -> str:
         """Return a description in one line."""
         state = f"{len(self.history)} epochs" if len(self.history) else "not trained"
         state = self.interrupted or state
         encoder = self.network.settings["encoder"]
-        begun = [one for one in ("pretrained", "frozen") if one in self.provenance]
+        begun = [one for one in FIRST_WEIGHTS if one in self.provenance]
         encoder = " ".join([encoder, *begun])
         interval = "" if self.calibration is None else f", {self.calibration}"
         if self.target.settings != AGB.settings:
@@ -224,9 +227,13 @@ class BiomassRegressor(Predictor, Regressor):
         check_batch_norm(self.network, recipe, loaders.training, side)
         first = int(os.environ.get("LOCAL_RANK", "0")) == 0  # of several processes
         if announce is not None and first:
-            announce(plan_training(task, stages))
+            announce(plan_training(task, stages, loaders))
         finish = partial(self._finish, data, loaders, held, found, earlier, calibrate)
-        train = partial(train_stages, task, stages, given=given)
+
+        def train() -> TrainingResult:
+            self._start = start_self_supervised(self.network, loaders, given)
+            return train_stages(task, stages, given=given)
+
         with told_of_single_values(self.network, recipe, side):
             train_or_keep(self, train, self.network, settings_of(recipe), finish)
         return self
@@ -273,6 +280,8 @@ class BiomassRegressor(Predictor, Regressor):
         self.provenance[INPUTS] = found.profile.to_dict()
         if (words := frozen_in_words(recipe, self.network)) is not None:
             self.provenance["frozen"] = words
+        if self._start is not None:
+            self.provenance["self-supervised"] = self._start
         self.map_error = None
         if validation is not None:
             self.map_error = error or compare()
@@ -341,7 +350,7 @@ class BiomassRegressor(Predictor, Regressor):
     ) -> TrainingPlan:
         loaders, task = self._prepare(data, recipe_for(recipe, data.target), held)
         self._scale(loaders)
-        return plan_training(task, stages_of(loaders))
+        return plan_training(task, stages_of(loaders), loaders)
 
     def _prepare(
         self,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.inference.steps import density
-from geobiomass.metadata.text import training_in_words
+from geobiomass.metadata.text import FIRST_WEIGHTS, training_in_words
 from geobiomass.models.map_error import MapError
 from geobiomass.statistics.conformal import Calibration
 from geobiomass.summary import Table
@@ -97,7 +97,7 @@ def _facts(kind: str, settings: Mapping[str, Any], made: Mapping[str, Any]) -> F
         facts["interval"] = str(Calibration.from_dict(settings["calibration"]))
     if settings.get("interrupted"):
         facts["not fully trained"] = settings["interrupted"]
-    for name in ("pretrained", "frozen"):
+    for name in FIRST_WEIGHTS:
         if made.get(name):
             facts[name] = made[name]
     data = made.get("data")

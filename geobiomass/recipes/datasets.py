@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from geobiomass.cube import CubeError, DamagedError
+from geobiomass.data.folds import Fold
 from geobiomass.data.labelled_cube import LabelledCube, LabelledSamples
 from geobiomass.data.loader import ChipLoader
 from geobiomass.data.reader import Reader, Sample
@@ -21,7 +22,7 @@ from geobiomass.data.splits import (
 )
 from geobiomass.recipes.recipe import Recipe
 from geobiomass.recipes.scaling import Statistics, measure_statistics
-from geobiomass.recipes.split import HeldOut, split_samples, units_to_split
+from geobiomass.recipes.split import HeldOut, Split, split_samples, units_to_split
 from geobiomass.tiles import EVALUATION_BLOCK
 
 _LEAST_CROP = 4  # pixels: below it there are no neighbours to learn from
@@ -43,6 +44,9 @@ class DataLoaders:
         With a crop that fits into the cube.
     calibration : list of Sample
         Chips or blocks that none of these holds, to calibrate an interval.
+    images : ChipLoader or None
+        Crops of all images but those that validate or calibrate, where the recipe has a
+        self-supervised start.
     """
 
     training: ChipLoader
@@ -50,11 +54,12 @@ class DataLoaders:
     everything: ChipLoader
     recipe: Recipe
     calibration: list[Sample]
+    images: ChipLoader | None = None
 
     @property
     def problems(self) -> dict[str, str]:
         """Samples that could not be read, by name, with the reason."""
-        loaders = (self.training, self.validation, self.everything)
+        loaders = (self.training, self.validation, self.everything, self.images)
         return {
             k: v for loader in loaders if loader for k, v in loader.problems.items()
         }
@@ -130,13 +135,33 @@ def make_loaders(
         crops = fixed_crops(part.samples, crop, part.marks)
         return load(part.reader, crops, shuffle=False)
 
+    images = None
+    if recipe.self_supervised:
+        there = _images_to_learn(units, split, every, held)
+        images = draw(LabelledSamples(every.reader, there, {}))
     return DataLoaders(
         draw(split.training),
         None if validation is None else cover(validation),
         draw(split.everything),
         recipe,
         split.calibration,
+        images,
     )
+
+
+def _images_to_learn(
+    units: Sequence[Sample], split: Split, every: LabelledSamples, held: HeldOut
+) -> list[Sample]:
+    """Return the chips or blocks whose images train without labels.
+
+    Of a fold those that train, since ground without a label may lie beside, or in, what
+    it holds out. Otherwise also all without a label.
+    """
+    training = set(split.training.samples)
+    if isinstance(held, Fold):
+        return [unit for unit in units if unit in training]
+    labelled = set(every.samples)
+    return [unit for unit in units if unit in training or unit not in labelled]
 
 
 def _training_reader(data: LabelledCube, recipe: Recipe) -> Reader:

@@ -18,15 +18,22 @@ def check_frozen(recipe: Recipe) -> None:
     Raises
     ------
     ValueError
-        If it is no share, or the encoder would be frozen with random weights.
+        If it is no share, or the encoder would be frozen with random weights, or the
+        epochs of the self-supervised start are no number.
     """
+    if recipe.self_supervised < 0:
+        raise ValueError(
+            "self_supervised must be a number of epochs, 0 or more, got "
+            f"{recipe.self_supervised}."
+        )
     share = recipe.frozen
     if not 0 <= share <= 1:
         raise ValueError(f"frozen must be from 0 to 1, got {share}.")
-    if share and recipe.pretrained is False:
+    if share and recipe.pretrained is False and not recipe.self_supervised:
         raise ValueError(
-            f"frozen must be 0 where the encoder has random weights, got {share} "
-            "with pretrained=False; give pretrained= a file of weights."
+            f"frozen must be 0 where the encoder has random weights, got {share} with "
+            "pretrained=False; give pretrained= a file of weights, or self_supervised= "
+            "a number of epochs."
         )
 
 

@@ -43,6 +43,10 @@ class Recipe:
         Share of the epochs, from the first one on, in which the encoder keeps its
         pretrained weights and norm statistics; 1: all epochs, of all stages. A first
         convolution that was repeated for another number of bands learns.
+    self_supervised : int
+        Epochs before those of `training`, in which the network learns the images
+        without labels: it reconstructs pixels and months that are hidden from it. All
+        images are used but those that validate or calibrate.
     crop : int or None
         Side of the random crops to train on, pixels; None takes whole chips.
     crops : int or None
@@ -144,6 +148,7 @@ class Recipe:
     levels: Literal["crop", "all"] = "crop"
     pretrained: bool | str = False
     frozen: float = 0.0
+    self_supervised: int = 0
     crop: int | None = 128
     crops: int | None = None
     scaling: Literal["robust", "biomassters"] = "robust"

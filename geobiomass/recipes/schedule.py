@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from geobiomass.data.loader import ChipLoader
 from geobiomass.recipes.datasets import DataLoaders
 from geobiomass.recipes.recipe import Recipe
+from geobiomass.recipes.self_supervised import START, settings_of_start
 from geobiomass.training import TrainingConfig
 
 if TYPE_CHECKING:
@@ -133,13 +134,22 @@ def stages_of(loaders: DataLoaders) -> list[StagePlan]:
     ]
 
 
-def plan_training(task: RegressionTask, stages: Sequence[StagePlan]) -> TrainingPlan:
-    """Plan a training; some steps are timed on copies of the network."""
+def plan_training(
+    task: RegressionTask, stages: Sequence[StagePlan], loaders: DataLoaders
+) -> TrainingPlan:
+    """Plan a training; some steps are timed on copies of the network.
+
+    Those of a self-supervised start count as long as the others.
+    """
     from geobiomass.training import measure_steps  # imports Lightning
 
     _, config, loader, _ = stages[0]
+    start = []
+    if loaders.images is not None:
+        name, settings = START.partition("-")[2], settings_of_start(loaders.recipe)
+        start = [_planned(name, settings, loaders.images, None)]
     return TrainingPlan(
-        tuple(_planned(*stage) for stage in stages),
+        (*start, *(_planned(*stage) for stage in stages)),
         measure_steps(task, loader, config, _MEASURED),
         config.batch_size,
         config.ranks,
