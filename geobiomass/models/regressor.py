@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import sys
@@ -45,7 +44,6 @@ from geobiomass.network.saved_settings import (
     network_of_settings,
 )
 from geobiomass.network.wrappers import InMonths
-from geobiomass.recipes.by_pixel import BY_PIXEL
 from geobiomass.recipes.datasets import DataLoaders, make_loaders
 from geobiomass.recipes.freezing import frozen_in_words, frozen_part
 from geobiomass.recipes.levels import crop_side
@@ -60,6 +58,7 @@ from geobiomass.recipes.recipe import (
     Recipe,
     find_recipe,
     recipe_from_dict,
+    recipe_to_dict,
 )
 from geobiomass.recipes.resume import continues_earlier, learnt_from
 from geobiomass.recipes.scaling import Statistics, set_scaling
@@ -467,20 +466,13 @@ class BiomassRegressor(Predictor, Regressor):
         return model
 
     def _settings(self) -> dict[str, Any]:
-        recipe = dataclasses.asdict(self.recipe) if self.recipe is not None else None
-        if recipe is not None and recipe["levels"] == "all":
-            del recipe["levels"]  # as it was saved before any were left out
-        if recipe is not None:  # without what has no meaning for a network, as before
-            recipe = {k: v for k, v in recipe.items() if k not in BY_PIXEL}
-        if recipe is not None and recipe["training"]["folder"] is not None:
-            recipe["training"]["folder"] = None  # a path of the machine that trained
         return {
             "network": self.network.settings,
             "bands": list(self.bands),
             "months": self.months,
             "outputs": list(self.outputs),
             **self.target.settings,
-            "recipe": recipe,
+            "recipe": None if self.recipe is None else recipe_to_dict(self.recipe),
             **self._calibrated(),
             **self._known_of_maps(),
         }

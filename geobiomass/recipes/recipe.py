@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from geobiomass.network.missing import Missing
-from geobiomass.recipes.by_pixel import check_by_pixel, check_kind
+from geobiomass.recipes.by_pixel import BY_PIXEL, check_by_pixel, check_kind
 from geobiomass.recipes.freezing import check_frozen
 from geobiomass.training import Stage, TrainingConfig
 from geobiomass.training.setting_names import explain_arguments, unknown_name
@@ -300,6 +300,25 @@ class Recipe:
             )
         own["training"] = dataclasses.replace(base, **training)
         return dataclasses.replace(self, **own)
+
+
+# Settings that are saved only where they have another value: earlier releases did not
+# have them, and a model of theirs is saved as it was.
+_LATER = ("frozen", "self_supervised", "crops")
+
+
+def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings of a network's recipe, as ``config.json`` has them."""
+    settings = dataclasses.asdict(recipe)
+    if settings["levels"] == "all":
+        del settings["levels"]  # as it was saved before any were left out
+    for name in _LATER:
+        if settings[name] == getattr(Recipe, name):
+            del settings[name]
+    for name in BY_PIXEL:  # of no meaning for a network
+        del settings[name]
+    settings["training"]["folder"] = None  # a path of the machine that trained
+    return settings
 
 
 def recipe_from_dict(settings: Mapping[str, Any]) -> Recipe:

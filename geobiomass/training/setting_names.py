@@ -40,6 +40,9 @@ _SAME = (
     "progress verbose show_progress progress_bar bar quiet",
     "encoder backbone model_name architecture arch",
     "pretrained weights pretrained_weights init_weights",
+    "frozen freeze freeze_encoder freeze_backbone frozen_epochs",
+    "self_supervised self_supervised_epochs ssl pretrain_epochs pretraining",
+    "crops n_crops crops_per_epoch samples_per_epoch",
     "crop crop_size patch_size image_size img_size input_size chip_size window tile "
     "tile_size",
     "block block_size blocksize tile tile_size",
