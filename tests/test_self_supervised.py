@@ -168,6 +168,13 @@ def test_interrupted_at_the_start_or_later_it_ends_with_the_same_bits(
         assert value.equal(expected[name]), name
     with pytest.raises(ValueError, match="self_supervised was 2 and is 3"):
         fit(scene, folder=tmp_path, **settings | {"self_supervised": 3})
+    # Also of the start alone, before any image is read.
+    (tmp_path / "last.ckpt").unlink()
+    monkeypatch.setattr("geobiomass.models.regressor.make_loaders", None)
+    with pytest.raises(
+        ValueError, match=rf"{START}.*learning_rate was 0\.002 and is 1"
+    ):
+        fit(scene, folder=tmp_path, **settings | {"learning_rate": 1})
 
 
 def test_settings_of_the_start_are_checked() -> None:

@@ -68,7 +68,7 @@ from geobiomass.recipes.schedule import (
     settings_of,
     stages_of,
 )
-from geobiomass.recipes.self_supervised import start_self_supervised
+from geobiomass.recipes.self_supervised import check_start, start_self_supervised
 from geobiomass.recipes.single_values import check_batch_norm, told_of_single_values
 from geobiomass.recipes.split import (
     HeldOut,
@@ -319,6 +319,7 @@ class BiomassRegressor(Predictor, Regressor):
 
         given = learnt_from(data, self.network, recipe, held)
         check_folder(self.network, settings_of(recipe), given=given)
+        check_start(self.network, recipe, given)
         return given
 
     def plan_fit(

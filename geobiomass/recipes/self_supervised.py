@@ -69,9 +69,7 @@ def start_self_supervised(
         return None
     from geobiomass.training import train  # imports Lightning
 
-    with torch.random.fork_rng(devices=[]):  # the same seed gives the same weights
-        torch.manual_seed(recipe.training.seed + recipe.fold)
-        whole = Reconstruction(network)
+    whole = _whole(network, recipe)
     network.head.requires_grad_(False)  # processes wait for all weights that learn
     try:
         task = _task(whole, recipe)
@@ -87,6 +85,29 @@ def start_self_supervised(
         f"labels: mean squared error of hidden pixels from {losses.iloc[0]:.3g} to "
         f"{losses.iloc[-1]:.3g} (scaled bands)"
     )
+
+
+def check_start(
+    network: AttentionUNet, recipe: Recipe, given: Mapping[str, Any]
+) -> None:
+    """Check that the folder of a self-supervised start holds no other one.
+
+    Raises
+    ------
+    ValueError
+        If it does; the message names the setting that differs.
+    """
+    if recipe.self_supervised:
+        from geobiomass.training import check_folder  # imports Lightning
+
+        start = [(START.partition("-")[2], settings_of_start(recipe))]
+        check_folder(_whole(network, recipe), start, given=given)
+
+
+def _whole(network: AttentionUNet, recipe: Recipe) -> Reconstruction:
+    with torch.random.fork_rng(devices=[]):  # the same seed gives the same weights
+        torch.manual_seed(recipe.training.seed + recipe.fold)
+        return Reconstruction(network)
 
 
 def _task(whole: Reconstruction, recipe: Recipe) -> RegressionTask:
