@@ -158,7 +158,7 @@ class BiomassRegressor(Predictor, Regressor):
         state = self.interrupted or state
         encoder = self.network.settings["encoder"]
         begun = [one for one in FIRST_WEIGHTS if one in self.provenance]
-        encoder = " ".join([encoder, *begun])
+        encoder = " ".join([str(encoder), *begun])
         interval = "" if self.calibration is None else f", {self.calibration}"
         if self.target.settings != AGB.settings:
             state = f"{self.target.name} in {self.units}, {state}"

@@ -49,8 +49,9 @@ def frozen_part(recipe: Recipe, network: AttentionUNet) -> Frozen | None:
         return None
     epochs = None if recipe.frozen == 1 else _epochs(recipe)
     loaded = getattr(network.encoder, "pretrained_from", None)
-    repeated = loaded is not None and loaded.channels is not None
-    return Frozen(_PART, epochs, (loaded.first,) if repeated else ())
+    if loaded is None or loaded.channels is None:
+        return Frozen(_PART, epochs)
+    return Frozen(_PART, epochs, (loaded.first,))
 
 
 def _epochs(recipe: Recipe) -> int:
