@@ -18,6 +18,7 @@ import geobiomass as gb
 from geobiomass.data.splits import repeated
 from geobiomass.info import describe
 from geobiomass.metadata.record import model_facts
+from geobiomass.models.fit_members import untrained
 from geobiomass.network import AttentionUNet
 from geobiomass.network.weight_packages import (
     _FIRST_STAGE,
@@ -205,6 +206,16 @@ def test_settings_that_freeze_nothing_or_too_much_are_refused(
     for name in ("frozen", "crops"):
         with pytest.raises(ValueError, match=f"{name} is a setting of networks"):
             gb.fit(scene, "pixels", **{name: 1})
+
+
+def test_the_recipe_for_few_labels_is_a_small_network(scene: xr.Dataset) -> None:
+    sparse, quick = find_recipe("sparse"), find_recipe("quick")
+    assert (sparse.levels, sparse.crop, sparse.training.epochs) == ("crop", 32, 70)
+    same = {"name": "quick", "levels": "all", "crop": 64, "epochs": 20}
+    assert sparse.with_changes(**same) == quick
+    network = untrained(scene, "sparse").network
+    assert network.settings["levels"] == 2
+    assert sum(weight.numel() for weight in network.parameters()) < 200_000
 
 
 def test_an_epoch_has_as_many_crops_as_asked(scene: xr.Dataset) -> None:

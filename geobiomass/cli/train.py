@@ -32,14 +32,15 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-RECIPES = ("default", "quick", "pixels", "biomassters")
+RECIPES = ("default", "quick", "sparse", "pixels", "biomassters")
 BY = ("biomass", "predicted", "months")
 CHECKS = get_args(Check)
 
 RecipeName = Annotated[
     str,
     typer.Option(
-        help="default, quick, pixels (trees, in seconds) or biomassters.",
+        help="default, quick, sparse (few labels), pixels (trees, in seconds) or "
+        "biomassters.",
         autocompletion=lambda: RECIPES,
     ),
 ]

@@ -67,8 +67,9 @@ def fit(
         A scene or chips, with ``agb``; NaN where unlabelled, sparse labels are fine.
         All its bands are used. Other xarray data is converted by :func:`as_cube`.
     recipe : str or Recipe
-        ``"default"``, ``"quick"`` (minutes on two cores), ``"biomassters"`` (the
-        network and settings of the competition's winner), or your own.
+        ``"default"``, ``"quick"`` (minutes on two cores), ``"sparse"`` (a small
+        network for few labels), ``"biomassters"`` (the network and settings of the
+        competition's winner), or your own.
     validation : optional
         Held-out data that chooses the best epoch. None: a tenth of the chips, or of
         the blocks of a scene (nothing, with a warning, if there is only one). A
