@@ -1,0 +1,135 @@
+"""An address that cannot be read is told as such, and never as a damaged file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import map_work
+import pytest
+from failing_server import FailingServer, serving
+from small_cubes import make_scene
+
+import geobiomass as gb
+from geobiomass.cube import verify
+from geobiomass.cube.schema import UnreachableError
+from geobiomass.maps.reading import open_layer
+
+pytestmark = [
+    pytest.mark.timeout(120),
+    pytest.mark.filterwarnings("ignore:Object at .* is not recognized"),
+]
+
+# Of each fault: the error, and what it says.
+FAULTS: dict[Any, tuple[type[Exception], str]] = {
+    404: (FileNotFoundError, r"There is nothing at {}"),
+    403: (PermissionError, r"{} may not be read without permission.* 403"),
+    401: (PermissionError, r"{} may not be read without permission.* 401"),
+    500: (UnreachableError, r"{} cannot be reached \(its server answers 500\)"),
+    503: (UnreachableError, r"{} cannot be reached \(its server answers 503\)"),
+    "stops": (UnreachableError, r"{} cannot be reached \(its server stops"),
+    "page": (UnreachableError, r"{} cannot be reached \(its server answers with a web"),
+}
+NOWHERE = r"{} cannot be reached \("
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cube, a map as Zarr and a map as GeoTIFF."""
+    made = tmp_path_factory.mktemp("served")
+    gb.write_cube(make_scene(64, 64, [4, 7]), made / "cube.zarr")
+    for name in ("map.zarr", "map.tif"):
+        map_work.write(made / name, map_work.Work(made / "log"))
+    return made
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[FailingServer]:
+    with serving(folder) as made:
+        yield made
+
+
+def _labelled(address: str) -> Any:
+    scene = gb.as_cube(make_scene(64, 64, [4, 7]), crs="EPSG:3067").drop_vars("agb")
+    return gb.with_labels(scene, address, column="agb")
+
+
+DOORS: dict[str, tuple[Callable[[str], Any], ...]] = {
+    "map.tif": (
+        gb.describe,
+        lambda a: open_layer(a, "agb"),
+        lambda a: gb.change(a, a),
+        _labelled,
+        gb.from_rasters,
+    ),
+    "map.zarr": (gb.describe, lambda a: open_layer(a, "agb"), verify),
+    "cube.zarr": (gb.describe, gb.open_cube, verify),
+}
+
+
+def check(door: Callable[[str], Any], address: str, said: str, *kinds: type) -> None:
+    with pytest.raises((ValueError, OSError)) as raised:
+        door(address)
+    error, text = raised.value, str(raised.value)
+    assert type(error) in (*kinds, gb.CubeError), repr(error)  # of several files
+    assert re.search(said.format(re.escape(address)), text), text
+    assert "damaged" not in text
+    assert "/vsi" not in text
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_door_says_what_the_server_does(server: FailingServer, fault: Any) -> None:
+    server.fault = fault
+    kind, said = FAULTS[fault]
+    for name, doors in DOORS.items():
+        for number, door in enumerate(doors):
+            check(door, f"{server.address}/{fault}-{number}/{name}", said, kind)
+
+
+def test_an_address_without_a_server_and_what_the_command_line_says(
+    folder: Path,
+) -> None:
+    for base in ("https://host.invalid", "http://127.0.0.1:9"):
+        for name, doors in DOORS.items():
+            for door in doors:
+                check(door, f"{base}/{name}", NOWHERE, UnreachableError)
+        plots = folder / "plots.csv"
+        plots.write_text("x,y,agb\n1,1,1\n")
+        for name in ("map.tif", "map.zarr"):
+            for command in (["info"], ["totals", "--plots", str(plots)]):
+                found = CliRunner().invoke(
+                    app, [command[0], f"{base}/{name}", *command[1:]]
+                )
+                assert isinstance(found.exception, UnreachableError), found.exception
+
+
+def test_a_server_that_fails_later_is_told_and_right_again(
+    server: FailingServer,
+) -> None:
+    wanted = map_work.expected()[0]
+    for name in ("map.tif", "map.zarr"):
+        layer = open_layer(f"{server.address}/later/{name}", "agb")
+        server.fault, server.only = 503, r"tif|/c/"
+        with pytest.raises(UnreachableError, match=f"{name} cannot be reached"):
+            np.asarray(layer)
+        server.fault = None
+        again = open_layer(f"{server.address}/again/{name}", "agb")
+        np.testing.assert_array_equal(np.asarray(again), wanted)
+    cube = gb.open_cube(f"{server.address}/later/cube.zarr")
+    for fault in (500, 403, "stops"):
+        server.fault, server.only = fault, "/c/"
+        kind, said = FAULTS[fault]
+        check(
+            lambda _: cube["image"].compute(),
+            f"{server.address}/later/cube.zarr",
+            said,
+            kind,
+        )
+    server.fault, server.only = 404, "image/c/"
+    with pytest.raises(gb.DamagedError, match="image of .* damaged or gone"):
+        cube["image"].compute()
+    server.fault = None
+    np.testing.assert_array_equal(cube["image"], make_scene(64, 64, [4, 7])["image"])
+    assert not len(verify(f"{server.address}/later/cube.zarr"))
