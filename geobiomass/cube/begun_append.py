@@ -1,4 +1,4 @@
-"""Chips of an append that was interrupted: readers do not see them, nor are they damage.
+"""Chips of an append that was interrupted: not seen by readers, and no damage.
 
 Their files are on disk before the cube shows them. The same call goes on with them.
 """

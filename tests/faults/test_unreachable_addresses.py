@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import map_work
+import numpy as np
 import pytest
 from failing_server import FailingServer, serving
 from small_cubes import make_scene
+from typer.testing import CliRunner
 
 import geobiomass as gb
+from geobiomass.cli import app
 from geobiomass.cube import verify
 from geobiomass.cube.schema import UnreachableError
 from geobiomass.maps.reading import open_layer
@@ -128,8 +131,8 @@ def test_a_server_that_fails_later_is_told_and_right_again(
             kind,
         )
     server.fault, server.only = 404, "image/c/"
-    with pytest.raises(gb.DamagedError, match="image of .* damaged or gone"):
+    with pytest.raises(gb.DamagedError, match=r"image of .* damaged or gone"):
         cube["image"].compute()
     server.fault = None
     np.testing.assert_array_equal(cube["image"], make_scene(64, 64, [4, 7])["image"])
-    assert not len(verify(f"{server.address}/later/cube.zarr"))
+    assert verify(f"{server.address}/later/cube.zarr").empty
