@@ -215,14 +215,15 @@ def _asked(address: str, name: str) -> Exception | None:
             if answer.headers.get_content_type() == "text/html":
                 why = "its server answers with a web page, such as that of a login"
                 return _unreachable(name, why)
-            answer.read(_LOOKED_AT)
+            got, meant = len(answer.read(_LOOKED_AT)), answer.headers["Content-Length"]
+            if got < min(int(meant or 0), _LOOKED_AT):
+                why = f"its server stops before the end: {got} of {meant} bytes came"
+                return _unreachable(name, why)
             if answer.status == 200 and not address.endswith(".json"):
                 why = "its server gives no parts of files, which rasters are read by"
                 return _unreachable(name, why)
     except HTTPError as error:
         return failure_of(error, name) if error.code >= 400 else None
-    except (OSError, http.client.HTTPException) as error:
-        if isinstance(error, http.client.IncompleteRead):
-            return _unreachable(name, f"its server stops early: {error}")
+    except (OSError, ValueError, http.client.HTTPException) as error:
         return _unreachable(name, one_line(error))
     return None

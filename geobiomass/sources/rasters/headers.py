@@ -98,7 +98,7 @@ def read_headers(
                     check_blocks(source, each.path)
                     images.append(_image(source, each, bands, problems))
             except (RasterioError, OSError, UnicodeEncodeError) as raised:
-                error = failure_of(raised, each.path) or raised
+                error = failure_of(raised, each.path, each.path) or raised
                 if skip:
                     warnings.warn(f"Left out: {each.path}: {error}", stacklevel=4)
                 else:

@@ -245,7 +245,7 @@ def _read_file(
             for layer, values, at in zip(layers, stored, positions, strict=True):
                 out[at] = _physical(source, layer, values, window)
     except (RasterioError, OSError, IndexError) as error:
-        if (failure := failure_of(error, path)) is not None:
+        if (failure := failure_of(error, path, path)) is not None:
             raise failure from error
         raise DamagedError(
             f"{path} cannot be read at rows {rows.start} to {rows.stop - 1}, columns "
