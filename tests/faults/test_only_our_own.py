@@ -234,5 +234,6 @@ def test_a_demonstration_keeps_a_persons_pictures(tmp_path: Path) -> None:
     (tmp_path / "map.png").write_bytes(b"mine")
     with pytest.raises(FileExistsError, match=r"map.png is of no earlier .* move"):
         check_demo_folder(tmp_path, names)
-    (tmp_path / "model").mkdir()  # it writes its pictures after its model
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")  # pictures are after the model
     check_demo_folder(tmp_path, names)

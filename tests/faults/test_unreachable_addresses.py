@@ -118,7 +118,7 @@ def test_a_server_that_fails_later_is_told_and_right_again(
     wanted = open_layer(str(folder / "large.tif"), "agb").values
     layer = open_layer(f"{server.address}/later/large.tif", "agb")
     server.fail(503, "tif")
-    with pytest.raises(UnreachableError, match="large.tif cannot be reached"):
+    with pytest.raises(UnreachableError, match=r"large\.tif cannot be reached"):
         np.asarray(layer)
     server.fail("")
     again = open_layer(f"{server.address}/again/large.tif", "agb")
@@ -137,5 +137,6 @@ def test_a_server_that_fails_later_is_told_and_right_again(
     with pytest.raises(gb.DamagedError, match=r"image of .* damaged or gone"):
         cube["image"].compute()
     server.fail("")
-    np.testing.assert_array_equal(cube["image"], make_scene(64, 64, [4, 7])["image"])
+    wanted = gb.open_cube(folder / "cube.zarr")["image"].values
+    np.testing.assert_array_equal(cube["image"], wanted)
     assert verify(f"{server.address}/later/cube.zarr").empty
