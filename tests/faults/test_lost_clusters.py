@@ -125,7 +125,7 @@ def test_a_cube_goes_on_without_a_cluster_that_is_lost(
     if kept:
         with client.as_current():
             given = given.persist()
-        distributed.wait(given)
+        client.gather(distributed.futures_of(given))
 
     def work() -> None:
         with client.as_current():
