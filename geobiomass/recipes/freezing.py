@@ -55,7 +55,7 @@ def frozen_part(recipe: Recipe, network: AttentionUNet) -> Frozen | None:
 
 
 def _epochs(recipe: Recipe) -> int:
-    return round(recipe.frozen * recipe.training.epochs)
+    return max(1, round(recipe.frozen * recipe.training.epochs))
 
 
 def frozen_in_words(recipe: Recipe, network: AttentionUNet) -> str | None:
@@ -63,6 +63,9 @@ def frozen_in_words(recipe: Recipe, network: AttentionUNet) -> str | None:
     part = frozen_part(recipe, network)
     if part is None:
         return None
-    epochs = "all epochs" if part.epochs is None else f"the first {part.epochs} epochs"
+    epochs = "all epochs"
+    if part.epochs is not None:
+        many = part.epochs > 1
+        epochs = f"the first {part.epochs} epochs" if many else "the first epoch"
     but = f", but {part.learning[0]}" if part.learning else ""
     return f"the encoder in {epochs}{but}"
