@@ -45,10 +45,6 @@ CELLS = {
         *(Cell("nicaragua", "footprints", "random", count) for count in (300, 100)),
     )
 }
-# How many times as many steps a row has, in the same time, on other data: images of one
-# month are encoded faster than those of six.
-MORE = {"landscape": 1.0, "nicaragua": 3.0}
-
 
 # Settings of "quick" that a row changes. Epochs are such that a row takes about as many
 # CPU seconds as the base on the landscape with 300 labels.
@@ -157,8 +153,8 @@ def _figures(run: Run, quick: bool) -> Figures:
         return judge(case, "pixels", {"seed": run.seed})
     settings = SWITCHES[run.row] | {"seed": run.seed}
     for name in ("epochs", "self_supervised"):
-        if name in settings:
-            settings[name] = 1 if quick else round(settings[name] * MORE[cell.data])
+        if quick and name in settings:
+            settings[name] = 1
     if quick:
         settings = {
             k: v for k, v in settings.items() if k not in ("pretrained", "frozen")
