@@ -205,6 +205,8 @@ def test_settings_that_freeze_nothing_or_too_much_are_refused(
         find_recipe("quick", frozen=0.5)
     with pytest.raises(ValueError, match="crops must be at least 1 crop, got 0"):
         find_recipe("quick", crops=0)
+    with pytest.raises(ValueError, match=r"crops must be .* got 8\.5\.$"):
+        find_recipe("quick", crops=8.5)
     for name in ("frozen", "crops"):
         with pytest.raises(ValueError, match=f"{name} is a setting of networks"):
             gb.fit(scene, "pixels", **{name: 1})

@@ -182,4 +182,6 @@ def test_settings_of_the_start_are_checked() -> None:
         ValueError, match="self_supervised must be a number of epochs, 0"
     ):
         find_recipe("quick", self_supervised=-1)
+    with pytest.raises(ValueError, match=r"self_supervised must be .* got 2\.5\.$"):
+        find_recipe("quick", self_supervised=2.5)
     assert find_recipe("quick", self_supervised=2, frozen=1.0).frozen == 1

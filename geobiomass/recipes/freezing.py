@@ -19,13 +19,15 @@ def check_frozen(recipe: Recipe) -> None:
     ------
     ValueError
         If it is no share, or the encoder would be frozen with random weights, or the
-        epochs of the self-supervised start are no number.
+        epochs of the self-supervised start, or crops, are no whole number.
     """
-    if recipe.self_supervised < 0:
+    epochs, crops = recipe.self_supervised, recipe.crops
+    if type(epochs) is not int or epochs < 0:
         raise ValueError(
-            "self_supervised must be a number of epochs, 0 or more, got "
-            f"{recipe.self_supervised}."
+            f"self_supervised must be a number of epochs, 0 or more, got {epochs!r}."
         )
+    if crops is not None and type(crops) is not int:
+        raise ValueError(f"crops must be a number of crops, or None, got {crops!r}.")
     share = recipe.frozen
     if not 0 <= share <= 1:
         raise ValueError(f"frozen must be from 0 to 1, got {share}.")
