@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import tempfile
 import time
@@ -88,7 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cells = {
         name: cell
         for name, cell in CELLS.items()
-        if any(word in name for word in words)
+        # Not the cell of 1,000 labels, whose name begins with that of 100.
+        if any(re.search(rf"{re.escape(word)}(?!\d)", name) for word in words)
     }
     rows = [row for row in ROWS if row in (chosen.rows or ROWS)]
     if (

@@ -36,7 +36,13 @@ def test_a_table_compares_seed_by_seed_with_the_forest(
         for (row, seed), (rmse, seconds) in known.items()
     ]
     out.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    arguments = ["--out", str(out), "--markdown", "--show", "--cells", "random | 300"]
+    other = lines[0] | {"cell": "landscape | points, random | 1000"}
+    with out.open("a") as file:
+        file.write(json.dumps(other) + "\n")
+    arguments = ["--out", str(out), "--markdown", "--show"]
+    few_labels.main([*arguments, "--cells", "random | 100"])
+    assert cells_of(capsys.readouterr().out) == []
+    arguments += ["--cells", "random | 300"]
     few_labels.main(arguments)
     head, forest, base = cells_of(capsys.readouterr().out)
     assert head[3] == "over the forest"
