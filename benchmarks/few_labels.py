@@ -100,7 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for row in [row for row in rows if "pretrained" in SWITCHES.get(row, {})]:
             _say(f"{row}: left out. pip install 'geobiomass[pretrained]'")
             rows.remove(row)
-    for name in [name for name, cell in cells.items() if absent(cell)]:
+    for name in [
+        name for name, cell in cells.items() if not chosen.show and absent(cell)
+    ]:
         _say(f"{name}: left out. {absent(cells.pop(name))}")
     seeds = [
         int(seed)
