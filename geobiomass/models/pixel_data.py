@@ -31,6 +31,9 @@ from geobiomass.statistics.conformal import too_few
 from geobiomass.statistics.conformal_quantile import needed_units
 from geobiomass.tiles import EVALUATION_BLOCK
 
+Prepared = tuple[Split, LabelTable, npt.NDArray[np.int64], str | None]
+"""Split, table of labels, the group of each and the coordinate that names groups."""
+
 
 def split_by_pixel(
     data: LabelledCube, recipe: Recipe, held: HeldOut, calibrate: bool
@@ -117,3 +120,10 @@ def predict_rows(
         rows = torch.from_numpy(np.ascontiguousarray(table.T))
         parts = [network.predict(some)[0] for some in torch.split(rows, 16_384, dim=1)]
     return torch.cat(parts).float().double().numpy()
+
+
+def floored(
+    values: npt.NDArray[np.float64], floor: float | None
+) -> npt.NDArray[np.float64]:
+    """Return predictions as maps have them, not below the floor."""
+    return values if floor is None else np.maximum(values, floor)

@@ -34,7 +34,9 @@ from geobiomass.learner.pixel_network import OWN, PixelNetwork
 from geobiomass.models.calibration import calibration_of
 from geobiomass.models.input_check import INPUTS
 from geobiomass.models.pixel_data import (
+    Prepared,
     check_units,
+    floored,
     groups_of_rows,
     predict_rows,
     split_by_pixel,
@@ -54,10 +56,7 @@ from geobiomass.network.saved_settings import check_count, check_names
 from geobiomass.recipes.label_table import LabelTable, check_enough, make_table
 from geobiomass.recipes.objective import recipe_for
 from geobiomass.recipes.recipe import Recipe, recipe_from_dict
-from geobiomass.recipes.split import (
-    HeldOut,
-    Split,
-)
+from geobiomass.recipes.split import HeldOut, Split
 from geobiomass.statistics.conformal import Unit, few_groups
 from geobiomass.training.json_files import finite_number
 from geobiomass.training.setting_names import explain_arguments
@@ -159,8 +158,14 @@ class PixelRegressor(BiomassRegressor):
         announce: Callable[[Any], object] | None = None,
         client: Any = None,
         calibrate: bool = True,
+        prepared: Prepared | None = None,
+        judge: Callable[[npt.NDArray[np.float64]], object] | None = None,
     ) -> Self:
-        """Learn; with `calibrate` also calibrate the recipe's interval, if any."""
+        """Learn; with `calibrate` also calibrate the recipe's interval, if any.
+
+        `prepared` is what :meth:`_table` returned for the same arguments; `judge` is
+        called with the predictions out of fold.
+        """
         self._learn(data.target)
         recipe = recipe_for(recipe, data.target)
         given = identity_of(data, recipe, held)
@@ -169,11 +174,15 @@ class PixelRegressor(BiomassRegressor):
             self.__dict__.update(type(self).load(finished).__dict__)
             self.recipe = recipe
             return self
-        split, table, groups, named = self._table(data, recipe, held, calibrate)
+        if prepared is None:
+            prepared = self._table(data, recipe, held, calibrate)
+        split, table, groups, named = prepared
         labels = Labels(table.features, table.target, np.ones(len(table)), groups)
         if announce is not None:
             announce(plan_pixels(labels, table.found, recipe, _threads()))
         held_out, ends = self._learn_from(labels, recipe)
+        if judge is not None:
+            judge(held_out)
         self._finish_by_pixel(data, recipe, held, split, table, held_out)
         if recipe.domain_cells:
             self._domain = self._domain_of(labels, recipe)
@@ -186,7 +195,7 @@ class PixelRegressor(BiomassRegressor):
 
     def _table(
         self, data: LabelledCube, recipe: Recipe, held: HeldOut, calibrate: bool
-    ) -> tuple[Split, LabelTable, npt.NDArray[np.int64], str | None]:
+    ) -> Prepared:
         """Return the split, the table of labels, their groups and what names these."""
         split = split_by_pixel(data, recipe, held, calibrate)
         part = split.training
@@ -290,7 +299,7 @@ class PixelRegressor(BiomassRegressor):
         self.calibration, self.map_error = None, None
         self.floor = 0.0 if table.target.min() >= 0 else None
         validation = None
-        errors = errors_by_bin(table, _floored(held_out, self.floor), data.target)
+        errors = errors_by_bin(table, floored(held_out, self.floor), data.target)
         if split.validation is not None:
             other = split.validation
             judged = make_table(
@@ -303,7 +312,7 @@ class PixelRegressor(BiomassRegressor):
             if len(judged):
                 validation = (judged, other.reader)
                 maps = predict_rows(self.network, judged.features)
-                errors = errors_by_bin(judged, _floored(maps, self.floor), data.target)
+                errors = errors_by_bin(judged, floored(maps, self.floor), data.target)
         self.provenance = {
             "data": describe_data(data, (table, part.reader), validation),
             "bands": list(data.bands),
@@ -432,12 +441,6 @@ class PixelRegressor(BiomassRegressor):
         model._take_calibration(settings)
         model.floor = settings.get("floor")
         return model
-
-
-def _floored(
-    values: npt.NDArray[np.float64], floor: float | None
-) -> npt.NDArray[np.float64]:
-    return values if floor is None else np.maximum(values, floor)
 
 
 def _quantiles(recipe: Recipe) -> tuple[float, float] | None:
