@@ -28,7 +28,7 @@ MOST = 10_000  # labels that a baseline learns from: a draw of dense labels
 OURS = {
     "network": "quick",
     "pixels": "pixels",
-    "gb.fit": None,
+    "fit": None,
 }
 
 

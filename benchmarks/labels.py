@@ -33,7 +33,7 @@ from tables import Row, show
 SEEDS = "0,1,2"
 OUT = Path("build/labels.jsonl")
 LIMIT = 900  # seconds that one call of gb.fit and its map may take
-NETWORK = ("network", "gb.fit")  # rows that may train a network
+NETWORK = ("network", "fit")  # rows that may train a network
 # Cells with a row of the network, unless --rows or --cells name others.
 NETWORK_CELLS = (
     "landscape | points, random | 100",

@@ -201,6 +201,9 @@ def _how(network: Facts) -> str:
             missing = " A missing feature counts as the median of training."
         learner = f"by {as_code(network['own']['name'])} of scikit-learn"
         return f"Each pixel {learner}, from its own months{around}.{missing}"
+    if network.get("inner"):
+        encoder = as_code(network["inner"]["encoder"])
+        around += f", and from the map of a network (encoder {encoder})"
     kinds = ", ".join(f"{n} trees of {kind}" for kind, n in network["kinds"].items())
     if rows := network.get("rows"):
         kinds += f", and a kernel ridge regression on {rows} labels"

@@ -25,7 +25,7 @@ from geobiomass.models.choice_record import (
     ChoicePlan,
     table_in_words,
 )
-from geobiomass.models.choice_verdict import PIXELS
+from geobiomass.models.choice_verdict import PIXELS, STACK
 from geobiomass.models.compare_learners import Comparison
 from geobiomass.models.ensemble import Ensemble
 from geobiomass.models.fit_members import (
@@ -112,31 +112,32 @@ class _Call:
         if network is not None:
             self._say(ChoicePlan(line), announce)
             return self.train(network, announce)
-        calibrate = self.folds is None
         pixels = recipe_for(self.pixels, self.data.target)
         given = identity_of(self.data, pixels, self.held) | {"minutes": minutes}
         resume = pixels.training.resume
         record = ChoiceFolder(self.folder, given, resume)
         found = record[CHOICE]
         model: BiomassRegressor | Ensemble | None = None
-        if found is None:
+        comparison = None
+        if found is None or found["kept"] == STACK:
             comparison = Comparison(
-                self.data,
-                self.recipe,
-                self.held,
-                record,
-                calibrate=calibrate,
+                *(self.data, self.recipe, self.held, record),
+                single=self.folds is None,
                 client=self.client,
             )
             plan = comparison.plan(minutes)
-            self._say(plan, announce)
-            found, model = comparison.carry_out(self.folds is None)
-            record.keep(choice=found)
+            if found is None:
+                self._say(plan, announce)
+                found, model = comparison.carry_out()
+                record.keep(choice=found)
         if model is None:
             kept = found["kept"]
             name = PIXELS if kept == PIXELS else found["recipe"]
             try:
-                model = self.train(self.recipe(name, kept), None)
+                if comparison is not None and kept == STACK:
+                    model = comparison.fit_stack()
+                else:
+                    model = self.train(self.recipe(name, kept), None)
             except UnfinishedTraining as stop:
                 if stop.model is not None:
                     _note(stop.model, found)

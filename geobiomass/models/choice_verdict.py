@@ -15,9 +15,9 @@ from geobiomass.statistics.paired_errors import (
     simplest_of_best,
 )
 
-PIXELS, NETWORK = "pixels", "network"
+PIXELS, NETWORK, STACK = "pixels", "network", "stack"
 RIDGE, MEAN = "ridge", "mean"
-ORDER = (PIXELS, NETWORK)
+ORDER = (PIXELS, NETWORK, STACK)
 """Learners that can be kept, from the simplest to the most costly."""
 
 

@@ -6,7 +6,8 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,6 @@ from geobiomass.data.folds import Folds
 from geobiomass.data.labelled_cube import LabelledCube, LabelledSamples
 from geobiomass.data.splits import groups_of
 from geobiomass.learner.fitting import Labels, fit_parts, folds_of, seconds_of
-from geobiomass.learner.pixel_network import PixelNetwork
 from geobiomass.learner.references import mean_out_of_fold, ridge_out_of_fold
 from geobiomass.models.choice_data import (
     FOLDS,
@@ -42,9 +42,11 @@ from geobiomass.models.choice_record import (
     minutes_for,
     read_held_out,
 )
-from geobiomass.models.choice_verdict import MEAN, NETWORK, PIXELS, RIDGE, judge
-from geobiomass.models.pixel_data import floored, predict_rows
+from geobiomass.models.choice_verdict import MEAN, NETWORK, PIXELS, RIDGE, STACK, judge
+from geobiomass.models.fit_members import fit_opened
+from geobiomass.models.pixel_data import floored, predict_parts
 from geobiomass.models.pixel_regressor import PixelRegressor
+from geobiomass.models.stack_regressor import StackRegressor, with_map
 from geobiomass.recipes.asked import networks
 from geobiomass.recipes.label_table import LabelTable
 from geobiomass.recipes.objective import recipe_for
@@ -78,8 +80,9 @@ class Comparison:
         What the user holds out: it takes no part.
     record : ChoiceFolder
         Where steps are kept.
-    calibrate : bool
-        As :func:`.datasets.make_loaders` takes it.
+    single : bool
+        Whether one model is trained, and not one for each of several folds: then no
+        stack is compared, of which each member would need a network for each fold.
     client : distributed.Client, optional
         Reads chips for the network.
 
@@ -95,16 +98,16 @@ class Comparison:
         recipe: Callable[[str, str], Recipe],
         held: HeldOut,
         record: ChoiceFolder,
-        calibrate: bool = True,
+        single: bool = True,
         client: Any = None,
     ) -> None:
         self.data, self.recipe, self.held = data, recipe, held
-        self.record, self.calibrate, self.client = record, calibrate, client
+        self.record, self.single, self.client = record, single, client
         self.asked = recipe(PIXELS, PIXELS)
         self.pixels = recipe_for(self.asked, data.target)
         groups_of(data.cube, [], self.pixels.groups)
         model = self._untrained()
-        self.prepared = model._table(data, self.pixels, held, calibrate)
+        self.prepared = model._table(data, self.pixels, held, single)
         _, table, self.groups, self.named = self.prepared
         self.table: LabelTable = table
         self.labels = Labels(
@@ -134,7 +137,7 @@ class Comparison:
         self.note = known["note"]
         if known["recipe"] is not None:
             self.network = self.recipe(known["recipe"], NETWORK)
-            seconds = known["seconds"] + trainings() * own
+            seconds = known["seconds"] + 2 * trainings() * own
         return ChoicePlan(self._in_words(seconds), seconds)
 
     def _decide(
@@ -153,7 +156,8 @@ class Comparison:
                 self.data, self._recipe_of(networks()[-1]), self.table, threads
             )
             return {"recipe": None, "note": _left_out(found, "not compared")}
-        allowed = 60 * (MINUTES if minutes is None else minutes) - trainings() * own
+        allowed = 60 * (MINUTES if minutes is None else minutes)
+        allowed -= 2 * trainings() * own  # by pixel, and the stack
         found = Estimate("", math.inf, "none is known")
         for name in networks():
             found = measure_time(
@@ -184,37 +188,29 @@ class Comparison:
             )
         return (
             f"{text}Compares on {FOLDS} folds of these: learning by pixel (recipe "
-            f"'pixels'), the network (recipe {self.network.name!r}), ridge regression "
-            "and the mean; then trains the best on all labels: about "
-            f"{in_words(seconds)}."
+            f"'pixels'), the network (recipe {self.network.name!r})"
+            f"{', both together' if self.single else ''}, ridge regression and the "
+            f"mean; then trains the best on all labels: about {in_words(seconds)}."
         )
 
     # --- the comparison ---
 
-    def carry_out(self, single: bool) -> tuple[dict[str, Any], PixelRegressor | None]:
-        """Compare; return the record of the choice, and the model if it is trained.
-
-        Parameters
-        ----------
-        single : bool
-            Whether one model is trained, and not one for each of several folds.
-        """
+    def carry_out(self) -> tuple[dict[str, Any], PixelRegressor | None]:
+        """Compare; return the record of the choice, and the model if it is trained."""
         if self.network is None:
-            return self._by_pixel_alone(single)
+            return self._by_pixel_alone()
         rows = rows_allowed(self.table, allowed_by(self.held, self._splits()))
         if not _enough(self.table.target[rows], self.groups[rows]):
             self.network = None
             self.note = "not compared: too few labels beside those that are held out"
-            return self._by_pixel_alone(single)
+            return self._by_pixel_alone()
         return self._with_network(rows), None
 
-    def _by_pixel_alone(
-        self, single: bool
-    ) -> tuple[dict[str, Any], PixelRegressor | None]:
+    def _by_pixel_alone(self) -> tuple[dict[str, Any], PixelRegressor | None]:
         """Take what the learner by pixel predicts out of fold, as it is trained."""
         model, found = self._untrained(), dict[str, Numbers]()
         began = time.perf_counter()
-        if single:
+        if self.single:
             model = model._fit(
                 self.data,
                 self.asked,
@@ -230,7 +226,7 @@ class Comparison:
         folds = folds_of(self.groups, self.seed)
         every = np.ones(len(self.table), bool)
         result = self._judged(found | self._references(every, folds), every)
-        return result, model if single else None
+        return result, model if self.single else None
 
     def _references(self, rows: Rows, folds: npt.NDArray[np.int64]) -> dict[str, Any]:
         """Return the predictions of ridge regression and the mean, out of fold."""
@@ -249,10 +245,10 @@ class Comparison:
         number = isinstance(self.held, int | float) and self.held > 0
         if self.network is None or not (number or (self.held is None and asked)):
             return [split]
-        units = units_to_split(self.data, self.network, self.held, self.calibrate)
+        units = units_to_split(self.data, self.network, self.held, self.single)
         skip = self.network.damaged == "skip"
         every = LabelledSamples.find(self.data.reader, units, skip)
-        other = split_samples(self.data, every, self.network, self.held, self.calibrate)
+        other = split_samples(self.data, every, self.network, self.held, self.single)
         return [split, other]
 
     def _with_network(self, rows: Rows) -> dict[str, Any]:
@@ -262,11 +258,13 @@ class Comparison:
         mapped = self._by_network(folds, fold_of, rows, found[PIXELS])
         if mapped is not None:
             found[NETWORK] = mapped
+            if self.single:
+                found[STACK] = self._by_pixel(rows, fold_of, mapped)
         found |= self._references(rows, fold_of[rows])
         return self._judged(found, rows)
 
     def _folds(self, rows: Rows) -> tuple[Folds, npt.NDArray[np.int64]]:
-        side = side_of_blocks(self.data, self.pixels, self.held, self.calibrate)
+        side = side_of_blocks(self.data, self.pixels, self.held, self.single)
         return make_common_folds(
             self.data, self.table, self.groups, self.named, side, self.seed
         )
@@ -275,25 +273,32 @@ class Comparison:
         self,
         rows: Rows,
         fold_of: npt.NDArray[np.int64],
-        more: Numbers | None = None,
+        mapped: Numbers | None = None,
     ) -> Numbers:
-        """Return what the learner by pixel predicts for rows of other folds."""
+        """Return what the learner by pixel predicts for rows of other folds.
+
+        With the network's map of these rows, each by a network that did not see it, as
+        one more feature it is the stack (Wolpert, Stacked generalization, 1992).
+        """
         began, found = time.perf_counter(), np.full(len(rows), np.nan)
-        features = self._untrained().network.features
+        network, table = self._untrained().network, self.table
+        if mapped is not None:
+            rows = rows & np.isfinite(mapped)
+            table = with_map(table, mapped, np.ones(len(rows), bool))
         for fold in np.unique(fold_of[rows]):
             train, held = rows & (fold_of != fold), rows & (fold_of == fold)
             labels = Labels(
-                self.table.features[train],
-                self.table.target[train],
+                table.features[train],
+                table.target[train],
                 np.ones(int(train.sum())),
                 self.groups[train],
             )
             parts = fit_parts(
                 labels, self.pixels.trees, self.seed, None, torch.get_num_threads()
             )
-            network = PixelNetwork.of_parts(features, parts).eval()
-            found[held] = predict_rows(network, self.table.features[held])
-        self.seconds[PIXELS] = time.perf_counter() - began
+            found[held] = predict_parts(network, parts, table.features[held])
+        name = PIXELS if mapped is None else STACK
+        self.seconds[name] = time.perf_counter() - began
         return found
 
     def _by_network(
@@ -358,6 +363,27 @@ class Comparison:
             f"{found.difference:.3g} ± {found.difference_error:.2g}"
         )
         return True
+
+    def fit_stack(self) -> StackRegressor:
+        """Train the network on all labels, and the learner of the stack."""
+        assert self.network is not None
+        folders = [path.parent for path in self._fold_folders()]
+        mapped = np.full(len(self.table), np.nan)
+        for folder in folders:
+            values, _ = cast(Any, read_held_out(folder, True))
+            mapped[np.isfinite(values)] = values[np.isfinite(values)]
+        folder = self.record.folder / STACK
+        network = self.network.with_changes(
+            interval=None, domain_cells=0, folder=folder / NETWORK
+        )
+        inner = fit_opened(self.data, network, self.held, client=self.client)
+        recipe = self.recipe(PIXELS, STACK)
+        return StackRegressor.fit_on(
+            self.data, recipe, self.held, self.prepared, inner, mapped
+        )
+
+    def _fold_folders(self) -> list[Path]:
+        return sorted((self.record.folder / "choice").glob("network-fold-*/*.json"))
 
     def _judged(self, found: Mapping[str, Numbers], rows: Rows) -> dict[str, Any]:
         """Return the record of the choice, as JSON has it."""

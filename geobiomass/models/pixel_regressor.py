@@ -22,17 +22,16 @@ from geobiomass.data.reader import Reader
 from geobiomass.inference.map_settings import MapSettings
 from geobiomass.inference.mapper import Mapper
 from geobiomass.learner.features import PixelFeatures
-from geobiomass.learner.fitting import FOLDS, KERNEL, Labels, fit_parts
+from geobiomass.learner.fitting import KERNEL, FittedParts, Labels, fit_parts
 from geobiomass.learner.own_estimator import (
-    OWN_FOLDS,
     check_estimator,
     describe,
     fit_own,
     takes_missing,
 )
 from geobiomass.learner.pixel_network import OWN, PixelNetwork
-from geobiomass.models.calibration import calibration_of
 from geobiomass.models.input_check import INPUTS
+from geobiomass.models.pixel_calibration import calibrate_out_of_fold
 from geobiomass.models.pixel_data import (
     Prepared,
     check_units,
@@ -57,7 +56,6 @@ from geobiomass.recipes.label_table import LabelTable, check_enough, make_table
 from geobiomass.recipes.objective import recipe_for
 from geobiomass.recipes.recipe import Recipe, recipe_from_dict
 from geobiomass.recipes.split import HeldOut, Split
-from geobiomass.statistics.conformal import Unit, few_groups
 from geobiomass.training.json_files import finite_number
 from geobiomass.training.setting_names import explain_arguments
 
@@ -187,8 +185,8 @@ class PixelRegressor(BiomassRegressor):
         if recipe.domain_cells:
             self._domain = self._domain_of(labels, recipe)
         if calibrate and recipe.interval is not None:
-            self.calibration = self._calibrated_on(
-                split.training.reader, table, held_out, ends, groups, named
+            self.calibration = calibrate_out_of_fold(
+                self, split.training.reader, table, (held_out, ends), groups, named
             )
         keep_finished(self, recipe.training, given)
         return self
@@ -249,7 +247,7 @@ class PixelRegressor(BiomassRegressor):
         if isinstance(recipe.learner, str):
             quantiles = _quantiles(recipe)
             parts = fit_parts(labels, recipe.trees, seed, quantiles, _threads())
-            self.network = PixelNetwork.of_parts(features, parts, quantiles or ())
+            self.network = self._joined(parts, quantiles or ())
             self.history = pd.DataFrame(parts.steps)
             held_out, ends = parts.held_out, parts.ends
         else:
@@ -283,6 +281,14 @@ class PixelRegressor(BiomassRegressor):
         self.network.eval()
         return held_out, ends
 
+    def _joined(self, parts: FittedParts, quantiles: Sequence[float]) -> PixelNetwork:
+        """Return the network of what was fitted."""
+        return PixelNetwork.of_parts(self.network.features, parts, quantiles)
+
+    def _rows_of(self, table: LabelTable, reader: Reader) -> npt.NDArray[np.float32]:
+        """Return the features of the rows of a table."""
+        return table.features
+
     def _finish_by_pixel(
         self,
         data: LabelledCube,
@@ -311,7 +317,8 @@ class PixelRegressor(BiomassRegressor):
             )
             if len(judged):
                 validation = (judged, other.reader)
-                maps = predict_rows(self.network, judged.features)
+                rows = self._rows_of(judged, other.reader)
+                maps = predict_rows(self.network, rows)
                 errors = errors_by_bin(judged, floored(maps, self.floor), data.target)
         self.provenance = {
             "data": describe_data(data, (table, part.reader), validation),
@@ -337,37 +344,6 @@ class PixelRegressor(BiomassRegressor):
                 "training; model.damaged lists them with the reasons.",
                 stacklevel=5,
             )
-
-    def _calibrated_on(
-        self,
-        reader: Reader,
-        table: LabelTable,
-        held_out: npt.NDArray[np.float64],
-        ends: npt.NDArray[np.float64] | None,
-        groups: npt.NDArray[np.int64],
-        named: str | None,
-    ) -> Any:
-        """Calibrate on predictions out of fold (Vovk, Cross-conformal, 2015)."""
-        recipe = cast(Recipe, self.recipe)
-        units = []
-        for number in np.unique(table.where):
-            own = table.where == number
-            values = {self.outputs[0]: held_out[own]}
-            if ends is not None:
-                values |= dict(zip(self.outputs[1:], ends[:, own], strict=True))
-            group = str(groups[own][0]) if named is not None else None
-            units.append(Unit(values, table.target[own], group))
-        found = calibration_of(
-            units,
-            reader,
-            cast(float, recipe.interval),
-            folds=min(FOLDS if ends is not None else OWN_FOLDS, len(np.unique(groups))),
-            target=self.target,
-            groups=named,
-        )
-        if named is not None and found.kind != "groups":
-            warnings.warn(few_groups(found.interval, named, ""), stacklevel=5)
-        return found
 
     # --- maps: tiles that share what the features of a pixel depend on ---
 
@@ -420,6 +396,8 @@ class PixelRegressor(BiomassRegressor):
             **self._known_of_maps(),
         }
 
+    _network_of = staticmethod(PixelNetwork.of_settings)
+
     @classmethod
     def _from_settings(cls, settings: Any) -> Self:
         recipe = settings["recipe"]
@@ -430,7 +408,7 @@ class PixelRegressor(BiomassRegressor):
             raise ValueError(f"floor must be a number, got {settings['floor']!r}")
         quantity = Quantity.of_settings(settings)
         model = cls(
-            PixelNetwork.of_settings(settings["network"]),
+            cls._network_of(settings["network"]),
             settings["bands"],
             settings["months"],
             settings["outputs"],

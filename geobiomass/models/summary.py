@@ -141,6 +141,8 @@ def _network(settings: Mapping[str, Any]) -> dict[str, Any]:
     own = (settings.get("own") or {}).get("name")
     known = {"by pixel:": own or settings["learner"]}
     known |= {f"{count}": kind for kind, count in settings["kinds"].items()}
+    if settings.get("inner"):
+        known["map of"] = settings["inner"]["encoder"]
     sides = settings["features"]["neighbourhoods"]
     return known | {"squares of": "/".join(map(str, sides)) or "none"}
 

@@ -84,6 +84,12 @@ def asked_recipe(
             for name in ("default", *networks(), "pixels"):
                 find_recipe(name, **changes)
             return None
+    if isinstance(chosen.learner, str) and chosen.learner.startswith("stack"):
+        raise ValueError(
+            f"recipe must not be that of a stack, got learner={chosen.learner!r}: only "
+            "gb.fit(cube) makes one, of networks that did not see the labels. Give "
+            "gb.fit(cube, minutes=...), or the recipe 'pixels'."
+        )
     if minutes is not None:
         raise ValueError(
             "minutes is the time for a choice between recipes, and nothing is chosen "

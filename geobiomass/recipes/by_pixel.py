@@ -27,7 +27,7 @@ def check_by_pixel(recipe: Recipe) -> None:
     if learner is None:
         return
     if isinstance(learner, str):
-        names = ("blend", "own")
+        names = ("blend", "own", "stack")  # the last two of saved models
         if learner.partition(":")[0] not in names:
             raise ValueError(
                 "learner must be 'blend' or an estimator of scikit-learn, such as "
