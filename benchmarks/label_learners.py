@@ -1,7 +1,8 @@
 """The rows of the comparison by number of labels: what a user would pick, and ours.
 
 The first four learn pixel by pixel with scikit-learn, from the monthly bands and their
-yearly statistics at the labelled pixels. The others are one call of ``gb.fit``.
+yearly statistics at the labelled pixels. The others are one call of ``gb.fit``: with
+the recipe ``"quick"`` (network), with ``"pixels"``, and without a recipe (fit).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import geobiomass as gb
 from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.learner.references import mean_out_of_fold, ridge_out_of_fold
 from geobiomass.models import choice, choice_data, choice_verdict, compare_learners
-from geobiomass.models.choice_record import minutes_for
+from geobiomass.models.choice_record import minutes_for, read_held_out
 from geobiomass.models.pixel_regressor import PixelRegressor
 from geobiomass.recipes.asked import asked_recipe
 from geobiomass.recipes.recipe import RECIPES, Recipe
@@ -273,13 +273,14 @@ def test_an_interrupted_choice_goes_on_and_the_network_can_be_kept(
     assert model.choice.set_index("learner").loc["network", "kept"]
     named = gb.fit(cube, "sparse", **CALL)
     assert model.predict(full).compute().equals(named.predict(full).compute())
-    # A fold's file that has changed is named.
+    # A file that has changed is named.
     file = tmp_path / "run" / "choice" / "network-fold-1" / "held-out.json"
-    known = json.loads((tmp_path / "run" / "choice.json").read_text())
-    del known["choice"]
-    (tmp_path / "run" / "choice.json").write_text(json.dumps(known))
     file.write_text(file.read_text().replace("1", "2", 30))
     with pytest.raises(ValueError, match=r"held-out\.json has changed since"):
+        read_held_out(file.parent, True)
+    record = tmp_path / "run" / "choice.json"
+    record.write_text(record.read_text().replace('"pixels"', '"pixel5"', 1))
+    with pytest.raises(ValueError, match=r"choice\.json has changed since"):
         gb.fit(cube, **call)
 
 

@@ -176,7 +176,7 @@ class ChoiceFolder:
         self.known: dict[str, Any] = {"given": json.loads(json.dumps(given))}
         if not resume or not self.path.exists():
             return
-        known = read_json(self.path, dict)
+        known = _read(self.path, "delete the folder, or give resume=False")
         before = known.get("given") or {}
         given = self.known["given"]
         differ = sorted(k for k in given | before if given.get(k) != before.get(k))
@@ -194,21 +194,14 @@ class ChoiceFolder:
 
     def keep(self, **steps: Any) -> None:
         """Write what is known after a step."""
-        self.known |= steps
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with replacing(self.path) as part:
-            part.write_text(json.dumps(self.known, indent=2), encoding="utf-8")
+        self.known |= json.loads(json.dumps(steps))
+        _write(self.path, self.known)
 
 
 def keep_held_out(folder: Path, values: npt.NDArray[np.float64], cost: float) -> None:
     """Write the predictions of a finished fold; NaN where it has none."""
     plain = [value if math.isfinite(value) else None for value in values.tolist()]
-    found = {"seconds": cost, "values": plain}
-    text = json.dumps(found)
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / _HELD_OUT) as part:
-        content = {"sha256": sha256_of(text), **found}
-        part.write_text(json.dumps(content), encoding="utf-8")
+    _write(folder / _HELD_OUT, {"seconds": cost, "values": plain})
 
 
 def read_held_out(
@@ -224,12 +217,22 @@ def read_held_out(
     path = folder / _HELD_OUT
     if not resume or not path.exists():
         return None
-    found = read_json(path, dict)
-    known = found.pop("sha256", None)
-    if known != sha256_of(json.dumps(found)):
-        raise ValueError(
-            f"{path} has changed since it was written; delete it, and the same call "
-            "computes it again."
-        )
+    found = _read(path, "delete it, and the same call computes it again")
     values = [math.nan if value is None else value for value in found["values"]]
     return np.array(values, np.float64), float(found["seconds"])
+
+
+def _write(path: Path, facts: dict[str, Any]) -> None:
+    """Write a record with a checksum of itself; it appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"sha256": sha256_of(json.dumps(facts)), **facts}
+    with replacing(path) as part:
+        part.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _read(path: Path, remedy: str) -> dict[str, Any]:
+    """Read a record and compare its checksum."""
+    found: dict[str, Any] = read_json(path, dict)
+    if found.pop("sha256", None) != sha256_of(json.dumps(found)):
+        raise ValueError(f"{path} has changed since it was written; {remedy}.")
+    return found

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from geobiomass.cube import CubeError
 from geobiomass.data.folds import Folds
 from geobiomass.data.labelled_cube import LabelledCube, LabelledSamples
 from geobiomass.data.splits import groups_of
@@ -176,7 +175,8 @@ class Comparison:
 
     def _in_words(self, seconds: float) -> str:
         count, groups = len(self.table), len(np.unique(self.groups))
-        unit = f"groups by {self.named!r}" if self.named else "chips"
+        alone = self.named is None or np.array_equal(self.groups, self.table.where)
+        unit = "chips" if alone else f"groups by {self.named!r}"
         if not self.data.reader.chips:
             unit = "blocks"
         text = f"{count:,} labels in {groups:,} {unit}. "
@@ -333,7 +333,7 @@ class Comparison:
                         *(self.data, network, fold, self.table, held, folder),
                         self.client,
                     )
-                except CubeError as error:
+                except ValueError as error:  # a CubeError, too
                     self.note += f": cannot be trained. {error}"
                     self.seconds[NETWORK] = cost
                     return None
