@@ -225,6 +225,13 @@ def test_the_scatter_counts_every_pixel_on_which_both_agree() -> None:
     assert f"bias {error.mean():+.1f} Mg/ha" in text
     assert f"{both.sum():,} pixels" in text
     assert axes.figure.axes[-1].get_ylabel() == "pixels"
+    # Reports draw text as it is: labels that are formulas would be read as such.
+    for many in (5, 200, 20_000):
+        bar = gb.plots.scatter(np.ones(many), np.linspace(1, 9, many)).figure.axes[-1]
+        bar.figure.draw_without_rendering()
+        labels = [each.get_text() for each in bar.get_yticklabels(which="both")]
+        assert any(labels)
+        assert not any("$" in label for label in labels)
     # Rows are what was predicted, columns what was observed.
     corner = gb.plots.scatter(np.array([10.0]), np.array([90.0]), bins=10, limit=100)
     counts = corner.collections[0].get_array().reshape(10, 10)

@@ -374,6 +374,12 @@ class PixelRegressor(BiomassRegressor):
             precision="float32",
         )
 
+    def _attention(self, cube: xr.Dataset, **settings: Any) -> xr.DataArray:
+        raise TypeError(
+            "A learner by pixel has no attention over months; "
+            "gb.plots.history(model) shows what was fitted."
+        )
+
     # --- save and load ---
 
     def _settings(self) -> dict[str, Any]:

@@ -70,6 +70,7 @@ def scatter(
         If the shapes differ, or no pixel has both values.
     """
     from matplotlib.colors import LogNorm
+    from matplotlib.ticker import LogFormatter
 
     found, truth = _pairs(predicted, observed)
     units = of_any(predicted).units
@@ -89,7 +90,9 @@ def scatter(
         rasterized=True,
     )
     axes.plot([low, high], [low, high], color="black", linewidth=1, linestyle="--")
-    bar = axes.figure.colorbar(picture, ax=axes, shrink=0.8)
+    # The usual labels are formulas, and reports draw text as it is.
+    bar = axes.figure.colorbar(picture, ax=axes, shrink=0.8, format=LogFormatter())
+    bar.minorformatter = LogFormatter(minor_thresholds=(1, 0.4))
     bar.set_label("pixels")
     axes.text(
         0.04,

@@ -1,4 +1,4 @@
-"""The plot of a training run: loss and validation error by epoch."""
+"""The plot of a training run: errors by epoch, or by part of a learner by pixel."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 def history(model: Any, ax: Axes | None = None) -> Axes:
     """Plot the training loss, and loss and average RMSE of validation, by epoch.
 
+    Of a learner by pixel: the out-of-fold RMSE of each of its parts.
+
     Parameters
     ----------
     model : BiomassRegressor or pandas.DataFrame
@@ -37,6 +39,8 @@ def history(model: Any, ax: Axes | None = None) -> Axes:
     table = (
         model if isinstance(model, pd.DataFrame) else getattr(model, "history", None)
     )
+    if isinstance(table, pd.DataFrame) and {"stage", "rmse"} <= set(table):
+        return _parts(table, str(getattr(model, "units", AGB.units)), ax)
     if not isinstance(table, pd.DataFrame) or (
         len(table) and not {"train_loss", "validation_loss"} <= set(table)
     ):
@@ -70,6 +74,18 @@ def history(model: Any, ax: Axes | None = None) -> Axes:
     axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
     axes.set_title("training")
     axes.legend(handles=lines, fontsize="small")
+    return axes
+
+
+def _parts(table: pd.DataFrame, units: str, ax: Axes | None) -> Axes:
+    """Draw a bar for each part that was fitted; the last is what the model gives."""
+    axes = new_axes(ax, (7.0, 0.9 + 0.5 * len(table)))
+    colours = [BLUE] * (len(table) - 1) + [ORANGE]
+    bars = axes.barh(table["stage"].tolist(), table["rmse"].to_numpy(), color=colours)
+    axes.bar_label(bars, fmt="{:.4g}", padding=3)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set(xlabel=f"RMSE out of fold, {units}", title="what was fitted")
     return axes
 
 

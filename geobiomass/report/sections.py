@@ -152,20 +152,17 @@ def months(material: Material) -> Markup:
 
 
 def training(material: Material) -> Markup:
-    """Return plots of the loss by epoch."""
+    """Return plots of the loss by epoch, or of the error of each part by pixel."""
     members = getattr(material.model, "models", [material.model])
     parts = []
     for number, member in enumerate(members, 1):
         if not len(getattr(member, "history", ())):
             continue
         of = f" of member {number}" if len(members) > 1 else ""
-        parts.append(
-            figure(
-                f"Training{of}: loss, and error on held-out data, by epoch.",
-                partial(plots.history, member),
-                (7.5, 3.8),
-            )
-        )
+        what = f"Training{of}: loss, and error on held-out data, by epoch."
+        if "rmse" in member.history:  # of a learner by pixel
+            what = f"What was fitted{of}, and its error on labels held out in turn."
+        parts.append(figure(what, partial(plots.history, member), (7.5, 3.8)))
     return join(parts)
 
 

@@ -201,3 +201,19 @@ def test_settings_belong_to_a_network_or_to_a_learner_by_pixel() -> None:
         gb.fit(cube, "pixels", learner="forest")
     assert not RECIPES["default"].by_pixel
     assert RECIPES["pixels"].by_pixel
+
+
+def test_the_report_and_the_plot_show_what_was_fitted(
+    model: PixelRegressor, full: xr.Dataset, tmp_path: Path
+) -> None:
+    axes = gb.plots.history(model)
+    assert [text.get_text() for text in axes.get_yticklabels()] == list(
+        model.history["stage"]
+    )
+    widths = [bar.get_width() for bar in axes.containers[0]]
+    assert widths == model.history["rmse"].tolist()
+    cube = full.drop_vars("agb").isel(y=slice(0, 48), x=slice(0, 48))
+    page = gb.write_report(model, cube, tmp_path / "r.html", progress=False)
+    text = page.read_text()
+    assert "its error on labels held out in turn" in text
+    assert "has no attention over months" in text
