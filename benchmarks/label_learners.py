@@ -173,7 +173,17 @@ def judge_ours(row: str, case: Case, seed: int, **settings: Any) -> Figures:
     return errors(values[name], truth, ends) | {
         "labels": int(np.isfinite(case.training["agb"].values).sum()),
         "seconds": seconds,
+        **_choice(model),
     }
+
+
+def _choice(model: Any) -> Figures:
+    """Return which learner was kept, with the RMSE of each, where one was chosen."""
+    if model.choice is None:
+        return {}
+    rows = model.choice.set_index("learner")
+    known = rows["rmse"].dropna().to_dict()
+    return {"kept": str(rows.index[rows["kept"]][0]), "compared": known}
 
 
 def _fitted(

@@ -74,23 +74,28 @@ def _row(name: str, found: Compared | None, seconds: float | None) -> dict[str, 
 
 
 def _why(compared: Mapping[str, Compared], order: list[str], kept: str) -> str:
-    """Return in one sentence why a learner is kept."""
-    if len(order) == 1:
-        return f"Kept: {kept}."
-    one = compared[kept]
+    """Return in one or two sentences why a learner is kept."""
+    one, ridge = compared[kept], compared[RIDGE]
     best = min(order, key=lambda name: compared[name].rmse)
-    if kept != best:
-        return (
+    if len(order) == 1:
+        text = f"Kept: {kept}."
+    elif kept != best:
+        text = (
             f"Kept: {kept}, simpler than {best} and not worse by more than one "
-            f"standard error ({one.difference:.3g} ± {one.difference_error:.2g})."
+            f"standard error ({_apart(one)})."
         )
-    others = ", ".join(
-        f"{name} by {compared[name].difference:.3g} ± "
-        f"{compared[name].difference_error:.2g}"
-        for name in order
-        if name != kept
-    )
-    return f"Kept: {kept}, the best; worse are {others}."
+    else:
+        others = [name for name in order if name != kept]
+        worse = ", ".join(f"{name} by {_apart(compared[name])}" for name in others)
+        text = f"Kept: {kept}, the best; worse are {worse}."
+    if ridge.rmse < one.rmse:
+        # Differences are to the best of the candidates.
+        text += f" Ridge regression has a lower RMSE by {one.rmse - ridge.rmse:.3g}."
+    return text
+
+
+def _apart(found: Compared) -> str:
+    return f"{found.difference:.3g} ± {found.difference_error:.2g}"
 
 
 def _warning(compared: Mapping[str, Compared], kept: str, labels: int) -> str:
