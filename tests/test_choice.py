@@ -238,6 +238,7 @@ def test_the_same_call_reads_what_is_finished_and_another_is_refused(
     for other, said in (
         ({"minutes": 6}, "differs in 'minutes'"),
         ({"seed": 1}, "differs in 'seed'"),
+        ({"folds": 3}, "differs in 'folds'"),
         ({"minutes": None}, "differs in 'minutes'"),
     ):
         with pytest.raises(ValueError, match=said):

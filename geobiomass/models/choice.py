@@ -113,7 +113,9 @@ class _Call:
             self._say(ChoicePlan(line), announce)
             return self.train(network, announce)
         pixels = recipe_for(self.pixels, self.data.target)
-        given = identity_of(self.data, pixels, self.held) | {"minutes": minutes}
+        folds = self.folds.count if isinstance(self.folds, Folds) else self.folds
+        given = identity_of(self.data, pixels, self.held)
+        given |= {"minutes": minutes, "folds": folds}
         resume = pixels.training.resume
         record = ChoiceFolder(self.folder, given, resume)
         found = record[CHOICE]

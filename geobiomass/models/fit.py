@@ -99,7 +99,9 @@ def fit(
         Called with the :class:`~geobiomass.recipes.schedule.TrainingPlan` (stages,
         steps, hours) before training begins; some steps are timed for it:
         ``announce=print``. With `folds` once, for the first member: the others take
-        as long.
+        as long. Without a recipe it is called with the
+        :class:`~geobiomass.models.choice_record.ChoicePlan`, which prints itself, and
+        where labels are dense then with the plan of the training.
     client : distributed.Client, optional
         Read chips on its workers, which must reach the cube under the same path; the
         network stays in this process.
