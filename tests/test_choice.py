@@ -15,7 +15,13 @@ import xarray as xr
 import geobiomass as gb
 from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.learner.references import mean_out_of_fold, ridge_out_of_fold
-from geobiomass.models import choice, choice_data, choice_verdict, compare_learners
+from geobiomass.models import (
+    choice,
+    choice_data,
+    choice_network,
+    choice_verdict,
+    compare_learners,
+)
 from geobiomass.models.choice_record import minutes_for, read_held_out
 from geobiomass.models.pixel_regressor import PixelRegressor
 from geobiomass.recipes.asked import asked_recipe
@@ -283,6 +289,23 @@ def test_an_interrupted_choice_goes_on_and_the_network_can_be_kept(
     record.write_text(record.read_text().replace('"pixels"', '"pixel5"', 1))
     with pytest.raises(ValueError, match=r"choice\.json has changed since"):
         gb.fit(cube, **call)
+
+
+def test_the_network_of_a_fold_learns_nothing_from_what_it_holds_out(
+    full: xr.Dataset, tiny_network: Recipe, tmp_path: Path
+) -> None:
+    cube, whole = plots(full), Sample(Window(0, 0, 96, 96))
+    folds = gb.make_folds(cube, 3, block=32)
+    weights = []
+    for factor in (1, 10):
+        fold = choice_data.ComparedFold(folds, 1, lambda s: np.array(True))
+        labels = cube["agb"] * np.where(fold.validates(whole), factor, 1)
+        data = LabelledCube.open(cube.assign(agb=labels.assign_attrs(cube.agb.attrs)))
+        recipe = tiny_network.with_changes(block=32, progress=False)
+        model = choice_network.train_fold(data, recipe, fold, tmp_path / f"{factor}")
+        weights.append(model.network.state_dict())
+        assert model.map_error is None
+    assert all(np.array_equal(a, weights[1][k]) for k, a in weights[0].items())
 
 
 def test_a_network_that_is_much_worse_is_given_up_after_a_fold(

@@ -223,6 +223,11 @@ class Fold:
     number: int
 
     @property
+    def validated(self) -> bool:
+        """Whether the held-out pixels are compared with the network in training."""
+        return True
+
+    @property
     def held_out(self) -> tuple[str, ...]:
         """Names of the held-out blocks, regions or chips."""
         pairs = zip(self.folds.ground.names, self.folds.fold_of, strict=True)

@@ -141,6 +141,14 @@ class ComparedFold(Fold):
 
     allowed: Allowed
 
+    @property
+    def validated(self) -> bool:
+        """Whether held-out pixels are seen in training: they measure the error alone.
+
+        With them the network would also choose its norms, in a share of the time.
+        """
+        return False
+
     def validates(self, sample: Sample) -> Mask:
         """Return which pixels of a sample are held out, (y, x)."""
         return np.asarray(super().validates(sample) & self.allowed(sample))
