@@ -470,6 +470,7 @@ def test_settings_say_what_is_asked_for_where_no_recipe_is_named() -> None:
         ("quick", 30, {}, "nothing is chosen where the recipe is named"),
         (None, 30, {"epochs": 3}, "nothing is chosen where epochs= is of networks"),
         ("auto", 30, {"trees": 30}, "trees= is of the recipe 'pixels'"),
+        ([0.3], None, {}, "recipe must be a name or a Recipe, got a list; what vali"),
         (None, 0, {}, "minutes must be a number above 0, such as 30, got 0"),
         (None, None, {"trees": 30, "epochs": 3}, "epochs is a setting of networks"),
         (None, None, {"interval": 2}, "interval must be between 0 and 1"),

@@ -59,9 +59,13 @@ def asked_recipe(
         raise ValueError(
             f"minutes must be a number above 0, such as 30, got {minutes!r}."
         )
-    named = recipe not in (None, AUTO) if not isinstance(recipe, Recipe) else True
-    if named:
-        chosen, why = find_recipe(recipe, **changes), "the recipe is named"  # type: ignore[arg-type]
+    if recipe is not None and not isinstance(recipe, str | Recipe):
+        raise ValueError(
+            f"recipe must be a name or a Recipe, got a {type(recipe).__name__}; what "
+            "validates is given by name, gb.fit(cube, validation=...)."
+        )
+    if recipe is not None and recipe != AUTO:
+        chosen, why = find_recipe(recipe, **changes), "the recipe is named"
     else:
         own = {f.name for f in dataclasses.fields(Recipe)}
         known = own | {f.name for f in dataclasses.fields(TrainingConfig)}
