@@ -33,6 +33,8 @@ from .swards import draw_swards
 __all__ = ["run"]
 
 FOLDS = 3
+_MARK = ".demonstration"
+"""File in the folder of the photos, which says that a demonstration drew them."""
 _NAMES = list(TARGETS)
 
 
@@ -66,8 +68,10 @@ def run(
         over the method that this one extends.
     """
     need("The demonstration", "demo", "matplotlib", "numba", "sklearn")
-    started, out = time.monotonic(), Path(out)
-    check_demo_folder(out, ("scores.csv", "scatter.png", "photos.png"))
+    started = time.monotonic()
+    names = ("scores.csv", "scatter.png", "photos.png", "submission.csv")
+    out = check_demo_folder(out, names, seed)
+    _check_photos(out)
     photos, test, truth = _draw(out, seed, count, tested)
     folds = balanced_folds(photos, FOLDS, virtual={})
     print(f"\nFolds of {len(photos)} photos, no date in two of them:\n")
@@ -96,11 +100,30 @@ def run(
     return table
 
 
+def _check_photos(out: Path) -> None:
+    """Check that photos in the folder are those of an earlier demonstration.
+
+    Raises
+    ------
+    FileExistsError
+        If they may be a person's: what is drawn has the names of photos and tables.
+    """
+    drawn = out / "photos"
+    ours = (drawn / _MARK).is_file() or (out / "checkpoints").is_dir()
+    if not ours and drawn.exists() and (drawn.is_file() or any(drawn.iterdir())):
+        raise FileExistsError(
+            f"{drawn} is of no earlier demonstration, so nothing in it is replaced; "
+            "choose another folder with --out, or move or delete it yourself."
+        )
+
+
 def _draw(
     out: Path, seed: int, count: int, tested: int
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Draw training and test photos, and read their tables and the ground truth."""
     drawn = out / "photos"
+    drawn.mkdir(exist_ok=True)
+    (drawn / _MARK).touch()
     draw_swards(drawn, count, seed=seed, progress=True)
     draw_swards(drawn, tested, seed=seed, part="test", progress=True)
     photos = read_photos(drawn / "train.csv", drawn)

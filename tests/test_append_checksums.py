@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ from conftest import make_chips
 import geobiomass as gb
 from geobiomass.cube import sealing, verify, write_end
 from geobiomass.cube.publishing import write_root
+from geobiomass.cube.write_record import Record
+from geobiomass.training.one_writer import one_writer
 
 GONE, FLIPPED = "image/c/0/0/0/0/0", "agb/c/1/0/0"
 
@@ -49,7 +53,9 @@ def damage(path: Path) -> None:
 
 def check_damage(path: Path, chips: int) -> None:
     """Check that damage to old chips is named, and all other chips are right."""
-    assert [*verify(path)["file"]] == [FLIPPED, GONE] or chips == 3
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "An append of 2 chips")
+        assert [*verify(path)["file"]] == [FLIPPED, GONE]
     there = gb.open_cube(path)
     assert there.sizes["chip"] == chips
     with pytest.raises(gb.DamagedError, match=GONE):
@@ -94,6 +100,11 @@ def test_killed_at_its_end_an_append_leaves_checksums_of_old_chips(
     monkeypatch.undo()
     shown = 5 if step == "tidy_append" else 3
     assert gb.open_cube(cube).sizes["chip"] == shown
+    said = (
+        r"append of 2 chips to .*c\.zarr was interrupted; the cube without them is who"
+    )
+    with pytest.warns(UserWarning, match=said) if shown == 3 else nullcontext():
+        assert verify(cube).empty
     xr_old = gb.open_cube(cube).isel(chip=slice(0, 3)).load()
     copy = cube.with_name("copy.zarr")
     shutil.copytree(cube, copy)
@@ -102,6 +113,41 @@ def test_killed_at_its_end_an_append_leaves_checksums_of_old_chips(
     append(cube)  # the same call again
     assert files_of(cube) == files_of(whole)
     assert gb.open_cube(cube).isel(chip=slice(0, 3)).load().identical(xr_old)
+
+
+@pytest.mark.parametrize("written", [0, 1, 2])
+def test_files_of_an_interrupted_append_are_no_damage(
+    cube: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    note = Record.note
+    left = [written]
+
+    def killed(*given: object, **named: object) -> None:
+        if not left[0]:
+            raise Killed
+        left[0] -= 1
+        note(*given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Record, "note", killed)
+    monkeypatch.setattr(write_end, "seal_part", killed)
+    with pytest.raises(Killed):
+        append(cube)
+    monkeypatch.undo()
+    said = (
+        "append of 2 chips to .* was interrupted; the cube without them is whole. The"
+    )
+    with pytest.warns(UserWarning, match=said):
+        assert verify(cube).empty
+    # What is no chip of the append is named still.
+    shutil.copy(cube / "agb/c/1/0/0", cube / "agb/c/1/0/1")
+    (cube / GONE).unlink()
+    with pytest.warns(UserWarning, match="the cube is shown as it was"):
+        assert [*verify(cube)["file"]] == [GONE, "agb/c/1/0/1"]
+    with (
+        one_writer(cube),
+        pytest.warns(UserWarning, match="2 chips are being appended"),
+    ):
+        verify(cube)
 
 
 def test_a_cube_without_checksums_gets_them_when_it_grows(cube: Path) -> None:

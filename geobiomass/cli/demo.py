@@ -18,8 +18,10 @@ import xarray as xr
 
 from geobiomass.cli.output import say
 from geobiomass.cube import open_cube, write_cube
+from geobiomass.cube.made_here import check_removable
 from geobiomass.data.reader import Reader, Sample
 from geobiomass.evaluation.metrics import Tally
+from geobiomass.maps.destination import Destination
 from geobiomass.models.fit import fit
 from geobiomass.sources.landscape.scene import landscape
 from geobiomass.tables import write_csv
@@ -55,7 +57,9 @@ def run(out: Path, seed: int = 0, **overrides: Any) -> pd.DataFrame:
     """
     need("The demonstration", "demo", "matplotlib", "sklearn")
     started = time.monotonic()
-    check_demo_folder(out, ("map.png", "metrics.csv"))
+    out = check_demo_folder(out, ("map.png", "metrics.csv"), seed)
+    check_removable(out / "scene.zarr")
+    Destination.of(out / "map.tif").check_removable()
     west, east = _scene(out, seed)
     model = fit(west, "quick", **{"epochs": 24, "seed": seed} | overrides)
     model.save(out / "model")
@@ -83,7 +87,6 @@ def run(out: Path, seed: int = 0, **overrides: Any) -> pd.DataFrame:
 
 def _scene(out: Path, seed: int) -> tuple[xr.Dataset, xr.Dataset]:
     """Write the landscape as a cube, and return its western and eastern parts."""
-    out.mkdir(parents=True, exist_ok=True)
     store = out / "scene.zarr"
     width = TRAINED + GAP + MAPPED
     write_cube(

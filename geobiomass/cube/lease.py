@@ -33,7 +33,7 @@ def read_lease(store: Store) -> Writer | None:
     found = synchronise(store.get(LEASE, default_buffer_prototype()))
     if found is None:
         return None
-    return Writer.read(found.to_bytes().decode()) or _UNREADABLE
+    return Writer.read(found.to_bytes().decode(errors="replace")) or _UNREADABLE
 
 
 def _create_lease(store: Store, writer: Writer) -> None:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from geobiomass.cube.address_errors import told_of_address
 from geobiomass.cube.addresses import is_local, store_at
 from geobiomass.cube.file_checks import Files
 from geobiomass.cube.lease import read_lease
@@ -70,10 +71,25 @@ def consistently(
     ------
     ChangedError
         If another process writes there and no state could be read.
+    FileNotFoundError, PermissionError, UnreachableError
+        If it is at an address, and its server does not give it.
     """
     for place in places:
         if isinstance(place, str | Path):
             path_text(place, "A cube or map", CubeError)
+    with told_of_address(places[0], _root_of(places[0])):
+        return _consistently(places, read, options)
+
+
+def _root_of(place: Place) -> str:
+    return "" if _is_raster(place) else f"/{ROOT}"
+
+
+def _consistently(
+    places: Sequence[Place],
+    read: Callable[[], Answer],
+    options: Mapping[str, Any] | None,
+) -> Answer:
     error: Exception | None = None
     for pause in (*_PAUSES, None):
         before = [state_at(place, options) for place in places]
@@ -279,7 +295,7 @@ def state_at(place: Place, options: Mapping[str, Any] | None = None) -> State:
     """Return what changes when a store does: which folder, and which root."""
     folder = folder_of(place)
     if folder is None:
-        if isinstance(place, str) and place.lower().endswith((".tif", ".tiff")):
+        if _is_raster(place):
             return ()
         root = Files(store_at(place, options)).read([ROOT])[ROOT]
         return (None, None if root is None else hashlib.sha256(root).digest())
@@ -288,6 +304,10 @@ def state_at(place: Place, options: Mapping[str, Any] | None = None) -> State:
     if found is None or len(found) > 1:
         return (found,)
     return (found, *(_of_file(f"{name}{os.sep}{root}") for root in _ROOTS))
+
+
+def _is_raster(place: Place) -> bool:
+    return isinstance(place, str) and place.lower().endswith((".tif", ".tiff"))
 
 
 def _of_file(name: str) -> tuple[int, ...] | None:

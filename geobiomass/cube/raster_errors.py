@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
+from geobiomass.cube.address_errors import failure_of, waiting_settings
 from geobiomass.cube.schema import CubeError, DamagedError
 from geobiomass.outside_text import printable
 from geobiomass.training.given_paths import check_file
@@ -30,16 +31,23 @@ def named_errors(
     ------
     DamagedError
         In place of an error of rasterio, or of the file system.
+    FileNotFoundError, PermissionError, UnreachableError
+        If it is at an address, and its server does not give it.
     """
+    import rasterio
     from rasterio.errors import RasterioError
 
     if rows is None:
         check_file(path, CubeError)
+    waiting = waiting_settings(path)
     try:
-        yield
+        with rasterio.Env(**waiting) if waiting else nullcontext():
+            yield
     except (DamagedError, FileNotFoundError):
         raise
     except (RasterioError, OSError, UnicodeEncodeError) as error:
+        if (failure := failure_of(error, path, _probe_of(path))) is not None:
+            raise failure from error
         where = "" if rows is None else f" at {_window(rows, columns)}"
         raise DamagedError(
             f"{printable(path)} cannot be read{where} ({cause_of(error)}); the file is "
@@ -54,6 +62,11 @@ def cause_of(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _probe_of(path: object) -> str:
+    """Return the address that GDAL asks for a raster."""
+    return str(path).removeprefix("/vsicurl/")
 
 
 def _window(rows: slice, columns: Any) -> str:

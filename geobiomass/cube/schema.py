@@ -42,6 +42,10 @@ class DamagedError(CubeError):
         return str(self.args[0])
 
 
+class UnreachableError(CubeError):
+    """An address cannot be read: its server or the connection does not answer."""
+
+
 class ChangedError(CubeError):
     """Another process writes a store, or wrote it again since it was opened."""
 

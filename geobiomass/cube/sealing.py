@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from geobiomass.cube.begun_append import without_begun_append
 from geobiomass.cube.file_checks import Files, Sums, described_sum, shard_sum
 from geobiomass.cube.one_state import consistently
 from geobiomass.cube.publishing import described, write_root
@@ -115,6 +117,11 @@ def verify(
         A row for each damaged file of pixels: ``file`` and ``problem``. No row if the
         store is whole.
 
+    Warns
+    -----
+    UserWarning
+        If an append was interrupted, with the number of its chips. They are no damage.
+
     Raises
     ------
     FileNotFoundError
@@ -145,6 +152,9 @@ def _verified(
             "other software wrote it. Add them with geobiomass.cube.seal."
         )
     rows = list(found.pixel_problems(store, whole=True))
+    rows, told = without_begun_append(path, options, rows, _PART in found.content)
+    if told:
+        warnings.warn(told, stacklevel=5)
     return pd.DataFrame(rows, columns=["file", "problem"])
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from geobiomass.cube.address_errors import failure_of
 from geobiomass.cube.codecs import Codes, Pixels, decode, quick_codecs
 from geobiomass.cube.schema import ChangedError, DamagedError
 from geobiomass.cube.shards import (
@@ -352,7 +353,14 @@ class StoredArray:
     def _damaged(
         self, spans: Spans, file: Any, error: Exception | str | None = None
     ) -> DamagedError:
-        """Return the error of a file; raise that of a store that was replaced."""
+        """Return the error of a file; raise that of a store that changed.
+
+        So it does where a store cannot be reached.
+        """
+        if isinstance(error, Exception):
+            failure = failure_of(error, self.where)
+            if failure is not None and not isinstance(failure, FileNotFoundError):
+                raise failure from error
         if self.origin is not None:
             self.origin.check(now=True)
         names = getattr(self.array.metadata, "dimension_names", None)

@@ -10,10 +10,13 @@ import os
 import stat
 from typing import Any
 
-__all__ = ["check_file", "path_text"]
+__all__ = ["check_file", "is_address", "path_text"]
 
 # What a shell gives for `<(command)` and `-`: its writer is there.
 _OF_SHELL = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
+_NEAR = ("file:", "local:", "memory:")
+# GDAL, "Network based file systems".
+_FAR = tuple(f"/vsi{name}/" for name in ("curl", "s3", "gs", "az", "adls", "oss"))
 _SHOWN = 200  # characters of a path in a message
 
 
@@ -72,6 +75,14 @@ def check_file(path: Any, error: type[Exception] = ValueError) -> None:
         f"{text[:_SHOWN]} must be a file, got {kind}; write what it gives to a file, "
         "and give that."
     )
+
+
+def is_address(path: Any) -> bool:
+    """Return whether a path is an address, which is read over a network."""
+    text = str(path)
+    if text.startswith("/vsi"):
+        return text.startswith(_FAR) or "/vsicurl/" in text
+    return "://" in text and not text.startswith(_NEAR)
 
 
 def _state(text: str, error: type[Exception]) -> os.stat_result | None:

@@ -26,6 +26,7 @@ FRESH = 60.0
 
 # What no waiting changes: a file system that is not written, or has no such files.
 _NEVER = (errno.ENOENT, errno.EROFS, errno.EPERM, errno.ENAMETOOLONG, errno.EISDIR)
+_BEGIN = len('{"host": "')
 _PATIENCE = 0.3  # seconds: `geobiomass info` holds the lock for an instant
 
 
@@ -159,12 +160,28 @@ def _check_own_lock(file: Path) -> None:
     except OSError:  # not there, or locked for readers, as on Windows
         return
     # A lock without text is one that is taken now, or was by a killed call.
-    # The library begins its own with the number of the process.
-    if text and Writer.read(text) is None and not text.split()[0].isdigit():
+    # One that a full disk cut is a lock as well. The library begins its own with the
+    # number of the process.
+    if not text:
+        return
+    ours = Writer.read(text) is not None or _is_cut(text) or text.split()[0].isdigit()
+    if not ours:
         raise FileExistsError(
             f"{file} is where geobiomass keeps a lock, and is a file of something "
             "else; choose another path, or move that file."
         )
+
+
+def _is_cut(text: str) -> bool:
+    """Return whether a text is the first part of a lock's."""
+    begin = Writer("", 0, 0.0, "").text()[:_BEGIN]
+    if not text.startswith(begin[: len(text)]):
+        return False
+    try:
+        json.loads(text)
+    except ValueError:
+        return True
+    return False  # whole, and of something else
 
 
 def _check_can_be(file: Path, path: Path) -> None:

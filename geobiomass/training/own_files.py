@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
+
+from .given_paths import path_text
+from .model_folder import check_replaceable
 
 _END = 2**16  # bytes: where formats such as zip and protobuf name their parts
 
@@ -43,19 +47,64 @@ def check_own_file(
     )
 
 
-def check_demo_folder(folder: Path, names: Sequence[str]) -> None:
-    """Check that files in a folder are those of an earlier demonstration.
+def check_demo_folder(folder: str | Path, names: Sequence[str], seed: int = 0) -> Path:
+    """Make the folder of a demonstration, and check that it may write there.
 
-    It writes its pictures and tables after its model.
+    It writes its pictures and tables after its model, so without a model they are not
+    those of an earlier demonstration.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The folder.
+    names : sequence of str
+        Its pictures and tables.
+    seed : int
+        The seed of the demonstration.
+
+    Returns
+    -------
+    Path
+        The folder, which is there. Without ``..``, which would make the folders before
+        it, too.
 
     Raises
     ------
     FileExistsError
-        If one of these files is there, without a model.
+        If it is a file, or one of its pictures and tables is there without a model.
+    ModelError
+        If its folder ``model`` holds anything else than a model.
+    ValueError
+        If no folder can have the name, or the seed is no whole number from 0.
+    OSError
+        If nothing can be written there.
     """
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise ValueError(
+            f"seed must be a whole number from 0, got {seed!r}; leave it out, or give "
+            "another one."
+        )
+    folder = Path(path_text(folder, "The folder of a demonstration"))
+    if ".." in folder.parts:
+        folder = folder.resolve()
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(
+            f"{folder} must be a folder, got a file; choose another name with --out."
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise type(error)(
+            f"Nothing can be written to {folder} ({error.strerror or error}); choose "
+            "another folder with --out."
+        ) from error
     there = [name for name in names if (folder / name).exists()]
-    if there and not (folder / "model").is_dir():
+    if there and not (folder / "model" / "config.json").is_file():
         raise FileExistsError(
             f"{folder / there[0]} is of no earlier demonstration, so it is not "
             "replaced; choose another folder, or move or delete it yourself."
         )
+    check_replaceable(folder / "model")
+    return folder

@@ -174,3 +174,19 @@ class Swelling(Work):
                 kept.append(np.ones(2**22))  # 32 MB
                 time.sleep(0.05)
         return super().__call__(block)
+
+
+def asking(values: np.ndarray, log: str) -> np.ndarray:
+    """Return values, slowly; the third time it says that it is time, and waits."""
+    path = Path(log)
+    with path.open("ab", buffering=0) as file:
+        file.write(b"block\n")
+    time.sleep(0.5)
+    if path.stat().st_size > 2 * len("block\n") and not _acted(path):
+        path.with_suffix(".begun").touch()
+        until(lambda: _acted(path))
+    return values
+
+
+def _acted(log: Path) -> bool:
+    return log.with_suffix(".acted").exists()

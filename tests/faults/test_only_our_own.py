@@ -18,7 +18,7 @@ from geobiomass.cube import sealing, verify
 from geobiomass.evaluation.residuals import read_residuals, write_residuals
 from geobiomass.maps import overviews
 from geobiomass.tables.writing import write_csv
-from geobiomass.training.one_writer import one_writer
+from geobiomass.training.one_writer import Writer, one_writer
 from geobiomass.training.own_files import check_demo_folder
 
 
@@ -216,16 +216,29 @@ def test_a_file_is_replaced_only_by_another_of_its_kind(
 def test_a_lock_of_something_else_stays(tmp_path: Path) -> None:
     lock = tmp_path / "uv.lock"
     lock.write_text("version = 1\n[[package]]\n")
-    for text in ("version = 1\n[[package]]\n", '{"nodes": {}}'):
+    others = (
+        "version = 1\n[[package]]\n",
+        '{"nodes": {}}',
+        '{"host": "a"}',
+        '{"hosts"',
+    )
+    for text in others:
         lock.write_text(text)
         with pytest.raises(FileExistsError, match=r"uv.lock .*move that file"):
             kept.untrained().save(tmp_path / "uv")
         with pytest.raises(FileExistsError), one_writer(tmp_path / "uv"):
             pass
         assert lock.read_text() == text
-    lock.write_text("")  # of a killed call
-    with one_writer(tmp_path / "uv"):
-        assert '"pid"' in lock.read_text()
+    whole = Writer.here().text()
+    # Of a killed call, and of a full disk.
+    for cut in (
+        "",
+        *(whole[:length] for length in (1, 9, 10, 30, 100, len(whole) - 1)),
+    ):
+        lock.write_text(cut)
+        with one_writer(tmp_path / "uv"):
+            assert '"pid"' in lock.read_text()
+        assert not lock.exists()
 
 
 def test_a_demonstration_keeps_a_persons_pictures(tmp_path: Path) -> None:
@@ -234,5 +247,6 @@ def test_a_demonstration_keeps_a_persons_pictures(tmp_path: Path) -> None:
     (tmp_path / "map.png").write_bytes(b"mine")
     with pytest.raises(FileExistsError, match=r"map.png is of no earlier .* move"):
         check_demo_folder(tmp_path, names)
-    (tmp_path / "model").mkdir()  # it writes its pictures after its model
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")  # pictures are after the model
     check_demo_folder(tmp_path, names)

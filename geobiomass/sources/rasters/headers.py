@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from geobiomass.cube.address_errors import failure_of
 from geobiomass.cube.claimed_size import check_blocks
 from geobiomass.cube.raster_errors import named_errors
 from geobiomass.sources.rasters.find_files import Found, Problems
@@ -96,7 +97,8 @@ def read_headers(
                 with open_raster(each.path) as source:
                     check_blocks(source, each.path)
                     images.append(_image(source, each, bands, problems))
-            except (RasterioError, OSError, UnicodeEncodeError) as error:
+            except (RasterioError, OSError, UnicodeEncodeError) as raised:
+                error = failure_of(raised, each.path, each.path) or raised
                 if skip:
                     warnings.warn(f"Left out: {each.path}: {error}", stacklevel=4)
                 else:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geobiomass.cube import DamagedError
+from geobiomass.cube.address_errors import failure_of
 from geobiomass.cube.missing_values import Teller, clean
 from geobiomass.sources.rasters.grid_geometry import (
     outline_on,
@@ -244,6 +245,8 @@ def _read_file(
             for layer, values, at in zip(layers, stored, positions, strict=True):
                 out[at] = _physical(source, layer, values, window)
     except (RasterioError, OSError, IndexError) as error:
+        if (failure := failure_of(error, path, path)) is not None:
+            raise failure from error
         raise DamagedError(
             f"{path} cannot be read at rows {rows.start} to {rows.stop - 1}, columns "
             f"{columns.start} to {columns.stop - 1}: {error.__cause__ or error}; get "

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geobiomass.cube import DamagedError
+from geobiomass.cube.address_errors import failure_of
 from geobiomass.cube.grid_size import check_size
 from geobiomass.outside_text import one_line
 from geobiomass.sources.stac import composites as composites
@@ -323,11 +324,15 @@ def check_image(href: str) -> None:
 
 def _damaged(band: str, scene: Scene, error: Exception) -> DamagedError:
     name, href = cast(tuple[str, str], scene.asset(band))
+    # Of an unreachable server too, as damaged='skip' leaves out what cannot be read.
+    shown = without_secrets(href)
+    why = failure_of(error, shown) or (
+        f"{shown} is damaged or gone ({error.__cause__ or error})"
+    )
     return DamagedError(
-        f"Asset {one_line(name)} of item {scene.item} cannot be read: "
-        f"{without_secrets(href)} is damaged or gone "
-        f"({error.__cause__ or error}); try again, leave the item out, or treat the "
-        "asset as missing with damaged='skip' (on the command line --damaged skip).",
+        f"Asset {one_line(name)} of item {scene.item} cannot be read: {why}; try "
+        "again, leave the item out, or treat the asset as missing with damaged='skip' "
+        "(on the command line --damaged skip).",
         href,
     )
 
