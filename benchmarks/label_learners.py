@@ -1,7 +1,8 @@
 """The rows of the comparison by number of labels: what a user would pick, and ours.
 
 The first four learn pixel by pixel with scikit-learn, from the monthly bands and their
-yearly statistics at the labelled pixels. The others are one call of ``gb.fit``.
+yearly statistics at the labelled pixels. The others are one call of ``gb.fit``: with
+the recipe ``"quick"`` (network), with ``"pixels"``, and without a recipe (fit).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ MOST = 10_000  # labels that a baseline learns from: a draw of dense labels
 OURS = {
     "network": "quick",
     "pixels": "pixels",
-    "gb.fit": None,
+    "fit": None,
 }
 
 
@@ -172,7 +173,17 @@ def judge_ours(row: str, case: Case, seed: int, **settings: Any) -> Figures:
     return errors(values[name], truth, ends) | {
         "labels": int(np.isfinite(case.training["agb"].values).sum()),
         "seconds": seconds,
+        **_choice(model),
     }
+
+
+def _choice(model: Any) -> Figures:
+    """Return which learner was kept, with the RMSE of each, where one was chosen."""
+    if model.choice is None:
+        return {}
+    rows = model.choice.set_index("learner")
+    known = rows["rmse"].dropna().to_dict()
+    return {"kept": str(rows.index[rows["kept"]][0]), "compared": known}
 
 
 def _fitted(

@@ -33,7 +33,8 @@ from tables import Row, show
 SEEDS = "0,1,2"
 OUT = Path("build/labels.jsonl")
 LIMIT = 900  # seconds that one call of gb.fit and its map may take
-NETWORK = ("network", "gb.fit")  # rows that may train a network
+NETWORK = ("network", "fit")  # rows that may train a network
+FEW = 1_000  # labels below which ``gb.fit(cube)`` trains no network
 # Cells with a row of the network, unless --rows or --cells name others.
 NETWORK_CELLS = (
     "landscape | points, random | 100",
@@ -96,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, cell in present.items()
         for row in chosen.rows
         if cell.data == data
-        if row not in NETWORK or chosen.all or name in (*NETWORK_CELLS, *QUICK)
+        if chosen.all or _is_default(row, cell) or name in (*NETWORK_CELLS, *QUICK)
     ]
     with tempfile.TemporaryDirectory(prefix="labels-") as folder:
         out = chosen.out or (Path(folder) / "labels.jsonl" if chosen.quick else OUT)
@@ -111,6 +112,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     done = {run.cell for run in results}
     present = {name: cell for name, cell in present.items() if name in done}
     report(present, results, chosen.markdown)
+
+
+def _is_default(row: str, cell: Cell) -> bool:
+    """Return whether a row runs in a cell where no row of the network was asked for."""
+    return row not in NETWORK or (row == "fit" and 0 < cell.labels < FEW)
 
 
 def _parser() -> argparse.ArgumentParser:

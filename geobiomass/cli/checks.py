@@ -105,6 +105,15 @@ def check_recipe(name: str, changes: Mapping[str, Any]) -> Recipe:
     return find_recipe(name, **changes)
 
 
+def check_asked(
+    name: str | None, minutes: float | None, changes: Mapping[str, Any]
+) -> Recipe | None:
+    """Return the recipe that is asked for, None for a choice; raise if any is wrong."""
+    from geobiomass.recipes.asked import asked_recipe
+
+    return asked_recipe(name, minutes, changes)
+
+
 def check_rows(by: str, choices: tuple[str, ...], confidence: float) -> None:
     """Check the rows of a table of metrics, and the confidence of its intervals."""
     from geobiomass.evaluation.metrics import check_confidence

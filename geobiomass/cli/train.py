@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 from geobiomass.cli.checks import (
+    check_asked,
     check_model,
-    check_recipe,
     check_rows,
     open_for_model,
     open_labelled,
@@ -78,7 +78,18 @@ Settings = Annotated[
 def train(
     cube: Annotated[Path, typer.Argument(help="A Zarr cube with agb.")],
     model: Annotated[Path, typer.Argument(help="Folder to save the model in.")],
-    recipe: RecipeName = "default",
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="default, quick, pixels (trees, in seconds) or biomassters. Without: "
+            "few labels compare learners and keep the best, dense ones train default.",
+            autocompletion=lambda: ("auto", *RECIPES),
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(help="Time that a comparison may take, without --recipe."),
+    ] = None,
     validation: Annotated[
         str | None, typer.Option(help="Fraction to hold out, or path of another cube.")
     ] = None,
@@ -101,8 +112,9 @@ def train(
 ) -> None:
     """Train a model on a cube and save it.
 
-    First prints the stages of the training and about how long they take. Checkpoints
-    are saved in MODEL.checkpoints. After an interruption, by Ctrl-C or the SIGTERM of a
+    First prints what is trained and about how long it takes. Without --recipe few
+    labels compare learners, and the table of their errors is printed. Checkpoints are
+    saved in MODEL.checkpoints. After an interruption, by Ctrl-C or the SIGTERM of a
     scheduler, the same command continues the training.
 
     Example: `geobiomass train chips.zarr model/ --recipe quick --set crop=96`;
@@ -112,17 +124,19 @@ def train(
     changes = {"folder": f"{model.resolve()}.checkpoints"} | changes_of(
         settings, devices, epochs=epochs, seed=seed, interval=interval
     )
-    chosen = check_recipe(recipe, changes)
+    asked = check_asked(recipe, minutes, changes)
     data = open_labelled(cube)
     split = folds_of(data, folds, folds_by, block, buffer, seed)
     held_out = _validation(validation, data)
     # Only now, as it imports PyTorch.
     from geobiomass.models.fit import fit
 
+    settings_left = {"minutes": minutes, **changes} if asked is None else {}
     fitted: Any = fit(
         data,
-        chosen,
+        asked,
         validation=held_out,
+        **settings_left,
         folds=split,
         announce=partial(say, err=as_json),
     )
@@ -130,11 +144,14 @@ def train(
         fitted.save(model)
         members = fitted.models if folds else [fitted]
         lines = [f"{model}: {fitted!r}"]
+        if fitted.choice is not None:
+            lines.append(fitted.choice.attrs["why"])
         for member in members:
             lines.append(member.history.tail(1).to_string(index=False))
             lines += [f"left out: {problem}" for problem in member.damaged.values()]
         facts = {
             "model": str(model),
+            **({} if fitted.choice is None else {"choice": table_of(fitted.choice)}),
             "models": [
                 {
                     "epochs": table_of(member.history.reset_index(drop=True)),

@@ -10,6 +10,7 @@ import xarray as xr
 
 from geobiomass.cube import CubeError
 from geobiomass.cube.areas import pixel_size
+from geobiomass.data.fingerprint import hash_values
 from geobiomass.data.groups import (
     NOWHERE,
     ChipGround,
@@ -194,3 +195,16 @@ def count_labels(
         area += np.bincount(groups[inside], minlength=count)
         labelled += np.bincount(groups[known], minlength=count)
     return labelled, area
+
+
+def size_of(cube: xr.Dataset) -> tuple[int, int, int]:
+    """Return chips (0 for a scene), rows and columns of a cube."""
+    return cube.sizes.get("chip", 0), cube.sizes["y"], cube.sizes["x"]
+
+
+def grid_of(cube: xr.Dataset) -> str:
+    """Return a fingerprint of the names of chips, or of a scene's coordinates."""
+    dims = ("chip",) if "chip" in cube.dims else ("y", "x")
+    return hash_values(
+        [cube[dim].values.tolist() for dim in dims if dim in cube.coords]
+    )

@@ -20,8 +20,10 @@ from geobiomass.data.fold_groups import (
     chips_in,
     count_labels,
     count_labels_in_memory,
+    grid_of,
     regions_in,
     side_of_blocks,
+    size_of,
 )
 from geobiomass.data.groups import (
     NOWHERE,
@@ -176,11 +178,11 @@ class Folds:
         CubeError
             If the cube has other chips, or another size or position.
         """
-        if (_size_of(cube), _grid_of(cube)) != (self.size, self.grid):
+        if (size_of(cube), grid_of(cube)) != (self.size, self.grid):
             raise CubeError(
                 f"folds must be made of the cube that they are used with, got folds of "
-                f"{_in_words(self.size)} and a cube of {_in_words(_size_of(cube))}"
-                f"{'' if _size_of(cube) != self.size else ' elsewhere'}; "
+                f"{_in_words(self.size)} and a cube of {_in_words(size_of(cube))}"
+                f"{'' if size_of(cube) != self.size else ' elsewhere'}; "
                 "gb.make_folds(cube) makes them."
             )
 
@@ -219,6 +221,11 @@ class Fold:
 
     folds: Folds
     number: int
+
+    @property
+    def validated(self) -> bool:
+        """Whether the held-out pixels are compared with the network in training."""
+        return True
 
     @property
     def held_out(self) -> tuple[str, ...]:
@@ -397,8 +404,8 @@ def make_folds(
         buffer,
         seed,
         side,
-        _size_of(cube),
-        _grid_of(cube),
+        size_of(cube),
+        grid_of(cube),
     )
 
 
@@ -427,17 +434,6 @@ def _deal(
             folds[group] = fold
             heapq.heappush(heap, (load + int(weights[group]), tie, fold))
     return folds
-
-
-def _size_of(cube: xr.Dataset) -> tuple[int, int, int]:
-    return cube.sizes.get("chip", 0), cube.sizes["y"], cube.sizes["x"]
-
-
-def _grid_of(cube: xr.Dataset) -> str:
-    dims = ("chip",) if "chip" in cube.dims else ("y", "x")
-    return hash_values(
-        [cube[dim].values.tolist() for dim in dims if dim in cube.coords]
-    )
 
 
 def _in_words(size: Sequence[int]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -47,6 +47,7 @@ class PixelNetwork(nn.Module):
     """
 
     tile_multiple = 1  # pixels: a tile may have any size
+    more = 0  # features besides those of the image
     shares: Tensor
     start: Tensor
     unknown: Tensor
@@ -67,7 +68,7 @@ class PixelNetwork(nn.Module):
         self.learner, self.outputs = learner, outputs
         self.quantiles = tuple(quantiles)
         self.kinds = dict(kinds or {})
-        count = len(self.features.names)
+        count = len(self.features.names) + self.more
         self.kernel = KernelRidge(count, rows)
         self.trees = Trees(**trees) if trees is not None else Trees(0, ())
         self.own = OwnEstimator(count, **own) if own is not None else None
@@ -93,7 +94,7 @@ class PixelNetwork(nn.Module):
         return found | ({} if self.own is None else {"own": self.own.settings})
 
     @classmethod
-    def of_settings(cls, settings: Mapping[str, Any]) -> PixelNetwork:
+    def of_settings(cls, settings: Mapping[str, Any]) -> Self:
         """Build the network of saved settings, without what it learnt.
 
         Raises
@@ -128,10 +129,12 @@ class PixelNetwork(nn.Module):
         features: PixelFeatures,
         parts: FittedParts,
         quantiles: Sequence[float] = (),
-    ) -> PixelNetwork:
-        """Build the network of what was fitted."""
+        **more: Any,
+    ) -> Self:
+        """Build the network of what was fitted; `more` are settings of a subclass."""
         made = cls(
             features.settings,
+            **more,
             outputs=3 if quantiles else 1,
             quantiles=quantiles,
             trees=parts.trees.settings,

@@ -1,4 +1,4 @@
-"""The network of saved settings, of either kind: a U-Net or a learner by pixel."""
+"""The network of saved settings, of any kind: a U-Net, a learner by pixel, or both."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from geobiomass.learner.pixel_network import PixelNetwork
+from geobiomass.learner.stack_network import StackNetwork
 from geobiomass.network.saved_settings import network_of_settings
 
 
@@ -24,6 +25,8 @@ def any_network_of_settings(settings: Mapping[str, Any]) -> nn.Module:
     ValueError
         If a setting has another type, or a size that no network has.
     """
+    if isinstance(settings, Mapping) and "inner" in settings:
+        return StackNetwork.of_settings(settings)
     if isinstance(settings, Mapping) and "learner" in settings:
         return PixelNetwork.of_settings(settings)
     return network_of_settings(settings)

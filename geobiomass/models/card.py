@@ -8,6 +8,7 @@ from typing import Any
 
 from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.metadata.text import part_in_words
+from geobiomass.models.choice_record import choice_section
 from geobiomass.models.map_error import MapError
 from geobiomass.models.summary import map_names
 from geobiomass.outside_text import as_code, as_markdown
@@ -40,6 +41,7 @@ def model_card(settings: Facts, provenance: Facts, load_call: str) -> str:
         _input(settings, provenance),
         _training(settings, provenance),
         _errors(settings, provenance),
+        *choice_section(provenance),
         *_interval(settings),
         _limits(settings, provenance),
         _loading(load_call),
@@ -80,6 +82,7 @@ def ensemble_card(
         f"| model | average RMSE on what it held out, {units} | bias |\n|---|---|---|\n"
         + "\n".join(rows),
         *_interrupted(settings),
+        *choice_section(members[0][1] if members else {}),
         "The mean is usually closer to the ground truth than its members. Only data "
         "that none of them was trained on shows by how much.",
         *_interval(settings),
@@ -198,6 +201,9 @@ def _how(network: Facts) -> str:
             missing = " A missing feature counts as the median of training."
         learner = f"by {as_code(network['own']['name'])} of scikit-learn"
         return f"Each pixel {learner}, from its own months{around}.{missing}"
+    if network.get("inner"):
+        encoder = as_code(network["inner"]["encoder"])
+        around += f", and from the map of a network (encoder {encoder})"
     kinds = ", ".join(f"{n} trees of {kind}" for kind, n in network["kinds"].items())
     if rows := network.get("rows"):
         kinds += f", and a kernel ridge regression on {rows} labels"

@@ -8,6 +8,7 @@ They then take no part in the attention, so the map is the same.
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from geobiomass.cube.quantity import AGB
 from geobiomass.learner.pixel_network import PixelNetwork
+from geobiomass.learner.stack_network import StackNetwork
 from geobiomass.network import AttentionUNet
 from geobiomass.network.month_attention import MonthAttention
 from geobiomass.network.wrappers import Ensemble
@@ -132,6 +134,11 @@ def exportable(network: nn.Module, months: int) -> nn.Module:
                 f"months must be {len(network.calendar)}, those of the learner's "
                 f"calendar, got {months}."
             )
+        if isinstance(network, StackNetwork):
+            made = copy.copy(network)  # the modules stay where they are
+            made._modules = dict(network._modules)
+            made._modules["inner"] = Exported(network.inner, months)
+            return made
         return network
     if isinstance(network, Ensemble):
         members = [exportable(member, months) for member in network.members]

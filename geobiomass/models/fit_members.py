@@ -75,7 +75,18 @@ def fit_one(
 ) -> BiomassRegressor:
     """Train one model, for :func:`geobiomass.fit`, which explains the parameters."""
     held = open_validation(validation, data.bands, data.target)
-    model = _new_model(data, recipe, held)
+    return fit_opened(data, recipe, held, announce, client)
+
+
+def fit_opened(
+    data: LabelledCube,
+    recipe: Recipe,
+    held: HeldOut = None,
+    announce: Callable[[TrainingPlan], object] | None = None,
+    client: Any = None,
+) -> BiomassRegressor:
+    """Train one model, whose validation is opened."""
+    model = untrained_for(data, recipe, held)
     return model._fit(data, recipe, held, announce, client)
 
 
@@ -90,7 +101,7 @@ def untrained(
     return _build(chosen, bands, reader.calendar, crop)
 
 
-def _new_model(
+def untrained_for(
     data: LabelledCube, recipe: Recipe, held: HeldOut = None, calibrate: bool = True
 ) -> BiomassRegressor:
     """Return the untrained model for a training, which takes the same arguments."""
@@ -168,21 +179,14 @@ def fit_folds(
         of range, or a client is given and several members train at the same time.
     """
     held: Sequence[Fold | None] = [None] * folds if isinstance(folds, int) else [*folds]
-    members = _members(data, recipe, folds)
-    if at_once is None:
-        at_once = max(1, torch.cuda.device_count())
-    if at_once < 1 or (at_once > 1 and client is not None):
-        raise ValueError(
-            "at_once must be 1 or more, and 1 where a dask client reads, got "
-            f"{at_once}; leave out one of the two."
-        )
+    members, at_once = check_members(data, recipe, folds, at_once, client)
     # All before any trains: each may take hours before the next one is checked.
     for member, fold in zip(members, held, strict=True):
         if is_begun(member.training):
-            model = _new_model(data, member, fold, calibrate=False)
+            model = untrained_for(data, member, fold, calibrate=False)
             model._check_folder(data, member, fold)
     if announce is not None:
-        first = _new_model(data, members[0], held[0], calibrate=False)
+        first = untrained_for(data, members[0], held[0], calibrate=False)
         announce(first._plan_fit(data, members[0], held[0]))
     with ExitStack() as stack:
         if at_once == 1:
@@ -216,6 +220,36 @@ def _calibration(
     aside = [held_samples(data, *pair) for pair in zip(members, folds, strict=True)]
     known = [fold.validates for fold in folds]
     return calibrate_together(models, data, aside, known, groups)
+
+
+def check_members(
+    data: LabelledCube,
+    recipe: Recipe,
+    folds: int | Folds,
+    at_once: int | None = None,
+    client: Any = None,
+) -> tuple[list[Recipe], int]:
+    """Return the recipe of each member, and how many train at the same time.
+
+    Parameters
+    ----------
+    data, recipe, folds, at_once, client
+        As :func:`fit_folds` takes them.
+
+    Raises
+    ------
+    CubeError, ValueError
+        As :func:`fit_folds` does.
+    """
+    members = _members(data, recipe, folds)
+    if at_once is None:
+        at_once = max(1, torch.cuda.device_count())
+    if at_once < 1 or (at_once > 1 and client is not None):
+        raise ValueError(
+            "at_once must be 1 or more, and 1 where a dask client reads, got "
+            f"{at_once}; leave out one of the two."
+        )
+    return members, at_once
 
 
 def _members(data: LabelledCube, recipe: Recipe, folds: int | Folds) -> list[Recipe]:
@@ -256,7 +290,7 @@ def _fit_member(
     if member.training.progress:
         # Progress bars go there as well; results go to the other stream.
         print(f"Fold {member.fold + 1} of {member.folds}", file=sys.stderr)
-    model = _new_model(data, member, held, calibrate=False)
+    model = untrained_for(data, member, held, calibrate=False)
     return model._fit(data, member, held, client=client, calibrate=False)
 
 

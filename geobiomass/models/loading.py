@@ -16,6 +16,7 @@ from geobiomass.training.setting_names import explain_arguments
 _MODULES = {
     "BiomassRegressor": "geobiomass.models.regressor",
     "PixelRegressor": "geobiomass.models.pixel_regressor",
+    "StackRegressor": "geobiomass.models.stack_regressor",
     "Ensemble": "geobiomass.models.ensemble",
 }
 

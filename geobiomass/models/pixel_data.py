@@ -16,6 +16,7 @@ from geobiomass.data.folds import Fold
 from geobiomass.data.labelled_cube import LabelledCube, LabelledSamples
 from geobiomass.data.reader import Reader
 from geobiomass.data.splits import check_no_overlap, groups_of, samples_of
+from geobiomass.learner.fitting import FittedParts
 from geobiomass.learner.kernel_ridge import Standardised
 from geobiomass.learner.pixel_network import PixelNetwork
 from geobiomass.recipes.label_table import LabelTable
@@ -30,6 +31,9 @@ from geobiomass.recipes.split import (
 from geobiomass.statistics.conformal import too_few
 from geobiomass.statistics.conformal_quantile import needed_units
 from geobiomass.tiles import EVALUATION_BLOCK
+
+Prepared = tuple[Split, LabelTable, npt.NDArray[np.int64], str | None]
+"""Split, table of labels, the group of each and the coordinate that names groups."""
 
 
 def split_by_pixel(
@@ -117,3 +121,34 @@ def predict_rows(
         rows = torch.from_numpy(np.ascontiguousarray(table.T))
         parts = [network.predict(some)[0] for some in torch.split(rows, 16_384, dim=1)]
     return torch.cat(parts).float().double().numpy()
+
+
+def floored(
+    values: npt.NDArray[np.float64], floor: float | None
+) -> npt.NDArray[np.float64]:
+    """Return predictions as maps have them, not below the floor."""
+    return values if floor is None else np.maximum(values, floor)
+
+
+def predict_parts(
+    network: PixelNetwork, parts: FittedParts, table: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64]:
+    """Return what fitted parts predict for rows of features.
+
+    Parameters
+    ----------
+    network : PixelNetwork
+        Whose features the first columns are.
+    parts : FittedParts
+        Of the columns of the table.
+    table : numpy.ndarray
+        (row, feature) float32.
+    """
+    names = network.features.names
+
+    class Rows(PixelNetwork):
+        """A network of as many features as the table has."""
+
+        more = table.shape[1] - len(names)
+
+    return predict_rows(Rows.of_parts(network.features, parts).eval(), table)

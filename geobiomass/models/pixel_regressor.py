@@ -22,19 +22,20 @@ from geobiomass.data.reader import Reader
 from geobiomass.inference.map_settings import MapSettings
 from geobiomass.inference.mapper import Mapper
 from geobiomass.learner.features import PixelFeatures
-from geobiomass.learner.fitting import FOLDS, KERNEL, Labels, fit_parts
+from geobiomass.learner.fitting import KERNEL, FittedParts, Labels, fit_parts
 from geobiomass.learner.own_estimator import (
-    OWN_FOLDS,
     check_estimator,
     describe,
     fit_own,
     takes_missing,
 )
 from geobiomass.learner.pixel_network import OWN, PixelNetwork
-from geobiomass.models.calibration import calibration_of
 from geobiomass.models.input_check import INPUTS
+from geobiomass.models.pixel_calibration import calibrate_out_of_fold
 from geobiomass.models.pixel_data import (
+    Prepared,
     check_units,
+    floored,
     groups_of_rows,
     predict_rows,
     split_by_pixel,
@@ -54,11 +55,7 @@ from geobiomass.network.saved_settings import check_count, check_names
 from geobiomass.recipes.label_table import LabelTable, check_enough, make_table
 from geobiomass.recipes.objective import recipe_for
 from geobiomass.recipes.recipe import Recipe, recipe_from_dict
-from geobiomass.recipes.split import (
-    HeldOut,
-    Split,
-)
-from geobiomass.statistics.conformal import Unit, few_groups
+from geobiomass.recipes.split import HeldOut, Split
 from geobiomass.training.json_files import finite_number
 from geobiomass.training.setting_names import explain_arguments
 
@@ -159,8 +156,14 @@ class PixelRegressor(BiomassRegressor):
         announce: Callable[[Any], object] | None = None,
         client: Any = None,
         calibrate: bool = True,
+        prepared: Prepared | None = None,
+        judge: Callable[[npt.NDArray[np.float64]], object] | None = None,
     ) -> Self:
-        """Learn; with `calibrate` also calibrate the recipe's interval, if any."""
+        """Learn; with `calibrate` also calibrate the recipe's interval, if any.
+
+        `prepared` is what :meth:`_table` returned for the same arguments; `judge` is
+        called with the predictions out of fold.
+        """
         self._learn(data.target)
         recipe = recipe_for(recipe, data.target)
         given = identity_of(data, recipe, held)
@@ -169,24 +172,28 @@ class PixelRegressor(BiomassRegressor):
             self.__dict__.update(type(self).load(finished).__dict__)
             self.recipe = recipe
             return self
-        split, table, groups, named = self._table(data, recipe, held, calibrate)
+        if prepared is None:
+            prepared = self._table(data, recipe, held, calibrate)
+        split, table, groups, named = prepared
         labels = Labels(table.features, table.target, np.ones(len(table)), groups)
         if announce is not None:
             announce(plan_pixels(labels, table.found, recipe, _threads()))
         held_out, ends = self._learn_from(labels, recipe)
+        if judge is not None:
+            judge(held_out)
         self._finish_by_pixel(data, recipe, held, split, table, held_out)
         if recipe.domain_cells:
             self._domain = self._domain_of(labels, recipe)
         if calibrate and recipe.interval is not None:
-            self.calibration = self._calibrated_on(
-                split.training.reader, table, held_out, ends, groups, named
+            self.calibration = calibrate_out_of_fold(
+                self, split.training.reader, table, (held_out, ends), groups, named
             )
         keep_finished(self, recipe.training, given)
         return self
 
     def _table(
         self, data: LabelledCube, recipe: Recipe, held: HeldOut, calibrate: bool
-    ) -> tuple[Split, LabelTable, npt.NDArray[np.int64], str | None]:
+    ) -> Prepared:
         """Return the split, the table of labels, their groups and what names these."""
         split = split_by_pixel(data, recipe, held, calibrate)
         part = split.training
@@ -240,7 +247,7 @@ class PixelRegressor(BiomassRegressor):
         if isinstance(recipe.learner, str):
             quantiles = _quantiles(recipe)
             parts = fit_parts(labels, recipe.trees, seed, quantiles, _threads())
-            self.network = PixelNetwork.of_parts(features, parts, quantiles or ())
+            self.network = self._joined(parts, quantiles or ())
             self.history = pd.DataFrame(parts.steps)
             held_out, ends = parts.held_out, parts.ends
         else:
@@ -274,6 +281,14 @@ class PixelRegressor(BiomassRegressor):
         self.network.eval()
         return held_out, ends
 
+    def _joined(self, parts: FittedParts, quantiles: Sequence[float]) -> PixelNetwork:
+        """Return the network of what was fitted."""
+        return PixelNetwork.of_parts(self.network.features, parts, quantiles)
+
+    def _rows_of(self, table: LabelTable, reader: Reader) -> npt.NDArray[np.float32]:
+        """Return the features of the rows of a table."""
+        return table.features
+
     def _finish_by_pixel(
         self,
         data: LabelledCube,
@@ -290,7 +305,7 @@ class PixelRegressor(BiomassRegressor):
         self.calibration, self.map_error = None, None
         self.floor = 0.0 if table.target.min() >= 0 else None
         validation = None
-        errors = errors_by_bin(table, _floored(held_out, self.floor), data.target)
+        errors = errors_by_bin(table, floored(held_out, self.floor), data.target)
         if split.validation is not None:
             other = split.validation
             judged = make_table(
@@ -302,8 +317,9 @@ class PixelRegressor(BiomassRegressor):
             )
             if len(judged):
                 validation = (judged, other.reader)
-                maps = predict_rows(self.network, judged.features)
-                errors = errors_by_bin(judged, _floored(maps, self.floor), data.target)
+                rows = self._rows_of(judged, other.reader)
+                maps = predict_rows(self.network, rows)
+                errors = errors_by_bin(judged, floored(maps, self.floor), data.target)
         self.provenance = {
             "data": describe_data(data, (table, part.reader), validation),
             "bands": list(data.bands),
@@ -328,37 +344,6 @@ class PixelRegressor(BiomassRegressor):
                 "training; model.damaged lists them with the reasons.",
                 stacklevel=5,
             )
-
-    def _calibrated_on(
-        self,
-        reader: Reader,
-        table: LabelTable,
-        held_out: npt.NDArray[np.float64],
-        ends: npt.NDArray[np.float64] | None,
-        groups: npt.NDArray[np.int64],
-        named: str | None,
-    ) -> Any:
-        """Calibrate on predictions out of fold (Vovk, Cross-conformal, 2015)."""
-        recipe = cast(Recipe, self.recipe)
-        units = []
-        for number in np.unique(table.where):
-            own = table.where == number
-            values = {self.outputs[0]: held_out[own]}
-            if ends is not None:
-                values |= dict(zip(self.outputs[1:], ends[:, own], strict=True))
-            group = str(groups[own][0]) if named is not None else None
-            units.append(Unit(values, table.target[own], group))
-        found = calibration_of(
-            units,
-            reader,
-            cast(float, recipe.interval),
-            folds=min(FOLDS if ends is not None else OWN_FOLDS, len(np.unique(groups))),
-            target=self.target,
-            groups=named,
-        )
-        if named is not None and found.kind != "groups":
-            warnings.warn(few_groups(found.interval, named, ""), stacklevel=5)
-        return found
 
     # --- maps: tiles that share what the features of a pixel depend on ---
 
@@ -417,6 +402,8 @@ class PixelRegressor(BiomassRegressor):
             **self._known_of_maps(),
         }
 
+    _network_of = staticmethod(PixelNetwork.of_settings)
+
     @classmethod
     def _from_settings(cls, settings: Any) -> Self:
         recipe = settings["recipe"]
@@ -427,7 +414,7 @@ class PixelRegressor(BiomassRegressor):
             raise ValueError(f"floor must be a number, got {settings['floor']!r}")
         quantity = Quantity.of_settings(settings)
         model = cls(
-            PixelNetwork.of_settings(settings["network"]),
+            cls._network_of(settings["network"]),
             settings["bands"],
             settings["months"],
             settings["outputs"],
@@ -438,12 +425,6 @@ class PixelRegressor(BiomassRegressor):
         model._take_calibration(settings)
         model.floor = settings.get("floor")
         return model
-
-
-def _floored(
-    values: npt.NDArray[np.float64], floor: float | None
-) -> npt.NDArray[np.float64]:
-    return values if floor is None else np.maximum(values, floor)
 
 
 def _quantiles(recipe: Recipe) -> tuple[float, float] | None:

@@ -31,6 +31,7 @@ from geobiomass.inference.map_settings import (
     takes_map_settings,
 )
 from geobiomass.models.calibration import calibration_of, compare_units, units_of
+from geobiomass.models.choice_record import choice_table
 from geobiomass.models.map_maker import MapMaker
 from geobiomass.models.summary import describe_model
 from geobiomass.statistics.conformal import Calibration, check_interval, few_groups
@@ -207,6 +208,17 @@ class Predictor(MapMaker):
         if groups is not None and self.calibration.kind != "groups":
             warnings.warn(few_groups(interval, groups, ""), stacklevel=2)
         return self
+
+    @property
+    def choice(self) -> pd.DataFrame | None:
+        """The comparison by which ``gb.fit`` chose this model; None without one.
+
+        A row for each learner: ``rmse`` on held-out labels with its
+        ``standard_error``, the ``difference`` to the best with its own
+        ``difference_error``, ``bias``, ``seconds``, ``labels``, ``kept`` and ``note``.
+        """
+        first = (getattr(self, "models", None) or [self])[0]
+        return choice_table(getattr(first, "provenance", {}))
 
     def was_trained_on(self, cube: xr.Dataset) -> bool:
         """Return whether the model was trained on exactly this cube and its labels.

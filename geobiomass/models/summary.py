@@ -11,6 +11,7 @@ import pandas as pd
 from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.inference.steps import density
 from geobiomass.metadata.text import FIRST_WEIGHTS, training_in_words
+from geobiomass.models.choice_record import CHOICE, choice_table, shown_choice
 from geobiomass.models.map_error import MapError
 from geobiomass.statistics.conformal import Calibration
 from geobiomass.summary import Table
@@ -19,6 +20,7 @@ from geobiomass.training.model_folder import (
     CONFIG,
     WRONG_SETTINGS,
     broken,
+    member_folders,
     read_config,
 )
 
@@ -39,6 +41,10 @@ def describe_folder(path: Path) -> Facts:
     try:
         settings, made = config["settings"], config.get("provenance") or {}
         stopped = {"interrupted": config.get("interrupted", "")}
+        if "members" in settings:  # each of them knows the choice
+            first = next(iter(member_folders(path, settings)))
+            made = read_config(first).get("provenance") or {}
+            made = {k: v for k, v in made.items() if k == CHOICE}
         facts = _facts(config["class"], settings | stopped, made)
     except WRONG_SETTINGS as error:
         raise broken(path / CONFIG, repr(error)) from error
@@ -54,7 +60,9 @@ def describe_model(model: Any) -> Facts:
     stopped = {"interrupted": getattr(model, "interrupted", "")}
     if members is not None:
         network = {"members": len(members)}
-        facts = _facts(kind, _settings(model) | {"network": network} | stopped, {})
+        known = getattr(members[0], "provenance", {})
+        made = {k: v for k, v in known.items() if k == CHOICE}
+        facts = _facts(kind, _settings(model) | {"network": network} | stopped, made)
         return facts | {f"member {i}": repr(m) for i, m in enumerate(members, 1)}
     settings = getattr(model, "settings", None) or _settings(model)
     made = getattr(model, "provenance", None) or {}
@@ -107,12 +115,22 @@ def _facts(kind: str, settings: Mapping[str, Any], made: Mapping[str, Any]) -> F
         by_fold = (made.get("learner") or {}).get("held out") == "out of fold"
         heading = "out of fold" if by_fold else "held out"
         facts[heading] = errors_of(made["validation"], units=target.units)
+    facts |= _choice(made)
     if settings.get("map_error"):
         error = MapError.from_dict(settings["map_error"])
         facts["error of maps"] = str(error)
         if error.problem is not None:
             facts["warning"] = error.problem
     return facts
+
+
+def _choice(made: Mapping[str, Any]) -> Facts:
+    """Return the comparison that a model was chosen by, if it was."""
+    table = choice_table(made)
+    if table is None:
+        return {}
+    why = str(table.attrs["why"])
+    return {"chosen among": Table(shown_choice(made[CHOICE]), why)}
 
 
 def _network(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,6 +144,8 @@ def _network(settings: Mapping[str, Any]) -> dict[str, Any]:
     own = (settings.get("own") or {}).get("name")
     known = {"by pixel:": own or settings["learner"]}
     known |= {f"{count}": kind for kind, count in settings["kinds"].items()}
+    if settings.get("inner"):
+        known["map of"] = settings["inner"]["encoder"]
     sides = settings["features"]["neighbourhoods"]
     return known | {"squares of": "/".join(map(str, sides)) or "none"}
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 BY_PIXEL = ("learner", "trees", "neighbourhoods", "monthly", "most_labels")
 """Settings of a learner by pixel alone."""
-_OF_BOTH = (
+OF_BOTH = (
     *("name", "ceiling", "tail", "validation_fraction", "fold", "block", "groups"),
     *("cache", "damaged", "interval", "calibration_fraction", "domain_cells"),
     *("training", "seed", "folder", "resume", "progress", "keep", "monitor"),
@@ -27,7 +27,7 @@ def check_by_pixel(recipe: Recipe) -> None:
     if learner is None:
         return
     if isinstance(learner, str):
-        names = ("blend", "own")
+        names = ("blend", "own", "stack")  # the last two of saved models
         if learner.partition(":")[0] not in names:
             raise ValueError(
                 "learner must be 'blend' or an estimator of scikit-learn, such as "
@@ -56,7 +56,7 @@ def check_kind(recipe: Recipe, changes: Mapping[str, Any]) -> None:
     known = {f.name for f in dataclasses.fields(recipe)}
     known |= {f.name for f in dataclasses.fields(TrainingConfig)}
     for name in known & set(changes):
-        if recipe.by_pixel and name not in (*BY_PIXEL, *_OF_BOTH):
+        if recipe.by_pixel and name not in (*BY_PIXEL, *OF_BOTH):
             raise ValueError(
                 f"{name} is a setting of networks, got {name}={changes[name]!r} with "
                 f"the recipe {recipe.name!r}, which learns by pixel and has no epochs, "

@@ -174,6 +174,9 @@ def _split_by_fold(
             [],
         )
     training, aside = _set_aside(data.cube, learning.samples, recipe, fold, calibrate)
+    if not fold.validated:
+        only = dataclasses.replace(learning, samples=training)
+        return Split(only, None, only, aside)
     left = [sample for sample in every.samples if sample not in set(aside)]
     return Split(
         dataclasses.replace(learning, samples=training),

@@ -1,0 +1,69 @@
+"""Calibration of the interval of a learner by pixel, on predictions out of fold."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from geobiomass.data.reader import Reader
+from geobiomass.learner.fitting import FOLDS
+from geobiomass.learner.own_estimator import OWN_FOLDS
+from geobiomass.models.calibration import calibration_of
+from geobiomass.recipes.label_table import LabelTable
+from geobiomass.recipes.recipe import Recipe
+from geobiomass.statistics.conformal import Unit, few_groups
+
+if TYPE_CHECKING:
+    from geobiomass.models.pixel_regressor import PixelRegressor
+
+Numbers = npt.NDArray[np.float64]
+
+
+def calibrate_out_of_fold(
+    model: PixelRegressor,
+    reader: Reader,
+    table: LabelTable,
+    held_out: tuple[Numbers, Numbers | None],
+    groups: npt.NDArray[np.int64],
+    named: str | None,
+) -> Any:
+    """Calibrate on predictions out of fold (Vovk, Cross-conformal, 2015).
+
+    Parameters
+    ----------
+    model : PixelRegressor
+        With the recipe whose interval is calibrated.
+    reader : Reader
+        That the labels are read with.
+    table : LabelTable
+        The labels.
+    held_out : tuple
+        Predictions out of fold, and the ends of their interval if there are.
+    groups : numpy.ndarray
+        (row,) the group of each label.
+    named : str, optional
+        The coordinate that names the groups.
+    """
+    recipe, (middle, ends) = cast(Recipe, model.recipe), held_out
+    units = []
+    for number in np.unique(table.where):
+        own = table.where == number
+        values = {model.outputs[0]: middle[own]}
+        if ends is not None:
+            values |= dict(zip(model.outputs[1:], ends[:, own], strict=True))
+        group = str(groups[own][0]) if named is not None else None
+        units.append(Unit(values, table.target[own], group))
+    found = calibration_of(
+        units,
+        reader,
+        cast(float, recipe.interval),
+        folds=min(FOLDS if ends is not None else OWN_FOLDS, len(np.unique(groups))),
+        target=model.target,
+        groups=named,
+    )
+    if named is not None and found.kind != "groups":
+        warnings.warn(few_groups(found.interval, named, ""), stacklevel=6)
+    return found
