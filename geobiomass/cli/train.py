@@ -81,7 +81,8 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="default, quick, pixels (trees, in seconds) or biomassters. Without: "
+            help="default, quick, sparse (few labels), pixels (trees, in seconds) or "
+            "biomassters. Without: "
             "few labels compare learners and keep the best, dense ones train default.",
             autocompletion=lambda: ("auto", *RECIPES),
         ),

@@ -35,10 +35,9 @@ _BESIDES = 1.2
 """Time of the epochs of a training over that of their steps: reading, validation."""
 _STEP_OVER_MAP = 3.0
 """Time of a step for a pixel over that of its map: a step goes back too."""
-_SECONDS_OF_MONTH = {"default": 2.4e-6, "quick": 2.0e-6}
-"""Seconds that a training step takes for one pixel of one month, on one core (the table
-of recipes in docs/benchmarks.md): for a guess where no step may be timed."""
-_SECONDS_OF_OTHERS = 2.0e-6
+_SECONDS_OF_MONTH = 1.0e-6
+"""Seconds that a training step takes for one pixel of one month, on one core: from the
+rows of "sparse" in docs/benchmarks.md, for a guess where no step may be timed."""
 _TILES_AFTER = 24
 """Tiles that the end of a training maps at most, to measure the error of maps."""
 _TILES_OF_CELL = 1.8
@@ -112,8 +111,7 @@ def guess_time(
         area = max(1, round(window.height * window.width / side**2))
         labels = area if reader.chips else int((table.where == number).sum())
         crops += min(area, labels)
-    rate = _SECONDS_OF_MONTH.get(recipe.name, _SECONDS_OF_OTHERS)
-    of_pixel = rate * reader.months / max(1, threads)
+    of_pixel = _SECONDS_OF_MONTH * reader.months / max(1, threads)
     seconds = crops * side**2 * recipe.training.epochs * of_pixel
     return Estimate(recipe.name, _whole(data, seconds, of_pixel, table))
 

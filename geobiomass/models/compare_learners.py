@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -46,7 +45,7 @@ from geobiomass.models.fit_members import fit_opened
 from geobiomass.models.pixel_data import floored, predict_parts
 from geobiomass.models.pixel_regressor import PixelRegressor
 from geobiomass.models.stack_regressor import StackRegressor, with_map
-from geobiomass.recipes.asked import networks
+from geobiomass.recipes.asked import FEW_LABELS
 from geobiomass.recipes.label_table import LabelTable
 from geobiomass.recipes.objective import recipe_for
 from geobiomass.recipes.recipe import Recipe
@@ -150,28 +149,20 @@ class Comparison:
                 "note": f"not compared: labels are in fewer than {FOLDS} blocks, "
                 "chips or groups",
             }
+        network = recipe_for(self.recipe(FEW_LABELS, NETWORK), self.data.target)
         if minutes is None and few:
-            found = guess_time(
-                self.data, self._recipe_of(networks()[-1]), self.table, threads
-            )
+            found = guess_time(self.data, network, self.table, threads)
             return {"recipe": None, "note": _left_out(found, "not compared")}
         allowed = 60 * (MINUTES if minutes is None else minutes)
         allowed -= 2 * trainings() * own  # by pixel, and the stack
-        found = Estimate("", math.inf, "none is known")
-        for name in networks():
-            found = measure_time(
-                self.data, self._recipe_of(name), self.held, self.table
-            )
-            if found.seconds <= allowed:
-                return {
-                    "recipe": name,
-                    "note": f"recipe {name!r}",
-                    "seconds": found.seconds,
-                }
+        found = measure_time(self.data, network, self.held, self.table)
+        if found.seconds <= allowed:
+            return {
+                "recipe": FEW_LABELS,
+                "note": f"recipe {FEW_LABELS!r}",
+                "seconds": found.seconds,
+            }
         return {"recipe": None, "note": _left_out(found, "left out")}
-
-    def _recipe_of(self, name: str) -> Recipe:
-        return recipe_for(self.recipe(name, NETWORK), self.data.target)
 
     def _in_words(self, seconds: float) -> str:
         count, groups = len(self.table), len(np.unique(self.groups))

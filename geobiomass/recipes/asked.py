@@ -10,22 +10,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from geobiomass.recipes.by_pixel import BY_PIXEL, OF_BOTH
-from geobiomass.recipes.recipe import RECIPES, Recipe, find_recipe
+from geobiomass.recipes.recipe import Recipe, find_recipe
 from geobiomass.training import TrainingConfig
 
 AUTO = "auto"
 """Name of the choice by measurement, as without a recipe."""
 FEW_LABELS = "sparse"
-"""The recipe of a network for few labels: compared in place of others, if there is."""
-_NETWORKS = ("default", "quick")
+"""The recipe of the network that is compared."""
 
 # Settings that both kinds of learner take, but that only mean something to a network.
 _MEANT_FOR_NETWORKS = ("keep", "monitor", "training", "fold")
-
-
-def networks() -> tuple[str, ...]:
-    """Return recipes of the network to compare: the first that the time allows."""
-    return (FEW_LABELS,) if FEW_LABELS in RECIPES else _NETWORKS
 
 
 def asked_recipe(
@@ -85,7 +79,7 @@ def asked_recipe(
             why = f"{of_network[0]}= is of networks"
         else:
             # A wrong value is an error of all that could be chosen.
-            for name in ("default", *networks(), "pixels"):
+            for name in ("default", FEW_LABELS, "pixels"):
                 find_recipe(name, **changes)
             return None
     if isinstance(chosen.learner, str) and chosen.learner.startswith("stack"):
