@@ -1,4 +1,5 @@
 from .core import TrainingResult, train
+from .freezing import Frozen
 from .interruption import TrainingInterrupted
 from .measuring import measure_steps
 from .settings import Stage, TrainingConfig
@@ -7,6 +8,7 @@ from .task import RegressionTask
 from .weights import average_weights
 
 __all__ = [
+    "Frozen",
     "RegressionTask",
     "Stage",
     "TrainingConfig",
