@@ -25,7 +25,7 @@ import geobiomass as gb
 from geobiomass.accounting.change_totals import change_totals
 from geobiomass.maps.web import explore_map
 from geobiomass.models.regressor import BiomassRegressor
-from geobiomass.models.training_record import _georeference
+from geobiomass.models.training_record import georeference_of
 
 WEST, NORTH = 400_000.0, 6_900_000.0
 CHANGES: dict[str, tuple[Any, float, tuple[float, float, float, float]]] = {
@@ -61,7 +61,7 @@ def test_every_door_uses_the_pixels_at_hand(how: str) -> None:
     assert cube.rio.transform().a == 10  # stale, of the whole
     height, width = cube.sizes["y"], cube.sizes["x"]
 
-    card = _georeference(gb.as_cube(cube))
+    card = georeference_of(gb.as_cube(cube))
     assert card["bounds"] == pytest.approx([west, south, east, north])
 
     first = (cube["agb"] + 7).to_dataset(name="agb")
