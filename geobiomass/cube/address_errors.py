@@ -200,7 +200,7 @@ def _status_of(error: BaseException) -> int | None:
 
 
 def _asked(address: str, name: str) -> Exception | None:
-    """Ask a server for a file; return the error that its answer stands for."""
+    """Ask a server for a file; return the error that its answer means."""
     import http.client
     from urllib.error import HTTPError
     from urllib.request import HTTPRedirectHandler, Request, build_opener

@@ -112,7 +112,7 @@ class Standardised:
         (row, feature) float64.
     shift, scale, lowest, highest, filler : numpy.ndarray
         (feature,): values are (value - shift) / scale and within the next two; the
-        last stands for a missing one.
+        last is taken for a missing one.
     """
 
     values: Numbers
