@@ -123,8 +123,13 @@ def _client(address: str | None) -> AbstractContextManager[Any]:
     if address is None:
         return nullcontext()
     from distributed import Client
+    from distributed.comm.addressing import parse_address
+    from distributed.comm.registry import get_backend
 
     try:
+        # An address of an unknown kind needs no client, whose thread takes long to start
+        # on a busy machine.
+        get_backend(parse_address(address)[0])
         # It is handed on. As dask's default, one that cannot connect would stay the
         # default of this process, and all later work would wait for it for ever.
         client = Client(address, timeout=_PATIENCE, set_as_default=False)

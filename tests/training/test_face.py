@@ -8,6 +8,7 @@ import geobiomass.training
 
 def test_the_face_is_complete():
     names = {
+        "Frozen",
         "RegressionTask",
         "Stage",
         "TrainingConfig",
