@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -40,12 +41,15 @@ def test_no_scheduler_at_an_address_is_one_sentence(
     commands: ModuleType = importlib.import_module("geobiomass.cli.predict")
     monkeypatch.setattr(commands, "_PATIENCE", "1s")
     before = dask.config.get("scheduler", None)
+    threads = threading.active_count()
     with pytest.raises(
         ValueError, match=rf"--scheduler must be .*{re.escape(repr(address))}"
     ):
         commands._client(address)
-    # Later work in this process does not wait for a scheduler that is not there.
+    # Later work in this process does not wait for a scheduler that is not there,
     assert dask.config.get("scheduler", None) == before
+    # and no client is left, which would lock another one's start when it is collected.
+    assert threading.active_count() == threads
 
 
 def dates() -> list[xr.Dataset]:

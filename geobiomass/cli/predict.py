@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from enum import StrEnum
@@ -123,13 +124,12 @@ def _client(address: str | None) -> AbstractContextManager[Any]:
     if address is None:
         return nullcontext()
     from distributed import Client
-    from distributed.comm.addressing import parse_address
-    from distributed.comm.registry import get_backend
 
     try:
-        # An address of an unknown kind needs no client, whose thread takes long to start
-        # on a busy machine.
-        get_backend(parse_address(address)[0])
+        # A client that cannot connect is never closed: when it is collected while
+        # another one starts, both wait for the same lock. So none is made until
+        # something answers.
+        asyncio.run(_connect(address))
         # It is handed on. As dask's default, one that cannot connect would stay the
         # default of this process, and all later work would wait for it for ever.
         client = Client(address, timeout=_PATIENCE, set_as_default=False)
@@ -141,6 +141,16 @@ def _client(address: str | None) -> AbstractContextManager[Any]:
             "scheduler, or leave the option out to map on this machine."
         ) from error
     return cast("AbstractContextManager[Any]", client)
+
+
+async def _connect(address: str) -> None:
+    """Connect once as a client does; an error if nothing answers."""
+    from distributed.comm.core import connect
+    from distributed.security import Security
+
+    encryption = Security().get_connection_args("client")
+    line = await connect(address, timeout=_PATIENCE, **encryption)
+    await line.close()
 
 
 @takes_map_options
