@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from threading import Thread
@@ -158,6 +158,22 @@ def test_a_model_maps_on_a_cluster_with_the_same_bits(
     model.predict_to(path, cube, **tiling, client=client)
     expected = model.predict(cube, 32, 16).agb.values
     np.testing.assert_array_equal(xr.open_zarr(path).agb, expected)
+
+
+def test_the_command_maps_on_the_cluster_of_a_scheduler(
+    tmp_path: Path, client: Any, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    model = gb.BiomassRegressor(NETWORK, BANDS, months=3)
+    model.save(tmp_path / "model")
+    gb.write_cube(make_scene(96, 96), tmp_path / "scene.zarr")
+    words = ("predict", tmp_path / "model", tmp_path / "scene.zarr")
+    tiling = ("--tile", 32, "--overlap", 16, "--block", 32, "--check", "off")
+    address = client.scheduler.address
+    for name, more in (("here", ()), ("there", ("--scheduler", address))):
+        code, said, errors = run(*words, tmp_path / f"{name}.zarr", *tiling, *more)
+        assert code == 0, (said, errors)
+    here, there = (xr.open_zarr(tmp_path / f"{n}.zarr").agb for n in ("here", "there"))
+    np.testing.assert_array_equal(here, there)
 
 
 def test_a_lazy_map_is_computed_by_the_workers_of_an_active_client(
