@@ -347,7 +347,9 @@ def memory_of(
         images = images.contiguous(memory_format=LAST)
         live.peak = live.now
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            prediction = network._predict(images, [12] * batch, None)
+            prediction = network._decode(
+                images, network._encode_and_pool(images, [12] * batch, None)
+            )
         between = live.now
         prediction.square().mean().backward()  # type: ignore[no-untyped-call]
         del moments, optimiser

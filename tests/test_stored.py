@@ -66,7 +66,10 @@ def check_computed(folder: Path, name: str, found: Any) -> None:
     stored = np.load(folder / "expected.npz")[name]
     assert checksum(stored) == EXPECTED[folder.name]["arrays"][name]
     if SAME_MACHINE:
-        np.testing.assert_array_equal(found, stored)
+        # Sums in double precision are those of a library that chooses its code by the
+        # generation of the CPU, which the name of a machine does not tell.
+        last_digits = 1e-14 if stored.dtype == np.float64 else 0
+        np.testing.assert_allclose(found, stored, rtol=last_digits)
     torch.testing.assert_close(
         torch.from_numpy(np.ascontiguousarray(found)),
         torch.from_numpy(stored),

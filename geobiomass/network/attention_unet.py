@@ -240,11 +240,7 @@ class AttentionUNet(nn.Module):
             If a shape does not fit, or there is a month-of-year term and the calendar
             months of the image are not known.
         """
-        season = self._seasons_of(image, calendar)
-        packed, present = self._pack(image, present)
-        counts: list[int] = present.sum(dim=1).tolist()
-        season = season_of_each(season, present)
-        padded = self._predict(packed, counts, season)
+        padded = self._decode(*self._pool(image, present, calendar))
         return padded[..., : image.shape[-2], : image.shape[-1]]
 
     def look(
@@ -400,12 +396,6 @@ class AttentionUNet(nn.Module):
             scaled = scaled.mul_(there.shape[1] / count)
         return scaled.contiguous(memory_format=torch.channels_last)
 
-    def _predict(
-        self, packed: Tensor, counts: list[int], season: Tensor | None
-    ) -> Tensor:
-        """Return the maps of samples with `counts` images each, still padded."""
-        return self._decode(packed, self._encode_and_pool(packed, counts, season))
-
     def _decode(self, packed: Tensor, pooled: list[Tensor]) -> Tensor:
         """Return the maps of pooled features, still padded."""
         decoded = self.decoder([packed[:0], *pooled])
@@ -416,6 +406,19 @@ class AttentionUNet(nn.Module):
             v[:, None, None] for v in (self.target_scale, self.target_shift)
         )
         return cast(Tensor, raw * scale + shift)
+
+    def _pool(
+        self,
+        image: Tensor,
+        present: Tensor | None,
+        calendar: Sequence[int] | None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the packed months, and the features of each level over the months."""
+        season = self._seasons_of(image, calendar)
+        packed, present = self._pack(image, present)
+        counts: list[int] = present.sum(dim=1).tolist()
+        season = season_of_each(season, present)
+        return packed, self._encode_and_pool(packed, counts, season)
 
     def _encode_and_pool(
         self, packed: Tensor, counts: list[int], season: Tensor | None

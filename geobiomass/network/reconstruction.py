@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from geobiomass.network.attention_unet import AttentionUNet
-from geobiomass.network.month_attention import season_of_each
 
 HIDDEN_PIXELS = 0.3
 """Share of the pixels that are hidden, in all months."""
@@ -54,11 +53,7 @@ class Reconstruction(nn.Module):
             As :meth:`.AttentionUNet.forward` takes them.
         """
         network = self.network
-        season = network._seasons_of(image, calendar)
-        packed, present = network._pack(image, present)
-        counts: list[int] = present.sum(dim=1).tolist()
-        season = season_of_each(season, present)
-        pooled = network._encode_and_pool(packed, counts, season)
+        packed, pooled = network._pool(image, present, calendar)
         decoded = network.decoder([packed[:0], *pooled])
         with torch.autocast(image.device.type, enabled=False):
             maps = cast(Tensor, self.head(decoded.to(self.head.weight.dtype)))
