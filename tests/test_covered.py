@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import geobiomass as gb
-from geobiomass.models import regressor
+from geobiomass.models import network_training
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import covered
@@ -176,7 +176,7 @@ def test_interval_outputs_are_the_pages(
     for name, value in small.items():
         monkeypatch.setattr(covered_outputs, name, value)
     aside, cubes = [], []
-    calibrate, fit = regressor.calibrate_together, gb.fit
+    calibrate, fit = network_training.calibrate_together, gb.fit
 
     def calibrated(models: Any, data: Any, samples: Any, *more: Any) -> Any:
         chips = data.cube["chip"].values
@@ -187,7 +187,7 @@ def test_interval_outputs_are_the_pages(
         cubes.append({str(chip) for chip in cube["chip"].values})
         return fit(cube, *more, **settings)
 
-    monkeypatch.setattr(regressor, "calibrate_together", calibrated)
+    monkeypatch.setattr(network_training, "calibrate_together", calibrated)
     monkeypatch.setattr(gb, "fit", fitted)
     (table,) = printed(capsys, "interval-outputs", 1)
     known = tables_of((PAGES / "intervals.md").read_text())

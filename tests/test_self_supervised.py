@@ -170,7 +170,7 @@ def test_interrupted_at_the_start_or_later_it_ends_with_the_same_bits(
         fit(scene, folder=tmp_path, **settings | {"self_supervised": 3})
     # Also of the start alone, before any image is read.
     (tmp_path / "last.ckpt").unlink()
-    monkeypatch.setattr("geobiomass.models.regressor.make_loaders", None)
+    monkeypatch.setattr("geobiomass.models.network_training.make_loaders", None)
     with pytest.raises(
         ValueError, match=rf"{START}.*learning_rate was 0\.002 and is 1"
     ):

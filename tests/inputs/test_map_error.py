@@ -109,9 +109,9 @@ def test_tiny_variances_of_training_do_not_reach_a_map() -> None:
 def test_what_is_wrong_is_told_where_norms_stay(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import geobiomass.models.regressor as regressor
+    import geobiomass.models.network_training as training
 
-    monkeypatch.setattr(regressor, "choose_norms", lambda *_: None)
+    monkeypatch.setattr(training, "choose_norms", lambda *_: None)
     scene = select_bands(make_scene(11, 64), RADAR)
     settings = TINY | {"crop": 32, "block": 32, "epochs": 2}
     with pytest.warns(UserWarning, match="of their pixels are beyond the range"):
