@@ -137,7 +137,7 @@ def make_table(
 def _labels_of(
     reader: Reader, sample: Sample, ceiling: float | None
 ) -> tuple[list[tuple[Window, npt.NDArray[np.int64], npt.NDArray[np.float32]]], int]:
-    """Return the windows of a sample that have labels, with their places, and labels."""
+    """Return the windows of a sample that have labels, their places and values."""
     found, above = [], 0
     for part in blocks(sample.window.height, sample.window.width, _SIDE):
         top, left = sample.window.top, sample.window.left
