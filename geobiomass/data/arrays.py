@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
+from functools import cached_property
 from itertools import chain, pairwise, product
 from typing import Any, Protocol
 
@@ -329,7 +330,11 @@ class InMemory(_Cut):
         return self
 
     def identity(self) -> str:
-        parts = (np.ascontiguousarray(part).tobytes() for part in self.array)
+        return self._identity
+
+    @cached_property
+    def _identity(self) -> str:
+        parts = (memoryview(np.ascontiguousarray(one).ravel()) for one in self.array)
         return sha256_of(chain([repr(self.array.shape)], parts))
 
 

@@ -29,11 +29,16 @@ FOLDS = 10
 """Folds of the groups at most."""
 EXTRA, BOOSTED, KERNEL = "extra trees", "gradient boosting", "kernel ridge"
 _BOOSTED_FOLDS = 5
-_ROUNDS = 300  # trees of the boosting
+_FEW = 1000  # labels below which the boosting is coarse and short
+_MANY_ROUNDS = {"max_iter": 300, "learning_rate": 0.05}
+_FEW_ROUNDS = {"max_iter": 60, "learning_rate": 0.15, "max_bins": 16}
+_LEAF = 2  # labels of a leaf of the extra trees at least, where labels are few
 _MOST_DRAWN = 20_000
 """Rows that trees are grown on at most: more make them slow and hardly better."""
 _TIMED = 10  # trees of each kind
+_USUAL_TREES = 200
 _KERNEL_SECONDS = 1.0  # for 1,000 labels, measured
+_FEW_SECONDS = 1.5e-5  # for a label and a feature, where labels are few, measured
 
 
 @dataclass(frozen=True)
@@ -194,7 +199,12 @@ def fit_parts(
 
 
 def seconds_of(labels: Labels, trees: int, seed: int, threads: int) -> float:
-    """Return about the time that fitting takes, from a few trees of each kind."""
+    """Return about the time that fitting takes, from a few trees of each kind.
+
+    With few labels these would take a part of it, and the time is that of any machine.
+    """
+    if len(labels.target) < _FEW:
+        return _FEW_SECONDS * labels.table.size * trees / _USUAL_TREES
     rows = np.ones(len(labels.target), bool)
     shares = shares_of(len(rows))
     _grow(1, labels, rows, seed, 0, 1)  # the first one imports scikit-learn
@@ -205,7 +215,7 @@ def seconds_of(labels: Labels, trees: int, seed: int, threads: int) -> float:
         began = time.perf_counter()
         _boost(labels, rows, seed, _TIMED)
         each = (time.perf_counter() - began) / _TIMED
-        seconds += each * _ROUNDS * (_BOOSTED_FOLDS + 1)
+        seconds += each * _MANY_ROUNDS["max_iter"] * (_BOOSTED_FOLDS + 1)
     if KERNEL in shares:
         seconds += _KERNEL_SECONDS * (len(rows) / 1000) ** 3
     return seconds
@@ -243,6 +253,7 @@ def _grow(
     forest = ExtraTreesRegressor(
         count,
         max_features=0.5,
+        min_samples_leaf=_LEAF if len(labels.target) < _FEW else 1,
         random_state=np.random.RandomState([seed, fold]),
         n_jobs=threads,
     )
@@ -277,21 +288,26 @@ def _boosting(labels: Labels, seed: int) -> tuple[list[Nodes], float, Numbers]:
 
 
 def _boost(
-    labels: Labels, rows: npt.NDArray[np.bool_], seed: int, rounds: int = _ROUNDS
+    labels: Labels, rows: npt.NDArray[np.bool_], seed: int, rounds: int | None = None
 ) -> tuple[Any, npt.NDArray[np.int64]]:
-    """Return a boosting, and the features that it was fitted on."""
+    """Return a boosting, and the features that it was fitted on.
+
+    Where labels are few, it has 60 trees in place of 300, and 16 bins of a feature in
+    place of 255: measured on landscapes and three real sets its error is not higher,
+    and it takes a seventh of the time.
+    """
     from sklearn.ensemble import HistGradientBoostingRegressor
 
     drawn, weights = _drawn(labels, rows, [seed])
     table = labels.table[drawn]
     # scikit-learn refuses a column without any value.
     columns = np.flatnonzero(np.isfinite(table).any(axis=0))
+    few = len(labels.target) < _FEW
+    chosen: dict[str, Any] = dict(_FEW_ROUNDS if few else _MANY_ROUNDS)
+    if rounds is not None:
+        chosen["max_iter"] = rounds
     model = HistGradientBoostingRegressor(
-        learning_rate=0.05,
-        max_iter=rounds,
-        max_features=0.3,
-        early_stopping=False,
-        random_state=seed,
+        **chosen, max_features=0.3, early_stopping=False, random_state=seed
     )
     model.fit(table[:, columns], labels.target[drawn], weights)
     return model, columns

@@ -73,6 +73,7 @@ def fit_best(
     asked = find_recipe(PIXELS, **changes)
     with kept_if_interrupted(asked.training.folder) as folder:
         call = _Call(data, changes, held, Path(folder), folds, at_once, client)
+        call.kept = asked.training.folder is not None
         model = call.fit(minutes, announce)
         if isinstance(model, Ensemble):
             return forget_folder(model, asked)
@@ -95,6 +96,7 @@ class _Call:
         self.data, self.changes, self.held = data, changes, held
         self.folder, self.folds, self.at_once = folder, folds, at_once
         self.client = client
+        self.kept = True  # whether the folder outlives the call
         self.pixels = self.recipe(PIXELS, PIXELS)
 
     def recipe(self, name: str, subfolder: str = "") -> Recipe:
@@ -126,6 +128,7 @@ class _Call:
                 *(self.data, self.recipe, self.held, record),
                 single=self.folds is None,
                 client=self.client,
+                kept=self.kept,
             )
             plan = comparison.plan(minutes)
             if found is None:

@@ -83,6 +83,9 @@ class Comparison:
         stack is compared, of which each member would need a network for each fold.
     client : distributed.Client, optional
         Reads chips for the network.
+    kept : bool
+        Whether the folder outlives the call: else a learner by pixel is not saved
+        there, which would take a part of its time.
 
     Raises
     ------
@@ -98,9 +101,11 @@ class Comparison:
         record: ChoiceFolder,
         single: bool = True,
         client: Any = None,
+        kept: bool = True,
     ) -> None:
         self.data, self.recipe, self.held = data, recipe, held
         self.record, self.single, self.client = record, single, client
+        self.kept = kept
         self.asked = recipe(PIXELS, PIXELS)
         self.pixels = recipe_for(self.asked, data.target)
         groups_of(data.cube, [], self.pixels.groups)
@@ -202,9 +207,10 @@ class Comparison:
         model, found = self._untrained(), dict[str, Numbers]()
         began = time.perf_counter()
         if self.single:
+            asked = self.asked if self.kept else self.asked.with_changes(folder=None)
             model = model._fit(
                 self.data,
-                self.asked,
+                asked,
                 self.held,
                 client=self.client,
                 prepared=self.prepared,

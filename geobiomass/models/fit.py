@@ -176,6 +176,8 @@ def fit(
     check_not_chosen(chosen.training.folder, chosen.training.resume)
     with kept_if_interrupted(chosen.training.folder) as folder:
         kept = chosen.with_changes(folder=chosen.training.folder or folder)
+        if chosen.by_pixel and folds is None:
+            kept = chosen  # a learner by pixel has no steps to go on from
         if folds is not None:
             model = fit_folds(data, kept, folds, at_once, announce, client)
             return forget_folder(model, chosen)

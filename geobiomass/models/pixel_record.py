@@ -23,6 +23,7 @@ from geobiomass.tiles import random_crop
 from geobiomass.training.files import sha256_of
 
 _WINDOWS, _SIDE = 64, 128  # that the percentiles of the bands are of
+_TOGETHER = 10_000_000  # values that are counted together
 
 Numbers = npt.NDArray[np.float64]
 
@@ -82,7 +83,7 @@ def profile_of(part: LabelledSamples, recipe: Recipe) -> BandProfile:
     draw = np.random.default_rng(recipe.training.seed)
     count = min(_WINDOWS, len(part.samples))
     chosen = sorted(draw.choice(len(part.samples), count, replace=False))
-    tally, windows = part.reader.tally(), list[Sample]()
+    tally, windows = _Tally(part.reader), list[Sample]()
     for sample in (part.samples[number] for number in chosen):
         window = sample.window
         height, width = min(_SIDE, window.height), min(_SIDE, window.width)
@@ -93,7 +94,7 @@ def profile_of(part: LabelledSamples, recipe: Recipe) -> BandProfile:
             else marks.random_crop(height, width, draw)
         )
         try:
-            tally.add(part.reader.codes(Sample(cut, sample.chip)))
+            tally.add(Sample(cut, sample.chip))
         except DamagedError:
             if recipe.damaged == "raise":
                 raise
@@ -101,6 +102,37 @@ def profile_of(part: LabelledSamples, recipe: Recipe) -> BandProfile:
         windows.append(Sample(cut, sample.chip))
     by_month = sample_input(part.reader, windows).by_month() if windows else {}
     return BandProfile.of(tally.table(), by_month)
+
+
+class _Tally:
+    """Statistics of windows, counted some at a time: each count takes as long.
+
+    Parameters
+    ----------
+    reader : Reader
+        Over the cube.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader, self._counted = reader, reader.tally()
+        self._waiting: list[npt.NDArray[Any]] = []
+
+    def add(self, window: Sample) -> None:
+        """Read a window, to be counted."""
+        codes = self.reader.codes(window)
+        self._waiting.append(codes.swapaxes(0, 1).reshape(codes.shape[1], -1))
+        if sum(codes.size for codes in self._waiting) > _TOGETHER:
+            self._count()
+
+    def table(self) -> pd.DataFrame:
+        """Return the statistics of all windows."""
+        self._count()
+        return self._counted.table()
+
+    def _count(self) -> None:
+        if self._waiting:
+            self._counted.add(np.concatenate(self._waiting, axis=1)[..., None])
+            self._waiting = []
 
 
 def _names(samples: Sequence[Sample], reader: Reader) -> list[str]:

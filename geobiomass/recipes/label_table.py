@@ -100,23 +100,22 @@ def make_table(
             problems[reader.name_of(sample)] = str(error)
             continue
         above += high
-        windows += [(number, window, at) for window, at in found]
-    total = sum(len(at) for _, _, at in windows)
+        windows += [(number, *each) for each in found]
+    total = sum(len(at) for _, _, at, _ in windows)
     chosen = _draw(windows, most, recipe.training.seed)
     table = _Rows(reader, features)
     targets, where, pixels, unseen = [], [], [], 0
-    for number, window, at in chosen:
+    for number, window, at, observed in chosen:
         place = Sample(window, samples[number].chip)
         try:
-            there, observed = table.add(place, at)
+            there = table.add(place, at)
         except DamagedError as error:
             if recipe.damaged == "raise":
                 raise
             problems[reader.name_of(samples[number])] = str(error)
             continue
         unseen += int((~there).sum())
-        at = at[there]
-        labels = observed[at[:, 0], at[:, 1]].astype(np.float64)
+        at, labels = at[there], observed[there].astype(np.float64)
         if recipe.tail == "clip" and recipe.ceiling is not None:
             labels = np.minimum(labels, recipe.ceiling)
         targets.append(labels)
@@ -137,8 +136,8 @@ def make_table(
 
 def _labels_of(
     reader: Reader, sample: Sample, ceiling: float | None
-) -> tuple[list[tuple[Window, npt.NDArray[np.int64]]], int]:
-    """Return the windows of a sample that have labels, with their places in them."""
+) -> tuple[list[tuple[Window, npt.NDArray[np.int64], npt.NDArray[np.float32]]], int]:
+    """Return the windows of a sample that have labels, their places and values."""
     found, above = [], 0
     for part in blocks(sample.window.height, sample.window.width, _SIDE):
         top, left = sample.window.top, sample.window.left
@@ -152,30 +151,30 @@ def _labels_of(
             above += int(high.sum())
             known &= ~high
         if known.any():
-            found.append((window, np.argwhere(known)))
+            found.append((window, np.argwhere(known), labels[known]))
     return found, above
 
 
-Found = list[tuple[int, Window, npt.NDArray[np.int64]]]
+Found = list[tuple[int, Window, npt.NDArray[np.int64], npt.NDArray[np.float32]]]
 
 
 def _draw(windows: Found, most: int | None, seed: int) -> Found:
     """Draw labels at random, where there are more than `most`, from all windows."""
-    total = sum(len(at) for _, _, at in windows)
+    total = sum(len(at) for _, _, at, _ in windows)
     if most is None or total <= most:
         return windows
     draw = np.random.default_rng(seed)
     if len(windows) > _MOST_WINDOWS:
         kept = sorted(draw.choice(len(windows), _MOST_WINDOWS, replace=False))
         windows = [windows[i] for i in kept]
-        total = sum(len(at) for _, _, at in windows)
+        total = sum(len(at) for _, _, at, _ in windows)
         most = min(most, total)
-    ends = np.cumsum([0, *(len(at) for _, _, at in windows)]) * most // total
+    ends = np.cumsum([0, *(len(at) for _, _, at, _ in windows)]) * most // total
     chosen = []
-    for (number, window, at), few in zip(windows, np.diff(ends), strict=True):
+    for (number, window, at, labels), few in zip(windows, np.diff(ends), strict=True):
         if few:
             rows = np.sort(draw.choice(len(at), int(few), replace=False))
-            chosen.append((number, window, at[rows]))
+            chosen.append((number, window, at[rows], labels[rows]))
     return chosen
 
 
@@ -195,10 +194,8 @@ class _Rows:
         self._done: list[npt.NDArray[np.float32]] = []
         self._waiting: list[torch.Tensor] = []
 
-    def add(
-        self, place: Sample, at: npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
-        """Add pixels of a window; return which have an image, and all labels there."""
+    def add(self, place: Sample, at: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Add pixels of a window; return which have an image."""
         radius, window = self.features.radius, place.window
         first, last = at.min(axis=0), at.max(axis=0) + 1
         hull = Window(
@@ -207,7 +204,6 @@ class _Rows:
             window.top + int(last[0]) + radius,
             window.left + int(last[1]) + radius,
         )
-        labels = self.reader.labels(place)
         image = torch.from_numpy(self.reader.read(Sample(hull, place.chip)))
         rows, columns = torch.from_numpy(at - first).unbind(1)
         centre = image[:, :, rows + radius, columns + radius]
@@ -226,7 +222,8 @@ class _Rows:
                 )
                 if len(self._waiting) == _PATCHES:
                     self._compute()
-        return there.numpy(), labels
+        found: npt.NDArray[np.bool_] = there.numpy()
+        return found
 
     def table(self) -> npt.NDArray[np.float32]:
         """Return all rows in the order that they were added in."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,11 @@ def holds_model_files(folder: Path) -> bool:
 
 def package_versions() -> dict[str, str]:
     """Return the versions of the packages that a model's values depend on."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
     found = {}
     for name in _PACKAGES:
         try:
