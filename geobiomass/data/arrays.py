@@ -334,7 +334,7 @@ class InMemory(_Cut):
 
     @cached_property
     def _identity(self) -> str:
-        parts = (memoryview(np.ascontiguousarray(one).ravel()) for one in self.array)
+        parts = (np.ascontiguousarray(one).ravel().data for one in self.array)
         return sha256_of(chain([repr(self.array.shape)], parts))
 
 
