@@ -1,6 +1,6 @@
-"""The time of a whole call with few labels: a random forest as users write it, and ours.
+"""The time of a whole call with few labels: a random forest, and ours.
 
-``python -m benchmarks.label_times [--cells WORDS] [--seeds 0,1,2] [--maps] [--markdown]``
+``python -m benchmarks.label_times [--cells WORDS] [--seeds 0,1,2] [--maps]``
 
 Both begin with an opened Zarr cube on disk and have one thread. The forest reads image
 and labels, takes months, bands and yearly statistics of the labelled pixels, and has an
@@ -113,7 +113,7 @@ def _times(name: str, seed: int, quick: bool, maps: bool) -> dict[str, Times]:
     found = {}
     with tempfile.TemporaryDirectory(prefix="label-times-") as folder:
         path, tests = Path(folder) / "cube.zarr", Path(folder) / "test.zarr"
-        # Only of bands of Sentinel-1 and -2 is the step known that they are stored with.
+        # The step to store with is known of bands of Sentinel-1 and -2 only.
         dtype = "int16" if name.startswith("landscape") else "float32"
         gb.write_cube(case.training, path, dtype=dtype)
         gb.write_cube(case.test, tests, dtype=dtype)

@@ -13,6 +13,7 @@ import xarray as xr
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import label_cases
 import label_learners
+import label_times
 import labels
 
 CELLS = label_cases.make_cells()
@@ -114,6 +115,34 @@ def test_a_comparison_resumes_after_half_a_line(
     assert (name, best, float(ridge)) == ("landscape, points, random, 30", "ridge", 1)
     assert float(least) == pytest.approx(lines[1]["rmse"], rel=0.01)
     assert float(mean) == pytest.approx(1000 / lines[1]["rmse"], rel=0.01)
+
+
+def test_times_are_medians_over_seeds_and_their_ratios() -> None:
+    def times(forest: float, ours: float) -> dict[str, label_times.Times]:
+        return {
+            "forest": {"fit": forest, "predict": 0.5},
+            "pixels": {"fit": ours - 1, "predict": 0.0},
+            "fit": {"fit": ours, "predict": 8.0},
+        }
+
+    line = label_times.row_of("a | b | 1", [times(1, 3), times(2, 5), times(9, 40)])
+    assert (line["cell"], line["seeds"]) == ("a, b, 1", 3)
+    assert [line[f"{side}, s"] for side in ("forest", "pixels", "gb.fit")] == [2, 4, 5]
+    assert (line["pixels over forest"], line["fit over forest"]) == (2, 2.5)
+    assert (line["forest predicts, s"], line["our map, s"]) == (0.5, 8)
+
+
+@pytest.mark.slow  # three processes, each with its own imports
+def test_a_whole_call_is_timed_on_disk(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "landscape | points, random | 100"
+    label_times.main(["--quick", "--markdown", "--maps", "--cells", name])
+    text = capsys.readouterr().out
+    row = next(x for x in text.splitlines() if x.startswith("| landscape, points"))
+    figures = [float(cell) for cell in row.strip("| ").split(" | ")[1:]]
+    assert figures[0] == 1
+    assert all(figure > 0 for figure in figures)
+    assert figures[5] == pytest.approx(figures[3] / figures[1], rel=0.02)
+    assert "gb.fit(cube) is" in text
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import geobiomass as gb
+from geobiomass.cube import statistics
 from geobiomass.cube.statistics import PERCENTILES, BandTally
 from geobiomass.info import describe
 
@@ -161,3 +162,19 @@ def test_info_says_what_is_missing_and_what_is_there(tmp_path: Path) -> None:
     assert lines["B04"] == ["75", "100", "0"]
     table = gb.band_statistics(gb.open_cube(tmp_path / "c.zarr"))
     assert f"{table.loc['B08', 'maximum']:.0f}" in facts["value ranges"]
+
+
+def test_sums_of_very_many_codes_are_exact_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tally = BandTally(BANDS, STEPS, -32768)
+    tally.add(np.random.default_rng(0).integers(-32767, 32767, BLOCK, dtype=np.int16))
+    before = tally.table()
+    monkeypatch.setattr(statistics, "_EXACT", 0)  # Python's whole numbers from here on
+    pd.testing.assert_frame_equal(before, tally.table(), check_exact=True)
+    # 2**34 values of -32768: their sum of squares is 2**64.
+    tally = BandTally(["one"], np.float32([1]))
+    monkeypatch.undo()
+    tally.histogram[0, 0] = tally.seen = 2**34
+    row = tally.table().loc["one"]
+    assert (row["mean"], row["sd"]) == (-32768, 0)

@@ -25,6 +25,7 @@ from geobiomass.training.setting_names import explain_arguments
 PERCENTILES = (0.1, 1, 2, 5, 10, 25, 50, 75, 90, 95, 98, 99, 99.9)
 _BINS = 2**16  # one for each value of 16 bits
 _SIGN = np.uint32(2**31)
+_EXACT = 2**32  # values of which the sum of squares of 16 bits fits into 64 bits
 
 
 class BandTally:
@@ -208,10 +209,10 @@ class BandTally:
         if self._steps is None:
             return *self._extremes[band], *self._sums[band]
         step = Fraction(str(self._steps[band]))
-        codes = [int(code) - _BINS // 2 for code in used]
-        counts = self.histogram[band, used].tolist()
-        total = sum(c * n for c, n in zip(codes, counts, strict=True))
-        squares = sum(c * c * n for c, n in zip(codes, counts, strict=True))
+        codes, counts = used - _BINS // 2, self.histogram[band, used]
+        if int(counts.sum()) >= _EXACT:
+            codes, counts = codes.astype(object), counts.astype(object)
+        total, squares = int((codes * counts).sum()), int((codes**2 * counts).sum())
         low, high = float(values[0]), float(values[-1])
         return low, high, total * step, squares * step**2
 

@@ -302,8 +302,7 @@ def _boost(
     table = labels.table[drawn]
     # scikit-learn refuses a column without any value.
     columns = np.flatnonzero(np.isfinite(table).any(axis=0))
-    few = len(labels.target) < _FEW
-    chosen: dict[str, Any] = dict(_FEW_ROUNDS if few else _MANY_ROUNDS)
+    chosen = _rounds(len(labels.target))
     if rounds is not None:
         chosen["max_iter"] = rounds
     model = HistGradientBoostingRegressor(
@@ -311,6 +310,11 @@ def _boost(
     )
     model.fit(table[:, columns], labels.target[drawn], weights)
     return model, columns
+
+
+def _rounds(labels: int) -> dict[str, Any]:
+    """Return the settings of the boosting for a number of labels."""
+    return dict(_FEW_ROUNDS if labels < _FEW else _MANY_ROUNDS)
 
 
 def _responses(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from geobiomass.tiles import random_crop
 from geobiomass.training.files import sha256_of
 
 _WINDOWS, _SIDE = 64, 128  # that the percentiles of the bands are of
+_BY_MONTH = 8_192  # pixels that the percentiles by month are of, at most
 _TOGETHER = 10_000_000  # values that are counted together
 
 Numbers = npt.NDArray[np.float64]
@@ -100,8 +102,13 @@ def profile_of(part: LabelledSamples, recipe: Recipe) -> BandProfile:
                 raise
             continue
         windows.append(Sample(cut, sample.chip))
-    by_month = sample_input(part.reader, windows).by_month() if windows else {}
-    return BandProfile.of(tally.table(), by_month)
+    if not windows:
+        return BandProfile.of(tally.table(), {})
+    sample = sample_input(part.reader, windows)
+    if sample.values.shape[-1] > _BY_MONTH:  # neighbours say about the same
+        few = sample.values[..., :: -(-sample.values.shape[-1] // _BY_MONTH)]
+        sample = dataclasses.replace(sample, values=few)
+    return BandProfile.of(tally.table(), sample.by_month())
 
 
 class _Tally:

@@ -13,6 +13,8 @@ import xarray as xr
 
 import geobiomass as gb
 from geobiomass.learner.pixel_network import PixelNetwork
+from geobiomass.models import pixel_record
+from geobiomass.models.input_check import INPUTS
 from geobiomass.models.pixel_regressor import PixelRegressor
 from geobiomass.recipes.recipe import RECIPES
 from geobiomass.tiles import Sample, Window
@@ -217,3 +219,27 @@ def test_the_report_and_the_plot_show_what_was_fitted(
     text = page.read_text()
     assert "its error on labels held out in turn" in text
     assert "has no attention over months" in text
+
+
+def test_without_a_folder_no_file_is_written_and_windows_are_counted_together(
+    full: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("saved into a folder that the call deletes")
+
+    monkeypatch.setattr(PixelRegressor, "save", refuse)
+    cube = plots(full, 60)
+    together = gb.fit(cube, "pixels", block=32, **FAST)
+    monkeypatch.setattr(pixel_record, "_TOGETHER", 0)
+    alone = gb.fit(cube, block=32, **FAST)
+    assert isinstance(together, PixelRegressor)
+    assert isinstance(alone, PixelRegressor)
+    learnt = together.provenance[INPUTS]
+    assert learnt == alone.provenance[INPUTS]
+    # The windows are all blocks, and there are more than 8,192 pixels: one of two.
+    values = cube["image"].sel(band="B04").values
+    known = values[np.isfinite(values)]
+    assert learnt["bands"]["B04"]["minimum"] == pytest.approx(known.min())
+    assert learnt["bands"]["B04"]["maximum"] == pytest.approx(known.max())
+    month = learnt["months"][next(iter(learnt["months"]))]["B04"]
+    assert month["p50"] == pytest.approx(np.nanmedian(values[0]), rel=0.05)

@@ -14,7 +14,16 @@ from sklearn.ensemble import (
 )
 from sklearn.gaussian_process.kernels import RationalQuadratic
 
-from geobiomass.learner.fitting import Labels, fit_parts, folds_of, shares_of
+from geobiomass.learner.fitting import (
+    Labels,
+    _boost,
+    _grow,
+    _rounds,
+    fit_parts,
+    folds_of,
+    seconds_of,
+    shares_of,
+)
 from geobiomass.learner.kernel_ridge import fit_kernel_ridge
 from geobiomass.learner.trees import Nodes, Trees
 
@@ -144,3 +153,27 @@ def test_shares_are_fixed_by_the_number_of_labels() -> None:
     values[:, 3] = np.nan  # without any value: in no part
     unseen = fit_parts(Labels(values, straight, even, groups), 20, 0)
     assert np.isfinite(unseen.held_out).all()
+
+
+def test_few_labels_have_coarse_short_boosting_and_no_leaf_of_one_label() -> None:
+    values, target = table(1000, 5), np.random.default_rng(5).normal(size=1000)
+
+    def some(count: int) -> Labels:
+        rows = slice(0, count)
+        return Labels(values[rows], target[rows], np.ones(count), np.arange(count))
+
+    def fewest(labels: Labels) -> int:
+        grown = _grow(1, labels, np.ones(len(labels.target), bool), 0, 0, 1)
+        tree = grown.estimators_[0].tree_
+        return int(tree.n_node_samples[tree.children_left < 0].min())
+
+    for count, bins, rounds, least in ((999, 16, 60, 2), (1000, 255, 300, 1)):
+        labels = some(count)
+        boosting, _ = _boost(labels, np.ones(count, bool), 0, 1)
+        assert (boosting.max_bins, boosting.max_iter) == (bins, 1)
+        assert fewest(labels) == least
+        chosen = _rounds(count)
+        assert chosen["max_iter"] == rounds
+    parts = fit_parts(some(210), 20, 0)
+    assert parts.kinds == {"extra trees": 20, "gradient boosting": 60}
+    assert seconds_of(some(999), 200, 0, 1) > seconds_of(some(100), 200, 0, 1) > 0
