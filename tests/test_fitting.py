@@ -366,6 +366,7 @@ def test_the_calibration_of_another_training_is_not_continued(
     assert same(again, model)
 
 
+@pytest.mark.slow  # law 7 is quick
 def test_a_training_resumes_with_another_memory_or_for_longer(
     begun: Path, tmp_path: Path
 ) -> None:

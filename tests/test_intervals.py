@@ -594,6 +594,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.slow  # law 7 is quick
 def test_killed_and_run_again_it_ends_with_the_same_calibration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

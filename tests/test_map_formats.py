@@ -357,6 +357,7 @@ def everything_in(store: MemoryStore) -> dict[str, bytes]:
     return {key: data.to_bytes() for key, data in store._store_dict.items()}
 
 
+@pytest.mark.slow  # law 4 is quick
 def test_interrupted_anywhere_overviews_come_out_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -404,6 +405,7 @@ def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow  # law 8 is quick for a map
 def test_overviews_need_memory_by_the_side_not_by_the_map(tmp_path: Path) -> None:
     def peak(size: int) -> int:
         path = tmp_path / f"{size}.zarr"

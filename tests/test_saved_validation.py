@@ -242,6 +242,7 @@ def test_rows_by_fold_are_of_what_each_model_did_not_see(tmp_path: Path) -> None
         assert row["bias_upper"] <= means.max()
 
 
+@pytest.mark.slow  # law 4 is quick for a map
 def test_an_interrupted_map_goes_on_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,6 +118,7 @@ def test_pasture_keeps_the_last_step(photos, capsys, call, place) -> None:
     assert rest.interrupted == pasture.load(again).interrupted == ""
 
 
+@pytest.mark.slow  # single models are quick
 def test_members_and_streams_go_on(photos) -> None:
     folds = pd.Series(np.arange(12) % 4 // 2, photos.index)
 

@@ -137,6 +137,7 @@ def test_a_training_without_validation_resumes_after_an_epochs_last_step(
     assert_same(run(validation=[]), resumed)
 
 
+@pytest.mark.slow  # one interruption is quick
 @settings(max_examples=6)
 @given(st.lists(st.sampled_from(remaining(0, 0)), min_size=2, max_size=4, unique=True))
 def test_interrupted_again_and_again(places):
