@@ -91,6 +91,8 @@ def sensor_of(data: xr.Dataset | xr.DataArray) -> str | None:
 
 
 def _many(data: xr.Dataset | xr.DataArray) -> bool:
+    import xarray as xr  # not at the top: an error that names bands does without
+
     return isinstance(data, xr.Dataset)
 
 
