@@ -17,6 +17,7 @@ from conftest import make_chips, make_scene
 from earlier_models import without_checksums
 from scipy.spatial.distance import cdist
 from test_maps import BANDS, NETWORK, Counting, small_network
+from variants import variants
 
 import geobiomass as gb
 from benchmarks.places import (
@@ -159,8 +160,10 @@ def test_one_pass_gives_the_map_and_both_layers(model: gb.BiomassRegressor) -> N
     assert found.dissimilarity.encoding["grid_mapping"] == "spatial_ref"
 
 
-@pytest.mark.parametrize(
-    "chosen", [{}, {"flips": True}, {"precision": "bf16"}, {"batch_size": 3}]
+@variants(
+    "chosen",
+    [{"flips": True}, {"batch_size": 3}, {}, {"precision": "bf16"}],
+    quick=2,
 )
 def test_blocks_do_not_change_it(model: gb.BiomassRegressor, chosen: dict) -> None:
     scene = make_scene(90, 70)

@@ -13,6 +13,7 @@ import pytest
 import rioxarray  # noqa: F401  (the .rio accessor)
 import xarray as xr
 from shapely.geometry import box
+from variants import variants
 
 import geobiomass as gb
 import geobiomass.accounting.change_totals as totals_of_change
@@ -72,7 +73,7 @@ def test_a_geotiff_stores_the_level_of_its_interval(tmp_path: Path) -> None:
     assert gb.change(path, path, confidence=0.8)["agb_change"].shape == (4, 5)
 
 
-@pytest.mark.parametrize("r", [0.0, 0.8])
+@variants("r", [0.8, 0.0], quick=1)
 def test_intervals_of_pixels_cover_and_ignored_correlation_makes_them_wide(
     r: float,
 ) -> None:
@@ -308,7 +309,7 @@ def test_plots_of_both_dates_make_totals_design_based() -> None:
     true = truth(after - before)
     first_map, second_map = as_map(first), as_map(second)
     held, ratio = [], []
-    for _ in range(12):
+    for _ in range(6):
         row, column = random.integers(0, 120, (2, 300))
         plots = pd.DataFrame(
             {

@@ -11,6 +11,7 @@ import dask.array
 import numpy as np
 import pytest
 import xarray as xr
+from variants import variants
 
 import geobiomass as gb
 from geobiomass.data.labelled_cube import LabelledCube
@@ -330,7 +331,7 @@ def test_a_network_that_is_much_worse_is_given_up_after_a_fold(
     assert np.isnan(row["rmse"])
 
 
-@pytest.mark.parametrize("kind", ["fold", "fraction"])
+@variants("kind", ["fold", "fraction"], quick=1)
 def test_what_the_user_holds_out_takes_no_part(
     full: xr.Dataset,
     tiny_network: Recipe,

@@ -182,6 +182,7 @@ def test_batches_of_xbatcher(scene: xr.Dataset, model: gb.BiomassRegressor) -> N
     assert found.dims == ("chip", "y_input", "x_input")
 
 
+@pytest.mark.slow  # imports holoviews and bokeh
 def test_maps_are_drawn_by_hvplot(
     scene: xr.Dataset, model: gb.BiomassRegressor
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 import xarray as xr
 from conftest import make_chips
+from variants import variants
 
 import geobiomass as gb
 from geobiomass.data import labelled_cube
@@ -169,16 +170,17 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-@pytest.mark.parametrize(
+@variants(
     "given",
     [
-        {},
         {"validation": ["chip001"]},
+        {"interval": 0.5, "folder": True, "announce": True},
+        {},
         {"interval": 0.5, "validation": 0.25},
         {"folder": True},
         {"announce": True},
-        {"interval": 0.5, "folder": True, "announce": True},
     ],
+    quick=2,
 )
 def test_a_fit_opens_its_cube_once(
     opened: list[int], tmp_path: Path, given: dict[str, Any]
@@ -207,7 +209,7 @@ def test_a_fit_opens_a_validation_cube_once_as_well(opened: list[int]) -> None:
     assert opened == [4, 4]
 
 
-@pytest.mark.parametrize("of_folds", [False, True])
+@variants("of_folds", [True, False], quick=1)
 def test_all_members_of_a_fit_in_folds_share_one_reader(
     opened: list[int], tmp_path: Path, of_folds: bool
 ) -> None:
@@ -364,6 +366,7 @@ def test_the_calibration_of_another_training_is_not_continued(
     assert same(again, model)
 
 
+@pytest.mark.slow  # law 7 is quick
 def test_a_training_resumes_with_another_memory_or_for_longer(
     begun: Path, tmp_path: Path
 ) -> None:

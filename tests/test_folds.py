@@ -342,6 +342,7 @@ def test_fit_takes_folds_and_resumes_with_the_same_ones_only(tmp_path: Path) -> 
         gb.fit(scene, "quick", folds=2, folder=tmp_path, **SMALL)
 
 
+@pytest.mark.slow  # the same folds are quick
 def test_a_new_start_may_have_any_fold(tmp_path: Path) -> None:
     scene = make_scene(64, 64, months=(7,))
     gb.fit(scene, "quick", make_folds(scene, 2, block=32)[0], folder=tmp_path, **SMALL)

@@ -231,7 +231,7 @@ def grouped_units(
 
 def test_new_groups_are_held_with_groups_as_units_and_not_with_chips() -> None:
     draw, held = np.random.default_rng(0), []
-    for _ in range(300):
+    for _ in range(120):
         known = grouped_units(10, draw, (24, 8, 4, 2, 1))
         new = grouped_units(10, draw)
         steps = [calibrate(known, 0.9, [], groups=by) for by in ("region", None)]
@@ -594,6 +594,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.slow  # law 7 is quick
 def test_killed_and_run_again_it_ends_with_the_same_calibration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -137,7 +137,7 @@ def test_species_that_do_not_grow_leave_the_rest_as_it_is() -> None:
 
 
 def test_biomass_resembles_biomassters() -> None:
-    samples = [landscape(256, 1, seed).agb.values for seed in range(60)]
+    samples = [landscape(256, 1, seed).agb.values for seed in range(30)]
     agb = np.concatenate([sample.ravel() for sample in samples])
     assert 53 < agb.mean() < 73
     assert 61 < agb.std() < 81

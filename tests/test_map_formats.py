@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from rasterio.crs import CRS
 from rio_cogeo.cogeo import cog_info, cog_validate
+from variants import variants
 from zarr.codecs import BloscCodec
 from zarr.storage import MemoryStore
 
@@ -235,7 +236,7 @@ def test_levels_halve_until_they_are_small(height: int, width: int) -> None:
 
 
 @pytest.mark.parametrize("shards", [128, None])
-@pytest.mark.parametrize(("height", "width"), [(640, 768), (701, 523)])
+@variants(("height", "width"), [(701, 523), (640, 768)], quick=1)
 def test_overviews_hold_the_means_and_lie_right(
     tmp_path: Path, height: int, width: int, shards: int | None
 ) -> None:
@@ -356,6 +357,7 @@ def everything_in(store: MemoryStore) -> dict[str, bytes]:
     return {key: data.to_bytes() for key, data in store._store_dict.items()}
 
 
+@pytest.mark.slow  # law 4 is quick
 def test_interrupted_anywhere_overviews_come_out_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -403,6 +405,7 @@ def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow  # law 8 is quick for a map
 def test_overviews_need_memory_by_the_side_not_by_the_map(tmp_path: Path) -> None:
     def peak(size: int) -> int:
         path = tmp_path / f"{size}.zarr"

@@ -92,6 +92,7 @@ def test_something_else_in_the_bucket_is_kept(
     assert names("cubes/a.zarr/*", options) == ["cubes/a.zarr/thesis.txt"]
 
 
+@pytest.mark.slow  # law 4 is quick for a map
 def test_making_it_is_interrupted(
     tmp_path: Path, options: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,7 @@ import xarray as xr
 from conftest import make_chips, make_scene
 from shapely.geometry import box
 from test_evaluation import with_interval
+from variants import variants
 
 import geobiomass as gb
 import geobiomass.models.fit_members as fitting
@@ -190,7 +191,7 @@ def test_a_table_that_is_not_as_it_was_written_is_refused(tmp_path: Path) -> Non
 # --- the folder ---
 
 
-@pytest.mark.parametrize("kind", ["block", "region", "polygon", "flight", "chip"])
+@variants("kind", ["polygon", "chip", "block", "region", "flight"], quick=2)
 def test_what_was_saved_is_loaded_to_the_bit(kind: str, tmp_path: Path) -> None:
     cube, folds = all_kinds()[kind]
     cv = crossed(cube, folds)
@@ -241,6 +242,7 @@ def test_rows_by_fold_are_of_what_each_model_did_not_see(tmp_path: Path) -> None
         assert row["bias_upper"] <= means.max()
 
 
+@pytest.mark.slow  # law 4 is quick for a map
 def test_an_interrupted_map_goes_on_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,67 +7,43 @@ have checked their arguments.
 
 from __future__ import annotations
 
-from typing import Annotated, NoReturn
+import gc
+import sys
+from typing import NoReturn
 
-import typer
+import lazy_loader
 
-from geobiomass.cli import account, ingest
-from geobiomass.cli import inspect as inspect_commands
-from geobiomass.cli import predict as map_commands
-from geobiomass.cli import train as model_commands
-from geobiomass.cli import validate as validate_commands
 from geobiomass.outside_text import printable
-from geobiomass.training.commands import EXIT_CODES, print_version, run
-from geobiomass.training.option_names import ExplainingGroup
+from geobiomass.training.commands import INTERRUPTED, run
 
-app = typer.Typer(
-    cls=ExplainingGroup,
-    help="Maps of above-ground biomass from monthly satellite images.",
-    epilog=EXIT_CODES,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+# The app imports typer and builds all commands, which `info` of a path does without.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submod_attrs={"commands": ["app"]}
 )
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        print_version("geobiomass")
-
-
-@app.callback()
-def options(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version",
-            callback=_version,
-            is_eager=True,
-            help="Print the version, and exit.",
-        ),
-    ] = False,
-) -> None:
-    """Read the options of all commands."""
-
-
-app.add_typer(ingest.app, name="ingest")
-for command in (
-    inspect_commands.info,
-    model_commands.train,
-    map_commands.plan,
-    map_commands.predict,
-    account.totals,
-    account.change,
-    model_commands.evaluate,
-    validate_commands.validate,
-    model_commands.calibrate,
-    model_commands.export,
-    inspect_commands.report,
-    inspect_commands.demo,
-):
-    app.command()(command)
 
 
 def main() -> NoReturn:
     """Run the command line."""
+    words = sys.argv[1:]
+    # `geobiomass info PATH` is the first command of many. It is called without typer:
+    # to build all commands and to check one text takes as long as opening a cube.
+    if len(words) == 2 and words[0] == "info" and not words[1].startswith("-"):
+        run(_info_alone, "geobiomass", printable)
+    from geobiomass.cli.commands import app
+
     run(app, "geobiomass", printable)
+
+
+def _info_alone() -> None:
+    """Run ``info`` with its one argument; Ctrl-C ends it as typer does."""
+    # Python's search for circles of objects takes a tenth of the time of the imports,
+    # and finds nothing.
+    gc.disable()
+    try:
+        from geobiomass.info import describe
+
+        print(printable(describe(sys.argv[2])))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    finally:
+        gc.enable()

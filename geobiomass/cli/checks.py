@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 def open_labelled(path: str | Path) -> xr.Dataset:
     """Open a cube, and check that it has labels."""
+    from geobiomass.cube.first_look import check_quickly
+
+    check_quickly(path, labels=True)
     from geobiomass.cube import open_cube
     from geobiomass.cube.convert import need_target
     from geobiomass.cube.store import inspect_cube
@@ -49,11 +52,15 @@ def open_for_model(
     CubeError
         If there is no cube, or it lacks a band, labels or the coordinate.
     """
+    from geobiomass.cube.first_look import check_quickly
+
+    settings = [*_model_settings(folder)]
+    for each in settings or [{}]:
+        check_quickly(path, labels=labels, bands=tuple(each.get("bands", ())))
     from geobiomass.cube import open_cube, select_bands
     from geobiomass.cube.convert import need_target
     from geobiomass.cube.store import inspect_cube
 
-    settings = [*_model_settings(folder)]
     cube, _ = inspect_cube(path)  # first, because open_cube imports dask
     cube = need_target(cube) if labels else cube
     for each in settings:
@@ -116,7 +123,7 @@ def check_asked(
 
 def check_rows(by: str, choices: tuple[str, ...], confidence: float) -> None:
     """Check the rows of a table of metrics, and the confidence of its intervals."""
-    from geobiomass.evaluation.metrics import check_confidence
+    from geobiomass.statistics.confidence import check_confidence
 
     if by not in choices:
         raise ValueError(f"--by must be one of {choices}, got {by!r}.")

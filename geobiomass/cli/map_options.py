@@ -9,7 +9,6 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from geobiomass.cube.vector_areas import checked_area
 from geobiomass.inference.map_settings import setting_docs, setting_parameters
 
 _PANEL = "Settings of the map"
@@ -38,6 +37,9 @@ def takes_map_options(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def call(**named: Any) -> None:
         if named["region"] is not None:
+            # Only now: it imports xarray, which help and most errors do without.
+            from geobiomass.cube.vector_areas import checked_area
+
             named["region"] = checked_area(named["region"])
         command(**named)
 

@@ -3,35 +3,10 @@
 A cube is an :class:`xarray.Dataset` with ``image`` (month, band, y, x), or
 (chip, month, band, y, x) for a collection of chips, and optionally ``agb``,
 above-ground biomass density in Mg/ha. On disk it is a Zarr v3 group.
+
+Names are imported when they are first used: ``__init__.pyi`` lists them.
 """
 
-from geobiomass.cube.convert import as_cube
-from geobiomass.cube.cube_writer import write_cube
-from geobiomass.cube.schema import (
-    BIOMASSTERS_BANDS,
-    CubeError,
-    DamagedError,
-    UnreachableError,
-    check_cube,
-    is_chips,
-    select_bands,
-)
-from geobiomass.cube.sealing import seal, verify
-from geobiomass.cube.statistics import band_statistics
-from geobiomass.cube.store import open_cube
+import lazy_loader
 
-__all__ = [
-    "BIOMASSTERS_BANDS",
-    "CubeError",
-    "DamagedError",
-    "UnreachableError",
-    "as_cube",
-    "band_statistics",
-    "check_cube",
-    "is_chips",
-    "open_cube",
-    "seal",
-    "select_bands",
-    "verify",
-    "write_cube",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

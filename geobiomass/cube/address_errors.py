@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from geobiomass.cube.schema import DamagedError, UnreachableError
+from geobiomass.cube.errors import DamagedError, UnreachableError
 from geobiomass.outside_text import one_line
 from geobiomass.training.given_paths import is_address
 

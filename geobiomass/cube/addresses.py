@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from geobiomass.cube.claimed_size import check_group
 from geobiomass.cube.codecs import quick_codecs
-from geobiomass.cube.schema import CubeError
+from geobiomass.cube.errors import CubeError
 from geobiomass.cube.store_objects import list_names
 from geobiomass.training.given_paths import path_text
 from geobiomass.training.packages import need_for_address
@@ -50,7 +49,7 @@ def store_at(
 
     need_for_address(path)
     if isinstance(path, str) and path.startswith("file:"):
-        path = Path(url2pathname(urlsplit(path).path))
+        path = Path(path_of_url(path))
     if is_local(path):
         return LocalStore(cast("str | Path", path), read_only=True)
     from geobiomass.cube.remote_store import remote_store, without_listings
@@ -58,6 +57,14 @@ def store_at(
     if not isinstance(path, str):
         return without_listings(_of_zarr(path))
     return remote_store(path, storage_options, read_only=True)
+
+
+def path_of_url(url: str) -> str:
+    """Return the path of an address that begins with ``file:``."""
+    # Not at the top: it imports all of HTTP, and such addresses are rare.
+    from urllib.request import url2pathname
+
+    return url2pathname(urlsplit(url).path)
 
 
 def missing(
@@ -131,5 +138,5 @@ def _to_open(
     if not isinstance(path, str):
         return without_listings(cast("Store", path))
     if path.startswith("file:"):
-        return url2pathname(urlsplit(path).path)
+        return path_of_url(path)
     return remote_store(path, options, read_only=mode == "r")

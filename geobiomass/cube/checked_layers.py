@@ -10,7 +10,7 @@ import xarray as xr
 
 from geobiomass.cube.one_state import Origin
 from geobiomass.cube.schema import DamagedError
-from geobiomass.cube.seal import ArraySeal, Seal
+from geobiomass.cube.store_seal import ArraySeal, Seal
 
 if TYPE_CHECKING:
     import zarr

@@ -11,8 +11,8 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from geobiomass.cube.errors import CubeError
 from geobiomass.cube.grid_size import MOST_PIXELS, check_size
-from geobiomass.cube.schema import CubeError
 
 if TYPE_CHECKING:
     import zarr

@@ -12,6 +12,7 @@ from geobiomass.cube.band_names import Bands, stack_bands
 from geobiomass.cube.calendar import plain_coordinates, with_months
 from geobiomass.cube.coordinate_units import MULTIPLIED, check_units
 from geobiomass.cube.corners import MOVED, centred
+from geobiomass.cube.errors import missing_target
 from geobiomass.cube.grid import check_not_rotated, placed
 from geobiomass.cube.grid_size import check_scene_size
 from geobiomass.cube.label_values import warn_of_odd_labels
@@ -236,10 +237,6 @@ def need_target(
     """
     cube = cube_for(cube, needed)
     if "agb" not in cube:
-        raise CubeError(
-            "The cube has no 'agb' (biomass density, Mg/ha) to learn from or to "
-            f"compare with, only {sorted(map(str, cube))}; add it with "
-            "cube.assign(agb=...) or gb.as_cube(data, agb=...)."
-        )
+        raise missing_target(map(str, cube))
     warn_of_odd_labels(cube)
     return cube

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from geobiomass.cube.schema import DamagedError
+from geobiomass.cube.errors import DamagedError
 from geobiomass.training.checksums import crc32c_of, crc32c_of_file
 
 if TYPE_CHECKING:

@@ -127,10 +127,16 @@ def transform_of(scene: Data) -> Affine | None:
     It is unknown for chips, without `y` and `x`, if these are not evenly spaced, and
     for a single row or column whose grid mapping does not contain a pixel's size.
     """
+    found = known_grid(scene)
+    return None if found is None else found.transform
+
+
+def known_grid(scene: Data) -> Grid | None:
+    """Return the grid of a scene, None where :func:`transform_of` is."""
     if "chip" in scene.dims or not {"y", "x"} <= set(scene.coords):
         return None
     found = _of(scene)
-    return None if isinstance(found, str) else found.transform
+    return None if isinstance(found, str) else found
 
 
 def placed(data: MapData) -> MapData:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import xarray as xr
+from geobiomass.cube.errors import CubeError
 
-from geobiomass.cube.axes import spatial_axes
-from geobiomass.cube.schema import CubeError
+if TYPE_CHECKING:
+    import xarray as xr
 
 MOST_PIXELS = 500_000_000_000
 """The world's land at 30 m has a third of this, a global grid at 100 m a seventh."""
@@ -55,6 +56,8 @@ def check_size(
 
 def check_scene_size(data: xr.Dataset | xr.DataArray) -> None:
     """Check the size of a scene, as :func:`check_size` does."""
+    from geobiomass.cube.axes import spatial_axes  # with xarray
+
     names = spatial_axes(data)
     if names is not None and "chip" not in data.dims:
         check_size([data.sizes[name] for name in names], "A scene")

@@ -8,16 +8,18 @@ from typing import Any
 
 import xarray as xr
 
-from geobiomass.cube.grid import Grid, transform_of
-from geobiomass.cube.store import is_local, open_group
-
-Bounds = tuple[float, float, float, float]  # left, bottom, right, top
+from geobiomass.cube.addresses import is_local, open_group
+from geobiomass.cube.grid import known_grid
+from geobiomass.cube.grid_area import Bounds, area_facts, area_in_words
 
 # A projected or geographic CRS in WKT that ends with its EPSG code.
 _EPSG = re.compile(
     r'(?:PROJCS|PROJCRS|GEOGCS|GEOGCRS)\[.*(?:AUTHORITY|ID)\["EPSG",\s*"?(\d+)"?\]\]',
     re.DOTALL,
 )
+# A projected CRS in WKT 1, as GDAL and rioxarray write it, in metres: the unit comes
+# after the projection's parameters, and nothing else is written with UNIT["metre".
+_IN_METRES = re.compile(r'\AP.*\bUNIT\["met(?:re|er)",\s*1(?:\.0*)?[,\]]', re.DOTALL)
 
 
 def size_in_words(data: xr.Dataset) -> str:
@@ -37,9 +39,9 @@ def grid_facts(data: xr.Dataset) -> dict[str, str]:
 
     crs = data.rio.crs
     name = crs.to_string() if crs is not None else "none"
-    if transform_of(data) is None:
+    grid = known_grid(data)
+    if grid is None:
         return {"reference system": name}
-    grid = Grid.of(data)
     facts = _in_words(name, grid.bounds, grid.resolution)
     return facts | area_facts(crs, grid.bounds)
 
@@ -55,17 +57,23 @@ def _written_facts(data: xr.Dataset) -> dict[str, str] | None:
     attrs = data["spatial_ref"].attrs
     wkt = str(attrs.get("spatial_ref", attrs.get("crs_wkt")))
     code = _EPSG.fullmatch(wkt)
-    if code is None or transform_of(data) is None:
+    grid = known_grid(data)
+    if code is None or grid is None or grid.rotated:
         return None
-    grid = Grid.of(data)
-    if grid.rotated:
-        return None
-    from pyproj import CRS
-
-    crs = CRS.from_wkt(wkt)
-    unit = None if crs.is_geographic else crs.axis_info[0].unit_conversion_factor
+    unit = _unit_in(wkt)
     words = _in_words(f"EPSG:{code[1]}", grid.bounds, grid.resolution)
-    return words | _area_in_words(grid.bounds, unit)
+    return words | area_in_words(grid.bounds, unit)
+
+
+def _unit_in(wkt: str) -> float | None:
+    """Return the unit of a CRS in metres, None of one in degrees."""
+    if wkt.startswith("GEOG"):
+        return None
+    if _IN_METRES.search(wkt):
+        return 1.0
+    from pyproj import CRS  # not for the usual ones, as it takes long to import
+
+    return float(CRS.from_wkt(wkt).axis_info[0].unit_conversion_factor)
 
 
 def _in_words(
@@ -76,30 +84,6 @@ def _in_words(
         "bounds": ", ".join(f"{edge:.10g}" for edge in bounds),
         "resolution": " x ".join(f"{abs(r):.6g}" for r in resolution),
     }
-
-
-def area_facts(crs: Any, bounds: Bounds) -> dict[str, str]:
-    """Return the area within bounds (left, bottom, right, top) in hectares."""
-    if crs is None:
-        return {}
-    unit = None if crs.is_geographic else float(crs.linear_units_factor[1])
-    return _area_in_words(bounds, unit)
-
-
-def _area_in_words(bounds: Bounds, unit: float | None) -> dict[str, str]:
-    """Return the area; `unit` is in metres, None for degrees."""
-    left, bottom, right, top = bounds
-    if unit is None:
-        from pyproj import Geod
-
-        # Parallels are no geodesics: a hundred short geodesics follow them closely.
-        steps = [left + (right - left) * i / 100 for i in range(101)]
-        x = [*steps, *steps[::-1]]
-        y = [bottom] * 101 + [top] * 101
-        square_metres = abs(Geod(ellps="WGS84").polygon_area_perimeter(x, y)[0])
-    else:
-        square_metres = abs((right - left) * (top - bottom)) * unit**2
-    return {"area": f"{square_metres / 10_000:,.4g} ha"}
 
 
 def bytes_in(path: Any) -> int:

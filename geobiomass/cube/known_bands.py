@@ -8,11 +8,15 @@ the collection or the set of names says so: red of Landsat is another band.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
+
+from geobiomass.cube.errors import CubeError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 SENTINEL2, LANDSAT, SENTINEL1 = "Sentinel-2", "Landsat", "Sentinel-1"
 
@@ -87,6 +91,8 @@ def sensor_of(data: xr.Dataset | xr.DataArray) -> str | None:
 
 
 def _many(data: xr.Dataset | xr.DataArray) -> bool:
+    import xarray as xr  # not at the top: an error that names bands does without
+
     return isinstance(data, xr.Dataset)
 
 
@@ -163,6 +169,20 @@ def orbit_of(data: xr.Dataset | xr.DataArray) -> str | None:
     if found == {"ascending"}:
         return "asc"
     return "desc" if found == {"descending"} else None
+
+
+def missing_bands(
+    lacking: Sequence[str], there: Sequence[str], needed: Sequence[str]
+) -> CubeError:
+    """Return the error of a cube that lacks some of the bands that are needed."""
+    likely = proposal(lacking, [name for name in there if name not in needed])
+    remedy = "rename bands with cube.assign_coords(band=[...])"
+    if likely:
+        remedy = f"if they are the same, name them so: gb.as_cube(data, bands={likely})"
+    return CubeError(
+        f"Bands {list(lacking)} are needed and not in the cube, which has "
+        f"{list(there)}; {remedy}, or train without them."
+    )
 
 
 def proposal(wanted: Iterable[str], there: Iterable[str]) -> dict[str, str]:

@@ -21,17 +21,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 from geobiomass.cube.address_errors import told_of_address
-from geobiomass.cube.addresses import is_local, store_at
+from geobiomass.cube.addresses import is_local, path_of_url, store_at
+from geobiomass.cube.errors import ChangedError, CubeError, DamagedError
 from geobiomass.cube.file_checks import Files
 from geobiomass.cube.lease import read_lease
-from geobiomass.cube.schema import ChangedError, CubeError, DamagedError
-from geobiomass.cube.seal import ROOT, UNFINISHED, ArraySeal, read_seal
 from geobiomass.cube.store_objects import LOOK, is_object_storage
+from geobiomass.cube.store_seal import ROOT, UNFINISHED, ArraySeal, read_seal
 from geobiomass.training.given_paths import path_text
 from geobiomass.training.one_writer import writer_at
 
@@ -123,13 +121,13 @@ def _consistently(
 
 def folder_of(place: Place) -> Path | None:
     """Return the folder or file of a store on a disk; None of an address."""
-    from zarr.storage import LocalStore
-
-    if isinstance(place, LocalStore):
-        return Path(place.root)
     if isinstance(place, str) and place.startswith("file:"):
-        return Path(url2pathname(urlsplit(place).path))
-    return Path(cast(str, place)) if is_local(place) else None
+        return Path(path_of_url(place))
+    if isinstance(place, str | Path):
+        return Path(place) if is_local(place) else None
+    from zarr.storage import LocalStore  # a path does without, as of a GeoTIFF
+
+    return Path(place.root) if isinstance(place, LocalStore) else None
 
 
 def writer_of(place: Place, options: Mapping[str, Any] | None = None) -> str | None:

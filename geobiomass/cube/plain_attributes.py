@@ -10,12 +10,14 @@ import dataclasses
 import datetime
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
-from geobiomass.cube.schema import CubeError
+from geobiomass.cube.errors import CubeError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 # What of a coordinate's encoding says what its numbers mean.
 _MEANING = {"units", "calendar", "dtype", "_FillValue", "grid_mapping"}

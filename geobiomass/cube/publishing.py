@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from geobiomass.cube.seal import CHECKSUMS
 from geobiomass.cube.store_objects import ROOT, as_buffer, documents_of, synchronise
+from geobiomass.cube.store_seal import CHECKSUMS
 from geobiomass.threads import silence_warning
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from geobiomass.cube.address_errors import failure_of, waiting_settings
-from geobiomass.cube.schema import CubeError, DamagedError
+from geobiomass.cube.errors import CubeError, DamagedError
 from geobiomass.outside_text import printable
 from geobiomass.training.given_paths import check_file
 

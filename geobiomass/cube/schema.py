@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from geobiomass.cube.known_bands import proposal
+from geobiomass.cube.errors import ChangedError as ChangedError
+from geobiomass.cube.errors import CubeError as CubeError
+from geobiomass.cube.errors import DamagedError as DamagedError
+from geobiomass.cube.errors import UnreachableError as UnreachableError
+from geobiomass.cube.known_bands import missing_bands
 from geobiomass.cube.spacing import line_of
 from geobiomass.training.setting_names import explain_arguments
 
@@ -17,37 +21,6 @@ BIOMASSTERS_BANDS = (
 
 SCENE_DIMS = ("month", "band", "y", "x")
 CHIP_DIMS = ("chip", *SCENE_DIMS)
-
-
-class CubeError(ValueError):
-    """A dataset or a store is not a cube; the message names the wrong part."""
-
-
-class DamagedError(CubeError):
-    """Part of a cube cannot be read; the message names the part and the file.
-
-    Parameters
-    ----------
-    message : str
-        What cannot be read, why, and what to do.
-    file : str
-        The damaged file or object.
-    """
-
-    def __init__(self, message: str, file: str = "") -> None:
-        super().__init__(message, file)
-        self.file = file
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-
-class UnreachableError(CubeError):
-    """An address cannot be read: its server or the connection does not answer."""
-
-
-class ChangedError(CubeError):
-    """Another process writes a store, or wrote it again since it was opened."""
 
 
 def is_chips(cube: xr.Dataset) -> bool:
@@ -179,16 +152,7 @@ def select_bands(cube: xr.Dataset, bands: tuple[str, ...]) -> xr.Dataset:
     there = [str(name) for name in cube["band"].values]
     lacking = [name for name in bands if name not in there]
     if lacking:
-        likely = proposal(lacking, [name for name in there if name not in bands])
-        remedy = "rename bands with cube.assign_coords(band=[...])"
-        if likely:
-            remedy = (
-                f"if they are the same, name them so: gb.as_cube(data, bands={likely})"
-            )
-        raise CubeError(
-            f"Bands {lacking} are needed and not in the cube, which has {there}; "
-            f"{remedy}, or train without them."
-        )
+        raise missing_bands(lacking, there, bands)
     if there == list(bands):
         return cube
     return cube.isel(band=[there.index(name) for name in bands])

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from geobiomass.cube.begun_append import without_begun_append
 from geobiomass.cube.file_checks import Files, Sums, described_sum, shard_sum
 from geobiomass.cube.one_state import consistently
 from geobiomass.cube.publishing import described, write_root
 from geobiomass.cube.schema import CubeError
-from geobiomass.cube.seal import (
+from geobiomass.cube.store import check_exists, missing, open_group, store_at
+from geobiomass.cube.store_objects import documents_of
+from geobiomass.cube.store_seal import (
     FORMAT,
     OTHER_ROOTS,
     ROOT,
@@ -28,8 +29,6 @@ from geobiomass.cube.seal import (
     read_seal,
     root_sum,
 )
-from geobiomass.cube.store import check_exists, missing, open_group, store_at
-from geobiomass.cube.store_objects import documents_of
 from geobiomass.training.checksums import with_checksum
 
 if TYPE_CHECKING:
@@ -152,6 +151,8 @@ def _verified(
             "other software wrote it. Add them with geobiomass.cube.seal."
         )
     rows = list(found.pixel_problems(store, whole=True))
+    from geobiomass.cube.begun_append import without_begun_append  # with the writer
+
     rows, told = without_begun_append(path, options, rows, _PART in found.content)
     if told:
         warnings.warn(told, stacklevel=5)

@@ -26,10 +26,11 @@ from geobiomass.cube.missing_values import LOOKED_AT
 from geobiomass.cube.one_state import Origin, consistently
 from geobiomass.cube.plain_attributes import mapping_in, without_storage
 from geobiomass.cube.schema import CubeError, DamagedError, check_cube
-from geobiomass.cube.seal import UNFINISHED as UNFINISHED
-from geobiomass.cube.seal import Seal, check_store
 from geobiomass.cube.selection import PREFIX
+from geobiomass.cube.store_seal import UNFINISHED as UNFINISHED
+from geobiomass.cube.store_seal import Seal, check_store
 from geobiomass.cube.stored_array import StoredArray
+from geobiomass.cube.without_dask import open_lazily
 from geobiomass.training.setting_names import explain_arguments
 
 if TYPE_CHECKING:
@@ -162,10 +163,8 @@ def _open_stored(
                 f"{path} was not finished being written; run the same ingest or "
                 "write_cube again, it continues where it stopped."
             )
-        cube = xr.open_dataset(
+        cube = open_lazily(
             store.address,
-            engine="zarr",
-            chunks=None,
             decode_coords="all",
             mask_and_scale=dict.fromkeys(store.arrays, False),
             consolidated=store.consolidated,

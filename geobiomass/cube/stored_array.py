@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import zarr
 
     from geobiomass.cube.one_state import Origin
-    from geobiomass.cube.seal import ArraySeal
+    from geobiomass.cube.store_seal import ArraySeal
 
 
 class StoredArray:

@@ -22,11 +22,11 @@ from geobiomass.cube.plain_attributes import as_json, mapping_in
 from geobiomass.cube.publishing import mark_finished, publish
 from geobiomass.cube.same_call import written_from
 from geobiomass.cube.schema import is_chips
-from geobiomass.cube.seal import FINISHING, UNFINISHED
 from geobiomass.cube.sealing import publish_sealed, seal_part, write_seal
 from geobiomass.cube.statistics import BandTally
 from geobiomass.cube.store import STATISTICS, WRITTEN_FROM
 from geobiomass.cube.store_objects import ROOT, list_names
+from geobiomass.cube.store_seal import FINISHING, UNFINISHED
 from geobiomass.cube.write_record import Record, forget_array, forget_record, put
 from geobiomass.cube.write_target import Target, along_chips
 

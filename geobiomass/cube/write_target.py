@@ -34,10 +34,10 @@ from geobiomass.cube.removal import (
     replacing_path,
 )
 from geobiomass.cube.schema import CubeError
-from geobiomass.cube.seal import FINISHING
 from geobiomass.cube.statistics import BandTally
 from geobiomass.cube.store import UNFINISHED, VERSION, is_local, open_group
 from geobiomass.cube.store_objects import delete_all, list_names, synchronise
+from geobiomass.cube.store_seal import FINISHING
 from geobiomass.cube.write_blocks import Block
 from geobiomass.cube.write_record import Record, create_record, has_record
 from geobiomass.threads import silence_warning

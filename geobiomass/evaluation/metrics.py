@@ -13,6 +13,7 @@ import pandas as pd
 from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.cube.units import conversion
 from geobiomass.data.reader import Reader
+from geobiomass.statistics.confidence import check_confidence
 from geobiomass.tiles import EVALUATION_BLOCK, Sample, blocks, parts_of
 
 BIOMASS_BINS = (0.0, 50.0, 100.0, 150.0, 200.0, 300.0, 400.0, float("inf"))
@@ -52,18 +53,6 @@ MOST_UNITS = 2**15  # with 8 bins 23 MB; of more groups, neighbours are merged
 _AT_ONCE = 2**22  # weights of the bootstrap that are in memory at once: 32 MB
 
 Numbers = npt.NDArray[np.float64]
-
-
-def check_confidence(confidence: float) -> None:
-    """Check that the confidence of an interval is possible.
-
-    Raises
-    ------
-    ValueError
-        If it is not above 0 and below 1.
-    """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be above 0 and below 1, got {confidence}.")
 
 
 class Bins:

@@ -1,26 +1,18 @@
-"""Descriptions of cubes, maps, models and validations, by path or in memory."""
+"""Descriptions of cubes, maps, models and validations, by path or in memory.
+
+What describes each kind is imported where it is needed: a raster is described without
+xarray, a model without Zarr, a stored cube without dask.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import xarray as xr
-
-from geobiomass.cube import CubeError
-from geobiomass.cube.axes import find_axes
-from geobiomass.cube.convert import cube_or_chip
-from geobiomass.cube.store import is_local
-from geobiomass.cube.summary import describe_cube, describe_stored_cube
-from geobiomass.info.maps import (
-    describe_map,
-    describe_raster,
-    describe_raster_at,
-    describe_stored_map,
-    describe_unfinished,
-)
+from geobiomass.cube.addresses import is_local
+from geobiomass.cube.errors import CubeError
 from geobiomass.maps import describe_progress, in_one_state
-from geobiomass.models.summary import describe_folder, describe_model
 from geobiomass.summary import Summary
 from geobiomass.training.given_paths import path_text
 from geobiomass.training.setting_names import explain_arguments
@@ -68,18 +60,31 @@ def describe(thing: Any) -> Summary:
     """
     if isinstance(thing, str | Path):
         return Summary(in_one_state(str(thing), lambda: _of_path(thing)))
+    return Summary(_in_memory(thing))
+
+
+def _in_memory(thing: Any) -> Mapping[str, Any]:
+    import xarray as xr
+
+    from geobiomass.cube.axes import find_axes
+    from geobiomass.cube.convert import cube_or_chip
+    from geobiomass.cube.summary import describe_cube
+    from geobiomass.info.maps import describe_map
+
     if isinstance(thing, xr.Dataset) and "image" in thing:
-        return Summary(describe_cube(cube_or_chip(thing)))
+        return describe_cube(cube_or_chip(thing))
     if isinstance(thing, xr.Dataset | xr.DataArray):
         if {"month", "y", "x"} <= set(find_axes(thing).values()):
-            return Summary(describe_cube(cube_or_chip(thing)))
-        return Summary(describe_map(thing))
+            return describe_cube(cube_or_chip(thing))
+        return describe_map(thing)
     from geobiomass.inference.plan import MapPlan  # imports PyTorch
 
     if isinstance(thing, MapPlan):
-        return Summary({"what": "plan of a map", **thing.rows()})
+        return {"what": "plan of a map", **thing.rows()}
     if hasattr(thing, "bands") and hasattr(thing, "network"):
-        return Summary(describe_model(thing))
+        from geobiomass.models.summary import describe_model
+
+        return describe_model(thing)
     raise TypeError(
         "thing to describe must be a path, a cube, a map, a model or a plan, got a "
         f"{type(thing).__name__}."
@@ -92,28 +97,44 @@ def _of_path(path: str | Path) -> dict[str, Any]:
     if str(path).rstrip("/").endswith((".zarr", ".tif", ".tiff")):
         progress = describe_progress(path)
     if progress is not None and not progress["finished"]:
+        from geobiomass.info.maps import describe_unfinished
+
         return describe_unfinished(progress)
     if progress is not None:
+        from geobiomass.info.maps import describe_stored_map
+
         return describe_stored_map(progress["store"])
     if not is_local(path):
         address = str(path)
-        raster = address.lower().endswith((".tif", ".tiff"))
-        return describe_raster_at(address) if raster else describe_stored_cube(path)
+        if address.lower().endswith((".tif", ".tiff")):
+            from geobiomass.info.rasters import describe_raster_at
+
+            return describe_raster_at(address)
+        return _of_cube(path)
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(
             f"There is nothing at {path}; give the path of a cube, map, model or file."
         )
     if path.suffix.lower() in (".tif", ".tiff"):
+        from geobiomass.info.rasters import describe_raster
+
         return describe_raster(path)
     if (path / "config.json").is_file():
+        from geobiomass.models.summary import describe_folder
+
         return describe_folder(path)
     if (path / "zarr.json").is_file():
-        return describe_stored_cube(path)
-    # Not at the top: they import dask, which a cube's description does without.
+        return _of_cube(path)
     from geobiomass.info.validations import describe_validation
     from geobiomass.validation.folder import is_begun
 
     if is_begun(path):
         return describe_validation(path)
+    return _of_cube(path)
+
+
+def _of_cube(path: str | Path) -> dict[str, Any]:
+    from geobiomass.cube.summary import describe_stored_cube
+
     return describe_stored_cube(path)

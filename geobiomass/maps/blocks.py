@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
 
+from geobiomass.cube.addresses import open_group
 from geobiomass.cube.codecs import quick_codecs
-from geobiomass.cube.store import open_group
 from geobiomass.tiles import Window
 
 if TYPE_CHECKING:
+    import xarray as xr
     import zarr
     from zarr.abc.store import Store
 

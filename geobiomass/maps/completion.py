@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from geobiomass.cube.addresses import is_local
 from geobiomass.cube.one_state import Place, consistently
-from geobiomass.cube.store import UNFINISHED, is_local
+from geobiomass.cube.store_seal import UNFINISHED
 from geobiomass.maps.destination import Destination
 from geobiomass.maps.geotiff import FINGERPRINT
 from geobiomass.maps.lock import writer_of

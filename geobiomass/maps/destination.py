@@ -7,12 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
+from geobiomass.cube.addresses import is_local, open_group, path_of_url
 from geobiomass.cube.made_here import check_removable, is_made_here, sweep
 from geobiomass.cube.removal import making_path, removal_path, remove
-from geobiomass.cube.store import is_local, open_group
 from geobiomass.cube.store_objects import (
     LEASE,
     delete_all,
@@ -63,22 +61,10 @@ class Destination:
         ValueError
             If a path does not end in .zarr, .tif or .tiff.
         """
-        from zarr.abc.store import Store
-        from zarr.storage import LocalStore
-
-        from geobiomass.cube.remote_store import without_listings
-
-        if isinstance(path, LocalStore):
-            return cls(str(path.root), Path(path.root))
         if not isinstance(path, str | Path):
-            if not isinstance(path, Store):
-                raise TypeError(
-                    "A map's path must be a path, an address or a store of Zarr, got a "
-                    f"{type(path).__name__}."
-                )
-            return cls(str(path), without_listings(path))
+            return cls._of_store(path)
         if isinstance(path, str) and path.startswith("file:"):
-            path = url2pathname(urlsplit(path).path)
+            path = path_of_url(path)
         path_text(path, "A map")
         ending = PurePosixPath(str(path).rstrip("/")).suffix
         if ending not in (".zarr", *_RASTERS):
@@ -93,6 +79,22 @@ class Destination:
         if ending == ".zarr":
             return cls(path, _remote(path, options), None, options)
         return cls(path, _remote(path + ".unfinished.zarr", options), path, options)
+
+    @classmethod
+    def _of_store(cls, store: Any) -> Self:
+        from zarr.abc.store import Store
+        from zarr.storage import LocalStore
+
+        from geobiomass.cube.remote_store import without_listings
+
+        if isinstance(store, LocalStore):
+            return cls(str(store.root), Path(store.root))
+        if not isinstance(store, Store):
+            raise TypeError(
+                "A map's path must be a path, an address or a store of Zarr, got a "
+                f"{type(store).__name__}."
+            )
+        return cls(str(store), without_listings(store))
 
     @property
     def local(self) -> Path | None:

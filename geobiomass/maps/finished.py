@@ -9,20 +9,17 @@ from typing import Any
 from geobiomass.cube import CubeError, DamagedError
 from geobiomass.cube.file_checks import Files
 from geobiomass.cube.plain_attributes import mapping_in
-from geobiomass.cube.seal import UNFINISHED, check_store
 from geobiomass.cube.store import store_at
+from geobiomass.cube.store_seal import UNFINISHED, check_store
 from geobiomass.maps.destination import Destination
 from geobiomass.maps.geotiff import FINGERPRINT
 from geobiomass.maps.lock import writer_of
-from geobiomass.maps.overviews import level_sizes
+from geobiomass.maps.origin import MADE_WITH as MADE_WITH
 from geobiomass.maps.raster_checksums import RasterChecksums
 from geobiomass.threads import few_at_a_time
 
 _DESC = "Checking what is there"
 _AT_ONCE = 8  # files, or requests to object storage
-
-MADE_WITH = "made_with"
-"""Attribute of a map: what its values depend on, as text and fingerprints."""
 
 
 def needs_overviews(destination: Destination, levels: Sequence[str]) -> bool:
@@ -31,6 +28,8 @@ def needs_overviews(destination: Destination, levels: Sequence[str]) -> bool:
     if attrs is None or "multiscales" in attrs:
         return False
     height, width = destination.group("r")[levels[0]].shape  # type: ignore[union-attr]
+    from geobiomass.maps.overviews import level_sizes
+
     return any(level_sizes(height, width))
 
 

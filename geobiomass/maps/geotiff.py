@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
 
-from geobiomass.cube.grid import transform_of
 from geobiomass.maps.origin import MAP_CHECKS, PROVENANCE
 from geobiomass.maps.raster_checksums import (
     MADE_BY,
@@ -28,6 +26,7 @@ from geobiomass.tiles import blocks
 from geobiomass.training.given_paths import check_file
 
 if TYPE_CHECKING:
+    import xarray as xr
     import zarr
     from zarr.abc.store import Store
 
@@ -129,6 +128,7 @@ _COG: dict[str, Any] = {
 
 
 def _opened(source: Source) -> xr.Dataset:
+    import xarray as xr
     import zarr
 
     if isinstance(source, xr.Dataset):
@@ -174,6 +174,8 @@ def _silent_without_georeference(scene: xr.Dataset | None) -> Iterator[None]:
     """Silence rasterio's warning about a map without a georeference."""
     from rasterio.errors import NotGeoreferencedWarning
 
+    from geobiomass.cube.grid import transform_of
+
     with warnings.catch_warnings():
         if scene is None or transform_of(scene) is None:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -198,6 +200,8 @@ def _write_plain(
     import rasterio
     import rioxarray  # noqa: F401  (the .rio accessor)
     from tqdm.auto import tqdm
+
+    from geobiomass.cube.grid import transform_of
 
     height, width = scene.sizes["y"], scene.sizes["x"]
     windows = blocks(height, width, -(-side // TILE) * TILE)

@@ -13,9 +13,10 @@ import xarray as xr
 from geobiomass.cube.checked_layers import checked_when_read, lazily
 from geobiomass.cube.one_state import Origin
 from geobiomass.cube.schema import CubeError, DamagedError
-from geobiomass.cube.seal import Seal, check_store
 from geobiomass.cube.store import WithoutDask, missing, open_group, store_at
+from geobiomass.cube.store_seal import Seal, check_store
 from geobiomass.cube.stored_array import StoredArray
+from geobiomass.cube.without_dask import open_lazily
 
 if TYPE_CHECKING:
     import zarr
@@ -30,7 +31,7 @@ _REMEDY = (
 def check_map(
     path: str | Path | Store, storage_options: Mapping[str, Any] | None = None
 ) -> Seal | None:
-    """Check what describes a map, as :func:`geobiomass.cube.seal.check_store` does."""
+    """Check what describes a map: metadata and small arrays."""
     return check_store(store_at(path, storage_options), str(path))
 
 
@@ -52,14 +53,7 @@ def open_layers(
     try:
         # It checks what arrays claim, before coordinates are read.
         here: Any = open_group(store, "r", consolidated=False)
-        made = xr.open_dataset(
-            store,  # type: ignore[arg-type]
-            engine="zarr",
-            group=group,
-            decode_coords="all",
-            chunks=None,
-            consolidated=False,
-        )
+        made = open_lazily(store, group=group, decode_coords="all", consolidated=False)
     except FileNotFoundError as error:
         if (nothing := missing(path, storage_options, "a map")) is not None:
             raise nothing from error

@@ -6,6 +6,9 @@ import json
 
 from geobiomass.training.json_files import parse_json
 
+MADE_WITH = "made_with"
+"""Attribute of a map: what its values depend on, as text and fingerprints."""
+
 PROVENANCE = "geobiomass_provenance"
 """Attribute of a map, and tag of a GeoTIFF: its provenance as JSON."""
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from geobiomass.cube import DamagedError
+from geobiomass.cube.errors import DamagedError
 from geobiomass.cube.raster_errors import named_errors
 from geobiomass.training.checksums import agrees, crc32c_of, with_checksum
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-import xarray as xr
+from typing import TYPE_CHECKING, Any
 
 from geobiomass.cube.plain_attributes import mapping_in
-from geobiomass.maps import MADE_WITH
 from geobiomass.maps.destination import Destination
-from geobiomass.maps.origin import PROVENANCE
+from geobiomass.maps.origin import MADE_WITH, PROVENANCE
 from geobiomass.metadata.text import Facts, facts_of, main_facts_of
 from geobiomass.summary import Summary
 from geobiomass.training.json_files import parse_json
 from geobiomass.training.setting_names import explain_arguments
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 class Provenance(Mapping[str, Any]):
@@ -114,6 +114,8 @@ def provenance(
     >>> found = gb.provenance("map.tif")  # doctest: +SKIP
     >>> found["model"]["fingerprint"]  # doctest: +SKIP
     """
+    import xarray as xr
+
     if isinstance(map, xr.Dataset | xr.DataArray):
         attrs: Mapping[str, Any] | None = map.attrs
         name = f"The {type(map).__name__}"

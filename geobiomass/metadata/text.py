@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from geobiomass.statistics.conformal import Calibration
 from geobiomass.summary import Table, month_names
 
 Facts = dict[str, str | Table]
@@ -106,6 +105,9 @@ def _calibration(known: Mapping[str, Any] | None) -> str:
     if known is None:
         return "none"
     try:
+        # Only now: a map without intervals is described without.
+        from geobiomass.statistics.conformal import Calibration
+
         return str(Calibration.from_dict(known))
     except (TypeError, ValueError):  # another version wrote it in another form
         return ", ".join(map(str, known))

@@ -444,7 +444,7 @@ def test_attributes_of_stackstac_are_written_as_plain_values(tmp_path: Path) -> 
 
 
 def test_a_raster_of_absurd_size_is_refused_at_once(tmp_path: Path) -> None:
-    from geobiomass.info.maps import describe_raster
+    from geobiomass.info.rasters import describe_raster
 
     path = tmp_path / "map_2023-06.tif"
     with rasterio.open(

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from variants import variants
 
 import geobiomass as gb
 import pasture
@@ -89,9 +90,10 @@ def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> None:
 SETTINGS: dict[str, Any] = {**SMALL, "epochs": 2, "batch_size": 4, "validation": 0}
 
 
-@pytest.mark.parametrize(
+@variants(
     ("call", "place"),
-    [(1, "step 1 of epoch 1"), (2, "step 2 of epoch 1"), (4, "step 1 of epoch 2")],
+    [(4, "step 1 of epoch 2"), (1, "step 1 of epoch 1"), (2, "step 2 of epoch 1")],
+    quick=1,
 )
 def test_pasture_keeps_the_last_step(photos, capsys, call, place) -> None:
     at = SignalAt(call)
@@ -116,6 +118,7 @@ def test_pasture_keeps_the_last_step(photos, capsys, call, place) -> None:
     assert rest.interrupted == pasture.load(again).interrupted == ""
 
 
+@pytest.mark.slow  # single models are quick
 def test_members_and_streams_go_on(photos) -> None:
     folds = pd.Series(np.arange(12) % 4 // 2, photos.index)
 

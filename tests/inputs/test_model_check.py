@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pytest
 import rioxarray  # noqa: F401  (the .rio accessor)
 import xarray as xr
+from variants import variants
 
 import geobiomass as gb
 from geobiomass.cube.statistics import band_statistics
@@ -380,7 +381,7 @@ def bad(known: BandProfile, cube: xr.Dataset) -> dict[str, str]:
     return {str(k): v for k, v in table["verdict"].items() if v != "ok"}
 
 
-@pytest.mark.parametrize("trained", range(3))
+@variants("trained", range(3), quick=1)
 @pytest.mark.parametrize("mapped", range(3))
 def test_other_landscapes_give_no_alarm(
     years: list[xr.Dataset], profiles: list[BandProfile], trained: int, mapped: int

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from variants import variants
 
 import pasture
 from pasture.network import PastureNetwork
@@ -26,7 +27,7 @@ def in_unit(photos: pd.DataFrame, factor: float) -> pd.DataFrame:
     return photos.assign(**{name: photos[name] * factor for name in names})
 
 
-@pytest.mark.parametrize("stream", ["single", "dual"])
+@variants("stream", ["dual", "single"], quick=1)
 def test_any_unit_learns_the_same_to_rounding(photos, stream) -> None:
     found = {}
     for factor in (1.0, TO_KG, TO_KG_HA):

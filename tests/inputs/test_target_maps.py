@@ -13,6 +13,7 @@ import pytest
 import rasterio
 import xarray as xr
 from conftest import make_chips, make_scene
+from variants import variants
 
 import geobiomass as gb
 from geobiomass.cube.quantity import AGB, target_of
@@ -320,7 +321,7 @@ def test_an_interval_that_is_learnt_has_the_targets_name() -> None:
         model.predict_chips_to("submission", chips)
 
 
-@pytest.mark.parametrize("units", ["%", "percent", "kg", "1"])
+@variants("units", ["%", "1", "percent", "kg"], quick=2)
 def test_any_units_stay_through_fit_and_map(units: str) -> None:
     cube = make_scene(32, 64, MONTHS)
     cover = (cube["agb"] / 4).rename("cover").assign_attrs(units=units)

@@ -13,6 +13,7 @@ import pytest
 import rasterio
 import xarray as xr
 from conftest import make_scene
+from variants import variants
 
 import geobiomass as gb
 from geobiomass.accounting.change import write_change
@@ -53,7 +54,7 @@ def total(map: Any, plots: pd.DataFrame, **settings: Any) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("units", UNITS)
-@pytest.mark.parametrize("form", ["dataset", "array", "lazy", "tif", "zarr"])
+@variants("form", ["dataset", "tif", "zarr", "array", "lazy"], quick=3)
 def test_a_map_in_other_units_has_the_same_totals(
     tmp_path: Path, units: str, form: str
 ) -> None:

@@ -12,6 +12,7 @@ import rasterio
 import rioxarray
 import xarray as xr
 from rasterio.transform import from_origin
+from variants import variants
 
 import geobiomass as gb
 from geobiomass.accounting.change import open_pair
@@ -92,7 +93,7 @@ DECLARED = {
 
 
 @pytest.mark.parametrize("form", DECLARED)
-@pytest.mark.parametrize("lazy", [False, True])
+@variants("lazy", [True, False], quick=1)
 def test_declared_nodata_scale_and_offset_are_applied_once(
     form: str, lazy: bool, tmp_path: Path
 ) -> None:
@@ -305,7 +306,7 @@ def truth_of(name: str) -> npt.NDArray[Any]:
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("form", ["path", "array", "on disk", "masked", "dask"])
+@variants("form", ["path", "dask", "array", "on disk", "masked"], quick=2)
 def test_labels_and_maps_in_every_door(name: str, form: str, tmp_path: Path) -> None:
     given = forms(write(tmp_path / "m.tif", *FILES[name]))[form]
     cube, truth = gb.as_cube(bands(DECODED)), truth_of(name)

@@ -175,6 +175,7 @@ class Interrupted(PastureNetwork):
         return super().forward(image)
 
 
+@pytest.mark.slow  # law 7 is quick for a fit
 def test_an_interrupted_adaptation_resumes(model, train, test, tmp_path, monkeypatch):
     whole = pasture.adapt(model, train, test, epochs=4, last=2)
     folder = tmp_path / "run"

@@ -213,6 +213,7 @@ class Interrupted(PastureNetwork):
         return super().forward(image)
 
 
+@pytest.mark.slow  # three fits; one of one fold is quick
 def test_folds_resume_by_fold_and_epoch(photos, folds, tmp_path, monkeypatch):
     settings = SMALL | {"stream": "both", "batch_size": 2}  # three steps an epoch
     whole = pasture.fit(photos, folds=folds, **settings, folder=tmp_path / "whole")

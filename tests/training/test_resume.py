@@ -32,6 +32,7 @@ from small_training import (
 )
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
+from variants import variants
 
 from geobiomass.training import RegressionTask, train
 from geobiomass.training.weights import read_weights
@@ -61,7 +62,7 @@ def test_without_checkpoints_what_is_not_kept_is_done_again(tmp_path, error, pla
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("average", [None, 0.9])
+@variants("average", [0.9, None], quick=1)
 @pytest.mark.parametrize("by", ["step", "epoch"])
 def test_a_resumed_epoch_goes_on_at_its_step(tmp_path, place, average, by):
     settings = {"moving_average": average, "schedule_by": by, "keep_best": 2}
@@ -136,6 +137,7 @@ def test_a_training_without_validation_resumes_after_an_epochs_last_step(
     assert_same(run(validation=[]), resumed)
 
 
+@pytest.mark.slow  # one interruption is quick
 @settings(max_examples=6)
 @given(st.lists(st.sampled_from(remaining(0, 0)), min_size=2, max_size=4, unique=True))
 def test_interrupted_again_and_again(places):

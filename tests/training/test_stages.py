@@ -18,6 +18,7 @@ from small_training import (
     network,
     one_thread,  # noqa: F401  (a fixture for every test here)
 )
+from variants import variants
 
 from geobiomass.training import (
     RegressionTask,
@@ -140,7 +141,7 @@ def test_noise_does_not_repeat_between_stages():
     assert len(set(seen)) == len(seen) == 7 * STEPS
 
 
-@pytest.mark.parametrize("place", [(1, 2), (3, 0), (4, 3), (6, 4)])
+@variants("place", [(3, 0), (4, 3), (1, 2), (6, 4)], quick=2)
 @pytest.mark.parametrize("minutes", [None, 0])
 @pytest.mark.parametrize("average", [None, 0.9])
 def test_interrupted_and_resumed_is_uninterrupted_to_the_bit(

@@ -20,6 +20,7 @@ from small_training import (
     run,
 )
 from test_stages import train_all
+from variants import variants
 
 from geobiomass.training import RegressionTask, TrainingInterrupted, core
 from geobiomass.training.checkpoints import CheckpointWriter
@@ -68,7 +69,7 @@ def rest_of(epochs, place):
     return whole[whole.index(place) + 1 :]
 
 
-@pytest.mark.parametrize("place", [(0, 0), (1, 2), (2, 4), (3, 3)])
+@variants("place", [(0, 0), (2, 4), (1, 2), (3, 3)], quick=2)
 @pytest.mark.parametrize(
     ("average", "minutes"), [(None, None), (0.9, None), (0.9, 10.0)]
 )
@@ -94,7 +95,7 @@ def test_the_running_step_is_finished_and_saved(
 
 @pytest.mark.parametrize("epoch", [0, 2, 3])
 @pytest.mark.parametrize("batch", [0, 1])
-@pytest.mark.parametrize("average", [None, 0.9])
+@variants("average", [0.9, None], quick=1)
 def test_validation_is_done_again_from_its_beginning(tmp_path, epoch, batch, average):
     settings = {"moving_average": average, "keep_best": 2}
     broken, held = StopAt(*NEVER), TermInValidation(epoch, batch)

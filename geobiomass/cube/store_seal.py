@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from geobiomass.cube.errors import CubeError, DamagedError
 from geobiomass.cube.file_checks import (
     CHANGED,
     GONE,
@@ -26,7 +27,6 @@ from geobiomass.cube.file_checks import (
     described_problem,
     shard_problem,
 )
-from geobiomass.cube.schema import CubeError, DamagedError
 from geobiomass.training.checksums import agrees, crc32c_of_json
 
 if TYPE_CHECKING:

@@ -1,0 +1,13 @@
+from .convert import as_cube as as_cube
+from .cube_writer import write_cube as write_cube
+from .schema import BIOMASSTERS_BANDS as BIOMASSTERS_BANDS
+from .schema import CubeError as CubeError
+from .schema import DamagedError as DamagedError
+from .schema import UnreachableError as UnreachableError
+from .schema import check_cube as check_cube
+from .schema import is_chips as is_chips
+from .schema import select_bands as select_bands
+from .sealing import seal as seal
+from .sealing import verify as verify
+from .statistics import band_statistics as band_statistics
+from .store import open_cube as open_cube

@@ -1,0 +1,9 @@
+from .blocks import Block as Block
+from .competition import write_competition as write_competition
+from .completion import describe_progress as describe_progress
+from .completion import in_one_state as in_one_state
+from .finished import MADE_WITH as MADE_WITH
+from .lock import MapInUseError as MapInUseError
+from .map_writer import IncompleteMapError as IncompleteMapError
+from .map_writer import fingerprint_of as fingerprint_of
+from .map_writer import write_map as write_map
