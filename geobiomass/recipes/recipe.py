@@ -120,8 +120,7 @@ class Recipe:
         `groups`, more are taken, and the blocks of a scene are made smaller.
     label_errors : bool
         Whether labels weigh by their standard errors, ``agb_se`` of the cube: 1 /
-        (tau^2 + se^2), with the variance tau^2 that is not explained. Off, as it did
-        not help on average: docs/benchmarks.md has the rows.
+        (tau^2 + se^2), with the variance tau^2 that is not explained.
     domain_cells : int
         Cells of 16 x 16 pixels of training data that are kept at the end, for the
         model's map of applicability; 0 keeps none.
