@@ -29,7 +29,7 @@ import xarray as xr
 
 import geobiomass as gb
 from geobiomass.network.weight_packages import WEIGHT_PACKAGES
-from label_cases import UNSEEN, Case, Cell, absent, make_case
+from label_cases import UNSEEN, WITH_ERRORS, Case, Cell, absent, make_case
 from label_learners import Figures, errors, judge_baseline, labelled_pixels
 from labels import Run, _kept, cells_named, say
 from tables import Row, show
@@ -42,6 +42,7 @@ CELLS = {
     for cell in (
         *(Cell("landscape", "points", "random", count) for count in (300, 100, 1_000)),
         *(Cell("nicaragua", "footprints", "random", count) for count in (300, 100)),
+        *(Cell("landscape", WITH_ERRORS, "random", n) for n in (300, 100, 1_000)),
     )
 }
 
@@ -74,7 +75,15 @@ SWITCHES: dict[str, dict[str, Any]] = {
     },
 }
 REFERENCES = ("forest", "pixels")
-ROWS = (*REFERENCES, *SWITCHES)
+# Errors of labels weigh, or do not: the recipe and its switch. The ratio is over the
+# row without weights.
+WEIGHTS: dict[str, tuple[str, bool]] = {
+    "pixels, unweighted": ("pixels", False),
+    "pixels, weighted": ("pixels", True),
+    "sparse, unweighted": ("sparse", False),
+    "sparse, weighted": ("sparse", True),
+}
+ROWS = (*REFERENCES, *SWITCHES, *WEIGHTS)
 # Where only these rows are measured, unless --rows names others.
 MAIN = ("forest", "pixels", "base", "together")
 TINY: dict[str, Any] = {"encoder": "test_resnet", "decoder_channels": (8, 8, 8, 8, 8)}
@@ -105,7 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for number, name in enumerate(cells)
         for seed in seeds
         for row in rows
-        if chosen.rows or number == 0 or row in MAIN
+        if (row in WEIGHTS) == (WITH_ERRORS in name)
+        and (chosen.rows or number == 0 or row in MAIN or row in WEIGHTS)
     ]
     with tempfile.TemporaryDirectory(prefix="few-labels-") as folder:
         out = chosen.out or (Path(folder) / "few.jsonl" if chosen.quick else OUT)
@@ -150,7 +160,14 @@ def _figures(run: Run, quick: bool) -> Figures:
         return judge_baseline(run.row, case, run.seed)
     if run.row == "pixels":
         return judge(case, "pixels", {"seed": run.seed})
-    settings = SWITCHES[run.row] | {"seed": run.seed}
+    recipe, more = "quick", dict(SWITCHES.get(run.row, {}))
+    if run.row in WEIGHTS:
+        recipe, more["label_errors"] = WEIGHTS[run.row]
+    settings = more | {"seed": run.seed}
+    if recipe == "pixels":
+        return judge(case, recipe, settings)
+    if recipe == "sparse" and quick:
+        settings["epochs"] = 1
     for name in ("epochs", "self_supervised"):
         if quick and name in settings:
             settings[name] = 1
@@ -158,7 +175,7 @@ def _figures(run: Run, quick: bool) -> Figures:
         settings = {
             k: v for k, v in settings.items() if k not in ("pretrained", "frozen")
         } | TINY
-    return judge(case, "quick", settings)
+    return judge(case, recipe, settings)
 
 
 @lru_cache(maxsize=1)
@@ -216,6 +233,17 @@ def _line(results: dict[Run, Figures], cell: str, row: str) -> Row | None:
     if not mine:
         return None
     forest = _ratios(results, cell, mine, "forest")
+    if row in WEIGHTS:
+        base = _ratios(results, cell, mine, f"{row.partition(',')[0]}, unweighted")
+        return {
+            "row": row,
+            "seeds": len(mine),
+            "RMSE": _mean(mine, "rmse"),
+            "over unweighted": float(np.mean(base)) if base else None,
+            "least, most": f"{min(base):.2f}, {max(base):.2f}" if base else None,
+            "bias": _mean(mine, "bias"),
+            "CPU s": _mean(mine, "seconds"),
+        }
     base = _ratios(results, cell, mine, "base")
     return {
         "row": row,

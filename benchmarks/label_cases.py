@@ -41,6 +41,10 @@ CAMPAIGN = 32  # side of the square in which labels of a campaign lie, pixels
 FOOTPRINT, ALONG, SHIFT = 25.0, 60.0, 10.0
 LEAN = 0.22  # across over along: how tracks lean
 FOOTPRINT_ERROR = 0.2  # relative standard deviation of a footprint's label
+# Labels "with errors": half of them have the first relative error, half the second, and
+# all this one more, Mg/ha. Their errors are known, `agb_se`.
+RELATIVE_ERRORS, MORE_ERROR = (0.1, 0.6), 3.0
+WITH_ERRORS = "points with errors"
 
 # Channels of the tiles of Nicaragua.
 CHANNELS = {
@@ -161,13 +165,31 @@ def make_case(
     else:
         labels = np.where(_drawn(cell, known & ~test, truth, random), truth, np.nan)
     tested = _choose(known & test, TESTED, random)
-    return Case(
-        _with(cube, labels), _with(cube, np.where(tested, truth, np.nan)), block
-    )
+    training = _with(cube, labels)
+    if cell.kind == WITH_ERRORS:
+        noisy, errors = _with_errors(labels, random)
+        training = _with(cube, noisy)
+        training = training.assign(agb_se=training["agb"].copy(data=errors))
+    return Case(training, _with(cube, np.where(tested, truth, np.nan)), block)
 
 
 def _with(scene: xr.Dataset, labels: Floats) -> xr.Dataset:
     return scene.assign(agb=scene["agb"].copy(data=labels.astype(np.float32)))
+
+
+def _with_errors(labels: Floats, random: Random) -> tuple[Floats, Floats]:
+    """Return labels with errors of a gamma distribution, and the standard errors.
+
+    It has the label as its mean, and no value below 0.
+    """
+    known = np.isfinite(labels)
+    truth = labels[known].astype(np.float64)
+    errors = random.choice(RELATIVE_ERRORS, truth.size) * truth + MORE_ERROR
+    scale = errors**2 / truth.clip(min=1e-6)
+    found = random.gamma(truth.clip(min=1e-6) / scale, scale)
+    noisy, spread = np.full_like(labels, np.nan), np.full_like(labels, np.nan)
+    noisy[known], spread[known] = found, errors
+    return noisy, spread
 
 
 def _held_out(scene: xr.Dataset, block: int, random: Random) -> Mask:

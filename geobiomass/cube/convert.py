@@ -18,7 +18,7 @@ from geobiomass.cube.grid_size import check_scene_size
 from geobiomass.cube.label_values import warn_of_odd_labels
 from geobiomass.cube.missing_values import floats_of, measured
 from geobiomass.cube.schema import CHIP_DIMS, SCENE_DIMS, CubeError, check_cube
-from geobiomass.cube.target import settled, target_on
+from geobiomass.cube.target import errors_on, settled, target_on
 from geobiomass.cube.values import (
     UNDECODED,
     as_float32,
@@ -193,6 +193,9 @@ def converted(
     if wanted is not None:
         known = floats_of(decoded_layers(wanted))
         cube["agb"] = target_on(image, known, target, units)
+        if agb is None and isinstance(data, xr.Dataset) and "agb_se" in data:
+            errors = floats_of(decoded_layers(data["agb_se"]))
+            cube["agb_se"] = errors_on(image, errors, known, target, units)
     if found is not None and not chips:
         cube = cube.rio.write_crs(found).rio.write_coordinate_system()
     cube.attrs |= {k: given.attrs[k] for k in (MOVED, MULTIPLIED) if k in given.attrs}

@@ -58,7 +58,7 @@ def look(path: str | Path) -> FirstLook | None:
         named = {n for n, m in members.items() if m["node_type"] == "array"}
         variables = {n for n in named if "/" not in n} - _COORDINATES
         bands = json.loads(attributes["band_statistics"])["bands"]
-        plain = "image" in variables and variables <= {"image", "agb"}
+        plain = "image" in variables and variables <= {"image", "agb", "agb_se"}
         whole = members["band"]["shape"] == [len(bands)]
     except _WRONG:
         return None

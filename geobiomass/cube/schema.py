@@ -36,7 +36,8 @@ def check_cube(cube: xr.Dataset) -> None:
     ----------
     cube : xarray.Dataset
         ``image`` (month, band, y, x) or (chip, month, band, y, x), floating
-        point, NaN where missing; optionally ``agb`` (y, x) or (chip, y, x), Mg/ha.
+        point, NaN where missing; optionally ``agb`` (y, x) or (chip, y, x), Mg/ha,
+        and ``agb_se``, the standard errors of these labels.
 
     Raises
     ------
@@ -75,6 +76,8 @@ def check_cube(cube: xr.Dataset) -> None:
         _check_grid(image)
     if "agb" in cube:
         _check_target(cube)
+        if "agb_se" in cube:
+            _check_errors(cube)
 
 
 def _check_bands(image: xr.DataArray) -> None:
@@ -138,6 +141,21 @@ def _check_target(cube: xr.Dataset) -> None:
         raise CubeError(
             "'agb' must be floating point with NaN where unlabelled, got "
             f"{agb.dtype}; fix it with cube.agb.astype('float32')."
+        )
+
+
+def _check_errors(cube: xr.Dataset) -> None:
+    agb, errors = cube["agb"], cube["agb_se"]
+    if errors.dims != agb.dims:
+        raise CubeError(
+            f"Dimensions of 'agb_se', the standard errors of the labels, must be those "
+            f"of 'agb', {agb.dims}, got {errors.dims}; give an error for each pixel, "
+            "or leave it out, cube.drop_vars('agb_se')."
+        )
+    if not np.issubdtype(errors.dtype, np.floating):
+        raise CubeError(
+            f"'agb_se' must be floating point with NaN where unlabelled, got "
+            f"{errors.dtype}; fix it with cube.agb_se.astype('float32')."
         )
 
 

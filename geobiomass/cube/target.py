@@ -82,6 +82,25 @@ def target_on(
     return xr.Variable(dims, times(values, factor).data, attrs)
 
 
+def errors_on(
+    image: xr.DataArray,
+    errors: xr.DataArray,
+    labels: xr.DataArray,
+    target: str | None = None,
+    units: str | None = None,
+) -> xr.Variable:
+    """Return standard errors of labels as :func:`target_on` returns the labels."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the labels told it
+        alike = errors.assign_attrs(labels.attrs).rename(labels.name)
+        found = target_on(image, alike, target, units)
+    words = found.attrs.get("long_name", "the label")
+    found.attrs = {"long_name": f"standard error of {words}"} | (
+        {"units": found.attrs["units"]} if "units" in found.attrs else {}
+    )
+    return found
+
+
 def described(
     attrs: Mapping[Any, Any],
     name: Hashable | None = None,
@@ -250,7 +269,8 @@ def settled(cube: xr.Dataset) -> xr.Dataset:
     if not units and not named and factor == 1.0:
         return cube
     made = times(labels, factor).astype(np.float32)
-    return cube.assign(agb=made.assign_attrs({**labels.attrs, **attrs}))
+    made = made.assign_attrs({**labels.attrs, **attrs})
+    return cube.assign({"agb": made} | _errors(cube, factor, attrs["units"]))
 
 
 def in_units_of(cube: xr.Dataset, wanted: Quantity, who: str) -> xr.Dataset:
@@ -284,4 +304,13 @@ def in_units_of(cube: xr.Dataset, wanted: Quantity, who: str) -> xr.Dataset:
         "units": wanted.units,
         CONVERTED: f"from {found.units}, times {factor:g}",
     }
-    return cube.assign(agb=times(cube["agb"], factor).assign_attrs(attrs))
+    made = times(cube["agb"], factor).assign_attrs(attrs)
+    return cube.assign({"agb": made} | _errors(cube, factor, wanted.units))
+
+
+def _errors(cube: xr.Dataset, factor: float, units: str) -> dict[str, xr.DataArray]:
+    """Return the standard errors of labels in their units, if there are any."""
+    if "agb_se" not in cube:
+        return {}
+    attrs = cube["agb_se"].attrs | {"units": units}
+    return {"agb_se": times(cube["agb_se"], factor).assign_attrs(attrs)}

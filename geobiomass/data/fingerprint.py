@@ -89,6 +89,8 @@ def _labels_of(cube: xr.Dataset, reader: Reader) -> Iterator[str | bytes]:
     for sample in _spread_out(reader):
         try:
             yield np.nan_to_num(reader.labels(sample), nan=-1.0).tobytes()
+            if reader.has_errors:
+                yield np.nan_to_num(reader.errors(sample), nan=-1.0).tobytes()
         except DamagedError:
             yield b"damaged"
 

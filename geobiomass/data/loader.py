@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from threading import Lock
@@ -163,6 +163,12 @@ class ChipLoader:
     problems: dict[str, str] = field(default_factory=dict, compare=False)
     _buffers: _Buffers = field(default_factory=_Buffers, compare=False, repr=False)
 
+    def unweighted(self) -> ChipLoader:
+        """Return this loader without weights of labels, to measure errors with."""
+        if self.reader.layers == 1:
+            return self
+        return replace(self, reader=self.reader.with_weights(None))
+
     def batches_per_epoch(self, ranks: int = 1) -> int:
         """Return the number of batches of each of `ranks` processes in an epoch.
 
@@ -207,7 +213,8 @@ class ChipLoader:
         arrangement : Arrangement
             Their positions; :func:`decode_batch` makes the image of both.
         agb : torch.Tensor
-            (batch, 1, y, x) float32, Mg/ha, NaN where unlabelled.
+            (batch, 1, y, x) float32, Mg/ha, NaN where unlabelled; (batch, 2, y, x)
+            with the weights of the labels where the reader has them.
 
         Raises
         ------
@@ -265,7 +272,7 @@ class ChipLoader:
     def _bytes(self, samples: Sequence[Sample]) -> int:
         shape, dtype = self.reader.cells(samples)
         window = samples[0].window
-        labels = 4 * window.height * window.width
+        labels = 4 * self.reader.layers * window.height * window.width
         return len(samples) * (int(np.prod(shape)) * dtype.itemsize + labels)
 
     def _start(self, stack: ExitStack) -> Callable[[list[Sample]], Any]:
@@ -337,7 +344,7 @@ def _empty(
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
     shape, dtype = reader.cells(samples)
     window = samples[0].window
-    labels = (len(samples), 1, window.height, window.width)
+    labels = (len(samples), reader.layers, window.height, window.width)
     return take((len(samples), *shape), dtype), np.empty(labels, np.float32)
 
 
@@ -353,9 +360,7 @@ def _read_batch(
     if _read_together(reader, pool, samples, codes, agb):
         return codes, agb, [(0, 0, 0, 0)] * len(samples), {}
     graph = {
-        ("sample", i): (
-            partial(_read_sample, reader, sample, codes[i], agb[i, 0], skip),
-        )
+        ("sample", i): (partial(_read_sample, reader, sample, codes[i], agb[i], skip),)
         for i, sample in enumerate(samples)
     }
     found = dask.threaded.get(graph, [*graph], pool=pool)
@@ -377,7 +382,7 @@ def _read_together(
         values = dask.compute(*uncomputed, scheduler="threads", pool=pool)  # type: ignore[attr-defined, no-untyped-call]
         for i, sample in enumerate(samples):
             codes[i, 0, 0, 0, 0] = values[i]
-            agb[i, 0] = reader.labels(sample)
+            reader.fill_labels(sample, agb[i])
     except Exception:
         return False  # read one by one, the damaged sample names itself
     return True
@@ -387,7 +392,7 @@ def _read_on_worker(reader: Reader, samples: Sequence[Sample], skip: bool) -> _R
     """Read a batch in one thread, on a worker of a cluster."""
     codes, agb = _empty(reader, samples, np.empty)
     found = [
-        _read_sample(reader, sample, codes[i], agb[i, 0], skip)
+        _read_sample(reader, sample, codes[i], agb[i], skip)
         for i, sample in enumerate(samples)
     ]
     return _gather(reader, samples, codes, agb, found)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from geobiomass.cube import DamagedError, check_cube, is_chips, select_bands
+from geobiomass.cube import CubeError, DamagedError, check_cube, is_chips, select_bands
 from geobiomass.cube.cluster_errors import ClusterError
 from geobiomass.cube.statistics import BandTally
 from geobiomass.data.arrays import (
@@ -66,6 +66,10 @@ class Reader:
         self.names = [str(name) for name in cube["chip"].values] if self.chips else []
         self._image = pixels_of(cube["image"].data)
         self._agb = pixels_of(cube["agb"].data) if "agb" in cube else None
+        self._errors: Pixels | None = None
+        if "agb" in cube and "agb_se" in cube:
+            self._errors = pixels_of(cube["agb_se"].data)
+        self._weigh: Callable[[Array], Array] | None = None
         self._known: Callable[[Sample], Mask] | None = None
 
     @property
@@ -148,6 +152,28 @@ class Reader:
         other._known = known
         return other
 
+    def with_weights(self, weigh: Callable[[Array], Array] | None) -> Reader:
+        """Return a copy of this reader whose labels come with their weights.
+
+        Parameters
+        ----------
+        weigh : callable or None
+            Returns the weights of labels from their standard errors; None: without.
+        """
+        other = copy.copy(self)
+        other._weigh = weigh
+        return other
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether labels have standard errors, ``agb_se``."""
+        return self._errors is not None
+
+    @property
+    def layers(self) -> int:
+        """Layers of :meth:`fill`'s labels: two if they come with weights."""
+        return 1 if self._weigh is None else 2
+
     def keeping(self, height: int, width: int) -> Reader:
         """Return a copy of this reader for windows that are near each other.
 
@@ -166,11 +192,14 @@ class Reader:
         Without this, random crops decode more than they need in every epoch.
         """
         sources = [self._image] + ([self._agb] if self._agb is not None else [])
+        sources += [self._errors] if self._errors is not None else []
         if sum(source.bytes for source in sources) > limit:
             return
         self._image = self._image.in_memory()
         if self._agb is not None:
             self._agb = self._agb.in_memory()
+        if self._errors is not None:
+            self._errors = self._errors.in_memory()
 
     def read(self, sample: Sample) -> Array:
         """Read one window; beyond the scene's edge it is reflected.
@@ -208,6 +237,25 @@ class Reader:
         labels[~self._known(sample)] = np.nan
         return labels
 
+    def errors(self, sample: Sample) -> Array:
+        """Read the standard errors of the labels of one window, (y, x), Mg/ha.
+
+        Raises
+        ------
+        CubeError
+            If an error of a label is infinite or negative.
+        """
+        errors = self._read(cast(Pixels, self._errors), sample)
+        known = np.isfinite(self.labels(sample))
+        wrong = known & (np.isinf(errors) | (errors < 0))
+        if wrong.any():
+            raise CubeError(
+                "Standard errors of labels, 'agb_se', must be finite and not below 0, "
+                f"got {errors[wrong][0]:g} at {self.name_of(sample)}; correct them, or "
+                "make them missing, cube.assign(agb_se=cube.agb_se.where(...))."
+            )
+        return errors
+
     def cells(self, samples: Sequence[Sample]) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """Return the shape and type that hold the codes of any of some samples."""
         shapes = [self._image.cells(sample)[0] for sample in samples]
@@ -223,7 +271,8 @@ class Reader:
         codes : numpy.ndarray
             To be filled: of the shape and type that :meth:`cells` returns.
         agb : numpy.ndarray
-            (y, x), to be filled with the labels.
+            (layer, y, x), to be filled with the labels, and with their weights if
+            there are two layers.
 
         Returns
         -------
@@ -239,8 +288,14 @@ class Reader:
             self._image.fill(sample, codes)
         except Exception as error:
             raise self._named(sample, error) from error
-        self._labels(sample, agb)
+        self.fill_labels(sample, agb)
         return self._image.cells(sample)[1]
+
+    def fill_labels(self, sample: Sample, agb: Array) -> None:
+        """Read the labels of one sample, and their weights, into given memory."""
+        self._labels(sample, agb[0])
+        if self._weigh is not None:
+            agb[1] = self._weigh(self.errors(sample))
 
     def uncomputed(self, samples: Sequence[Sample]) -> list[Any] | None:
         """Return the samples as lazy dask arrays; None if they are not lazy.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import warnings
 from typing import Any
 
 import numpy as np
@@ -88,6 +90,21 @@ def takes_missing(estimator: Any) -> bool:
     from sklearn.utils import get_tags
 
     return bool(get_tags(estimator).input_tags.allow_nan)
+
+
+def weighed_if_possible(estimator: Any, labels: Labels) -> Labels:
+    """Return labels without weights, with a warning, if an estimator takes none."""
+    from sklearn.utils.validation import has_fit_parameter
+
+    equal = (labels.weights == labels.weights[0]).all()
+    if equal or has_fit_parameter(estimator, "sample_weight"):
+        return labels
+    warnings.warn(
+        f"{type(estimator).__name__} takes no sample_weight: the standard errors of "
+        "labels do not weigh; label_errors=False leaves them out without a warning.",
+        stacklevel=5,
+    )
+    return dataclasses.replace(labels, weights=np.ones(len(labels.weights)))
 
 
 def to_bytes(estimator: Any) -> bytes:

@@ -256,6 +256,8 @@ def _training(settings: Facts, provenance: Facts) -> str:
         text.append(f"The encoder began with {provenance['pretrained']}.")
     if provenance.get("self-supervised"):
         text.append(f"Self-supervised start: {provenance['self-supervised']}.")
+    if provenance.get("weights of labels"):
+        text.append(_weights_in_words(provenance["weights of labels"], settings))
     if provenance.get("frozen"):
         text.append(f"Frozen in training: {provenance['frozen']}.")
     if data:
@@ -267,6 +269,23 @@ def _training(settings: Facts, provenance: Facts) -> str:
             f"{versions}."
         )
     return "\n\n".join(text)
+
+
+def _weights_in_words(found: Facts | str, settings: Facts) -> str:
+    if isinstance(found, str):
+        return f"Weights of labels: {found}."
+    units = as_markdown(Quantity.of_settings(settings).units)
+    text = (
+        f"Weights of labels: {found['formula']}, where se is a label's standard error "
+        f"and tau is {found['tau']:.4g} {units}, the part that is left unexplained; "
+        f"from {found['least']:.2g} to {found['most']:.2g}"
+    )
+    if found["without an error"]:
+        text += (
+            f". {found['without an error']:,} of {found['labels']:,} labels have no "
+            "error and get the median of the others"
+        )
+    return f"{text}. Errors below, and intervals, weigh all labels equally."
 
 
 def _learnt_by_pixel(recipe: Facts, provenance: Facts) -> list[str]:

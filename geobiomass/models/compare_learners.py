@@ -42,11 +42,12 @@ from geobiomass.models.choice_record import (
 )
 from geobiomass.models.choice_verdict import MEAN, NETWORK, PIXELS, RIDGE, STACK, judge
 from geobiomass.models.fit_members import fit_opened
-from geobiomass.models.pixel_data import floored, predict_parts
+from geobiomass.models.pixel_data import floored, predict_parts, row_weights
 from geobiomass.models.pixel_regressor import PixelRegressor
 from geobiomass.models.stack_regressor import StackRegressor, with_map
 from geobiomass.recipes.asked import FEW_LABELS
 from geobiomass.recipes.label_table import LabelTable
+from geobiomass.recipes.label_weights import weights_of_table
 from geobiomass.recipes.objective import recipe_for
 from geobiomass.recipes.recipe import Recipe
 from geobiomass.recipes.split import HeldOut, split_samples, units_to_split
@@ -113,9 +114,9 @@ class Comparison:
         self.prepared = model._table(data, self.pixels, held, single)
         _, table, self.groups, self.named = self.prepared
         self.table: LabelTable = table
-        self.labels = Labels(
-            table.features, table.target, np.ones(len(table)), self.groups
-        )
+        weigh = weights_of_table(table, self.groups, self.pixels)
+        weights = row_weights(table, weigh)
+        self.labels = Labels(table.features, table.target, weights, self.groups)
         self.seed = self.pixels.training.seed + self.pixels.fold
         self.floor = 0.0 if table.target.min() >= 0 else None
         self.network: Recipe | None = None
@@ -287,7 +288,7 @@ class Comparison:
             labels = Labels(
                 table.features[train],
                 table.target[train],
-                np.ones(int(train.sum())),
+                self.labels.weights[train],
                 self.groups[train],
             )
             parts = fit_parts(

@@ -27,7 +27,7 @@ from geobiomass.models.map_comparison import measure_map_error
 from geobiomass.models.map_error import MapError, tell
 from geobiomass.models.norm_choice import choose_norms
 from geobiomass.models.predictor import Predictor
-from geobiomass.models.training_record import describe_training
+from geobiomass.models.training_record import describe_training, note_weights
 from geobiomass.network import AttentionUNet
 from geobiomass.recipes.datasets import DataLoaders, make_loaders
 from geobiomass.recipes.freezing import frozen_in_words, frozen_part
@@ -173,7 +173,7 @@ class NetworkTraining(Predictor, Regressor):
         self.calibration = None
         self.floor = 0.0 if found.target_range[0] >= 0 and not earlier else None
         everything = recipe.ends_with_everything
-        last = loaders.everything if everything else loaders.training
+        last = (loaders.everything if everything else loaders.training).unweighted()
         device = recipe.training.device
         validation = None if everything else loaders.validation
         # Without validation the training labels choose.
@@ -194,6 +194,7 @@ class NetworkTraining(Predictor, Regressor):
             data, self.network, last, validation, device
         )
         self.provenance[INPUTS] = found.profile.to_dict()
+        note_weights(self, loaders.weights, data.reader.has_errors)
         if (words := frozen_in_words(recipe, self.network)) is not None:
             self.provenance["frozen"] = words
         if self._start is not None:

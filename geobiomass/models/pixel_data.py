@@ -20,6 +20,7 @@ from geobiomass.learner.fitting import FittedParts
 from geobiomass.learner.kernel_ridge import Standardised
 from geobiomass.learner.pixel_network import PixelNetwork
 from geobiomass.recipes.label_table import LabelTable
+from geobiomass.recipes.label_weights import LabelWeights
 from geobiomass.recipes.recipe import Recipe
 from geobiomass.recipes.split import (
     HeldOut,
@@ -104,6 +105,15 @@ def check_units(where: npt.NDArray[np.int64], recipe: Recipe) -> None:
     interval, count = cast(float, recipe.interval), len(np.unique(where))
     if count < needed_units(interval):
         raise CubeError(too_few(interval, f"got {count}"))
+
+
+def row_weights(
+    table: LabelTable, weigh: LabelWeights | None
+) -> npt.NDArray[np.float64]:
+    """Return the weight of each label of a table; 1 where errors do not weigh."""
+    if weigh is None or table.errors is None:
+        return np.ones(len(table))
+    return weigh(table.errors)
 
 
 def standardise(network: PixelNetwork, table: npt.NDArray[np.float32]) -> None:

@@ -28,6 +28,7 @@ from geobiomass.learner.own_estimator import (
     describe,
     fit_own,
     takes_missing,
+    weighed_if_possible,
 )
 from geobiomass.learner.pixel_network import OWN, PixelNetwork
 from geobiomass.models.input_check import INPUTS
@@ -38,6 +39,7 @@ from geobiomass.models.pixel_data import (
     floored,
     groups_of_rows,
     predict_rows,
+    row_weights,
     split_by_pixel,
     standardise,
 )
@@ -50,9 +52,10 @@ from geobiomass.models.pixel_record import (
     profile_of,
 )
 from geobiomass.models.regressor import BiomassRegressor
-from geobiomass.models.training_record import metrics_by_bin
+from geobiomass.models.training_record import metrics_by_bin, note_weights
 from geobiomass.network.saved_settings import check_count, check_names
 from geobiomass.recipes.label_table import LabelTable, check_enough, make_table
+from geobiomass.recipes.label_weights import weights_of_table
 from geobiomass.recipes.objective import recipe_for
 from geobiomass.recipes.recipe import Recipe, recipe_from_dict
 from geobiomass.recipes.split import HeldOut, Split
@@ -175,13 +178,16 @@ class PixelRegressor(BiomassRegressor):
         if prepared is None:
             prepared = self._table(data, recipe, held, calibrate)
         split, table, groups, named = prepared
-        labels = Labels(table.features, table.target, np.ones(len(table)), groups)
+        weigh = weights_of_table(table, groups, recipe)
+        weights = row_weights(table, weigh)
+        labels = Labels(table.features, table.target, weights, groups)
         if announce is not None:
             announce(plan_pixels(labels, table.found, recipe, _threads()))
         held_out, ends = self._learn_from(labels, recipe)
         if judge is not None:
             judge(held_out)
         self._finish_by_pixel(data, recipe, held, split, table, held_out)
+        note_weights(self, weigh, data.reader.has_errors)
         if recipe.domain_cells:
             self._domain = self._domain_of(labels, recipe)
         if calibrate and recipe.interval is not None:
@@ -259,6 +265,7 @@ class PixelRegressor(BiomassRegressor):
                     "replaced by the feature's median.",
                     stacklevel=4,
                 )
+            labels = weighed_if_possible(recipe.learner, labels)
             part, held_out, _ = fit_own(recipe.learner, labels, seed)
             self.network = PixelNetwork(features.settings, OWN, own=part.settings)
             self.network.own = part
@@ -390,6 +397,8 @@ class PixelRegressor(BiomassRegressor):
                 learner = f"own: {describe(learner)}"
             plain = dataclasses.replace(self.recipe, learner=learner)
             recipe = dataclasses.asdict(plain)
+            if recipe["label_errors"] == Recipe.label_errors:
+                del recipe["label_errors"]  # as earlier releases saved a model
             recipe["training"]["folder"] = None  # a path of the machine that trained
         return {
             "network": self.network.settings,

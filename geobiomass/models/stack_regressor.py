@@ -154,6 +154,7 @@ def with_map(
         target=table.target[rows],
         where=table.where[rows],
         pixels=table.pixels[rows],
+        errors=None if table.errors is None else table.errors[rows],
     )
 
 

@@ -25,8 +25,12 @@ from geobiomass.data.reader import Reader, Sample
 from geobiomass.evaluation.metrics import Bins, Tally
 from geobiomass.network import AttentionUNet
 from geobiomass.network.attention_unet import UNKNOWN
+from geobiomass.recipes.label_weights import LabelWeights
 from geobiomass.training.files import sha256_of
 from geobiomass.training.model_folder import package_versions
+
+EQUAL = "equal; their standard errors are known, and label_errors=True weighs them"
+"""In the record of a model whose labels have errors that did not weigh."""
 
 
 def describe_training(
@@ -122,6 +126,13 @@ def validation_by_bin(
             for predicted, observed in zip(maps[:, 0], truth[:, 0], strict=True):
                 tally.add(predicted.cpu().double().numpy(), observed.double().numpy())
     return tally.table()
+
+
+def note_weights(model: Any, weights: LabelWeights | None, known: bool) -> None:
+    """Note in a model's record whether the errors of labels, if known, weighed."""
+    if known:
+        found = EQUAL if weights is None else weights.to_dict()
+        model.provenance = {**model.provenance, "weights of labels": found}
 
 
 @contextmanager

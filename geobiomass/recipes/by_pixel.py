@@ -16,7 +16,16 @@ BY_PIXEL = ("learner", "trees", "neighbourhoods", "monthly", "most_labels")
 OF_BOTH = (
     *("name", "ceiling", "tail", "validation_fraction", "fold", "block", "groups"),
     *("cache", "damaged", "interval", "calibration_fraction", "domain_cells"),
-    *("training", "seed", "folder", "resume", "progress", "keep", "monitor"),
+    *(
+        "label_errors",
+        "training",
+        "seed",
+        "folder",
+        "resume",
+        "progress",
+        "keep",
+        "monitor",
+    ),
 )
 """Settings that have an effect on both; of no effect by pixel are `keep`, `monitor`."""
 

@@ -20,6 +20,7 @@ from geobiomass.data.splits import (
     repeated,
     samples_of,
 )
+from geobiomass.recipes.label_weights import LabelWeights, weights_of_samples
 from geobiomass.recipes.recipe import Recipe
 from geobiomass.recipes.scaling import Statistics, measure_statistics
 from geobiomass.recipes.split import HeldOut, Split, split_samples, units_to_split
@@ -47,6 +48,8 @@ class DataLoaders:
     images : ChipLoader or None
         Crops of all images but those that validate or calibrate, where the recipe has a
         self-supervised start.
+    weights : LabelWeights or None
+        Of the labels of training and everything, where their errors weigh.
     """
 
     training: ChipLoader
@@ -55,6 +58,7 @@ class DataLoaders:
     recipe: Recipe
     calibration: list[Sample]
     images: ChipLoader | None = None
+    weights: LabelWeights | None = None
 
     @property
     def problems(self) -> dict[str, str]:
@@ -122,12 +126,15 @@ def make_loaders(
         client=client,
     )
 
-    def draw(part: LabelledSamples) -> ChipLoader:
+    weights = weights_of_samples(split.training, recipe)
+
+    def draw(part: LabelledSamples, weigh: LabelWeights | None = None) -> ChipLoader:
         """Return the loader that draws random crops."""
         crops = part.crops(recipe.crop)
         if recipe.crops is not None:
             crops = repeated(crops, recipe.crops)
-        return load(part.reader, crops, crop=recipe.crop, marks=part.marks)
+        reader = part.reader if weigh is None else part.reader.with_weights(weigh)
+        return load(reader, crops, crop=recipe.crop, marks=part.marks)
 
     def cover(part: LabelledSamples) -> ChipLoader:
         """Return the loader of crops that cover all samples, in their order."""
@@ -140,12 +147,13 @@ def make_loaders(
         there = _images_to_learn(units, split, every, held)
         images = draw(LabelledSamples(every.reader, there, {}))
     return DataLoaders(
-        draw(split.training),
+        draw(split.training, weights),
         None if validation is None else cover(validation),
-        draw(split.everything),
+        draw(split.everything, weights),
         recipe,
         split.calibration,
         images,
+        weights,
     )
 
 

@@ -46,6 +46,8 @@ class LabelTable:
         Labels left out at the recipe's ceiling, and without any image.
     problems : dict
         Samples that could not be read, by name, with the reason.
+    errors : numpy.ndarray or None
+        (row,) float64 standard errors, NaN where unknown; None where labels have none.
     """
 
     features: npt.NDArray[np.float32]
@@ -57,6 +59,7 @@ class LabelTable:
     above: int
     unseen: int
     problems: dict[str, str] = field(default_factory=dict)
+    errors: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -104,10 +107,11 @@ def make_table(
     total = sum(len(at) for _, _, at, _ in windows)
     chosen = _draw(windows, most, recipe.training.seed)
     table = _Rows(reader, features)
-    targets, where, pixels, unseen = [], [], [], 0
+    targets, where, pixels, errors, unseen = [], [], [], [], 0
     for number, window, at, observed in chosen:
         place = Sample(window, samples[number].chip)
         try:
+            each = reader.errors(place) if reader.has_errors else None
             there = table.add(place, at)
         except DamagedError as error:
             if recipe.damaged == "raise":
@@ -119,6 +123,8 @@ def make_table(
         if recipe.tail == "clip" and recipe.ceiling is not None:
             labels = np.minimum(labels, recipe.ceiling)
         targets.append(labels)
+        if each is not None:
+            errors.append(each[at[:, 0], at[:, 1]].astype(np.float64))
         where.append(np.full(len(at), number))
         pixels.append(at + np.array([window.top, window.left]))
     return LabelTable(
@@ -131,6 +137,7 @@ def make_table(
         above,
         unseen,
         problems,
+        np.concatenate([*errors, np.empty(0)]) if reader.has_errors else None,
     )
 
 

@@ -42,7 +42,22 @@ def recipe_for(recipe: Recipe, target: Quantity) -> Recipe:
 
 
 def loss_of(recipe: Recipe) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the loss that a recipe names."""
+    """Return the loss that a recipe names.
+
+    A target of one layer is labels; the second layer of two is their weights.
+    """
+    return partial(_by_layers, _plain_loss(recipe))
+
+
+def _by_layers(
+    loss: Callable[..., Tensor], prediction: Tensor, target: Tensor
+) -> Tensor:
+    if target.shape[1] == 1:
+        return loss(prediction, target)
+    return loss(prediction, target[:, :1], weights=target[:, 1:])
+
+
+def _plain_loss(recipe: Recipe) -> Callable[..., Tensor]:
     losses: dict[str, Callable[..., Tensor]] = {
         "chip_rmse": chip_rmse_loss,
         "chip_huber": partial(chip_huber_loss, delta=recipe.huber_delta),
@@ -58,11 +73,12 @@ def loss_of(recipe: Recipe) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def _interval_loss(
-    point: Callable[[Tensor, Tensor], Tensor],
-    end: Callable[[Tensor, Tensor, float], Tensor],
+    point: Callable[..., Tensor],
+    end: Callable[..., Tensor],
     quantiles: tuple[float, float],
     prediction: Tensor,
     target: Tensor,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Add the losses of a map and of the two ends of its interval.
 
@@ -70,9 +86,9 @@ def _interval_loss(
     """
     lower, upper = quantiles
     return (
-        point(prediction[:, :1], target)
-        + end(prediction[:, 1:2], target, lower)
-        + end(prediction[:, 2:3], target, upper)
+        point(prediction[:, :1], target, weights=weights)
+        + end(prediction[:, 1:2], target, lower, weights=weights)
+        + end(prediction[:, 2:3], target, upper, weights=weights)
     )
 
 
@@ -122,7 +138,7 @@ def prepare_with_calendar(
         Image, None (months with any value are present) and the calendar months, as
         :class:`geobiomass.network.AttentionUNet` takes them.
     target : torch.Tensor
-        (batch, 1, y, x), unchanged.
+        (batch, 1, y, x), unchanged; with weights of labels (batch, 2, y, x).
     """
     (image,), target = decode_batch(inputs, target)
     return (image, None, inputs[1].decoder.calendar), target

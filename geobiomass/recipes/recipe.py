@@ -118,6 +118,9 @@ class Recipe:
         Share of the chips or blocks that calibrate; with an interval `fold` is the
         number of this part. If the interval needs more chips, or more of their
         `groups`, more are taken, and the blocks of a scene are made smaller.
+    label_errors : bool
+        Whether labels weigh by their standard errors, ``agb_se`` of the cube: 1 /
+        (tau^2 + se^2), with the variance tau^2 that is not explained.
     domain_cells : int
         Cells of 16 x 16 pixels of training data that are kept at the end, for the
         model's map of applicability; 0 keeps none.
@@ -173,6 +176,7 @@ class Recipe:
     damaged: Literal["raise", "skip"] = "raise"
     interval: float | None = None
     calibration_fraction: float = 0.2
+    label_errors: bool = False
     domain_cells: int = 3000
     learner: Any = None
     trees: int = 200
@@ -304,7 +308,7 @@ class Recipe:
 
 # Settings that are saved only where they have another value: earlier releases did not
 # have them, and a model of theirs is saved as it was.
-_LATER = ("frozen", "self_supervised", "crops")
+_LATER = ("frozen", "self_supervised", "crops", "label_errors")
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:

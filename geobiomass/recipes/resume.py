@@ -63,6 +63,8 @@ def learnt_from(
     }
     # Of a network that the user brings the recipe knows nothing.
     made = {name: network.settings[name] for name in values if name in network.settings}
+    if not data.reader.has_errors:
+        del values["label_errors"]  # of no effect
     if recipe.interval is None:
         del values["calibration_fraction"]  # of no effect
     return {

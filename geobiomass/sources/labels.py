@@ -21,7 +21,14 @@ from geobiomass.cube.target import described, units_of_column
 from geobiomass.sources.footprints import label_pixels
 from geobiomass.sources.gedi_quality import Quality
 from geobiomass.sources.grid_like import grid_like
-from geobiomass.sources.plot_table import Plots, named_column, read_plots
+from geobiomass.sources.label_errors import (
+    ERRORS,
+    combined,
+    errors_of_plots,
+    errors_of_raster,
+    tell_missing,
+)
+from geobiomass.sources.plot_table import Plots, named_column, plots_table, read_plots
 from geobiomass.sources.raster_labels import (
     box_in_words,
     check_overlap,
@@ -59,6 +66,7 @@ def with_labels(
     target: str | None = None,
     quality: Quality = "good",
     observed: str | None = None,
+    error: Any = None,
 ) -> xr.Dataset:
     """Return a scene with labels from a raster, or from a table of plots or footprints.
 
@@ -110,6 +118,10 @@ def with_labels(
         docs/explanation/checks.md.
     observed : str, optional
         The same as `column`, by the name that :func:`geobiomass.totals` has for it.
+    error : str, path or xarray.DataArray, optional
+        The standard errors of the labels, in their units, such as ``"agbd_se"`` of
+        GEDI: a column of the table, or beside a raster a raster, as `labels` accepts
+        it. A label without an error gets the median of the others, with a warning.
 
     Returns
     -------
@@ -120,7 +132,9 @@ def with_labels(
         number of plots ("plots", "plots_outside"), also of those that are left out
         ("plots_without_value", "plots_without_location",
         "plots_of_unreadable_location", "plots_nodata", "plots_below_minimum",
-        "plots_of_low_quality", where any are).
+        "plots_of_low_quality", where any are). With `error` also ``agb_se``, the
+        standard errors, NaN where there is no label; that of a mean of several labels
+        takes their errors as independent.
 
     Raises
     ------
@@ -149,6 +163,7 @@ def with_labels(
     grid = grid_like(cube, "The cube")
     counts: dict[str, Any] = {}
     known: dict[str, Any] = {}
+    errors: tuple[Any, int] | None = None
     name: Any = column
     if isinstance(labels, xr.DataArray):
         known, name = dict(labels.attrs), labels.name
@@ -160,8 +175,16 @@ def with_labels(
     elif isinstance(labels, pd.DataFrame) or is_table(labels):
         if isinstance(labels, pd.DataFrame):
             known = {"units": units_of_column(labels.attrs, column)}
-        plots = read_plots(labels, column, crs, nodata, minimum, quality=quality)
-        found, counts = _label_with_plots(plots, grid, radius, all_touched)
+        named, table = plots_table(labels)
+        plots = read_plots(
+            table, column, crs, nodata, minimum, quality=quality, name=named
+        )
+        each = None
+        if error is not None:
+            each, without = errors_of_plots(table, error, plots, nodata)
+            tell_missing(without, len(each))
+        found, more, counts = _label_with_plots(plots, each, grid, radius, all_touched)
+        errors = None if each is None else (more, without)
     elif isinstance(labels, str | os.PathLike):
         _check_no_granule(os.fspath(labels))
         layer = raster_layer(os.fspath(labels), column, nodata, grid, resampling)
@@ -179,13 +202,26 @@ def with_labels(
             f"{type(labels).__name__}."
         )
     values, pixels = found
+    if error is not None and errors is None:
+        how = {"nodata": nodata, "crs": crs, "resampling": resampling}
+        errors = errors_of_raster(error, values, grid, **cast(Any, how))
+        tell_missing(errors[1], pixels)
     factor, stated = described(known, name, target=target, units=units)
     if factor != 1.0:
         values = values * np.float32(factor)
     words = AGB.long_name if column == "agb" else column
     attrs = {"long_name": words, **stated, "labelled_pixels": pixels, **counts}
-    made = cube.drop_vars("agb", errors="ignore")
+    made = cube.drop_vars(["agb", ERRORS], errors="ignore")
     made = made.assign(agb=xr.Variable(("y", "x"), values, attrs))
+    if errors is not None:
+        ours = {
+            "long_name": f"standard error of {words}",
+            "units": stated["units"],
+            "labels_without_error": errors[1],
+        }
+        scaled = errors[0] * np.float32(factor)
+        made[ERRORS] = xr.Variable(("y", "x"), scaled, ours)
+        made[ERRORS].encoding["grid_mapping"] = "spatial_ref"
     made["agb"].encoding["grid_mapping"] = "spatial_ref"
     check_cube(made)
     return made
@@ -201,9 +237,13 @@ def _check_no_granule(path: str) -> None:
 
 
 def _label_with_plots(
-    plots: Plots, grid: GeoBox, radius: float | None, all_touched: bool
-) -> tuple[tuple[Any, int], dict[str, int]]:
-    """Return the lazy array with its number of pixels, and the counts of plots."""
+    plots: Plots,
+    errors: npt.NDArray[np.float64] | None,
+    grid: GeoBox,
+    radius: float | None,
+    all_touched: bool,
+) -> tuple[tuple[Any, int], Any, dict[str, int]]:
+    """Return the lazy array with its number of pixels, errors, and counts of plots."""
     if radius is not None and not radius > 0:
         raise CubeError(f"radius must be a positive number of metres, got {radius!r}.")
     labelled, which = label_pixels(plots, grid, radius, all_touched)
@@ -227,7 +267,11 @@ def _label_with_plots(
     means = np.bincount(at, plots.values[which]) / np.bincount(at)
     array = _sparse(pixels, means.astype(np.float32), *grid.shape)
     counts = {"plots": inside, "plots_outside": outside, **plots.left_out}
-    return (array, int(pixels.size)), counts
+    more = None
+    if errors is not None:
+        each = combined(errors[which], at, pixels.size)
+        more = _sparse(pixels, each, *grid.shape)
+    return (array, int(pixels.size)), more, counts
 
 
 def _sparse(

@@ -33,6 +33,7 @@ def chip_rmse_loss(
     target: Tensor,
     ceiling: float | None = 400.0,
     tail: Tail = "drop",
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Return the root mean squared error of each chip, averaged over the chips.
 
@@ -53,6 +54,8 @@ def chip_rmse_loss(
         predictions of the tallest forest too low. ``"clip"`` is a censored loss: their
         prediction must be at least the ceiling, so that an outlier counts no more than
         the ceiling.
+    weights
+        Weight of each pixel, of the target's shape; None weighs all equally.
 
     Returns
     -------
@@ -67,7 +70,7 @@ def chip_rmse_loss(
         If the shapes differ, or `tail` is neither.
     """
     error, valid = _masked_error(prediction, target, ceiling, tail)
-    return _mean_of_roots(error.square(), valid)
+    return _mean_of_roots(_weighed(error.square(), valid, weights), valid)
 
 
 def chip_huber_loss(
@@ -76,6 +79,7 @@ def chip_huber_loss(
     delta: float = 100.0,
     ceiling: float | None = None,
     tail: Tail = "drop",
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Return the root of each chip's mean Huber loss, averaged over the chips.
 
@@ -95,6 +99,8 @@ def chip_huber_loss(
         than three times the error of the best maps of BioMassters.
     ceiling, tail
         As in `chip_rmse_loss`; None keeps all.
+    weights
+        Weight of each pixel, of the target's shape; None weighs all equally.
 
     Returns
     -------
@@ -107,7 +113,18 @@ def chip_huber_loss(
         If the shapes differ, `delta` is not positive, or `tail` is neither.
     """
     error, valid = _masked_error(prediction, target, ceiling, tail)
-    return _mean_of_roots(2 * _huber(error, delta), valid)
+    return _mean_of_roots(_weighed(2 * _huber(error, delta), valid, weights), valid)
+
+
+def _weighed(values: Tensor, valid: Tensor, weights: Tensor | None) -> Tensor:
+    """Return values times weights; weights of invalid pixels have no effect.
+
+    A mean is still over the number of pixels: where all weights of a chip are small,
+    it counts less than others.
+    """
+    if weights is None:
+        return values
+    return values * torch.where(valid, weights.float(), 0.0)
 
 
 def _mean_of_roots(values: Tensor, valid: Tensor) -> Tensor:
@@ -133,6 +150,7 @@ def masked_mse_loss(
     target: Tensor,
     ceiling: float | None = None,
     tail: Tail = "drop",
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Return the mean squared error over the valid pixels of the whole batch.
 
@@ -143,6 +161,8 @@ def masked_mse_loss(
     ceiling, tail
         Targets at or above the ceiling are left out, or clipped as in
         `chip_rmse_loss`; None keeps all.
+    weights
+        Weight of each pixel, of the target's shape; None weighs all equally.
 
     Returns
     -------
@@ -155,7 +175,8 @@ def masked_mse_loss(
         If the shapes differ, or `tail` is neither.
     """
     error, valid = _masked_error(prediction, target, ceiling, tail)
-    return error.square().sum() / valid.sum().clamp(min=1)
+    squares = _weighed(error.square(), valid, weights)
+    return squares.sum() / valid.sum().clamp(min=1)
 
 
 def masked_huber_loss(
@@ -164,6 +185,7 @@ def masked_huber_loss(
     delta: float = 1.0,
     ceiling: float | None = None,
     tail: Tail = "drop",
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Return the mean Huber loss over the valid pixels.
 
@@ -179,6 +201,8 @@ def masked_huber_loss(
     ceiling, tail
         Targets at or above the ceiling are left out, or clipped as in
         `chip_rmse_loss`; None keeps all.
+    weights
+        Weight of each pixel, of the target's shape; None weighs all equally.
 
     Returns
     -------
@@ -191,7 +215,8 @@ def masked_huber_loss(
         If the shapes differ, `delta` is not positive, or `tail` is neither.
     """
     error, valid = _masked_error(prediction, target, ceiling, tail)
-    return _huber(error, delta).sum() / valid.sum().clamp(min=1)
+    values = _weighed(_huber(error, delta), valid, weights)
+    return values.sum() / valid.sum().clamp(min=1)
 
 
 def pinball_loss(
@@ -200,6 +225,7 @@ def pinball_loss(
     quantile: float,
     ceiling: float | None = None,
     tail: Tail = "drop",
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Return the mean pinball loss, which a quantile minimises, over the valid pixels.
 
@@ -216,6 +242,8 @@ def pinball_loss(
     ceiling, tail
         Targets at or above the ceiling are left out, or clipped as in
         `chip_rmse_loss`; None keeps all.
+    weights
+        Weight of each pixel, of the target's shape; None weighs all equally.
 
     Returns
     -------
@@ -234,7 +262,7 @@ def pinball_loss(
         )
     error, valid = _masked_error(prediction, target, ceiling, tail)
     loss = torch.maximum(-quantile * error, (1 - quantile) * error)
-    return loss.sum() / valid.sum().clamp(min=1)
+    return _weighed(loss, valid, weights).sum() / valid.sum().clamp(min=1)
 
 
 def r2_loss(

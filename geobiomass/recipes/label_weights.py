@@ -1,0 +1,197 @@
+"""Weights of labels by their standard errors.
+
+A label with the standard error se has the weight 1 / (tau^2 + se^2), scaled to a mean
+of 1 over the training labels: the inverse of the variance of its distance from what a
+model can explain, as in a random-effects meta-analysis (DerSimonian and Laird,
+Meta-analysis in
+clinical trials, 1986). tau^2 is the variance that a model leaves unexplained beside the
+errors of the labels. It solves sum r^2 / (tau^2 + se^2) = n for the n residuals r of
+labels that were left out (Paule and Mandel, Consensus values and weighting factors,
+1982). So no label counts zero, and one with a tiny error does not take all.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from geobiomass.cube import CubeError
+from geobiomass.data.labelled_cube import LabelledSamples
+from geobiomass.learner.features import PixelFeatures
+from geobiomass.learner.fitting import folds_of
+from geobiomass.recipes.label_table import LabelTable, make_table
+from geobiomass.recipes.recipe import Recipe
+
+Numbers = npt.NDArray[np.float64]
+
+_FEWEST = 10  # labels to measure residuals with
+_MOST = 2_000  # labels that residuals are measured with, at most
+_FOLDS, _TREES, _LEAF = 5, 60, 3
+_LEAST = 0.1
+"""Share of the mean square residual that tau^2 has at least."""
+
+
+@dataclass(frozen=True)
+class LabelWeights:
+    """The weights of labels, from their standard errors.
+
+    Parameters
+    ----------
+    unexplained : float
+        tau^2: the variance that a model leaves unexplained, squared units of labels.
+    scale : float
+        What weights are multiplied by, so that their mean is 1.
+    middle : float
+        The standard error of a label that has none.
+    labels, without : int
+        Training labels, and those among them without an error.
+    least, most : float
+        The smallest and the largest weight of a training label.
+    """
+
+    unexplained: float
+    scale: float
+    middle: float
+    labels: int
+    without: int = 0
+    least: float = 1.0
+    most: float = 1.0
+
+    def __call__(self, errors: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the weights of labels with these standard errors, in their type."""
+        known = np.where(np.isnan(errors), self.middle, errors).astype(np.float64)
+        found = self.scale / (self.unexplained + known**2)
+        return found.astype(errors.dtype)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the record of a model and its card have."""
+        return {
+            "formula": "1 / (tau^2 + se^2), scaled to a mean of 1",
+            "tau": self.unexplained**0.5,
+            "labels": self.labels,
+            "without an error": self.without,
+            "least": self.least,
+            "most": self.most,
+        }
+
+
+def weights_of_table(
+    table: LabelTable, groups: npt.NDArray[np.int64], recipe: Recipe
+) -> LabelWeights | None:
+    """Return the weights of the labels of a table; None where none weighs.
+
+    Parameters
+    ----------
+    table : LabelTable
+        Training labels with features and standard errors.
+    groups : numpy.ndarray
+        (row,) whole numbers: rows of one group are left out together.
+    recipe : Recipe
+        Whether labels weigh, and its seed.
+
+    Raises
+    ------
+    CubeError
+        If no label has a standard error, or all are 0.
+
+    Warns
+    -----
+    UserWarning
+        If labels have no standard error, with their number.
+    """
+    if table.errors is None or not recipe.label_errors or not len(table):
+        return None
+    missing = np.isnan(table.errors)
+    known = table.errors[~missing]
+    if not len(known) or not known.any():
+        what = "0 at all" if len(known) else "none at any"
+        raise CubeError(
+            "Standard errors of labels, 'agb_se', must be above 0 at some labels, got "
+            f"{what} of {len(table):,}; give them, or train without them, "
+            "gb.fit(..., label_errors=False)."
+        )
+    middle = float(np.median(known))
+    if missing.any():
+        warnings.warn(
+            f"{int(missing.sum()):,} of {len(table):,} labels have no standard error "
+            f"and get the median of the others, {middle:.4g}.",
+            stacklevel=6,
+        )
+    errors = np.where(missing, middle, table.errors)
+    seed = recipe.training.seed
+    rows = np.arange(len(table))
+    if len(rows) > _MOST:
+        draw = np.random.default_rng(seed)
+        rows = np.sort(draw.choice(rows, _MOST, replace=False))
+    left_out = _residuals(table.features[rows], table.target[rows], groups[rows], seed)
+    unexplained = unexplained_variance(left_out, errors[rows])
+    plain = 1 / (unexplained + errors**2)
+    scale = float(1 / plain.mean())
+    return LabelWeights(
+        unexplained,
+        scale,
+        middle,
+        len(table),
+        int(missing.sum()),
+        float(scale * plain.min()),
+        float(scale * plain.max()),
+    )
+
+
+def weights_of_samples(part: LabelledSamples, recipe: Recipe) -> LabelWeights | None:
+    """Return the weights of the labels that a network trains on.
+
+    What a learner by pixel leaves unexplained stands for what the network will.
+    """
+    reader = part.reader
+    if not reader.has_errors or not recipe.label_errors:
+        return None
+    features = PixelFeatures(reader.bands, reader.calendar, (3,), recipe.monthly)
+    table = make_table(reader, part.samples, features, recipe, recipe.most_labels)
+    return weights_of_table(table, table.where, recipe)
+
+
+def unexplained_variance(residuals: Numbers, errors: Numbers) -> float:
+    """Return tau^2, from residuals of left-out labels and their standard errors.
+
+    It is a tenth of the mean square residual at least.
+    """
+    squares, own = residuals**2, errors**2
+    low = _LEAST * float(squares.mean())
+    high = max(low, float(squares.max()))
+    if low == 0:  # all labels are equal
+        return float(own.mean())
+    for _ in range(60):
+        middle = (low + high) / 2
+        if (squares / (middle + own)).sum() > len(squares):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _residuals(
+    table: npt.NDArray[np.float32],
+    target: Numbers,
+    groups: npt.NDArray[np.int64],
+    seed: int,
+) -> Numbers:
+    """Return the residuals of labels, predicted by trees grown without their group."""
+    from sklearn.ensemble import ExtraTreesRegressor
+
+    folds = folds_of(groups, seed, _FOLDS)
+    if len(target) < _FEWEST or folds.max() == 0:
+        return np.asarray(target - target.mean(), np.float64)
+    found: Numbers = np.zeros(len(target))
+    for fold in range(int(folds.max()) + 1):
+        held = folds == fold
+        forest = ExtraTreesRegressor(
+            _TREES, min_samples_leaf=_LEAF, max_features=0.5, random_state=seed
+        )
+        forest.fit(table[~held], target[~held])
+        found[held] = target[held] - forest.predict(table[held])
+    return found
