@@ -33,10 +33,10 @@ def as_codes(reader: Reader, sample: Sample) -> np.ndarray:
     """Return one sample as the data loader yields it to the trainer, decoded."""
     shape, dtype = reader.cells([sample])
     codes = np.empty((1, *shape), dtype)
-    agb = np.empty((sample.window.height, sample.window.width), np.float32)
-    corner = reader.fill(sample, codes[0], agb)
-    np.testing.assert_array_equal(agb, reader.labels(sample))
     size = (sample.window.height, sample.window.width)
+    agb = np.empty((1, *size), np.float32)
+    corner = reader.fill(sample, codes[0], agb)
+    np.testing.assert_array_equal(agb[0], reader.labels(sample))
     return reader.decoder.decode(torch.from_numpy(codes), [corner], size)[0].numpy()
 
 
