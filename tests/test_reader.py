@@ -9,7 +9,7 @@ import pytest
 import torch
 import xarray as xr
 from conftest import make_chips, make_scene
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import geobiomass as gb
@@ -40,6 +40,7 @@ def as_codes(reader: Reader, sample: Sample) -> np.ndarray:
     return reader.decoder.decode(torch.from_numpy(codes), [corner], size)[0].numpy()
 
 
+@settings(max_examples=15)
 @given(
     st.integers(1, 90),
     st.integers(1, 90),
