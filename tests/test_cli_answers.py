@@ -147,3 +147,19 @@ def test_shells_complete_commands_and_recipes(shell: str) -> None:
     )
     assert "evaluate" in done.stdout, done.stderr
     assert "export" not in done.stdout
+
+
+def test_info_prints_all_letters_and_no_complaint_without_a_reader(
+    tmp_path: Path,
+) -> None:
+    scene = make_scene().assign_coords(band=["VV_asc", "élevé", "日本"])
+    gb.write_cube(scene, tmp_path / "scene.zarr", dtype="float32")
+    words = [sys.executable, "-m", "geobiomass", "info", str(tmp_path / "scene.zarr")]
+    ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(words, cwd=ROOT, env=ascii_only, capture_output=True)
+    assert "VV_asc élevé 日本" in done.stdout.decode(), done.stderr
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(words, cwd=ROOT, stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")

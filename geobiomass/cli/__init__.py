@@ -8,13 +8,17 @@ have checked their arguments.
 from __future__ import annotations
 
 import gc
+import io
+import os
 import sys
+from codecs import lookup
 from typing import NoReturn
 
 import lazy_loader
 
 from geobiomass.outside_text import printable
 from geobiomass.training.commands import INTERRUPTED, run
+
 
 # The app imports typer and builds all commands, which `info` of a path does without.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
@@ -42,8 +46,22 @@ def _info_alone() -> None:
     try:
         from geobiomass.info import describe
 
-        print(printable(describe(sys.argv[2])))
+        _print(printable(describe(sys.argv[2])))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     finally:
         gc.enable()
+
+
+def _print(text: str) -> None:
+    """Print as typer does: all letters, and no complaint if nobody reads them."""
+    out = sys.stdout
+    if isinstance(out, io.TextIOWrapper) and lookup(out.encoding).name == "ascii":
+        # Such as of cron. Names of bands have other letters.
+        out.reconfigure(encoding="utf-8", errors="replace")
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Python would tell it again when it closes its output at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+        sys.exit(1)
