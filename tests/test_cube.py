@@ -136,6 +136,13 @@ def test_what_is_written_is_read(
     shutil.rmtree(path)
 
 
+def test_a_deleted_cube_is_written_again(tmp_path: Path, chips: xr.Dataset) -> None:
+    gb.write_cube(chips, tmp_path / "chips.zarr")
+    shutil.rmtree(tmp_path / "chips.zarr")
+    gb.write_cube(chips, tmp_path / "chips.zarr")
+    assert gb.open_cube(tmp_path / "chips.zarr").sizes == chips.sizes
+
+
 def test_on_disk_it_is_int16_zarr_v3_in_shards(
     tmp_path: Path, scene: xr.Dataset, chips: xr.Dataset
 ) -> None:

@@ -80,7 +80,10 @@ def is_remembered(folder: Path | None, identity: str) -> bool:
     """Return whether this process wrote the same values, and nothing has since."""
     if folder is None or folder not in _WRITTEN or not identity:
         return False
-    return _WRITTEN[folder] == (identity, _state_of(folder))
+    try:
+        return _WRITTEN[folder] == (identity, _state_of(folder))
+    except OSError:  # it was deleted since
+        return False
 
 
 def _state_of(folder: Path) -> tuple[int, ...]:
