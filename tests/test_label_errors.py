@@ -77,6 +77,29 @@ def test_errors_are_in_the_units_of_the_labels() -> None:
     assert gb.as_cube(lighter)["agb_se"].values[2, 3] == 30
 
 
+@pytest.mark.parametrize("units", [None, "Mg/ha"])
+def test_units_that_errors_state_are_converted(units: str | None) -> None:
+    table = plots((2, 3, 10, 3)).rename(columns={"se": "se (kg/m2)"})
+    table.attrs["units"] = {"agb": "Mg/ha"}
+    made = gb.with_labels(scene(), table, crs=UTM, error="se (kg/m2)", units=units)
+    assert made["agb"].values[2, 3] == 10
+    # units= is of both.
+    assert made["agb_se"].values[2, 3] == (30 if units is None else 3)
+    labels = made["agb"].fillna(10).compute()
+    errors = (labels * 0 + 2).assign_attrs(units="kg/m2")
+    made = gb.with_labels(scene(), labels, error=errors, units=units)
+    assert set(made["agb_se"].values.ravel()) == {20 if units is None else 2}
+    if units is None:
+        errors = errors.assign_attrs(units="%")
+        with pytest.raises(gb.CubeError, match="units of the labels, Mg/ha, got '%'"):
+            gb.with_labels(scene(), labels, error=errors)
+
+
+def test_errors_of_heights_are_named_so() -> None:
+    made = with_plots((2, 3, 10, 3), units="m", target="canopy_height")
+    assert made["agb_se"].attrs["long_name"] == "standard error of canopy height"
+
+
 def test_a_label_without_an_error_gets_the_median() -> None:
     rows = [(1, n, 10, error) for n, error in enumerate([2, 4, 9, np.nan, -9999])]
     with pytest.warns(UserWarning, match="2 of 5 labels have no standard error"):
@@ -137,6 +160,11 @@ def test_wrong_errors_are_refused(errors: list[float], said: str) -> None:
 
 
 def test_errors_of_another_form_are_refused() -> None:
+    twice = plots((0, 0, 1, 1))
+    twice["other"] = 2.0
+    twice.columns = pd.Index([*twice.columns[:-1], "se"])
+    with pytest.raises(gb.CubeError, match="several columns 'se'; rename all but one"):
+        gb.with_labels(scene(), twice, crs=UTM, error="se")
     table = plots((1, 1, 10, 2))
     with pytest.raises(gb.CubeError, match="no column 'agb_see'"):
         gb.with_labels(scene(), table, crs=UTM, error="agb_see")
@@ -300,7 +328,9 @@ def test_an_estimator_without_weights_is_told() -> None:
     cube, _ = noisy()
     settings = FAST | {"block": 12, "learner": KNeighborsRegressor(), "domain_cells": 0}
     with pytest.warns(UserWarning, match="takes no sample_weight") as told:
-        gb.fit(cube, "pixels", label_errors=True, **settings)
+        model = gb.fit(cube, "pixels", label_errors=True, **settings)
+    found = model.provenance["weights of labels"]
+    assert found.startswith("equal; the learner takes no sample_weight")
     assert sum("sample_weight" in str(one.message) for one in told) == 1
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*sample_weight")

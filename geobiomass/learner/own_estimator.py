@@ -92,12 +92,17 @@ def takes_missing(estimator: Any) -> bool:
     return bool(get_tags(estimator).input_tags.allow_nan)
 
 
-def weighed_if_possible(estimator: Any, labels: Labels) -> Labels:
-    """Return labels without weights, with a warning, if an estimator takes none."""
+def takes_weights(learner: Any) -> bool:
+    """Return whether a learner, "blend" or an estimator, can weigh labels."""
     from sklearn.utils.validation import has_fit_parameter
 
+    return isinstance(learner, str) or has_fit_parameter(learner, "sample_weight")
+
+
+def weighed_if_possible(estimator: Any, labels: Labels) -> Labels:
+    """Return labels without weights, with a warning, if an estimator takes none."""
     equal = (labels.weights == labels.weights[0]).all()
-    if equal or has_fit_parameter(estimator, "sample_weight"):
+    if equal or takes_weights(estimator):
         return labels
     warnings.warn(
         f"{type(estimator).__name__} takes no sample_weight: the standard errors of "

@@ -28,6 +28,7 @@ from geobiomass.learner.own_estimator import (
     describe,
     fit_own,
     takes_missing,
+    takes_weights,
     weighed_if_possible,
 )
 from geobiomass.learner.pixel_network import OWN, PixelNetwork
@@ -187,7 +188,8 @@ class PixelRegressor(BiomassRegressor):
         if judge is not None:
             judge(held_out)
         self._finish_by_pixel(data, recipe, held, split, table, held_out)
-        note_weights(self, weigh, data.reader.has_errors)
+        taken = takes_weights(recipe.learner)
+        note_weights(self, weigh, data.reader.has_errors, taken)
         if recipe.domain_cells:
             self._domain = self._domain_of(labels, recipe)
         if calibrate and recipe.interval is not None:

@@ -31,6 +31,8 @@ from geobiomass.training.model_folder import package_versions
 
 EQUAL = "equal; their standard errors are known, and label_errors=True weighs them"
 """In the record of a model whose labels have errors that did not weigh."""
+NOT_TAKEN = "equal; the learner takes no sample_weight, so that errors do not weigh"
+"""In the record of a model whose own estimator cannot weigh labels."""
 
 
 def describe_training(
@@ -128,10 +130,12 @@ def validation_by_bin(
     return tally.table()
 
 
-def note_weights(model: Any, weights: LabelWeights | None, known: bool) -> None:
+def note_weights(
+    model: Any, weights: LabelWeights | None, known: bool, taken: bool = True
+) -> None:
     """Note in a model's record whether the errors of labels, if known, weighed."""
     if known:
-        found = EQUAL if weights is None else weights.to_dict()
+        found = EQUAL if weights is None else weights.to_dict() if taken else NOT_TAKEN
         model.provenance = {**model.provenance, "weights of labels": found}
 
 

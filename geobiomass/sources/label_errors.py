@@ -15,12 +15,14 @@ import xarray as xr
 from geobiomass.cube import CubeError
 from geobiomass.cube.missing_values import Teller
 from geobiomass.cube.table_errors import cube_errors
+from geobiomass.cube.units import conversion, plain
 from geobiomass.sources.plot_table import Plots
 from geobiomass.sources.raster_labels import (
     check_overlap,
     on_turns,
     raster_layer,
     reproject_array,
+    stated_in_raster,
 )
 from geobiomass.sources.rasters.lazy_array import lazy_blocks
 from geobiomass.sources.rasters.reproject import Pixels, Resampling
@@ -34,6 +36,7 @@ Numbers = npt.NDArray[np.float64]
 
 ERRORS = "agb_se"
 """The variable of a cube with the standard errors of its labels."""
+_LARGEST = 1e30  # the cube's single precision ends at 3e38
 _KEPT = 10_000  # values of a block that the median is of, at most
 
 
@@ -72,8 +75,11 @@ def errors_of_plots(
             f"{name} has no column {error!r}{near_names((error,), known)} with the "
             "standard errors of its labels; name one of its columns, error=."
         )
+    column: Any = table[found]
+    if isinstance(column, pd.DataFrame):
+        raise CubeError(f"{name} has several columns {error!r}; rename all but one.")
     with cube_errors(f"{name}: "):
-        read = read_numbers(table[found], str(found))
+        read = read_numbers(column, str(found))
     values = np.array(read.to_numpy(np.float64, na_value=np.nan))[plots.rows]
     if nodata is not None:
         values[values == nodata] = np.nan
@@ -92,8 +98,8 @@ def errors_of_raster(
     nodata: float | None,
     crs: Any,
     resampling: Resampling | None,
-) -> tuple[Any, int]:
-    """Return the lazy standard errors of labels on a grid, and how many had none.
+) -> tuple[Any, int, str]:
+    """Return lazy standard errors on a grid, how many labels had none, and the units.
 
     Where several pixels of a raster are in one of the grid, their mean error is taken:
     errors of a map are alike from pixel to pixel, and do not cancel out.
@@ -120,13 +126,14 @@ def errors_of_raster(
         if count:
             raise _wrong(name, count, np.inf)
         array = reproject_array(error, grid, nodata, crs, resampling, teller)
+        units = error.attrs.get("units")
     elif isinstance(error, str | os.PathLike):
         name = os.fspath(error)
         layer = raster_layer(name, ERRORS, nodata, grid, resampling)
         layers = on_turns(layer, grid)
         check_overlap(layers, grid)
         lazy = lazy_blocks([layers], [layer.band], grid, skip=False, teller=teller)
-        array = lazy[0, 0]
+        array, units = lazy[0, 0], stated_in_raster(layer)["units"]
     else:
         raise CubeError(
             "error must be a path or an xarray.DataArray, as the labels are a raster, "
@@ -143,7 +150,36 @@ def errors_of_raster(
         tally.add(values)
         missing += int(np.isnan(values).sum())
     filled = partial(_where_labelled, tally.checked())
-    return array.map_blocks(filled, labels, dtype=np.float32), missing
+    filled_in = array.map_blocks(filled, labels, dtype=np.float32)
+    return filled_in, missing, plain(units)
+
+
+def factor_of_errors(stated: str, labels: str, factor: float) -> float:
+    """Return what standard errors are multiplied by, to be in the labels' units.
+
+    Parameters
+    ----------
+    stated : str
+        Units that the errors state, "" for none: those of the labels, as given.
+    labels : str
+        Units of the labels in the cube.
+    factor : float
+        What the labels as given are multiplied by.
+
+    Raises
+    ------
+    CubeError
+        If the units cannot be converted.
+    """
+    if not stated:
+        return factor
+    found = conversion(stated, labels)
+    if found is None:
+        raise CubeError(
+            f"The standard errors of labels must be in units of the labels, {labels}, "
+            f"got {stated!r}; convert them, or state the units of both, units=."
+        )
+    return found
 
 
 def tell_missing(missing: int, labels: int, middle: str = "labels") -> None:
@@ -176,7 +212,7 @@ class _Tally:
         self.some: list[npt.NDArray[Any]] = []
 
     def add(self, values: npt.NDArray[Any]) -> None:
-        wrong = (values < 0) | np.isinf(values)
+        wrong = (values < 0) | (values > _LARGEST)
         if wrong.any():
             raise _wrong(self.name, int(wrong.sum()), float(values[wrong][0]))
         known = values[np.isfinite(values)]

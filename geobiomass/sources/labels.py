@@ -17,7 +17,7 @@ from geobiomass.cube.missing_values import (
     Teller,
 )
 from geobiomass.cube.quantity import AGB
-from geobiomass.cube.target import described, units_of_column
+from geobiomass.cube.target import described, units_in_name, units_of_column
 from geobiomass.sources.footprints import label_pixels
 from geobiomass.sources.gedi_quality import Quality
 from geobiomass.sources.grid_like import grid_like
@@ -26,6 +26,7 @@ from geobiomass.sources.label_errors import (
     combined,
     errors_of_plots,
     errors_of_raster,
+    factor_of_errors,
     tell_missing,
 )
 from geobiomass.sources.plot_table import Plots, named_column, plots_table, read_plots
@@ -119,9 +120,10 @@ def with_labels(
     observed : str, optional
         The same as `column`, by the name that :func:`geobiomass.totals` has for it.
     error : str, path or xarray.DataArray, optional
-        The standard errors of the labels, in their units, such as ``"agbd_se"`` of
-        GEDI: a column of the table, or beside a raster a raster, as `labels` accepts
-        it. A label without an error gets the median of the others, with a warning.
+        The standard errors of the labels, such as ``"agbd_se"`` of GEDI: a column of
+        the table, or beside a raster a raster, as `labels` accepts it. They are in the
+        units that their array or column states, without `units`; else in those of the
+        labels. A label without an error gets the median of the others, with a warning.
 
     Returns
     -------
@@ -163,7 +165,8 @@ def with_labels(
     grid = grid_like(cube, "The cube")
     counts: dict[str, Any] = {}
     known: dict[str, Any] = {}
-    errors: tuple[Any, int] | None = None
+    errors: tuple[Any, int, str] | None = None
+    units_there: Any = None
     name: Any = column
     if isinstance(labels, xr.DataArray):
         known, name = dict(labels.attrs), labels.name
@@ -175,6 +178,7 @@ def with_labels(
     elif isinstance(labels, pd.DataFrame) or is_table(labels):
         if isinstance(labels, pd.DataFrame):
             known = {"units": units_of_column(labels.attrs, column)}
+            units_there = labels.attrs.get("units")
         named, table = plots_table(labels)
         plots = read_plots(
             table, column, crs, nodata, minimum, quality=quality, name=named
@@ -184,7 +188,9 @@ def with_labels(
             each, without = errors_of_plots(table, error, plots, nodata)
             tell_missing(without, len(each))
         found, more, counts = _label_with_plots(plots, each, grid, radius, all_touched)
-        errors = None if each is None else (more, without)
+        if error is not None:
+            own = units_of_column({"units": units_there}, error)
+            errors = more, without, own or units_in_name(error)
     elif isinstance(labels, str | os.PathLike):
         _check_no_granule(os.fspath(labels))
         layer = raster_layer(os.fspath(labels), column, nodata, grid, resampling)
@@ -215,10 +221,12 @@ def with_labels(
     made = made.assign(agb=xr.Variable(("y", "x"), values, attrs))
     if errors is not None:
         ours = {
-            "long_name": f"standard error of {words}",
+            "long_name": f"standard error of {attrs['long_name']}",
             "units": stated["units"],
             "labels_without_error": errors[1],
         }
+        if units is None:
+            factor = factor_of_errors(errors[2], stated["units"], factor)
         scaled = errors[0] * np.float32(factor)
         made[ERRORS] = xr.Variable(("y", "x"), scaled, ours)
         made[ERRORS].encoding["grid_mapping"] = "spatial_ref"
