@@ -19,7 +19,6 @@ import lazy_loader
 from geobiomass.outside_text import printable
 from geobiomass.training.commands import INTERRUPTED, run
 
-
 # The app imports typer and builds all commands, which `info` of a path does without.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__, submod_attrs={"commands": ["app"]}
