@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
+import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -163,3 +168,39 @@ def test_info_prints_all_letters_and_no_complaint_without_a_reader(
     done = subprocess.run(words, cwd=ROOT, stdout=write, stderr=subprocess.PIPE)
     os.close(write)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize("kind", ["tcp", "ws"])
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"<html>" + b" " * 90, b"HTTP/1.1 400 Bad Request\r\n\r\n"],
+    ids=["nothing", "page", "refusal"],
+)
+def test_what_is_no_scheduler_is_one_sentence(
+    run, monkeypatch: pytest.MonkeyPatch, model: Path, kind: str, answer: bytes
+) -> None:
+    monkeypatch.setattr("geobiomass.cli.predict._PATIENCE", 0.5)
+    lines = []
+
+    def answering(server: socket.socket) -> None:
+        with suppress(OSError):  # closed at the end
+            while True:
+                lines.append(server.accept()[0])
+                lines[-1].sendall(answer)
+
+    scene = model.parent / "scene.zarr"
+    gb.write_cube(make_scene(64, 48), scene)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answering, args=[server], daemon=True).start()
+        address = f"{kind}://127.0.0.1:{server.getsockname()[1]}"
+        words = (model.parent / "map.zarr", "--scheduler", address)
+        code, _, said = run("predict", model, scene, *words)
+        server.shutdown(socket.SHUT_RDWR)
+    for line in lines:
+        line.close()
+    with warnings.catch_warnings():  # distributed leaves the socket of a web socket
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+    assert code == 2
+    assert said.count("\n") == 1
+    assert "--scheduler must be the address of a dask scheduler that runs" in said

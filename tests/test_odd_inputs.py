@@ -39,7 +39,7 @@ def test_no_scheduler_at_an_address_is_one_sentence(
     import dask
 
     commands: ModuleType = importlib.import_module("geobiomass.cli.predict")
-    monkeypatch.setattr(commands, "_PATIENCE", "1s")
+    monkeypatch.setattr(commands, "_PATIENCE", 1.0)
     before = dask.config.get("scheduler", None)
     threads = threading.active_count()
     with pytest.raises(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from geobiomass.models.predictor import Predictor
 
 
-_PATIENCE = "30s"  # distributed's own default: schedulers may be starting
+_PATIENCE = 30.0  # seconds, distributed's own default: schedulers may be starting
 
 
 class Form(StrEnum):
@@ -132,8 +132,8 @@ def _client(address: str | None) -> AbstractContextManager[Any]:
         asyncio.run(_connect(address))
         # It is handed on. As dask's default, one that cannot connect would stay the
         # default of this process, and all later work would wait for it for ever.
-        client = Client(address, timeout=_PATIENCE, set_as_default=False)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        client = Client(address, timeout=f"{_PATIENCE}s", set_as_default=False)
+    except Exception as error:  # of any kind, by what answers: a web server's page
         said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise ValueError(
             f"--scheduler must be the address of a dask scheduler that runs, such as "
@@ -149,7 +149,14 @@ async def _connect(address: str) -> None:
     from distributed.security import Security
 
     encryption = Security().get_connection_args("client")
-    line = await connect(address, timeout=_PATIENCE, **encryption)
+    try:
+        # The connection has an end by its own time; what follows waits for an answer.
+        line = await asyncio.wait_for(
+            connect(address, timeout=f"{_PATIENCE}s", **encryption), 1.2 * _PATIENCE
+        )
+    except TimeoutError as error:
+        said = str(error) or f"no answer of a scheduler in {1.2 * _PATIENCE:.0f} s"
+        raise OSError(said) from error
     await line.close()
 
 
