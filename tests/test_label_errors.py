@@ -337,6 +337,16 @@ def test_an_estimator_without_weights_is_told() -> None:
         gb.fit(cube, "pixels", label_errors=False, **settings)
 
 
+def test_weights_without_errors_are_told() -> None:
+    cube = noisy(count=40)[0].drop_vars("agb_se")
+    settings = FAST | {"block": 12, "trees": 10, "domain_cells": 0}
+    with pytest.warns(UserWarning, match="no effect: the cube has no standard errors"):
+        gb.fit(cube, "pixels", label_errors=True, **settings)
+    recipe = find_recipe("quick", crop=12, block=12, label_errors=True)
+    with pytest.warns(UserWarning, match="label_errors=True has no effect"):
+        assert make_loaders(LabelledCube.open(cube), recipe).weights is None
+
+
 def test_batches_of_a_network_have_weights_of_a_mean_of_one() -> None:
     cube, _ = noisy()
     data = LabelledCube.open(cube)

@@ -101,9 +101,10 @@ def weights_of_table(
     Warns
     -----
     UserWarning
-        If labels have no standard error, with their number.
+        If labels have no standard error, with their number, or none has one.
     """
     if table.errors is None or not recipe.label_errors or not len(table):
+        _tell_of_no_effect(table.errors is not None, recipe)
         return None
     missing = np.isnan(table.errors)
     known = table.errors[~missing]
@@ -149,10 +150,21 @@ def weights_of_samples(part: LabelledSamples, recipe: Recipe) -> LabelWeights | 
     """
     reader = part.reader
     if not reader.has_errors or not recipe.label_errors:
+        _tell_of_no_effect(reader.has_errors, recipe)
         return None
     features = PixelFeatures(reader.bands, reader.calendar, (3,), recipe.monthly)
     table = make_table(reader, part.samples, features, recipe, recipe.most_labels)
     return weights_of_table(table, table.where, recipe)
+
+
+def _tell_of_no_effect(known: bool, recipe: Recipe) -> None:
+    if recipe.label_errors and not known:
+        warnings.warn(
+            "label_errors=True has no effect: the cube has no standard errors of "
+            "labels, 'agb_se'; add them with gb.with_labels(..., error=), or leave it "
+            "out.",
+            stacklevel=7,
+        )
 
 
 def unexplained_variance(residuals: Numbers, errors: Numbers) -> float:
