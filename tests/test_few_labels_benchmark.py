@@ -61,8 +61,9 @@ def test_every_setting_trains_and_a_run_resumes(
     rows = [row for row in few_labels.ROWS if not row.startswith("pretrained")]
     few_labels.main([*arguments, "--rows", *rows])
     first = capsys.readouterr()
-    assert first.err.count(" in ") == 3 * len(rows)  # three cells
-    assert len(cells_of(first.out)) == 3 * (1 + len(rows))
+    # Each row in three cells: those of exact labels, or those of labels with errors.
+    assert first.err.count(" in ") == 3 * len(rows)
+    assert len(cells_of(first.out)) == 6 + 3 * len(rows)  # and the heads of six tables
     few_labels.main([*arguments, "--rows", *rows])
     again = capsys.readouterr()
     assert again.err == ""

@@ -486,7 +486,7 @@ def test_damage_in_the_folder_is_named_before_the_training_goes_on(tmp_path):
 
 KILLED = """
 import os, signal, sys
-sys.path.insert(0, {here!r})
+sys.path[:0] = [{here!r}, {above!r}]
 import torch
 torch.set_num_threads(1)
 from small_training import run
@@ -509,8 +509,9 @@ except KeyboardInterrupt:
 
 
 def script_of(folder: Path, action: str) -> str:
+    here = Path(__file__).parent
     return KILLED.format(
-        here=str(Path(__file__).parent), folder=str(folder), action=action
+        here=str(here), above=str(here.parent), folder=str(folder), action=action
     )
 
 
