@@ -112,13 +112,16 @@ def test_a_scheduler_that_is_lost_and_comes_back(
     with connected(cluster) as client:
         pids = (cluster.scheduler.pid,)
         said = broken(path, Breaking(tmp_path / "log", fault=fault, pids=pids), client)
+        silent = f"{cluster.address}, has not answered for 12 seconds; "
         if fault == "kill":
-            assert "map.zarr was being written: the connection to it was lost; " in said
+            lost = "map.zarr was being written: the connection to it was lost; "
+            # On a busy machine its silence may be noticed before the lost connection.
+            assert lost in said or silent in said
             cluster.start_scheduler()  # at the same address
             cluster.start_worker()
             until(lambda: client.status == "running")
         else:
-            assert f"{cluster.address}, has not answered for 12 seconds; " in said
+            assert silent in said
             os.kill(cluster.scheduler.pid, signal.SIGCONT)
         goes_on(path, client, said)
 
