@@ -232,29 +232,22 @@ def _line(results: dict[Run, Figures], cell: str, row: str) -> Row | None:
     }
     if not mine:
         return None
-    forest = _ratios(results, cell, mine, "forest")
-    if row in WEIGHTS:
-        base = _ratios(results, cell, mine, f"{row.partition(',')[0]}, unweighted")
-        return {
-            "row": row,
-            "seeds": len(mine),
-            "RMSE": _mean(mine, "rmse"),
-            "over unweighted": float(np.mean(base)) if base else None,
-            "least, most": f"{min(base):.2f}, {max(base):.2f}" if base else None,
-            "bias": _mean(mine, "bias"),
-            "CPU s": _mean(mine, "seconds"),
-        }
-    base = _ratios(results, cell, mine, "base")
-    return {
+    weighted = row in WEIGHTS
+    plain = f"{row.partition(',')[0]}, unweighted" if weighted else "forest"
+    over = _ratios(results, cell, mine, plain)
+    line: Row = {
         "row": row,
         "seeds": len(mine),
         "RMSE": _mean(mine, "rmse"),
-        "over the forest": float(np.mean(forest)) if forest else None,
-        "least, most": f"{min(forest):.2f}, {max(forest):.2f}" if forest else None,
-        "over the base": float(np.mean(base)) if base else None,
-        "bias": _mean(mine, "bias"),
-        "CPU s": _mean(mine, "seconds"),
+        "over unweighted" if weighted else "over the forest": (
+            float(np.mean(over)) if over else None
+        ),
+        "least, most": f"{min(over):.2f}, {max(over):.2f}" if over else None,
     }
+    if not weighted:
+        base = _ratios(results, cell, mine, "base")
+        line["over the base"] = float(np.mean(base)) if base else None
+    return line | {"bias": _mean(mine, "bias"), "CPU s": _mean(mine, "seconds")}
 
 
 def _ratios(

@@ -53,7 +53,7 @@ def _info_alone() -> None:
 
 
 def _print(text: str) -> None:
-    """Print as typer does: all letters, and no complaint if nobody reads them."""
+    """Print as typer does: all letters, and no error where the output is closed."""
     out = sys.stdout
     if isinstance(out, io.TextIOWrapper) and lookup(out.encoding).name == "ascii":
         # Such as of cron. Names of bands have other letters.

@@ -3,11 +3,11 @@
 A label with the standard error se has the weight 1 / (tau^2 + se^2), scaled to a mean
 of 1 over the training labels: the inverse of the variance of its distance from what a
 model can explain, as in a random-effects meta-analysis (DerSimonian and Laird,
-Meta-analysis in
-clinical trials, 1986). tau^2 is the variance that a model leaves unexplained beside the
-errors of the labels. It solves sum r^2 / (tau^2 + se^2) = n for the n residuals r of
-labels that were left out (Paule and Mandel, Consensus values and weighting factors,
-1982). So no label counts zero, and one with a tiny error does not take all.
+Meta-analysis in clinical trials, 1986). tau^2 is the variance that a model leaves
+unexplained beside the errors of the labels. It solves sum r^2 / (tau^2 + se^2) = n for
+the n residuals r of labels that were left out (Paule and Mandel, Consensus values and
+weighting factors, 1982). So no label counts zero, and one with a tiny error does not
+take all.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def weights_of_table(
 def weights_of_samples(part: LabelledSamples, recipe: Recipe) -> LabelWeights | None:
     """Return the weights of the labels that a network trains on.
 
-    What a learner by pixel leaves unexplained stands for what the network will.
+    The variance that a learner by pixel leaves unexplained is used for the network too.
     """
     reader = part.reader
     if not reader.has_errors or not recipe.label_errors:
