@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import zarr
 from conftest import make_chips
+from variants import variants
 
 import geobiomass as gb
 from geobiomass.cube import sealing, verify, write_end
@@ -82,7 +83,7 @@ def test_damage_before_an_append_is_noticed_after_it(cube: Path) -> None:
 STEPS = ["_put_histogram", "_put_counts", "described", "write_root", "tidy_append"]
 
 
-@pytest.mark.parametrize("step", STEPS)
+@variants("step", STEPS, quick=2)
 def test_killed_at_its_end_an_append_leaves_checksums_of_old_chips(
     cube: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

@@ -266,6 +266,7 @@ def test_what_is_outside_is_hatched(model: gb.BiomassRegressor) -> None:
 # --- learning and keeping -------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_training_ends_with_it_and_is_the_same_without(tmp_path: Path) -> None:
     chips = make_chips(8, 32)
     state = torch.random.get_rng_state()
@@ -348,6 +349,7 @@ def test_saved_is_loaded(model: gb.BiomassRegressor, tmp_path: Path) -> None:
         old.predict(scene, applicability=True)
 
 
+@pytest.mark.slow
 def test_ensembles_take_the_mean_of_their_members(
     model: gb.BiomassRegressor, tmp_path: Path
 ) -> None:
@@ -389,6 +391,7 @@ def test_networks_that_do_not_return_what_they_pool_are_refused(
         brought.applicability(make_scene(64, 64))
 
 
+@pytest.mark.slow
 def test_a_network_that_knows_the_month_is_asked_in_the_months_of_the_map() -> None:
     chips = make_chips(6, 32)
     model = gb.fit(chips, **SMALL, month_term=True)

@@ -148,6 +148,7 @@ def test_chosen_chips(bucket: Bucket, tmp_path: Path) -> None:
         bucket.get(tmp_path, chips=5)
 
 
+@pytest.mark.slow
 def test_a_number_of_chips_is_always_the_same_ones(
     bucket: Bucket, tmp_path: Path
 ) -> None:
@@ -188,6 +189,7 @@ download_chips({root!r}, source={address!r}, storage_options={options!r})
 """
 
 
+@pytest.mark.slow
 def test_a_killed_download_resumes(bucket: Bucket, tmp_path: Path) -> None:
     script = KILLED.format(
         root=str(tmp_path), address=bucket.address, options=bucket.options
@@ -382,6 +384,7 @@ def test_a_mirror_on_a_web_server(origin: Path, tmp_path: Path) -> None:
         assert copy.read_bytes() == original.read_bytes()
 
 
+@pytest.mark.slow
 def test_on_the_command_line(
     bucket: Bucket, tmp_path: Path, run: Any, s3: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

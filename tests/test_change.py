@@ -303,6 +303,7 @@ def test_totals_cover_where_the_plain_difference_doubles_the_loss() -> None:
         assert found.loc[part, "estimated"] == pytest.approx(1, abs=0.15)
 
 
+@pytest.mark.slow
 def test_plots_of_both_dates_make_totals_design_based() -> None:
     random = np.random.default_rng(5)
     before, after, first, second = two_dates(120, random)
@@ -332,6 +333,7 @@ def test_plots_of_both_dates_make_totals_design_based() -> None:
     assert np.mean(ratio) == pytest.approx(1, abs=0.15)
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_difference_and_totals(tmp_path: Path) -> None:
     from typer.testing import CliRunner
 

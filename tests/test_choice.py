@@ -254,6 +254,7 @@ def test_the_same_call_reads_what_is_finished_and_another_is_refused(
         gb.fit(plots(full), "pixels", folder=folder, **CALL)
 
 
+@pytest.mark.slow
 def test_an_interrupted_choice_goes_on_and_the_network_can_be_kept(
     full: xr.Dataset,
     tiny_network: Recipe,
@@ -399,6 +400,7 @@ def test_a_network_that_takes_too_long_is_left_out_and_chips_of_a_pixel_have_non
     assert model.provenance["choice"]["groups"] == 8
 
 
+@pytest.mark.slow
 def test_folds_choose_once(full: xr.Dataset, tmp_path: Path) -> None:
     cube, call = plots(full), CALL | {"folder": tmp_path / "run"}
     model = gb.fit(cube, folds=3, **call)

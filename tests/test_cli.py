@@ -29,6 +29,7 @@ QUICK = [
 ]
 
 
+@pytest.mark.slow
 def test_the_whole_way(run, tmp_path: Path) -> None:
     store, model = tmp_path / "scene.zarr", tmp_path / "model"
     scene = make_scene(96, 80)
@@ -73,6 +74,7 @@ def models(tmp_path: Path) -> list[Path]:
     return folders
 
 
+@pytest.mark.slow
 def test_predict_takes_all_that_python_takes(
     run, tmp_path: Path, models: list[Path]
 ) -> None:
@@ -128,6 +130,7 @@ def test_plan_says_what_a_map_takes(run, tmp_path: Path, models: list[Path]) -> 
     assert not list(tmp_path.glob("*.unfinished*"))
 
 
+@pytest.mark.slow
 def test_ingest_goes_on_where_it_was_interrupted(
     run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +185,7 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     assert len(model.history) == 2
 
 
+@pytest.mark.slow
 def test_info_says_what_is_there(run, tmp_path: Path) -> None:
     scene, chips = make_scene(), make_chips(3)
     gb.write_cube(scene, tmp_path / "scene.zarr")

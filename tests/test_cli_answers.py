@@ -18,6 +18,7 @@ import pytest
 import torch
 from conftest import make_scene
 from typer.main import get_command
+from variants import variants
 
 import geobiomass as gb
 from geobiomass import cli
@@ -154,6 +155,7 @@ def test_shells_complete_commands_and_recipes(shell: str) -> None:
     assert "export" not in done.stdout
 
 
+@pytest.mark.slow
 def test_info_prints_all_letters_and_no_complaint_without_a_reader(
     tmp_path: Path,
 ) -> None:
@@ -170,11 +172,11 @@ def test_info_prints_all_letters_and_no_complaint_without_a_reader(
     assert (done.returncode, done.stderr) == (1, b"")
 
 
-@pytest.mark.parametrize("kind", ["tcp", "ws"])
-@pytest.mark.parametrize(
+@variants("kind", ["tcp", "ws"], quick=1)
+@variants(
     "answer",
-    [b"", b"<html>" + b" " * 90, b"HTTP/1.1 400 Bad Request\r\n\r\n"],
-    ids=["nothing", "page", "refusal"],
+    [b"<html>" + b" " * 90, b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"],
+    quick=2,
 )
 def test_what_is_no_scheduler_is_one_sentence(
     run, monkeypatch: pytest.MonkeyPatch, model: Path, kind: str, answer: bytes

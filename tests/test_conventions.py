@@ -194,6 +194,7 @@ def test_maps_are_drawn_by_hvplot(
     assert picture.dimension_values("agb").size == found["agb"].size
 
 
+@pytest.mark.slow
 def test_training_and_evaluation_take_them_too(scene: xr.Dataset) -> None:
     settings: dict[str, Any] = {"epochs": 1, "crop": 32, "validation": 0}
     settings |= {"encoder": "test_resnet", "decoder_channels": DECODER}

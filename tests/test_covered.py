@@ -101,6 +101,7 @@ def test_blocks_are_the_pages(capsys: Printed) -> None:
     )
 
 
+@pytest.mark.slow
 def test_change_has_a_row_a_part(capsys: Printed) -> None:
     (table,) = printed(capsys, "change")
     assert names(table)[1:] == [["net change"], ["loss"], ["gain"]]
@@ -130,6 +131,7 @@ def test_landscapes_are_the_pages(capsys: Printed) -> None:
     assert numbers(ways, 2)[4] > 98
 
 
+@pytest.mark.slow
 def test_the_bootstrap_is_the_pages(capsys: Printed) -> None:
     (table,) = printed(capsys, "bootstrap", 4)
     assert on_page(table, "validation.md")
@@ -137,6 +139,7 @@ def test_the_bootstrap_is_the_pages(capsys: Printed) -> None:
     assert np.mean(numbers(table, 3)) < np.mean(numbers(table, 1)) - 30
 
 
+@pytest.mark.slow
 def test_the_bootstrap_of_independent_pixels_holds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from variants import variants
 
 pytest_plugins = ["pytester"]
 
@@ -14,6 +15,7 @@ import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import cpu_time
 cpu_time.LIMIT = 0.15
+cpu_time.slowness = lambda: 1.0
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: may take long")
@@ -77,7 +79,7 @@ def test_slow(): exec(BUSY)
 """
 
 
-@pytest.mark.parametrize("workers", [(), ("-p", "xdist", "-n", "1")])
+@variants("workers", [("-p", "xdist", "-n", "1"), ()], quick=1)
 def test_what_takes_too_long_is_named(
     pytester: pytest.Pytester,
     monkeypatch: pytest.MonkeyPatch,

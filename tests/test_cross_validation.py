@@ -198,6 +198,7 @@ def test_errors_say_how_large_blocks_should_be(scene: xr.Dataset) -> None:
         _ = crossed(chips, gb.make_folds(chips, 3)).suggested_block
 
 
+@pytest.mark.slow
 def test_it_trains_resumes_and_is_loaded_from_disk(tmp_path: Path) -> None:
     scene = make_scene(64, 64, months=(7,))
     settings = {**SMALL, "folder": tmp_path / "runs", "block": 32}

@@ -64,6 +64,7 @@ def test_metrics_are_scikit_learns() -> None:
     assert not [name for name in table if name.endswith("_lower")]
 
 
+@pytest.mark.slow
 def test_the_bootstrap_is_that_of_drawing_whole_units() -> None:
     parts = drawn(12, 4)
     table = tallied(parts, confidence=0.8, bootstrap=4000)

@@ -100,6 +100,7 @@ def test_small_maps_stay_and_ragged_ones_reach_beyond() -> None:
     assert small[-1, 0] == layer[24, :3].mean()
 
 
+@pytest.mark.slow
 def test_overviews_are_read_instead_of_all(
     model: gb.BiomassRegressor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,6 +144,7 @@ def test_a_graph_runs_without_this_package(
     assert notes == {"outputs": "agb", "units": "Mg/ha"}
 
 
+@pytest.mark.slow
 def test_exporting_leaves_the_network_as_it_was(tmp_path: Path) -> None:
     network = small_network().train()
     before = {name: value.clone() for name, value in network.state_dict().items()}

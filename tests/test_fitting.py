@@ -124,6 +124,7 @@ def average_of_kept(folder: Path, recipe: str) -> dict[str, bytes]:
     return {name: value.numpy().tobytes() for name, value in averaged.items()}
 
 
+@pytest.mark.slow
 def test_the_winners_stages_hold_out_and_then_take_all() -> None:
     plans: list[TrainingPlan] = []
     model = gb.fit(make_chips(5), "biomassters", **SMALL, announce=plans.append)
@@ -195,6 +196,7 @@ def test_a_fit_opens_its_cube_once(
     assert len(said) == ("announce" in given)
 
 
+@pytest.mark.slow
 def test_a_fit_opens_a_validation_cube_once_as_well(opened: list[int]) -> None:
     chips = make_chips(6)
     first, second = chips.isel(chip=slice(4)), chips.isel(chip=slice(4, 6))
@@ -210,6 +212,7 @@ def test_a_fit_opens_a_validation_cube_once_as_well(opened: list[int]) -> None:
 
 
 @variants("of_folds", [True, False], quick=1)
+@pytest.mark.slow
 def test_all_members_of_a_fit_in_folds_share_one_reader(
     opened: list[int], tmp_path: Path, of_folds: bool
 ) -> None:
@@ -336,6 +339,7 @@ def test_an_error_of_the_last_member_comes_before_the_first_is_planned(
     assert len(announced) == 1
 
 
+@pytest.mark.slow
 def test_other_images_are_other_data_in_every_form(begun: Path, tmp_path: Path) -> None:
     settings = CONTINUED | {"folder": begun}
     with pytest.raises(ValueError, match=r"images in memory was '[0-9a-f]{12}' and is"):
@@ -354,6 +358,7 @@ def test_other_images_are_other_data_in_every_form(begun: Path, tmp_path: Path) 
             gb.fit(cube, "quick", **bare, folder=tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_the_calibration_of_another_training_is_not_continued(
     tmp_path: Path,
 ) -> None:
@@ -499,6 +504,7 @@ def test_a_validation_cube_may_have_other_months() -> None:
     assert np.isfinite(model.history.validation_loss).all()
 
 
+@pytest.mark.slow
 def test_dropout_of_passes_and_patterns_changes_the_weights() -> None:
     # September to November: in three of the six patterns some of them are left out.
     chips = make_chips(4)

@@ -327,6 +327,7 @@ def test_a_mask_is_widened_by_the_buffer() -> None:
 # --- training ---
 
 
+@pytest.mark.slow
 def test_fit_takes_folds_and_resumes_with_the_same_ones_only(tmp_path: Path) -> None:
     scene = make_scene(64, 64, months=(7,))
     folds = make_folds(scene, 2, block=32, buffer=4)

@@ -177,6 +177,7 @@ def test_a_frozen_encoder_is_told_and_keeps_its_bits(
         assert "donor.pth" in str(told)
 
 
+@pytest.mark.slow
 def test_a_half_frozen_encoder_learns_in_the_other_half(
     weights: Path, scene: xr.Dataset
 ) -> None:

@@ -16,6 +16,7 @@ import xarray as xr
 import zarr
 from conftest import make_chips, make_scene
 from map_work import Work, write
+from variants import variants
 from zarr.storage import MemoryStore
 
 import geobiomass as gb
@@ -105,7 +106,7 @@ def try_changes(
 
 
 @pytest.mark.parametrize("many", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", ["chips", "scene", "map"])
+@variants("kind", ["chips", "map", "scene"], quick=2)
 def test_a_change_anywhere_is_noticed(
     kind: str, many: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

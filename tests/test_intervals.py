@@ -15,6 +15,7 @@ from conftest import make_chips, make_scene
 from earlier_models import without_checksums
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from variants import variants
 
 import geobiomass as gb
 from benchmarks.covered_blocks import coverage, pooled
@@ -198,7 +199,7 @@ def test_an_interval_needs_so_many_units(interval: float, needed: int) -> None:
     assert needed == 1 or threshold(units[1:], interval) == np.inf
 
 
-@pytest.mark.parametrize("count", [9, 15, 30])
+@variants("count", [15, 9, 30], quick=1)
 def test_new_units_are_covered_with_any_correlation_of_their_pixels(count: int) -> None:
     for correlation in (0.0, 0.5, 0.95):
         # Nine units are the fewest; a little more is held than was asked for.
@@ -229,6 +230,7 @@ def grouped_units(
     return units
 
 
+@pytest.mark.slow
 def test_new_groups_are_held_with_groups_as_units_and_not_with_chips() -> None:
     draw, held = np.random.default_rng(0), []
     for _ in range(120):
@@ -614,6 +616,7 @@ def test_killed_and_run_again_it_ends_with_the_same_calibration(
     assert bits(again.predict(make_scene())) == bits(whole.predict(make_scene()))
 
 
+@pytest.mark.slow
 def test_with_another_cube_to_validate_on(tmp_path: Path) -> None:
     other = make_chips(2, seed=90).assign_coords(chip=["a", "b"])
     model = gb.fit(make_chips(10), "quick", other, interval=0.8, **SMALL)
@@ -623,6 +626,7 @@ def test_with_another_cube_to_validate_on(tmp_path: Path) -> None:
     assert model.provenance["data"]["training"]["places"] == 6
 
 
+@pytest.mark.slow
 def test_folds_calibrate_together_on_what_each_left_out(tmp_path: Path) -> None:
     chips = make_chips(9)
     model = gb.fit(chips, "quick", interval=0.8, folds=3, **SMALL)
@@ -650,6 +654,7 @@ def with_regions(count: int, regions: int) -> xr.Dataset:
     return make_chips(count).assign_coords(region=("chip", names))
 
 
+@pytest.mark.slow
 def test_groups_that_are_split_by_are_what_calibrates(tmp_path: Path) -> None:
     chips = with_regions(20, 10)
     model = gb.fit(chips, "quick", interval=0.8, groups="region", **SMALL)
@@ -667,6 +672,7 @@ def test_groups_that_are_split_by_are_what_calibrates(tmp_path: Path) -> None:
     assert "too few" in repr(model)
 
 
+@pytest.mark.slow
 def test_folds_by_region_calibrate_by_region() -> None:
     chips = with_regions(12, 6)
     folds = gb.make_folds(chips, 2, "region")

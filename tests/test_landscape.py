@@ -48,6 +48,7 @@ def by_biomass(
 
 
 @pytest.mark.parametrize("size", [1, (130, 70), 256])
+@pytest.mark.slow
 def test_a_scene_cube_has_the_schema_of_one(size: int | tuple[int, int]) -> None:
     scene = landscape(size, block=100)
     height, width = size if isinstance(size, tuple) else (size, size)
@@ -195,6 +196,7 @@ def test_birch_drops_its_leaves(year: xr.Dataset) -> None:
     assert np.median(july[needles] / may[needles]) < 1.2
 
 
+@pytest.mark.slow
 def test_snow_brightens_open_land_in_winter() -> None:
     scene = landscape(256, seed=2)
     winter = scene.image.sel(month=2)
@@ -259,6 +261,7 @@ def test_gaps_are_as_frequent_as_in_the_real_data() -> None:
     assert 0.09 < descending.mean() < 0.17
 
 
+@pytest.mark.slow
 def test_a_swath_edge_can_cross_a_scene() -> None:
     # Seed 3 has narrow strips: November's descending pass covers a part.
     missing = landscape(512, 12, 3).image.sel(band="VV_desc", month=11).isnull().values
@@ -276,6 +279,7 @@ def test_damaged_radar_values_are_exactly_zero_and_rare(year: xr.Dataset) -> Non
     assert 0 < share < 1e-4
 
 
+@pytest.mark.slow
 def test_a_huge_landscape_costs_nothing_until_it_is_computed() -> None:
     landscape(1)  # the imports
     tracemalloc.start()

@@ -35,6 +35,7 @@ from map_work import (
 )
 from rio_cogeo.cogeo import cog_info, cog_validate
 from test_maps import BANDS, NETWORK, Failing, small_network
+from variants import variants
 
 import geobiomass as gb
 from geobiomass.maps import Block, MapInUseError
@@ -547,7 +548,7 @@ def wait_for(true: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("suffix", ["zarr", "tif"])
+@variants("suffix", ["zarr", "tif"], quick=1)
 def test_a_second_writer_is_refused_and_a_dead_one_is_not_waited_for(
     tmp_path: Path, suffix: str, run: Run
 ) -> None:

@@ -237,6 +237,7 @@ def test_levels_halve_until_they_are_small(height: int, width: int) -> None:
 
 @pytest.mark.parametrize("shards", [128, None])
 @variants(("height", "width"), [(701, 523), (640, 768)], quick=1)
+@pytest.mark.slow
 def test_overviews_hold_the_means_and_lie_right(
     tmp_path: Path, height: int, width: int, shards: int | None
 ) -> None:
@@ -425,6 +426,7 @@ def test_overviews_need_memory_by_the_side_not_by_the_map(tmp_path: Path) -> Non
 # --- GeoTIFF -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_geotiff_is_a_right_cog_with_bands(tmp_path: Path) -> None:
     values = {"agb": some_values(1104, 600), "sd": some_values(1104, 600, 1) + 1e6}
     a_map(tmp_path / "map.zarr", a_frame(1104, 600), values)

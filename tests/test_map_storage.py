@@ -48,6 +48,7 @@ def names(pattern: str, options: dict[str, str]) -> list[str]:
     return sorted(files.glob(pattern))
 
 
+@pytest.mark.slow
 def test_a_map_on_object_storage_goes_on_where_it_stopped(
     tmp_path: Path, options: dict[str, str]
 ) -> None:
@@ -112,6 +113,7 @@ def test_making_it_is_interrupted(
     assert_is_the_map(there(address, options))
 
 
+@pytest.mark.slow
 def test_a_geotiff_is_made_beside_and_put_into_the_bucket(
     tmp_path: Path, options: dict[str, str]
 ) -> None:

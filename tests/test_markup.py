@@ -87,6 +87,7 @@ def test_names_of_chips_titles_and_cards_in_a_report_are_text(
     check_is_text(path.read_text(encoding="utf-8"), 4)
 
 
+@pytest.mark.slow
 def test_names_of_regions_in_a_report_are_text(
     model: gb.BiomassRegressor, tmp_path: Path
 ) -> None:

@@ -171,6 +171,7 @@ def test_absent_months_cost_no_attention_either() -> None:
     assert seen == [5]
 
 
+@pytest.mark.slow
 def test_groups_of_months_learn_what_they_would_without_a_second_pass(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -66,6 +66,7 @@ def dates() -> list[xr.Dataset]:
 
 
 @pytest.mark.parametrize("name", ["change.zarr", "change.tif"])
+@pytest.mark.slow
 def test_change_goes_on_after_its_map(tmp_path: Path, run: Run, name: str) -> None:
     from geobiomass.accounting.change import write_change
 

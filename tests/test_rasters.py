@@ -20,6 +20,7 @@ from raster_files import UTM, draw, north_up, write_tif
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.warp import reproject
+from variants import variants
 
 import geobiomass as gb
 from geobiomass.sources.rasters.headers import choose_overview
@@ -199,7 +200,7 @@ def test_nearest_is_the_pixel_that_contains_the_centre(tmp_path: Path) -> None:
     np.testing.assert_array_equal(image(cube)[0, 0], expected)
 
 
-@pytest.mark.parametrize("method", ["bilinear", "average", "cubic"])
+@variants("method", ["bilinear", "average", "cubic"], quick=1)
 @pytest.mark.parametrize(
     ("transform", "crs"),
     [

@@ -28,6 +28,7 @@ def read(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("folder", ["biomassters", "biomassters_small"])
+@pytest.mark.slow
 def test_ingested_chips_are_the_files_pixels(
     data: Path, tmp_path: Path, folder: str
 ) -> None:

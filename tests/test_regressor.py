@@ -84,6 +84,7 @@ def same(one: gb.BiomassRegressor, other: gb.BiomassRegressor) -> bool:
     return all(torch.equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.slow
 def test_the_seed_decides_and_the_callers_random_state_is_kept() -> None:
     scene = make_scene(64, 64)
     torch.manual_seed(1)
@@ -165,6 +166,7 @@ def test_the_weights_are_the_same_if_a_cluster_reads(tmp_path: Path) -> None:
     assert same(here, there)
 
 
+@pytest.mark.slow
 def test_the_weights_are_the_same_on_disk_and_in_memory(tmp_path: Path) -> None:
     gb.write_cube(make_chips(6, 48), tmp_path / "chips.zarr")
     cube = gb.open_cube(tmp_path / "chips.zarr")
@@ -184,6 +186,7 @@ def test_it_learns_and_beats_the_mean() -> None:
     assert model.history["train_loss"].iloc[-1] < model.history["train_loss"].iloc[0]
 
 
+@pytest.mark.slow
 def test_it_trains_on_chips_and_on_sparse_labels() -> None:
     chips = make_chips(6)
     model = gb.fit(chips, "quick", **QUICK)
@@ -200,6 +203,7 @@ def test_it_trains_on_chips_and_on_sparse_labels() -> None:
     assert np.isfinite(model.history["validation_loss"]).all()
 
 
+@pytest.mark.slow
 def test_the_ways_to_choose_what_validates() -> None:
     chips = make_chips(6)
     none = gb.fit(chips, "quick", **QUICK, validation=0)
@@ -223,6 +227,7 @@ def test_one_chip_trains_without_validation_and_warns() -> None:
     assert model.history["validation_loss"].isna().all()
 
 
+@pytest.mark.slow
 def test_the_winners_scaling_and_the_measured_one() -> None:
     scene = make_scene(64, 64)
     model = gb.fit(scene, "quick", **QUICK | {"scaling": "biomassters"})

@@ -121,6 +121,7 @@ def test_a_report_of_a_scene_is_one_file_with_the_figures_of_an_evaluation(
     assert f"torch {__import__('torch').__version__.split('+')[0]}" in page.text
 
 
+@pytest.mark.slow
 def test_a_report_of_chips_maps_as_many_as_are_asked_for(
     model: Path, tmp_path: Path
 ) -> None:
@@ -139,6 +140,7 @@ def test_a_report_of_chips_maps_as_many_as_are_asked_for(
 
 
 @pytest.mark.parametrize("labels", ["none", "all missing"])
+@pytest.mark.slow
 def test_without_labels_there_are_maps_and_no_errors(
     model: Path, tmp_path: Path, labels: str
 ) -> None:
@@ -155,6 +157,7 @@ def test_without_labels_there_are_maps_and_no_errors(
     assert len(page.pictures) == 6
 
 
+@pytest.mark.slow
 def test_a_report_of_several_models_and_of_text_that_is_markup(
     model: Path, tmp_path: Path
 ) -> None:
@@ -211,6 +214,7 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_a_report_has_split_interval_applicability_and_totals(
     audited: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -260,6 +264,7 @@ def test_a_report_has_split_interval_applicability_and_totals(
     assert all(link.startswith("#section-") for link in page.links)
 
 
+@pytest.mark.slow
 def test_totals_in_a_report_rest_on_cross_validation_where_there_are_no_plots(
     audited: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -278,6 +283,7 @@ def test_totals_in_a_report_rest_on_cross_validation_where_there_are_no_plots(
     assert "There is no error to report" in page.text
 
 
+@pytest.mark.slow
 def test_errors_on_the_training_data_have_a_warning(
     model: Path, tmp_path: Path
 ) -> None:

@@ -191,7 +191,7 @@ def test_a_table_that_is_not_as_it_was_written_is_refused(tmp_path: Path) -> Non
 # --- the folder ---
 
 
-@variants("kind", ["polygon", "chip", "block", "region", "flight"], quick=2)
+@variants("kind", ["chip", "polygon", "block", "region", "flight"], quick=1)
 def test_what_was_saved_is_loaded_to_the_bit(kind: str, tmp_path: Path) -> None:
     cube, folds = all_kinds()[kind]
     cv = crossed(cube, folds)
@@ -236,10 +236,11 @@ def test_rows_by_fold_are_of_what_each_model_did_not_see(tmp_path: Path) -> None
         assert row["pixels"] == len(own)
         assert row["bias"] == pytest.approx(off.mean(), rel=1e-6)
         assert row["pixel_rmse"] == pytest.approx(np.sqrt((off**2).mean()), rel=1e-6)
-        # From drawing its blocks again: never beyond the extreme ones.
+        # From drawing its blocks again: never beyond the extreme ones, but for the
+        # last bits of sums in another order.
         means = off.groupby(own["unit"]).mean()
-        assert means.min() <= row["bias_lower"] < row["bias"] < row["bias_upper"]
-        assert row["bias_upper"] <= means.max()
+        ends = means.min() - 1e-9, means.max() + 1e-9
+        assert ends[0] <= row["bias_lower"] < row["bias"] < row["bias_upper"] <= ends[1]
 
 
 @pytest.mark.slow  # law 4 is quick for a map
@@ -395,6 +396,7 @@ def test_info_says_which_command_goes_on(
         gb.describe(folder)
 
 
+@pytest.mark.slow
 def test_another_cross_validation_is_not_replaced_unasked(tmp_path: Path) -> None:
     scene = with_regions()
     one, other = (
@@ -458,6 +460,7 @@ def test_what_is_damaged_foreign_or_gone_is_one_clear_sentence(tmp_path: Path) -
             gb.CrossValidation.load(foreign)
 
 
+@pytest.mark.slow
 def test_a_cube_that_has_changed_since_is_noticed(tmp_path: Path) -> None:
     scene, store = with_regions(), tmp_path / "scene.zarr"
     gb.write_cube(scene, store)
@@ -621,6 +624,7 @@ def test_the_command_line_reports_loss_and_gain(run, tmp_path: Path) -> None:
     assert (code, "must be an error model" in err) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_report_of_chips_has_their_cross_validation(tmp_path: Path) -> None:
     chips, folds = of_flights()
     cv = crossed(chips, folds)

@@ -135,6 +135,7 @@ def test_the_start_is_told_planned_and_changes_the_weights(
 
 
 @pytest.mark.parametrize("stage", [START, ""])
+@pytest.mark.slow
 def test_interrupted_at_the_start_or_later_it_ends_with_the_same_bits(
     scene: xr.Dataset,
     whole: gb.BiomassRegressor,

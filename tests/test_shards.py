@@ -184,6 +184,7 @@ def cut_short(path: Path, offset: int) -> None:
 
 
 @given(share=st.floats(0, 0.999), harm=st.sampled_from([break_bits, cut_short]))
+@pytest.mark.slow
 def test_no_damage_goes_unnoticed(
     tmp_path_factory: pytest.TempPathFactory, share: float, harm
 ) -> None:

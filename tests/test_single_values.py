@@ -23,6 +23,7 @@ def test_one_month_of_one_small_chip_cannot_train_and_is_told() -> None:
         gb.fit(chip, recipe="quick", epochs=1)
 
 
+@pytest.mark.slow
 def test_one_sample_more_than_a_batch_holds_trains() -> None:
     # Batches have about the same size: here 3 and 2, not 4 and 1.
     chips = make_chips(5, 32).isel(month=[1])
@@ -52,6 +53,7 @@ def test_the_smallest_batch_is_that_of_the_plan(
     assert loader.smallest_batch(ranks) == min(sizes) >= max(sizes) - 1
 
 
+@pytest.mark.slow
 def test_what_the_sentence_says_is_enough() -> None:
     model = gb.fit(make_chips(1, 64).isel(month=[1]), recipe="quick", epochs=1)
     assert np.isfinite(model.history["train_loss"]).all()

@@ -248,6 +248,7 @@ def test_radar_by_pass_in_decibels(cube: xr.Dataset, drawn: list[Image]) -> None
         assert np.abs(got.values - expected)[both].max() < 0.01
 
 
+@pytest.mark.slow
 def test_best_takes_all_bands_from_one_observation(
     site: Site, drawn: list[Image]
 ) -> None:
@@ -273,6 +274,7 @@ def test_best_takes_all_bands_from_one_observation(
     assert np.abs(steps.values[np.isfinite(steps.values)] - 100).max() <= 1
 
 
+@pytest.mark.slow
 def test_other_classes_and_less_cloudy_scenes(site: Site) -> None:
     all_kept = opened(site.url, masked_classes=(0,), months="2021-12", bands=["B02"])
     clouds = all_kept["image"].compute(scheduler="synchronous")
@@ -592,6 +594,7 @@ def test_ground_range_images_are_not_used_as_rtc(site: Site) -> None:
         opened(grd)
 
 
+@pytest.mark.slow
 def test_collection_1_is_preferred_and_has_cloud_probability(
     tmp_path: Path, site: Site
 ) -> None:
@@ -657,6 +660,7 @@ def test_an_unreadable_asset_is_named(damaged: Site) -> None:
     assert caught.value.file == href
 
 
+@pytest.mark.slow
 def test_unreadable_assets_are_left_out_and_logged(
     damaged: Site, drawn: list[Image], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -850,6 +854,7 @@ def test_a_dask_chunk_of_several_shards_is_computed_once(
     assert stored.attrs["observations"] == lazy.attrs["observations"]
 
 
+@pytest.mark.slow
 def test_other_images_do_not_resume_a_cube(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "scene.zarr"
     bands = ["VV_asc", "B02"]
@@ -886,6 +891,7 @@ def command(site: Site, out: Path, *more: object) -> list[str]:
     return [str(word) for word in words]
 
 
+@pytest.mark.slow
 def test_the_command_shows_what_it_finds(site: Site, tmp_path: Path, run: Run) -> None:
     few = ("--bands", "VV_asc,B02")
     code, out, errors = run(*command(site, tmp_path / "scene.zarr", *few))

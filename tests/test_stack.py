@@ -45,6 +45,7 @@ def model(full: xr.Dataset, folder: Path) -> Any:
         yield gb.fit(plots(full), folder=folder, **MORE)
 
 
+@pytest.mark.slow
 def test_a_stack_is_compared_and_has_the_interface_of_a_model(
     full: xr.Dataset, model: Any, tmp_path: Path
 ) -> None:
@@ -99,6 +100,7 @@ def test_a_stack_is_saved_and_loaded_to_the_bit(
         gb.fit(plots(full), loaded.recipe)
 
 
+@pytest.mark.slow
 def test_the_same_call_reads_the_stack(
     full: xr.Dataset, model: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -290,6 +290,7 @@ def test_a_total_without_plots_has_no_bias_and_its_interval_covers(
     assert inside_share > 0.95 - 4 * math.sqrt(0.95 * 0.05 / 40)
 
 
+@pytest.mark.slow
 def test_blocks_and_forms_of_residuals_do_not_matter(
     tmp_path: Path, truth: xr.DataArray
 ) -> None:

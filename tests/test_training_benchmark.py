@@ -52,6 +52,7 @@ def test_bytes_are_counted_while_they_live_computed_or_not(training: Any) -> Non
         assert peaks() == (4000, 8000)
 
 
+@pytest.mark.slow
 def test_groups_of_months_take_less_memory(training: Any) -> None:
     whole = training.memory_of("quick", 64, 2, None, bf16=False)
     groups = training.memory_of("quick", 64, 2, 3, bf16=False)

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
+from variants import variants
 
 from benchmarks.error_fields import blocks, field, residuals
 from geobiomass.statistics.variogram import (
@@ -22,7 +23,7 @@ PIXEL = (10.0, 10.0)
 TRUE = {"exponential": 100.0, "spherical": 300.0, "matern": 110.0}
 
 
-@pytest.mark.parametrize("model", MODELS)
+@variants("model", MODELS, quick=1)
 def test_known_fields_are_recovered(model: Model) -> None:
     # One field of 256 pixels holds some fifty patches: each fit is off by chance (25 %
     # at most here), their mean is not.

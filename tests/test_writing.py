@@ -16,6 +16,7 @@ import zarr
 from conftest import make_chips, make_scene
 from hypothesis import given
 from hypothesis import strategies as st
+from variants import variants
 
 import geobiomass as gb
 from geobiomass.cube.encoding import band_quantum
@@ -66,6 +67,7 @@ def failing(cube: xr.Dataset, limit: int | None) -> tuple[xr.Dataset, list[int]]
     stops=st.lists(st.integers(0, 2), max_size=3),
     dtype=st.sampled_from(["int16", "int32", "float32"]),
 )
+@pytest.mark.slow
 def test_interrupted_again_and_again_it_is_the_same_cube(
     tmp_path_factory: pytest.TempPathFactory, count: int, stops: list[int], dtype: str
 ) -> None:
@@ -167,7 +169,7 @@ def grouped(chips: xr.Dataset) -> xr.Dataset:
     )
 
 
-@pytest.mark.parametrize("dtype", ["int16", "int32", "float32"])
+@variants("dtype", ["int16", "int32", "float32"], quick=1)
 def test_appended_chips_make_the_cube_that_was_meant(
     tmp_path: Path, dtype: str
 ) -> None:
@@ -303,6 +305,7 @@ def test_cubes_on_object_storage(
     assert "VV_asc" in facts["value ranges"]
 
 
+@pytest.mark.slow
 def test_cubes_in_a_store_of_obstore(s3: str) -> None:
     from obstore.store import S3Store
 

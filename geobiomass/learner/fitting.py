@@ -28,8 +28,8 @@ from geobiomass.learner.trees import Nodes, Trees
 FOLDS = 10
 """Folds of the groups at most."""
 EXTRA, BOOSTED, KERNEL = "extra trees", "gradient boosting", "kernel ridge"
-_BOOSTED_FOLDS = 5
-_FEW = 1000  # labels below which the boosting is coarse and short
+_BOOSTED_FOLDS, _FEW_BOOSTED_FOLDS = 5, 3
+_FEW = 1000  # labels below which the boosting is coarse and short, and in few folds
 _MANY_ROUNDS = {"max_iter": 300, "learning_rate": 0.05}
 _FEW_ROUNDS = {"max_iter": 60, "learning_rate": 0.15, "max_bins": 16}
 _LEAF = 2  # labels of a leaf of the extra trees at least, where labels are few
@@ -277,7 +277,9 @@ def _drawn(
 
 def _boosting(labels: Labels, seed: int) -> tuple[list[Nodes], float, Numbers]:
     """Return boosted trees, what they are added to, and predictions out of fold."""
-    folds = folds_of(labels.groups, seed, _BOOSTED_FOLDS)
+    few = len(labels.target) < _FEW
+    most = _FEW_BOOSTED_FOLDS if few else _BOOSTED_FOLDS
+    folds = folds_of(labels.groups, seed, most)
     predicted = np.zeros(len(labels.target))
     for fold in range(int(folds.max()) + 1):
         held = folds == fold

@@ -72,6 +72,7 @@ def outcome(ask: Callable[[], Any]) -> tuple[Any, str]:
 # --- models ---
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_of_a_model_is_noticed_or_harmless(
     saved: Path, tmp_path: Path
 ) -> None:
@@ -94,6 +95,7 @@ def test_a_flipped_bit_of_a_model_is_noticed_or_harmless(
                 assert str(file) in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_readme_may_be_rewritten_and_other_files_not_swapped(
     saved: Path, tmp_path: Path
 ) -> None:

@@ -217,6 +217,7 @@ print("right")
 """
 
 
+@pytest.mark.slow
 def test_a_fork_after_import_reads_and_writes_without_a_home(tmp_path: Path) -> None:
     gb.write_cube(make_scene(), tmp_path / "scene.zarr")
     environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "USER")}

@@ -12,11 +12,17 @@ from damage import DUPLICATE, damage_of, files_in
 from damaging import damaged
 from kept import KEPT
 from outcomes import CLEAR, POOR, RIGHT, SILENT, Outcome, check, counts, judged
+from variants import variants
 
 QUICK, LONG = 7, 45  # of each of thirteen kinds
+TRAINED = ("model with interval", "validation", "training")  # seconds to make
 
 
-@pytest.mark.parametrize("name", KEPT)
+@variants(
+    "name",
+    [*(name for name in KEPT if name not in TRAINED), *TRAINED],
+    quick=len(KEPT) - len(TRAINED),
+)
 def test_damage_is_told_or_changes_no_value(name: str, tmp_path: Path) -> None:
     outcomes = damaged(name, range(QUICK), tmp_path)
     assert len(outcomes) == QUICK

@@ -197,6 +197,7 @@ def test_compressed_tables_are_unpacked_within_limits(
 
 
 @pytest.mark.usefixtures("few_bytes")
+@pytest.mark.slow
 def test_tables_that_span_more_cells_than_they_have_are_refused(tmp_path: Path) -> None:
     import openpyxl
     import pyarrow as pa

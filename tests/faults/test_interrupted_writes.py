@@ -18,6 +18,7 @@ import xarray as xr
 import zarr
 from new_process import NewProcesses
 from small_cubes import make_chips, make_scene
+from variants import variants
 
 import geobiomass as gb
 from geobiomass.cube.store import open_group
@@ -130,7 +131,7 @@ def test_an_append_killed_at_its_end_counts_no_chip_twice(appending: Write) -> N
         gb.write_cube(other, appending.path, append=True)
 
 
-@pytest.mark.parametrize("pipeline", PIPELINES)
+@variants("pipeline", PIPELINES, quick=1)
 def test_a_shard_that_is_half_written_is_written_again(
     tmp_path: Path, pipeline: str, warm: Any
 ) -> None:

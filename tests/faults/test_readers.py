@@ -19,6 +19,7 @@ import pytest
 import small_cubes
 from kill_points import steps_of
 from outcomes import Reading, differing, is_clear, observed
+from variants import variants
 from zarr.storage import MemoryStore
 
 import geobiomass.cube as cube
@@ -171,7 +172,7 @@ def interleaved(story: Story, every: int, read: Callable[[Path], Reading]) -> li
     return met
 
 
-@pytest.mark.parametrize("what", ["append", "overwrite"])
+@variants("what", ["append", "overwrite"], quick=1)
 def test_a_reader_beside_a_writer_reads_one_state(what: str, tmp_path: Path) -> None:
     met = interleaved(Story(what, tmp_path), 5, kept.read_cube)
     assert met[0] == "old"

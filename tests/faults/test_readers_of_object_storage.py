@@ -60,6 +60,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Counter[str]]:
     return counts
 
 
+@pytest.mark.slow
 def test_chips_that_another_process_appended_are_read_whatever_was_listed(
     mine: dict[str, Any], theirs: dict[str, Any]
 ) -> None:
@@ -84,6 +85,7 @@ def test_chips_that_another_process_appended_are_read_whatever_was_listed(
     np.testing.assert_array_equal(lazy["image"].values, there["image"][:3].values)
 
 
+@pytest.mark.slow
 def test_a_read_adds_no_request_and_what_is_replaced_is_never_read(
     mine: dict[str, Any],
     theirs: dict[str, Any],

@@ -66,6 +66,7 @@ def test_card_and_summaries_say_labels(
     assert words in str(gb.provenance(model.predict(scene)))
 
 
+@pytest.mark.slow
 def test_the_report_says_labels_and_what_is_not_known(
     model: gb.BiomassRegressor, scene: xr.Dataset, tmp_path: Path
 ) -> None:
@@ -80,6 +81,7 @@ def test_the_report_says_labels_and_what_is_not_known(
     assert "has an observation." not in text
 
 
+@pytest.mark.slow
 def test_pixels_that_all_have_a_label_are_pixels() -> None:
     dense = make_scene(64, 64, months=(6, 7))
     model = gb.fit(dense, "quick", validation=0.0, **QUICK)

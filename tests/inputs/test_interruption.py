@@ -95,6 +95,7 @@ SETTINGS: dict[str, Any] = {**SMALL, "epochs": 2, "batch_size": 4, "validation":
     [(4, "step 1 of epoch 2"), (1, "step 1 of epoch 1"), (2, "step 2 of epoch 1")],
     quick=1,
 )
+@pytest.mark.slow
 def test_pasture_keeps_the_last_step(photos, capsys, call, place) -> None:
     at = SignalAt(call)
     kept = interrupted(lambda: pasture.fit(photos, **SETTINGS), PastureNetwork, at)
@@ -139,6 +140,7 @@ def test_members_and_streams_go_on(photos) -> None:
         assert one.recipe.training.folder is None
 
 
+@pytest.mark.slow
 def test_an_adaptation_goes_on(photos) -> None:
     train, test = photos.iloc[:8], photos.iloc[8:]
     model = pasture.fit(train, **SETTINGS)
@@ -151,6 +153,7 @@ def test_an_adaptation_goes_on(photos) -> None:
     same_weights(adapt().second.network, adapt(folder=kept["folder"]).second.network)
 
 
+@pytest.mark.slow
 def test_validation_is_finished_or_done_again(photos) -> None:
     settings = {**SETTINGS, "validation": 0.25, "epochs": 2}
 
@@ -254,6 +257,7 @@ def cube() -> Any:
         pytest.param(2, 6, "interrupted: 1 of 2 members", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_a_forest_goes_on(cube, folds, call, state, capsys) -> None:
     def fit(**more: Any) -> Any:
         return gb.fit(cube, "quick", folds=folds, **FOREST, **more)

@@ -137,6 +137,7 @@ def test_the_error_of_maps_is_measured_and_kept(
     assert gb.describe(tmp_path / "model")["error of maps"] == str(error)
 
 
+@pytest.mark.slow
 def test_the_error_is_that_of_evaluate() -> None:
     scene = select_bands(make_scene(3, 64), RADAR)
     held = select_bands(make_scene(4, 64), RADAR)
@@ -234,6 +235,7 @@ def test_a_crop_below_the_deepest_features_is_refused_with_the_remedy() -> None:
 
 
 @variants("average", [0.9, None], quick=1)
+@pytest.mark.slow
 def test_bands_without_information_are_missing_in_maps_too(
     average: float | None,
 ) -> None:
@@ -331,6 +333,7 @@ def test_the_domain_has_no_cells_of_unknown_bands_alone() -> None:
     assert np.isfinite(after.quantiles).all()
 
 
+@pytest.mark.slow
 def test_the_error_of_crops_leaves_out_what_maps_leave_out() -> None:
     scene = select_bands(make_scene(3, 64), RADAR)
     scene["image"][:, :, 1::2] = np.nan  # rows with labels, but nothing observed
@@ -377,6 +380,7 @@ def test_the_floor_raises_a_map_and_its_interval_and_nothing_else() -> None:
         np.testing.assert_array_equal(found[name], values[name])
 
 
+@pytest.mark.slow
 def test_a_target_that_can_be_negative_has_no_floor() -> None:
     scene = select_bands(make_scene(7, 64), RADAR)
     scene["agb"] = scene["agb"] - 100

@@ -408,6 +408,7 @@ def test_other_landscapes_give_no_alarm(
         (("CLP",), lambda v: v * 2.55, "unusual"),
     ],
 )
+@pytest.mark.slow
 def test_faults_are_found_in_a_cloudy_year(
     years: list[xr.Dataset],
     profiles: list[BandProfile],
@@ -439,6 +440,7 @@ def test_another_season_is_named(years: list[xr.Dataset]) -> None:
 
 @pytest.mark.parametrize("folder", ["biomassters", "biomassters_small"])
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.slow
 def test_real_chips_are_like_each_other(data: Path, folder: str) -> None:
     chips = gb.from_biomassters(data / folder).compute()
     reader = Reader(chips, [str(band) for band in chips["band"].values])

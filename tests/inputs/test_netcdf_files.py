@@ -16,6 +16,7 @@ import zarr
 from affine import Affine
 from conftest import make_chips, make_scene
 from test_same_map import BANDS, ByPixel
+from variants import variants
 
 import geobiomass as gb
 from geobiomass.cube.grid import Grid
@@ -48,7 +49,7 @@ def assert_same_place(found: Any, expected: Any) -> None:
     assert found.rio.transform() == expected.rio.transform(recalc=True)
 
 
-@pytest.mark.parametrize("how", [*ENGINES, "zarr 2"])
+@variants("how", [*ENGINES, "zarr 2"], quick=1)
 def test_a_cube_written_to_another_format_is_the_same_cube(
     tmp_path: Path, model: Any, how: str
 ) -> None:
@@ -78,6 +79,7 @@ def test_a_cube_written_to_another_format_is_the_same_cube(
 
 
 @pytest.mark.parametrize("how", ENGINES)
+@pytest.mark.slow
 def test_a_map_written_to_netcdf_has_the_same_totals(
     tmp_path: Path, model: Any, how: str
 ) -> None:

@@ -61,6 +61,7 @@ def test_own_targets_of_different_units_each_learn_the_same(photos) -> None:
     np.testing.assert_allclose(found[1], found[0], rtol=3e-6)
 
 
+@pytest.mark.slow
 def test_an_ensemble_and_its_adaptation_are_in_the_tables_unit(photos) -> None:
     grams = {}
     for factor in (1.0, TO_KG_HA):

@@ -112,6 +112,7 @@ class ByPixel(torch.nn.Module):
 
 
 @pytest.mark.parametrize("how", CHANGES)
+@pytest.mark.slow
 def test_the_report_has_the_area_of_the_pixels_at_hand(
     how: str, tmp_path: Path
 ) -> None:

@@ -109,6 +109,7 @@ def assert_transforms_are_those_of_coordinates(data: xr.DataArray) -> None:
 
 @few
 @given(rows=starts, columns=starts)
+@pytest.mark.slow
 def test_a_crop(model: Any, cube: Any, errors: Any, rows: int, columns: int) -> None:
     whole = mapped(model, cube)
     top = {"y": slice(0, 16 + rows)}

@@ -23,6 +23,7 @@ from test_same_map import (
     mapped,
     totals,
 )
+from variants import variants
 
 import geobiomass as gb
 from geobiomass.cube.grid import Grid
@@ -73,8 +74,8 @@ WAYS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("network", ["by pixel", "convolutional"])
-@pytest.mark.parametrize("step", [1, 2])
+@variants("network", ["convolutional", "by pixel"], quick=1)
+@variants("step", [2, 1], quick=1)
 def test_a_cube_from_other_files_gives_the_same_map(
     tmp_path: Path, networks: Any, cube: Any, errors: Any, network: str, step: int
 ) -> None:

@@ -262,6 +262,7 @@ def test_a_page_to_explore_names_the_target(
     assert "biomass, " not in text
 
 
+@pytest.mark.slow
 def test_the_report_is_in_the_targets_units(
     model: gb.BiomassRegressor, scene: xr.Dataset, tmp_path: Path
 ) -> None:
@@ -297,6 +298,7 @@ def test_an_ensemble_has_one_target(
         gb.Ensemble([model, other])
 
 
+@pytest.mark.slow
 def test_cross_validation_keeps_the_target(scene: xr.Dataset, tmp_path: Path) -> None:
     folds = gb.make_folds(scene, 2, block=32)
     found = gb.cross_validate(scene, "quick", folds, **QUICK)
@@ -321,7 +323,7 @@ def test_an_interval_that_is_learnt_has_the_targets_name() -> None:
         model.predict_chips_to("submission", chips)
 
 
-@variants("units", ["%", "1", "percent", "kg"], quick=2)
+@variants("units", ["%", "1", "percent", "kg"], quick=1)
 def test_any_units_stay_through_fit_and_map(units: str) -> None:
     cube = make_scene(32, 64, MONTHS)
     cover = (cube["agb"] / 4).rename("cover").assign_attrs(units=units)
@@ -332,6 +334,7 @@ def test_any_units_stay_through_fit_and_map(units: str) -> None:
     assert found["cover"].attrs["units"] == units
 
 
+@pytest.mark.slow
 def test_labels_in_kilograms_train_the_same_model() -> None:
     cube = make_scene(32, 64, MONTHS)
     heavy = cube.assign(agb=(cube["agb"] / 10).assign_attrs(units="kg m-2"))

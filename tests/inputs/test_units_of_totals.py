@@ -54,7 +54,7 @@ def total(map: Any, plots: pd.DataFrame, **settings: Any) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("units", UNITS)
-@variants("form", ["dataset", "tif", "zarr", "array", "lazy"], quick=3)
+@variants("form", ["tif", "dataset", "zarr", "array", "lazy"], quick=1)
 def test_a_map_in_other_units_has_the_same_totals(
     tmp_path: Path, units: str, form: str
 ) -> None:
@@ -196,6 +196,7 @@ def plots_of_both(units: str | None = None) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("units", ["kg/m2", "g/m2"])
+@pytest.mark.slow
 def test_change_and_its_totals_are_in_the_same_units(
     tmp_path: Path, units: str
 ) -> None:

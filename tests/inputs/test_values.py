@@ -200,9 +200,7 @@ def test_scales_of_rioxarray_by_band(tmp_path: Path) -> None:
     np.testing.assert_allclose(cube["image"][0, 1], wanted[1], atol=0.26)
 
 
-@pytest.mark.parametrize(
-    "form", ["nodata", "scale and offset", "decoded, nodata stays"]
-)
+@variants("form", ["nodata", "scale and offset", "decoded, nodata stays"], quick=1)
 @pytest.mark.parametrize("store", ["nc", "zarr"])
 def test_saved_opened_and_written_again(form: str, store: str, tmp_path: Path) -> None:
     data = DECLARED[form].copy()

@@ -96,6 +96,7 @@ def test_zipped_shapefiles_and_compressed_geojson(
     assert pixels(scene, tmp_path / "b.geojson.gz") == {"a": 1024}
 
 
+@pytest.mark.slow
 def test_areas_in_memory(scene: xr.Dataset) -> None:
     degrees = table(A, name=["a"]).to_crs(4326)
     shape = degrees.geometry.iloc[0]

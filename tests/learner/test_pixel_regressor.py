@@ -137,6 +137,7 @@ def test_the_same_seed_gives_the_same_bits_and_a_folder_is_gone_on_with(
         gb.fit(cube, "pixels", **(call | {"seed": 4}))
 
 
+@pytest.mark.slow
 def test_folds_and_cross_validation(full: xr.Dataset) -> None:
     cube = plots(full, 120)
     ensemble = gb.fit(cube, "pixels", folds=3, interval=0.6, block=16, **FAST)
@@ -205,6 +206,7 @@ def test_settings_belong_to_a_network_or_to_a_learner_by_pixel() -> None:
     assert RECIPES["pixels"].by_pixel
 
 
+@pytest.mark.slow
 def test_the_report_and_the_plot_show_what_was_fitted(
     model: PixelRegressor, full: xr.Dataset, tmp_path: Path
 ) -> None:

@@ -113,6 +113,7 @@ def test_the_last_epochs_are_averaged(model, train, test, tmp_path):
         torch.testing.assert_close(value.double(), mean, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_predictions_are_blended_and_cut(adapted, model, test):
     first, second = model.predict(test), adapted.second.predict(test)
     assert not np.allclose(first, second, rtol=0.05)
@@ -153,6 +154,7 @@ def test_an_adapted_model_is_saved_and_loaded(adapted, test, tmp_path):
         pasture.load(tmp_path / "model")
 
 
+@pytest.mark.slow
 def test_a_single_regressor_is_adapted_too(model, train, test, tmp_path):
     one = model.streams["dual"][0]
     adapted = pasture.adapt(one, train, test, epochs=1, last=1)

@@ -137,6 +137,7 @@ def test_an_ensemble_is_saved_and_loaded(both, photos, tmp_path):
         pasture.load(tmp_path / "model")
 
 
+@pytest.mark.slow
 def test_both_streams_without_folds(photos):
     model = pasture.fit(photos, stream="both", validation=0, **SMALL | {"epochs": 1})
     assert [member.recipe.stream for member in model.members] == ["single", "dual"]
@@ -147,6 +148,7 @@ def test_both_streams_without_folds(photos):
         model.best_member()
 
 
+@pytest.mark.slow
 def test_folds_by_number_are_balanced_folds(photos):
     model = pasture.fit(photos, folds=3, **SMALL | {"epochs": 1})
     folds = pasture.balanced_folds(photos, 3, progress=False)
@@ -183,6 +185,7 @@ def test_folds_that_cannot_be_used_are_refused_before_training(
 # --- checkpoints of each fold ---
 
 
+@pytest.mark.slow
 def test_the_best_by_loss_and_by_score_are_averaged(photos, folds, tmp_path):
     settings = SMALL | {"epochs": 8, "learning_rate": 3e-3, "folder": tmp_path}
     model = pasture.fit(photos, folds=folds, **settings)
@@ -262,6 +265,7 @@ def test_another_training_is_not_continued(photos, folds, tmp_path, change, name
 # --- the user's own targets ---
 
 
+@pytest.mark.slow
 def test_a_model_is_trained_on_other_targets(tmp_path):
     drawn = draw_photos(tmp_path)
     mine = drawn[["image_path"]].assign(
