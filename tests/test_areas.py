@@ -10,6 +10,7 @@ import rioxarray  # noqa: F401  (the .rio accessor)
 import shapely
 import xarray as xr
 from affine import Affine
+from variants import variants
 
 from geobiomass.cube import CubeError
 from geobiomass.cube.areas import pixel_areas, pixel_size, regions_of
@@ -65,7 +66,7 @@ def hectares_of_polygon(data: xr.Dataset, row: int, column: int) -> float:
     return abs(crs.get_geod().geometry_area_perimeter(outline)[0]) / 10_000
 
 
-@pytest.mark.parametrize("place", PLACES)
+@variants("place", PLACES, quick=6)
 def test_areas_are_those_of_the_pixels_polygons(place: str) -> None:
     data = scene(*PLACES[place])
     size = data.sizes["y"]

@@ -23,6 +23,7 @@ from biomassters_files import (
 )
 from hypothesis import example, given
 from hypothesis import strategies as st
+from variants import variants
 
 import geobiomass as gb
 from geobiomass.sources.rasters.tiff_header import TiffHeaderError, read_tiff_header
@@ -76,6 +77,7 @@ def file_of(
 @pytest.mark.parametrize(
     ("name", "count", "side"), [("biomassters", 2, 256), ("biomassters_small", 5, 32)]
 )
+@pytest.mark.slow
 def test_real_chips_are_read_as_plain_rasterio_reads_them(
     data: Path, name: str, count: int, side: int
 ) -> None:
@@ -137,7 +139,7 @@ def test_a_cube_describes_its_contents(folder: Path) -> None:
     assert cube["image"].dtype == cube["agb"].dtype == np.float32
 
 
-@pytest.mark.parametrize("profile", [{}, {"compress": "zstd"}, {"interleave": "pixel"}])
+@variants("profile", [{}, {"compress": "zstd"}, {"interleave": "pixel"}], quick=1)
 def test_synthetic_chips_are_read_exactly(
     tmp_path: Path, profile: dict[str, str]
 ) -> None:
@@ -235,6 +237,7 @@ def test_a_file_cut_after_opening_is_named(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["GTIFF_DIRECT_IO", "GTIFF_IGNORE_READ_ERRORS"])
+@pytest.mark.slow
 def test_options_of_gdal_do_not_hide_a_cut(folder: Path, option: str) -> None:
     import rasterio
 
@@ -265,6 +268,7 @@ def test_another_type_in_the_same_bytes_is_named_when_read(folder: Path) -> None
         cube.compute()
 
 
+@pytest.mark.slow
 def test_a_cube_can_be_pickled_to_other_processes(folder: Path) -> None:
     cube = gb.from_biomassters(folder)
     again = cloudpickle.loads(cloudpickle.dumps(cube))
@@ -300,6 +304,7 @@ def test_threads_read_the_same_and_leave_no_file_open(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("month_names", [True, False])
+@pytest.mark.slow
 def test_tables_and_file_names_give_the_same_cube(
     folder: Path, month_names: bool
 ) -> None:

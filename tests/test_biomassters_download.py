@@ -234,6 +234,7 @@ def test_a_file_that_arrives_damaged_is_downloaded_again(
     assert (tmp_path / name).read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_files_damaged_in_the_bucket_are_named(bucket: Bucket, tmp_path: Path) -> None:
     names = ["train_agbm/12345678_agbm.tif", "train_features/00aa11bb_S2_11.tif"]
     gone = "train_features/fe000001_S1_00.tif"

@@ -74,6 +74,7 @@ def test_a_geotiff_stores_the_level_of_its_interval(tmp_path: Path) -> None:
 
 
 @variants("r", [0.8, 0.0], quick=1)
+@pytest.mark.slow
 def test_intervals_of_pixels_cover_and_ignored_correlation_makes_them_wide(
     r: float,
 ) -> None:
@@ -239,6 +240,7 @@ def test_a_part_that_no_held_out_pixel_has_is_not_known() -> None:
     assert table.loc["net", "note"] == ""
 
 
+@pytest.mark.slow
 def test_maps_are_read_once_for_each_total_and_once_a_part_as_mapped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

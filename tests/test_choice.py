@@ -310,6 +310,7 @@ def test_the_network_of_a_fold_learns_nothing_from_what_it_holds_out(
     assert all(np.array_equal(a, weights[1][k]) for k, a in weights[0].items())
 
 
+@pytest.mark.slow
 def test_a_network_that_is_much_worse_is_given_up_after_a_fold(
     full: xr.Dataset,
     tiny_network: Recipe,

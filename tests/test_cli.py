@@ -265,6 +265,7 @@ def bad_commands(folder: Path) -> dict[str, tuple[list[object], str]]:
     }
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_sentence_and_exit_code_2(run, tmp_path: Path) -> None:
     for name, (words, said) in bad_commands(tmp_path).items():
         code, out, err = run(*words)

@@ -81,6 +81,7 @@ def test_errors_in_space_are_the_pages(
     assert {*numbers(table, 2), *numbers(table, 3)} <= {0, 50, 100}
 
 
+@pytest.mark.slow
 def test_totals_are_the_pages(capsys: Printed) -> None:
     (table,) = printed(capsys, "totals", 20)
     assert on_page(table, "totals.md")
@@ -91,6 +92,7 @@ def test_totals_are_the_pages(capsys: Printed) -> None:
     assert all(regression < plots for plots, _, regression in spread)
 
 
+@pytest.mark.slow
 def test_blocks_are_the_pages(capsys: Printed) -> None:
     by_pixel, by_block, weighted = printed(capsys, "intervals", 20)
     for table in (by_pixel, by_block, weighted):

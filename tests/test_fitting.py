@@ -475,6 +475,7 @@ def test_folds_side_by_side_are_the_same() -> None:
 # --- months ---
 
 
+@pytest.mark.slow
 def test_the_order_of_months_does_not_matter_only_their_names(tmp_path: Path) -> None:
     chips = make_chips(4)
     settings = SMALL | {"month_term": True, "missing": "validity", "crop": None}

@@ -13,6 +13,7 @@ import xarray as xr
 from conftest import make_chips, make_scene
 from hypothesis import given
 from hypothesis import strategies as st
+from variants import variants
 
 import geobiomass as gb
 from geobiomass.data.folds import Fold, Folds, make_folds
@@ -172,7 +173,7 @@ def test_no_label_near_a_held_out_chip_trains(data: st.DataObject) -> None:
             np.testing.assert_array_equal(fold.trains(part), expected[3:9, 5:])
 
 
-@pytest.mark.parametrize("by", ["block", "region", "polygons"])
+@variants("by", ["block", "region", "polygons"], quick=2)
 def test_what_the_trainer_gets_is_never_held_out(by: str) -> None:
     side = 96
     generator = np.random.default_rng(1)

@@ -564,6 +564,7 @@ def depends_on(model: Any) -> dict[str, Any]:
     return model._depends_on(scene, model._mapper(scene, MapSettings()))
 
 
+@pytest.mark.slow
 def test_without_an_interval_nothing_is_otherwise(tmp_path: Path) -> None:
     plain = gb.fit(make_chips(4), "quick", **SMALL)
     assert plain.outputs == ("agb",)
@@ -682,6 +683,7 @@ def test_folds_by_region_calibrate_by_region() -> None:
     assert model.calibration.folds == 2
 
 
+@pytest.mark.slow
 def test_any_model_is_calibrated_and_judged_by_group(run: Any, tmp_path: Path) -> None:
     chips = with_regions(12, 4)
     model = untrained().calibrate(chips, 0.8, groups="region")
@@ -714,6 +716,7 @@ def test_any_model_is_calibrated_and_judged_by_group(run: Any, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("spread", [False, True])
+@pytest.mark.slow
 def test_ensembles_are_calibrated_by_their_spread_or_without(
     tmp_path: Path, spread: bool
 ) -> None:

@@ -137,6 +137,7 @@ def test_species_that_do_not_grow_leave_the_rest_as_it_is() -> None:
     assert leafy > 1.15 * mixed
 
 
+@pytest.mark.slow
 def test_biomass_resembles_biomassters() -> None:
     samples = [landscape(256, 1, seed).agb.values for seed in range(30)]
     agb = np.concatenate([sample.ravel() for sample in samples])

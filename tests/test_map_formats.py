@@ -518,6 +518,7 @@ def test_rasterio_warns_of_no_other_map(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_the_geotiff_is_the_same_from_any_store_and_window(tmp_path: Path) -> None:
     values = {"agb": some_values(700, 1200)}
     store = MemoryStore()

@@ -140,6 +140,7 @@ def test_a_geotiff_is_made_beside_and_put_into_the_bucket(
     assert len(Work(tmp_path / "more").computed) == 12
 
 
+@pytest.mark.slow
 def test_a_store_of_obstore(tmp_path: Path, s3: str) -> None:
     from obstore.store import S3Store
 

@@ -326,6 +326,7 @@ def test_a_stopped_map_runs_no_further_tile() -> None:
     assert network.calls <= found.running.slots < 20
 
 
+@pytest.mark.slow
 def test_little_memory_means_fewer_tiles_side_by_side() -> None:
     scene = make_scene(512, 1024).fillna(0)
     lock, at_work, most = threading.Lock(), 0, []

@@ -410,6 +410,7 @@ def test_a_file_listed_twice_is_an_error(tmp_path: Path) -> None:
 # --- the command line ---
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_cube_and_resumes(
     tmp_path: Path, run: Callable[..., tuple[int, str, str]]
 ) -> None:

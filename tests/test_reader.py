@@ -47,6 +47,7 @@ def as_codes(reader: Reader, sample: Sample) -> np.ndarray:
     st.data(),
     st.sampled_from(["int16", "int32", "float32"]),
 )
+@pytest.mark.slow
 def test_on_disk_lazy_or_in_memory_the_same_is_read(
     tmp_path_factory: pytest.TempPathFactory,
     height: int,

@@ -96,6 +96,7 @@ def test_the_seed_decides_and_the_callers_random_state_is_kept() -> None:
     assert not same(one, gb.fit(scene, "quick", **QUICK, seed=1))
 
 
+@pytest.mark.slow
 def test_an_interrupted_and_resumed_fit_has_the_same_weights(tmp_path: Path) -> None:
     scene = make_scene(64, 64)
     settings = QUICK | {"epochs": 3, "month_dropout": 0.5, "cache": 0}

@@ -293,6 +293,7 @@ def test_errors_on_the_training_data_have_a_warning(
         assert ("errors below are too small" in out.read_text()) is said
 
 
+@pytest.mark.slow
 def test_a_report_of_another_map_or_without_residuals_raises(
     audited: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -79,6 +79,7 @@ def test_a_stack_is_compared_and_has_the_interface_of_a_model(
     assert np.array_equal(np.maximum(plain, 0)[seen], whole["agb"].values[seen])
 
 
+@pytest.mark.slow
 def test_a_stack_is_saved_and_loaded_to_the_bit(
     full: xr.Dataset, model: Any, tmp_path: Path
 ) -> None:

@@ -79,6 +79,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.slow
 def test_overviews_that_are_interrupted_leave_a_sealed_map(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -228,6 +228,7 @@ class Recorded(MemoryStore):
 
 
 @pytest.mark.parametrize("what", ["append", "overwrite"])
+@pytest.mark.slow
 def test_on_object_storage_a_reader_finds_one_state_or_is_told(what: str) -> None:
     content: dict[str, Any] = {}
     cube.write_cube(BEFORE[what], MemoryStore(content))

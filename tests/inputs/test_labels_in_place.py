@@ -14,6 +14,7 @@ import rioxarray  # noqa: F401  (the .rio accessor)
 import xarray as xr
 from affine import Affine
 from conftest import make_scene
+from variants import variants
 
 import geobiomass as gb
 from geobiomass.accounting.ground_plots import locate_plots
@@ -32,7 +33,7 @@ def on_metres() -> xr.Dataset:
     return scene
 
 
-@pytest.mark.parametrize("square", [False, True])
+@variants("square", [True, False], quick=1)
 def test_labels_in_any_order_of_axes_lie_right(square: bool) -> None:
     cube = on_metres()
     cube = cube.isel(x=slice(0, 12)) if square else cube

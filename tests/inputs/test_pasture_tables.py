@@ -276,6 +276,7 @@ def resized(table: pd.DataFrame, folder: Path, size: tuple[int, int]) -> pd.Data
     return table.assign(image_path=paths)
 
 
+@pytest.mark.slow
 def test_photos_of_phones(table, tmp_path) -> None:
     """4032 x 3024, a tenth of it here: the shape of 4 to 3, across and upright."""
     draw_photos(tmp_path)

@@ -20,6 +20,7 @@ import xarray as xr
 from conftest import make_scene
 from pyproj import Transformer
 from shapely import box
+from variants import variants
 
 import geobiomass as gb
 from geobiomass.accounting.change_totals import change_totals
@@ -54,7 +55,7 @@ def whole() -> xr.Dataset:
     return scene.rio.write_transform(scene.rio.transform())
 
 
-@pytest.mark.parametrize("how", CHANGES)
+@variants("how", CHANGES, quick=1)
 def test_every_door_uses_the_pixels_at_hand(how: str) -> None:
     change, side, (west, south, east, north) = CHANGES[how]
     cube = change(whole())

@@ -92,7 +92,7 @@ DECLARED = {
 }
 
 
-@pytest.mark.parametrize("form", DECLARED)
+@variants("form", DECLARED, quick=8)
 @variants("lazy", [True, False], quick=1)
 def test_declared_nodata_scale_and_offset_are_applied_once(
     form: str, lazy: bool, tmp_path: Path

@@ -100,6 +100,7 @@ def test_training_continues_from_the_best_single_fold(model, train, test, monkey
         assert value.equal(before[name]), name
 
 
+@pytest.mark.slow
 def test_the_last_epochs_are_averaged(model, train, test, tmp_path):
     adapted = pasture.adapt(model, train, test, epochs=5, last=2, folder=tmp_path)
     files = sorted(tmp_path.glob("epoch-*.safetensors"))

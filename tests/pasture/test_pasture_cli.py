@@ -145,6 +145,7 @@ def test_folds_that_split_a_day_warn_in_one_line(run, csv, table, tmp_path):
     assert "Warning" not in errors
 
 
+@pytest.mark.slow
 def test_folds_may_be_a_number(run, csv, tmp_path):
     words = ["--root", tmp_path, *QUICK, *SIZE, *CPU, "--folds", "2"]
     code, output, _ = run("train", csv, tmp_path / "model", *words)

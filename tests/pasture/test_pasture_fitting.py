@@ -107,6 +107,7 @@ def test_members_run_in_parallel_on_several_devices(both, photos, monkeypatch):
     pd.testing.assert_frame_equal(both.predict(photos), alone, check_exact=True)
 
 
+@pytest.mark.slow
 def test_without_mirror_images_the_photo_alone_counts(both, photos):
     member = both.members[0]
     assert not np.allclose(member.predict(photos), member.predict(photos, flips=False))

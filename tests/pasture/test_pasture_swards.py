@@ -139,6 +139,7 @@ def test_the_table_is_read_as_the_competitions(tmp_path):
     np.testing.assert_array_equal(plain[TARGETS], photos[TARGETS])
 
 
+@pytest.mark.slow
 def test_a_test_set_has_other_dates_and_a_separate_ground_truth(tmp_path):
     train = draw_swards(tmp_path, 20, 16)
     test = draw_swards(tmp_path, 20, 16, part="test")

@@ -46,7 +46,7 @@ def remaining(epoch: int, step: int) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-@pytest.mark.parametrize("place", [(0, 2), (1, 0), (2, 3)])
+@variants("place", [(2, 3), (0, 2), (1, 0)], quick=1)
 def test_without_checkpoints_what_is_not_kept_is_done_again(tmp_path, error, place):
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(error):
@@ -61,7 +61,7 @@ def test_without_checkpoints_what_is_not_kept_is_done_again(tmp_path, error, pla
     assert_same(run(keep_best=2), resumed)
 
 
-@pytest.mark.parametrize("place", PLACES)
+@variants("place", [PLACES[4], *PLACES[:4], PLACES[5]], quick=3)
 @variants("average", [0.9, None], quick=1)
 @pytest.mark.parametrize("by", ["step", "epoch"])
 def test_a_resumed_epoch_goes_on_at_its_step(tmp_path, place, average, by):
@@ -97,7 +97,7 @@ class StopsValidation:
 
 
 @pytest.mark.parametrize("epoch", [0, 2, 3])
-@pytest.mark.parametrize("average", [None, 0.9])
+@variants("average", [0.9, None], quick=1)
 def test_after_the_last_step_only_the_validation_is_done_again(
     tmp_path, epoch, average
 ):
@@ -324,8 +324,8 @@ class Noisy(Dataset):
 
 # From Python 3.12 on, forking a loader's worker beside torch's threads warns.
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-@pytest.mark.parametrize("minutes", [None, 0])
-@pytest.mark.parametrize("workers", [0, 1])
+@variants("minutes", [0, None], quick=1)
+@variants("workers", [1, 0], quick=1)
 def test_a_resumed_loader_keeps_its_order_and_its_noise(tmp_path, minutes, workers):
     class Breaking(nn.Module):
         calls = 0

@@ -142,8 +142,8 @@ def test_noise_does_not_repeat_between_stages():
 
 
 @variants("place", [(3, 0), (4, 3), (1, 2), (6, 4)], quick=2)
-@pytest.mark.parametrize("minutes", [None, 0])
-@pytest.mark.parametrize("average", [None, 0.9])
+@variants("minutes", [0, None], quick=1)
+@variants("average", [0.9, None], quick=1)
 def test_interrupted_and_resumed_is_uninterrupted_to_the_bit(
     tmp_path, place, minutes, average
 ):
