@@ -28,8 +28,8 @@ from geobiomass.learner.trees import Nodes, Trees
 FOLDS = 10
 """Folds of the groups at most."""
 EXTRA, BOOSTED, KERNEL = "extra trees", "gradient boosting", "kernel ridge"
-_BOOSTED_FOLDS, _FEW_BOOSTED_FOLDS = 5, 3
-_FEW = 1000  # labels below which the boosting is coarse and short, and in few folds
+_BOOSTED_FOLDS = 3  # a fit takes most of the time
+_FEW = 1000  # labels below which the boosting is coarse and short
 _MANY_ROUNDS = {"max_iter": 300, "learning_rate": 0.05}
 _FEW_ROUNDS = {"max_iter": 60, "learning_rate": 0.15, "max_bins": 16}
 _LEAF = 2  # labels of a leaf of the extra trees at least, where labels are few
@@ -77,8 +77,8 @@ class FittedParts:
         Share of each part in the blend.
     start : float
         What the boosted trees are added to.
-    held_out : numpy.ndarray
-        (row,) predictions of the blend, out of fold.
+    held_out : numpy.ndarray or None
+        (row,) predictions of the blend, out of fold, where they were asked for.
     ends : numpy.ndarray or None
         (2, row): quantiles out of fold, where they were asked for.
     steps : list of dict
@@ -90,7 +90,7 @@ class FittedParts:
     kernel: KernelRidge
     shares: dict[str, float]
     start: float
-    held_out: Numbers
+    held_out: Numbers | None
     ends: Numbers | None
     steps: list[dict[str, Any]] = field(default_factory=list)
 
@@ -139,6 +139,7 @@ def fit_parts(
     quantiles: tuple[float, float] | None = None,
     threads: int = 1,
     tell: Callable[[str], object] = lambda step: None,
+    held_out: bool = True,
 ) -> FittedParts:
     """Fit the parts of the blend.
 
@@ -156,6 +157,9 @@ def fit_parts(
         To grow extra trees with.
     tell : callable
         Called with the name of each step before it begins.
+    held_out : bool
+        Whether to predict out of fold too, which takes most of the time where labels
+        are many. The parts are the same without.
     """
     from threadpoolctl import threadpool_limits
 
@@ -171,7 +175,9 @@ def fit_parts(
     with threadpool_limits(1):  # sums of several threads differ in their last bits
         if BOOSTED in shares:
             tell(BOOSTED)
-            boosted, start, out[BOOSTED] = _boosting(labels, seed)
+            boosted, start = _boosting(labels, seed)
+            if held_out:
+                out[BOOSTED] = _boosted_out_of_fold(labels, seed)
             kinds[BOOSTED] = len(boosted)
             nodes += boosted
             responses += [one.value for one in boosted]
@@ -182,43 +188,50 @@ def fit_parts(
             )
         else:
             Standardised.of(labels.table).give_to(kernel)
-    held_out = sum(
+    fitted = FittedParts(
+        Trees.of(nodes, responses), kinds, kernel, shares, start, None, None
+    )
+    if not held_out:
+        return fitted
+    blend = sum(
         (share * out[name] for name, share in shares.items()), np.zeros(len(folds))
     )
-    ends = None
+    fitted.held_out = blend
     if quantiles is not None:
-        ends = _ends(labels, folds, near, quantiles) - out[EXTRA] + held_out
-    steps = [
+        fitted.ends = _ends(labels, folds, near, quantiles) - out[EXTRA] + blend
+    fitted.steps = [
         {"stage": name, "rmse": _rmse(values, labels), "share": shares[name]}
         for name, values in out.items()
     ]
-    steps.append({"stage": "blend", "rmse": _rmse(held_out, labels), "share": 1.0})
-    return FittedParts(
-        Trees.of(nodes, responses), kinds, kernel, shares, start, held_out, ends, steps
-    )
+    fitted.steps.append({"stage": "blend", "rmse": _rmse(blend, labels), "share": 1.0})
+    return fitted
 
 
-def seconds_of(labels: Labels, trees: int, seed: int, threads: int) -> float:
+def seconds_of(
+    labels: Labels, trees: int, seed: int, threads: int
+) -> tuple[float, float]:
     """Return about the time that fitting takes, from a few trees of each kind.
 
-    With few labels these would take a part of it, and the time is that of any machine.
+    The second is that without predictions out of fold. With few labels some trees would
+    take a part of it, and the time is that of any machine.
     """
     if len(labels.target) < _FEW:
-        return _FEW_SECONDS * labels.table.size * trees / _USUAL_TREES
+        seconds = _FEW_SECONDS * labels.table.size * trees / _USUAL_TREES
+        return seconds, seconds
     rows = np.ones(len(labels.target), bool)
     shares = shares_of(len(rows))
     _grow(1, labels, rows, seed, 0, 1)  # the first one imports scikit-learn
     began = time.perf_counter()
     _grow(_TIMED, labels, rows, seed, 0, 1)
     seconds = (time.perf_counter() - began) * trees / _TIMED / max(1, threads)
-    if BOOSTED in shares:
-        began = time.perf_counter()
-        _boost(labels, rows, seed, _TIMED)
-        each = (time.perf_counter() - began) / _TIMED
-        seconds += each * _MANY_ROUNDS["max_iter"] * (_BOOSTED_FOLDS + 1)
     if KERNEL in shares:
         seconds += _KERNEL_SECONDS * (len(rows) / 1000) ** 3
-    return seconds
+    if BOOSTED not in shares:
+        return seconds, seconds
+    began = time.perf_counter()
+    _boost(labels, rows, seed, _TIMED)
+    boosting = (time.perf_counter() - began) / _TIMED * _MANY_ROUNDS["max_iter"]
+    return seconds + (1 + _BOOSTED_FOLDS) * boosting, seconds + boosting
 
 
 def _extra_trees(
@@ -275,18 +288,21 @@ def _drawn(
     return found, None if (weights == weights[0]).all() else weights
 
 
-def _boosting(labels: Labels, seed: int) -> tuple[list[Nodes], float, Numbers]:
-    """Return boosted trees, what they are added to, and predictions out of fold."""
-    few = len(labels.target) < _FEW
-    most = _FEW_BOOSTED_FOLDS if few else _BOOSTED_FOLDS
-    folds = folds_of(labels.groups, seed, most)
+def _boosting(labels: Labels, seed: int) -> tuple[list[Nodes], float]:
+    """Return boosted trees, and what they are added to."""
+    model, columns = _boost(labels, np.ones(len(labels.target), bool), seed)
+    return Nodes.of_boosting(model, columns)
+
+
+def _boosted_out_of_fold(labels: Labels, seed: int) -> Numbers:
+    """Return what trees that were boosted without a fold predict for it."""
+    folds = folds_of(labels.groups, seed, _BOOSTED_FOLDS)
     predicted = np.zeros(len(labels.target))
     for fold in range(int(folds.max()) + 1):
         held = folds == fold
         model, columns = _boost(labels, ~held, seed)
         predicted[held] = model.predict(labels.table[held][:, columns])
-    model, columns = _boost(labels, np.ones(len(folds), bool), seed)
-    return *Nodes.of_boosting(model, columns), predicted
+    return predicted
 
 
 def _boost(

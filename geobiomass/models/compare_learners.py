@@ -132,22 +132,26 @@ class Comparison:
     def plan(self, minutes: float | None) -> ChoicePlan:
         """Decide whether the network is compared, and say what will be done."""
         threads = torch.get_num_threads()
-        own = seconds_of(self.labels, self.pixels.trees, self.seed, threads)
+        own, fold = seconds_of(self.labels, self.pixels.trees, self.seed, threads)
+        by_pixel = 2 * (trainings() - 1) * fold + own  # and the stack; then one of both
         seconds = own
         known = self.record["network"]
         if known is None:
-            known = self._decide(minutes, own, threads)
+            known = self._decide(minutes, by_pixel, threads)
             self.record.keep(network=known)
         self.note = known["note"]
         if known["recipe"] is not None:
             self.network = self.recipe(known["recipe"], NETWORK)
-            seconds = known["seconds"] + 2 * trainings() * own
+            seconds = known["seconds"] + by_pixel
         return ChoicePlan(self._in_words(seconds), seconds)
 
     def _decide(
-        self, minutes: float | None, own: float, threads: int
+        self, minutes: float | None, by_pixel: float, threads: int
     ) -> dict[str, Any]:
-        """Return the recipe of the network to compare; None with the reason."""
+        """Return the recipe of the network to compare; None with the reason.
+
+        `by_pixel` are seconds of all that is learnt by pixel.
+        """
         few = len(self.table) < FEW
         if len(np.unique(self.groups)) < FOLDS:
             return {
@@ -160,7 +164,7 @@ class Comparison:
             found = guess_time(self.data, network, self.table, threads)
             return {"recipe": None, "note": _left_out(found, "not compared")}
         allowed = 60 * (MINUTES if minutes is None else minutes)
-        allowed -= 2 * trainings() * own  # by pixel, and the stack
+        allowed -= by_pixel
         found = measure_time(self.data, network, self.held, self.table)
         if found.seconds <= allowed:
             return {
@@ -291,8 +295,9 @@ class Comparison:
                 self.labels.weights[train],
                 self.groups[train],
             )
+            threads = torch.get_num_threads()
             parts = fit_parts(
-                labels, self.pixels.trees, self.seed, None, torch.get_num_threads()
+                labels, self.pixels.trees, self.seed, threads=threads, held_out=False
             )
             found[held] = predict_parts(network, parts, table.features[held])
         name = PIXELS if mapped is None else STACK

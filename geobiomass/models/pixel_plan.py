@@ -76,7 +76,7 @@ def plan_pixels(labels: Labels, found: int, recipe: Recipe, threads: int) -> Pix
     else:
         shares = shares_of(len(labels.target))
         learner = ", ".join(f"{100 * share:.0f} % {p}" for p, share in shares.items())
-        seconds = seconds_of(labels, recipe.trees, recipe.training.seed, threads)
+        seconds, _ = seconds_of(labels, recipe.trees, recipe.training.seed, threads)
     count = labels.table.shape[1]
     return PixelPlan(len(labels.target), found, count, groups, folds, learner, seconds)
 

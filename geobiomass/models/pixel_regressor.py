@@ -257,6 +257,7 @@ class PixelRegressor(BiomassRegressor):
             parts = fit_parts(labels, recipe.trees, seed, quantiles, _threads())
             self.network = self._joined(parts, quantiles or ())
             self.history = pd.DataFrame(parts.steps)
+            assert parts.held_out is not None
             held_out, ends = parts.held_out, parts.ends
         else:
             if not takes_missing(recipe.learner) and np.isnan(labels.table).any():

@@ -176,4 +176,18 @@ def test_few_labels_have_coarse_short_boosting_and_no_leaf_of_one_label() -> Non
         assert chosen["max_iter"] == rounds
     parts = fit_parts(some(210), 20, 0)
     assert parts.kinds == {"extra trees": 20, "gradient boosting": 60}
-    assert seconds_of(some(999), 200, 0, 1) > seconds_of(some(100), 200, 0, 1) > 0
+    times = [seconds_of(some(count), 200, 0, 1) for count in (999, 100)]
+    assert times[0] > times[1] > (0, 0)
+
+
+def test_parts_without_predictions_out_of_fold_are_the_same() -> None:
+    values, target = table(1010, 5), np.random.default_rng(5).normal(size=1010)
+    labels = Labels(values, target, np.ones(1010), np.arange(1010) % 30)
+    whole = fit_parts(labels, 10, 0)
+    short = fit_parts(labels, 10, 0, held_out=False)
+    assert (short.held_out, short.ends, short.steps) == (None, None, [])
+    assert (short.kinds, short.start) == (whole.kinds, whole.start)
+    for name, values in whole.trees.state_dict().items():
+        assert torch.equal(short.trees.state_dict()[name], values)
+    with_all, without = seconds_of(labels, 10, 0, 1)
+    assert with_all > without > 0
