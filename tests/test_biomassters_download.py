@@ -133,6 +133,7 @@ def test_the_whole_split(bucket: Bucket, tmp_path: Path) -> None:
     xr.testing.assert_identical(again, cube)
 
 
+@pytest.mark.slow
 def test_chosen_chips(bucket: Bucket, tmp_path: Path) -> None:
     cube = bucket.get(tmp_path, chips=["fe000001", "12345678"])
     assert cube.chip.values.tolist() == ["12345678", "fe000001"]
@@ -164,6 +165,7 @@ def test_a_number_of_chips_is_always_the_same_ones(
     xr.testing.assert_identical(few, gb.from_biomassters(tmp_path / "1"))
 
 
+@pytest.mark.slow
 def test_test_chips_have_no_labels(s3: str, bucket: Bucket, tmp_path: Path) -> None:
     write_chip(tmp_path / "origin", "aaaa0000", split="test", side=4, label=False)
     write_tables(tmp_path / "origin", "test")

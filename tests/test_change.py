@@ -96,6 +96,7 @@ def test_intervals_of_pixels_cover_and_ignored_correlation_makes_them_wide(
         assert covered[0.0] > 0.97
 
 
+@pytest.mark.slow
 def test_a_path_is_read_block_by_block_and_gives_the_same(tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     first, second = (random.uniform(0, 200, (70, 90)) for _ in range(2))

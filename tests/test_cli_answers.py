@@ -130,6 +130,7 @@ def test_help_of_every_command_has_an_example() -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.slow
 def test_shells_complete_commands_and_recipes(shell: str) -> None:
     asked = {
         "bash": {"COMP_WORDS": "geobiomass ev", "COMP_CWORD": "1"},

@@ -141,6 +141,7 @@ def test_the_picture_lies_where_the_map_lies_and_has_its_colours() -> None:
     assert re.search(r"type=.{0,6}range", html)
 
 
+@pytest.mark.slow
 def test_other_layers_and_a_lazy_map(model: gb.BiomassRegressor) -> None:
     scene = make_scene(64, 64)
     both = gb.Ensemble([model, model], spread=True)

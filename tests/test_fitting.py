@@ -309,6 +309,7 @@ def test_another_training_in_the_folder_is_an_error_at_once(
     assert {file: file.read_bytes() for file in begun.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_another_training_is_an_error_before_the_cache_is_filled(begun: Path) -> None:
     reads = Reads(make_chips(8))
     made = reads.count
@@ -440,6 +441,7 @@ def test_folds_of_groups_keep_them_together() -> None:
         hold_out(samples, 1 / 9, 0, groups, fold=8)
 
 
+@pytest.mark.slow
 def test_folds_are_members_that_map_as_one(tmp_path: Path) -> None:
     chips = make_chips(4)
     settings = SMALL | {"crop": None, "epochs": 1, "folder": tmp_path}
@@ -497,6 +499,7 @@ def test_the_order_of_months_does_not_matter_only_their_names(tmp_path: Path) ->
     np.testing.assert_array_equal(again, model.predict(renamed, 32, 0).agb)
 
 
+@pytest.mark.slow
 def test_a_validation_cube_may_have_other_months() -> None:
     chips = make_chips(4)
     other = make_chips(6).isel(chip=slice(4, 6), month=slice(0, 2))

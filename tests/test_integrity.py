@@ -253,6 +253,7 @@ def test_a_change_on_purpose_is_accepted_by_seal(tmp_path: Path) -> None:
         seal(path)
 
 
+@pytest.mark.slow
 def test_checksums_follow_what_the_package_changes(tmp_path: Path) -> None:
     path, chips = tmp_path / "grown.zarr", make_chips(4, 16)
     gb.write_cube(chips.isel(chip=[0, 1]), path)

@@ -122,6 +122,7 @@ def test_neither_window_nor_block_nor_size_changes_a_bit(data: st.DataObject) ->
     same_bits(part.agb, corner.agb)
 
 
+@pytest.mark.slow
 def test_species_that_do_not_grow_leave_the_rest_as_it_is() -> None:
     every = landscape(256, 2, 3).compute()
     named = landscape(256, 2, 3, species=("birch", "spruce", "pine")).compute()

@@ -247,6 +247,7 @@ def test_a_refusal_says_what_differs(
     assert json.loads(there.attrs["made_with"])["bands"] == list(BANDS)
 
 
+@pytest.mark.slow
 def test_overviews_where_they_are_asked_for(
     tmp_path: Path, model: gb.BiomassRegressor
 ) -> None:

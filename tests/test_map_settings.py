@@ -121,6 +121,7 @@ def test_an_unknown_option_is_refused(
     assert "--tile" in err.replace("--tiles", "")
 
 
+@pytest.mark.slow
 def test_the_first_settings_may_be_given_by_position(
     model: gb.BiomassRegressor, tmp_path: Path
 ) -> None:

@@ -251,6 +251,7 @@ def test_a_lease_runs_out(
     assert names(key, options) == ([key] if refused else [])
 
 
+@pytest.mark.slow
 def test_a_lease_is_renewed_and_a_failure_to_is_told(
     tmp_path: Path,
     options: dict[str, str],

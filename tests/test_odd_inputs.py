@@ -127,6 +127,7 @@ def calls(odd_one: Path, sound: Path, out: Path) -> list[tuple[Any, ...]]:
     ]
 
 
+@pytest.mark.slow
 def test_odd_inputs_are_one_sentence(tmp_path: Path, run: Run) -> None:
     sound = tmp_path / "scene.zarr"
     gb.write_cube(make_scene(16, 16), sound, progress=False)

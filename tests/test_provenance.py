@@ -157,6 +157,7 @@ def test_rasterio_and_gdal_read_the_tag_of_the_finished_cog(geotiff: Path) -> No
     assert json.loads(json.loads(said)["metadata"][""][PROVENANCE]) == note
 
 
+@pytest.mark.slow
 def test_neither_time_nor_place_is_noted(
     model: gb.BiomassRegressor, tmp_path: Path
 ) -> None:
@@ -314,6 +315,7 @@ def test_of_very_many_scenes_a_map_counts_them() -> None:
     assert str(len(names)) in str(found)
 
 
+@pytest.mark.slow
 def test_a_cube_from_an_archive_names_its_scenes_on_disk_and_in_its_map(
     tmp_path: Path,
 ) -> None:

@@ -126,6 +126,7 @@ def test_an_interrupted_and_resumed_fit_has_the_same_weights(tmp_path: Path) -> 
     assert len(resumed.history) == 3
 
 
+@pytest.mark.slow
 def test_damaged_chips_stop_a_fit_or_are_left_out(
     tmp_path: Path,
 ) -> None:
@@ -222,6 +223,7 @@ def test_the_ways_to_choose_what_validates() -> None:
     )
 
 
+@pytest.mark.slow
 def test_one_chip_trains_without_validation_and_warns() -> None:
     with pytest.warns(UserWarning, match="training without validation"):
         model = gb.fit(make_chips(1), "quick", **QUICK)

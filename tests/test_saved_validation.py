@@ -557,6 +557,7 @@ def test_the_command_says_errors_by_fold_and_keeps_all_of_it(
     assert f"{bias:.1f} (" in text
 
 
+@pytest.mark.slow
 def test_the_command_refuses_what_cannot_be(run, tmp_path: Path) -> None:
     store = tmp_path / "scene.zarr"
     gb.write_cube(make_scene(64, 96, months=(7,)), store)

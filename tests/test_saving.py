@@ -199,6 +199,7 @@ def test_an_ensemble_is_loaded_as_it_was_saved(tmp_path: Path, run) -> None:
     assert "Ensemble" in out
 
 
+@pytest.mark.slow
 def test_an_ensemble_may_hold_ensembles(tmp_path: Path) -> None:
     scene = make_scene(32, 32)
     inner = gb.Ensemble([model_of(), model_of(0.7)])

@@ -105,6 +105,7 @@ def test_images_without_labels_are_learnt_but_none_that_is_held_out(
     assert set(loaders.images.samples) == set(loaders.training.samples)
 
 
+@pytest.mark.slow
 def test_the_start_is_told_planned_and_changes_the_weights(
     scene: xr.Dataset, whole: gb.BiomassRegressor, tmp_path: Path
 ) -> None:

@@ -140,6 +140,7 @@ def test_a_damaged_file_is_made_again(tmp_path: Path, damage: str) -> None:
     assert file.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_damaged_chip_is_named_and_the_rest_written(tmp_path: Path) -> None:
     root = tmp_path / "root"
     for name in ("aaaa0001", "aaaa0002", "aaaa0003"):

@@ -22,6 +22,7 @@ def training(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.parametrize("part", [None, "packed", "attention", "channels_last"])
+@pytest.mark.slow
 def test_the_plain_form_gives_what_the_network_gives(
     training: Any, part: str | None
 ) -> None:

@@ -269,6 +269,7 @@ def test_the_result_is_in_the_map_and_does_not_change_it(
     assert good["result"] == "ok"
 
 
+@pytest.mark.slow
 def test_models_of_earlier_releases_say_how_to_learn_it(tmp_path: Path) -> None:
     trained = gb.fit(scene(), "quick", **SMALL)
     known = trained.provenance["inputs"]
@@ -455,6 +456,7 @@ def test_real_chips_are_like_each_other(data: Path, folder: str) -> None:
         assert set(found["verdict"]) == {"ok"}, chips["chip"].values[number]
 
 
+@pytest.mark.slow
 def test_the_command_has_check(
     model: gb.BiomassRegressor,
     tmp_path: Path,

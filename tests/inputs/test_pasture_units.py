@@ -43,6 +43,7 @@ def test_any_unit_learns_the_same_to_rounding(photos, stream) -> None:
         pd.testing.assert_frame_equal(model.history[known], first.history[known])
 
 
+@pytest.mark.slow
 def test_own_targets_of_different_units_each_learn_the_same(photos) -> None:
     """A kg/ha column beside a share: each has its own scale."""
     table = photos.assign(
@@ -142,6 +143,7 @@ def test_scores_of_own_targets_do_not_depend_on_their_units() -> None:
     assert table.loc["weighted R2", "r2"] == pytest.approx(1 - 30 / spread)
 
 
+@pytest.mark.slow
 def test_a_threshold_for_grams_is_told_where_targets_are_in_kg(photos) -> None:
     table = in_unit(photos, TO_KG)
     train, test = table.iloc[:8], table.iloc[8:]

@@ -124,6 +124,7 @@ def test_a_crop(model: Any, cube: Any, errors: Any, rows: int, columns: int) -> 
 
 @few
 @given(step=steps, start=st.integers(0, 3))
+@pytest.mark.slow
 def test_every_nth_pixel(model: Any, cube: Any, step: int, start: int) -> None:
     every = slice(start, None, step)
     found = mapped(model, cube.isel(y=every, x=every))
@@ -150,6 +151,7 @@ def test_a_coarser_cube(
 
 @few
 @given(axes=st.sampled_from([("y",), ("x",), ("y", "x")]))
+@pytest.mark.slow
 def test_a_flipped_cube(model: Any, cube: Any, errors: Any, axes: Any) -> None:
     whole = mapped(model, cube)
     flipped = {axis: slice(None, None, -1) for axis in axes}

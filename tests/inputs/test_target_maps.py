@@ -312,6 +312,7 @@ def test_cross_validation_keeps_the_target(scene: xr.Dataset, tmp_path: Path) ->
     assert "in m" in str(getattr(facts["errors"], "note", ""))
 
 
+@pytest.mark.slow
 def test_an_interval_that_is_learnt_has_the_targets_name() -> None:
     chips = make_chips(14)
     chips["agb"] = (chips["agb"] / 8).assign_attrs(units="m", long_name="canopy height")

@@ -60,6 +60,7 @@ def test_train_then_predict(run, csv, tmp_path):
     assert read["ID3__GDM_g"] == pytest.approx(grams.loc["ID3", "GDM_g"], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_validation_is_a_fraction_or_a_table(run, csv, table, tmp_path):
     rows = lengthen(table)
     first = rows["sample_id"].str.match(r"ID[0-3]_")

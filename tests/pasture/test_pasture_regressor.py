@@ -267,6 +267,7 @@ def test_sums_are_exact(photos, stream):
 
 
 @pytest.mark.parametrize("stream", ["single", "dual"])
+@pytest.mark.slow
 def test_a_photo_and_its_mirror_image_are_averaged(photos, tmp_path, stream):
     model = make_model(stream, height=64, width=128).fit(photos)
     mirrored = photos.iloc[:3].copy()
