@@ -1,3 +1,4 @@
+from . import labels as labels
 from . import plots as plots
 from .accounting.change import change as change
 from .accounting.change_totals import change_totals as change_totals

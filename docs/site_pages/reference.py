@@ -9,6 +9,7 @@ from typing import Any
 
 MODULES = (
     "geobiomass",
+    "geobiomass.labels",
     "geobiomass.plots",
     "geobiomass.summary",
     "geobiomass.metadata.provenance",

@@ -238,9 +238,8 @@ def with_labels(
 def _check_no_granule(path: str) -> None:
     if path.lower().endswith((".h5", ".hdf5")):
         raise CubeError(
-            f"The labels {path} are HDF5, such as granules of GEDI, which are not read "
-            "here; pass their shots as a table with lat_lowestmode, lon_lowestmode, "
-            "agbd and the quality flags."
+            f"The labels {path} are HDF5, such as granules of GEDI; pass their shots, "
+            "gb.labels.read_gedi(path, cube), with column='agbd'."
         )
 
 

@@ -300,6 +300,6 @@ def test_a_granule_is_refused_with_the_remedy(cube: xr.Dataset, tmp_path: Path) 
     path = tmp_path / "GEDI04_A_2020.h5"
     path.write_bytes(b"\x89HDF\r\n")
     with pytest.raises(
-        gb.CubeError, match=r"granules of GEDI.*pass their shots as a ta"
+        gb.CubeError, match=r"granules of GEDI.*gb.labels.read_gedi\(path, cube\)"
     ):
         gb.with_labels(cube, path, column="agbd")
