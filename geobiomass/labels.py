@@ -1,5 +1,6 @@
-"""Labels and plots: footprints of GEDI as a table that `gb.with_labels` takes."""
+"""Labels and plots before they are used: footprints of GEDI, an audit sample."""
 
 from geobiomass.sources.gedi import read_gedi
+from geobiomass.sources.plot_split import PlotSplit, split
 
-__all__ = ["read_gedi"]
+__all__ = ["PlotSplit", "read_gedi", "split"]
