@@ -1,6 +1,15 @@
-"""Labels and plots before they are used: footprints of GEDI, an audit sample."""
+"""Labels and plots: footprints of GEDI, an audit sample, labels that look wrong.
 
-from geobiomass.sources.gedi import read_gedi
-from geobiomass.sources.plot_split import PlotSplit, split
+Names are imported when they are first used; ``labels.pyi`` lists them.
+"""
 
-__all__ = ["PlotSplit", "read_gedi", "split"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    "geobiomass",
+    submod_attrs={
+        "report.label_audit": ["LabelAudit", "audit"],
+        "sources.gedi": ["read_gedi"],
+        "sources.plot_split": ["PlotSplit", "split"],
+    },
+)
