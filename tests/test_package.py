@@ -39,6 +39,7 @@ FACE = {
     "load",
     "make_folds",
     "open_cube",
+    "labels",
     "plots",
     "totals",
     "provenance",
