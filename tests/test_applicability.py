@@ -163,7 +163,7 @@ def test_one_pass_gives_the_map_and_both_layers(model: gb.BiomassRegressor) -> N
 @variants(
     "chosen",
     [{"flips": True}, {"batch_size": 3}, {}, {"precision": "bf16"}],
-    quick=2,
+    quick=1,
 )
 def test_blocks_do_not_change_it(model: gb.BiomassRegressor, chosen: dict) -> None:
     scene = make_scene(90, 70)

@@ -66,7 +66,7 @@ def hectares_of_polygon(data: xr.Dataset, row: int, column: int) -> float:
     return abs(crs.get_geod().geometry_area_perimeter(outline)[0]) / 10_000
 
 
-@variants("place", PLACES, quick=6)
+@variants("place", PLACES, quick=3)
 def test_areas_are_those_of_the_pixels_polygons(place: str) -> None:
     data = scene(*PLACES[place])
     size = data.sizes["y"]

@@ -349,7 +349,7 @@ def test_a_listed_file_that_is_missing_is_named(folder: Path) -> None:
         gb.from_biomassters(folder)
 
 
-@pytest.mark.parametrize("kind", ["S1", "S2", "agbm"])
+@variants("kind", ["S1", "S2", "agbm"], quick=1)
 def test_a_size_other_than_the_tables_is_named(folder: Path, kind: str) -> None:
     write_tables(folder)
     path = file_of(folder, kind)
@@ -362,8 +362,10 @@ def test_a_size_other_than_the_tables_is_named(folder: Path, kind: str) -> None:
         gb.from_biomassters(folder)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "file,split\na.tif,train\n", "filename,size,split\na.tif,big,train\n"]
+@variants(
+    "text",
+    ["", "file,split\na.tif,train\n", "filename,size,split\na.tif,big,train\n"],
+    quick=1,
 )
 def test_an_invalid_table_is_an_error(folder: Path, text: str) -> None:
     (folder / "features_metadata.csv").write_text(text)
@@ -407,6 +409,7 @@ def test_a_folder_without_chips(tmp_path: Path) -> None:
         gb.from_biomassters(tmp_path)
 
 
+@pytest.mark.slow
 def test_labels_must_exist_for_training(folder: Path) -> None:
     shutil.rmtree(folder / "train_agbm")
     with pytest.raises(

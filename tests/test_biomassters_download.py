@@ -222,6 +222,7 @@ def test_a_killed_download_resumes(bucket: Bucket, tmp_path: Path) -> None:
 
 
 @variants("tables", [True, False], quick=1)
+@pytest.mark.slow
 def test_a_file_that_arrives_damaged_is_downloaded_again(
     bucket: Bucket, tmp_path: Path, tables: bool
 ) -> None:

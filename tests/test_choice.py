@@ -334,6 +334,7 @@ def test_a_network_that_is_much_worse_is_given_up_after_a_fold(
 
 
 @variants("kind", ["fold", "fraction"], quick=1)
+@pytest.mark.slow
 def test_what_the_user_holds_out_takes_no_part(
     full: xr.Dataset,
     tiny_network: Recipe,

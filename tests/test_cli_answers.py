@@ -177,7 +177,7 @@ def test_info_prints_all_letters_and_no_complaint_without_a_reader(
 @variants(
     "answer",
     [b"<html>" + b" " * 90, b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"],
-    quick=2,
+    quick=1,
 )
 def test_what_is_no_scheduler_is_one_sentence(
     run, monkeypatch: pytest.MonkeyPatch, model: Path, kind: str, answer: bytes

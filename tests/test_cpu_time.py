@@ -80,6 +80,7 @@ def test_slow(): exec(BUSY)
 
 
 @variants("workers", [("-p", "xdist", "-n", "1"), ()], quick=1)
+@pytest.mark.slow
 def test_what_takes_too_long_is_named(
     pytester: pytest.Pytester,
     monkeypatch: pytest.MonkeyPatch,

@@ -84,6 +84,7 @@ def test_the_bootstrap_is_that_of_drawing_whole_units() -> None:
         )
 
 
+@pytest.mark.slow
 def test_intervals_over_units_cover_and_over_pixels_would_not() -> None:
     runs, covered, of_pixels = 200, {"bias": 0, "pixel_rmse": 0}, 0
     truth = {"bias": 0.0, "pixel_rmse": np.sqrt(20**2 + 10**2)}

@@ -276,6 +276,7 @@ def make_units(count: int, seed: int = 0, pixels: int = 60) -> list[Unit]:
     return units
 
 
+@pytest.mark.slow
 def test_by_class_of_what_was_predicted_tall_forest_is_held_too() -> None:
     by_class = {"classes": list(CLASSES), "none": []}
     held: dict[str, list[tuple[float, float]]] = {name: [] for name in by_class}

@@ -36,6 +36,7 @@ def image(cube: xr.Dataset) -> np.ndarray:
 # --- pixels and bands ---
 
 
+@pytest.mark.slow
 def test_one_file_per_month_is_copied_bit_for_bit(tmp_path: Path) -> None:
     stored = {
         month: write_tif(

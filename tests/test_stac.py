@@ -176,6 +176,7 @@ def test_a_cube_is_opened_without_reading_a_pixel(site: Site) -> None:
     gb.check_cube(cube)
 
 
+@pytest.mark.slow
 def test_pixels_are_read_by_range(site: Site) -> None:
     cube = opened(site.url)
     part = (

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from variants import variants
 
 import pasture
 from pasture.folds import sampling_groups
@@ -107,7 +108,7 @@ USUAL = [
 ]
 
 
-@pytest.mark.parametrize("name", USUAL)
+@variants("name", USUAL, quick=6)
 def test_a_date_column_of_any_usual_name_groups_photos(folder, table, name) -> None:
     photos = pasture.read_photos(table.rename(columns={"Sampling_Date": name}), folder)
     expected = pasture.read_photos(table, folder)

@@ -303,7 +303,7 @@ def truth_of(name: str) -> npt.NDArray[Any]:
     return np.where(HOLE, np.nan, truth)
 
 
-@pytest.mark.parametrize("name", FILES)
+@variants("name", FILES, quick=4)
 @variants("form", ["path", "dask", "array", "on disk", "masked"], quick=2)
 def test_labels_and_maps_in_every_door(name: str, form: str, tmp_path: Path) -> None:
     given = forms(write(tmp_path / "m.tif", *FILES[name]))[form]

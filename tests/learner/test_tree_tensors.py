@@ -180,6 +180,7 @@ def test_few_labels_have_coarse_short_boosting_and_no_leaf_of_one_label() -> Non
     assert times[0] > times[1] > (0, 0)
 
 
+@pytest.mark.slow
 def test_parts_without_predictions_out_of_fold_are_the_same() -> None:
     values, target = table(1010, 5), np.random.default_rng(5).normal(size=1010)
     labels = Labels(values, target, np.ones(1010), np.arange(1010) % 30)

@@ -158,6 +158,7 @@ def test_frozen_tensors_stay_and_others_are_trained(photos):
     assert len(frozen) == len(list(model.network.backbone.parameters())) // 2
 
 
+@pytest.mark.slow
 def test_frozen_random_layers_are_warned_of(photos):
     with pytest.warns(UserWarning, match="first 80% of test_vit stay .* random"):
         model = pasture.fit(photos, "seed", **SMALL)
