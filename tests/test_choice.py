@@ -204,6 +204,7 @@ def test_the_command_chooses_without_a_recipe(
 # --- beside a network ---
 
 
+@pytest.mark.slow
 def test_learners_are_compared_on_the_same_held_out_labels(
     compared: tuple[Any, Path, list[str]], full: xr.Dataset
 ) -> None:
@@ -230,6 +231,7 @@ def test_learners_are_compared_on_the_same_held_out_labels(
     assert (seen.sum(axis=0) == 1).all()
 
 
+@pytest.mark.slow
 def test_the_same_call_reads_what_is_finished_and_another_is_refused(
     compared: tuple[Any, Path, list[str]],
     full: xr.Dataset,
