@@ -116,7 +116,7 @@ class Row:
     shared: dict[str, float] = field(default_factory=dict)
 
     def complaints(self) -> Iterator[str]:
-        if self.slow:
+        if self.slow or max([self.seconds, *self.shared.values()]) <= LIMIT:
             return
         most = limit()
         if self.seconds > most:

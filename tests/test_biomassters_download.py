@@ -21,7 +21,6 @@ import pytest
 import stac_server
 import xarray as xr
 from biomassters_files import bitwise_cksum, write_chip, write_tables
-from variants import variants
 
 import geobiomass as gb
 from geobiomass.sources.biomassters import bucket as biomassters_bucket
@@ -221,7 +220,7 @@ def test_a_killed_download_resumes(bucket: Bucket, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.part"))
 
 
-@variants("tables", [True, False], quick=1)
+@pytest.mark.parametrize("tables", [True, False])
 @pytest.mark.slow
 def test_a_file_that_arrives_damaged_is_downloaded_again(
     bucket: Bucket, tmp_path: Path, tables: bool

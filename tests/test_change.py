@@ -13,7 +13,6 @@ import pytest
 import rioxarray  # noqa: F401  (the .rio accessor)
 import xarray as xr
 from shapely.geometry import box
-from variants import variants
 
 import geobiomass as gb
 import geobiomass.accounting.change_totals as totals_of_change
@@ -73,7 +72,7 @@ def test_a_geotiff_stores_the_level_of_its_interval(tmp_path: Path) -> None:
     assert gb.change(path, path, confidence=0.8)["agb_change"].shape == (4, 5)
 
 
-@variants("r", [0.8, 0.0], quick=1)
+@pytest.mark.parametrize("r", [0.8, 0.0])
 @pytest.mark.slow
 def test_intervals_of_pixels_cover_and_ignored_correlation_makes_them_wide(
     r: float,

@@ -11,7 +11,6 @@ import dask.array
 import numpy as np
 import pytest
 import xarray as xr
-from variants import variants
 
 import geobiomass as gb
 from geobiomass.data.labelled_cube import LabelledCube
@@ -335,7 +334,7 @@ def test_a_network_that_is_much_worse_is_given_up_after_a_fold(
     assert np.isnan(row["rmse"])
 
 
-@variants("kind", ["fold", "fraction"], quick=1)
+@pytest.mark.parametrize("kind", ["fold", "fraction"])
 @pytest.mark.slow
 def test_what_the_user_holds_out_takes_no_part(
     full: xr.Dataset,

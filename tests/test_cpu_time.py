@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from variants import variants
 
 pytest_plugins = ["pytester"]
 
@@ -79,7 +78,7 @@ def test_slow(): exec(BUSY)
 """
 
 
-@variants("workers", [("-p", "xdist", "-n", "1"), ()], quick=1)
+@pytest.mark.parametrize("workers", [("-p", "xdist", "-n", "1"), ()])
 @pytest.mark.slow
 def test_what_takes_too_long_is_named(
     pytester: pytest.Pytester,

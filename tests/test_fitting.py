@@ -211,7 +211,7 @@ def test_a_fit_opens_a_validation_cube_once_as_well(opened: list[int]) -> None:
     assert opened == [4, 4]
 
 
-@variants("of_folds", [True, False], quick=1)
+@pytest.mark.parametrize("of_folds", [True, False])
 @pytest.mark.slow
 def test_all_members_of_a_fit_in_folds_share_one_reader(
     opened: list[int], tmp_path: Path, of_folds: bool

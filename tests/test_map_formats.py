@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from rasterio.crs import CRS
 from rio_cogeo.cogeo import cog_info, cog_validate
-from variants import variants
 from zarr.codecs import BloscCodec
 from zarr.storage import MemoryStore
 
@@ -236,7 +235,7 @@ def test_levels_halve_until_they_are_small(height: int, width: int) -> None:
 
 
 @pytest.mark.parametrize("shards", [128, None])
-@variants(("height", "width"), [(701, 523), (640, 768)], quick=1)
+@pytest.mark.parametrize(("height", "width"), [(701, 523), (640, 768)])
 @pytest.mark.slow
 def test_overviews_hold_the_means_and_lie_right(
     tmp_path: Path, height: int, width: int, shards: int | None

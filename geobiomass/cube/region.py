@@ -15,7 +15,7 @@ import xarray as xr
 from geobiomass.cube import CubeError
 from geobiomass.cube.antimeridian import beside, continuous
 from geobiomass.cube.grid import Grid
-from geobiomass.cube.vector_areas import checked_area
+from geobiomass.cube.vector_areas import checked_area, geometries_of
 from geobiomass.tables.files import split_part
 from geobiomass.threads import silence_arrays_in_memory
 from geobiomass.tiles import Window
@@ -92,7 +92,7 @@ class Region:
             )
         region = checked_area(_known_path(region))
         if hasattr(region, "to_crs"):
-            shapes = _geometries(region.to_crs(cube.rio.crs).__geo_interface__)
+            shapes = geometries_of(region.to_crs(cube.rio.crs).__geo_interface__)
             return cls(_placed(shapes, grid, degrees), transform)
         mapping = getattr(region, "__geo_interface__", region)
         if not isinstance(mapping, Mapping) or "type" not in mapping:
@@ -104,7 +104,7 @@ class Region:
 
         shapes = [
             transform_geom("EPSG:4326", cube.rio.crs, shape)
-            for shape in _geometries(mapping)
+            for shape in geometries_of(mapping)
         ]
         return cls(_placed(shapes, grid, degrees), transform)
 
@@ -160,11 +160,3 @@ def _placed(
 def _rectangle(left: float, bottom: float, right: float, top: float) -> dict[str, Any]:
     ring = [(left, bottom), (right, bottom), (right, top), (left, top), (left, bottom)]
     return {"type": "Polygon", "coordinates": [ring]}
-
-
-def _geometries(mapping: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    if mapping["type"] == "FeatureCollection":
-        return [feature["geometry"] for feature in mapping["features"]]
-    if mapping["type"] == "Feature":
-        return [mapping["geometry"]]
-    return [mapping]

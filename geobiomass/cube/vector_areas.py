@@ -212,6 +212,13 @@ def _only_polygons(shapes: Any, counts: Counter[str]) -> Any:
     return made
 
 
+def geometries_of(mapping: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the geometries of GeoJSON: of its features, its feature, or itself."""
+    if mapping["type"] == "FeatureCollection":
+        return [feature["geometry"] for feature in mapping["features"]]
+    return [mapping["geometry"] if mapping["type"] == "Feature" else mapping]
+
+
 def areas_in(shape: Any) -> Any:
     """Return the polygons of a shape as one, None if it has none."""
     import shapely

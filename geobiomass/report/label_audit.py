@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from geobiomass.cube import CubeError, open_cube
 from geobiomass.cube.convert import need_target
+from geobiomass.cube.target import in_units_of
 from geobiomass.evaluation.residuals import MOST, residuals
 from geobiomass.models.ensemble import Ensemble
 from geobiomass.models.regressor import BiomassRegressor
@@ -91,8 +92,8 @@ class LabelAudit:
         if not len(self.table):
             return found
         return (
-            f"{found} A label may be wrong, lie elsewhere, or be right where the image "
-            "does not show it: look before you leave it out."
+            f"{found} A label may be wrong, be of another place, or be right where the "
+            "image does not show it: look before you leave it out."
         )
 
     def write(self, path: str | os.PathLike[str]) -> Path:
@@ -151,12 +152,11 @@ class LabelAudit:
         def draw(axes: Any) -> None:
             if set(_VISIBLE) <= set(map(str, part["band"].values)):
                 true_colour(part, ax=axes)
-                x, y = _place(part, row, around, axes)
             else:
                 values = part["image"].isel(band=0).mean("month", skipna=True).values
                 axes.imshow(values, cmap="gray")
                 axes.set_title(f"{part['band'].values[0]}, mean of the months")
-                x, y = row.column - around["x"].start, row.row - around["y"].start
+            x, y = _place(part, row, around, axes)
             axes.plot(x, y, "+", color="red", markersize=14, markeredgewidth=1.5)
 
         return figure(caption, draw, (3.6, 3.4))
@@ -231,7 +231,8 @@ def audit(
             f"which did not see them, got {len(table)}."
         )
     found = _placed(table, held_out.cube)
-    errors = _errors_at(held_out.cube, found)
+    converted = in_units_of(held_out.cube, held_out.model.target, "The model predicts")
+    errors = _errors_at(converted, found)
     found["score"] = scores(
         table["observed"].to_numpy(), table["predicted"].to_numpy(), errors
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import glob
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,18 +17,20 @@ import xarray as xr
 
 from geobiomass.cube import CubeError
 from geobiomass.cube.table_errors import cube_errors
-from geobiomass.cube.vector_areas import checked_area
+from geobiomass.cube.vector_areas import checked_area, geometries_of
 from geobiomass.sources.gedi_granules import (
     MISSING,
     VERSIONS,
     Inside,
     dates_of,
     read_granule,
+    unplaced,
 )
 from geobiomass.sources.gedi_quality import Quality, shot_quality
 from geobiomass.sources.grid import WGS84
+from geobiomass.sources.plot_table import geometries_of_table, moved
 from geobiomass.tables import is_table, match_column, read_dates, read_table
-from geobiomass.tables.coordinates import numbers_or_missing, read_coordinates
+from geobiomass.tables.coordinates import numbers_or_missing
 from geobiomass.training.packages import need, need_for_address
 
 Mask = npt.NDArray[np.bool_]
@@ -63,8 +67,8 @@ def read_gedi(
     paths : path, or sequence of paths
         Granules (HDF5, of version 2 or 3), also at addresses such as ``s3://...``; or
         tables of their shots as the usual tools write them: CSV, Parquet,
-        GeoPackage, GeoJSON. A folder is its granules and tables; ``*`` stands for any
-        text in a name.
+        GeoPackage, GeoJSON. Of a folder all granules and tables are
+        read; ``*`` matches any text in a name.
     area : optional
         Where shots are wanted: a cube (its bounds), bounds in longitude and latitude
         (west, south, east, north), a vector file, a geopandas object, or GeoJSON.
@@ -120,11 +124,11 @@ def read_gedi(
     files = _files(paths)
     inside = _inside(area)
     tables: list[pd.DataFrame] = []
-    total = 0
+    total = nowhere = 0
     quiet = not progress or len(files) == 1
     for file in tqdm(files, desc="Reading GEDI", unit="file", disable=quiet):
-        table, count = _read(file, inside)
-        total += count
+        table, count, lost = _read(file, inside)
+        total, nowhere = total + count, nowhere + lost
         if len(table):
             tables.append(table)
     if not tables:
@@ -136,6 +140,8 @@ def read_gedi(
     version = _one_version(tables)
     shots = pd.concat(tables, ignore_index=True)
     keep, reasons = _kept(shots, quality, sensitivity)
+    if nowhere:
+        reasons.insert(0, {"reason": "no place", "shots": nowhere})
     if not keep.any():
         why = ", ".join(f"{row['reason']}: {row['shots']:,}" for row in reasons)
         raise CubeError(
@@ -204,26 +210,28 @@ def _named(files: Sequence[str]) -> str:
     return files[0] if len(files) == 1 else f"{len(files)} files"
 
 
-def _read(file: str, inside: Inside) -> tuple[pd.DataFrame, int]:
-    """Return the shots of a file inside an area by one set of names, and all."""
-    if file.lower().endswith(_HDF5):
-        table, count = read_granule(file, inside)
-    else:
-        table, count = _read_table(file, inside)
-    return table.assign(file=os.path.basename(file.rstrip("/"))), count
+def _read(file: str, inside: Inside) -> tuple[pd.DataFrame, int, int]:
+    """Return shots of a file inside an area; how many it has, and has without a place.
+
+    They have one set of names.
+    """
+    read = read_granule if file.lower().endswith(_HDF5) else _read_table
+    table, count, lost = read(file, inside)
+    return table.assign(file=os.path.basename(file.rstrip("/"))), count, lost
 
 
 # --- tables ---
 
 
-def _read_table(path: str, inside: Inside) -> tuple[pd.DataFrame, int]:
-    """Return the shots of a table inside an area by the product's names, and all."""
+def _read_table(path: str, inside: Inside) -> tuple[pd.DataFrame, int, int]:
+    """Return the shots of a table as :func:`read_granule` does those of a granule."""
     with cube_errors():
         table = read_table(path)
     lon, lat = _places(table, path)
     rows = np.flatnonzero(inside(lon, lat))
-    made = pd.DataFrame(table.drop(columns="geometry", errors="ignore")).iloc[rows]
-    made = made.reset_index(drop=True)
+    if hasattr(table, "to_crs"):  # its points are made again, in degrees
+        table = pd.DataFrame(table.drop(columns=cast(Any, table).geometry.name))
+    made = table.iloc[rows].reset_index(drop=True)
     with cube_errors(f"{path}: "):
         for name, names in _COLUMNS.items():
             column = match_column(made, names)
@@ -234,7 +242,9 @@ def _read_table(path: str, inside: Inside) -> tuple[pd.DataFrame, int]:
                 f"{path} must have a column agbd, as tables of GEDI L4A have, got "
                 f"{list(map(str, table.columns))}."
             )
-        made["date"] = _dates(made)
+        dates = _dates(made)
+        if dates is not None:
+            made["date"] = dates
     for name in ("agbd", "agbd_se"):
         if name in made:
             values = numbers_or_missing(made[name])[0]
@@ -246,37 +256,34 @@ def _read_table(path: str, inside: Inside) -> tuple[pd.DataFrame, int]:
     made["lon_lowestmode"], made["lat_lowestmode"] = lon[rows], lat[rows]
     flag = match_column(made, tuple(VERSIONS))
     made["version"] = VERSIONS.get(str(flag), 0)
-    return made, len(table)
+    return made, len(table), unplaced(lon, lat)
 
 
 def _places(table: pd.DataFrame, path: str) -> tuple[Any, Any]:
     """Return longitudes and latitudes of the rows, NaN where missing."""
     import shapely
+    from odc.geo.crs import CRS
 
-    if hasattr(table, "to_crs"):
-        frame = cast(Any, table)
-        if frame.crs is None:
-            frame = frame.set_crs(WGS84)
-        points = np.asarray(frame.to_crs(WGS84).geometry.values, object)
-        return shapely.get_x(points), shapely.get_y(points)
-    with cube_errors(f"{path} "):
-        found = read_coordinates(table)
-    if not found.geographic:
-        raise CubeError(
-            f"{path} must have longitude and latitude of its shots, got the columns "
-            f"{found.names}."
-        )
-    return found.x, found.y
+    told: list[str] = []
+    crs = None
+    if hasattr(table, "to_crs") and cast(Any, table).crs is None:
+        crs = WGS84
+        told.append("they state no CRS and are taken to be in longitude and latitude")
+    shapes, system = geometries_of_table(table, crs, path, {}, told)
+    if told:
+        warnings.warn(f"{path}, {len(table)} rows: {'; '.join(told)}.", stacklevel=4)
+    points = moved(shapes, system, CRS(WGS84))
+    return shapely.get_x(points), shapely.get_y(points)
 
 
 def _dates(table: pd.DataFrame) -> Any:
-    """Return the times of shots, NaT where no column has them."""
+    """Return the times of shots, NaT where missing; None where no column has them."""
     column = match_column(table, ("delta_time",))
     if column is not None:
         return dates_of(numbers_or_missing(table[column])[0])
     column = match_column(table, _DATES)
     if column is None or table[column].isna().all():
-        return np.full(len(table), np.datetime64("NaT", "ms"))
+        return None
     return read_dates(table[column], str(column)).to_numpy().astype("datetime64[ms]")
 
 
@@ -285,10 +292,11 @@ def _shot_numbers(values: pd.Series, path: str) -> Any:
     if pd.api.types.is_float_dtype(values.dtype):
         numbers = values.to_numpy(np.float64, na_value=np.nan)
         if (numbers >= _DIGITS).any():
-            _warn(
+            warnings.warn(
                 f"Shot numbers of {path} are stored as decimals, which have lost their "
                 "last digits: they do not identify shots. Write them as whole numbers "
-                "or text."
+                "or text.",
+                stacklevel=4,
             )
             return values
     try:
@@ -296,7 +304,7 @@ def _shot_numbers(values: pd.Series, path: str) -> Any:
             np.uint64
         )
     except (ValueError, TypeError, OverflowError):
-        return values.astype(str)
+        return values.astype("string")
 
 
 def _beam_name(value: Any) -> Any:
@@ -363,8 +371,10 @@ def _kept(
             )
         beam = numbers_or_missing(shots[column])[0]
         leave_out(f"sensitivity below {sensitivity:g}", ~(beam >= sensitivity))
-    if "shot_number" in shots:
-        again = shots["shot_number"][keep].duplicated().to_numpy()
+    # Decimals have lost their last digits: different shots look alike.
+    if "shot_number" in shots and shots["shot_number"].dtype.kind != "f":
+        numbers = shots["shot_number"][keep]
+        again = (numbers.duplicated() & numbers.notna()).to_numpy()
         twice = np.zeros(len(shots), bool)
         twice[np.flatnonzero(keep)[again]] = True
         leave_out("the same shot again", twice)
@@ -375,7 +385,7 @@ def _framed(shots: pd.DataFrame, attrs: Mapping[str, Any]) -> Any:
     """Return shots as points, the usual columns first."""
     import geopandas
 
-    shots = shots.dropna(axis=1, how="all").reset_index(drop=True)
+    shots = shots.reset_index(drop=True)
     first = [name for name in _FIRST if name in shots]
     rest = [name for name in shots.columns if name not in (*first, "version")]
     points = geopandas.points_from_xy(shots["lon_lowestmode"], shots["lat_lowestmode"])
@@ -389,6 +399,8 @@ def _framed(shots: pd.DataFrame, attrs: Mapping[str, Any]) -> Any:
 
 def _inside(area: Any) -> Inside:
     """Return a function that says which places are in an area."""
+    import shapely
+
     if area is None:
         return lambda lon, lat: np.isfinite(lon) & np.isfinite(lat)
     if isinstance(area, xr.Dataset | xr.DataArray):
@@ -397,7 +409,7 @@ def _inside(area: Any) -> Inside:
     if isinstance(found, np.ndarray | tuple | list):
         return _inside_bounds(found)
     shape = _shape(found)
-    return _finite(lambda lon, lat: _intersects(shape, lon, lat))
+    return _finite(partial(shapely.intersects_xy, shape))
 
 
 def _inside_bounds(bounds: Any) -> Inside:
@@ -412,6 +424,8 @@ def _inside_bounds(bounds: Any) -> Inside:
             "area must be in longitude and latitude (west, south, east, north), got "
             f"{tuple(bounds)}; for bounds in metres give a cube, or a geopandas object."
         )
+    if west == east:
+        raise CubeError(f"area must be wider than 0 degrees, got {tuple(bounds)}.")
     width = (east - west) % 360 or 360.0  # across 180 degrees, east is below west
     return _finite(
         lambda lon, lat: (lat >= south) & (lat <= north) & ((lon - west) % 360 <= width)
@@ -457,33 +471,13 @@ def _shape(area: Any) -> Any:
     import shapely
     from shapely.geometry import shape
 
-    if hasattr(area, "to_crs"):
-        moved = area.to_crs(WGS84)
-        mapping = moved.__geo_interface__
-    else:
-        mapping = getattr(area, "__geo_interface__", area)
+    in_degrees = area.to_crs(WGS84) if hasattr(area, "to_crs") else area
+    mapping = getattr(in_degrees, "__geo_interface__", in_degrees)
     if not isinstance(mapping, Mapping) or "type" not in mapping:
         raise CubeError(
             "area must be a cube, bounds (west, south, east, north), a vector file, a "
             f"geopandas object or GeoJSON, got {type(area).__name__}."
         )
-    if mapping["type"] == "FeatureCollection":
-        parts = [shape(each["geometry"]) for each in mapping["features"]]
-    elif mapping["type"] == "Feature":
-        parts = [shape(mapping["geometry"])]
-    else:
-        parts = [shape(mapping)]
-    return shapely.union_all(parts)
-
-
-def _intersects(area: Any, lon: Any, lat: Any) -> Any:
-    import shapely
-
-    shapely.prepare(area)
-    return shapely.intersects_xy(area, lon, lat)
-
-
-def _warn(text: str) -> None:
-    import warnings
-
-    warnings.warn(text, stacklevel=4)
+    whole = shapely.union_all([shape(part) for part in geometries_of(mapping)])
+    shapely.prepare(whole)
+    return whole

@@ -14,8 +14,6 @@ from geobiomass.cube import CubeError
 
 Inside = Callable[[npt.NDArray[np.float64], npt.NDArray[np.float64]], Any]
 
-# The four beams of full power; those of coverage are BEAM0000 to BEAM0011.
-POWER = ("BEAM0101", "BEAM0110", "BEAM1000", "BEAM1011")
 EPOCH = np.datetime64("2018-01-01T00:00:00.000", "ms")
 """What ``delta_time`` counts seconds from."""
 MISSING = -9999
@@ -45,8 +43,8 @@ _OTHERS = {
 }
 
 
-def read_granule(path: str, inside: Inside) -> tuple[pd.DataFrame, int]:
-    """Return the shots of a granule inside an area, and how many it has in all.
+def read_granule(path: str, inside: Inside) -> tuple[pd.DataFrame, int, int]:
+    """Return the shots of a granule inside an area, and the numbers of all its shots.
 
     Parameters
     ----------
@@ -59,7 +57,8 @@ def read_granule(path: str, inside: Inside) -> tuple[pd.DataFrame, int]:
     -------
     tuple
         A table with a row a shot, by the names of the product, ``beam``, ``date`` and
-        ``version``, missing numbers as NaN; and the number of shots of the file.
+        ``version``, missing numbers as NaN; the number of shots of the file, and of
+        those without a place.
 
     Raises
     ------
@@ -67,7 +66,7 @@ def read_granule(path: str, inside: Inside) -> tuple[pd.DataFrame, int]:
         If the file is cut or no HDF5, has no beams, is of another product or of a
         version that is not known, or lacks a part of a beam.
     """
-    found, shots = [], 0
+    found, shots, lost = [], 0, 0
     with _opened(path) as file:
         beams = [name for name in file if name.startswith("BEAM")]
         if not beams:
@@ -77,13 +76,13 @@ def read_granule(path: str, inside: Inside) -> tuple[pd.DataFrame, int]:
             )
         version = _version(path, {name: set(file[name]) for name in beams})
         for name in beams:
-            table, count = _beam(path, file, name, inside)
-            shots += count
+            table, count, nowhere = _beam(path, file, name, inside)
+            shots, lost = shots + count, lost + nowhere
             if len(table):
                 found.append(table.assign(beam=name, version=version))
     if not found:
-        return pd.DataFrame({"version": pd.Series([], dtype="int64")}), shots
-    return pd.concat(found, ignore_index=True), shots
+        return pd.DataFrame({"version": pd.Series([], dtype="int64")}), shots, lost
+    return pd.concat(found, ignore_index=True), shots, lost
 
 
 @contextmanager
@@ -131,8 +130,10 @@ def _version(path: str, beams: dict[str, set[str]]) -> int:
     )
 
 
-def _beam(path: str, file: Any, name: str, inside: Inside) -> tuple[pd.DataFrame, int]:
-    """Return the shots of a beam inside an area, and how many it has."""
+def _beam(
+    path: str, file: Any, name: str, inside: Inside
+) -> tuple[pd.DataFrame, int, int]:
+    """Return the shots of a beam as :func:`read_granule` does those of a granule."""
     group = file[name]
     lacking = [each for each in _NEEDED if each not in group]
     if lacking:
@@ -151,14 +152,22 @@ def _beam(path: str, file: Any, name: str, inside: Inside) -> tuple[pd.DataFrame
             f"got {wrong}; download the granule again."
         )
     if not count:
-        return pd.DataFrame(), 0
-    lon, lat = (_values(group[key][()]) for key in ("lon_lowestmode", "lat_lowestmode"))
+        return pd.DataFrame(), 0, 0
+    lat, lon = (_values(parts.pop(key)[()]) for key in _NEEDED[:2])
+    nowhere = unplaced(lon, lat)
     rows = np.flatnonzero(inside(lon, lat))
     if not len(rows):
-        return pd.DataFrame(), count
-    table = pd.DataFrame({key: _values(part[()][rows]) for key, part in parts.items()})
+        return pd.DataFrame(), count, nowhere
+    table = pd.DataFrame({"lat_lowestmode": lat[rows], "lon_lowestmode": lon[rows]})
+    for key, part in parts.items():
+        table[key] = _values(part[()][rows])
     table["date"] = dates_of(table.pop("delta_time").to_numpy())
-    return table, count
+    return table, count, nowhere
+
+
+def unplaced(lon: npt.NDArray[np.float64], lat: npt.NDArray[np.float64]) -> int:
+    """Return how many shots have no longitude or no latitude."""
+    return int((~(np.isfinite(lon) & np.isfinite(lat))).sum())
 
 
 def _values(values: npt.NDArray[Any]) -> Any:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from geobiomass.cube import CubeError
 from geobiomass.sources.plot_table import plots_table
+from geobiomass.tables import TableError
 from geobiomass.tables.columns import near_names
 from geobiomass.tables.coordinates import read_coordinates
 
@@ -88,7 +89,7 @@ def split(
     -----
     Simple or stratified random sampling without replacement, of plots or of whole
     clusters (Cochran, Sampling Techniques, 1977, chapters 2, 5 and 9). The sample
-    stands for the plots. It stands for an area too if the plots themselves were drawn
+    represents the plots. It represents an area too if the plots themselves were drawn
     at random in it: then :func:`geobiomass.totals` takes it as `plots`.
 
     Examples
@@ -169,7 +170,11 @@ def _places(table: pd.DataFrame) -> Indexes:
     else:
         try:
             found = read_coordinates(table)
-        except ValueError:  # without coordinates: no two plots share a place
+        except TableError as error:
+            warnings.warn(
+                f"Plots of one place are not drawn together: the table {error}.",
+                stacklevel=4,
+            )
             return np.arange(len(table))
         keys = pd.Series(zip(found.x, found.y, strict=True))
         missing = np.isnan(found.x) | np.isnan(found.y)
@@ -235,7 +240,7 @@ def _draw(
             f"Each of the {what} must be in one stratum, got {torn.size} in several in "
             f"{name}; they are drawn whole."
         )
-    names, counts = np.unique(of_unit.astype(str), return_counts=True)
+    names, counts = np.unique(of_unit, return_counts=True)
     alone = names[counts < 2].tolist()
     if alone:
         raise CubeError(
@@ -245,7 +250,7 @@ def _draw(
     draw = np.random.default_rng(seed)
     chosen, chance = np.zeros(count, bool), np.zeros(count)
     for stratum, size in zip(names, counts, strict=True):
-        own = np.flatnonzero(of_unit.astype(str) == stratum)
+        own = np.flatnonzero(of_unit == stratum)
         least = 2 if size >= _FEWEST else 1
         number = int(np.clip(round(share * size), least, size - least))
         chosen[draw.choice(own, number, replace=False)] = True

@@ -65,7 +65,7 @@ class Plots:
 
     def geometries_in(self, crs: Any) -> Shapes:
         """Return the geometries in another CRS."""
-        return _moved(self.geometries, self.crs, crs)
+        return moved(self.geometries, self.crs, crs)
 
     def geometries_on(self, grid: GeoBox) -> Shapes:
         """Return the geometries in a grid's CRS, near it across 180 degrees."""
@@ -86,8 +86,8 @@ class Plots:
         import shapely
 
         turned = shapely.transform(self.geometries, lambda xy: xy[:, ::-1])
-        moved = shapely.get_coordinates(_moved(turned, self.crs, crs))
-        x, y = moved[np.isfinite(moved).all(axis=1)].T
+        there = shapely.get_coordinates(moved(turned, self.crs, crs))
+        x, y = there[np.isfinite(there).all(axis=1)].T
         inside = (x >= box[0]) & (x <= box[2]) & (y >= box[1]) & (y <= box[3])
         if not inside.any():
             return ""
@@ -97,7 +97,8 @@ class Plots:
         )
 
 
-def _moved(geometries: Shapes, source: Any, target: Any) -> Shapes:
+def moved(geometries: Shapes, source: Any, target: Any) -> Shapes:
+    """Return geometries of a CRS in another one."""
     import shapely
 
     if source == target:
@@ -149,7 +150,7 @@ def read_plots(
     values = _values(table, column, name, argument)
     told: list[str] = []
     left_out: dict[str, int] = {}
-    geometries, system = _geometries(table, crs, name, left_out, told)
+    geometries, system = geometries_of_table(table, crs, name, left_out, told)
     geometries = _repaired(geometries, told)
     good = _good_shots(table, quality, left_out, told)
     keep = _kept(column, values, geometries, good, left_out, told, nodata, minimum)
@@ -221,9 +222,13 @@ def _values(table: pd.DataFrame, column: str, name: str, argument: str) -> Numbe
     return out
 
 
-def _geometries(
+def geometries_of_table(
     table: pd.DataFrame, crs: Any, name: str, left_out: dict[str, int], told: list[str]
 ) -> tuple[Shapes, Any]:
+    """Return a geometry for each row, None where it has none, and their CRS.
+
+    What cannot be read is counted in `left_out` and told in `told`.
+    """
     given = _system(crs, name) if crs is not None else None
     if hasattr(table, "to_crs"):  # a GeoDataFrame
         geometries = np.asarray(table.geometry.values, object)

@@ -257,6 +257,42 @@ def test_shot_numbers_that_lost_their_digits_are_told(
     table.drop(columns="predict_stratum").to_parquet(tmp_path / "float.parquet")
     with pytest.warns(UserWarning, match="have lost their last digits"):
         gb.labels.read_gedi(tmp_path / "float.parquet", cube)
+    # Alike only by what they lost: no shot is taken for another.
+    table["shot_number"] = float(FIRST)
+    table.drop(columns="predict_stratum").to_parquet(tmp_path / "alike.parquet")
+    with pytest.warns(UserWarning, match="have lost their last digits"):
+        found = gb.labels.read_gedi(tmp_path / "alike.parquet", cube)
+    assert len(found) == 2
+
+
+def test_shots_without_a_place_are_counted_and_columns_stay(
+    cube: xr.Dataset, tmp_path: Path
+) -> None:
+    table = shots(cube).drop(columns="delta_time")
+    table["predict_stratum"] = "ENT_Eu"
+    table["agbd_se"] = np.nan
+    table.loc[0, "lon_lowestmode"] = np.nan
+    table.to_csv(tmp_path / "a.csv", index=False)
+    granule = shots(cube)
+    granule.loc[0, "lat_lowestmode"] = -9999
+    for path in (
+        tmp_path / "a.csv",
+        write_granule(tmp_path / "a.h5", {"BEAM0101": granule}),
+    ):
+        found = gb.labels.read_gedi(path, cube)
+        assert found["agbd"].tolist() == [120]
+        assert found.attrs["left_out"][0] == {"reason": "no place", "shots": 1}
+    found = gb.labels.read_gedi(tmp_path / "a.csv", cube)
+    assert found["agbd_se"].isna().all()
+    assert "date" not in found
+    points = geopandas.points_from_xy(table["lon_lowestmode"], table["lat_lowestmode"])
+    frame = geopandas.GeoDataFrame(table.assign(geom=points), geometry="geom")
+    frame = frame.iloc[1:].set_crs(4326).to_crs(3857)
+    frame["shot_number"] = frame["shot_number"].astype(np.int64)
+    frame.to_parquet(tmp_path / "geom.parquet")
+    found = gb.labels.read_gedi(tmp_path / "geom.parquet", cube)
+    assert "geom" not in found
+    np.testing.assert_allclose(found.geometry.x, table["lon_lowestmode"].iloc[[6]])
 
 
 def test_areas_of_any_kind(cube: xr.Dataset, tmp_path: Path) -> None:
@@ -343,6 +379,7 @@ def test_what_is_no_granule_is_one_clear_sentence(
     whole = tmp_path / "whole.h5"
     for wrong, sentence in {
         (1, 2, 3): "four finite bounds",
+        (24, 61, 24, 62): "must be wider than 0 degrees",
         (400_000, 6_900_000, 401_000, 6_901_000): "must be in longitude and latitude",
     }.items():
         with pytest.raises(gb.CubeError, match=sentence):

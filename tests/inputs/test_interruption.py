@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from variants import variants
 
 import geobiomass as gb
 import pasture
@@ -90,10 +89,9 @@ def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> None:
 SETTINGS: dict[str, Any] = {**SMALL, "epochs": 2, "batch_size": 4, "validation": 0}
 
 
-@variants(
+@pytest.mark.parametrize(
     ("call", "place"),
     [(4, "step 1 of epoch 2"), (1, "step 1 of epoch 1"), (2, "step 2 of epoch 1")],
-    quick=1,
 )
 @pytest.mark.slow
 def test_pasture_keeps_the_last_step(photos, capsys, call, place) -> None:

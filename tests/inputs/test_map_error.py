@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from variants import variants
 
 import geobiomass as gb
 from geobiomass.applicability import Domain
@@ -234,7 +233,7 @@ def test_a_crop_below_the_deepest_features_is_refused_with_the_remedy() -> None:
         gb.fit(make_scene(1, 64), "quick", **TINY | {"crop": 16, "epochs": 1})
 
 
-@variants("average", [0.9, None], quick=1)
+@pytest.mark.parametrize("average", [0.9, None])
 @pytest.mark.slow
 def test_bands_without_information_are_missing_in_maps_too(
     average: float | None,

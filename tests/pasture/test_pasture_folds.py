@@ -176,7 +176,7 @@ def test_of_equal_seeds_the_lowest_is_taken():
 
 
 @quietly
-@variants("drawn", [0, 1, 2], quick=1)
+@pytest.mark.parametrize("drawn", [0, 1, 2])
 @pytest.mark.slow
 def test_exchanges_find_a_better_balance_than_brute_force(drawn):
     photos = draw_table(drawn)
@@ -232,7 +232,7 @@ def test_a_fold_left_empty_by_scikit_learn_is_refused_and_exchanges_fill_it():
 
 
 @quietly
-@variants("search", ["exchange", "seeds", "seeds-1.7"], quick=2)
+@pytest.mark.parametrize("search", ["exchange", "seeds", "seeds-1.7"])
 @pytest.mark.slow
 def test_threads_do_not_change_the_folds(photos, search):
     first, *others = (

@@ -9,7 +9,7 @@ import numpy as np
 
 from geobiomass.cube import CubeError
 from geobiomass.cube.antimeridian import box_around, box_of_shapes
-from geobiomass.cube.vector_areas import checked_area
+from geobiomass.cube.vector_areas import checked_area, geometries_of
 from geobiomass.sources.grid import WGS84, grid_coordinates, make_grid
 from geobiomass.sources.grid_like import grid_like
 from geobiomass.sources.stac.archives import Box
@@ -54,12 +54,7 @@ def _box_of(bounds: Any, crs: Any) -> tuple[Any, Any]:
     content = getattr(bounds, "__geo_interface__", bounds)
     if not isinstance(content, Mapping):
         return bounds, crs
-    kind = content.get("type")
-    if kind == "FeatureCollection":
-        shapes = [one["geometry"] for one in content["features"]]
-    else:
-        shapes = [content["geometry"] if kind == "Feature" else content]
-    box = box_of_shapes(shapes)
+    box = box_of_shapes(geometries_of(content))
     if box[2] - box[0] > 180:
         raise CubeError(
             f"The area must be at most 180 degrees wide, got {box[2] - box[0]:.6g}; "
