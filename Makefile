@@ -13,6 +13,9 @@ JOBS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile \
 	--no-loadscope-reorder --durations 10
 
+# Tests start hundreds of processes. Where this is set, each compiles the package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-all check lint docs linkcheck figures clean
 .DELETE_ON_ERROR:
 

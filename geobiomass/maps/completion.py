@@ -36,8 +36,9 @@ def describe_progress(
     dict or None
         ``finished``; the number of its ``blocks``, and of those that are ``written``;
         the ``side`` of a block in pixels; ``writer`` (the process that writes it now,
-        None if there is none); ``being_made`` (it has no variables yet); and the Zarr
-        ``store``. None where there is no map of this package.
+        None if there is none, or if the map is finished); ``being_made`` (it has no
+        variables yet); and the Zarr ``store``. None where there is no map of this
+        package.
     """
     destination = Destination.of(path, storage_options)
     attrs = destination.attrs()
@@ -46,12 +47,14 @@ def describe_progress(
     total = int(attrs.get(BLOCKS, 0))
     state = attrs.get(UNFINISHED, FINISHING)
     done = state == FINISHING
+    finished = UNFINISHED not in attrs and destination.raster is None
     return {
-        "finished": UNFINISHED not in attrs and destination.raster is None,
+        "finished": finished,
         "written": total if done else len(Manifest(destination.group("r")).read()),
         "blocks": total,
         "side": attrs["block"],
-        "writer": writer_of(destination),
+        # Who writes to a finished map has not changed it yet.
+        "writer": None if finished else writer_of(destination),
         "being_made": state == MAKING,
         "store": destination.store,
     }

@@ -19,6 +19,7 @@ from geobiomass.cube.store_objects import (
 )
 from geobiomass.maps.geotiff import FINGERPRINT, geotiff_tags
 from geobiomass.training.given_paths import path_text
+from geobiomass.training.json_files import read_json
 from geobiomass.training.one_writer import lock_path
 from geobiomass.training.packages import need_for_address
 
@@ -110,6 +111,10 @@ class Destination:
         if not self._exists():
             return None
         try:
+            # `info` asks each time: reading the file takes less than opening a group.
+            if isinstance(self.store, Path) and (self.store / "zarr.json").is_file():
+                described = read_json(self.store / "zarr.json", dict)
+                return dict(described.get("attributes", {}))
             return dict(self.group("r").attrs)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}  # damaged metadata of any type: what opens it says so
