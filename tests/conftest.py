@@ -42,8 +42,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
-# CI is killed after an hour and a half, and what machines do in that time differs by more
-# than two times. The summary has the number of tests left out, with this sentence.
+# CI is killed after an hour and a half, and what machines do in it differs by more than
+# two times. The summary has the number of tests left out, with this sentence.
 _UNTIL = float(os.environ.get("GEOBIOMASS_SLOW_UNTIL", "inf"))  # seconds since 1970
 
 

@@ -68,10 +68,8 @@ def first_seen(folder: Path, pattern: str, process: subprocess.Popen[str]) -> Pa
     raise AssertionError(f"no {pattern}: {process.communicate()}")
 
 
-@pytest.mark.parametrize(
-    ("recipe", "sign"),
-    [("default", "last.ckpt"), ("biomassters", "2-cool-down/last.ckpt")],
-)
+# Of one stage: tests/training/test_processes.py.
+@pytest.mark.parametrize(("recipe", "sign"), [("biomassters", "2-cool-down/last.ckpt")])
 def test_the_same_command_ends_with_the_same_bits(
     cube: Path, tmp_path: Path, recipe: str, sign: str
 ) -> None:

@@ -124,7 +124,7 @@ DISK = {
     errno.EACCES: "ermission|written|writable",
 }
 ON_DISKS = ["write_cube, scene", "append", "save over a model", "predict_to, Zarr",
-            "predict_to, COG", "residuals", "report"]  # fmt: skip
+            "predict_to, COG", "residuals"]  # fmt: skip
 
 
 @pytest.mark.slow

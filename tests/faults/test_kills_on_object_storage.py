@@ -107,7 +107,7 @@ WRITERS = {
     "append": Remote(append, read_cube, write_chips, replaces=True),
     "map": Remote(write_map, read_map),
 }
-KILLS = 5
+KILLS = 3
 IMPORTED = ("geobiomass.cube", "geobiomass.maps", "s3fs", "conftest", "map_work")
 
 

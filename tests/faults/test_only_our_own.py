@@ -190,7 +190,6 @@ def export_at(path: Path) -> None:
         (predictions_at, "grams.csv"),
         (errors_at, "errors.csv"),
         pytest.param(export_at, "network.pt2", marks=pytest.mark.slow),
-        pytest.param(export_at, "network.onnx", marks=pytest.mark.slow),
     ],
 )
 def test_a_file_is_replaced_only_by_another_of_its_kind(

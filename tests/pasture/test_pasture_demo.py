@@ -12,7 +12,7 @@ from pasture.swards import draw_swards
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 TARGETS = list(pasture.TARGETS)
-SMALL = {"count": 48, "tested": 12, "epochs": 3, "height": 64, "width": 128}
+SMALL = {"count": 36, "tested": 9, "epochs": 2, "height": 64, "width": 64}
 
 
 @pytest.fixture(scope="module")
@@ -86,13 +86,13 @@ def test_the_same_call_resumes(out):
 
 @pytest.mark.timeout(1500)
 def test_a_small_network_beats_colours_under_grouped_validation(tmp_path):
-    """Compare them on as many photos as the demonstration, no date in two folds."""
-    draw_swards(tmp_path, 240, seed=1)
+    """Compare them on half of the demonstration's photos, no date in two folds."""
+    draw_swards(tmp_path, 120, seed=1)
     photos = pasture.read_photos(tmp_path / "train.csv", tmp_path)
-    folds = pasture.balanced_folds(photos, 3, virtual={}, progress=False)
+    folds = pasture.balanced_folds(photos, 2, virtual={}, progress=False)
     days = photos["Sampling_Date"].groupby(folds).unique()
-    assert not any(set(days[a]) & set(days[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
-    model = pasture.fit(photos, "quick", folds=folds, progress=False)
+    assert not set(days[0]) & set(days[1])
+    model = pasture.fit(photos, "quick", folds=folds, epochs=18, progress=False)
     assert set(model.held_out.index) == set(photos.index)
     scores = {
         "mean": photos[TARGETS].groupby(folds).transform("mean"),

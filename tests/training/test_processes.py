@@ -280,7 +280,6 @@ def whole(tmp_path_factory):
     ("kind", "fails", "left"),
     [
         ("rich", "2:1:killed", 6),  # steps left to do
-        ("step", "1:2:1", 7),
         ("clock", "2:2:0", 5),
     ],
 )
@@ -329,7 +328,6 @@ def staged(tmp_path_factory):
     ("devices", "kind", "place", "who"),
     [
         (1, "stages", (4, 3), "main"),
-        (2, "stages", (1, 1), "main"),
         (2, "stages", (4, 0), "all"),
         (2, "stages-step", (3, 1), "killed"),
         (2, "stages", (5, 1), "other"),
