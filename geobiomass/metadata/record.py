@@ -254,7 +254,7 @@ def _recipe(recipe: Any) -> dict[str, Any] | None:
         return {
             "name": recipe.name,
             "learner": learner,
-            "trees": recipe.trees,
+            "trees": recipe.trees,  # None: by the number of labels
             "seed": recipe.training.seed,
         }
     return {

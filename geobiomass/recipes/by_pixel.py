@@ -44,6 +44,8 @@ def check_by_pixel(recipe: Recipe) -> None:
             )
     for name, least in (("trees", 10), ("most_labels", 10)):
         value = getattr(recipe, name)
+        if value is None and name == "trees":
+            continue
         if not isinstance(value, int) or value < least:
             raise ValueError(f"{name} must be {least} or more, got {value}.")
     sides = recipe.neighbourhoods

@@ -127,8 +127,9 @@ class Recipe:
     learner : "blend", estimator of scikit-learn, or None
         What learns by pixel, in place of a network: trees and a kernel, or
         the user's own regressor. None: a network, which the settings above describe.
-    trees : int
-        Extra trees of a learner by pixel.
+    trees : int, optional
+        Extra trees of a learner by pixel: by default 100 for fewer than 1,000 labels,
+        else 200.
     neighbourhoods : tuple of int
         Sides of the squares around a pixel whose mean and spread are features of a
         learner by pixel, odd numbers of pixels.
@@ -179,7 +180,7 @@ class Recipe:
     label_errors: bool = False
     domain_cells: int = 3000
     learner: Any = None
-    trees: int = 200
+    trees: int | None = None
     neighbourhoods: tuple[int, ...] = (3, 7, 15)
     monthly: bool = True
     most_labels: int = 50_000

@@ -23,6 +23,7 @@ from geobiomass.learner.fitting import (
     folds_of,
     seconds_of,
     shares_of,
+    trees_of,
 )
 from geobiomass.learner.kernel_ridge import fit_kernel_ridge
 from geobiomass.learner.trees import Nodes, Trees
@@ -174,8 +175,14 @@ def test_few_labels_have_coarse_short_boosting_and_no_leaf_of_one_label() -> Non
         assert fewest(labels) == least
         chosen = _rounds(count)
         assert chosen["max_iter"] == rounds
-    parts = fit_parts(some(210), 20, 0)
-    assert parts.kinds == {"extra trees": 20, "gradient boosting": 60}
+    parts = fit_parts(some(210), None, 0)
+    assert parts.kinds == {"extra trees": 100, "gradient boosting": 60}
+    assert [trees_of(count) for count in (10, 999, 1000)] == [100, 100, 200]
+    assert trees_of(10, 30) == 30
+    # Boosting is in no fold, and has no error out of fold.
+    own = {step["stage"]: step["rmse"] for step in parts.steps}
+    assert np.isnan(own.pop("gradient boosting"))
+    assert np.isfinite(list(own.values())).all()
     times = [seconds_of(some(count), 200, 0, 1) for count in (999, 100)]
     assert times[0] > times[1] > (0, 0)
 
