@@ -191,9 +191,7 @@ def fit_parts(
             if held_out:
                 # Where labels are few, the extra trees stand in: their error is about
                 # the same, and folds of boosting take as long as all else.
-                out[BOOSTED] = (
-                    out[EXTRA] if few else _boosted_out_of_fold(labels, seed)
-                )
+                out[BOOSTED] = out[EXTRA] if few else _boosted_out_of_fold(labels, seed)
             kinds[BOOSTED] = len(boosted)
             nodes += boosted
             responses += [one.value for one in boosted]
