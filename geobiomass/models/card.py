@@ -302,7 +302,8 @@ def _learnt_by_pixel(recipe: Facts, provenance: Facts) -> list[str]:
     steps = known.get("steps") or []
     if steps:
         rows = [
-            f"| {as_markdown(step['stage'])} | {step['rmse']:.4g} | "
+            f"| {as_markdown(step['stage'])} | "
+            f"{'-' if step['rmse'] is None else format(step['rmse'], '.4g')} | "
             f"{step['share']:.2f} |"
             for step in steps
         ]

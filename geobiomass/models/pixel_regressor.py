@@ -341,7 +341,11 @@ class PixelRegressor(BiomassRegressor):
                 "labels found": table.found,
                 "at the ceiling": table.above,
                 "without an image": table.unseen,
-                "steps": self.history.to_dict("records"),
+                # JSON has no NaN: where labels are few, boosting is in no fold.
+                "steps": [
+                    {k: None if v != v else v for k, v in step.items()}
+                    for step in self.history.to_dict("records")
+                ],
             },
             INPUTS: profile_of(part, recipe).to_dict(),
         }

@@ -70,7 +70,9 @@ def describe_model(model: Any) -> Facts:
     history = getattr(model, "history", None)
     if history is not None and "share" in history:
         facts["out-of-fold RMSE"] = ", ".join(
-            f"{row.stage} {row.rmse:.4g}" for row in history.itertuples()
+            f"{row.stage} {row.rmse:.4g}"
+            for row in history.itertuples()
+            if row.rmse == row.rmse
         )
     elif history is not None and len(history):
         facts["trained"] = f"{len(history)} epoch{'s' * (len(history) > 1)}"

@@ -122,6 +122,18 @@ def test_saved_is_loaded_to_the_bit_and_nothing_is_pickled(
         PixelNetwork.of_settings(claimed)
 
 
+def test_boosting_on_few_labels_is_in_no_fold_and_is_saved_so(
+    full: xr.Dataset, tmp_path: Path
+) -> None:
+    model = gb.fit(plots(full, 210), "pixels", block=16, **(FAST | {"trees": 10}))
+    model.save(tmp_path / "model")
+    history = gb.load(tmp_path / "model").history.set_index("stage")
+    assert list(history.index[history["rmse"].isna()]) == ["gradient boosting"]
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "| gradient boosting | - | 0.40 |" in card
+    assert "gradient boosting" not in str(gb.describe(model)["out-of-fold RMSE"])
+
+
 def test_the_same_seed_gives_the_same_bits_and_a_folder_is_gone_on_with(
     full: xr.Dataset, tmp_path: Path
 ) -> None:
