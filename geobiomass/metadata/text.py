@@ -13,8 +13,8 @@ Facts = dict[str, str | Table]
 
 NOT_RECORDED = "not recorded"
 
-FIRST_WEIGHTS = ("pretrained", "self-supervised", "frozen")
-"""Names of what a provenance says of the weights before the labels."""
+FIRST_WEIGHTS = ("pretrained", "self-supervised", "frozen", "adapted")
+"""Names of what a provenance says of the weights before the labels, and after."""
 
 
 def facts_of(note: Mapping[str, Any]) -> Facts:

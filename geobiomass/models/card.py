@@ -42,6 +42,7 @@ def model_card(settings: Facts, provenance: Facts, load_call: str) -> str:
         _training(settings, provenance),
         _errors(settings, provenance),
         *choice_section(provenance),
+        *_adaptation(settings, provenance),
         *_interval(settings),
         _limits(settings, provenance),
         _loading(load_call),
@@ -311,6 +312,38 @@ def _learnt_by_pixel(recipe: Facts, provenance: Facts) -> list[str]:
             "\n".join(["| part | out-of-fold RMSE | share |", "|---|---|---|", *rows])
         )
     return found
+
+
+def _adaptation(settings: Facts, provenance: Facts) -> list[str]:
+    """Return the section about the plots that a model was adapted with, if it was."""
+    known = provenance.get("adaptation")
+    if not known:
+        return []
+    units = as_markdown(Quantity.of_settings(settings).units)
+    rows = [
+        f"| {as_markdown(row['stage'])} | {_figure(row['rmse'])} | "
+        f"{_figure(row['standard_error'])} | {_figure(row['bias'])} |"
+        for row in known["compared"]
+    ]
+    first = (known["errors of the first model"] or {}).get("all") or {}
+    text = (
+        f"The map of the model above is corrected by {known['plots']:,} plots "
+        f"({known['labels']:,} labelled pixels) of other ground. Correction: "
+        f"{as_markdown(known['correction'])}, the simplest within one standard error "
+        "of the best on plots that it was fitted without. The errors above and the "
+        "interval are those of the plots"
+    )
+    if first.get("average_rmse") is not None:
+        text += (
+            "; on its own ground the first model had an average RMSE of "
+            f"{_figure(first['average_rmse'])} {units}"
+        )
+    head = f"| correction | RMSE, {units} | standard error | bias |"
+    return [
+        f"## Adaptation\n\n{text}. Fingerprint of the plots' cube: "
+        f"`{known['fingerprint'][:16]}`.\n\n"
+        + "\n".join([head, "|---" * 4 + "|", *rows])
+    ]
 
 
 def _interrupted(settings: Facts) -> list[str]:

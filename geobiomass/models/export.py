@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from geobiomass.cube.quantity import AGB
+from geobiomass.learner.adapted_network import AdaptedNetwork
 from geobiomass.learner.pixel_network import PixelNetwork
 from geobiomass.learner.stack_network import StackNetwork
 from geobiomass.network import AttentionUNet
@@ -135,11 +136,16 @@ def exportable(network: nn.Module, months: int) -> nn.Module:
                 f"calendar, got {months}."
             )
         if isinstance(network, StackNetwork):
-            made = copy.copy(network)  # the modules stay where they are
-            made._modules = dict(network._modules)
-            made._modules["inner"] = Exported(network.inner, months)
-            return made
+            return _around(network, Exported(network.inner, months))
         return network
+    if isinstance(network, AdaptedNetwork):
+        calendar = network.calendar
+        if calendar is not None and len(calendar) != months:
+            raise ValueError(
+                f"months must be {len(calendar)}, those of the cube that the model was "
+                f"adapted with, got {months}."
+            )
+        return _around(network, exportable(network.inner, months))
     if isinstance(network, Ensemble):
         members = [exportable(member, months) for member in network.members]
         return Ensemble(members, network.bands, network.spread)
@@ -147,6 +153,13 @@ def exportable(network: nn.Module, months: int) -> nn.Module:
         "network to export must be an AttentionUNet or an ensemble of them, got a "
         f"{type(network).__name__}; export that with torch.export itself."
     )
+
+
+def _around(network: nn.Module, inner: nn.Module) -> nn.Module:
+    """Return a network with another one inside; its own stays where it is."""
+    made = copy.copy(network)
+    made._modules = {**network._modules, "inner": inner}
+    return made
 
 
 def export_network(

@@ -17,6 +17,7 @@ _MODULES = {
     "BiomassRegressor": "geobiomass.models.regressor",
     "PixelRegressor": "geobiomass.models.pixel_regressor",
     "StackRegressor": "geobiomass.models.stack_regressor",
+    "AdaptedRegressor": "geobiomass.models.adapted_regressor",
     "Ensemble": "geobiomass.models.ensemble",
 }
 

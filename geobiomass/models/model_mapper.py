@@ -27,6 +27,7 @@ from geobiomass.metadata.record import weights_fingerprint
 from geobiomass.models.input_check import ChecksInput
 from geobiomass.models.map_counts import MapCounts
 from geobiomass.models.map_error import MapError
+from geobiomass.models.network_settings import settings_for
 from geobiomass.statistics.conformal import Calibration
 
 
@@ -78,6 +79,7 @@ class ModelMapper(ChecksInput):
     ) -> Mapper:
         """Return the mapper of a cube, with the post-processing of this model."""
         reader = Reader(cube, self.bands)
+        settings = settings_for(self.network, settings)
         given = settings.region
         region = Region.of(given, cube) if given is not None else None
         network, outputs = self._in_months(reader.calendar), self.outputs
@@ -121,7 +123,7 @@ class ModelMapper(ChecksInput):
         """Return the same mapper for a cube that is opened already."""
         network = self._in_months(reader.calendar)
         # Blocks of a tile's size: only those that are asked for are computed.
-        settings = MapSettings(block=MapSettings.tile)
+        settings = settings_for(self.network, MapSettings(block=MapSettings.tile))
         return Mapper(network, reader, settings, self.outputs, target=self.target)
 
     def _in_months(self, calendar: tuple[int, ...]) -> nn.Module:

@@ -1,9 +1,9 @@
-"""Calibration of the interval of a learner by pixel, on predictions out of fold."""
+"""Calibration of an interval on predictions of single labels out of fold."""
 
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,29 +13,31 @@ from geobiomass.learner.fitting import FOLDS
 from geobiomass.learner.own_estimator import OWN_FOLDS
 from geobiomass.models.calibration import calibration_of
 from geobiomass.recipes.label_table import LabelTable
-from geobiomass.recipes.recipe import Recipe
-from geobiomass.statistics.conformal import Unit, few_groups
+from geobiomass.statistics.conformal import Calibration, Unit, few_groups
 
 if TYPE_CHECKING:
-    from geobiomass.models.pixel_regressor import PixelRegressor
+    from geobiomass.models.regressor import BiomassRegressor
 
 Numbers = npt.NDArray[np.float64]
 
 
 def calibrate_out_of_fold(
-    model: PixelRegressor,
+    model: BiomassRegressor,
+    interval: float,
     reader: Reader,
     table: LabelTable,
     held_out: tuple[Numbers, Numbers | None],
     groups: npt.NDArray[np.int64],
     named: str | None,
-) -> Any:
+) -> Calibration:
     """Calibrate on predictions out of fold (Vovk, Cross-conformal, 2015).
 
     Parameters
     ----------
-    model : PixelRegressor
-        With the recipe whose interval is calibrated.
+    model : BiomassRegressor
+        With the names of its maps.
+    interval : float
+        To calibrate.
     reader : Reader
         That the labels are read with.
     table : LabelTable
@@ -47,7 +49,7 @@ def calibrate_out_of_fold(
     named : str, optional
         The coordinate that names the groups.
     """
-    recipe, (middle, ends) = cast(Recipe, model.recipe), held_out
+    middle, ends = held_out
     units = []
     for number in np.unique(table.where):
         own = table.where == number
@@ -59,7 +61,7 @@ def calibrate_out_of_fold(
     found = calibration_of(
         units,
         reader,
-        cast(float, recipe.interval),
+        interval,
         folds=min(FOLDS if ends is not None else OWN_FOLDS, len(np.unique(groups))),
         target=model.target,
         groups=named,

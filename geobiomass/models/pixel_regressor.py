@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Self, cast
@@ -15,17 +14,14 @@ import xarray as xr
 
 from geobiomass.applicability import Domain
 from geobiomass.applicability.learning import domain_of_rows
-from geobiomass.cube.quantity import AGB, Quantity
+from geobiomass.cube.quantity import AGB
 from geobiomass.data.folds import Fold
 from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.reader import Reader
-from geobiomass.inference.map_settings import MapSettings
-from geobiomass.inference.mapper import Mapper
 from geobiomass.learner.features import PixelFeatures
 from geobiomass.learner.fitting import KERNEL, FittedParts, Labels, fit_parts
 from geobiomass.learner.own_estimator import (
     check_estimator,
-    describe,
     fit_own,
     takes_missing,
     takes_weights,
@@ -54,13 +50,11 @@ from geobiomass.models.pixel_record import (
 )
 from geobiomass.models.regressor import BiomassRegressor
 from geobiomass.models.training_record import metrics_by_bin, note_weights
-from geobiomass.network.saved_settings import check_count, check_names
 from geobiomass.recipes.label_table import LabelTable, check_enough, make_table
 from geobiomass.recipes.label_weights import weights_of_table
 from geobiomass.recipes.objective import recipe_for
-from geobiomass.recipes.recipe import Recipe, recipe_from_dict
+from geobiomass.recipes.recipe import Recipe
 from geobiomass.recipes.split import HeldOut, Split
-from geobiomass.training.json_files import finite_number
 from geobiomass.training.setting_names import explain_arguments
 
 
@@ -193,8 +187,9 @@ class PixelRegressor(BiomassRegressor):
         if recipe.domain_cells:
             self._domain = self._domain_of(labels, recipe)
         if calibrate and recipe.interval is not None:
+            reader = split.training.reader
             self.calibration = calibrate_out_of_fold(
-                self, split.training.reader, table, (held_out, ends), groups, named
+                self, recipe.interval, reader, table, (held_out, ends), groups, named
             )
         keep_finished(self, recipe.training, given)
         return self
@@ -359,35 +354,6 @@ class PixelRegressor(BiomassRegressor):
                 stacklevel=5,
             )
 
-    # --- maps: tiles that share what the features of a pixel depend on ---
-
-    def _mapper(
-        self, cube: xr.Dataset, settings: MapSettings, applicability: bool = False
-    ) -> Mapper:
-        return super()._mapper(cube, self._by_pixel(settings), applicability)
-
-    def _bare_over(self, reader: Reader) -> Mapper:
-        network = self._in_months(reader.calendar)
-        settings = self._by_pixel(MapSettings(block=MapSettings.tile))
-        return Mapper(network, reader, settings, self.outputs, target=self.target)
-
-    def _by_pixel(self, settings: MapSettings) -> MapSettings:
-        """Return settings with which no pixel's value depends on the tiles.
-
-        Each pixel is from a tile that has all of its neighbourhood; flips and turns
-        change nothing.
-        """
-        overlap = 2 * self.network.radius
-        return dataclasses.replace(
-            settings,
-            tile=max(settings.tile, 2 * overlap + 32),
-            overlap=overlap,
-            blend="crop",
-            flips=False,
-            turns=False,
-            precision="float32",
-        )
-
     def _attention(self, cube: xr.Dataset, **settings: Any) -> xr.DataArray:
         raise TypeError(
             "A learner by pixel has no attention over months; "
@@ -396,51 +362,7 @@ class PixelRegressor(BiomassRegressor):
 
     # --- save and load ---
 
-    def _settings(self) -> dict[str, Any]:
-        recipe = None
-        if self.recipe is not None:
-            learner = self.recipe.learner
-            if not isinstance(learner, str):
-                learner = f"own: {describe(learner)}"
-            plain = dataclasses.replace(self.recipe, learner=learner)
-            recipe = dataclasses.asdict(plain)
-            if recipe["label_errors"] == Recipe.label_errors:
-                del recipe["label_errors"]  # as earlier releases saved a model
-            recipe["training"]["folder"] = None  # a path of the machine that trained
-        return {
-            "network": self.network.settings,
-            "bands": list(self.bands),
-            "months": self.months,
-            "outputs": list(self.outputs),
-            **self.target.settings,
-            "recipe": recipe,
-            **self._calibrated(),
-            **self._known_of_maps(),
-        }
-
     _network_of = staticmethod(PixelNetwork.of_settings)
-
-    @classmethod
-    def _from_settings(cls, settings: Any) -> Self:
-        recipe = settings["recipe"]
-        for name in ("bands", "outputs"):
-            check_names(settings[name], name)
-        check_count(settings["months"], "months")
-        if settings.get("floor") is not None and not finite_number(settings["floor"]):
-            raise ValueError(f"floor must be a number, got {settings['floor']!r}")
-        quantity = Quantity.of_settings(settings)
-        model = cls(
-            cls._network_of(settings["network"]),
-            settings["bands"],
-            settings["months"],
-            settings["outputs"],
-            None if recipe is None else recipe_from_dict(recipe),
-            quantity.units,
-            quantity.long_name,
-        )
-        model._take_calibration(settings)
-        model.floor = settings.get("floor")
-        return model
 
 
 def _quantiles(recipe: Recipe) -> tuple[float, float] | None:

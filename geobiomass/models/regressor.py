@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -19,6 +20,7 @@ from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.data.labelled_cube import LabelledCube, LabelledSamples
 from geobiomass.data.reader import Sample
 from geobiomass.data.splits import samples_of
+from geobiomass.learner.own_estimator import describe
 from geobiomass.metadata.text import FIRST_WEIGHTS
 from geobiomass.models.card import model_card
 from geobiomass.models.map_error import MapError
@@ -42,7 +44,7 @@ from geobiomass.training.model_folder import DOMAIN, WRONG_SETTINGS, broken
 from geobiomass.training.setting_names import explain_arguments
 
 if TYPE_CHECKING:
-    pass
+    from geobiomass.models.adapted_regressor import AdaptedRegressor
 
 LabelsKnown = Callable[[Sample], npt.NDArray[np.bool_]]
 
@@ -169,6 +171,60 @@ class BiomassRegressor(NetworkTraining):
             return self.network
         return InMonths(self.network, calendar)
 
+    def adapt(
+        self,
+        cube: xr.Dataset | xr.DataArray,
+        method: str | None = None,
+        *,
+        interval: float = 0.9,
+        groups: str | None = None,
+        block: int | None = None,
+        seed: int = 0,
+    ) -> AdaptedRegressor:
+        """Return this model with its map corrected by plots of one's own ground.
+
+        The corrections are none, a shift (``"offset"``), a line (``"affine"``), and a
+        line with a Gaussian process of the yearly features of a pixel and the map
+        (``"gaussian process"``). Each is judged by plots that it was fitted without;
+        the simplest within one standard error of the best is kept. The plots calibrate
+        the interval anew.
+
+        Parameters
+        ----------
+        cube : xarray.Dataset
+            Of one's own ground, with ``agb`` at 20 plots or more, such as
+            :func:`geobiomass.with_labels` makes it. 30 to 100 are usual.
+        method : str, optional
+            One of the four, in place of the comparison.
+        interval : float
+            Share of pixels that the interval is meant to cover.
+        groups : str, optional
+            A coordinate along ``chip``: its groups are never on two sides of a fold.
+        block : int, optional
+            Side of the blocks of a scene that are never on two sides of a fold, pixels.
+        seed : int
+            Seed of the folds.
+
+        Returns
+        -------
+        AdaptedRegressor
+            With the interface of this model, which stays as it is. Its ``history`` has
+            a row for each correction.
+
+        Raises
+        ------
+        CubeError
+            If there are fewer than 20 plots with a map, too few blocks or chips to
+            calibrate an interval, no ``agb``, or the model was trained on this cube.
+        ValueError
+            If a setting is out of its range.
+        TypeError
+            If this model is an adapted one.
+        """
+        from geobiomass.models.adapted_regressor import adapt
+
+        return adapt(self, cube, method, interval, groups, block, seed)
+
     # --- save and load ---
 
     def _write(self, folder: Path) -> None:
@@ -186,6 +242,11 @@ class BiomassRegressor(NetworkTraining):
                 raise broken(folder / DOMAIN, error) from error
         return model
 
+    @staticmethod
+    def _network_of(settings: Mapping[str, Any]) -> Any:
+        """Build the network of saved settings; each class has its own kind."""
+        return network_of_settings(settings)
+
     def _settings(self) -> dict[str, Any]:
         return {
             "network": self.network.settings,
@@ -193,7 +254,7 @@ class BiomassRegressor(NetworkTraining):
             "months": self.months,
             "outputs": list(self.outputs),
             **self.target.settings,
-            "recipe": None if self.recipe is None else recipe_to_dict(self.recipe),
+            "recipe": None if self.recipe is None else _plain(self.recipe),
             **self._calibrated(),
             **self._known_of_maps(),
         }
@@ -209,7 +270,7 @@ class BiomassRegressor(NetworkTraining):
         if settings.get("floor") is not None and not finite_number(settings["floor"]):
             raise ValueError(f"floor must be a number, got {settings['floor']!r}")
         model = cls(
-            network_of_settings(settings["network"]),
+            cls._network_of(settings["network"]),
             settings["bands"],
             settings["months"],
             settings["outputs"],
@@ -233,3 +294,17 @@ class BiomassRegressor(NetworkTraining):
     def _card(self) -> str:
         settings = self.settings | self._marked()
         return model_card(settings, self.provenance, self.load_call)
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe ready for JSON."""
+    if not recipe.by_pixel:
+        return recipe_to_dict(recipe)
+    learner = recipe.learner
+    if not isinstance(learner, str):
+        learner = f"own: {describe(learner)}"
+    found = dataclasses.asdict(dataclasses.replace(recipe, learner=learner))
+    if found["label_errors"] == Recipe.label_errors:
+        del found["label_errors"]  # as earlier releases saved a model
+    found["training"]["folder"] = None  # a path of the machine that trained
+    return found

@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.reader import Reader
-from geobiomass.inference.map_settings import MapSettings
 from geobiomass.learner.fitting import FittedParts
 from geobiomass.learner.pixel_network import PixelNetwork
 from geobiomass.learner.stack_network import MAP, StackNetwork
@@ -126,21 +125,6 @@ class StackRegressor(PixelRegressor):
         every = np.ones(len(table), bool)
         mapped = map_rows(inner._bare_over(reader), table, every, self.network.floor)
         return with_map(table, mapped, every).features
-
-    def _by_pixel(self, settings: MapSettings) -> MapSettings:
-        """Return settings with which each pixel's tile has all of its neighbourhood.
-
-        The map of the network depends on the tiles, as without a learner.
-        """
-        needed = 2 * self.network.radius
-        overlap = max(settings.overlap, needed)
-        return dataclasses.replace(
-            settings,
-            tile=max(settings.tile, 2 * overlap + 32),
-            overlap=overlap,
-            blend="crop",
-            precision="float32",
-        )
 
 
 def with_map(
