@@ -113,7 +113,7 @@ def _with_front_matter(text: str, provenance: Facts, target: Quantity) -> str:
         EvalResult(
             task_type="image-to-image",
             dataset_type="held-out",
-            dataset_name=provenance["data"].get("title", "held-out data"),
+            dataset_name=(provenance.get("data") or {}).get("title", "held-out data"),
             metric_type=metric,
             metric_name=label,
             metric_value=round(overall[metric], 3),

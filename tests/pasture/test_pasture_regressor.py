@@ -94,7 +94,7 @@ def test_training_goes_through_the_shared_trainer_and_learns(photos, tmp_path):
         photos,
         "quick",
         validation=0.25,
-        **SMALL | {"epochs": 20, "learning_rate": 2e-3},
+        **SMALL | {"epochs": 15, "learning_rate": 2e-3},
         batch_size=3,
         flips=False,
         jitter=False,
