@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -40,16 +39,6 @@ LONGEST = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
-
-
-# CI is killed after an hour and a half, and what machines do in it differs by more than
-# two times. The summary has the number of tests left out, with this sentence.
-_UNTIL = float(os.environ.get("GEOBIOMASS_SLOW_UNTIL", "inf"))  # seconds since 1970
-
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    if time.time() > _UNTIL and item.get_closest_marker("slow"):
-        pytest.skip("slow, and the time for slow tests is over: GEOBIOMASS_SLOW_UNTIL")
 
 
 # Processes that a shell starts in the background ignore Ctrl-C, and so would all that

@@ -89,6 +89,7 @@ def test_what_takes_too_long_is_named(
     pytester.makepyfile(test_suite=SUITE, takes_long=BUSY, takes_longer=BUSY)
     rows = pytester.path / "rows.jsonl"
     monkeypatch.setenv("GEOBIOMASS_TEST_ROWS", str(rows))
+    monkeypatch.delenv("GEOBIOMASS_SLOW_UNTIL", raising=False)
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # they are many
     done = pytester.runpytest_subprocess("-p", "no:cacheprovider", *workers)
     done.assert_outcomes(passed=11)
@@ -129,3 +130,24 @@ def test_a_suite_of_quick_tests_passes(
     done = pytester.runpytest_subprocess("-p", "no:cacheprovider")
     assert done.ret == pytest.ExitCode.OK
     done.stdout.no_fnmatch_line("*CPU seconds*")
+
+
+def test_after_its_time_no_slow_test_begins(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(
+        test_suite="""
+        import pytest
+        def test_quick(): pass
+        @pytest.mark.slow
+        def test_slow(): pass
+        """
+    )
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    for until, passed in (("1", 1), ("inf", 2)):
+        monkeypatch.setenv("GEOBIOMASS_SLOW_UNTIL", until)
+        done = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-ra")
+        done.assert_outcomes(passed=passed, skipped=2 - passed)
+        told = "time for slow tests is over" in done.stdout.str()
+        assert told == (passed == 1)
