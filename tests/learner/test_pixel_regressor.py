@@ -176,8 +176,11 @@ def test_a_plan_says_what_will_be_done(full: xr.Dataset) -> None:
 @pytest.mark.slow  # torch traces the graph twice, once for each form
 @pytest.mark.parametrize("ending", [".pt2", ".onnx"])
 def test_it_is_exported_as_a_graph(
-    full: xr.Dataset, model: PixelRegressor, tmp_path: Path, ending: str
+    full: xr.Dataset, tmp_path: Path, ending: str
 ) -> None:
+    settings = FAST | {"trees": 10, "neighbourhoods": (3,), "interval": 0.8}
+    full = full.sel(band=["VV_asc", "B04"])
+    model = gb.fit(plots(full, 60), "pixels", block=16, **settings)
     path = model.export(tmp_path / f"model{ending}", height=24, width=24)
     image = full["image"].values[None, ..., :24, :24].astype(np.float32)
     expected = model.network(torch.from_numpy(image)).numpy()
