@@ -128,8 +128,8 @@ class Recipe:
         What learns by pixel, in place of a network: trees and a kernel, or
         the user's own regressor. None: a network, which the settings above describe.
     trees : int, optional
-        Extra trees of a learner by pixel: by default 100 for fewer than 1,000 labels,
-        else 200.
+        Extra trees of a learner by pixel: by default 100 for 100 to 999 labels, else
+        200.
     neighbourhoods : tuple of int
         Sides of the squares around a pixel whose mean and spread are features of a
         learner by pixel, odd numbers of pixels.
