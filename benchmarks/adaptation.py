@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--plots", default="30,60,100", help="numbers with commas")
     parser.add_argument("--seeds", default="0,1,2", help="numbers with commas")
-    parser.add_argument("--side", type=int, default=192, help="pixels")
+    parser.add_argument("--side", type=int, default=128, help="pixels")
     parser.add_argument("--months", type=int, default=6)
     parser.add_argument("--markdown", action="store_true", help="print as markdown")
     chosen = parser.parse_args(arguments)

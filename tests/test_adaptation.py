@@ -51,7 +51,9 @@ def own() -> xr.Dataset:
 
 @pytest.fixture(scope="module")
 def adapted(first: BiomassRegressor, own: xr.Dataset) -> AdaptedRegressor:
-    return first.adapt(some(own, 80), block=16)
+    found = first.adapt(some(own, 80), block=16)
+    assert isinstance(found, AdaptedRegressor)
+    return found
 
 
 def rmse(model: BiomassRegressor, cube: xr.Dataset) -> float:
@@ -93,6 +95,7 @@ def test_it_is_saved_and_mapped_to_the_same_bits(
 ) -> None:
     plots = some(own, 40, seed=3)
     model = first.adapt(plots, method, block=16)
+    assert isinstance(model, AdaptedRegressor)
     assert list(model.history["stage"]) == [method]
     model.save(tmp_path / "model")
     loaded = gb.load(tmp_path / "model")
@@ -119,6 +122,7 @@ def test_a_network_is_adapted_and_its_months_are_those_of_a_cube(
     network = AttentionUNet(4, "test_resnet", (8, 8, 8, 8, 8), calendar=(7, 8))
     first = BiomassRegressor(network, BANDS, 2)
     model = first.adapt(some(own, 60, seed=1), "gaussian process", block=16)
+    assert isinstance(model, AdaptedRegressor)
     assert model.network.calendar == (7, 8)
     assert rmse(model, own) < 1.1 * float(own["agb"].std())
     model.save(tmp_path / "model")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -42,9 +42,6 @@ from geobiomass.tiles import EVALUATION_BLOCK
 from geobiomass.training.json_files import finite_number
 from geobiomass.training.model_folder import DOMAIN, WRONG_SETTINGS, broken
 from geobiomass.training.setting_names import explain_arguments
-
-if TYPE_CHECKING:
-    from geobiomass.models.adapted_regressor import AdaptedRegressor
 
 LabelsKnown = Callable[[Sample], npt.NDArray[np.bool_]]
 
@@ -180,7 +177,7 @@ class BiomassRegressor(NetworkTraining):
         groups: str | None = None,
         block: int | None = None,
         seed: int = 0,
-    ) -> AdaptedRegressor:
+    ) -> BiomassRegressor:
         """Return this model with its map corrected by plots of one's own ground.
 
         The corrections are none, a shift (``"offset"``), a line (``"affine"``), and a
@@ -207,9 +204,9 @@ class BiomassRegressor(NetworkTraining):
 
         Returns
         -------
-        AdaptedRegressor
-            With the interface of this model, which stays as it is. Its ``history`` has
-            a row for each correction.
+        BiomassRegressor
+            Of the class ``AdaptedRegressor``, with the interface of this model, which
+            stays as it is. Its ``history`` has a row for each correction.
 
         Raises
         ------
