@@ -187,14 +187,14 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(
         for lines, line in enumerate(process.stdout, start=1):
             if line.startswith("done"):
                 break
-            if kills < 3 and lines >= patience:
+            if kills < 2 and lines >= patience:
                 process.kill()  # SIGKILL: no cleaning up
                 kills += 1
                 break
         process.stdout.close()
         if process.wait(60) == 0:
             break
-    assert kills == 3
+    assert kills == 2
     expected = model.predict(make_scene(160, 160), 32, 16).agb.values
     np.testing.assert_array_equal(xr.open_zarr(path).agb.values, expected)
 
@@ -640,14 +640,14 @@ def test_killed_before_any_change_to_a_file_it_ends_with_the_same_bits(
     path, work = tmp_path / f"map.{suffix}", Work(tmp_path / "log")
     draw = np.random.default_rng(5)
     kills, whole = 0, 0
-    for moment in [1, 2, 4, *draw.integers(5, 45, 9).tolist(), 10**9]:
+    for moment in [1, 2, 4, *draw.integers(5, 45, 4).tolist(), 10**9]:
         prelude = DIE.format(moment=moment, folder=str(path))
         with start(path, work, prelude) as process:
             process.communicate(timeout=60)
         assert process.returncode in (0, -signal.SIGKILL)
         kills += process.returncode != 0
         whole += process.returncode == 0
-    assert kills >= 8
+    assert kills >= 5
     assert whole >= 1
     assert len(work.computed) <= 12 + 2 * kills
     noted = Counter(work.computed)
