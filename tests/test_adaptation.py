@@ -160,6 +160,21 @@ def test_a_map_that_falls_where_biomass_rises_leaves_the_mean() -> None:
     assert (found.slope, found.intercept) == (0.0, -9.5)
 
 
+def test_plots_in_few_blocks_are_held_out_by_smaller_ones_and_told(
+    first: BiomassRegressor, own: xr.Dataset
+) -> None:
+    near = own.assign(agb=own["agb"].where((own.x < own.x[40]) & (own.y > own.y[40])))
+    rows, columns = np.indices(near["agb"].shape)
+    near["agb"] = near["agb"].where((rows % 6 == 0) & (columns % 6 == 0))
+    with pytest.warns(
+        UserWarning, match="held out by blocks of 16 pixels, the largest"
+    ):
+        model = first.adapt(near, "affine")
+    assert model.calibration is not None
+    with pytest.raises(gb.CubeError, match="needs at least 9 chips or blocks"):
+        first.adapt(near, "affine", block=48)
+
+
 def test_too_few_plots_and_wrong_calls_are_one_sentence(
     first: BiomassRegressor, adapted: AdaptedRegressor, own: xr.Dataset
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import adaptation
 import label_cases
 import label_learners
 import label_times
@@ -143,6 +144,23 @@ def test_a_whole_call_is_timed_on_disk(capsys: pytest.CaptureFixture[str]) -> No
     assert all(figure > 0 for figure in figures)
     assert figures[5] == pytest.approx(figures[3] / figures[1], rel=0.02)
     assert "gb.fit(cube) is" in text
+
+
+@pytest.mark.slow
+def test_adaptation_has_a_row_for_each_model(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tiny = ["--plots", "30", "--seeds", "0", "--side", "96", "--months", "2"]
+    adaptation.main([*tiny, "--markdown"])
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.strip("|").split("|") for line in lines if line.startswith("| ")]
+    cells = [[cell.strip() for cell in row] for row in rows]
+    names = ["as it is", "offset", "affine", "gaussian process", "adapted", "own"]
+    assert [row[2] for row in cells[1:]] == 2 * names
+    assert all(float(row[3]) > 0 and 0 <= float(row[4]) <= 1 for row in cells[1:])
+    # What is kept is one of those above it.
+    for row in cells[1:]:
+        assert (row[-1] in ("none", *names[1:4])) == (row[2] == "adapted")
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from geobiomass.cube import CubeError
 from geobiomass.cube.convert import need_target
 from geobiomass.cube.quantity import Quantity
 from geobiomass.data.fingerprint import data_fingerprint
-from geobiomass.data.labelled_cube import LabelledCube
+from geobiomass.data.labelled_cube import LabelledCube, LabelledSamples
 from geobiomass.data.reader import Reader, Sample
 from geobiomass.inference.mapper import Mapper
 from geobiomass.learner.adapted_network import AdaptedNetwork
@@ -49,6 +49,7 @@ from geobiomass.models.training_record import metrics_by_bin
 from geobiomass.recipes.label_table import LabelTable, make_table
 from geobiomass.recipes.recipe import RECIPES, Recipe
 from geobiomass.statistics.conformal import check_interval
+from geobiomass.statistics.conformal_quantile import needed_units
 from geobiomass.statistics.paired_errors import compare_errors, simplest_of_best
 from geobiomass.training.setting_names import explain_arguments
 
@@ -56,6 +57,7 @@ Numbers = npt.NDArray[np.float64]
 
 FEWEST = 20
 """Plots that a model is adapted with at least: with fewer, the choice is by chance."""
+_SMALLER = (32, 16, 8)  # pixels: sides of blocks, where plots are in few larger ones
 _MOST = 5_000  # plots: whoever has more trains on them
 
 
@@ -136,8 +138,7 @@ def adapt(
     )
     calendar = data.reader.calendar
     features = PixelFeatures(model.bands, calendar, (), monthly=False)
-    part = split_by_pixel(data, recipe, None, calibrate=True).training
-    table = make_table(part.reader, part.samples, features, recipe, _MOST)
+    recipe, part, table = _plots_of(data, recipe, features)
     mapped = _mapped(model, part.reader, part.samples, table, recipe)
     known = cast(npt.NDArray[np.bool_], np.isfinite(mapped).all(axis=0))
     _check_count(table, known)
@@ -149,8 +150,16 @@ def adapt(
             "with; so many are enough to train on: gb.fit(cube).",
             stacklevel=3,
         )
-    where, named = groups_of_rows(data, table, recipe, None)
     check_units(table.where, recipe)
+    if recipe.block != block:
+        warnings.warn(
+            f"plots are in few parts of the scene, and are held out by blocks of "
+            f"{recipe.block} pixels, the largest of which there are enough for an "
+            "interval: errors of plots so near to one another are alike, and the "
+            "interval may be too narrow.",
+            stacklevel=3,
+        )
+    where, named = groups_of_rows(data, table, recipe, None)
     folds = folds_of(where, seed)
     rows = (table.features, table.target, where)
     out = {
@@ -193,6 +202,22 @@ def adapt(
         with contextlib.suppress(CubeError):
             made.learn_applicability(given, seed=seed)
     return made
+
+
+def _plots_of(
+    data: LabelledCube, recipe: Recipe, features: PixelFeatures
+) -> tuple[Recipe, LabelledSamples, LabelTable]:
+    """Return the plots by chip or block; blocks are smaller where plots are in few."""
+    sides = [recipe.block]
+    if recipe.block is None and not data.reader.chips:
+        sides += _SMALLER
+    for side in sides:
+        chosen = recipe.with_changes(block=side)
+        part = split_by_pixel(data, chosen, None, calibrate=True).training
+        table = make_table(part.reader, part.samples, features, chosen, _MOST)
+        if len(np.unique(table.where)) >= needed_units(recipe.interval or 0.9):
+            break
+    return chosen, part, table
 
 
 def _mapped(
