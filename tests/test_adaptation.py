@@ -133,6 +133,25 @@ def test_a_network_is_adapted_and_its_months_are_those_of_a_cube(
     assert maps[0].compute().equals(maps[1].compute())
 
 
+@pytest.mark.slow  # torch traces the graph
+def test_an_adapted_network_is_exported(own: xr.Dataset, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = AttentionUNet(4, "test_resnet", (8, 8, 8, 8, 8))
+    first = BiomassRegressor(network, BANDS, 2)
+    plots = some(own, 60, seed=1)
+    model = first.adapt(plots, "gaussian process", block=16)
+    path = model.export(tmp_path / "model.pt2", height=64, width=64)
+    image = torch.from_numpy(own["image"].values[None, ..., :64, :64]).float()
+    with torch.inference_mode():
+        found = torch.export.load(path).module()(image.clone())
+        expected = model.network(image.clone())
+    # A map that differs in its last bit is rounded to another step by the kernel.
+    assert torch.allclose(found, expected, atol=1e-2)
+    assert not torch.allclose(found, first.network(image.clone()), atol=1)
+    with pytest.raises(ValueError, match="months must be 2, those of the cube"):
+        model.export(tmp_path / "other.pt2", months=3, height=64, width=64)
+
+
 def test_no_row_is_predicted_by_what_saw_its_group() -> None:
     draw = np.random.default_rng(1)
     mapped, table = draw.normal(size=(3, 60)), draw.normal(size=(60, 3))
