@@ -97,6 +97,8 @@ def test_it_is_saved_and_mapped_to_the_same_bits(
     model = first.adapt(plots, method, block=16)
     assert isinstance(model, AdaptedRegressor)
     assert list(model.history["stage"]) == [method]
+    assert model.calibration is not None
+    assert model.calibration.folds == 10
     model.save(tmp_path / "model")
     loaded = gb.load(tmp_path / "model")
     assert isinstance(loaded, AdaptedRegressor)

@@ -30,7 +30,7 @@ from geobiomass.learner.correction import (
     predict_out_of_fold,
 )
 from geobiomass.learner.features import PixelFeatures
-from geobiomass.learner.fitting import folds_of
+from geobiomass.learner.fitting import FOLDS, folds_of
 from geobiomass.learner.pixel_network import PixelNetwork
 from geobiomass.learner.saved_network import adapted_network_of_settings
 from geobiomass.learner.stack_network import StackNetwork
@@ -193,7 +193,7 @@ def adapt(
     ends = out[kept][1:]
     held_out = (out[kept][0], ends if len(ends) else None)
     made.calibration = calibrate_out_of_fold(
-        made, interval, part.reader, table, held_out, where, named
+        made, interval, part.reader, table, held_out, where, named, FOLDS
     )
     _record(made, model, data, table, held_out[0], kept)
     made.provenance = {**made.provenance, INPUTS: profile_of(part, recipe).to_dict()}

@@ -9,8 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from geobiomass.data.reader import Reader
-from geobiomass.learner.fitting import FOLDS
-from geobiomass.learner.own_estimator import OWN_FOLDS
 from geobiomass.models.calibration import calibration_of
 from geobiomass.recipes.label_table import LabelTable
 from geobiomass.statistics.conformal import Calibration, Unit, few_groups
@@ -29,6 +27,7 @@ def calibrate_out_of_fold(
     held_out: tuple[Numbers, Numbers | None],
     groups: npt.NDArray[np.int64],
     named: str | None,
+    folds: int,
 ) -> Calibration:
     """Calibrate on predictions out of fold (Vovk, Cross-conformal, 2015).
 
@@ -48,6 +47,8 @@ def calibrate_out_of_fold(
         (row,) the group of each label.
     named : str, optional
         The coordinate that names the groups.
+    folds : int
+        Of the predictions out of fold at most; fewer where there are fewer groups.
     """
     middle, ends = held_out
     units = []
@@ -62,7 +63,7 @@ def calibrate_out_of_fold(
         units,
         reader,
         interval,
-        folds=min(FOLDS if ends is not None else OWN_FOLDS, len(np.unique(groups))),
+        folds=min(folds, len(np.unique(groups))),
         target=model.target,
         groups=named,
     )

@@ -19,8 +19,9 @@ from geobiomass.data.folds import Fold
 from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.reader import Reader
 from geobiomass.learner.features import PixelFeatures
-from geobiomass.learner.fitting import KERNEL, FittedParts, Labels, fit_parts
+from geobiomass.learner.fitting import FOLDS, KERNEL, FittedParts, Labels, fit_parts
 from geobiomass.learner.own_estimator import (
+    OWN_FOLDS,
     check_estimator,
     fit_own,
     takes_missing,
@@ -187,9 +188,15 @@ class PixelRegressor(BiomassRegressor):
         if recipe.domain_cells:
             self._domain = self._domain_of(labels, recipe)
         if calibrate and recipe.interval is not None:
-            reader = split.training.reader
             self.calibration = calibrate_out_of_fold(
-                self, recipe.interval, reader, table, (held_out, ends), groups, named
+                self,
+                recipe.interval,
+                split.training.reader,
+                table,
+                (held_out, ends),
+                groups,
+                named,
+                FOLDS if ends is not None else OWN_FOLDS,
             )
         keep_finished(self, recipe.training, given)
         return self
