@@ -13,7 +13,8 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -74,22 +75,22 @@ def _add(
         own = _ground(OWN + 10 * seed, side, months, species)
         for count in counts:
             plots = _some(own, count, seed)
-
-            def add(name: str, model: gb.BiomassRegressor, begun: float) -> None:
-                seconds = time.process_time() - begun
-                result = (*_judged(model, own, plots), seconds)  # noqa: B023
-                found.setdefault((ground, count, name), []).append(result)  # noqa: B023
-
-            add(AS_IS, first, time.process_time())
-            for method in (*CORRECTIONS, None):
+            adapt = partial(first.adapt, plots, seed=seed)
+            makers: dict[str, Callable[[], gb.BiomassRegressor]] = {
+                AS_IS: lambda: first,
+                **{method: partial(adapt, method) for method in CORRECTIONS},
+                ADAPTED: adapt,
+                ALONE: partial(gb.fit, plots, "pixels", **settings),
+            }
+            for name, make in makers.items():
                 begun = time.process_time()
-                model = first.adapt(plots, method, seed=seed)
-                add(method or ADAPTED, model, begun)
-            kept.setdefault((ground, count), []).append(
-                str(model.provenance["adaptation"]["correction"])
-            )
-            begun = time.process_time()
-            add(ALONE, gb.fit(plots, "pixels", **settings), begun)
+                model = make()
+                seconds = time.process_time() - begun
+                result = (*_judged(model, own, plots), seconds)
+                found.setdefault((ground, count, name), []).append(result)
+                if name == ADAPTED:
+                    correction = model.provenance["adaptation"]["correction"]
+                    kept.setdefault((ground, count), []).append(correction)
 
 
 def _ground(seed: int, side: int, months: int, species: Sequence[str]) -> xr.Dataset:

@@ -153,8 +153,8 @@ def check_correction(method: str | None) -> Sequence[str]:
 
 
 __all__ = [
-    "AFFINE",
     "CORRECTIONS",
+    "NONE",
     "Correction",
     "check_correction",
     "fit_correction",

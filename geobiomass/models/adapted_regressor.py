@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn, cast
@@ -18,7 +17,6 @@ from torch import nn
 from geobiomass.cube import CubeError
 from geobiomass.cube.convert import need_target
 from geobiomass.cube.quantity import Quantity
-from geobiomass.data.fingerprint import data_fingerprint
 from geobiomass.data.labelled_cube import LabelledCube, LabelledSamples
 from geobiomass.data.reader import Reader, Sample
 from geobiomass.inference.mapper import Mapper
@@ -58,7 +56,7 @@ Numbers = npt.NDArray[np.float64]
 FEWEST = 20
 """Plots that a model is adapted with at least: with fewer, the choice is by chance."""
 _SMALLER = (32, 16, 8)  # pixels: sides of blocks, where plots are in few larger ones
-_MOST = 5_000  # plots: whoever has more trains on them
+_MOST = 5_000  # plots: more are enough to train on
 
 
 @explain_arguments
@@ -86,18 +84,6 @@ class AdaptedRegressor(BiomassRegressor):
             f"AdaptedRegressor({known}, {len(self.bands)} bands, {self.months} months"
             f"{interval})"
         )
-
-    def was_trained_on(self, cube: xr.Dataset) -> bool:
-        """Return whether the first model was trained on this cube, or this one adapted.
-
-        Parameters
-        ----------
-        cube : xarray.Dataset
-            As :meth:`BiomassRegressor.was_trained_on` takes it.
-        """
-        known = self.provenance.get("adaptation") or {}
-        own = known.get("fingerprint") == data_fingerprint(cube, self.bands)
-        return own or super().was_trained_on(cube)
 
     def _fit(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError(
@@ -141,8 +127,8 @@ def adapt(
     recipe, part, table = _plots_of(data, recipe, features)
     mapped = _mapped(model, part.reader, part.samples, table, recipe)
     known = cast(npt.NDArray[np.bool_], np.isfinite(mapped).all(axis=0))
-    _check_count(table, known)
-    table = _some(table, known)
+    plots = _count(table, known)
+    table = table.select(known)
     mapped = mapped[:, known]
     if table.found > _MOST:
         warnings.warn(
@@ -195,8 +181,8 @@ def adapt(
     made.calibration = calibrate_out_of_fold(
         made, interval, part.reader, table, held_out, where, named, FOLDS
     )
-    _record(made, model, data, table, held_out[0], kept)
-    made.provenance = {**made.provenance, INPUTS: profile_of(part, recipe).to_dict()}
+    profile = profile_of(part, recipe).to_dict()
+    _record(made, model, data, table, held_out[0], kept, plots, profile)
     if model.domain is not None:
         # Its ground is that of the plots now; too few of them make no domain.
         with contextlib.suppress(CubeError):
@@ -245,7 +231,8 @@ def _mapped(
     return found
 
 
-def _check_count(table: LabelTable, known: npt.NDArray[np.bool_]) -> None:
+def _count(table: LabelTable, known: npt.NDArray[np.bool_]) -> int:
+    """Return the number of plots with a map, of which there must be enough."""
     count = _places(table, known)
     if count < FEWEST:
         unmapped = int((~known).sum()) + table.unseen
@@ -254,6 +241,7 @@ def _check_count(table: LabelTable, known: npt.NDArray[np.bool_]) -> None:
             f"cube must have {FEWEST} plots at least to adapt a model, got "
             f"{count}{more}. Labels of neighbouring pixels count as one plot."
         )
+    return count
 
 
 def _places(table: LabelTable, known: npt.NDArray[np.bool_]) -> int:
@@ -274,18 +262,6 @@ def _places(table: LabelTable, known: npt.NDArray[np.bool_]) -> int:
     return int(connected_components(near, directed=False)[0])
 
 
-def _some(table: LabelTable, rows: npt.NDArray[np.bool_]) -> LabelTable:
-    """Return some rows of a table."""
-    return dataclasses.replace(
-        table,
-        features=table.features[rows],
-        target=table.target[rows],
-        where=table.where[rows],
-        pixels=table.pixels[rows],
-        errors=None if table.errors is None else table.errors[rows],
-    )
-
-
 def _record(
     made: AdaptedRegressor,
     first: BiomassRegressor,
@@ -293,9 +269,10 @@ def _record(
     table: LabelTable,
     held_out: Numbers,
     kept: str,
+    plots: int,
+    profile: dict[str, Any],
 ) -> None:
     """Write down what it was adapted with, beside all that the first model knows."""
-    plots = _places(table, np.ones(len(table), bool))
     rmse = float(made.history.set_index("stage")["rmse"][kept])
     text = (
         f"{kept} by {plots} plots" if kept != NONE else f"no correction, {plots} plots"
@@ -318,6 +295,7 @@ def _record(
         },
         "validation": metrics_by_bin(errors),
         "learner": {**learner, "held out": "out of fold"},
+        INPUTS: profile,
     }
 
 

@@ -228,11 +228,11 @@ class Predictor(MapMaker):
         cube : xarray.Dataset
             With ``agb``. A part of the training data is not recognised.
         """
-        data = getattr(self, "provenance", {}).get("data")
-        if not data:
-            return False
-        known: str = data["fingerprint"]
-        return known == data_fingerprint(settled(cube), self.bands)
+        made = getattr(self, "provenance", {})
+        # What it was trained on, and the plots that an adapted model was corrected by.
+        parts = [made[name] for name in ("data", "adaptation") if made.get(name)]
+        known = {part["fingerprint"] for part in parts}
+        return bool(known) and data_fingerprint(settled(cube), self.bands) in known
 
     def _with_own_units(self, cube: xr.Dataset) -> xr.Dataset:
         """Return a cube with labels in the units that the model predicts."""

@@ -184,7 +184,7 @@ class BiomassRegressor(NetworkTraining):
         line with a Gaussian process of the yearly features of a pixel and the map
         (``"gaussian process"``). Each is judged by plots that it was fitted without;
         the simplest within one standard error of the best is kept. The plots calibrate
-        the interval anew.
+        the interval again.
 
         Parameters
         ----------

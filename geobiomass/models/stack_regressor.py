@@ -131,15 +131,9 @@ def with_map(
     table: LabelTable, mapped: npt.NDArray[np.float64], rows: Rows
 ) -> LabelTable:
     """Return some rows of a table of labels, with a map as their last feature."""
-    more = mapped[rows, None].astype(np.float32)
-    return dataclasses.replace(
-        table,
-        features=np.concatenate([table.features[rows], more], axis=1),
-        target=table.target[rows],
-        where=table.where[rows],
-        pixels=table.pixels[rows],
-        errors=None if table.errors is None else table.errors[rows],
-    )
+    chosen, more = table.select(rows), mapped[rows, None].astype(np.float32)
+    joined = np.concatenate([chosen.features, more], axis=1)
+    return dataclasses.replace(chosen, features=joined)
 
 
 def _alone(model: StackRegressor, network: AttentionUNet) -> BiomassRegressor:

@@ -7,7 +7,7 @@ labels only small windows are computed. The features of a label have the same bi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +63,17 @@ class LabelTable:
 
     def __len__(self) -> int:
         return len(self.target)
+
+    def select(self, rows: npt.NDArray[np.bool_]) -> LabelTable:
+        """Return the table of some rows."""
+        return replace(
+            self,
+            features=self.features[rows],
+            target=self.target[rows],
+            where=self.where[rows],
+            pixels=self.pixels[rows],
+            errors=None if self.errors is None else self.errors[rows],
+        )
 
 
 def make_table(
