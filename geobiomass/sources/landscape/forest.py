@@ -14,29 +14,39 @@ from geobiomass.sources.landscape.random_fields import (
     Floats,
     Integers,
     Patch,
+    chance,
     layer_key,
     normal_scatter,
     scatter,
     smooth,
     smooth_at,
 )
+from geobiomass.sources.landscape.versions import Version
 
 Item = TypeVar("Item", bound=np.generic)
 
 CELL = 128
 """Side in pixels of the square cells in which the landscape is computed."""
 
-STAND_SPACING = 180.0  # metres between the centres of stands, on average
 SHADOW_REACH = 40.0  # metres around a patch within which canopies cast shadows on it
+
+# Spread of the logarithm of biomass within stands, of version 2: site, groups of trees,
+# single trees. Set by the variogram of the real label chips.
+SITE, GROUPS, TREES = 0.16, 0.22, 0.28
+GROUP_SIZE, TREE_SIZE = 4.5, 1.2
+CEILING = 570.0
+LONE = 1.3
+# Spread of the logarithm of the canopy that biomass does not explain, between stands and
+# between groups of trees, and the part of the fine texture that both have. Set by the
+# correlation of bands and biomass of the two real chips.
+STAND_FORM, FORM, SHARED = 0.5, 0.5, 0.4
 
 # Land types of a stand, and species groups of the forest.
 FOREST, FIELD, MEADOW, MIRE = range(4)
 PINE, SPRUCE, BIRCH = range(3)
 
-# Chapman-Richards growth by species group: asymptote in Mg/ha of a stand of
-# average site and stocking, rate per year, shape. Chosen so that mature stands have
-# the biomass of Finnish forests and 0.1 to 0.3 % of pixels exceed 400 Mg/ha.
-ASYMPTOTE = np.array([130.0, 196.0, 138.0], np.float32)
+# Chapman-Richards growth by species group: rate per year, shape. The asymptotes belong
+# to the version.
 RATE = np.array([0.030, 0.032, 0.042], np.float32)
 SHAPE = np.array([2.2, 2.6, 1.9], np.float32)
 
@@ -64,7 +74,9 @@ class Ground:
     """The ground that the sensors observe: arrays (y, x) over a patch and its margin.
 
     `biomass` in Mg/ha, `height` of the canopy and `elevation` in metres,
-    `stand` the index of the stand in `stands`, `water` and `road` masks.
+    `stand` the index of the stand in `stands`, `water` and `road` masks. `canopy` is
+    the biomass in Mg/ha that stands of average form would need to look like the pixel:
+    leaves and backscatter follow it, and stands of equal biomass differ in it.
     """
 
     patch: Patch
@@ -72,6 +84,7 @@ class Ground:
     stands: Stands
     stand: Integers
     biomass: Floats
+    canopy: Floats
     height: Floats
     elevation: Floats
     water: npt.NDArray[np.bool_]
@@ -88,8 +101,8 @@ def survey(patch: Patch) -> Ground:
 
     Biomass grows with age after Chapman and Richards (Richards 1959, Chapman 1961):
     B = A (1 - exp(-k age))^p, with asymptotes by species group and site. It is
-    multiplied by a smooth productivity and a texture correlated over two to four
-    pixels. Canopy height is a power law of biomass, as in stand allometry.
+    multiplied by a smooth productivity and a texture correlated over a few pixels.
+    Canopy height is a power law of biomass, as in stand allometry.
     """
     margin = int(np.clip(np.ceil(SHADOW_REACH / patch.resolution), 2, 40))
     wide = patch.grown(margin)
@@ -98,16 +111,21 @@ def survey(patch: Patch) -> Ground:
     road = _roads(wide)
     stands, stand, other, border = _divide(wide)
     biomass = _mixed_biomass(stands, stand, other, border)
-    biomass *= _productivity(wide)
-    # Half a tonne per hectare is a few seedlings, which map products report as zero.
-    biomass[water | road | (biomass < 0.5)] = 0
+    if patch.version.number == 1:
+        biomass *= _productivity(wide)
+        canopy = biomass
+    else:
+        biomass, canopy = _textured(wide, stands, stand, biomass)
+        canopy[water | road] = 0
+    biomass[water | road | (biomass < patch.version.least)] = 0
     return Ground(
         patch=patch,
         margin=margin,
         stands=stands,
         stand=stand,
         biomass=biomass,
-        height=np.float32(2.6) * biomass ** np.float32(0.4),
+        canopy=canopy,
+        height=np.float32(2.6) * canopy ** np.float32(0.4),
         elevation=np.float32(55) * np.maximum(relief, np.float32(-1.40)),
         water=water,
         road=road,
@@ -127,7 +145,10 @@ def _roads(patch: Patch) -> npt.NDArray[np.bool_]:
 
 
 def _productivity(patch: Patch) -> Floats:
-    """Return the factor of site and tree groups on biomass; its mean is 1."""
+    """Return the factor of site and tree groups on biomass; its mean is 1.
+
+    Of version 1.
+    """
     site = np.float32(0.16) * smooth(patch, ("site",), 900.0, octaves=3)
     pixel = patch.resolution
     groups = np.float32(0.16) * smooth(patch, ("groups",), 4.0 * pixel)
@@ -135,6 +156,38 @@ def _productivity(patch: Patch) -> Floats:
     variance = 0.16**2 + 0.16**2 + 0.15**2
     product: Floats = np.exp(site + groups + trees - np.float32(variance / 2))
     return product
+
+
+def _textured(
+    patch: Patch, stands: Stands, stand: Integers, biomass: Floats
+) -> tuple[Floats, Floats]:
+    """Return the biomass of pixels and their canopy out of that of stands, Mg/ha.
+
+    Site, groups of trees and single trees multiply biomass by a factor of mean 1. The
+    canopy shares a part of these only. Its other part is the form of a stand and of
+    groups of trees, which biomass does not have. Open land has trees too.
+    """
+    pixel = patch.resolution
+    site = np.float32(SITE) * smooth(patch, ("site",), 900.0, octaves=3)
+    groups = smooth(patch, ("groups",), GROUP_SIZE * pixel)
+    trees = smooth(patch, ("trees",), TREE_SIZE * pixel)
+    fine = np.float32(GROUPS) * groups + np.float32(TREES) * trees
+    variance = SITE**2 + GROUPS**2 + TREES**2
+    biomass = biomass * np.exp(site - np.float32(variance / 2))
+    form = (np.float32(STAND_FORM) * stands.vigour[2]).astype(np.float32)[stand]
+    form += np.float32(FORM) * smooth(patch, ("form",), 3.0 * pixel)
+    canopy: Floats = biomass * np.exp(form + np.float32(SHARED) * fine)
+    biomass = biomass * np.exp(fine)
+    # Single trees and groups of trees of fields, shores and villages.
+    open_land = np.isin(stands.land, (FIELD, MEADOW))[stand]
+    village = smooth(patch, ("village",), 700.0, octaves=2)
+    least = np.float32(LONE) - np.float32(0.45) * village
+    alone = np.maximum(smooth(patch, ("alone",), 1.9 * pixel, octaves=1) - least, 0)
+    alone = np.where(open_land, np.float32(110) * alone, 0).astype(np.float32)
+    total = biomass + alone
+    # Stands thin themselves out: few pixels come near the ceiling.
+    thinned = 1 + (total / np.float32(CEILING)) ** 3
+    return total * thinned ** np.float32(-1 / 3), canopy + alone
 
 
 def _mixed_biomass(
@@ -170,10 +223,12 @@ def _divide(patch: Patch) -> tuple[Stands, Integers, Integers, Floats]:
         smooth(patch, ("bend", axis), 260.0, octaves=4, persistence=0.55)
         for axis in "yx"
     )
-    amplitude = np.float32(40.0)
+    amplitude, spacing = np.float32(patch.version.bend), patch.version.stand_spacing
     y = patch.metres(patch.row)[:, None] + amplitude * bend_y
     x = patch.metres(patch.col)[None, :] + amplitude * bend_x
-    y, x = y / STAND_SPACING, x / STAND_SPACING
+    if patch.version.stretch != 1:
+        y, x = _stretched(patch, y, x)
+    y, x = y / spacing, x / spacing
     row, col = np.floor(y).astype(np.int64), np.floor(x).astype(np.int64)
     rows = np.arange(row.min() - 1, row.max() + 2)
     cols = np.arange(col.min() - 1, col.max() + 2)
@@ -192,8 +247,18 @@ def _divide(patch: Patch) -> tuple[Stands, Integers, Integers, Floats]:
         np.stack([centre_y, centre_x, np.float32(0.25) * weight]),
     )
     stand, other, border = nearest
-    stands = _inventory(patch.seed, grid_row, grid_col, patch.species)
+    border *= np.float32(spacing)
+    stands = _inventory(patch, grid_row, grid_col)
     return stands, stand, other, border
+
+
+def _stretched(patch: Patch, y: Floats, x: Floats) -> tuple[Floats, Floats]:
+    """Return coordinates along and across the direction of a landscape's stands."""
+    angle = np.pi * chance(patch.seed, "direction")
+    along = np.cos(angle) * y + np.sin(angle) * x
+    across = np.cos(angle) * x - np.sin(angle) * y
+    factor = patch.version.stretch**0.5
+    return along / factor, across * factor
 
 
 def _two_nearest(
@@ -214,21 +279,22 @@ def _two_nearest(
         nearest = np.where(closer, index, nearest)
         first = np.where(closer, power, first)
     apart = np.hypot(*(centres[:2, nearest] - centres[:2, other]))
-    border = (second - first) / (2 * apart) * np.float32(STAND_SPACING)
+    border = (second - first) / (2 * apart)
     return nearest, other, border
 
 
-def _inventory(
-    seed: int, row: Integers, col: Integers, grown: tuple[int, ...]
-) -> Stands:
+def _inventory(patch: Patch, row: Integers, col: Integers) -> Stands:
     """Return the properties of the stands centred in the given grid cells.
 
-    A species group that is not among those `grown` is replaced by the nearest one.
+    A species group that does not grow there is replaced by the nearest one.
     """
-    # Four grid cells often share one stand, so that stand sizes vary.
-    coarse = scatter(layer_key(seed, "merge"), row // 2, col // 2) < 0.4
-    row = np.where(coarse, row // 2 * 2, row)
-    col = np.where(coarse, col // 2 * 2, col)
+    seed, version = patch.seed, patch.version
+    # Several grid cells often share one stand, so that stand sizes vary.
+    for side, share in version.merges:
+        layer = ("merge",) if side == 2 else ("merge", side)
+        coarse = scatter(layer_key(seed, *layer), row // side, col // side) < share
+        row = np.where(coarse, row // side * side, row)
+        col = np.where(coarse, col // side * side, col)
 
     def uniform(name: str) -> Floats:
         return scatter(layer_key(seed, name), row, col)
@@ -238,7 +304,8 @@ def _inventory(
         return normal_scatter(*keys, row, col)
 
     def regional(name: str, spacing: float) -> Floats:
-        y, x = (row + 0.5) * STAND_SPACING, (col + 0.5) * STAND_SPACING
+        apart = version.stand_spacing
+        y, x = (row + 0.5) * apart, (col + 0.5) * apart
         return smooth_at(seed, (name,), y, x, spacing)
 
     farmland = 0.62 * regional("farms", 2400.0) + 0.45 * regional("farm", 900.0)
@@ -246,15 +313,16 @@ def _inventory(
     wetness = 0.7 * regional("wetlands", 1800.0) + 0.6 * normal("wet")
     fertility = 0.6 * regional("fertility", 3000.0) + 0.8 * normal("fertility")
     land = np.full(row.shape, FOREST)
-    land[wetness > 1.35] = MIRE
-    land[farmland > 0.98] = np.where(uniform("crop") < 0.6, FIELD, MEADOW)[
-        farmland > 0.98
-    ]
+    land[wetness > version.wet_level] = MIRE
+    farmed = farmland > version.farm_level
+    land[farmed] = np.where(uniform("crop") < 0.6, FIELD, MEADOW)[farmed]
     species_score = fertility + 0.9 * normal("species")
-    kinds = np.array(grown)
+    kinds = np.array(patch.species)
     nearest = [kinds[np.abs(kinds - kind).argmin()] for kind in range(3)]
     species = np.array(nearest)[np.digitize(species_score, (0.1, 1.05))]
-    biomass = _grown(uniform("age"), fertility, normal("stocking"), species)
+    biomass = _grown(
+        version, uniform("age"), fertility, normal("stocking"), species
+    )
     bog = 22 * np.maximum(normal("bog"), 0)
     biomass = np.select([land == FOREST, land == MIRE], [biomass, bog], 0)
     return Stands(
@@ -268,7 +336,11 @@ def _inventory(
 
 
 def _grown(
-    age: Floats, fertility: Floats, stocking: Floats, species: Integers
+    version: Version,
+    age: Floats,
+    fertility: Floats,
+    stocking: Floats,
+    species: Integers,
 ) -> Floats:
     """Return the biomass of forest stands in Mg/ha; `age` is a quantile, 0 to 1.
 
@@ -277,8 +349,9 @@ def _grown(
     """
     years = np.where(age < 0.88, age / 0.88 * 92, 92 + (age - 0.88) / 0.12 * 68)
     growth = (1 - np.exp(-RATE[species] * years)) ** SHAPE[species]
-    site = np.exp(0.13 * fertility + 0.27 * stocking)
-    return np.asarray(ASYMPTOTE[species] * growth * site, np.float32)
+    site = np.exp(version.site[0] * fertility + version.site[1] * stocking)
+    mature = np.array(version.asymptote, np.float32)[species]
+    return np.asarray(mature * growth * site, np.float32)
 
 
 def gradient(surface: Floats, ground: Ground) -> tuple[Floats, Floats]:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geobiomass.sources.landscape.versions import Version
+
 Floats = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.int64]
 
@@ -24,6 +26,7 @@ class Patch:
     side: int
     resolution: float
     species: tuple[int, ...]
+    version: Version
 
     def grown(self, pixels: int) -> "Patch":
         """Return the square with a margin of `pixels` on every side."""

@@ -17,6 +17,7 @@ from geobiomass.sources.landscape.random_fields import Floats, Patch
 from geobiomass.sources.landscape.sensors import observe
 from geobiomass.sources.landscape.sentinel1 import RADAR_BANDS
 from geobiomass.sources.landscape.sentinel2 import OPTICAL_BANDS
+from geobiomass.sources.landscape.versions import NUMBERS, VERSIONS
 from geobiomass.training.setting_names import explain_arguments
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def landscape(
     resolution: float = 10.0,
     crs: str | int | CRS = "EPSG:3067",
     species: Sequence[str] = SPECIES,
+    version: int = 2,
 ) -> xr.Dataset:
     """Build a synthetic boreal landscape with known above-ground biomass.
 
@@ -127,8 +129,20 @@ def landscape(
         )
     steps = ACQUISITION_ORDER[-months:]
     kinds = _species_of(species)
+    if isinstance(version, bool) or version not in NUMBERS:
+        raise ValueError(
+            f"version of a landscape must be 1 or 2, got {version!r}; 1 is the landscape "
+            "of older figures."
+        )
     lazy = partial(
-        _lazy, (height, width), steps, int(seed), int(block), resolution, kinds
+        _lazy,
+        (height, width),
+        steps,
+        int(seed),
+        int(block),
+        resolution,
+        kinds,
+        int(version),
     )
     image = xr.Variable(SCENE_DIMS, lazy("image"), {"long_name": IMAGE_NAME})
     agb = xr.Variable(
@@ -144,9 +158,15 @@ def landscape(
             "y": NORTH - (np.arange(height) + 0.5) * resolution,
             "x": EAST + (np.arange(width) + 0.5) * resolution,
         },
-        attrs={"title": f"synthetic landscape, seed {seed}"},
+        attrs={"title": _title(seed, version)},
     )
     return _georeferenced(scene, crs, resolution)
+
+
+def _title(seed: int, version: int) -> str:
+    # The title of version 1 is that of older cubes.
+    number = "" if version == 1 else f" {version}"
+    return f"synthetic landscape{number}, seed {seed}"
 
 
 def _shape(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -188,12 +208,13 @@ def _lazy(
     block: int,
     resolution: float,
     species: tuple[int, ...],
+    version: int,
     kind: Literal["image", "agb"],
 ) -> da.Array:
     """Return a dask array whose chunks are computed from their position alone."""
     leading = (len(months), len(BANDS)) if kind == "image" else ()
     chunks = da.core.normalize_chunks((*leading, block, block), (*leading, *shape))
-    settings = (shape, months, seed, block, resolution, species, kind)
+    settings = (shape, months, seed, block, resolution, species, version, kind)
     lazy: da.Array = da.map_blocks(
         partial(_block, settings),
         chunks=chunks,
@@ -206,12 +227,13 @@ def _lazy(
 
 def _block(
     settings: tuple[
-        tuple[int, int], tuple[int, ...], int, int, float, tuple[int, ...], str
+        tuple[int, int], tuple[int, ...], int, int, float, tuple[int, ...], int, str
     ],
     block_id: tuple[int, ...],
 ) -> Floats:
     """Compute one chunk; `block_id` is its index in the grid of chunks."""
-    shape, months, seed, block, resolution, species, kind = settings
+    shape, months, seed, block, resolution, species, version, kind = settings
+    chosen = VERSIONS[version]
     rows, cols = (
         slice(index * block, min((index + 1) * block, side))
         for index, side in zip(block_id[-2:], shape, strict=True)
@@ -220,7 +242,7 @@ def _block(
     out = np.empty((*leading, rows.stop - rows.start, cols.stop - cols.start), "f4")
     for row in range(rows.start // CELL * CELL, rows.stop, CELL):
         for col in range(cols.start // CELL * CELL, cols.stop, CELL):
-            ground = survey(Patch(seed, row, col, CELL, resolution, species))
+            ground = survey(Patch(seed, row, col, CELL, resolution, species, chosen))
             if kind == "image":
                 cell = observe(ground, months)
             else:

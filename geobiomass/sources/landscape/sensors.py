@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from geobiomass.sources.landscape.clouds import add_sky
 from geobiomass.sources.landscape.forest import Ground
 from geobiomass.sources.landscape.gaps import remove_missing
 from geobiomass.sources.landscape.random_fields import Floats, layer_key
@@ -27,6 +28,7 @@ def observe(ground: Ground, months: tuple[int, ...]) -> Floats:
         random = np.random.Generator(np.random.SFC64(int(key)))
         image[step, :4] = backscatter(ground, radar, month, random)
         image[step, 4:14] = reflectance(ground, optics, step, month, random)
-        add_clouds(patch, month, image[step, 4:], random)
+        sky = add_clouds if patch.version.number == 1 else add_sky
+        sky(patch, month, image[step, 4:], random)
         remove_missing(patch, month, image[step], random)
     return image

@@ -16,12 +16,10 @@ FROST = (
     (0.0, 0.0), (0.1, 0.1), (0.0, 0.0), (0.1, 0.2), (-0.1, -0.1), (-1.1, -1.6),
 )  # fmt: skip
 
-# Water-cloud model: backscatter of dense canopy, bare soil and water in dB, and the
-# biomass in Mg/ha that transmits 1/e both ways: 150 hides 95 % of the soil in VV.
+# Water-cloud model: backscatter of dense canopy, bare soil and water in dB.
 CANOPY_DB = {"VV": -9.1, "VH": -14.5}
 SOIL_DB = {"VV": -13.2, "VH": -19.6}
 WATER_DB = {"VV": -20.0, "VH": -26.5}
-DEPTH = {"VV": 50.0, "VH": 62.0}
 INCIDENCE = 39.0  # degrees
 # Equivalent number of looks of a monthly value. It gives 1 dB of speckle; with the
 # persistent texture that is the spread of 1.2 to 2.9 dB in forest of real chips.
@@ -49,15 +47,15 @@ def radar_parts(ground: Ground) -> Radar:
     """
     patch, stands = ground.patch, ground.stands
     stand, water = ground.trimmed(ground.stand), ground.trimmed(ground.water)
-    biomass = ground.trimmed(ground.biomass)
+    biomass = ground.trimmed(ground.canopy)
     crop = np.select([stands.land == FIELD, stands.land == MIRE], [0.8, 1.0], 0.0)
     rough = (crop + stands.vigour[1]).astype(np.float32)[stand]
     crowns = (0.35 * stands.vigour[2]).astype(np.float32)[stand]
     texture = np.float32(0.9) * smooth(patch, ("texture",), 1.57 * patch.resolution)
     canopy: dict[str, Floats] = {}
     soil: dict[str, Floats] = {}
-    for band in ("VV", "VH"):
-        through = np.exp(biomass / np.float32(-DEPTH[band]))
+    for band, depth in zip(("VV", "VH"), patch.version.radar_depth, strict=True):
+        through = np.exp(biomass / np.float32(-depth))
         canopy[band] = _power(CANOPY_DB[band] + crowns) * (1 - through)
         bare = np.where(water, np.float32(WATER_DB[band]), SOIL_DB[band] + rough)
         soil[band] = _power(bare) * through

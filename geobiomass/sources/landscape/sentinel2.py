@@ -21,6 +21,7 @@ from geobiomass.sources.landscape.random_fields import (
     chance,
     smooth,
 )
+from geobiomass.sources.landscape.versions import Version
 
 OPTICAL_BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 
@@ -119,7 +120,7 @@ class Optics:
     slopes: tuple[Floats, Floats]
 
 
-def _spectra(stands: Stands, month: int) -> Floats:
+def _spectra(stands: Stands, version: Version, month: int) -> Floats:
     """Return the ground and canopy reflectance (2, band, surface) of a month."""
     floor = np.where(stands.fertility > 0, 1, 0)
     floor = np.where(stands.biomass < 12, FELLED, floor)
@@ -137,8 +138,8 @@ def _spectra(stands: Stands, month: int) -> Floats:
     soil = soil + green * (GROUND_GREEN[floor].T - soil)
     crown = CANOPY_DORMANT[stands.species].T
     crown = crown + leafy * (CANOPY_GREEN[stands.species].T - crown)
-    soil = soil * np.exp(0.10 * stands.vigour[1])
-    crown = crown * np.exp(0.05 * stands.vigour[2])
+    soil = soil * np.exp(version.soil_spread * stands.vigour[1])
+    crown = crown * np.exp(version.crown_spread * stands.vigour[2])
     fixed = np.stack([WATER, ROAD], axis=1)
     both = [np.concatenate([spectra, fixed], axis=1) for spectra in (soil, crown)]
     return np.stack(both).astype(np.float32)
@@ -154,8 +155,9 @@ def optical_parts(ground: Ground, months: tuple[int, ...]) -> Optics:
     deciduous = stands.species[surface] == BIRCH
     lushness = np.exp(np.float32(0.08) * stands.vigour[0])[surface]
     clumping = smooth(patch, ("clumping",), 1.62 * patch.resolution)
-    biomass = ground.trimmed(ground.biomass)
-    leaf = np.float32(4.3) * (1 - np.exp(biomass / np.float32(-52))) * lushness
+    canopy = ground.trimmed(ground.canopy)
+    depth = np.float32(-patch.version.leaf_depth)
+    leaf = np.float32(4.3) * (1 - np.exp(canopy / depth)) * lushness
     leaf *= np.exp(np.float32(0.28) * clumping)
     # In the tables, water and roads follow after the stands.
     last = stands.land.size
@@ -163,7 +165,7 @@ def optical_parts(ground: Ground, months: tuple[int, ...]) -> Optics:
     surface = np.where(ground.trimmed(ground.water), last, surface)
     grain = smooth(patch, ("grain",), 1.46 * patch.resolution)
     return Optics(
-        tables=np.stack([_spectra(stands, month) for month in months]),
+        tables=np.stack([_spectra(stands, patch.version, month) for month in months]),
         surface=surface,
         leaf=leaf,
         deciduous=deciduous,
@@ -265,6 +267,8 @@ def add_clouds(
     patch: Patch, month: int, optical: Floats, random: np.random.Generator
 ) -> None:
     """Add clouds to the reflectances and write the cloud probability, in place.
+
+    Of version 1: the probability misses no cloud and invents none.
 
     `optical` (band and CLP, y, x) is rounded to whole numbers.
     """
