@@ -96,7 +96,7 @@ def _add(
 def _ground(seed: int, side: int, months: int, species: Sequence[str]) -> xr.Dataset:
     """Return the first landscape from a seed on of which half is forest."""
     while True:
-        found = gb.landscape(side, months, seed, species=species).load()
+        found = gb.landscape(side, months, seed, species=species, version=1).load()
         if float((found["agb"] > 0).mean()) > 0.5:
             return found
         seed += 1

@@ -58,7 +58,7 @@ def main() -> None:
     quick = "--quick" in sys.argv
     torch.set_num_threads(1)
     tile, turns = (64, 1) if quick else (256, 6)
-    scene = gb.landscape(tile if quick else 512, 3 if quick else 12).load()
+    scene = gb.landscape(tile if quick else 512, 3 if quick else 12, version=1).load()
     heads = ("recipe", "cells", "map, s", "with, s", "ratio", "learning, s")
     print("| " + " | ".join(heads) + " |\n|---|" + "---:|" * (len(heads) - 1))
     for recipe in ("quick", "default"):

@@ -41,7 +41,7 @@ _FIRST = 1000  # seed of the first test landscape; 100 is that of training
 def train() -> gb.BiomassRegressor:
     """Train the model; it takes a minute or two."""
     torch.set_num_threads(1)  # more threads change its last bits
-    ground = gb.landscape(256, 2, 100).sel(band=BANDS).load()
+    ground = gb.landscape(256, 2, 100, version=1).sel(band=BANDS).load()
     model = gb.fit(
         ground,
         "quick",
@@ -68,7 +68,7 @@ def _loaded(folder: str) -> gb.BiomassRegressor:
 def blocks_of(folder: str, seed: int) -> list[Unit]:
     """Map a landscape; return its blocks of map and truth."""
     torch.set_num_threads(1)
-    ground = gb.landscape(256, 2, _FIRST + seed).sel(band=BANDS).load()
+    ground = gb.landscape(256, 2, _FIRST + seed, version=1).sel(band=BANDS).load()
     mapper = _loaded(folder)._bare(ground)
     return compare_units(mapper, units_of(mapper.reader, SIDE))
 

@@ -40,7 +40,7 @@ class Ground:
 @cache
 def ground(curved: bool = False) -> Ground:
     """Return the landscape of the page, with its linear map or with a curved one."""
-    truth = gb.landscape((512, 512), months=1, seed=3)["agb"].to_numpy()
+    truth = gb.landscape((512, 512), months=1, seed=3, version=1)["agb"].to_numpy()
     truth = truth.ravel().astype(float)
     line = 15 + 6 * truth**0.7 if curved else 40 + 1.5 * truth
     return Ground(truth, line + np.random.default_rng(0).normal(0, 25, truth.size))

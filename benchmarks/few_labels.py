@@ -181,7 +181,7 @@ def _figures(run: Run, quick: bool) -> Figures:
 @lru_cache(maxsize=1)
 def _landscape(seed: int, quick: bool) -> tuple[xr.Dataset, int]:
     side, months, block = (96, 2, 32) if quick else (SIDE, MONTHS, BLOCK)
-    return gb.landscape(side, months, UNSEEN + seed).load(), block
+    return gb.landscape(side, months, UNSEEN + seed, version=1).load(), block
 
 
 def judge(case: Case, recipe: str, settings: dict[str, Any]) -> Figures:

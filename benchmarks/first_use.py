@@ -104,7 +104,7 @@ def make_files(folder: Path) -> None:
     import geobiomass as gb
     from geobiomass.network import AttentionUNet
 
-    scene = gb.landscape((64, 64), months=3, seed=1)
+    scene = gb.landscape((64, 64), months=3, seed=1, version=1)
     gb.write_cube(scene, folder / "cube.zarr")
     gb.write_cube(scene.drop_vars("agb"), folder / "unlabelled.zarr")
     gb.write_cube(scene.isel(band=[0]), folder / "one_band.zarr")

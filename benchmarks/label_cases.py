@@ -316,7 +316,7 @@ def _scene(data: str, seed: int, quick: bool) -> tuple[xr.Dataset, int]:
     """Return a scene with all of its labels, and the side of its blocks."""
     if data == "landscape":
         side, months, block = (96, 2, 16) if quick else (LANDSCAPE, 12, BLOCK)
-        return gb.landscape(side, months, UNSEEN + seed).load(), block
+        return gb.landscape(side, months, UNSEEN + seed, version=1).load(), block
     folder = Path(os.environ["GEOBIOMASS_DATA"]) / FOLDERS[data]
     return READERS[data](folder)
 

@@ -130,7 +130,7 @@ def _link_file(source: Path, link: Path) -> None:
 
 def _landscape_tiffs(folder: Path) -> Path:
     """Write two chips of the landscape as the competition's TIFFs."""
-    scene = gb.landscape((SIDE, 2 * SIDE))
+    scene = gb.landscape((SIDE, 2 * SIDE), version=1)
     image, agb = scene["image"].values, scene["agb"].values
     for chip in range(2):
         columns = slice(chip * SIDE, (chip + 1) * SIDE)
@@ -192,7 +192,7 @@ def varied_chips(count: int) -> Codes:
         cube = gb.from_biomassters(folder)
         codes = [encode(cube["image"].isel(chip=chip)) for chip in range(2)]
     else:
-        scene = encode(gb.landscape((SIDE, 2 * SIDE))["image"])
+        scene = encode(gb.landscape((SIDE, 2 * SIDE), version=1)["image"])
         codes = [scene[..., :SIDE], scene[..., SIDE:]]
     out = np.empty((count, *codes[0].shape), np.int16)
     for index in range(count):

@@ -31,7 +31,7 @@ TRAINED, NEW = 100, 1000  # seeds of the first landscapes
 def forests(seeds: range, species: tuple[str, ...] = SEEN) -> xr.Dataset:
     """Return landscapes as chips: (chip, month, band, y, x)."""
     parts = [
-        gb.landscape(SIDE, MONTHS, seed, species=species, block=SIDE)
+        gb.landscape(SIDE, MONTHS, seed, species=species, block=SIDE, version=1)
         .drop_vars(["y", "x", "spatial_ref"])
         .load()
         for seed in seeds

@@ -40,12 +40,13 @@ PARTS = ("validation", "test")
 
 @dataclass(frozen=True)
 class Chips:
-    """The number of chips by part, and their side in pixels."""
+    """The number of chips by part, their side in pixels and the landscape's version."""
 
     side: int
     training: int
     validation: int
     test: int
+    landscape: int = 2
 
     @property
     def counts(self) -> dict[str, int]:
@@ -55,7 +56,10 @@ class Chips:
     @property
     def fingerprint(self) -> str:
         """Return a key for these chips in the results."""
-        text = json.dumps([asdict(self), TESTED, UNTESTED, CELL])
+        known = asdict(self)
+        if self.landscape == 1:  # the key of results from before there were versions
+            del known["landscape"]
+        text = json.dumps([known, TESTED, UNTESTED, CELL])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -98,7 +102,7 @@ def write_chips(folder: Path, chips: Chips) -> None:
     parts["even"] = training
     for part, members in parts.items():
         gb.write_cube(
-            _cube(part, members, chips.side), cube_of(folder, part), overwrite=True
+            _cube(part, members, chips), cube_of(folder, part), overwrite=True
         )
     parts["shift"] = shifted(training)
     even = gb.open_cube(cube_of(folder, "even"))
@@ -138,7 +142,7 @@ def deal(chips: Chips) -> dict[str, list[Chip]]:
         for sample in range(number)
     )
     parts: dict[str, list[Chip]] = {part: [] for part in chips.counts}
-    for seed, natural in _patterns(chips.side, min(64, sum(open_.values()))):
+    for seed, natural in _patterns(chips, min(64, sum(open_.values()))):
         fitting = [
             slot
             for slot, number in open_.items()
@@ -170,11 +174,11 @@ def shifted(training: list[Chip]) -> list[Chip]:
     return result
 
 
-def _patterns(side: int, together: int) -> Iterator[tuple[int, str]]:
+def _patterns(chips: Chips, together: int) -> Iterator[tuple[int, str]]:
     """Yield seeds whose landscape has one pattern everywhere, with that pattern."""
     for first in count(0, together):
         seeds = range(first, first + together)
-        for seed, months in zip(seeds, _observed(seeds, side), strict=True):
+        for seed, months in zip(seeds, _observed(seeds, chips), strict=True):
             cells = {_pattern_of(cell) for cell in months}
             if len(cells) == 1 and (pattern := cells.pop()) is not None:
                 yield seed, pattern
@@ -185,12 +189,15 @@ def _within(pattern: str) -> tuple[str, ...]:
     return TESTED[TESTED.index(pattern) :] if pattern in TESTED else ()
 
 
-def _observed(seeds: range, side: int) -> list[np.ndarray]:
+def _observed(seeds: range, chips: Chips) -> list[np.ndarray]:
     """Yield for each seed the mask of cells and months with Sentinel-2."""
-    cells = -(-side // CELL)
+    cells = -(-chips.side // CELL)
     lazy = []
     for seed in seeds:
-        image = gb.landscape(cells * CELL, seed=seed, block=CELL)["image"].data
+        scene = gb.landscape(
+            cells * CELL, seed=seed, block=CELL, version=chips.landscape
+        )
+        image = scene["image"].data
         seen = da.isfinite(image[:, 4]).reshape(12, cells, CELL, cells, CELL)
         lazy.append(seen.any(axis=(2, 4)).reshape(12, -1).T)
     return list(da.stack(lazy).compute())
@@ -204,9 +211,14 @@ def _pattern_of(months: np.ndarray) -> str | None:
     return None
 
 
-def _cube(part: str, members: list[Chip], side: int) -> xr.Dataset:
+def _cube(part: str, members: list[Chip], chips: Chips) -> xr.Dataset:
     """Stack landscapes as chips, without Sentinel-2 in the missing months."""
-    scenes = [gb.landscape(side, seed=chip.seed, block=side) for chip in members]
+    scenes = [
+        gb.landscape(
+            chips.side, seed=chip.seed, block=chips.side, version=chips.landscape
+        )
+        for chip in members
+    ]
     first = scenes[0]
     dims = ("month", "band", "y", "x")
     image = da.stack([scene["image"].data for scene in scenes])

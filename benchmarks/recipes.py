@@ -1,6 +1,7 @@
 """Comparison of recipes: the winner's, ours, each switch between, other methods.
 
-``python -m benchmarks.recipes [--size small|full] [--rows ours winner] [--markdown]``
+``python -m benchmarks.recipes [--size small|full] [--landscape 1|2] [--markdown]
+[--rows ours winner]``
 
 Trains every row on the same chips for the same number of steps, with several seeds.
 Prints errors, bias by biomass, time per step and memory. Finished runs are kept: the
@@ -10,6 +11,7 @@ same command resumes, and rows and seeds can be added.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import subprocess
@@ -41,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(run(Order(**json.loads(chosen.one)))))
         return
     size = SIZES["quick" if chosen.quick else chosen.size]
+    chips = dataclasses.replace(size.chips, landscape=chosen.landscape)
+    size = dataclasses.replace(size, chips=chips)
     steps = chosen.steps or size.steps
     rows = make_rows(size, steps)
     unknown = sorted(set(chosen.rows or []) - set(rows))
@@ -49,7 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     picked = [rows[name] for name in rows if name in (chosen.rows or rows)]
     _say_what_is_missing()
     with tempfile.TemporaryDirectory(prefix="recipes-") as temporary:
-        kept = Path(temporary if chosen.quick else f"build/recipes-{size.name}")
+        # Chips of version 1 stay where older results are.
+        version = "" if chosen.landscape == 1 else f"-landscape-{chosen.landscape}"
+        kept = Path(f"build/recipes-{size.name}{version}")
+        kept = Path(temporary) if chosen.quick else kept
         folder = (chosen.folder or kept).resolve()
         _compare(chosen, size, steps, picked, folder)
 
@@ -88,6 +95,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rows", nargs="+", help="names of rows; by default all")
     parser.add_argument("--data", nargs="+", choices=tuple(DATA), default=["shift"])
+    parser.add_argument(
+        "--landscape",
+        type=int,
+        choices=(1, 2),
+        default=2,
+        help="version of the synthetic landscape; 1 is that of older tables",
+    )
     parser.add_argument("--seeds", help="numbers with commas; by default 0,1,2")
     parser.add_argument("--steps", type=int, help="steps of the optimiser")
     parser.add_argument("--jobs", type=int, default=2, help="runs at the same time")

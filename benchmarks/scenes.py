@@ -41,7 +41,7 @@ def write(cube: xr.Dataset, path: Path) -> Path:
 def scene(folder: Path, height: int, width: int) -> Path:
     """Return the path of a scene of the landscape, 12 months x 15 bands."""
     path = folder / f"scene-{height}x{width}.zarr"
-    return write(gb.landscape((height, width), seed=SEED), path)
+    return write(gb.landscape((height, width), seed=SEED, version=1), path)
 
 
 def with_months(folder: Path, source: Path, count: int) -> Path:
@@ -68,7 +68,7 @@ def sparse(folder: Path, source: Path, observed: int, side: int) -> Path:
     right = _nothing(pixels, observed, rest)
     upper = da.concatenate([corner, right], axis=3)
     image = da.concatenate([upper, _nothing(pixels, rest, side)], axis=2)
-    frame = gb.landscape(side, seed=SEED).drop_vars(["image", "agb"])
+    frame = gb.landscape(side, seed=SEED, version=1).drop_vars(["image", "agb"])
     cube = frame.assign(image=xr.Variable(pixels.dims, image, pixels.attrs))
     return write(cube, folder / f"sparse-{observed}-of-{side}.zarr")
 

@@ -881,11 +881,11 @@ def test_the_command_line_trains_and_calibrates(tmp_path: Path) -> None:
 def test_new_blocks_of_many_landscapes_are_held_as_promised() -> None:
     bands = ["VH_asc", "VH_desc", "B04", "B08", "B11", "B12"]
     chosen = {"band": bands}
-    ground = gb.landscape(256, 2, 100).sel(chosen).load()
+    ground = gb.landscape(256, 2, 100, version=1).sel(chosen).load()
     model = gb.fit(ground, "quick", interval=0.9, **SMALL | {"epochs": 4, "block": 32})
     held, by_class, widths = [], [], []
     for seed in range(20):
-        new = gb.landscape(256, 2, 1000 + seed).sel(chosen).load()
+        new = gb.landscape(256, 2, 1000 + seed, version=1).sel(chosen).load()
         mapper = model._bare(new)
         units = compare_units(mapper, units_of(mapper.reader, 32))
         order = np.random.default_rng(seed).permutation(len(units))

@@ -39,7 +39,9 @@ class Maps:
 @cache
 def maps() -> Maps:
     """Learn in the west of a landscape, twice, and map its east."""
-    scene = landscape((SIDE, 2 * SIDE + GAP), months=MONTHS, seed=4).compute()
+    scene = landscape(
+        (SIDE, 2 * SIDE + GAP), months=MONTHS, seed=4, version=1
+    ).compute()
     features, labels = _pixels(scene.isel(x=slice(0, SIDE)))
     chosen = np.random.default_rng(0).permutation(len(labels))[: 2 * PIXELS]
     features, labels = features[chosen], labels[chosen]

@@ -17,16 +17,16 @@ from geobiomass.sources.landscape.sentinel2 import (
 )
 
 FLAGGED = 40.0
-"""Cloud probability in percent from which a pixel counts as cloud, as in s2cloudless."""
+"""Cloud probability in percent from which a pixel counts as cloud (s2cloudless)."""
 
 # How often the flag errs. Published shares of correct pixels: Fmask 90 %, MAJA 91 %,
 # Sen2Cor 84 % (Baetens, Desjardins and Hagolle 2019, ten sites); s2cloudless and Fmask
 # above 85 % (Skakun and co-workers 2022, CMIX, where masks agree about thick clouds and
 # differ about thin ones). In August, the flag of the two real BioMassters chips misses
-# 1 % of the pixels that a cloud brightens by 1000 in blue and 14 to 18 % of those that
-# it brightens by 300, and flags 4 and 44 % of the clear ones. In December it misses 29 %
-# of a chip that is all cloud. In clear months it flags nothing. So errors come in
-# patches, and their share differs from month to month.
+# 1 % of the pixels that are brighter by 1000 in blue than in July and 14 to 18 % of
+# those that are brighter by 300, and flags 4 and 44 % of the others. In December it
+# misses 29 % of a chip that is all cloud. In clear months it flags nothing. So errors
+# come in patches, and their share differs from month to month.
 #
 # A pixel is missed where a smooth standard normal field exceeds THICK (opaque cloud)
 # to THIN (almost clear).
@@ -36,12 +36,10 @@ THIN, THICK = 0.8, 1.9
 NEVER, OFTEN = -2.8, -0.4
 
 HAZE_MOST = 0.35  # opacity of the thickest haze
-# Share of light that is lost in full shadow, by band. Skylight lights what the sun does
-# not, and it is blue. In dark pixels of the real August chips the near infrared has half
-# its clear value, blue about all.
-SHADOW = np.array(
-    [0.15, 0.25, 0.3, 0.4, 0.5, 0.5, 0.5, 0.5, 0.5, 0.45], np.float32
-)
+# Share of light that is lost in full shadow, by band. Skylight lights what the sun
+# does not, and it is blue. In dark pixels of the real August chips the near infrared
+# has half its value of July, blue about all.
+SHADOW = np.array([0.15, 0.25, 0.3, 0.4, 0.5, 0.5, 0.5, 0.5, 0.5, 0.45], np.float32)
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class Sky:
 
 
 def sky_of(patch: Patch, month: int) -> Sky:
-    """Return clouds, haze and shadows of a month; they depend on seed and place only."""
+    """Return clouds, haze and shadows of a month, by seed and position alone."""
     field = _cloud_field(patch, month, octaves=9)
     edge = _edge(patch, month, field)
     cloud = edge * edge * (3 - 2 * edge)

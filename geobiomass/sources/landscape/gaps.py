@@ -34,8 +34,8 @@ def remove_missing(
     Ascending passes are complete.
     """
     _damage(image[:4], random)
-    image[2:4, _descending_missing(patch, month)] = np.nan
-    image[4:, _optical_missing(patch, month)] = np.nan
+    image[2:4, descending_missing(patch, month)] = np.nan
+    image[4:, optical_missing(patch, month)] = np.nan
 
 
 def _damage(backscatter: Floats, random: np.random.Generator) -> None:
@@ -58,7 +58,7 @@ def _strip(patch: Patch, orbit: str, lean: float) -> Integers:
     return np.floor(across / width + start).astype(np.int64)
 
 
-def _descending_missing(patch: Patch, month: int) -> npt.NDArray[np.bool_]:
+def descending_missing(patch: Patch, month: int) -> npt.NDArray[np.bool_]:
     """Return the mask of pixels without a descending pass: 7 to 18 % of all pixels.
 
     Some strips lack the whole winter half-year; any strip sometimes lacks a month.
@@ -71,7 +71,7 @@ def _descending_missing(patch: Patch, month: int) -> npt.NDArray[np.bool_]:
     return lost
 
 
-def _optical_missing(patch: Patch, month: int) -> npt.NDArray[np.bool_]:
+def optical_missing(patch: Patch, month: int) -> npt.NDArray[np.bool_]:
     """Return the mask of pixels without Sentinel-2: missing months and holes."""
     strip = _strip(patch, "optical", -0.23)
     column = np.zeros_like(strip)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeGuard
 
 import dask.array as da
 import numpy as np
@@ -129,10 +129,10 @@ def landscape(
         )
     steps = ACQUISITION_ORDER[-months:]
     kinds = _species_of(species)
-    if isinstance(version, bool) or version not in NUMBERS:
+    if not _is_integer(version) or version not in NUMBERS:
         raise ValueError(
-            f"version of a landscape must be 1 or 2, got {version!r}; 1 is the landscape "
-            "of older figures."
+            f"version of a landscape must be 1 or 2, got {version!r}; older "
+            "figures are of 1"
         )
     lazy = partial(
         _lazy,
@@ -190,8 +190,12 @@ def _species_of(species: Sequence[str]) -> tuple[int, ...]:
     return chosen
 
 
+def _is_integer(value: object) -> TypeGuard[int]:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
 def _check_integer(name: str, value: object, low: int, high: int | None = None) -> None:
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+    if _is_integer(value):
         above = high is not None and value > high
         if value >= low and not above:
             return
