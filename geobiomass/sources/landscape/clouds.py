@@ -130,7 +130,7 @@ def _probability(
     clear = np.float32(usual) * np.exp(np.float32(0.5) * sky.field)
     clear *= 1 + np.float32(0.3) * noise
     # Detection responds before a cloud is opaque, hence the square root.
-    likely = (104 + 7 * noise) * np.maximum(np.sqrt(sky.edge), 3.5 * sky.haze)
+    likely = (104 + 7 * noise) * np.maximum(np.sqrt(sky.edge), 2.5 * sky.haze)
     errs = smooth(patch, ("flag", month), 700.0, octaves=4, persistence=0.6)
     missed = errs > np.float32(THIN) + np.float32(THICK - THIN) * sky.opacity
     likely = np.where(missed, np.float32(0.2) * likely, likely)

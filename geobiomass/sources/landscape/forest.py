@@ -41,7 +41,7 @@ LONE = 1.3
 # Spread of the logarithm of the canopy that biomass does not explain, between stands
 # and between groups of trees, and the part of the fine texture that both have. Set by
 # the correlation of bands and biomass of the two real chips.
-STAND_FORM, FORM, SHARED = 0.5, 0.5, 0.4
+STAND_FORM, FORM, SHARED = 0.65, 0.6, 0.35
 
 # Land types of a stand, and species groups of the forest.
 FOREST, FIELD, MEADOW, MIRE = range(4)
