@@ -1,5 +1,7 @@
 import time
 import tracemalloc
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +12,10 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
+from geobiomass.sources.landscape.clouds import FLAGGED, Sky, add_sky, sky_of
+from geobiomass.sources.landscape.random_fields import Patch
 from geobiomass.sources.landscape.scene import landscape
+from geobiomass.sources.landscape.versions import VERSIONS
 
 pytestmark = pytest.mark.filterwarnings(
     # rioxarray multiplies transforms with *, which affine 3 would rename.
@@ -33,8 +38,8 @@ def same_bits(a: xr.DataArray, b: xr.DataArray) -> None:
 
 @pytest.fixture(scope="module")
 def year() -> xr.Dataset:
-    """A landscape whose July is clear enough for statistics by biomass."""
-    return landscape(384, seed=3).load()
+    """A landscape whose July is clear enough for statistics, of version 1."""
+    return landscape(384, seed=3, version=1).load()
 
 
 def by_biomass(
@@ -109,10 +114,11 @@ def test_the_seed_decides_and_another_seed_differs() -> None:
 @given(data=st.data())
 def test_neither_window_nor_block_nor_size_changes_a_bit(data: st.DataObject) -> None:
     seed = data.draw(st.integers(0, 2**70), "seed")
+    version = data.draw(st.sampled_from([1, 2]), "version")
     height, width = (data.draw(st.integers(1, 300), side) for side in ("h", "w"))
     block = data.draw(st.integers(60, 400), "block")
-    whole = landscape((300, 300), 2, seed).compute()
-    part = landscape((height, width), 2, seed, block=block)
+    whole = landscape((300, 300), 2, seed, version=version).compute()
+    part = landscape((height, width), 2, seed, block=block, version=version)
     row = data.draw(st.integers(0, height - 1), "row")
     col = data.draw(st.integers(0, width - 1), "col")
     window = {"y": slice(row, row + 80), "x": slice(col, col + 80)}
@@ -124,14 +130,16 @@ def test_neither_window_nor_block_nor_size_changes_a_bit(data: st.DataObject) ->
 
 @pytest.mark.slow
 def test_species_that_do_not_grow_leave_the_rest_as_it_is() -> None:
-    every = landscape(256, 2, 3).compute()
-    named = landscape(256, 2, 3, species=("birch", "spruce", "pine")).compute()
+    every = landscape(256, 2, 3, version=1).compute()
+    named = landscape(
+        256, 2, 3, species=("birch", "spruce", "pine"), version=1
+    ).compute()
     same_bits(named.image, every.image)
-    fewer = landscape(256, 2, 3, species=("pine", "spruce")).compute()
+    fewer = landscape(256, 2, 3, species=("pine", "spruce"), version=1).compute()
     equal_pixels = (fewer.agb == every.agb).values
     assert 0.4 < equal_pixels.mean() < 1  # fields, lakes, stands of pine and spruce
     same_bits(fewer.agb.where(equal_pixels), every.agb.where(equal_pixels))
-    birch = landscape(256, 2, 3, species=("birch",)).compute()
+    birch = landscape(256, 2, 3, species=("birch",), version=1).compute()
     forest = (every.agb > 80) & (birch.agb > 80)
     green = {"month": 7, "band": "B08"}
     leafy, mixed = (c.image.sel(green).where(forest).mean() for c in (birch, every))
@@ -140,7 +148,7 @@ def test_species_that_do_not_grow_leave_the_rest_as_it_is() -> None:
 
 @pytest.mark.slow
 def test_biomass_resembles_biomassters() -> None:
-    samples = [landscape(256, 1, seed).agb.values for seed in range(30)]
+    samples = [landscape(256, 1, seed, version=1).agb.values for seed in range(30)]
     agb = np.concatenate([sample.ravel() for sample in samples])
     assert 53 < agb.mean() < 73
     assert 61 < agb.std() < 81
@@ -200,7 +208,7 @@ def test_birch_drops_its_leaves(year: xr.Dataset) -> None:
 
 @pytest.mark.slow
 def test_snow_brightens_open_land_in_winter() -> None:
-    scene = landscape(256, seed=2)
+    scene = landscape(256, seed=2, version=1)
     winter = scene.image.sel(month=2)
     open_land = (scene.agb == 0).values & (winter.sel(band="CLP") < 20).values
     forest = (scene.agb > 100).values & (winter.sel(band="CLP") < 20).values
@@ -228,7 +236,7 @@ def test_values_keep_the_ranges_of_the_real_files(year: xr.Dataset) -> None:
 
 
 def test_clouds_are_bright_and_probable_not_missing() -> None:
-    scene = landscape(256, seed=0, months=1)
+    scene = landscape(256, seed=0, months=1, version=1)
     seen = scene.image.sel(month=8).compute()
     cloudy = (seen.sel(band="CLP") > 95).values
     clear = (seen.sel(band="CLP") < 10).values
@@ -266,7 +274,8 @@ def test_gaps_are_as_frequent_as_in_the_real_data() -> None:
 @pytest.mark.slow
 def test_a_swath_edge_can_cross_a_scene() -> None:
     # Seed 3 has narrow strips: November's descending pass covers a part.
-    missing = landscape(512, 12, 3).image.sel(band="VV_desc", month=11).isnull().values
+    november = landscape(512, 12, 3).image.sel(band="VV_desc", month=11)
+    missing = november.isnull().values
     assert 0.1 < missing.mean() < 0.9
     # One inclined line: every row changes once, further right than the row above.
     edges = np.abs(np.diff(missing.astype(int), axis=1))
@@ -323,8 +332,118 @@ def test_a_huge_landscape_costs_nothing_until_it_is_computed() -> None:
         ({"species": ("oak",)}, "species .* got .'oak'"),
         ({"species": "pine"}, "species .* got 'pine'"),
         ({"crs": "nowhere"}, "crs .* got 'nowhere'"),
+        ({"version": 3}, "version .* 1 or 2, got 3; older figures are of 1"),
+        ({"version": "2"}, "version .* got '2'"),
+        ({"version": True}, "version .* got True"),
+        ({"version": 2.0}, "version .* got 2.0"),
     ],
 )
 def test_invalid_settings_are_errors(settings: dict[str, object], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         landscape(**{"size": 10, **settings})  # type: ignore[arg-type]
+
+
+# --- the two versions ------------------------------------------------------------
+
+
+def test_version_1_is_what_was_stored_before_there_were_versions() -> None:
+    # Written at commit a37cf3d.
+    stored = np.load(Path(__file__).parent / "stored" / "landscape-1.npz")
+    kind = {"resolution": 20.0, "species": ("pine", "birch")}
+    found = landscape((9, 12), 12, 3, version=1, **kind).load()  # type: ignore[arg-type]
+    np.testing.assert_allclose(found.agb, stored["agb"], rtol=1e-5)
+    # Optical bands are whole numbers, so that a last digit can be one of them.
+    np.testing.assert_allclose(found.image, stored["image"], rtol=1e-4, atol=1)
+    simd = np.show_config(mode="dicts")["SIMD Extensions"]["found"]  # type: ignore[call-overload,index]
+    if simd == ["X86_V3"]:  # the kind of CPU that wrote it
+        for name in ("agb", "image"):
+            same_bits(found[name], xr.DataArray(stored[name]))
+    assert found.attrs["title"] == "synthetic landscape, seed 3"
+
+
+def test_version_2_is_the_default_and_another_landscape() -> None:
+    default, second, first = (
+        landscape(40, 1, 3, **chosen).load()  # type: ignore[arg-type]
+        for chosen in ({}, {"version": 2}, {"version": 1})
+    )
+    same_bits(default.image, second.image)
+    same_bits(default.agb, second.agb)
+    assert (second.agb.values != first.agb.values).mean() > 0.5
+    assert second.attrs["title"] == "synthetic landscape 2, seed 3"
+
+
+@pytest.mark.slow
+def test_biomass_of_version_2_has_the_marginals_and_variogram_of_real_chips() -> None:
+    # Bounds: the 67 real label chips, give or take two standard errors of 40 chips
+    # (the means of chips have a standard deviation of 23 Mg/ha, zeros of 20 %).
+    samples = [landscape(256, 1, seed).agb.values for seed in range(2000, 2040)]
+    agb = np.concatenate([sample.ravel() for sample in samples])
+    assert 55 < agb.mean() < 71
+    assert 0.19 < (agb == 0).mean() < 0.33
+    assert 0.03 < (agb > 200).mean() < 0.07
+    assert 0.0003 < (agb > 400).mean() < 0.003
+    within = np.mean([sample.var() for sample in samples])
+
+    def ratio(lag: int) -> float:
+        steps = [(s[:, lag:] - s[:, :-lag]) ** 2 for s in samples]
+        return float(np.mean([step.mean() for step in steps]) / 2 / within)
+
+    # Real: 0.13, 0.57 and 0.87; version 1 has 0.05, 0.43 and 0.89.
+    assert ratio(1) == pytest.approx(0.13, abs=0.04)
+    assert ratio(8) == pytest.approx(0.57, abs=0.06)
+    assert ratio(32) == pytest.approx(0.87, abs=0.08)
+
+
+def skies(seeds: range, month: int) -> list[tuple[Pixels, Sky]]:
+    """Return the cloud probability of landscapes in a month, and their true sky."""
+    found = []
+    for seed in seeds:
+        patch = Patch(seed, 0, 0, 128, 10.0, (0, 1, 2), VERSIONS[2])
+        optical = np.full((11, 128, 128), 800, np.float32)
+        add_sky(patch, month, optical, np.random.default_rng(seed))
+        found.append((optical[10], sky_of(patch, month)))
+    return found
+
+
+def test_the_flag_of_version_2_misses_clouds_and_invents_some() -> None:
+    both = skies(range(60), 8)
+    flagged = np.stack([probability for probability, _ in both]) >= FLAGGED
+    opacity = np.stack([sky.opacity for _, sky in both])
+    opaque, thin = opacity >= 0.5, (opacity >= 0.06) & (opacity < 0.5)
+    clear = opacity < 0.06
+    assert min(opaque.mean(), thin.mean(), clear.mean()) > 0.05
+    missed, thin_missed = (~flagged[opaque]).mean(), (~flagged[thin]).mean()
+    assert 0.01 < missed < 0.15
+    assert 2 * missed < thin_missed < 0.6
+    assert 0.02 < flagged[clear].mean() < 0.25
+    # Published masks are right for 84 to 91 % of the pixels.
+    wrong = (opaque | thin) != flagged
+    assert 0.07 < wrong.mean() < 0.18
+    # Errors come in patches: most neighbours of a wrong pixel are wrong too.
+    neighbours = wrong[:, :, 1:][wrong[:, :, :-1]]
+    assert neighbours.mean() > 0.5
+
+
+def test_clouds_of_version_2_cast_shadows_and_haze_brightens() -> None:
+    patch = Patch(5, 0, 0, 128, 10.0, (0, 1, 2), VERSIONS[2])
+    flat = np.full((11, 128, 128), 2000, np.float32)
+    seen = []
+    for seed in range(40):
+        image, place = flat.copy(), replace(patch, seed=seed)
+        add_sky(place, 8, image, np.random.default_rng(seed))
+        seen.append((image, sky_of(place, 8)))
+    dark, bare, hazy = ([], [], [])  # type: tuple[list[Pixels], list[Pixels], list[Pixels]]
+    for image, sky in seen:
+        open_sky = (sky.cloud == 0) & (sky.haze < 0.02)
+        dark.append(image[:, open_sky & (sky.shade > 0.9)])
+        bare.append(image[:, open_sky & (sky.shade == 0)])
+        hazy.append(image[:, (sky.cloud == 0) & (sky.shade == 0) & (sky.haze > 0.1)])
+    shadow, clear, veiled = (
+        np.median(np.concatenate(pixels, axis=1), axis=1)
+        for pixels in (dark, bare, hazy)
+    )
+    blue, infrared = OPTICAL.index("B02"), OPTICAL.index("B08")
+    assert clear[[blue, infrared]] == pytest.approx(2000, rel=0.03)
+    assert 0.4 < shadow[infrared] / 2000 < 0.6  # about half in the real August chips
+    assert shadow[blue] / 2000 > 0.8
+    assert veiled[blue] > 2200
