@@ -90,7 +90,11 @@ def _scene(out: Path, seed: int) -> tuple[xr.Dataset, xr.Dataset]:
     store = out / "scene.zarr"
     width = TRAINED + GAP + MAPPED
     write_cube(
-        landscape((HEIGHT, width), seed=seed), store, overwrite=True, progress=True
+        # The figures of the documentation are of version 1.
+        landscape((HEIGHT, width), seed=seed, version=1),
+        store,
+        overwrite=True,
+        progress=True,
     )
     scene = open_cube(store)
     west = scene.isel(x=slice(0, TRAINED))

@@ -3,9 +3,11 @@
 - `scene`: `geobiomass.landscape`, the landscape as a lazy scene cube.
 - `archive`: the landscape written as dated images with a STAC catalogue.
 - `forest`: terrain, water, roads, stands and their biomass.
-- `sensors`: the monthly image of both satellites, out of the next three.
+- `versions`: the constants of both versions.
+- `sensors`: the monthly image of both satellites, out of the next four.
 - `sentinel1`: radar backscatter.
-- `sentinel2`: optical reflectance and clouds.
+- `sentinel2`: optical reflectance, and the clouds of version 1.
+- `clouds`: clouds, shadow, haze and a flag that errs, of version 2.
 - `gaps`: pixels and months without data.
 - `random_fields`: random numbers that depend on seed and position only.
 """

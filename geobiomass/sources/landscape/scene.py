@@ -77,6 +77,9 @@ def landscape(
         Which of "pine", "spruce" and "birch" grow there. Each of the others is
         replaced by its nearest neighbour in this order, so that terrain, fields and
         ages stay the same.
+    version
+        2 is nearer to real data. 1 is the landscape as it was before there were
+        versions, bit for bit: figures that were recorded with it can be made again.
 
     Returns
     -------
@@ -90,8 +93,8 @@ def landscape(
     Raises
     ------
     ValueError
-        If `size`, `months`, `seed`, `block`, `resolution`, `crs` or `species` is
-        out of range or of the wrong kind.
+        If `size`, `months`, `seed`, `block`, `resolution`, `crs`, `species` or
+        `version` is out of range or of the wrong kind.
 
     Notes
     -----
@@ -110,8 +113,23 @@ def landscape(
     Growth asymptotes, noise levels and the shares of gaps are chosen so that the
     statistics resemble those published for BioMassters: biomass of mean 63 and
     standard deviation 71 Mg/ha, 19 to 32 % zeros, saturation from 100 to 150 Mg/ha.
-    There are no buildings, no tree species beyond three groups and no change within
-    the year.
+
+    Version 2 also follows the distribution and the variogram of 67 real label chips,
+    has stands that differ in leaf area and backscatter at equal biomass, and a sky that
+    is harder to read:
+
+    - The cloud probability misses some clouds: the image is bright there and the
+      probability is low. Opaque clouds are missed less often than thin ones. In other
+      places it flags clear pixels. Errors come in patches; most months have few.
+    - Haze is a veil of low opacity (at most 0.35) that brightens all bands, blue most
+      over forest. It raises the probability little.
+    - Clouds cast shadows, away from the sun; the probability does not show them.
+
+    In version 1 the probability is right everywhere, and there is neither haze nor
+    cloud shadow. ``python -m benchmarks.landscape_truth`` compares both with real data.
+
+    There are no buildings, no tree species beyond three groups, no outliers of labels
+    and no change within the year.
 
     Examples
     --------
