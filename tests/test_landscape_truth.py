@@ -64,6 +64,6 @@ def test_it_prints_every_table_and_draws(
     assert rows["10 m"][0] == "0.13"
     rough, smooth = float(rows["10 m"][2]), float(rows["10 m"][1])
     assert rough > 1.3 * smooth  # version 2 has the finer texture
-    assert rows["opaque clouds missed, %"][1] == "0"  # version 1 misses none
-    for name in ("landscape-chips.png", "landscape-curves.png"):
+    assert rows["opaque clouds missed, August, %"][1] == "0"  # version 1 misses none
+    for name in ("landscape-chips.jpg", "landscape-curves.png"):
         assert (tmp_path / name).stat().st_size > 5000

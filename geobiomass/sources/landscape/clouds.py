@@ -23,17 +23,17 @@ FLAGGED = 40.0
 # Sen2Cor 84 % (Baetens, Desjardins and Hagolle 2019, ten sites); s2cloudless and Fmask
 # above 85 % (Skakun and co-workers 2022, CMIX, where masks agree about thick clouds and
 # differ about thin ones). In August, the flag of the two real BioMassters chips misses
-# 1 % of the pixels that are brighter by 1000 in blue than in July and 14 to 18 % of
-# those that are brighter by 300, and flags 4 and 44 % of the others. In December it
-# misses 29 % of a chip that is all cloud. In clear months it flags nothing. So errors
-# come in patches, and their share differs from month to month.
+# 1 % of the pixels that are brighter by 1000 in blue than in July and 36 % of those that
+# are brighter by 300 to 1000, and flags 4 and 44 % of the others. In December it misses
+# 29 % of a chip that is all cloud. In clear months it flags nothing. So errors come in
+# patches, and their share differs from month to month.
 #
 # A pixel is missed where a smooth standard normal field exceeds THICK (opaque cloud)
 # to THIN (almost clear).
-THIN, THICK = 0.8, 1.9
+THIN, THICK = 0.6, 1.9
 # A clear pixel is flagged where the field is below a threshold between these two; the
 # second power of a uniform number decides, so that most months have few.
-NEVER, OFTEN = -2.8, -0.4
+NEVER, OFTEN = -2.8, -0.1
 
 HAZE_MOST = 0.35  # opacity of the thickest haze
 # Share of light that is lost in full shadow, by band. Skylight lights what the sun
@@ -70,10 +70,10 @@ def sky_of(patch: Patch, month: int) -> Sky:
     # A month has its own haze, often little; thin clouds of a few kilometres add to it.
     level = chance(patch.seed, "haze", month)
     veil = smooth(patch, ("haze", month), 5000.0, octaves=4)
-    thin = np.float32(0.06 * level**3) + np.float32(0.22) * (
-        veil - np.float32(2.1 - 1.2 * level)
+    thin = np.float32(0.05 * level**4) + np.float32(0.22) * (
+        veil - np.float32(2.3 - 1.2 * level)
     )
-    base = np.float32(0.05 * level**3)
+    base = np.float32(0.04 * level**4)
     haze = np.clip(thin, base, np.float32(HAZE_MOST))
     return Sky(field, edge, cloud, haze, _shade(patch, month))
 
