@@ -23,10 +23,10 @@ FLAGGED = 40.0
 # Sen2Cor 84 % (Baetens, Desjardins and Hagolle 2019, ten sites); s2cloudless and Fmask
 # above 85 % (Skakun and co-workers 2022, CMIX, where masks agree about thick clouds and
 # differ about thin ones). In August, the flag of the two real BioMassters chips misses
-# 1 % of the pixels that are brighter by 1000 in blue than in July and 36 % of those that
-# are brighter by 300 to 1000, and flags 4 and 44 % of the others. In December it misses
-# 29 % of a chip that is all cloud. In clear months it flags nothing. So errors come in
-# patches, and their share differs from month to month.
+# 1 % of the pixels that are brighter by 1000 in blue than in July and 36 % of those
+# that are brighter by 300 to 1000, and flags 4 and 44 % of the others. In December it
+# misses 29 % of a chip that is all cloud. In clear months it flags nothing. So errors
+# come in patches, and their share differs from month to month.
 #
 # A pixel is missed where a smooth standard normal field exceeds THICK (opaque cloud)
 # to THIN (almost clear).
