@@ -79,15 +79,13 @@ class Recipe:
         maps; the loss is the Gaussian negative log-likelihood, weighed by the standard
         deviation. An interval is then calibrated in units of the spread.
     balance : float
-        Weights of labels in the loss: their density to the power of minus this, so
-        that what is rare counts more; 0: all equally, 1: all ranges of biomass equally.
-        :class:`~geobiomass.recipes.tall_forest.LabelBalance` has the density. Ends of
-        an interval, and the validation loss, weigh labels in the same way.
+        Weights of labels in the loss, and in the validation loss: their density to the
+        power of minus this, so that what is rare counts more; 0: all equally, 1: all
+        ranges of biomass equally. docs/training.md says how the density is measured.
     tail_correction : bool
-        Whether the map, and its interval, pass through a rising curve that is learnt
-        on the held-out part. It lowers the bias of tall forest, and may raise the
-        error of maps there by 1 % at most: see
-        :class:`~geobiomass.models.tail_correction.TailCorrection`.
+        Whether the map, and the raw ends of its interval, pass through a rising curve
+        that is learnt on the held-out part. It lowers the bias of tall forest, and may
+        raise the error there by 1 % at most; docs/training.md says how.
     ceiling : float or None
         Labels of this value or more, Mg/ha, are treated as `tail` says; None: none.
     tail : "drop" or "clip"
