@@ -29,7 +29,7 @@ from geobiomass.models.map_error import MapError, tell
 from geobiomass.models.norm_choice import choose_norms
 from geobiomass.models.predictor import Predictor
 from geobiomass.models.tail_correction import (
-    check_held_out,
+    check_correctable,
     learn_correction,
 )
 from geobiomass.models.training_record import describe_training, note_weights
@@ -146,7 +146,7 @@ class NetworkTraining(Predictor, Regressor):
             loaders, task = self._prepare(data, recipe, held, client, calibrate)
             recipe, stages = loaders.recipe, stages_of(loaders)
             if recipe.tail_correction:
-                check_held_out(loaders.validation)
+                check_correctable(self.network, loaders.validation)
             found = self._scale(loaders)
             check_batch_norm(self.network, recipe, loaders.training, side)
             first = int(os.environ.get("LOCAL_RANK", "0")) == 0  # of several processes

@@ -111,6 +111,8 @@ class BiomassRegressor(NetworkTraining):
         state = self.interrupted or state
         encoder = self.network.settings["encoder"]
         begun = [one for one in FIRST_WEIGHTS if one in self.provenance]
+        if "tail correction" in begun and self.network.curve is None:
+            begun.remove("tail correction")  # there was none to learn
         encoder = " ".join([str(encoder), *begun])
         interval = "" if self.calibration is None else f", {self.calibration}"
         if self.target.settings != AGB.settings:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +27,7 @@ from geobiomass.data.loader import ChipLoader
 from geobiomass.inference.mapper import Mapper
 from geobiomass.learner.fitting import folds_of
 from geobiomass.models.calibration import compare_units
+from geobiomass.network import AttentionUNet
 from geobiomass.network.rising_curve import RisingCurve
 from geobiomass.recipes.recipe import Recipe
 
@@ -85,14 +85,21 @@ class TailCorrection:
         )
 
 
-def check_held_out(validation: ChipLoader | None) -> None:
-    """Check that enough labels are held out, before a training.
+def check_correctable(network: object, validation: ChipLoader | None) -> None:
+    """Check that a network can have a correction to learn, before its training.
 
     Raises
     ------
     CubeError
-        If there are too few.
+        If too few labels are held out.
+    ValueError
+        If the network is of another package.
     """
+    if not isinstance(network, AttentionUNet):
+        raise ValueError(
+            "tail_correction=True needs the network of a recipe, an AttentionUNet, got "
+            f"a {type(network).__name__}; leave it out."
+        )
     pixels, groups = 0, set[object]()
     for number, sample in enumerate([] if validation is None else validation.samples):
         assert validation is not None
@@ -144,7 +151,7 @@ def learn_correction(
     units = compare_units(mapper, samples, validation.damaged == "skip")
     step = max(1, -(-sum(len(unit.observed) for unit in units) // _PIXELS))
     name = mapper.outputs[0]
-    parts = []
+    parts = [(np.zeros(0), np.zeros(0), np.zeros(0, np.int64))]
     # Units that cannot be read are left out, so that numbers of chips do not fit.
     whole = samples if len(units) == len(samples) else [None] * len(units)
     for number, (sample, unit) in enumerate(zip(whole, units, strict=True)):
@@ -295,11 +302,11 @@ def _line(knots: Numbers, values: Numbers, at: Numbers) -> Numbers:
     return np.asarray(np.interp(at, knots, values) + beyond)
 
 
-__all__: Sequence[str] = [
+__all__ = [
     "FEWEST_GROUPS",
     "FEWEST_PIXELS",
     "TailCorrection",
-    "check_held_out",
+    "check_correctable",
     "fit_correction",
     "learn_correction",
 ]
