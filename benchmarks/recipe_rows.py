@@ -130,6 +130,15 @@ ALONE: dict[str, dict[str, Any]] = {
     },
     "rotation 0.7": {"rotation": 0.7},
     "no rotation": {"rotation": 0.0},
+    "crops by biomass": {"crop_sampling": "biomass"},
+    "balanced loss 0.25": {"balance": 0.25},
+    "balanced loss 0.5": {"balance": 0.5},
+    "heteroscedastic head": {"loss": "beta_nll"},
+    "monotone correction": {"tail_correction": True},
+    "balanced loss 0.25, monotone correction": {
+        "balance": 0.25,
+        "tail_correction": True,
+    },
 }
 
 

@@ -28,6 +28,7 @@ from recipe_peers import PixelBoosting
 from recipe_rows import SIZES, Row, make_rows, steps_of
 
 MEGABYTE = 1e6
+TALL = 300.0  # Mg/ha
 Predict = Callable[[np.ndarray], np.ndarray]
 Figures = dict[str, Any]
 
@@ -145,7 +146,13 @@ def _train(row: Row, cube: xr.Dataset, order: Order) -> tuple[Predict, Figures]:
     recipe = row.recipe.with_changes(seed=order.seed)
     model = regressor(row, cube, recipe)
     meter = Meter(model.network)
-    model.fit(cube, recipe, 0.0)
+    held: Any = 0.0
+    if recipe.tail_correction:
+        # The last weights are kept, as in other rows: the chips that validate only
+        # teach the correction.
+        recipe = recipe.with_changes(keep="last")
+        held = gb.open_cube(cube_of(Path(order.folder), "validation", row.filled))
+    model.fit(cube, recipe, held)
     parameters = sum(p.numel() for p in model.network.parameters())
     figures = meter.figures() | {"parameters": parameters}
     wanted = steps_of(row, SIZES[order.size])
@@ -193,11 +200,14 @@ def evaluate(predict: Predict, cube: xr.Dataset) -> Figures:
     """Compare maps of chips with the truth: errors, bias by bin, RMSE by chip."""
     reader = Reader(cube, [str(band) for band in cube["band"].values])
     tally, chips = Tally(), list[float]()
+    tall = np.zeros(2)  # sum of errors, and pixels
     for chip in range(reader.count):
         sample = Sample(reader.whole, chip)
         observed = reader.labels(sample).astype(np.float64)
         predicted = predict(reader.read(sample)).astype(np.float64)
         tally.add(predicted, observed)
+        of_tall = (predicted - observed)[observed >= TALL]
+        tall += np.nansum(of_tall), np.isfinite(of_tall).sum()
         squared = (predicted - observed) ** 2
         if np.isfinite(squared).any():
             chips.append(float(np.sqrt(np.nanmean(squared))))
@@ -207,5 +217,6 @@ def evaluate(predict: Predict, cube: xr.Dataset) -> Figures:
         "average_rmse": float(overall["average_rmse"]),
         "pixel_rmse": float(overall["pixel_rmse"]),
         "bias": {str(name): float(value) for name, value in table["bias"].items()},
+        "bias_of_tall": float(tall[0] / tall[1]) if tall[1] else float("nan"),
         "chips": chips,
     }

@@ -241,7 +241,9 @@ def _biases(row: Row, figures: list[Figures], part: str) -> Line:
         name: f"{np.mean([f[part]['bias'][name] for f in figures]):.1f}"
         for name in names
     }
-    return {"row": row.name} | means
+    # Results of earlier versions have no such figure.
+    tall = [f[part].get("bias_of_tall", np.nan) for f in figures]
+    return {"row": row.name} | means | {"300 and more": _spread(tall)}
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -119,7 +119,7 @@ class ChipLoader:
     reader : Reader
         Over a cube with ``agb``.
     samples : sequence of Sample
-        Each is read once in every epoch.
+        Each is read once in every epoch, unless there are `chances`.
     batch_size : int
         Samples in a batch of one process, at most. All batches have about the same
         size. (Batches of one may become two, if processes cannot share the samples
@@ -144,6 +144,10 @@ class ChipLoader:
         Read on its workers, which must reach the store under the same path.
     marks : mapping of Sample to Marks, optional
         Positions of the labels in samples: a random crop of such a sample holds one.
+    chances : sequence of float, optional
+        How often each of `samples` is read in an epoch, on average, up to a factor: one
+        with the chance c times their number over the sum of all is read that often,
+        rounded down or up at random. An epoch has as many samples as without.
     problems : dict of str to str, optional
         The samples that could not be read, by name, with the reason; filled while
         reading.
@@ -160,14 +164,15 @@ class ChipLoader:
     damaged: Literal["raise", "skip"] = "raise"
     client: Any = None
     marks: Mapping[Sample, Marks] = field(default_factory=dict, compare=False)
+    chances: Sequence[float] | None = None
     problems: dict[str, str] = field(default_factory=dict, compare=False)
     _buffers: _Buffers = field(default_factory=_Buffers, compare=False, repr=False)
 
     def unweighted(self) -> ChipLoader:
-        """Return this loader without weights of labels, to measure errors with."""
-        if self.reader.layers == 1:
+        """Return this loader without weights or chances, to measure errors with."""
+        if self.reader.layers == 1 and self.chances is None:
             return self
-        return replace(self, reader=self.reader.with_weights(None))
+        return replace(self, reader=self.reader.with_weights(None), chances=None)
 
     def batches_per_epoch(self, ranks: int = 1) -> int:
         """Return the number of batches of each of `ranks` processes in an epoch.
@@ -194,7 +199,8 @@ class ChipLoader:
     ) -> Iterator[Batch]:
         """Yield an epoch's batches for one process; the next ones are prefetched.
 
-        Every sample comes exactly once in an epoch, in one of the processes.
+        Every sample comes exactly once in an epoch, in one of the processes, unless
+        there are `chances`.
 
         Parameters
         ----------
@@ -250,6 +256,8 @@ class ChipLoader:
         count = self.batches_per_epoch(ranks)
         generator = np.random.default_rng([self.seed, number])
         order = np.arange(len(self.samples))
+        if self.chances is not None:
+            order = _resampled(self.chances, generator)
         if self.shuffle:
             order = generator.permutation(order)
         samples = [self._draw(int(index), generator) for index in order]
@@ -307,6 +315,20 @@ class ChipLoader:
                 warnings.warn(f"Left out of training: {problem}", stacklevel=3)
         arrangement = Arrangement(self.reader.decoder, corners)
         return torch.from_numpy(codes), arrangement, torch.from_numpy(agb)
+
+
+def _resampled(
+    chances: Sequence[float], generator: np.random.Generator
+) -> npt.NDArray[np.intp]:
+    """Draw as many indices as there are chances, by systematic sampling.
+
+    Each index comes as often as expected, rounded down or up: epochs differ less than
+    with independent draws.
+    """
+    upto = np.cumsum(np.asarray(chances, np.float64))
+    count = len(upto)
+    marks = (np.arange(count) + generator.random()) / count * upto[-1]
+    return np.minimum(np.searchsorted(upto, marks, side="right"), count - 1)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,9 @@ Facts = dict[str, str | Table]
 
 NOT_RECORDED = "not recorded"
 
-FIRST_WEIGHTS = ("pretrained", "self-supervised", "frozen", "adapted")
+FIRST_WEIGHTS = (
+    *("pretrained", "self-supervised", "frozen", "tail correction", "adapted"),
+)
 """Names of what a provenance says of the weights before the labels, and after."""
 
 

@@ -109,6 +109,11 @@ def adapt(
         raise TypeError(
             "The model is adapted already; adapt the first one, with all plots."
         )
+    if getattr(model.network, "spread", False):
+        raise TypeError(
+            "A model to adapt must not predict the spread of its error, as one of "
+            "loss='beta_nll' does; train with another loss, and adapt that."
+        )
     kinds = check_correction(method)
     check_interval(interval)
     given = model._with_own_units(need_target(cube, model.bands))

@@ -261,6 +261,7 @@ def _training(settings: Facts, provenance: Facts) -> str:
         text.append(_weights_in_words(provenance["weights of labels"], settings))
     if provenance.get("frozen"):
         text.append(f"Frozen in training: {provenance['frozen']}.")
+    text += _tall_forest(recipe or {}, provenance)
     if data:
         text.append(_data_in_words(data))
         environment = provenance["environment"]
@@ -270,6 +271,21 @@ def _training(settings: Facts, provenance: Facts) -> str:
             f"{versions}."
         )
     return "\n\n".join(text)
+
+
+def _tall_forest(recipe: Facts, provenance: Facts) -> list[str]:
+    """Return sentences on what was done for tall forest, if anything was."""
+    text = []
+    if recipe.get("crop_sampling", "even") != "even":
+        text.append("Chips, or blocks, of tall forest were drawn more often.")
+    if provenance.get("balance of labels"):
+        text.append(f"Weights of labels: {provenance['balance of labels']}.")
+    if provenance.get("tail correction"):
+        text.append(
+            f"Correction of the tail: {provenance['tail correction']}. Errors below "
+            "are of corrected maps of those labels, and so slightly too small."
+        )
+    return text
 
 
 def _weights_in_words(found: Facts | str, settings: Facts) -> str:

@@ -81,6 +81,11 @@ class Ensemble(Predictor, SavedModel):
             )
         if spread and len(models) < 2:
             raise ValueError("spread of an Ensemble needs at least two models, got 1.")
+        if spread and any(name.endswith("_spread") for name in models[0].outputs):
+            raise ValueError(
+                "spread of an Ensemble must be False where the models predict their "
+                f"own, got models with the outputs {models[0].outputs}."
+            )
         self.models = tuple(models)
         self.bands = tuple(dict.fromkeys(b for model in models for b in model.bands))
         self.outputs = models[0].outputs

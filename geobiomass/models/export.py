@@ -90,9 +90,7 @@ class Exported(nn.Module):
             )
         ]
         raw: Tensor = network.head(network.decoder([months[:0], *pooled]))
-        raw = raw[..., : image.shape[-2], : image.shape[-1]]
-        scale, shift = network.target_scale, network.target_shift
-        return raw * scale[:, None, None] + shift[:, None, None]
+        return network.maps_of(raw[..., : image.shape[-2], : image.shape[-1]])
 
     @staticmethod
     def _pool(

@@ -133,6 +133,7 @@ def _build(
             missing=recipe.missing,
             calendar=list(months) if recipe.month_term else None,
             levels=levels,
+            spread=recipe.loss == "beta_nll",
         )
     return BiomassRegressor(network, bands, len(months), recipe.outputs)
 

@@ -6,7 +6,8 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,6 +28,10 @@ from geobiomass.models.map_comparison import measure_map_error
 from geobiomass.models.map_error import MapError, tell
 from geobiomass.models.norm_choice import choose_norms
 from geobiomass.models.predictor import Predictor
+from geobiomass.models.tail_correction import (
+    check_correctable,
+    learn_correction,
+)
 from geobiomass.models.training_record import describe_training, note_weights
 from geobiomass.network import AttentionUNet
 from geobiomass.recipes.datasets import DataLoaders, make_loaders
@@ -132,18 +137,21 @@ class NetworkTraining(Predictor, Regressor):
 
         self._learn(data.target)
         recipe = recipe_for(recipe, data.target)
-        given = self._check_folder(data, recipe, held)
-        units = units_to_split(data, recipe, held, calibrate)
-        side = crop_side(recipe, units)
-        check_crop(self.network, recipe, side)
-        earlier = given is not None and continues_earlier(recipe.training, given)
-        loaders, task = self._prepare(data, recipe, held, client, calibrate)
-        recipe, stages = loaders.recipe, stages_of(loaders)
-        found = self._scale(loaders)
-        check_batch_norm(self.network, recipe, loaders.training, side)
-        first = int(os.environ.get("LOCAL_RANK", "0")) == 0  # of several processes
-        if announce is not None and first:
-            announce(plan_training(task, stages, loaders))
+        with self._uncorrected():
+            given = self._check_folder(data, recipe, held)
+            units = units_to_split(data, recipe, held, calibrate)
+            side = crop_side(recipe, units)
+            check_crop(self.network, recipe, side)
+            earlier = given is not None and continues_earlier(recipe.training, given)
+            loaders, task = self._prepare(data, recipe, held, client, calibrate)
+            recipe, stages = loaders.recipe, stages_of(loaders)
+            if recipe.tail_correction:
+                check_correctable(self.network, loaders.validation)
+            found = self._scale(loaders)
+            check_batch_norm(self.network, recipe, loaders.training, side)
+            first = int(os.environ.get("LOCAL_RANK", "0")) == 0  # of several processes
+            if announce is not None and first:
+                announce(plan_training(task, stages, loaders))
         finish = partial(self._finish, data, loaders, held, found, earlier, calibrate)
 
         def train() -> TrainingResult:
@@ -183,6 +191,9 @@ class NetworkTraining(Predictor, Regressor):
         error = None
         if not earlier:
             error = choose_norms(self.network, last, compare, device, fixed)
+        corrected = self._correct_tail(validation, recipe)
+        if corrected is not None:
+            error = None  # that was of the maps before
         # Each of several processes calibrates for itself: all end with the same model,
         # any of them may save it, and none waits for another.
         if calibrate and recipe.interval is not None:
@@ -199,6 +210,10 @@ class NetworkTraining(Predictor, Regressor):
             self.provenance["frozen"] = words
         if self._start is not None:
             self.provenance["self-supervised"] = self._start
+        if corrected is not None:
+            self.provenance["tail correction"] = corrected
+        if loaders.balance is not None:
+            self.provenance["balance of labels"] = str(loaders.balance)
         self.map_error = None
         if validation is not None:
             self.map_error = error or compare()
@@ -284,7 +299,7 @@ class NetworkTraining(Predictor, Regressor):
         recipe = loaders.recipe
         task = RegressionTask(
             self.network,
-            loss_of(recipe),
+            loss_of(recipe, loaders.balance),
             metrics=metrics_of(),
             augment=augmentation_of(recipe, loaders.training),
             prepare=prepare_with_calendar,
@@ -306,6 +321,31 @@ class NetworkTraining(Predictor, Regressor):
             self.floor,
             device,
         )
+
+    def _correct_tail(
+        self, validation: ChipLoader | None, recipe: Recipe
+    ) -> str | None:
+        """Let maps pass through a curve that is learnt on what is held out."""
+        if not recipe.tail_correction or validation is None:
+            return None
+        mapper = self._bare_over(validation.reader)
+        curve, found = learn_correction(mapper, validation, recipe)
+        self.network.set_curve(curve)
+        return found
+
+    @contextmanager
+    def _uncorrected(self) -> Iterator[None]:
+        """Take the curve off the network, to train; put it back after an error."""
+        curve = getattr(self.network, "curve", None)  # not of networks of all classes
+        if curve is None:
+            yield
+            return
+        self.network.set_curve(None)
+        try:
+            yield
+        except BaseException:
+            self.network.set_curve(curve)
+            raise
 
     def _scale(self, loaders: DataLoaders) -> Statistics:
         """Set the scaling; return it, with what the training data is."""

@@ -111,6 +111,8 @@ class BiomassRegressor(NetworkTraining):
         state = self.interrupted or state
         encoder = self.network.settings["encoder"]
         begun = [one for one in FIRST_WEIGHTS if one in self.provenance]
+        if "tail correction" in begun and self.network.curve is None:
+            begun.remove("tail correction")  # there was none to learn
         encoder = " ".join([str(encoder), *begun])
         interval = "" if self.calibration is None else f", {self.calibration}"
         if self.target.settings != AGB.settings:
@@ -301,7 +303,8 @@ def _plain(recipe: Recipe) -> dict[str, Any]:
     if not isinstance(learner, str):
         learner = f"own: {describe(learner)}"
     found = dataclasses.asdict(dataclasses.replace(recipe, learner=learner))
-    if found["label_errors"] == Recipe.label_errors:
-        del found["label_errors"]  # as earlier releases saved a model
+    for name in ("label_errors", "crop_sampling", "balance", "tail_correction"):
+        if found[name] == getattr(Recipe, name):
+            del found[name]  # as earlier releases saved a model
     found["training"]["folder"] = None  # a path of the machine that trained
     return found

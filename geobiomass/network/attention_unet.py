@@ -29,12 +29,16 @@ from geobiomass.network.month_attention import (
     season_of_each,
     seasons,
 )
+from geobiomass.network.rising_curve import RisingCurve
 
 UNKNOWN = 2.0**120
 """Scale of a band that training had no information in.
 
 Finite, since averages of weights would make NaN of infinity.
 """
+
+_LEAST_SPREAD = 0.01
+"""Of the target's scale: a predicted standard deviation is at least this."""
 
 
 class Look(NamedTuple):
@@ -90,6 +94,10 @@ class AttentionUNet(nn.Module):
         month-of-year term.
     levels : int, optional
         Number of the encoder's levels to use, the finest first; None: all.
+    spread : bool
+        Whether the last output is a standard deviation, which is always above zero.
+    curve : int, optional
+        Straight parts of a curve that the maps pass through; None: no curve.
 
     Raises
     ------
@@ -117,6 +125,8 @@ class AttentionUNet(nn.Module):
         missing: Missing = "zero",
         calendar: Sequence[int] | None = None,
         levels: int | None = None,
+        spread: bool = False,
+        curve: int | None = None,
     ) -> None:
         super().__init__()
         self.missing, self.passes = missing, check_passes(passes, bands, missing)
@@ -132,6 +142,9 @@ class AttentionUNet(nn.Module):
         }
         if levels is not None:  # networks of all levels keep the settings they had
             self.settings["levels"] = levels
+        self.spread = spread
+        if spread:
+            self.settings["spread"] = True
         flags = len(set(self.passes)) if missing == "validity" else 0
         self.encoder = feature_encoder(encoder, bands + flags, pretrained, levels)
         channels: list[int] = self.encoder.feature_info.channels()  # type: ignore[operator, union-attr]
@@ -164,6 +177,8 @@ class AttentionUNet(nn.Module):
         # A buffer, to be on the network's device; not saved, as settings define it.
         season = torch.zeros(0) if self.calendar is None else seasons(self.calendar)
         self.register_buffer("season", season, persistent=False)
+        self.curve: RisingCurve | None = None
+        self.set_curve(None if curve is None else RisingCurve(curve))
 
     def set_statistics(
         self,
@@ -207,6 +222,39 @@ class AttentionUNet(nn.Module):
             if name.endswith("scale") and not bool((new > 0).all()):
                 raise ValueError(f"{name} must be above zero, got {new.tolist()}.")
             buffer.copy_(new)
+
+    def set_curve(self, curve: RisingCurve | None) -> None:
+        """Set the curve that the maps pass through, with the ends of an interval.
+
+        Parameters
+        ----------
+        curve : RisingCurve or None
+            In the units of the target; None: maps are as the decoder has them. A
+            standard deviation does not pass through it.
+        """
+        self.settings.pop("curve", None)
+        if curve is not None:
+            self.settings["curve"] = curve.parts
+            curve = curve.to(self.shift.device)
+        self.curve = curve
+
+    def maps_of(self, raw: Tensor) -> Tensor:
+        """Return maps in the units of the target, of the raw output of the head.
+
+        Parameters
+        ----------
+        raw : Tensor
+            (batch, outputs, y, x).
+        """
+        if self.spread:
+            positive = nn.functional.softplus(raw[:, -1:]) + _LEAST_SPREAD
+            raw = torch.cat([raw[:, :-1], positive], dim=1)
+        maps = raw * self.target_scale[:, None, None] + self.target_shift[:, None, None]
+        if self.curve is None:
+            return maps
+        if not self.spread:
+            return cast(Tensor, self.curve(maps))
+        return torch.cat([self.curve(maps[:, :-1]), maps[:, -1:]], dim=1)
 
     def forward(
         self,
@@ -402,10 +450,7 @@ class AttentionUNet(nn.Module):
         # In bf16 the last layer would round to steps of 1/256 of the value.
         with torch.autocast(packed.device.type, enabled=False):
             raw = self.head(decoded.to(self.head.weight.dtype))
-        scale, shift = (
-            v[:, None, None] for v in (self.target_scale, self.target_shift)
-        )
-        return cast(Tensor, raw * scale + shift)
+        return self.maps_of(raw)
 
     def _pool(
         self,

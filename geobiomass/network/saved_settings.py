@@ -9,6 +9,7 @@ from geobiomass.network.attention_unet import AttentionUNet
 
 _MOST_LEVELS = 16  # of an encoder: timm's have up to 5, plain transformers more
 _MOST_CHANNELS = 2**16
+_MOST_PARTS = 256  # of the curve that maps pass through
 
 
 def network_of_settings(settings: Mapping[str, Any]) -> AttentionUNet:
@@ -34,6 +35,10 @@ def network_of_settings(settings: Mapping[str, Any]) -> AttentionUNet:
         check_count(given.get(name), name)
     if given.get("levels") is not None:
         check_count(given["levels"], "levels", _MOST_LEVELS)
+    if given.get("curve") is not None:
+        check_count(given["curve"], "curve", _MOST_PARTS)
+    if not isinstance(given.get("spread", False), bool):
+        raise ValueError(f"spread must be true or false, got {_kind(given['spread'])}")
     channels = given.get("decoder_channels")
     if not isinstance(channels, list) or len(channels) > _MOST_LEVELS:
         raise ValueError(

@@ -24,6 +24,7 @@ from geobiomass.recipes.label_weights import LabelWeights, weights_of_samples
 from geobiomass.recipes.recipe import Recipe
 from geobiomass.recipes.scaling import Statistics, measure_statistics
 from geobiomass.recipes.split import HeldOut, Split, split_samples, units_to_split
+from geobiomass.recipes.tall_forest import LabelBalance, balance_of, chances_of
 from geobiomass.tiles import EVALUATION_BLOCK
 
 _LEAST_CROP = 4  # pixels: below it there are no neighbours to learn from
@@ -50,6 +51,8 @@ class DataLoaders:
         self-supervised start.
     weights : LabelWeights or None
         Of the labels of training and everything, where their errors weigh.
+    balance : LabelBalance or None
+        Weights of labels by their own value, in the loss.
     """
 
     training: ChipLoader
@@ -59,6 +62,7 @@ class DataLoaders:
     calibration: list[Sample]
     images: ChipLoader | None = None
     weights: LabelWeights | None = None
+    balance: LabelBalance | None = None
 
     @property
     def problems(self) -> dict[str, str]:
@@ -136,6 +140,12 @@ def make_loaders(
         reader = part.reader if weigh is None else part.reader.with_weights(weigh)
         return load(reader, crops, crop=recipe.crop, marks=part.marks)
 
+    def learn(part: LabelledSamples) -> ChipLoader:
+        """Return the loader that draws crops with labels, as the recipe asks for."""
+        loader = draw(part, weights)
+        chances = chances_of(part, loader.samples, recipe)
+        return dataclasses.replace(loader, chances=chances)
+
     def cover(part: LabelledSamples) -> ChipLoader:
         """Return the loader of crops that cover all samples, in their order."""
         crop = _common_crop(part.samples, recipe.crop)
@@ -147,13 +157,14 @@ def make_loaders(
         there = _images_to_learn(units, split, every, held)
         images = draw(LabelledSamples(every.reader, there, {}))
     return DataLoaders(
-        draw(split.training, weights),
+        learn(split.training),
         None if validation is None else cover(validation),
-        draw(split.everything, weights),
+        learn(split.everything),
         recipe,
         split.calibration,
         images,
         weights,
+        balance_of(split.training, recipe),
     )
 
 

@@ -16,8 +16,10 @@ from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.data.loader import ChipLoader, decode_batch
 from geobiomass.recipes.band_facts import sensor_passes
 from geobiomass.recipes.recipe import RECIPES, Recipe
+from geobiomass.recipes.tall_forest import LabelBalance
 from geobiomass.training.augment import Augmentation
 from geobiomass.training.losses import (
+    beta_nll_loss,
     chip_huber_loss,
     chip_rmse_loss,
     masked_huber_loss,
@@ -41,20 +43,30 @@ def recipe_for(recipe: Recipe, target: Quantity) -> Recipe:
     return dataclasses.replace(recipe, ceiling=None)
 
 
-def loss_of(recipe: Recipe) -> Callable[[Tensor, Tensor], Tensor]:
+def loss_of(
+    recipe: Recipe, balance: LabelBalance | None = None
+) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the loss that a recipe names.
 
-    A target of one layer is labels; the second layer of two is their weights.
+    A target of one layer is labels; the second layer of two is their weights. With
+    `balance` labels weigh by their own value too.
     """
-    return partial(_by_layers, _plain_loss(recipe))
+    return partial(_by_layers, _plain_loss(recipe), balance)
 
 
 def _by_layers(
-    loss: Callable[..., Tensor], prediction: Tensor, target: Tensor
+    loss: Callable[..., Tensor],
+    balance: LabelBalance | None,
+    prediction: Tensor,
+    target: Tensor,
 ) -> Tensor:
-    if target.shape[1] == 1:
-        return loss(prediction, target)
-    return loss(prediction, target[:, :1], weights=target[:, 1:])
+    labels, weights = target[:, :1], target[:, 1:]
+    if balance is not None:
+        by_value = balance(labels)
+        weights = by_value * weights if weights.shape[1] else by_value
+    if not weights.shape[1]:
+        return loss(prediction, labels)
+    return loss(prediction, labels, weights=weights)
 
 
 def _plain_loss(recipe: Recipe) -> Callable[..., Tensor]:
@@ -63,13 +75,25 @@ def _plain_loss(recipe: Recipe) -> Callable[..., Tensor]:
         "chip_huber": partial(chip_huber_loss, delta=recipe.huber_delta),
         "huber": partial(masked_huber_loss, delta=recipe.huber_delta),
         "mse": masked_mse_loss,
+        "beta_nll": _spread_loss,
     }
     point = partial(losses[recipe.loss], ceiling=recipe.ceiling, tail=recipe.tail)
-    if recipe.interval is None:
+    if recipe.interval is None or recipe.loss == "beta_nll":
         return point
     quantiles = ((1 - recipe.interval) / 2, (1 + recipe.interval) / 2)
     end = partial(pinball_loss, ceiling=recipe.ceiling, tail=recipe.tail)
     return partial(_interval_loss, point, end, quantiles)
+
+
+def _spread_loss(prediction: Tensor, target: Tensor, **settings: Any) -> Tensor:
+    """Return the loss of a map and of the standard deviation of its error.
+
+    What validates has the plain likelihood, a proper score: weighed by the predicted
+    variance, a network that claims small errors would be the better.
+    """
+    beta = 0.5 if prediction.requires_grad else 0.0
+    mean, spread = prediction[:, :1], prediction[:, 1:2]
+    return beta_nll_loss(mean, spread, target, beta=beta, **settings)
 
 
 def _interval_loss(

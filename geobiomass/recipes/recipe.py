@@ -11,6 +11,7 @@ from typing import Any, Literal
 from geobiomass.network.missing import Missing
 from geobiomass.recipes.by_pixel import BY_PIXEL, check_by_pixel, check_kind
 from geobiomass.recipes.freezing import check_frozen
+from geobiomass.recipes.setting_checks import check_tall_forest
 from geobiomass.training import Stage, TrainingConfig
 from geobiomass.training.setting_names import explain_arguments, unknown_name
 
@@ -54,6 +55,11 @@ class Recipe:
         times in an epoch. None: as many crops as cover the labelled blocks, none of
         them with more crops than labels. An epoch ends with validation and a
         checkpoint, which take longer than its steps where there are few labels.
+    crop_sampling : "even" or "biomass"
+        "even": an epoch has each chip, or block of a scene, as often as its area asks
+        for. "biomass": as many crops, and more of them of tall forest: in proportion to
+        1 / sqrt(share of the chips or blocks at least as tall), by the 90th percentile
+        of their labels, and at most 8 times as many as of the lowest.
     scaling : "robust" or "biomassters"
         Scaling of the bands. "robust": from the 5th and 95th percentile to -1.645 and
         1.645. "biomassters": from the minima and maxima that the BioMassters winner
@@ -64,11 +70,22 @@ class Recipe:
         part in any case.
     month_term : bool
         Whether the attention knows the month of the year.
-    loss : "chip_rmse", "chip_huber", "huber" or "mse"
+    loss : "chip_rmse", "chip_huber", "huber", "mse" or "beta_nll"
         "chip_rmse": the root mean squared error of a chip, averaged over chips.
         "chip_huber": the same, but errors above `huber_delta` count linearly, so that
         damaged labels do not dominate. "huber" and "mse": Huber's robust loss and the
-        mean squared error, over all pixels of a batch equally.
+        mean squared error, over all pixels of a batch equally. "beta_nll": the network
+        also predicts the standard deviation of its error, the layer ``agb_spread`` of
+        maps; the loss is the Gaussian negative log-likelihood, weighed by the standard
+        deviation. An interval is then calibrated in units of the spread.
+    balance : float
+        Weights of labels in the loss, and in the validation loss: their density to the
+        power of minus this, so that what is rare counts more; 0: all equally, 1: all
+        ranges of biomass equally. docs/training.md says how the density is measured.
+    tail_correction : bool
+        Whether the map, and the raw ends of its interval, pass through a rising curve
+        that is learnt on the held-out part. It lowers the bias of tall forest, and may
+        raise the error there by 1 % at most; docs/training.md says how.
     ceiling : float or None
         Labels of this value or more, Mg/ha, are treated as `tail` says; None: none.
     tail : "drop" or "clip"
@@ -155,10 +172,13 @@ class Recipe:
     self_supervised: int = 0
     crop: int | None = 128
     crops: int | None = None
+    crop_sampling: Literal["even", "biomass"] = "even"
     scaling: Literal["robust", "biomassters"] = "robust"
     missing: Missing = "validity"
     month_term: bool = False
-    loss: Literal["chip_rmse", "chip_huber", "huber", "mse"] = "chip_rmse"
+    loss: Literal["chip_rmse", "chip_huber", "huber", "mse", "beta_nll"] = "chip_rmse"
+    balance: float = 0.0
+    tail_correction: bool = False
     ceiling: float | None = 1000.0
     tail: Literal["drop", "clip"] = "drop"
     huber_delta: float = 100.0
@@ -190,7 +210,8 @@ class Recipe:
     def __post_init__(self) -> None:
         _one_of(self, "scaling", ("robust", "biomassters"))
         _one_of(self, "levels", ("crop", "all"))
-        _one_of(self, "loss", ("chip_rmse", "chip_huber", "huber", "mse"))
+        _one_of(self, "crop_sampling", ("even", "biomass"))
+        _one_of(self, "loss", ("chip_rmse", "chip_huber", "huber", "mse", "beta_nll"))
         _one_of(self, "tail", ("drop", "clip"))
         _one_of(self, "damaged", ("raise", "skip"))
         _one_of(self, "missing", ("validity", "renormalise", "zero"))
@@ -211,6 +232,7 @@ class Recipe:
         object.__setattr__(self, "neighbourhoods", tuple(self.neighbourhoods))
         check_by_pixel(self)
         check_frozen(self)
+        check_tall_forest(self)
         if self.domain_cells < 0:
             raise ValueError(
                 f"domain_cells must be 0 or more, got {self.domain_cells}."
@@ -263,6 +285,8 @@ class Recipe:
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the network's outputs; an interval's ends are not yet calibrated."""
+        if self.loss == "beta_nll":
+            return ("agb", "agb_spread")
         ends = ("agb_lower_raw", "agb_upper_raw")
         return ("agb", *ends) if self.interval is not None else ("agb",)
 
@@ -309,7 +333,10 @@ class Recipe:
 
 # Settings that are saved only where they have another value: earlier releases did not
 # have them, and a model of theirs is saved as it was.
-_LATER = ("frozen", "self_supervised", "crops", "label_errors")
+_LATER = (
+    *("frozen", "self_supervised", "crops", "label_errors"),
+    *("crop_sampling", "balance", "tail_correction"),
+)
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from geobiomass.training.files import sha256_of
 # at the end or to unreadable data, or are compared elsewhere.
 _FREE = (
     *("name", "cache", "read_ahead", "damaged", "domain_cells"),
-    *("validation_fraction", "stages", "training", "levels"),
+    *("validation_fraction", "stages", "training", "levels", "tail_correction"),
     *BY_PIXEL,
 )
 _MAPS = "maps"  # what is done for maps after training: floor, norms on tiles
@@ -163,7 +163,8 @@ def _held_out(recipe: Recipe, held: HeldOut) -> str:
         folds = held.folds
         ground = f"fold {held.number} of {folds.count} {folds.what}"
         part = f"{recipe.validation_fraction:g} of what is left to choose an epoch by"
-        calibrates = f", {part}" if recipe.interval is not None else ""
+        spared = recipe.interval is not None or recipe.tail_correction
+        calibrates = f", {part}" if spared else ""
         return f"{ground} ({folds.identity[:_DIGITS]}){calibrates}"
     if held is None or isinstance(held, int | float):
         asked = recipe.validation_fraction if held is None else held

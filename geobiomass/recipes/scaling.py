@@ -148,12 +148,10 @@ def set_scaling(
     else:
         _tell_unknown([b for b, s in zip(bands, scale, strict=True) if s == UNKNOWN])
     outputs = network.target_shift.numel()
-    network.set_statistics(
-        shift,
-        scale,
-        [found.target_shift] * outputs,
-        [found.target_scale] * outputs,
-    )
+    shifts = [found.target_shift] * outputs
+    if getattr(network, "spread", False):  # networks of other classes have none
+        shifts[-1] = 0.0  # of a standard deviation
+    network.set_statistics(shift, scale, shifts, [found.target_scale] * outputs)
 
 
 def _tell_unknown(bands: Sequence[str]) -> None:

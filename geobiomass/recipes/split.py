@@ -158,8 +158,9 @@ def _split_by_fold(
 ) -> Split:
     """Split by what a fold holds out, label by label."""
     learning = _side(every, fold, recipe, trains=True)
-    if recipe.interval is not None and not calibrate:
-        # The fold calibrates, so another part chooses the best epoch.
+    if _spares_fold(recipe) and not calibrate:
+        # The fold calibrates, or measures the error of maps that another part corrects;
+        # so that part chooses the best epoch too.
         training, held = hold_out(
             learning.samples,
             recipe.validation_fraction,
@@ -371,6 +372,11 @@ def _split(
             "fewer."
         )
     return training, [p for p in samples if ids[p.chip or 0] in wanted]
+
+
+def _spares_fold(recipe: Recipe) -> bool:
+    """Return whether more than the best epoch is learnt from held-out labels."""
+    return recipe.interval is not None or recipe.tail_correction
 
 
 def _fold_of(recipe: Recipe) -> int:
