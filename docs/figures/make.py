@@ -35,8 +35,8 @@ DEMONSTRATED = {
 """Pictures that a demonstration leaves in its folder: whose, and as what."""
 
 COMPARED = {"landscape-chips.jpg": "landscape_pictures.py"}
-"""Pictures of benchmarks that need real chips, and the file of ``benchmarks/`` that draws
-them: ``python -m benchmarks.landscape_truth --pictures FOLDER``."""
+"""Pictures of benchmarks that need real chips, and which file there draws them:
+``python -m benchmarks.landscape_truth --pictures FOLDER``."""
 
 
 def draw(name: str, folder: Path) -> Path:
