@@ -231,7 +231,7 @@ def test_how_to_pages_run(
 
 
 def test_every_picture_is_made_by_code() -> None:
-    made = {*make.DRAWN, *make.DEMONSTRATED}
+    made = {*make.DRAWN, *make.DEMONSTRATED, *make.COMPARED}
     shown = set()
     for page in PAGES:
         for target in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text()):
@@ -247,6 +247,8 @@ def test_every_picture_is_made_by_code() -> None:
     for package, picture in make.DEMONSTRATED.values():
         (demo,) = (ROOT / package).rglob("demo.py")
         assert f'"{picture}"' in demo.read_text()
+    for picture, script in make.COMPARED.items():
+        assert f'"{picture}"' in (ROOT / "benchmarks" / script).read_text()
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 ``python docs/figures/make.py`` makes those that take seconds; ``--all`` runs the two
 demonstrations as well, about twenty minutes on two cores. Pictures inside notebooks
-are made by their cells.
+are made by their cells, those of benchmarks by the benchmark.
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ DEMONSTRATED = {
     "pasture-photos.jpg": ("pasture", "photos.png"),
 }
 """Pictures that a demonstration leaves in its folder: whose, and as what."""
+
+COMPARED = {"landscape-chips.jpg": "landscape_pictures.py"}
+"""Pictures of benchmarks that need real chips, and which file there draws them:
+``python -m benchmarks.landscape_truth --pictures FOLDER``."""
 
 
 def draw(name: str, folder: Path) -> Path:

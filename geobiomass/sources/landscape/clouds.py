@@ -137,4 +137,5 @@ def _probability(
     often = chance(patch.seed, "flag", month) ** 2
     invented = np.float32(NEVER + (OFTEN - NEVER) * often) - errs
     raised = np.where(invented > 0, FLAGGED + 30 * invented + 5 * noise, 0)
-    return np.clip(np.maximum(clear + likely, raised), 0, 100)
+    percent: Floats = np.clip(np.maximum(clear + likely, raised), 0, 100)
+    return percent
