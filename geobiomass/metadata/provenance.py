@@ -120,7 +120,7 @@ def provenance(
         attrs: Mapping[str, Any] | None = map.attrs
         name = f"The {type(map).__name__}"
     else:
-        attrs, name = _attributes_at(map, storage_options), str(map)
+        attrs, name = attributes_at(map, storage_options), str(map)
     if attrs is None:
         raise FileNotFoundError(f"There is nothing at {name}; give the path of a map.")
     found = provenance_in(attrs)
@@ -148,9 +148,10 @@ def provenance_in(attrs: Mapping[str, Any]) -> Provenance | None:
     )
 
 
-def _attributes_at(
+def attributes_at(
     path: str | Path, options: Mapping[str, Any] | None
 ) -> Mapping[str, Any] | None:
+    """Return the attributes, or tags, of the map at a path; None if none is there."""
     destination = Destination.of(path, options)
     tags = destination.raster_tags()
     return tags if tags is not None else destination.attrs()

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from geobiomass.cube.quantity import AGB
+from geobiomass.data.label_places import LABEL_PLACES
 from geobiomass.learner.pixel_network import PixelNetwork
 from geobiomass.learner.saved_network import any_network_of_settings
 from geobiomass.maps.origin import PROVENANCE
@@ -91,6 +92,10 @@ def note_provenance(
         "software": [software()],
         "notes": check_notes(notes),
     }
+    # Once, of all members of an ensemble together.
+    places = getattr(model, "label_places", None)
+    if places is not None:
+        note[LABEL_PLACES] = places.to_dict()
     target.attrs[PROVENANCE] = json.dumps(note, allow_nan=False)
 
 

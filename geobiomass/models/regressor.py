@@ -177,6 +177,7 @@ class BiomassRegressor(NetworkTraining):
         groups: str | None = None,
         block: int | None = None,
         seed: int = 0,
+        remember_labels: bool = True,
     ) -> BiomassRegressor:
         """Return this model with its map corrected by plots of one's own ground.
 
@@ -201,6 +202,10 @@ class BiomassRegressor(NetworkTraining):
             Side of the blocks of a scene that are never on two sides of a fold, pixels.
         seed : int
             Seed of the folds.
+        remember_labels : bool
+            Whether the adapted model and its maps keep hashes of the places of the
+            plots, with those that this model learnt from. False for confidential plots:
+            it is then unknown which plots it learnt from.
 
         Returns
         -------
@@ -212,7 +217,7 @@ class BiomassRegressor(NetworkTraining):
         ------
         CubeError
             If there are fewer than 20 plots with a map, too few blocks or chips to
-            calibrate an interval, no ``agb``, or the model was trained on this cube.
+            calibrate an interval, no ``agb``, or some of the plots trained this model.
         ValueError
             If a setting is out of its range.
         TypeError
@@ -220,7 +225,7 @@ class BiomassRegressor(NetworkTraining):
         """
         from geobiomass.models.adapted_regressor import adapt
 
-        return adapt(self, cube, method, interval, groups, block, seed)
+        return adapt(self, cube, method, interval, groups, block, seed, remember_labels)
 
     # --- save and load ---
 
@@ -301,7 +306,8 @@ def _plain(recipe: Recipe) -> dict[str, Any]:
     if not isinstance(learner, str):
         learner = f"own: {describe(learner)}"
     found = dataclasses.asdict(dataclasses.replace(recipe, learner=learner))
-    if found["label_errors"] == Recipe.label_errors:
-        del found["label_errors"]  # as earlier releases saved a model
+    for name in ("label_errors", "remember_labels"):
+        if found[name] == getattr(Recipe, name):
+            del found[name]  # as earlier releases saved a model
     found["training"]["folder"] = None  # a path of the machine that trained
     return found

@@ -124,6 +124,10 @@ class Recipe:
     domain_cells : int
         Cells of 16 x 16 pixels of training data that are kept at the end, for the
         model's map of applicability; 0 keeps none.
+    remember_labels : bool
+        Whether the model and its maps keep hashes of the places of the labels, so that
+        ``model.learnt_from``, ``adapt`` and totals can tell which plots trained it.
+        False for confidential plots: whoever guesses a place can test it.
     learner : "blend", estimator of scikit-learn, or None
         What learns by pixel, in place of a network: trees and a kernel, or
         the user's own regressor. None: a network, which the settings above describe.
@@ -179,6 +183,7 @@ class Recipe:
     calibration_fraction: float = 0.2
     label_errors: bool = False
     domain_cells: int = 3000
+    remember_labels: bool = True
     learner: Any = None
     trees: int | None = None
     neighbourhoods: tuple[int, ...] = (3, 7, 15)
@@ -309,7 +314,7 @@ class Recipe:
 
 # Settings that are saved only where they have another value: earlier releases did not
 # have them, and a model of theirs is saved as it was.
-_LATER = ("frozen", "self_supervised", "crops", "label_errors")
+_LATER = ("frozen", "self_supervised", "crops", "label_errors", "remember_labels")
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
