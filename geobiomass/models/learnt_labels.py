@@ -103,11 +103,8 @@ class KnowsLabels:
 def _of_cube(places: LabelPlaces, cube: xr.Dataset | xr.DataArray) -> xr.DataArray:
     """Return which labelled pixels of a cube are in places."""
     data = LabelledCube.open(need_target(cube))
-    pixels, reader, layer = (
-        LearntPixels(places, data.cube),
-        data.reader,
-        data.cube["agb"],
-    )
+    reader, layer = data.reader, data.cube["agb"]
+    pixels = LearntPixels(places, data.cube)
     if not pixels.placed:
         raise CubeError(
             "The scene must have coordinates y and x and a CRS, to be compared with "
