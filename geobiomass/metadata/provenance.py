@@ -61,9 +61,10 @@ class Provenance(Mapping[str, Any]):
             # Another version, or another program, wrote it in another form.
             return {"provenance": f"cannot be read ({error!r})"}
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return a copy of all parts as JSON values."""
-        copied: dict[str, Any] = json.loads(json.dumps(self._note))
+    def to_dict(self, but: str | None = None) -> dict[str, Any]:
+        """Return a copy of all parts, or all but one, as JSON values."""
+        kept = {name: part for name, part in self._note.items() if name != but}
+        copied: dict[str, Any] = json.loads(json.dumps(kept))
         return copied
 
     def __str__(self) -> str:

@@ -112,6 +112,10 @@ def adapt(
         raise TypeError(
             "The model is adapted already; adapt the first one, with all plots."
         )
+    if remember_labels not in (True, False):
+        raise ValueError(
+            f"remember_labels must be True or False, got {remember_labels!r}."
+        )
     kinds = check_correction(method)
     check_interval(interval)
     given = model._with_own_units(need_target(cube, model.bands))

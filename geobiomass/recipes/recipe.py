@@ -198,6 +198,7 @@ class Recipe:
         _one_of(self, "loss", ("chip_rmse", "chip_huber", "huber", "mse"))
         _one_of(self, "tail", ("drop", "clip"))
         _one_of(self, "damaged", ("raise", "skip"))
+        _one_of(self, "remember_labels", (True, False))
         _one_of(self, "missing", ("validity", "renormalise", "zero"))
         for name, unit in (
             ("crop", "pixel"),
@@ -350,7 +351,7 @@ def recipe_from_dict(settings: Mapping[str, Any]) -> Recipe:
     )
 
 
-def _one_of(recipe: Recipe, name: str, allowed: tuple[str, ...]) -> None:
+def _one_of(recipe: Recipe, name: str, allowed: tuple[str | bool, ...]) -> None:
     if getattr(recipe, name) not in allowed:
         raise ValueError(
             f"{name} must be one of {allowed}, got {getattr(recipe, name)!r}."
