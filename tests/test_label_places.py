@@ -456,6 +456,8 @@ def test_members_of_a_cross_validation_know_what_they_did_not_see() -> None:
     assert np.array_equal(cv.model.learnt_from(cube), labelled)
     assert len(cv.model.label_places) == 300
     assert cv.evaluate(bootstrap=0).loc["all", "pixels"] == 300
+    # Each pixel of this map is by a model that did not see its label.
+    assert places_of_map(cv.predictions) is None
 
 
 def test_an_ensemble_does_not_know_what_a_member_does_not(

@@ -61,6 +61,7 @@ def note_provenance(
     region: Any = None,
     notes: Mapping[str, str] | None = None,
     checked: Mapping[str, Any] | None = None,
+    held_out: bool = False,
 ) -> None:
     """Write a map's provenance to its attributes.
 
@@ -81,6 +82,9 @@ def note_provenance(
         The user's additions: licence, contact.
     checked : mapping, optional
         Whether the input looked like the training data, and what did not.
+    held_out : bool
+        Whether each pixel is by a model that did not see its label: then the places of
+        labels are left out.
     """
     note: dict[str, Any] = {
         "format": FORMAT,
@@ -93,7 +97,7 @@ def note_provenance(
         "notes": check_notes(notes),
     }
     # Once, of all members of an ensemble together.
-    places = getattr(model, "label_places", None)
+    places = None if held_out else getattr(model, "label_places", None)
     if places is not None:
         note[LABEL_PLACES] = places.to_dict()
     target.attrs[PROVENANCE] = json.dumps(note, allow_nan=False)
