@@ -241,6 +241,18 @@ def test_another_part_of_a_scene_is_found_by_its_coordinates(full: xr.Dataset) -
         assert np.array_equal(looked_up(places, part), expected)
 
 
+def test_a_scene_across_180_degrees_is_found_on_either_turn() -> None:
+    cube = make_scene(8, 30).drop_vars("spatial_ref")
+    lon = 179.9 + 0.01 * np.arange(30)
+    cube = cube.assign_coords(x=lon, y=60 - 0.01 * np.arange(8))
+    cube = some(cube.rio.write_crs("EPSG:4326"), 50)
+    labelled = np.isfinite(cube["agb"].values)
+    places = collected(cube)
+    for turn in (0, -360, 360):
+        moved = cube.assign_coords(x=cube["x"] + turn)
+        assert np.array_equal(looked_up(places, moved), labelled)
+
+
 def test_another_synthetic_landscape_is_other_ground() -> None:
     one, other = (gb.landscape(32, 1, seed).compute() for seed in (0, 1))
     places = collected(one)
@@ -525,6 +537,17 @@ def test_a_geotiff_holds_the_largest_record(
     found = places_of_map(path)
     assert found is not None
     assert np.array_equal(found.parts[0].hashes, hashes)
+
+
+def test_a_map_of_another_landscape_has_no_plot_of_the_training() -> None:
+    """Synthetic landscapes have the same coordinates."""
+    bands = ["VV_asc", "B04"]
+    grounds = [gb.landscape(48, 1, n).sel(band=bands).compute() for n in (0, 1)]
+    model = gb.fit(some(grounds[0], 60), "pixels", block=16, **FAST)
+    for ground, count in zip(grounds, (60, 0), strict=True):
+        places = places_of_map(model.predict(ground, check="off"))
+        assert places is not None
+        assert len(places) == count
 
 
 @pytest.mark.parametrize("name", ["map.zarr", "map.tif"])

@@ -97,9 +97,8 @@ class PlacesOnGrid:
         if self.grid is not None:
             found &= (rows < self.grid.height) & (columns < self.grid.width)
         at = np.column_stack([rows, columns])[found] // self.cell
-        hashes = hash_cells(self.identity, chip, at) >> np.uint64(
-            8 * (BYTES - self.size)
-        )
+        shorter = np.uint64(8 * (BYTES - self.size))  # bits that are left out
+        hashes = hash_cells(self.identity, chip, at) >> shorter
         found[found] = np.isin(hashes, self.hashes)
         return cast(Mask, found)
 
@@ -175,7 +174,7 @@ class LabelPlaces:
     Parameters
     ----------
     parts : tuple of PlacesOnGrid
-        One for each scene, and one for chips.
+        One for each scene, and one for chips; none where all were of other ground.
     """
 
     parts: tuple[PlacesOnGrid, ...]
@@ -183,7 +182,7 @@ class LabelPlaces:
     @property
     def cell(self) -> int:
         """Side of the largest cells, pixels; 1 where each label is known by itself."""
-        return max(part.cell for part in self.parts)
+        return max((part.cell for part in self.parts), default=1)
 
     def __len__(self) -> int:
         """Count the cells that are remembered."""
@@ -215,6 +214,10 @@ class LabelPlaces:
             return None
         return type(self)(tuple(_shorter(part, size) for part in self.parts))
 
+    def on_ground(self, synthetic: str) -> Self:
+        """Return the places on the ground of a map; see :class:`PlacesOnGrid`."""
+        return type(self)(tuple(p for p in self.parts if p.synthetic == synthetic))
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
         return {"parts": [part.to_dict() for part in self.parts]}
@@ -230,19 +233,11 @@ class LabelPlaces:
         """
         try:
             parts = tuple(PlacesOnGrid.from_dict(part) for part in known["parts"])
-        except (
-            KeyError,
-            TypeError,
-            ValueError,
-            AttributeError,
-            OverflowError,
-        ) as error:
+        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
             raise ValueError(
                 f"The record of the labels' places is damaged ({error}); load the "
                 "model or the map from where it was made."
             ) from error
-        if not parts:
-            raise ValueError("The record of the labels' places is empty.")
         return cls(parts)
 
 

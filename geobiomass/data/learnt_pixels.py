@@ -209,15 +209,19 @@ class _Move:
 
     def __init__(self, where: Georeference, part: PlacesOnGrid) -> None:
         self._here, self._part = cast(Grid, where.grid), part
+        from pyproj import CRS, Transformer
+
         self._project = None
         if where.crs != part.crs:
-            from pyproj import Transformer
-
             move = Transformer.from_crs(where.crs, part.crs, always_xy=True)
             self._project = move.transform
+        self._degrees = CRS(part.crs).is_geographic
 
     def contain(self, rows: Indexes, columns: Indexes) -> Mask:
         x, y = self._here.position(rows + 0.5, columns + 0.5)
         if self._project is not None:
             x, y = self._project(x, y)
+        if self._degrees:  # -179.9 is 180.1 on a scene that goes on to 181
+            left, _, right, _ = cast(Grid, self._part.grid).bounds
+            x = x + 360 * np.round(((left + right) / 2 - x) / 360)
         return self._part.contain_positions(*positions_on(self._part, x, y))

@@ -99,7 +99,8 @@ def note_provenance(
     # Once, of all members of an ensemble together.
     places = None if held_out else getattr(model, "label_places", None)
     if places is not None:
-        note[LABEL_PLACES] = places.to_dict()
+        ground = str(cube.attrs.get("synthetic", ""))
+        note[LABEL_PLACES] = places.on_ground(ground).to_dict()
     target.attrs[PROVENANCE] = json.dumps(note, allow_nan=False)
 
 
