@@ -215,6 +215,11 @@ def test_chips_are_known_by_name() -> None:
     assert np.array_equal(looked_up(places, turned), labelled[[3, 1]])
     other = cube.assign_coords(chip=[f"other {n}" for n in range(6)])
     assert not looked_up(places, other).any()
+    # Where a crop was in its chip is not known.
+    crop = cube.isel(x=slice(8, None))
+    assert not looked_up(places, crop).any()
+    pixels = LearntPixels(places, crop)
+    assert not (pixels.comparable or pixels.complete)
 
 
 def test_scenes_without_a_place_are_not_remembered(full: xr.Dataset) -> None:

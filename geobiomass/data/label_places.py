@@ -62,6 +62,9 @@ class PlacesOnGrid:
         The pixels of the scene; None for chips.
     crs : str
         The scene's reference system; empty for chips.
+    shape : tuple of int
+        Height and width of chips, pixels; 0 and 0 for a scene, whose grid has them. A
+        row of chips that were cropped is another place.
     synthetic : str
         What a scene of :func:`geobiomass.landscape` says it is: all of them have the
         same coordinates, and are different ground. Empty for others.
@@ -73,12 +76,13 @@ class PlacesOnGrid:
     grid: Grid | None = None
     crs: str = ""
     synthetic: str = ""
+    shape: tuple[int, int] = (0, 0)
 
     @cached_property
     def identity(self) -> str:
         """What the places are counted on; places with the same one can be joined."""
         affine = None if self.grid is None else list(map(float, self.grid.affine))
-        return json.dumps([self.crs, affine, self.cell, self.synthetic])
+        return json.dumps([self.crs, affine, self.cell, self.synthetic, self.shape])
 
     def contain(
         self, rows: npt.ArrayLike, columns: npt.ArrayLike, chip: str = ""
@@ -93,14 +97,15 @@ class PlacesOnGrid:
             The chip's name.
         """
         rows, columns = np.asarray(rows, np.int64), np.asarray(columns, np.int64)
-        found = (rows >= 0) & (columns >= 0)
+        height, width = self.shape
         if self.grid is not None:
-            found &= (rows < self.grid.height) & (columns < self.grid.width)
+            height, width = self.grid.height, self.grid.width
+        found = (rows >= 0) & (columns >= 0) & (rows < height) & (columns < width)
         at = np.column_stack([rows, columns])[found] // self.cell
         shorter = np.uint64(8 * (BYTES - self.size))  # bits that are left out
         hashes = hash_cells(self.identity, chip, at) >> shorter
         found[found] = np.isin(hashes, self.hashes)
-        return cast(Mask, found)
+        return found
 
     def contain_positions(self, rows: Numbers, columns: Numbers) -> Mask:
         """Return whether positions in a scene are in a cell with a label.
@@ -134,7 +139,9 @@ class PlacesOnGrid:
         text = base64.b64encode(raw[:, 8 - self.size :].tobytes()).decode()
         known: dict[str, Any] = {"cell": self.cell, "count": int(self.hashes.size)}
         known |= {"bytes": self.size, "hashes": text}
-        if self.grid is not None:
+        if self.grid is None:
+            known["size"] = list(self.shape)
+        else:
             size = [self.grid.height, self.grid.width]
             known |= {"crs": self.crs, "grid": list(self.grid.affine), "size": size}
         return known | ({"synthetic": self.synthetic} if self.synthetic else {})
@@ -153,18 +160,19 @@ class PlacesOnGrid:
         padded = np.zeros((raw.size // size, 8), np.uint8)
         padded[:, 8 - size :] = raw.reshape(-1, size)
         hashes = padded.view(">u8").ravel().astype(np.uint64)
-        grid = None
+        height, width = (int(number) for number in known["size"])
+        if not (height > 0 and width > 0):
+            raise ValueError(f"got {height} x {width} pixels")
+        grid, shape = None, (height, width)
         if "grid" in known:
             from geobiomass.cube.grid import Grid
 
             affine = tuple(float(number) for number in known["grid"])
-            height, width = (int(number) for number in known["size"])
-            grid = Grid(cast(Any, affine), height, width)
-            flat = len(affine) != 6 or not all(map(math.isfinite, affine))
-            if flat or grid.area == 0 or not (height > 0 and width > 0):
-                raise ValueError(f"got a grid of {affine}, {height} x {width} pixels")
+            grid, shape = Grid(cast(Any, affine), height, width), (0, 0)
+            if not all(map(math.isfinite, affine)) or grid.area == 0:
+                raise ValueError(f"got a grid of {affine}")
         crs, synthetic = str(known.get("crs", "")), str(known.get("synthetic", ""))
-        return cls(cell, np.unique(hashes), size, grid, crs, synthetic)
+        return cls(cell, np.unique(hashes), size, grid, crs, synthetic, shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -291,7 +299,7 @@ def _both(one: PlacesOnGrid, other: PlacesOnGrid) -> PlacesOnGrid:
         width = max(grid.width, other.grid.width)
         grid = dataclasses.replace(grid, height=height, width=width)
     hashes = np.union1d(_shorter(one, size).hashes, _shorter(other, size).hashes)
-    return PlacesOnGrid(one.cell, hashes, size, grid, one.crs, one.synthetic)
+    return dataclasses.replace(one, hashes=hashes, size=size, grid=grid)
 
 
 def _shorter(part: PlacesOnGrid, size: int) -> PlacesOnGrid:
@@ -299,4 +307,4 @@ def _shorter(part: PlacesOnGrid, size: int) -> PlacesOnGrid:
     if part.size <= size:
         return part
     hashes = np.unique(part.hashes >> np.uint64(8 * (part.size - size)))
-    return PlacesOnGrid(part.cell, hashes, size, part.grid, part.crs, part.synthetic)
+    return dataclasses.replace(part, hashes=hashes, size=size)

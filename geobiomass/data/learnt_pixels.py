@@ -107,7 +107,8 @@ class PlaceCollector:
         where = self._where
         empty = np.empty(0, np.uint64)
         part = PlacesOnGrid(
-            self._cell, empty, BYTES, where.grid, where.crs, where.synthetic
+            *(self._cell, empty, BYTES, where.grid, where.crs, where.synthetic),
+            (0, 0) if where.grid is not None else (self._height, self._width),
         )
         at = np.column_stack([rows, columns])
         ends = np.flatnonzero(np.diff(chips, prepend=-1, append=-1))
@@ -158,6 +159,8 @@ class LearntPixels:
     ----------
     placed : bool
         Whether it is known where the cube is.
+    comparable : bool
+        Whether any of what is remembered can be compared with the cube.
     complete : bool
         Whether all that is remembered can be compared with the cube: chips have names
         and no coordinates, scenes coordinates and no names. Where it is False, a pixel
@@ -171,7 +174,11 @@ class LearntPixels:
         )
         chips = "chip" in cube.dims
         like = [part for part in places.parts if (part.grid is None) == chips]
+        if chips:  # of a crop it is not known where in the chip it was
+            shape = (cube.sizes["y"], cube.sizes["x"])
+            like = [part for part in like if part.shape == shape]
         self.placed = where is not None
+        self.comparable = bool(like) and self.placed
         self.complete = len(like) == len(places.parts) and self.placed
         if where is None:
             like = []

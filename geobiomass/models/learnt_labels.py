@@ -35,8 +35,9 @@ _UNKNOWN = (
     "Train it again, or compare with the plots that it was trained on."
 )
 _APART = (
-    "Chips have no coordinates and scenes have no names of chips: {} cannot be "
-    "compared with all labels that the model learnt from; more may have trained it."
+    "Chips have no coordinates, scenes have no names of chips, and crops of chips have "
+    "lost their place: {} cannot be compared with all labels that the model learnt "
+    "from; more may have trained it."
 )
 
 
@@ -96,7 +97,8 @@ class KnowsLabels:
             return _of_cube(places, labels)
         plots = _located(labels, crs)
         learnt, complete = plots_learnt(places, plots)
-        _check_compared(places, complete, scene=True, what="The plots")
+        some = any(part.grid is not None for part in places.parts)
+        _check_compared("the plots", complete, some)
         return learnt
 
 
@@ -111,14 +113,14 @@ def _of_cube(places: LabelPlaces, cube: xr.Dataset | xr.DataArray) -> xr.DataArr
             "the labels that the model learnt from; add them, "
             "cube.rio.write_crs('EPSG:...')."
         )
-    _check_compared(places, pixels.complete, not reader.chips, "The cube")
+    _check_compared("the cube", pixels.complete, pixels.comparable)
     found = np.zeros(layer.shape, bool)
     for sample in samples_of(reader, EVALUATION_BLOCK):
         at = (sample.window.rows, sample.window.columns)
         at = at if sample.chip is None else (sample.chip, *at)  # type: ignore[assignment]
         found[at] = pixels.among(sample, np.isfinite(reader.labels(sample)))
-    made = layer.copy(data=found).rename("learnt").drop_attrs()
-    return named_like(made, cube)
+    made = layer.copy(data=found).drop_attrs().to_dataset(name="learnt")
+    return named_like(made, cube)["learnt"]
 
 
 def _located(labels: Any, crs: Any) -> Plots:
@@ -142,14 +144,12 @@ def _located(labels: Any, crs: Any) -> Plots:
     return Plots(name, geometries, np.zeros(len(table)), system, rows)
 
 
-def _check_compared(
-    places: LabelPlaces, complete: bool, scene: bool, what: str
-) -> None:
+def _check_compared(what: str, complete: bool, some: bool) -> None:
     """Check that something can be compared; warn where a part cannot."""
     if complete:
         return
-    text = _APART.format(what[0].lower() + what[1:])
-    if not any((part.grid is not None) == scene for part in places.parts):
+    text = _APART.format(what)
+    if not some:
         raise ValueError(text)
     warnings.warn(text, stacklevel=4)
 

@@ -107,10 +107,10 @@ class StackRegressor(PixelRegressor):
             data, recipe, held, prepared=(split, joined, groups[known], named)
         )
         # The network learnt from all labels, also those that the learner leaves out.
-        known, record = dict(inner.provenance), dict(fitted.provenance)
-        if LABEL_PLACES in known:
-            record[LABEL_PLACES] = known.pop(LABEL_PLACES)
-        fitted.provenance = {**record, "network": known}
+        first, record = dict(inner.provenance), dict(fitted.provenance)
+        if LABEL_PLACES in first:
+            record[LABEL_PLACES] = first.pop(LABEL_PLACES)
+        fitted.provenance = {**record, "network": first}
         return fitted
 
     def _joined(self, parts: FittedParts, quantiles: Sequence[float]) -> PixelNetwork:
