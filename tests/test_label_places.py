@@ -219,7 +219,7 @@ def test_chips_are_known_by_name() -> None:
     crop = cube.isel(x=slice(8, None))
     assert not looked_up(places, crop).any()
     pixels = LearntPixels(places, crop)
-    assert not (pixels.comparable or pixels.complete)
+    assert (pixels.comparable, pixels.complete) == (False, False)
 
 
 def test_scenes_without_a_place_are_not_remembered(full: xr.Dataset) -> None:
