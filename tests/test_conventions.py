@@ -195,6 +195,7 @@ def test_maps_are_drawn_by_hvplot(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*trained the model")
 def test_training_and_evaluation_take_them_too(scene: xr.Dataset) -> None:
     settings: dict[str, Any] = {"epochs": 1, "crop": 32, "validation": 0}
     settings |= {"encoder": "test_resnet", "decoder_channels": DECODER}

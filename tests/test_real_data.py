@@ -125,6 +125,7 @@ def test_the_worldcereal_cube_is_a_scene(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*trained the model")  # see the last line
 def test_the_worldcereal_cube_trains_and_is_mapped_on_its_own_grid(
     data: Path, tmp_path: Path
 ) -> None:

@@ -18,6 +18,9 @@ from PIL import Image
 
 import geobiomass as gb
 
+# Reports of these tests are of the training data.
+pytestmark = pytest.mark.filterwarnings("ignore:.*trained the model")
+
 BANDS = ("B02", "B03", "B04")
 QUICK = {
     "epochs": 1,

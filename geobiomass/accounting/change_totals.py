@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from inspect import signature
 from statistics import NormalDist
 from typing import Any
@@ -21,12 +22,15 @@ from geobiomass.accounting.change import (
 )
 from geobiomass.accounting.change_correction import Correction, fit_corrections
 from geobiomass.accounting.error_model import ErrorModel, fit_error_model
+from geobiomass.accounting.ground_plots import locate_plots
 from geobiomass.accounting.mass import ASSUMED, column_in_mass, need_mass
 from geobiomass.accounting.region_sums import RegionSum, sum_regions
 from geobiomass.accounting.totals import totals
+from geobiomass.accounting.trained_plots import note_trained
 from geobiomass.cube.areas import regions_of
 from geobiomass.cube.table_errors import cube_errors
 from geobiomass.cube.units import MASS_PER_AREA
+from geobiomass.maps.origin import PROVENANCE
 from geobiomass.sources.plot_table import plots_table
 from geobiomass.tables import read_numbers
 from geobiomass.training.setting_names import check_arguments
@@ -101,6 +105,7 @@ def change_totals(
         ``_lower`` and ``_upper``; ``total_se``, ``method``, ``plots`` and ``note``. If
         no held-out pixel has such a change, mapped or observed, its errors are not
         known: estimates are NaN, and ``note`` has the reason.
+        ``attrs["plots_trained"]`` as in :func:`geobiomass.totals`.
 
     Raises
     ------
@@ -131,6 +136,7 @@ def change_totals(
     assumed = need_mass(before, target, "Totals of change")
     assumed = assumed or need_mass(after, target, "Totals of change")
     moved = (after - before).rename("agb").assign_attrs(units=MASS_PER_AREA)
+    moved.attrs.pop(PROVENANCE, None)  # of both maps it is looked up below, once
     if plots is not None:
         table = _by_plots(moved, regions, plots, observed, threshold, terms)
     elif correlation is None:
@@ -140,6 +146,12 @@ def change_totals(
         r = check_correlation(correlation)
         table = _by_models(before, after, regions, residuals, r, terms)
     table.attrs |= {"confidence": confidence, "threshold": threshold}
+    if plots is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # told above
+            name = observed[0]
+            ground = locate_plots(plots, moved, observed=name, maps=(first, second))
+        note_trained(table, ground.trained, ground.trained_known, stacklevel=2)
     if assumed is not None:
         table.attrs[ASSUMED] = assumed
     return table

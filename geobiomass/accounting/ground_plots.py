@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.accounting.mass import column_in_mass
+from geobiomass.accounting.trained_plots import find_trained
 from geobiomass.cube import CubeError
 from geobiomass.cube.grid import Grid
 from geobiomass.cube.table_errors import cube_errors
@@ -45,6 +47,10 @@ class GroundPlots:
         Number of plots of the table that are outside of the map.
     left_out : dict
         Rows of the table that are no plots, by reason, as `Plots.left_out` has them.
+    trained : numpy.ndarray
+        (plot,) bool: whether the plot trained the model of the map.
+    trained_known : bool
+        Whether the map says all that its model learnt from.
     """
 
     observed: Numbers
@@ -55,6 +61,8 @@ class GroundPlots:
     probability: Numbers | None
     outside: int
     left_out: dict[str, int]
+    trained: npt.NDArray[np.bool_]
+    trained_known: bool
 
     @property
     def count(self) -> int:
@@ -77,6 +85,7 @@ def locate_plots(
     stratum: str | None = None,
     probability: str | None = None,
     radius: float | None = None,
+    maps: Sequence[Any] = (),
 ) -> GroundPlots:
     """Read a table of plots and find the pixels that they cover.
 
@@ -91,6 +100,9 @@ def locate_plots(
         Names of columns.
     radius : float, optional
         Metres: points then cover the pixels whose centre is within this distance.
+    maps : sequence
+        The maps that the layer is made of, with their attributes, or their paths: they
+        say which plots trained their models.
 
     Raises
     ------
@@ -125,6 +137,7 @@ def locate_plots(
     factor = column_in_mass(table, observed)
     kept = numbers[which] >= 0
     rows = read.rows[inside]
+    trained, known = find_trained(maps or (layer,), read)
     return GroundPlots(
         read.values[inside] * factor,
         home[inside],
@@ -134,6 +147,8 @@ def locate_plots(
         _probabilities(table, probability, rows),
         int(home.size - inside.size),
         read.left_out,
+        trained[inside],
+        known,
     )
 
 

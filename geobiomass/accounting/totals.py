@@ -19,6 +19,7 @@ from geobiomass.accounting.ground_plots import GroundPlots, locate_plots, stratu
 from geobiomass.accounting.held_out import errors_of
 from geobiomass.accounting.mass import ASSUMED, errors_in, need_mass, open_target
 from geobiomass.accounting.region_sums import WHOLE, PlotValues, RegionSum, sum_regions
+from geobiomass.accounting.trained_plots import note_trained
 from geobiomass.cube.alignment import check_one_grid
 from geobiomass.cube.areas import pixel_size, regions_of
 from geobiomass.cube.units import MASS_PER_AREA
@@ -160,7 +161,9 @@ def totals(
         row are NaN. ``attrs`` has the units and the settings, and
         ``attrs["left_out"]`` the rows of `plots` that are left out, by reason;
         ``attrs["regions"]``, where there are any, the shapes of `regions` that are
-        left out, repaired, joined or without a name.
+        left out, repaired, joined or without a name. ``attrs["plots_trained"]`` is the
+        number of `plots` whose pixel had a label that trained the model, or that this
+        is unknown: maps of earlier releases do not say.
 
     Raises
     ------
@@ -169,6 +172,11 @@ def totals(
         are in units that are not a mass per area.
     ValueError
         If there are neither plots nor residuals, or both, or a setting is out of range.
+
+    Warns
+    -----
+    UserWarning
+        If plots trained the model of the map.
 
     References
     ----------
@@ -197,6 +205,7 @@ def totals(
             stratum=stratum,
             probability=probability,
             radius=radius,
+            maps=(map,),
         )
         if stratum is not None and strata is None:
             raise ValueError(
@@ -231,6 +240,7 @@ def totals(
         table.attrs["regions"] = named.counts
     if ground is not None:
         table.attrs["left_out"] = {**ground.left_out, "plots_outside": ground.outside}
+        note_trained(table, ground.trained, ground.trained_known, stacklevel=4)
     return table
 
 
@@ -301,8 +311,13 @@ def _design_rows(
     known = np.isfinite(at.predicted)
     mine = one.plots & known
     lost = int((one.plots & ~known).sum())
+    trained = int((mine & ground.trained).sum())
     for method in terms.methods:
         notes = [f"{lost} plots are on pixels without a value"] if lost else []
+        if trained:
+            notes.append(
+                f"{trained} plots trained the model: the interval is too narrow"
+            )
         found = None
         if one.area == 0:
             notes.append("the map has no value within the region")

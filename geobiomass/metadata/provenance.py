@@ -61,9 +61,10 @@ class Provenance(Mapping[str, Any]):
             # Another version, or another program, wrote it in another form.
             return {"provenance": f"cannot be read ({error!r})"}
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return a copy of all parts as JSON values."""
-        copied: dict[str, Any] = json.loads(json.dumps(self._note))
+    def to_dict(self, but: str | None = None) -> dict[str, Any]:
+        """Return a copy of all parts, or all but one, as JSON values."""
+        kept = {name: part for name, part in self._note.items() if name != but}
+        copied: dict[str, Any] = json.loads(json.dumps(kept))
         return copied
 
     def __str__(self) -> str:
@@ -120,7 +121,7 @@ def provenance(
         attrs: Mapping[str, Any] | None = map.attrs
         name = f"The {type(map).__name__}"
     else:
-        attrs, name = _attributes_at(map, storage_options), str(map)
+        attrs, name = attributes_at(map, storage_options), str(map)
     if attrs is None:
         raise FileNotFoundError(f"There is nothing at {name}; give the path of a map.")
     found = provenance_in(attrs)
@@ -148,9 +149,10 @@ def provenance_in(attrs: Mapping[str, Any]) -> Provenance | None:
     )
 
 
-def _attributes_at(
+def attributes_at(
     path: str | Path, options: Mapping[str, Any] | None
 ) -> Mapping[str, Any] | None:
+    """Return the attributes, or tags, of the map at a path; None if none is there."""
     destination = Destination.of(path, options)
     tags = destination.raster_tags()
     return tags if tags is not None else destination.attrs()

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from geobiomass.cube.quantity import AGB
+from geobiomass.data.label_places import LABEL_PLACES
 from geobiomass.learner.pixel_network import PixelNetwork
 from geobiomass.learner.saved_network import any_network_of_settings
 from geobiomass.maps.origin import PROVENANCE
@@ -60,6 +61,7 @@ def note_provenance(
     region: Any = None,
     notes: Mapping[str, str] | None = None,
     checked: Mapping[str, Any] | None = None,
+    held_out: bool = False,
 ) -> None:
     """Write a map's provenance to its attributes.
 
@@ -80,6 +82,9 @@ def note_provenance(
         The user's additions: licence, contact.
     checked : mapping, optional
         Whether the input looked like the training data, and what did not.
+    held_out : bool
+        Whether each pixel is by a model that did not see its label: then the places of
+        labels are left out.
     """
     note: dict[str, Any] = {
         "format": FORMAT,
@@ -91,6 +96,11 @@ def note_provenance(
         "software": [software()],
         "notes": check_notes(notes),
     }
+    # Once, of all members of an ensemble together.
+    places = None if held_out else getattr(model, "label_places", None)
+    if places is not None:
+        ground = str(cube.attrs.get("synthetic", ""))
+        note[LABEL_PLACES] = places.on_ground(ground).to_dict()
     target.attrs[PROVENANCE] = json.dumps(note, allow_nan=False)
 
 

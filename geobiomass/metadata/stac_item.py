@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from geobiomass.cube.grid import transform_of
 from geobiomass.cube.quantity import AGB
 from geobiomass.cube.store import is_local
+from geobiomass.data.label_places import LABEL_PLACES
 from geobiomass.metadata.footprint import MapFacts, facts_of_map
 from geobiomass.metadata.provenance import Provenance, provenance
 from geobiomass.metadata.record import folder_fingerprint
@@ -226,7 +227,8 @@ def _properties(known: Provenance, facts: MapFacts) -> dict[str, Any]:
         "proj:bbox": list(facts.bounds),
         "processing:level": "L4",
         "processing:lineage": _lineage(known),
-        "geobiomass:provenance": known.to_dict(),
+        # A catalogue has many items; the places of labels are in the map alone.
+        "geobiomass:provenance": known.to_dict(but=LABEL_PLACES),
     }
     if facts.code is None:
         properties["proj:wkt2"] = facts.wkt

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from geobiomass.data.label_places import LABEL_PLACES
 from geobiomass.summary import Table, month_names
 
 Facts = dict[str, str | Table]
@@ -32,6 +33,7 @@ def facts_of(note: Mapping[str, Any]) -> Facts:
         "software": "; then ".join(_software(one) for one in note["software"])
         or NOT_RECORDED,
     }
+    facts |= remembered(note)
     checked = (note.get("check") or {}).get("result", "unknown")
     if checked not in ("unknown", "off"):
         facts["input check"] = checked
@@ -57,6 +59,16 @@ def training_in_words(data: Mapping[str, Any]) -> str:
     if data.get("months"):
         text += f", {' '.join(month_names(data['months']))}"
     return text + (f"; {held['places']:,} held out" if held else "; none held out")
+
+
+def remembered(known: Mapping[str, Any]) -> Facts:
+    """Return how many places of labels the provenance of a model or map remembers."""
+    parts = (known.get(LABEL_PLACES) or {}).get("parts")
+    if not parts:
+        return {}
+    count, cell = sum(part["count"] for part in parts), max(p["cell"] for p in parts)
+    what = "pixels" if cell == 1 else f"cells of up to {cell} x {cell} pixels"
+    return {"labels": f"{count:,} {what} remembered"}
 
 
 def part_in_words(part: Mapping[str, Any], unit: str) -> str:

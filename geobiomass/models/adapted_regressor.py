@@ -17,6 +17,7 @@ from torch import nn
 from geobiomass.cube import CubeError
 from geobiomass.cube.convert import need_target
 from geobiomass.cube.quantity import Quantity
+from geobiomass.data.label_places import LABEL_PLACES, LabelPlaces
 from geobiomass.data.labelled_cube import LabelledCube, LabelledSamples
 from geobiomass.data.reader import Reader, Sample
 from geobiomass.inference.mapper import Mapper
@@ -34,6 +35,7 @@ from geobiomass.learner.saved_network import adapted_network_of_settings
 from geobiomass.learner.stack_network import StackNetwork
 from geobiomass.models.choice_network import cells_of
 from geobiomass.models.input_check import INPUTS
+from geobiomass.models.learnt_labels import count_learnt, noted, places_of_table
 from geobiomass.models.pixel_calibration import calibrate_out_of_fold
 from geobiomass.models.pixel_data import (
     check_units,
@@ -103,6 +105,7 @@ def adapt(
     groups: str | None,
     block: int | None,
     seed: int,
+    remember_labels: bool,
 ) -> AdaptedRegressor:
     """Adapt a model, as :meth:`geobiomass.BiomassRegressor.adapt` says."""
     if isinstance(model, AdaptedRegressor):
@@ -113,6 +116,10 @@ def adapt(
         raise TypeError(
             "A model to adapt must not predict the spread of its error, as one of "
             "loss='beta_nll' does; train with another loss, and adapt that."
+        )
+    if remember_labels not in (True, False):
+        raise ValueError(
+            f"remember_labels must be True or False, got {remember_labels!r}."
         )
     kinds = check_correction(method)
     check_interval(interval)
@@ -132,6 +139,7 @@ def adapt(
     recipe, part, table = _plots_of(data, recipe, features)
     mapped = _mapped(model, part.reader, part.samples, table, recipe)
     known = cast(npt.NDArray[np.bool_], np.isfinite(mapped).all(axis=0))
+    _check_new(model, data, table)
     plots = _count(table, known)
     table = table.select(known)
     mapped = mapped[:, known]
@@ -188,11 +196,26 @@ def adapt(
     )
     profile = profile_of(part, recipe).to_dict()
     _record(made, model, data, table, held_out[0], kept, plots, profile)
+    made.provenance = {k: v for k, v in made.provenance.items() if k != LABEL_PLACES}
+    if remember_labels:
+        both = (model.label_places, places_of_table(data, table))
+        made.provenance |= noted(LabelPlaces.joined(both))
     if model.domain is not None:
         # Its ground is that of the plots now; too few of them make no domain.
         with contextlib.suppress(CubeError):
             made.learn_applicability(given, seed=seed)
     return made
+
+
+def _check_new(model: BiomassRegressor, data: LabelledCube, table: LabelTable) -> None:
+    """Check that no plot trained the model, as far as it remembers its labels."""
+    found = count_learnt(model, data, table)
+    if found.learnt:
+        raise CubeError(
+            f"Plots to adapt a model with must not have trained it, got {found} that "
+            "did: errors at them are too small to correct the map by. Leave them out, "
+            "cube.assign(agb=cube.agb.where(~model.learnt_from(cube)))."
+        )
 
 
 def _plots_of(

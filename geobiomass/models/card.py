@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from geobiomass.cube.quantity import AGB, Quantity
-from geobiomass.metadata.text import part_in_words
+from geobiomass.metadata.text import part_in_words, remembered
 from geobiomass.models.choice_record import choice_section
 from geobiomass.models.map_error import MapError
 from geobiomass.models.summary import map_names
@@ -264,6 +264,11 @@ def _training(settings: Facts, provenance: Facts) -> str:
     text += _tall_forest(recipe or {}, provenance)
     if data:
         text.append(_data_in_words(data))
+        for words in remembered(provenance).values():
+            text.append(
+                f"Labels: {words}, as hashes of their places. "
+                "`model.learnt_from(plots)` tells which plots trained the model."
+            )
         environment = provenance["environment"]
         versions = ", ".join(f"{k} {v}" for k, v in environment["packages"].items())
         text.append(

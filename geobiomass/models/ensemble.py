@@ -11,6 +11,7 @@ from torch import nn
 
 from geobiomass.applicability import Domain, Domains
 from geobiomass.cube.quantity import AGB
+from geobiomass.data.label_places import LabelPlaces
 from geobiomass.inference.attention import mean_attention
 from geobiomass.inference.input_check import Learnt
 from geobiomass.models.card import ensemble_card
@@ -135,6 +136,12 @@ class Ensemble(Predictor, SavedModel):
             As :meth:`BiomassRegressor.was_trained_on` takes it.
         """
         return any(model.was_trained_on(cube) for model in self.models)
+
+    @property
+    def label_places(self) -> LabelPlaces | None:
+        """Places of the labels that any of the models learnt from; None if unknown."""
+        known = [getattr(model, "label_places", None) for model in self.models]
+        return LabelPlaces.joined(known)
 
     def learn_percentiles(self, cube: xr.Dataset | xr.DataArray) -> Self:
         """Learn the percentiles of the training data for each of the models.

@@ -24,6 +24,7 @@ from geobiomass.data.reader import Sample
 from geobiomass.models.calibration import calibrate_together
 from geobiomass.models.domain import domain_of
 from geobiomass.models.input_check import INPUTS
+from geobiomass.models.learnt_labels import noted
 from geobiomass.models.map_comparison import measure_map_error
 from geobiomass.models.map_error import MapError, tell
 from geobiomass.models.norm_choice import choose_norms
@@ -32,7 +33,12 @@ from geobiomass.models.tail_correction import (
     check_correctable,
     learn_correction,
 )
-from geobiomass.models.training_record import describe_training, note_weights
+from geobiomass.models.training_record import (
+    TrainedPlaces,
+    add_labels,
+    describe_training,
+    note_weights,
+)
 from geobiomass.network import AttentionUNet
 from geobiomass.recipes.datasets import DataLoaders, make_loaders
 from geobiomass.recipes.freezing import frozen_in_words, frozen_part
@@ -201,9 +207,17 @@ class NetworkTraining(Predictor, Regressor):
             self.calibration = calibrate_together(
                 [self], data, [loaders.calibration], known, grouped_by(recipe, held)
             )
+        places = TrainedPlaces(data, held if isinstance(held, LabelledCube) else None)
         self.provenance = describe_training(
-            data, self.network, last, validation, device
+            data, self.network, last, validation, device, places
         )
+        if recipe.remember_labels:
+            if calibrate:
+                reader = data.reader
+                if isinstance(held, Fold):
+                    reader = reader.with_labels_where(held.trains)
+                add_labels(places.training, reader, loaders.calibration)
+            self.provenance |= noted(places.places())
         self.provenance[INPUTS] = found.profile.to_dict()
         note_weights(self, loaders.weights, data.reader.has_errors)
         if (words := frozen_in_words(recipe, self.network)) is not None:

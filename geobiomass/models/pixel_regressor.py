@@ -16,6 +16,7 @@ from geobiomass.applicability import Domain
 from geobiomass.applicability.learning import domain_of_rows
 from geobiomass.cube.quantity import AGB
 from geobiomass.data.folds import Fold
+from geobiomass.data.label_places import LABEL_PLACES
 from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.reader import Reader
 from geobiomass.learner.features import PixelFeatures
@@ -30,6 +31,7 @@ from geobiomass.learner.own_estimator import (
 )
 from geobiomass.learner.pixel_network import OWN, PixelNetwork
 from geobiomass.models.input_check import INPUTS
+from geobiomass.models.learnt_labels import noted, places_of_table
 from geobiomass.models.pixel_calibration import calibrate_out_of_fold
 from geobiomass.models.pixel_data import (
     Prepared,
@@ -170,6 +172,10 @@ class PixelRegressor(BiomassRegressor):
         if finished is not None:
             self.__dict__.update(type(self).load(finished).__dict__)
             self.recipe = recipe
+            if not recipe.remember_labels:
+                self.provenance = {
+                    k: v for k, v in self.provenance.items() if k != LABEL_PLACES
+                }
             return self
         if prepared is None:
             prepared = self._table(data, recipe, held, calibrate)
@@ -351,6 +357,11 @@ class PixelRegressor(BiomassRegressor):
             },
             INPUTS: profile_of(part, recipe).to_dict(),
         }
+        if recipe.remember_labels:
+            self.provenance = {
+                **self.provenance,
+                **noted(places_of_table(data, table)),
+            }
         if isinstance(held, Fold):
             self.provenance = {**self.provenance, "fold": held.to_dict()}
         self.damaged = table.problems

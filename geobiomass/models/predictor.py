@@ -32,6 +32,7 @@ from geobiomass.inference.map_settings import (
 )
 from geobiomass.models.calibration import calibration_of, compare_units, units_of
 from geobiomass.models.choice_record import choice_table
+from geobiomass.models.learnt_labels import TOLD, KnowsLabels, LearntCount
 from geobiomass.models.map_maker import MapMaker
 from geobiomass.models.summary import describe_model
 from geobiomass.statistics.conformal import Calibration, check_interval, few_groups
@@ -41,7 +42,7 @@ from geobiomass.training.setting_names import explain_arguments
 
 
 @explain_arguments
-class Predictor(MapMaker):
+class Predictor(KnowsLabels, MapMaker):
     """A model that maps cubes; what single models and ensembles have in common.
 
     Attributes
@@ -99,7 +100,8 @@ class Predictor(MapMaker):
             chips, or over 256 x 256 pixels of a scene, never over pixels. They are
             NaN where fewer than two of those have any such pixel; with fewer than
             about 20 they are too narrow. ``attrs["input check"]`` is the result of
-            `check`.
+            `check`. ``attrs["trained"]`` counts the labels and those of them that
+            trained the model (``learnt``; None where it is not known).
 
         Raises
         ------
@@ -110,16 +112,23 @@ class Predictor(MapMaker):
             If a setting is out of its range.
         TypeError
             If a setting is unknown.
+
+        Warns
+        -----
+        UserWarning
+            If 5 % of the labels or more trained the model: errors are too small.
         """
         cube = self._with_own_units(need_target(cube, self.bands))
         chosen = MapSettings(**settings)
         mapper = self._mapper(cube, chosen)
         checked = self._check_mapped(mapper, chosen.check)
         tally = Tally(Bins(by, mapper.reader.months, self.target))
+        trained = LearntCount(self, cube)
         for sample in mapper.samples():
             truth = mapper.reader.labels(sample).astype(np.float64)
             if not np.isfinite(truth).any():
                 continue
+            trained.add(sample, np.isfinite(truth))
             maps = mapper.compute(sample.window, sample.chip).astype(np.float64)
             layers = dict(zip(mapper.layers, maps, strict=True))
             seen = months_seen(mapper.reader, sample) if by == "months" else None
@@ -133,6 +142,13 @@ class Predictor(MapMaker):
             )
         table = tally.table(confidence, bootstrap)
         table.attrs["input check"] = dict(checked)
+        table.attrs["trained"] = trained.to_dict()
+        if trained.share >= TOLD:
+            warnings.warn(
+                f"{trained} trained the model: errors at them are too small; leave "
+                "them out, cube.assign(agb=cube.agb.where(~model.learnt_from(cube))).",
+                stacklevel=3,
+            )
         return table
 
     def calibrate(

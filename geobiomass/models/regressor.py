@@ -179,6 +179,7 @@ class BiomassRegressor(NetworkTraining):
         groups: str | None = None,
         block: int | None = None,
         seed: int = 0,
+        remember_labels: bool = True,
     ) -> BiomassRegressor:
         """Return this model with its map corrected by plots of one's own ground.
 
@@ -203,6 +204,10 @@ class BiomassRegressor(NetworkTraining):
             Side of the blocks of a scene that are never on two sides of a fold, pixels.
         seed : int
             Seed of the folds.
+        remember_labels : bool
+            Whether the adapted model and its maps keep hashes of the places of the
+            plots, with those that this model learnt from. False for confidential plots:
+            it is then unknown which plots it learnt from.
 
         Returns
         -------
@@ -214,7 +219,7 @@ class BiomassRegressor(NetworkTraining):
         ------
         CubeError
             If there are fewer than 20 plots with a map, too few blocks or chips to
-            calibrate an interval, no ``agb``, or the model was trained on this cube.
+            calibrate an interval, no ``agb``, or some of the plots trained this model.
         ValueError
             If a setting is out of its range.
         TypeError
@@ -222,7 +227,7 @@ class BiomassRegressor(NetworkTraining):
         """
         from geobiomass.models.adapted_regressor import adapt
 
-        return adapt(self, cube, method, interval, groups, block, seed)
+        return adapt(self, cube, method, interval, groups, block, seed, remember_labels)
 
     # --- save and load ---
 
@@ -303,7 +308,8 @@ def _plain(recipe: Recipe) -> dict[str, Any]:
     if not isinstance(learner, str):
         learner = f"own: {describe(learner)}"
     found = dataclasses.asdict(dataclasses.replace(recipe, learner=learner))
-    for name in ("label_errors", "crop_sampling", "balance", "tail_correction"):
+    later = ("label_errors", "remember_labels", "crop_sampling", "balance")
+    for name in (*later, "tail_correction"):
         if found[name] == getattr(Recipe, name):
             del found[name]  # as earlier releases saved a model
     found["training"]["folder"] = None  # a path of the machine that trained

@@ -9,6 +9,7 @@ from typing import Self, cast
 import numpy as np
 import numpy.typing as npt
 
+from geobiomass.data.label_places import LABEL_PLACES
 from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.reader import Reader
 from geobiomass.learner.fitting import FittedParts
@@ -105,7 +106,11 @@ class StackRegressor(PixelRegressor):
         fitted = model._fit(
             data, recipe, held, prepared=(split, joined, groups[known], named)
         )
-        fitted.provenance = {**fitted.provenance, "network": dict(inner.provenance)}
+        # The network learnt from all labels, also those that the learner leaves out.
+        first, record = dict(inner.provenance), dict(fitted.provenance)
+        if LABEL_PLACES in first:
+            record[LABEL_PLACES] = first.pop(LABEL_PLACES)
+        fitted.provenance = {**record, "network": first}
         return fitted
 
     def _joined(self, parts: FittedParts, quantiles: Sequence[float]) -> PixelNetwork:

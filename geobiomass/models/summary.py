@@ -10,7 +10,7 @@ import pandas as pd
 
 from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.inference.steps import density
-from geobiomass.metadata.text import FIRST_WEIGHTS, training_in_words
+from geobiomass.metadata.text import FIRST_WEIGHTS, remembered, training_in_words
 from geobiomass.models.choice_record import CHOICE, choice_table, shown_choice
 from geobiomass.models.map_error import MapError
 from geobiomass.statistics.conformal import Calibration
@@ -113,6 +113,7 @@ def _facts(kind: str, settings: Mapping[str, Any], made: Mapping[str, Any]) -> F
     data = made.get("data")
     if data:
         facts["trained on"] = training_in_words(data)
+    facts |= remembered(made)
     if made.get("validation"):
         by_fold = (made.get("learner") or {}).get("held out") == "out of fold"
         heading = "out of fold" if by_fold else "held out"

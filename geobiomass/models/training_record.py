@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,9 @@ import xarray as xr
 from geobiomass.cube import DamagedError
 from geobiomass.cube.grid import Grid, transform_of
 from geobiomass.cube.quantity import AGB, Quantity
+from geobiomass.data.label_places import LabelPlaces
 from geobiomass.data.labelled_cube import LabelledCube
+from geobiomass.data.learnt_pixels import PlaceCollector
 from geobiomass.data.loader import ChipLoader, decode_batch
 from geobiomass.data.reader import Reader, Sample
 from geobiomass.evaluation.metrics import Bins, Tally
@@ -41,6 +43,7 @@ def describe_training(
     training: ChipLoader,
     validation: ChipLoader | None = None,
     device: str = "cpu",
+    places: TrainedPlaces | None = None,
 ) -> dict[str, Any]:
     """Return the record of a training, for ``model.provenance``.
 
@@ -56,6 +59,8 @@ def describe_training(
         The samples that were held out. The network runs over them once.
     device : str
         The device for that run.
+    places : TrainedPlaces, optional
+        Collects the places of the labels, which are read here.
 
     Returns
     -------
@@ -78,13 +83,44 @@ def describe_training(
         if validation is None
         else validation_by_bin(network, validation, device, data.target)
     )
+    places = places or TrainedPlaces(data)
     return {
-        "data": _describe_data(data, training, validation),
+        "data": _describe_data(data, training, validation, places),
         "bands": list(data.bands),
         "normalisation": _normalisation(network, data.bands),
         "validation": None if table is None else metrics_by_bin(table),
         "environment": environment_of(device),
     } | _first_weights(network)
+
+
+class TrainedPlaces:
+    """Collector of the places of all labels that have a part in a training.
+
+    Parameters
+    ----------
+    data : LabelledCube
+        The training data.
+    held : LabelledCube, optional
+        Another cube that validates.
+    """
+
+    def __init__(self, data: LabelledCube, held: LabelledCube | None = None) -> None:
+        self.training = PlaceCollector(data.cube)
+        self.validation = self.training
+        if held is not None:
+            self.validation = PlaceCollector(held.cube)
+
+    def places(self) -> LabelPlaces | None:
+        """Return the places; None where those of one cube are not known."""
+        several = dict.fromkeys([self.training, self.validation])
+        return LabelPlaces.joined(one.places() for one in several)
+
+
+def add_labels(
+    collector: PlaceCollector, reader: Reader, samples: Sequence[Sample]
+) -> int:
+    """Add the labels of samples to those collected; return how many there are."""
+    return sum(_labels_in(reader, sample, collector) for sample in samples)
 
 
 def _first_weights(network: AttentionUNet) -> dict[str, str]:
@@ -171,7 +207,10 @@ def _number(value: Any) -> float | None:
 
 
 def _describe_data(
-    data: LabelledCube, training: ChipLoader, validation: ChipLoader | None
+    data: LabelledCube,
+    training: ChipLoader,
+    validation: ChipLoader | None,
+    places: TrainedPlaces,
 ) -> dict[str, Any]:
     cube = data.cube
     facts = {
@@ -179,8 +218,10 @@ def _describe_data(
         "kind": "chips" if "chip" in cube.dims else "scene",
         "size": {str(dim): int(size) for dim, size in cube.sizes.items()},
         "months": [int(month) for month in cube["month"].values],
-        "training": _describe_loader(training),
-        "validation": None if validation is None else _describe_loader(validation),
+        "training": _describe_loader(training, places.training),
+        "validation": None
+        if validation is None
+        else _describe_loader(validation, places.validation),
     }
     for name in ("title", "source", "licence"):
         if name in cube.attrs:
@@ -188,23 +229,25 @@ def _describe_data(
     return facts | georeference_of(cube)
 
 
-def _describe_loader(loader: ChipLoader) -> dict[str, Any]:
+def _describe_loader(loader: ChipLoader, places: PlaceCollector) -> dict[str, Any]:
     samples = sorted(set(loader.samples), key=repr)
     names = [loader.reader.name_of(sample) for sample in samples]
     return {
         "places": len(samples),
         "pixels": sum(sample.window.height * sample.window.width for sample in samples),
-        "labels": sum(_labels_in(loader.reader, sample) for sample in samples),
+        "labels": add_labels(places, loader.reader, samples),
         "names": sha256_of("\n".join(names)),
     }
 
 
-def _labels_in(reader: Reader, sample: Sample) -> int:
+def _labels_in(reader: Reader, sample: Sample, places: PlaceCollector) -> int:
     """Count the pixels of a sample with a label; one that cannot be read has none."""
     try:
-        return int(np.isfinite(reader.labels(sample)).sum())
+        labelled = np.isfinite(reader.labels(sample))
     except DamagedError:  # model.damaged names it
         return 0
+    places.add(sample, labelled)
+    return int(labelled.sum())
 
 
 def georeference_of(cube: xr.Dataset) -> dict[str, Any]:

@@ -16,6 +16,7 @@ BY_PIXEL = ("learner", "trees", "neighbourhoods", "monthly", "most_labels")
 OF_BOTH = (
     *("name", "ceiling", "tail", "validation_fraction", "fold", "block", "groups"),
     *("cache", "damaged", "interval", "calibration_fraction", "domain_cells"),
+    "remember_labels",
     *(
         "label_errors",
         "training",

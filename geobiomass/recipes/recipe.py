@@ -141,6 +141,10 @@ class Recipe:
     domain_cells : int
         Cells of 16 x 16 pixels of training data that are kept at the end, for the
         model's map of applicability; 0 keeps none.
+    remember_labels : bool
+        Whether the model and its maps keep hashes of the places of the labels, so that
+        ``model.learnt_from``, ``adapt`` and totals can tell which plots trained it.
+        False for confidential plots: whoever guesses a place can test it.
     learner : "blend", estimator of scikit-learn, or None
         What learns by pixel, in place of a network: trees and a kernel, or
         the user's own regressor. None: a network, which the settings above describe.
@@ -199,6 +203,7 @@ class Recipe:
     calibration_fraction: float = 0.2
     label_errors: bool = False
     domain_cells: int = 3000
+    remember_labels: bool = True
     learner: Any = None
     trees: int | None = None
     neighbourhoods: tuple[int, ...] = (3, 7, 15)
@@ -214,6 +219,7 @@ class Recipe:
         _one_of(self, "loss", ("chip_rmse", "chip_huber", "huber", "mse", "beta_nll"))
         _one_of(self, "tail", ("drop", "clip"))
         _one_of(self, "damaged", ("raise", "skip"))
+        _one_of(self, "remember_labels", (True, False))
         _one_of(self, "missing", ("validity", "renormalise", "zero"))
         for name, unit in (
             ("crop", "pixel"),
@@ -335,6 +341,7 @@ class Recipe:
 # have them, and a model of theirs is saved as it was.
 _LATER = (
     *("frozen", "self_supervised", "crops", "label_errors"),
+    "remember_labels",
     *("crop_sampling", "balance", "tail_correction"),
 )
 
@@ -372,7 +379,7 @@ def recipe_from_dict(settings: Mapping[str, Any]) -> Recipe:
     )
 
 
-def _one_of(recipe: Recipe, name: str, allowed: tuple[str, ...]) -> None:
+def _one_of(recipe: Recipe, name: str, allowed: tuple[str | bool, ...]) -> None:
     if getattr(recipe, name) not in allowed:
         raise ValueError(
             f"{name} must be one of {allowed}, got {getattr(recipe, name)!r}."

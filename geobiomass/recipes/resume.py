@@ -22,6 +22,7 @@ from geobiomass.training.files import sha256_of
 # at the end or to unreadable data, or are compared elsewhere.
 _FREE = (
     *("name", "cache", "read_ahead", "damaged", "domain_cells"),
+    "remember_labels",
     *("validation_fraction", "stages", "training", "levels", "tail_correction"),
     *BY_PIXEL,
 )

@@ -15,6 +15,7 @@ from geobiomass.cube.cluster_watch import computed
 from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.data.reader import Reader, Sample
 from geobiomass.evaluation.metrics import BOOTSTRAP, Bins, Tally, add_parts, interval_of
+from geobiomass.models.learnt_labels import KnowsLabels, LearntCount
 from geobiomass.tiles import blocks
 
 BLOCK = 1024  # pixels: side of the blocks that a scene is mapped and compared in
@@ -60,6 +61,7 @@ class Material:
     overview: xr.Dataset | None = None  # of a scene: every layer, subsampled
     used: int = 0  # chips or blocks
     available: int = 0  # chips or blocks
+    trained: LearntCount | None = None  # labels that trained the model
 
     def __post_init__(self) -> None:
         self.tally = Tally(Bins(target=self.target))
@@ -85,6 +87,8 @@ class Material:
             self.overview = _thin(self.layers)
         self.used, self.available = len(chosen), len(every)
         labels = "agb" in self.cube
+        if labels and isinstance(self.model, KnowsLabels):
+            self.trained = LearntCount(self.model, self.cube)
         for sample in tqdm(chosen, "Mapping", unit="block", disable=not progress):
             found = computed(_cut(self.layers, sample), "the map was being read")
             if sample in drawn:
@@ -94,6 +98,8 @@ class Material:
                 _fill(self.overview, found, sample)
             if labels:
                 truth = reader.labels(sample).astype(np.float64)
+                if self.trained is not None:
+                    self.trained.add(sample, np.isfinite(truth))
                 self._compare(found, truth, step)
             if "applicable" in found:
                 self.inside = (

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from geobiomass import plots
 from geobiomass.cube import is_chips
 from geobiomass.cube.summary import describe_cube
+from geobiomass.models.learnt_labels import TOLD
 from geobiomass.models.summary import describe_model
 from geobiomass.plots.accuracy import digits_of
 from geobiomass.report.audit import metrics_table
@@ -84,11 +85,16 @@ def metrics(material: Material) -> Markup:
 
 
 def _warning(material: Material) -> Markup:
-    """Return a warning if the cube is the training data of the model."""
-    if not material.model.was_trained_on(material.cube):
+    """Return a warning if labels of the cube trained the model."""
+    trained = material.trained
+    if material.model.was_trained_on(material.cube):
+        text = "The model was trained on this cube"
+    elif trained is not None and trained.share >= TOLD:
+        text = f"{trained} trained the model"
+    else:
         return Markup("")
     return warning(
-        "The model was trained on this cube: the errors below are too small.",
+        f"{text}: the errors below are too small.",
         "The error on held-out data is above.",
     )
 

@@ -189,7 +189,7 @@ class CrossValidation:
         settings = {"check": "off", **self._settings}
         maps = [member.predict(self.cube, **settings) for member in self._members]
         found = join_by_fold(maps, self.folds)
-        note_provenance(found, self.model, self.cube, self._how())
+        note_provenance(found, self.model, self.cube, self._how(), held_out=True)
         return found
 
     @cached_property
@@ -331,7 +331,7 @@ class CrossValidation:
             (folder / RECORD).unlink(missing_ok=True)
         lazy, side = self.predictions.copy(), self._settings["block"]
         made_with = self._depends_on()
-        note_provenance(lazy, self.model, self.cube, made_with)
+        note_provenance(lazy, self.model, self.cube, made_with, held_out=True)
         write_predictions(folder, lazy, made_with, side, progress, overwrite)
         stored = CrossValidation(
             self.cube, self.model, self.folds, self.pixel, **self._settings

@@ -137,6 +137,7 @@ def test_the_error_of_maps_is_measured_and_kept(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*trained the model")  # its validation did
 def test_the_error_is_that_of_evaluate() -> None:
     scene = select_bands(make_scene(3, 64), RADAR)
     held = select_bands(make_scene(4, 64), RADAR)

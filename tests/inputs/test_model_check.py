@@ -214,6 +214,7 @@ def test_zero_as_nodata(model: gb.BiomassRegressor) -> None:
 
 # The small model of these tests leaves the range of its labels now and then.
 @pytest.mark.filterwarnings("ignore:.*are beyond the range of the labels")
+@pytest.mark.filterwarnings("ignore:.*trained the model")  # the same coordinates
 def test_predict_to_and_evaluate_check_too(
     model: gb.BiomassRegressor, tmp_path: Path
 ) -> None:

@@ -158,6 +158,7 @@ def test_the_largest_label_of_biomass_is_no_limit_of_heights(
     assert model.recipe.ceiling is None  # of the recipe 1,000 Mg/ha
 
 
+@pytest.mark.filterwarnings("ignore:.*trained the model")
 def test_evaluation_is_in_the_models_units(
     model: gb.BiomassRegressor, scene: xr.Dataset
 ) -> None:
@@ -216,6 +217,7 @@ def test_residuals_and_change_have_the_targets_name(
     assert read_residuals(tmp_path / "residuals.csv").attrs == table.attrs
 
 
+@pytest.mark.filterwarnings("ignore:.*trained the model")
 def test_plots_are_labelled_by_the_target(
     model: gb.BiomassRegressor, scene: xr.Dataset
 ) -> None:

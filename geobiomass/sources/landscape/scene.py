@@ -88,7 +88,8 @@ def landscape(
         reflectance x 10^4 and cloud probability in percent as whole numbers, NaN
         where missing. `agb` (y, x) float32, Mg/ha, complete. Coordinates
         `month` (calendar months in acquisition order), `band`, `y`, `x` and
-        `spatial_ref`.
+        `spatial_ref`. The attribute `synthetic` says which ground it is: a model that
+        learnt one landscape did not learn another one at the same coordinates.
 
     Raises
     ------
@@ -176,7 +177,11 @@ def landscape(
             "y": NORTH - (np.arange(height) + 0.5) * resolution,
             "x": EAST + (np.arange(width) + 0.5) * resolution,
         },
-        attrs={"title": _title(seed, version)},
+        attrs={
+            "title": _title(seed, version),
+            # Which ground it is: coordinates are the same for all seeds.
+            "synthetic": f"seed {seed}, {' '.join(species)}, version {version}",
+        },
     )
     return _georeferenced(scene, crs, resolution)
 
