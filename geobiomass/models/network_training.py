@@ -20,7 +20,7 @@ from geobiomass.data.folds import Fold
 from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.loader import ChipLoader
 from geobiomass.data.reader import Sample
-from geobiomass.models.calibration import calibrate_together
+from geobiomass.models.calibration import calibrate_together, check_worth
 from geobiomass.models.domain import domain_of
 from geobiomass.models.input_check import INPUTS
 from geobiomass.models.map_comparison import measure_map_error
@@ -139,6 +139,9 @@ class NetworkTraining(Predictor, Regressor):
         earlier = given is not None and continues_earlier(recipe.training, given)
         loaders, task = self._prepare(data, recipe, held, client, calibrate)
         recipe, stages = loaders.recipe, stages_of(loaders)
+        if calibrate and recipe.interval is not None and loaders.weights is not None:
+            calibrating = loaders.calibration
+            check_worth(data.reader, calibrating, loaders.weights, recipe.interval)
         found = self._scale(loaders)
         check_batch_norm(self.network, recipe, loaders.training, side)
         first = int(os.environ.get("LOCAL_RANK", "0")) == 0  # of several processes
@@ -191,7 +194,7 @@ class NetworkTraining(Predictor, Regressor):
                 [self], data, [loaders.calibration], known, grouped_by(recipe, held)
             )
         self.provenance = describe_training(
-            data, self.network, last, validation, device
+            data, self.network, last, validation, device, recipe.label_errors
         )
         self.provenance[INPUTS] = found.profile.to_dict()
         note_weights(self, loaders.weights, data.reader.has_errors)

@@ -22,7 +22,8 @@ from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.loader import ChipLoader, decode_batch
 from geobiomass.data.reader import Reader, Sample
-from geobiomass.evaluation.metrics import Bins, Tally
+from geobiomass.evaluation.label_errors import MEASURED, tally_for
+from geobiomass.evaluation.metrics import Bins
 from geobiomass.network import AttentionUNet
 from geobiomass.network.attention_unet import UNKNOWN
 from geobiomass.recipes.label_weights import LabelWeights
@@ -41,6 +42,7 @@ def describe_training(
     training: ChipLoader,
     validation: ChipLoader | None = None,
     device: str = "cpu",
+    weigh: bool = False,
 ) -> dict[str, Any]:
     """Return the record of a training, for ``model.provenance``.
 
@@ -56,6 +58,8 @@ def describe_training(
         The samples that were held out. The network runs over them once.
     device : str
         The device for that run.
+    weigh : bool
+        Whether held-out labels weigh by their standard errors, if they have any.
 
     Returns
     -------
@@ -76,7 +80,7 @@ def describe_training(
     table = (
         None
         if validation is None
-        else validation_by_bin(network, validation, device, data.target)
+        else validation_by_bin(network, validation, device, data.target, weigh)
     )
     return {
         "data": _describe_data(data, training, validation),
@@ -98,6 +102,7 @@ def validation_by_bin(
     loader: ChipLoader,
     device: str = "cpu",
     target: Quantity = AGB,
+    weigh: bool = False,
 ) -> pd.DataFrame:
     """Compare a network's maps of held-out samples with their labels.
 
@@ -111,6 +116,8 @@ def validation_by_bin(
         The device of the network for that.
     target : Quantity
         What the network predicts.
+    weigh : bool
+        Whether labels weigh by their standard errors, if they have any.
 
     Returns
     -------
@@ -118,15 +125,20 @@ def validation_by_bin(
         As :meth:`geobiomass.BiomassRegressor.evaluate` returns it; a sample of the
         loader counts as a chip.
     """
-    tally = Tally(Bins(target=target))
+    known = loader.reader.has_errors
+    tally = tally_for(Bins(target=target), known, weigh)
+    if known:
+        loader = loader.with_errors()
     with evaluating(network, device), torch.inference_mode():
         for codes, arrangement, labels in loader.epoch(0):
             (image,), truth = decode_batch((codes.to(device), arrangement), labels)
             calendar = arrangement.decoder.calendar
             own = network.calendar is not None
             maps = network(image, calendar=calendar if own else None)
-            for predicted, observed in zip(maps[:, 0], truth[:, 0], strict=True):
-                tally.add(predicted.cpu().double().numpy(), observed.double().numpy())
+            for predicted, observed in zip(maps[:, 0], truth, strict=True):
+                layers = observed.double().numpy()
+                errors = layers[1] if known else None
+                tally.add(predicted.cpu().double().numpy(), layers[0], errors=errors)
     return tally.table()
 
 
@@ -135,7 +147,10 @@ def note_weights(
 ) -> None:
     """Note in a model's record whether the errors of labels, if known, weighed."""
     if known:
-        found = EQUAL if weights is None else weights.to_dict() if taken else NOT_TAKEN
+        found: Any = EQUAL
+        if weights is not None:
+            facts = weights.to_dict() | {MEASURED: "weighed"}
+            found = facts if taken else NOT_TAKEN
         model.provenance = {**model.provenance, "weights of labels": found}
 
 
