@@ -128,8 +128,8 @@ def from_rasters(
     -------
     xarray.Dataset
         ``image`` (month, band, y, x) float32, NaN where missing; ``agb`` (y, x) if
-        `agb` is given, and ``agb_se`` with `error`. The attribute `scenes` (JSON) lists the files of each month,
-        relative to their common folder.
+        `agb` is given, and ``agb_se`` with `error`. The attribute `scenes` (JSON) lists
+        the files of each month, relative to their common folder.
 
     Raises
     ------
@@ -153,7 +153,9 @@ def from_rasters(
     if damaged not in ("raise", "skip"):
         raise CubeError(f"damaged must be 'raise' or 'skip', got {damaged!r}.")
     if error is not None and agb is None:
-        raise CubeError("error= are standard errors of labels, got no labels; give agb=.")
+        raise CubeError(
+            "error= are standard errors of labels, got no labels; give agb=."
+        )
     _check_methods(resampling)
     skip = damaged == "skip"
     images = _images(
