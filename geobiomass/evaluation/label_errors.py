@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from geobiomass.cube import CubeError
 from geobiomass.evaluation.metrics import (
     CONFIDENCE,
     LABEL_ERROR,
@@ -134,7 +133,8 @@ class ErrorTally(Tally):
         errors, missing = without_missing(errors)
         self._without += missing
         weights = np.ones(len(errors))
-        if self.weigh:
+        # Without any error, and with errors of 0 only, all weigh alike.
+        if self.weigh and missing < len(errors):
             weights = self._weights(parts, errors)
         self._masses += (weights.sum(), (weights**2).sum())
         ends = np.cumsum([len(part["errors"]) for part in parts])[:-1]
@@ -146,31 +146,12 @@ class ErrorTally(Tally):
         self, parts: list[dict[str, Any]], errors: npt.NDArray[np.float64]
     ) -> npt.NDArray[np.float64]:
         if self._unexplained is None:
-            check_some_error(errors)
             residuals = [part["predicted"] - part["observed"] for part in parts]
             weights, found = relative_weights(np.concatenate(residuals), errors)
             self._unexplained = found
             self._scale = float(weights[0] * (found + errors[0] ** 2))
             return weights
         return np.asarray(self._scale / (self._unexplained + errors**2))
-
-
-def check_some_error(errors: npt.NDArray[Any]) -> None:
-    """Check that some labels have a standard error above 0, to weigh by.
-
-    Raises
-    ------
-    CubeError
-        If none has.
-    """
-    known = errors[np.isfinite(errors)]
-    if not known.any():
-        what = "0 at all" if len(known) else "none at any"
-        raise CubeError(
-            "Standard errors of labels, 'agb_se', must be above 0 at some labels to "
-            f"weigh by, got {what} of {len(errors):,}; give them, or weigh all alike, "
-            "label_errors=False."
-        )
 
 
 def tally_for(
@@ -181,8 +162,17 @@ def tally_for(
 
 
 def tell_clipped(table: pd.DataFrame, stacklevel: int = 3) -> None:
-    """Warn if labels are said to be less exact than they are seen to be."""
+    """Warn if labels are said to be less exact than they are seen to be.
+
+    Or if they should weigh by errors, of which none is above 0.
+    """
     facts: Mapping[str, Any] = table.attrs.get(FACTS, {})
+    if facts.get("weighed") and not table.loc["all", LABEL_ERROR] > 0:
+        warnings.warn(
+            "No label that is compared has a standard error above 0, so that all "
+            "weigh alike; give the errors, or label_errors=False.",
+            stacklevel=stacklevel,
+        )
     if "all" in facts.get("clipped", []):
         row = table.loc["all"]
         warnings.warn(

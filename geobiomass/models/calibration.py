@@ -17,7 +17,6 @@ from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.reader import Reader, Sample
 from geobiomass.data.splits import groups_of, labelled
-from geobiomass.evaluation.label_errors import check_some_error
 from geobiomass.evaluation.metrics import BIOMASS_BINS, bins_for
 from geobiomass.inference.mapper import Mapper
 from geobiomass.recipes.label_weights import LabelWeights
@@ -106,8 +105,7 @@ def compare_units(
     Raises
     ------
     CubeError
-        If a sample cannot be read and `skip` is false; or labels that weigh have no
-        standard errors above 0.
+        If a sample cannot be read and `skip` is false.
     """
     names = {} if groups is None else dict(zip(samples, groups, strict=True))
     budget = max(1, _PIXELS // max(1, len(samples)))
@@ -132,30 +130,21 @@ def compare_units(
     empty = Unit(
         dict.fromkeys(mapper.outputs, none), none, errors=none if weigh else None
     )
-    return with_all_errors(
-        [
-            dataclasses.replace(joined([empty, *units]), group=names.get(sample))
-            for sample, units in parts.items()
-        ]
-    )
+    return [
+        dataclasses.replace(joined([empty, *units]), group=names.get(sample))
+        for sample, units in parts.items()
+    ]
 
 
-def with_all_errors(units: Sequence[Unit]) -> list[Unit]:
+def _with_all_errors(units: Sequence[Unit]) -> list[Unit]:
     """Return units whose labels without an error have the median of the others.
 
-    Units without errors are returned as they are.
-
-    Raises
-    ------
-    CubeError
-        If no label has an error above 0.
+    Without any error labels do not weigh.
     """
     known = [unit.errors for unit in units if unit.errors is not None]
-    if not known:
-        return list(units)
-    errors = np.concatenate(known)
-    check_some_error(errors)
-    filled = without_missing(errors)[0]
+    filled, missing = without_missing(np.concatenate([*known, np.zeros(0)]))
+    if missing == len(filled):
+        return [dataclasses.replace(unit, errors=None) for unit in units]
     ends = np.cumsum([len(own) for own in known])[:-1]
     pairs = zip(units, np.split(filled, ends), strict=True)
     return [dataclasses.replace(unit, errors=own) for unit, own in pairs]
@@ -232,7 +221,7 @@ def calibration_of(
         If a setting is out of range.
     """
     return calibrate(
-        units,
+        _with_all_errors(units),
         interval,
         bins_for(target.units)[1:-1] if classes is None else classes,
         kind="chips" if reader.chips else "blocks",

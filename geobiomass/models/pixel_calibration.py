@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geobiomass.data.reader import Reader
-from geobiomass.models.calibration import calibration_of, with_all_errors
+from geobiomass.models.calibration import calibration_of
 from geobiomass.recipes.label_table import LabelTable
 from geobiomass.statistics.conformal import Calibration, few_groups
 from geobiomass.statistics.conformal_units import Unit
@@ -65,7 +65,7 @@ def calibrate_out_of_fold(
         errors = table.errors[own] if weigh and table.errors is not None else None
         units.append(Unit(values, table.target[own], group, errors))
     found = calibration_of(
-        with_all_errors(units),
+        units,
         reader,
         interval,
         folds=min(folds, len(np.unique(groups))),

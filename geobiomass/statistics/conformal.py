@@ -120,7 +120,7 @@ class Calibration:
         if self.effective is not None:
             weighed = (
                 ", labels weighed by their standard errors (worth "
-                f"{self.effective:.3g} {self.kind} of equal ones)"
+                f"{self.effective:.3g} of equal weight)"
             )
         return (
             f"{100 * self.interval:.4g} % interval, calibrated on {self.count} "
