@@ -17,14 +17,18 @@ from test_evaluation import drawn
 from test_label_errors import FAST
 
 import geobiomass as gb
+from geobiomass.cli.train import in_short
 from geobiomass.cube.quantity import AGB
 from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.evaluation import label_errors
 from geobiomass.evaluation.label_errors import FACTS, ErrorTally, tell_clipped
 from geobiomass.evaluation.metrics import Bins, Tally
+from geobiomass.models.calibration import check_worth
 from geobiomass.models.fit_members import untrained
+from geobiomass.models.pixel_data import check_rows_worth
 from geobiomass.models.training_record import validation_by_bin
 from geobiomass.recipes.datasets import make_loaders
+from geobiomass.recipes.label_weights import LabelWeights
 from geobiomass.recipes.recipe import find_recipe
 from geobiomass.report import label_audit
 from geobiomass.statistics.conformal import Calibration, calibrate
@@ -35,6 +39,7 @@ from geobiomass.statistics.label_errors import (
     unexplained_variance,
     without_missing,
 )
+from geobiomass.tiles import Sample, even_blocks
 
 # Four labels: with tau^2 = 9 the sum of r^2 / (tau^2 + se^2) is 9/9 + 9/9 + 25/25 +
 # 25/25 = 4, so that they weigh as 1/9, 1/9, 1/25, 1/25.
@@ -327,6 +332,35 @@ def test_units_that_are_worth_too_little_are_refused() -> None:
     assert by_chip.kind == "chips"
     plain = [Unit(u.values, u.observed, u.group) for u in units]
     assert calibrate(plain, 0.7, [], groups="region").kind == "groups"
+
+
+def test_weights_that_are_worth_too_little_are_refused_before_training(
+    cube: xr.Dataset,
+) -> None:
+    # Two blocks have labels of weight 1, eight hardly any.
+    where = np.repeat(np.arange(10), 3)
+    weights = np.where(where < 2, 1.0, 1e-6)
+    recipe = find_recipe("pixels", interval=0.9)
+    said = "got 10, which are worth 2 of equal weight"
+    with pytest.raises(gb.CubeError, match=said):
+        check_rows_worth(where, weights, recipe)
+    check_rows_worth(where, np.ones(30), recipe)
+    # A network's labels are read for it: of four blocks one has exact labels.
+    windows = even_blocks(48, 48, 24)
+    samples = [Sample(window, None) for window in windows]
+    errors = cube["agb_se"].where(cube["agb_se"].isnull(), np.float32(5000))
+    errors[:24, :24] = errors[:24, :24].where(errors[:24, :24].isnull(), np.float32(1))
+    reader = LabelledCube.open(cube.assign(agb_se=errors)).reader
+    weigh = LabelWeights(unexplained=900.0, scale=1.0, middle=1.0, labels=4)
+    with pytest.raises(gb.CubeError, match="got 4, which are worth 1 of equal"):
+        check_worth(reader, samples, weigh, 0.75)
+    check_worth(LabelledCube.open(cube).reader, samples, weigh, 0.75)
+
+
+def test_the_command_says_what_labels_are_worth() -> None:
+    said = "Labels weigh by their standard errors: they are worth 3 labels"
+    assert said in in_short(tallied(weigh=True))
+    assert "weigh" not in in_short(tallied(weigh=False))
 
 
 # --- in a model ---
