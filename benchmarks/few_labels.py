@@ -209,7 +209,7 @@ def judge(case: Case, recipe: str, settings: dict[str, Any]) -> Figures:
     at = np.isfinite(case.test["agb"].values)
     name = str(model.target.name)
     names = [f"{name}_{end}" for end in ("lower", "upper")]
-    ends, more = None, {}
+    ends, more = None, dict[str, float]()
     if names[0] in mapped:
         ends = (mapped[names[0]].values[at], mapped[names[1]].values[at])
         more["width"] = float(np.mean(ends[1] - ends[0]))

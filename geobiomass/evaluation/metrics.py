@@ -357,7 +357,7 @@ def _metrics(sums: Numbers) -> dict[str, Numbers]:
     )
     n = _weight_of(sums)
     with np.errstate(invalid="ignore", divide="ignore"):
-        more = {}
+        more: dict[str, Numbers] = {}
         if sums.shape[-1] > _SUMS:
             labels = sums[..., _SUMS + 1] / n
             rest = np.maximum(squared / n - labels, 0)

@@ -407,7 +407,7 @@ def _errors(settings: Facts, provenance: Facts) -> str:
         "sample, then averaged. Pixel RMSE: over all pixels together. Bias: predicted "
         "minus observed.\n\n"
         + "\n".join([head, "|---" * (len(columns) + 1) + "|", *rows])
-        + _error_without_labels(table["all"], units)
+        + _error_without_labels(table.get("all") or {}, units)
         + _error_of_maps(settings)
     )
 

@@ -110,7 +110,7 @@ class Predictor(MapMaker):
             sqrt(pixel RMSE^2 - mean(se^2)), 0 where that is negative: the RMSE of the
             map itself if its errors and those of the labels are independent. Both are
             NaN in bins of observed values, which errors of labels make, and the
-            second for labels that the model was trained on.
+            second for the cube that the model was trained on.
             ``attrs["label errors"]`` says whether labels weighed, how many labels of
             equal weight they are worth, how many have no error (they get the median of
             the others), and which rows are 0.
