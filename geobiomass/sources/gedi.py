@@ -239,12 +239,12 @@ def _read_table(path: str, inside: Inside) -> tuple[pd.DataFrame, int, int]:
             if column is not None and column != name:
                 made = made.rename(columns={column: name})
         if "agbd" not in made:
-            names = list(map(str, table.columns))
-            other = other_product(names)
+            there = list(map(str, table.columns))
+            other = other_product(there)
             is_other = f": it is of GEDI {other}" if other else ""
             raise CubeError(
                 f"{path} must have a column agbd, as tables of GEDI L4A have, got "
-                f"{names}{is_other}."
+                f"{there}{is_other}."
             )
         dates = _dates(made)
         if dates is not None:
