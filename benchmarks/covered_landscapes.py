@@ -19,8 +19,9 @@ from covered_blocks import INTERVAL, Find, pooled, weighted
 from covered_runs import Go
 from error_fields import Floats
 from geobiomass.models.calibration import CLASSES, compare_units, units_of
-from geobiomass.statistics.conformal import Unit, calibrate
+from geobiomass.statistics.conformal import calibrate
 from geobiomass.statistics.conformal_quantile import threshold
+from geobiomass.statistics.conformal_units import Unit
 from tables import Row
 
 RUNS = 24

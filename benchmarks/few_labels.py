@@ -5,7 +5,8 @@
 Trains the network of "quick" and changes one setting a row, on landscapes of unseen
 seeds with few labels and on real footprints, and tests it on blocks without labels in
 training. Epochs are set so that all rows take about the same CPU seconds on one thread.
-A random forest by pixel and ``gb.fit(cube, "pixels")`` stand beside them. Finished runs
+A random forest by pixel and ``gb.fit(cube, "pixels")`` stand beside them. Rows
+"interval" also say which share of the truth is in the interval of 90 %. Finished runs
 are kept: the same command continues, and rows, cells and seeds can be added.
 """
 
@@ -82,7 +83,10 @@ WEIGHTS: dict[str, tuple[str, bool]] = {
     "pixels, weighted": ("pixels", True),
     "sparse, unweighted": ("sparse", False),
     "sparse, weighted": ("sparse", True),
+    "interval, unweighted": ("pixels", False),
+    "interval, weighted": ("pixels", True),
 }
+COVER = 0.9  # of the rows "interval": the share of the truth that should be within it
 ROWS = (*REFERENCES, *SWITCHES, *WEIGHTS)
 # Where only these rows are measured, unless --rows names others.
 MAIN = ("forest", "pixels", "base", "together")
@@ -163,6 +167,8 @@ def _figures(run: Run, quick: bool) -> Figures:
     recipe, more = "quick", dict(SWITCHES.get(run.row, {}))
     if run.row in WEIGHTS:
         recipe, more["label_errors"] = WEIGHTS[run.row]
+        if run.row.startswith("interval"):
+            more["interval"] = COVER
     settings = more | {"seed": run.seed}
     if recipe == "pixels":
         return judge(case, recipe, settings)
@@ -201,7 +207,13 @@ def judge(case: Case, recipe: str, settings: dict[str, Any]) -> Figures:
         mapped = model.predict(case.test, check="off").compute()
     truth, _ = labelled_pixels(case.test)
     at = np.isfinite(case.test["agb"].values)
-    found = errors(mapped[str(model.target.name)].values[at], truth, None)
+    name = str(model.target.name)
+    names = [f"{name}_{end}" for end in ("lower", "upper")]
+    ends, more = None, dict[str, float]()
+    if names[0] in mapped:
+        ends = (mapped[names[0]].values[at], mapped[names[1]].values[at])
+        more["width"] = float(np.mean(ends[1] - ends[0]))
+    found = errors(mapped[name].values[at], truth, ends) | more
     return found | {
         "labels": int(np.isfinite(case.training["agb"].values).sum()),
         "seconds": seconds,
@@ -247,6 +259,10 @@ def _line(results: dict[Run, Figures], cell: str, row: str) -> Row | None:
     if not weighted:
         base = _ratios(results, cell, mine, "base")
         line["over the base"] = float(np.mean(base)) if base else None
+    else:
+        known = all("width" in found for found in mine.values())
+        for name in ("covered", "width"):
+            line[name] = _mean(mine, name) if known else None
     return line | {"bias": _mean(mine, "bias"), "CPU s": _mean(mine, "seconds")}
 
 

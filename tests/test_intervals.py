@@ -26,8 +26,9 @@ from geobiomass.network import AttentionUNet
 from geobiomass.recipes.datasets import make_loaders
 from geobiomass.recipes.recipe import find_recipe
 from geobiomass.statistics import conformal_quantile
-from geobiomass.statistics.conformal import Calibration, Unit, calibrate
+from geobiomass.statistics.conformal import Calibration, calibrate
 from geobiomass.statistics.conformal_quantile import needed_units, threshold
+from geobiomass.statistics.conformal_units import Unit
 from geobiomass.training.losses import pinball_loss
 from geobiomass.training.metrics import AverageRMSE, average_rmse
 

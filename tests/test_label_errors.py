@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +15,7 @@ import xarray as xr
 from conftest import make_scene
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raster_files import UTM, north_up, write_tif
+from raster_files import UTM, draw, north_up, write_tif
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 
@@ -134,6 +135,46 @@ def test_errors_of_a_raster_are_where_its_labels_are(kind: str, tmp_path: Path) 
     assert found[0, 0] == np.nanmedian(np.where(np.isnan(values), np.nan, errors))
     known = np.isfinite(errors) & np.isfinite(values)
     np.testing.assert_array_equal(found[known], errors[known])
+
+
+@pytest.mark.parametrize("labels", ["a table", "a raster"])
+def test_errors_come_with_files_and_the_command_line(
+    labels: str, tmp_path: Path, run: Any
+) -> None:
+    place = north_up(WEST, NORTH, 10)
+    image = draw((1, 20, 30))
+    write_tif(tmp_path / "S2_2020-07.tif", image, place, UTM, names=["B02"])
+    if labels == "a table":
+        given, error = str(tmp_path / "plots.csv"), "se"
+        table = plots((2, 3, 10, 3), (7, 9, 50, 8))
+        points = gpd.points_from_xy(table.pop("x"), table.pop("y"), crs=UTM)
+        points = points.to_crs(4326)
+        table.assign(lon=points.x, lat=points.y).to_csv(given, index=False)
+    else:
+        given, error = str(tmp_path / "agb.tif"), str(tmp_path / "se.tif")
+        for path, values in ((given, (10, 50)), (error, (3, 8))):
+            layer = np.full((20, 30), np.nan, np.float32)
+            layer[2, 3], layer[7, 9] = values
+            write_tif(Path(path), layer, place, UTM, nodata=np.nan)
+    files = tmp_path / "S2_{year}-{month}.tif"
+    made = gb.from_rasters(files, agb=given, error=error)
+    assert (made["agb_se"].values[2, 3], made["agb_se"].values[7, 9]) == (3, 8)
+    assert int(np.isfinite(made["agb_se"].values).sum()) == 2
+    assert "agb_se" not in gb.from_rasters(files, agb=given)
+    with pytest.raises(
+        gb.CubeError, match=r"standard errors of labels, got no labels; give agb="
+    ):
+        gb.from_rasters(files, error=error)
+    out = tmp_path / "cube.zarr"
+    words = ("ingest", "rasters", files, out)
+    code, said, _ = run(*words, "--labels", given, "--error", error)
+    assert code == 0
+    assert "2 labelled with standard errors" in said
+    stored = gb.open_cube(out)
+    xr.testing.assert_equal(stored["agb_se"].compute(), made["agb_se"].compute())
+    code, _, told = run(*words, "--error", error, "--overwrite")
+    assert code != 0
+    assert "--error needs the labels" in told
 
 
 @pytest.mark.parametrize(

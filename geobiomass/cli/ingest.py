@@ -150,6 +150,13 @@ def rasters(
         float | None,
         typer.Option(help="Radius of points in the labels, metres; GEDI's is 12.5."),
     ] = None,
+    error: Annotated[
+        str | None,
+        typer.Option(
+            help="Standard errors of the labels: a column of their table, or beside a "
+            "raster a raster."
+        ),
+    ] = None,
     labels_nodata: Annotated[
         float | None, typer.Option(help="Value of missing labels in a raster.")
     ] = None,
@@ -214,6 +221,8 @@ def rasters(
     from geobiomass.sources.labels import with_labels
     from geobiomass.sources.rasters.from_files import from_rasters
 
+    if error is not None and labels is None:
+        raise ValueError("--error needs the labels, got none; give --labels.")
     cube = from_rasters(
         files,
         bands=band or None,
@@ -238,8 +247,11 @@ def rasters(
             crs=labels_crs,
             units=labels_units,
             target=target,
+            error=error,
         )
         labelled = f", {cube['agb'].attrs['labelled_pixels']} labelled"
+        if "agb_se" in cube:
+            labelled += " with standard errors"
     write_cube(cube, out, dtype.value, overwrite=overwrite, progress=True)
     months, bands = (_count_text(cube.sizes[dim], dim) for dim in ("month", "band"))
     size = f"{cube.sizes['y']} x {cube.sizes['x']} pixels"

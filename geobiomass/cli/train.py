@@ -68,6 +68,13 @@ Groups = Annotated[
         help="Coordinate of chips, such as region: equal values are one group."
     ),
 ]
+LabelErrors = Annotated[
+    bool | None,
+    typer.Option(
+        help="Labels weigh by their standard errors, or alike; by default as in the "
+        "model's recipe."
+    ),
+]
 Devices = Annotated[str | None, typer.Option(help="Number of GPUs, or auto for all.")]
 Settings = Annotated[
     list[str] | None,
@@ -239,6 +246,7 @@ def evaluate(
             autocompletion=lambda: CHECKS,
         ),
     ] = "warn",
+    label_errors: LabelErrors = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare a model's map with the labels, overall and by bin, in its units.
@@ -258,6 +266,7 @@ def evaluate(
         confidence=confidence,
         groups=groups,
         check=cast(Check, check),
+        label_errors=label_errors,
     )
     write_table(table, csv, "table of errors", "pixel_rmse")
     answer(in_short(table), {"metrics": table_of(table)}, as_json)
@@ -286,6 +295,12 @@ def in_short(table: pd.DataFrame) -> str:
     units = table.attrs.get("units", "Mg/ha")
     if units != "Mg/ha":
         lines += f"\n\n{table.attrs['target']}: errors in {units}"
+    facts = table.attrs.get("label errors", {})
+    if facts.get("weighed"):
+        lines += (
+            "\n\nLabels weigh by their standard errors: they are worth "
+            f"{facts['effective labels']:,.0f} labels of equal weight."
+        )
     return lines
 
 
@@ -304,6 +319,7 @@ def calibrate(
         int, typer.Option(help="Side of the blocks of a scene, pixels.")
     ] = 256,
     groups: Groups = None,
+    label_errors: LabelErrors = None,
     as_json: AsJson = False,
 ) -> None:
     """Calibrate the interval of a model's maps, agb_lower and agb_upper, and save it.
@@ -316,7 +332,9 @@ def calibrate(
     data = open_for_model(model, cube, labels=True, groups=groups)
     from geobiomass.models.loading import load
 
-    predictor = load(model).calibrate(data, interval, unit=unit, groups=groups)
+    predictor = load(model).calibrate(
+        data, interval, unit=unit, groups=groups, label_errors=label_errors
+    )
     predictor.save(out or model)
     calibration = predictor.calibration
     facts = {"model": str(out or model), "calibration": calibration.to_dict()}

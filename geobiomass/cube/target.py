@@ -89,11 +89,21 @@ def errors_on(
     target: str | None = None,
     units: str | None = None,
 ) -> xr.Variable:
-    """Return standard errors of labels as :func:`target_on` returns the labels."""
+    """Return standard errors of labels as :func:`target_on` returns the labels.
+
+    They are in the units that they state, without `units`; else in those of the labels.
+    """
+    stated = plain(errors.attrs.get("units"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the labels told it
         alike = errors.assign_attrs(labels.attrs).rename(labels.name)
         found = target_on(image, alike, target, units)
+        own = plain(found.attrs.get("units"))
+        given = plain(labels.attrs.get("units"))
+        if units is None and own and stated and stated != given:
+            made = times(alike, _factor_of_errors(stated, own))
+            made = made.assign_attrs(labels.attrs | {"units": own})
+            found = target_on(image, made.rename(labels.name), target)
     words = found.attrs.get("long_name", "the label")
     found.attrs = {"long_name": f"standard error of {words}"} | (
         {"units": found.attrs["units"]} if "units" in found.attrs else {}
@@ -257,6 +267,7 @@ def settled(cube: xr.Dataset) -> xr.Dataset:
     """
     if "agb" not in cube:
         return cube
+    cube = errors_settled(cube)
     labels = cube["agb"]
     units = plain(labels.attrs.get("units"))
     if units == MASS_PER_AREA and not labels.attrs.get(TARGET):
@@ -309,8 +320,47 @@ def in_units_of(cube: xr.Dataset, wanted: Quantity, who: str) -> xr.Dataset:
 
 
 def _errors(cube: xr.Dataset, factor: float, units: str) -> dict[str, xr.DataArray]:
-    """Return the standard errors of labels in their units, if there are any."""
+    """Return the standard errors of labels in their units, if there are any.
+
+    Their own units decide, where they state any: an old cube's errors stay as they are
+    where its labels are replaced by others in another unit.
+    """
     if "agb_se" not in cube:
         return {}
+    stated = plain(cube["agb_se"].attrs.get("units"))
+    if stated and stated != plain(cube["agb"].attrs.get("units")):
+        factor = _factor_of_errors(stated, units)
     attrs = cube["agb_se"].attrs | {"units": units}
     return {"agb_se": times(cube["agb_se"], factor).assign_attrs(attrs)}
+
+
+def _factor_of_errors(stated: str, units: str) -> float:
+    factor = conversion(stated, units)
+    if factor is None:
+        raise CubeError(
+            f"'agb_se', the standard errors of the labels, must be in units of the "
+            f"labels, {units}, got {stated!r}; convert them and set their attribute "
+            "units, or leave them out, cube.drop_vars('agb_se')."
+        )
+    return factor
+
+
+def errors_settled(cube: xr.Dataset) -> xr.Dataset:
+    """Return a cube whose labels' errors are in the units of the labels.
+
+    The same one if they are, or if they state no units. Labels that state none are
+    biomass in Mg/ha.
+
+    Raises
+    ------
+    CubeError
+        If their units cannot be converted.
+    """
+    if "agb" not in cube or "agb_se" not in cube:
+        return cube
+    stated, units = (plain(cube[n].attrs.get("units")) for n in ("agb_se", "agb"))
+    if not stated or stated == units:
+        return cube
+    if not units and conversion(stated, MASS_PER_AREA) in (None, 1.0):
+        return cube
+    return cube.assign(_errors(cube, 1.0, units or MASS_PER_AREA))

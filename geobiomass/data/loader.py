@@ -174,6 +174,10 @@ class ChipLoader:
             return self
         return replace(self, reader=self.reader.with_weights(None), chances=None)
 
+    def with_errors(self) -> ChipLoader:
+        """Return this loader with the labels' standard errors as a second layer."""
+        return replace(self, reader=self.reader.with_weights(lambda errors: errors))
+
     def batches_per_epoch(self, ranks: int = 1) -> int:
         """Return the number of batches of each of `ranks` processes in an epoch.
 

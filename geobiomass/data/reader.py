@@ -243,10 +243,25 @@ class Reader:
         Raises
         ------
         CubeError
-            If an error of a label is infinite or negative.
+            If an error of a label is infinite or negative; or labels have no error and
+            pixels without a label have one, so that the errors are of other labels.
         """
         errors = self._read(cast(Pixels, self._errors), sample)
-        known = np.isfinite(self.labels(sample))
+        labels = self._read(cast(Pixels, self._agb), sample)
+        known = np.isfinite(labels)
+        lacking, left = known & np.isnan(errors), ~known & np.isfinite(errors)
+        if lacking.any() and left.any():
+            raise CubeError(
+                "Standard errors of labels, 'agb_se', must be of the labels that the "
+                f"cube has, got {int(lacking.sum()):,} labels without an error and "
+                f"{int(left.sum()):,} errors without a label at "
+                f"{self.name_of(sample)}, as where 'agb' was replaced; give both, "
+                "gb.with_labels(cube, labels, error=...), or drop the old errors, "
+                "cube.drop_vars('agb_se'); if they are right, keep those of labels, "
+                "cube.assign(agb_se=cube.agb_se.where(cube.agb.notnull()))."
+            )
+        if self._known is not None:
+            known &= self._known(sample)
         wrong = known & (np.isinf(errors) | (errors < 0))
         if wrong.any():
             raise CubeError(

@@ -49,6 +49,8 @@ ESTIMATED = ("average_rmse", "pixel_rmse", "mae", "bias", "r2")
 # Sums by group and bin: pixels, error, |error|, error^2, observed, observed^2, parts,
 # RMSEs of parts, pixels with an interval, pixels that it covers, its widths.
 _SUMS = 11
+_WEIGHED = 2  # more where labels have errors: weights, squared errors of labels
+LABEL_ERROR, WITHOUT_LABEL_ERROR = "label_error", "rmse_without_label_error"
 MOST_UNITS = 2**15  # with 8 bins 23 MB; of more groups, neighbours are merged
 _AT_ONCE = 2**22  # weights of the bootstrap that are in memory at once: 32 MB
 
@@ -116,20 +118,24 @@ class Tally:
 
     A part is a chip, or 256 x 256 pixels of a scene; average RMSE is the average over
     parts. Parts of one unit, an exchangeable group, are resampled together; by
-    default each part is a separate unit. Memory: 704 bytes for each unit, of 32,768
-    units at most. Where there are more, two successive units are merged, then four.
+    default each part is a separate unit. Memory: 704 bytes for each unit (832 where
+    labels have errors), of 32,768 units at most. Where there are more, two successive
+    units are merged, then four.
 
     Parameters
     ----------
     bins : Bins, optional
         Rows of the table; by default bins of observed biomass.
+    errors : bool
+        Whether parts come with the standard errors and weights of their labels.
     """
 
-    def __init__(self, bins: Bins | None = None) -> None:
+    def __init__(self, bins: Bins | None = None, errors: bool = False) -> None:
         self.bins = Bins() if bins is None else bins
         self.names = self.bins.names
         self._units: dict[Any, int] = {}
-        self._sums = np.zeros((8, len(self.names), _SUMS))
+        columns = _SUMS + _WEIGHED * errors
+        self._sums = np.zeros((8, len(self.names), columns))
         self._used = 0
         self._together = 1  # units in a row of the sums
         self._in_last = 1
@@ -147,6 +153,8 @@ class Tally:
         unit: Any = None,
         months: npt.NDArray[Any] | None = None,
         interval: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None,
+        errors: npt.NDArray[Any] | None = None,
+        weights: npt.NDArray[Any] | None = None,
     ) -> None:
         """Add one chip, or one part of a scene; pixels with NaN are ignored.
 
@@ -160,6 +168,9 @@ class Tally:
             (y, x): number of months that have any value.
         interval : tuple of numpy.ndarray, optional
             (y, x) lower and upper ends, Mg/ha.
+        errors, weights : numpy.ndarray, optional
+            (y, x) standard errors of the labels, Mg/ha, and their weights; both, or
+            none, as the tally was made for.
         """
         valid = np.isfinite(predicted) & np.isfinite(observed)
         if not valid.any():
@@ -169,15 +180,22 @@ class Tally:
         which = self.bins.of(predicted[valid], y, seen)
         values = np.stack([np.ones_like(y), error, np.abs(error), error**2, y, y**2])
         ends = _covered(y, interval, valid)
-        sums = np.zeros((len(self.names), _SUMS))
-        count = len(self.names)
+        added = [*values, *ends]
         columns = [0, 1, 2, 3, 4, 5, 8, 9, 10]
-        for column, each in zip(columns, [*values, *ends], strict=True):
+        if errors is not None and weights is not None:
+            weight, squares = weights[valid], errors[valid] ** 2
+            added = [added[0], *(each * weight for each in added[1:])]
+            added += [weight, weight * squares]
+            columns += [_SUMS, _SUMS + 1]
+        sums = np.zeros((len(self.names), self._sums.shape[-1]))
+        count = len(self.names)
+        for column, each in zip(columns, added, strict=True):
             sums[:, column] = np.bincount(which, each, count)
             sums[0, column] = each.sum()
         known = sums[:, 0] > 0
+        total = sums[:, 0 if weights is None else _SUMS]
         sums[known, 6] = 1
-        sums[known, 7] = np.sqrt(sums[known, 3] / sums[known, 0])
+        sums[known, 7] = np.sqrt(sums[known, 3] / total[known])
         row = self._row(unit)  # may replace the array of sums by a larger one
         self._sums[row] += sums
 
@@ -231,18 +249,22 @@ class Tally:
             )
         units = self._sums[: self._used]
         total = units.sum(0)
-        n, error, _, _, observed = total.T[:5]
-        metrics = _metrics(total)
+        pixels, error, _, _, observed = total.T[:5]
+        metrics, n = _metrics(total), _weight_of(total)
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = observed / n
-            columns: dict[str, Any] = {"pixels": n.astype(int)}
+            columns: dict[str, Any] = {"pixels": pixels.astype(int)}
             columns |= {name: metrics[name] for name in ESTIMATED}
             columns |= {"observed": mean, "predicted": mean + error / n}
         with_interval = total[0, 8] > 0
         if with_interval:
             columns |= {name: metrics[name] for name in ("coverage", "width")}
+        names = [*ESTIMATED, *(["coverage"] if with_interval else [])]
+        if LABEL_ERROR in metrics:
+            own = (LABEL_ERROR, WITHOUT_LABEL_ERROR)
+            columns |= {name: metrics[name] for name in own}
+            names.append(WITHOUT_LABEL_ERROR)
         if bootstrap:
-            names = [*ESTIMATED, *(["coverage"] if with_interval else [])]
             columns |= _intervals(units, names, confidence, bootstrap, seed)
         target = self.bins.target
         # Bins "by biomass" are of the target, whatever it is.
@@ -254,6 +276,12 @@ class Tally:
             for name in ("r2", "r2_lower", "r2_upper"):
                 if name in table:
                     table.loc[self.names[1:], name] = np.nan
+        if self.bins.by == "biomass":
+            # Labels of a bin of labels have errors in common: they made the bin.
+            for name in (LABEL_ERROR, WITHOUT_LABEL_ERROR):
+                for end in ("", "_lower", "_upper"):
+                    if name + end in table:
+                        table.loc[self.names[1:], name + end] = np.nan
         table.attrs = {"target": target.name, "units": target.units}
         return table
 
@@ -265,6 +293,7 @@ def add_parts(
     interval: tuple[Numbers, Numbers] | None = None,
     months: npt.NDArray[Any] | None = None,
     unit: Any = None,
+    errors: npt.NDArray[Any] | None = None,
 ) -> None:
     """Add a chip, or a block of a scene, in parts of 256 x 256 pixels.
 
@@ -272,7 +301,7 @@ def add_parts(
     ----------
     tally : Tally
         The sums to add to.
-    predicted, observed, interval, months
+    predicted, observed, interval, months, errors
         (y, x), as in :meth:`Tally.add`.
     unit : optional
         The unit of all parts, as in :meth:`Tally.add`.
@@ -286,6 +315,7 @@ def add_parts(
             unit=unit,
             months=None if months is None else months[here],
             interval=interval and (interval[0][here], interval[1][here]),
+            errors=None if errors is None else errors[here],
         )
 
 
@@ -322,11 +352,17 @@ def _covered(
 
 def _metrics(sums: Numbers) -> dict[str, Numbers]:
     """Return the metrics of sums (..., sum)."""
-    n, error, absolute, squared, total, squares, parts, roots, known, inside, width = (
-        np.moveaxis(sums, -1, 0)
+    _, error, absolute, squared, total, squares, parts, roots, known, inside, width = (
+        np.moveaxis(sums[..., :_SUMS], -1, 0)
     )
+    n = _weight_of(sums)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return {
+        more: dict[str, Numbers] = {}
+        if sums.shape[-1] > _SUMS:
+            labels = sums[..., _SUMS + 1] / n
+            rest = np.maximum(squared / n - labels, 0)
+            more = {LABEL_ERROR: np.sqrt(labels), WITHOUT_LABEL_ERROR: np.sqrt(rest)}
+        return more | {
             "average_rmse": roots / parts,
             "pixel_rmse": np.sqrt(squared / n),
             "mae": absolute / n,
@@ -335,6 +371,11 @@ def _metrics(sums: Numbers) -> dict[str, Numbers]:
             "coverage": inside / known,
             "width": width / known,
         }
+
+
+def _weight_of(sums: Numbers) -> Numbers:
+    """Return the weight of the pixels of sums (..., sum): by default their number."""
+    return np.asarray(sums[..., 0 if sums.shape[-1] == _SUMS else _SUMS])
 
 
 def _intervals(
@@ -348,14 +389,17 @@ def _intervals(
     """
     count, rows, _ = units.shape
     draw = np.random.default_rng(seed)
-    flat = units.reshape(count, -1)
+    # One product each: a wider one may round in another order.
+    parts = [units[..., :_SUMS], units[..., _SUMS:]]
+    flat = [part.reshape(count, -1) for part in parts if part.size]
     even = np.full(count, 1 / count) if count else np.empty(0)
     step = max(1, _AT_ONCE // max(1, count))
     found: dict[str, list[Numbers]] = {name: [] for name in names}
     for start in range(0, bootstrap, step) if count > 1 else ():
         size = min(step, bootstrap - start)
         weights = draw.multinomial(count, even, size=size).astype(np.float64)
-        metrics = _metrics((weights @ flat).reshape(size, rows, -1))
+        drawn = [(weights @ part).reshape(size, rows, -1) for part in flat]
+        metrics = _metrics(np.concatenate(drawn, axis=-1))
         for name in names:
             found[name].append(metrics[name])
     # A single unit does not show how units differ.

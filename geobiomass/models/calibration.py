@@ -12,15 +12,24 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from geobiomass.cube import DamagedError
+from geobiomass.cube import CubeError, DamagedError
 from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.reader import Reader, Sample
 from geobiomass.data.splits import groups_of, labelled
 from geobiomass.evaluation.metrics import BIOMASS_BINS, bins_for
 from geobiomass.inference.mapper import Mapper
+from geobiomass.recipes.label_weights import LabelWeights
 from geobiomass.recipes.recipe import Recipe
-from geobiomass.statistics.conformal import Calibration, Unit, calibrate, joined
+from geobiomass.statistics.conformal import (
+    Calibration,
+    calibrate,
+    in_words,
+    too_few,
+)
+from geobiomass.statistics.conformal_quantile import needed_units, worth
+from geobiomass.statistics.conformal_units import Unit, joined
+from geobiomass.statistics.label_errors import without_missing
 from geobiomass.tiles import Window, even_blocks, samples_on_chips
 
 LabelsKnown = Callable[[Sample], npt.NDArray[np.bool_]]
@@ -76,6 +85,7 @@ def compare_units(
     samples: Sequence[Sample],
     skip: bool = False,
     groups: Sequence[str] | None = None,
+    weigh: bool = False,
 ) -> list[Unit]:
     """Map samples as any map is made, and return predictions with their labels.
 
@@ -89,6 +99,8 @@ def compare_units(
         Leave out samples that cannot be read.
     groups : sequence of str, optional
         The group of each sample.
+    weigh : bool
+        Whether labels come with their standard errors, by which they weigh.
 
     Raises
     ------
@@ -106,7 +118,7 @@ def compare_units(
         for window in mapper.blocks():
             here = [sample for sample in own if sample.window.intersect(window)]
             try:
-                for sample, unit in _compare(mapper, window, here, budget):
+                for sample, unit in _compare(mapper, window, here, budget, weigh):
                     parts[sample].append(unit)
             except DamagedError:
                 if not skip:
@@ -114,15 +126,36 @@ def compare_units(
                 damaged = set(here)
                 own = [sample for sample in own if sample not in damaged]
                 parts = {k: v for k, v in parts.items() if k not in damaged}
-    empty = Unit({name: np.zeros(0) for name in mapper.outputs}, np.zeros(0))
+    none = np.zeros(0)
+    empty = Unit(
+        dict.fromkeys(mapper.outputs, none), none, errors=none if weigh else None
+    )
     return [
         dataclasses.replace(joined([empty, *units]), group=names.get(sample))
         for sample, units in parts.items()
     ]
 
 
+def _with_all_errors(units: Sequence[Unit]) -> list[Unit]:
+    """Return units whose labels without an error have the median of the others.
+
+    Without any error labels do not weigh.
+    """
+    known = [unit.errors for unit in units if unit.errors is not None]
+    filled, missing = without_missing(np.concatenate([*known, np.zeros(0)]))
+    if missing == len(filled):
+        return [dataclasses.replace(unit, errors=None) for unit in units]
+    ends = np.cumsum([len(own) for own in known])[:-1]
+    pairs = zip(units, np.split(filled, ends), strict=True)
+    return [dataclasses.replace(unit, errors=own) for unit, own in pairs]
+
+
 def _compare(
-    mapper: Mapper, window: Window, samples: Sequence[Sample], budget: int
+    mapper: Mapper,
+    window: Window,
+    samples: Sequence[Sample],
+    budget: int,
+    weigh: bool,
 ) -> Iterator[tuple[Sample, Unit]]:
     """Yield the samples in one block of the map, with predictions and labels."""
     labels = {}
@@ -140,6 +173,10 @@ def _compare(
         area = sample.window.height * sample.window.width
         known = known[:: -(-area // budget)]
         layers = zip(mapper.outputs, cut, strict=True)
+        errors = None
+        if weigh:
+            read = mapper.reader.errors(Sample(part, sample.chip))
+            errors = read.ravel()[known].astype(np.float64)
         yield (
             sample,
             Unit(
@@ -148,6 +185,7 @@ def _compare(
                     for name, layer in layers
                 },
                 observed.ravel()[known],
+                errors=errors,
             ),
         )
 
@@ -183,7 +221,7 @@ def calibration_of(
         If a setting is out of range.
     """
     return calibrate(
-        units,
+        _with_all_errors(units),
         interval,
         bins_for(target.units)[1:-1] if classes is None else classes,
         kind="chips" if reader.chips else "blocks",
@@ -269,4 +307,58 @@ def units_left_out(
     reader = data.reader if known is None else data.reader.with_labels_where(known)
     mapper = model._bare_over(reader)
     skip = model.recipe is not None and model.recipe.damaged == "skip"
-    return compare_units(mapper, samples, skip, groups_of(data.cube, samples, groups))
+    weigh = model.recipe is not None and model.recipe.label_errors and reader.has_errors
+    named = groups_of(data.cube, samples, groups)
+    return compare_units(mapper, samples, skip, named, weigh)
+
+
+def check_worth(
+    reader: Reader, samples: Sequence[Sample], weigh: LabelWeights, interval: float
+) -> None:
+    """Check that weighed labels are worth enough to calibrate, before long work.
+
+    Parameters
+    ----------
+    reader : Reader
+        Over the cube.
+    samples : sequence of Sample
+        The chips or blocks that calibrate.
+    weigh : LabelWeights
+        The weights of the training.
+    interval : float
+        To calibrate.
+
+    Raises
+    ------
+    CubeError
+        If they are worth too few of equal weight.
+    """
+    found = []
+    for sample in samples:
+        try:
+            known = np.isfinite(reader.labels(sample))
+            found.append(weigh(reader.errors(sample)[known].astype(np.float64)))
+        except DamagedError:  # told where it is read to calibrate
+            continue
+    check_weights(found, interval)
+
+
+def check_weights(weights: Sequence[npt.NDArray[np.float64]], interval: float) -> None:
+    """Check that the labels of chips or blocks are worth enough to calibrate.
+
+    Parameters
+    ----------
+    weights : sequence of numpy.ndarray
+        For each chip or block the weights of its labels, (label,).
+    interval : float
+        To calibrate.
+
+    Raises
+    ------
+    CubeError
+        If they are worth too few of equal weight.
+    """
+    weights = [own for own in weights if len(own)]
+    effective = worth(weights) if weights else 0.0
+    if effective < needed_units(interval):
+        raise CubeError(too_few(interval, in_words(len(weights), effective)))

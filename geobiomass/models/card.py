@@ -7,6 +7,8 @@ from types import MappingProxyType
 from typing import Any
 
 from geobiomass.cube.quantity import AGB, Quantity
+from geobiomass.evaluation.label_errors import MEASURED
+from geobiomass.evaluation.metrics import LABEL_ERROR, WITHOUT_LABEL_ERROR
 from geobiomass.metadata.text import part_in_words, remembered
 from geobiomass.models.choice_record import choice_section
 from geobiomass.models.map_error import MapError
@@ -307,7 +309,13 @@ def _weights_in_words(found: Facts | str, settings: Facts) -> str:
             f". {found['without an error']:,} of {found['labels']:,} labels have no "
             "error and get the median of the others"
         )
-    return f"{text}. Errors below, and intervals, weigh all labels equally."
+    if MEASURED not in found:
+        return f"{text}. Errors below, and intervals, weigh all labels equally."
+    return (
+        f"{text}. The errors below, and the interval if there is one, weigh labels in "
+        "the same way, each with its own tau; the choice of the epoch weighs all "
+        "labels equally."
+    )
 
 
 def _learnt_by_pixel(recipe: Facts, provenance: Facts) -> list[str]:
@@ -420,7 +428,26 @@ def _errors(settings: Facts, provenance: Facts) -> str:
         "sample, then averaged. Pixel RMSE: over all pixels together. Bias: predicted "
         "minus observed.\n\n"
         + "\n".join([head, "|---" * (len(columns) + 1) + "|", *rows])
+        + _error_without_labels(table.get("all") or {}, units)
         + _error_of_maps(settings)
+    )
+
+
+def _error_without_labels(overall: Facts, units: str) -> str:
+    """Return the paragraph about the errors of labels, if they are known."""
+    own, rest = overall.get(LABEL_ERROR), overall.get(WITHOUT_LABEL_ERROR)
+    if own is None or rest is None:
+        return ""
+    clipped = ""
+    if rest == 0:
+        clipped = (
+            " **It is 0 because the labels are said to be less exact than they are "
+            "seen to be.**"
+        )
+    return (
+        "\n\nThe differences above are those of the map and of the labels, whose "
+        f"standard errors are {own:.2f} {units} in the quadratic mean. If the two are "
+        f"independent, the pixel RMSE of the map itself is {rest:.2f}.{clipped}"
     )
 
 

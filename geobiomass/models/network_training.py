@@ -21,7 +21,7 @@ from geobiomass.data.folds import Fold
 from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.loader import ChipLoader
 from geobiomass.data.reader import Sample
-from geobiomass.models.calibration import calibrate_together
+from geobiomass.models.calibration import calibrate_together, check_worth
 from geobiomass.models.domain import domain_of
 from geobiomass.models.input_check import INPUTS
 from geobiomass.models.learnt_labels import noted
@@ -153,6 +153,9 @@ class NetworkTraining(Predictor, Regressor):
             recipe, stages = loaders.recipe, stages_of(loaders)
             if recipe.tail_correction:
                 check_correctable(self.network, loaders.validation)
+            if calibrate and recipe.interval and loaders.weights is not None:
+                calibrating = loaders.calibration
+                check_worth(data.reader, calibrating, loaders.weights, recipe.interval)
             found = self._scale(loaders)
             check_batch_norm(self.network, recipe, loaders.training, side)
             first = int(os.environ.get("LOCAL_RANK", "0")) == 0  # of several processes
@@ -209,7 +212,13 @@ class NetworkTraining(Predictor, Regressor):
             )
         places = TrainedPlaces(data, held if isinstance(held, LabelledCube) else None)
         self.provenance = describe_training(
-            data, self.network, last, validation, device, places
+            data,
+            self.network,
+            last,
+            validation,
+            device,
+            places,
+            recipe.label_errors,
         )
         if recipe.remember_labels:
             if calibrate:

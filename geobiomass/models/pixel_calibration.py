@@ -11,7 +11,8 @@ import numpy.typing as npt
 from geobiomass.data.reader import Reader
 from geobiomass.models.calibration import calibration_of
 from geobiomass.recipes.label_table import LabelTable
-from geobiomass.statistics.conformal import Calibration, Unit, few_groups
+from geobiomass.statistics.conformal import Calibration, few_groups
+from geobiomass.statistics.conformal_units import Unit
 
 if TYPE_CHECKING:
     from geobiomass.models.regressor import BiomassRegressor
@@ -28,6 +29,7 @@ def calibrate_out_of_fold(
     groups: npt.NDArray[np.int64],
     named: str | None,
     folds: int,
+    weigh: bool = False,
 ) -> Calibration:
     """Calibrate on predictions out of fold (Vovk, Cross-conformal, 2015).
 
@@ -49,6 +51,8 @@ def calibrate_out_of_fold(
         The coordinate that names the groups.
     folds : int
         Of the predictions out of fold at most; fewer where there are fewer groups.
+    weigh : bool
+        Whether labels weigh by their standard errors, if they have any.
     """
     middle, ends = held_out
     units = []
@@ -58,7 +62,8 @@ def calibrate_out_of_fold(
         if ends is not None:
             values |= dict(zip(model.outputs[1:], ends[:, own], strict=True))
         group = str(groups[own][0]) if named is not None else None
-        units.append(Unit(values, table.target[own], group))
+        errors = table.errors[own] if weigh and table.errors is not None else None
+        units.append(Unit(values, table.target[own], group, errors))
     found = calibration_of(
         units,
         reader,

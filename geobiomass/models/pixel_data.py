@@ -19,6 +19,7 @@ from geobiomass.data.splits import check_no_overlap, groups_of, samples_of
 from geobiomass.learner.fitting import FittedParts
 from geobiomass.learner.kernel_ridge import Standardised
 from geobiomass.learner.pixel_network import PixelNetwork
+from geobiomass.models.calibration import check_weights
 from geobiomass.recipes.label_table import LabelTable
 from geobiomass.recipes.label_weights import LabelWeights
 from geobiomass.recipes.recipe import Recipe
@@ -105,6 +106,14 @@ def check_units(where: npt.NDArray[np.int64], recipe: Recipe) -> None:
     interval, count = cast(float, recipe.interval), len(np.unique(where))
     if count < needed_units(interval):
         raise CubeError(too_few(interval, f"got {count}"))
+
+
+def check_rows_worth(
+    where: npt.NDArray[np.int64], weights: npt.NDArray[np.float64], recipe: Recipe
+) -> None:
+    """Check that weighed chips or blocks are worth enough to calibrate."""
+    each = [weights[where == number] for number in np.unique(where)]
+    check_weights(each, cast(float, recipe.interval))
 
 
 def row_weights(

@@ -16,7 +16,8 @@ from geobiomass.data.band_profile import BandProfile
 from geobiomass.data.input_sample import sample_input
 from geobiomass.data.labelled_cube import LabelledCube, LabelledSamples
 from geobiomass.data.reader import Reader, Sample
-from geobiomass.evaluation.metrics import Bins, Tally
+from geobiomass.evaluation.label_errors import tally_for
+from geobiomass.evaluation.metrics import Bins
 from geobiomass.models.training_record import environment_of, georeference_of
 from geobiomass.recipes.label_table import LabelTable
 from geobiomass.recipes.recipe import Recipe
@@ -31,13 +32,26 @@ Numbers = npt.NDArray[np.float64]
 
 
 def errors_by_bin(
-    table: LabelTable, predicted: Numbers, target: Quantity
+    table: LabelTable, predicted: Numbers, target: Quantity, weigh: bool = False
 ) -> pd.DataFrame:
-    """Return the errors of predictions by bin; a chip or block counts as a chip."""
-    tally = Tally(Bins(target=target))
+    """Return the errors of predictions by bin; a chip or block counts as a chip.
+
+    Parameters
+    ----------
+    table : LabelTable
+        The labels.
+    predicted : numpy.ndarray
+        (row,) by what was fitted without them.
+    target : Quantity
+        What is predicted.
+    weigh : bool
+        Whether labels weigh by their standard errors, if they have any.
+    """
+    tally = tally_for(Bins(target=target), table.errors is not None, weigh)
     for number in np.unique(table.where):
         own = table.where == number
-        tally.add(predicted[own], table.target[own])
+        errors = None if table.errors is None else table.errors[own]
+        tally.add(predicted[own], table.target[own], errors=errors)
     return tally.table()
 
 

@@ -35,6 +35,7 @@ from geobiomass.models.learnt_labels import noted, places_of_table
 from geobiomass.models.pixel_calibration import calibrate_out_of_fold
 from geobiomass.models.pixel_data import (
     Prepared,
+    check_rows_worth,
     check_units,
     floored,
     groups_of_rows,
@@ -182,6 +183,9 @@ class PixelRegressor(BiomassRegressor):
         split, table, groups, named = prepared
         weigh = weights_of_table(table, groups, recipe)
         weights = row_weights(table, weigh)
+        calibrates = calibrate and recipe.interval is not None
+        if calibrates and weigh is not None:
+            check_rows_worth(table.where, weights, recipe)
         labels = Labels(table.features, table.target, weights, groups)
         if announce is not None:
             announce(plan_pixels(labels, table.found, recipe, _threads()))
@@ -193,7 +197,7 @@ class PixelRegressor(BiomassRegressor):
         note_weights(self, weigh, data.reader.has_errors, taken)
         if recipe.domain_cells:
             self._domain = self._domain_of(labels, recipe)
-        if calibrate and recipe.interval is not None:
+        if calibrates and recipe.interval is not None:
             self.calibration = calibrate_out_of_fold(
                 self,
                 recipe.interval,
@@ -203,6 +207,7 @@ class PixelRegressor(BiomassRegressor):
                 groups,
                 named,
                 FOLDS if ends is not None else OWN_FOLDS,
+                recipe.label_errors,
             )
         keep_finished(self, recipe.training, given)
         return self
@@ -323,7 +328,9 @@ class PixelRegressor(BiomassRegressor):
         self.calibration, self.map_error = None, None
         self.floor = 0.0 if table.target.min() >= 0 else None
         validation = None
-        errors = errors_by_bin(table, floored(held_out, self.floor), data.target)
+        weigh = recipe.label_errors
+        maps = floored(held_out, self.floor)
+        errors = errors_by_bin(table, maps, data.target, weigh)
         if split.validation is not None:
             other = split.validation
             judged = make_table(
@@ -336,8 +343,8 @@ class PixelRegressor(BiomassRegressor):
             if len(judged):
                 validation = (judged, other.reader)
                 rows = self._rows_of(judged, other.reader)
-                maps = predict_rows(self.network, rows)
-                errors = errors_by_bin(judged, floored(maps, self.floor), data.target)
+                maps = floored(predict_rows(self.network, rows), self.floor)
+                errors = errors_by_bin(judged, maps, data.target, weigh)
         self.provenance = {
             "data": describe_data(data, (table, part.reader), validation),
             "bands": list(data.bands),

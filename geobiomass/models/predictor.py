@@ -16,11 +16,11 @@ from geobiomass.cube.convert import cube_for, need_target
 from geobiomass.cube.target import in_units_of, settled
 from geobiomass.data.fingerprint import data_fingerprint
 from geobiomass.data.splits import groups_of
+from geobiomass.evaluation.label_errors import tally_for, tell_clipped
 from geobiomass.evaluation.metrics import (
     BOOTSTRAP,
     CONFIDENCE,
     Bins,
-    Tally,
     add_parts,
     interval_of,
     months_seen,
@@ -35,6 +35,7 @@ from geobiomass.models.choice_record import choice_table
 from geobiomass.models.learnt_labels import TOLD, KnowsLabels, LearntCount
 from geobiomass.models.map_maker import MapMaker
 from geobiomass.models.summary import describe_model
+from geobiomass.recipes.label_weights import NO_EFFECT
 from geobiomass.statistics.conformal import Calibration, check_interval, few_groups
 from geobiomass.summary import Summary
 from geobiomass.tiles import EVALUATION_BLOCK
@@ -60,6 +61,7 @@ class Predictor(KnowsLabels, MapMaker):
         confidence: float = CONFIDENCE,
         bootstrap: int = BOOTSTRAP,
         groups: str | None = None,
+        label_errors: bool | None = None,
         **settings: Unpack[MapOptions],
     ) -> pd.DataFrame:
         """Compare the map of a cube with its labels.
@@ -83,6 +85,10 @@ class Predictor(KnowsLabels, MapMaker):
         groups : str, optional
             A coordinate along ``chip``, such as "region", whose chips are resampled
             together, because their errors are not independent.
+        label_errors : bool, optional
+            Whether labels weigh by their standard errors, ``agb_se``: 1 / (tau^2 +
+            se^2), with the tau^2 that solves sum r^2 / (tau^2 + se^2) = n for the
+            differences r of map and labels. By default as in the model's recipe.
 
         Returns
         -------
@@ -102,6 +108,15 @@ class Predictor(KnowsLabels, MapMaker):
             about 20 they are too narrow. ``attrs["input check"]`` is the result of
             `check`. ``attrs["trained"]`` counts the labels and those of them that
             trained the model (``learnt``; None where it is not known).
+            Where the cube has ``agb_se``, also ``label_error``, the root mean
+            square of the labels' standard errors, and ``rmse_without_label_error``,
+            sqrt(pixel RMSE^2 - mean(se^2)), 0 where that is negative: the RMSE of the
+            map itself if its errors and those of the labels are independent. Both are
+            NaN in bins of observed values, which errors of labels make, and the
+            second for the cube that the model was trained on.
+            ``attrs["label errors"]`` says whether labels weighed, how many labels of
+            equal weight they are worth, how many have no error (they get the median of
+            the others), and which rows are 0.
 
         Raises
         ------
@@ -117,13 +132,21 @@ class Predictor(KnowsLabels, MapMaker):
         -----
         UserWarning
             If 5 % of the labels or more trained the model: errors are too small.
+            If standard errors of labels are larger than the errors that are seen, or
+            ``label_errors=True`` and there are none.
         """
         cube = self._with_own_units(need_target(cube, self.bands))
         chosen = MapSettings(**settings)
         mapper = self._mapper(cube, chosen)
         checked = self._check_mapped(mapper, chosen.check)
-        tally = Tally(Bins(by, mapper.reader.months, self.target))
         trained = LearntCount(self, cube)
+        known = mapper.reader.has_errors
+        tally = tally_for(
+            Bins(by, mapper.reader.months, self.target),
+            known,
+            self._weighs(label_errors, known),
+            not (known and self.was_trained_on(cube)),
+        )
         for sample in mapper.samples():
             truth = mapper.reader.labels(sample).astype(np.float64)
             if not np.isfinite(truth).any():
@@ -134,7 +157,8 @@ class Predictor(KnowsLabels, MapMaker):
             seen = months_seen(mapper.reader, sample) if by == "months" else None
             (group,) = groups_of(cube, [sample], groups) or (None,)
             ends = interval_of(layers, self.target.name)
-            add_parts(tally, maps[0], truth, ends, seen, group)
+            errors = mapper.reader.errors(sample) if known else None
+            add_parts(tally, maps[0], truth, ends, seen, group, errors)
         if tally.count == 0:
             raise CubeError(
                 "'agb' must have a label where the image has an observation, got none: "
@@ -142,6 +166,7 @@ class Predictor(KnowsLabels, MapMaker):
             )
         table = tally.table(confidence, bootstrap)
         table.attrs["input check"] = dict(checked)
+        tell_clipped(table, stacklevel=3)
         table.attrs["trained"] = trained.to_dict()
         if trained.share >= TOLD:
             warnings.warn(
@@ -151,6 +176,15 @@ class Predictor(KnowsLabels, MapMaker):
             )
         return table
 
+    def _weighs(self, asked: bool | None, known: bool) -> bool:
+        """Return whether labels weigh by their errors, which are known or not."""
+        if asked and not known:
+            warnings.warn(NO_EFFECT, stacklevel=4)
+        if asked is None:
+            first: Any = (getattr(self, "models", None) or [self])[0]
+            asked = bool(getattr(getattr(first, "recipe", None), "label_errors", False))
+        return asked and known
+
     def calibrate(
         self,
         cube: xr.Dataset | xr.DataArray,
@@ -159,6 +193,7 @@ class Predictor(KnowsLabels, MapMaker):
         classes: int | Sequence[float] | None = None,
         unit: int = EVALUATION_BLOCK,
         groups: str | None = None,
+        label_errors: bool | None = None,
     ) -> Self:
         """Calibrate an interval for maps, on labelled data that was not trained on.
 
@@ -186,6 +221,10 @@ class Predictor(KnowsLabels, MapMaker):
         groups : str, optional
             A coordinate along ``chip``, such as "region": all chips of a region are
             then one exchangeable group, so that the interval holds in new regions.
+        label_errors : bool, optional
+            Whether labels weigh by their standard errors, as in :meth:`evaluate`.
+            The interval then covers labels drawn with these weights; it stays an
+            interval for labels, their errors included.
 
         Returns
         -------
@@ -200,12 +239,14 @@ class Predictor(KnowsLabels, MapMaker):
         CubeError
             If the cube has no label, or the model was trained on it.
         ValueError
-            If there are too few chips or blocks, or a number is out of range.
+            If there are too few chips or blocks, or, weighed, these are worth too
+            few; or a number is out of range.
 
         Warns
         -----
         UserWarning
-            If there are too few groups: then each chip is a separate group.
+            If there are too few groups: then each chip is a separate group; or
+            ``label_errors=True`` and the cube has no ``agb_se``.
         """
         check_interval(interval)
         cube = self._with_own_units(need_target(cube, self.bands))
@@ -217,7 +258,9 @@ class Predictor(KnowsLabels, MapMaker):
             )
         mapper = self._bare(cube)
         samples = units_of(mapper.reader, unit)
-        units = compare_units(mapper, samples, groups=groups_of(cube, samples, groups))
+        weigh = self._weighs(label_errors, mapper.reader.has_errors)
+        named = groups_of(cube, samples, groups)
+        units = compare_units(mapper, samples, groups=named, weigh=weigh)
         self.calibration = calibration_of(
             units, mapper.reader, interval, classes, target=self.target, groups=groups
         )

@@ -24,7 +24,8 @@ from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.learnt_pixels import PlaceCollector
 from geobiomass.data.loader import ChipLoader, decode_batch
 from geobiomass.data.reader import Reader, Sample
-from geobiomass.evaluation.metrics import Bins, Tally
+from geobiomass.evaluation.label_errors import MEASURED, tally_for
+from geobiomass.evaluation.metrics import Bins
 from geobiomass.network import AttentionUNet
 from geobiomass.network.attention_unet import UNKNOWN
 from geobiomass.recipes.label_weights import LabelWeights
@@ -44,6 +45,7 @@ def describe_training(
     validation: ChipLoader | None = None,
     device: str = "cpu",
     places: TrainedPlaces | None = None,
+    weigh: bool = False,
 ) -> dict[str, Any]:
     """Return the record of a training, for ``model.provenance``.
 
@@ -61,6 +63,8 @@ def describe_training(
         The device for that run.
     places : TrainedPlaces, optional
         Collects the places of the labels, which are read here.
+    weigh : bool
+        Whether held-out labels weigh by their standard errors, if they have any.
 
     Returns
     -------
@@ -81,7 +85,7 @@ def describe_training(
     table = (
         None
         if validation is None
-        else validation_by_bin(network, validation, device, data.target)
+        else validation_by_bin(network, validation, device, data.target, weigh)
     )
     places = places or TrainedPlaces(data)
     return {
@@ -134,6 +138,7 @@ def validation_by_bin(
     loader: ChipLoader,
     device: str = "cpu",
     target: Quantity = AGB,
+    weigh: bool = False,
 ) -> pd.DataFrame:
     """Compare a network's maps of held-out samples with their labels.
 
@@ -147,6 +152,8 @@ def validation_by_bin(
         The device of the network for that.
     target : Quantity
         What the network predicts.
+    weigh : bool
+        Whether labels weigh by their standard errors, if they have any.
 
     Returns
     -------
@@ -154,15 +161,20 @@ def validation_by_bin(
         As :meth:`geobiomass.BiomassRegressor.evaluate` returns it; a sample of the
         loader counts as a chip.
     """
-    tally = Tally(Bins(target=target))
+    known = loader.reader.has_errors
+    tally = tally_for(Bins(target=target), known, weigh)
+    if known:
+        loader = loader.with_errors()
     with evaluating(network, device), torch.inference_mode():
         for codes, arrangement, labels in loader.epoch(0):
             (image,), truth = decode_batch((codes.to(device), arrangement), labels)
             calendar = arrangement.decoder.calendar
             own = network.calendar is not None
             maps = network(image, calendar=calendar if own else None)
-            for predicted, observed in zip(maps[:, 0], truth[:, 0], strict=True):
-                tally.add(predicted.cpu().double().numpy(), observed.double().numpy())
+            for predicted, observed in zip(maps[:, 0], truth, strict=True):
+                layers = observed.double().numpy()
+                errors = layers[1] if known else None
+                tally.add(predicted.cpu().double().numpy(), layers[0], errors=errors)
     return tally.table()
 
 
@@ -171,7 +183,10 @@ def note_weights(
 ) -> None:
     """Note in a model's record whether the errors of labels, if known, weighed."""
     if known:
-        found = EQUAL if weights is None else weights.to_dict() if taken else NOT_TAKEN
+        found: Any = EQUAL
+        if weights is not None:
+            facts = weights.to_dict() | {MEASURED: "weighed"}
+            found = facts if taken else NOT_TAKEN
         model.provenance = {**model.provenance, "weights of labels": found}
 
 

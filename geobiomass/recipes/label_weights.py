@@ -25,14 +25,19 @@ from geobiomass.learner.features import PixelFeatures
 from geobiomass.learner.fitting import folds_of
 from geobiomass.recipes.label_table import LabelTable, make_table
 from geobiomass.recipes.recipe import Recipe
+from geobiomass.statistics.label_errors import unexplained_variance
 
 Numbers = npt.NDArray[np.float64]
+
+NO_EFFECT = (
+    "label_errors=True has no effect: the cube has no standard errors of labels, "
+    "'agb_se'; add them with gb.with_labels(..., error=), or leave it out."
+)
+"""The warning where nothing can weigh."""
 
 _FEWEST = 10  # labels to measure residuals with
 _MOST = 2_000  # labels that residuals are measured with, at most
 _FOLDS, _TREES, _LEAF = 5, 60, 3
-_LEAST = 0.1
-"""Share of the mean square residual that tau^2 has at least."""
 
 
 @dataclass(frozen=True)
@@ -159,31 +164,7 @@ def weights_of_samples(part: LabelledSamples, recipe: Recipe) -> LabelWeights | 
 
 def _tell_of_no_effect(known: bool, recipe: Recipe) -> None:
     if recipe.label_errors and not known:
-        warnings.warn(
-            "label_errors=True has no effect: the cube has no standard errors of "
-            "labels, 'agb_se'; add them with gb.with_labels(..., error=), or leave it "
-            "out.",
-            stacklevel=7,
-        )
-
-
-def unexplained_variance(residuals: Numbers, errors: Numbers) -> float:
-    """Return tau^2, from residuals of left-out labels and their standard errors.
-
-    It is a tenth of the mean square residual at least.
-    """
-    squares, own = residuals**2, errors**2
-    low = _LEAST * float(squares.mean())
-    high = max(low, float(squares.max()))
-    if low == 0:  # all labels are equal
-        return float(own.mean())
-    for _ in range(60):
-        middle = (low + high) / 2
-        if (squares / (middle + own)).sum() > len(squares):
-            low = middle
-        else:
-            high = middle
-    return low
+        warnings.warn(NO_EFFECT, stacklevel=7)
 
 
 def _residuals(

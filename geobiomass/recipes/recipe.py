@@ -137,7 +137,9 @@ class Recipe:
         `groups`, more are taken, and the blocks of a scene are made smaller.
     label_errors : bool
         Whether labels weigh by their standard errors, ``agb_se`` of the cube: 1 /
-        (tau^2 + se^2), with the variance tau^2 that is not explained.
+        (tau^2 + se^2), with the variance tau^2 that is not explained. In the loss, or
+        in what is fitted by pixel; in the errors of the validation and of ``evaluate``;
+        and in the calibration of an interval.
     domain_cells : int
         Cells of 16 x 16 pixels of training data that are kept at the end, for the
         model's map of applicability; 0 keeps none.

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from geobiomass.cube import CubeError, open_cube
 from geobiomass.cube.convert import need_target
-from geobiomass.cube.target import in_units_of
+from geobiomass.cube.target import in_units_of, settled
 from geobiomass.evaluation.residuals import MOST, residuals
 from geobiomass.models.ensemble import Ensemble
 from geobiomass.models.regressor import BiomassRegressor
@@ -231,7 +231,8 @@ def audit(
             f"which did not see them, got {len(table)}."
         )
     found = _placed(table, held_out.cube)
-    converted = in_units_of(held_out.cube, held_out.model.target, "The model predicts")
+    known = settled(held_out.cube)
+    converted = in_units_of(known, held_out.model.target, "The model predicts")
     errors = _errors_at(converted, found)
     found["score"] = scores(
         table["observed"].to_numpy(), table["predicted"].to_numpy(), errors

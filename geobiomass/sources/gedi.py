@@ -23,6 +23,7 @@ from geobiomass.sources.gedi_granules import (
     VERSIONS,
     Inside,
     dates_of,
+    other_product,
     read_granule,
     unplaced,
 )
@@ -238,9 +239,12 @@ def _read_table(path: str, inside: Inside) -> tuple[pd.DataFrame, int, int]:
             if column is not None and column != name:
                 made = made.rename(columns={column: name})
         if "agbd" not in made:
+            there = list(map(str, table.columns))
+            other = other_product(there)
+            is_other = f": it is of GEDI {other}" if other else ""
             raise CubeError(
                 f"{path} must have a column agbd, as tables of GEDI L4A have, got "
-                f"{list(map(str, table.columns))}."
+                f"{there}{is_other}."
             )
         dates = _dates(made)
         if dates is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +22,7 @@ MISSING = -9999
 VERSIONS = {"l4a_quality_flag_rel3": 3, "l4_quality_flag": 2}
 """Version of the product by the name of its quality flag."""
 _NEEDED = ("lat_lowestmode", "lon_lowestmode", "shot_number", "delta_time", "agbd")
+_NUMBERS = {*_NEEDED, "agbd_se"}
 # Taken where they are there: errors, flags of either version, and what filters use.
 _MORE = (
     "agbd_se", "agbd_pi_lower", "agbd_pi_upper",
@@ -69,6 +71,7 @@ def read_granule(path: str, inside: Inside) -> tuple[pd.DataFrame, int, int]:
     found, shots, lost = [], 0, 0
     with _opened(path) as file:
         beams = [name for name in file if name.startswith("BEAM")]
+        beams = [name for name in beams if hasattr(file[name], "keys")]
         if not beams:
             raise CubeError(
                 f"The granule {path} must have groups such as BEAM0101, got "
@@ -103,7 +106,7 @@ def _opened(path: str) -> Iterator[Any]:
         raise CubeError(
             f"The granule {path} cannot be read: there is no such file."
         ) from error
-    except (OSError, RuntimeError) as error:  # h5py tells damage by either
+    except (OSError, RuntimeError, KeyError) as error:  # h5py tells damage by any
         raise CubeError(
             f"The granule {path} cannot be read ({error}): it is cut, damaged or no "
             "HDF5; download it again."
@@ -114,7 +117,7 @@ def _version(path: str, beams: dict[str, set[str]]) -> int:
     """Return the version of L4A by the names of its flags."""
     names = set().union(*beams.values())
     if "agbd" not in names:
-        other = next((what for name, what in _OTHERS.items() if name in names), None)
+        other = other_product(names)
         is_one = f"is of GEDI {other}" if other else "is of no product that is known"
         raise CubeError(
             f"The granule {path} {is_one} and has no agbd; biomass is in L4A "
@@ -128,6 +131,18 @@ def _version(path: str, beams: dict[str, set[str]]) -> int:
         f"L4A), got neither: its version is not known. Its flags are "
         f"{sorted(name for name in names if 'flag' in name)}."
     )
+
+
+def other_product(names: Iterable[str]) -> str | None:
+    """Return the product of GEDI that some names are of, if not of L4A.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Of datasets, or of the columns of a table, in which heights are rh0 to rh100.
+    """
+    plain = {re.sub(r"_?\d+(_l2a)?$", "", str(name).lower()) for name in names}
+    return next((what for name, what in _OTHERS.items() if name in plain), None)
 
 
 def _beam(
@@ -144,7 +159,17 @@ def _beam(
     cover = group.get("land_cover_data", {})
     parts = {each: group[each] for each in (*_NEEDED, *_MORE) if each in group}
     parts |= {each: cover[each] for each in _LAND_COVER if each in cover}
-    count = group["agbd"].shape[0]
+    kinds = {key: getattr(parts[key], "dtype", None) for key in _NUMBERS & parts.keys()}
+    odd = sorted(
+        key for key, kind in kinds.items() if kind is None or kind.kind in "OSU"
+    )
+    if odd or parts["agbd"].ndim != 1:
+        what = f"no numbers in {', '.join(odd)}" if odd else "agbd of several axes"
+        raise CubeError(
+            f"{name} of the granule {path} must have one number a shot of each "
+            f"variable, got {what}; download the granule again."
+        )
+    count = parts["agbd"].shape[0]
     wrong = {key: part.shape for key, part in parts.items() if part.shape != (count,)}
     if wrong:
         raise CubeError(

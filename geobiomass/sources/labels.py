@@ -19,6 +19,7 @@ from geobiomass.cube.missing_values import (
 from geobiomass.cube.quantity import AGB
 from geobiomass.cube.target import described, units_in_name, units_of_column
 from geobiomass.sources.footprints import label_pixels
+from geobiomass.sources.gedi_columns import columns_of_shots
 from geobiomass.sources.gedi_quality import Quality
 from geobiomass.sources.grid_like import grid_like
 from geobiomass.sources.label_errors import (
@@ -87,7 +88,10 @@ def with_labels(
         easting and northing with ``crs=``.
     column : str
         Column of the table with the values; for a raster of several bands, the name
-        of the band.
+        of the band. A table of :func:`geobiomass.labels.read_gedi` without a column
+        ``agb`` needs none: its ``agbd`` is taken, and ``agbd_se`` for `error`, where
+        that has a value above 0. ``attrs["column"]`` of ``agb`` and ``agb_se`` then
+        name them.
     radius : float, optional
         Radius in metres of the area that a point represents: 12.5 for a footprint of
         GEDI. A point then labels the pixels whose centre is within this distance on
@@ -156,6 +160,10 @@ def with_labels(
     A raster of labels is read once, block by block, to count and check the labels.
     """
     column = named_column(column, observed, "agb")
+    taken = columns_of_shots(labels) if column == "agb" else None
+    if taken is not None:
+        column = taken[0]
+        error = taken[1] if error is None else error
     check_cube(cube)
     if is_chips(cube):
         raise CubeError(
@@ -217,6 +225,8 @@ def with_labels(
         values = values * np.float32(factor)
     words = AGB.long_name if column == "agb" else column
     attrs = {"long_name": words, **stated, "labelled_pixels": pixels, **counts}
+    if taken is not None:
+        attrs["column"] = column
     made = cube.drop_vars(["agb", ERRORS], errors="ignore")
     made = made.assign(agb=xr.Variable(("y", "x"), values, attrs))
     if errors is not None:
@@ -225,6 +235,8 @@ def with_labels(
             "units": stated["units"],
             "labels_without_error": errors[1],
         }
+        if taken is not None:
+            ours["column"] = str(error)
         if units is None:
             factor = factor_of_errors(errors[2], stated["units"], factor)
         scaled = errors[0] * np.float32(factor)
@@ -239,7 +251,7 @@ def _check_no_granule(path: str) -> None:
     if path.lower().endswith((".h5", ".hdf5")):
         raise CubeError(
             f"The labels {path} are HDF5, such as granules of GEDI; pass their shots, "
-            "gb.labels.read_gedi(path, cube), with column='agbd'."
+            "gb.labels.read_gedi(path, cube)."
         )
 
 

@@ -8,15 +8,22 @@ This module works on arrays only; docs/explanation/intervals.md has the formulas
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from geobiomass.statistics.conformal_quantile import Numbers, needed_units, threshold
+from geobiomass.statistics.conformal_quantile import (
+    Numbers,
+    needed_units,
+    threshold,
+    worth,
+)
+from geobiomass.statistics.conformal_units import Unit, by_group, weighed, worth_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,43 +37,6 @@ Attributes = Mapping[str, Any]
 _TIMES_NEEDED = 2
 # Mg/ha: members of an ensemble that agree to one tonne agree by chance.
 _LEAST_SPREAD = 1.0
-
-
-@dataclass(frozen=True)
-class Unit:
-    """Predictions and reference data of an exchangeable group of pixels.
-
-    Parameters
-    ----------
-    values : mapping
-        (pixels,) float by the name of the network's output, Mg/ha.
-    observed : numpy.ndarray
-        (pixels,) float, Mg/ha. All are finite.
-    group : str, optional
-        The group of chips that share errors with it, such as a region or a flight.
-    """
-
-    values: Mapping[str, Numbers]
-    observed: Numbers
-    group: str | None = None
-
-
-def joined(parts: Sequence[Unit]) -> Unit:
-    """Join one or more units into one, in the group of the first."""
-    values = {
-        name: np.concatenate([part.values[name] for part in parts])
-        for name in parts[0].values
-    }
-    observed = np.concatenate([part.observed for part in parts])
-    return Unit(values, observed, parts[0].group)
-
-
-def by_group(units: Sequence[Unit]) -> list[Unit]:
-    """Join the units of each group into a single one."""
-    groups: dict[str | None, list[Unit]] = {}
-    for unit in units:
-        groups.setdefault(unit.group, []).append(unit)
-    return [joined(parts) for parts in groups.values()]
 
 
 Kind = Literal["chips", "blocks", "groups"]
@@ -107,6 +77,9 @@ class Calibration:
     least : float or None
         Smallest value that is possible, which ends the interval: 0 of a target whose
         labels are never negative, None of another, such as a change.
+    effective : float or None
+        How many units of equal weight they are worth, where labels weigh by their
+        standard errors; None where all weigh alike.
     """
 
     interval: float
@@ -121,6 +94,7 @@ class Calibration:
     name: str = "agb"
     groups: str | None = None
     least: float | None = 0.0
+    effective: float | None = None
 
     def __post_init__(self) -> None:
         check_interval(self.interval)
@@ -142,9 +116,15 @@ class Calibration:
             by = f" by {self.groups!r}"
             if self.kind != "groups":
                 by = f" (groups{by} were too few: in a new one coverage may be lower)"
+        weighed = ""
+        if self.effective is not None:
+            weighed = (
+                ", labels weighed by their standard errors (worth "
+                f"{self.effective:.3g} of equal weight)"
+            )
         return (
             f"{100 * self.interval:.4g} % interval, calibrated on {self.count} "
-            f"{self.kind}{by}{folds}, {classes}"
+            f"{self.kind}{by}{folds}, {classes}{weighed}"
         )
 
     @property
@@ -227,6 +207,8 @@ class Calibration:
         plain = dataclasses.asdict(self)
         if self.least == 0.0:  # as early versions wrote it
             del plain["least"]
+        if self.effective is None:  # likewise
+            del plain["effective"]
         return {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items()}
 
     @classmethod
@@ -282,7 +264,8 @@ def calibrate(
     :func:`~geobiomass.statistics.conformal_quantile.threshold` for the quantile, by
     class of predicted biomass (Mondrian conformal prediction: Vovk, Gammerman and
     Shafer, Algorithmic learning in a random world, 2005). Neighbouring classes are
-    merged until each is in twice the least number of units.
+    merged until each is in twice the least number of units. Where units have errors of
+    labels, these weigh 1 / (tau^2 + se^2), and units count by what they are worth.
 
     Parameters
     ----------
@@ -304,26 +287,28 @@ def calibrate(
         If there are too few units, or a number is out of range.
     """
     check_interval(interval)
-    units = [unit for unit in units if len(unit.observed)]
+    units = weighed([unit for unit in units if len(unit.observed)], name)
     least = needed_units(interval)
-    if len(units) < least:
-        raise ValueError(too_few(interval, f"got {len(units)}"))
+    if worth_of(units) < least:
+        raise ValueError(too_few(interval, in_words(len(units), worth_of(units))))
     together = units if groups is None else by_group(units)
-    if groups is not None and len(together) >= least:
+    if groups is not None and worth_of(together) >= least:
         units, kind = together, "groups"
     predicted = [unit.values[name] for unit in units]
+    weights = [unit.weights for unit in units if unit.weights is not None]
     edges = _edges(predicted, classes)
     scores = [_scores(unit, name) for unit in units]
     which = [np.digitize(p, edges) for p in predicted]
     merged = _merged(
         np.array([np.bincount(w, minlength=len(edges) + 1) > 0 for w in which]),
         _TIMES_NEEDED * least,
+        partial(_worth_of_class, weights, which) if weights else None,
     )
     margins, counts, pixels = [], [], []
     for group in merged:
-        found = [s[np.isin(w, group)] for s, w in zip(scores, which, strict=True)]
-        found = [s for s in found if len(s)]
-        margins.append(threshold(found, interval))
+        found = _of_class(scores, which, group)
+        own = _of_class(weights, which, group) if weights else None
+        margins.append(threshold(found, interval, own))
         counts.append(len(found))
         pixels.append(sum(map(len, found)))
     return Calibration(
@@ -339,7 +324,32 @@ def calibrate(
         name,
         groups,
         None if any((unit.observed < 0).any() for unit in units) else 0.0,
+        worth(weights) if weights else None,
     )
+
+
+def in_words(count: int, effective: float) -> str:
+    """Return how many units were found, and what they are worth if they weigh."""
+    if effective == count:
+        return f"got {count}"
+    return (
+        f"got {count}, which are worth {effective:.3g} of equal weight by the standard "
+        "errors of their labels (label_errors=False weighs all alike)"
+    )
+
+
+def _of_class(
+    values: Sequence[Numbers], which: Sequence[npt.NDArray[Any]], group: Sequence[int]
+) -> list[Numbers]:
+    """Return the values of each unit in some classes, of units that have any."""
+    found = [v[np.isin(w, group)] for v, w in zip(values, which, strict=True)]
+    return [v for v in found if len(v)]
+
+
+def _worth_of_class(
+    weights: Sequence[Numbers], which: Sequence[npt.NDArray[Any]], group: Sequence[int]
+) -> float:
+    return worth(_of_class(weights, which, group))
 
 
 def too_few(interval: float, found: str) -> str:
@@ -377,7 +387,11 @@ def _edges(predicted: Sequence[Numbers], classes: int | Sequence[float]) -> list
     return [float(edge) for edge in np.unique(found)]
 
 
-def _merged(there: npt.NDArray[np.bool_], least: int) -> list[list[int]]:
+def _merged(
+    there: npt.NDArray[np.bool_],
+    least: int,
+    worth_of: Callable[[Sequence[int]], float] | None = None,
+) -> list[list[int]]:
     """Merge neighbouring classes until each is in `least` units, if possible.
 
     Parameters
@@ -386,10 +400,17 @@ def _merged(there: npt.NDArray[np.bool_], least: int) -> list[list[int]]:
         (unit, class) bool, true if the unit has a pixel of the class.
     least : int
         Least number of units of a class.
+    worth_of : callable, optional
+        Returns how many units some classes together are worth; by default their number.
     """
     groups = [[number] for number in range(there.shape[1])]
     while len(groups) > 1:
-        counts = [int(there[:, group].any(axis=1).sum()) for group in groups]
+        counts = [
+            float(there[:, group].any(axis=1).sum())
+            if worth_of is None
+            else worth_of(group)
+            for group in groups
+        ]
         poorest = int(np.argmin(counts))
         if counts[poorest] >= least:
             break

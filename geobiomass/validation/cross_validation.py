@@ -16,6 +16,7 @@ from geobiomass.cube.convert import need_target
 from geobiomass.data.folds import Folds, make_folds
 from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.reader import Reader
+from geobiomass.evaluation.label_errors import tell_clipped
 from geobiomass.evaluation.metrics import BOOTSTRAP, CONFIDENCE
 from geobiomass.evaluation.residuals import MOST, TABLE, residuals, write_residuals
 from geobiomass.metadata.record import note_provenance, weights_fingerprint
@@ -210,6 +211,7 @@ class CrossValidation:
         *,
         confidence: float = CONFIDENCE,
         bootstrap: int = BOOTSTRAP,
+        label_errors: bool | None = None,
     ) -> pd.DataFrame:
         """Compare the held-out map with the labels, in one table over all folds.
 
@@ -220,6 +222,9 @@ class CrossValidation:
         confidence, bootstrap
             As in :meth:`BiomassRegressor.evaluate`. Intervals are over the groups
             that were held out together: blocks, regions or chips.
+        label_errors : bool, optional
+            Whether labels weigh by their standard errors, as in
+            :meth:`BiomassRegressor.evaluate`; by default as in the recipe.
 
         Returns
         -------
@@ -232,11 +237,20 @@ class CrossValidation:
             If there is no held-out label where the image has an observation.
         ValueError
             If a setting is out of range.
+
+        Warns
+        -----
+        UserWarning
+            If standard errors of labels are larger than the errors that are seen, or
+            ``label_errors=True`` and there are none.
         """
         reader = Reader(self.cube, self.model.bands)
-        return held_out_metrics(
-            self.predictions, reader, self.folds, by, confidence, bootstrap
+        weigh = self.model._weighs(label_errors, reader.has_errors)
+        table = held_out_metrics(
+            self.predictions, reader, self.folds, by, confidence, bootstrap, weigh
         )
+        tell_clipped(table, stacklevel=3)
+        return table
 
     def residuals(self, most: int = MOST, seed: int = 0) -> pd.DataFrame:
         """Return the held-out errors pixel by pixel.

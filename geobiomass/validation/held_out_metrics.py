@@ -16,7 +16,8 @@ from geobiomass.cube.quantity import target_of
 from geobiomass.data.folds import Folds
 from geobiomass.data.groups import NOWHERE
 from geobiomass.data.reader import Reader
-from geobiomass.evaluation.metrics import Bins, Tally, interval_of, months_seen
+from geobiomass.evaluation.label_errors import tally_for
+from geobiomass.evaluation.metrics import Bins, interval_of, months_seen
 from geobiomass.tiles import (
     EVALUATION_BLOCK,
     Sample,
@@ -35,6 +36,7 @@ def held_out_metrics(
     by: str,
     confidence: float,
     bootstrap: int,
+    weigh: bool = False,
 ) -> pd.DataFrame:
     """Compare a held-out map with the labels of its cube.
 
@@ -50,6 +52,8 @@ def held_out_metrics(
         The rows.
     confidence, bootstrap
         As in :meth:`BiomassRegressor.evaluate`.
+    weigh : bool
+        Whether labels weigh by their standard errors, if they have any.
 
     Raises
     ------
@@ -61,8 +65,9 @@ def held_out_metrics(
     numbers = range(folds.count) if by == "fold" else ()
     target = target_of(predictions)
     rows = "biomass" if by == "fold" else by
-    tally = Tally(Bins(rows, reader.months, target))
-    by_fold = {number: Tally(Bins(target=target)) for number in numbers}
+    known = reader.has_errors
+    tally = tally_for(Bins(rows, reader.months, target), known, weigh)
+    by_fold = {n: tally_for(Bins(target=target), known, weigh) for n in numbers}
     windows = blocks(reader.height, reader.width, _BLOCK)
     for sample in samples_on_chips(windows, reader.count if reader.chips else None):
         truth = reader.labels(sample).astype(np.float64)
@@ -71,6 +76,7 @@ def held_out_metrics(
             continue
         layers = _layers(predictions, sample)
         months = months_seen(reader, sample) if by == "months" else None
+        errors = reader.errors(sample).astype(np.float64) if known else None
         for group, part, inside in _groups_in(folds, sample):
             own = by_fold.get(folds.fold_of[group])
             for one in (tally,) if own is None else (tally, own):
@@ -80,6 +86,7 @@ def held_out_metrics(
                     unit=group,
                     months=None if months is None else months[part],
                     interval=_cut(interval_of(layers, target.name), part),
+                    errors=None if errors is None else errors[part],
                 )
     if tally.count == 0:
         raise CubeError(

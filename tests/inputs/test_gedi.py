@@ -339,9 +339,20 @@ def broken(path: Path, cube: xr.Dataset) -> dict[str, tuple[Any, str]]:
     with h5py.File(path / "nobeam.h5", "w") as file:
         file.create_group("METADATA")
     table[["lat_lowestmode", "lon_lowestmode"]].to_csv(path / "bare.csv", index=False)
+    heights = table[["lat_lowestmode", "lon_lowestmode"]].assign(rh98=20.0)
+    heights.to_csv(path / "heights.csv", index=False)
+    (path / "folder").mkdir(exist_ok=True)
+    with h5py.File(path / "flat.h5", "w") as file:
+        file["BEAM0101"] = np.ones(3)
+    words = write_granule(path / "words.h5", {"BEAM0101": table}, without="agbd")
+    grid = write_granule(path / "grid.h5", {"BEAM0101": table}, without="agbd")
+    with h5py.File(words, "a") as file:
+        file["BEAM0101/agbd"] = np.array([b"many"] * COUNT)
+    with h5py.File(grid, "a") as file:
+        file["BEAM0101/agbd"] = np.ones((COUNT, 2))
     return {
         "cut": (path / "cut.h5", "cut, damaged or no HDF5; download it again"),
-        "text": (path / "text.h5", "cut, damaged or no HDF5"),
+        "no HDF5": (path / "text.h5", "cut, damaged or no HDF5"),
         "gone": (path / "gone.h5", "there is no such file"),
         "no pattern": (str(path / "x*.h5"), "No file is named as"),
         "another kind": (write_text(path / "a.pdf"), "must be a granule"),
@@ -366,6 +377,24 @@ def broken(path: Path, cube: xr.Dataset) -> dict[str, tuple[Any, str]]:
             r"must have 8 values of each variable, got {'agbd_se': \(3,\)}",
         ),
         "no biomass": (path / "bare.csv", "must have a column agbd"),
+        "a table of L2A": (path / "heights.csv", r"it is of GEDI L2A \(heights\)"),
+        "an empty folder": (path / "folder", "must have granules .* got none"),
+        "no group": (path / "flat.h5", "must have groups such as BEAM0101"),
+        "text": (words, "must have one number a shot .* got no numbers in agbd"),
+        "two axes": (grid, "must have one number a shot .* got agbd of several axes"),
+        **{
+            product: (
+                write_granule(
+                    path / f"{name}.h5", {"BEAM0101": other.assign(**{name: 1.0})}
+                ),
+                f"is of GEDI {product} ",
+            )
+            for product, name in {
+                "L1B": "rxwaveform",
+                "L2B": "pai",
+                "L4C": "wsci",
+            }.items()
+        },
     }
 
 
@@ -392,6 +421,55 @@ def test_what_is_no_granule_is_one_clear_sentence(
         gb.labels.read_gedi(whole, cube, sensitivity=95)
     with pytest.raises(gb.CubeError, match="a scene with a reference system"):
         gb.labels.read_gedi(whole, cube.drop_vars("spatial_ref"))
+
+
+def test_a_granule_cut_or_damaged_anywhere_is_one_sentence_or_read(
+    cube: xr.Dataset, tmp_path: Path
+) -> None:
+    whole = Path(write_granule(tmp_path / "whole.h5", {"BEAM0101": shots(cube)}))
+    content = whole.read_bytes()
+    other = tmp_path / "other.h5"
+    for end in np.linspace(0, len(content) - 1, 8).astype(int):
+        other.write_bytes(content[:end])
+        with pytest.raises(gb.CubeError, match="cut, damaged or no HDF5; download"):
+            gb.labels.read_gedi(other, cube)
+    draw = np.random.default_rng(0)
+    told = []
+    for at in draw.integers(0, len(content), 40):
+        changed = bytearray(content)
+        changed[at : at + 8] = bytes(byte ^ 0xFF for byte in changed[at : at + 8])
+        other.write_bytes(bytes(changed))
+        try:
+            gb.labels.read_gedi(other, cube)
+        except gb.CubeError as error:
+            told.append(str(error))
+    assert told
+    assert not [text for text in told if "\n" in text]
+
+
+def test_the_labels_of_shots_need_no_column(cube: xr.Dataset, tmp_path: Path) -> None:
+    path = write_granule(tmp_path / "a.h5", {"BEAM0101": shots(cube)})
+    found = gb.labels.read_gedi(path, cube)
+    made = gb.with_labels(cube, found)
+    assert made["agb"].attrs["column"] == "agbd"
+    assert made["agb_se"].attrs["column"] == "agbd_se"
+    asked = gb.with_labels(cube, found, column="agbd", error="agbd_se")
+    for name in ("agb", "agb_se"):
+        np.testing.assert_array_equal(made[name].values, asked[name].values)
+    assert "column" not in asked["agb"].attrs
+    # Named, it is as before: errors come only where they are asked for.
+    assert "agb_se" not in gb.with_labels(cube, found, column="agbd")
+    assert gb.with_labels(cube, found, error="agbd")["agb_se"].attrs["column"] == "agbd"
+    none = found.assign(agbd_se=np.nan)
+    assert "agb_se" not in gb.with_labels(cube, none)
+    # Where there is a column agb it is the labels, as in any table.
+    own = gb.with_labels(cube, found.assign(agb=7.0))
+    assert set(np.unique(own["agb"].values[np.isfinite(own["agb"])])) == {7.0}
+    assert "agb_se" not in own
+    other = pd.DataFrame(found.drop(columns="geometry"))
+    other.attrs = {}
+    with pytest.raises(gb.CubeError, match="agbd"):
+        gb.with_labels(cube, other)
 
 
 def write_text(path: Path) -> Path:

@@ -351,7 +351,8 @@ def test_labels_in_kilograms_train_the_same_model() -> None:
 
 
 def test_an_interval_of_a_target_that_can_be_negative_is_not_cut_at_zero() -> None:
-    from geobiomass.statistics.conformal import Calibration, Unit, calibrate
+    from geobiomass.statistics.conformal import Calibration, calibrate
+    from geobiomass.statistics.conformal_units import Unit
 
     draw = np.random.default_rng(0)
     for shift, least in ((100.0, 0.0), (0.0, None)):

@@ -59,6 +59,7 @@ def from_rasters(
     radius: float | None = None,
     agb_nodata: float | None = None,
     quality: Quality = "good",
+    error: Any = None,
 ) -> xr.Dataset:
     """Open GeoTIFFs, or any raster files that GDAL reads, as a lazy cube on one grid.
 
@@ -81,7 +82,7 @@ def from_rasters(
         value, in the order of date and name, or of rows.
     agb : optional
         Labels, as :func:`with_labels` accepts them, which also receives `column`,
-        `radius`, `quality` and `agb_nodata` (as its `nodata`).
+        `radius`, `quality`, `error` and `agb_nodata` (as its `nodata`).
     bands : sequence or mapping, optional
         Bands of the cube, in order. A mapping translates the names in the files (or
         numbers from 1, if the files do not name their bands) into names in the cube.
@@ -119,13 +120,16 @@ def from_rasters(
         Value of missing labels in a raster, instead of its own nodata tag.
     quality : "good" or "keep"
         Whether footprints of GEDI in `agb` that fail their quality flags are left out.
+    error : str, path or xarray.DataArray, optional
+        Standard errors of the labels: a column of their table, or beside a raster a
+        raster; :func:`with_labels` explains them.
 
     Returns
     -------
     xarray.Dataset
         ``image`` (month, band, y, x) float32, NaN where missing; ``agb`` (y, x) if
-        `agb` is given. The attribute `scenes` (JSON) lists the files of each month,
-        relative to their common folder.
+        `agb` is given, and ``agb_se`` with `error`. The attribute `scenes` (JSON) lists
+        the files of each month, relative to their common folder.
 
     Raises
     ------
@@ -148,6 +152,10 @@ def from_rasters(
 
     if damaged not in ("raise", "skip"):
         raise CubeError(f"damaged must be 'raise' or 'skip', got {damaged!r}.")
+    if error is not None and agb is None:
+        raise CubeError(
+            "error= are standard errors of labels, got no labels; give agb=."
+        )
     _check_methods(resampling)
     skip = damaged == "skip"
     images = _images(
@@ -188,6 +196,7 @@ def from_rasters(
         radius=radius,
         nodata=agb_nodata,
         quality=quality,
+        error=error,
     )
 
 
