@@ -406,21 +406,33 @@ def test_a_corrected_model_is_saved_and_described(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ending", ["pt2", "onnx"])
 def test_an_exported_graph_has_the_correction(
-    corrected: gb.BiomassRegressor, tmp_path: Path, ending: str
+    corrected: gb.BiomassRegressor, tmp_path: Path
 ) -> None:
-    path = corrected.export(tmp_path / f"model.{ending}", height=32, width=32)
+    path = corrected.export(tmp_path / "model.pt2", height=32, width=32)
     image = torch.from_numpy(rising_chips(2)["image"].values).float()
     with torch.inference_mode():
         expected = corrected.network(image.clone())
-    if ending == "pt2":
-        found = torch.export.load(path).module()(image)
-    else:
-        runtime = pytest.importorskip("onnxruntime")
-        (values,) = runtime.InferenceSession(path).run(None, {"image": image.numpy()})
-        found = torch.from_numpy(values)
+    found = torch.export.load(path).module()(image)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_curve_is_the_same_in_onnx(tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    curve = RisingCurve.through([0, 10, 30, 100], [5, 10, 60, 200])
+    values = torch.linspace(-20, 150, 2 * 1 * 4 * 4).reshape(2, 1, 4, 4)
+    path = tmp_path / "curve.onnx"
+    torch.onnx.export(
+        torch.export.export(curve, (values,)),
+        (values,),
+        path,
+        input_names=["values"],
+        opset_version=18,
+        dynamo=True,
+    )
+    (found,) = runtime.InferenceSession(path).run(None, {"values": values.numpy()})
+    np.testing.assert_allclose(found, curve(values).numpy(), rtol=1e-6)
 
 
 def test_a_map_says_how_it_was_corrected(corrected: gb.BiomassRegressor) -> None:
