@@ -27,17 +27,22 @@ from geobiomass.models.map_comparison import measure_map_error
 from geobiomass.models.map_error import MapError, tell
 from geobiomass.models.norm_choice import choose_norms
 from geobiomass.models.predictor import Predictor
-from geobiomass.models.training_record import describe_training, note_weights
+from geobiomass.models.training_record import (
+    describe_training,
+    note_shift,
+    note_weights,
+)
 from geobiomass.network import AttentionUNet
 from geobiomass.recipes.datasets import DataLoaders, make_loaders
 from geobiomass.recipes.freezing import frozen_in_words, frozen_part
+from geobiomass.recipes.label_shift import tell_if_dense
 from geobiomass.recipes.levels import crop_side
 from geobiomass.recipes.objective import (
-    augmentation_of,
     loss_of,
     metrics_of,
     prepare_with_calendar,
     recipe_for,
+    training_changes,
 )
 from geobiomass.recipes.recipe import (
     Recipe,
@@ -139,6 +144,8 @@ class NetworkTraining(Predictor, Regressor):
         earlier = given is not None and continues_earlier(recipe.training, given)
         loaders, task = self._prepare(data, recipe, held, client, calibrate)
         recipe, stages = loaders.recipe, stages_of(loaders)
+        train = loaders.training
+        tell_if_dense(train.reader, [*dict.fromkeys(train.samples)], recipe.label_shift)
         found = self._scale(loaders)
         check_batch_norm(self.network, recipe, loaders.training, side)
         first = int(os.environ.get("LOCAL_RANK", "0")) == 0  # of several processes
@@ -195,6 +202,7 @@ class NetworkTraining(Predictor, Regressor):
         )
         self.provenance[INPUTS] = found.profile.to_dict()
         note_weights(self, loaders.weights, data.reader.has_errors)
+        note_shift(self, recipe)
         if (words := frozen_in_words(recipe, self.network)) is not None:
             self.provenance["frozen"] = words
         if self._start is not None:
@@ -286,7 +294,7 @@ class NetworkTraining(Predictor, Regressor):
             self.network,
             loss_of(recipe),
             metrics=metrics_of(),
-            augment=augmentation_of(recipe, loaders.training),
+            augment=training_changes(recipe, loaders.training),
             prepare=prepare_with_calendar,
             frozen=frozen_part(recipe, self.network),
         )

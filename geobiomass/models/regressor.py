@@ -301,7 +301,8 @@ def _plain(recipe: Recipe) -> dict[str, Any]:
     if not isinstance(learner, str):
         learner = f"own: {describe(learner)}"
     found = dataclasses.asdict(dataclasses.replace(recipe, learner=learner))
-    if found["label_errors"] == Recipe.label_errors:
-        del found["label_errors"]  # as earlier releases saved a model
+    for name in ("label_errors", "label_shift"):
+        if found[name] == getattr(Recipe, name):
+            del found[name]  # as earlier releases saved a model
     found["training"]["folder"] = None  # a path of the machine that trained
     return found

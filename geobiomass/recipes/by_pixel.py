@@ -18,6 +18,7 @@ OF_BOTH = (
     *("cache", "damaged", "interval", "calibration_fraction", "domain_cells"),
     *(
         "label_errors",
+        "label_shift",
         "training",
         "seed",
         "folder",

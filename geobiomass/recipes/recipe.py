@@ -11,6 +11,7 @@ from typing import Any, Literal
 from geobiomass.network.missing import Missing
 from geobiomass.recipes.by_pixel import BY_PIXEL, check_by_pixel, check_kind
 from geobiomass.recipes.freezing import check_frozen
+from geobiomass.recipes.shift_checks import check_shift
 from geobiomass.training import Stage, TrainingConfig
 from geobiomass.training.setting_names import explain_arguments, unknown_name
 
@@ -121,6 +122,9 @@ class Recipe:
     label_errors : bool
         Whether labels weigh by their standard errors, ``agb_se`` of the cube: 1 /
         (tau^2 + se^2), with the variance tau^2 that is not explained.
+    label_shift : int
+        Pixels, 0 to 2, by which labels may be off, as footprints are: in training a
+        label is compared with the pixels around it that match it. 0: with its own.
     domain_cells : int
         Cells of 16 x 16 pixels of training data that are kept at the end, for the
         model's map of applicability; 0 keeps none.
@@ -178,6 +182,7 @@ class Recipe:
     interval: float | None = None
     calibration_fraction: float = 0.2
     label_errors: bool = False
+    label_shift: int = 0
     domain_cells: int = 3000
     learner: Any = None
     trees: int | None = None
@@ -211,6 +216,7 @@ class Recipe:
         object.__setattr__(self, "neighbourhoods", tuple(self.neighbourhoods))
         check_by_pixel(self)
         check_frozen(self)
+        check_shift(self.label_shift)
         if self.domain_cells < 0:
             raise ValueError(
                 f"domain_cells must be 0 or more, got {self.domain_cells}."
@@ -309,7 +315,7 @@ class Recipe:
 
 # Settings that are saved only where they have another value: earlier releases did not
 # have them, and a model of theirs is saved as it was.
-_LATER = ("frozen", "self_supervised", "crops", "label_errors")
+_LATER = ("frozen", "self_supervised", "crops", "label_errors", "label_shift")
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
