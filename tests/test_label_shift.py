@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import warnings
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,16 @@ from scipy.ndimage import gaussian_filter
 from sklearn.linear_model import Ridge
 
 import geobiomass as gb
-from geobiomass.data.labelled_cube import LabelledCube, LabelledSamples
-from geobiomass.data.reader import Reader, Sample
-from geobiomass.data.splits import samples_of
+from geobiomass.data.labelled_cube import LabelledCube
+from geobiomass.data.reader import Sample
 from geobiomass.learner.features import PixelFeatures
-from geobiomass.learner.fitting import Labels, fit_parts
-from geobiomass.learner.own_estimator import fit_own
+from geobiomass.learner.fitting import Labels, fit_parts, folds_of
+from geobiomass.learner.own_estimator import OWN_FOLDS, fit_own
 from geobiomass.network import AttentionUNet
 from geobiomass.recipes.asked import asked_recipe
 from geobiomass.recipes.datasets import make_loaders
-from geobiomass.recipes.label_shift import _neighbours
-from geobiomass.recipes.label_table import LabelTable, make_table
+from geobiomass.recipes.label_shift import _neighbours, _probabilities, check_layout
+from geobiomass.recipes.label_table import make_table
 from geobiomass.recipes.objective import loss_of, training_changes
 from geobiomass.recipes.recipe import Recipe, find_recipe, recipe_to_dict
 from geobiomass.recipes.resume import learnt_from
@@ -243,3 +241,207 @@ def test_a_learner_by_pixel_finds_labels_that_are_off() -> None:
         found = model.predict(cube, check="off")["agb"].values
         errors[shift] = float(np.sqrt(np.mean((found - truth) ** 2)))
     assert errors[1] < 0.9 * errors[0]
+
+
+def test_a_learner_by_pixel_sees_the_pixels_around_a_label() -> None:
+    draw = np.random.default_rng(4)
+    image = draw.normal(50, 9, (2, 3, 20, 22)).astype(np.float32)
+    image[:, :, 5:8, 5:9] = np.nan
+    image[:, 1, 12:, 3] = np.nan
+    image[:, :, 19, 20] = np.nan
+    cube = make_scene(20, 22).isel(band=slice(3), month=slice(2))
+    cube["image"] = cube["image"].copy(data=image)
+    features = PixelFeatures([str(b) for b in cube["band"].values], (1, 2), (3,))
+    # As maps have them: beyond the edge the scene is reflected.
+    reader = LabelledCube.open(cube).reader
+    wide = torch.from_numpy(reader.read(Sample(Window(-1, -1, 21, 23))))
+    with torch.inference_mode():
+        maps = features(wide[None], margin=1)[0].numpy()
+    samples = [Sample(Window(0, 0, 20, 11)), Sample(Window(0, 11, 20, 22))]
+    # Few labels are windows of their own, many are of one map.
+    for count in (20, 300):
+        labels = np.full(20 * 22, np.nan, np.float32)
+        labels[draw.choice(labels.size, count, replace=False)] = 5
+        labels = labels.reshape(20, 22)
+        labels[0, 0], labels[19, 21], labels[4, 4], labels[6, 6] = 1, 2, 3, 4
+        data = LabelledCube.open(cube.assign(agb=cube["agb"].copy(data=labels)))
+        table = make_table(data.reader, samples, features, find_recipe("pixels"))
+        assert table.unseen > 0
+        for shift in (1, 2):
+            done: list[int] = []
+            every = _neighbours(data.reader, table, features, shift)
+            for rows, around, inside in every:
+                done += rows.tolist()
+                for row, own, there in zip(rows, around, inside, strict=True):
+                    offsets = np.ndindex(2 * shift + 1, 2 * shift + 1)
+                    for k, offset in enumerate(offsets):
+                        y, x = table.pixels[row] + offset - shift
+                        expected = 0 <= y < 20 and 0 <= x < 22
+                        if expected:
+                            np.testing.assert_array_equal(own[k], maps[:, y, x])
+                            expected = bool(np.isfinite(image[:, :, y, x]).any())
+                        assert there[k] == expected
+            assert sorted(done) == list(range(len(table)))
+
+
+def test_places_are_as_probable_as_their_mixture_says() -> None:
+    errors = np.array([[9.0, 1, 4, 2, 3, 5, 0, 7, 8]])
+    inside = np.array([[True] * 8 + [False]])
+    found = _probabilities(errors, inside, np.array([[6.0]]), 1)[0]
+    far = np.array([2, 1, 2, 1, 0, 1, 2, 1, 2]) / 2
+    expected = np.exp(-far - errors[0] ** 2 / 12) * inside[0]
+    np.testing.assert_allclose(found, expected / expected.sum())
+    # Errors of 0 in all: nearness alone, and no division by 0.
+    found = _probabilities(np.zeros((1, 9)), inside, np.zeros((1, 1)), 1)[0]
+    assert found.argmax() == 4
+    assert found.sum() == pytest.approx(1)
+
+
+def some_labels(own: bool, seed: int = 0) -> Labels:
+    draw = np.random.default_rng(seed)
+    table = draw.normal(size=(120, 4)).astype(np.float32)
+    target = table[:, 0] * 9 + draw.normal(size=120)
+    weights = draw.uniform(0.5, 1.5, 120)
+    asked = table.copy() if own else None
+    return Labels(table, target, weights, np.arange(120) // 6, asked)
+
+
+def test_errors_are_those_of_the_labels_own_pixels() -> None:
+    quantiles = (0.05, 0.95)
+    plain = fit_parts(some_labels(False), 20, 0, quantiles)
+    same = fit_parts(some_labels(True), 20, 0, quantiles)
+    assert plain.held_out is not None
+    assert same.held_out is not None
+    # In closed form, without refitting; distances are rounded otherwise.
+    np.testing.assert_allclose(same.held_out, plain.held_out, atol=1e-6)
+    np.testing.assert_allclose(same.ends, plain.ends, atol=1e-6)
+    labels = some_labels(False)
+    other = labels.table[:, ::-1].copy()
+    asked = dataclasses.replace(labels, own=other)
+    found = fit_parts(asked, 20, 0, quantiles)
+    assert found.held_out is not None
+    # What is learnt is the same, and the errors are those of the other features.
+    assert found.kernel.alpha.equal(plain.kernel.alpha)
+    assert np.corrcoef(found.held_out, labels.target)[0, 1] < 0.4
+    assert np.corrcoef(plain.held_out, labels.target)[0, 1] > 0.9
+    assert not np.allclose(found.ends, plain.ends)
+    _, held_out, _ = fit_own(Ridge(), asked, 0)
+    folds = folds_of(labels.groups, 0, OWN_FOLDS)
+    for fold in np.unique(folds):
+        held = folds == fold
+        ridge = Ridge().fit(
+            labels.table[~held], labels.target[~held], labels.weights[~held]
+        )
+        np.testing.assert_allclose(held_out[held], ridge.predict(other[held]))
+
+
+# --- settings, records, warnings ---
+
+
+@pytest.mark.parametrize("wrong", [3, -1, True, 1.0, "1"])
+def test_a_wrong_shift_is_refused(wrong: Any) -> None:
+    with pytest.raises(ValueError, match=r"label_shift must be 0, 1 or 2 pixels, got"):
+        gb.fit(xr.Dataset(), "pixels", label_shift=wrong)
+
+
+def test_a_shift_needs_a_recipe() -> None:
+    with pytest.raises(ValueError, match=r"fit\(cube, 'pixels', label_shift="):
+        gb.fit(xr.Dataset(), label_shift=1)
+    assert asked_recipe(None, None, {"label_shift": 0}) is None
+    chosen = asked_recipe(None, None, {"label_shift": 1, "trees": 30})
+    assert chosen is not None
+    assert (chosen.name, chosen.label_shift) == ("pixels", 1)
+
+
+def test_no_shift_is_saved_as_before() -> None:
+    cube, _ = rough(20, 60)
+    data = LabelledCube.open(cube)
+    network = AttentionUNet(bands=4, **TINY)
+    plain = find_recipe("quick", crop=10, block=10)
+    assert "label_shift" not in recipe_to_dict(plain)
+    assert recipe_to_dict(plain.with_changes(label_shift=2))["label_shift"] == 2
+    before = learnt_from(data, network, plain)
+    assert "label_shift" not in before
+    shifted = plain.with_changes(label_shift=1)
+    assert learnt_from(data, network, shifted) == before | {"label_shift": 1}
+    loader = make_loaders(data, plain, 0.0).training
+    assert isinstance(training_changes(plain, loader), Augmentation)
+    images = torch.ones(1, 1, 4, 10, 10), None, (7,)
+    _, target = training_changes(shifted, loader)(images, torch.zeros(1, 1, 10, 10))
+    assert target.shape[1] == 2
+
+
+def test_a_learner_by_pixel_tells_its_shift(tmp_path: Path) -> None:
+    cube, _ = rough(24, 80)
+    settings = FAST | {"block": 8, "trees": 10, "domain_cells": 0}
+    maps = {}
+    for name, more in (
+        ("plain", {}),
+        ("off", {"label_shift": 1}),
+        ("zero", {"label_shift": 0}),
+    ):
+        model = gb.fit(cube, "pixels", **settings, **more)
+        model.save(tmp_path / name)
+        maps[name] = model.predict(cube, check="off")
+    xr.testing.assert_identical(maps["plain"]["agb"], maps["zero"]["agb"])
+    assert not maps["plain"]["agb"].equals(maps["off"]["agb"])
+    assert "label_shift" not in (tmp_path / "plain" / "config.json").read_text()
+    model = gb.load(tmp_path / "off")
+    assert model.recipe is not None
+    assert model.recipe.label_shift == 1
+    known = model.provenance["shift of labels"]
+    assert (known["pixels"], known["labels"]) == (1, 80)
+    assert 10 < known["moved"] < 80  # all are off, and eight of nine places are others
+    card = (tmp_path / "off" / "README.md").read_text()
+    assert f"{known['moved']} of 80 match another one better" in card
+    lineage = gb.provenance(maps["off"])
+    assert "labels off by up to 1 pixels" in str(lineage)
+    assert "labels off" not in (tmp_path / "plain" / "README.md").read_text()
+
+
+def test_a_network_trains_with_shifted_and_weighed_labels(tmp_path: Path) -> None:
+    cube, _ = rough(64, 300)
+    cube = cube.assign(agb_se=abs(cube["agb"]) * 0.1 + 1)
+    found = []
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="training without validation"):
+            model = gb.fit(
+                cube,
+                "quick",
+                **TINY,
+                **{"label_shift": 1, "label_errors": True, "interval": None},
+                **{"epochs": 1, "crop": 64, "block": 64, "progress": False},
+                **{"domain_cells": 0, "validation_fraction": 0.0},
+            )
+        found.append(model)
+    for one, other in zip(
+        *(model.network.state_dict().values() for model in found), strict=True
+    ):
+        assert torch.equal(one, other)
+    model.save(tmp_path / "model")
+    assert "shifted together" in (tmp_path / "model" / "README.md").read_text()
+    again = gb.load(tmp_path / "model")
+    assert again.provenance["shift of labels"] == {"pixels": 1}
+    assert again.recipe.label_shift == 1
+
+
+def test_labels_that_are_a_map_or_too_few_are_told() -> None:
+    cube = gb.landscape(32, months=1, seed=3).load()
+    data = LabelledCube.open(cube)
+    samples = [Sample(Window(0, 0, 32, 16)), Sample(Window(0, 16, 32, 32))]
+    with pytest.warns(UserWarning, match=r"8\d % of the labels have a label on all"):
+        check_layout(data.reader, samples, 1)
+    plus = np.zeros(
+        (32, 32), bool
+    )  # the five pixels of a footprint, as radius= has them
+    plus[[4, 5, 5, 5, 6, 20], [5, 4, 5, 6, 5, 20]] = True
+    few = LabelledCube.open(cube.assign(agb=cube["agb"].where(plus)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_layout(data.reader, samples, 0)
+        check_layout(few.reader, samples, 1)
+        check_layout(few.reader, samples, 1, fewest=5)
+    with pytest.warns(
+        UserWarning, match=r"shifts 6 labels .* 100 % of the labels are in"
+    ):
+        check_layout(few.reader, samples, 1, fewest=6)

@@ -35,7 +35,7 @@ from geobiomass.models.training_record import (
 from geobiomass.network import AttentionUNet
 from geobiomass.recipes.datasets import DataLoaders, make_loaders
 from geobiomass.recipes.freezing import frozen_in_words, frozen_part
-from geobiomass.recipes.label_shift import tell_if_dense
+from geobiomass.recipes.label_shift import check_layout
 from geobiomass.recipes.levels import crop_side
 from geobiomass.recipes.objective import (
     loss_of,
@@ -68,6 +68,7 @@ from geobiomass.recipes.split import (
 from geobiomass.recipes.tile_statistics import check_crop
 from geobiomass.training.estimator import Regressor
 from geobiomass.training.kept_folder import kept_if_interrupted
+from geobiomass.training.label_matching import FEWEST_TOGETHER
 from geobiomass.training.setting_names import explain_arguments
 from geobiomass.training.usable_model import train_or_keep
 
@@ -144,8 +145,9 @@ class NetworkTraining(Predictor, Regressor):
         earlier = given is not None and continues_earlier(recipe.training, given)
         loaders, task = self._prepare(data, recipe, held, client, calibrate)
         recipe, stages = loaders.recipe, stages_of(loaders)
-        train = loaders.training
-        tell_if_dense(train.reader, [*dict.fromkeys(train.samples)], recipe.label_shift)
+        part = loaders.training
+        samples = [*dict.fromkeys(part.samples)]
+        check_layout(part.reader, samples, recipe.label_shift, FEWEST_TOGETHER)
         found = self._scale(loaders)
         check_batch_norm(self.network, recipe, loaders.training, side)
         first = int(os.environ.get("LOCAL_RANK", "0")) == 0  # of several processes

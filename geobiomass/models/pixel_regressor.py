@@ -51,7 +51,7 @@ from geobiomass.models.pixel_record import (
 )
 from geobiomass.models.regressor import BiomassRegressor
 from geobiomass.models.training_record import metrics_by_bin, note_shift, note_weights
-from geobiomass.recipes.label_shift import matched_labels, tell_if_dense
+from geobiomass.recipes.label_shift import check_layout, matched_labels
 from geobiomass.recipes.label_table import LabelTable, check_enough, make_table
 from geobiomass.recipes.label_weights import weights_of_table
 from geobiomass.recipes.objective import recipe_for
@@ -230,7 +230,7 @@ class PixelRegressor(BiomassRegressor):
     ) -> tuple[Labels, int]:
         """Return labels matched with the pixels around them, and how many moved."""
         part = split.training
-        tell_if_dense(part.reader, part.samples, recipe.label_shift)
+        check_layout(part.reader, part.samples, recipe.label_shift)
         return matched_labels(
             labels,
             part.reader,

@@ -38,8 +38,7 @@ Table = npt.NDArray[np.float32]
 _SIDE = 256  # pixels of the windows that are read
 _TOGETHER = 1_000  # labels whose neighbours are in memory together, about
 _MOST_GROWN = 5_000  # labels that a forest is grown on at most
-_WINDOWS = 64  # that are looked at for dense labels
-_DENSE = 0.5
+_WINDOWS = 64  # whose labels are looked at
 
 
 def matched_labels(
@@ -179,39 +178,60 @@ def _means(around: Table, chances: Numbers) -> Numbers:
     return found
 
 
-def tell_if_dense(reader: Reader, samples: Sequence[Sample], shift: int) -> None:
-    """Warn where most labels have a label on each of the eight pixels around them.
+def check_layout(
+    reader: Reader, samples: Sequence[Sample], shift: int, fewest: int = 1
+) -> None:
+    """Warn where labels are not such as `label_shift` is for. 64 windows are read.
 
-    A map of reference lies where it lies: all its pixels are off together, or none.
-    Up to 64 windows are read.
+    Parameters
+    ----------
+    reader : Reader
+        Over a cube with labels.
+    samples : sequence of Sample
+        The chips or blocks that train.
+    shift : int
+        Pixels; 0 reads nothing.
+    fewest : int
+        Labels of a crop that are shifted at least.
 
     Warns
     -----
     UserWarning
-        With the share of such labels.
+        If most labels have a label on all eight pixels around them: the pixels of a map
+        are off together, or none is. Or if most are too few together to be shifted.
     """
     if not shift:
         return
     windows = [part for sample in samples for part in parts_of(sample, _SIDE)]
-    labels = surrounded = 0
-    for window in windows[:: -(-len(windows) // _WINDOWS) or 1]:
+    labels = surrounded = alone = 0
+    for window in windows[:: max(1, -(-len(windows) // _WINDOWS))]:
         try:
             known = np.isfinite(reader.labels(window))
-        except DamagedError:  # told by what reads the image
+        except DamagedError:  # what reads the image tells that
             continue
         wide = np.pad(known, 1)
-        height, width = known.shape
-        every = np.ones_like(known)
-        for row in range(3):
-            for column in range(3):
-                every &= wide[row : row + height, column : column + width]
-        labels += int(known.sum())
-        surrounded += int(every.sum())
-    if labels and surrounded > _DENSE * labels:
+        around = [
+            wide[y : y + known.shape[0], x : x + known.shape[1]]
+            for y in range(3)
+            for x in range(3)
+        ]
+        count = int(known.sum())
+        labels += count
+        surrounded += int(np.all(around, axis=0).sum())
+        alone += count if count < fewest else 0
+    if labels and surrounded > labels / 2:
         warnings.warn(
             f"label_shift={shift} is for footprints and plots, and "
             f"{100 * surrounded / labels:.0f} % of the labels have a label on all "
-            "eight pixels around them, as those of a map have: maps become worse by "
-            "it. Leave it out, label_shift=0.",
-            stacklevel=5,
+            "eight pixels around them, as those of a map have, which are off together "
+            "if they are: leave label_shift out.",
+            stacklevel=6,
+        )
+    elif labels and alone > labels / 2:
+        warnings.warn(
+            f"label_shift={shift} shifts {fewest} labels of a crop or more together, "
+            f"and {100 * alone / labels:.0f} % of the labels are in chips or blocks "
+            "with fewer: these stay where they are. Give a larger block=, or the "
+            "recipe 'pixels'.",
+            stacklevel=6,
         )
