@@ -251,9 +251,9 @@ def test_a_learner_by_pixel_sees_the_pixels_around_a_label() -> None:
     image[:, :, 19, 20] = np.nan
     cube = make_scene(20, 22).isel(band=slice(3), month=slice(2))
     cube["image"] = cube["image"].copy(data=image)
-    features = PixelFeatures([str(b) for b in cube["band"].values], (1, 2), (3,))
-    # As maps have them: beyond the edge the scene is reflected.
     reader = LabelledCube.open(cube).reader
+    features = PixelFeatures(reader.bands, reader.calendar, (3,))
+    # As maps have them: beyond the edge the scene is reflected.
     wide = torch.from_numpy(reader.read(Sample(Window(-1, -1, 21, 23))))
     with torch.inference_mode():
         maps = features(wide[None], margin=1)[0].numpy()
@@ -404,15 +404,14 @@ def test_a_network_trains_with_shifted_and_weighed_labels(tmp_path: Path) -> Non
     cube = cube.assign(agb_se=abs(cube["agb"]) * 0.1 + 1)
     found = []
     for _ in range(2):
-        with pytest.warns(UserWarning, match="training without validation"):
-            model = gb.fit(
-                cube,
-                "quick",
-                **TINY,
-                **{"label_shift": 1, "label_errors": True, "interval": None},
-                **{"epochs": 1, "crop": 64, "block": 64, "progress": False},
-                **{"domain_cells": 0, "validation_fraction": 0.0},
-            )
+        model = gb.fit(
+            cube,
+            "quick",
+            **TINY,
+            **{"label_shift": 1, "label_errors": True, "domain_cells": 0},
+            **{"epochs": 1, "crop": 64, "block": 64, "progress": False},
+            validation=0,
+        )
         found.append(model)
     for one, other in zip(
         *(model.network.state_dict().values() for model in found), strict=True
