@@ -40,6 +40,10 @@ CAMPAIGN = 32  # side of the square in which labels of a campaign lie, pixels
 # 10 m (version 2, Dubayah and co-workers 2020, doi 10.1016/j.srs.2020.100002).
 FOOTPRINT, ALONG, SHIFT = 25.0, 60.0, 10.0
 LEAN = 0.22  # across over along: how tracks lean
+# Footprints of one pass are off together (Pauls and co-workers 2024, "Estimating canopy
+# height at scale"): by the shift of their track, and each by this much more, assumed.
+OWN_SHIFT = 3.0
+BY_TRACK = "footprints off by track"
 FOOTPRINT_ERROR = 0.2  # relative standard deviation of a footprint's label
 # Labels "with errors": half of them have the first relative error, half the second, and
 # all this one more, Mg/ha. Their errors are known, `agb_se`.
@@ -160,7 +164,7 @@ def make_case(
     test = _held_out(cube, block, np.random.default_rng([seed, *cell.data.encode()]))
     truth = cube["agb"].values
     known = np.isfinite(truth) & cube["image"].notnull().any(("month", "band")).values
-    if cell.kind == "footprints" and cell.data == "landscape":
+    if cell.kind in ("footprints", BY_TRACK) and cell.data == "landscape":
         labels = _footprints(cell, cube, known & ~test, random)
     else:
         labels = np.where(_drawn(cell, known & ~test, truth, random), truth, np.nan)
@@ -250,18 +254,29 @@ def _campaigns(free: Mask, count: int, random: Random) -> Mask:
 def _footprints(cell: Cell, scene: xr.Dataset, free: Mask, random: Random) -> Floats:
     """Return labels of footprints: means of a disc that lies a little off, with noise.
 
-    Clustered are footprints along tracks, random those of a grid of many passes.
+    Clustered are footprints along tracks, random those of a grid of many passes. By
+    track, those of a track are off together, and each a little more.
     """
     resolution = float(abs(scene["x"][1] - scene["x"][0]))
     truth = scene["agb"].values
     while True:
         if cell.layout == "clustered":
-            on = _tracks(free, cell.labels, resolution, random)
+            tracks = _tracks(free, cell.labels, resolution, random)
+            on = tracks >= 0
         else:
             on = _choose(free, cell.labels, random)
+        by_track = cell.kind == BY_TRACK
+        together = (
+            random.normal(0, SHIFT / resolution, (int(tracks.max()) + 1, 2))
+            if by_track
+            else None
+        )
         labels = np.full(truth.shape, np.nan, np.float32)
         for row, column in np.argwhere(on):
-            off = random.normal(0, SHIFT / resolution, 2)
+            own = OWN_SHIFT if by_track else SHIFT
+            off = random.normal(0, own / resolution, 2)
+            if together is not None:
+                off = off + together[tracks[row, column]]
             mean = _disc(truth, row + off[0], column + off[1], resolution)
             labels[row, column] = mean * max(0.0, 1 + FOOTPRINT_ERROR * random.normal())
         if np.ptp(labels[on]) > 0:
@@ -288,11 +303,17 @@ def _disc(truth: Floats, row: float, column: float, resolution: float) -> float:
     return float(truth[np.ix_(rows, columns)][inside].mean())
 
 
-def _tracks(free: Mask, count: int, resolution: float, random: Random) -> Mask:
-    """Return pixels along parallel leaning tracks, as many tracks as are needed."""
+def _tracks(
+    free: Mask, count: int, resolution: float, random: Random
+) -> npt.NDArray[np.int64]:
+    """Return the number of the track at pixels along leaning tracks, elsewhere -1.
+
+    They are parallel but for the side that they lean to, and as many as are needed.
+    """
     height, width = free.shape
     step = ALONG / resolution
     chosen: list[int] = []
+    number_of: list[int] = []
     while len(chosen) < count:
         column, row = random.uniform(-LEAN * height, width), random.uniform(0, step)
         lean = LEAN * (1 if random.random() < 0.5 else -1)
@@ -303,9 +324,10 @@ def _tracks(free: Mask, count: int, resolution: float, random: Random) -> Mask:
         flat = np.ravel_multi_index(tuple(places[:, inside]), free.shape)
         new = [int(n) for n in flat if free.flat[n] and n not in set(chosen)]
         chosen += new
-    mask = np.zeros(free.shape, bool)
-    mask.flat[chosen[:count]] = True
-    return mask
+        number_of += [max(number_of, default=-1) + 1] * len(new)
+    found = np.full(free.shape, -1)
+    found.flat[chosen[:count]] = number_of[:count]
+    return found
 
 
 # The sets ----------------------------------------------------------------------

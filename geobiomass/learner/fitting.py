@@ -53,12 +53,21 @@ class Labels:
         (row,) float64.
     groups : numpy.ndarray
         (row,) whole numbers: rows of one group are never on two sides of a fold.
+    own : numpy.ndarray, optional
+        (row, feature) float32 of the labels' own pixels, where `table` is of others:
+        predictions out of fold, and so all errors, are of these.
     """
 
     table: Table
     target: Numbers
     weights: Numbers
     groups: npt.NDArray[np.int64]
+    own: Table | None = None
+
+    @property
+    def asked(self) -> Table:
+        """The features that predictions out of fold are made from."""
+        return self.table if self.own is None else self.own
 
 
 @dataclass
@@ -200,7 +209,7 @@ def fit_parts(
         if KERNEL in shares:
             tell(KERNEL)
             kernel, out[KERNEL] = fit_kernel_ridge(
-                labels.table, labels.target, labels.weights, folds
+                labels.table, labels.target, labels.weights, folds, labels.own
             )
         else:
             Standardised.of(labels.table).give_to(kernel)
@@ -266,7 +275,7 @@ def _extra_trees(
     for fold in range(count):
         held = folds == fold
         forest = _grow(each, labels, ~held, seed, fold, threads)
-        predicted[held] = forest.predict(labels.table[held])
+        predicted[held] = forest.predict(labels.asked[held])
         for number, tree in enumerate(forest.estimators_):
             response = _responses(tree, labels, ~held, [seed, fold, number])
             near.append((fold, tree, response))
@@ -322,7 +331,7 @@ def _boosted_out_of_fold(labels: Labels, seed: int) -> Numbers:
     for fold in range(int(folds.max()) + 1):
         held = folds == fold
         model, columns = _boost(labels, ~held, seed)
-        predicted[held] = model.predict(labels.table[held][:, columns])
+        predicted[held] = model.predict(labels.asked[held][:, columns])
     return predicted
 
 
@@ -394,7 +403,7 @@ def _ends(
     found = np.zeros((2, len(folds)))
     for fold in np.unique(folds):
         held = folds == fold
-        table = labels.table[held]
+        table = labels.asked[held]
         each = [
             response[tree.tree_.apply(table)]
             for own, tree, response in grown

@@ -151,7 +151,11 @@ class Standardised:
 
 
 def fit_kernel_ridge(
-    table: Table, target: Numbers, weights: Numbers, folds: Folds
+    table: Table,
+    target: Numbers,
+    weights: Numbers,
+    folds: Folds,
+    asked: Table | None = None,
 ) -> tuple[KernelRidge, Numbers]:
     """Fit a kernel ridge regression; folds choose its width and its penalty.
 
@@ -167,6 +171,8 @@ def fit_kernel_ridge(
         (row,) float64.
     folds : numpy.ndarray
         (row,) number of the fold of each row.
+    asked : numpy.ndarray, optional
+        (row, feature) float32: predict these out of fold, and not the table's rows.
 
     Returns
     -------
@@ -198,20 +204,54 @@ def fit_kernel_ridge(
     errors = (predicted - target) ** 2 * weights
     by_fold = np.stack([errors[:, own].sum(axis=1) for own in held])
     held_out = np.zeros(len(target))
-    for own, error in zip(held, by_fold, strict=True):
-        held_out[own] = predicted[np.argmin(by_fold.sum(axis=0) - error), own]
+    found = KernelRidge(table.shape[1], len(rows))
+    known.give_to(found)
+    found.rows.copy_(torch.from_numpy(rows))
+    for own, error, mean in zip(held, by_fold, means, strict=True):
+        best = int(np.argmin(by_fold.sum(axis=0) - error))
+        if asked is None:
+            held_out[own] = predicted[best, own]
+            continue
+        number, place = divmod(best, len(_PENALTIES))
+        alpha = root * _without(
+            own, *kept[number], _PENALTIES[place], root * (target - mean)
+        )
+        _set(found, alpha, middle * _WIDTHS[number], mean)
+        some = torch.from_numpy(np.ascontiguousarray(asked[own].T))
+        held_out[own] = found(some).numpy()
     number, place = divmod(int(np.argmin(by_fold.sum(axis=0))), len(_PENALTIES))
     sizes, axes = kept[number]
     mean = float(np.average(target, weights=weights))
     side = axes.T @ (root * (target - mean))
     alpha = root * (axes @ (side / (sizes + _PENALTIES[place])))
-    found = KernelRidge(table.shape[1], len(rows))
-    known.give_to(found)
-    found.rows.copy_(torch.from_numpy(rows))
-    found.alpha.copy_(torch.from_numpy(alpha))
-    found.width.fill_(middle * _WIDTHS[number])
-    found.intercept.fill_(mean)
+    _set(found, alpha, middle * _WIDTHS[number], mean)
     return found, held_out
+
+
+def _set(network: KernelRidge, alpha: Numbers, width: float, mean: float) -> None:
+    network.alpha.copy_(torch.from_numpy(alpha))
+    network.width.fill_(width)
+    network.intercept.fill_(mean)
+
+
+def _without(
+    left_out: npt.NDArray[np.int64],
+    sizes: Numbers,
+    axes: Numbers,
+    penalty: float,
+    side: Numbers,
+) -> Numbers:
+    """Return the solution of all rows but some, with 0 at these, in closed form.
+
+    Of the block inverse: with the inverse G of all rows it is G s - G_o (G_oo)^-1 (G
+    s)_o for the rows o that are left out.
+    """
+    inverse = axes / (sizes + penalty)
+    whole = inverse @ (axes.T @ side)
+    part = inverse @ axes[left_out].T
+    found: Numbers = whole - part @ np.linalg.solve(part[left_out], whole[left_out])
+    found[left_out] = 0.0
+    return found
 
 
 def _kernel(apart: Numbers, width: float) -> Numbers:

@@ -259,11 +259,12 @@ def fit_own(
     from sklearn.base import clone
 
     medians = None
-    table, missing = labels.table, 0.0
+    table, asked, missing = labels.table, labels.asked, 0.0
     if not takes_missing(estimator):
         medians = _medians(table)
         missing = float(np.isnan(table).mean())
         table = np.where(np.isnan(table), medians, table)
+        asked = np.where(np.isnan(asked), medians, asked)
     made = clone(estimator)
     if made.get_params().get("random_state", 0) is None:
         made.set_params(random_state=seed)
@@ -272,7 +273,7 @@ def fit_own(
     for fold in range(int(folds.max()) + 1):
         rest = folds != fold
         one = _fit(clone(made), table[rest], labels, rest)
-        held_out[~rest] = np.asarray(one.predict(table[~rest])).reshape(-1)
+        held_out[~rest] = np.asarray(one.predict(asked[~rest])).reshape(-1)
     every = np.ones(len(folds), bool)
     return OwnEstimator.of(_fit(made, table, labels, every), medians), held_out, missing
 

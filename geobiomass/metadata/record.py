@@ -258,6 +258,7 @@ def _recipe(recipe: Any) -> dict[str, Any] | None:
     # A path to a file of weights belongs to the machine that trained the model.
     pretrained = recipe.pretrained
     known = isinstance(pretrained, bool) or find_package(pretrained) is not None
+    shift = {"label_shift": recipe.label_shift} if recipe.label_shift else {}
     if recipe.by_pixel:
         own = not isinstance(recipe.learner, str)
         learner = type(recipe.learner).__name__ if own else recipe.learner
@@ -266,6 +267,7 @@ def _recipe(recipe: Any) -> dict[str, Any] | None:
             "learner": learner,
             "trees": recipe.trees,  # None: by the number of labels
             "seed": recipe.training.seed,
+            **shift,
         }
     return {
         "name": recipe.name,
@@ -273,6 +275,7 @@ def _recipe(recipe: Any) -> dict[str, Any] | None:
         "epochs": recipe.training.epochs,
         "seed": recipe.training.seed,
         "pretrained": pretrained if known else "a file",
+        **shift,
     }
 
 

@@ -157,6 +157,10 @@ def _training(model: Mapping[str, Any]) -> Facts:
             f"{recipe['name']}, loss {recipe['loss']}, {recipe['epochs']} epochs, "
             f"seed {recipe['seed']}"
         )
+    if recipe and "label_shift" in recipe:
+        facts["recipe"] = (
+            f"{facts['recipe']}, labels off by up to {recipe['label_shift']} pixels"
+        )
     facts |= {name: model[name] for name in FIRST_WEIGHTS if name in model}
     facts["trained on"] = NOT_RECORDED
     if data:

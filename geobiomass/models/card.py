@@ -261,6 +261,8 @@ def _training(settings: Facts, provenance: Facts) -> str:
         text.append(f"Self-supervised start: {provenance['self-supervised']}.")
     if provenance.get("weights of labels"):
         text.append(_weights_in_words(provenance["weights of labels"], settings))
+    if provenance.get("shift of labels"):
+        text.append(_shift_in_words(provenance["shift of labels"]))
     if provenance.get("frozen"):
         text.append(f"Frozen in training: {provenance['frozen']}.")
     text += _tall_forest(recipe or {}, provenance)
@@ -316,6 +318,22 @@ def _weights_in_words(found: Facts | str, settings: Facts) -> str:
         "the same way, each with its own tau; the choice of the epoch weighs all "
         "labels equally."
     )
+
+
+def _shift_in_words(found: Facts) -> str:
+    pixels = found["pixels"]
+    text = (
+        f"Labels may be off by {pixels} pixel{'s' * (pixels > 1)}, along y and along "
+        "x: in training "
+    )
+    if "moved" in found:
+        text += (
+            "each is learnt with the pixels around it, by how well they match; "
+            f"{found['moved']:,} of {found['labels']:,} match another one better"
+        )
+    else:
+        text += "those of a crop are shifted together, to where they match best"
+    return f"{text}. Errors below, and intervals, are of the labels' own pixels."
 
 
 def _learnt_by_pixel(recipe: Facts, provenance: Facts) -> list[str]:

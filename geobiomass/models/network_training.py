@@ -37,18 +37,20 @@ from geobiomass.models.training_record import (
     TrainedPlaces,
     add_labels,
     describe_training,
+    note_shift,
     note_weights,
 )
 from geobiomass.network import AttentionUNet
 from geobiomass.recipes.datasets import DataLoaders, make_loaders
 from geobiomass.recipes.freezing import frozen_in_words, frozen_part
+from geobiomass.recipes.label_shift import check_layout
 from geobiomass.recipes.levels import crop_side
 from geobiomass.recipes.objective import (
-    augmentation_of,
     loss_of,
     metrics_of,
     prepare_with_calendar,
     recipe_for,
+    training_changes,
 )
 from geobiomass.recipes.recipe import (
     Recipe,
@@ -74,6 +76,7 @@ from geobiomass.recipes.split import (
 from geobiomass.recipes.tile_statistics import check_crop
 from geobiomass.training.estimator import Regressor
 from geobiomass.training.kept_folder import kept_if_interrupted
+from geobiomass.training.label_matching import FEWEST_TOGETHER
 from geobiomass.training.setting_names import explain_arguments
 from geobiomass.training.usable_model import train_or_keep
 
@@ -151,6 +154,9 @@ class NetworkTraining(Predictor, Regressor):
             earlier = given is not None and continues_earlier(recipe.training, given)
             loaders, task = self._prepare(data, recipe, held, client, calibrate)
             recipe, stages = loaders.recipe, stages_of(loaders)
+            part = loaders.training
+            samples = [*dict.fromkeys(part.samples)]
+            check_layout(part.reader, samples, recipe.label_shift, FEWEST_TOGETHER)
             if recipe.tail_correction:
                 check_correctable(self.network, loaders.validation)
             if calibrate and recipe.interval and loaders.weights is not None:
@@ -229,6 +235,7 @@ class NetworkTraining(Predictor, Regressor):
             self.provenance |= noted(places.places())
         self.provenance[INPUTS] = found.profile.to_dict()
         note_weights(self, loaders.weights, data.reader.has_errors)
+        note_shift(self, recipe)
         if (words := frozen_in_words(recipe, self.network)) is not None:
             self.provenance["frozen"] = words
         if self._start is not None:
@@ -324,7 +331,7 @@ class NetworkTraining(Predictor, Regressor):
             self.network,
             loss_of(recipe, loaders.balance),
             metrics=metrics_of(),
-            augment=augmentation_of(recipe, loaders.training),
+            augment=training_changes(recipe, loaders.training),
             prepare=prepare_with_calendar,
             frozen=frozen_part(recipe, self.network),
         )

@@ -53,7 +53,8 @@ from geobiomass.models.pixel_record import (
     profile_of,
 )
 from geobiomass.models.regressor import BiomassRegressor
-from geobiomass.models.training_record import metrics_by_bin, note_weights
+from geobiomass.models.training_record import metrics_by_bin, note_shift, note_weights
+from geobiomass.recipes.label_shift import check_layout, matched_labels
 from geobiomass.recipes.label_table import LabelTable, check_enough, make_table
 from geobiomass.recipes.label_weights import weights_of_table
 from geobiomass.recipes.objective import recipe_for
@@ -189,14 +190,18 @@ class PixelRegressor(BiomassRegressor):
         labels = Labels(table.features, table.target, weights, groups)
         if announce is not None:
             announce(plan_pixels(labels, table.found, recipe, _threads()))
+        plain, moved = labels, 0
+        if recipe.label_shift:
+            labels, moved = self._matched(plain, split, table, recipe)
         held_out, ends = self._learn_from(labels, recipe)
         if judge is not None:
             judge(held_out)
         self._finish_by_pixel(data, recipe, held, split, table, held_out)
         taken = takes_weights(recipe.learner)
         note_weights(self, weigh, data.reader.has_errors, taken)
+        note_shift(self, recipe, labels=len(table), moved=moved)
         if recipe.domain_cells:
-            self._domain = self._domain_of(labels, recipe)
+            self._domain = self._domain_of(plain, recipe)
         if calibrates and recipe.interval is not None:
             self.calibration = calibrate_out_of_fold(
                 self,
@@ -230,6 +235,21 @@ class PixelRegressor(BiomassRegressor):
         if calibrate and recipe.interval is not None:
             check_units(table.where, recipe)
         return split, table, groups, named
+
+    def _matched(
+        self, labels: Labels, split: Split, table: LabelTable, recipe: Recipe
+    ) -> tuple[Labels, int]:
+        """Return labels matched with the pixels around them, and how many moved."""
+        part = split.training
+        check_layout(part.reader, part.samples, recipe.label_shift)
+        return matched_labels(
+            labels,
+            part.reader,
+            table,
+            self.network.features,
+            recipe.label_shift,
+            recipe.training.seed,
+        )
 
     def _plan_fit(
         self, data: LabelledCube, recipe: Recipe, held: HeldOut = None

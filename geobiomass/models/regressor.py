@@ -308,8 +308,8 @@ def _plain(recipe: Recipe) -> dict[str, Any]:
     if not isinstance(learner, str):
         learner = f"own: {describe(learner)}"
     found = dataclasses.asdict(dataclasses.replace(recipe, learner=learner))
-    later = ("label_errors", "remember_labels", "crop_sampling", "balance")
-    for name in (*later, "tail_correction"):
+    later = ("label_errors", "label_shift", "remember_labels", "crop_sampling")
+    for name in (*later, "balance", "tail_correction"):
         if found[name] == getattr(Recipe, name):
             del found[name]  # as earlier releases saved a model
     found["training"]["folder"] = None  # a path of the machine that trained

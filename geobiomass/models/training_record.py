@@ -29,6 +29,7 @@ from geobiomass.evaluation.metrics import Bins
 from geobiomass.network import AttentionUNet
 from geobiomass.network.attention_unet import UNKNOWN
 from geobiomass.recipes.label_weights import LabelWeights
+from geobiomass.recipes.recipe import Recipe
 from geobiomass.training.files import sha256_of
 from geobiomass.training.model_folder import package_versions
 
@@ -188,6 +189,13 @@ def note_weights(
             facts = weights.to_dict() | {MEASURED: "weighed"}
             found = facts if taken else NOT_TAKEN
         model.provenance = {**model.provenance, "weights of labels": found}
+
+
+def note_shift(model: Any, recipe: Recipe, **found: int) -> None:
+    """Note in a model's record by how much labels could be off, if they could."""
+    if recipe.label_shift:
+        facts = {"pixels": recipe.label_shift, **found}
+        model.provenance = {**model.provenance, "shift of labels": facts}
 
 
 @contextmanager

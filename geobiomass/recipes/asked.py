@@ -81,6 +81,12 @@ def asked_recipe(
             # A wrong value is an error of all that could be chosen.
             for name in ("default", FEW_LABELS, "pixels"):
                 find_recipe(name, **changes)
+            if changes.get("label_shift"):
+                raise ValueError(
+                    "label_shift is of a recipe that is named, got label_shift="
+                    f"{changes['label_shift']} where learners are compared; give "
+                    "gb.fit(cube, 'pixels', label_shift=...), or leave it out."
+                )
             return None
     if isinstance(chosen.learner, str) and chosen.learner.startswith("stack"):
         raise ValueError(

@@ -19,6 +19,7 @@ OF_BOTH = (
     "remember_labels",
     *(
         "label_errors",
+        "label_shift",
         "training",
         "seed",
         "folder",

@@ -117,7 +117,7 @@ def make_table(
         windows += [(number, *each) for each in found]
     total = sum(len(at) for _, _, at, _ in windows)
     chosen = _draw(windows, most, recipe.training.seed)
-    table = _Rows(reader, features)
+    table = FeatureRows(reader, features)
     targets, where, pixels, errors, unseen = [], [], [], [], 0
     for number, window, at, observed in chosen:
         place = Sample(window, samples[number].chip)
@@ -196,7 +196,7 @@ def _draw(windows: Found, most: int | None, seed: int) -> Found:
     return chosen
 
 
-class _Rows:
+class FeatureRows:
     """Features of pixels, window by window; small windows are computed together.
 
     Parameters
@@ -205,16 +205,20 @@ class _Rows:
         Over the cube.
     features : PixelFeatures
         To compute.
+    around : int
+        Pixels to each side whose features are computed too.
     """
 
-    def __init__(self, reader: Reader, features: PixelFeatures) -> None:
-        self.reader, self.features = reader, features
+    def __init__(
+        self, reader: Reader, features: PixelFeatures, around: int = 0
+    ) -> None:
+        self.reader, self.features, self.around = reader, features, around
         self._done: list[npt.NDArray[np.float32]] = []
         self._waiting: list[torch.Tensor] = []
 
     def add(self, place: Sample, at: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Add pixels of a window; return which have an image."""
-        radius, window = self.features.radius, place.window
+        radius, window = self.features.radius + self.around, place.window
         first, last = at.min(axis=0), at.max(axis=0) + 1
         hull = Window(
             window.top + int(first[0]) - radius,
@@ -230,9 +234,14 @@ class _Rows:
         side, area = 2 * radius + 1, image.shape[-2] * image.shape[-1]
         if len(rows) > max(_PATCHES, area // (2 * side * side)):
             self._compute()
+            inner = self.features.radius
             with torch.inference_mode():
-                maps = self.features(image[None], self.reader.calendar, radius)[0]
-            self._done.append(maps[:, rows, columns].T.numpy())
+                maps = self.features(image[None], self.reader.calendar, inner)[0]
+            reach = range(2 * self.around + 1)
+            found = [maps[:, rows + y, columns + x].T for y in reach for x in reach]
+            # Alone in its own order in memory, on which the last bits of sums depend.
+            every = torch.stack(found, dim=1) if self.around else found[0]
+            self._done.append(every.numpy())
         else:
             for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
                 self._waiting.append(
@@ -240,13 +249,17 @@ class _Rows:
                 )
                 if len(self._waiting) == _PATCHES:
                     self._compute()
-        found: npt.NDArray[np.bool_] = there.numpy()
-        return found
+        kept: npt.NDArray[np.bool_] = there.numpy()
+        return kept
 
     def table(self) -> npt.NDArray[np.float32]:
-        """Return all rows in the order that they were added in."""
+        """Return all rows in the order that they were added in, (row, feature).
+
+        With pixels around (row, pixel, feature), from the top left to the bottom right.
+        """
         self._compute()
-        empty = np.empty((0, len(self.features.names)), np.float32)
+        pixels = ((2 * self.around + 1) ** 2,) if self.around else ()
+        empty = np.empty((0, *pixels, len(self.features.names)), np.float32)
         return np.concatenate([*self._done, empty])
 
     def _compute(self) -> None:
@@ -255,7 +268,8 @@ class _Rows:
         radius, calendar = self.features.radius, self.reader.calendar
         with torch.inference_mode():
             patches = torch.stack(self._waiting)
-            rows = self.features(patches, calendar, radius)[..., 0, 0]
+            maps = self.features(patches, calendar, radius)
+        rows = maps.flatten(2).transpose(1, 2) if self.around else maps[..., 0, 0]
         self._done.append(rows.numpy())
         self._waiting = []
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from geobiomass.cube import CubeError
 from geobiomass.data.labelled_cube import LabelledSamples
 from geobiomass.learner.features import PixelFeatures
-from geobiomass.learner.fitting import folds_of
+from geobiomass.recipes.label_forests import forests_without
 from geobiomass.recipes.label_table import LabelTable, make_table
 from geobiomass.recipes.recipe import Recipe
 from geobiomass.statistics.label_errors import unexplained_variance
@@ -37,7 +37,6 @@ NO_EFFECT = (
 
 _FEWEST = 10  # labels to measure residuals with
 _MOST = 2_000  # labels that residuals are measured with, at most
-_FOLDS, _TREES, _LEAF = 5, 60, 3
 
 
 @dataclass(frozen=True)
@@ -174,17 +173,8 @@ def _residuals(
     seed: int,
 ) -> Numbers:
     """Return the residuals of labels, predicted by trees grown without their group."""
-    from sklearn.ensemble import ExtraTreesRegressor
-
-    folds = folds_of(groups, seed, _FOLDS)
-    if len(target) < _FEWEST or folds.max() == 0:
-        return np.asarray(target - target.mean(), np.float64)
-    found: Numbers = np.zeros(len(target))
-    for fold in range(int(folds.max()) + 1):
-        held = folds == fold
-        forest = ExtraTreesRegressor(
-            _TREES, min_samples_leaf=_LEAF, max_features=0.5, random_state=seed
-        )
-        forest.fit(table[~held], target[~held])
-        found[held] = target[held] - forest.predict(table[held])
+    found: Numbers = np.asarray(target - target.mean(), np.float64)
+    if len(target) >= _FEWEST:
+        for held, forest in forests_without(table, target, groups, seed):
+            found[held] = target[held] - forest.predict(table[held])
     return found

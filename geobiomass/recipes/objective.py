@@ -18,6 +18,11 @@ from geobiomass.recipes.band_facts import sensor_passes
 from geobiomass.recipes.recipe import RECIPES, Recipe
 from geobiomass.recipes.tall_forest import LabelBalance
 from geobiomass.training.augment import Augmentation
+from geobiomass.training.label_matching import (
+    Change,
+    match_predictions,
+    with_image_layer,
+)
 from geobiomass.training.losses import (
     beta_nll_loss,
     chip_huber_loss,
@@ -49,9 +54,33 @@ def loss_of(
     """Return the loss that a recipe names.
 
     A target of one layer is labels; the second layer of two is their weights. With
-    `balance` labels weigh by their own value too.
+    `balance` labels weigh by their own value too. With `label_shift` the last layer of
+    two or three is where there is an image, and labels are matched with the predictions
+    around them.
     """
-    return partial(_by_layers, _plain_loss(recipe), balance)
+    plain = partial(_by_layers, _plain_loss(recipe), balance)
+    return partial(_matched, plain, recipe) if recipe.label_shift else plain
+
+
+def _matched(
+    loss: Callable[[Tensor, Tensor], Tensor],
+    recipe: Recipe,
+    prediction: Tensor,
+    target: Tensor,
+) -> Tensor:
+    if target.shape[1] == 1:  # of a validation, which compares labels where they are
+        return loss(prediction, target)
+    known, seen = target[:, :-1], target[:, -1:] > 0
+    matched = match_predictions(
+        prediction,
+        known[:, :1],
+        seen,
+        recipe.label_shift,
+        recipe.ceiling,
+        recipe.tail,
+        known[:, 1:] if known.shape[1] > 1 else None,
+    )
+    return loss(matched, known)
 
 
 def _by_layers(
@@ -142,6 +171,17 @@ def augmentation_of(recipe: Recipe, loader: ChipLoader) -> Augmentation:
         optical=0,
         calendar=loader.reader.calendar,
     )
+
+
+def training_changes(recipe: Recipe, loader: ChipLoader) -> Change:
+    """Return what changes the batches of a training: the augmentation of a recipe.
+
+    With `label_shift` it also adds the layer of the target that :func:`loss_of` needs.
+    """
+    augmentation = augmentation_of(recipe, loader)
+    if recipe.label_shift:
+        return partial(with_image_layer, augmentation)
+    return augmentation
 
 
 def prepare_with_calendar(

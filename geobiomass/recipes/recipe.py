@@ -12,6 +12,7 @@ from geobiomass.network.missing import Missing
 from geobiomass.recipes.by_pixel import BY_PIXEL, check_by_pixel, check_kind
 from geobiomass.recipes.freezing import check_frozen
 from geobiomass.recipes.setting_checks import check_tall_forest
+from geobiomass.recipes.shift_checks import check_shift
 from geobiomass.training import Stage, TrainingConfig
 from geobiomass.training.setting_names import explain_arguments, unknown_name
 
@@ -140,6 +141,9 @@ class Recipe:
         (tau^2 + se^2), with the variance tau^2 that is not explained. In the loss, or
         in what is fitted by pixel; in the errors of the validation and of ``evaluate``;
         and in the calibration of an interval.
+    label_shift : int
+        Pixels, 0 to 2, by which labels may be off, as footprints are: in training a
+        label is compared with the pixels around it that match it. 0: with its own.
     domain_cells : int
         Cells of 16 x 16 pixels of training data that are kept at the end, for the
         model's map of applicability; 0 keeps none.
@@ -204,6 +208,7 @@ class Recipe:
     interval: float | None = None
     calibration_fraction: float = 0.2
     label_errors: bool = False
+    label_shift: int = 0
     domain_cells: int = 3000
     remember_labels: bool = True
     learner: Any = None
@@ -241,6 +246,7 @@ class Recipe:
         check_by_pixel(self)
         check_frozen(self)
         check_tall_forest(self)
+        check_shift(self.label_shift)
         if self.domain_cells < 0:
             raise ValueError(
                 f"domain_cells must be 0 or more, got {self.domain_cells}."
@@ -343,7 +349,7 @@ class Recipe:
 # have them, and a model of theirs is saved as it was.
 _LATER = (
     *("frozen", "self_supervised", "crops", "label_errors"),
-    "remember_labels",
+    *("label_shift", "remember_labels"),
     *("crop_sampling", "balance", "tail_correction"),
 )
 

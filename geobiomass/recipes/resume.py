@@ -66,6 +66,8 @@ def learnt_from(
     made = {name: network.settings[name] for name in values if name in network.settings}
     if not data.reader.has_errors:
         del values["label_errors"]  # of no effect
+    if not recipe.label_shift:
+        del values["label_shift"]  # earlier releases did not have it
     if recipe.interval is None:
         del values["calibration_fraction"]  # of no effect
     return {

@@ -70,7 +70,7 @@ def chip_rmse_loss(
     ValueError
         If the shapes differ, or `tail` is neither.
     """
-    error, valid = _masked_error(prediction, target, ceiling, tail)
+    error, valid = masked_error(prediction, target, ceiling, tail)
     return _mean_of_roots(_weighed(error.square(), valid, weights), valid)
 
 
@@ -113,7 +113,7 @@ def chip_huber_loss(
     ValueError
         If the shapes differ, `delta` is not positive, or `tail` is neither.
     """
-    error, valid = _masked_error(prediction, target, ceiling, tail)
+    error, valid = masked_error(prediction, target, ceiling, tail)
     return _mean_of_roots(_weighed(2 * _huber(error, delta), valid, weights), valid)
 
 
@@ -175,7 +175,7 @@ def masked_mse_loss(
     ValueError
         If the shapes differ, or `tail` is neither.
     """
-    error, valid = _masked_error(prediction, target, ceiling, tail)
+    error, valid = masked_error(prediction, target, ceiling, tail)
     squares = _weighed(error.square(), valid, weights)
     return squares.sum() / valid.sum().clamp(min=1)
 
@@ -215,7 +215,7 @@ def masked_huber_loss(
     ValueError
         If the shapes differ, `delta` is not positive, or `tail` is neither.
     """
-    error, valid = _masked_error(prediction, target, ceiling, tail)
+    error, valid = masked_error(prediction, target, ceiling, tail)
     values = _weighed(_huber(error, delta), valid, weights)
     return values.sum() / valid.sum().clamp(min=1)
 
@@ -271,7 +271,7 @@ def beta_nll_loss(
             "spread and target of a loss must have the same shape, got spread "
             f"{tuple(spread.shape)} and target {tuple(target.shape)}"
         )
-    error, valid = _masked_error(prediction, target, ceiling, tail)
+    error, valid = masked_error(prediction, target, ceiling, tail)
     # Replaced before any arithmetic, as errors are; a one has no logarithm.
     sd = torch.where(valid, spread.float(), 1.0)
     values = sd.log() + (error / sd).square() / 2
@@ -320,7 +320,7 @@ def pinball_loss(
         raise ValueError(
             f"quantile of a pinball loss must be between 0 and 1, got {quantile}"
         )
-    error, valid = _masked_error(prediction, target, ceiling, tail)
+    error, valid = masked_error(prediction, target, ceiling, tail)
     loss = torch.maximum(-quantile * error, (1 - quantile) * error)
     return _weighed(loss, valid, weights).sum() / valid.sum().clamp(min=1)
 
@@ -357,7 +357,7 @@ def r2_loss(
     ValueError
         If the shapes differ, or the weights do not match the columns.
     """
-    error, valid = _masked_error(prediction, target, None)
+    error, valid = masked_error(prediction, target, None)
     column = torch.as_tensor(weights, dtype=torch.float32, device=error.device)
     if error.ndim != 2 or column.shape != error.shape[1:]:
         raise ValueError(
@@ -373,7 +373,7 @@ def r2_loss(
     return (weight * error.square()).sum() / spread.clamp(min=floor)
 
 
-def _masked_error(
+def masked_error(
     prediction: Tensor, target: Tensor, ceiling: float | None, tail: Tail = "drop"
 ) -> tuple[Tensor, Tensor]:
     """Return prediction minus target, zero and without gradient where invalid."""
