@@ -11,8 +11,7 @@ from typing import Any, Literal
 from geobiomass.network.missing import Missing
 from geobiomass.recipes.by_pixel import BY_PIXEL, check_by_pixel, check_kind
 from geobiomass.recipes.freezing import check_frozen
-from geobiomass.recipes.setting_checks import check_tall_forest
-from geobiomass.recipes.shift_checks import check_shift
+from geobiomass.recipes.setting_checks import check_settings, check_tall_forest
 from geobiomass.training import Stage, TrainingConfig
 from geobiomass.training.setting_names import explain_arguments, unknown_name
 
@@ -220,59 +219,11 @@ class Recipe:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
-        _one_of(self, "scaling", ("robust", "biomassters"))
-        _one_of(self, "levels", ("crop", "all"))
-        _one_of(self, "crop_sampling", ("even", "biomass"))
-        _one_of(self, "loss", ("chip_rmse", "chip_huber", "huber", "mse", "beta_nll"))
-        _one_of(self, "tail", ("drop", "clip"))
-        _one_of(self, "damaged", ("raise", "skip"))
-        _one_of(self, "remember_labels", (True, False))
-        _one_of(self, "missing", ("validity", "renormalise", "zero"))
-        for name, unit in (
-            ("crop", "pixel"),
-            ("crops", "crop"),
-            ("block", "pixel"),
-            ("month_group", "month"),
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1 {unit}, got {value}.")
-        for name in ("cache", "read_ahead"):
-            if getattr(self, name) < 0:
-                raise ValueError(
-                    f"{name} must be a number of bytes, got {getattr(self, name)}."
-                )
         object.__setattr__(self, "neighbourhoods", tuple(self.neighbourhoods))
+        check_settings(self)
         check_by_pixel(self)
         check_frozen(self)
         check_tall_forest(self)
-        check_shift(self.label_shift)
-        if self.domain_cells < 0:
-            raise ValueError(
-                f"domain_cells must be 0 or more, got {self.domain_cells}."
-            )
-        if not 0 <= self.validation_fraction < 1:
-            raise ValueError(
-                "validation_fraction must be from 0 to below 1, got "
-                f"{self.validation_fraction}."
-            )
-        if self.interval is not None and not 0 < self.interval < 1:
-            raise ValueError(
-                "interval must be between 0 and 1, such as 0.9, or None, got "
-                f"{self.interval}."
-            )
-        if not 0 < self.calibration_fraction < 1:
-            raise ValueError(
-                "calibration_fraction must be between 0 and 1, got "
-                f"{self.calibration_fraction}."
-            )
-        for name in ("rotation", "month_dropout", "pattern_dropout", "pass_dropout"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(
-                    f"{name} must be from 0 to 1, got {getattr(self, name)}."
-                )
-        if not self.huber_delta > 0:
-            raise ValueError(f"huber_delta must be above 0, got {self.huber_delta}.")
         if not 0 <= self.fold < self.folds:
             raise ValueError(
                 f"fold must be from 0 to {self.folds - 1} where {self._held_by} "
@@ -385,13 +336,6 @@ def recipe_from_dict(settings: Mapping[str, Any]) -> Recipe:
             "training": TrainingConfig(**training),
         }
     )
-
-
-def _one_of(recipe: Recipe, name: str, allowed: tuple[str | bool, ...]) -> None:
-    if getattr(recipe, name) not in allowed:
-        raise ValueError(
-            f"{name} must be one of {allowed}, got {getattr(recipe, name)!r}."
-        )
 
 
 def _winners_stage(name: str, everything: bool = False) -> Stage:
