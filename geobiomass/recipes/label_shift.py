@@ -111,8 +111,8 @@ def _probabilities(
     off = errors**2 / (2 * np.maximum(variance, np.finfo(float).tiny))
     found = np.where(inside, -far - off, -np.inf)
     found = np.exp(found - found.max(axis=1, keepdims=True))
-    total: Numbers = found.sum(axis=1, keepdims=True)
-    return found / total
+    chances: Numbers = found / found.sum(axis=1, keepdims=True)
+    return chances
 
 
 def _offsets(shift: int) -> npt.NDArray[np.int64]:
@@ -138,8 +138,9 @@ def _neighbours(
     ) -> tuple[npt.NDArray[np.int64], Table, Mask]:
         every, around = np.concatenate(rows), found.table()
         at = table.pixels[every][:, None] + offsets
-        inside = ((at >= 0) & (at < size)).all(axis=2)
-        return every, around, inside & np.isfinite(around[..., means]).any(axis=2)
+        inside = np.all((at >= 0) & (at < size), axis=2)
+        seen: Mask = inside & np.any(np.isfinite(around[..., means]), axis=2)
+        return every, around, seen
 
     waiting, found = [], FeatureRows(reader, features, shift)
     for sample, rows in _windows(table):
