@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Literal, TypeAlias
@@ -279,6 +280,20 @@ class Carbon:
         """Return the factors with values, errors and sources, for JSON."""
         found: dict[str, Any] = asdict(self)
         return {name: value for name, value in found.items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Carbon:
+        """Build factors from the result of ``to_dict``."""
+        made: dict[str, Any] = {}
+        for name, one in given.items():
+            if name == "name":
+                made[name] = one
+            elif "low" in one:
+                ends = {end: Factor(**one[end]) for end in ("low", "high")}
+                made[name] = RootShoot(**{**one, **ends})
+            else:
+                made[name] = Factor(**one)
+        return cls(**made)
 
     def __str__(self) -> str:
         lines = [f"{self.name}: carbon fraction {self.fraction}"]

@@ -74,9 +74,11 @@ def combine_regions(table: pd.DataFrame, name: str = "all regions") -> pd.DataFr
             )
         rows.append(_sum(part))
         labels.append((name, kind) if of_change else name)
-    index: Any = pd.Index(labels, name="region")
-    if of_change:
-        index = pd.MultiIndex.from_tuples(labels, names=table.index.names)
+    index: Any = (
+        pd.MultiIndex.from_tuples(labels, names=table.index.names)
+        if of_change
+        else pd.Index(labels, name="region")
+    )
     found = pd.DataFrame(rows, index=index)
     found = found[[column for column in table.columns if column in found]]
     found.attrs = dict(table.attrs)
@@ -187,11 +189,9 @@ def _note(part: pd.DataFrame, independent: bool) -> str:
     cut = int((part["total"].eq(0) & part["total_se"].gt(0)).sum())
     if cut:
         notes.append(f"estimates of 0 in {cut} regions may have been cut off there")
-    known = part["note"].astype(bool)
-    notes += [
-        f"{region}: {note}"
-        for region, note in zip(
-            part.index.get_level_values(0)[known], part["note"][known], strict=True
-        )
-    ]
+    by_note: dict[str, list[str]] = {}
+    for region, note in zip(part.index.get_level_values(0), part["note"], strict=True):
+        by_note.setdefault(note, []).append(str(region))
+    by_note.pop("", None)
+    notes += [f"{', '.join(names)}: {note}" for note, names in by_note.items()]
     return "; ".join(notes)

@@ -274,3 +274,32 @@ def _write_attrs(table: pd.DataFrame, terms: Reporting, one_date: bool) -> None:
             else "each part of the change",
             "compliance": "not claimed: this is the rule's arithmetic only",
         }
+
+
+def sources_in_words(attrs: Mapping[Any, Any]) -> list[str]:
+    """Return sentences with the factors, errors and rule of a table, and their sources.
+
+    Parameters
+    ----------
+    attrs : mapping
+        Attributes of a table of totals.
+    """
+    lines = []
+    factors = attrs.get("carbon")
+    if factors is not None:
+        by_region = {"": factors} if "fraction" in factors else factors
+        lines += [
+            f"carbon{f' of {region}' if region else ''}: {Carbon.from_dict(one)}"
+            for region, one in by_region.items()
+        ]
+    model = attrs.get("model_error")
+    if isinstance(model, float):
+        lines.append(f"error of the models behind the plots: {100 * model:g} %")
+    elif model is not None:
+        lines.append("error of the models behind the plots: from a covariance")
+    if (rule := attrs.get("deduction")) is not None:
+        lines.append(
+            f"deduction: {rule['rule']}, {rule['formula']} ({rule['source']}), applied "
+            f"to {rule['applied_to']}; compliance is {rule['compliance']}"
+        )
+    return lines
