@@ -168,6 +168,14 @@ def test_intervals_are_wider_with_larger_errors() -> None:
     )
 
 
+def test_the_pages_example_of_three_errors() -> None:
+    for own, told in ((3.0, "7.08"), (1.5, "6.58")):
+        ends = ([100 - 2 * own], [100 + 2 * own])
+        found = Estimates.of([100.0], [own], ends, [np.inf], 0.95)
+        found = found.times(1.0, 0.05).times(0.5, 0.04)
+        assert f"{100 * found.standard_error()[0] / 50:.2f}" == told
+
+
 @pytest.mark.parametrize("freedom", [5, 200])
 def test_intervals_of_products_cover_them(freedom: int) -> None:
     """Biomass with few or many plots, times a factor that has an error."""

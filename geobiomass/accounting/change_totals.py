@@ -93,15 +93,17 @@ def change_totals(
         pixels.
     threshold : float
         Smallest change that counts as loss or gain, Mg/ha.
-    confidence, carbon_fraction, progress : optional
+    confidence, carbon_fraction : optional
         As in :func:`geobiomass.totals`.
-    carbon, deduction : optional
+    carbon : optional
         As in :func:`geobiomass.totals`. Both dates have the same factors, so that the
         change has their relative error once. Where the below-ground ratio jumps, the
         mean of the first map in the region decides, for both dates.
     model_error : float, optional
         Relative standard error of the models behind the plots' biomass, which are the
         same at both dates.
+    deduction, progress : optional
+        As in :func:`geobiomass.totals`.
     **settings
         Other arguments of :func:`geobiomass.totals`: estimator, strata, name, ...
 

@@ -10,6 +10,7 @@ import pandas as pd
 from geobiomass.accounting.deductions import deduction_named
 from geobiomass.accounting.reported_columns import (
     estimate_columns,
+    hectares_of,
     own_estimates,
     relative_columns,
 )
@@ -112,8 +113,9 @@ def _sum(part: pd.DataFrame) -> dict[str, Any]:
     row["freedom"] = float(total.freedom[0])
     if "map_mean" in part:
         row["map_mean"] = np.average(part["map_mean"], weights=part["area"])
+        hectares = hectares_of(part).sum()
         row |= {
-            f"mean{end}": row[f"total{end}"] / row["area"]
+            f"mean{end}": row[f"total{end}"] / hectares
             for end in ("", "_se", "_lower", "_upper")
         }
     reported = total

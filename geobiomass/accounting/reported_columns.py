@@ -107,13 +107,23 @@ def own_estimates(table: pd.DataFrame, confidence: float) -> Estimates:
     )
 
 
+def hectares_of(table: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """Return the hectares that the totals of a table are of, (row,)."""
+    area = table["area"].to_numpy(float)
+    if "mean" not in table:
+        return area
+    mean, total = (table[name].to_numpy(float) for name in ("mean", "total"))
+    known = np.isfinite(mean) & (mean != 0)
+    return np.divide(total, mean, out=area.copy(), where=known)
+
+
 def with_model_error(
     own: Estimates, table: pd.DataFrame, terms: Reporting, regions: Sequence[str]
 ) -> Estimates:
     """Return totals with the error of the models behind the plots' biomass."""
     if isinstance(terms.model_error, ParameterCovariance):
         each = np.array([terms.model_error.se_of_mean(name) for name in regions])
-        return own.with_shared(each * table["area"].to_numpy(float))
+        return own.with_shared(each * hectares_of(table))
     return own if terms.model_error is None else own.times(1.0, terms.model_error)
 
 
@@ -123,10 +133,11 @@ def _keep_sampling(table: pd.DataFrame, total: Estimates) -> None:
     kept["total_model_se"] = pd.Series(
         np.sqrt((total.shared**2).sum(0)), index=table.index
     )
+    hectares = hectares_of(table)
     _write(table, "total", total)
     if "mean" in table:
         for end in _ENDS:
-            table[f"mean{end}"] = table[f"total{end}"] / table["area"]
+            table[f"mean{end}"] = table[f"total{end}"] / hectares
     _insert(table, table.columns.get_loc("note"), kept)
 
 
