@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -141,7 +142,7 @@ def _unclipped(own: Estimates) -> Estimates:
     """Return estimates whose lower end, where cut off at 0, is as far as the upper."""
     cut = (own.lower == 0) & (own.upper > own.value)
     lower = np.where(cut, np.minimum(own.lower, 2 * own.value - own.upper), own.lower)
-    return Estimates(**{**vars(own), "lower": lower})
+    return replace(own, lower=lower)
 
 
 def _one(columns: dict[str, Any]) -> dict[str, float]:

@@ -138,7 +138,7 @@ def _keep_sampling(table: pd.DataFrame, total: Estimates) -> None:
     if "mean" in table:
         for end in _ENDS:
             table[f"mean{end}"] = table[f"total{end}"] / hectares
-    _insert(table, table.columns.get_loc("note"), kept)
+    _insert(table, _position(table, "note"), kept)
 
 
 def _known_factors(
@@ -191,8 +191,8 @@ def _write_carbon(
         more["deduction_percent"] = terms.deduction.percent(
             more[f"{what}_half_width_90_percent"]
         )
-    _insert(table, table.columns.get_loc("total_upper") + 1, carbon)
-    _insert(table, table.columns.get_loc("note"), more)
+    _insert(table, _position(table, "total_upper") + 1, carbon)
+    _insert(table, _position(table, "note"), more)
 
 
 def estimate_columns(name: str, found: Estimates) -> dict[str, Any]:
@@ -217,9 +217,13 @@ def relative_columns(name: str, found: Estimates) -> dict[str, Any]:
     }
 
 
-def _insert(table: pd.DataFrame, at: Any, columns: Mapping[str, Any]) -> None:
+def _position(table: pd.DataFrame, name: str) -> int:
+    return list(table.columns).index(name)
+
+
+def _insert(table: pd.DataFrame, at: int, columns: Mapping[str, Any]) -> None:
     for offset, (name, values) in enumerate(columns.items()):
-        table.insert(int(at) + offset, name, values)
+        table.insert(at + offset, name, values)
 
 
 # --- notes and attributes ---

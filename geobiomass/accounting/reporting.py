@@ -96,8 +96,10 @@ class Reporting:
     def jumps(self, by: str | None = None) -> list[RootShoot]:
         """Return the ratios that jump at a density, of all regions."""
         whole = self.carbon
-        all_ = whole.values() if isinstance(whole, Mapping) else [whole]
-        ratios = [one.below_ground for one in all_ if one is not None]
+        known: list[Carbon | None] = (
+            list(whole.values()) if isinstance(whole, Mapping) else [whole]
+        )
+        ratios = [one.below_ground for one in known if one is not None]
         return [
             one for one in ratios if isinstance(one, RootShoot) and by in (None, one.by)
         ]

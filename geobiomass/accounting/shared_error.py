@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -147,17 +147,16 @@ class Estimates:
         cls, value: Any, se: Any, ends: Sequence[Any], freedom: Any, confidence: float
     ) -> Estimates:
         """Return estimates without shared errors."""
-        arrays = [np.asarray(one, np.float64) for one in (value, se, *ends, freedom)]
-        rows = arrays[0].size
-        return cls(*arrays, confidence, np.zeros((0, rows)), np.zeros(rows))
+        at, error, lower, upper, known = (
+            np.asarray(one, np.float64) for one in (value, se, *ends, freedom)
+        )
+        none, zero = np.zeros((0, at.size)), np.zeros(at.size)
+        return cls(at, error, lower, upper, known, confidence, none, zero)
 
     def with_shared(self, sd: Any) -> Estimates:
         """Return them with one more source of shared errors, (row,) of `value`."""
-        return self._replaced(np.vstack([self.shared, np.asarray(sd, np.float64)]))
-
-    def _replaced(self, shared: Floats) -> Estimates:
-        kept = {**vars(self), "shared": shared}
-        return Estimates(**kept)
+        more = np.asarray(sd, np.float64)
+        return replace(self, shared=np.vstack([self.shared, more]))
 
     def times(self, factor: Any, relative: Any) -> Estimates:
         """Return the products with a factor whose error all rows share.
@@ -172,12 +171,14 @@ class Estimates:
         k = np.broadcast_to(np.asarray(factor, np.float64), self.value.shape)
         r = np.broadcast_to(np.asarray(relative, np.float64), self.value.shape)
         earlier = self.shared * k * np.sqrt(1 + r**2)
-        return Estimates(
-            *(k * one for one in (self.value, self.se, self.lower, self.upper)),
-            self.freedom,
-            self.confidence,
-            np.vstack([earlier, k * r * self.value]),
-            (1 + self.spread) * (1 + r**2) - 1,
+        return replace(
+            self,
+            value=k * self.value,
+            se=k * self.se,
+            lower=k * self.lower,
+            upper=k * self.upper,
+            shared=np.vstack([earlier, k * r * self.value]),
+            spread=(1 + self.spread) * (1 + r**2) - 1,
         )
 
     def standard_error(self) -> Floats:
