@@ -310,7 +310,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s,_-]+", " ", str(name)).strip().lower()
 
 
-def _factor(given: Given) -> Factor:
+def _factor(given: Any) -> Factor:
     if isinstance(given, Factor):
         return given
     if isinstance(given, tuple | list):
