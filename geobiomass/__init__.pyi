@@ -1,3 +1,4 @@
+from . import accounting as accounting
 from . import labels as labels
 from . import plots as plots
 from .accounting.change import change as change

@@ -14,6 +14,7 @@ import geobiomass as gb
 
 ROOT = Path(__file__).parent.parent
 FACE = {
+    "accounting",
     "BiomassRegressor",
     "CrossValidation",
     "CubeError",

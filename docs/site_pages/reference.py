@@ -10,6 +10,7 @@ from typing import Any
 MODULES = (
     "geobiomass",
     "geobiomass.labels",
+    "geobiomass.accounting",
     "geobiomass.plots",
     "geobiomass.summary",
     "geobiomass.metadata.provenance",

@@ -25,6 +25,9 @@ from geobiomass.accounting.error_model import ErrorModel, fit_error_model
 from geobiomass.accounting.ground_plots import locate_plots
 from geobiomass.accounting.mass import ASSUMED, column_in_mass, need_mass
 from geobiomass.accounting.region_sums import RegionSum, sum_regions
+from geobiomass.accounting.reported_columns import add_reported
+from geobiomass.accounting.reporting import DEFAULT_FRACTION, Reporting
+from geobiomass.accounting.shared_error import ParameterCovariance
 from geobiomass.accounting.totals import totals
 from geobiomass.accounting.trained_plots import note_trained
 from geobiomass.cube.areas import regions_of
@@ -53,7 +56,10 @@ def change_totals(
     correlation: float | None = None,
     threshold: float = 0.0,
     confidence: float = 0.95,
-    carbon_fraction: float = 0.47,
+    carbon_fraction: float = DEFAULT_FRACTION,
+    carbon: Any = None,
+    model_error: float | None = None,
+    deduction: str | None = None,
     progress: bool = True,
     **settings: Any,
 ) -> pd.DataFrame:
@@ -91,7 +97,16 @@ def change_totals(
         pixels.
     threshold : float
         Smallest change that counts as loss or gain, Mg/ha.
-    confidence, carbon_fraction, progress : optional
+    confidence, carbon_fraction : optional
+        As in :func:`geobiomass.totals`.
+    carbon : optional
+        As in :func:`geobiomass.totals`. Both dates have the same factors, so that the
+        change has their relative error once. Where the below-ground ratio jumps, the
+        mean of the first map in the region decides, for both dates.
+    model_error : float, optional
+        Relative standard error of the models behind the plots' biomass, which are the
+        same at both dates.
+    deduction, progress : optional
         As in :func:`geobiomass.totals`.
     **settings
         Other arguments of :func:`geobiomass.totals`: estimator, strata, name, ...
@@ -102,7 +117,9 @@ def change_totals(
         By region and change ("net", "loss", "gain"; losses are positive): ``area``
         in ha (of net change the mapped area), ``map_total`` before correction,
         ``total`` in Mg, ``carbon`` in Mg C; area, total and carbon also with
-        ``_lower`` and ``_upper``; ``total_se``, ``method``, ``plots`` and ``note``. If
+        ``_lower`` and ``_upper``; ``total_se``, ``method``, ``plots`` and ``note``;
+        relative errors and what `carbon`, `model_error` and `deduction` add are named
+        as in :func:`geobiomass.totals`. If
         no held-out pixel has such a change, mapped or observed, its errors are not
         known: estimates are NaN, and ``note`` has the reason.
         ``attrs["plots_trained"]`` as in :func:`geobiomass.totals`.
@@ -128,10 +145,10 @@ def change_totals(
     observed = settings.pop("column", observed)  # its name in with_labels
     terms = {
         "confidence": confidence,
-        "carbon_fraction": carbon_fraction,
         "progress": progress,
         **settings,
     }
+    reporting = _reporting(carbon, model_error, deduction, carbon_fraction)
     before, after, target = open_pair(first, second)
     assumed = need_mass(before, target, "Totals of change")
     assumed = assumed or need_mass(after, target, "Totals of change")
@@ -152,9 +169,50 @@ def change_totals(
             name = observed[0]
             ground = locate_plots(plots, moved, observed=name, maps=(first, second))
         note_trained(table, ground.trained, ground.trained_known, stacklevel=2)
+    _report(table, reporting, before, regions, terms)
     if assumed is not None:
         table.attrs[ASSUMED] = assumed
     return table
+
+
+def _reporting(
+    carbon: Any, model_error: Any, deduction: str | None, carbon_fraction: float
+) -> Reporting:
+    terms = Reporting.of(carbon, model_error, deduction, carbon_fraction)
+    if isinstance(terms.model_error, ParameterCovariance):
+        raise ValueError(
+            "model_error of a change must be a relative standard error, such as 0.05, "
+            "got a covariance: its gradient is that of one date."
+        )
+    if terms.jumps("pixels"):
+        raise ValueError(
+            "The below-ground ratio of a change is decided by the first map's mean in "
+            "each region, got a ratio by pixels; leave out by_pixels()."
+        )
+    return terms
+
+
+def _report(
+    table: pd.DataFrame,
+    reporting: Reporting,
+    before: xr.DataArray,
+    regions: Any,
+    terms: dict[str, Any],
+) -> None:
+    """Add carbon, relative errors and deductions to a table of change."""
+    names = table.index.get_level_values(0)
+    reporting.check_regions([str(name) for name in names.unique()])
+    density = np.zeros(len(table))
+    if reporting.jumps():
+        mapped = _mapped(before, regions, terms.get("name"), terms["progress"])
+        density = mapped["map_mean"].reindex(names).to_numpy(float)
+    add_reported(
+        table,
+        reporting,
+        confidence=terms["confidence"],
+        density=density,
+        one_date=False,
+    )
 
 
 def _pair(residuals: Any) -> pd.DataFrame:
@@ -206,7 +264,6 @@ def _by_plots(
         found = totals(layer + shift, regions, sample, observed=observed[0], **terms)
         for end in ENDS:
             found[f"total{end}"] -= shift * found["area"]
-            found[f"carbon{end}"] = found[f"total{end}"] * terms["carbon_fraction"]
         found["map_mean"] -= shift
         return found
 
@@ -310,7 +367,7 @@ def _mapped(
 
 def _unknown(mapped: pd.DataFrame) -> pd.DataFrame:
     """Return rows without estimates, for a change that no held-out pixel has."""
-    ends = [f"{what}{end}" for what in ("total", "carbon") for end in ENDS]
+    ends = [f"total{end}" for end in ENDS]
     return mapped.assign(
         method="model", plots=0, note=_NO_SUCH_CHANGE, **dict.fromkeys(ends, math.nan)
     ).assign(total_se=math.nan)
@@ -336,8 +393,6 @@ def _by_models(
     net["total_se"] = np.sqrt((squares - shared).clip(lower=0.0))
     half = NormalDist().inv_cdf((1 + terms["confidence"]) / 2) * net["total_se"]
     net["total_lower"], net["total_upper"] = net["total"] - half, net["total"] + half
-    for end in ENDS:
-        net[f"carbon{end}"] = net[f"total{end}"] * terms["carbon_fraction"]
     return _table({"net": (net,)})
 
 
@@ -350,15 +405,12 @@ def _table(found: dict[str, tuple[pd.DataFrame, ...]]) -> pd.DataFrame:
         least = -math.inf if part == "net" else 0.0
         for end in ENDS:
             rows[f"total{end}"] = mass[f"total{end}"].clip(lower=least)
-            rows[f"carbon{end}"] = mass[f"carbon{end}"].clip(lower=least)
             area = mass["area"] if part == "net" else shares[0][f"total{end}"]
             rows[f"area{end}"] = area.clip(lower=0.0, upper=mass["area"])
         parts.append(rows.assign(change=part).set_index("change", append=True))
     columns = [
-        *(f"{name}{end}" for name in ("area", "total", "carbon") for end in ENDS),
+        *(f"{name}{end}" for name in ("area", "total") for end in ENDS),
         *("total_se", "map_total", "method", "plots", "note"),
     ]
     names = list(next(iter(found.values()))[0].index)
-    table = pd.concat(parts)[columns].reindex(names, level=0)
-    table.attrs = {"units": {"area": "ha", "total": "Mg", "carbon": "Mg C"}}
-    return table
+    return pd.concat(parts)[columns].reindex(names, level=0)

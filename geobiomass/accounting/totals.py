@@ -19,6 +19,9 @@ from geobiomass.accounting.ground_plots import GroundPlots, locate_plots, stratu
 from geobiomass.accounting.held_out import errors_of
 from geobiomass.accounting.mass import ASSUMED, errors_in, need_mass, open_target
 from geobiomass.accounting.region_sums import WHOLE, PlotValues, RegionSum, sum_regions
+from geobiomass.accounting.reported_columns import add_reported
+from geobiomass.accounting.reporting import DEFAULT_FRACTION, Reporting, low_shares
+from geobiomass.accounting.shared_error import ModelErrors
 from geobiomass.accounting.trained_plots import note_trained
 from geobiomass.cube.alignment import check_one_grid
 from geobiomass.cube.areas import pixel_size, regions_of
@@ -36,14 +39,6 @@ from geobiomass.training.setting_names import explain_arguments
 
 Estimator = Literal["plots", "difference", "regression", "all"]
 
-UNITS = {
-    "area": "ha",
-    "unmapped": "ha",
-    "map_mean": "Mg/ha",
-    "mean": "Mg/ha",
-    "total": "Mg",
-    "carbon": "Mg C",
-}
 _NEITHER = (
     "Totals need plots= (a probability sample of field plots) or residuals= (errors of "
     "the model at pixels that are not training data, from cross-validation), got "
@@ -63,7 +58,6 @@ class _Terms:
 
     methods: tuple[Method, ...]
     confidence: float
-    carbon_fraction: float
 
 
 @explain_arguments
@@ -80,7 +74,10 @@ def totals(
     radius: float | None = None,
     residuals: Any = None,
     confidence: float = 0.95,
-    carbon_fraction: float = 0.47,
+    carbon_fraction: float = DEFAULT_FRACTION,
+    carbon: Any = None,
+    model_error: ModelErrors | None = None,
+    deduction: str | None = None,
     name: str | None = None,
     variable: str | None = None,
     progress: bool = True,
@@ -136,7 +133,16 @@ def totals(
         Confidence level of the intervals.
     carbon_fraction : float
         Carbon fraction of dry biomass; 0.47 is the default of IPCC (2006), volume 4,
-        table 4.3.
+        table 4.3. Its error is not in the interval.
+    carbon : str, Carbon or mapping, optional
+        Instead of `carbon_fraction`: factors by name, such as "ipcc 2019 tropical
+        rainforest Africa" (:meth:`geobiomass.accounting.Carbon.names`), own ones, or
+        either by region's name; the errors of factors are then in the interval.
+    model_error : float or ParameterCovariance, optional
+        Error of the models behind the plots' biomass, such as allometric equations: a
+        relative standard error (0.05), or their parameters' covariance. None: left out.
+    deduction : str, optional
+        Rule whose deduction is computed: "ART TREES 2.0", "VM0047 1.1" or "FCPF".
     name : str, optional
         Column or property with the names of regions.
     variable : str, optional
@@ -157,8 +163,12 @@ def totals(
         ``map_mean``, of pixels;
         ``mean``, ``mean_se``, ``mean_lower``, ``mean_upper`` (Mg/ha); the same of
         ``total`` (Mg) and, without standard error, ``carbon`` (Mg C); ``freedom``:
-        degrees of freedom; ``note``: warnings, or the reason why the estimates of this
-        row are NaN. ``attrs`` has the units and the settings, and
+        degrees of freedom; ``total_se_percent``, ``total_half_width_90_percent`` and
+        ``_95_percent`` of the total; with `carbon` also ``carbon_se``, ``co2e`` (Mg
+        CO2e), ``carbon_factor`` and carbon in other pools; with `model_error` also
+        the interval without it, ``total_sampling_lower``, ...; with `deduction`
+        ``deduction_percent``; ``note``: warnings, or the reason why the estimates of
+        this row are NaN. ``attrs`` has the units and the settings, and
         ``attrs["left_out"]`` the rows of `plots` that are left out, by reason;
         ``attrs["regions"]``, where there are any, the shapes of `regions` that are
         left out, repaired, joined or without a name. ``attrs["plots_trained"]`` is the
@@ -184,7 +194,8 @@ def totals(
     greenhouse gas inventories, volume 4, chapter 4.
     """
     observed = named_column(observed, column, "agb")
-    terms = _terms(estimator, confidence, carbon_fraction)
+    terms = _terms(estimator, confidence)
+    reporting = Reporting.of(carbon, model_error, deduction, carbon_fraction)
     if plots is None and residuals is None:
         raise ValueError(_NEITHER)
     if plots is not None and residuals is not None:
@@ -195,6 +206,7 @@ def totals(
     layer, target = open_target(map, variable)
     assumed = need_mass(layer, target, "Totals")
     named = regions_of(layer, regions, name=name, missing="keep")
+    reporting.check_regions([label for label, _ in named])
     raster, hectares = _strata_of(strata, layer, len(named))
     ground = None
     if plots is not None:
@@ -228,9 +240,7 @@ def totals(
     ]
     table = pd.DataFrame(rows).set_index("region")
     table.attrs = {
-        "units": UNITS,
         "confidence": confidence,
-        "carbon_fraction": carbon_fraction,
         "based_on": "design" if ground is not None else "model",
         **taken_as_missing(layer),
     }
@@ -241,10 +251,17 @@ def totals(
     if ground is not None:
         table.attrs["left_out"] = {**ground.left_out, "plots_outside": ground.outside}
         note_trained(table, ground.trained, ground.trained_known, stacklevel=4)
-    return table
+    by_name = low_shares(layer, named, reporting, progress)
+    return add_reported(
+        table,
+        reporting,
+        confidence=confidence,
+        density=table["mean"],
+        shares=np.repeat(by_name, len(table) // len(by_name)).tolist(),
+    )
 
 
-def _terms(estimator: str, confidence: float, carbon_fraction: float) -> _Terms:
+def _terms(estimator: str, confidence: float) -> _Terms:
     if estimator not in (*METHODS, "all"):
         raise ValueError(
             f"estimator must be one of {(*METHODS, 'all')}, got {estimator!r}."
@@ -253,12 +270,8 @@ def _terms(estimator: str, confidence: float, carbon_fraction: float) -> _Terms:
         raise ValueError(
             f"confidence must be between 0 and 1, such as 0.95, got {confidence!r}."
         )
-    if not 0 < carbon_fraction <= 1:
-        raise ValueError(
-            f"carbon_fraction must be above 0 and at most 1, got {carbon_fraction!r}."
-        )
     chosen = tuple(each for each in METHODS if estimator in (each, "all"))
-    return _Terms(chosen, confidence, carbon_fraction)
+    return _Terms(chosen, confidence)
 
 
 def _strata_of(
@@ -385,7 +398,7 @@ def _model_row(one: RegionSum, terms: _Terms) -> dict[str, Any]:
     row = _row(one, "model", 0, None, notes, terms)
     row["mean"], row["mean_se"] = mean, math.sqrt(one.errors.variance()) / one.area
     row["mean_lower"], row["mean_upper"] = mean - half, mean + half
-    return _filled(row, terms)
+    return _filled(row)
 
 
 def _row(
@@ -410,16 +423,14 @@ def _row(
         "mean_lower": lower,
         "mean_upper": upper,
     }
-    row = _filled(row, terms)
+    row = _filled(row)
     row["freedom"] = nan if found is None else found.freedom
     row["note"] = "; ".join(notes)
     return row
 
 
-def _filled(row: dict[str, Any], terms: _Terms) -> dict[str, Any]:
-    """Add totals, the mean times hectares, and carbon, a fraction of the total."""
+def _filled(row: dict[str, Any]) -> dict[str, Any]:
+    """Add totals, the mean times hectares."""
     for part in ("", "_se", "_lower", "_upper"):
         row[f"total{part}"] = row[f"mean{part}"] * row["area"]
-    for part in ("", "_lower", "_upper"):
-        row[f"carbon{part}"] = row[f"total{part}"] * terms.carbon_fraction
     return row

@@ -18,6 +18,29 @@ from geobiomass.cli.output import (
     write_table,
 )
 
+Factors = Annotated[
+    str | None,
+    typer.Option(
+        "--carbon",
+        help="Carbon factors by name, with their errors: 'ipcc 2006', 'ipcc 2019 "
+        "tropical rainforest Africa', ...",
+    ),
+]
+ModelError = Annotated[
+    float | None,
+    typer.Option(
+        help="Relative standard error of the models behind the plots' biomass, such "
+        "as 0.05."
+    ),
+]
+Rule = Annotated[
+    str | None,
+    typer.Option(
+        "--deduction",
+        help="Rule whose deduction is computed: 'ART TREES 2.0', 'VM0047 1.1', FCPF.",
+    ),
+]
+
 
 class Assisted(StrEnum):
     """The estimator that combines plots and a map."""
@@ -76,6 +99,9 @@ def totals(
     carbon_fraction: Annotated[
         float, typer.Option(help="Carbon fraction of biomass (0.47: IPCC 2006).")
     ] = 0.47,
+    carbon: Factors = None,
+    model_error: ModelError = None,
+    deduction: Rule = None,
     name: Annotated[
         str | None, typer.Option(help="Column with the regions' names.")
     ] = None,
@@ -106,6 +132,9 @@ def totals(
         radius=radius,
         confidence=confidence,
         carbon_fraction=carbon_fraction,
+        carbon=carbon,
+        model_error=model_error,
+        deduction=deduction,
         name=name,
         variable=variable,
         progress=not as_json,
@@ -143,6 +172,9 @@ def change(
     confidence: Annotated[
         float, typer.Option(help="Confidence of the intervals.")
     ] = 0.9,
+    carbon: Factors = None,
+    model_error: ModelError = None,
+    deduction: Rule = None,
     csv: TableFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -161,6 +193,12 @@ def change(
         raise ValueError(
             f"--csv {csv} is for the totals of regions; give --regions too."
         )
+    reported = {"carbon": carbon, "model_error": model_error, "deduction": deduction}
+    if regions is None and any(value is not None for value in reported.values()):
+        raise ValueError(
+            "--carbon, --model-error and --deduction are for the totals of regions; "
+            "give --regions too."
+        )
     settings: dict[str, Any] = {"correlation": correlation, "confidence": confidence}
     write_change(subtract(first, second, residuals=errors, **settings), out)
     words, facts = f"{out}: done", {"map": str(out)}
@@ -173,26 +211,32 @@ def change(
             plots=plots,
             progress=not as_json,
             **settings,
+            **reported,
         )
         if (assumed := table.attrs.get("map_units")) is not None:
             words += f"\nmap units: {assumed}"
-        words += f"\n{table.iloc[:, :9].round(1).to_string()}"
+        names = [f"{n}{e}" for n in ("area", "total", "carbon", "co2e") for e in _ENDS]
+        names.append("deduction_percent")
+        shown = table[[name for name in names if name in table]]
+        words += f"\n{shown.round(1).to_string()}{_sources(table)}"
         write_table(table, csv, "table of change", "map_total")
         facts |= {"totals": json.loads(table.reset_index().to_json(orient="records"))}
     answer(words, facts, as_json)
+
+
+_ENDS = ("", "_lower", "_upper")
 
 
 def _in_words(table: Any) -> str:
     """Return the main columns of a table as text, with units."""
     units = table.attrs["units"]
     names = ["method", "plots", "area", "unmapped", "mean", "total"]
-    names += ["total_lower", "total_upper", "carbon", "note"]
+    names += ["total_lower", "total_upper", "carbon"]
+    more = [f"co2e{end}" for end in _ENDS] + ["deduction_percent"]
+    names += [name for name in more if name in table] + ["note"]
+    kinds = {name: units.get(name) or units.get(name.split("_")[0]) for name in names}
     shown = table[names].rename(
-        columns={
-            name: f"{name} ({units[name.split('_')[0]]})"
-            for name in names
-            if name.split("_")[0] in units
-        }
+        columns={name: f"{name} ({unit})" for name, unit in kinds.items() if unit}
     )
     lines = shown.to_string(float_format=lambda value: f"{value:,.6g}")
     if (assumed := table.attrs.get("map_units")) is not None:
@@ -200,4 +244,12 @@ def _in_words(table: Any) -> str:
     percent = f"{100 * table.attrs['confidence']:g} %"
     return (
         f"{lines}\n\nlower, upper: {percent} intervals, {table.attrs['based_on']}-based"
+        f"{_sources(table)}"
     )
+
+
+def _sources(table: Any) -> str:
+    """Return lines with the sources of carbon factors and of a deduction."""
+    from geobiomass.accounting.reported_columns import sources_in_words
+
+    return "".join(f"\n{line}" for line in sources_in_words(table.attrs))

@@ -10,6 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from geobiomass import plots
+from geobiomass.accounting.reported_columns import sources_in_words
 from geobiomass.cube.quantity import AGB
 from geobiomass.metadata.provenance import provenance
 from geobiomass.metadata.text import part_in_words
@@ -295,6 +296,8 @@ _TOTALS = {
     "mean": "mean, Mg/ha",
     "total": "total, Mg",
     "carbon": "carbon, Mg C",
+    "co2e": "CO2 equivalent, Mg",
+    "deduction_percent": "deduction, %",
     "note": "note",
 }
 
@@ -306,8 +309,10 @@ def totals(material: Material) -> Markup:
         return Markup("")
     shown = pd.DataFrame(index=table.index)
     for name, title in _TOTALS.items():
+        if name not in table:
+            continue
         values = table[name]
-        if name in ("mean", "total", "carbon"):
+        if name in ("mean", "total", "carbon", "co2e"):
             digits = 1 if name == "mean" else 0
             shown[title] = [
                 _between(*each, digits)
@@ -318,7 +323,7 @@ def totals(material: Material) -> Markup:
                     strict=True,
                 )
             ]
-        elif name in ("area", "unmapped"):
+        elif name in ("area", "unmapped", "deduction_percent"):
             shown[title] = [f"{value:,.1f}" for value in values]
         elif name != "note" or values.astype(bool).any():
             shown[title] = values
@@ -330,10 +335,12 @@ def totals(material: Material) -> Markup:
         else "Intervals are model-based: they are valid if errors are distributed like "
         "the errors of held-out pixels. The correlation of neighbours is included."
     )
-    basis = paragraph(
-        f"{based} Areas are on the ellipsoid. Carbon is "
-        f"{table.attrs['carbon_fraction']:g} of dry biomass."
-    )
+    factors = sources_in_words(table.attrs)
+    if "carbon" not in table.attrs:
+        factors.insert(
+            0, f"Carbon is {table.attrs['carbon_fraction']:g} of dry biomass"
+        )
+    basis = paragraph(f"{based} Areas are on the ellipsoid. {'. '.join(factors)}.")
     return join(
         [Table(shown, f"In brackets: confidence intervals of {confidence}."), basis]
     )

@@ -1,0 +1,9 @@
+from .carbon import Carbon as Carbon
+from .carbon import Factor as Factor
+from .carbon import RootShoot as RootShoot
+from .carbon_factors import DEAD_WOOD as DEAD_WOOD
+from .combined_regions import combine_regions as combine_regions
+from .deductions import RULES as RULES
+from .deductions import Deduction as Deduction
+from .deductions import half_width_of_change as half_width_of_change
+from .shared_error import ParameterCovariance as ParameterCovariance

@@ -1,0 +1,200 @@
+"""The total of several regions, out of a table with a row for each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from geobiomass.accounting.deductions import deduction_named
+from geobiomass.accounting.reported_columns import (
+    estimate_columns,
+    hectares_of,
+    own_estimates,
+    relative_columns,
+)
+from geobiomass.accounting.shared_error import Estimates
+from geobiomass.training.setting_names import explain_arguments
+
+_SUMMED = ("area", "unmapped", "plots", "map_total")
+_PARTS = ("carbon_below_ground", "carbon_dead_wood")
+
+
+@explain_arguments
+def combine_regions(table: pd.DataFrame, name: str = "all regions") -> pd.DataFrame:
+    """Return the total of several regions that do not overlap.
+
+    Sampling errors of regions are independent, as each has plots of its own. Errors of
+    carbon factors and of the models behind the plots' biomass are shared: they are
+    added with their sign, and do not become smaller with more regions. Errors of
+    model-based rows (from residuals) are correlated between regions in a way that the
+    table does not have: they are added as fully correlated, which is the largest
+    standard error, and ``note`` says so; one region out of all is narrower.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Rows of :func:`geobiomass.totals` or :func:`geobiomass.change_totals`, such as
+        all of it or ``table.loc[["north", "south"]]``.
+    name : str
+        Name of the sum in the index.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row, or one for each method or each kind of change, with the columns of the
+        table as far as a sum has them. If a region has no estimate, the sum has none,
+        and ``note`` names the region.
+
+    Raises
+    ------
+    ValueError
+        If the table is not one of totals, or has a region twice.
+    """
+    needed = {"area", "total", "total_se", "total_lower", "total_upper", "method"}
+    if not needed <= set(table) or "confidence" not in table.attrs or table.empty:
+        raise ValueError(
+            "Regions are combined from a table of gb.totals or gb.change_totals with "
+            "its attrs (a table read from CSV has none), got a table with the columns "
+            f"{list(map(str, table.columns))}."
+        )
+    of_change = table.index.nlevels > 1
+    kinds = table.index.get_level_values("change") if of_change else [""] * len(table)
+    group = [*zip(kinds, table["method"], strict=True)]
+    rows, labels = [], []
+    for kind in dict.fromkeys(kinds if of_change else group):
+        whole = [kind == (one[0] if of_change else one) for one in group]
+        part = table[whole]
+        part.attrs = table.attrs
+        regions = part.index.get_level_values(0)
+        if regions.has_duplicates:
+            raise ValueError(
+                "Each region may be in the sum once, got "
+                f"{list(map(str, regions[regions.duplicated()].unique()))} twice."
+            )
+        rows.append(_sum(part))
+        labels.append((name, kind) if of_change else name)
+    index: Any = (
+        pd.MultiIndex.from_tuples(labels, names=table.index.names)
+        if of_change
+        else pd.Index(labels, name="region")
+    )
+    found = pd.DataFrame(rows, index=index)
+    found = found[[column for column in table.columns if column in found]]
+    found.attrs = dict(table.attrs)
+    return found
+
+
+def _sum(part: pd.DataFrame) -> dict[str, Any]:
+    confidence = float(part.attrs["confidence"])
+    own = _unclipped(own_estimates(part, confidence))
+    model = part.attrs.get("model_error")
+    if isinstance(model, float):
+        whole = own.times(1.0, model)
+    elif model is not None:
+        whole = own.with_shared(part["total_model_se"].to_numpy(float))
+    else:
+        whole = own
+    independent = not part["method"].eq("model").any()
+    rows = range(len(part))
+    row: dict[str, Any] = {n: part[n].sum() for n in _SUMMED if n in part}
+    row |= {n: part[n].sum(skipna=False) for n in _PARTS if n in part}
+    methods = dict.fromkeys(part["method"])
+    row |= {"method": " and ".join(methods), "note": _note(part, independent)}
+    total = whole.joined(rows, independent=independent)
+    row |= _one(estimate_columns("total", total)) | _one(
+        relative_columns("total", total)
+    )
+    if "total_model_se" in part:
+        row |= _sampling(own.joined(rows, independent=independent), total)
+    if "area_lower" in part:
+        row |= _area(part, confidence, independent)
+    row["freedom"] = float(total.freedom[0])
+    if "map_mean" in part:
+        row["map_mean"] = np.average(part["map_mean"], weights=part["area"])
+        hectares = hectares_of(part).sum()
+        row |= {
+            f"mean{end}": row[f"total{end}"] / hectares
+            for end in ("", "_se", "_lower", "_upper")
+        }
+    reported = total
+    if "carbon_factor" in part:
+        factor = part["carbon_factor"].to_numpy(float)
+        relative = part["carbon_factor_se"].to_numpy(float) / factor
+        reported = whole.times(factor, relative).joined(rows, independent=independent)
+        row |= _one(estimate_columns("carbon", reported))
+        row |= _one(estimate_columns("co2e", reported.times(44 / 12, 0.0)))
+        row |= _one(relative_columns("carbon", reported))
+        row |= _factor(row, part, factor)
+    else:
+        fraction = part.attrs["carbon_fraction"]
+        for end in ("", "_lower", "_upper"):
+            row[f"carbon{end}"] = row[f"total{end}"] * fraction
+    if (rule := part.attrs.get("deduction")) is not None:
+        half = relative_columns("x", reported)["x_half_width_90_percent"]
+        row["deduction_percent"] = float(deduction_named(rule["rule"]).percent(half)[0])
+    return row
+
+
+def _unclipped(own: Estimates) -> Estimates:
+    """Return estimates whose lower end, where cut off at 0, is as far as the upper."""
+    cut = (own.lower == 0) & (own.upper > own.value)
+    lower = np.where(cut, np.minimum(own.lower, 2 * own.value - own.upper), own.lower)
+    return replace(own, lower=lower)
+
+
+def _one(columns: dict[str, Any]) -> dict[str, float]:
+    return {name: float(values[0]) for name, values in columns.items()}
+
+
+def _sampling(own: Estimates, total: Estimates) -> dict[str, float]:
+    found = _one(estimate_columns("total_sampling", own))
+    del found["total_sampling"]
+    return found | {"total_model_se": float(np.sqrt((total.shared**2).sum()))}
+
+
+def _area(part: pd.DataFrame, confidence: float, independent: bool) -> dict[str, float]:
+    """Return the area of change: of the net change there is no error."""
+    ends = (part["area_lower"], part["area_upper"])
+    zero = np.zeros(len(part))
+    areas = _unclipped(Estimates.of(part["area"], zero, ends, zero, confidence))
+    found = areas.joined(range(len(part)), independent=independent)
+    return {
+        "area_lower": max(0.0, float(found.lower[0])),
+        "area_upper": float(found.upper[0]),
+    }
+
+
+def _factor(row: dict[str, Any], part: pd.DataFrame, factor: Any) -> dict[str, float]:
+    """Return the mean factor, and its standard error, weighted by biomass."""
+    weights = part["total"].to_numpy(float)
+    if not weights.sum() or not np.isfinite(weights).all():
+        return {"carbon_factor": np.nan, "carbon_factor_se": np.nan}
+    se = part["carbon_factor_se"].to_numpy(float)
+    return {
+        "carbon_factor": row["carbon"] / row["total"],
+        "carbon_factor_se": float(abs((weights * se).sum() / weights.sum())),
+    }
+
+
+def _note(part: pd.DataFrame, independent: bool) -> str:
+    notes = []
+    bare = part.index.get_level_values(0)[part["total"].isna()]
+    if len(bare):
+        notes.append(f"no estimate of {', '.join(map(str, bare))}")
+    if not independent:
+        notes.append(
+            "errors of the regions are added as fully correlated, the largest that "
+            "they can be"
+        )
+    cut = int((part["total"].eq(0) & part["total_se"].gt(0)).sum())
+    if cut:
+        notes.append(f"estimates of 0 in {cut} regions may have been cut off there")
+    by_note: dict[str, list[str]] = {}
+    for region, note in zip(part.index.get_level_values(0), part["note"], strict=True):
+        by_note.setdefault(note, []).append(str(region))
+    by_note.pop("", None)
+    notes += [f"{', '.join(names)}: {note}" for note, names in by_note.items()]
+    return "; ".join(notes)
