@@ -63,7 +63,8 @@ def combine_regions(table: pd.DataFrame, name: str = "all regions") -> pd.DataFr
     of_change = table.index.nlevels > 1
     kinds = table.index.get_level_values("change") if of_change else [""] * len(table)
     group = [*zip(kinds, table["method"], strict=True)]
-    rows, labels = [], []
+    rows: list[Any] = []
+    labels: list[Any] = []
     for kind in dict.fromkeys(kinds if of_change else group):
         whole = [kind == (one[0] if of_change else one) for one in group]
         part = table[whole]

@@ -151,16 +151,16 @@ def learn_correction(
     units = compare_units(mapper, samples, validation.damaged == "skip")
     step = max(1, -(-sum(len(unit.observed) for unit in units) // _PIXELS))
     name = mapper.outputs[0]
-    parts = [(np.zeros(0), np.zeros(0), np.zeros(0, np.int64))]
+    maps, labels, where = [np.zeros(0)], [np.zeros(0)], [np.zeros(0, np.int64)]
     # Units that cannot be read are left out, so that numbers of chips do not fit.
     whole = samples if len(units) == len(samples) else [None] * len(units)
     for number, (sample, unit) in enumerate(zip(whole, units, strict=True)):
         own = number if sample is None or sample.chip is None else sample.chip
-        predicted, observed = unit.values[name][::step], unit.observed[::step]
-        parts.append((predicted, observed, np.full(len(observed), own)))
-    mapped, observed, groups = (
-        np.concatenate(each) for each in zip(*parts, strict=True)
-    )
+        maps.append(unit.values[name][::step].astype(np.float64))
+        labels.append(unit.observed[::step].astype(np.float64))
+        where.append(np.full(len(labels[-1]), own))
+    mapped, observed = np.concatenate(maps), np.concatenate(labels)
+    groups = np.concatenate(where)
     if recipe.ceiling is not None:
         known = (observed < recipe.ceiling) | (recipe.tail == "clip")
         mapped, groups = mapped[known], groups[known]
@@ -232,7 +232,9 @@ def fit_correction(
         (math.sqrt(before), math.sqrt(_mean_square(corrected - observed))),
         (bias[0], bias[1]),
     )
-    return RisingCurve.through(knots, values + strength * shares), found
+    return RisingCurve.through(
+        knots.tolist(), (values + strength * shares).tolist()
+    ), found
 
 
 def _strength(error: Numbers, chances: Numbers, tall: Any, most: float) -> float:
