@@ -104,7 +104,9 @@ class PlacesOnGrid:
         at = np.column_stack([rows, columns])[found] // self.cell
         shorter = np.uint64(8 * (BYTES - self.size))  # bits that are left out
         hashes = hash_cells(self.identity, chip, at) >> shorter
-        found[found] = np.isin(hashes, self.hashes)
+        # Sorted already, as np.isin would do it again for each chip.
+        places = np.searchsorted(self.hashes, hashes).clip(max=self.hashes.size - 1)
+        found[found] = self.hashes[places] == hashes if self.hashes.size else False
         return found
 
     def contain_positions(self, rows: Numbers, columns: Numbers) -> Mask:
