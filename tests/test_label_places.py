@@ -441,6 +441,7 @@ def test_evaluate_tells_labels_that_trained_the_model(
     assert attrs["trained"]["learnt"] is None
 
 
+@pytest.mark.slow
 def test_a_network_learns_from_training_validation_and_calibration(
     full: xr.Dataset,
 ) -> None:

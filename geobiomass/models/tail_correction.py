@@ -209,12 +209,12 @@ def fit_correction(
         held = folds == fold
         if held.all():
             return None, None
-        knots, values, shares = _fit(mapped[~held], observed[~held], tall[~held])
+        knots, values, shares = terms_of(mapped[~held], observed[~held], tall[~held])
         if len(knots) < 2:
             return None, None
-        means[held] = _line(knots, values, mapped[held])
+        means[held] = line_through(knots, values, mapped[held])
         chances[held] = np.interp(mapped[held], knots, shares)
-    knots, values, shares = _fit(mapped, observed, tall)
+    knots, values, shares = terms_of(mapped, observed, tall)
     before = _mean_square(mapped - observed)
     if _mean_square(means - observed) > before:  # the map is right on average
         means, values = mapped, knots
@@ -263,7 +263,7 @@ def _mean_square(values: Numbers) -> float:
     return float((values**2).mean())
 
 
-def _fit(
+def terms_of(
     mapped: Numbers, observed: Numbers, tall: npt.NDArray[np.bool_]
 ) -> tuple[Numbers, Numbers, Numbers]:
     """Return knots of the map, and there the mean label and the share of tall pixels.
@@ -298,7 +298,7 @@ def _wide_enough(edges: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int
     return np.array(kept, np.int64)
 
 
-def _line(knots: Numbers, values: Numbers, at: Numbers) -> Numbers:
+def line_through(knots: Numbers, values: Numbers, at: Numbers) -> Numbers:
     """Return the values of a curve, which is a shift beyond its knots."""
     beyond = at - np.clip(at, knots[0], knots[-1])
     return np.asarray(np.interp(at, knots, values) + beyond)
@@ -311,4 +311,6 @@ __all__ = [
     "check_correctable",
     "fit_correction",
     "learn_correction",
+    "line_through",
+    "terms_of",
 ]
