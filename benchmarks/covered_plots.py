@@ -15,7 +15,9 @@ import numpy as np
 import geobiomass as gb
 from covered_runs import Go
 from error_fields import Floats
-from geobiomass.statistics.estimators import METHODS, SEPARATE, Estimate, estimate
+from geobiomass.statistics.estimated_mean import Estimate
+from geobiomass.statistics.estimators import SEPARATE, estimate
+from geobiomass.statistics.sample import METHODS
 from tables import Row
 
 RUNS = 4000

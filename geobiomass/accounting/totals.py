@@ -24,13 +24,9 @@ from geobiomass.cube.areas import pixel_size, regions_of
 from geobiomass.cube.units import MASS_PER_AREA
 from geobiomass.maps.reading import open_layer, taken_as_missing
 from geobiomass.sources.plot_table import named_column
-from geobiomass.statistics.estimators import (
-    METHODS,
-    Estimate,
-    Method,
-    SampleError,
-    estimate,
-)
+from geobiomass.statistics.estimated_mean import Estimate
+from geobiomass.statistics.estimators import estimate
+from geobiomass.statistics.sample import METHODS, Method, SampleError
 from geobiomass.training.setting_names import explain_arguments
 
 Estimator = Literal["plots", "difference", "regression", "all"]
