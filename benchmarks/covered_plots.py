@@ -13,6 +13,7 @@ from functools import cache, partial
 import numpy as np
 
 import geobiomass as gb
+from covered_few_plots import few_plots
 from covered_runs import Go
 from error_fields import Floats
 from geobiomass.statistics.estimated_mean import Estimate
@@ -154,4 +155,5 @@ def tables(go: Go, runs: int, seed: int) -> dict[str, list[Row]]:
             ("curved map", ground(True).mapped),
         )
     )
-    return {f"Intervals of 95 %, {runs} samples each ({means} Mg/ha)": rows}
+    title = f"Student's intervals of 95 %, {runs} samples each ({means} Mg/ha)"
+    return {title: rows, **few_plots(go, runs, seed)}

@@ -29,7 +29,8 @@ r"""Confidence intervals of an estimated mean: few plots, skewness, zeros.
 ``"t"`` follows rules 2 and 3 only. With a regression the standard error of "auto" is
 from residuals divided by :math:`\sqrt{1 - h}`, h the leverage on the slope (HC2:
 MacKinnon and White 1985), where that is larger: with few plots the residuals of the
-plots that determine a slope are too small. The lower end is never below the lowest possible value.
+plots that determine a slope are too small. The lower end is never below the lowest
+possible value.
 
 References
 ----------
