@@ -45,6 +45,8 @@ class GroundPlots:
         Number of plots of the table that are outside of the map.
     left_out : dict
         Rows of the table that are no plots, by reason, as `Plots.left_out` has them.
+    cluster : numpy.ndarray, optional
+        (plot,) the cluster of each plot.
     """
 
     observed: Numbers
@@ -55,6 +57,7 @@ class GroundPlots:
     probability: Numbers | None
     outside: int
     left_out: dict[str, int]
+    cluster: npt.NDArray[Any] | None = None
 
     @property
     def count(self) -> int:
@@ -77,6 +80,7 @@ def locate_plots(
     stratum: str | None = None,
     probability: str | None = None,
     radius: float | None = None,
+    cluster: str | None = None,
 ) -> GroundPlots:
     """Read a table of plots and find the pixels that they cover.
 
@@ -87,7 +91,7 @@ def locate_plots(
         CRS of the map (or of ``attrs["crs"]``).
     layer : xarray.DataArray
         The map.
-    observed, stratum, probability : str
+    observed, stratum, probability, cluster : str
         Names of columns.
     radius : float, optional
         Metres: points then cover the pixels whose centre is within this distance.
@@ -98,7 +102,7 @@ def locate_plots(
         If the table cannot be read, lacks a column, or has no plot within the map.
     """
     name, table = plots_table(plots)
-    for column in (stratum, probability):
+    for column in (stratum, probability, cluster):
         if column is not None and column not in table:
             raise CubeError(
                 f"The plots must have the column {column!r}, got the columns "
@@ -130,10 +134,11 @@ def locate_plots(
         home[inside],
         pixels[kept],
         numbers[which[kept]],
-        _strata(table, stratum, rows),
+        _labels(table, stratum, rows, "stratum"),
         _probabilities(table, probability, rows),
         int(home.size - inside.size),
         read.left_out,
+        _labels(table, cluster, rows, "cluster"),
     )
 
 
@@ -165,13 +170,13 @@ def _homes(plots: Plots, grid: GeoBox) -> Indexes:
     return np.where(inside, row * width + column, -1).astype(np.int64)
 
 
-def _strata(table: pd.DataFrame, column: str | None, rows: Indexes) -> Any:
+def _labels(table: pd.DataFrame, column: str | None, rows: Indexes, what: str) -> Any:
     if column is None:
         return None
     values = table[column].iloc[rows]
     if values.isna().any():
         raise CubeError(
-            f"Every plot must have a stratum in {column!r}, got none in row "
+            f"Every plot must have a {what} in {column!r}, got none in row "
             f"{values.index[values.isna()][0]}."
         )
     return np.array([stratum_name(value) for value in values], object)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
@@ -18,18 +17,19 @@ from geobiomass.accounting.error_model import ErrorModel, ErrorSum, fit_error_mo
 from geobiomass.accounting.ground_plots import GroundPlots, locate_plots, stratum_name
 from geobiomass.accounting.held_out import errors_of
 from geobiomass.accounting.mass import ASSUMED, errors_in, need_mass, open_target
-from geobiomass.accounting.region_sums import WHOLE, PlotValues, RegionSum, sum_regions
+from geobiomass.accounting.region_sums import PlotValues, RegionSum, sum_regions
+from geobiomass.accounting.sample_design import SampleDesign, strata_rows
 from geobiomass.cube.alignment import check_one_grid
 from geobiomass.cube.areas import pixel_size, regions_of
 from geobiomass.cube.units import MASS_PER_AREA
 from geobiomass.maps.reading import open_layer, taken_as_missing
 from geobiomass.sources.plot_table import named_column
 from geobiomass.statistics.estimated_mean import Estimate
-from geobiomass.statistics.estimators import estimate
-from geobiomass.statistics.sample import METHODS, Method, SampleError
+from geobiomass.statistics.interval_of_mean import Bounds, IntervalRule
+from geobiomass.statistics.sample import METHODS, SampleError
 from geobiomass.training.setting_names import explain_arguments
 
-Estimator = Literal["plots", "difference", "regression", "all"]
+Estimator = Literal["auto", "plots", "difference", "regression", "all"]
 
 UNITS = {
     "area": "ha",
@@ -56,7 +56,7 @@ _CHIPS = (
 class _Terms:
     """Settings of a call."""
 
-    methods: tuple[Method, ...]
+    methods: tuple[str, ...]
     confidence: float
     carbon_fraction: float
 
@@ -67,11 +67,16 @@ def totals(
     regions: Any = None,
     plots: Any = None,
     *,
-    estimator: Estimator = "regression",
+    estimator: Estimator = "auto",
     observed: str = "agb",
     stratum: str | None = None,
     probability: str | None = None,
     strata: Any = None,
+    poststrata: Any = None,
+    cluster: str | None = None,
+    design: Literal["random", "systematic"] = "random",
+    population: float | Mapping[str, float] | None = None,
+    interval: Literal["auto", "t"] | IntervalRule = "auto",
     radius: float | None = None,
     residuals: Any = None,
     confidence: float = 0.95,
@@ -103,9 +108,11 @@ def totals(
         A probability sample: points or polygons; a plain table has columns lon and
         lat, or x and y in the CRS of the map (or of ``attrs["crs"]``). Only plots
         within a region count for it.
-    estimator : "plots", "difference", "regression" or "all"
+    estimator : "auto", "plots", "difference", "regression" or "all"
         The mean of the plots; the map corrected by its mean error at the plots; the map
-        corrected by a regression line through the plots; or a row for each.
+        corrected by a regression line through the plots; or a row for each. "auto" is
+        the regression, and the difference where most plots are 0 and fewer than 10
+        above.
     observed : str
         Column of `plots` with the measured biomass, Mg/ha, or in the units that
         ``plots.attrs["units"]`` states.
@@ -117,7 +124,26 @@ def totals(
         plots per hectare.
     strata : xarray.DataArray, path or mapping, optional
         A raster of strata (numbers) on the map's grid; or, for a single region, a
-        mapping from the names of strata to hectares.
+        mapping from the names of strata to hectares. A stratum with one plot is
+        collapsed with another one, and `note` says so.
+    poststrata : xarray.DataArray, path or mapping, optional
+        Instead of `strata`, in the same forms: plots were drawn without regard to
+        these strata.
+    cluster : str, optional
+        Column with the cluster of each plot (subplot). The clusters are then the sample
+        (ratio of means), and their number counts, not that of subplots.
+    design : "random" or "systematic"
+        "systematic": plots on a grid; the variance is that of differences between
+        neighbours. With `poststrata` it is that of post-strata.
+    population : float or mapping, optional
+        Number of plots (or clusters) that would cover the region, or a mapping to it
+        from strata or regions: for the finite population correction, where plots are a
+        notable part of the region.
+    interval : "auto", "t" or IntervalRule
+        "auto": by :mod:`geobiomass.statistics.interval_of_mean`, for few plots,
+        skewness and zeros; none where no formula holds, and `note` has the reason.
+        "t": Student's t. An ``IntervalRule`` also states the highest possible value,
+        for plots that are all 0; by default it is the highest value of the map.
     radius : float, optional
         Radius of plots, metres: they are then compared with the mean of the pixels
         whose centre is within it; by default with the pixel that contains their centre.
@@ -152,8 +178,12 @@ def totals(
         ``map_mean``, of pixels;
         ``mean``, ``mean_se``, ``mean_lower``, ``mean_upper`` (Mg/ha); the same of
         ``total`` (Mg) and, without standard error, ``carbon`` (Mg C); ``freedom``:
-        degrees of freedom; ``note``: warnings, or the reason why the estimates of this
-        row are NaN. ``attrs`` has the units and the settings, and
+        degrees of freedom; ``interval``: "t", "Hall", "all zero" or "none";
+        ``note``: warnings, or the reason why the estimates of this row, or its
+        interval, are NaN. ``attrs`` has the units, the settings and the
+        ``design``, with strata ``attrs["strata"]``: the estimates by stratum (a list
+        that ``pandas.DataFrame`` takes: plots, sampling units, hectares, share, mean
+        and its standard error), and
         ``attrs["left_out"]`` the rows of `plots` that are left out, by reason;
         ``attrs["regions"]``, where there are any, the shapes of `regions` that are
         left out, repaired, joined or without a name.
@@ -183,7 +213,22 @@ def totals(
     layer, target = open_target(map, variable)
     assumed = need_mass(layer, target, "Totals")
     named = regions_of(layer, regions, name=name, missing="keep")
-    raster, hectares = _strata_of(strata, layer, len(named))
+    if strata is not None and poststrata is not None:
+        raise ValueError(
+            "Plots have strata= (drawn in them) or poststrata= (drawn without regard "
+            "to them), got both."
+        )
+    divided = strata if poststrata is None else poststrata
+    raster, hectares = _strata_of(divided, layer, len(named))
+    drawn = SampleDesign.of(
+        design,
+        population,
+        interval,
+        poststrata=poststrata is not None,
+        hectares=hectares,
+        pixel=pixel_size(layer),
+        width=int(layer.sizes["x"]),
+    )
     ground = None
     if plots is not None:
         ground = locate_plots(
@@ -193,8 +238,9 @@ def totals(
             stratum=stratum,
             probability=probability,
             radius=radius,
+            cluster=cluster,
         )
-        if stratum is not None and strata is None:
+        if stratum is not None and divided is None:
             raise ValueError(
                 f"Plots of the strata in {stratum!r} need the strata's areas: strata=, "
                 "a raster on the map's grid or a mapping from names to hectares."
@@ -204,11 +250,12 @@ def totals(
     for one, area in zip(sums, hectares_beyond(named, layer), strict=True):
         one.beyond = area
     at = sum_regions(layer, sums, ground, raster, progress)
+    by_stratum: list[dict[str, Any]] = []
     rows = [
         row
         for one in sums
         for row in (
-            _design_rows(one, ground, at, hectares, terms)
+            _design_rows(one, ground, at, drawn, terms, by_stratum)
             if ground is not None
             else [_model_row(one, terms)]
         )
@@ -226,14 +273,17 @@ def totals(
     if named.counts:
         table.attrs["regions"] = named.counts
     if ground is not None:
+        table.attrs["design"] = drawn.about()
+        if by_stratum:
+            table.attrs["strata"] = by_stratum
         table.attrs["left_out"] = {**ground.left_out, "plots_outside": ground.outside}
     return table
 
 
 def _terms(estimator: str, confidence: float, carbon_fraction: float) -> _Terms:
-    if estimator not in (*METHODS, "all"):
+    if estimator not in ("auto", *METHODS, "all"):
         raise ValueError(
-            f"estimator must be one of {(*METHODS, 'all')}, got {estimator!r}."
+            f"estimator must be one of {('auto', *METHODS, 'all')}, got {estimator!r}."
         )
     if not 0 < confidence < 1:
         raise ValueError(
@@ -243,7 +293,7 @@ def _terms(estimator: str, confidence: float, carbon_fraction: float) -> _Terms:
         raise ValueError(
             f"carbon_fraction must be above 0 and at most 1, got {carbon_fraction!r}."
         )
-    chosen = tuple(each for each in METHODS if estimator in (each, "all"))
+    chosen = METHODS if estimator == "all" else (estimator,)
     return _Terms(chosen, confidence, carbon_fraction)
 
 
@@ -291,69 +341,31 @@ def _design_rows(
     one: RegionSum,
     ground: GroundPlots,
     at: PlotValues,
-    hectares: dict[str, float] | None,
+    drawn: SampleDesign,
     terms: _Terms,
+    by_stratum: list[dict[str, Any]],
 ) -> Iterator[dict[str, Any]]:
     known = np.isfinite(at.predicted)
     mine = one.plots & known
     lost = int((one.plots & ~known).sum())
     for method in terms.methods:
         notes = [f"{lost} plots are on pixels without a value"] if lost else []
-        found = None
+        found = bounds = None
         if one.area == 0:
             notes.append("the map has no value within the region")
         else:
             try:
-                found = _estimate(one, ground, at, mine, hectares, method)
+                found = drawn.estimate_region(one, ground, at, mine, method)
             except SampleError as error:
                 notes.append(str(error))
         if found is not None:
-            notes += _warnings(found, ground, mine)
-        yield _row(one, method, int(mine.sum()), found, notes, terms)
-
-
-def _estimate(
-    one: RegionSum,
-    ground: GroundPlots,
-    at: PlotValues,
-    mine: npt.NDArray[np.bool_],
-    hectares: dict[str, float] | None,
-    method: Method,
-) -> Estimate:
-    named = ground.stratum if ground.stratum is not None else at.stratum
-    by_raster = hectares is None and set(one.areas) != {WHOLE}
-    stratified = by_raster or hectares is not None
-    if hectares is not None and ground.stratum is None:
-        raise ValueError(
-            "strata= as a mapping to hectares needs stratum=, the plots' column."
-        )
-    return estimate(
-        ground.observed[mine],
-        at.predicted[mine],
-        one.mean,
-        method=method,
-        strata=named[mine].tolist() if stratified else None,
-        shares=(hectares or one.areas) if stratified else None,
-        map_means=one.means if by_raster else None,
-        probability=None if ground.probability is None else ground.probability[mine],
-    )
-
-
-def _warnings(
-    found: Estimate, ground: GroundPlots, mine: npt.NDArray[np.bool_]
-) -> list[str]:
-    notes = []
-    if found.se == 0:
-        notes.append("all plots agree, so that the standard error is 0")
-    if ground.probability is not None:
-        weight = 1 / ground.probability[mine]
-        effective = weight.sum() ** 2 / (weight**2).sum()  # Kish (1965), 11.7
-        if effective < 30 and effective < 0.8 * found.n:
-            notes.append(
-                f"weights differ so much that {found.n} plots are worth "
-                f"{effective:.0f}: the interval is too narrow"
-            )
-    return notes
+            level = terms.confidence
+            bounds = drawn.bounds(found, one, ground, at, mine, level)
+            notes += [bounds.note] if bounds.note else []
+            notes += drawn.notes(found, method, ground, mine)
+            by_stratum += strata_rows(one.name, one.area, found)
+        shown = method if found is None else found.method
+        yield _row(one, shown, int(mine.sum()), found, notes, terms, bounds)
 
 
 def _model_row(one: RegionSum, terms: _Terms) -> dict[str, Any]:
@@ -366,6 +378,7 @@ def _model_row(one: RegionSum, terms: _Terms) -> dict[str, Any]:
     row = _row(one, "model", 0, None, notes, terms)
     row["mean"], row["mean_se"] = mean, math.sqrt(one.errors.variance()) / one.area
     row["mean_lower"], row["mean_upper"] = mean - half, mean + half
+    row["interval"] = "normal"
     return _filled(row, terms)
 
 
@@ -376,9 +389,12 @@ def _row(
     found: Estimate | None,
     notes: list[str],
     terms: _Terms,
+    bounds: Bounds | None = None,
 ) -> dict[str, Any]:
     nan = math.nan
-    lower, upper = (nan, nan) if found is None else found.interval(terms.confidence)
+    bounds = Bounds(nan, nan, "none") if bounds is None else bounds
+    # The spread of plots that are all zero does not estimate a standard error.
+    se = nan if found is None or bounds.kind == "all zero" else found.se
     row: dict[str, Any] = {
         "region": one.name,
         "area": one.area,
@@ -387,12 +403,13 @@ def _row(
         "plots": plots,
         "map_mean": one.mean,
         "mean": nan if found is None else found.mean,
-        "mean_se": nan if found is None else found.se,
-        "mean_lower": lower,
-        "mean_upper": upper,
+        "mean_se": se,
+        "mean_lower": bounds.lower,
+        "mean_upper": bounds.upper,
     }
     row = _filled(row, terms)
     row["freedom"] = nan if found is None else found.freedom
+    row["interval"] = bounds.kind
     row["note"] = "; ".join(notes)
     return row
 

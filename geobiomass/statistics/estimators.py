@@ -174,8 +174,9 @@ def estimate(
     areas = areas_of(plots.names, shares)
     populations = populations_of(plots.names, population, probability)
     how = _How(method, design, lone, places, map_means)
+    _check_sizes(plots, how)
     if separate is None:
-        enough = int(plots.sizes.min()) >= SEPARATE
+        enough = int(plots.sizes.min(initial=SEPARATE)) >= SEPARATE
         separate = map_means is not None and enough and design == "random"
     if strata is not None and separate and method == "regression":
         if map_means is None:
