@@ -26,6 +26,8 @@ from tables import Row
 
 SIZES = (8, 10, 15, 30, 60)
 CONFIDENCE = 0.95
+RARE = "loss on 3 % of the area"
+RARE_SIZES = (40, 100, 200)
 SIDE = 512  # pixels of a field
 RANGE = 25.0  # of its biomass, pixels
 LABELS = "biomassters_labels"  # a folder of GEOBIOMASS_DATA with chips, Mg/ha
@@ -103,7 +105,7 @@ def _chips(random: np.random.Generator) -> tuple[Floats, Floats]:
     return truth, saturated + random.normal(0, 20, truth.size)
 
 
-MADE = {
+FIELDS = {
     "normal": _normal,
     "lognormal 0.8": _lognormal(0.8),
     "lognormal 1.2": _lognormal(1.2),
@@ -115,11 +117,22 @@ MADE = {
 }
 
 
+def _loss(random: np.random.Generator) -> tuple[Floats, Floats]:
+    before = np.clip(120 + 40 * _waves(random, 15), 5, None)
+    gone = np.arange(before.size) % SIDE < 0.03 * SIDE
+    after = np.where(gone, 0.1 * before, before + 3)
+    seen = [np.maximum(v + random.normal(0, 20, v.size), 0) for v in (before, after)]
+    return np.maximum(before - after, 0), np.maximum(seen[0] - seen[1], 0)
+
+
+MADE = {**FIELDS, RARE: _loss}
+
+
 def known() -> list[str]:
     """Return the names of fields that can be made here."""
     root = os.environ.get("GEOBIOMASS_DATA")
     there = root is not None and (Path(root) / LABELS).is_dir()
-    return [name for name in MADE if name != "label chips" or there]
+    return [name for name in FIELDS if name != "label chips" or there]
 
 
 @cache
@@ -277,5 +290,6 @@ def few_plots(go: Go, runs: int, seed: int) -> dict[str, list[Row]]:
             values = [float(row[head]) for row in rows[: len(work)] if row[head]]
             summary[head] = f"{of(values):.1f}"
         rows.append(summary)
-    title = f"Intervals of 95 % from few plots, {runs} samples a cell"
-    return {title: rows}
+    rare = go(_task, [(RARE, n, runs, seed) for n in RARE_SIZES], "rare loss")
+    samples = f"intervals of 95 %, {runs} samples a cell"
+    return {f"Few plots, {samples}": rows, f"Rare loss, {samples}": rare}

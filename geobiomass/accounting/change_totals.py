@@ -28,6 +28,8 @@ from geobiomass.cube.areas import regions_of
 from geobiomass.cube.table_errors import cube_errors
 from geobiomass.cube.units import MASS_PER_AREA
 from geobiomass.sources.plot_table import plots_table
+from geobiomass.statistics.confidence import DEFAULT_CONFIDENCE
+from geobiomass.statistics.interval_of_mean import IntervalRule
 from geobiomass.tables import read_numbers
 from geobiomass.training.setting_names import check_arguments
 
@@ -48,7 +50,7 @@ def change_totals(
     observed: tuple[str, str] = ("agb_first", "agb_second"),
     correlation: float | None = None,
     threshold: float = 0.0,
-    confidence: float = 0.95,
+    confidence: float = DEFAULT_CONFIDENCE,
     carbon_fraction: float = 0.47,
     progress: bool = True,
     **settings: Any,
@@ -76,8 +78,9 @@ def change_totals(
         paths. With `correlation`, any two tables or error models, for the net change
         only.
     plots : pandas.DataFrame, geopandas.GeoDataFrame or path, optional
-        A probability sample of plots that were measured at both dates: intervals are
-        then design-based.
+        A probability sample of plots that were measured at both dates (permanent
+        plots): intervals are then design-based, of the change of each plot, so that
+        what a plot has in common at both dates cancels.
     observed : tuple of str
         Columns of `plots` with the measured biomass, Mg/ha, or in the units that
         ``plots.attrs["units"]`` states, first and second; ``column=`` is the same.
@@ -90,7 +93,8 @@ def change_totals(
     confidence, carbon_fraction, progress : optional
         As in :func:`geobiomass.totals`.
     **settings
-        Other arguments of :func:`geobiomass.totals`: estimator, strata, name, ...
+        Other arguments of :func:`geobiomass.totals`: estimator, strata, cluster,
+        interval, name, ... With ``estimator="all"`` there is a row for each.
 
     Returns
     -------
@@ -98,7 +102,10 @@ def change_totals(
         By region and change ("net", "loss", "gain"; losses are positive): ``area``
         in ha (of net change the mapped area), ``map_total`` before correction,
         ``total`` in Mg, ``carbon`` in Mg C; area, total and carbon also with
-        ``_lower`` and ``_upper``; ``total_se``, ``method``, ``plots`` and ``note``. If
+        ``_lower`` and ``_upper``; ``total_se``, ``method``, ``interval``, ``plots``
+        and ``note``.
+        With plots the interval of a rare loss is as in :func:`geobiomass.totals`: an
+        exact bound if no plot lost biomass, and none if the plots lack what varies. If
         no held-out pixel has such a change, mapped or observed, its errors are not
         known: estimates are NaN, and ``note`` has the reason.
 
@@ -184,14 +191,22 @@ def _by_plots(
     before, after = (column_in_mass(plots, name) for name in observed)
     measured = later * after - earlier * before
 
-    def total(layer: xr.DataArray, values: pd.Series) -> pd.DataFrame:
+    kind = terms.get("interval", "auto")
+
+    def total(
+        layer: xr.DataArray, values: pd.Series, lowest: float, highest: float | None
+    ) -> pd.DataFrame:
         # Plots with a biomass below 0 are refused as mistakes when they are read. The
         # estimators are linear: a constant can be added to plots and map first, and
         # subtracted from the estimate.
         shift = max(0.0, -float(values.min()))
         sample = plots.assign(**{observed[0]: values + shift})
         sample.attrs = {**plots.attrs, "units": MASS_PER_AREA}
-        found = totals(layer + shift, regions, sample, observed=observed[0], **terms)
+        rule = kind
+        if not isinstance(kind, IntervalRule):
+            rule = IntervalRule(kind, lowest, highest)
+        how = {**terms, "observed": observed[0], "interval": rule}
+        found = totals(layer + shift, regions, sample, **how)
         for end in ENDS:
             found[f"total{end}"] -= shift * found["area"]
             found[f"carbon{end}"] = found[f"total{end}"] * terms["carbon_fraction"]
@@ -201,10 +216,11 @@ def _by_plots(
     return _table(
         {
             part: tuple(
-                total(layer, values)
-                for layer, values in zip(
+                total(layer, values, -math.inf if part == "net" else 0.0, highest)
+                for layer, values, highest in zip(
                     _quantity(part, moved, threshold),
                     _quantity(part, measured, threshold),
+                    (None, 1.0),  # the area is at most all of it
                     strict=True,
                 )
             )
@@ -300,8 +316,12 @@ def _unknown(mapped: pd.DataFrame) -> pd.DataFrame:
     """Return rows without estimates, for a change that no held-out pixel has."""
     ends = [f"{what}{end}" for what in ("total", "carbon") for end in ENDS]
     return mapped.assign(
-        method="model", plots=0, note=_NO_SUCH_CHANGE, **dict.fromkeys(ends, math.nan)
-    ).assign(total_se=math.nan)
+        method="model",
+        interval="none",
+        plots=0,
+        note=_NO_SUCH_CHANGE,
+        **dict.fromkeys([*ends, "total_se"], math.nan),
+    )
 
 
 def _by_models(
@@ -333,7 +353,7 @@ def _table(found: dict[str, tuple[pd.DataFrame, ...]]) -> pd.DataFrame:
     """Return one table of all parts, from the totals of their mass and area."""
     parts = []
     for part, (mass, *shares) in found.items():
-        rows = mass[["method", "plots", "note", "total_se"]].copy()
+        rows = mass[["method", "interval", "plots", "note", "total_se"]].copy()
         rows["map_total"] = mass["map_mean"] * mass["area"]
         least = -math.inf if part == "net" else 0.0
         for end in ENDS:
@@ -344,9 +364,15 @@ def _table(found: dict[str, tuple[pd.DataFrame, ...]]) -> pd.DataFrame:
         parts.append(rows.assign(change=part).set_index("change", append=True))
     columns = [
         *(f"{name}{end}" for name in ("area", "total", "carbon") for end in ENDS),
-        *("total_se", "map_total", "method", "plots", "note"),
+        *("total_se", "map_total", "method", "interval", "plots", "note"),
     ]
-    names = list(next(iter(found.values()))[0].index)
-    table = pd.concat(parts)[columns].reindex(names, level=0)
+    names = list(dict.fromkeys(next(iter(found.values()))[0].index))
+    table = pd.concat(parts)[columns]
+    # With several estimators a region has several rows, which keep their order.
+    order = [names.index(name) for name in table.index.get_level_values(0)]
+    table = table.iloc[np.argsort(order, kind="stable")]
     table.attrs = {"units": {"area": "ha", "total": "Mg", "carbon": "Mg C"}}
+    mass = next(iter(found.values()))[0]
+    if "design" in mass.attrs:
+        table.attrs["design"] = mass.attrs["design"]
     return table

@@ -24,6 +24,7 @@ from geobiomass.cube.areas import pixel_size, regions_of
 from geobiomass.cube.units import MASS_PER_AREA
 from geobiomass.maps.reading import open_layer, taken_as_missing
 from geobiomass.sources.plot_table import named_column
+from geobiomass.statistics.confidence import DEFAULT_CONFIDENCE
 from geobiomass.statistics.estimated_mean import Estimate
 from geobiomass.statistics.interval_of_mean import Bounds, IntervalRule
 from geobiomass.statistics.sample import METHODS, SampleError
@@ -79,7 +80,7 @@ def totals(
     interval: Literal["auto", "t"] | IntervalRule = "auto",
     radius: float | None = None,
     residuals: Any = None,
-    confidence: float = 0.95,
+    confidence: float = DEFAULT_CONFIDENCE,
     carbon_fraction: float = 0.47,
     name: str | None = None,
     variable: str | None = None,

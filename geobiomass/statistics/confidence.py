@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+DEFAULT_CONFIDENCE = 0.95
+"""Confidence of the intervals of totals and of change, and of both commands."""
+
 
 def check_confidence(confidence: float) -> None:
     """Check that the confidence of an interval is possible.
