@@ -62,11 +62,10 @@ def combine_regions(table: pd.DataFrame, name: str = "all regions") -> pd.DataFr
         )
     of_change = table.index.nlevels > 1
     kinds = table.index.get_level_values("change") if of_change else [""] * len(table)
-    group = [*zip(kinds, table["method"], strict=True)]
+    group = [*zip(kinds, _methods(table), strict=True)]
     rows, labels = [], []
-    for kind in dict.fromkeys(kinds if of_change else group):
-        whole = [kind == (one[0] if of_change else one) for one in group]
-        part = table[whole]
+    for key in dict.fromkeys(group):
+        part = table[[key == one for one in group]]
         part.attrs = table.attrs
         regions = part.index.get_level_values(0)
         if regions.has_duplicates:
@@ -75,7 +74,7 @@ def combine_regions(table: pd.DataFrame, name: str = "all regions") -> pd.DataFr
                 f"{list(map(str, regions[regions.duplicated()].unique()))} twice."
             )
         rows.append(_sum(part))
-        labels.append((name, kind) if of_change else name)
+        labels.append((name, key[0]) if of_change else name)
     index: Any = (
         pd.MultiIndex.from_tuples(labels, names=table.index.names)
         if of_change
@@ -85,6 +84,16 @@ def combine_regions(table: pd.DataFrame, name: str = "all regions") -> pd.DataFr
     found = found[[column for column in table.columns if column in found]]
     found.attrs = dict(table.attrs)
     return found
+
+
+def _methods(table: pd.DataFrame) -> list[str]:
+    """Return what a row's sum is by: its method where regions have several, or none.
+
+    Where each region has one row, as with ``estimator="auto"``, the sum is of all.
+    """
+    if table.index.has_duplicates:
+        return [str(method) for method in table["method"]]
+    return [""] * len(table)
 
 
 def _sum(part: pd.DataFrame) -> dict[str, Any]:
