@@ -13,9 +13,12 @@ from functools import cache, partial
 import numpy as np
 
 import geobiomass as gb
+from covered_few_plots import few_plots
 from covered_runs import Go
 from error_fields import Floats
-from geobiomass.statistics.estimators import METHODS, SEPARATE, Estimate, estimate
+from geobiomass.statistics.estimated_mean import Estimate
+from geobiomass.statistics.estimators import SEPARATE, estimate
+from geobiomass.statistics.sample import METHODS
 from tables import Row
 
 RUNS = 4000
@@ -152,4 +155,5 @@ def tables(go: Go, runs: int, seed: int) -> dict[str, list[Row]]:
             ("curved map", ground(True).mapped),
         )
     )
-    return {f"Intervals of 95 %, {runs} samples each ({means} Mg/ha)": rows}
+    title = f"Student's intervals of 95 %, {runs} samples each ({means} Mg/ha)"
+    return {title: rows, **few_plots(go, runs, seed)}

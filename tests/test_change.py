@@ -57,8 +57,11 @@ def test_the_level_of_the_maps_own_intervals_counts() -> None:
     for name in ("agb_lower", "agb_upper"):
         scene[name].attrs["interval"] = 0.8
     with pytest.raises(ValueError, match=r"level, 0\.8, got 0\.9"):
-        gb.change(scene, scene)
+        gb.change(scene, scene, confidence=0.9)
     assert gb.change(scene, scene, confidence=0.8).agb_change.attrs["confidence"] == 0.8
+    assert gb.change(scene, scene).agb_change.attrs["confidence"] == 0.8
+    plain = as_map(np.full((4, 5), 100.0), (10.0, 10.0))
+    assert gb.change(plain, plain).agb_change.attrs["confidence"] == 0.95
 
 
 def test_a_geotiff_stores_the_level_of_its_interval(tmp_path: Path) -> None:
@@ -68,7 +71,7 @@ def test_a_geotiff_stores_the_level_of_its_interval(tmp_path: Path) -> None:
     path = tmp_path / "map.tif"
     write_geotiff(scene, path, list(scene), "abc")
     with pytest.raises(ValueError, match=r"level, 0\.8, got 0\.9"):
-        gb.change(path, path)
+        gb.change(path, path, confidence=0.9)
     assert gb.change(path, path, confidence=0.8)["agb_change"].shape == (4, 5)
 
 
@@ -84,7 +87,11 @@ def test_intervals_of_pixels_cover_and_ignored_correlation_makes_them_wide(
     covered = {}
     for given in (None, 0.0):
         found = gb.change(
-            as_map(first), as_map(second), residuals=tables, correlation=given
+            as_map(first),
+            as_map(second),
+            residuals=tables,
+            correlation=given,
+            confidence=0.9,
         )
         true = after - before
         covered[given] = np.mean(

@@ -83,8 +83,13 @@ def test_errors_in_space_are_the_pages(
 
 @pytest.mark.slow
 def test_totals_are_the_pages(capsys: Printed) -> None:
-    (table,) = printed(capsys, "totals", 20)
+    table, few, rare = printed(capsys, "totals", 20)
     assert on_page(table, "totals.md")
+    assert on_page(rare, "totals.md", 2)
+    # The rows of real labels need their files.
+    known = tables_of((PAGES / "totals.md").read_text())
+    rows = [names(each, 2) for each in known if each[0] == few[0]]
+    assert [row for row in names(few, 2) if row not in rows[0]] == []
     # A map that explains differences between plots lowers the standard error.
     spread = [
         [float(cell.split("(")[1].strip(")")) for cell in r[1:]] for r in table[1:]

@@ -7,14 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geobiomass.statistics.estimators import (
-    METHODS,
-    Estimate,
-    SampleError,
-    combine,
-    estimate,
-    t_quantile,
-)
+from geobiomass.statistics.confidence import t_quantile
+from geobiomass.statistics.estimated_mean import Estimate, combine
+from geobiomass.statistics.estimators import estimate
+from geobiomass.statistics.sample import METHODS, SampleError
 
 # --- worked examples ---
 
@@ -241,7 +237,13 @@ def test_small_samples_raise() -> None:
         estimate([1, 2, 3], [1, 2, 3], 2)
     shares = {"a": 1.0, "b": 2.0, "c": 1.0}
     with pytest.raises(SampleError, match=r"^2 plots are needed in each .*, b has 1$"):
-        estimate([1, 2, 3, 4, 5], method="plots", strata=list("aabcc"), shares=shares)
+        estimate(
+            [1, 2, 3, 4, 5],
+            method="plots",
+            strata=list("aabcc"),
+            shares=shares,
+            lone="refuse",
+        )
     with pytest.raises(SampleError, match=r"^no plots in stratum c$"):
         estimate([1, 2, 3, 4], method="plots", strata=list("aabb"), shares=shares)
 

@@ -21,6 +21,7 @@ from geobiomass.cube.missing_values import measured_layer
 from geobiomass.cube.quantity import Quantity
 from geobiomass.cube.units import MASS_PER_AREA
 from geobiomass.maps.reading import BLOCK
+from geobiomass.statistics.confidence import DEFAULT_CONFIDENCE
 from geobiomass.statistics.residual_columns import check_residuals
 from geobiomass.training.setting_names import explain_arguments
 
@@ -35,7 +36,7 @@ def change(
     first: Any,
     second: Any,
     *,
-    confidence: float = 0.9,
+    confidence: float | None = None,
     correlation: float | None = None,
     residuals: tuple[Errors, Errors] | None = None,
 ) -> xr.Dataset:
@@ -59,10 +60,11 @@ def change(
         Maps on the same grid, as datasets or as paths of Zarr or GeoTIFF: ``agb``,
         with ``agb_lower`` and ``agb_upper`` unless there are residuals; or another
         quantity by its own name, of which only convertible units can be compared.
-    confidence : float
-        Confidence level of the interval. It must equal the level of the maps' own
-        intervals, which maps of geobiomass state in an attribute. With residuals any
-        level is possible.
+    confidence : float, optional
+        Confidence level of the interval. By default that of the maps' own intervals,
+        which maps of geobiomass state in an attribute; with residuals, or where no
+        level is stated, 0.95, as in :func:`geobiomass.totals`. With residuals any
+        level is possible, without it must equal the maps' own level.
     correlation : float, optional
         Correlation of the errors at a pixel, -1 to 1. By default it is estimated if
         both dates have residuals at the same pixels, else it is 0: the interval is
@@ -87,11 +89,15 @@ def change(
     ValueError
         If correlation or confidence are out of range.
     """
-    if not 0 < confidence < 1:
+    if confidence is not None and not 0 < confidence < 1:
         raise ValueError(
             f"confidence must be between 0 and 1, such as 0.9, got {confidence}."
         )
     before, after, target = open_pair(first, second)
+    if confidence is None:
+        confidence = DEFAULT_CONFIDENCE
+        if residuals is None:
+            confidence = _own_level(first, before.name or target.name)
     if residuals is None:
         r = 0.0 if correlation is None else check_correlation(correlation)
         low, high = _own_interval(
@@ -179,6 +185,12 @@ def check_correlation(correlation: float) -> float:
     if not -1 <= correlation <= 1:
         raise ValueError(f"correlation must be from -1 to 1, got {correlation}.")
     return float(correlation)
+
+
+def _own_level(source: Any, name: Any) -> float:
+    """Return the level of a map's own interval, the default if it states none."""
+    layer, _ = _layer(source, f"{name}_lower")
+    return float(layer.attrs.get("interval", DEFAULT_CONFIDENCE))
 
 
 def _own_interval(

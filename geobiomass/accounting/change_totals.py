@@ -35,6 +35,8 @@ from geobiomass.cube.table_errors import cube_errors
 from geobiomass.cube.units import MASS_PER_AREA
 from geobiomass.maps.origin import PROVENANCE
 from geobiomass.sources.plot_table import plots_table
+from geobiomass.statistics.confidence import DEFAULT_CONFIDENCE
+from geobiomass.statistics.interval_of_mean import IntervalRule
 from geobiomass.tables import read_numbers
 from geobiomass.training.setting_names import check_arguments
 
@@ -55,7 +57,7 @@ def change_totals(
     observed: tuple[str, str] = ("agb_first", "agb_second"),
     correlation: float | None = None,
     threshold: float = 0.0,
-    confidence: float = 0.95,
+    confidence: float = DEFAULT_CONFIDENCE,
     carbon_fraction: float = DEFAULT_FRACTION,
     carbon: Any = None,
     model_error: float | None = None,
@@ -86,8 +88,9 @@ def change_totals(
         paths. With `correlation`, any two tables or error models, for the net change
         only.
     plots : pandas.DataFrame, geopandas.GeoDataFrame or path, optional
-        A probability sample of plots that were measured at both dates: intervals are
-        then design-based.
+        A probability sample of plots that were measured at both dates (permanent
+        plots): intervals are then design-based, of the change of each plot, so that
+        what a plot has in common at both dates cancels.
     observed : tuple of str
         Columns of `plots` with the measured biomass, Mg/ha, or in the units that
         ``plots.attrs["units"]`` states, first and second; ``column=`` is the same.
@@ -109,7 +112,8 @@ def change_totals(
     deduction, progress : optional
         As in :func:`geobiomass.totals`.
     **settings
-        Other arguments of :func:`geobiomass.totals`: estimator, strata, name, ...
+        Other arguments of :func:`geobiomass.totals`: estimator, strata, cluster,
+        interval, name, ... With ``estimator="all"`` there is a row for each.
 
     Returns
     -------
@@ -117,9 +121,11 @@ def change_totals(
         By region and change ("net", "loss", "gain"; losses are positive): ``area``
         in ha (of net change the mapped area), ``map_total`` before correction,
         ``total`` in Mg, ``carbon`` in Mg C; area, total and carbon also with
-        ``_lower`` and ``_upper``; ``total_se``, ``method``, ``plots`` and ``note``;
-        relative errors and what `carbon`, `model_error` and `deduction` add are named
-        as in :func:`geobiomass.totals`. If
+        ``_lower`` and ``_upper``; ``total_se``, ``method``, ``interval``, ``plots``
+        and ``note``; relative errors and what `carbon`, `model_error` and `deduction`
+        add are named as in :func:`geobiomass.totals`.
+        With plots the interval of a rare loss is as in :func:`geobiomass.totals`: an
+        exact bound if no plot lost biomass, and none if the plots lack what varies. If
         no held-out pixel has such a change, mapped or observed, its errors are not
         known: estimates are NaN, and ``note`` has the reason.
         ``attrs["plots_trained"]`` as in :func:`geobiomass.totals`.
@@ -254,14 +260,22 @@ def _by_plots(
     before, after = (column_in_mass(plots, name) for name in observed)
     measured = later * after - earlier * before
 
-    def total(layer: xr.DataArray, values: pd.Series) -> pd.DataFrame:
+    kind = terms.get("interval", "auto")
+
+    def total(
+        layer: xr.DataArray, values: pd.Series, lowest: float, highest: float | None
+    ) -> pd.DataFrame:
         # Plots with a biomass below 0 are refused as mistakes when they are read. The
         # estimators are linear: a constant can be added to plots and map first, and
         # subtracted from the estimate.
         shift = max(0.0, -float(values.min()))
         sample = plots.assign(**{observed[0]: values + shift})
         sample.attrs = {**plots.attrs, "units": MASS_PER_AREA}
-        found = totals(layer + shift, regions, sample, observed=observed[0], **terms)
+        rule = kind
+        if not isinstance(kind, IntervalRule):
+            rule = IntervalRule(kind, lowest, highest)
+        how = {**terms, "observed": observed[0], "interval": rule}
+        found = totals(layer + shift, regions, sample, **how)
         for end in ENDS:
             found[f"total{end}"] -= shift * found["area"]
         found["map_mean"] -= shift
@@ -270,10 +284,11 @@ def _by_plots(
     return _table(
         {
             part: tuple(
-                total(layer, values)
-                for layer, values in zip(
+                total(layer, values, -math.inf if part == "net" else 0.0, highest)
+                for layer, values, highest in zip(
                     _quantity(part, moved, threshold),
                     _quantity(part, measured, threshold),
+                    (None, 1.0),  # the area is at most all of it
                     strict=True,
                 )
             )
@@ -369,8 +384,12 @@ def _unknown(mapped: pd.DataFrame) -> pd.DataFrame:
     """Return rows without estimates, for a change that no held-out pixel has."""
     ends = [f"total{end}" for end in ENDS]
     return mapped.assign(
-        method="model", plots=0, note=_NO_SUCH_CHANGE, **dict.fromkeys(ends, math.nan)
-    ).assign(total_se=math.nan)
+        method="model",
+        interval="none",
+        plots=0,
+        note=_NO_SUCH_CHANGE,
+        **dict.fromkeys([*ends, "total_se"], math.nan),
+    )
 
 
 def _by_models(
@@ -400,7 +419,7 @@ def _table(found: dict[str, tuple[pd.DataFrame, ...]]) -> pd.DataFrame:
     """Return one table of all parts, from the totals of their mass and area."""
     parts = []
     for part, (mass, *shares) in found.items():
-        rows = mass[["method", "plots", "note", "total_se"]].copy()
+        rows = mass[["method", "interval", "plots", "note", "total_se"]].copy()
         rows["map_total"] = mass["map_mean"] * mass["area"]
         least = -math.inf if part == "net" else 0.0
         for end in ENDS:
@@ -410,7 +429,13 @@ def _table(found: dict[str, tuple[pd.DataFrame, ...]]) -> pd.DataFrame:
         parts.append(rows.assign(change=part).set_index("change", append=True))
     columns = [
         *(f"{name}{end}" for name in ("area", "total") for end in ENDS),
-        *("total_se", "map_total", "method", "plots", "note"),
+        *("total_se", "map_total", "method", "interval", "plots", "note"),
     ]
-    names = list(next(iter(found.values()))[0].index)
-    return pd.concat(parts)[columns].reindex(names, level=0)
+    names = list(dict.fromkeys(next(iter(found.values()))[0].index))
+    table = pd.concat(parts)[columns]
+    # With several estimators a region has several rows, which keep their order.
+    order = [names.index(name) for name in table.index.get_level_values(0)]
+    table = table.iloc[np.argsort(order, kind="stable")]
+    mass = next(iter(found.values()))[0]
+    table.attrs = {k: mass.attrs[k] for k in ("design",) if k in mass.attrs}
+    return table

@@ -62,12 +62,11 @@ def combine_regions(table: pd.DataFrame, name: str = "all regions") -> pd.DataFr
         )
     of_change = table.index.nlevels > 1
     kinds = table.index.get_level_values("change") if of_change else [""] * len(table)
-    group = [*zip(kinds, table["method"], strict=True)]
+    group = [*zip(kinds, _methods(table), strict=True)]
     rows: list[Any] = []
     labels: list[Any] = []
-    for kind in dict.fromkeys(kinds if of_change else group):
-        whole = [kind == (one[0] if of_change else one) for one in group]
-        part = table[whole]
+    for key in dict.fromkeys(group):
+        part = table[[key == one for one in group]]
         part.attrs = table.attrs
         regions = part.index.get_level_values(0)
         if regions.has_duplicates:
@@ -76,7 +75,7 @@ def combine_regions(table: pd.DataFrame, name: str = "all regions") -> pd.DataFr
                 f"{list(map(str, regions[regions.duplicated()].unique()))} twice."
             )
         rows.append(_sum(part))
-        labels.append((name, kind) if of_change else name)
+        labels.append((name, key[0]) if of_change else name)
     index: Any = (
         pd.MultiIndex.from_tuples(labels, names=table.index.names)
         if of_change
@@ -86,6 +85,16 @@ def combine_regions(table: pd.DataFrame, name: str = "all regions") -> pd.DataFr
     found = found[[column for column in table.columns if column in found]]
     found.attrs = dict(table.attrs)
     return found
+
+
+def _methods(table: pd.DataFrame) -> list[str]:
+    """Return what a row's sum is by: its method where regions have several, or none.
+
+    Where each region has one row, as with ``estimator="auto"``, the sum is of all.
+    """
+    if table.index.has_duplicates:
+        return [str(method) for method in table["method"]]
+    return [""] * len(table)
 
 
 def _sum(part: pd.DataFrame) -> dict[str, Any]:
@@ -99,17 +108,19 @@ def _sum(part: pd.DataFrame) -> dict[str, Any]:
     else:
         whole = own
     independent = not part["method"].eq("model").any()
-    rows = range(len(part))
     row: dict[str, Any] = {n: part[n].sum() for n in _SUMMED if n in part}
     row |= {n: part[n].sum(skipna=False) for n in _PARTS if n in part}
     methods = dict.fromkeys(part["method"])
     row |= {"method": " and ".join(methods), "note": _note(part, independent)}
-    total = whole.joined(rows, independent=independent)
+    if "interval" in part:
+        kinds = list(dict.fromkeys(part["interval"]))
+        row["interval"] = "none" if "none" in kinds else " and ".join(kinds)
+    total = _sum_of(whole, part, independent)
     row |= _one(estimate_columns("total", total)) | _one(
         relative_columns("total", total)
     )
     if "total_model_se" in part:
-        row |= _sampling(own.joined(rows, independent=independent), total)
+        row |= _sampling(_sum_of(own, part, independent), total)
     if "area_lower" in part:
         row |= _area(part, confidence, independent)
     row["freedom"] = float(total.freedom[0])
@@ -124,7 +135,7 @@ def _sum(part: pd.DataFrame) -> dict[str, Any]:
     if "carbon_factor" in part:
         factor = part["carbon_factor"].to_numpy(float)
         relative = part["carbon_factor_se"].to_numpy(float) / factor
-        reported = whole.times(factor, relative).joined(rows, independent=independent)
+        reported = _sum_of(whole.times(factor, relative), part, independent)
         row |= _one(estimate_columns("carbon", reported))
         row |= _one(estimate_columns("co2e", reported.times(44 / 12, 0.0)))
         row |= _one(relative_columns("carbon", reported))
@@ -137,6 +148,14 @@ def _sum(part: pd.DataFrame) -> dict[str, Any]:
         half = relative_columns("x", reported)["x_half_width_90_percent"]
         row["deduction_percent"] = float(deduction_named(rule["rule"]).percent(half)[0])
     return row
+
+
+def _sum_of(rows: Estimates, part: pd.DataFrame, independent: bool) -> Estimates:
+    """Return the sum of all rows; not below 0 where no region can be."""
+    found = rows.joined(range(len(part)), independent=independent)
+    if (part["total_lower"] >= 0).all():
+        found = replace(found, lower=np.maximum(found.lower, 0.0))
+    return found
 
 
 def _unclipped(own: Estimates) -> Estimates:

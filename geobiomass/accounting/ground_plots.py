@@ -51,6 +51,8 @@ class GroundPlots:
         (plot,) bool: whether the plot trained the model of the map.
     trained_known : bool
         Whether the map says all that its model learnt from.
+    cluster : numpy.ndarray, optional
+        (plot,) the cluster of each plot.
     """
 
     observed: Numbers
@@ -63,6 +65,7 @@ class GroundPlots:
     left_out: dict[str, int]
     trained: npt.NDArray[np.bool_]
     trained_known: bool
+    cluster: npt.NDArray[Any] | None = None
 
     @property
     def count(self) -> int:
@@ -86,6 +89,7 @@ def locate_plots(
     probability: str | None = None,
     radius: float | None = None,
     maps: Sequence[Any] = (),
+    cluster: str | None = None,
 ) -> GroundPlots:
     """Read a table of plots and find the pixels that they cover.
 
@@ -96,7 +100,7 @@ def locate_plots(
         CRS of the map (or of ``attrs["crs"]``).
     layer : xarray.DataArray
         The map.
-    observed, stratum, probability : str
+    observed, stratum, probability, cluster : str
         Names of columns.
     radius : float, optional
         Metres: points then cover the pixels whose centre is within this distance.
@@ -110,7 +114,7 @@ def locate_plots(
         If the table cannot be read, lacks a column, or has no plot within the map.
     """
     name, table = plots_table(plots)
-    for column in (stratum, probability):
+    for column in (stratum, probability, cluster):
         if column is not None and column not in table:
             raise CubeError(
                 f"The plots must have the column {column!r}, got the columns "
@@ -143,12 +147,13 @@ def locate_plots(
         home[inside],
         pixels[kept],
         numbers[which[kept]],
-        _strata(table, stratum, rows),
+        _labels(table, stratum, rows, "stratum"),
         _probabilities(table, probability, rows),
         int(home.size - inside.size),
         read.left_out,
         trained[inside],
         known,
+        _labels(table, cluster, rows, "cluster"),
     )
 
 
@@ -180,13 +185,13 @@ def _homes(plots: Plots, grid: GeoBox) -> Indexes:
     return np.where(inside, row * width + column, -1).astype(np.int64)
 
 
-def _strata(table: pd.DataFrame, column: str | None, rows: Indexes) -> Any:
+def _labels(table: pd.DataFrame, column: str | None, rows: Indexes, what: str) -> Any:
     if column is None:
         return None
     values = table[column].iloc[rows]
     if values.isna().any():
         raise CubeError(
-            f"Every plot must have a stratum in {column!r}, got none in row "
+            f"Every plot must have a {what} in {column!r}, got none in row "
             f"{values.index[values.isna()][0]}."
         )
     return np.array([stratum_name(value) for value in values], object)

@@ -12,6 +12,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from geobiomass.accounting.ground_plots import GroundPlots, stratum_name
+from geobiomass.accounting.map_spread import MapSpread
 from geobiomass.cube.areas import pixel_areas
 from geobiomass.cube.region import Region
 from geobiomass.maps.reading import read, side_of, windows
@@ -43,6 +44,8 @@ class RegionSum:
         Sum of the errors of its pixels.
     inside, beyond : float
         Hectares of its pixels, and of the region beyond the map.
+    spreads : dict
+        By stratum: how the map's values spread, if there are plots.
     """
 
     name: str
@@ -53,6 +56,7 @@ class RegionSum:
     beyond: float = 0.0
     areas: dict[str, float] = field(default_factory=dict)
     sums: dict[str, float] = field(default_factory=dict)
+    spreads: dict[str, MapSpread] = field(default_factory=dict)
 
     @property
     def area(self) -> float:
@@ -89,6 +93,9 @@ class RegionSum:
                 self.areas[name] = self.areas.get(name, 0.0) + area
                 mass = float(block.areas[part] @ block.values[part])
                 self.sums[name] = self.sums.get(name, 0.0) + mass
+                if plots is not None:
+                    spread = self.spreads.setdefault(name, MapSpread())
+                    spread.add(block.values[part], block.areas[part])
         if self.errors is not None:
             predicted = np.where(known, block.values, np.nan)
             self.errors.add(window.top, window.left, weights, predicted)
@@ -128,10 +135,13 @@ class PlotValues:
         no value, or no region touches its block.
     stratum : numpy.ndarray
         (plot,) the stratum at the plot's centre, from the raster of strata.
+    highest : numpy.ndarray
+        (plot,) Mg/ha: the highest of the pixels that a plot covers.
     """
 
     predicted: Numbers
     stratum: npt.NDArray[Any]
+    highest: Numbers
 
 
 def sum_regions(
@@ -205,6 +215,7 @@ class _Lookup:
         self._side, self._across, self._width = side, across, width
         self._sum, self._count = np.zeros((2, self._home.size))
         self._known = np.zeros(self._home.size, bool)
+        self._highest = np.full(self._home.size, -np.inf)
         self._stratum = np.full(self._home.size, None, object)
 
     def _blocks(self, pixels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -233,6 +244,7 @@ class _Lookup:
         which = self._which[here][finite]
         np.add.at(self._sum, which, values[finite])
         np.add.at(self._count, which, 1)
+        np.maximum.at(self._highest, which, values[finite])
         at = block.positions(self._home[block.homes], window)
         self._known[block.homes] = block.known[at]
         self._stratum[block.homes] = np.array(block.names, object)[block.codes[at]]
@@ -242,4 +254,4 @@ class _Lookup:
         fine = self._known & (self._count > 0)
         means = np.full(fine.size, np.nan)
         np.divide(self._sum, self._count, out=means, where=fine)
-        return PlotValues(means, self._stratum)
+        return PlotValues(means, self._stratum, self._highest)

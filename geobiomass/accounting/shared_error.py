@@ -200,7 +200,8 @@ class Estimates:
         """Return half the width of an interval of another confidence level, (row,).
 
         Of an interval that is not symmetric it is the longer side. The own interval's
-        side is scaled by the ratio of Student's t at both levels.
+        side is scaled by the ratio of Student's t at both levels; NaN where its
+        standard error is not known.
         """
         long = np.fmax(self.value - self.lower, self.upper - self.value)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -210,6 +211,10 @@ class Estimates:
         )
         now, wanted = (_quantile(p, freedom) for p in (self.confidence, confidence))
         own = np.where(self.se > 0, long * wanted / now, long)
+        if confidence != self.confidence:
+            # An exact bound of plots that are all zero has no standard error, and no
+            # scale to another level.
+            own = np.where(np.isnan(self.se), np.nan, own)
         return self._side(own, _quantile(confidence, np.full(own.size, np.inf)))
 
     def _side(self, own: Floats, z: Floats) -> Floats:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
@@ -18,26 +15,23 @@ from geobiomass.accounting.error_model import ErrorModel, ErrorSum, fit_error_mo
 from geobiomass.accounting.ground_plots import GroundPlots, locate_plots, stratum_name
 from geobiomass.accounting.held_out import errors_of
 from geobiomass.accounting.mass import ASSUMED, errors_in, need_mass, open_target
-from geobiomass.accounting.region_sums import WHOLE, PlotValues, RegionSum, sum_regions
+from geobiomass.accounting.region_sums import RegionSum, sum_regions
 from geobiomass.accounting.reported_columns import add_reported
 from geobiomass.accounting.reporting import DEFAULT_FRACTION, Reporting, low_shares
+from geobiomass.accounting.sample_design import SampleDesign
 from geobiomass.accounting.shared_error import ModelErrors
+from geobiomass.accounting.total_rows import RowTerms, row_by_model, rows_by_plots
 from geobiomass.accounting.trained_plots import note_trained
 from geobiomass.cube.alignment import check_one_grid
 from geobiomass.cube.areas import pixel_size, regions_of
 from geobiomass.cube.units import MASS_PER_AREA
 from geobiomass.maps.reading import open_layer, taken_as_missing
 from geobiomass.sources.plot_table import named_column
-from geobiomass.statistics.estimators import (
-    METHODS,
-    Estimate,
-    Method,
-    SampleError,
-    estimate,
-)
+from geobiomass.statistics.confidence import DEFAULT_CONFIDENCE
+from geobiomass.statistics.interval_of_mean import IntervalRule
 from geobiomass.training.setting_names import explain_arguments
 
-Estimator = Literal["plots", "difference", "regression", "all"]
+Estimator = Literal["auto", "plots", "difference", "regression", "all"]
 
 _NEITHER = (
     "Totals need plots= (a probability sample of field plots) or residuals= (errors of "
@@ -46,19 +40,6 @@ _NEITHER = (
     "share do not cancel, and the map does not contain them."
 )
 
-_CHIPS = (
-    "residuals are of chips: the interval leaves out errors that are correlated over "
-    "more than a chip"
-)
-
-
-@dataclass(frozen=True)
-class _Terms:
-    """Settings of a call."""
-
-    methods: tuple[Method, ...]
-    confidence: float
-
 
 @explain_arguments
 def totals(
@@ -66,14 +47,19 @@ def totals(
     regions: Any = None,
     plots: Any = None,
     *,
-    estimator: Estimator = "regression",
+    estimator: Estimator = "auto",
     observed: str = "agb",
     stratum: str | None = None,
     probability: str | None = None,
     strata: Any = None,
+    poststrata: Any = None,
+    cluster: str | None = None,
+    design: Literal["random", "systematic"] = "random",
+    population: float | Mapping[str, float] | None = None,
+    interval: Literal["auto", "t"] | IntervalRule = "auto",
     radius: float | None = None,
     residuals: Any = None,
-    confidence: float = 0.95,
+    confidence: float = DEFAULT_CONFIDENCE,
     carbon_fraction: float = DEFAULT_FRACTION,
     carbon: Any = None,
     model_error: ModelErrors | None = None,
@@ -105,9 +91,11 @@ def totals(
         A probability sample: points or polygons; a plain table has columns lon and
         lat, or x and y in the CRS of the map (or of ``attrs["crs"]``). Only plots
         within a region count for it.
-    estimator : "plots", "difference", "regression" or "all"
+    estimator : "auto", "plots", "difference", "regression" or "all"
         The mean of the plots; the map corrected by its mean error at the plots; the map
-        corrected by a regression line through the plots; or a row for each.
+        corrected by a regression line through the plots; or a row for each. "auto" is
+        the regression, and the difference where most plots are 0 and fewer than 10
+        above.
     observed : str
         Column of `plots` with the measured biomass, Mg/ha, or in the units that
         ``plots.attrs["units"]`` states.
@@ -119,7 +107,26 @@ def totals(
         plots per hectare.
     strata : xarray.DataArray, path or mapping, optional
         A raster of strata (numbers) on the map's grid; or, for a single region, a
-        mapping from the names of strata to hectares.
+        mapping from the names of strata to hectares. A stratum with one plot is
+        collapsed with another one, and `note` says so.
+    poststrata : xarray.DataArray, path or mapping, optional
+        Instead of `strata`, in the same forms: plots were drawn without regard to
+        these strata.
+    cluster : str, optional
+        Column with the cluster of each plot (subplot). The clusters are then the sample
+        (ratio of means), and their number counts, not that of subplots.
+    design : "random" or "systematic"
+        "systematic": plots on a grid; the variance is that of differences between
+        neighbours. With `poststrata` it is that of post-strata.
+    population : float or mapping, optional
+        Number of plots (or clusters) that would cover the region, or a mapping to it
+        from strata or regions: for the finite population correction, where plots are a
+        notable part of the region.
+    interval : "auto", "t" or IntervalRule
+        "auto": by :mod:`geobiomass.statistics.interval_of_mean`, for few plots,
+        skewness and zeros; none where no formula holds, and `note` has the reason.
+        "t": Student's t. An ``IntervalRule`` also states the highest possible value,
+        for plots that are all 0; by default it is the highest value of the map.
     radius : float, optional
         Radius of plots, metres: they are then compared with the mean of the pixels
         whose centre is within it; by default with the pixel that contains their centre.
@@ -167,8 +174,12 @@ def totals(
         ``_95_percent`` of the total; with `carbon` also ``carbon_se``, ``co2e`` (Mg
         CO2e), ``carbon_factor`` and carbon in other pools; with `model_error` also
         the interval without it, ``total_sampling_lower``, ...; with `deduction`
-        ``deduction_percent``; ``note``: warnings, or the reason why the estimates of
-        this row are NaN. ``attrs`` has the units and the settings, and
+        ``deduction_percent``; ``interval``: "t", "Hall", "all zero", "normal" (of
+        `residuals`) or "none"; ``note``: warnings, or the reason why the estimates of
+        this row, or its interval, are NaN. ``attrs`` has the units, the settings and
+        the ``design``, with strata ``attrs["strata"]``: the estimates by stratum (a
+        list that ``pandas.DataFrame`` takes: plots, sampling units, hectares, share,
+        mean and its standard error), and
         ``attrs["left_out"]`` the rows of `plots` that are left out, by reason;
         ``attrs["regions"]``, where there are any, the shapes of `regions` that are
         left out, repaired, joined or without a name. ``attrs["plots_trained"]`` is the
@@ -194,7 +205,7 @@ def totals(
     greenhouse gas inventories, volume 4, chapter 4.
     """
     observed = named_column(observed, column, "agb")
-    terms = _terms(estimator, confidence)
+    terms = RowTerms.of(estimator, confidence)
     reporting = Reporting.of(carbon, model_error, deduction, carbon_fraction)
     if plots is None and residuals is None:
         raise ValueError(_NEITHER)
@@ -207,7 +218,22 @@ def totals(
     assumed = need_mass(layer, target, "Totals")
     named = regions_of(layer, regions, name=name, missing="keep")
     reporting.check_regions([label for label, _ in named])
-    raster, hectares = _strata_of(strata, layer, len(named))
+    if strata is not None and poststrata is not None:
+        raise ValueError(
+            "Plots have strata= (drawn in them) or poststrata= (drawn without regard "
+            "to them), got both."
+        )
+    divided = strata if poststrata is None else poststrata
+    raster, hectares = _strata_of(divided, layer, len(named))
+    drawn = SampleDesign.of(
+        design,
+        population,
+        interval,
+        poststrata=poststrata is not None,
+        hectares=hectares,
+        pixel=pixel_size(layer),
+        width=int(layer.sizes["x"]),
+    )
     ground = None
     if plots is not None:
         ground = locate_plots(
@@ -218,8 +244,9 @@ def totals(
             probability=probability,
             radius=radius,
             maps=(map,),
+            cluster=cluster,
         )
-        if stratum is not None and strata is None:
+        if stratum is not None and divided is None:
             raise ValueError(
                 f"Plots of the strata in {stratum!r} need the strata's areas: strata=, "
                 "a raster on the map's grid or a mapping from names to hectares."
@@ -229,13 +256,14 @@ def totals(
     for one, area in zip(sums, hectares_beyond(named, layer), strict=True):
         one.beyond = area
     at = sum_regions(layer, sums, ground, raster, progress)
+    by_stratum: list[dict[str, Any]] = []
     rows = [
         row
         for one in sums
         for row in (
-            _design_rows(one, ground, at, hectares, terms)
+            rows_by_plots(one, ground, at, drawn, terms, by_stratum)
             if ground is not None
-            else [_model_row(one, terms)]
+            else [row_by_model(one, terms)]
         )
     ]
     table = pd.DataFrame(rows).set_index("region")
@@ -249,6 +277,9 @@ def totals(
     if named.counts:
         table.attrs["regions"] = named.counts
     if ground is not None:
+        table.attrs["design"] = drawn.about()
+        if by_stratum:
+            table.attrs["strata"] = by_stratum
         table.attrs["left_out"] = {**ground.left_out, "plots_outside": ground.outside}
         note_trained(table, ground.trained, ground.trained_known, stacklevel=4)
     by_name = low_shares(layer, named, reporting, progress)
@@ -259,19 +290,6 @@ def totals(
         density=table["mean"],
         shares=[share for share in by_name for _ in range(len(table) // len(by_name))],
     )
-
-
-def _terms(estimator: str, confidence: float) -> _Terms:
-    if estimator not in (*METHODS, "all"):
-        raise ValueError(
-            f"estimator must be one of {(*METHODS, 'all')}, got {estimator!r}."
-        )
-    if not 0 < confidence < 1:
-        raise ValueError(
-            f"confidence must be between 0 and 1, such as 0.95, got {confidence!r}."
-        )
-    chosen = tuple(each for each in METHODS if estimator in (each, "all"))
-    return _Terms(chosen, confidence)
 
 
 def _strata_of(
@@ -309,128 +327,3 @@ def _empty_sums(
         for one in sums:
             one.errors = ErrorSum(model, pixel=pixel_size(layer))
     return sums
-
-
-# --- rows ---
-
-
-def _design_rows(
-    one: RegionSum,
-    ground: GroundPlots,
-    at: PlotValues,
-    hectares: dict[str, float] | None,
-    terms: _Terms,
-) -> Iterator[dict[str, Any]]:
-    known = np.isfinite(at.predicted)
-    mine = one.plots & known
-    lost = int((one.plots & ~known).sum())
-    trained = int((mine & ground.trained).sum())
-    for method in terms.methods:
-        notes = [f"{lost} plots are on pixels without a value"] if lost else []
-        if trained:
-            notes.append(
-                f"{trained} plots trained the model: the interval is too narrow"
-            )
-        found = None
-        if one.area == 0:
-            notes.append("the map has no value within the region")
-        else:
-            try:
-                found = _estimate(one, ground, at, mine, hectares, method)
-            except SampleError as error:
-                notes.append(str(error))
-        if found is not None:
-            notes += _warnings(found, ground, mine)
-        yield _row(one, method, int(mine.sum()), found, notes, terms)
-
-
-def _estimate(
-    one: RegionSum,
-    ground: GroundPlots,
-    at: PlotValues,
-    mine: npt.NDArray[np.bool_],
-    hectares: dict[str, float] | None,
-    method: Method,
-) -> Estimate:
-    named = ground.stratum if ground.stratum is not None else at.stratum
-    by_raster = hectares is None and set(one.areas) != {WHOLE}
-    stratified = by_raster or hectares is not None
-    if hectares is not None and ground.stratum is None:
-        raise ValueError(
-            "strata= as a mapping to hectares needs stratum=, the plots' column."
-        )
-    return estimate(
-        ground.observed[mine],
-        at.predicted[mine],
-        one.mean,
-        method=method,
-        strata=named[mine].tolist() if stratified else None,
-        shares=(hectares or one.areas) if stratified else None,
-        map_means=one.means if by_raster else None,
-        probability=None if ground.probability is None else ground.probability[mine],
-    )
-
-
-def _warnings(
-    found: Estimate, ground: GroundPlots, mine: npt.NDArray[np.bool_]
-) -> list[str]:
-    notes = []
-    if found.se == 0:
-        notes.append("all plots agree, so that the standard error is 0")
-    if ground.probability is not None:
-        weight = 1 / ground.probability[mine]
-        effective = weight.sum() ** 2 / (weight**2).sum()  # Kish (1965), 11.7
-        if effective < 30 and effective < 0.8 * found.n:
-            notes.append(
-                f"weights differ so much that {found.n} plots are worth "
-                f"{effective:.0f}: the interval is too narrow"
-            )
-    return notes
-
-
-def _model_row(one: RegionSum, terms: _Terms) -> dict[str, Any]:
-    if one.area == 0 or one.errors is None:
-        notes = ["the map has no value within the region"]
-        return _row(one, "model", 0, None, notes, terms)
-    mean = (one.total - one.errors.bias()) / one.area
-    half = one.errors.half_width(terms.confidence) / one.area
-    notes = [] if one.errors.model.places else [_CHIPS]
-    row = _row(one, "model", 0, None, notes, terms)
-    row["mean"], row["mean_se"] = mean, math.sqrt(one.errors.variance()) / one.area
-    row["mean_lower"], row["mean_upper"] = mean - half, mean + half
-    return _filled(row)
-
-
-def _row(
-    one: RegionSum,
-    method: str,
-    plots: int,
-    found: Estimate | None,
-    notes: list[str],
-    terms: _Terms,
-) -> dict[str, Any]:
-    nan = math.nan
-    lower, upper = (nan, nan) if found is None else found.interval(terms.confidence)
-    row: dict[str, Any] = {
-        "region": one.name,
-        "area": one.area,
-        "unmapped": one.inside - one.area + one.beyond,
-        "method": method,
-        "plots": plots,
-        "map_mean": one.mean,
-        "mean": nan if found is None else found.mean,
-        "mean_se": nan if found is None else found.se,
-        "mean_lower": lower,
-        "mean_upper": upper,
-    }
-    row = _filled(row)
-    row["freedom"] = nan if found is None else found.freedom
-    row["note"] = "; ".join(notes)
-    return row
-
-
-def _filled(row: dict[str, Any]) -> dict[str, Any]:
-    """Add totals, the mean times hectares."""
-    for part in ("", "_se", "_lower", "_upper"):
-        row[f"total{part}"] = row[f"mean{part}"] * row["area"]
-    return row

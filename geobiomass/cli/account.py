@@ -17,6 +17,7 @@ from geobiomass.cli.output import (
     table_of,
     write_table,
 )
+from geobiomass.statistics.confidence import DEFAULT_CONFIDENCE
 
 Factors = Annotated[
     str | None,
@@ -45,10 +46,50 @@ Rule = Annotated[
 class Assisted(StrEnum):
     """The estimator that combines plots and a map."""
 
+    auto = "auto"
     plots = "plots"
     difference = "difference"
     regression = "regression"
     all = "all"
+
+
+class Ends(StrEnum):
+    """The rule of intervals."""
+
+    auto = "auto"
+    t = "t"
+
+
+class Drawn(StrEnum):
+    """How plots were drawn."""
+
+    random = "random"
+    systematic = "systematic"
+
+
+Estimators = Annotated[
+    Assisted, typer.Option(help="The estimator that combines plots and map.")
+]
+Clusters = Annotated[
+    str | None,
+    typer.Option(help="Column with the cluster of each plot: clusters are the sample."),
+]
+Intervals = Annotated[
+    Ends,
+    typer.Option(
+        help="Intervals by rule (few plots, skewness, zeros), or Student's t."
+    ),
+]
+Designs = Annotated[
+    Drawn, typer.Option(help="How plots were drawn: at random, or on a grid.")
+]
+Confidence = Annotated[
+    float | None,
+    typer.Option(
+        help="Confidence of the intervals; by default 0.95, and of the difference that "
+        "of the maps' own intervals."
+    ),
+]
 
 
 def totals(
@@ -72,9 +113,7 @@ def totals(
             "of an error model."
         ),
     ] = None,
-    estimator: Annotated[
-        Assisted, typer.Option(help="The estimator that combines plots and map.")
-    ] = (Assisted.regression),
+    estimator: Estimators = Assisted.auto,
     observed: Annotated[
         str,
         typer.Option(
@@ -90,12 +129,26 @@ def totals(
     strata: Annotated[
         str | None, typer.Option(help="A raster of strata on the map's grid.")
     ] = None,
+    poststrata: Annotated[
+        str | None,
+        typer.Option(help="As --strata, for plots drawn without regard to the strata."),
+    ] = None,
+    cluster: Clusters = None,
+    design: Designs = Drawn.random,
+    population: Annotated[
+        float | None,
+        typer.Option(
+            help="Number of plots that would cover the region, for the finite "
+            "population correction."
+        ),
+    ] = None,
+    interval: Intervals = Ends.auto,
     radius: Annotated[
         float | None, typer.Option(help="Radius of plots, metres.")
     ] = None,
     confidence: Annotated[
         float, typer.Option(help="Confidence of the intervals.")
-    ] = 0.95,
+    ] = DEFAULT_CONFIDENCE,
     carbon_fraction: Annotated[
         float, typer.Option(help="Carbon fraction of biomass (0.47: IPCC 2006).")
     ] = 0.47,
@@ -129,6 +182,11 @@ def totals(
         stratum=stratum,
         probability=probability,
         strata=strata,
+        poststrata=poststrata,
+        cluster=cluster,
+        design=design.value,
+        population=population,
+        interval=interval.value,
         radius=radius,
         confidence=confidence,
         carbon_fraction=carbon_fraction,
@@ -169,9 +227,11 @@ def change(
             help="For totals: a table with agb_first and agb_second, lon, lat."
         ),
     ] = None,
-    confidence: Annotated[
-        float, typer.Option(help="Confidence of the intervals.")
-    ] = 0.9,
+    estimator: Estimators = Assisted.auto,
+    cluster: Clusters = None,
+    design: Designs = Drawn.random,
+    interval: Intervals = Ends.auto,
+    confidence: Confidence = None,
     carbon: Factors = None,
     model_error: ModelError = None,
     deduction: Rule = None,
@@ -203,7 +263,9 @@ def change(
             "--carbon, --model-error and --deduction are for the totals of regions; "
             "give --regions too."
         )
-    settings: dict[str, Any] = {"correlation": correlation, "confidence": confidence}
+    settings: dict[str, Any] = {"correlation": correlation}
+    if confidence is not None:
+        settings["confidence"] = confidence
     write_change(subtract(first, second, residuals=errors, **settings), out)
     words, facts = f"{out}: done", {"map": str(out)}
     if regions is not None:
@@ -216,10 +278,15 @@ def change(
             progress=not as_json,
             **settings,
             **reported,
+            estimator=estimator.value,
+            cluster=cluster,
+            design=design.value,
+            interval=interval.value,
         )
         if (assumed := table.attrs.get("map_units")) is not None:
             words += f"\nmap units: {assumed}"
-        names = [f"{n}{e}" for n in ("area", "total", "carbon", "co2e") for e in _ENDS]
+        names = ["method", "interval"]
+        names += [f"{n}{e}" for n in ("area", "total", "carbon", "co2e") for e in _ENDS]
         names.append("deduction_percent")
         shown = table[[name for name in names if name in table]]
         words += f"\n{shown.round(1).to_string()}{_sources(table)}"
@@ -235,7 +302,7 @@ def _in_words(table: Any) -> str:
     """Return the main columns of a table as text, with units."""
     units = table.attrs["units"]
     names = ["method", "plots", "area", "unmapped", "mean", "total"]
-    names += ["total_lower", "total_upper", "carbon"]
+    names += ["total_lower", "total_upper", "interval", "carbon"]
     more = [f"co2e{end}" for end in _ENDS] + ["deduction_percent"]
     names += [name for name in more if name in table] + ["note"]
     kinds = {name: units.get(name) or units.get(name.split("_")[0]) for name in names}

@@ -17,16 +17,16 @@ the whole area,
     {\sum w_i (x_i - \bar x_h)^2}
 
 and, with :math:`e_i` the residuals from the stratum's mean, or from its regression
-line,
+line, the variance is that of the sum of :math:`u_i = w_i g_i e_i` under the design of
+the sample (:mod:`geobiomass.statistics.variances`: strata, clusters, post-strata,
+systematic grids), with
 
 .. math::
 
-    \hat V(\hat\mu) = \sum_h (1 - f_h) \frac{n_h}{n_h - 1}
-    \sum_{i \in h} (w_i g_i e_i)^2,\quad
     g_i = 1 + \frac{(\bar X - \sum w_j x_j)(x_i - \bar x_h)}
     {\sum w_j (x_j - \bar x_h)^2}
 
-(:math:`g = 1` without regression; with regression the sum over strata is multiplied by
+(:math:`g = 1` without regression; with regression the variance is multiplied by
 :math:`(n - H) / (n - H - 1)` for the slope). With unequal probabilities this is the
 variance of a sample drawn with replacement, which is too large if the sample is a
 notable part of the area (Särndal et al. 1992, 2.9, 5.7). The finite population
@@ -56,61 +56,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-Numbers = npt.NDArray[np.float64]
-Method = Literal["plots", "difference", "regression"]
+from geobiomass.statistics.estimated_mean import Estimate, StratumPart, combine
+from geobiomass.statistics.sample import (
+    Method,
+    Numbers,
+    PlotSample,
+    SampleError,
+    areas_of,
+    populations_of,
+)
+from geobiomass.statistics.variances import (
+    LONE,
+    Layout,
+    Lone,
+    Variances,
+    in_post_strata,
+    in_strata,
+    on_a_grid,
+    satterthwaite,
+)
 
-METHODS: tuple[Method, ...] = ("plots", "difference", "regression")
+Design = Literal["random", "systematic", "poststrata"]
+DESIGNS: tuple[Design, ...] = ("random", "systematic", "poststrata")
 SEPARATE = 20
 """Number of plots in each stratum from which on each stratum has its own regression
 line: the bias of the regression estimator is of the order of 1/n in each stratum, and
 these biases add up (Cochran 1977, 7.10)."""
+ABOVE_ZERO = 10
+"""Number of plots above the lowest value for a slope, if most plots are at it."""
 _FREEDOM = 2  # degrees of freedom at least: with one, t is 12.7 at 95 %
-
-
-class SampleError(ValueError):
-    """The error of a sample that is too small for an estimate with an interval."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """An estimated mean.
-
-    Parameters
-    ----------
-    mean : float
-        In the unit of the observations.
-    se : float
-        Its standard error.
-    freedom : float
-        Degrees of freedom of the standard error; infinite if it is known.
-    n : int
-        Number of plots.
-    method : str
-        Name of the estimator.
-    """
-
-    mean: float
-    se: float
-    freedom: float
-    n: int
-    method: str
-
-    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Return the bounds of the confidence interval by Student's t, lower and upper.
-
-        Raises
-        ------
-        ValueError
-            If the confidence is not between 0 and 1.
-        """
-        half = t_quantile(confidence, self.freedom) * self.se
-        return self.mean - half, self.mean + half
+_LEAST_REST = 1e-3  # of one minus a leverage: a plot that alone makes the slope
 
 
 def estimate(
@@ -125,6 +105,10 @@ def estimate(
     probability: Any = None,
     population: float | Mapping[Hashable, float] | None = None,
     separate: bool | None = None,
+    cluster: Sequence[Hashable] | None = None,
+    design: Design = "random",
+    places: Any = None,
+    lone: Lone = "collapse",
 ) -> Estimate:
     """Estimate the mean over an area from plots and a map.
 
@@ -141,21 +125,33 @@ def estimate(
         (difference estimator); the map's mean, corrected by a regression line through
         the plots (regression estimator).
     strata : sequence, optional
-        (plot,) the stratum that each plot was drawn in.
+        (plot,) the stratum that each plot was drawn in, or its post-stratum.
     shares : mapping, optional
         Area by stratum, in any unit.
     map_means : mapping, optional
-        The map's mean by stratum, for separate regression lines.
+        The map's mean by stratum, for separate regression lines, means of strata, and
+        pairs of strata.
     probability : array-like, optional
         (plot,) inclusion probabilities, or values proportional to them such as plots
         per hectare: only their ratios within each stratum count.
     population : float or mapping, optional
-        Size of the population (by stratum), in plots, for the finite population
-        correction.
+        Size of the population (by stratum), in plots or clusters, for the finite
+        population correction.
     separate : bool, optional
         With strata and "regression": a separate line for each stratum, or one slope for
         all. By default separate if `map_means` are known and every stratum has 20
         plots.
+    cluster : sequence, optional
+        (plot,) the cluster that each plot (subplot) belongs to. Clusters are then the
+        sampling units: the mean is the ratio of means, and n is their number.
+    design : "random", "systematic" or "poststrata"
+        How plots were drawn: at random (in strata if there are any); on a grid, with
+        the variance from differences of neighbours; or without regard to `strata`,
+        which are then post-strata.
+    places : array-like, optional
+        (plot, 2) coordinates, for "systematic".
+    lone : "collapse", "adjust" or "refuse"
+        The rule for strata with one unit (:mod:`geobiomass.statistics.variances`).
 
     Returns
     -------
@@ -171,11 +167,17 @@ def estimate(
     ValueError
         If arguments contradict each other.
     """
-    plots = _Plots.of(observed, predicted, map_mean, method, strata, probability)
-    areas = _areas(plots.names, shares)
-    units = _units(plots.names, population, probability)
+    plots = PlotSample.of(
+        observed, predicted, map_mean, method, strata, probability, cluster
+    )
+    _check_design(plots, design, places, lone, probability is not None)
+    areas = areas_of(plots.names, shares)
+    populations = populations_of(plots.names, population, probability)
+    how = _How(method, design, lone, places, map_means)
+    _check_sizes(plots, how)
     if separate is None:
-        separate = map_means is not None and int(plots.sizes.min()) >= SEPARATE
+        enough = int(plots.sizes.min(initial=SEPARATE)) >= SEPARATE
+        separate = map_means is not None and enough and design == "random"
     if strata is not None and separate and method == "regression":
         if map_means is None:
             raise ValueError(
@@ -186,166 +188,85 @@ def estimate(
             _joint(
                 plots.only(number, float(map_means[name])),
                 np.ones(1),
-                units[[number]],
-                method,
+                populations[[number]],
+                replace(how, map_means=None),
             )
             for number, name in enumerate(plots.names)
         ]
         return combine(parts, areas)
-    return _joint(plots, areas, units, method)
+    return _joint(plots, areas, populations, how)
 
 
-def combine(parts: Sequence[Estimate], areas: Any) -> Estimate:
-    """Return the mean over strata with separate estimates.
+def choose_method(observed: Any, lowest: float = 0.0) -> Method:
+    """Return the estimator for a sample: the regression, or the difference.
+
+    The regression estimator corrects the map's slope, so it is the choice unless the
+    slope rests on few plots: if more than half of the plots are at the lowest value
+    (bare ground) and fewer than 10 above it, the difference estimator has the smaller
+    error (docs/explanation/totals.md has the simulation). The rule uses how many plots
+    are at the lowest value and not the residuals, so that it does not choose the
+    narrower interval.
 
     Parameters
     ----------
-    parts : sequence of Estimate
-        One for each stratum, independent of each other.
-    areas : array-like
-        (stratum,) their areas, in any unit.
+    observed : array-like
+        (plot,) reference data.
+    lowest : float
+        The lowest possible value.
     """
-    shares = np.asarray(areas, np.float64) / np.sum(areas)
-    means = np.array([part.mean for part in parts])
-    variances = (shares * np.array([part.se for part in parts])) ** 2
-    freedom = _satterthwaite(variances, np.array([part.freedom for part in parts]))
-    return Estimate(
-        float(shares @ means),
-        math.sqrt(variances.sum()),
-        freedom,
-        sum(part.n for part in parts),
-        parts[0].method,
-    )
+    values = np.asarray(observed, np.float64)
+    above = int((values > lowest).sum())
+    few = above < ABOVE_ZERO and 2 * above < values.size
+    return "difference" if few else "regression"
 
 
 @dataclass(frozen=True)
-class _Plots:
-    """A sample as arrays; `where` is the position of each plot's stratum in `names`."""
+class _How:
+    """Estimator and design of a call."""
 
-    y: Numbers
-    x: Numbers
-    map_mean: float
-    where: npt.NDArray[np.int64]
-    names: tuple[Hashable, ...]
-    weight: Numbers
-
-    @classmethod
-    def of(
-        cls,
-        observed: Any,
-        predicted: Any,
-        map_mean: float | None,
-        method: str,
-        strata: Sequence[Hashable] | None,
-        probability: Any,
-    ) -> _Plots:
-        if method not in METHODS:
-            raise ValueError(f"method must be one of {METHODS}, got {method!r}.")
-        y = _column(observed, "observed")
-        if method != "plots" and (predicted is None or map_mean is None):
-            raise ValueError(
-                f"The {method} estimator needs the map: predicted= at the plots, and "
-                "map_mean= over the area."
-            )
-        assisted = method != "plots"
-        x = _column(predicted, "predicted", y.size) if assisted else np.zeros(y.size)
-        weight = np.ones(y.size)
-        if probability is not None:
-            weight = 1 / _column(probability, "probability", y.size, positive=True)
-        labels = [0] * y.size if strata is None else list(strata)
-        if len(labels) != y.size:
-            raise ValueError(
-                f"strata must be one for each plot, got {len(labels)} for {y.size} "
-                "plots."
-            )
-        names = tuple(dict.fromkeys(labels))
-        numbers = {name: number for number, name in enumerate(names)}
-        where = np.array([numbers[label] for label in labels], np.int64)
-        mean = float(map_mean) if map_mean is not None and assisted else 0.0
-        return cls(y, x, mean, where, names, weight)
-
-    @property
-    def sizes(self) -> npt.NDArray[np.int64]:
-        """Number of plots in each stratum."""
-        return np.bincount(self.where, minlength=len(self.names))
-
-    def only(self, number: int, map_mean: float) -> _Plots:
-        """Return one stratum as a sample."""
-        mine = self.where == number
-        zeros = np.zeros(int(mine.sum()), np.int64)
-        y, x, weight = self.y[mine], self.x[mine], self.weight[mine]
-        return _Plots(y, x, map_mean, zeros, (self.names[number],), weight)
+    method: Method
+    design: Design
+    lone: Lone
+    places: Any
+    map_means: Mapping[Any, float] | None
 
 
-def _column(
-    values: Any, name: str, size: int | None = None, positive: bool = False
-) -> Any:
-    found = np.asarray(values, np.float64)
-    if found.ndim != 1 or (size is not None and found.size != size):
+def _check_design(
+    plots: PlotSample, design: str, places: Any, lone: str, unequal: bool
+) -> None:
+    if design not in DESIGNS:
+        raise ValueError(f"design must be one of {DESIGNS}, got {design!r}.")
+    if lone not in LONE:
+        raise ValueError(f"lone must be one of {LONE}, got {lone!r}.")
+    if design != "random" and unequal:
         raise ValueError(
-            f"{name} must be one for each plot, got the shape {found.shape}."
+            f"A {design} sample has equal probabilities, got probability= as well."
         )
-    wrong = ~np.isfinite(found) | ((found <= 0) & positive)
-    if wrong.any():
-        kind = "numbers above 0" if positive else "finite numbers"
-        raise ValueError(f"{name} must be {kind}, got {found[wrong][0]}.")
-    return found
-
-
-def _areas(names: tuple[Hashable, ...], shares: Mapping[Any, float] | None) -> Numbers:
-    if len(names) <= 1 and shares is None:
-        return np.ones(len(names))
-    if shares is None:
+    if design == "systematic" and plots.clustered:
         raise ValueError(
-            f"A sample of the strata {list(names)} needs their areas, shares=; got "
-            "none."
+            "A systematic sample of clusters has no formula here: use design='random', "
+            "whose interval is too wide rather than too narrow."
         )
-    unknown = [name for name in names if name not in shares]
-    if unknown:
-        raise SampleError(
-            f"plots are in the strata {unknown}, whose areas are not given; known are "
-            f"{list(shares)}"
-        )
-    bare = [name for name in shares if shares[name] > 0 and name not in names]
-    if bare:
-        raise SampleError(f"no plots in stratum {_list(bare)}")
-    return np.array([float(shares[name]) for name in names])
-
-
-def _units(
-    names: tuple[Hashable, ...],
-    population: float | Mapping[Hashable, float] | None,
-    probability: Any,
-) -> Numbers:
-    """Return the size of the population by stratum, infinite if none is given."""
-    if population is None:
-        return np.full(len(names), np.inf)
-    if probability is not None:
+    if design == "systematic" and np.shape(places) != (plots.y.size, 2):
         raise ValueError(
-            "population= belongs to equal probabilities: with probability= the "
-            "variance is that of sampling with replacement."
+            "A systematic sample needs places=, the coordinates of each plot, got "
+            f"the shape {np.shape(places)}."
         )
-    if isinstance(population, Mapping):
-        return np.array([float(population[name]) for name in names])
-    if len(names) > 1:
-        raise ValueError(f"population must be by stratum, got {population!r}.")
-    return np.full(len(names), float(population))
-
-
-def _list(names: Sequence[Hashable]) -> str:
-    return ", ".join(map(str, names))
+    if design != "poststrata":
+        plots.check_clusters()
 
 
 # --- the formula of all estimators ---
 
 
-def _joint(plots: _Plots, areas: Numbers, units: Numbers, method: Method) -> Estimate:
+def _joint(
+    plots: PlotSample, areas: Numbers, populations: Numbers, how: _How
+) -> Estimate:
     """Return the estimate with one slope, or none, over all strata."""
-    sizes = plots.sizes
-    _check_sizes(plots, sizes, method)
+    method, at = how.method, plots.where
+    _check_sizes(plots, how)
     shares = areas / areas.sum()
-    at = plots.where
-    inside = np.bincount(at, plots.weight, minlength=sizes.size)
+    inside = np.bincount(at, plots.weight, minlength=shares.size)
     weight = shares[at] * plots.weight / inside[at]  # they sum to one
     y, x = plots.y, plots.x
     if method == "difference":
@@ -358,74 +279,138 @@ def _joint(plots: _Plots, areas: Numbers, units: Numbers, method: Method) -> Est
     away = plots.map_mean - float(weight @ x) if method == "regression" else 0.0
     g = np.ones(y.size) if level else 1 + away * dx / spread
     shift = plots.map_mean if method == "difference" else slope * away
-    parts = _variances(weight * g * (dy - slope * dx), at, sizes, units)
-    # Effective sample size (Kish 1965).
-    effective = inside**2 / np.bincount(at, plots.weight**2)
-    freedom = _satterthwaite(parts, np.maximum(effective - 1, 1))
+    residual = dy - slope * dx
+    parts = weight * g * residual
+    layout = _layout(plots, weight, y - slope * x, shares, populations, how)
+    # Effective sample size (Kish 1965); a cluster is one unit.
+    effective: Numbers = inside**2 / np.bincount(at, plots.weight**2)
+    if plots.clustered:
+        effective = layout.sizes * 1.0
+    variances = _by_design(layout, parts, effective, plots, how)
+    freedom = satterthwaite(variances.parts, variances.freedom)
+    leveraged = None
     if method == "regression":
-        left = int(sizes.sum()) - sizes.size
-        parts = parts * left / (left - 1)
+        left = int(layout.sizes.sum()) - layout.sizes.size
+        leverage = 0 * dx if level else weight * dx**2 / spread
+        bent = parts / np.sqrt(np.clip(1 - leverage, _LEAST_REST, None))
+        wide = _by_design(layout, bent, effective, plots, how)
+        leveraged = math.sqrt(wide.parts.sum())
+        variances = replace(variances, parts=variances.parts * left / (left - 1))
         freedom *= (left - 1) / left
+    se = math.sqrt(variances.parts.sum())
     mean = float(weight @ y) + shift
-    return Estimate(mean, math.sqrt(parts.sum()), freedom, y.size, method)
+    return Estimate(
+        mean,
+        se,
+        freedom,
+        y.size,
+        method,
+        units=float(effective.sum()),
+        skewness=_skewness(plots, parts, se),
+        leveraged_se=leveraged,
+        lowest=float(plots.y.min()),
+        highest=float(plots.y.max()),
+        strata=_by_stratum(plots, weight * residual, weight, shares, slope, how),
+        notes=variances.notes,
+    )
 
 
-def _check_sizes(plots: _Plots, sizes: npt.NDArray[np.int64], method: str) -> None:
-    few = [
-        f"{name} has {size}"
-        for name, size in zip(plots.names, sizes, strict=True)
-        if size < 2
-    ]
-    if sizes.size > 1 and few:
-        raise SampleError(f"2 plots are needed in each stratum, {', '.join(few)}")
+def _layout(
+    plots: PlotSample,
+    weight: Numbers,
+    values: Numbers,
+    shares: Numbers,
+    populations: Numbers,
+    how: _How,
+) -> Layout:
+    """Return the sampling units in their strata."""
+    unit, at, names, first = plots.unit, plots.where, plots.names, plots.first
+    own = np.bincount(unit, values * weight) / np.bincount(unit, weight)
+    if how.design == "poststrata" and plots.clustered:
+        # A post-stratum may divide a cluster. The residuals from the means of
+        # post-strata are added by cluster, and the clusters are one sample.
+        one, zeros = np.ones(1), np.zeros(first.size, np.int64)
+        total = np.array([populations.sum()])
+        return Layout(0 * own, own, zeros, one, total, one, ("",))
+    order = _means(plots.x, weight, shares, at)
+    if how.map_means is not None:
+        order = np.array([float(how.map_means[name]) for name in names])
+    return Layout(0 * own, own, at[first], shares, populations, order, names)
+
+
+def _by_design(
+    layout: Layout, parts: Numbers, effective: Numbers, plots: PlotSample, how: _How
+) -> Variances:
+    """Return the variance of a sum of parts of plots."""
+    units = replace(layout, part=np.bincount(plots.unit, parts).astype(np.float64))
+    if how.design == "systematic":
+        return on_a_grid(units, np.asarray(how.places, np.float64))
+    if how.design == "poststrata" and not plots.clustered:
+        return in_post_strata(units, how.lone)
+    return in_strata(units, effective, how.lone)
+
+
+def _skewness(plots: PlotSample, parts: Numbers, se: float) -> float:
+    """Return the skewness of a sum of independent parts, added by unit."""
+    if not se > 0:
+        return 0.0
+    own, at = np.bincount(plots.unit, parts), plots.where[plots.first]
+    middle = np.bincount(at, own) / np.maximum(np.bincount(at), 1)
+    return float(((own - middle[at]) ** 3).sum() / se**3)
+
+
+def _by_stratum(
+    plots: PlotSample,
+    parts: Numbers,
+    weight: Numbers,
+    shares: Numbers,
+    slope: float,
+    how: _How,
+) -> tuple[StratumPart, ...]:
+    at = plots.where
+    seen, mapped = (_means(v, weight, shares, at) for v in (plots.y, plots.x))
+    known = how.map_means or {}
+    means = [float(known.get(name, math.nan)) for name in plots.names]
+    if len(plots.names) == 1:
+        means = [plots.map_mean]
+    moved = {"plots": 0.0, "difference": 1.0, "regression": slope}[how.method]
+    at_pair = at
+    if plots.clustered:  # by stratum and unit: post-strata may divide a cluster
+        pair = at * plots.first.size + plots.unit
+        pairs, which = np.unique(pair, return_inverse=True)
+        parts = np.bincount(which, parts).astype(np.float64)
+        at_pair = pairs // plots.first.size
+    units = np.bincount(at_pair, minlength=shares.size)
+    squares = np.bincount(at_pair, parts**2, minlength=shares.size)
+    counts = np.bincount(at, minlength=shares.size)
+    found = []
+    for h, name in enumerate(plots.names):
+        shift = moved * (means[h] - mapped[h]) if moved else 0.0
+        k = int(units[h])
+        se = math.sqrt(squares[h] * k / (k - 1)) / shares[h] if k > 1 else math.nan
+        mean = float(seen[h] + shift)
+        found.append(
+            StratumPart(name, int(counts[h]), k, float(shares[h]), mean, float(se))
+        )
+    return tuple(found)
+
+
+def _check_sizes(plots: PlotSample, how: _How) -> None:
+    sizes, method = plots.sizes, how.method
     lines = int(method == "regression")
-    needed = max(1, sizes.size) + lines + _FREEDOM
+    strata = 1 if how.design == "poststrata" else max(1, sizes.size)
+    needed = strata + lines + _FREEDOM
     if sizes.sum() < needed:
         raise SampleError(
-            f"{needed} plots are needed for the {method} estimator"
+            f"{needed} {'clusters' if plots.clustered else 'plots'} are needed for the "
+            f"{method} estimator"
             + (f" with {sizes.size} strata" if sizes.size > 1 else "")
             + f", got {int(sizes.sum())}"
         )
 
 
-def _means(
-    values: Numbers, weight: Numbers, shares: Numbers, at: npt.NDArray[np.int64]
-) -> Numbers:
+def _means(values: Numbers, weight: Numbers, shares: Numbers, at: Any) -> Numbers:
     """Return weighted means by stratum."""
-    return np.bincount(at, weight * values, minlength=shares.size) / shares
-
-
-def _variances(
-    parts: Numbers,
-    at: npt.NDArray[np.int64],
-    sizes: npt.NDArray[np.int64],
-    units: Numbers,
-) -> Numbers:
-    """Return each stratum's variance of a sum of independent parts."""
-    middle = np.bincount(at, parts, minlength=sizes.size) / sizes
-    squares = np.bincount(at, (parts - middle[at]) ** 2, minlength=sizes.size)
-    rest = np.clip(1 - sizes / units, 0, None)
-    return np.asarray(rest * squares * sizes / (sizes - 1), np.float64)
-
-
-def _satterthwaite(variances: Numbers, freedom: npt.NDArray[Any]) -> float:
-    """Return the degrees of freedom of a sum of variances (Satterthwaite 1946)."""
-    if not variances.sum() > 0:
-        return float(freedom.sum())
-    return float(variances.sum() ** 2 / (variances**2 / freedom).sum())
-
-
-def t_quantile(confidence: float, freedom: float) -> float:
-    """Return half the width of a confidence interval in standard errors: Student's t.
-
-    Raises
-    ------
-    ValueError
-        If the confidence is not between 0 and 1.
-    """
-    from scipy.special import ndtri, stdtrit
-
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1, got {confidence!r}.")
-    share = (1 + confidence) / 2
-    return float(stdtrit(freedom, share) if math.isfinite(freedom) else ndtri(share))
+    return np.asarray(
+        np.bincount(at, weight * values, minlength=shares.size) / shares, np.float64
+    )
