@@ -283,7 +283,8 @@ def _joint(
     parts = weight * g * residual
     layout = _layout(plots, weight, y - slope * x, shares, populations, how)
     # Effective sample size (Kish 1965); a cluster is one unit.
-    effective: Numbers = inside**2 / np.bincount(at, plots.weight**2)
+    squares = np.bincount(at, plots.weight**2)
+    effective: Numbers = np.asarray(inside**2 / squares, np.float64)
     if plots.clustered:
         effective = layout.sizes * 1.0
     variances = _by_design(layout, parts, effective, plots, how)
