@@ -286,7 +286,7 @@ def _joint(
     squares = np.bincount(at, plots.weight**2)
     effective: Numbers = np.asarray(inside**2 / squares, np.float64)
     if plots.clustered:
-        effective = layout.sizes * 1.0
+        effective = layout.sizes.astype(np.float64)
     variances = _by_design(layout, parts, effective, plots, how)
     freedom = satterthwaite(variances.parts, variances.freedom)
     leveraged = None
