@@ -265,10 +265,10 @@ def cell(name: str, n: int, runs: int, seed: int) -> Row:
         half = stdtrit(fit.freedom, (1 + CONFIDENCE) / 2) * fit.se
         held = (fit.mean - half <= here.mean) & (here.mean <= fit.mean + half)
         row[f"t, {head}"] = f"{100 * held.mean():.1f}"
-    for method, head in zip(
+    for rule, head in zip(
         (*METHODS, "auto"), ("plots", "diff.", "regr.", "auto"), strict=True
     ):
-        lower, upper = ends[method]
+        lower, upper = ends[rule]
         given = np.isfinite(lower)
         held = ((lower <= here.mean) & (here.mean <= upper))[given]
         row[f"auto, {head}"] = f"{100 * held.mean():.1f}" if held.size else None
