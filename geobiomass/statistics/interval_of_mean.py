@@ -94,7 +94,10 @@ class IntervalRule:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"interval must be one of {KINDS}, got {self.kind!r}.")
+            raise ValueError(
+                f"interval must be one of {KINDS}, got {self.kind!r}; the level of an "
+                "interval is confidence=."
+            )
         if self.highest is not None and not self.highest > self.lowest:
             raise ValueError(
                 f"The highest possible value must be above the lowest, {self.lowest}, "

@@ -214,7 +214,7 @@ def test_every_public_function_names_the_argument_that_is_meant() -> None:
         (pasture.PastureEnsemble, "models", "members"),
         (gb.totals, "maps", "map"),
         (gb.totals, "region", "regions"),
-        (gb.totals, "interval", "confidence"),
+        (gb.totals, "confidence_level", "confidence"),
         (gb.totals, "labels", "plots"),
         (gb.totals, "strata_column", "strata"),
         (gb.change, "maps", "first"),
