@@ -26,8 +26,6 @@ extensions = [
 ]
 exclude_patterns = ["figures", "site_pages", "**/.ipynb_checkpoints"]
 nitpicky = True
-# A module on the face, gb.accounting, has its page without a table of contents.
-suppress_warnings = ["toc.not_included"]
 # What other libraries define is written out in full, and not linked: their lists of
 # names would have to be fetched.
 _OTHERS = (
