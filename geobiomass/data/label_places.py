@@ -3,8 +3,8 @@
 A model remembers where its labels were, so that it can be told later whether a plot
 trained it. A place is a pixel of the training scene, or of a chip by its name. Of many
 labels, larger cells of pixels are kept in place of single ones. Of a place only a hash
-is kept: whoever knows a place can ask for it, and places cannot be listed. Whoever
-guesses places can test each guess, which docs/explanation/threats.md says.
+is kept: those who know a place can ask for it, and places cannot be listed. A place
+that is guessed can be tested, which docs/explanation/threats.md says.
 """
 
 from __future__ import annotations
