@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,16 +13,23 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from geobiomass.accounting.beyond_map import hectares_beyond
-from geobiomass.accounting.error_model import ErrorModel, ErrorSum, fit_error_model
+from geobiomass.accounting.checks import Checker, check_unmapped
+from geobiomass.accounting.error_model import ErrorModel, fit_error_model
 from geobiomass.accounting.ground_plots import GroundPlots, locate_plots, stratum_name
 from geobiomass.accounting.held_out import errors_of
 from geobiomass.accounting.mass import ASSUMED, errors_in, need_mass, open_target
-from geobiomass.accounting.region_sums import WHOLE, PlotValues, RegionSum, sum_regions
+from geobiomass.accounting.region_area import applicable_of
+from geobiomass.accounting.region_sums import (
+    WHOLE,
+    PlotValues,
+    RegionSum,
+    empty_sums,
+    sum_regions,
+)
 from geobiomass.cube.alignment import check_one_grid
-from geobiomass.cube.areas import pixel_size, regions_of
+from geobiomass.cube.areas import regions_of
 from geobiomass.cube.units import MASS_PER_AREA
-from geobiomass.maps.reading import open_layer, taken_as_missing
+from geobiomass.maps.reading import open_layer, opened, taken_as_missing
 from geobiomass.sources.plot_table import named_column
 from geobiomass.statistics.estimators import (
     METHODS,
@@ -34,6 +41,7 @@ from geobiomass.statistics.estimators import (
 from geobiomass.training.setting_names import explain_arguments
 
 Estimator = Literal["plots", "difference", "regression", "all"]
+Unmapped = Literal["exclude", "mean of its stratum", "refuse"]
 
 UNITS = {
     "area": "ha",
@@ -84,6 +92,8 @@ def totals(
     variable: str | None = None,
     progress: bool = True,
     column: str | None = None,
+    unmapped: Unmapped = "exclude",
+    force: bool = False,
 ) -> pd.DataFrame:
     """Estimate area, mean density, total biomass and carbon of regions of a map.
 
@@ -146,18 +156,35 @@ def totals(
     column : str, optional
         The same as `observed`, by the name that :func:`geobiomass.with_labels` has for
         it.
+    unmapped : "exclude", "mean of its stratum" or "refuse"
+        Rule for hectares off the map or without a value: the total is of the mapped
+        part, and says so; they count with the mean of the mapped part of their stratum
+        (or, where the stratum is not known, of the region); or a region with any gets
+        no numbers.
+    force : bool
+        Give intervals also where a check is broken, which ``verdict`` and ``note`` say.
 
     Returns
     -------
     pandas.DataFrame
-        One row for each region, or for each region and method. ``area``: hectares with
-        a value in the map, which all other columns refer to; ``unmapped``: hectares
-        without, also beyond its edges; ``method``; ``plots``: number of plots;
+        One row for each region, or for each region and method. ``area``: hectares that
+        all other columns refer to, by default those with a value in the map;
+        ``unmapped``: hectares without, also beyond its edges; ``method``; ``plots``:
+        number of plots;
         ``map_mean``, of pixels;
         ``mean``, ``mean_se``, ``mean_lower``, ``mean_upper`` (Mg/ha); the same of
         ``total`` (Mg) and, without standard error, ``carbon`` (Mg C); ``freedom``:
         degrees of freedom; ``note``: warnings, or the reason why the estimates of this
-        row are NaN. ``attrs`` has the units and the settings, and
+        row are NaN; ``verdict``: the worst of the row's checks, "ok", "doubtful",
+        "broken" (no interval) or "forced". ``region_area``, ``mapped``, ``off_map``,
+        ``no_value``, ``not_applicable`` and ``beyond_held_out``: hectares of the region
+        itself, with a value, beyond the map, without a value, outside of the area of
+        applicability, with a prediction beyond those of `residuals` (NaN: not known);
+        ``plots_off_map``, ``plots_on_nodata``, ``plots_without_value`` and
+        ``plots_repeated``: plots of the region that do not count, or are at the place
+        of another. ``attrs["checks"]`` lists each check with its figure and verdict;
+        :func:`geobiomass.explain_totals` tells them. ``attrs`` has the units and the
+        settings, and
         ``attrs["left_out"]`` the rows of `plots` that are left out, by reason;
         ``attrs["regions"]``, where there are any, the shapes of `regions` that are
         left out, repaired, joined or without a name.
@@ -184,6 +211,8 @@ def totals(
             "Totals need plots= or residuals=, got both: with a probability sample of "
             "plots the interval needs no error model. Leave one out."
         )
+    check_unmapped(unmapped, residuals, strata)
+    map = opened(map)
     layer, target = open_target(map, variable)
     assumed = need_mass(layer, target, "Totals")
     named = regions_of(layer, regions, name=name, missing="keep")
@@ -204,12 +233,14 @@ def totals(
                 "a raster on the map's grid or a mapping from names to hectares."
             )
     model = None if residuals is None else _error_model(residuals, layer)
-    sums = _empty_sums(named, ground, model, layer)
-    for one, area in zip(sums, hectares_beyond(named, layer), strict=True):
-        one.beyond = area
-    at = sum_regions(layer, sums, ground, raster, progress)
+    sums = empty_sums(named, layer, ground, model)
+    for one in sums:
+        one.unmapped_as_mean = unmapped == "mean of its stratum"
+    applicable = applicable_of(map, layer)
+    at = sum_regions(layer, sums, ground, raster, progress, applicable)
+    check = Checker(map, layer, ground, at, model, hectares, unmapped, force)
     rows = [
-        row
+        check.judge(one, row)
         for one in sums
         for row in (
             _design_rows(one, ground, at, hectares, terms)
@@ -223,6 +254,8 @@ def totals(
         "confidence": confidence,
         "carbon_fraction": carbon_fraction,
         "based_on": "design" if ground is not None else "model",
+        "unmapped": unmapped,
+        "checks": check.found,
         **taken_as_missing(layer),
     }
     if assumed is not None:
@@ -274,20 +307,6 @@ def _error_model(residuals: Any, layer: xr.DataArray) -> ErrorModel:
     return errors if isinstance(errors, ErrorModel) else fit_error_model(errors)
 
 
-def _empty_sums(
-    named: Sequence[tuple[str, Any]],
-    ground: GroundPlots | None,
-    model: ErrorModel | None,
-    layer: xr.DataArray,
-) -> list[RegionSum]:
-    count = 0 if ground is None else ground.count
-    sums = [RegionSum(name, region, np.zeros(count, bool)) for name, region in named]
-    if model is not None:
-        for one in sums:
-            one.errors = ErrorSum(model, pixel=pixel_size(layer))
-    return sums
-
-
 # --- rows ---
 
 
@@ -337,7 +356,7 @@ def _estimate(
         one.mean,
         method=method,
         strata=named[mine].tolist() if stratified else None,
-        shares=(hectares or one.areas) if stratified else None,
+        shares=(hectares or one.shares) if stratified else None,
         map_means=one.means if by_raster else None,
         probability=None if ground.probability is None else ground.probability[mine],
     )
@@ -364,11 +383,11 @@ def _model_row(one: RegionSum, terms: _Terms) -> dict[str, Any]:
     if one.area == 0 or one.errors is None:
         notes = ["the map has no value within the region"]
         return _row(one, "model", 0, None, notes, terms)
-    mean = (one.total - one.errors.bias()) / one.area
-    half = one.errors.half_width(terms.confidence) / one.area
+    mean = (one.total - one.errors.bias()) / one.mapped
+    half = one.errors.half_width(terms.confidence) / one.mapped
     notes = [] if one.errors.model.places else [_CHIPS]
     row = _row(one, "model", 0, None, notes, terms)
-    row["mean"], row["mean_se"] = mean, math.sqrt(one.errors.variance()) / one.area
+    row["mean"], row["mean_se"] = mean, math.sqrt(one.errors.variance()) / one.mapped
     row["mean_lower"], row["mean_upper"] = mean - half, mean + half
     return _filled(row, terms)
 
@@ -386,7 +405,7 @@ def _row(
     row: dict[str, Any] = {
         "region": one.name,
         "area": one.area,
-        "unmapped": one.inside - one.area + one.beyond,
+        "unmapped": one.unmapped,
         "method": method,
         "plots": plots,
         "map_mean": one.mean,
