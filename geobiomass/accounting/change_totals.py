@@ -20,6 +20,7 @@ from geobiomass.accounting.change import (
     open_pair,
 )
 from geobiomass.accounting.change_correction import Correction, fit_corrections
+from geobiomass.accounting.checks import CHANGE
 from geobiomass.accounting.error_model import ErrorModel, fit_error_model
 from geobiomass.accounting.mass import ASSUMED, column_in_mass, need_mass
 from geobiomass.accounting.region_sums import RegionSum, sum_regions
@@ -100,7 +101,9 @@ def change_totals(
         ``total`` in Mg, ``carbon`` in Mg C; area, total and carbon also with
         ``_lower`` and ``_upper``; ``total_se``, ``method``, ``plots`` and ``note``. If
         no held-out pixel has such a change, mapped or observed, its errors are not
-        known: estimates are NaN, and ``note`` has the reason.
+        known: estimates are NaN, and ``note`` has the reason. ``attrs["checks"]`` has
+        the checks that make sense of a change, as :func:`geobiomass.totals` has them:
+        where one is broken there is no interval, unless ``force=True``.
 
     Raises
     ------
@@ -191,7 +194,8 @@ def _by_plots(
         shift = max(0.0, -float(values.min()))
         sample = plots.assign(**{observed[0]: values + shift})
         sample.attrs = {**plots.attrs, "units": MASS_PER_AREA}
-        found = totals(layer + shift, regions, sample, observed=observed[0], **terms)
+        shown = (layer + shift).assign_attrs({CHANGE: True})
+        found = totals(shown, regions, sample, observed=observed[0], **terms)
         for end in ENDS:
             found[f"total{end}"] -= shift * found["area"]
             found[f"carbon{end}"] = found[f"total{end}"] * terms["carbon_fraction"]
@@ -277,7 +281,7 @@ def _corrected(
         dask="parallelized",
         output_dtypes=[np.float64],
     )
-    corrected = (layer - expected).rename(layer.name)
+    corrected = (layer - expected).rename(layer.name).assign_attrs({CHANGE: True})
     if layer.rio.crs is not None:
         corrected = corrected.rio.write_crs(layer.rio.crs)
     return totals(corrected, regions, residuals=fit_error_model(table), **terms)
@@ -317,6 +321,11 @@ def _by_models(
         for layer, errors in zip((before, after), residuals, strict=True)
     )
     net = other.copy()
+    net["note"] = [
+        "; ".join(dict.fromkeys(filter(None, pair)))
+        for pair in zip(one["note"], other["note"], strict=True)
+    ]
+    net.attrs["checks"] = [*one.attrs["checks"], *other.attrs["checks"]]
     net["map_mean"] -= one["map_mean"]
     net["total"] -= one["total"]
     squares = one["total_se"] ** 2 + other["total_se"] ** 2
@@ -348,5 +357,13 @@ def _table(found: dict[str, tuple[pd.DataFrame, ...]]) -> pd.DataFrame:
     ]
     names = list(next(iter(found.values()))[0].index)
     table = pd.concat(parts)[columns].reindex(names, level=0)
-    table.attrs = {"units": {"area": "ha", "total": "Mg", "carbon": "Mg C"}}
+    checks = [
+        {**check, "change": part}
+        for part, (mass, *_) in found.items()
+        for check in mass.attrs.get("checks", ())
+    ]
+    table.attrs = {
+        "units": {"area": "ha", "total": "Mg", "carbon": "Mg C"},
+        "checks": checks,
+    }
     return table

@@ -29,6 +29,8 @@ UNMAPPED = ("exclude", "mean of its stratum", "refuse")
 CHANGE = "part_of_change"
 """Attribute of a layer that is a part of a change, not biomass."""
 
+NO_ESTIMATE = "no estimate"
+
 _WITHHELD = ("_se", "_lower", "_upper")  # ends of columns
 _ESTIMATES = ("mean", "total", "carbon")
 
@@ -149,19 +151,21 @@ def _with_verdict(
     estimated = math.isfinite(row["mean"])
     notes = [row["note"]] if row["note"] else []
     verdict = BROKEN if broken else DOUBTFUL if doubtful else OK
-    if broken and estimated:
+    if not estimated:  # the note has the reason, which a check may repeat
+        verdict = NO_ESTIMATE
+        broken = [each for each in broken if not any(map(each.startswith, notes))]
+        notes += broken
+    elif broken:
         verdict = "forced" if force else BROKEN
         words = "forced although" if force else "no interval:"
         notes.insert(0, f"{words} {'; '.join(broken)}")
-    else:
-        notes += broken
     notes += [words for words in doubtful if words not in row["note"]]
     if broken and not force:
         row = row | dict.fromkeys(_intervals(row), math.nan)
     if refusal:
         parts = [name for name in row if name.split("_")[0] in _ESTIMATES]
         row = row | dict.fromkeys(parts, math.nan)
-        verdict, notes = BROKEN, [refusal]
+        verdict, notes = NO_ESTIMATE, [refusal]
     return row | {"note": "; ".join(notes), "verdict": verdict}
 
 

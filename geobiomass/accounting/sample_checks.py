@@ -42,7 +42,7 @@ _AGREE, _EQUAL, _FEWEST_EQUAL = 0.98, 1e-3, 5
 # must both have it, within half a factor of 2.25, since a biased map has one of them.
 _POWERS, _NEAR_POWER = (10.0, 100.0, 1000.0), 1.5
 # Carbon fraction (IPCC 2006: 0.44 to 0.55), and acres in a hectare.
-_OTHERS, _NEAR_OTHER = {"a carbon fraction": 0.485, "acres": 0.405}, 1.1
+_OTHERS, _NEAR_OTHER = {"a carbon fraction": 0.485, "acres": 0.405}, 1.2
 # A choice: two years of growth are within the error of a plot.
 _YEARS = 2.0
 # A plot of less than a tenth of a pixel shows a part of it: the map's slope is diluted

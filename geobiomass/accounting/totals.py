@@ -176,15 +176,14 @@ def totals(
         ``total`` (Mg) and, without standard error, ``carbon`` (Mg C); ``freedom``:
         degrees of freedom; ``note``: warnings, or the reason why the estimates of this
         row are NaN; ``verdict``: the worst of the row's checks, "ok", "doubtful",
-        "broken" (no interval) or "forced". ``region_area``, ``mapped``, ``off_map``,
-        ``no_value``, ``not_applicable`` and ``beyond_held_out``: hectares of the region
-        itself, with a value, beyond the map, without a value, outside of the area of
-        applicability, with a prediction beyond those of `residuals` (NaN: not known);
-        ``plots_off_map``, ``plots_on_nodata``, ``plots_without_value`` and
-        ``plots_repeated``: plots of the region that do not count, or are at the place
-        of another. ``attrs["checks"]`` lists each check with its figure and verdict;
-        :func:`geobiomass.explain_totals` tells them. ``attrs`` has the units and the
-        settings, and
+        "broken" (no interval), "forced" or "no estimate". In hectares ``region_area``,
+        of the region itself, ``mapped``, ``off_map``, ``no_value``, ``not_applicable``
+        (outside of the area of applicability) and ``beyond_held_out`` (predictions
+        beyond those of `residuals`), NaN where not known; ``plots_off_map``,
+        ``plots_on_nodata``, ``plots_without_value`` and ``plots_repeated``, plots of
+        the region that do not count, or are at the place of another.
+        ``attrs["checks"]`` has each check with figure and verdict, which
+        :func:`geobiomass.explain_totals` tells; ``attrs`` units and settings, and
         ``attrs["left_out"]`` the rows of `plots` that are left out, by reason;
         ``attrs["regions"]``, where there are any, the shapes of `regions` that are
         left out, repaired, joined or without a name.

@@ -28,6 +28,14 @@ class Assisted(StrEnum):
     all = "all"
 
 
+class Unmapped(StrEnum):
+    """The rule for hectares without a value."""
+
+    exclude = "exclude"
+    mean = "mean of its stratum"
+    refuse = "refuse"
+
+
 def totals(
     map_: Annotated[
         str, typer.Argument(metavar="MAP", help="A finished map: .zarr or .tif.")
@@ -83,6 +91,15 @@ def totals(
         str | None,
         typer.Option(help="The map's layer; by default agb, or the model's target."),
     ] = None,
+    unmapped: Annotated[
+        Unmapped, typer.Option(help="Rule for hectares off the map or without a value.")
+    ] = Unmapped.exclude,
+    force: Annotated[
+        bool, typer.Option("--force", help="Intervals also where a check is broken.")
+    ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Also print every check of every row.")
+    ] = False,
     csv: TableFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -91,6 +108,7 @@ def totals(
     Example: `geobiomass totals map.zarr districts.gpkg --plots plots.csv`
     """
     check_table_file(csv)
+    from geobiomass.accounting.explain import explain_totals
     from geobiomass.accounting.totals import totals as estimate
 
     table = estimate(
@@ -109,10 +127,15 @@ def totals(
         name=name,
         variable=variable,
         progress=not as_json,
+        unmapped=unmapped.value,
+        force=force,
     )
     write_table(table, csv, "table of totals", "map_mean")
     facts = {"totals": table_of(table)} | {str(k): v for k, v in table.attrs.items()}
-    answer(_in_words(table), facts, as_json)
+    words = _in_words(table)
+    if explain:
+        words += f"\n\n{explain_totals(table)}"
+    answer(words, facts, as_json)
 
 
 def change(
@@ -186,7 +209,7 @@ def _in_words(table: Any) -> str:
     """Return the main columns of a table as text, with units."""
     units = table.attrs["units"]
     names = ["method", "plots", "area", "unmapped", "mean", "total"]
-    names += ["total_lower", "total_upper", "carbon", "note"]
+    names += ["total_lower", "total_upper", "carbon", "verdict", "note"]
     shown = table[names].rename(
         columns={
             name: f"{name} ({units[name.split('_')[0]]})"
