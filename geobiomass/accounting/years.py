@@ -47,7 +47,7 @@ def measured_years(table: pd.DataFrame, rows: npt.NDArray[np.int64]) -> Numbers:
         dates = pd.DatetimeIndex(pd.to_datetime(read_dates(given, str(column))))
     except (TableError, TypeError, ValueError):
         return unknown
-    return np.asarray(dates.year + (dates.dayofyear - 0.5) / 365.25, np.float64)
+    return np.asarray(dates.year + (dates.day_of_year - 0.5) / 365.25, np.float64)
 
 
 def map_year(source: Any, layer: xr.DataArray) -> float | None:
