@@ -168,7 +168,7 @@ def test_clusters_are_seen_and_grids_and_strata_are_not(values: np.ndarray) -> N
     assert "plots apart" not in verdicts(even)
     figures = {c["check"]: c["figure"] for c in even.attrs["checks"]}
     assert figures["plots apart"] > 1.7
-    # Half of the plots in a small part of the region are a stratum, if the user says so.
+    # Half of the plots in a small part of the region: a stratum, if the user says so.
     strata = np.ones((SIDE, SIDE))
     strata[:20, :20] = 2
     narrow = at(values, random.uniform(0, 20, 30), random.uniform(0, 20, 30))
