@@ -31,8 +31,8 @@ _SILENT = (0.05, 0.20)
 # interval covers 83 to 92 % (80 % zeros, 8 to 30 plots).
 _NOT_ZERO = 5
 # Cochran (1977), 2.15: n above 25 times the squared skewness keeps a nominal 95 % above
-# 94 %. Only a skewness that is significant at 5 % counts.
-_COCHRAN, _SKEW_LEVEL = 25, 0.05
+# 94 %. Only a skewness that is significant at 3 % counts.
+_COCHRAN, _SKEW_LEVEL = 25, 0.03
 # Two-sided levels of the test that plots are like the region by the map: at most 1 % of
 # random samples are doubtful, and 1 in 10,000 broken.
 _LIKE = (0.01, 1e-4)
