@@ -166,6 +166,9 @@ def change(
     confidence: Annotated[
         float, typer.Option(help="Confidence of the intervals.")
     ] = 0.9,
+    force: Annotated[
+        bool, typer.Option("--force", help="Intervals also where a check is broken.")
+    ] = False,
     csv: TableFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -195,6 +198,7 @@ def change(
             residuals=errors if plots is None else None,
             plots=plots,
             progress=not as_json,
+            force=force,
             **settings,
         )
         if (assumed := table.attrs.get("map_units")) is not None:
@@ -209,7 +213,8 @@ def _in_words(table: Any) -> str:
     """Return the main columns of a table as text, with units."""
     units = table.attrs["units"]
     names = ["method", "plots", "area", "unmapped", "mean", "total"]
-    names += ["total_lower", "total_upper", "carbon", "verdict", "note"]
+    names += ["total_lower", "total_upper", "carbon", "note"]
+    names[-1:-1] = ["verdict"] if "verdict" in table else []
     shown = table[names].rename(
         columns={
             name: f"{name} ({units[name.split('_')[0]]})"
