@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from geobiomass.accounting.check import VERDICTS
 from geobiomass.accounting.deductions import deduction_named
 from geobiomass.accounting.reported_columns import (
     estimate_columns,
@@ -19,7 +20,15 @@ from geobiomass.accounting.shared_error import Estimates
 from geobiomass.training.setting_names import explain_arguments
 
 _SUMMED = ("area", "unmapped", "plots", "map_total")
-_PARTS = ("carbon_below_ground", "carbon_dead_wood")
+_PARTS = (
+    *("carbon_below_ground", "carbon_dead_wood"),
+    *("region_area", "mapped", "off_map", "no_value"),
+    *("not_applicable", "beyond_held_out"),
+    *(
+        f"plots_{what}"
+        for what in ("off_map", "on_nodata", "without_value", "repeated")
+    ),
+)
 
 
 @explain_arguments
@@ -107,17 +116,17 @@ def _sum(part: pd.DataFrame) -> dict[str, Any]:
     else:
         whole = own
     independent = not part["method"].eq("model").any()
-    rows = range(len(part))
     row: dict[str, Any] = {n: part[n].sum() for n in _SUMMED if n in part}
     row |= {n: part[n].sum(skipna=False) for n in _PARTS if n in part}
     methods = dict.fromkeys(part["method"])
     row |= {"method": " and ".join(methods), "note": _note(part, independent)}
-    total = whole.joined(rows, independent=independent)
+    row |= _words_of(part)
+    total = _sum_of(whole, part, independent)
     row |= _one(estimate_columns("total", total)) | _one(
         relative_columns("total", total)
     )
     if "total_model_se" in part:
-        row |= _sampling(own.joined(rows, independent=independent), total)
+        row |= _sampling(_sum_of(own, part, independent), total)
     if "area_lower" in part:
         row |= _area(part, confidence, independent)
     row["freedom"] = float(total.freedom[0])
@@ -132,7 +141,7 @@ def _sum(part: pd.DataFrame) -> dict[str, Any]:
     if "carbon_factor" in part:
         factor = part["carbon_factor"].to_numpy(float)
         relative = part["carbon_factor_se"].to_numpy(float) / factor
-        reported = whole.times(factor, relative).joined(rows, independent=independent)
+        reported = _sum_of(whole.times(factor, relative), part, independent)
         row |= _one(estimate_columns("carbon", reported))
         row |= _one(estimate_columns("co2e", reported.times(44 / 12, 0.0)))
         row |= _one(relative_columns("carbon", reported))
@@ -145,6 +154,25 @@ def _sum(part: pd.DataFrame) -> dict[str, Any]:
         half = relative_columns("x", reported)["x_half_width_90_percent"]
         row["deduction_percent"] = float(deduction_named(rule["rule"]).percent(half)[0])
     return row
+
+
+def _words_of(part: pd.DataFrame) -> dict[str, str]:
+    """Return the kinds of intervals, and the worst verdict, where a table has them."""
+    found = {}
+    if "interval" in part:
+        kinds = list(dict.fromkeys(part["interval"]))
+        found["interval"] = "none" if "none" in kinds else " and ".join(kinds)
+    if "verdict" in part:
+        found["verdict"] = max(part["verdict"], key=VERDICTS.index)
+    return found
+
+
+def _sum_of(rows: Estimates, part: pd.DataFrame, independent: bool) -> Estimates:
+    """Return the sum of all rows; not below 0 where no region can be."""
+    found = rows.joined(range(len(part)), independent=independent)
+    if (part["total_lower"] >= 0).all():
+        found = replace(found, lower=np.maximum(found.lower, 0.0))
+    return found
 
 
 def _unclipped(own: Estimates) -> Estimates:
