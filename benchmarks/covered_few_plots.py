@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 from scipy.special import stdtrit
 
 from covered_runs import Go
@@ -79,11 +80,29 @@ def _zeros(share: float) -> Callable[[np.random.Generator], tuple[Floats, Floats
     return made
 
 
-def _old(random: np.random.Generator) -> tuple[Floats, Floats]:
-    waves = _waves(random, 12)
-    old = waves > np.quantile(waves, 0.97)
-    truth = np.where(old, 450, 60) + random.normal(0, 10, old.size)
-    return truth, np.where(old, 150, 60) + random.normal(0, 15, old.size)
+def _old_forest(
+    share: float, shown: float
+) -> Callable[[np.random.Generator], tuple[Floats, Floats]]:
+    def made(random: np.random.Generator) -> tuple[Floats, Floats]:
+        waves = _waves(random, 12)
+        old = waves > np.quantile(waves, 1 - share)
+        truth = np.where(old, 450, 60) + random.normal(0, 10, old.size)
+        return truth, np.where(old, shown, 60) + random.normal(0, 15, old.size)
+
+    return made
+
+
+def _gamma(random: np.random.Generator) -> tuple[Floats, Floats]:
+    truth = stats.gamma.ppf(stats.norm.cdf(_waves(random)), 0.7) * 100
+    return truth, 20 + 0.8 * truth * np.exp(random.normal(0, 0.3, truth.size))
+
+
+def _mosaic(random: np.random.Generator) -> tuple[Floats, Floats]:
+    waves = _waves(random)
+    forest = 180 + 40 * waves + random.normal(0, 20, waves.size)
+    grass = 10 + random.normal(0, 5, waves.size)
+    truth = np.maximum(np.where(waves > 0, forest, grass), 0)
+    return truth, np.minimum(truth, 150) + random.normal(0, 15, truth.size)
 
 
 def _uneven(random: np.random.Generator) -> tuple[Floats, Floats]:
@@ -111,7 +130,7 @@ FIELDS = {
     "lognormal 1.2": _lognormal(1.2),
     "80 % zeros": _zeros(0.8),
     "95 % zeros": _zeros(0.95),
-    "old forest, 3 %": _old,
+    "old forest, 3 %": _old_forest(0.03, 150),
     "map errors grow": _uneven,
     "label chips": _chips,
 }
@@ -125,7 +144,16 @@ def _loss(random: np.random.Generator) -> tuple[Floats, Floats]:
     return np.maximum(before - after, 0), np.maximum(seen[0] - seen[1], 0)
 
 
-MADE = {**FIELDS, RARE: _loss}
+# Fields that were made after the rules were chosen.
+AFTER = {
+    "old 1 %, map 150": _old_forest(0.01, 150),
+    "old 1 %, map 300": _old_forest(0.01, 300),
+    "old 3 %, map 110": _old_forest(0.03, 110),
+    "old 8 %, map 150": _old_forest(0.08, 150),
+    "gamma 0.7": _gamma,
+    "forest and grass": _mosaic,
+}
+MADE = {**FIELDS, RARE: _loss, **AFTER}
 
 
 def known() -> list[str]:
@@ -265,10 +293,10 @@ def cell(name: str, n: int, runs: int, seed: int) -> Row:
         half = stdtrit(fit.freedom, (1 + CONFIDENCE) / 2) * fit.se
         held = (fit.mean - half <= here.mean) & (here.mean <= fit.mean + half)
         row[f"t, {head}"] = f"{100 * held.mean():.1f}"
-    for method, head in zip(
+    for rule, head in zip(
         (*METHODS, "auto"), ("plots", "diff.", "regr.", "auto"), strict=True
     ):
-        lower, upper = ends[method]
+        lower, upper = ends[rule]
         given = np.isfinite(lower)
         held = ((lower <= here.mean) & (here.mean <= upper))[given]
         row[f"auto, {head}"] = f"{100 * held.mean():.1f}" if held.size else None
@@ -291,5 +319,11 @@ def few_plots(go: Go, runs: int, seed: int) -> dict[str, list[Row]]:
             summary[head] = f"{of(values):.1f}"
         rows.append(summary)
     rare = go(_task, [(RARE, n, runs, seed) for n in RARE_SIZES], "rare loss")
+    work = [(name, n, runs, seed) for name in AFTER for n in SIZES]
+    after = go(_task, work, "fields made after the rules")
     samples = f"intervals of 95 %, {runs} samples a cell"
-    return {f"Few plots, {samples}": rows, f"Rare loss, {samples}": rare}
+    return {
+        f"Few plots, {samples}": rows,
+        f"Rare loss, {samples}": rare,
+        f"Fields made after the rules were chosen, {samples}": after,
+    }

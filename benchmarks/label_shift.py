@@ -12,19 +12,17 @@ command continues, and rows, cells and seeds can be added.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from few_labels import _landscape, judge
+from few_labels import _landscape, carry_out, judge
 from label_cases import BY_TRACK, Cell, make_case
 from label_learners import Figures
-from labels import Run, _kept, cells_named, say
+from labels import Run, _kept, cells_named
 from tables import Row, show
 
 OUT = Path("build/label_shift.jsonl")
@@ -62,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="label-shift-") as folder:
         out = chosen.out or (Path(folder) / "shift.jsonl" if chosen.quick else OUT)
         if not chosen.show:
-            _carry_out(runs, out, chosen.quick)
+            carry_out(runs, out, lambda run: _figures(run, chosen.quick))
         _report(dict(_kept(out)), list(cells), rows, chosen.markdown)
 
 
@@ -79,19 +77,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, help=f"file of the results, by default {OUT}")
     add("--show", action="store_true", help="run nothing; print what the file has")
     return parser
-
-
-def _carry_out(runs: Sequence[Run], out: Path, quick: bool) -> None:
-    """Run what the file has no result of; append each result to it immediately."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    done = dict(_kept(out))
-    todo = [run for run in runs if run not in done]
-    for number, run in enumerate(todo, 1):
-        figures = _figures(run, quick)
-        with out.open("a") as file:
-            file.write(json.dumps(asdict(run) | figures) + "\n")
-        found = f"{figures['rmse']:.4g} in {figures['seconds']:.0f} s"
-        say(f"{number} of {len(todo)}: {run.cell}, {run.row}, {run.seed}: {found}")
 
 
 def _figures(run: Run, quick: bool) -> Figures:

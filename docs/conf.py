@@ -43,7 +43,10 @@ nitpick_ignore_regex = [
     # Parts of ours that a user is handed and has no need to make.
     ("py:class", r"geobiomass\.recipes\.schedule\.PlannedStage"),
     ("py:class", r"geobiomass\.(cube\.region\.Region|tiles\.Sample|tiles\.Window)"),
-    ("py:class", r"geobiomass\.data\.groups\.Ground"),
+    ("py:class", r"geobiomass\.data\.(groups\.Ground|label_places\.LabelPlaces)"),
+    ("py:class", r"geobiomass\.network\.rising_curve\.RisingCurve"),
+    ("py:class", r"Given|geobiomass\.accounting\.carbon\.CarbonFactor"),
+    ("py:data", r"geobiomass\.accounting\.carbon_factors\.DEAD_WOOD"),
     ("py:class", r"geobiomass\.(models\.map_error\.MapError|cube\.quantity\.Quantity)"),
     ("py:class", r"geobiomass\.cube\.areas\.NamedRegions"),
     ("py:class", r"(geobiomass\.models\.predictor\.)?Predictor"),

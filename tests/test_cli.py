@@ -30,6 +30,7 @@ QUICK = [
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*trained the model")  # no part was held out
 def test_the_whole_way(run, tmp_path: Path) -> None:
     store, model = tmp_path / "scene.zarr", tmp_path / "model"
     scene = make_scene(96, 80)

@@ -83,9 +83,10 @@ def test_errors_in_space_are_the_pages(
 
 @pytest.mark.slow
 def test_totals_are_the_pages(capsys: Printed) -> None:
-    table, few, rare = printed(capsys, "totals", 20)
+    table, few, rare, after = printed(capsys, "totals", 20)
     assert on_page(table, "totals.md")
     assert on_page(rare, "totals.md", 2)
+    assert on_page(after, "totals.md", 2)
     # The rows of real labels need their files.
     known = tables_of((PAGES / "totals.md").read_text())
     rows = [names(each, 2) for each in known if each[0] == few[0]]

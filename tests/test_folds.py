@@ -411,6 +411,7 @@ def test_a_fold_is_a_value() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*trained the model")
 def test_the_command_line_holds_out_groups_too(run: Any, tmp_path: Path) -> None:
     scene, store, model = make_scene(64, 64), tmp_path / "s.zarr", tmp_path / "model"
     gb.write_cube(scene, store, progress=False)

@@ -196,7 +196,7 @@ def test_the_largest_record_of_chips_fits() -> None:
     places = collected(cube)
     assert len(places) == 8_689
     assert len(json.dumps(places.to_dict())) < 120_000
-    assert looked_up(places, cube).all()
+    assert looked_up(places, cube.isel(chip=slice(None, None, 80))).all()
 
 
 def test_a_hash_never_changes() -> None:
@@ -441,6 +441,7 @@ def test_evaluate_tells_labels_that_trained_the_model(
     assert attrs["trained"]["learnt"] is None
 
 
+@pytest.mark.slow
 def test_a_network_learns_from_training_validation_and_calibration(
     full: xr.Dataset,
 ) -> None:

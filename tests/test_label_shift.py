@@ -399,6 +399,7 @@ def test_a_learner_by_pixel_tells_its_shift(tmp_path: Path) -> None:
     assert "labels off" not in (tmp_path / "plain" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_network_trains_with_shifted_and_weighed_labels(tmp_path: Path) -> None:
     cube, _ = rough(64, 300)
     cube = cube.assign(agb_se=abs(cube["agb"]) * 0.1 + 1)

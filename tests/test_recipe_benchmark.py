@@ -213,3 +213,25 @@ def test_memory_and_time_of_steps_are_seen() -> None:
     assert 0 < figures["wall_s_a_step"] < 10
     # An output of 20,000 x 1000 floats is eighty megabytes.
     assert 80 <= figures["peak_mb"] < 800
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_what_tall_forest_costs_is_printed(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "benchmarks.tall_forest", "--quick", "--markdown"),
+            *("--folder", str(tmp_path)),
+        ],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = tables(done.stdout)
+    assert rows[0]["strength"] == "as it is"
+    assert [float(row["strength"]) for row in rows[1:3]] == [0, 100]
+    biases = [float(row["bias at 300 and more"]) for row in rows[1:]]
+    assert biases == sorted(biases)  # a stronger curve lifts tall forest

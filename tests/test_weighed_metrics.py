@@ -415,6 +415,7 @@ def test_a_fit_weighs_its_validation_and_its_interval(
     assert gb.load(tmp_path / "model").calibration == model.calibration
 
 
+@pytest.mark.filterwarnings("ignore:.*trained the model")
 def test_evaluate_weighs_as_the_recipe_says_or_as_it_is_asked(
     cube: xr.Dataset, model: Any
 ) -> None:

@@ -72,7 +72,8 @@ def combine_regions(table: pd.DataFrame, name: str = "all regions") -> pd.DataFr
     of_change = table.index.nlevels > 1
     kinds = table.index.get_level_values("change") if of_change else [""] * len(table)
     group = [*zip(kinds, _methods(table), strict=True)]
-    rows, labels = [], []
+    rows: list[Any] = []
+    labels: list[Any] = []
     for key in dict.fromkeys(group):
         part = table[[key == one for one in group]]
         part.attrs = table.attrs

@@ -114,7 +114,10 @@ def hectares_of(table: pd.DataFrame) -> npt.NDArray[np.float64]:
         return area
     mean, total = (table[name].to_numpy(float) for name in ("mean", "total"))
     known = np.isfinite(mean) & (mean != 0)
-    return np.divide(total, mean, out=area.copy(), where=known)
+    found: npt.NDArray[np.float64] = np.divide(
+        total, mean, out=area.copy(), where=known
+    )
+    return found
 
 
 def with_model_error(
@@ -199,7 +202,7 @@ def estimate_columns(name: str, found: Estimates) -> dict[str, Any]:
     """Return estimate, standard error and interval by column."""
     table = pd.DataFrame({name: found.value})
     _write(table, name, found)
-    return {column: table[column].to_numpy() for column in table}
+    return {str(column): table[column].to_numpy() for column in table}
 
 
 def relative_columns(name: str, found: Estimates) -> dict[str, Any]:

@@ -314,7 +314,7 @@ def totals(
         reporting,
         confidence=confidence,
         density=table["mean"],
-        shares=np.repeat(by_name, len(table) // len(by_name)).tolist(),
+        shares=[share for share in by_name for _ in range(len(table) // len(by_name))],
     )
 
 

@@ -279,7 +279,11 @@ def change(
         raise ValueError(
             f"--csv {csv} is for the totals of regions; give --regions too."
         )
-    reported = {"carbon": carbon, "model_error": model_error, "deduction": deduction}
+    reported: dict[str, Any] = {
+        "carbon": carbon,
+        "model_error": model_error,
+        "deduction": deduction,
+    }
     if regions is None and any(value is not None for value in reported.values()):
         raise ValueError(
             "--carbon, --model-error and --deduction are for the totals of regions; "

@@ -3,8 +3,8 @@
 A model remembers where its labels were, so that it can be told later whether a plot
 trained it. A place is a pixel of the training scene, or of a chip by its name. Of many
 labels, larger cells of pixels are kept in place of single ones. Of a place only a hash
-is kept: whoever knows a place can ask for it, and places cannot be listed. Whoever
-guesses places can test each guess, which docs/explanation/threats.md says.
+is kept: those who know a place can ask for it, and places cannot be listed. A place
+that is guessed can be tested, which docs/explanation/threats.md says.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ class PlacesOnGrid:
         at = np.column_stack([rows, columns])[found] // self.cell
         shorter = np.uint64(8 * (BYTES - self.size))  # bits that are left out
         hashes = hash_cells(self.identity, chip, at) >> shorter
-        found[found] = np.isin(hashes, self.hashes)
+        # Sorted already, as np.isin would do it again for each chip.
+        places = np.searchsorted(self.hashes, hashes).clip(max=self.hashes.size - 1)
+        found[found] = self.hashes[places] == hashes if self.hashes.size else False
         return found
 
     def contain_positions(self, rows: Numbers, columns: Numbers) -> Mask:

@@ -332,7 +332,8 @@ def _resampled(
     upto = np.cumsum(np.asarray(chances, np.float64))
     count = len(upto)
     marks = (np.arange(count) + generator.random()) / count * upto[-1]
-    return np.minimum(np.searchsorted(upto, marks, side="right"), count - 1)
+    found: npt.NDArray[np.intp] = np.searchsorted(upto, marks, side="right")
+    return np.minimum(found, count - 1)
 
 
 @dataclass(frozen=True)

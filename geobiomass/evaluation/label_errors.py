@@ -119,7 +119,8 @@ class ErrorTally(Tally):
             low = table[LABEL_ERROR] >= table["pixel_rmse"]
             facts["clipped"] = [str(name) for name in table.index[low]]
         else:
-            table[names] = np.nan
+            for name in names:
+                table[name] = np.nan
             facts["not independent"] = "the model was trained on these labels"
         table.attrs[FACTS] = facts
         return table
@@ -135,7 +136,7 @@ class ErrorTally(Tally):
         weights = np.ones(len(errors))
         # Without any error, and with errors of 0 only, all weigh alike.
         if self.weigh and missing < len(errors):
-            weights = self._weights(parts, errors)
+            weights = self._weights(parts, errors.astype(np.float64))
         self._masses += (weights.sum(), (weights**2).sum())
         ends = np.cumsum([len(part["errors"]) for part in parts])[:-1]
         each = zip(parts, np.split(errors, ends), np.split(weights, ends), strict=True)
@@ -167,7 +168,7 @@ def tell_clipped(table: pd.DataFrame, stacklevel: int = 3) -> None:
     Or if they should weigh by errors, of which none is above 0.
     """
     facts: Mapping[str, Any] = table.attrs.get(FACTS, {})
-    if facts.get("weighed") and not table.loc["all", LABEL_ERROR] > 0:
+    if facts.get("weighed") and not float(table[LABEL_ERROR]["all"]) > 0:
         warnings.warn(
             "No label that is compared has a standard error above 0, so that all "
             "weigh alike; give the errors, or label_errors=False.",

@@ -7,12 +7,11 @@ from types import MappingProxyType
 from typing import Any
 
 from geobiomass.cube.quantity import AGB, Quantity
-from geobiomass.evaluation.label_errors import MEASURED
 from geobiomass.evaluation.metrics import LABEL_ERROR, WITHOUT_LABEL_ERROR
-from geobiomass.metadata.text import part_in_words, remembered
 from geobiomass.models.choice_record import choice_section
 from geobiomass.models.map_error import MapError
 from geobiomass.models.summary import map_names
+from geobiomass.models.training_card import interrupted_sentence, training_section
 from geobiomass.outside_text import as_code, as_markdown
 from geobiomass.statistics.conformal import Calibration
 
@@ -41,7 +40,7 @@ def model_card(settings: Facts, provenance: Facts, load_call: str) -> str:
     sections = [
         _what(settings),
         _input(settings, provenance),
-        _training(settings, provenance),
+        training_section(settings, provenance),
         _errors(settings, provenance),
         *choice_section(provenance),
         *_adaptation(settings, provenance),
@@ -84,7 +83,7 @@ def ensemble_card(
         f"folder. Maps: {_maps(outputs, settings)}, in {units}.",
         f"| model | average RMSE on what it held out, {units} | bias |\n|---|---|---|\n"
         + "\n".join(rows),
-        *_interrupted(settings),
+        *interrupted_sentence(settings),
         *choice_section(members[0][1] if members else {}),
         "The mean is usually closer to the ground truth than its members. Only data "
         "that none of them was trained on shows by how much.",
@@ -240,127 +239,6 @@ def _months(provenance: Facts) -> str:
     return f" ({' '.join(_MONTHS[m - 1] for m in months)})" if months else ""
 
 
-def _training(settings: Facts, provenance: Facts) -> str:
-    recipe, data = settings.get("recipe"), provenance.get("data")
-    text = ["## Training", *_interrupted(settings)]
-    if recipe is None and not data:
-        return "## Training\n\nThe origin of the weights is not recorded."
-    if recipe is not None and recipe.get("learner"):
-        text += _learnt_by_pixel(recipe, provenance)
-    elif recipe is not None:
-        training = recipe["training"]
-        text.append(
-            f"Recipe {as_code(recipe['name'])}: loss {recipe['loss']}, crops of "
-            f"{recipe['crop'] or 'whole chips'}, batch {training['batch_size']}, "
-            f"{training['epochs']} epochs, learning rate {training['learning_rate']}, "
-            f"seed {training['seed']}. All settings are in `config.json`."
-        )
-    if provenance.get("pretrained"):
-        text.append(f"The encoder began with {provenance['pretrained']}.")
-    if provenance.get("self-supervised"):
-        text.append(f"Self-supervised start: {provenance['self-supervised']}.")
-    if provenance.get("weights of labels"):
-        text.append(_weights_in_words(provenance["weights of labels"], settings))
-    if provenance.get("shift of labels"):
-        text.append(_shift_in_words(provenance["shift of labels"]))
-    if provenance.get("frozen"):
-        text.append(f"Frozen in training: {provenance['frozen']}.")
-    text += _tall_forest(recipe or {}, provenance)
-    if data:
-        text.append(_data_in_words(data))
-        for words in remembered(provenance).values():
-            text.append(
-                f"Labels: {words}, as hashes of their places. "
-                "`model.learnt_from(plots)` tells which plots trained the model."
-            )
-        environment = provenance["environment"]
-        versions = ", ".join(f"{k} {v}" for k, v in environment["packages"].items())
-        text.append(
-            f"Made on {environment['device']} with Python {environment['python']}, "
-            f"{versions}."
-        )
-    return "\n\n".join(text)
-
-
-def _tall_forest(recipe: Facts, provenance: Facts) -> list[str]:
-    """Return sentences on what was done for tall forest, if anything was."""
-    text = []
-    if recipe.get("crop_sampling", "even") != "even":
-        text.append("Chips, or blocks, of tall forest were drawn more often.")
-    if provenance.get("balance of labels"):
-        text.append(f"Weights of labels: {provenance['balance of labels']}.")
-    if provenance.get("tail correction"):
-        text.append(
-            f"Correction of the tail: {provenance['tail correction']}. Errors below "
-            "are of corrected maps of those labels, and so slightly too small."
-        )
-    return text
-
-
-def _weights_in_words(found: Facts | str, settings: Facts) -> str:
-    if isinstance(found, str):
-        return f"Weights of labels: {found}."
-    units = as_markdown(Quantity.of_settings(settings).units)
-    text = (
-        f"Weights of labels: {found['formula']}, where se is a label's standard error "
-        f"and tau is {found['tau']:.4g} {units}, the part that is left unexplained; "
-        f"from {found['least']:.2g} to {found['most']:.2g}"
-    )
-    if found["without an error"]:
-        text += (
-            f". {found['without an error']:,} of {found['labels']:,} labels have no "
-            "error and get the median of the others"
-        )
-    if MEASURED not in found:
-        return f"{text}. Errors below, and intervals, weigh all labels equally."
-    return (
-        f"{text}. The errors below, and the interval if there is one, weigh labels in "
-        "the same way, each with its own tau; the choice of the epoch weighs all "
-        "labels equally."
-    )
-
-
-def _shift_in_words(found: Facts) -> str:
-    pixels = found["pixels"]
-    text = (
-        f"Labels may be off by {pixels} pixel{'s' * (pixels > 1)}, along y and along "
-        "x: in training "
-    )
-    if "moved" in found:
-        text += (
-            "each is learnt with the pixels around it, by how well they match; "
-            f"{found['moved']:,} of {found['labels']:,} match another one better"
-        )
-    else:
-        text += "those of a crop are shifted together, to where they match best"
-    return f"{text}. Errors below, and intervals, are of the labels' own pixels."
-
-
-def _learnt_by_pixel(recipe: Facts, provenance: Facts) -> list[str]:
-    """Return what a learner by pixel was fitted on, and its parts."""
-    known = provenance.get("learner") or {}
-    text = f"Recipe {as_code(recipe['name'])}: learner "
-    text += f"{as_code(recipe['learner'])}, seed {recipe['training']['seed']}"
-    if known:
-        text += f"; learnt from {known['labels']:,} of {known['labels found']:,} labels"
-        for what in ("at the ceiling", "without an image"):
-            if known[what]:
-                text += f", {known[what]:,} left out {what}"
-    found = [f"{text}. All settings are in `config.json`."]
-    steps = known.get("steps") or []
-    if steps:
-        rows = [
-            f"| {as_markdown(step['stage'])} | "
-            f"{'-' if step['rmse'] is None else format(step['rmse'], '.4g')} | "
-            f"{step['share']:.2f} |"
-            for step in steps
-        ]
-        found.append(
-            "\n".join(["| part | out-of-fold RMSE | share |", "|---|---|---|", *rows])
-        )
-    return found
-
-
 def _adaptation(settings: Facts, provenance: Facts) -> list[str]:
     """Return the section about the plots that a model was adapted with, if it was."""
     known = provenance.get("adaptation")
@@ -391,25 +269,6 @@ def _adaptation(settings: Facts, provenance: Facts) -> list[str]:
         f"`{known['fingerprint'][:16]}`.\n\n"
         + "\n".join([head, "|---" * 4 + "|", *rows])
     ]
-
-
-def _interrupted(settings: Facts) -> list[str]:
-    """Return the sentence on a training that did not end, if it did not."""
-    where = settings.get("interrupted")
-    return [f"**Not fully trained**: the training was {where}."] if where else []
-
-
-def _data_in_words(data: Facts) -> str:
-    title = f"{as_markdown(data['title'])}: " if "title" in data else ""
-    trained, held = data["training"], data["validation"]
-    unit = "chips" if data["kind"] == "chips" else "blocks of a scene"
-    text = f"{title}{part_in_words(trained, unit)}"
-    if held:
-        text += f"; {part_in_words(held, 'samples')}, held out"
-    if data.get("bounds"):
-        bounds = ", ".join(f"{edge:.10g}" for edge in data["bounds"])
-        text += f"; {bounds} in {as_markdown(data['crs'] or 'no reference system')}"
-    return f"{text}. Fingerprint of the data: `{data['fingerprint'][:16]}`."
 
 
 def _errors(settings: Facts, provenance: Facts) -> str:

@@ -22,6 +22,7 @@ from geobiomass.metadata.learnt_labels import places_in, plots_learnt
 from geobiomass.recipes.label_table import LabelTable
 from geobiomass.sources.plot_table import Plots, geometries_of_table, plots_table
 from geobiomass.tiles import EVALUATION_BLOCK, Sample
+from geobiomass.training.setting_names import explain_arguments
 
 Mask = npt.NDArray[np.bool_]
 
@@ -41,6 +42,7 @@ _APART = (
 )
 
 
+@explain_arguments
 class KnowsLabels:
     """A model that can be asked which labels it learnt from."""
 

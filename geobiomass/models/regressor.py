@@ -34,6 +34,7 @@ from geobiomass.network.saved_settings import (
 )
 from geobiomass.network.wrappers import InMonths
 from geobiomass.recipes.recipe import (
+    LATER,
     Recipe,
     recipe_from_dict,
     recipe_to_dict,
@@ -308,8 +309,7 @@ def _plain(recipe: Recipe) -> dict[str, Any]:
     if not isinstance(learner, str):
         learner = f"own: {describe(learner)}"
     found = dataclasses.asdict(dataclasses.replace(recipe, learner=learner))
-    later = ("label_errors", "label_shift", "remember_labels", "crop_sampling")
-    for name in (*later, "balance", "tail_correction"):
+    for name in LATER:
         if found[name] == getattr(Recipe, name):
             del found[name]  # as earlier releases saved a model
     found["training"]["folder"] = None  # a path of the machine that trained

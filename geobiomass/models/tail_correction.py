@@ -151,16 +151,16 @@ def learn_correction(
     units = compare_units(mapper, samples, validation.damaged == "skip")
     step = max(1, -(-sum(len(unit.observed) for unit in units) // _PIXELS))
     name = mapper.outputs[0]
-    parts = [(np.zeros(0), np.zeros(0), np.zeros(0, np.int64))]
+    maps, labels, where = [np.zeros(0)], [np.zeros(0)], [np.zeros(0, np.int64)]
     # Units that cannot be read are left out, so that numbers of chips do not fit.
     whole = samples if len(units) == len(samples) else [None] * len(units)
     for number, (sample, unit) in enumerate(zip(whole, units, strict=True)):
         own = number if sample is None or sample.chip is None else sample.chip
-        predicted, observed = unit.values[name][::step], unit.observed[::step]
-        parts.append((predicted, observed, np.full(len(observed), own)))
-    mapped, observed, groups = (
-        np.concatenate(each) for each in zip(*parts, strict=True)
-    )
+        maps.append(unit.values[name][::step].astype(np.float64))
+        labels.append(unit.observed[::step].astype(np.float64))
+        where.append(np.full(len(labels[-1]), own))
+    mapped, observed = np.concatenate(maps), np.concatenate(labels)
+    groups = np.concatenate(where)
     if recipe.ceiling is not None:
         known = (observed < recipe.ceiling) | (recipe.tail == "clip")
         mapped, groups = mapped[known], groups[known]
@@ -209,12 +209,12 @@ def fit_correction(
         held = folds == fold
         if held.all():
             return None, None
-        knots, values, shares = _fit(mapped[~held], observed[~held], tall[~held])
+        knots, values, shares = terms_of(mapped[~held], observed[~held], tall[~held])
         if len(knots) < 2:
             return None, None
-        means[held] = _line(knots, values, mapped[held])
+        means[held] = line_through(knots, values, mapped[held])
         chances[held] = np.interp(mapped[held], knots, shares)
-    knots, values, shares = _fit(mapped, observed, tall)
+    knots, values, shares = terms_of(mapped, observed, tall)
     before = _mean_square(mapped - observed)
     if _mean_square(means - observed) > before:  # the map is right on average
         means, values = mapped, knots
@@ -232,7 +232,9 @@ def fit_correction(
         (math.sqrt(before), math.sqrt(_mean_square(corrected - observed))),
         (bias[0], bias[1]),
     )
-    return RisingCurve.through(knots, values + strength * shares), found
+    return RisingCurve.through(
+        knots.tolist(), (values + strength * shares).tolist()
+    ), found
 
 
 def _strength(error: Numbers, chances: Numbers, tall: Any, most: float) -> float:
@@ -261,7 +263,7 @@ def _mean_square(values: Numbers) -> float:
     return float((values**2).mean())
 
 
-def _fit(
+def terms_of(
     mapped: Numbers, observed: Numbers, tall: npt.NDArray[np.bool_]
 ) -> tuple[Numbers, Numbers, Numbers]:
     """Return knots of the map, and there the mean label and the share of tall pixels.
@@ -296,7 +298,7 @@ def _wide_enough(edges: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int
     return np.array(kept, np.int64)
 
 
-def _line(knots: Numbers, values: Numbers, at: Numbers) -> Numbers:
+def line_through(knots: Numbers, values: Numbers, at: Numbers) -> Numbers:
     """Return the values of a curve, which is a shift beyond its knots."""
     beyond = at - np.clip(at, knots[0], knots[-1])
     return np.asarray(np.interp(at, knots, values) + beyond)
@@ -309,4 +311,6 @@ __all__ = [
     "check_correctable",
     "fit_correction",
     "learn_correction",
+    "line_through",
+    "terms_of",
 ]

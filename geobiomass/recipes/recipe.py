@@ -149,7 +149,7 @@ class Recipe:
     remember_labels : bool
         Whether the model and its maps keep hashes of the places of the labels, so that
         ``model.learnt_from``, ``adapt`` and totals can tell which plots trained it.
-        False for confidential plots: whoever guesses a place can test it.
+        False for confidential plots: a place that is guessed can be tested.
     learner : "blend", estimator of scikit-learn, or None
         What learns by pixel, in place of a network: trees and a kernel, or
         the user's own regressor. None: a network, which the settings above describe.
@@ -298,11 +298,12 @@ class Recipe:
 
 # Settings that are saved only where they have another value: earlier releases did not
 # have them, and a model of theirs is saved as it was.
-_LATER = (
-    *("frozen", "self_supervised", "crops", "label_errors"),
-    *("label_shift", "remember_labels"),
+LATER = (
+    *("label_errors", "label_shift", "remember_labels"),
     *("crop_sampling", "balance", "tail_correction"),
 )
+# Learners by pixel came with these, and have always been saved with them.
+_LATER = ("frozen", "self_supervised", "crops", *LATER)
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:

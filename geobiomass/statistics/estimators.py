@@ -283,9 +283,10 @@ def _joint(
     parts = weight * g * residual
     layout = _layout(plots, weight, y - slope * x, shares, populations, how)
     # Effective sample size (Kish 1965); a cluster is one unit.
-    effective = inside**2 / np.bincount(at, plots.weight**2)
+    squares = np.bincount(at, plots.weight**2)
+    effective: Numbers = np.asarray(inside**2 / squares, np.float64)
     if plots.clustered:
-        effective = layout.sizes * 1.0
+        effective = layout.sizes.astype(np.float64)
     variances = _by_design(layout, parts, effective, plots, how)
     freedom = satterthwaite(variances.parts, variances.freedom)
     leveraged = None
@@ -342,7 +343,7 @@ def _by_design(
     layout: Layout, parts: Numbers, effective: Numbers, plots: PlotSample, how: _How
 ) -> Variances:
     """Return the variance of a sum of parts of plots."""
-    units = replace(layout, part=np.bincount(plots.unit, parts))
+    units = replace(layout, part=np.bincount(plots.unit, parts).astype(np.float64))
     if how.design == "systematic":
         return on_a_grid(units, np.asarray(how.places, np.float64))
     if how.design == "poststrata" and not plots.clustered:
@@ -378,7 +379,8 @@ def _by_stratum(
     if plots.clustered:  # by stratum and unit: post-strata may divide a cluster
         pair = at * plots.first.size + plots.unit
         pairs, which = np.unique(pair, return_inverse=True)
-        parts, at_pair = np.bincount(which, parts), pairs // plots.first.size
+        parts = np.bincount(which, parts).astype(np.float64)
+        at_pair = pairs // plots.first.size
     units = np.bincount(at_pair, minlength=shares.size)
     squares = np.bincount(at_pair, parts**2, minlength=shares.size)
     counts = np.bincount(at, minlength=shares.size)

@@ -61,7 +61,7 @@ Kind = Literal["auto", "t"]
 KINDS: tuple[Kind, ...] = ("auto", "t")
 FEWEST = 8
 """Fewest sampling units that "auto" gives an interval for."""
-_EXACT = 1e-9  # of the values: a standard error of rounding only
+_EXACT = 1e-6  # of the values: a standard error of rounding only, as maps are float32
 MOST_UNSEEN = 0.45
 """Largest share of the map's variance above the highest map value at the plots. With
 3 % of old forest that the map shows and no plot is in, it is a half."""
@@ -94,7 +94,10 @@ class IntervalRule:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"interval must be one of {KINDS}, got {self.kind!r}.")
+            raise ValueError(
+                f"interval must be one of {KINDS}, got {self.kind!r}; the level of an "
+                "interval is confidence=."
+            )
         if self.highest is not None and not self.highest > self.lowest:
             raise ValueError(
                 f"The highest possible value must be above the lowest, {self.lowest}, "

@@ -240,11 +240,13 @@ def beta_nll_loss(
 
     Parameters
     ----------
-    prediction, target
-        The same shape, any; NaN target where unlabelled.
+    prediction
+        Any shape.
     spread
-        The predicted standard deviation of the target about the prediction, of their
+        The predicted standard deviation of the target about the prediction, of its
         shape, above zero.
+    target
+        Of the same shape; NaN where unlabelled.
     ceiling, tail
         Targets at or above the ceiling are left out, or clipped as in
         `chip_rmse_loss`; None keeps all.

@@ -47,8 +47,8 @@ def test_what_is_no_map_model_or_table_is_said(tmp_path: Path) -> None:
 
 def test_totals_print_the_hectares_without_a_value() -> None:
     names = ["method", "plots", "area", "unmapped", "mean", "total", "total_lower"]
-    row = ["map", 0, 90.0, 10.0, 5.0, 450.0, 400.0, 500.0, 200.0, ""]
-    names += ["total_upper", "carbon", "note"]
+    row = ["map", 0, 90.0, 10.0, 5.0, 450.0, 400.0, 500.0, "t", 200.0, ""]
+    names += ["total_upper", "interval", "carbon", "note"]
     table = pd.DataFrame([row], ["all"], names)
     units = {"area": "ha", "unmapped": "ha", "mean": "Mg/ha", "total": "Mg"}
     table.attrs = {"units": units, "confidence": 0.9, "based_on": "model"}

@@ -458,6 +458,7 @@ def test_real_chips_are_like_each_other(data: Path, folder: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*trained the model")
 def test_the_command_has_check(
     model: gb.BiomassRegressor,
     tmp_path: Path,

@@ -214,7 +214,7 @@ def test_every_public_function_names_the_argument_that_is_meant() -> None:
         (pasture.PastureEnsemble, "models", "members"),
         (gb.totals, "maps", "map"),
         (gb.totals, "region", "regions"),
-        (gb.totals, "interval", "confidence"),
+        (gb.totals, "confidence_level", "confidence"),
         (gb.totals, "labels", "plots"),
         (gb.totals, "strata_column", "strata"),
         (gb.change, "maps", "first"),
@@ -262,7 +262,7 @@ def test_arguments_of_sister_functions(call, typed, meant) -> None:
         (["train", "a.zarr", "b", "--gpus", "3"], "--devices"),
         (["predict", "a", "b", "c", "--bbox", "3"], "--region"),
         (["predict", "a", "b", "c", "--tile-size", "3"], "--tile"),
-        (["totals", "a", "b", "--interval", "3"], "--confidence"),
+        (["totals", "a", "b", "--confidence-level", "3"], "--confidence"),
     ],
 )
 def test_options_by_other_names(words, meant, monkeypatch, capsys) -> None:
