@@ -52,7 +52,9 @@ def explain_totals(table: pd.DataFrame) -> str:
             "returned, with attrs['checks'], got one without; make it again."
         )
     lines: list[str] = []
-    for label, row in table.iterrows():
+    about = {str(name): value for name, value in table.attrs.items()}
+    for label, numbers in table.iterrows():
+        row = {str(name): value for name, value in numbers.items()}
         region, part = label if isinstance(label, tuple) else (label, None)
         mine = [
             check
@@ -61,7 +63,7 @@ def explain_totals(table: pd.DataFrame) -> str:
             and check["method"] == row["method"]
             and check.get("change") == part
         ]
-        lines += [_heading(str(region), part, row, table.attrs), *_listed(mine), ""]
+        lines += [_heading(str(region), part, row, about), *_listed(mine), ""]
     lines.append("No check can see:")
     based = str(table.attrs.get("based_on", "design"))
     lines += [f"  - {each}" for each in _UNSEEN.get(based, ())]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -48,8 +49,6 @@ class RegionSum:
         (plot,) bool: true if the centre of the plot is within the region.
     errors : ErrorSum, optional
         Sum of the errors of its pixels.
-    outline : PixelOutline, optional
-        The same polygons in pixels.
     own : RegionArea, optional
         The region's own area, and that beyond the map.
     held_out : tuple of float, optional
@@ -73,7 +72,6 @@ class RegionSum:
     region: Region
     plots: Mask
     errors: ErrorSum | None = None
-    outline: PixelOutline = None  # type: ignore[assignment]
     own: RegionArea = field(default_factory=RegionArea)
     held_out: tuple[float, float] | None = None
     unmapped_as_mean: bool = False
@@ -86,9 +84,10 @@ class RegionSum:
     cut: float = 0.0
     sample: list[tuple[npt.NDArray[Any], ...]] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        if self.outline is None:
-            self.outline = PixelOutline(self.region)
+    @cached_property
+    def outline(self) -> PixelOutline:
+        """The same polygons in pixels."""
+        return PixelOutline(self.region)
 
     @property
     def mapped(self) -> float:

@@ -159,7 +159,7 @@ class Sample:
     @property
     def weighted(self) -> bool:
         """Whether inclusion probabilities differ."""
-        return self.probability is not None and np.ptp(self.probability) > 0
+        return self.probability is not None and bool(np.ptp(self.probability) > 0)
 
     @cached_property
     def nearness(self) -> tuple[float, float]:

@@ -71,7 +71,6 @@ class PixelOutline:
         height, width = window.height, window.width
         starts, ends = _split(*self._edges, window)
         # Pixels with an edge in them, and what all pixels to their right gain.
-        part = np.zeros(height * (width + 1))
         middle = (starts + ends) / 2
         row = np.clip(np.floor(middle[:, 1]), 0, height - 1).astype(np.int64)
         column = np.clip(np.floor(middle[:, 0]), 0, width).astype(np.int64)
@@ -80,10 +79,10 @@ class PixelOutline:
             column + 1 - middle[:, 0], 0, 1
         )  # of the pixel, beyond the edge
         at = row * (width + 1) + column
-        size = part.size
-        part += np.bincount(at, rise * right, size)
-        rest = np.bincount(at, rise * (1 - right), size).reshape(height, width + 1)
-        part = part.reshape(height, width + 1)
+        shape = (height, width + 1)
+        size = height * (width + 1)
+        part = np.bincount(at, rise * right, size).reshape(shape)
+        rest = np.bincount(at, rise * (1 - right), size).reshape(shape)
         part[:, 1:] += rest[:, :-1]
         # All shells turn one way, as `normalize` has them: the sum has one sign.
         found = np.abs(np.cumsum(part, axis=1)[:, :width])
