@@ -184,7 +184,8 @@ def _with_verdict(
         parts = [name for name in row if name.split("_")[0] in _ESTIMATES]
         row = row | dict.fromkeys(parts, math.nan) | {"interval": "none"}
         verdict, notes = NO_ESTIMATE, [refusal]
-    return row | {"note": "; ".join(notes), "verdict": verdict}
+    del row["note"]  # the last column
+    return row | {"verdict": verdict, "note": "; ".join(notes)}
 
 
 def _intervals(row: dict[str, Any]) -> list[str]:
