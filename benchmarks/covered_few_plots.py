@@ -23,6 +23,7 @@ from error_fields import Floats, field
 from geobiomass.statistics.interval_of_mean import FEWEST, MOST_UNSEEN
 from geobiomass.statistics.sample import METHODS
 from geobiomass.statistics.variogram import Variogram
+from landscape_truth import real_labels
 from tables import Row
 
 SIZES = (8, 10, 15, 30, 60)
@@ -111,14 +112,10 @@ def _uneven(random: np.random.Generator) -> tuple[Floats, Floats]:
 
 
 def _chips(random: np.random.Generator) -> tuple[Floats, Floats]:
-    import rasterio
-
-    parts = []
-    folder = Path(os.environ["GEOBIOMASS_DATA"]) / LABELS
-    for path in sorted(folder.glob("*.tif")):
-        with rasterio.open(path) as chip:
-            parts.append(chip.read(1)[::2, ::2].ravel())
-    truth = np.concatenate(parts).astype(np.float64)
+    labels = real_labels(Path(os.environ["GEOBIOMASS_DATA"]))
+    truth = np.concatenate([chip[::2, ::2].ravel() for chip in labels]).astype(
+        np.float64
+    )
     truth = truth[np.isfinite(truth)]
     saturated = 10 + 180 * (1 - np.exp(-truth / 140))
     return truth, saturated + random.normal(0, 20, truth.size)

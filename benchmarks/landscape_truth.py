@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,11 +119,15 @@ def _side_by_side(columns: dict[str, dict[str, str]]) -> list[Row]:
 def real_labels(folder: Path) -> list[Pixels]:
     """Return the label chips, Mg/ha."""
     import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
 
     found = []
-    for path in sorted((folder / "biomassters_labels").rglob("*.tif")):
-        with rasterio.open(path) as source:
-            found.append(source.read(1))
+    with warnings.catch_warnings():
+        # The competition's chips have no place.
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        for path in sorted((folder / "biomassters_labels").rglob("*.tif")):
+            with rasterio.open(path) as source:
+                found.append(source.read(1))
     return found
 
 
