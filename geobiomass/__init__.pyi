@@ -3,6 +3,7 @@ from . import labels as labels
 from . import plots as plots
 from .accounting.change import change as change
 from .accounting.change_totals import change_totals as change_totals
+from .accounting.explain import explain_totals as explain_totals
 from .accounting.totals import totals as totals
 from .cube import CubeError as CubeError
 from .cube import DamagedError as DamagedError

@@ -32,6 +32,7 @@ FACE = {
     "check_cube",
     "cross_validate",
     "describe",
+    "explain_totals",
     "fit",
     "from_biomassters",
     "from_rasters",

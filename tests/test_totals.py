@@ -214,8 +214,9 @@ def test_strata_are_weighted_by_their_area(
             assert raster["mean"] == pytest.approx(listed["mean"], rel=1e-6)
         for row in (raster, listed):
             assert abs(row["mean"] - true_mean) < 4 * row["mean_se"]
-    naive = call(estimator="plots")
+    naive = call(estimator="plots", force=True)
     assert naive["mean_lower"] > true_mean  # what strata are for
+    assert "not a random sample" in naive["note"]
 
 
 def test_weights_by_inclusion_probability_remove_the_bias(
@@ -231,8 +232,11 @@ def test_weights_by_inclusion_probability_remove_the_bias(
         poor, region, plots, estimator="plots", probability="chance", progress=False
     ).iloc[0]
     assert abs(row["mean"] - true_mean) < 4 * row["mean_se"]
-    naive = gb.totals(poor, region, plots, estimator="plots", progress=False).iloc[0]
+    naive = gb.totals(
+        poor, region, plots, estimator="plots", progress=False, force=True
+    ).iloc[0]
     assert naive["mean_lower"] > true_mean
+    assert "not a random sample" in naive["note"]
 
 
 # --- without plots ---
@@ -379,14 +383,14 @@ def test_plots_with_a_radius_are_compared_with_the_pixels_within(
         for r, c in zip(at.row, at.column, strict=True)
     ]
     plots = pd.DataFrame({**places, "agb": nine})
-    row = gb.totals(
-        poor, None, plots, estimator="difference", radius=1.5 * side, progress=False
-    ).iloc[0]
+    # Such plots look like training data, so the standard error has to be asked for.
+    terms: Any = {"estimator": "difference", "progress": False, "force": True}
+    row = gb.totals(poor, None, plots, radius=1.5 * side, **terms).iloc[0]
     assert row["mean_se"] == pytest.approx(0, abs=1e-4)
     # Polygons are compared with the pixels whose centre they hold.
     squares = [box(truth, r - 1, c - 1, r + 2, c + 2) for r, c in at.values]
     areas = geopandas.GeoDataFrame({"agb": nine}, geometry=squares, crs=truth.rio.crs)
-    row = gb.totals(poor, None, areas, estimator="difference", progress=False).iloc[0]
+    row = gb.totals(poor, None, areas, **terms).iloc[0]
     assert row["mean_se"] == pytest.approx(0, abs=1e-4)
 
 

@@ -75,7 +75,8 @@ def test_clusters_are_the_sample(ground: Any) -> None:
     assert row["mean"] == pytest.approx(known.mean)
     assert row["mean_se"] == pytest.approx(known.se)
     assert (row["plots"], row["freedom"]) == (36, pytest.approx(11))
-    alone = total(mapped, None, plots, estimator="plots").iloc[0]
+    # Plots at a few places are no sample of their own: a check withholds the interval.
+    alone = total(mapped, None, plots, estimator="plots", force=True).iloc[0]
     assert row["mean_se"] > 1.3 * alone["mean_se"]
     few = total(mapped, None, plots[plots["tract"] < 7], cluster="tract").iloc[0]
     assert few["interval"] == "none"
@@ -163,7 +164,7 @@ def test_probabilities_that_differ_between_strata_give_no_alarm(ground: Any) -> 
     rows = np.r_[np.arange(0, 20), 20 + 4 * np.arange(20)]
     plots = plots_at(truth, rows, np.arange(40) * 2, chance=np.repeat([1.0, 0.1], 20))
     row = total(mapped, None, plots, strata=strata, probability="chance").iloc[0]
-    assert row["note"] == ""
+    assert "plots are worth" not in row["note"]
     alarmed = total(mapped, None, plots, probability="chance").iloc[0]
     assert "plots are worth" in alarmed["note"]
 

@@ -21,13 +21,13 @@ from geobiomass.accounting.change import (
     open_pair,
 )
 from geobiomass.accounting.change_correction import Correction, fit_corrections
+from geobiomass.accounting.checks import CHANGE
 from geobiomass.accounting.error_model import ErrorModel, fit_error_model
 from geobiomass.accounting.ground_plots import locate_plots
 from geobiomass.accounting.mass import ASSUMED, column_in_mass, need_mass
 from geobiomass.accounting.region_sums import RegionSum, sum_regions
 from geobiomass.accounting.reported_columns import add_reported
 from geobiomass.accounting.reporting import DEFAULT_FRACTION, Reporting
-from geobiomass.accounting.shared_error import ParameterCovariance
 from geobiomass.accounting.totals import totals
 from geobiomass.accounting.trained_plots import note_trained
 from geobiomass.cube.areas import regions_of
@@ -127,7 +127,9 @@ def change_totals(
         With plots the interval of a rare loss is as in :func:`geobiomass.totals`: an
         exact bound if no plot lost biomass, and none if the plots lack what varies. If
         no held-out pixel has such a change, mapped or observed, its errors are not
-        known: estimates are NaN, and ``note`` has the reason.
+        known: estimates are NaN, and ``note`` has the reason. ``attrs["checks"]`` has
+        the checks that make sense of a change, as :func:`geobiomass.totals` has them:
+        where one is broken there is no interval, unless ``force=True``.
         ``attrs["plots_trained"]`` as in :func:`geobiomass.totals`.
 
     Raises
@@ -154,7 +156,7 @@ def change_totals(
         "progress": progress,
         **settings,
     }
-    reporting = _reporting(carbon, model_error, deduction, carbon_fraction)
+    reporting = Reporting.of_change(carbon, model_error, deduction, carbon_fraction)
     before, after, target = open_pair(first, second)
     assumed = need_mass(before, target, "Totals of change")
     assumed = assumed or need_mass(after, target, "Totals of change")
@@ -179,23 +181,6 @@ def change_totals(
     if assumed is not None:
         table.attrs[ASSUMED] = assumed
     return table
-
-
-def _reporting(
-    carbon: Any, model_error: Any, deduction: str | None, carbon_fraction: float
-) -> Reporting:
-    terms = Reporting.of(carbon, model_error, deduction, carbon_fraction)
-    if isinstance(terms.model_error, ParameterCovariance):
-        raise ValueError(
-            "model_error of a change must be a relative standard error, such as 0.05, "
-            "got a covariance: its gradient is that of one date."
-        )
-    if terms.jumps("pixels"):
-        raise ValueError(
-            "The below-ground ratio of a change is decided by the first map's mean in "
-            "each region, got a ratio by pixels; leave out by_pixels()."
-        )
-    return terms
 
 
 def _report(
@@ -275,7 +260,8 @@ def _by_plots(
         if not isinstance(kind, IntervalRule):
             rule = IntervalRule(kind, lowest, highest)
         how = {**terms, "observed": observed[0], "interval": rule}
-        found = totals(layer + shift, regions, sample, **how)
+        shown = (layer + shift).assign_attrs({CHANGE: True})
+        found = totals(shown, regions, sample, **how)
         for end in ENDS:
             found[f"total{end}"] -= shift * found["area"]
         found["map_mean"] -= shift
@@ -361,7 +347,7 @@ def _corrected(
         dask="parallelized",
         output_dtypes=[np.float64],
     )
-    corrected = (layer - expected).rename(layer.name)
+    corrected = (layer - expected).rename(layer.name).assign_attrs({CHANGE: True})
     if layer.rio.crs is not None:
         corrected = corrected.rio.write_crs(layer.rio.crs)
     return totals(corrected, regions, residuals=fit_error_model(table), **terms)
@@ -405,6 +391,11 @@ def _by_models(
         for layer, errors in zip((before, after), residuals, strict=True)
     )
     net = other.copy()
+    net["note"] = [
+        "; ".join(dict.fromkeys(filter(None, pair)))
+        for pair in zip(one["note"], other["note"], strict=True)
+    ]
+    net.attrs["checks"] = [*one.attrs["checks"], *other.attrs["checks"]]
     net["map_mean"] -= one["map_mean"]
     net["total"] -= one["total"]
     squares = one["total_se"] ** 2 + other["total_se"] ** 2
@@ -412,6 +403,7 @@ def _by_models(
     net["total_se"] = np.sqrt((squares - shared).clip(lower=0.0))
     half = NormalDist().inv_cdf((1 + terms["confidence"]) / 2) * net["total_se"]
     net["total_lower"], net["total_upper"] = net["total"] - half, net["total"] + half
+    net["interval"] = net["interval"].where(half.notna(), "none")
     return _table({"net": (net,)})
 
 
@@ -438,4 +430,9 @@ def _table(found: dict[str, tuple[pd.DataFrame, ...]]) -> pd.DataFrame:
     table = table.iloc[np.argsort(order, kind="stable")]
     mass = next(iter(found.values()))[0]
     table.attrs = {k: mass.attrs[k] for k in ("design",) if k in mass.attrs}
+    table.attrs["checks"] = [
+        {**check, "change": part}
+        for part, (mass, *_) in found.items()
+        for check in mass.attrs.get("checks", ())
+    ]
     return table

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from geobiomass.accounting.check import VERDICTS
 from geobiomass.accounting.deductions import deduction_named
 from geobiomass.accounting.reported_columns import (
     estimate_columns,
@@ -19,7 +20,15 @@ from geobiomass.accounting.shared_error import Estimates
 from geobiomass.training.setting_names import explain_arguments
 
 _SUMMED = ("area", "unmapped", "plots", "map_total")
-_PARTS = ("carbon_below_ground", "carbon_dead_wood")
+_PARTS = (
+    *("carbon_below_ground", "carbon_dead_wood"),
+    *("region_area", "mapped", "off_map", "no_value"),
+    *("not_applicable", "beyond_held_out"),
+    *(
+        f"plots_{what}"
+        for what in ("off_map", "on_nodata", "without_value", "repeated")
+    ),
+)
 
 
 @explain_arguments
@@ -112,9 +121,7 @@ def _sum(part: pd.DataFrame) -> dict[str, Any]:
     row |= {n: part[n].sum(skipna=False) for n in _PARTS if n in part}
     methods = dict.fromkeys(part["method"])
     row |= {"method": " and ".join(methods), "note": _note(part, independent)}
-    if "interval" in part:
-        kinds = list(dict.fromkeys(part["interval"]))
-        row["interval"] = "none" if "none" in kinds else " and ".join(kinds)
+    row |= _words_of(part)
     total = _sum_of(whole, part, independent)
     row |= _one(estimate_columns("total", total)) | _one(
         relative_columns("total", total)
@@ -148,6 +155,17 @@ def _sum(part: pd.DataFrame) -> dict[str, Any]:
         half = relative_columns("x", reported)["x_half_width_90_percent"]
         row["deduction_percent"] = float(deduction_named(rule["rule"]).percent(half)[0])
     return row
+
+
+def _words_of(part: pd.DataFrame) -> dict[str, str]:
+    """Return the kinds of intervals, and the worst verdict, where a table has them."""
+    found = {}
+    if "interval" in part:
+        kinds = list(dict.fromkeys(part["interval"]))
+        found["interval"] = "none" if "none" in kinds else " and ".join(kinds)
+    if "verdict" in part:
+        found["verdict"] = max(part["verdict"], key=VERDICTS.index)
+    return found
 
 
 def _sum_of(rows: Estimates, part: pd.DataFrame, independent: bool) -> Estimates:

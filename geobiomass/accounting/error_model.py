@@ -11,6 +11,7 @@ import pandas as pd
 
 from geobiomass.accounting.pair_sums import Cells
 from geobiomass.cube.units import MASS_PER_AREA, plain
+from geobiomass.statistics.evenness import unevenness
 from geobiomass.statistics.residual_columns import RESIDUALS, check_residuals
 from geobiomass.statistics.variogram import Variogram, fit_variogram
 
@@ -54,6 +55,13 @@ class ErrorModel:
         longer than a chip cannot be measured.
     measured_in : str
         Units of the residuals, in place of Mg/ha above.
+    held_out : tuple of float, optional
+        The lowest and the highest prediction among the residuals.
+    pixel : tuple of float, optional
+        Height and width of a pixel of the residuals, metres.
+    unevenness : float, optional
+        How much more the spread of errors differs between units than the variogram
+        lets expect: a ratio of variances, 1 where it is even.
     """
 
     centres: tuple[float, ...]
@@ -66,6 +74,9 @@ class ErrorModel:
     inflation: float = 1.0
     places: bool = True
     measured_in: str = MASS_PER_AREA
+    held_out: tuple[float, float] | None = None
+    pixel: tuple[float, float] | None = None
+    unevenness: float | None = None
 
     def bias(self, predicted: npt.ArrayLike) -> Floats:
         """Return the bias at each prediction, Mg/ha; same shape."""
@@ -92,12 +103,16 @@ class ErrorModel:
         known = vars(self) | {"variogram": self.variogram.to_dict()}
         if self.measured_in == MASS_PER_AREA:  # as early versions wrote it
             del known["measured_in"]
+        for name in ("held_out", "pixel", "unevenness"):
+            if known[name] is None:
+                del known[name]
         return known
 
     @classmethod
     def from_dict(cls, given: dict[str, Any]) -> ErrorModel:
         """Build an error model from the result of ``to_dict``."""
-        listed = {name: tuple(given[name]) for name in ("centres", "biases", "spreads")}
+        several = ("centres", "biases", "spreads", "held_out", "pixel")
+        listed = {name: tuple(given[name]) for name in several if name in given}
         covariance = tuple(tuple(row) for row in given["bias_covariance"])
         variogram = Variogram.from_dict(given["variogram"])
         return cls(
@@ -200,6 +215,8 @@ def fit_error_model(
         units=len(names),
         residuals=level.size,
         places=_have_coordinates(residuals),
+        held_out=_ends(residuals["predicted"]),
+        pixel=_ends(residuals.attrs["pixel"], ordered=False),
     )
     ratio = _observed_over_predicted(model, residuals, rest, level, unit, seed)
     # The biases were fitted to the same units, which makes the sums of errors smaller:
@@ -209,7 +226,14 @@ def fit_error_model(
         model,
         inflation=max(1.0, ratio * len(names) / left),
         measured_in=plain(residuals.attrs.get("units")) or MASS_PER_AREA,
+        unevenness=unevenness(variogram, residuals, standardised, unit, seed),
     )
+
+
+def _ends(values: Any, ordered: bool = True) -> tuple[float, float]:
+    """Return the lowest and the highest value, or the two values as floats."""
+    one, other = (values.min(), values.max()) if ordered else values
+    return float(one), float(other)
 
 
 def class_centres(level: Floats, most: int) -> Floats:
@@ -338,6 +362,7 @@ class ErrorSum:
         self.model = model
         self._cells = Cells((float(pixel[0]), float(pixel[1])), cells)
         self._by_class = np.zeros(len(model.centres))
+        self._parts = 0.0  # what cut pixels add to the squared amounts
 
     def add(
         self,
@@ -345,6 +370,7 @@ class ErrorSum:
         column: int,
         weights: npt.NDArray[Any],
         predicted: npt.NDArray[Any],
+        shares: npt.NDArray[Any] | None = None,
     ) -> None:
         """Add a block of the region.
 
@@ -356,6 +382,11 @@ class ErrorSum:
             (y, x) float, hectares of each pixel; 0 outside the region.
         predicted : numpy.ndarray
             (y, x) float, Mg/ha; a pixel without a prediction adds nothing.
+        shares : numpy.ndarray, optional
+            (y, x) share of each pixel in the region, which its weight already has; by
+            default 1. Parts of a pixel differ from the whole: where a part is the
+            share f, its error has the variance s^2 / f, as if parts of equal size were
+            independent, which is the most that they can differ.
         """
         used = np.isfinite(predicted) & (weights != 0)
         if not used.any():
@@ -363,7 +394,11 @@ class ErrorSum:
         level = np.where(used, predicted, 0.0).astype(np.float64)
         area = np.where(used, weights, 0.0).astype(np.float64)
         self._by_class += area[used] @ self.model.shares(level[used])
-        self._cells.add(row, column, area * self.model.sd(level))
+        amounts = area * self.model.sd(level)
+        self._cells.add(row, column, amounts)
+        if shares is not None:
+            part = used & (shares < 1)
+            self._parts += float((amounts[part] ** 2 * (1 / shares[part] - 1)).sum())
 
     def bias(self) -> float:
         """Return the expected sum, Mg, to subtract from the map's total."""
@@ -378,7 +413,7 @@ class ErrorSum:
         """Return the variance of the sum of weights times errors, Mg^2."""
         pairs = self._cells.double_sum(self.model.covariance)
         own = self.model.variogram.nugget * self._cells.squares
-        return self.model.inflation * (own + pairs) + self.bias_variance()
+        return self.model.inflation * (own + pairs + self._parts) + self.bias_variance()
 
     def half_width(self, confidence: float = 0.95) -> float:
         """Return half the width of the confidence interval of the sum, Mg.

@@ -13,12 +13,19 @@ import xarray as xr
 
 from geobiomass.accounting.mass import column_in_mass
 from geobiomass.accounting.trained_plots import find_trained
+from geobiomass.accounting.years import measured_years
 from geobiomass.cube import CubeError
 from geobiomass.cube.grid import Grid
 from geobiomass.cube.table_errors import cube_errors
 from geobiomass.sources.footprints import Indexes, label_pixels
-from geobiomass.sources.plot_table import Plots, plots_table, read_plots
-from geobiomass.tables import read_numbers
+from geobiomass.sources.grid import WGS84
+from geobiomass.sources.plot_table import (
+    Plots,
+    geometries_of_table,
+    plots_table,
+    read_plots,
+)
+from geobiomass.tables import match_column, read_numbers
 from geobiomass.tables.coordinates import has_geographic
 
 if TYPE_CHECKING:
@@ -51,6 +58,14 @@ class GroundPlots:
         (plot,) bool: whether the plot trained the model of the map.
     trained_known : bool
         Whether the map says all that its model learnt from.
+    points : numpy.ndarray
+        (plot, 2) centres in pixels of the map: column, row.
+    beyond, silent : numpy.ndarray
+        (n, 2) the same of plots outside of the map, and of rows without a value.
+    hectares : numpy.ndarray
+        (plot,) size of each plot; NaN of points without a radius.
+    years : numpy.ndarray
+        (plot,) year that each was measured in; NaN where the table does not say.
     cluster : numpy.ndarray, optional
         (plot,) the cluster of each plot.
     """
@@ -65,6 +80,11 @@ class GroundPlots:
     left_out: dict[str, int]
     trained: npt.NDArray[np.bool_]
     trained_known: bool
+    points: Numbers
+    beyond: Numbers
+    silent: Numbers
+    hectares: Numbers
+    years: Numbers
     cluster: npt.NDArray[Any] | None = None
 
     @property
@@ -125,7 +145,8 @@ def locate_plots(
     grid = _geobox(layer)
     crs = _crs_of(table, grid)
     read = read_plots(table, observed, crs, argument="observed", name=name)
-    home = _homes(read, grid)
+    points = _centres(read.geometries_on(grid), grid)
+    home = _homes(points, grid)
     pixels, which = label_pixels(read, grid, radius, all_touched=False)
     inside = np.flatnonzero(home >= 0)
     if not inside.size:
@@ -153,6 +174,11 @@ def locate_plots(
         read.left_out,
         trained[inside],
         known,
+        points[inside],
+        points[home < 0],
+        _silent(table, observed, crs, read, grid),
+        _hectares(read, inside, radius),
+        measured_years(table, rows),
         _labels(table, cluster, rows, "cluster"),
     )
 
@@ -173,16 +199,51 @@ def _crs_of(table: pd.DataFrame, grid: GeoBox) -> Any:
     return grid.crs
 
 
-def _homes(plots: Plots, grid: GeoBox) -> Indexes:
-    """Return the pixel of each plot's centre, -1 outside of the map."""
+def _centres(shapes: npt.NDArray[Any], grid: GeoBox) -> Numbers:
+    """Return the centres of shapes in pixels, (shape, 2): column, row."""
     import shapely
 
-    shapes = plots.geometries_on(grid)
-    centres = shapely.get_coordinates(shapely.centroid(shapes)).T
-    column, row = (np.floor(each) for each in ~grid.affine * tuple(centres))
+    x, y = shapely.get_coordinates(shapely.centroid(shapes)).T
+    return np.stack(~grid.affine * (x, y), axis=1)
+
+
+def _homes(points: Numbers, grid: GeoBox) -> Indexes:
+    """Return the pixel of each plot's centre, -1 outside of the map."""
+    column, row = np.floor(points).T
     height, width = grid.shape
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     return np.where(inside, row * width + column, -1).astype(np.int64)
+
+
+def _silent(
+    table: pd.DataFrame, observed: str, crs: Any, read: Plots, grid: GeoBox
+) -> Numbers:
+    """Return the centres of rows that have a location and no value."""
+    import shapely
+
+    if "plots_without_value" not in read.left_out:
+        return np.empty((0, 2))
+    column: Any = match_column(table, (observed,))
+    rows = read_numbers(table[column], observed).isna().to_numpy()
+    shapes, system = geometries_of_table(table[rows], crs, read.name, {}, [])
+    known = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
+    zeros = np.zeros(int(known.sum()))
+    without = Plots(read.name, shapes[known], zeros, system, np.flatnonzero(known))
+    points = _centres(without.geometries_on(grid), grid)
+    return points[np.isfinite(points).all(axis=1)]
+
+
+def _hectares(read: Plots, rows: Indexes, radius: float | None) -> Numbers:
+    """Return the size of plots: of polygons on the ellipsoid, of points by radius."""
+    import shapely
+    from pyproj import Geod
+
+    shapes = read.geometries_in(WGS84)[rows]
+    sizes = np.full(shapes.size, np.nan if radius is None else np.pi * radius**2)
+    geod = Geod(ellps="WGS84")
+    for number in np.flatnonzero(shapely.get_dimensions(shapes) == 2):
+        sizes[number] = abs(geod.geometry_area_perimeter(shapes[number])[0])
+    return sizes / 1e4
 
 
 def _labels(table: pd.DataFrame, column: str | None, rows: Indexes, what: str) -> Any:

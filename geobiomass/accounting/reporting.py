@@ -70,6 +70,34 @@ class Reporting:
             carbon_fraction,
         )
 
+    @classmethod
+    def of_change(
+        cls,
+        carbon: Any,
+        model_error: Any,
+        deduction: str | None,
+        carbon_fraction: float = DEFAULT_FRACTION,
+    ) -> Reporting:
+        """Return the settings of a call of change totals, checked.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`of`, or if a setting is of one date only.
+        """
+        terms = cls.of(carbon, model_error, deduction, carbon_fraction)
+        if isinstance(terms.model_error, ParameterCovariance):
+            raise ValueError(
+                "model_error of a change must be a relative standard error, such as "
+                "0.05, got a covariance: its gradient is that of one date."
+            )
+        if terms.jumps("pixels"):
+            raise ValueError(
+                "The below-ground ratio of a change is decided by the first map's mean "
+                "in each region, got a ratio by pixels; leave out by_pixels()."
+            )
+        return terms
+
     def factors_of(self, region: str) -> Carbon | None:
         """Return the factors of a region."""
         return self.carbon[region] if isinstance(self.carbon, Mapping) else self.carbon

@@ -154,7 +154,7 @@ class SampleDesign:
             one.mean,
             method=method,  # type: ignore[arg-type]
             strata=self._strata(ground, at)[mine].tolist() if stratified else None,
-            shares=(self.hectares or one.areas) if stratified else None,
+            shares=(self.hectares or one.shares) if stratified else None,
             map_means=one.means if by_raster else None,
             probability=probability,
             population=self._population_of(one.name, stratified),

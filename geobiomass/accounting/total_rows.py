@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from geobiomass.accounting.check import NO_INTERVAL
 from geobiomass.accounting.ground_plots import GroundPlots
 from geobiomass.accounting.region_sums import PlotValues, RegionSum
 from geobiomass.accounting.sample_design import SampleDesign, strata_rows
@@ -114,11 +115,11 @@ def row_by_model(one: RegionSum, terms: RowTerms) -> dict[str, Any]:
     """Return the row of a region by the errors of a model."""
     if one.area == 0 or one.errors is None:
         return _row(one, "model", 0, None, [_NO_VALUE])
-    mean = (one.total - one.errors.bias()) / one.area
-    half = one.errors.half_width(terms.confidence) / one.area
+    mean = (one.total - one.errors.bias()) / one.mapped
+    half = one.errors.half_width(terms.confidence) / one.mapped
     notes = [] if one.errors.model.places else [_CHIPS]
     row = _row(one, "model", 0, None, notes)
-    row["mean"], row["mean_se"] = mean, math.sqrt(one.errors.variance()) / one.area
+    row["mean"], row["mean_se"] = mean, math.sqrt(one.errors.variance()) / one.mapped
     row["mean_lower"], row["mean_upper"] = mean - half, mean + half
     row["interval"] = "normal"
     return _with_totals(row)
@@ -139,7 +140,7 @@ def _row(
     row: dict[str, Any] = {
         "region": one.name,
         "area": one.area,
-        "unmapped": one.inside - one.area + one.beyond,
+        "unmapped": one.unmapped,
         "method": method,
         "plots": plots,
         "map_mean": one.mean,
@@ -152,6 +153,8 @@ def _row(
     row["freedom"] = nan if found is None else found.freedom
     row["interval"] = bounds.kind
     row["note"] = "; ".join(notes)
+    if found is not None and bounds.kind == "none":
+        row[NO_INTERVAL] = bounds.note
     return row
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 
-from geobiomass.accounting.beyond_map import hectares_beyond
-from geobiomass.accounting.error_model import ErrorModel, ErrorSum, fit_error_model
-from geobiomass.accounting.ground_plots import GroundPlots, locate_plots, stratum_name
+from geobiomass.accounting.checks import Checker, check_unmapped
+from geobiomass.accounting.error_model import ErrorModel, fit_error_model
+from geobiomass.accounting.ground_plots import locate_plots, stratum_name
 from geobiomass.accounting.held_out import errors_of
 from geobiomass.accounting.mass import ASSUMED, errors_in, need_mass, open_target
-from geobiomass.accounting.region_sums import RegionSum, sum_regions
+from geobiomass.accounting.region_area import applicable_of
+from geobiomass.accounting.region_sums import empty_sums, sum_regions
 from geobiomass.accounting.reported_columns import add_reported
 from geobiomass.accounting.reporting import DEFAULT_FRACTION, Reporting, low_shares
 from geobiomass.accounting.sample_design import SampleDesign
@@ -25,13 +25,14 @@ from geobiomass.accounting.trained_plots import note_trained
 from geobiomass.cube.alignment import check_one_grid
 from geobiomass.cube.areas import pixel_size, regions_of
 from geobiomass.cube.units import MASS_PER_AREA
-from geobiomass.maps.reading import open_layer, taken_as_missing
+from geobiomass.maps.reading import open_layer, opened, taken_as_missing
 from geobiomass.sources.plot_table import named_column
 from geobiomass.statistics.confidence import DEFAULT_CONFIDENCE
 from geobiomass.statistics.interval_of_mean import IntervalRule
 from geobiomass.training.setting_names import explain_arguments
 
 Estimator = Literal["auto", "plots", "difference", "regression", "all"]
+Unmapped = Literal["exclude", "mean of its stratum", "refuse"]
 
 _NEITHER = (
     "Totals need plots= (a probability sample of field plots) or residuals= (errors of "
@@ -68,6 +69,8 @@ def totals(
     variable: str | None = None,
     progress: bool = True,
     column: str | None = None,
+    unmapped: Unmapped = "exclude",
+    force: bool = False,
 ) -> pd.DataFrame:
     """Estimate area, mean density, total biomass and carbon of regions of a map.
 
@@ -160,13 +163,21 @@ def totals(
     column : str, optional
         The same as `observed`, by the name that :func:`geobiomass.with_labels` has for
         it.
+    unmapped : "exclude", "mean of its stratum" or "refuse"
+        Rule for hectares off the map or without a value: the total is of the mapped
+        part, and says so; they count with the mean of the mapped part of their stratum
+        (or, where the stratum is not known, of the region); or a region with any gets
+        no numbers.
+    force : bool
+        Give intervals also where a check is broken, which ``verdict`` and ``note`` say.
 
     Returns
     -------
     pandas.DataFrame
-        One row for each region, or for each region and method. ``area``: hectares with
-        a value in the map, which all other columns refer to; ``unmapped``: hectares
-        without, also beyond its edges; ``method``; ``plots``: number of plots;
+        One row for each region, or for each region and method. ``area``: hectares that
+        all other columns refer to, by default those with a value in the map;
+        ``unmapped``: hectares without, also beyond its edges; ``method``; ``plots``:
+        number of plots;
         ``map_mean``, of pixels;
         ``mean``, ``mean_se``, ``mean_lower``, ``mean_upper`` (Mg/ha); the same of
         ``total`` (Mg) and, without standard error, ``carbon`` (Mg C); ``freedom``:
@@ -176,7 +187,15 @@ def totals(
         the interval without it, ``total_sampling_lower``, ...; with `deduction`
         ``deduction_percent``; ``interval``: "t", "Hall", "all zero", "normal" (of
         `residuals`) or "none"; ``note``: warnings, or the reason why the estimates of
-        this row, or its interval, are NaN. ``attrs`` has the units, the settings and
+        this row, or its interval, are NaN; ``verdict``: the worst of the row's checks,
+        "ok", "doubtful", "broken" (no interval), "forced" or "no estimate". In hectares
+        ``region_area``, of the region itself, ``mapped``, ``off_map``, ``no_value``,
+        ``not_applicable`` (outside of the area of applicability) and
+        ``beyond_held_out`` (predictions beyond those of `residuals`), NaN where not
+        known; ``plots_off_map``, ``plots_on_nodata``, ``plots_without_value`` and
+        ``plots_repeated``, plots of the region that do not count, or are at the place
+        of another. ``attrs["checks"]`` has each check with figure and verdict, which
+        :func:`geobiomass.explain_totals` tells; ``attrs`` the units, the settings and
         the ``design``, with strata ``attrs["strata"]``: the estimates by stratum (a
         list that ``pandas.DataFrame`` takes: plots, sampling units, hectares, share,
         mean and its standard error), and
@@ -214,6 +233,9 @@ def totals(
             "Totals need plots= or residuals=, got both: with a probability sample of "
             "plots the interval needs no error model. Leave one out."
         )
+    divided = strata if poststrata is None else poststrata
+    check_unmapped(unmapped, residuals, divided)
+    source, map = map, opened(map)
     layer, target = open_target(map, variable)
     assumed = need_mass(layer, target, "Totals")
     named = regions_of(layer, regions, name=name, missing="keep")
@@ -223,7 +245,6 @@ def totals(
             "Plots have strata= (drawn in them) or poststrata= (drawn without regard "
             "to them), got both."
         )
-    divided = strata if poststrata is None else poststrata
     raster, hectares = _strata_of(divided, layer, len(named))
     drawn = SampleDesign.of(
         design,
@@ -243,7 +264,7 @@ def totals(
             stratum=stratum,
             probability=probability,
             radius=radius,
-            maps=(map,),
+            maps=(source,),
             cluster=cluster,
         )
         if stratum is not None and divided is None:
@@ -252,13 +273,15 @@ def totals(
                 "a raster on the map's grid or a mapping from names to hectares."
             )
     model = None if residuals is None else _error_model(residuals, layer)
-    sums = _empty_sums(named, ground, model, layer)
-    for one, area in zip(sums, hectares_beyond(named, layer), strict=True):
-        one.beyond = area
-    at = sum_regions(layer, sums, ground, raster, progress)
+    sums = empty_sums(named, layer, ground, model)
+    for one in sums:
+        one.unmapped_as_mean = unmapped == "mean of its stratum"
+    applicable = applicable_of(map, layer)
+    at = sum_regions(layer, sums, ground, raster, progress, applicable)
+    check = Checker(map, layer, ground, at, model, hectares, unmapped, force)
     by_stratum: list[dict[str, Any]] = []
     rows = [
-        row
+        check.judge(one, row)
         for one in sums
         for row in (
             rows_by_plots(one, ground, at, drawn, terms, by_stratum)
@@ -270,6 +293,8 @@ def totals(
     table.attrs = {
         "confidence": confidence,
         "based_on": "design" if ground is not None else "model",
+        "unmapped": unmapped,
+        "checks": check.found,
         **taken_as_missing(layer),
     }
     if assumed is not None:
@@ -278,7 +303,7 @@ def totals(
         table.attrs["regions"] = named.counts
     if ground is not None:
         table.attrs["design"] = drawn.about()
-        if by_stratum:
+        if by_stratum := _estimated(by_stratum, table):
             table.attrs["strata"] = by_stratum
         table.attrs["left_out"] = {**ground.left_out, "plots_outside": ground.outside}
         note_trained(table, ground.trained, ground.trained_known, stacklevel=4)
@@ -290,6 +315,15 @@ def totals(
         density=table["mean"],
         shares=[share for share in by_name for _ in range(len(table) // len(by_name))],
     )
+
+
+def _estimated(
+    by_stratum: list[dict[str, Any]], table: pd.DataFrame
+) -> list[dict[str, Any]]:
+    """Return the strata of rows with an estimate: refused regions have none."""
+    known = table[table["mean"].notna()]
+    rows = {*zip(known.index, known["method"], strict=True)}
+    return [part for part in by_stratum if (part["region"], part["method"]) in rows]
 
 
 def _strata_of(
@@ -313,17 +347,3 @@ def _strata_of(
 def _error_model(residuals: Any, layer: xr.DataArray) -> ErrorModel:
     errors = errors_in(errors_of(residuals, layer), MASS_PER_AREA)
     return errors if isinstance(errors, ErrorModel) else fit_error_model(errors)
-
-
-def _empty_sums(
-    named: Sequence[tuple[str, Any]],
-    ground: GroundPlots | None,
-    model: ErrorModel | None,
-    layer: xr.DataArray,
-) -> list[RegionSum]:
-    count = 0 if ground is None else ground.count
-    sums = [RegionSum(name, region, np.zeros(count, bool)) for name, region in named]
-    if model is not None:
-        for one in sums:
-            one.errors = ErrorSum(model, pixel=pixel_size(layer))
-    return sums

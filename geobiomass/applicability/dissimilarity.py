@@ -19,12 +19,11 @@ from geobiomass.applicability.cells import (
     views_of,
 )
 from geobiomass.applicability.domain import ARRAYS, VIEWS, Domain
+from geobiomass.applicability.layer_names import INDEX, INSIDE
 
 # Repeated from inference/steps.py, which is a room on the same floor.
 Pixels = npt.NDArray[np.float32]
 Attributes = Mapping[str, Any]
-
-INDEX, INSIDE = "dissimilarity", "applicable"
 
 
 class WithDissimilarity(nn.Module):

@@ -92,6 +92,14 @@ Confidence = Annotated[
 ]
 
 
+class Unmapped(StrEnum):
+    """The rule for hectares without a value."""
+
+    exclude = "exclude"
+    mean = "mean of its stratum"
+    refuse = "refuse"
+
+
 def totals(
     map_: Annotated[
         str, typer.Argument(metavar="MAP", help="A finished map: .zarr or .tif.")
@@ -162,6 +170,15 @@ def totals(
         str | None,
         typer.Option(help="The map's layer; by default agb, or the model's target."),
     ] = None,
+    unmapped: Annotated[
+        Unmapped, typer.Option(help="Rule for hectares off the map or without a value.")
+    ] = Unmapped.exclude,
+    force: Annotated[
+        bool, typer.Option("--force", help="Intervals also where a check is broken.")
+    ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Also print every check of every row.")
+    ] = False,
     csv: TableFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -170,6 +187,7 @@ def totals(
     Example: `geobiomass totals map.zarr districts.gpkg --plots plots.csv`
     """
     check_table_file(csv)
+    from geobiomass.accounting.explain import explain_totals
     from geobiomass.accounting.totals import totals as estimate
 
     table = estimate(
@@ -196,10 +214,15 @@ def totals(
         name=name,
         variable=variable,
         progress=not as_json,
+        unmapped=unmapped.value,
+        force=force,
     )
     write_table(table, csv, "table of totals", "map_mean")
     facts = {"totals": table_of(table)} | {str(k): v for k, v in table.attrs.items()}
-    answer(_in_words(table), facts, as_json)
+    words = _in_words(table)
+    if explain:
+        words += f"\n\n{explain_totals(table)}"
+    answer(words, facts, as_json)
 
 
 def change(
@@ -235,6 +258,9 @@ def change(
     carbon: Factors = None,
     model_error: ModelError = None,
     deduction: Rule = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Intervals also where a check is broken.")
+    ] = False,
     csv: TableFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -276,6 +302,7 @@ def change(
             residuals=errors if plots is None else None,
             plots=plots,
             progress=not as_json,
+            force=force,
             **settings,
             **reported,
             estimator=estimator.value,
@@ -304,7 +331,8 @@ def _in_words(table: Any) -> str:
     names = ["method", "plots", "area", "unmapped", "mean", "total"]
     names += ["total_lower", "total_upper", "interval", "carbon"]
     more = [f"co2e{end}" for end in _ENDS] + ["deduction_percent"]
-    names += [name for name in more if name in table] + ["note"]
+    names += [name for name in more if name in table]
+    names += [name for name in ("verdict", "note") if name in table]
     kinds = {name: units.get(name) or units.get(name.split("_")[0]) for name in names}
     shown = table[names].rename(
         columns={name: f"{name} ({unit})" for name, unit in kinds.items() if unit}

@@ -338,7 +338,10 @@ def regions_of(
     counts: Counter[str] = Counter()
     for label, shape in named_regions(regions, _outline(grid), name, counts):
         try:
-            region = Region.of(shape, scene)
+            if regions is None:  # a rotated map is less than the bounds around it
+                region = Region((_corners(grid),), grid.affine)
+            else:
+                region = Region.of(shape, scene)
         except ValueError as error:
             raise CubeError(f"Region {label!r} cannot be read: {error}") from error
         if label in found:
@@ -383,6 +386,13 @@ def _outline(grid: _Grid) -> tuple[float, float, float, float]:
     rows, columns = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
     x, y = grid.position(rows * grid.height, columns * grid.width)
     return float(x.min()), float(y.min()), float(x.max()), float(y.max())
+
+
+def _corners(grid: _Grid) -> dict[str, Any]:
+    """Return the outline of a map as a polygon."""
+    rows, columns = np.array([0, 0, 1, 1, 0]), np.array([0, 1, 1, 0, 0])
+    x, y = grid.position(rows * grid.height, columns * grid.width)
+    return {"type": "Polygon", "coordinates": [np.stack([x, y], 1).tolist()]}
 
 
 def _meets(region: Region, grid: _Grid) -> bool:

@@ -110,6 +110,13 @@ def _single(layer: xr.DataArray) -> xr.DataArray:
     return layer.isel(dict.fromkeys(more, 0), drop=True)
 
 
+def opened(source: Any) -> Any:
+    """Return a map as it is, or opened if it is a path: once, in one state."""
+    if isinstance(source, str | os.PathLike):
+        return open_map(os.fspath(source))
+    return source
+
+
 def open_map(path: str) -> xr.Dataset:
     """Open a finished map lazily, by layer; raise as :func:`open_layer`."""
     from geobiomass.maps import in_one_state

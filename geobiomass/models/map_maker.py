@@ -12,10 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from geobiomass.applicability.dissimilarity import (
-    INDEX,
-    INSIDE,
-)
+from geobiomass.applicability.layer_names import INDEX, INSIDE
 from geobiomass.cube import CubeError, is_chips
 from geobiomass.cube.axes import named_like
 from geobiomass.cube.convert import cube_for

@@ -11,11 +11,8 @@ from torch import nn
 
 from geobiomass.applicability import Domain, Domains
 from geobiomass.applicability.cells import need_looking
-from geobiomass.applicability.dissimilarity import (
-    INDEX,
-    Applicability,
-    WithDissimilarity,
-)
+from geobiomass.applicability.dissimilarity import Applicability, WithDissimilarity
+from geobiomass.applicability.layer_names import INDEX
 from geobiomass.cube.quantity import AGB, Quantity
 from geobiomass.cube.region import Region
 from geobiomass.data.reader import Reader

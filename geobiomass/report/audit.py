@@ -298,6 +298,7 @@ _TOTALS = {
     "carbon": "carbon, Mg C",
     "co2e": "CO2 equivalent, Mg",
     "deduction_percent": "deduction, %",
+    "verdict": "verdict",
     "note": "note",
 }
 
@@ -342,13 +343,30 @@ def totals(material: Material) -> Markup:
         )
     basis = paragraph(f"{based} Areas are on the ellipsoid. {'. '.join(factors)}.")
     return join(
-        [Table(shown, f"In brackets: confidence intervals of {confidence}."), basis]
+        [
+            Table(shown, f"In brackets: confidence intervals of {confidence}."),
+            basis,
+            _checks(table),
+        ]
     )
+
+
+def _checks(table: pd.DataFrame) -> Table:
+    """Return every check of every row, those that are not ok first."""
+    found = pd.DataFrame(table.attrs["checks"])
+    order = {"broken": 0, "doubtful": 1, "ok": 2}
+    found = found.sort_values("verdict", key=lambda v: v.map(order), kind="stable")
+    shown = found.set_index("region")[["method", "check", "verdict", "words"]]
+    worst = found["verdict"].value_counts()
+    counts = ", ".join(f"{worst.get(name, 0)} {name}" for name in order)
+    return Table(shown, f"Checks: {counts}.", fold="Checks of the totals")
 
 
 def _between(value: float, low: float, high: float, digits: int) -> str:
     if not np.isfinite(value):
         return "-"
+    if not np.isfinite(low):
+        return f"{value:,.{digits}f} (no interval)"
     return f"{value:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
 
 
