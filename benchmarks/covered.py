@@ -21,6 +21,7 @@ from tables import show
 # Each module has `tables`, and `RUNS`, the number of runs behind the page's figures.
 PARTS = {
     "errors-in-space": "covered_space",
+    "other-worlds": "covered_worlds",
     "change": "covered_change",
     "totals": "covered_plots",
     "intervals": "covered_blocks",
