@@ -214,7 +214,9 @@ def tables(go: Go, runs: int, seed: int) -> dict[str, list[Row]]:
     rows: list[Row] = []
     for name, case in CASES.items():
         found = go(partial(run, case), range(seed, seed + runs), name)
-        held, verdicts, errors, halves = (np.array(part) for part in zip(*found, strict=True))
+        held, verdicts, errors, halves = (
+            np.array(part) for part in zip(*found, strict=True)
+        )
         fine = verdicts == OK
         doubtful, broken = verdicts == "doubtful", verdicts == "broken"
         rows.append(

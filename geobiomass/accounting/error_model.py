@@ -12,6 +12,7 @@ import pandas as pd
 from geobiomass.accounting.pair_sums import Cells
 from geobiomass.cube.units import MASS_PER_AREA, plain
 from geobiomass.statistics.evenness import unevenness
+from geobiomass.statistics.long_range import LongPart, split_long_part
 from geobiomass.statistics.residual_columns import RESIDUALS, check_residuals
 from geobiomass.statistics.variogram import Variogram, fit_variogram
 
@@ -77,6 +78,8 @@ class ErrorModel:
     held_out: tuple[float, float] | None = None
     pixel: tuple[float, float] | None = None
     unevenness: float | None = None
+    long: LongPart | None = None
+    freedom: float | None = None
 
     def bias(self, predicted: npt.ArrayLike) -> Floats:
         """Return the bias at each prediction, Mg/ha; same shape."""
@@ -96,7 +99,8 @@ class ErrorModel:
 
         It is without the nugget, which pixels do not share.
         """
-        return self.variogram.sill * self.variogram.shared(distance)
+        near: Floats = self.variogram.sill * self.variogram.shared(distance)
+        return near if self.long is None else near + self.long.covariance(distance)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values for JSON, as ``from_dict`` takes them."""
@@ -206,6 +210,9 @@ def fit_error_model(
     spreads = _spreads(hats, rest)
     standardised = rest / np.sqrt(hats @ spreads**2)
     variogram = _fit_correlation(residuals, standardised, pairs, seed)
+    long = None
+    if _have_coordinates(residuals):
+        variogram, long = split_long_part(variogram)
     model = ErrorModel(
         centres=tuple(centres.tolist()),
         biases=tuple(solved.tolist()),
@@ -217,11 +224,16 @@ def fit_error_model(
         places=_have_coordinates(residuals),
         held_out=_ends(residuals["predicted"]),
         pixel=_ends(residuals.attrs["pixel"], ordered=False),
+        long=long,
+        freedom=float(len(names) - 1),
     )
     ratio = _observed_over_predicted(model, residuals, rest, level, unit, seed)
     # The biases were fitted to the same units, which makes the sums of errors smaller:
     # a correction for degrees of freedom.
     left = len(names) - basis.shape[1]
+    if model.places:
+        more = max(1.0, _between_units(model, residuals, level, unit))
+        model = replace(model, bias_covariance=tuple(map(tuple, (covariance * more).tolist())))
     return replace(
         model,
         inflation=max(1.0, ratio * len(names) / left),
@@ -332,6 +344,26 @@ def _observed_over_predicted(
     return squared / variance
 
 
+def _between_units(
+    model: ErrorModel, residuals: pd.DataFrame, level: Floats, unit: npt.NDArray[np.intp]
+) -> float:
+    """Return the variance of the sum of all errors over that of independent units."""
+    down, across = (float(side) for side in residuals.attrs["pixel"])
+    row = np.rint(residuals["y"].to_numpy(float) / down).astype(np.int64)
+    column = np.rint(residuals["x"].to_numpy(float) / across).astype(np.int64)
+    amounts = model.sd(level)
+    def summed(mine):
+        top, left = row[mine].min(), column[mine].min()
+        cells = Cells((down, across), 2**14)
+        block = np.zeros((np.ptp(row[mine]) + 1, np.ptp(column[mine]) + 1))
+        block[row[mine] - top, column[mine] - left] = amounts[mine]
+        cells.add(int(top), int(left), block)
+        return model.variogram.nugget * cells.squares + cells.double_sum(model.covariance)
+    whole = summed(np.arange(len(row)))
+    each = sum(summed(np.flatnonzero(unit == name)) for name in range(unit.max() + 1))
+    return whole / each
+
+
 class ErrorSum:
     """The sum of errors over a region, with the covariance of all pairs of pixels.
 
@@ -434,5 +466,8 @@ class ErrorSum:
 
         whole, part = self.variance(), self.bias_variance()
         share = part / whole if part > 0 else 0.0
-        freedom = (self.model.units - 1) / share**2 if share > 0 else np.inf
+        lost = share**2 / (self.model.units - 1)
+        if self.model.freedom is not None:
+            lost += (1 - share) ** 2 / self.model.freedom
+        freedom = 1 / lost if lost > 0 else np.inf
         return float(t.ppf((1 + confidence) / 2, freedom) * np.sqrt(whole))
