@@ -184,9 +184,10 @@ def run(case: Case, seed: int) -> tuple[bool, str, float, float]:
     table.attrs = attrs
     model = fit_error_model(table, pairs=40_000, seed=seed)
     truth, mapped = case.world(REGION, random)
-    one = region_of(mapped, model.held_out)
     total = ErrorSum(model, PIXEL)
     total.add(0, 0, np.full(mapped.shape, 0.01), mapped)
+    one = region_of(mapped, model.held_out)
+    one.errors = total
     estimate = one.sums[WHOLE] - total.bias()
     half, known = total.half_width(CONFIDENCE), 0.01 * float(truth.sum())
     verdict = max(

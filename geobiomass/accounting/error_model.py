@@ -12,7 +12,7 @@ import pandas as pd
 from geobiomass.accounting.pair_sums import Cells
 from geobiomass.cube.units import MASS_PER_AREA, plain
 from geobiomass.statistics.evenness import unevenness
-from geobiomass.statistics.long_range import LongPart, split_long_part
+from geobiomass.statistics.far_correlation import far_correlation
 from geobiomass.statistics.residual_columns import RESIDUALS, check_residuals
 from geobiomass.statistics.variogram import Variogram, fit_variogram
 
@@ -21,6 +21,8 @@ Bias = Literal["class", "overall"]
 
 FEWEST_RESIDUALS = 200  # of a class
 MOST_CHECKED = 100  # units whose sums of errors are compared with the model
+_USUAL = (0.01, 0.99)  # quantiles of the predictions
+_LATER = ("held_out", "pixel", "unevenness", "usual", "far", "freedom")  # than others
 SMALLEST_SPREAD = 1e-3  # of the overall spread, for classes almost without any
 
 
@@ -63,6 +65,15 @@ class ErrorModel:
     unevenness : float, optional
         How much more the spread of errors differs between units than the variogram
         lets expect: a ratio of variances, 1 where it is even.
+    usual : tuple of float, optional
+        Quantiles of 1 and 99 % of the predictions among the residuals.
+    far : float, optional
+        How probable it is that mean errors of distant units are as alike as these are,
+        if they are independent; see ``far_correlation``.
+    freedom : float, optional
+        Degrees of freedom of the spread of errors: one less than the number of units,
+        which its sums were compared with. None: as if it were known exactly, as
+        earlier versions had it.
     """
 
     centres: tuple[float, ...]
@@ -78,7 +89,8 @@ class ErrorModel:
     held_out: tuple[float, float] | None = None
     pixel: tuple[float, float] | None = None
     unevenness: float | None = None
-    long: LongPart | None = None
+    usual: tuple[float, float] | None = None
+    far: float | None = None
     freedom: float | None = None
 
     def bias(self, predicted: npt.ArrayLike) -> Floats:
@@ -99,15 +111,14 @@ class ErrorModel:
 
         It is without the nugget, which pixels do not share.
         """
-        near: Floats = self.variogram.sill * self.variogram.shared(distance)
-        return near if self.long is None else near + self.long.covariance(distance)
+        return self.variogram.sill * self.variogram.shared(distance)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values for JSON, as ``from_dict`` takes them."""
         known = vars(self) | {"variogram": self.variogram.to_dict()}
         if self.measured_in == MASS_PER_AREA:  # as early versions wrote it
             del known["measured_in"]
-        for name in ("held_out", "pixel", "unevenness"):
+        for name in _LATER:
             if known[name] is None:
                 del known[name]
         return known
@@ -115,7 +126,7 @@ class ErrorModel:
     @classmethod
     def from_dict(cls, given: dict[str, Any]) -> ErrorModel:
         """Build an error model from the result of ``to_dict``."""
-        several = ("centres", "biases", "spreads", "held_out", "pixel")
+        several = ("centres", "biases", "spreads", "held_out", "pixel", "usual")
         listed = {name: tuple(given[name]) for name in several if name in given}
         covariance = tuple(tuple(row) for row in given["bias_covariance"])
         variogram = Variogram.from_dict(given["variogram"])
@@ -210,9 +221,6 @@ def fit_error_model(
     spreads = _spreads(hats, rest)
     standardised = rest / np.sqrt(hats @ spreads**2)
     variogram = _fit_correlation(residuals, standardised, pairs, seed)
-    long = None
-    if _have_coordinates(residuals):
-        variogram, long = split_long_part(variogram)
     model = ErrorModel(
         centres=tuple(centres.tolist()),
         biases=tuple(solved.tolist()),
@@ -224,21 +232,23 @@ def fit_error_model(
         places=_have_coordinates(residuals),
         held_out=_ends(residuals["predicted"]),
         pixel=_ends(residuals.attrs["pixel"], ordered=False),
-        long=long,
-        freedom=float(len(names) - 1),
     )
     ratio = _observed_over_predicted(model, residuals, rest, level, unit, seed)
     # The biases were fitted to the same units, which makes the sums of errors smaller:
     # a correction for degrees of freedom.
     left = len(names) - basis.shape[1]
-    if model.places:
-        more = max(1.0, _between_units(model, residuals, level, unit))
-        model = replace(model, bias_covariance=tuple(map(tuple, (covariance * more).tolist())))
     return replace(
         model,
         inflation=max(1.0, ratio * len(names) / left),
         measured_in=plain(residuals.attrs.get("units")) or MASS_PER_AREA,
         unevenness=unevenness(variogram, residuals, standardised, unit, seed),
+        usual=_ends(np.quantile(residuals["predicted"], _USUAL)),
+        far=far_correlation(
+            residuals, standardised, unit, variogram.effective_range, seed
+        )
+        if model.places
+        else None,
+        freedom=float(len(names) - 1),
     )
 
 
@@ -344,26 +354,6 @@ def _observed_over_predicted(
     return squared / variance
 
 
-def _between_units(
-    model: ErrorModel, residuals: pd.DataFrame, level: Floats, unit: npt.NDArray[np.intp]
-) -> float:
-    """Return the variance of the sum of all errors over that of independent units."""
-    down, across = (float(side) for side in residuals.attrs["pixel"])
-    row = np.rint(residuals["y"].to_numpy(float) / down).astype(np.int64)
-    column = np.rint(residuals["x"].to_numpy(float) / across).astype(np.int64)
-    amounts = model.sd(level)
-    def summed(mine):
-        top, left = row[mine].min(), column[mine].min()
-        cells = Cells((down, across), 2**14)
-        block = np.zeros((np.ptp(row[mine]) + 1, np.ptp(column[mine]) + 1))
-        block[row[mine] - top, column[mine] - left] = amounts[mine]
-        cells.add(int(top), int(left), block)
-        return model.variogram.nugget * cells.squares + cells.double_sum(model.covariance)
-    whole = summed(np.arange(len(row)))
-    each = sum(summed(np.flatnonzero(unit == name)) for name in range(unit.max() + 1))
-    return whole / each
-
-
 class ErrorSum:
     """The sum of errors over a region, with the covariance of all pairs of pixels.
 
@@ -393,6 +383,7 @@ class ErrorSum:
     ) -> None:
         self.model = model
         self._cells = Cells((float(pixel[0]), float(pixel[1])), cells)
+        self.unusual = 0.0  # hectares beyond the usual held-out predictions
         self._by_class = np.zeros(len(model.centres))
         self._parts = 0.0  # what cut pixels add to the squared amounts
 
@@ -425,6 +416,9 @@ class ErrorSum:
             return
         level = np.where(used, predicted, 0.0).astype(np.float64)
         area = np.where(used, weights, 0.0).astype(np.float64)
+        if self.model.usual is not None:
+            low, high = self.model.usual
+            self.unusual += float(area[used & ((level < low) | (level > high))].sum())
         self._by_class += area[used] @ self.model.shares(level[used])
         amounts = area * self.model.sd(level)
         self._cells.add(row, column, amounts)
@@ -451,7 +445,7 @@ class ErrorSum:
         """Return half the width of the confidence interval of the sum, Mg.
 
         It is by Student's t with the degrees of freedom of Satterthwaite (1946): the
-        part of the biases has the number of units minus one, the rest is known exactly.
+        part of the biases has the number of units minus one, the rest ``freedom``.
 
         Raises
         ------
