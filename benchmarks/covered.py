@@ -2,10 +2,10 @@
 
 ``python -m benchmarks.covered WHAT [--runs N] [--seed S] [--processes P] [--markdown]``
 
-WHAT is errors-in-space, change (both of docs/explanation/errors-in-space.md), totals
-(totals.md), intervals, landscapes, interval-outputs (intervals.md), random-pixels or
-bootstrap (validation.md). All data are simulated, so the ground truth is known. The
-results do not depend on the number of processes.
+WHAT is errors-in-space, other-worlds, change (of docs/explanation/errors-in-space.md),
+totals (totals.md), intervals, landscapes, interval-outputs (intervals.md),
+random-pixels or bootstrap (validation.md). All data are simulated, so the ground truth
+is known. The results do not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from tables import show
 # Each module has `tables`, and `RUNS`, the number of runs behind the page's figures.
 PARTS = {
     "errors-in-space": "covered_space",
+    "other-worlds": "covered_worlds",
     "change": "covered_change",
     "totals": "covered_plots",
     "intervals": "covered_blocks",

@@ -82,6 +82,17 @@ def test_errors_in_space_are_the_pages(
 
 
 @pytest.mark.slow
+def test_other_worlds_are_the_pages(capsys: Printed) -> None:
+    (table,) = printed(capsys, "other-worlds")
+    assert on_page(table, "errors-in-space.md")
+    found = {row[0]: row[1:] for row in table[1:]}
+    taller = found["region taller than the held-out land"]
+    assert taller[0] == "0"  # its biomass is beyond what the map can show
+    assert taller[1] == "0"  # and a check says so
+    assert len(found) == 15
+
+
+@pytest.mark.slow
 def test_totals_are_the_pages(capsys: Printed) -> None:
     table, few, rare, after = printed(capsys, "totals", 20)
     assert on_page(table, "totals.md")

@@ -336,7 +336,8 @@ def test_clean_residuals_are_ok(values: np.ndarray) -> None:
 
 def test_a_region_beyond_the_held_out_predictions(values: np.ndarray) -> None:
     table = totals(as_map(values + 150), residuals=held_out(0))
-    assert verdicts(table) == {"range of predictions": "broken"}
+    names = ("range of predictions", "usual predictions")
+    assert verdicts(table) == dict.fromkeys(names, "broken")
     row = table.iloc[0]
     assert row["beyond_held_out"] > 0.7 * row["area"]
     assert "of the region is beyond the held-out predictions" in row["note"]
@@ -372,7 +373,7 @@ LAGS = pd.DataFrame({"lag": [10.0, 600.0], "semivariance": 1.0, "pairs": 100})
         ({"units": 6}, "held-out units", "doubtful"),
         ({"places": False}, "held-out land", "doubtful"),
         (
-            {"variogram": Variogram(0.1, 0.9, 300, "exponential", LAGS)},
+            {"variogram": Variogram(0.1, 0.9, 150, "exponential", LAGS)},
             "range of errors",
             "doubtful",
         ),
@@ -382,6 +383,11 @@ LAGS = pd.DataFrame({"lag": [10.0, 600.0], "semivariance": 1.0, "pairs": 100})
             "broken",
         ),
         ({"inflation": 5.0}, "sums of errors", "doubtful"),
+        ({"far": 0.02, "inflation": 2.5}, "errors of distant units", "doubtful"),
+        ({"far": 0.001, "inflation": 1.5}, "errors of distant units", "doubtful"),
+        ({"far": 0.001, "inflation": 2.5}, "errors of distant units", "broken"),
+        ({"usual": (0.0, 80.0)}, "usual predictions", "broken"),
+        ({"usual": (0.0, 120.0)}, "usual predictions", "doubtful"),
         ({"unevenness": 9.0}, "even spread", "doubtful"),
         ({"pixel": (20.0, 20.0)}, "size of pixels", "doubtful"),
         ({"pixel": (100.0, 100.0)}, "size of pixels", "broken"),
@@ -407,7 +413,7 @@ def test_an_earlier_error_model_is_checked_as_far_as_it_goes(
     table = totals(as_map(values), residuals=model)
     assert verdicts(table) == {}
     words = " ".join(c["words"] for c in table.attrs["checks"])
-    assert words.count("not checked: an earlier error model") == 3
+    assert words.count("not checked: an earlier error model") == 4
     assert table["beyond_held_out"].isna().all()
 
 

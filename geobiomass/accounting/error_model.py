@@ -12,6 +12,7 @@ import pandas as pd
 from geobiomass.accounting.pair_sums import Cells
 from geobiomass.cube.units import MASS_PER_AREA, plain
 from geobiomass.statistics.evenness import unevenness
+from geobiomass.statistics.far_correlation import far_correlation
 from geobiomass.statistics.residual_columns import RESIDUALS, check_residuals
 from geobiomass.statistics.variogram import Variogram, fit_variogram
 
@@ -20,6 +21,8 @@ Bias = Literal["class", "overall"]
 
 FEWEST_RESIDUALS = 200  # of a class
 MOST_CHECKED = 100  # units whose sums of errors are compared with the model
+_USUAL = (0.01, 0.99)  # quantiles of the predictions
+_LATER = ("held_out", "pixel", "unevenness", "usual", "far", "freedom")  # than others
 SMALLEST_SPREAD = 1e-3  # of the overall spread, for classes almost without any
 
 
@@ -62,6 +65,15 @@ class ErrorModel:
     unevenness : float, optional
         How much more the spread of errors differs between units than the variogram
         lets expect: a ratio of variances, 1 where it is even.
+    usual : tuple of float, optional
+        Quantiles of 1 and 99 % of the predictions among the residuals.
+    far : float, optional
+        How probable it is that mean errors of distant units are as alike as these are,
+        if they are independent; see ``far_correlation``.
+    freedom : float, optional
+        Degrees of freedom of the spread of errors: one less than the number of units,
+        which its sums were compared with. None: as if it were known exactly, as
+        earlier versions had it.
     """
 
     centres: tuple[float, ...]
@@ -77,6 +89,9 @@ class ErrorModel:
     held_out: tuple[float, float] | None = None
     pixel: tuple[float, float] | None = None
     unevenness: float | None = None
+    usual: tuple[float, float] | None = None
+    far: float | None = None
+    freedom: float | None = None
 
     def bias(self, predicted: npt.ArrayLike) -> Floats:
         """Return the bias at each prediction, Mg/ha; same shape."""
@@ -103,7 +118,7 @@ class ErrorModel:
         known = vars(self) | {"variogram": self.variogram.to_dict()}
         if self.measured_in == MASS_PER_AREA:  # as early versions wrote it
             del known["measured_in"]
-        for name in ("held_out", "pixel", "unevenness"):
+        for name in _LATER:
             if known[name] is None:
                 del known[name]
         return known
@@ -111,7 +126,7 @@ class ErrorModel:
     @classmethod
     def from_dict(cls, given: dict[str, Any]) -> ErrorModel:
         """Build an error model from the result of ``to_dict``."""
-        several = ("centres", "biases", "spreads", "held_out", "pixel")
+        several = ("centres", "biases", "spreads", "held_out", "pixel", "usual")
         listed = {name: tuple(given[name]) for name in several if name in given}
         covariance = tuple(tuple(row) for row in given["bias_covariance"])
         variogram = Variogram.from_dict(given["variogram"])
@@ -227,6 +242,13 @@ def fit_error_model(
         inflation=max(1.0, ratio * len(names) / left),
         measured_in=plain(residuals.attrs.get("units")) or MASS_PER_AREA,
         unevenness=unevenness(variogram, residuals, standardised, unit, seed),
+        usual=_ends(np.quantile(residuals["predicted"], _USUAL)),
+        far=far_correlation(
+            residuals, standardised, unit, variogram.effective_range, seed
+        )
+        if model.places
+        else None,
+        freedom=float(len(names) - 1),
     )
 
 
@@ -361,6 +383,7 @@ class ErrorSum:
     ) -> None:
         self.model = model
         self._cells = Cells((float(pixel[0]), float(pixel[1])), cells)
+        self.unusual = 0.0  # hectares beyond the usual held-out predictions
         self._by_class = np.zeros(len(model.centres))
         self._parts = 0.0  # what cut pixels add to the squared amounts
 
@@ -393,6 +416,9 @@ class ErrorSum:
             return
         level = np.where(used, predicted, 0.0).astype(np.float64)
         area = np.where(used, weights, 0.0).astype(np.float64)
+        if self.model.usual is not None:
+            low, high = self.model.usual
+            self.unusual += float(area[used & ((level < low) | (level > high))].sum())
         self._by_class += area[used] @ self.model.shares(level[used])
         amounts = area * self.model.sd(level)
         self._cells.add(row, column, amounts)
@@ -419,7 +445,7 @@ class ErrorSum:
         """Return half the width of the confidence interval of the sum, Mg.
 
         It is by Student's t with the degrees of freedom of Satterthwaite (1946): the
-        part of the biases has the number of units minus one, the rest is known exactly.
+        part of the biases has the number of units minus one, the rest ``freedom``.
 
         Raises
         ------
@@ -434,5 +460,8 @@ class ErrorSum:
 
         whole, part = self.variance(), self.bias_variance()
         share = part / whole if part > 0 else 0.0
-        freedom = (self.model.units - 1) / share**2 if share > 0 else np.inf
+        lost = share**2 / (self.model.units - 1)
+        if self.model.freedom is not None:
+            lost += (1 - share) ** 2 / self.model.freedom
+        freedom = 1 / lost if lost > 0 else np.inf
         return float(t.ppf((1 + confidence) / 2, freedom) * np.sqrt(whole))

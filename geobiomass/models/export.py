@@ -81,7 +81,7 @@ class Exported(nn.Module):
         image = image.masked_fill(network.unknown[:, None, None], torch.nan)
         present = image.isfinite().flatten(2).any(dim=2)
         # The network scales in place; masking has copied the caller's image.
-        months = network._standardise(image.flatten(0, 1))
+        months = network.encoder_input(image.flatten(0, 1))
         season = None if network.calendar is None else network.season
         pooled = [
             self._pool(cast(MonthAttention, attention), level, present, season)

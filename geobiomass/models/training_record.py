@@ -27,7 +27,7 @@ from geobiomass.data.reader import Reader, Sample
 from geobiomass.evaluation.label_errors import MEASURED, tally_for
 from geobiomass.evaluation.metrics import Bins
 from geobiomass.network import AttentionUNet
-from geobiomass.network.attention_unet import UNKNOWN
+from geobiomass.network.encoder_input import UNKNOWN
 from geobiomass.recipes.label_weights import LabelWeights
 from geobiomass.recipes.recipe import Recipe
 from geobiomass.training.files import sha256_of

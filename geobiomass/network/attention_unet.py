@@ -16,12 +16,13 @@ from geobiomass.network.encoder_decoder import (
     initialise,
     unet_decoder,
 )
-from geobiomass.network.missing import (
-    Missing,
-    check_passes,
-    flags_of_passes,
-    months_with_values,
+from geobiomass.network.encoder_input import (
+    UNKNOWN,
+    check_image,
+    pad_to_stride,
+    standardise,
 )
+from geobiomass.network.missing import Missing, check_passes, months_with_values
 from geobiomass.network.month_attention import (
     MonthAttention,
     check_calendar,
@@ -30,12 +31,6 @@ from geobiomass.network.month_attention import (
     seasons,
 )
 from geobiomass.network.rising_curve import RisingCurve
-
-UNKNOWN = 2.0**120
-"""Scale of a band that training had no information in.
-
-Finite, since averages of weights would make NaN of infinity.
-"""
 
 _LEAST_SPREAD = 0.01
 """Of the target's scale: a predicted standard deviation is at least this."""
@@ -401,11 +396,19 @@ class AttentionUNet(nn.Module):
         present : Tensor
             (batch, month) bool.
         """
-        self._check_input(image, present)
+        check_image(image, present, self.shift.numel())
         image = self.without_unknown(image)
         there = months_with_values(image)
         present = there if present is None else there & present
-        return self._standardise(image[present]), present
+        return self.encoder_input(image[present]), present
+
+    def encoder_input(self, months: Tensor) -> Tensor:
+        """Return what the encoder takes, of (n, band, y, x) physical values.
+
+        It is padded to a multiple of the stride. The values may be changed in place.
+        """
+        padded = pad_to_stride(months, self.stride)
+        return standardise(padded, self.shift, self.scale, self.missing, self.passes)
 
     @property
     def unknown(self) -> Tensor:
@@ -421,28 +424,6 @@ class AttentionUNet(nn.Module):
         if not bool(unknown.any()):
             return image
         return image.masked_fill(unknown[:, None, None], math.nan)
-
-    def _standardise(self, months: Tensor) -> Tensor:
-        """Return the encoder's input of (n, band, y, x) physical values, padded.
-
-        The memory format is channels last: convolutions on a CPU are up to 1.7 times
-        as fast, and the attention reads without a copy.
-        """
-        height, width = months.shape[-2:]
-        padding = (0, -width % self.stride, 0, -height % self.stride)
-        if any(padding):
-            months = nn.functional.pad(months, padding, value=math.nan)
-        there = None if self.missing == "zero" else months.isfinite()
-        # In place, since indexing has copied the present months from the image.
-        scaled = months.sub_(self.shift[:, None, None]).div_(self.scale[:, None, None])
-        scaled = scaled.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
-        if there is not None and self.missing == "validity":
-            flags = flags_of_passes(there, self.passes, scaled.dtype)
-            scaled = torch.cat([scaled, flags], dim=1)
-        elif there is not None:
-            count = there.sum(dim=1, keepdim=True).clamp(min=1)
-            scaled = scaled.mul_(there.shape[1] / count)
-        return scaled.contiguous(memory_format=torch.channels_last)
 
     def _decode(self, packed: Tensor, pooled: list[Tensor]) -> Tensor:
         """Return the maps of pooled features, still padded."""
@@ -503,18 +484,3 @@ class AttentionUNet(nn.Module):
             weights = [*self.encoder.parameters(), *self.attention.parameters()]
             zero = torch.stack([weight.sum() for weight in weights]).sum() * 0
         return [zero.expand(batch, c, height // s, width // s) for c, s in sizes]
-
-    def _check_input(self, image: Tensor, present: Tensor | None) -> None:
-        bands = self.shift.numel()
-        if image.ndim != 5 or image.shape[2] != bands:
-            raise ValueError(
-                f"image must be (batch, month, {bands} bands, y, x), got "
-                f"{tuple(image.shape)}."
-            )
-        if present is not None and (
-            present.shape != image.shape[:2] or present.dtype != torch.bool
-        ):
-            raise ValueError(
-                f"present must be (batch, month) = {tuple(image.shape[:2])} bool, got "
-                f"{tuple(present.shape)} {present.dtype}."
-            )

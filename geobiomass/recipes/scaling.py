@@ -15,7 +15,7 @@ from geobiomass.data.band_profile import BandProfile
 from geobiomass.data.input_sample import sample_input
 from geobiomass.data.reader import Reader
 from geobiomass.network import AttentionUNet
-from geobiomass.network.attention_unet import UNKNOWN
+from geobiomass.network.encoder_input import UNKNOWN
 from geobiomass.recipes.band_facts import BIOMASSTERS_RANGE
 from geobiomass.recipes.recipe import Recipe
 from geobiomass.recipes.training_checks import check_training_data
