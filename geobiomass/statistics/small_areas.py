@@ -6,13 +6,18 @@ The unit-level model of Battese, Harter and Fuller (1988): plot j of region i ha
 
 with x the map, v_i what all of a region differs by from the regression, and e_ij the
 plot's own residual; v and e are independent and normal, with one variance each. The
-variances are those of restricted maximum likelihood (REML). The mean of a region is the
-empirical best linear unbiased predictor (EBLUP)
+variances are those of restricted maximum likelihood (REML). Where that is highest at 0
+between regions, it is multiplied by the variance between regions, whose estimate is then
+above 0 (Li and Lahiri 2010): at 0 no plot of a region would count for it, and intervals
+held 70 to 90 % of the time. The mean of a region is the empirical best linear unbiased
+predictor (EBLUP)
 
     weight (own plots, moved along the line) + (1 - weight) (the line at the map's mean)
 
 and its mean squared error that of Prasad and Rao (1990), g1 + g2 + 2 g3 (Rao and Molina
-2015, 7.2.2): of the prediction of v_i, of the line, and of the variances.
+2015, 7.2.2): of the prediction of v_i, of the line, and of the variances. Degrees of
+freedom are Satterthwaite's, from the variance of g1, as the variance between regions is
+far less certain than its number of regions says.
 
 Region-level models (Fay and Herriot 1979) need the sampling variance of each region's
 own estimate, which few plots do not show. Here all plots share one variance.
@@ -25,6 +30,9 @@ Statistical Association 83, 28-36.
 
 Prasad, N. G. N. and Rao, J. N. K. (1990). The estimation of the mean squared error of
 small-area estimators. Journal of the American Statistical Association 85, 163-171.
+
+Li, H. and Lahiri, P. (2010). An adjusted maximum likelihood method for solving small
+area estimation problems. Journal of Multivariate Analysis 101, 882-892.
 
 Rao, J. N. K. and Molina, I. (2015). Small area estimation, 2nd edition. Wiley. 4.3, 7.
 
@@ -43,10 +51,12 @@ import numpy.typing as npt
 from geobiomass.statistics.sample import Numbers, SampleError, column
 
 FEWEST_REGIONS = 10
-"""Regions with plots, for the variance between regions."""
+"""Regions with plots: a variance from ten of them, about a line, has eight degrees of
+freedom, and a standard error of half of itself."""
 FEWEST_REPEATS = 10
-"""Plots beyond the first one of each region, for the variance between plots."""
-_GRID = 64  # shares of the variance that are tried before the search
+"""Plots beyond the first one of each region, for the variance between plots: the same."""
+_STEPS, _ROUNDS = 64, 7  # of the search for the likelihood's maximum
+_ZERO = 1e-6  # a ratio of the variances that is 0
 
 
 @dataclass(frozen=True)
@@ -68,9 +78,12 @@ class SmallAreaMeans:
         (1 + covariate,) intercept and slopes.
     between, within : float
         Variances of regions and of plots about the line.
-    freedom : int
-        Degrees of freedom of the variance between regions: regions with plots minus
-        coefficients.
+    at_zero : bool
+        Whether the likelihood is highest at a variance of 0 between regions, so that
+        `between` is that of the adjusted likelihood.
+    freedom : numpy.ndarray
+        (region,) degrees of freedom of the mean squared error: at least 2, at most
+        regions with plots minus coefficients.
     region_residuals, plot_residuals : numpy.ndarray
         (region with plots,) mean residual from the line over its standard deviation by
         the model; (plot,) residual from line and region.
@@ -85,7 +98,8 @@ class SmallAreaMeans:
     coefficients: Numbers
     between: float
     within: float
-    freedom: int
+    at_zero: bool
+    freedom: Numbers
     region_residuals: Numbers
     plot_residuals: Numbers
 
@@ -174,14 +188,14 @@ def check_sizes(plots: npt.ArrayLike) -> None:
 
 @dataclass(frozen=True)
 class _Fit:
-    """The fitted model; `covariance` of line, `information` of the two variances."""
+    """The fitted model; `covariance` is that of the line."""
 
     line: Numbers
     covariance: Numbers
     between: float
     within: float
+    at_zero: bool
     plots: npt.NDArray[np.int64]
-    y: Numbers
     x: Numbers
     residuals: Numbers
     where: npt.NDArray[np.int64]
@@ -194,44 +208,48 @@ class _Restricted:
         self, y: Numbers, x: Numbers, where: npt.NDArray[np.int64], count: int
     ) -> None:
         both = np.column_stack([x, y])
+        self._size = both.shape[1]
         self._all = both.T @ both
-        self._sums = np.zeros((count, both.shape[1]))
-        np.add.at(self._sums, where, both)
+        sums = np.zeros((count, self._size))
+        np.add.at(sums, where, both)
+        self._squares = np.einsum("ia,ib->iab", sums, sums).reshape(count, -1)
         self._n = np.bincount(where, minlength=count).astype(np.float64)
         self._left = y.size - x.shape[1]
 
-    def solve(self, ratio: float) -> tuple[Numbers, Numbers, float, float]:
-        """Return line, its covariance over `within`, `within`, and -2 log likelihood."""
-        shrink = ratio / (1 + self._n * ratio)
-        cross = self._all - (self._sums * shrink[:, None]).T @ self._sums
-        xx, xy = cross[:-1, :-1], cross[:-1, -1]
+    def solve(self, ratios: Numbers) -> tuple[Numbers, Numbers, Numbers, Numbers]:
+        """Return lines, their covariances over `within`, `within`, -2 log likelihoods.
+
+        All have an entry for each of the ratios.
+        """
+        ratios = ratios[:, None]
+        grown = 1 + self._n * ratios
+        less = (ratios / grown) @ self._squares
+        cross = self._all - less.reshape(-1, self._size, self._size)
+        xx, xy = cross[:, :-1, :-1], cross[:, :-1, -1]
         inverse = np.linalg.inv(xx)
-        line = inverse @ xy
-        within = max(float(cross[-1, -1] - xy @ line), 0.0) / self._left
-        tiny = np.finfo(float).tiny
-        deviance = self._left * np.log(max(within, tiny))
-        deviance += float(np.log1p(self._n * ratio).sum())
-        deviance += float(np.linalg.slogdet(xx)[1])
-        return line, inverse, within, deviance
+        lines = np.einsum("rab,rb->ra", inverse, xy)
+        rest = cross[:, -1, -1] - np.einsum("ra,ra->r", xy, lines)
+        within = np.maximum(rest / self._left, np.finfo(float).tiny)
+        deviance = self._left * np.log(within) + np.log(grown).sum(1)
+        return lines, inverse, within, deviance + np.linalg.slogdet(xx)[1]
 
-    def best(self) -> float:
-        """Return the ratio of the highest likelihood."""
-        from scipy.optimize import minimize_scalar
+    def best(self, adjusted: bool = False) -> float:
+        """Return the ratio of the highest likelihood, or of the adjusted one."""
 
-        def deviance(share: float) -> float:
-            return self.solve(share / (1 - share))[3]
+        def deviance(shares: Numbers) -> Numbers:
+            ratios = shares / (1 - shares)
+            _, _, within, found = self.solve(ratios)
+            if not adjusted:
+                return found
+            with np.errstate(divide="ignore"):
+                return found - 2 * np.log(within * ratios)
 
-        shares = np.linspace(0, 1, _GRID, endpoint=False)
-        tried = [deviance(share) for share in shares]
-        at = int(np.argmin(tried))
-        low, high = max(at - 1, 0) / _GRID, (at + 1) / _GRID
-        found = minimize_scalar(
-            deviance,
-            bounds=(low, min(high, 1 - 1e-9)),
-            method="bounded",
-            options={"xatol": 1e-11},
-        )
-        share = float(found.x) if found.fun < tried[0] else 0.0
+        low, high = 0.0, 1 - 1e-9
+        for _ in range(_ROUNDS):  # each round keeps two of the steps
+            shares = np.linspace(low, high, _STEPS + 1)
+            at = int(np.argmin(deviance(shares)))
+            low, high = shares[max(at - 1, 0)], shares[min(at + 1, _STEPS)]
+        share = float(shares[at])
         return share / (1 - share)
 
 
@@ -240,14 +258,26 @@ def _fit(
 ) -> _Fit:
     likelihood = _Restricted(y, x, where, plots.size)
     ratio = likelihood.best()
-    line, inverse, within, _ = likelihood.solve(ratio)
+    at_zero = ratio < _ZERO
+    if at_zero:
+        ratio = likelihood.best(adjusted=True)
+    lines, inverses, withins, _ = likelihood.solve(np.array([ratio]))
+    line, inverse, within = lines[0], inverses[0], float(withins[0])
     if not within > 1e-18 * float(y @ y):
         raise SampleError(
             "The small area estimator needs plots that differ from the map's "
             "regression, got plots that are exactly on the line."
         )
     return _Fit(
-        line, inverse * within, ratio * within, within, plots, y, x, y - x @ line, where
+        line=line,
+        covariance=inverse * within,
+        between=ratio * within,
+        within=within,
+        at_zero=at_zero,
+        plots=plots,
+        x=x,
+        residuals=y - x @ line,
+        where=where,
     )
 
 
@@ -267,32 +297,41 @@ def _predict(fit: _Fit, means: Numbers) -> dict[str, Any]:
     g1 = (1 - weight) * fit.between
     g2 = np.einsum("ia,ab,ib->i", away, fit.covariance, away)
     spread = fit.between + fit.within / divisor
-    g3 = np.where(some, _error_of_weights(fit) / (divisor**2 * spread**3), 0.0)
+    variances = _covariance_of_variances(fit)
+    turned = np.array([fit.within, -fit.between])
+    h = float(turned @ variances @ turned)  # Rao and Molina (2015), 7.2.9
+    g3 = np.where(some, h / (divisor**2 * spread**3), 0.0)
+    mse = g1 + g2 + 2 * g3
+    gradient = np.column_stack([(1 - weight) ** 2, weight**2 / divisor])  # of g1
+    unsure = np.einsum("ia,ab,ib->i", gradient, variances, gradient)
     return {
         "mean": synthetic + effect,
-        "mse": g1 + g2 + 2 * g3,
+        "mse": mse,
         "weight": weight,
         "own": np.where(some, synthetic + residual, np.nan),
         "synthetic": synthetic,
         "plots": fit.plots,
         "between": fit.between,
         "within": fit.within,
-        "freedom": int(some.sum()) - fit.line.size,
+        "at_zero": fit.at_zero,
+        "freedom": np.clip(2 * mse**2 / unsure, 2, some.sum() - fit.line.size),
         "region_residuals": (residual / np.sqrt(spread))[some],
         "plot_residuals": fit.residuals - effect[fit.where],
     }
 
 
-def _error_of_weights(fit: _Fit) -> float:
-    """Return h of Rao and Molina (2015), 7.2.9: from the variances' own variances."""
+def _covariance_of_variances(fit: _Fit) -> Numbers:
+    """Return the covariance of the variances between and within, (2, 2).
+
+    The inverse of the information, Rao and Molina (2015), 7.2.
+    """
     n = fit.plots[fit.plots > 0].astype(np.float64)
     whole = fit.within + n * fit.between
     between = (n**2 / whole**2).sum() / 2
     both = (n / whole**2).sum() / 2
     within = ((n - 1) / fit.within**2 + 1 / whole**2).sum() / 2
-    covariance = np.linalg.inv(np.array([[between, both], [both, within]]))
-    slope = np.array([fit.within, -fit.between])
-    return float(slope @ covariance @ slope)
+    found: Numbers = np.linalg.inv(np.array([[between, both], [both, within]]))
+    return found
 
 
 def _matrix(values: Any) -> Numbers:
