@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.covered WHAT [--runs N] [--seed S] [--processes P] [--markdown]``
 
-WHAT is errors-in-space, change (both of docs/explanation/errors-in-space.md), totals
-(totals.md), intervals, landscapes, interval-outputs (intervals.md), random-pixels or
+WHAT is errors-in-space, change (both of docs/explanation/errors-in-space.md), totals,
+small-areas (both of totals.md), intervals, landscapes, interval-outputs (intervals.md), random-pixels or
 bootstrap (validation.md). All data are simulated, so the ground truth is known. The
 results do not depend on the number of processes.
 """
@@ -23,6 +23,7 @@ PARTS = {
     "errors-in-space": "covered_space",
     "change": "covered_change",
     "totals": "covered_plots",
+    "small-areas": "covered_small_areas",
     "intervals": "covered_blocks",
     "landscapes": "covered_landscapes",
     "interval-outputs": "covered_outputs",

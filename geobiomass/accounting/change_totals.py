@@ -44,8 +44,8 @@ from geobiomass.training.setting_names import check_arguments
 PARTS = ("net", "loss", "gain")
 ENDS = ("", "_lower", "_upper")  # suffixes of columns
 _NOT_SMALL = (
-    f"estimator={SMALL_AREA!r} is for the biomass of one date, got a change: most plots "
-    "have no loss or gain, which its normal model does not describe; use "
+    f"estimator={SMALL_AREA!r} is for the biomass of one date, got a change: most "
+    "plots have no loss or gain, which its normal model does not describe; use "
     "estimator='regression', or gb.totals of each map."
 )
 _NO_SUCH_CHANGE = (

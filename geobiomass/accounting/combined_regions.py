@@ -40,8 +40,9 @@ def combine_regions(table: pd.DataFrame, name: str = "all regions") -> pd.DataFr
     carbon factors and of the models behind the plots' biomass are shared: they are
     added with their sign, and do not become smaller with more regions. Errors of
     model-based rows (from residuals), and of small areas, which share a regression, are
-    correlated between regions in a way that the table does not have: they are added as fully correlated, which is the largest
-    standard error, and ``note`` says so; one region out of all is narrower.
+    correlated between regions in a way that the table does not have: they are added as
+    fully correlated, which is the largest standard error, and ``note`` says so; one
+    region out of all is narrower.
 
     Parameters
     ----------

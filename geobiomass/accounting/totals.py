@@ -204,7 +204,8 @@ def totals(
         ``plots_repeated``, plots of the region that do not count, or are at the place
         of another. With "small area" ``own_mean``, ``synthetic_mean`` and
         ``own_weight`` are the parts of ``mean``, whose ``mean_se`` is the root of its
-        mean squared error. ``attrs["checks"]`` has each check with figure and verdict, which
+        mean squared error, and ``attrs["small_areas"]`` the fitted model.
+        ``attrs["checks"]`` has each check with figure and verdict, which
         :func:`geobiomass.explain_totals` tells; ``attrs`` the units, the settings and
         the ``design``, with strata ``attrs["strata"]``: the estimates by stratum (a
         list that ``pandas.DataFrame`` takes: plots, sampling units, hectares, share,

@@ -6,18 +6,18 @@ The unit-level model of Battese, Harter and Fuller (1988): plot j of region i ha
 
 with x the map, v_i what all of a region differs by from the regression, and e_ij the
 plot's own residual; v and e are independent and normal, with one variance each. The
-variances are those of restricted maximum likelihood (REML). Where that is highest at 0
-between regions, it is multiplied by the variance between regions, whose estimate is then
+variances are those of restricted maximum likelihood (REML). Where that is highest at a
+variance of 0 between regions, it is multiplied by this variance, whose estimate is then
 above 0 (Li and Lahiri 2010): at 0 no plot of a region would count for it, and intervals
-held 70 to 90 % of the time. The mean of a region is the empirical best linear unbiased
+hold 70 to 90 % of the time. The mean of a region is the empirical best linear unbiased
 predictor (EBLUP)
 
     weight (own plots, moved along the line) + (1 - weight) (the line at the map's mean)
 
 and its mean squared error that of Prasad and Rao (1990), g1 + g2 + 2 g3 (Rao and Molina
 2015, 7.2.2): of the prediction of v_i, of the line, and of the variances. Degrees of
-freedom are Satterthwaite's, from the variance of g1, as the variance between regions is
-far less certain than its number of regions says.
+freedom are Satterthwaite's, from the variance of g1, since the variance between regions
+is less certain than the number of regions alone says.
 
 Region-level models (Fay and Herriot 1979) need the sampling variance of each region's
 own estimate, which few plots do not show. Here all plots share one variance.
@@ -54,8 +54,9 @@ FEWEST_REGIONS = 10
 """Regions with plots: a variance from ten of them, about a line, has eight degrees of
 freedom, and a standard error of half of itself."""
 FEWEST_REPEATS = 10
-"""Plots beyond the first one of each region, for the variance between plots: the same."""
+"""Plots beyond the first one of each region, for the variance of plots: as above."""
 _STEPS, _ROUNDS = 64, 7  # of the search for the likelihood's maximum
+_FREEDOM = 4.0  # least degrees of freedom: below, intervals held 99 % in simulations
 _ZERO = 1e-6  # a ratio of the variances that is 0
 
 
@@ -82,7 +83,7 @@ class SmallAreaMeans:
         Whether the likelihood is highest at a variance of 0 between regions, so that
         `between` is that of the adjusted likelihood.
     freedom : numpy.ndarray
-        (region,) degrees of freedom of the mean squared error: at least 2, at most
+        (region,) degrees of freedom of the mean squared error: at least 4, at most
         regions with plots minus coefficients.
     region_residuals, plot_residuals : numpy.ndarray
         (region with plots,) mean residual from the line over its standard deviation by
@@ -304,6 +305,7 @@ def _predict(fit: _Fit, means: Numbers) -> dict[str, Any]:
     mse = g1 + g2 + 2 * g3
     gradient = np.column_stack([(1 - weight) ** 2, weight**2 / divisor])  # of g1
     unsure = np.einsum("ia,ab,ib->i", gradient, variances, gradient)
+    most = some.sum() - fit.line.size
     return {
         "mean": synthetic + effect,
         "mse": mse,
@@ -314,7 +316,7 @@ def _predict(fit: _Fit, means: Numbers) -> dict[str, Any]:
         "between": fit.between,
         "within": fit.within,
         "at_zero": fit.at_zero,
-        "freedom": np.clip(2 * mse**2 / unsure, 2, some.sum() - fit.line.size),
+        "freedom": np.clip(2 * mse**2 / unsure, _FREEDOM, most),
         "region_residuals": (residual / np.sqrt(spread))[some],
         "plot_residuals": fit.residuals - effect[fit.where],
     }
