@@ -3,9 +3,9 @@
 ``python -m benchmarks.covered WHAT [--runs N] [--seed S] [--processes P] [--markdown]``
 
 WHAT is errors-in-space, change (both of docs/explanation/errors-in-space.md), totals,
-small-areas (both of totals.md), intervals, landscapes, interval-outputs (intervals.md), random-pixels or
-bootstrap (validation.md). All data are simulated, so the ground truth is known. The
-results do not depend on the number of processes.
+small-areas (both of totals.md), intervals, landscapes, interval-outputs (intervals.md),
+random-pixels or bootstrap (validation.md). All data are simulated, so the ground truth
+is known. The results do not depend on the number of processes.
 """
 
 from __future__ import annotations

@@ -42,13 +42,13 @@ class World:
 WORLDS = [
     *(
         World(f"{count} regions, {sd:g} Mg/ha between", count, 0, 6, sd)
-        for count in (10, 15, 30)
+        for count in (12, 20, 40)
         for sd in (5.0, 15.0, 30.0)
     ),
-    World("30, one or two plots each", 30, 1, 2, 15.0),
-    World("15, skewed plots", 15, 0, 6, 15.0, "skewed plots"),
-    World("15, skewed regions", 15, 0, 6, 15.0, "skewed regions"),
-    World("15, plots spread with the map", 15, 0, 6, 15.0, "spread"),
+    World("20, one or two plots each", 20, 1, 2, 15.0),
+    World("20, skewed plots", 20, 0, 6, 15.0, "skewed plots"),
+    World("20, skewed regions", 20, 0, 6, 15.0, "skewed regions"),
+    World("20, plots spread with the map", 20, 0, 6, 15.0, "spread"),
 ]
 
 
@@ -107,7 +107,10 @@ def measure(world: World, runs: int, seed: int) -> dict[str, float]:
             continue  # fewer than ten regions or ten repeated plots in this draw
         for name, value in _errors(sample, found).items():
             parts.setdefault(name, []).append(value)
-    means = {name: float(np.nanmean(values)) for name, values in parts.items()}
+    means = {
+        name: float(np.nanmean(values)) if np.isfinite(values).any() else np.nan
+        for name, values in parts.items()
+    }
     roots = ("composite", "own plots", "regression", "said")
     return {
         name: value**0.5 if name in roots else 100 * value

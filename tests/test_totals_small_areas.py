@@ -1,0 +1,229 @@
+"""Totals of regions with few plots each: rows, checks, refusals, commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pandas as pd
+import pytest
+import rioxarray  # noqa: F401  (the .rio accessor)
+import shapely
+import xarray as xr
+from typer.testing import CliRunner
+
+import geobiomass as gb
+from geobiomass.cli import app
+from geobiomass.statistics.interval_of_mean import IntervalRule
+from geobiomass.statistics.small_areas import small_area_means
+
+SIDE, PIXELS = 5, 24  # regions across, and pixels of a region
+SIZE = SIDE * PIXELS
+
+
+def as_map(values: Any) -> xr.Dataset:
+    scene = xr.Dataset(
+        {"agb": (("y", "x"), np.asarray(values, np.float32))},
+        coords={
+            "y": 5_999_990.0 - 20 * np.arange(SIZE),
+            "x": 500_010.0 + 20 * np.arange(SIZE),
+        },
+    )
+    return scene.rio.write_crs("EPSG:32633")  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def truth() -> Any:
+    """Biomass of regions that differ from what the map has."""
+    random = np.random.default_rng(4)
+    values = random.gamma(9, 10, (SIZE, SIZE))
+    own = np.kron(random.normal(0, 18, (SIDE, SIDE)), np.ones((PIXELS, PIXELS)))
+    return 40 + values + own
+
+
+@pytest.fixture(scope="module")
+def mapped(truth: Any) -> xr.Dataset:
+    random = np.random.default_rng(5)
+    own = truth.reshape(SIDE, PIXELS, SIDE, PIXELS).mean((1, 3)) - 130
+    level = np.kron(own, np.ones((PIXELS, PIXELS)))
+    return as_map(30 + 0.7 * (truth - level) + random.normal(0, 10, truth.shape))
+
+
+def regions() -> Any:
+    side = 20 * PIXELS
+    shapes = [
+        shapely.box(
+            500_000 + column * side,
+            6_000_000 - (row + 1) * side,
+            500_000 + (column + 1) * side,
+            6_000_000 - row * side,
+        )
+        for row in range(SIDE)
+        for column in range(SIDE)
+    ]
+    names = [f"r{number}" for number in range(len(shapes))]
+    return geopandas.GeoDataFrame({"name": names}, geometry=shapes, crs=32633)
+
+
+def sample(truth: Any, n: int = 90, seed: int = 0) -> pd.DataFrame:
+    """Return random plots, none of them in the first region."""
+    row, column = np.random.default_rng(seed).uniform(0, SIZE, (2, n))
+    kept = (row >= PIXELS) | (column >= PIXELS)
+    row, column = row[kept], column[kept]
+    return pd.DataFrame(
+        {
+            "x": 500_000 + 20 * column,
+            "y": 6_000_000 - 20 * row,
+            "agb": truth[row.astype(int), column.astype(int)],
+            "tract": "a",
+        }
+    )
+
+
+def totals(mapped: Any, plots: Any, shapes: Any = None, **settings: Any) -> Any:
+    shapes = regions() if shapes is None else shapes
+    chosen = {"estimator": "small area", "name": "name", "progress": False} | settings
+    return gb.totals(mapped, shapes, plots, **chosen)
+
+
+@pytest.fixture(scope="module")
+def table(truth: Any, mapped: xr.Dataset) -> pd.DataFrame:
+    return totals(mapped, sample(truth))
+
+
+def test_rows_are_the_composite_of_all_regions(
+    truth: Any, mapped: xr.Dataset, table: pd.DataFrame
+) -> None:
+    plots = sample(truth)
+    row = ((6_000_000 - plots["y"]) // 20).astype(int)
+    column = ((plots["x"] - 500_000) // 20).astype(int)
+    x = mapped["agb"].values[row, column]
+    home = row // PIXELS * SIDE + column // PIXELS
+    expected = small_area_means(plots["agb"], x, home, table["map_mean"])
+    assert table["mean"].to_numpy() == pytest.approx(expected.mean)
+    assert table["mean_se"].to_numpy() == pytest.approx(np.sqrt(expected.mse))
+    assert table["own_weight"].to_numpy() == pytest.approx(expected.weight)
+    assert table["plots"].tolist() == np.bincount(home, minlength=25).tolist()
+    assert table["freedom"].to_numpy() == pytest.approx(expected.freedom)
+    assert (table["total"] == table["mean"] * table["area"]).all()
+    assert set(table["interval"]) == {"t"}
+    assert set(table["method"]) == {"small area"}
+    assert table.columns[-1] == "note"
+    model = table.attrs["small_areas"]
+    assert model["sd_between_regions"] == pytest.approx(expected.between**0.5)
+    assert model["regions_with_plots"] == (table["plots"] > 0).sum()
+    assert table.attrs["units"]["own_mean"] == "Mg/ha"
+
+
+def test_it_is_nearer_to_the_truth_than_its_parts(
+    truth: Any, table: pd.DataFrame
+) -> None:
+    means = truth.reshape(SIDE, PIXELS, SIDE, PIXELS).mean((1, 3)).ravel()
+    some = table["plots"] > 0
+
+    def error(column: str) -> float:
+        return float(((table[column] - means)[some] ** 2).mean() ** 0.5)
+
+    assert error("mean") < min(error("own_mean"), error("synthetic_mean"))
+    inside = (table["mean_lower"] <= means) & (means <= table["mean_upper"])
+    assert inside.sum() >= 21  # of 25, 95 % each
+
+
+def test_a_region_without_plots_is_the_regression_and_told(
+    table: pd.DataFrame,
+) -> None:
+    row = table.loc["r0"]
+    assert row["plots"] == 0
+    assert row["own_weight"] == 0
+    assert np.isnan(row["own_mean"])
+    assert row["mean"] == row["synthetic_mean"]
+    assert row["mean_se"] > table.loc[table["plots"] > 0, "mean_se"].max()
+    assert row["verdict"] == "doubtful"
+    assert "no plots of its own: only the regression over other regions" in row["note"]
+    words = gb.explain_totals(table)
+    assert "regions differ from the line by" in words
+    assert "hold in 95 % of regions, and not in each one" in words
+
+
+def test_plots_that_are_no_random_sample_have_no_interval(
+    truth: Any, mapped: xr.Dataset
+) -> None:
+    plots = sample(truth, 900)
+    row = ((6_000_000 - plots["y"]) // 20).astype(int)
+    column = ((plots["x"] - 500_000) // 20).astype(int)
+    tall = mapped["agb"].values[row, column] > 130
+    found = totals(mapped, plots[tall].head(80))
+    assert np.isfinite(found["mean"]).all()
+    assert found["mean_se"].isna().all()
+    assert found["note"].str.contains("not a random sample of their regions").all()
+    forced = totals(mapped, plots[tall].head(80), force=True)
+    assert np.isfinite(forced["mean_se"]).all()
+    assert set(forced["verdict"]) == {"forced"}
+
+
+def test_a_region_without_a_value_has_no_estimate_and_others_do(
+    truth: Any, mapped: xr.Dataset, table: pd.DataFrame
+) -> None:
+    values = mapped["agb"].values.copy()
+    values[:PIXELS, PIXELS : 2 * PIXELS] = np.nan
+    found = totals(as_map(values), sample(truth))
+    assert found.loc["r1", "verdict"] == "no estimate"
+    assert "no value within the region" in found.loc["r1", "note"]
+    assert np.isfinite(found["mean"].drop("r1")).all()
+    assert found.attrs["small_areas"]["plots"] < table.attrs["small_areas"]["plots"]
+
+
+def test_a_sum_of_regions_adds_their_errors_as_correlated(table: pd.DataFrame) -> None:
+    whole = gb.accounting.combine_regions(table).iloc[0]
+    assert whole["total_se"] == pytest.approx(table["total_se"].sum())
+    assert "fully correlated" in whole["note"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cluster": "tract"}, r"at random and alone .* got cluster=; use"),
+        ({"probability": "agb"}, r"got probability=; use"),
+        ({"population": 400}, r"got population=; use"),
+        ({"design": "systematic"}, r"leave design= out, got 'systematic'"),
+        ({"interval": IntervalRule()}, r"leave interval= out"),
+        ({"shapes": regions()[:9]}, r"at least 10 regions with plots.* got 7; "),
+        (
+            {"shapes": pd.concat([regions(), regions()[3:4].assign(name="again")])},
+            r"do not overlap, as a plot is of one region; 23\.0. ha of 'r3' also",
+        ),
+    ],
+)
+def test_what_it_cannot_take(
+    truth: Any, mapped: xr.Dataset, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        totals(mapped, sample(truth), **settings)
+
+
+def test_neither_residuals_nor_change(truth: Any, mapped: xr.Dataset) -> None:
+    with pytest.raises(ValueError, match=r"'small area' needs plots=, got residuals="):
+        totals(mapped, None, residuals=pd.DataFrame())
+    plots = sample(truth).rename(columns={"agb": "agb_first"})
+    with pytest.raises(ValueError, match=r"'small area' is for the biomass of one"):
+        gb.change_totals(mapped, mapped, regions(), plots=plots, estimator="small area")
+
+
+def test_the_command(tmp_path: Path, truth: Any, table: pd.DataFrame) -> None:
+    file, shapes, plots = (tmp_path / name for name in ("m.tif", "r.gpkg", "p.csv"))
+    source = as_map(truth)
+    source["agb"].rio.to_raster(file)
+    regions().to_file(shapes)
+    sample(truth).assign(agb=lambda each: each["agb"] + 5 * np.sin(each["x"])).to_csv(
+        plots, index=False
+    )
+    words = ["totals", str(file), str(shapes), "--plots", str(plots), "--json"]
+    words += ["--estimator", "small area", "--name", "name", "--force"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    facts = json.loads(done.stdout)
+    assert {row["method"] for row in facts["totals"]} == {"small area"}
+    assert facts["small_areas"]["plots"] == len(sample(truth))
