@@ -124,13 +124,13 @@ def _errors(sample: Drawn, found: SmallAreaMeans) -> dict[str, float]:
     inside = abs(error) <= quantiles * np.sqrt(found.mse)
     bare, some = found.plots == 0, found.plots > 0
     return {
-        "covered": inside.mean(),
-        "covered, no plots": inside[bare].mean() if bare.any() else np.nan,
+        "covered": float(inside.mean()),
+        "covered, no plots": float(inside[bare].mean()) if bare.any() else np.nan,
         "at zero": float(found.at_zero),
-        "composite": (error[some] ** 2).mean(),
-        "said": found.mse[some].mean(),
-        "own plots": ((found.own - sample.truth)[some] ** 2).mean(),
-        "regression": ((found.synthetic - sample.truth)[some] ** 2).mean(),
+        "composite": float((error[some] ** 2).mean()),
+        "said": float(found.mse[some].mean()),
+        "own plots": float(((found.own - sample.truth)[some] ** 2).mean()),
+        "regression": float(((found.synthetic - sample.truth)[some] ** 2).mean()),
     }
 
 
