@@ -227,3 +227,15 @@ def test_the_command(tmp_path: Path, truth: Any, table: pd.DataFrame) -> None:
     facts = json.loads(done.stdout)
     assert {row["method"] for row in facts["totals"]} == {"small area"}
     assert facts["small_areas"]["plots"] == len(sample(truth))
+
+
+def test_applicability_counts_where_a_region_has_no_plots(
+    truth: Any, mapped: xr.Dataset
+) -> None:
+    inside = xr.ones_like(mapped["agb"]).astype(np.uint8)
+    inside[:PIXELS, : 2 * PIXELS] = 0  # two regions, of which the first has no plots
+    found = totals(mapped.assign(applicable=inside), sample(truth))
+    assert found.loc["r1", "plots"] > 0
+    assert np.isfinite(found.loc["r1", "mean_se"])
+    assert np.isnan(found.loc["r0", "mean_se"])
+    assert "outside of the area of applicability" in found.loc["r0", "note"]

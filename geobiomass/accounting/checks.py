@@ -30,7 +30,11 @@ from geobiomass.accounting.error_model import ErrorModel
 from geobiomass.accounting.ground_plots import GroundPlots
 from geobiomass.accounting.region_sums import PlotValues, RegionSum
 from geobiomass.accounting.sample_checks import Sample, sample_checks
-from geobiomass.accounting.small_area_checks import joined, small_area_checks
+from geobiomass.accounting.small_area_checks import (
+    joined,
+    model_checks,
+    region_checks,
+)
 from geobiomass.accounting.small_areas import SmallAreaTotals
 from geobiomass.accounting.years import map_year
 from geobiomass.cube.areas import pixel_size
@@ -107,11 +111,14 @@ class Checker:
         sample = self._sample(one)
         row = dict(row)
         reason = row.pop(NO_INTERVAL, "")
-        checks = area_checks(one, self.unmapped, self.model is not None, self.hectares)
+        # A region without plots rests on the map's errors elsewhere, as with residuals.
+        bare = self.small is not None and sample is not None and sample.n == 0
+        by_model = self.model is not None or bare
+        checks = area_checks(one, self.unmapped, by_model, self.hectares)
         estimated = math.isfinite(row["mean"])
         if sample is not None and self.small is not None:
             if estimated:
-                checks += small_area_checks(self.small, one, sample, self._all_plots)
+                checks += region_checks(self.small, one, sample) + self._of_all
         elif sample is not None:
             checks += sample_checks(sample, row["method"], row, reason)
         elif self.model is not None and estimated:
@@ -137,11 +144,12 @@ class Checker:
         return Sample.of(one, ground, self.at, self.hectares, self._pixel, self._year)
 
     @cached_property
-    def _all_plots(self) -> Sample:
-        """The plots of all regions of the model of small areas."""
+    def _of_all(self) -> list[Check]:
+        """The checks of the model of small areas, and of the plots of all regions."""
         assert self.small is not None  # whose rows ask for it
         ground = self.small.ground
-        return joined([self._sample_in(one, ground) for one in self.small.regions])
+        samples = [self._sample_in(one, ground) for one in self.small.regions]
+        return model_checks(self.small, joined(samples))
 
 
 def _counts(

@@ -199,10 +199,15 @@ def sample_checks(
     return checks
 
 
-def checks_of_plots(mine: Sample, whole: Sample) -> list[Check]:
-    """Return the checks of a region's plots, and of a larger sample with them."""
-    checks = [_silent(mine), _clustered(mine), _repeated(whole), _units(whole)]
-    return [*checks, _years(whole), _agreement(whole), _support(whole)]
+def checks_of_places(sample: Sample) -> list[Check]:
+    """Return the checks that make sense of a region with few plots."""
+    return [_silent(sample), _clustered(sample)]
+
+
+def checks_of_values(sample: Sample) -> list[Check]:
+    """Return the checks of plots, of one region or of several."""
+    checks = [_repeated(sample), _units(sample), _years(sample)]
+    return [*checks, _agreement(sample), _support(sample)]
 
 
 def _silent(sample: Sample) -> Check:

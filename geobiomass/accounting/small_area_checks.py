@@ -10,7 +10,12 @@ import numpy as np
 
 from geobiomass.accounting.check import BROKEN, DOUBTFUL, OK, Check, Verdict
 from geobiomass.accounting.region_sums import RegionSum
-from geobiomass.accounting.sample_checks import LIKE, Sample, checks_of_plots
+from geobiomass.accounting.sample_checks import (
+    LIKE,
+    Sample,
+    checks_of_places,
+    checks_of_values,
+)
 from geobiomass.accounting.small_areas import SmallAreaTotals
 from geobiomass.statistics.small_areas import FEWEST_REGIONS
 
@@ -20,10 +25,10 @@ _LEVEL = 0.01
 _GROWS = 0.3
 
 
-def small_area_checks(
-    small: SmallAreaTotals, one: RegionSum, mine: Sample, whole: Sample
+def region_checks(
+    small: SmallAreaTotals, one: RegionSum, sample: Sample
 ) -> list[Check]:
-    """Return the checks of a region's row.
+    """Return the checks of a region.
 
     Parameters
     ----------
@@ -31,19 +36,24 @@ def small_area_checks(
         The fitted model.
     one : RegionSum
         The region.
-    mine, whole : Sample
-        Its plots, and those of all regions, which the row rests on.
+    sample : Sample
+        Its plots.
     """
-    return [
-        *checks_of_plots(mine, whole),
-        _regions(small),
-        _spread(small),
-        _own(small, one),
-        _like(small),
-        _range(small, one),
-        _normal(small),
-        _even(small),
-    ]
+    return [*checks_of_places(sample), _own(small, one), _range(small, one)]
+
+
+def model_checks(small: SmallAreaTotals, sample: Sample) -> list[Check]:
+    """Return the checks of the model and of all plots, which every row rests on.
+
+    Parameters
+    ----------
+    small : SmallAreaTotals
+        The fitted model.
+    sample : Sample
+        The plots of all regions, :func:`joined`.
+    """
+    checks = [_regions(small), _spread(small), _like(small)]
+    return [*checks, _normal(small), _even(small), *checks_of_values(sample)]
 
 
 def joined(samples: Sequence[Sample]) -> Sample:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -143,8 +144,11 @@ class SmallAreaTotals:
 
     def number(self, one: RegionSum) -> int | None:
         """Return the position of a region, None without a value in the map."""
-        places = (n for n, each in enumerate(self.regions) if each is one)
-        return next(places, None)
+        return self._numbers.get(id(one))
+
+    @cached_property
+    def _numbers(self) -> dict[int, int]:
+        return {id(one): number for number, one in enumerate(self.regions)}
 
     def row(self, one: RegionSum) -> dict[str, Any]:
         """Return the row of a region."""
