@@ -16,6 +16,7 @@ import xarray as xr
 from typer.testing import CliRunner
 
 import geobiomass as gb
+from geobiomass.accounting import sample_checks
 from geobiomass.cli import app
 from geobiomass.statistics.interval_of_mean import IntervalRule
 from geobiomass.statistics.small_areas import small_area_means
@@ -239,3 +240,52 @@ def test_applicability_counts_where_a_region_has_no_plots(
     assert np.isfinite(found.loc["r1", "mean_se"])
     assert np.isnan(found.loc["r0", "mean_se"])
     assert "outside of the area of applicability" in found.loc["r0", "note"]
+
+
+def verdicts(table: pd.DataFrame, region: str = "r7") -> dict[str, str]:
+    return {
+        check["check"]: check["verdict"]
+        for check in table.attrs["checks"]
+        if check["region"] == region
+    }
+
+
+@pytest.fixture(scope="module")
+def plain() -> xr.Dataset:
+    return as_map(np.random.default_rng(6).uniform(20, 300, (SIZE, SIZE)))
+
+
+def observed(mapped: xr.Dataset, spread: Any, own: Any, seed: int = 3) -> pd.DataFrame:
+    """Return plots by the map, with a spread of each value and the regions' own."""
+    random = np.random.default_rng(7)
+    values = mapped["agb"].values.astype(float)
+    values = values + spread(values) * random.normal(size=values.shape)
+    own = np.kron(np.reshape(own, (SIDE, SIDE)), np.ones((PIXELS, PIXELS)))
+    return sample(np.maximum(values + own, 0.0), 150, seed)
+
+
+def test_each_check_of_the_model_speaks_where_it_should(
+    plain: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Random points of every region are not the subject, and take most of the time.
+    monkeypatch.setattr(sample_checks, "nearness", lambda *_: (1.0, 1.0))
+    own = np.random.default_rng(8).normal(0, 20, SIDE**2)
+    fine = totals(plain, observed(plain, lambda v: 20.0, own))
+    assert set(verdicts(fine).values()) == {"ok"}
+
+    def doubted(table: pd.DataFrame, region: str = "r7") -> set[str]:
+        return {name for name, each in verdicts(table, region).items() if each != "ok"}
+
+    growing = totals(plain, observed(plain, lambda v: v / 5, own))
+    assert doubted(growing) == {"even spread of plots"}
+    odd = own.copy()
+    odd[12] += 180
+    unusual = totals(plain, observed(plain, lambda v: 20.0, odd))
+    assert doubted(unusual) == {"normal residuals"}
+    level = totals(plain, observed(plain, lambda v: 40.0, 0 * own, seed=2))
+    assert doubted(level) == {"spread between regions"}
+    values = plain["agb"].values.copy()
+    values[:PIXELS, :PIXELS] = 900  # the first region, which has no plots
+    tall = totals(as_map(values), observed(plain, lambda v: 20.0, own))
+    assert doubted(tall, "r0") == {"own plots", "range of plots"}
+    assert doubted(tall) == set()
