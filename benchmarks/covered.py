@@ -3,7 +3,7 @@
 ``python -m benchmarks.covered WHAT [--runs N] [--seed S] [--processes P] [--markdown]``
 
 WHAT is errors-in-space, other-worlds, change (of docs/explanation/errors-in-space.md),
-totals (totals.md), intervals, landscapes, interval-outputs (intervals.md),
+totals, small-areas (totals.md), intervals, landscapes, interval-outputs (intervals.md),
 random-pixels or bootstrap (validation.md). All data are simulated, so the ground truth
 is known. The results do not depend on the number of processes.
 """
@@ -24,6 +24,7 @@ PARTS = {
     "other-worlds": "covered_worlds",
     "change": "covered_change",
     "totals": "covered_plots",
+    "small-areas": "covered_small_areas",
     "intervals": "covered_blocks",
     "landscapes": "covered_landscapes",
     "interval-outputs": "covered_outputs",

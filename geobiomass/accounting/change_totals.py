@@ -37,11 +37,17 @@ from geobiomass.maps.origin import PROVENANCE
 from geobiomass.sources.plot_table import plots_table
 from geobiomass.statistics.confidence import DEFAULT_CONFIDENCE
 from geobiomass.statistics.interval_of_mean import IntervalRule
+from geobiomass.statistics.sample import SMALL_AREA
 from geobiomass.tables import read_numbers
 from geobiomass.training.setting_names import check_arguments
 
 PARTS = ("net", "loss", "gain")
 ENDS = ("", "_lower", "_upper")  # suffixes of columns
+_NOT_SMALL = (
+    f"estimator={SMALL_AREA!r} is for the biomass of one date, got a change: most "
+    "plots have no loss or gain, which its normal model does not describe; use "
+    "estimator='regression', or gb.totals of each map."
+)
 _NO_SUCH_CHANGE = (
     "no held-out pixel has such a change, mapped or observed: its errors are not known"
 )
@@ -148,6 +154,8 @@ def change_totals(
             "Totals of change need either residuals= (of both dates) or plots= (that "
             f"were measured at both), got {'neither' if plots is None else 'both'}."
         )
+    if settings.get("estimator") == SMALL_AREA:
+        raise ValueError(_NOT_SMALL)
     if threshold < 0:
         raise ValueError(f"threshold must be 0 Mg/ha or more, got {threshold}.")
     observed = settings.pop("column", observed)  # its name in with_labels

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import xarray as xr
@@ -29,6 +30,12 @@ from geobiomass.accounting.error_model import ErrorModel
 from geobiomass.accounting.ground_plots import GroundPlots
 from geobiomass.accounting.region_sums import PlotValues, RegionSum
 from geobiomass.accounting.sample_checks import Sample, sample_checks
+from geobiomass.accounting.small_area_checks import (
+    joined,
+    model_checks,
+    region_checks,
+)
+from geobiomass.accounting.small_areas import SmallAreaTotals
 from geobiomass.accounting.years import map_year
 from geobiomass.cube.areas import pixel_size
 
@@ -78,6 +85,8 @@ class Checker:
         Rule for hectares without a value.
     force : bool
         Keep intervals where a check is broken.
+    small : SmallAreaTotals, optional
+        The model of all regions, if rows are by it.
     """
 
     source: Any
@@ -88,6 +97,7 @@ class Checker:
     hectares: dict[str, float] | None
     unmapped: str
     force: bool
+    small: SmallAreaTotals | None = None
 
     def __post_init__(self) -> None:
         self.found: list[dict[str, Any]] = []
@@ -101,9 +111,15 @@ class Checker:
         sample = self._sample(one)
         row = dict(row)
         reason = row.pop(NO_INTERVAL, "")
-        checks = area_checks(one, self.unmapped, self.model is not None, self.hectares)
+        # A region without plots rests on the map's errors elsewhere, as with residuals.
+        bare = self.small is not None and sample is not None and sample.n == 0
+        by_model = self.model is not None or bare
+        checks = area_checks(one, self.unmapped, by_model, self.hectares)
         estimated = math.isfinite(row["mean"])
-        if sample is not None:
+        if sample is not None and self.small is not None:
+            if estimated:
+                checks += region_checks(self.small, one, sample) + self._of_all
+        elif sample is not None:
             checks += sample_checks(sample, row["method"], row, reason)
         elif self.model is not None and estimated:
             checks += error_checks(one, self.model, self._pixel)
@@ -121,12 +137,19 @@ class Checker:
         if self.ground is None:
             return None
         if id(one) not in self._samples:  # rows of several methods share it
-            self._samples = {
-                id(one): Sample.of(
-                    one, self.ground, self.at, self.hectares, self._pixel, self._year
-                )
-            }
+            self._samples = {id(one): self._sample_in(one, self.ground)}
         return self._samples[id(one)]
+
+    def _sample_in(self, one: RegionSum, ground: GroundPlots) -> Sample:
+        return Sample.of(one, ground, self.at, self.hectares, self._pixel, self._year)
+
+    @cached_property
+    def _of_all(self) -> list[Check]:
+        """The checks of the model of small areas, and of the plots of all regions."""
+        assert self.small is not None  # whose rows ask for it
+        ground = self.small.ground
+        samples = [self._sample_in(one, ground) for one in self.small.regions]
+        return model_checks(self.small, joined(samples))
 
 
 def _counts(

@@ -17,6 +17,7 @@ from geobiomass.accounting.reported_columns import (
     relative_columns,
 )
 from geobiomass.accounting.shared_error import Estimates
+from geobiomass.statistics.sample import SMALL_AREA
 from geobiomass.training.setting_names import explain_arguments
 
 _SUMMED = ("area", "unmapped", "plots", "map_total")
@@ -38,9 +39,10 @@ def combine_regions(table: pd.DataFrame, name: str = "all regions") -> pd.DataFr
     Sampling errors of regions are independent, as each has plots of its own. Errors of
     carbon factors and of the models behind the plots' biomass are shared: they are
     added with their sign, and do not become smaller with more regions. Errors of
-    model-based rows (from residuals) are correlated between regions in a way that the
-    table does not have: they are added as fully correlated, which is the largest
-    standard error, and ``note`` says so; one region out of all is narrower.
+    model-based rows (from residuals), and of small areas, which share a regression, are
+    correlated between regions in a way that the table does not have: they are added as
+    fully correlated, which is the largest standard error, and ``note`` says so; one
+    region out of all is narrower.
 
     Parameters
     ----------
@@ -116,7 +118,7 @@ def _sum(part: pd.DataFrame) -> dict[str, Any]:
         whole = own.with_shared(part["total_model_se"].to_numpy(float))
     else:
         whole = own
-    independent = not part["method"].eq("model").any()
+    independent = not part["method"].isin(("model", SMALL_AREA)).any()
     row: dict[str, Any] = {n: part[n].sum() for n in _SUMMED if n in part}
     row |= {n: part[n].sum(skipna=False) for n in _PARTS if n in part}
     methods = dict.fromkeys(part["method"])

@@ -15,6 +15,12 @@ _UNSEEN = {
         "that plots were drawn at random, or with the given probabilities",
         "that measurements on plots, and their allometric equations, are true",
     ),
+    "small areas": (
+        "that plots were drawn at random within each region",
+        "that measurements on plots, and their allometric equations, are true",
+        "that regions without plots are like those with plots; intervals of 95 % hold "
+        "in 95 % of regions, and not in each one: less often in unusual regions",
+    ),
     "model": (
         "that errors in the region are like those of the held-out land, such as the "
         "same wood density",

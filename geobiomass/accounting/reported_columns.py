@@ -23,6 +23,8 @@ UNITS = {
     "unmapped": "ha",
     "map_mean": "Mg/ha",
     "mean": "Mg/ha",
+    "own_mean": "Mg/ha",
+    "synthetic_mean": "Mg/ha",
     "total": "Mg",
     "carbon": "Mg C",
 }

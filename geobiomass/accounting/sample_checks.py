@@ -36,7 +36,7 @@ _NOT_ZERO = 5
 _COCHRAN, _SKEW_LEVEL = 25, 0.03
 # Two-sided levels of the test that plots are like the region by the map: at most 1 % of
 # random samples are doubtful, and 1 in 10,000 broken.
-_LIKE = (0.01, 1e-4)
+LIKE = (0.01, 1e-4)
 # A map and independent plots correlate less than 0.98; see docs/explanation/totals.md.
 _AGREE, _EQUAL, _FEWEST_EQUAL = 0.98, 1e-3, 5
 # Factors between units: kg/m2 and Mg/ha 10, g/m2 100, kg/ha 1000. Levels and spreads
@@ -199,6 +199,17 @@ def sample_checks(
     return checks
 
 
+def checks_of_places(sample: Sample) -> list[Check]:
+    """Return the checks that make sense of a region with few plots."""
+    return [_silent(sample), _clustered(sample)]
+
+
+def checks_of_values(sample: Sample) -> list[Check]:
+    """Return the checks of plots, of one region or of several."""
+    checks = [_repeated(sample), _units(sample), _years(sample)]
+    return [*checks, _agreement(sample), _support(sample)]
+
+
 def _silent(sample: Sample) -> Check:
     rows = sample.n + sample.silent
     share = sample.silent / rows if rows else 0.0
@@ -333,7 +344,7 @@ def _like(sample: Sample, before: list[Check]) -> Check:
     errors = off / found.se
     level = 2 * float(stdtr(found.freedom, -abs(errors)))
     verdict: Verdict = (
-        BROKEN if level < _LIKE[1] else DOUBTFUL if level < _LIKE[0] else OK
+        BROKEN if level < LIKE[1] else DOUBTFUL if level < LIKE[0] else OK
     )
     apart = [check.verdict for check in before if check.name == "plots apart"]
     if verdict == BROKEN and apart != [OK]:

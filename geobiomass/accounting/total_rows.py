@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from geobiomass.accounting.check import NO_INTERVAL
 from geobiomass.accounting.ground_plots import GroundPlots
@@ -15,13 +16,15 @@ from geobiomass.accounting.region_sums import PlotValues, RegionSum
 from geobiomass.accounting.sample_design import SampleDesign, strata_rows
 from geobiomass.statistics.estimated_mean import Estimate
 from geobiomass.statistics.interval_of_mean import Bounds
-from geobiomass.statistics.sample import METHODS, SampleError
+from geobiomass.statistics.sample import METHODS, SMALL_AREA, SampleError
+
+Mask = npt.NDArray[np.bool_]
 
 _CHIPS = (
     "residuals are of chips: the interval leaves out errors that are correlated over "
     "more than a chip"
 )
-_NO_VALUE = "the map has no value within the region"
+NO_VALUE = "the map has no value within the region"
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,9 @@ class RowTerms:
         ValueError
             If the estimator is unknown, or the confidence out of range.
         """
-        if estimator not in ("auto", *METHODS, "all"):
-            raise ValueError(
-                f"estimator must be one of {('auto', *METHODS, 'all')}, got "
-                f"{estimator!r}."
-            )
+        known = ("auto", *METHODS, "all", SMALL_AREA)
+        if estimator not in known:
+            raise ValueError(f"estimator must be one of {known}, got {estimator!r}.")
         if not 0 < confidence < 1:
             raise ValueError(
                 f"confidence must be between 0 and 1, such as 0.95, got {confidence!r}."
@@ -83,19 +84,11 @@ def rows_by_plots(
     by_stratum : list
         Gets the estimates by stratum, as rows.
     """
-    known = np.isfinite(at.predicted)
-    mine = one.plots & known
-    lost = int((one.plots & ~known).sum())
-    trained = int((mine & ground.trained).sum())
     for method in terms.methods:
-        notes = [f"{lost} plots are on pixels without a value"] if lost else []
-        if trained:
-            notes.append(
-                f"{trained} plots trained the model: the interval is too narrow"
-            )
+        mine, notes = plot_notes(one, ground, at)
         found = bounds = None
         if one.area == 0:
-            notes.append(_NO_VALUE)
+            notes.append(NO_VALUE)
         else:
             try:
                 found = drawn.estimate_region(one, ground, at, mine, method)
@@ -108,24 +101,38 @@ def rows_by_plots(
             notes += drawn.notes(found, method, ground, mine)
             by_stratum += strata_rows(one.name, one.area, found)
         shown = method if found is None else found.method
-        yield _row(one, shown, int(mine.sum()), found, notes, bounds)
+        yield table_row(one, shown, int(mine.sum()), found, notes, bounds)
+
+
+def plot_notes(
+    one: RegionSum, ground: GroundPlots, at: PlotValues
+) -> tuple[Mask, list[str]]:
+    """Return the plots of a region that count, (plot,), and what is told of others."""
+    known = np.isfinite(at.predicted)
+    mine = one.plots & known
+    lost = int((one.plots & ~known).sum())
+    trained = int((mine & ground.trained).sum())
+    notes = [f"{lost} plots are on pixels without a value"] if lost else []
+    if trained:
+        notes.append(f"{trained} plots trained the model: the interval is too narrow")
+    return mine, notes
 
 
 def row_by_model(one: RegionSum, terms: RowTerms) -> dict[str, Any]:
     """Return the row of a region by the errors of a model."""
     if one.area == 0 or one.errors is None:
-        return _row(one, "model", 0, None, [_NO_VALUE])
+        return table_row(one, "model", 0, None, [NO_VALUE])
     mean = (one.total - one.errors.bias()) / one.mapped
     half = one.errors.half_width(terms.confidence) / one.mapped
     notes = [] if one.errors.model.places else [_CHIPS]
-    row = _row(one, "model", 0, None, notes)
+    row = table_row(one, "model", 0, None, notes)
     row["mean"], row["mean_se"] = mean, math.sqrt(one.errors.variance()) / one.mapped
     row["mean_lower"], row["mean_upper"] = mean - half, mean + half
     row["interval"] = "normal"
     return _with_totals(row)
 
 
-def _row(
+def table_row(
     one: RegionSum,
     method: str,
     plots: int,
@@ -133,6 +140,23 @@ def _row(
     notes: list[str],
     bounds: Bounds | None = None,
 ) -> dict[str, Any]:
+    """Return a row of the table; without an estimate or bounds they are NaN.
+
+    Parameters
+    ----------
+    one : RegionSum
+        The region.
+    method : str
+        Name of the estimator.
+    plots : int
+        Number of plots.
+    found : Estimate, optional
+        The estimate.
+    notes : list of str
+        What is told.
+    bounds : Bounds, optional
+        The interval.
+    """
     nan = math.nan
     bounds = Bounds(nan, nan, "none") if bounds is None else bounds
     # The spread of plots that are all zero does not estimate a standard error.

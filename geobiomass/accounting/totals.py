@@ -20,6 +20,11 @@ from geobiomass.accounting.reported_columns import add_reported
 from geobiomass.accounting.reporting import DEFAULT_FRACTION, Reporting, low_shares
 from geobiomass.accounting.sample_design import SampleDesign
 from geobiomass.accounting.shared_error import ModelErrors
+from geobiomass.accounting.small_areas import (
+    SmallAreaTotals,
+    need_random_plots,
+    need_regions,
+)
 from geobiomass.accounting.total_rows import RowTerms, row_by_model, rows_by_plots
 from geobiomass.accounting.trained_plots import note_trained
 from geobiomass.cube.alignment import check_one_grid
@@ -29,9 +34,10 @@ from geobiomass.maps.reading import open_layer, opened, taken_as_missing
 from geobiomass.sources.plot_table import named_column
 from geobiomass.statistics.confidence import DEFAULT_CONFIDENCE
 from geobiomass.statistics.interval_of_mean import IntervalRule
+from geobiomass.statistics.sample import SMALL_AREA
 from geobiomass.training.setting_names import explain_arguments
 
-Estimator = Literal["auto", "plots", "difference", "regression", "all"]
+Estimator = Literal["auto", "plots", "difference", "regression", "all", "small area"]
 Unmapped = Literal["exclude", "mean of its stratum", "refuse"]
 
 _NEITHER = (
@@ -94,11 +100,13 @@ def totals(
         A probability sample: points or polygons; a plain table has columns lon and
         lat, or x and y in the CRS of the map (or of ``attrs["crs"]``). Only plots
         within a region count for it.
-    estimator : "auto", "plots", "difference", "regression" or "all"
+    estimator : "auto", "plots", "difference", "regression", "all" or "small area"
         The mean of the plots; the map corrected by its mean error at the plots; the map
         corrected by a regression line through the plots; or a row for each. "auto" is
         the regression, and the difference where most plots are 0 and fewer than 10
-        above.
+        above. "small area": for 10 or more regions with few plots each, a composite of
+        each region's own plots and the regression over all of them
+        (:mod:`geobiomass.statistics.small_areas`).
     observed : str
         Column of `plots` with the measured biomass, Mg/ha, or in the units that
         ``plots.attrs["units"]`` states.
@@ -194,7 +202,10 @@ def totals(
         ``beyond_held_out`` (predictions beyond those of `residuals`), NaN where not
         known; ``plots_off_map``, ``plots_on_nodata``, ``plots_without_value`` and
         ``plots_repeated``, plots of the region that do not count, or are at the place
-        of another. ``attrs["checks"]`` has each check with figure and verdict, which
+        of another. With "small area" ``own_mean``, ``synthetic_mean`` and
+        ``own_weight`` are the parts of ``mean``, whose ``mean_se`` is the root of its
+        mean squared error, and ``attrs["small_areas"]`` the fitted model.
+        ``attrs["checks"]`` has each check with figure and verdict, which
         :func:`geobiomass.explain_totals` tells; ``attrs`` the units, the settings and
         the ``design``, with strata ``attrs["strata"]``: the estimates by stratum (a
         list that ``pandas.DataFrame`` takes: plots, sampling units, hectares, share,
@@ -232,6 +243,19 @@ def totals(
         raise ValueError(
             "Totals need plots= or residuals=, got both: with a probability sample of "
             "plots the interval needs no error model. Leave one out."
+        )
+    small = terms.methods == (SMALL_AREA,)
+    if small:
+        need_random_plots(
+            residuals=residuals,
+            design=design,
+            interval=interval,
+            strata=strata,
+            poststrata=poststrata,
+            stratum=stratum,
+            cluster=cluster,
+            probability=probability,
+            population=population,
         )
     divided = strata if poststrata is None else poststrata
     check_unmapped(unmapped, residuals, divided)
@@ -276,15 +300,22 @@ def totals(
     sums = empty_sums(named, layer, ground, model)
     for one in sums:
         one.unmapped_as_mean = unmapped == "mean of its stratum"
+    if small:
+        need_regions(sums)
     applicable = applicable_of(map, layer)
     at = sum_regions(layer, sums, ground, raster, progress, applicable)
-    check = Checker(map, layer, ground, at, model, hectares, unmapped, force)
+    areas = None
+    if small and ground is not None:
+        areas = SmallAreaTotals.fit(sums, ground, at, confidence)
+    check = Checker(map, layer, ground, at, model, hectares, unmapped, force, areas)
     by_stratum: list[dict[str, Any]] = []
     rows = [
         check.judge(one, row)
         for one in sums
         for row in (
-            rows_by_plots(one, ground, at, drawn, terms, by_stratum)
+            [areas.row(one)]
+            if areas is not None
+            else rows_by_plots(one, ground, at, drawn, terms, by_stratum)
             if ground is not None
             else [row_by_model(one, terms)]
         )
@@ -306,6 +337,8 @@ def totals(
         if by_stratum := _estimated(by_stratum, table):
             table.attrs["strata"] = by_stratum
         table.attrs["left_out"] = {**ground.left_out, "plots_outside": ground.outside}
+        if areas is not None:
+            table.attrs |= {"based_on": "small areas", **areas.about()}
         note_trained(table, ground.trained, ground.trained_known, stacklevel=4)
     by_name = low_shares(layer, named, reporting, progress)
     return add_reported(

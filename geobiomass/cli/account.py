@@ -51,6 +51,7 @@ class Assisted(StrEnum):
     difference = "difference"
     regression = "regression"
     all = "all"
+    small_area = "small area"
 
 
 class Ends(StrEnum):

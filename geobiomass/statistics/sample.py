@@ -14,6 +14,8 @@ Positions = npt.NDArray[np.int64]
 Method = Literal["plots", "difference", "regression"]
 
 METHODS: tuple[Method, ...] = ("plots", "difference", "regression")
+SMALL_AREA = "small area"
+"""Method of regions with few plots each, which needs all regions at once."""
 
 
 class SampleError(ValueError):
