@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from conftest import make_chips, make_scene
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from variants import variants
 
@@ -133,7 +133,6 @@ def test_no_label_near_a_held_out_region_trains(data: st.DataObject) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=10)
 @given(st.data())
 def test_no_label_near_a_held_out_polygon_trains(data: st.DataObject) -> None:
     cube = scene_of(24, 30)
