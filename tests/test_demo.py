@@ -22,7 +22,7 @@ def test_the_demonstration(
     for name, size in (("HEIGHT", 256), ("TRAINED", 384), ("MAPPED", 192)):
         monkeypatch.setattr(demo, name, size)
     monkeypatch.setattr(demo, "PIXELS", 20_000)
-    table = demo.run(tmp_path / "demo", progress=False)
+    table = demo.run(tmp_path / "demo", progress=False, encoder="test_resnet")
     out = capsys.readouterr().out
     for text in ("average_rmse", "pixel_rmse", "bias", "r2", "Mg/ha", *table.index):
         assert text in out
