@@ -186,7 +186,7 @@ def test_residuals_of_change_are_those_of_shared_pixels() -> None:
 
 def test_totals_have_a_row_a_change_and_add_up() -> None:
     random = np.random.default_rng(3)
-    tables = held_out(144, random)
+    tables = held_out(96, random)
     _, _, first, second = two_dates(120, random)
     regions: dict[str, Any] = {
         "north": BOUNDS,

@@ -174,7 +174,7 @@ def interleaved(story: Story, every: int, read: Callable[[Path], Reading]) -> li
 
 @variants("what", ["append", "overwrite"], quick=1)
 def test_a_reader_beside_a_writer_reads_one_state(what: str, tmp_path: Path) -> None:
-    met = interleaved(Story(what, tmp_path), 5, kept.read_cube)
+    met = interleaved(Story(what, tmp_path), 3, kept.read_cube)
     assert met[0] == "old"
     assert met == sorted(met, key=["old", "told", "new"].index)
 
@@ -205,7 +205,7 @@ def test_a_reader_finds_one_state_before_each_step_of_a_writer(
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("what", "every"),
-    [("append", 2), ("append", 23), ("overwrite", 3), ("overwrite", 23)],
+    [("append", 23), ("overwrite", 2), ("overwrite", 23)],
 )
 def test_a_reader_and_a_writer_at_other_speeds(
     what: str, every: int, tmp_path: Path
