@@ -31,7 +31,7 @@ from damaging import damaged  # noqa: E402
 from kept import KEPT  # noqa: E402
 from killing import Killing, warm_processes  # noqa: E402
 from outcomes import MOST_POOR, Outcome, counts  # noqa: E402
-from pairing import Pair, paired  # noqa: E402
+from pairing import DELAYS, Pair, paired  # noqa: E402
 from writers import WRITERS  # noqa: E402
 
 from benchmarks.tables import Row, show  # noqa: E402
@@ -69,7 +69,8 @@ def pairs(times: int, names: Iterable[str]) -> Iterator[tuple[str, list[Outcome]
             for pipeline in pipelines(name):
                 with tempfile.TemporaryDirectory() as folder:
                     place = Path(folder) / "k"
-                    outcomes += paired(name, pipeline, place, run, second, times)
+                    numbers = range(times * len(DELAYS))
+                    outcomes += paired(name, pipeline, place, run, second, numbers)
             yield f"pairs, {name}", outcomes
 
 

@@ -19,7 +19,7 @@ from hypothesis import settings
 from new_process import NewProcesses
 
 # The quick suite draws fewer examples, the same ones in each run.
-settings.register_profile("steady", derandomize=True, deadline=None, max_examples=30)
+settings.register_profile("steady", derandomize=True, deadline=None, max_examples=15)
 settings.register_profile("quick", settings.get_profile("steady"), max_examples=10)
 
 

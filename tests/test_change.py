@@ -186,7 +186,7 @@ def test_residuals_of_change_are_those_of_shared_pixels() -> None:
 
 def test_totals_have_a_row_a_change_and_add_up() -> None:
     random = np.random.default_rng(3)
-    tables = held_out(144, random)
+    tables = held_out(96, random)
     _, _, first, second = two_dates(120, random)
     regions: dict[str, Any] = {
         "north": BOUNDS,
@@ -302,14 +302,15 @@ def test_a_correction_follows_both_part_and_biomass() -> None:
 @pytest.mark.slow
 def test_totals_cover_where_the_plain_difference_doubles_the_loss() -> None:
     # Loss and its area hold it somewhat less often than the 0.9 that is asked for (the
-    # page on errors in space says how often): a square of 2 km holds few patches. Of 16
-    # runs 11 or more do but for one in two hundred times, where 0.85 is true.
-    found = covered(16)
-    assert (found["held"] > 0.65).all()
-    assert (found["area_held"] > 0.65).all()
+    # page on errors in space says how often): a square of 2 km holds few patches. Of 10
+    # runs 6 or more do but for one in a hundred times, where 0.85 is true.
+    found = covered(10)
+    assert (found["held"] > 0.55).all()
+    assert (found["area_held"] > 0.55).all()
     for part in ("loss", "gain"):
         assert found.loc[part, "mapped"] > 1.6
-        assert found.loc[part, "estimated"] == pytest.approx(1, abs=0.15)
+        # The mean of 16 runs was held to 0.15; that of 10 spreads 1.26 times as much.
+        assert found.loc[part, "estimated"] == pytest.approx(1, abs=0.19)
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -167,23 +166,6 @@ def test_ingest_goes_on_where_it_was_interrupted(
     assert 2 <= len(reads) <= 3
     expected = gb.from_biomassters(root).load()
     xr.testing.assert_allclose(gb.open_cube(store).load(), expected, atol=0.00502)
-
-
-@pytest.mark.slow
-def test_two_processes_train_one_model(tmp_path: Path) -> None:
-    # The command as users run it: Lightning starts it again for the second process.
-    gb.write_cube(make_chips(9), tmp_path / "chips.zarr")
-    command = Path(sys.executable).with_name("geobiomass")
-    words = [command, "train", "chips.zarr", "model", *QUICK]
-    words += ["--set", "devices=2", "--set", "accelerator=cpu", "--set", "batch_size=2"]
-    result = subprocess.run(
-        words, cwd=tmp_path, capture_output=True, text=True, timeout=240
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("2 epochs") == 1  # one of them says so
-    model = gb.load(tmp_path / "model")
-    assert np.isfinite(model.history["validation_loss"]).all()
-    assert len(model.history) == 2
 
 
 @pytest.mark.slow

@@ -121,16 +121,11 @@ def test_blocks_are_the_pages(capsys: Printed) -> None:
 
 
 @pytest.mark.slow
-def test_change_has_a_row_a_part(capsys: Printed) -> None:
-    (table,) = printed(capsys, "change")
-    assert names(table)[1:] == [["net change"], ["loss"], ["gain"]]
-    # What is mapped of losses and gains is far too much, in whatever landscapes.
-    assert min(numbers(table, 1)[1:]) > 1.3
-
-
-@pytest.mark.slow
-def test_processes_give_the_same_numbers(capsys: Printed) -> None:
+def test_change_has_a_row_a_part_and_processes_give_the_same(capsys: Printed) -> None:
     alone = printed(capsys, "change", 2)
+    assert names(alone[0])[1:] == [["net change"], ["loss"], ["gain"]]
+    # What is mapped of losses and gains is far too much, in whatever landscapes.
+    assert min(numbers(alone[0], 1)[1:]) > 1.3
     covered.main(["change", "--runs", "2", "--processes", "2", "--markdown"])
     assert tables_of(capsys.readouterr().out) == alone
 

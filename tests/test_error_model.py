@@ -181,10 +181,11 @@ def test_intervals_of_totals_cover_and_those_of_independent_pixels_do_not() -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["scene", "chips"])
 def test_intervals_hold_with_a_model_fitted_to_held_out_units(kind: str) -> None:
-    # Of 100 fields: three standard deviations of a share of 0.9 are 0.09.
+    # Where 0.9 is true, 46 of 60 fields or fewer are covered once in 490 times, and all
+    # of them once in 550.
     case = Case(kind, 32, 6, errors_of(60.0))
-    covered, alone = np.mean([run(case, seed) for seed in range(100)], axis=0)
-    assert 0.81 <= covered <= 0.99
+    covered, alone = np.mean([run(case, seed) for seed in range(60)], axis=0)
+    assert 46 / 60 < covered < 1
     assert alone < 0.4
 
 

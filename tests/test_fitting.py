@@ -93,13 +93,17 @@ class Reads:
 RESUMABLE = {"cache": 0, "checkpoint_minutes": 0, "moving_average": 0.9, "keep_last": 2}
 
 
-@pytest.mark.parametrize("recipe", ["default", "biomassters"])
+@pytest.mark.parametrize(
+    ("recipe", "shares"), [("default", (0.5, 0.8)), ("biomassters", (0.8,))]
+)
 @pytest.mark.slow
-def test_recipes_resume_where_they_stopped(tmp_path: Path, recipe: str) -> None:
+def test_recipes_resume_where_they_stopped(
+    tmp_path: Path, recipe: str, shares: tuple[float, ...]
+) -> None:
     settings = SMALL | RESUMABLE | {"epochs": 4 if recipe == "default" else 2}
     calm = Reads(make_chips(5))
     whole = gb.fit(calm.cube, recipe, **settings, folder=tmp_path / "whole")
-    for share in (0.5, 0.8):
+    for share in shares:
         folder = tmp_path / str(share)
         halted = Reads(make_chips(5), share * calm.count)
         with pytest.raises(Killed):

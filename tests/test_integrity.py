@@ -120,7 +120,7 @@ def test_a_change_anywhere_is_noticed(
         gb.write_cube(make_chips(3, 16), whole, "float32")
     draw = random.Random(f"{kind} {many}")
     look = look_at_map if kind == "map" else look_at_cube
-    found = try_changes(whole, look, draw, *((3, 60) if many else (1, 6)))
+    found = try_changes(whole, look, draw, *((2, 20) if many else (1, 6)))
     assert found["noticed"] >= 24
     assert found["harmless"] == 0
     assert verify(whole).empty

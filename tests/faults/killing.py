@@ -170,7 +170,8 @@ class Killing:
         room = max(most - len(sizes), 1)
         step = max(1.0, len(operations) / room)
         count = min(room, len(operations))
-        return [operations[int(place * step)] for place in range(count)] + sizes
+        # From the middle of each part: before the first operation nothing is written.
+        return [operations[int((n + 0.5) * step)] for n in range(count)] + sizes
 
     def of_number(self, number: int) -> Kill:
         """Return the kill that an outcome's number stands for."""

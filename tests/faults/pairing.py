@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,8 +64,8 @@ def paired(
     folder: Path,
     run: NewProcesses,
     second: NewProcesses,
-    times: int = 1,
+    numbers: Iterable[int],
 ) -> list[Outcome]:
-    """Run a writer in two processes, at each of the delays, some times."""
+    """Run a writer in two processes, at the delays that the numbers name."""
     pair = Pair(Killing(writer, pipeline, folder, run), second)
-    return [pair.at(number) for number in range(times * len(DELAYS))]
+    return [pair.at(number) for number in numbers]

@@ -14,7 +14,7 @@ from kept import KEPT
 from outcomes import CLEAR, POOR, RIGHT, SILENT, Outcome, check, counts, judged
 from variants import variants
 
-QUICK, LONG = 7, 20  # of each of thirteen kinds
+QUICK, LONG = 7, 10  # of each of thirteen kinds
 TRAINED = ("model with interval", "validation", "training")  # seconds to make
 
 
@@ -33,7 +33,7 @@ def test_damage_is_told_or_changes_no_value(name: str, tmp_path: Path) -> None:
 @pytest.mark.timeout(1800)
 # rasterio cannot decode what GDAL says of a damaged tag, and passes over it.
 @pytest.mark.filterwarnings("ignore:Exception ignored in. 'rasterio._env.log_error'")
-def test_of_hundreds_of_damages_none_is_silent_and_few_are_poor(
+def test_of_more_damages_none_is_silent_and_few_are_poor(
     tmp_path: Path,
 ) -> None:
     outcomes = [
@@ -41,7 +41,7 @@ def test_of_hundreds_of_damages_none_is_silent_and_few_are_poor(
         for name in KEPT
         for outcome in damaged(name, range(QUICK, QUICK + LONG), tmp_path / name)
     ]
-    assert len(outcomes) == LONG * len(KEPT) >= 250
+    assert len(outcomes) == LONG * len(KEPT) >= 130
     check(outcomes)
 
 

@@ -275,8 +275,8 @@ def test_killed_before_any_change_it_ends_with_the_same_bits(
     changes = kill_points.operations_of(write.script, write.place, warm)
     meant = write.facts()
     draw = np.random.default_rng(len(changes))
-    early = draw.choice(np.arange(1, len(changes) - 39), 5, replace=False)
-    for number in [*sorted(early.tolist()), *range(len(changes) - 39, len(changes), 3)]:
+    early = draw.choice(np.arange(1, len(changes) - 39), 3, replace=False)
+    for number in [*sorted(early.tolist()), *range(len(changes) - 39, len(changes), 5)]:
         write.begin()
         if not kill_points.kill_at(write.script, number, write.place, warm):
             continue

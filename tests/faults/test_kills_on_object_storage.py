@@ -107,7 +107,7 @@ WRITERS = {
     "append": Remote(append, read_cube, write_chips, replaces=True),
     "map": Remote(write_map, read_map),
 }
-KILLS = 3
+KILLS = 2
 IMPORTED = ("geobiomass.cube", "geobiomass.maps", "s3fs", "conftest", "map_work")
 
 
@@ -134,12 +134,15 @@ def script(
 
 
 def chosen(requests: list[str]) -> list[int]:
-    """Return numbers of requests: the first and last of some kinds of objects."""
+    """Return numbers of requests: the first and last of some kinds of objects.
+
+    Not the first request of all, before which nothing is there.
+    """
     kinds: dict[str, list[int]] = {}
     for number, request in enumerate(requests, 1):
         kinds.setdefault(re.sub(r"\d+(/\d+)*", "0", request), []).append(number)
     ends = sorted({n for numbers in kinds.values() for n in (numbers[0], numbers[-1])})
-    return [ends[k * (len(ends) - 1) // (KILLS - 1)] for k in range(KILLS)]
+    return [ends[k * (len(ends) - 1) // KILLS] for k in range(1, KILLS + 1)]
 
 
 def found_at(writer: Remote, address: str) -> Reading | None:

@@ -174,15 +174,17 @@ def interleaved(story: Story, every: int, read: Callable[[Path], Reading]) -> li
 
 @variants("what", ["append", "overwrite"], quick=1)
 def test_a_reader_beside_a_writer_reads_one_state(what: str, tmp_path: Path) -> None:
-    met = interleaved(Story(what, tmp_path), 5, kept.read_cube)
+    met = interleaved(Story(what, tmp_path), 3, kept.read_cube)
     assert met[0] == "old"
     assert met == sorted(met, key=["old", "told", "new"].index)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("pipeline", ["zarr-python", "zarrs"])
-@pytest.mark.parametrize("what", ["append", "overwrite", "new"])
+@pytest.mark.parametrize(
+    ("what", "pipeline"),
+    [("append", "zarrs"), ("overwrite", "zarr-python"), ("new", "zarrs")],
+)
 def test_a_reader_finds_one_state_before_each_step_of_a_writer(
     what: str, pipeline: str, tmp_path: Path
 ) -> None:
@@ -201,8 +203,10 @@ def test_a_reader_finds_one_state_before_each_step_of_a_writer(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("every", [2, 3, 7, 23, 37, 61])
-@pytest.mark.parametrize("what", ["append", "overwrite"])
+@pytest.mark.parametrize(
+    ("what", "every"),
+    [("append", 23), ("overwrite", 2), ("overwrite", 23)],
+)
 def test_a_reader_and_a_writer_at_other_speeds(
     what: str, every: int, tmp_path: Path
 ) -> None:

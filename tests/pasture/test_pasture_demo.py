@@ -92,7 +92,7 @@ def test_a_small_network_beats_colours_under_grouped_validation(tmp_path):
     folds = pasture.balanced_folds(photos, 2, virtual={}, progress=False)
     days = photos["Sampling_Date"].groupby(folds).unique()
     assert not set(days[0]) & set(days[1])
-    model = pasture.fit(photos, "quick", folds=folds, epochs=18, progress=False)
+    model = pasture.fit(photos, "quick", folds=folds, epochs=10, progress=False)
     assert set(model.held_out.index) == set(photos.index)
     scores = {
         "mean": photos[TARGETS].groupby(folds).transform("mean"),

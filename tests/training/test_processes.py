@@ -327,9 +327,7 @@ def staged(tmp_path_factory):
 @pytest.mark.parametrize(
     ("devices", "kind", "place", "who"),
     [
-        (1, "stages", (4, 3), "main"),
         (2, "stages", (4, 0), "all"),
-        (2, "stages-step", (3, 1), "killed"),
         (2, "stages", (5, 1), "other"),
     ],
 )
