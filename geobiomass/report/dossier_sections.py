@@ -1,0 +1,481 @@
+"""The sections of a dossier: each is a function that returns its HTML."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution, version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from geobiomass.accounting.check import BROKEN, DOUBTFUL, VERDICTS
+from geobiomass.accounting.combined_regions import combine_regions
+from geobiomass.accounting.explain import UNSEEN, explain_totals
+from geobiomass.accounting.mass import open_target
+from geobiomass.accounting.sensitivity import AS_CALLED, largest_change
+from geobiomass.cube.areas import pixel_size
+from geobiomass.maps.reading import open_map
+from geobiomass.metadata.provenance import provenance
+from geobiomass.report.dossier_script import Call
+from geobiomass.report.fingerprints import Fingerprint
+from geobiomass.report.page import (
+    boxes,
+    facts_table,
+    figure,
+    heading,
+    join,
+    paragraph,
+    preformatted,
+    text_table,
+)
+from geobiomass.report.totals_tables import between, checks_table, totals_table
+from geobiomass.summary import Table
+from geobiomass.training.json_files import parse_json
+
+_MOST_DOUBTS = 12  # rows of the summary, which is one screen
+_COMPLIANCE = (
+    "This file says what was computed, from what, and what was checked. It does not "
+    "say that the totals comply with a standard."
+)
+_ESTIMATORS = {
+    "plots": "mean of the plots, sum of w y (Cochran 1977)",
+    "difference": "mean of the map X, corrected by its mean error at the plots: "
+    "X + sum of w (y - x) (Särndal et al. 1992; Næsset et al. 2011)",
+    "regression": "mean of the plots, moved along the regression line of plots on map: "
+    "sum of w y + b (X - sum of w x) (Särndal et al. 1992; McRoberts et al. 2013)",
+    "model": "sum of the map less the mean error of held-out pixels of similar "
+    "predictions",
+}
+_VARIANCES = {
+    "random": "sum over strata of (1 - f) n / (n - 1) times the squares of u less its "
+    "mean; u = w g e of a plot, or the sum of u of a cluster (Cochran 1977; Särndal et "
+    "al. 1992)",
+    "poststrata": "sum of W s² / n + sum of (1 - W) s² / n², over post-strata "
+    "(Bechtold and Patterson 2005)",
+    "systematic": "n / (2 P) times the sum of (u - u')² over P pairs of neighbours on "
+    "the grid (Wolter 2007)",
+    "model": "sum over pairs of pixels of the covariance of their errors, by their "
+    "distance (variogram of the held-out errors)",
+}
+_INTERVALS = {
+    "t": "Student's t",
+    "Hall": "Hall's transformation for skewed plots (Hall 1992)",
+    "all zero": "exact bound, as all plots are zero (Clopper and Pearson 1934)",
+    "normal": "quantiles of the normal distribution",
+    "none": "no interval: notes and checks say why",
+}
+_PACKAGES = ("numpy", "pandas", "scipy", "xarray", "dask", "zarr", "rasterio")
+_PACKAGES += ("rioxarray", "odc-geo", "pyproj", "shapely", "pyogrio", "geopandas")
+_COLUMNS_OF_PLOTS = ("observed", "stratum", "probability", "cluster")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that a dossier shows.
+
+    Parameters
+    ----------
+    call : Call
+        The call of totals.
+    table : pandas.DataFrame
+        Its result.
+    varied : pandas.DataFrame, optional
+        Its sensitivity.
+    fingerprints : tuple of (str, Fingerprint)
+        Each input's argument and fingerprint.
+    software : mapping
+        Versions and machine.
+    script, script_name : str
+        The script, and its file's name.
+    """
+
+    call: Call
+    table: pd.DataFrame
+    varied: pd.DataFrame | None
+    fingerprints: tuple[tuple[str, Fingerprint], ...]
+    software: dict[str, Any]
+    script: str
+    script_name: str
+
+
+def sections_of(found: Findings) -> list[tuple[str, Markup]]:
+    """Return headings and HTML of all sections that have anything."""
+    written = {
+        "Summary": summary(found),
+        "Totals": totals_table(found.table),
+        "Strata": strata(found),
+        "Checks": checks(found),
+        "Sensitivity": sensitivity(found),
+        "Design": design(found),
+        "Inputs": inputs(found),
+        "Make it again": again(found),
+    }
+    return [(name, content) for name, content in written.items() if content]
+
+
+# --- summary ----------------------------------------------------------------------
+
+
+def summary(found: Findings) -> Markup:
+    """Return one screen: the number, its interval, the verdict, and what is in doubt."""
+    table = found.table
+    whole = _whole(table)
+    percent = f"{100 * table.attrs['confidence']:g} % interval"
+    parts: list[Any] = []
+    if whole is not None:
+        label, row = str(whole.index[0]), whole.iloc[0]
+        shown = {f"Mg biomass, {label}": _figure(row["total"])}
+        shown[f"{percent}, Mg"] = _ends(row, "total")
+        if "carbon" in table.attrs:
+            shown["Mg CO2 equivalent"] = _figure(row["co2e"])
+            shown[f"{percent}, Mg CO2"] = _ends(row, "co2e")
+        if "deduction_percent" in row and np.isfinite(row["deduction_percent"]):
+            shown[f"deduction, {table.attrs['deduction']['rule']}"] = (
+                f"{row['deduction_percent']:.2f} %"
+            )
+        parts.append(boxes({**shown, "verdict": _worst(table)}))
+        parts.append(_one_sentence(label, row, table))
+    else:
+        parts.append(boxes({"regions": str(len(table)), "verdict": _worst(table)}))
+        parts.append(paragraph("The regions overlap, or have no sum: see each of them."))
+    parts.append(_doubts(table))
+    row = None if found.varied is None else largest_change(found.varied)
+    if row is not None:
+        parts.append(
+            paragraph(
+                f"Of all choices, {row['choice']} ({row['setting']}) changes the "
+                f"{row['quantity']} of {row['region']} most: by "
+                f"{row['difference_percent']:+.2f} %."
+            )
+        )
+    unseen = "; ".join(UNSEEN[table.attrs["based_on"]])
+    parts += [paragraph(f"No check can see: {unseen}."), paragraph(_COMPLIANCE)]
+    return join(parts)
+
+
+def _whole(table: pd.DataFrame) -> pd.DataFrame | None:
+    """Return the row of the whole: the only one, or the sum of regions."""
+    if len(table) == 1:
+        return table
+    checks = table.attrs["checks"]
+    if any(one["check"] == "overlap" and one["figure"] > 0 for one in checks):
+        return None
+    return combine_regions(table)
+
+
+def _worst(table: pd.DataFrame) -> str:
+    return max(table["verdict"], key=VERDICTS.index)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if np.isfinite(value) else "none"
+
+
+def _ends(row: pd.Series, name: str) -> str:
+    if not np.isfinite(row[f"{name}_lower"]):
+        return "none"
+    return f"{row[f'{name}_lower']:,.0f} to {row[f'{name}_upper']:,.0f}"
+
+
+def _one_sentence(label: str, row: pd.Series, table: pd.DataFrame) -> Markup:
+    on = "field plots" if table.attrs["based_on"] == "design" else "held-out errors"
+    words = f"{label}: {row['area']:,.1f} ha"
+    if row["plots"]:
+        words += f", {int(row['plots'])} plots"
+    half = row.get("total_half_width_95_percent", np.nan)
+    if np.isfinite(half):
+        words += f"; half of the 95 % interval is {half:.1f} % of the total"
+    return paragraph(f"{words}. The interval rests on {on}.")
+
+
+def _doubts(table: pd.DataFrame) -> Markup:
+    """Return what is broken or doubtful, the worst first."""
+    found = [
+        (check["region"], check["verdict"], check["check"], check["words"])
+        for verdict in (BROKEN, DOUBTFUL)
+        for check in table.attrs["checks"]
+        if check["verdict"] == verdict
+    ]
+    if not found:
+        return paragraph("Nothing that can be checked is doubtful or broken.")
+    rest = len(found) - _MOST_DOUBTS
+    note = f"{rest} more are in the section Checks." if rest > 0 else ""
+    columns = ("region", "verdict", "check", "what is doubtful or broken")
+    return text_table(columns, found[:_MOST_DOUBTS], note)
+
+
+# --- numbers ----------------------------------------------------------------------
+
+
+def strata(found: Findings) -> Markup:
+    """Return the estimates by stratum, if there are strata."""
+    rows = found.table.attrs.get("strata")
+    if not rows:
+        return Markup("")
+    frame = pd.DataFrame(rows).set_index("region")
+    frame["share"] = 100 * frame["share"]
+    titles = {"share": "share, %", "area": "area, ha", "units": "sampling units"}
+    titles |= {"mean": "mean, Mg/ha", "mean_se": "standard error, Mg/ha"}
+    note = "Sampling units are clusters where plots are in clusters."
+    return join([Table(frame.rename(columns=titles), note)])
+
+
+def checks(found: Findings) -> Markup:
+    """Return every check with figure and verdict, and the same in words."""
+    return join(
+        [
+            paragraph(
+                "A check that is broken withholds the interval, unless force=True; a "
+                "doubtful one keeps it."
+            ),
+            checks_table(found.table),
+            preformatted(explain_totals(found.table), "The same in words"),
+        ]
+    )
+
+
+def sensitivity(found: Findings) -> Markup:
+    """Return the totals with each choice changed, one at a time."""
+    varied = found.varied
+    if varied is None:
+        return paragraph("Not asked for (sensitivity=False).")
+    known = varied[varied["region"] != ""]
+    rows = [
+        (
+            row["region"],
+            row["choice"],
+            row["setting"],
+            f"{row['quantity']}, {varied.attrs['units'][row['quantity']]}",
+            f"{row['area']:,.1f}",
+            between(row["value"], row["lower"], row["upper"], 0),
+            *_difference(row),
+            row["verdict"],
+        )
+        for row in known.sort_values("region", kind="stable").to_dict("records")
+    ]
+    columns = ("region", "choice", "changed to", "of", "area, ha")
+    columns += ("value (interval)", "difference", "%", "verdict")
+    parts: list[Any] = [
+        paragraph(
+            "The same call of gb.totals with one choice changed at a time; "
+            f"{AS_CALLED!r} is what the totals above are. A total inside the area of "
+            "applicability is of fewer hectares."
+        ),
+        _picture(known),
+        text_table(columns, rows),
+    ]
+    fixed = varied[varied["region"] == ""]
+    if len(fixed):
+        parts.append(heading("Choices that cannot be changed"))
+        parts.append(
+            text_table(
+                ("choice", "why"), fixed[["choice", "note"]].to_numpy().tolist()
+            )
+        )
+    return join(parts)
+
+
+def _difference(row: dict[str, Any]) -> tuple[str, str]:
+    if row["choice"] == AS_CALLED or not np.isfinite(row["difference"]):
+        return "", ""
+    return f"{row['difference']:+,.0f}", f"{row['difference_percent']:+.2f}"
+
+
+def _picture(known: pd.DataFrame) -> Markup:
+    """Return the totals of the largest region with their intervals, by choice."""
+    shown = known[(known["quantity"] == "total") & np.isfinite(known["value"])]
+    called = shown[shown["choice"] == AS_CALLED]
+    if called.empty or len(shown) < 2:
+        return Markup("")
+    region = called.loc[called["value"].idxmax(), "region"]
+    rows = shown[shown["region"] == region].to_dict("records")
+    names = [
+        AS_CALLED if row["choice"] == AS_CALLED else f"{row['choice']}: {row['setting']}"
+        for row in rows
+    ]
+
+    def draw(axes: Any) -> None:
+        axes.axvline(rows[0]["value"], color="0.7", lw=1)
+        for place, row in enumerate(rows):
+            colour = "#D55E00" if place == 0 else "#0072B2"
+            axes.plot(row["value"], place, "o", color=colour)
+            if np.isfinite(row["lower"]):
+                axes.plot([row["lower"], row["upper"]], [place] * 2, color=colour)
+        axes.set_yticks(range(len(rows)), names)
+        axes.invert_yaxis()
+        axes.set_xlabel("total, Mg")
+        axes.ticklabel_format(axis="x", style="plain", useOffset=False)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.margins(y=0.15)
+
+    caption = f"{region}: the total and its interval, by choice; no line: no interval."
+    return figure(caption, draw, (8.5, 1.1 + 0.34 * len(rows)))
+
+
+# --- design and inputs ------------------------------------------------------------
+
+
+def design(found: Findings) -> Markup:
+    """Return how plots were drawn, and which formulas were used, by which rule."""
+    table, given = found.table, found.call.arguments
+    about = table.attrs.get("design")
+    kinds = table["interval"].value_counts()
+    asked = given.get("estimator", "auto")
+    facts = {"inference": f"{table.attrs['based_on']}-based"}
+    if about is not None:
+        facts["plots were drawn"] = _drawn(about["design"], given)
+        facts["estimator asked for"] = (
+            "auto: the regression, and the difference where most plots are 0 and fewer "
+            "than 10 above"
+            if asked == "auto"
+            else str(asked)
+        )
+        facts["rule of intervals"] = (
+            "auto: by the number of plots, skewness and zeros "
+            "(geobiomass.statistics.interval_of_mean)"
+            if about["interval"] == "auto"
+            else "Student's t"
+        )
+    facts |= {
+        f"estimator used, {method}": _ESTIMATORS[method]
+        for method in dict.fromkeys(table["method"])
+    }
+    facts["variance"] = _VARIANCES["model" if about is None else about["design"]]
+    facts |= {
+        f"interval, {kind}": f"{_INTERVALS.get(str(kind), kind)} ({count} of "
+        f"{len(table)} regions)"
+        for kind, count in kinds.items()
+    }
+    facts["confidence"] = f"{100 * table.attrs['confidence']:g} %"
+    facts["hectares without a value"] = f"rule {table.attrs['unmapped']!r}"
+    symbols = (
+        "w: weight of a plot; y, x: biomass of the plot and of the map there; X: mean "
+        "of the map; b: slope; e: residual; g: g weight; f: share of the population "
+        "that was sampled; n: number of plots; W, s²: share of the area and variance "
+        "of a stratum."
+    )
+    return join([_texts(facts), paragraph(symbols)])
+
+
+def _drawn(kind: str, given: Any) -> str:
+    words = {
+        "random": "at random",
+        "systematic": "on a systematic grid",
+        "poststrata": "without regard to the post-strata",
+    }[kind]
+    if "strata" in given:
+        words += ", in strata"
+    if "cluster" in given:
+        words += f", in clusters (column {given['cluster']!r})"
+    if "probability" in given:
+        words += f", with unequal probabilities (column {given['probability']!r})"
+    return f"{words}: as the call says; no check can see it"
+
+
+def inputs(found: Findings) -> Markup:
+    """Return files with fingerprints, facts of map and plots, and the call."""
+    given = found.call.arguments
+    files = [
+        (name, one.path, one.of, one.sha256) for name, one in found.fingerprints
+    ]
+    settings = {
+        name: repr(value)
+        for name, value in given.items()
+        if name not in [argument for argument, _ in found.fingerprints]
+    }
+    used = found.software
+    packages = ", ".join(f"{n} {v}" for n, v in _packages(found).items())
+    versions = {"packages": packages, "python": used["python"]}
+    versions |= {"system": used["system"], "commit": _commit()}
+    parts = [
+        text_table(("argument", "path", "SHA-256 of", "SHA-256"), files),
+        heading("Map"),
+        _texts(_of_map(given)),
+    ]
+    if "plots" in given:
+        parts += [heading("Plots"), _texts(_of_plots(found))]
+    settings = settings or {"none": "all settings have their defaults"}
+    parts += [heading("Settings as called"), _texts(settings)]
+    return join([*parts, heading("Software"), _texts(versions)])
+
+
+def _texts(facts: dict[str, str]) -> Markup:
+    return text_table(("", ""), [*facts.items()])
+
+
+def _of_map(given: Any) -> dict[str, str]:
+    source = open_map(given["map"])
+    layer, target = open_target(source, given.get("variable"))
+    down, across = pixel_size(layer)
+    facts = {
+        "layer": f"{layer.name}, {target.units}",
+        "size": f"{layer.sizes['y']:,} x {layer.sizes['x']:,} pixels",
+        "CRS": str(layer.rio.crs),
+        "pixel": f"{down:.6g} x {across:.6g} m",
+    }
+    try:
+        known = provenance(given["map"])
+    except ValueError:
+        return facts | {"model": "not recorded: other software made the map"}
+    mark = (known.get("model") or {}).get("fingerprint")
+    facts["model's fingerprint"] = str(mark or "not recorded")
+    return facts | {name: str(text) for name, text in known.main_facts().items()}
+
+
+def _of_plots(found: Findings) -> dict[str, str]:
+    table, given = found.table, found.call.arguments
+    facts = {
+        "in the regions": f"{int(table['plots'].sum())} plots",
+        "columns used": ", ".join(
+            f"{given.get(name, 'agb')!r} ({name})"
+            for name in _COLUMNS_OF_PLOTS
+            if name == "observed" or name in given
+        ),
+        "trained the model": str(table.attrs.get("plots_trained", "unknown")),
+    }
+    left = {n: count for n, count in table.attrs["left_out"].items() if count}
+    words = ", ".join(f"{n.replace('_', ' ')}: {count}" for n, count in left.items())
+    return facts | {"left out": words or "none"}
+
+
+def _packages(found: Findings) -> dict[str, str]:
+    """Return the versions of the packages that totals are computed with."""
+    ours = {"geobiomass": found.software["packages"]["geobiomass"]}
+    others = {}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            others[name] = version(name)
+    return ours | others
+
+
+def _commit() -> str:
+    """Return the commit that the package was installed from, where pip recorded it."""
+    try:
+        record = distribution("geobiomass").read_text("direct_url.json")
+    except PackageNotFoundError:
+        record = None
+    known = parse_json(record, "direct_url.json", dict) if record else {}
+    return str((known.get("vcs_info") or {}).get("commit_id", "not recorded"))
+
+
+# --- the script -------------------------------------------------------------------
+
+
+def again(found: Findings) -> Markup:
+    """Return how to make every number again, and the script."""
+    versions = " ".join(f"{n}=={v}" for n, v in _packages(found).items())
+    return join(
+        [
+            paragraph(
+                f"The file {found.script_name} beside this page is the script below. "
+                "It checks the fingerprints of all inputs, makes every number again, "
+                "and compares each with those here, digit for digit. Paths are seen "
+                "from its folder."
+            ),
+            preformatted(f"pip install {versions}\npython {found.script_name}"),
+            preformatted(found.script, "The script"),
+        ]
+    )
