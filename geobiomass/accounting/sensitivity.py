@@ -15,7 +15,7 @@ import xarray as xr
 
 from geobiomass.accounting.carbon import Carbon, Factor, RootShoot
 from geobiomass.accounting.carbon_factors import FRACTION
-
+from geobiomass.accounting.combined_regions import whole_of
 from geobiomass.accounting.reporting import DEFAULT_FRACTION, Reporting
 from geobiomass.accounting.totals import totals
 from geobiomass.applicability.layer_names import INSIDE
@@ -94,9 +94,9 @@ def sensitivity(
     -------
     pandas.DataFrame
         By ``region``, ``choice``, ``setting`` and ``quantity`` ("total", Mg, or
-        "carbon", Mg C): ``area`` in ha, ``value``, ``lower`` and ``upper``,
-        ``difference`` and ``difference_percent`` from the row "as called", ``verdict``
-        and ``note``. A choice that cannot be changed has one row of NaN, whose ``note``
+        "carbon", Mg C), the sum of several regions first: ``area`` in ha, ``value``,
+        ``lower`` and ``upper``, ``difference`` and ``difference_percent`` from the row
+        "as called", ``verdict`` and ``note``. A choice that cannot be changed has one row of NaN, whose ``note``
         says why.
 
     Raises
@@ -148,12 +148,18 @@ def _rows(
     choice: _Choice, found: pd.DataFrame, base: pd.DataFrame
 ) -> Iterator[dict[str, Any]]:
     name = choice.quantity
-    for number, region in enumerate(base.index):
-        row, before = found.iloc[number], float(base[name].iloc[number])
+    sums = [] if len(base) == 1 else [(whole_of(found), whole_of(base))]
+    pairs = [
+        (str(region), one.iloc[number], float(other[name].iloc[number]))
+        for one, other in [*sums, (found, base)]
+        if one is not None and other is not None
+        for number, region in enumerate(other.index)
+    ]
+    for region, row, before in pairs:
         value = float(row[name])
         setting = choice.setting or str(row["method"])
         yield {
-            "region": str(region),
+            "region": region,
             "choice": choice.name,
             "setting": setting,
             "quantity": name,
@@ -194,9 +200,7 @@ def _choices(
         yield from _of_sample(table, settings)
     else:
         for name in ("estimator", "interval"):
-            yield _Choice(
-                name, problem="residuals have one estimator and one interval"
-            )
+            yield _Choice(name, problem="residuals have one estimator and one interval")
     yield from _of_area(map, table, settings)
     yield from _of_factors(settings)
     if settings.get("model_error") is None:
@@ -343,8 +347,12 @@ def _of_jump(given: Any, jump: RootShoot) -> Iterator[_Choice]:
 
 
 def largest_change(found: pd.DataFrame) -> pd.Series | None:
-    """Return the row with the largest difference in percent, None if there is none."""
-    known = found[found["choice"] != AS_CALLED]["difference_percent"].abs()
+    """Return the row with the largest difference in percent of the first region.
+
+    It is the sum of regions where there are several. None if nothing was changed.
+    """
+    mine = found[found["region"] == found["region"].iloc[0]]
+    known = mine[mine["choice"] != AS_CALLED]["difference_percent"].abs()
     if not np.isfinite(known).any():
         return None
     row: pd.Series = found.loc[known.idxmax()]

@@ -30,7 +30,7 @@ _SCRIPT = '''{mark}
 
 Run it where it is, beside the inputs it names:  python {name}
 It checks the fingerprints of all inputs first. The numbers were made with
-geobiomass {release}; the line that installs all packages in their versions is in {page}.
+geobiomass {release}; {page} names the versions of all packages.
 """
 
 import os
@@ -203,9 +203,7 @@ def make_again(
     other = [
         f"{name}: {expected.get(name)!r} in the dossier, {found.get(name)!r} now"
         for name in names
-        if name not in expected
-        or name not in found
-        or expected[name] != found[name]
+        if name not in expected or name not in found or expected[name] != found[name]
     ]
     if not other:
         print(f"All {len(names)} values are those of the dossier, digit for digit.")

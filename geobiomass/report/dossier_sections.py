@@ -12,7 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from geobiomass.accounting.check import BROKEN, DOUBTFUL, VERDICTS
-from geobiomass.accounting.combined_regions import combine_regions
+from geobiomass.accounting.combined_regions import whole_of
 from geobiomass.accounting.explain import UNSEEN, explain_totals
 from geobiomass.accounting.mass import open_target
 from geobiomass.accounting.sensitivity import AS_CALLED, largest_change
@@ -23,7 +23,6 @@ from geobiomass.report.dossier_script import Call
 from geobiomass.report.fingerprints import Fingerprint
 from geobiomass.report.page import (
     boxes,
-    facts_table,
     figure,
     heading,
     join,
@@ -120,15 +119,16 @@ def sections_of(found: Findings) -> list[tuple[str, Markup]]:
 
 
 def summary(found: Findings) -> Markup:
-    """Return one screen: the number, its interval, the verdict, and what is in doubt."""
+    """Return one screen: the number, its interval, the verdict and the doubts."""
     table = found.table
-    whole = _whole(table)
+    whole = whole_of(table)
     percent = f"{100 * table.attrs['confidence']:g} % interval"
     parts: list[Any] = []
     if whole is not None:
         label, row = str(whole.index[0]), whole.iloc[0]
         shown = {f"Mg biomass, {label}": _figure(row["total"])}
         shown[f"{percent}, Mg"] = _ends(row, "total")
+        shown["verdict"] = _worst(table)
         if "carbon" in table.attrs:
             shown["Mg CO2 equivalent"] = _figure(row["co2e"])
             shown[f"{percent}, Mg CO2"] = _ends(row, "co2e")
@@ -136,11 +136,13 @@ def summary(found: Findings) -> Markup:
             shown[f"deduction, {table.attrs['deduction']['rule']}"] = (
                 f"{row['deduction_percent']:.2f} %"
             )
-        parts.append(boxes({**shown, "verdict": _worst(table)}))
+        parts.append(boxes(shown))
         parts.append(_one_sentence(label, row, table))
     else:
         parts.append(boxes({"regions": str(len(table)), "verdict": _worst(table)}))
-        parts.append(paragraph("The regions overlap, or have no sum: see each of them."))
+        parts.append(
+            paragraph("The regions overlap, or have no sum: see each of them.")
+        )
     parts.append(_doubts(table))
     row = None if found.varied is None else largest_change(found.varied)
     if row is not None:
@@ -154,16 +156,6 @@ def summary(found: Findings) -> Markup:
     unseen = "; ".join(UNSEEN[table.attrs["based_on"]])
     parts += [paragraph(f"No check can see: {unseen}."), paragraph(_COMPLIANCE)]
     return join(parts)
-
-
-def _whole(table: pd.DataFrame) -> pd.DataFrame | None:
-    """Return the row of the whole: the only one, or the sum of regions."""
-    if len(table) == 1:
-        return table
-    checks = table.attrs["checks"]
-    if any(one["check"] == "overlap" and one["figure"] > 0 for one in checks):
-        return None
-    return combine_regions(table)
 
 
 def _worst(table: pd.DataFrame) -> str:
@@ -231,7 +223,7 @@ def checks(found: Findings) -> Markup:
                 "A check that is broken withholds the interval, unless force=True; a "
                 "doubtful one keeps it."
             ),
-            checks_table(found.table),
+            checks_table(found.table, "All checks" if len(found.table) > 3 else ""),
             preformatted(explain_totals(found.table), "The same in words"),
         ]
     )
@@ -254,7 +246,8 @@ def sensitivity(found: Findings) -> Markup:
             *_difference(row),
             row["verdict"],
         )
-        for row in known.sort_values("region", kind="stable").to_dict("records")
+        for region in dict.fromkeys(known["region"])
+        for row in known[known["region"] == region].to_dict("records")
     ]
     columns = ("region", "choice", "changed to", "of", "area, ha")
     columns += ("value (interval)", "difference", "%", "verdict")
@@ -271,9 +264,7 @@ def sensitivity(found: Findings) -> Markup:
     if len(fixed):
         parts.append(heading("Choices that cannot be changed"))
         parts.append(
-            text_table(
-                ("choice", "why"), fixed[["choice", "note"]].to_numpy().tolist()
-            )
+            text_table(("choice", "why"), fixed[["choice", "note"]].to_numpy().tolist())
         )
     return join(parts)
 
@@ -293,7 +284,9 @@ def _picture(known: pd.DataFrame) -> Markup:
     region = called.loc[called["value"].idxmax(), "region"]
     rows = shown[shown["region"] == region].to_dict("records")
     names = [
-        AS_CALLED if row["choice"] == AS_CALLED else f"{row['choice']}: {row['setting']}"
+        AS_CALLED
+        if row["choice"] == AS_CALLED
+        else f"{row['choice']}: {row['setting']}"
         for row in rows
     ]
 
@@ -378,9 +371,7 @@ def _drawn(kind: str, given: Any) -> str:
 def inputs(found: Findings) -> Markup:
     """Return files with fingerprints, facts of map and plots, and the call."""
     given = found.call.arguments
-    files = [
-        (name, one.path, one.of, one.sha256) for name, one in found.fingerprints
-    ]
+    files = [(name, one.path, one.of, one.sha256) for name, one in found.fingerprints]
     settings = {
         name: repr(value)
         for name, value in given.items()
@@ -403,7 +394,7 @@ def inputs(found: Findings) -> Markup:
 
 
 def _texts(facts: dict[str, str]) -> Markup:
-    return text_table(("", ""), [*facts.items()])
+    return text_table((), [*facts.items()])
 
 
 def _of_map(given: Any) -> dict[str, str]:

@@ -11,7 +11,6 @@ from markupsafe import Markup
 from geobiomass.accounting.check import BROKEN, DOUBTFUL, OK
 from geobiomass.accounting.reported_columns import sources_in_words
 from geobiomass.report.page import join, paragraph, text_table
-from geobiomass.summary import Table
 
 _COLUMNS = {
     "area": "area, ha",
@@ -31,7 +30,7 @@ _ORDER = (BROKEN, DOUBTFUL, OK)
 
 def totals_table(table: pd.DataFrame) -> Markup:
     """Return the main columns of a table of totals, and what they rest on."""
-    shown = pd.DataFrame(index=table.index)
+    shown: dict[str, list[str]] = {"region": [str(one) for one in table.index]}
     for name, title in _COLUMNS.items():
         if name not in table:
             continue
@@ -45,7 +44,7 @@ def totals_table(table: pd.DataFrame) -> Markup:
         elif name in ("area", "unmapped", "deduction_percent"):
             shown[title] = [f"{value:,.1f}" for value in values]
         else:
-            shown[title] = values
+            shown[title] = [str(value) for value in values]
     confidence = f"{100 * table.attrs['confidence']:g} %"
     notes = {
         f"{region} ({method})": note
@@ -54,7 +53,8 @@ def totals_table(table: pd.DataFrame) -> Markup:
         )
         if note
     }
-    parts: list[Any] = [Table(shown, f"In brackets: confidence intervals of {confidence}.")]
+    note = f"In brackets: confidence intervals of {confidence}."
+    parts = [text_table([*shown], [*zip(*shown.values(), strict=True)], note)]
     if notes:
         parts.append(text_table(("region", "note"), [*notes.items()]))
     return join([*parts, paragraph(_basis(table))])
