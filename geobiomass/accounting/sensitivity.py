@@ -96,8 +96,8 @@ def sensitivity(
         By ``region``, ``choice``, ``setting`` and ``quantity`` ("total", Mg, or
         "carbon", Mg C), the sum of several regions first: ``area`` in ha, ``value``,
         ``lower`` and ``upper``, ``difference`` and ``difference_percent`` from the row
-        "as called", ``verdict`` and ``note``. A choice that cannot be changed has one row of NaN, whose ``note``
-        says why.
+        "as called", ``verdict`` and ``note``. A choice that cannot be changed
+        has one row of NaN, whose ``note`` says why.
 
     Raises
     ------

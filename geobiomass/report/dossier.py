@@ -12,9 +12,9 @@ from geobiomass.accounting.sensitivity import sensitivity as vary
 from geobiomass.accounting.totals import totals as totals_of
 from geobiomass.cube.addresses import is_local
 from geobiomass.metadata.record import software
-from geobiomass.report import dossier_sections
+from geobiomass.report.dossier_findings import Findings
 from geobiomass.report.dossier_script import MARK, Call, numbers_of, script_of
-from geobiomass.report.dossier_sections import Findings
+from geobiomass.report.dossier_sections import sections_of
 from geobiomass.report.fingerprints import fingerprint_of
 from geobiomass.report.page import page
 from geobiomass.tables.files import split_part
@@ -114,7 +114,7 @@ def write_dossier(
         sensitivity,
     )
     findings = Findings(call, table, varied, tuple(prints), used, text, script.name)
-    sections = dossier_sections.sections_of(findings)
+    sections = sections_of(findings)
     write_whole(script, text)
     write_whole(path, f"{page('Totals for an auditor', sections)}\n{_GENERATOR}\n")
     return path
