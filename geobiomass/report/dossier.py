@@ -8,7 +8,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from geobiomass.accounting.sensitivity import sensitivity as vary
+from geobiomass.accounting.sensitivity_of_totals import sensitivity as vary
 from geobiomass.accounting.totals import totals as totals_of
 from geobiomass.cube.addresses import is_local
 from geobiomass.metadata.record import software

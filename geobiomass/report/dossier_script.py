@@ -190,7 +190,7 @@ def make_again(
     str or None
         What differs, for ``sys.exit``; None where all numbers are the same.
     """
-    from geobiomass.accounting.sensitivity import sensitivity as vary
+    from geobiomass.accounting.sensitivity_of_totals import sensitivity as vary
     from geobiomass.accounting.totals import totals
 
     check_fingerprints(fingerprints)

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from geobiomass.accounting.check import BROKEN, DOUBTFUL, VERDICTS
 from geobiomass.accounting.combined_regions import whole_of
 from geobiomass.accounting.explain import UNSEEN, explain_totals
-from geobiomass.accounting.sensitivity import AS_CALLED, largest_change
+from geobiomass.accounting.sensitivity_of_totals import AS_CALLED, largest_change
 from geobiomass.report.dossier_findings import Findings
 from geobiomass.report.dossier_inputs import design, inputs, package_versions
 from geobiomass.report.page import (
