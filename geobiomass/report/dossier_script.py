@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from geobiomass.accounting.carbon import Carbon
 from geobiomass.accounting.shared_error import ParameterCovariance
@@ -234,7 +235,7 @@ def _plain(name: str, value: Any) -> Any:
         return value.item()
     if isinstance(value, np.ndarray):
         return value.tolist()
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and not isinstance(value, xr.Dataset):
         return {_plain(name, key): _plain(name, one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(_plain(name, one) for one in value)
