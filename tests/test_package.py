@@ -32,6 +32,7 @@ FACE = {
     "check_cube",
     "cross_validate",
     "describe",
+    "explain_totals",
     "fit",
     "from_biomassters",
     "from_rasters",
@@ -47,6 +48,7 @@ FACE = {
     "residuals",
     "with_labels",
     "write_cube",
+    "write_dossier",
     "write_report",
     "write_stac_item",
 }
