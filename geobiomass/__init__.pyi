@@ -26,6 +26,7 @@ from .models.loading import load as load
 from .models.regressor import BiomassRegressor as BiomassRegressor
 from .recipes.recipe import Recipe as Recipe
 from .report import write_report as write_report
+from .report.dossier import write_dossier as write_dossier
 from .sources.biomassters.from_folder import from_biomassters as from_biomassters
 from .sources.labels import with_labels as with_labels
 from .sources.landscape.scene import landscape as landscape

@@ -48,6 +48,7 @@ FACE = {
     "residuals",
     "with_labels",
     "write_cube",
+    "write_dossier",
     "write_report",
     "write_stac_item",
 }

@@ -6,4 +6,5 @@ from .combined_regions import combine_regions as combine_regions
 from .deductions import RULES as RULES
 from .deductions import Deduction as Deduction
 from .deductions import half_width_of_change as half_width_of_change
+from .sensitivity_of_totals import sensitivity as sensitivity
 from .shared_error import ParameterCovariance as ParameterCovariance

@@ -98,6 +98,22 @@ def combine_regions(table: pd.DataFrame, name: str = "all regions") -> pd.DataFr
     return found
 
 
+def whole_of(table: pd.DataFrame) -> pd.DataFrame | None:
+    """Return the one row of a table, or the sum of regions; None if they overlap.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From :func:`geobiomass.totals`, with one estimator.
+    """
+    if len(table) == 1:
+        return table
+    checks = table.attrs["checks"]
+    if any(one["check"] == "overlap" and one["figure"] > 0 for one in checks):
+        return None
+    return combine_regions(table)
+
+
 def _methods(table: pd.DataFrame) -> list[str]:
     """Return what a row's sum is by: its method where regions have several, or none.
 

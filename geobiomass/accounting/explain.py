@@ -10,7 +10,7 @@ import pandas as pd
 
 from geobiomass.accounting.check import BROKEN, DOUBTFUL, OK
 
-_UNSEEN = {
+UNSEEN = {
     "design": (
         "that plots were drawn at random, or with the given probabilities",
         "that measurements on plots, and their allometric equations, are true",
@@ -72,7 +72,7 @@ def explain_totals(table: pd.DataFrame) -> str:
         lines += [_heading(str(region), part, row, about), *_listed(mine), ""]
     lines.append("No check can see:")
     based = str(table.attrs.get("based_on", "design"))
-    lines += [f"  - {each}" for each in _UNSEEN.get(based, ())]
+    lines += [f"  - {each}" for each in UNSEEN.get(based, ())]
     return "\n".join(lines)
 
 

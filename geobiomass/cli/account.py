@@ -1,9 +1,8 @@
-"""``geobiomass totals | change``: totals of regions of a map, and of its change."""
+"""``geobiomass totals | dossier | change``: totals of a map, and of its change."""
 
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,73 +16,20 @@ from geobiomass.cli.output import (
     table_of,
     write_table,
 )
-from geobiomass.statistics.confidence import DEFAULT_CONFIDENCE
-
-Factors = Annotated[
-    str | None,
-    typer.Option(
-        "--carbon",
-        help="Carbon factors by name, with their errors: 'ipcc 2006', 'ipcc 2019 "
-        "tropical rainforest Africa', ...",
-    ),
-]
-ModelError = Annotated[
-    float | None,
-    typer.Option(
-        help="Relative standard error of the models behind the plots' biomass, such "
-        "as 0.05."
-    ),
-]
-Rule = Annotated[
-    str | None,
-    typer.Option(
-        "--deduction",
-        help="Rule whose deduction is computed: 'ART TREES 2.0', 'VM0047 1.1', FCPF.",
-    ),
-]
-
-
-class Assisted(StrEnum):
-    """The estimator that combines plots and a map."""
-
-    auto = "auto"
-    plots = "plots"
-    difference = "difference"
-    regression = "regression"
-    all = "all"
-    small_area = "small area"
-
-
-class Ends(StrEnum):
-    """The rule of intervals."""
-
-    auto = "auto"
-    t = "t"
-
-
-class Drawn(StrEnum):
-    """How plots were drawn."""
-
-    random = "random"
-    systematic = "systematic"
-
-
-Estimators = Annotated[
-    Assisted, typer.Option(help="The estimator that combines plots and map.")
-]
-Clusters = Annotated[
-    str | None,
-    typer.Option(help="Column with the cluster of each plot: clusters are the sample."),
-]
-Intervals = Annotated[
+from geobiomass.cli.total_options import (
+    Assisted,
+    Clusters,
+    Designs,
+    Drawn,
     Ends,
-    typer.Option(
-        help="Intervals by rule (few plots, skewness, zeros), or Student's t."
-    ),
-]
-Designs = Annotated[
-    Drawn, typer.Option(help="How plots were drawn: at random, or on a grid.")
-]
+    Estimators,
+    Factors,
+    Intervals,
+    ModelError,
+    Rule,
+    takes_total_options,
+)
+
 Confidence = Annotated[
     float | None,
     typer.Option(
@@ -93,95 +39,24 @@ Confidence = Annotated[
 ]
 
 
-class Unmapped(StrEnum):
-    """The rule for hectares without a value."""
-
-    exclude = "exclude"
-    mean = "mean of its stratum"
-    refuse = "refuse"
+MapPath = Annotated[
+    str, typer.Argument(metavar="MAP", help="A finished map: .zarr or .tif.")
+]
 
 
+@takes_total_options
 def totals(
-    map_: Annotated[
-        str, typer.Argument(metavar="MAP", help="A finished map: .zarr or .tif.")
-    ],
+    map_: MapPath,
     regions: Annotated[
         Path | None,
         typer.Argument(help="A vector file; by default the whole map."),
     ] = None,
-    plots: Annotated[
-        Path | None,
-        typer.Option(
-            help="A probability sample: a table with lon and lat, or vectors."
-        ),
-    ] = None,
-    residuals: Annotated[
-        Path | None,
-        typer.Option(
-            help="Instead of plots: a folder of validate, a CSV of residuals, or JSON "
-            "of an error model."
-        ),
-    ] = None,
-    estimator: Estimators = Assisted.auto,
-    observed: Annotated[
-        str,
-        typer.Option(
-            "--observed", "--column", help="Column with the plots' biomass, Mg/ha."
-        ),
-    ] = "agb",
-    stratum: Annotated[
-        str | None, typer.Option(help="Column with the plots' strata.")
-    ] = None,
-    probability: Annotated[
-        str | None, typer.Option(help="Column with inclusion probabilities.")
-    ] = None,
-    strata: Annotated[
-        str | None, typer.Option(help="A raster of strata on the map's grid.")
-    ] = None,
-    poststrata: Annotated[
-        str | None,
-        typer.Option(help="As --strata, for plots drawn without regard to the strata."),
-    ] = None,
-    cluster: Clusters = None,
-    design: Designs = Drawn.random,
-    population: Annotated[
-        float | None,
-        typer.Option(
-            help="Number of plots that would cover the region, for the finite "
-            "population correction."
-        ),
-    ] = None,
-    interval: Intervals = Ends.auto,
-    radius: Annotated[
-        float | None, typer.Option(help="Radius of plots, metres.")
-    ] = None,
-    confidence: Annotated[
-        float, typer.Option(help="Confidence of the intervals.")
-    ] = DEFAULT_CONFIDENCE,
-    carbon_fraction: Annotated[
-        float, typer.Option(help="Carbon fraction of biomass (0.47: IPCC 2006).")
-    ] = 0.47,
-    carbon: Factors = None,
-    model_error: ModelError = None,
-    deduction: Rule = None,
-    name: Annotated[
-        str | None, typer.Option(help="Column with the regions' names.")
-    ] = None,
-    variable: Annotated[
-        str | None,
-        typer.Option(help="The map's layer; by default agb, or the model's target."),
-    ] = None,
-    unmapped: Annotated[
-        Unmapped, typer.Option(help="Rule for hectares off the map or without a value.")
-    ] = Unmapped.exclude,
-    force: Annotated[
-        bool, typer.Option("--force", help="Intervals also where a check is broken.")
-    ] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Also print every check of every row.")
     ] = False,
     csv: TableFile = None,
     as_json: AsJson = False,
+    **settings: Any,
 ) -> None:
     """Estimate total biomass and carbon of regions of a map, with intervals.
 
@@ -191,39 +66,53 @@ def totals(
     from geobiomass.accounting.explain import explain_totals
     from geobiomass.accounting.totals import totals as estimate
 
-    table = estimate(
-        map_,
-        regions,
-        plots,
-        residuals=residuals,
-        estimator=estimator.value,
-        observed=observed,
-        stratum=stratum,
-        probability=probability,
-        strata=strata,
-        poststrata=poststrata,
-        cluster=cluster,
-        design=design.value,
-        population=population,
-        interval=interval.value,
-        radius=radius,
-        confidence=confidence,
-        carbon_fraction=carbon_fraction,
-        carbon=carbon,
-        model_error=model_error,
-        deduction=deduction,
-        name=name,
-        variable=variable,
-        progress=not as_json,
-        unmapped=unmapped.value,
-        force=force,
-    )
+    table = estimate(map_, regions, progress=not as_json, **settings)
     write_table(table, csv, "table of totals", "map_mean")
     facts = {"totals": table_of(table)} | {str(k): v for k, v in table.attrs.items()}
     words = _in_words(table)
     if explain:
         words += f"\n\n{explain_totals(table)}"
     answer(words, facts, as_json)
+
+
+@takes_total_options
+def dossier(
+    map_: MapPath,
+    regions: Annotated[
+        Path | None,
+        typer.Option(help="A vector file; by default the whole map."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="The page; its script is beside it, .py.")
+    ] = Path("dossier.html"),
+    sensitivity: Annotated[
+        bool,
+        typer.Option(help="Also the total with each choice changed, one at a time."),
+    ] = True,
+    as_json: AsJson = False,
+    **settings: Any,
+) -> None:
+    """Write totals for an auditor: one HTML file, and a script that makes it again.
+
+    It has the inputs with their fingerprints, the design, totals by region and stratum,
+    every check, and how much the total depends on each choice.
+
+    Example: `geobiomass dossier map.zarr --regions districts.gpkg --plots plots.csv
+    --out dossier.html`
+    """
+    from geobiomass.report.dossier import write_dossier
+
+    written = write_dossier(
+        out,
+        map_,
+        regions,
+        sensitivity=sensitivity,
+        progress=not as_json,
+        **settings,
+    )
+    script = written.with_suffix(".py")
+    facts = {"dossier": str(written), "script": str(script)}
+    answer(f"{written}, made again by {script}", facts, as_json)
 
 
 def change(

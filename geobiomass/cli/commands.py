@@ -51,6 +51,7 @@ for command in (
     map_commands.plan,
     map_commands.predict,
     account.totals,
+    account.dossier,
     account.change,
     model_commands.evaluate,
     validate_commands.validate,

@@ -144,7 +144,6 @@ def write_report(
         "" if isinstance(cube, xr.Dataset) else str(cube),
         str(map) if isinstance(map, str | Path) else "",
         validation,
-        by_plots=plots is not None,
     )
     with tempfile.TemporaryDirectory() as folder:
         if wanted:

@@ -10,7 +10,6 @@ import pandas as pd
 from markupsafe import Markup
 
 from geobiomass import plots
-from geobiomass.accounting.reported_columns import sources_in_words
 from geobiomass.cube.quantity import AGB
 from geobiomass.metadata.provenance import provenance
 from geobiomass.metadata.text import part_in_words
@@ -25,6 +24,7 @@ from geobiomass.report.page import (
     join,
     paragraph,
 )
+from geobiomass.report.totals_tables import checks_table, totals_table
 from geobiomass.summary import Table
 
 _METRICS = {
@@ -288,86 +288,13 @@ def maps(material: Material) -> Markup:
 
 # --- totals -----------------------------------------------------------------------
 
-_TOTALS = {
-    "area": "area, ha",
-    "unmapped": "not mapped, ha",
-    "method": "method",
-    "plots": "plots",
-    "mean": "mean, Mg/ha",
-    "total": "total, Mg",
-    "carbon": "carbon, Mg C",
-    "co2e": "CO2 equivalent, Mg",
-    "deduction_percent": "deduction, %",
-    "verdict": "verdict",
-    "note": "note",
-}
-
 
 def totals(material: Material) -> Markup:
     """Return totals of regions with confidence intervals."""
     table = material.totals
     if table is None:
         return Markup("")
-    shown = pd.DataFrame(index=table.index)
-    for name, title in _TOTALS.items():
-        if name not in table:
-            continue
-        values = table[name]
-        if name in ("mean", "total", "carbon", "co2e"):
-            digits = 1 if name == "mean" else 0
-            shown[title] = [
-                _between(*each, digits)
-                for each in zip(
-                    values,
-                    table[f"{name}_lower"],
-                    table[f"{name}_upper"],
-                    strict=True,
-                )
-            ]
-        elif name in ("area", "unmapped", "deduction_percent"):
-            shown[title] = [f"{value:,.1f}" for value in values]
-        elif name != "note" or values.astype(bool).any():
-            shown[title] = values
-    confidence = f"{100 * table.attrs['confidence']:g} %"
-    based = (
-        "Intervals are design-based: they rest on the random choice of plots, and are "
-        "valid for any map."
-        if material.by_plots
-        else "Intervals are model-based: they are valid if errors are distributed like "
-        "the errors of held-out pixels. The correlation of neighbours is included."
-    )
-    factors = sources_in_words(table.attrs)
-    if "carbon" not in table.attrs:
-        factors.insert(
-            0, f"Carbon is {table.attrs['carbon_fraction']:g} of dry biomass"
-        )
-    basis = paragraph(f"{based} Areas are on the ellipsoid. {'. '.join(factors)}.")
-    return join(
-        [
-            Table(shown, f"In brackets: confidence intervals of {confidence}."),
-            basis,
-            _checks(table),
-        ]
-    )
-
-
-def _checks(table: pd.DataFrame) -> Table:
-    """Return every check of every row, those that are not ok first."""
-    found = pd.DataFrame(table.attrs["checks"])
-    order = {"broken": 0, "doubtful": 1, "ok": 2}
-    found = found.sort_values("verdict", key=lambda v: v.map(order), kind="stable")
-    shown = found.set_index("region")[["method", "check", "verdict", "words"]]
-    worst = found["verdict"].value_counts()
-    counts = ", ".join(f"{worst.get(name, 0)} {name}" for name in order)
-    return Table(shown, f"Checks: {counts}.", fold="Checks of the totals")
-
-
-def _between(value: float, low: float, high: float, digits: int) -> str:
-    if not np.isfinite(value):
-        return "-"
-    if not np.isfinite(low):
-        return f"{value:,.{digits}f} (no interval)"
-    return f"{value:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
+    return join([totals_table(table), checks_table(table, "Checks of the totals")])
 
 
 # --- provenance -------------------------------------------------------------------

@@ -50,7 +50,6 @@ class Material:
     map_path: str = ""
     validation: Any = None  # a CrossValidation
     totals: pd.DataFrame | None = None
-    by_plots: bool = False
     bootstrap: int = BOOTSTRAP
     tally: Tally = field(init=False)
     by_predicted: Tally = field(init=False)

@@ -62,6 +62,33 @@ def warning(words: str, rest: str) -> Markup:
     return _element("warning", words, rest)
 
 
+def text_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    note: str = "",
+    fold: str = "",
+) -> Markup:
+    """Return a table of texts, whose long cells are broken into lines.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        Headings.
+    rows : sequence of sequence of str
+        Texts; a cell that is a verdict of a check has its colour.
+    note : str
+        A remark below.
+    fold : str
+        Title of a long table, which is folded until a click on it.
+    """
+    return _element("text_table", columns, rows, note, fold)
+
+
+def preformatted(words: str, fold: str = "") -> Markup:
+    """Return text in lines as they are, folded if it has a title for that."""
+    return _element("preformatted", words, fold)
+
+
 def figure(
     caption: str, draw: Callable[[Axes], object], size: tuple[float, float]
 ) -> Markup:
