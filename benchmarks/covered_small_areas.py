@@ -73,11 +73,10 @@ def draw(world: World, random: np.random.Generator) -> Drawn:
     region = np.repeat(np.arange(world.regions), count)
     map_means = random.uniform(60, 160, world.regions)
     mapped = map_means[region] + random.normal(0, 30, region.size)
-    skewed = {"skewed regions": (_skewed, _plain), "skewed plots": (_plain, _skewed)}
-    shapes: tuple[Callable[..., Floats], ...]
-    shapes = skewed.get(world.kind, (_plain, _plain))
-    own = world.between * shapes[0](random, world.regions)
-    rest = PLOTS_SD * shapes[1](random, region.size)
+    of_regions = _skewed if world.kind == "skewed regions" else _plain
+    of_plots = _skewed if world.kind == "skewed plots" else _plain
+    own = world.between * of_regions(random, world.regions)
+    rest = PLOTS_SD * of_plots(random, region.size)
     if world.kind == "spread":
         rest *= np.clip(mapped, 10, None) / 110
     observed = 20 + 0.8 * mapped + own[region] + rest

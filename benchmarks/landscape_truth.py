@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _rows(
-    figures: Callable[..., dict[str, str]], given: dict[str, object]
+    figures: Callable[..., dict[str, str]], given: Mapping[str, object]
 ) -> list[Row]:
     return _side_by_side({name: figures(values) for name, values in given.items()})
 

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from inspect import signature
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -325,7 +325,7 @@ def _moved(given: Any, part: str, words: str, sign: int) -> _Choice:
 
 def _of_jump(given: Any, jump: RootShoot) -> Iterator[_Choice]:
     """Change a ratio that jumps: either value everywhere, or who decides."""
-    other = "pixels" if jump.by == "region" else "region"
+    other: Literal["pixels", "region"] = "pixels" if jump.by == "region" else "region"
     decides = {"pixels": "each pixel decides", "region": "the region's mean decides"}
 
     def low(value: Any) -> Any:

@@ -338,7 +338,8 @@ def totals(
             table.attrs["strata"] = by_stratum
         table.attrs["left_out"] = {**ground.left_out, "plots_outside": ground.outside}
         if areas is not None:
-            table.attrs |= {"based_on": "small areas", **areas.about()}
+            table.attrs["based_on"] = "small areas"
+            table.attrs.update(areas.about())
         note_trained(table, ground.trained, ground.trained_known, stacklevel=4)
     by_name = low_shares(layer, named, reporting, progress)
     return add_reported(

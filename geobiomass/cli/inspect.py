@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from geobiomass.cli.account import Assisted
 from geobiomass.cli.checks import open_for_model
 from geobiomass.cli.output import AsJson, answer
+from geobiomass.cli.total_options import Assisted
 
 
 def info(

@@ -43,8 +43,10 @@ _INTERVALS = {
     "normal": "quantiles of the normal distribution",
     "none": "no interval: notes and checks say why",
 }
-_PACKAGES = ("numpy", "pandas", "scipy", "xarray", "dask", "zarr", "rasterio")
-_PACKAGES += ("rioxarray", "odc-geo", "pyproj", "shapely", "pyogrio", "geopandas")
+_PACKAGES = (
+    *("numpy", "pandas", "scipy", "xarray", "dask", "zarr", "rasterio"),
+    *("rioxarray", "odc-geo", "pyproj", "shapely", "pyogrio", "geopandas"),
+)
 _COLUMNS_OF_PLOTS = ("observed", "stratum", "probability", "cluster")
 
 

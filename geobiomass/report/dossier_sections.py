@@ -77,13 +77,13 @@ def summary(found: Findings) -> Markup:
             paragraph("The regions overlap, or have no sum: see each of them.")
         )
     parts.append(_doubts(table))
-    row = None if found.varied is None else largest_change(found.varied)
-    if row is not None:
+    most = None if found.varied is None else largest_change(found.varied)
+    if most is not None:
         parts.append(
             paragraph(
-                f"Of all choices, {row['choice']} ({row['setting']}) changes the "
-                f"{row['quantity']} of {row['region']} most: by "
-                f"{row['difference_percent']:+.2f} %."
+                f"Of all choices, {most['choice']} ({most['setting']}) changes the "
+                f"{most['quantity']} of {most['region']} most: by "
+                f"{most['difference_percent']:+.2f} %."
             )
         )
     unseen = "; ".join(UNSEEN[table.attrs["based_on"]])
@@ -92,7 +92,7 @@ def summary(found: Findings) -> Markup:
 
 
 def _worst(table: pd.DataFrame) -> str:
-    return max(table["verdict"], key=VERDICTS.index)
+    return str(max(table["verdict"], key=VERDICTS.index))
 
 
 def _figure(value: float) -> str:
@@ -182,8 +182,8 @@ def sensitivity(found: Findings) -> Markup:
         for region in dict.fromkeys(known["region"])
         for row in known[known["region"] == region].to_dict("records")
     ]
-    columns = ("region", "choice", "changed to", "of", "area, ha")
-    columns += ("value (interval)", "difference", "%", "verdict")
+    first = ("region", "choice", "changed to", "of", "area, ha")
+    columns = (*first, "value (interval)", "difference", "%", "verdict")
     parts: list[Any] = [
         paragraph(
             "The same call of gb.totals with one choice changed at a time; "

@@ -243,7 +243,8 @@ class _Restricted:
             if not adjusted:
                 return found
             with np.errstate(divide="ignore"):
-                return found - 2 * np.log(within * ratios)
+                lowered: Numbers = found - 2 * np.log(within * ratios)
+            return lowered
 
         low, high = 0.0, 1 - 1e-9
         for _ in range(_ROUNDS):  # each round keeps two of the steps
