@@ -57,17 +57,14 @@ def store(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_training_answers_with_nothing_but_json(
-    store: Path, tmp_path: Path, run
-) -> None:
+def test_training_answers_with_nothing_but_json(store: Path, tmp_path: Path) -> None:
     done = command("train", store, tmp_path / "model", *SMALL, "--json")
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
     assert [row["epoch"] for row in facts["models"][0]["epochs"]] == [1, 2]
     assert "stage" in done.stderr  # the plan is for people
-    code, out, err = run("evaluate", tmp_path / "model", store, "--json")
-    assert code == 0, err
-    first = json.loads(out)["metrics"][0]
+    done = command("evaluate", tmp_path / "model", store, "--json")
+    first = json.loads(done.stdout)["metrics"][0]
     assert (first["biomass"], first["pixels"]) == ("all", 64 * 48)
 
 

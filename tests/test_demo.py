@@ -31,9 +31,9 @@ def test_the_demonstration(
         "gradient boosting by pixel",
         "geobiomass",
     ]
-    # A small scene has 72 steps in the epochs of the real one. With the recipe's
-    # encoder R2 was 0.67 to 0.80 with three seeds, and with 30 steps 0.17 to 0.52; with
-    # the small encoder, which takes less than half of the time, it was 0.56.
+    # A small scene has 72 steps in the epochs of the real one. With the encoder of the
+    # recipe R2 was 0.67 to 0.80 with three seeds, and with 30 steps 0.17 to 0.52. The
+    # small encoder takes less than half of the time, and reached 0.56.
     assert table.loc["geobiomass", "r2"] > 0.3
     errors = table["pixel_rmse"]
     assert errors["geobiomass"] < 0.8 * errors["predicting the mean"]
