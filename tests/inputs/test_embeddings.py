@@ -245,7 +245,7 @@ def test_attribution_and_year_are_in_maps(
 ) -> None:
     cubes = gb.from_embeddings(archives["alphaearth"], scenes[2020], years=list(YEARS))
     before = cubes[2020].assign(agb=scenes[2020]["agb"])
-    model = gb.fit(before, "pixels", learner=Ridge(), interval=0.9)
+    model = gb.fit(before, "pixels", learner=Ridge(), interval=0.5)
     maps = {}
     for year, cube in cubes.items():
         maps[year] = model.predict_to(tmp_path / f"{year}.zarr", cube, check="off")
@@ -484,7 +484,7 @@ def test_wrong_stores_are_told(copy: Any, scenes: dict[int, xr.Dataset]) -> None
     del group.attrs["geoemb:depths"]
     changed["quantized_dtype"] = "int8"
     group.attrs["geoemb:quantization"] = changed
-    told(r"must have 128 bands|must have 96 bands")
+    told(r"must have 96 bands, y and x, got .*'band': 128")
     group.attrs["geoemb:type"] = "chip"
     told("must have one vector a pixel")
 

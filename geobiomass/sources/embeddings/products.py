@@ -88,6 +88,10 @@ def product_of_store(attrs: Mapping[str, Any], dimensions: int) -> Product:
     else:
         names = tuple(f"E{number:03d}" for number in range(dimensions))
         known = Product(name=model or "embeddings of an unnamed model", bands=names)
+    if len(known.bands) != dimensions:  # another release than those that are known
+        letter = known.bands[0][0]
+        names = tuple(f"{letter}{number:03d}" for number in range(dimensions))
+        known = replace(known, bands=names)
     build = str(attrs.get("geoemb:build_version", ""))
     if build:
         known = replace(known, version=" ".join(filter(None, (known.version, build))))
