@@ -452,6 +452,25 @@ def test_wrong_files_of_tessera_are_told(
     told(rf"{name}.npy of 2020 has no landmask, {name}.tiff")
 
 
+def test_water_of_a_landmask_is_missing(
+    copy: Any, scenes: dict[int, xr.Dataset]
+) -> None:
+    root = copy("tessera-npy")
+    dry = vectors(gb.from_embeddings(root, scenes[2020], years=2020))
+    for mask in (root.parents[1] / "landmasks" / "v1").glob("*.tiff"):
+        with rasterio.open(mask, "r+") as source:
+            source.write(
+                np.zeros((source.height, 5), np.uint8),
+                1,
+                window=rasterio.windows.Window(0, 0, 5, source.height),
+            )
+    wet = vectors(gb.from_embeddings(root, scenes[2020], years=2020))
+    assert np.isfinite(dry[:, :, :5]).any()
+    assert np.isnan(wet[:, :, :5]).all()  # the western tiles begin with the scene
+    seen = np.isfinite(wet)
+    np.testing.assert_array_equal(wet[seen], dry[seen])
+
+
 def test_wrong_stores_are_told(copy: Any, scenes: dict[int, xr.Dataset]) -> None:
     store = copy("tessera-zarr")
     area = inside(scenes[2020])

@@ -47,11 +47,29 @@ MONTH = 1
 
 @overload
 def from_embeddings(
-    source: Any, area: Any = None, years: int = ..., **settings: Any
+    source: Any,
+    area: Any = None,
+    years: int = ...,
+    *,
+    like: Any = None,
+    resolution: float | None = None,
+    crs: Any = None,
+    bounds_crs: Any = WGS84,
+    resampling: Resampling | None = None,
+    dimensions: int | None = None,
 ) -> xr.Dataset: ...
 @overload
 def from_embeddings(
-    source: Any, area: Any, years: Sequence[int], **settings: Any
+    source: Any,
+    area: Any,
+    years: Sequence[int],
+    *,
+    like: Any = None,
+    resolution: float | None = None,
+    crs: Any = None,
+    bounds_crs: Any = WGS84,
+    resampling: Resampling | None = None,
+    dimensions: int | None = None,
 ) -> dict[int, xr.Dataset]: ...
 @explain_arguments
 def from_embeddings(
