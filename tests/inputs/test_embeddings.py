@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -533,3 +533,23 @@ def test_the_tiles_are_named_by_year(
     assert cube.attrs["step"] == "year"
     assert cube.attrs["product_version"] == "v1"
     assert "/" not in cube.attrs["source"]  # no folder of this machine
+
+
+def test_the_command_writes_the_cube_and_says_the_attribution(
+    archives: dict[str, str],
+    scenes: dict[int, xr.Dataset],
+    tmp_path: Path,
+    run: Callable[..., tuple[int, str, str]],
+) -> None:
+    area = inside(scenes[2020])
+    out = tmp_path / "scene.zarr"
+    source = archives["alphaearth"]
+    bbox = ["--bbox", *map(str, area)]
+    code, told, _ = run("ingest", "embeddings", source, out, "--year", "2024", *bbox)
+    assert code == 0
+    assert "64 bands" in told
+    assert "produced by Google and Google DeepMind" in told
+    assert gb.open_cube(out).attrs["time_coverage_start"] == "2024-01-01"
+    code, _, error = run("ingest", "embeddings", source, out, "--year", "2019", *bbox)
+    assert code != 0
+    assert "no embeddings of 2019, only of 2020, 2024" in error
