@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -104,6 +105,16 @@ def test_each_layout_gives_the_landscapes_vectors(
         assert cube.attrs["share_without_tile"] == 0
         assert cube.attrs["resampling"] == "none: the grid of the archive"
     assert np.nanmax(np.abs(found - truth)) > 1e-6  # these are quantised numbers
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_another_process_can_read_a_lazy_cube(
+    layout: Layout, archives: dict[str, str], scenes: dict[int, xr.Dataset]
+) -> None:
+    cube = gb.from_embeddings(archives[layout], scenes[2024], years=2024)
+    sent = pickle.loads(pickle.dumps(cube))
+    assert sent["image"].chunks is not None  # the vectors are read there
+    np.testing.assert_array_equal(vectors(sent), vectors(cube))
 
 
 def test_layouts_of_one_product_have_the_same_bits(
@@ -278,11 +289,12 @@ def test_a_written_cube_keeps_all_numbers_apart(
 def test_the_formula_of_alphaearth_is_exact() -> None:
     codes = np.arange(-128, 128, dtype=np.int8).reshape(1, 16, 16)
     exact = [np.sign(int(v)) * (int(v) / 127.5) ** 2 for v in codes.ravel()]
-    found = signed_squares(codes).ravel()
+    found = signed_squares(np.concatenate([codes, np.ones_like(codes)]))[0].ravel()
     assert np.isnan(found[0])
     np.testing.assert_array_equal(found[1:], np.array(exact[1:], np.float32))
     pair = np.array([[[5]], [[-128]]], np.int8)
     assert np.isnan(signed_squares(pair)).all()  # no vector is incomplete
+    assert np.isnan(signed_squares(0 * pair)).all()  # no vector of length 1 is 0
 
 
 def test_pixels_without_a_valid_scale_are_missing() -> None:
@@ -420,6 +432,17 @@ def test_pixels_that_are_damaged_are_told_with_file_and_year(
         whole = file.read_bytes()
         file.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(gb.DamagedError, match=r"\.tiff of 2020 cannot be read at rows"):
+        cube.compute()
+
+
+def test_a_tile_that_is_gone_is_told_with_file_and_year(
+    copy: Any, scenes: dict[int, xr.Dataset]
+) -> None:
+    root = copy("tessera-npy")
+    cube = gb.from_embeddings(root, scenes[2020], years=2020)
+    for file in root.glob("2020/*/*.npy"):
+        file.unlink()
+    with pytest.raises(gb.DamagedError, match=r"\.npy of 2020 cannot be read at rows"):
         cube.compute()
 
 

@@ -36,9 +36,11 @@ def signed_squares(stored: npt.NDArray[Any]) -> Pixels:
     -------
     numpy.ndarray
         (band, y, x) float32, from -0.9922 to 0.9922. A pixel with -128 in any band is
-        missing in all of them.
+        missing in all of them, and so is one with 0 in all bands: no vector of length 1
+        has it, and what was never written may read so.
     """
     values = _SIGNED_SQUARES[stored.astype(np.int16) - NODATA]
+    values[:, ~stored.any(axis=0)] = np.nan
     return without_parts(values)
 
 

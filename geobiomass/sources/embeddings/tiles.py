@@ -202,7 +202,7 @@ def _read(tile: Tile, rows: slice, columns: slice) -> Pixels:
     """Read a window of a tile; what goes wrong names file, year and window."""
     try:
         return tile.read(rows, columns)
-    except (CubeError, FileNotFoundError, PermissionError, MemoryError):
+    except (CubeError, MemoryError):
         raise
     except Exception as error:  # each codec, and each library, has its own
         if (failure := failure_of(error, tile.file, tile.file)) is not None:
