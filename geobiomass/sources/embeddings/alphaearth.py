@@ -136,7 +136,8 @@ def _parquet(address: str) -> pd.DataFrame | None:
             file = parquet.ParquetFile(stream)
             if not set(columns) <= set(file.schema_arrow.names):
                 return None
-            return file.read(columns=columns).to_pandas()
+            table: pd.DataFrame = file.read(columns=columns).to_pandas()
+            return table
         except ArrowException as error:
             raise CubeError(
                 f"{address} cannot be read as Parquet: {error}; get the file again."

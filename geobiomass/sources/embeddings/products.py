@@ -95,8 +95,6 @@ def product_of_store(attrs: Mapping[str, Any], dimensions: int) -> Product:
     build = str(attrs.get("geoemb:build_version", ""))
     if build:
         known = replace(known, version=" ".join(filter(None, (known.version, build))))
-    stated = {
-        "licence": attrs.get("license") or attrs.get("licence"),
-        "attribution": attrs.get("attribution"),
-    }
-    return replace(known, **{name: str(text) for name, text in stated.items() if text})
+    licence = attrs.get("license") or attrs.get("licence") or known.licence
+    attribution = attrs.get("attribution") or known.attribution
+    return replace(known, licence=str(licence), attribution=str(attribution))

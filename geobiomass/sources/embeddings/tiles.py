@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 Box = tuple[float, float, float, float]
 Read = Callable[[slice, slice], Pixels]
-Thing, Made = TypeVar("Thing"), TypeVar("Made")
+Thing = TypeVar("Thing")
+Made = TypeVar("Made")
 
 _AT_ONCE = 2**25  # values in memory: 134 MB; a block that needs more is read in halves
 _OPENED_AT_ONCE = 8  # headers of tiles, which are waited for more than they are read
@@ -60,8 +61,13 @@ class Tile:
 class Archive(Protocol):
     """Embeddings that are published in one layout."""
 
-    product: Product
-    address: str
+    @property
+    def product(self) -> Product:
+        """What it has."""
+
+    @property
+    def address(self) -> str:
+        """Where it is."""
 
     def find_tiles(self, box: Box, years: Sequence[int]) -> dict[int, list[Tile]]:
         """Return the tiles of each year that touch a box in degrees.
@@ -277,5 +283,5 @@ def share_without_tile(tiles: Sequence[Tile], grid: GeoBox) -> float:
 
     left, bottom, right, top = grid.boundingbox
     area = box(left, bottom, right, top)
-    outlines = [tile.geobox.footprint(grid.crs).geom for tile in tiles]
+    outlines = [tile.geobox.footprint(cast(Any, grid.crs)).geom for tile in tiles]
     return float(area.difference(union_all(outlines)).area / area.area)

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -339,7 +339,8 @@ def _grid_of(
     from odc.geo.geobox import GeoBox
 
     root = _open_group(store.address, "")
-    attrs = {**(dict(root.attrs) if root is not None else {}), **dict(group.attrs)}
+    attrs: dict[str, Any] = dict(root.attrs) if root is not None else {}
+    attrs |= dict(group.attrs)
     crs = next((attrs[n] for n in ("proj:code", "proj:wkt2") if attrs.get(n)), None)
     numbers = attrs.get("spatial:transform")
     if crs is None or not isinstance(numbers, Sequence) or len(numbers) < 6:
@@ -349,7 +350,7 @@ def _grid_of(
         )
     affine = Affine(*map(float, numbers[:6]))
     if attrs.get("spatial:registration", "pixel") == "node":
-        affine = cast(Affine, affine * Affine.translation(-0.5, -0.5))
+        affine = affine * Affine.translation(-0.5, -0.5)
     if affine.b or affine.d:
         raise CubeError(
             f"{name} must have a grid along its axes, got {affine}, which is rotated."

@@ -48,7 +48,7 @@ def embed(scene: xr.Dataset, dimensions: int) -> Vectors:
     raised = np.tanh(np.tensordot(weights, inputs, axes=1))
     vectors = raised / np.sqrt(np.square(raised).sum(axis=0))
     vectors[:, (count == 0).all(axis=0)] = np.nan
-    return vectors.astype(np.float32)
+    return np.asarray(vectors, np.float32)
 
 
 def squares_of(vectors: Vectors) -> npt.NDArray[np.int8]:
