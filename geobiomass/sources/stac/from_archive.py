@@ -14,14 +14,10 @@ import xarray as xr
 from geobiomass.cube import CubeError, check_cube
 from geobiomass.cube.antimeridian import boxes_touch
 from geobiomass.cube.claimed_size import check_tasks
+from geobiomass.cube.found_images import SURVEY
 from geobiomass.sources.grid import SCENES, WGS84
-from geobiomass.sources.stac.archives import (
-    CLOUD_PROBABILITY,
-    PASSES,
-    RADAR_BANDS,
-    REFLECTANCES,
-    Archive,
-)
+from geobiomass.sources.stac.access import signer
+from geobiomass.sources.stac.archives import PASSES, Archive
 from geobiomass.sources.stac.area import (
     coordinates,
     grid_of,
@@ -33,7 +29,8 @@ from geobiomass.sources.stac.found_scenes import find_scenes
 from geobiomass.sources.stac.period import Period, asked_period
 from geobiomass.sources.stac.read_month import Settings, read_month
 from geobiomass.sources.stac.scene import Scene
-from geobiomass.sources.stac.select_scenes import default_bands
+from geobiomass.sources.stac.select_scenes import check_bands, default_bands
+from geobiomass.sources.stac.survey import survey_of
 from geobiomass.training.json_files import parse_json
 from geobiomass.training.packages import need
 from geobiomass.training.setting_names import explain_arguments
@@ -42,10 +39,7 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
 FINGERPRINT = "source_fingerprint"
-_KNOWN_BANDS = (*RADAR_BANDS, *REFLECTANCES, CLOUD_PROBABILITY)
 _COMPOSITES, _DAMAGED = ("median", "best"), ("raise", "skip")
-# Part of addresses that the Planetary Computer signs: storage of Azure.
-_SIGNED = ".blob.core.windows.net/"
 
 
 @explain_arguments
@@ -151,7 +145,8 @@ def from_stac(
         ``image`` (month, band, y, x) float32: dB of gamma0 for Sentinel-1,
         reflectance x 10^4 for Sentinel-2, percent for CLP. The attribute
         `observations` (JSON) counts items by month and sensor, `scenes` lists them,
-        `left_out` counts the unused ones by reason.
+        `left_out` counts the unused ones by reason, `survey` (JSON) has what
+        :func:`geobiomass.survey_archive` counts without reading a header.
 
     Raises
     ------
@@ -175,13 +170,14 @@ def from_stac(
         tuple(sorted(set(masked_classes))),
         resampling,
         damaged,
-        _signer(sign, within),
+        signer(sign, within),
     )
     cube = xr.Dataset(
         {"image": _lazy_image(within, period, grid, settings, block)},
         coords=coordinates(grid, period, settings.bands),
         attrs=_attributes(within, period, settings, found.left_out),
     )
+    cube.attrs[SURVEY] = survey_of(found, settings.bands, grid).to_json()
     cube = cube.rio.write_crs(str(grid.crs))
     placed: xr.Dataset = cube.rio.write_transform(grid.affine)
     check_cube(placed)
@@ -226,26 +222,7 @@ def _check(
         )
     if block < 1:
         raise CubeError(f"block must be at least 1 pixel, got {block}.")
-    if unknown := [band for band in bands or () if band not in _KNOWN_BANDS]:
-        raise CubeError(f"bands must be among {list(_KNOWN_BANDS)}, got {unknown}.")
-
-
-def _signer(
-    sign: Callable[[str], str] | bool | None, scenes: list[Scene]
-) -> Callable[[str], str] | None:
-    if callable(sign):
-        return sign
-    asks = any(_SIGNED in href for s in scenes for _, _, href in s.assets)
-    if sign is False or not (sign or asks):
-        return None
-    need(
-        "Signing addresses of the Planetary Computer (or give sign=, False for none)",
-        "stac",
-        "planetary_computer",
-    )
-    from planetary_computer import sign_url
-
-    return cast("Callable[[str], str]", sign_url)
+    check_bands(bands)
 
 
 # The lazy cube ------------------------------------------------------------------------

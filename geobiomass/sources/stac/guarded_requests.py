@@ -112,6 +112,26 @@ def first_byte(href: str, guard: Guard) -> None:
             return
 
 
+def first_bytes(href: str, guard: Guard, count: int) -> bytes:
+    """Return the first bytes of a file, in one request.
+
+    Raises
+    ------
+    CubeError
+        If a redirect leads to where the catalogue may not.
+    requests.RequestException
+        If the server does not answer, or refuses.
+    """
+    retries = Retry(3, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504))
+    with Session() as session:
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, _Adapter(guard, count, max_retries=retries))
+        wanted = {"Range": f"bytes=0-{count - 1}", "Accept-Encoding": "identity"}
+        answer = session.get(href, headers=wanted, timeout=_TIMEOUT)
+    answer.raise_for_status()
+    return answer.content[:count]
+
+
 @cache
 def check_redirects(href: str, catalogue: str) -> None:
     """Check that the server of a file does not redirect to a forbidden address.

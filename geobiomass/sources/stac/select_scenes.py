@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from geobiomass.cube import BIOMASSTERS_BANDS, CubeError
@@ -21,6 +21,8 @@ from geobiomass.sources.stac.scene import Scene, archive_of, as_scene
 
 if TYPE_CHECKING:
     import pystac
+
+_KNOWN_BANDS = (*RADAR_BANDS, *REFLECTANCES, CLOUD_PROBABILITY)
 
 
 def select_scenes(
@@ -67,6 +69,18 @@ def _without_duplicates(
         for scene, item in scenes
         if not scene.tile or scene.preference[0] == best[scene.tile, scene.sweep]
     ]
+
+
+def check_bands(bands: Sequence[str] | None) -> None:
+    """Check that bands are of sensors that archives have.
+
+    Raises
+    ------
+    CubeError
+        If one is not.
+    """
+    if unknown := [band for band in bands or () if band not in _KNOWN_BANDS]:
+        raise CubeError(f"bands must be among {list(_KNOWN_BANDS)}, got {unknown}.")
 
 
 def period_covered(scenes: list[Scene]) -> Period:

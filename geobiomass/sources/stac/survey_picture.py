@@ -1,0 +1,79 @@
+"""The picture of a survey: months by sensor and pass."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from geobiomass.training.packages import need
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Light to dark, so that it also reads in grey; gaps have lines instead of a colour.
+_COLOURS, _DARK = "Blues", 60.0
+
+
+def draw_survey(table: pd.DataFrame, ax: Axes | None) -> Axes:
+    """Return axes with a row a sensor and a column a month.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of an `ArchiveSurvey`.
+    ax : matplotlib.axes.Axes, optional
+        Axes to draw on; by default a new figure.
+    """
+    need("Drawing", "plots", "matplotlib")
+    from matplotlib.patches import Rectangle
+
+    dates = table["dates"].unstack("month", sort=False)
+    shares = _seen_shares(table).unstack("month", sort=False)
+    months, sensors = list(dates.columns), list(dates.index)
+    axes = _axes(ax, (3.4 + 0.55 * len(months), 1.6 + 0.5 * len(sensors)))
+    values = np.ma.masked_where(dates.to_numpy() == 0, shares.to_numpy())
+    picture = axes.imshow(values, vmin=0, vmax=100, cmap=_COLOURS, aspect="auto")
+    for (row, column), count in np.ndenumerate(dates.to_numpy()):
+        if not count:
+            corner = (column - 0.5, row - 0.5)
+            style = {"facecolor": "none", "edgecolor": "0.6", "hatch": "///"}
+            axes.add_patch(Rectangle(corner, 1, 1, linewidth=0, **style))
+            continue
+        dark = shares.iat[row, column] > _DARK
+        axes.text(
+            *(column, row, str(count)),
+            **{"ha": "center", "va": "center", "fontsize": "small"},
+            color="white" if dark else "black",
+        )
+    axes.set_xticks(range(len(months)), months, rotation=45, ha="right")
+    axes.set_yticks(range(len(sensors)), _row_names(table, sensors))
+    bar = axes.figure.colorbar(picture, ax=axes)
+    bar.set_label("area seen clear, %")
+    axes.set_title("dates with an image; lines: none", fontsize="medium")
+    return axes
+
+
+def _seen_shares(table: pd.DataFrame) -> pd.Series:
+    """Return the share of the area that is covered, and clear where that is known."""
+    return 100 * table["covered"] * table["clear"].fillna(1.0)
+
+
+def _row_names(table: pd.DataFrame, sensors: list[str]) -> list[str]:
+    """Return the names of sensors, each with its archives."""
+    names = []
+    for sensor in sensors:
+        found = table.xs(sensor, level="sensor")["archive"]
+        archives = ", ".join(dict.fromkeys(one for one in found if one))
+        names.append(f"{sensor}\n{archives}")
+    return names
+
+
+def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    made: Axes = plt.subplots(figsize=size, layout="constrained")[1]
+    return made
