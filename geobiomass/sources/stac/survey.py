@@ -89,7 +89,7 @@ class ArchiveSurvey:
         CubeError
             If it is no rate.
         """
-        return self.bytes / _bytes_a_second(rate)
+        return self.bytes / bytes_a_second(rate)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw months by sensor: the share of the area that is seen, and the dates.
@@ -131,8 +131,14 @@ class ArchiveSurvey:
         """Return the survey as JSON text."""
         return json.dumps(self.to_dict(), separators=(",", ":"))
 
-    def summary(self) -> Summary:
-        """Return the facts of the survey, as it prints them."""
+    def summary(self, rate: float | str = _RATE) -> Summary:
+        """Return the facts of the survey, as it prints them.
+
+        Parameters
+        ----------
+        rate : float or str
+            Bytes a second that the time is stated at, as of `seconds`.
+        """
         facts: dict[str, str | Table] = {"what": "survey of an archive", **self.place}
         images = images_table(self.to_dict())
         if images is not None:
@@ -144,20 +150,20 @@ class ArchiveSurvey:
         if self.left_out:
             reasons = (f"{n} {why}" for why, n in self.left_out.items())
             facts["left out"] = ", ".join(reasons)
-        facts["to fetch"] = self._fetched_in_words()
+        facts["to fetch"] = self._fetched_in_words(rate)
         return Summary(facts)
 
-    def _fetched_in_words(self) -> str:
-        seconds = self.seconds(_RATE)
-        rate = f"{bytes_in_words(_RATE)}/s"
+    def _fetched_in_words(self, rate: float | str) -> str:
+        stated = f"{bytes_in_words(bytes_a_second(rate))}/s"
+        seconds = _duration(self.seconds(rate))
         parts = [
             f"{bytes_in_words(row['bytes'])} of {row['files']:,} files "
             f"({'estimate: ' if row['estimate'] else ''}{row['meaning']})"
             for _, row in self.sizes.iterrows()
         ]
         return (
-            f"{bytes_in_words(self.bytes)}, each block of a file once; at {rate} "
-            f"{_duration(seconds)}; {'; '.join(parts)}"
+            f"{bytes_in_words(self.bytes)}, each block of a file once; at {stated} "
+            f"{seconds}; {'; '.join(parts)}"
         )
 
     def __str__(self) -> str:
@@ -285,8 +291,14 @@ def survey_of(
     return ArchiveSurvey(table, sizes, left_out, place)
 
 
-def _bytes_a_second(rate: float | str) -> float:
-    """Return a rate in bytes a second."""
+def bytes_a_second(rate: float | str) -> float:
+    """Return a rate in bytes a second.
+
+    Raises
+    ------
+    CubeError
+        If it is no rate.
+    """
     value: Any = rate
     if isinstance(rate, str):
         match = re.fullmatch(

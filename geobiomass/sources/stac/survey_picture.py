@@ -32,7 +32,7 @@ def draw_survey(table: pd.DataFrame, ax: Axes | None) -> Axes:
     dates = table["dates"].unstack("month", sort=False)
     shares = _seen_shares(table).unstack("month", sort=False)
     months, sensors = list(dates.columns), list(dates.index)
-    axes = _axes(ax, (3.4 + 0.55 * len(months), 1.6 + 0.5 * len(sensors)))
+    axes = _axes(ax, (5.0 + 0.5 * len(months), 1.8 + 0.5 * len(sensors)))
     values = np.ma.masked_where(dates.to_numpy() == 0, shares.to_numpy())
     picture = axes.imshow(values, vmin=0, vmax=100, cmap=_COLOURS, aspect="auto")
     for (row, column), count in np.ndenumerate(dates.to_numpy()):
@@ -50,8 +50,8 @@ def draw_survey(table: pd.DataFrame, ax: Axes | None) -> Axes:
     axes.set_xticks(range(len(months)), months, rotation=45, ha="right")
     axes.set_yticks(range(len(sensors)), _row_names(table, sensors))
     bar = axes.figure.colorbar(picture, ax=axes)
-    bar.set_label("area seen clear, %")
-    axes.set_title("dates with an image; lines: none", fontsize="medium")
+    bar.set_label("area seen, %\n(Sentinel-2: clear)")
+    axes.set_title("dates by month; lines: no image", fontsize="medium")
     return axes
 
 
@@ -65,8 +65,8 @@ def _row_names(table: pd.DataFrame, sensors: list[str]) -> list[str]:
     names = []
     for sensor in sensors:
         found = table.xs(sensor, level="sensor")["archive"]
-        archives = ", ".join(dict.fromkeys(one for one in found if one))
-        names.append(f"{sensor}\n{archives}")
+        archives = dict.fromkeys(", ".join(one for one in found if one).split(", "))
+        names.append(f"{sensor}\n{', '.join(archives)}")
     return names
 
 
