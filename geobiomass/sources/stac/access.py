@@ -21,9 +21,9 @@ _EARTHDATA = (".earthdatacloud.nasa.gov", ".earthdata.nasa.gov", ".asf.alaska.ed
 _EARTHDATA_LOGIN = "urs.earthdata.nasa.gov"
 
 # GDAL reads these, and rasterio's session of S3.
-_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_DEFAULT_PROFILE")
-_ENDPOINTS = ("AWS_S3_ENDPOINT",)
-_TOKENS = (
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_DEFAULT_PROFILE")
+ENDPOINTS = ("AWS_S3_ENDPOINT",)
+TOKENS = (
     *("GDAL_HTTP_BEARER", "GDAL_HTTP_HEADERS", "GDAL_HTTP_HEADER_FILE"),
     *("GDAL_HTTP_USERPWD", "GDAL_HTTP_NETRC_FILE"),
 )
@@ -87,9 +87,9 @@ def _check_copernicus(hrefs: Sequence[str]) -> None:
         return
     given = _gdal_settings()
     lacking = []
-    if not _has(given, _KEYS) and not _aws_file().is_file():
+    if not _has(given, KEYS) and not _aws_file().is_file():
         lacking += ["AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to your S3 keys"]
-    if not _has(given, _ENDPOINTS):
+    if not _has(given, ENDPOINTS):
         lacking += [f"AWS_S3_ENDPOINT to {_COPERNICUS_SERVER}"]
     if lacking:
         raise CubeError(
@@ -104,7 +104,7 @@ def _check_earthdata(hrefs: Sequence[str]) -> None:
     hosts = {urlsplit(href).hostname or "" for href in hrefs}
     if not any(host.endswith(_EARTHDATA) for host in hosts):
         return
-    if not _has(_gdal_settings(), _TOKENS) and not _has_login():
+    if not _has(_gdal_settings(), TOKENS) and not _has_login():
         raise CubeError(
             "Images of NASA's Earthdata are read with a login: set the environment "
             "variables GDAL_HTTP_AUTH to BEARER and GDAL_HTTP_BEARER to a token of "

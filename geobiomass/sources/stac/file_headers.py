@@ -59,8 +59,9 @@ def read_header(scene: Scene, band: str, sign: Callable[[str], str] | None) -> H
     from requests import RequestException
 
     name, stated = cast(tuple[str, str], scene.asset(band))
-    href = (sign or str)(stated)
+    href = stated
     try:
+        href = (sign or str)(stated)
         if urlsplit(href).scheme in ("http", "https"):
             return _remote_header(href, scene)
         return _opened_header(href)
@@ -68,25 +69,24 @@ def read_header(scene: Scene, band: str, sign: Callable[[str], str] | None) -> H
         if isinstance(error, CubeError):
             raise
         shown = without_secrets(href)
-        why = failure_of(error, shown) or (
-            f"{shown} is damaged or gone ({_reason(error)})"
+        why = str(
+            failure_of(error, shown)
+            or f"{shown} is damaged or gone ({_reason(error)}); leave the item out."
         )
+        if query := urlsplit(href).query:  # a signature
+            why = why.replace(query, "...")
         raise DamagedError(
             f"The header of asset {one_line(name)} of item {scene.item} cannot be "
-            f"read: {why}; try again, leave the item out, or survey without headers, "
-            "headers=False (on the command line --no-headers).",
+            f"read: {why.rstrip('.')}; or survey without headers, headers=False "
+            "(on the command line --no-headers).",
             stated,
         ) from error
 
 
 def _reason(error: Exception) -> str:
-    """Return why a request or GDAL failed, without the address and its signature."""
-    answer = getattr(error, "response", None)
-    if answer is not None:
-        return f"it answers {answer.status_code}"
-    if isinstance(error, OSError) and hasattr(error, "request"):  # of requests
-        return type(error).__name__
-    return str(error.__cause__ or error)
+    """Return why GDAL failed; of a request its kind, as its text has the address."""
+    named = isinstance(error, OSError) and hasattr(error, "request")  # of requests
+    return type(error).__name__ if named else str(error.__cause__ or error)
 
 
 def _remote_header(href: str, scene: Scene) -> Header:

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from pystac_client.stac_api_io import StacApiIO
-from requests import PreparedRequest, RequestException, Response, Session
+from requests import HTTPError, PreparedRequest, RequestException, Response, Session
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
@@ -128,7 +128,8 @@ def first_bytes(href: str, guard: Guard, count: int) -> bytes:
             session.mount(scheme, _Adapter(guard, count, max_retries=retries))
         wanted = {"Range": f"bytes=0-{count - 1}", "Accept-Encoding": "identity"}
         answer = session.get(href, headers=wanted, timeout=_TIMEOUT)
-    answer.raise_for_status()
+    if answer.status_code >= 400:  # raise_for_status would show the signature
+        raise HTTPError(f"it answers {answer.status_code}", response=answer)
     return answer.content[:count]
 
 

@@ -68,7 +68,7 @@ def survey_rows(
     seen = [_seen(scene, item, lon, lat) for scene, item in pairs]
     shares = [float(mask.mean()) for mask in seen]
     with_shares = [(*pair, share) for pair, share in zip(pairs, shares, strict=True)]
-    area = ground_area(lonlat_box(grid))
+    area = _area(grid)
     counted = bytes_to_fetch(with_shares, bands, grid, area, sign, headers)
     groups: dict[tuple[str, Sensor], list[int]] = defaultdict(list)
     for index, scene in enumerate(found.scenes):
@@ -122,6 +122,15 @@ def _row(pairs: list[tuple[Scene, pystac.Item]], seen: list[Mask]) -> dict[str, 
         "archive": ", ".join(sorted({scene.archive for scene in scenes})),
         "platforms": ", ".join(sorted({_platform(item) for _, item in pairs} - {""})),
     }
+
+
+def _area(grid: GeoBox) -> float:
+    """Return the area of a grid, square metres."""
+    crs: Any = grid.crs
+    if crs.geographic:
+        return ground_area(lonlat_box(grid))
+    a, height, width = grid.affine, *grid.shape
+    return abs(a.a * a.e - a.b * a.d) * height * width
 
 
 def _platform(item: pystac.Item) -> str:
