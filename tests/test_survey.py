@@ -372,6 +372,21 @@ def test_a_header_that_cannot_be_read_names_item_and_asset(site: Site) -> None:
     gb.survey_archive(site.url, bounds, months, headers=False)
 
 
+def test_a_file_that_is_no_image_is_told_without_its_signature(
+    site: Site, folder: Path
+) -> None:
+    (folder / "junk.tif").write_text("no image")
+    items = asset_at(f"{site.url}/junk.tif")
+    with pytest.raises(gb.DamagedError) as caught:
+        gb.survey_archive(
+            *(items, AREA, "2023-04"), sign=lambda href: f"{href}?sig=secret"
+        )
+    said = str(caught.value)
+    assert "junk.tif is damaged or gone" in said
+    assert "of item one" in said
+    assert "secret" not in said
+
+
 def test_new_platforms_are_found_and_read(site: Site) -> None:
     """Nothing lists platforms: Sentinel-1C and 1D are what their items say."""
     bounds = stac_server.BOUNDS
@@ -411,6 +426,16 @@ def test_a_cube_carries_the_survey(items: list[dict[str, Any]]) -> None:
     html = dataset_html(cube)
     assert "Sentinel-1 ascending, dates" in html
     assert "bytes in the archive" in html
+
+
+def test_a_finished_cube_without_a_survey_is_still_the_same(tmp_path: Path) -> None:
+    cube = gb.landscape(32, months=1).compute()
+    gb.write_cube(cube, tmp_path / "scene.zarr")
+    written = (tmp_path / "scene.zarr" / "zarr.json").stat().st_mtime_ns
+    gb.write_cube(cube.assign_attrs(survey="{}"), tmp_path / "scene.zarr")
+    assert (tmp_path / "scene.zarr" / "zarr.json").stat().st_mtime_ns == written
+    with pytest.raises(FileExistsError, match="would write something else"):
+        gb.write_cube(cube.assign_attrs(title="other"), tmp_path / "scene.zarr")
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,8 @@ from geobiomass.sources.stac.scene import Scene
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-_FIRST = (
-    2**16
-)  # bytes: a cloud-optimised GeoTIFF of 20,000 pixels has 40 kB before pixels
+# Bytes: the header of a cloud-optimised GeoTIFF of 20,000 pixels a side has 40,000.
+_FIRST = 2**16
 
 
 @dataclass(frozen=True)
