@@ -75,5 +75,5 @@ def images_table(survey: Mapping[str, Any]) -> Table | None:
 
 def _number(found: Mapping[str, Any], name: str, factor: int, missing: float) -> float:
     """Return a number of a survey, rounded; `missing` where it has none."""
-    value = found.get(name)
+    value: Any = found.get(name)
     return round(factor * value) if finite_number(value) else missing

@@ -186,20 +186,26 @@ def _stated(
     found = scene.asset(band)
     assert found is not None  # of assets_read
     fields = item.assets[found[0]].extra_fields
-    size, place = fields.get("file:size"), stated_place(item, found[0])
-    known = isinstance(size, int) and not isinstance(size, bool) and size > 0
+    size, place = _stated_size(fields), stated_place(item, found[0])
     if place is not None:
         needed = needs(place)
-        if known:
+        if size:
             count = size * needed.pixels / place.pixels
             return AssetBytes(scene, band, count, FILE_SIZE)
         count = needed.pixels * (_stated_bytes(fields) or _value_bytes(band))
         return AssetBytes(scene, band, count, SHAPE)
-    if known:  # its grid is not: the box of the item is about that of the file
+    if size:  # its grid is not known: the box of the item is about that of the file
         whole = ground_area(scene.box) / _side(band) ** 2
         share = min(1.0, needs.pixels(band, covered, area) / whole)
         return AssetBytes(scene, band, size * share, FILE_SIZE)
     return None
+
+
+def _stated_size(fields: Mapping[str, Any]) -> int | None:
+    """Return the bytes of the file by file:size."""
+    size: Any = fields.get("file:size")
+    whole = isinstance(size, int) and not isinstance(size, bool)
+    return size if whole and size > 0 else None
 
 
 def _stated_bytes(fields: Mapping[str, Any]) -> int | None:

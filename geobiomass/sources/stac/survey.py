@@ -112,10 +112,10 @@ class ArchiveSurvey:
     def to_dict(self) -> dict[str, Any]:
         """Return the survey as JSON values, as a cube carries it."""
         sensors: dict[str, dict[str, Any]] = {}
-        for (month, sensor), row in self.table.iterrows():  # type: ignore[misc]
+        for row in self.table.reset_index().to_dict("records"):
             if row["items"]:
                 facts = {name: _plain(row[name]) for name in _CARRIED}
-                sensors.setdefault(sensor, {})[month] = facts
+                sensors.setdefault(row["sensor"], {})[row["month"]] = facts
         return {
             "months": list(dict.fromkeys(self.table.index.get_level_values("month"))),
             "sensors": sensors,
@@ -144,7 +144,8 @@ class ArchiveSurvey:
         if images is not None:
             facts["images"] = images
         facts["archive"] = _archives(self.table)
-        if absent := [s for s in SENSORS if s not in self.table.index.levels[1]]:  # type: ignore[attr-defined]
+        known = set(self.table.index.get_level_values("sensor"))
+        if absent := [sensor for sensor in SENSORS if sensor not in known]:
             facts["no item in any month"] = ", ".join(absent)
         facts["gaps"] = _gaps_in_words(self.gaps)
         if self.left_out:
@@ -335,7 +336,7 @@ def _archives(table: pd.DataFrame) -> str:
     for sensor, rows in with_items.groupby("sensor", sort=False):
         by_archive = rows.reset_index().groupby("archive", sort=False)["month"]
         names = [
-            name if len(by_archive) == 1 else f"{name} ({', '.join(months)})"
+            str(name) if len(by_archive) == 1 else f"{name} ({', '.join(months)})"
             for name, months in by_archive
         ]
         parts.append(f"{sensor}: {', '.join(names)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 # Light to dark, so that it also reads in grey; gaps have lines instead of a colour.
 _COLOURS, _DARK = "Blues", 60.0
+_LINES: dict[str, Any] = {
+    **{"facecolor": "none", "edgecolor": "0.6", "hatch": "///", "linewidth": 0}
+}
 
 
 def draw_survey(table: pd.DataFrame, ax: Axes | None) -> Axes:
@@ -29,24 +32,21 @@ def draw_survey(table: pd.DataFrame, ax: Axes | None) -> Axes:
     need("Drawing", "plots", "matplotlib")
     from matplotlib.patches import Rectangle
 
-    dates = table["dates"].unstack("month", sort=False)
-    shares = _seen_shares(table).unstack("month", sort=False)
-    months, sensors = list(dates.columns), list(dates.index)
+    by_sensor = table["dates"].unstack("month", sort=False)
+    months, sensors = list(by_sensor.columns), list(by_sensor.index)
+    dates = by_sensor.to_numpy(int)
+    shares = _seen_shares(table).unstack("month", sort=False).to_numpy(float)
     axes = _axes(ax, (5.0 + 0.5 * len(months), 1.8 + 0.5 * len(sensors)))
-    values = np.ma.masked_where(dates.to_numpy() == 0, shares.to_numpy())
+    values = np.ma.masked_where(dates == 0, shares)
     picture = axes.imshow(values, vmin=0, vmax=100, cmap=_COLOURS, aspect="auto")
-    for (row, column), count in np.ndenumerate(dates.to_numpy()):
+    for (row, column), count in np.ndenumerate(dates):
         if not count:
             corner = (column - 0.5, row - 0.5)
-            style = {"facecolor": "none", "edgecolor": "0.6", "hatch": "///"}
-            axes.add_patch(Rectangle(corner, 1, 1, linewidth=0, **style))
+            axes.add_patch(Rectangle(corner, 1, 1, **_LINES))
             continue
-        dark = shares.iat[row, column] > _DARK
-        axes.text(
-            *(column, row, str(count)),
-            **{"ha": "center", "va": "center", "fontsize": "small"},
-            color="white" if dark else "black",
-        )
+        colour = "white" if shares[row, column] > _DARK else "black"
+        centred: dict[str, Any] = {"ha": "center", "va": "center", "color": colour}
+        axes.text(column, row, str(count), fontsize="small", **centred)
     axes.set_xticks(range(len(months)), months, rotation=45, ha="right")
     axes.set_yticks(range(len(sensors)), _row_names(table, sensors))
     bar = axes.figure.colorbar(picture, ax=axes)
