@@ -278,6 +278,7 @@ class Site:
     signature: str = ""  # if set, files need ?sig=
     answers: list[tuple[str, int]] = field(default_factory=list)  # path, status
     searches: list[dict[str, Any]] = field(default_factory=list)
+    sent: dict[str, int] = field(default_factory=dict)  # bytes by path
     lock: Any = field(default_factory=threading.Lock)
 
     def statuses(self, ending: str = ".tif") -> list[int]:
@@ -290,6 +291,7 @@ class Site:
         with self.lock:
             self.answers.clear()
             self.searches.clear()
+            self.sent.clear()
 
 
 class Archive(BaseHTTPRequestHandler):
@@ -399,7 +401,10 @@ class Archive(BaseHTTPRequestHandler):
         self, status: int, body: bytes = b"", headers: dict[str, str] | None = None
     ) -> None:
         with self.site.lock:
-            self.site.answers.append((urlsplit(self.path).path, status))
+            path = urlsplit(self.path).path
+            self.site.answers.append((path, status))
+            if self.command != "HEAD":
+                self.site.sent[path] = self.site.sent.get(path, 0) + len(body)
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)

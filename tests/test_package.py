@@ -14,6 +14,7 @@ import geobiomass as gb
 
 ROOT = Path(__file__).parent.parent
 FACE = {
+    "ArchiveSurvey",
     "accounting",
     "BiomassRegressor",
     "CrossValidation",
@@ -46,6 +47,7 @@ FACE = {
     "totals",
     "provenance",
     "residuals",
+    "survey_archive",
     "with_labels",
     "write_cube",
     "write_dossier",

@@ -227,7 +227,7 @@ def test_every_public_function_names_the_argument_that_is_meant() -> None:
         (gb.from_rasters, "month", "months"),
         (gb.from_rasters, "label_nodata", "agb_nodata"),
         (gb.from_rasters, "region", "bounds"),
-        (gb.from_stac, "area", "bounds"),
+        (gb.from_stac, "aoi", "bounds"),
         (gb.from_biomassters, "path", "root"),
         (gb.with_labels, "plots", "labels"),
         (gb.with_labels, "value_column", "column"),

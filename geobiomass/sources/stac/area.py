@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 
 from geobiomass.cube import CubeError
 from geobiomass.cube.antimeridian import box_around, box_of_shapes
@@ -17,6 +18,22 @@ from geobiomass.sources.stac.period import Period
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
+
+
+def one_area(bounds: Any, area: Any) -> Any:
+    """Return which of two arguments of one meaning is given, None if neither is.
+
+    Raises
+    ------
+    CubeError
+        If both are.
+    """
+    if bounds is not None and area is not None:
+        raise CubeError(
+            "area and bounds mean the same, got both; give one of them, such as "
+            "area='farm.gpkg'."
+        )
+    return bounds if area is None else area
 
 
 def grid_of(
@@ -31,8 +48,14 @@ def grid_of(
     """
     if (bounds is None) == (like is None):
         raise CubeError(
-            "from_stac needs an area: give either bounds=(west, south, east, north) "
-            "in degrees, or a polygon; or like=, an object whose grid is used."
+            "A cube of an archive needs an area: give either area=, which is (west, "
+            "south, east, north) in degrees, a vector file or a polygon; or like=, an "
+            "object whose grid is used."
+        )
+    if isinstance(bounds, xr.Dataset | xr.DataArray):
+        raise CubeError(
+            "area must be bounds, a vector file or a polygon, got a cube; for the grid "
+            "of a cube give like=cube instead."
         )
     if like is None:
         box, box_crs = _box_of(bounds, bounds_crs)
