@@ -34,6 +34,7 @@ _UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}
 _WHOLE = 0.995  # share of the area that counts as all of it
 
 
+@explain_arguments
 @dataclass(frozen=True)
 class ArchiveSurvey:
     """What an archive has for an area and months: prints as a table, also in Jupyter.
