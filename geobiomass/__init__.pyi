@@ -28,6 +28,7 @@ from .recipes.recipe import Recipe as Recipe
 from .report import write_report as write_report
 from .report.dossier import write_dossier as write_dossier
 from .sources.biomassters.from_folder import from_biomassters as from_biomassters
+from .sources.embeddings.from_embeddings import from_embeddings as from_embeddings
 from .sources.labels import with_labels as with_labels
 from .sources.landscape.scene import landscape as landscape
 from .sources.rasters.from_files import from_rasters as from_rasters

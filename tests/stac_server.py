@@ -384,8 +384,10 @@ class Archive(BaseHTTPRequestHandler):
             self._answer(200, content, {"Accept-Ranges": "bytes"})
             return
         first, _, last = wanted.partition("-")
-        start = int(first)
-        stop = min(int(last) + 1 if last else len(content), len(content))
+        start = int(first) if first else max(0, len(content) - int(last))
+        stop = len(content)
+        if first and last:  # without the first, they are the last bytes
+            stop = min(int(last) + 1, stop)
         if start >= len(content):
             self._answer(416, b"", {"Content-Range": f"bytes */{len(content)}"})
             return

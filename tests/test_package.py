@@ -36,6 +36,7 @@ FACE = {
     "explain_totals",
     "fit",
     "from_biomassters",
+    "from_embeddings",
     "from_rasters",
     "from_stac",
     "landscape",

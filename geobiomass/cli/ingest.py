@@ -262,6 +262,63 @@ def _count_text(count: int, thing: str) -> str:
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
+@app.command()
+def embeddings(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="alphaearth, tessera, or the path or address of an index, of tiles or "
+            "of a Zarr store."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="The cube to write, such as scene.zarr.")],
+    year: Annotated[int, typer.Option(help="The year.")],
+    bbox: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option(help="West, south, east and north in degrees."),
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option(help="Vector file, whose bounding box is used.")
+    ] = None,
+    resolution: Annotated[
+        float | None,
+        typer.Option(help="Side of a pixel; by default the archive's pixels."),
+    ] = None,
+    crs: Annotated[
+        str | None, typer.Option(help="Reference system: EPSG:32633, or utm.")
+    ] = None,
+    dimensions: Annotated[
+        int | None,
+        typer.Option(help="Only the first ones, of releases that are ordered."),
+    ] = None,
+    dtype: Stored = StoredAs.int16,
+    overwrite: Overwrite = False,
+) -> None:
+    """Read a year of embeddings into one Zarr cube.
+
+    After an interruption the same command continues.
+
+    Example: `geobiomass ingest embeddings alphaearth scene.zarr --year 2023 --bbox
+    24.0 61.8 24.2 61.9`
+    """
+    from geobiomass.cube import write_cube
+    from geobiomass.sources.embeddings.from_embeddings import from_embeddings
+
+    cube = from_embeddings(
+        source,
+        region if region is not None and bbox is None else bbox,
+        year,
+        resolution=resolution,
+        crs=crs,
+        dimensions=dimensions,
+    )
+    write_cube(cube, out, dtype.value, overwrite=overwrite, progress=True)
+    sizes = cube.sizes
+    say(f"{out}: {sizes['band']} bands, {sizes['y']} x {sizes['x']} pixels")
+    if attribution := cube.attrs.get("attribution"):
+        say(f"To show on maps: {attribution}")
+
+
 class Composite(StrEnum):
     """Choices of a composite of the clear observations of a month."""
 

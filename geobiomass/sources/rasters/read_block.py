@@ -160,7 +160,7 @@ def _on_block(batch: Sequence[Layer], box: GeoBox) -> Pixels:
     if corner is not None:
         return _copy_pixels(batch, box, *corner)
     method = batch[0].resampling
-    window = _source_window(source, box, method)
+    window = source_window(source, box, method)
     if window is None:
         return np.full((len(batch), *box.shape), np.nan, np.float32)
     rows, columns = window
@@ -180,7 +180,7 @@ def _in_halves(batch: Sequence[Layer], box: GeoBox) -> Pixels:
     return np.concatenate([_on_block(batch, part) for part in parts], axis + 1)
 
 
-def _source_window(
+def source_window(
     source: GeoBox, box: GeoBox, method: str
 ) -> tuple[slice, slice] | None:
     """Return the rows and columns of a file that a block depends on."""

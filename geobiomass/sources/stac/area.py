@@ -58,7 +58,7 @@ def grid_of(
             "of a cube give like=cube instead."
         )
     if like is None:
-        box, box_crs = _box_of(bounds, bounds_crs)
+        box, box_crs = box_of(bounds, bounds_crs)
         return make_grid(box, resolution, crs, bounds_crs=box_crs)
     grid = grid_like(like)
     if grid.affine.b or grid.affine.d:
@@ -69,8 +69,14 @@ def grid_of(
     return grid
 
 
-def _box_of(bounds: Any, crs: Any) -> tuple[Any, Any]:
-    """Return the box of a polygon or of bounds, and its CRS."""
+def box_of(bounds: Any, crs: Any) -> tuple[Any, Any]:
+    """Return the box of a polygon or of bounds, and its CRS.
+
+    Raises
+    ------
+    CubeError
+        If it is no area, or wider than 180 degrees.
+    """
     bounds = checked_area(bounds, degrees=crs == WGS84)
     if hasattr(bounds, "to_crs") and getattr(bounds, "crs", None) is not None:
         bounds, crs = bounds.to_crs(WGS84), WGS84  # geopandas and odc-geo
