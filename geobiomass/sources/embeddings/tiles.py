@@ -21,7 +21,7 @@ from geobiomass.sources.rasters.grid_geometry import (
     pixel_ratio,
 )
 from geobiomass.sources.rasters.lazy_array import BLOCK, block_lengths, touches
-from geobiomass.sources.rasters.read_block import source_window
+from geobiomass.sources.rasters.read_block import copy_pixels, source_window
 from geobiomass.sources.rasters.reproject import Pixels, Resampling, warp
 
 if TYPE_CHECKING:
@@ -157,7 +157,8 @@ class BlockReader:
     def _on_block(self, tile: Tile, box: GeoBox) -> Pixels:
         corner = pixel_offset(tile.geobox, box)
         if corner is not None:
-            return self._copied(tile, box, *corner)
+            read = partial(_read, tile)
+            return copy_pixels(self.bands, box, tile.geobox, corner, read)
         window = source_window(tile.geobox, box, self.method)
         if window is None:
             return np.full((self.bands, *box.shape), np.nan, np.float32)
@@ -171,18 +172,6 @@ class BlockReader:
         if self.unit_length and self.method != "nearest":
             moved = with_unit_length(moved)
         return moved
-
-    def _copied(self, tile: Tile, box: GeoBox, row: int, column: int) -> Pixels:
-        """Copy the pixels of a tile whose grid is the block's, unchanged."""
-        out: Pixels = np.full((self.bands, *box.shape), np.nan, np.float32)
-        height, width = tile.geobox.shape
-        top, bottom = max(0, row), min(box.shape[0], row + height)
-        left, right = max(0, column), min(box.shape[1], column + width)
-        if top < bottom and left < right:
-            rows = slice(top - row, bottom - row)
-            columns = slice(left - column, right - column)
-            out[:, top:bottom, left:right] = _read(tile, rows, columns)
-        return out
 
     def _in_halves(self, tile: Tile, box: GeoBox) -> Pixels:
         axis = 0 if box.shape[0] >= box.shape[1] else 1
