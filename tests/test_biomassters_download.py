@@ -120,6 +120,7 @@ def bucket(uploaded: Bucket, monkeypatch: Any) -> Iterator[Bucket]:
     bucket.restore()
 
 
+@pytest.mark.slow
 def test_the_whole_split(bucket: Bucket, tmp_path: Path) -> None:
     cube = bucket.get(tmp_path / "new" / "data")
     assert cube.chip.values.tolist() == CHIPS

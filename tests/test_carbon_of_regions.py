@@ -97,6 +97,7 @@ def change() -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_a_change_has_the_factors_error_once(change: dict[str, Any]) -> None:
     plain = gb.change_totals(**change)
     table = gb.change_totals(
@@ -122,6 +123,7 @@ def test_a_change_has_the_factors_error_once(change: dict[str, Any]) -> None:
     assert whole["area_lower"] == whole["area"] == whole["area_upper"]
 
 
+@pytest.mark.slow
 def test_a_change_has_one_ratio_for_both_dates(change: dict[str, Any]) -> None:
     """The first map has 126 Mg/ha, the second 116: the ratio above the limit counts."""
     high = change | {"first": a_map(126, 126), "second": a_map(126, 116)}
@@ -250,6 +252,7 @@ def test_the_command_reports_carbon(files: Path, run: Any) -> None:
     assert "compliance is not claimed" in text
 
 
+@pytest.mark.slow
 def test_the_command_of_change_reports_carbon(files: Path, run: Any) -> None:
     words: list[Any] = ["change", files / "first.zarr", files / "later.zarr"]
     words += [files / "change.tif", *SETTINGS]

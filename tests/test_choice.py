@@ -370,6 +370,7 @@ def test_what_the_user_holds_out_takes_no_part(
         assert used.sum() <= 120 - out
 
 
+@pytest.mark.slow
 def test_a_network_that_takes_too_long_is_left_out_and_chips_of_a_pixel_have_none(
     full: xr.Dataset, tiny_network: Recipe
 ) -> None:

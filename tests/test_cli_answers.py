@@ -68,6 +68,7 @@ def test_training_answers_with_nothing_but_json(store: Path, tmp_path: Path) -> 
     assert (first["biomass"], first["pixels"]) == ("all", 64 * 48)
 
 
+@pytest.mark.slow
 def test_every_question_is_answered_in_json(run, model: Path, store: Path) -> None:
     code, out, err = run(
         "plan", store, "--model", model, "--tile", 32, "--overlap", 0, "--json"

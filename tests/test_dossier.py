@@ -220,6 +220,7 @@ def varied(inputs: Path) -> pd.DataFrame:
     return gb.accounting.sensitivity(*files, carbon=FACTORS, progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("choice", "setting", "changed"),
     [
@@ -279,6 +280,7 @@ def test_a_choice_that_cannot_be_changed_says_why(varied: pd.DataFrame) -> None:
 # --- without plots ---
 
 
+@pytest.mark.slow
 def test_totals_by_residuals_have_a_dossier(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -158,6 +158,7 @@ def hits(half: Floats, off: Floats) -> float:
     return float((np.abs(off) <= half).mean())
 
 
+@pytest.mark.slow
 def test_intervals_of_totals_cover_and_those_of_independent_pixels_do_not() -> None:
     random = np.random.default_rng(4)
     predicted = land((96, 96), random)

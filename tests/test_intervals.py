@@ -851,6 +851,7 @@ def test_the_picture_says_what_the_interval_holds() -> None:
     matplotlib.pyplot.close("all")
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_and_calibrates(tmp_path: Path) -> None:
     from typer.testing import CliRunner
 

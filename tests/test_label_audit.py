@@ -55,6 +55,7 @@ def test_wrong_labels_are_found(found) -> None:
     assert "of 160 labels differ from what models predict" in str(audit)
 
 
+@pytest.mark.slow
 def test_it_is_shown_and_written_with_a_picture_each(found, tmp_path: Path) -> None:
     audit, _ = found
     html = audit._repr_html_()

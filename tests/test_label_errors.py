@@ -331,6 +331,7 @@ def noisy(seed: int = 0, count: int = 300) -> tuple[xr.Dataset, np.ndarray[Any, 
     )
 
 
+@pytest.mark.slow
 def test_a_learner_by_pixel_follows_labels_with_small_errors() -> None:
     cube, truth = noisy()
     settings = FAST | {"learner": Ridge(), "block": 12}

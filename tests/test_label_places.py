@@ -589,6 +589,7 @@ def test_totals_of_a_map_that_does_not_say(
             assert table.attrs["plots_trained"].startswith("unknown: the map does not")
 
 
+@pytest.mark.slow
 def test_totals_of_change_count_plots_of_either_map(
     maps: dict[str, Path], full: xr.Dataset, model: BiomassRegressor
 ) -> None:

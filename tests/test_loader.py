@@ -114,6 +114,7 @@ def test_every_sample_once_in_every_epoch(
         assert seen == list(range(count))
 
 
+@pytest.mark.slow
 @given(
     batch_size=st.integers(1, 7),
     ranks=st.integers(1, 3),

@@ -226,6 +226,7 @@ def test_a_second_writer_is_refused(
     assert 12 <= len(work.computed) + len(mine.computed) <= 12 + 2
 
 
+@pytest.mark.slow
 @variants(
     ("age", "host", "refused"),
     [(90, "elsewhere", False), (30, "elsewhere", True), (30, "here", True)],

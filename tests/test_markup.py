@@ -73,6 +73,7 @@ def test_names_in_a_cube_are_text_in_a_notebook() -> None:
     check_is_text(gb.describe(scene).to_html(), 1)
 
 
+@pytest.mark.slow
 def test_names_of_chips_titles_and_cards_in_a_report_are_text(
     model: gb.BiomassRegressor, tmp_path: Path
 ) -> None:

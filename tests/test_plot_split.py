@@ -44,6 +44,7 @@ def test_the_share_is_drawn_and_nothing_is_lost() -> None:
     assert not other.index.equals(audit.index)
 
 
+@pytest.mark.slow
 def test_each_plot_has_the_chance_that_is_told() -> None:
     table = plots(16)
     drawn = np.zeros(16)

@@ -230,6 +230,7 @@ def test_the_same_software_is_noted_once() -> None:
     assert with_software_of(note, note) is note
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "hand"])
 def test_an_ensemble_names_its_members(
     tmp_path: Path, model: gb.BiomassRegressor, kind: str

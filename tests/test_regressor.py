@@ -246,6 +246,7 @@ def test_the_winners_scaling_and_the_measured_one() -> None:
     )
 
 
+@pytest.mark.slow
 def test_all_is_missing_in_a_month_somewhere() -> None:
     chips = make_chips(4)
     chips["image"][0, 1] = np.nan

@@ -416,6 +416,7 @@ def test_another_cross_validation_is_not_replaced_unasked(tmp_path: Path) -> Non
     assert [f.name for f in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.slow
 def test_what_is_damaged_foreign_or_gone_is_one_clear_sentence(tmp_path: Path) -> None:
     scene = with_regions()
     store = tmp_path / "scene.zarr"

@@ -73,6 +73,7 @@ def test_files_have_no_place_as_the_competitions(tmp_path: Path) -> None:
         assert (source.count, source.dtypes, source.nodata) == (1, ("float32",), None)
 
 
+@pytest.mark.slow
 def test_from_the_competitions_files_and_back(tmp_path: Path, run) -> None:
     torch.manual_seed(0)
     bands = gb.from_biomassters

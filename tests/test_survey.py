@@ -452,6 +452,7 @@ def test_an_attribute_that_is_no_survey_is_left_out(text: Any) -> None:
 # Area, months, keys ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_area_is_any_vector_file(
     items: list[dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -454,6 +454,7 @@ def test_a_training_begins_without_the_curve_and_an_error_keeps_it(
     assert "curve" not in again.network.settings
 
 
+@pytest.mark.slow
 def test_an_interval_is_calibrated_after_the_correction(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -480,6 +481,7 @@ def test_an_interval_is_calibrated_after_the_correction(
     ]
 
 
+@pytest.mark.slow
 def test_a_model_with_a_spread_maps_it_and_calibrates_in_its_units(
     tmp_path: Path,
 ) -> None:
@@ -498,6 +500,7 @@ def test_a_model_with_a_spread_maps_it_and_calibrates_in_its_units(
         model.adapt(cube)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_with_all_switches() -> None:
     cube = rising_chips()
     first, second = (fit(cube, **SWITCHES).network.state_dict() for _ in range(2))

@@ -97,6 +97,7 @@ def test_sums_are_those_of_all_pixels(truth: xr.DataArray, poor: xr.Dataset) -> 
     assert table.attrs["confidence"] == 0.95
 
 
+@pytest.mark.slow
 def test_all_forms_of_a_map_give_the_same(
     tmp_path: Path, truth: xr.DataArray, poor: xr.Dataset
 ) -> None:

@@ -246,6 +246,7 @@ def test_the_command_takes_designs(tmp_path: Path, ground: Any) -> None:
     assert row["interval"] == "t"
 
 
+@pytest.mark.slow
 def test_change_has_rows_of_every_estimator(ground: Any) -> None:
     truth, first, _ = ground
     lost = np.where(np.arange(SIDE) < 30, 0.3, 1.02) * truth

@@ -152,6 +152,7 @@ def test_a_region_without_plots_is_the_regression_and_told(
     assert "hold in 95 % of regions, and not in each one" in words
 
 
+@pytest.mark.slow
 def test_plots_that_are_no_random_sample_have_no_interval(
     truth: Any, mapped: xr.Dataset
 ) -> None:
@@ -216,6 +217,7 @@ def test_neither_residuals_nor_change(truth: Any, mapped: xr.Dataset) -> None:
         gb.change_totals(mapped, mapped, regions(), plots=plots, estimator="small area")
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, truth: Any, table: pd.DataFrame) -> None:
     file, shapes, plots = (tmp_path / name for name in ("m.tif", "r.gpkg", "p.csv"))
     source = as_map(truth)
@@ -267,6 +269,7 @@ def observed(mapped: xr.Dataset, spread: Any, own: Any, seed: int = 3) -> pd.Dat
     return sample(np.maximum(values + own, 0.0), 150, seed)
 
 
+@pytest.mark.slow
 def test_each_check_of_the_model_speaks_where_it_should(
     plain: xr.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

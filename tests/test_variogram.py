@@ -45,6 +45,7 @@ def test_known_fields_are_recovered(model: Model) -> None:
         np.testing.assert_allclose(found.mean(), known, rtol=mean, err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_model_is_chosen_by_its_fit() -> None:
     for model in ("spherical", "matern"):
         true = Variogram(10.0, 300.0, TRUE[model], model)
@@ -78,6 +79,7 @@ def test_semivariances_are_those_of_the_definition() -> None:
     np.testing.assert_allclose(fitted.table.to_numpy(float), rows)
 
 
+@pytest.mark.slow
 def test_drawn_pairs_agree_with_all_pairs() -> None:
     true = Variogram(50.0, 200.0, 60.0, "exponential")
     error = field((60, 60), true, PIXEL, np.random.default_rng(5))

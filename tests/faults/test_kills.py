@@ -35,8 +35,7 @@ def cases(names: list[str]) -> list[tuple[str, str]]:
     return first + [(name, pipelines[-1]) for name, pipelines in here.items()]
 
 
-# Training is long, and its files are few.
-QUICK = ["write_cube, scene", "append"]
+QUICK = ["write_cube, scene"]
 APART = (0.0, 0.1, 0.4)  # seconds, of those that the benchmark has
 SOME = 3  # kills of each writer; ``python -m benchmarks.faults --kinds kills`` does all
 

@@ -251,6 +251,7 @@ def test_a_server_gives_the_same_bits_in_parts(
     assert addresses[layout] in far.attrs["source"]
 
 
+@pytest.mark.slow
 def test_attribution_and_year_are_in_maps(
     archives: dict[str, str], scenes: dict[int, xr.Dataset], tmp_path: Path
 ) -> None:

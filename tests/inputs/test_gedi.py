@@ -423,6 +423,7 @@ def test_what_is_no_granule_is_one_clear_sentence(
         gb.labels.read_gedi(whole, cube.drop_vars("spatial_ref"))
 
 
+@pytest.mark.slow
 def test_a_granule_cut_or_damaged_anywhere_is_one_sentence_or_read(
     cube: xr.Dataset, tmp_path: Path
 ) -> None:

@@ -94,6 +94,7 @@ def tiny_variances(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "train_stages", train_stages)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny_variances")
 def test_tiny_variances_of_training_do_not_reach_a_map() -> None:
     scene, other = (select_bands(make_scene(n, 64), RADAR) for n in (11, 12))

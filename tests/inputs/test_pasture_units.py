@@ -27,6 +27,7 @@ def in_unit(photos: pd.DataFrame, factor: float) -> pd.DataFrame:
     return photos.assign(**{name: photos[name] * factor for name in names})
 
 
+@pytest.mark.slow
 @variants("stream", ["dual", "single"], quick=1)
 def test_any_unit_learns_the_same_to_rounding(photos, stream) -> None:
     found = {}

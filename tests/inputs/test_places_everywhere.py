@@ -55,6 +55,7 @@ def whole() -> xr.Dataset:
     return scene.rio.write_transform(scene.rio.transform())
 
 
+@pytest.mark.slow
 @variants("how", CHANGES, quick=1)
 def test_every_door_uses_the_pixels_at_hand(how: str) -> None:
     change, side, (west, south, east, north) = CHANGES[how]

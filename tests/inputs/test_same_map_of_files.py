@@ -74,6 +74,7 @@ WAYS: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @variants("network", ["convolutional", "by pixel"], quick=1)
 @variants("step", [2, 1], quick=1)
 def test_a_cube_from_other_files_gives_the_same_map(

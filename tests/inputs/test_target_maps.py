@@ -177,6 +177,7 @@ def test_evaluation_is_in_the_models_units(
         model.calibrate(make_scene(64, 96, MONTHS), 0.6)
 
 
+@pytest.mark.slow
 def test_a_validation_cube_in_other_units_is_converted_or_refused(
     scene: xr.Dataset,
 ) -> None:

@@ -142,6 +142,7 @@ def test_a_report_compares_predictions_before_and_after(adapted, model, test):
     assert report["now 0"].tolist() == ((after == 0) & (before > 0)).sum().tolist()
 
 
+@pytest.mark.slow
 def test_an_adapted_model_is_saved_and_loaded(adapted, test, tmp_path):
     adapted.save(tmp_path / "model")
     loaded = pasture.load(tmp_path / "model")

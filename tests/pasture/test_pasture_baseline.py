@@ -132,6 +132,7 @@ def test_large_photos_are_reduced_first():
     pd.testing.assert_series_equal(colour_indices(image), small)
 
 
+@pytest.mark.slow
 def test_anything_but_a_photo_is_refused(tmp_path, photos):
     with pytest.raises(ValueError, match=r"\(y, x, 3\) uint8, got \(4, 4\) float64"):
         colour_indices(np.zeros((4, 4)))

@@ -124,6 +124,7 @@ def test_the_best_member_is_that_with_the_highest_score(both):
     assert both.best_member() in both.members
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_saved_and_loaded(both, photos, tmp_path):
     both.save(tmp_path / "model")
     loaded = pasture.load(tmp_path / "model")

@@ -79,6 +79,7 @@ def by_brute_force(photos) -> list[np.ndarray]:
 # --- scikit-learn's seeds ---
 
 
+@pytest.mark.slow
 @quietly
 def test_every_seed_is_scikit_learns(photos, by_brute_force):
     groups = np.unique(sampling_groups(photos), return_inverse=True)[1]
@@ -321,6 +322,7 @@ def test_a_bar_shows_the_progress_of_the_search(photos, capsys):
 # --- numba ---
 
 
+@pytest.mark.slow
 def test_numba_is_imported_only_for_a_search(new_process):
     script = (
         "import sys, pasture.folds, pandas as pd; "
