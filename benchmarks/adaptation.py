@@ -1,10 +1,11 @@
 """Adapting a model to other ground, against the model as it is and one of the plots.
 
-``python -m benchmarks.adaptation [--plots 30,60,100] [--seeds 0,1,2]``
+``python -m benchmarks.adaptation [--grounds birch temperate] [--plots 30,60,100]``
 
 A model by pixel learns from 1,000 labels of a landscape of pine and spruce; the user's
-own ground is another landscape, of birch, or of all species. Half of each is forest at
-least. Plots are single pixels drawn at random; what is scored are all other pixels.
+own ground is another landscape, of birch, of all species, or of birch and spruce in a
+temperate climate. Half of each is forest at least. Plots are single pixels drawn at
+random; what is scored are all other pixels.
 ``own`` is a model by pixel of the plots alone. Each row is the median over seeds.
 """
 
@@ -15,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +27,11 @@ from tables import Row, show
 
 FIRST, OWN = 9_500, 9_600  # seeds of the landscapes, tens of them up
 LABELS = 1_000  # of the first model
-GROUNDS = {"birch": ["birch"], "all species": ["pine", "spruce", "birch"]}
+GROUNDS: dict[str, dict[str, Any]] = {
+    "birch": {"species": ["birch"], "version": 1},
+    "all species": {"species": ["pine", "spruce", "birch"], "version": 1},
+    "temperate": {"species": ["spruce", "birch"], "climate": "temperate", "version": 1},
+}
 CORRECTIONS = ("offset", "affine", "gaussian process")
 AS_IS, ADAPTED, ALONE = "as it is", "adapted", "own"
 
@@ -37,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--plots", default="30,60,100", help="numbers with commas")
     parser.add_argument("--seeds", default="0,1,2", help="numbers with commas")
+    parser.add_argument("--grounds", nargs="+", choices=GROUNDS, default=[*GROUNDS])
     parser.add_argument("--side", type=int, default=128, help="pixels")
     parser.add_argument("--months", type=int, default=6)
     parser.add_argument("--markdown", action="store_true", help="print as markdown")
@@ -48,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # other ground: that is the point
         for seed in map(int, chosen.seeds.split(",")):
-            _add(found, kept, seed, counts, chosen.side, chosen.months)
+            _add(found, kept, seed, chosen.grounds, counts, chosen.side, chosen.months)
     lines = []
     for (ground, plots, name), values in found.items():
         rmse, covered, seconds = np.median(np.array(values), axis=0).tolist()
@@ -63,16 +70,18 @@ def _add(
     found: dict[tuple[str, int, str], list[tuple[float, float, float]]],
     kept: dict[tuple[str, int], list[str]],
     seed: int,
+    grounds: Sequence[str],
     counts: Sequence[int],
     side: int,
     months: int,
 ) -> None:
     """Add the results of a seed."""
-    forest = _ground(FIRST + 10 * seed, side, months, ["pine", "spruce"])
+    species = {"species": ["pine", "spruce"], "version": 1}
+    forest = _ground(FIRST + 10 * seed, side, months, species)
     settings = {"interval": 0.9, "seed": seed, "progress": False}
     first = gb.fit(_some(forest, LABELS, seed), "pixels", **settings)
-    for ground, species in GROUNDS.items():
-        own = _ground(OWN + 10 * seed, side, months, species)
+    for ground in grounds:
+        own = _ground(OWN + 10 * seed, side, months, GROUNDS[ground])
         for count in counts:
             plots = _some(own, count, seed)
             adapt = partial(first.adapt, plots, seed=seed)
@@ -93,10 +102,10 @@ def _add(
                     kept.setdefault((ground, count), []).append(correction)
 
 
-def _ground(seed: int, side: int, months: int, species: Sequence[str]) -> xr.Dataset:
+def _ground(seed: int, side: int, months: int, settings: dict[str, Any]) -> xr.Dataset:
     """Return the first landscape from a seed on of which half is forest."""
     while True:
-        found = gb.landscape(side, months, seed, species=species, version=1).load()
+        found = gb.landscape(side, months, seed, **settings).load()
         if float((found["agb"] > 0).mean()) > 0.5:
             return found
         seed += 1

@@ -146,6 +146,32 @@ def test_species_that_do_not_grow_leave_the_rest_as_it_is() -> None:
     assert leafy > 1.15 * mixed
 
 
+def test_another_climate_has_other_seasons_and_taller_stands_on_the_same_terrain() -> (
+    None
+):
+    boreal = landscape(128, 12, 1).load()
+    mild = landscape(128, 12, 1, climate="temperate").load()
+    assert mild.attrs["synthetic"] == "seed 1, pine spruce birch, temperate, version 2"
+    assert "temperate" not in boreal.attrs["synthetic"]
+    ratio = (mild.agb / boreal.agb).where(boreal.agb > 50)
+    assert float(ratio.median()) == pytest.approx(1.4, rel=0.02)
+    assert ((mild.agb > 0) | (boreal.agb == 0)).all()  # fields and water are the same
+    clear = (boreal.image.sel(band="CLP") < 20) & (mild.image.sel(band="CLP") < 20)
+    blue, near = (
+        [cube.image.sel(band=band).where(clear) for cube in (boreal, mild)]
+        for band in ("B02", "B08")
+    )
+    snow, none = (of.sel(month=2).mean() for of in blue)
+    assert snow > 3 * none
+    bare, green = (of.sel(month=5).where(boreal.agb == 0).mean() for of in near)
+    assert green > 1.2 * bare
+    frozen, thawed = (
+        cube.image.sel(month=2, band="VH_asc").where(boreal.agb > 100).mean()
+        for cube in (boreal, mild)
+    )
+    assert thawed - frozen > 1
+
+
 @pytest.mark.slow
 def test_biomass_resembles_biomassters() -> None:
     samples = [landscape(256, 1, seed, version=1).agb.values for seed in range(30)]
@@ -332,6 +358,7 @@ def test_a_huge_landscape_costs_nothing_until_it_is_computed() -> None:
         ({"species": ("oak",)}, "species .* got .'oak'"),
         ({"species": "pine"}, "species .* got 'pine'"),
         ({"crs": "nowhere"}, "crs .* got 'nowhere'"),
+        ({"climate": "arid"}, "climate .* one of .*'temperate'.*, got 'arid'"),
         ({"version": 3}, "version .* 1 or 2, got 3; older figures are of 1"),
         ({"version": "2"}, "version .* got '2'"),
         ({"version": True}, "version .* got True"),

@@ -13,7 +13,6 @@ from geobiomass.sources.landscape.sentinel2 import (
     CLOUD_LEVEL,
     HAZE,
     SUN_AZIMUTH,
-    SUN_ELEVATION,
 )
 
 FLAGGED = 40.0
@@ -91,7 +90,7 @@ def _edge(patch: Patch, month: int, field: Floats) -> Floats:
 def _shade(patch: Patch, month: int) -> Floats:
     """Return the opacity of the cloud between each pixel and the sun."""
     height = 600 + 1200 * chance(patch.seed, "cloud base", month)
-    distance = height / np.tan(np.deg2rad(SUN_ELEVATION[month - 1]))
+    distance = height / np.tan(np.deg2rad(patch.climate.sun_elevation[month - 1]))
     azimuth = np.deg2rad(SUN_AZIMUTH)
     south = round(-np.cos(azimuth) * distance / patch.resolution)
     east = round(np.sin(azimuth) * distance / patch.resolution)

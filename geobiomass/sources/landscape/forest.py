@@ -323,6 +323,7 @@ def _inventory(patch: Patch, row: Integers, col: Integers) -> Stands:
     nearest = [kinds[np.abs(kinds - kind).argmin()] for kind in range(3)]
     species = np.array(nearest)[np.digitize(species_score, (0.1, 1.05))]
     biomass = _grown(version, uniform("age"), fertility, normal("stocking"), species)
+    biomass *= np.float32(patch.climate.growth)
     bog = 22 * np.maximum(normal("bog"), 0)
     biomass = np.select([land == FOREST, land == MIRE], [biomass, bog], 0)
     return Stands(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geobiomass.sources.landscape.climates import CLIMATES, Climate
 from geobiomass.sources.landscape.versions import Version
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -27,6 +28,7 @@ class Patch:
     resolution: float
     species: tuple[int, ...]
     version: Version
+    climate: Climate = CLIMATES["boreal"]
 
     def grown(self, pixels: int) -> "Patch":
         """Return the square with a margin of `pixels` on every side."""

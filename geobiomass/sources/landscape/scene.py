@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Literal, TypeGuard
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeGuard
 
 import dask.array as da
 import numpy as np
 import xarray as xr
 from dask.base import tokenize
 
+from geobiomass.sources.landscape.climates import CLIMATES
 from geobiomass.sources.landscape.forest import CELL, survey
 from geobiomass.sources.landscape.gaps import ACQUISITION_ORDER
 from geobiomass.sources.landscape.random_fields import Floats, Patch
@@ -44,6 +45,7 @@ def landscape(
     resolution: float = 10.0,
     crs: str | int | CRS = "EPSG:3067",
     species: Sequence[str] = SPECIES,
+    climate: Literal["boreal", "temperate"] = "boreal",
     version: int = 2,
 ) -> xr.Dataset:
     """Build a synthetic boreal landscape with known above-ground biomass.
@@ -77,6 +79,11 @@ def landscape(
         Which of "pine", "spruce" and "birch" grow there. Each of the others is
         replaced by its nearest neighbour in this order, so that terrain, fields and
         ages stay the same.
+    climate
+        "boreal" is Finland's. "temperate" has a higher sun, leaves from April to
+        October, hardly any snow or frost, crops that ripen in July, and stands that
+        grow to 1.4 times the biomass, on the same terrain. A model of one maps the
+        other badly: something to adapt to.
     version
         2 is nearer to real data. 1 is the landscape as it was before there were
         versions, bit for bit: figures that were recorded with it can be made again.
@@ -94,8 +101,8 @@ def landscape(
     Raises
     ------
     ValueError
-        If `size`, `months`, `seed`, `block`, `resolution`, `crs`, `species` or
-        `version` is out of range or of the wrong kind.
+        If `size`, `months`, `seed`, `block`, `resolution`, `crs`, `species`,
+        `climate` or `version` is out of range or of the wrong kind.
 
     Notes
     -----
@@ -148,25 +155,30 @@ def landscape(
         )
     steps = ACQUISITION_ORDER[-months:]
     kinds = _species_of(species)
+    if climate not in CLIMATES:
+        raise ValueError(
+            f"climate of a landscape must be one of {tuple(CLIMATES)}, got {climate!r}"
+        )
     if not _is_integer(version) or version not in NUMBERS:
         raise ValueError(
             f"version of a landscape must be 1 or 2, got {version!r}; older "
             "figures are of 1"
         )
-    lazy = partial(
-        _lazy,
+    order = _Order(
         (height, width),
         steps,
         int(seed),
         int(block),
         resolution,
         kinds,
+        climate,
         int(version),
+        "image",
     )
-    image = xr.Variable(SCENE_DIMS, lazy("image"), {"long_name": IMAGE_NAME})
+    image = xr.Variable(SCENE_DIMS, _lazy(order), {"long_name": IMAGE_NAME})
     agb = xr.Variable(
         ("y", "x"),
-        lazy("agb"),
+        _lazy(order._replace(kind="agb")),
         {"long_name": "above-ground biomass density", "units": "Mg/ha"},
     )
     scene = xr.Dataset(
@@ -180,7 +192,7 @@ def landscape(
         attrs={
             "title": _title(seed, version),
             # Which ground it is: coordinates are the same for all seeds.
-            "synthetic": f"seed {seed}, {' '.join(species)}, version {version}",
+            "synthetic": _ground_of(seed, species, climate, version),
         },
     )
     return _georeferenced(scene, crs, resolution)
@@ -190,6 +202,12 @@ def _title(seed: int, version: int) -> str:
     # The title of version 1 is that of older cubes.
     number = "" if version == 1 else f" {version}"
     return f"synthetic landscape{number}, seed {seed}"
+
+
+def _ground_of(seed: int, species: Sequence[str], climate: str, version: int) -> str:
+    # That of the boreal climate is as in older cubes.
+    weather = "" if climate == "boreal" else f", {climate}"
+    return f"seed {seed}, {' '.join(species)}{weather}, version {version}"
 
 
 def _shape(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -228,50 +246,66 @@ def _check_integer(name: str, value: object, low: int, high: int | None = None) 
     )
 
 
-def _lazy(
-    shape: tuple[int, int],
-    months: tuple[int, ...],
-    seed: int,
-    block: int,
-    resolution: float,
-    species: tuple[int, ...],
-    version: int,
-    kind: Literal["image", "agb"],
-) -> da.Array:
+class _Order(NamedTuple):
+    """What a chunk depends on, besides its position."""
+
+    shape: tuple[int, int]
+    months: tuple[int, ...]
+    seed: int
+    block: int
+    resolution: float
+    species: tuple[int, ...]
+    climate: str
+    version: int
+    kind: Literal["image", "agb"]
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        """Return the sizes of the dimensions before y and x."""
+        return (len(self.months), len(BANDS)) if self.kind == "image" else ()
+
+    def patch(self, row: int, col: int) -> Patch:
+        """Return the cell from a row and a column on."""
+        return Patch(
+            self.seed,
+            row,
+            col,
+            CELL,
+            self.resolution,
+            self.species,
+            VERSIONS[self.version],
+            CLIMATES[self.climate],
+        )
+
+
+def _lazy(order: _Order) -> da.Array:
     """Return a dask array whose chunks are computed from their position alone."""
-    leading = (len(months), len(BANDS)) if kind == "image" else ()
-    chunks = da.core.normalize_chunks((*leading, block, block), (*leading, *shape))
-    settings = (shape, months, seed, block, resolution, species, version, kind)
+    chunks = da.core.normalize_chunks(
+        (*order.leading, order.block, order.block), (*order.leading, *order.shape)
+    )
     lazy: da.Array = da.map_blocks(
-        partial(_block, settings),
+        partial(_block, order),
         chunks=chunks,
         dtype=np.float32,
         meta=np.empty((0,) * len(chunks), np.float32),
-        name=f"landscape-{kind}-{tokenize(settings)}",
+        name=f"landscape-{order.kind}-{tokenize(tuple(order))}",
     )
     return lazy
 
 
-def _block(
-    settings: tuple[
-        tuple[int, int], tuple[int, ...], int, int, float, tuple[int, ...], int, str
-    ],
-    block_id: tuple[int, ...],
-) -> Floats:
+def _block(order: _Order, block_id: tuple[int, ...]) -> Floats:
     """Compute one chunk; `block_id` is its index in the grid of chunks."""
-    shape, months, seed, block, resolution, species, version, kind = settings
-    chosen = VERSIONS[version]
     rows, cols = (
-        slice(index * block, min((index + 1) * block, side))
-        for index, side in zip(block_id[-2:], shape, strict=True)
+        slice(index * order.block, min((index + 1) * order.block, side))
+        for index, side in zip(block_id[-2:], order.shape, strict=True)
     )
-    leading = (len(months), len(BANDS)) if kind == "image" else ()
-    out = np.empty((*leading, rows.stop - rows.start, cols.stop - cols.start), "f4")
+    sides = rows.stop - rows.start, cols.stop - cols.start
+    out = np.empty((*order.leading, *sides), "f4")
     for row in range(rows.start // CELL * CELL, rows.stop, CELL):
         for col in range(cols.start // CELL * CELL, cols.stop, CELL):
-            ground = survey(Patch(seed, row, col, CELL, resolution, species, chosen))
-            if kind == "image":
-                cell = observe(ground, months)
+            ground = survey(order.patch(row, col))
+            if order.kind == "image":
+                cell = observe(ground, order.months)
             else:
                 cell = ground.trimmed(ground.biomass)
             y_out, y_cell = _overlap(rows, row)

@@ -9,13 +9,6 @@ from geobiomass.sources.landscape.random_fields import Floats, chance, smooth
 
 RADAR_BANDS = ("VV_asc", "VH_asc", "VV_desc", "VH_desc")
 
-# Backscatter of frozen or wet months relative to summer, dB: (VV, VH), January to
-# December.
-FROST = (
-    (-1.3, -1.8), (-1.6, -2.6), (-1.2, -1.8), (-0.4, -0.5), (0.0, 0.0), (0.2, 0.2),
-    (0.0, 0.0), (0.1, 0.1), (0.0, 0.0), (0.1, 0.2), (-0.1, -0.1), (-1.1, -1.6),
-)  # fmt: skip
-
 # Water-cloud model: backscatter of dense canopy, bare soil and water in dB.
 CANOPY_DB = {"VV": -9.1, "VH": -14.5}
 SOIL_DB = {"VV": -13.2, "VH": -19.6}
@@ -93,13 +86,14 @@ def backscatter(
     Speckle is a gamma factor of mean 1 (Goodman 1976).
     """
     patch = ground.patch
+    climate = patch.climate
     moist = smooth(patch, ("moisture", month), 3500.0, octaves=5)
     wet = 3.0 * (chance(patch.seed, "moisture", month) - 0.5)
     moisture = _power(np.float32(wet) + np.float32(0.9) * moist)
     scene = random.standard_gamma(LOOKS, (4, *moist.shape), dtype=np.float32)
     for index, band in enumerate(RADAR_BANDS):
         polarisation, orbit = band.split("_")
-        frost = FROST[month - 1][polarisation == "VH"]
+        frost = (climate.frost_vv, climate.frost_vh)[polarisation == "VH"][month - 1]
         drift = 0.5 * (chance(patch.seed, "drift", month, orbit) - 0.5)
         level = frost + drift - 0.3 * (orbit == "desc")
         canopy, soil = radar.canopy[polarisation], radar.soil[polarisation]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from geobiomass.sources.landscape.climates import Climate
 from geobiomass.sources.landscape.forest import (
     BIRCH,
     FIELD,
@@ -25,21 +26,13 @@ from geobiomass.sources.landscape.versions import Version
 
 OPTICAL_BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 
-# Tables by calendar month have 12 entries, from January to December.
-#
-# Sun elevation in degrees at 62 degrees north when Sentinel-2 passes. The azimuth is
-# the same all year because the orbit is sun-synchronous.
-SUN_ELEVATION = (9, 16, 27, 38, 47, 51, 49, 42, 31, 20, 11, 8)
+# The azimuth of the sun in degrees is the same all year because the orbit is
+# sun-synchronous.
 SUN_AZIMUTH = 168.0
 
-# Share of full green leaf: understorey and grass, birch, spring-sown crops.
-GREEN_GROUND = (0, 0, 0, 0.1, 0.55, 0.95, 1.0, 0.95, 0.7, 0.4, 0.1, 0)
-GREEN_BIRCH = (0, 0, 0, 0, 0.45, 1.0, 1.0, 0.95, 0.65, 0.15, 0, 0)
-GREEN_CROP = (0, 0, 0, 0, 0.1, 0.6, 1.0, 0.65, 0.15, 0.1, 0.05, 0)
-
-# Snow depth relative to the depth that hides open ground, before relief and weather.
-SNOW = (1.2, 1.4, 0.9, -0.1, -9, -9, -9, -9, -9, -9, -0.5, 0.5)
-
+# Tables by calendar month have 12 entries, from January to December. Those that differ
+# between climates are in climates.py.
+#
 # Threshold in standard deviations above which the cloud field is cloud, and the cloud
 # probability in percent that haze gives to clear pixels.
 CLOUD_LEVEL = (0.9, 1.2, 1.0, 1.2, 1.3, 1.4, 1.3, 0.6, 1.1, 0.8, 0.6, 0.1)
@@ -120,7 +113,7 @@ class Optics:
     slopes: tuple[Floats, Floats]
 
 
-def _spectra(stands: Stands, version: Version, month: int) -> Floats:
+def _spectra(stands: Stands, version: Version, climate: Climate, month: int) -> Floats:
     """Return the ground and canopy reflectance (2, band, surface) of a month."""
     floor = np.where(stands.fertility > 0, 1, 0)
     floor = np.where(stands.biomass < 12, FELLED, floor)
@@ -128,10 +121,14 @@ def _spectra(stands: Stands, version: Version, month: int) -> Floats:
     for land, row in kinds.items():
         floor = np.where(stands.land == land, row, floor)
     green = np.where(
-        stands.land == FIELD, GREEN_CROP[month - 1], GREEN_GROUND[month - 1]
+        stands.land == FIELD,
+        climate.green_crop[month - 1],
+        climate.green_ground[month - 1],
     )
     birch = stands.species == BIRCH
-    leafy = np.where(birch, GREEN_BIRCH[month - 1], GREEN_GROUND[month - 1])
+    leafy = np.where(
+        birch, climate.green_birch[month - 1], climate.green_ground[month - 1]
+    )
     # The deviation of a stand in greenness and brightness is the same all year.
     green = np.clip(green * (1 + 0.15 * stands.vigour[0]), 0, 1.2)
     soil = GROUND_DORMANT[floor].T
@@ -165,7 +162,9 @@ def optical_parts(ground: Ground, months: tuple[int, ...]) -> Optics:
     surface = np.where(ground.trimmed(ground.water), last, surface)
     grain = smooth(patch, ("grain",), 1.46 * patch.resolution)
     return Optics(
-        tables=np.stack([_spectra(stands, patch.version, month) for month in months]),
+        tables=np.stack(
+            [_spectra(stands, patch.version, patch.climate, month) for month in months]
+        ),
         surface=surface,
         leaf=leaf,
         deciduous=deciduous,
@@ -183,8 +182,9 @@ def reflectance(
     law of Beer and Lambert (Monsi and Saeki 1953). Canopy and ground mix linearly.
     """
     leaf = optics.leaf
-    if GREEN_BIRCH[month - 1] < 1:
-        left = np.float32(0.3 + 0.7 * GREEN_BIRCH[month - 1])
+    green = ground.patch.climate.green_birch[month - 1]
+    if green < 1:
+        left = np.float32(0.3 + 0.7 * green)
         leaf = np.where(optics.deciduous, left * leaf, leaf)
     gap = np.exp(np.float32(-0.55) * leaf)
     soil, crown = (
@@ -205,12 +205,13 @@ def reflectance(
 
 def _snow(ground: Ground, month: int) -> Floats | None:
     """Return the share of open ground under snow, or None outside the season."""
-    if SNOW[month - 1] < -1:
-        return None
     patch = ground.patch
+    usual = patch.climate.snow[month - 1]
+    if usual < -1:
+        return None
     weather = 0.8 * (chance(patch.seed, "snow", month) - 0.5)
     depth = ground.trimmed(ground.elevation) / np.float32(90)
-    depth = depth + np.float32(SNOW[month - 1] + weather)
+    depth = depth + np.float32(usual + weather)
     depth += np.float32(0.25) * smooth(patch, ("snow", month), 1500.0, octaves=4)
     cover: Floats = np.clip(depth, 0, 1)
     return cover
@@ -226,7 +227,7 @@ def _illumination(
     when they are taller. Taller neighbours towards the sun cast shadows, which are
     traced over the canopy height.
     """
-    elevation = np.deg2rad(SUN_ELEVATION[month - 1])
+    elevation = np.deg2rad(ground.patch.climate.sun_elevation[month - 1])
     azimuth = np.deg2rad(SUN_AZIMUTH)
     south, east = slopes
     tilt = 1 / np.sqrt(1 + south * south + east * east)
