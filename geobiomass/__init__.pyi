@@ -32,6 +32,7 @@ from .sources.embeddings.from_embeddings import from_embeddings as from_embeddin
 from .sources.labels import with_labels as with_labels
 from .sources.landscape.scene import landscape as landscape
 from .sources.rasters.from_files import from_rasters as from_rasters
+from .sources.stac.cloud_masks import OmniCloudMask as OmniCloudMask
 from .sources.stac.from_archive import from_stac as from_stac
 from .sources.stac.survey import ArchiveSurvey as ArchiveSurvey
 from .sources.stac.survey import survey_archive as survey_archive

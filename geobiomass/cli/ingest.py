@@ -326,6 +326,13 @@ class Composite(StrEnum):
     best = "best"
 
 
+class ByClouds(StrEnum):
+    """Choices of what finds clouds."""
+
+    classification = "classification"
+    omnicloudmask = "omnicloudmask"
+
+
 @app.command()
 def stac(
     months: Annotated[str, typer.Option(help="First and last month: 2023-09:2024-08.")],
@@ -362,6 +369,13 @@ def stac(
     composite: Annotated[
         Composite, typer.Option(help="Composite of Sentinel-2.")
     ] = Composite.median,
+    cloud_mask: Annotated[
+        ByClouds, typer.Option(help="What finds clouds and their shadows.")
+    ] = ByClouds.classification,
+    cloud_weights: Annotated[
+        Path | None,
+        typer.Option(help="With --cloud-mask omnicloudmask: folder of its weights."),
+    ] = None,
     max_cloud: Annotated[
         float, typer.Option(help="Largest cloud cover of a scene, in percent.")
     ] = 100.0,
@@ -430,8 +444,15 @@ def stac(
             "or --survey to see what there is."
         )
     from geobiomass.cube import write_cube
+    from geobiomass.sources.stac.cloud_masks import OmniCloudMask
     from geobiomass.sources.stac.from_archive import from_stac, summary
 
+    detects = cloud_mask is ByClouds.omnicloudmask
+    if cloud_weights is not None and not detects:
+        raise ValueError(
+            f"--cloud-weights is of --cloud-mask omnicloudmask, got {cloud_weights} "
+            "without it."
+        )
     cube = from_stac(
         source,
         area,
@@ -440,6 +461,7 @@ def stac(
         months,
         bands=chosen,
         composite=composite.value,
+        cloud_mask=OmniCloudMask(cloud_weights) if detects else None,
         max_cloud=max_cloud,
         offset=offset,
         damaged=damaged.value,

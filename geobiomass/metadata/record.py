@@ -47,7 +47,7 @@ MOST_SCENES = 1000
 
 _MOST_ITEMS = 256  # of a list: a calibration or a mask may contain long tables
 _INPUT_ATTRIBUTES = (
-    *("title", "source", "licence", "attribution", "composite"),
+    *("title", "source", "licence", "attribution", "composite", "cloud_mask"),
     *("time_coverage_start", "time_coverage_end", "source_fingerprint"),
 )
 _NO_SETTINGS = {"model", "bands", "input", "grid", "region"}

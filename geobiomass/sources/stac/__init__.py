@@ -14,5 +14,6 @@
 - `period`: the months of a cube.
 - `area`: the grid of a cube, and boxes in degrees.
 - `read_month`: the images of one month and block, read in a dask task.
+- `cloud_masks`: detectors of clouds in place of the scene classification.
 - `composites`: many images of a month made into one.
 """

@@ -31,6 +31,9 @@ Dark areas (2) are kept, because conifers in winter sun are often classified so.
 (11) is kept, because boreal winters have snow.
 """
 
+UNUSABLE_CLASSES = (NO_DATA, SATURATED)
+"""Classes that are masked where a detector looks for clouds."""
+
 CLASSES = 12  # of the scene classification, 0 to 11
 # Rank by class of the risk that a pixel is cloud or shadow: 0 vegetation, bare soil and
 # water; 1 snow, which is confused with cloud; 2 dark areas (possibly shadow) and

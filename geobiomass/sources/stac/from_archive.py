@@ -24,7 +24,12 @@ from geobiomass.sources.stac.area import (
     lonlat_box,
     one_area,
 )
-from geobiomass.sources.stac.composites import CLASSES, MASKED_CLASSES
+from geobiomass.sources.stac.cloud_masks import CloudMask, find_mask, words_of
+from geobiomass.sources.stac.composites import (
+    CLASSES,
+    MASKED_CLASSES,
+    UNUSABLE_CLASSES,
+)
 from geobiomass.sources.stac.found_scenes import find_scenes
 from geobiomass.sources.stac.period import Period, asked_period
 from geobiomass.sources.stac.read_month import Settings, read_month
@@ -57,7 +62,8 @@ def from_stac(
     like: Any = None,
     bands: Sequence[str] | None = None,
     composite: Literal["median", "best"] = "median",
-    masked_classes: Sequence[int] = MASKED_CLASSES,
+    masked_classes: Sequence[int] | None = None,
+    cloud_mask: CloudMask | Literal["classification", "omnicloudmask"] | None = None,
     max_cloud: float = 100.0,
     offset: int | None = None,
     resampling: str = "nearest",
@@ -115,7 +121,15 @@ def from_stac(
         among equals, the closest to the middle of the month.
     masked_classes : sequence of int
         Classes of the scene classification (0 to 11) that are masked: by default 0,
-        1, 3, 8, 9 and 10.
+        1, 3, 8, 9 and 10; with another `cloud_mask` 0 and 1.
+    cloud_mask : "classification", "omnicloudmask", OmniCloudMask or callable
+        What finds clouds and their shadows: the scene classification; the networks of
+        OmniCloudMask (``pip install 'geobiomass[clouds]'``; ``gb.OmniCloudMask(weights=
+        folder)`` has its settings); or a function that takes an image, (band, y, x)
+        reflectance x 10^4 with NaN where there is no data, and returns a bool for each
+        pixel, True where it is cloud or shadow. See
+        :class:`geobiomass.sources.stac.cloud_masks.CloudMask`. It reads its bands of
+        all scenes that are not missing in a block.
     max_cloud : float
         Scenes whose ``eo:cloud_cover`` in percent is above this are left out.
     offset : int, optional
@@ -159,6 +173,9 @@ def from_stac(
     import rioxarray  # noqa: F401  (the .rio accessor)
 
     need("gb.from_stac", "stac", "odc.stac", "pystac_client")
+    mask = find_mask(cloud_mask)
+    if masked_classes is None:
+        masked_classes = MASKED_CLASSES if mask is None else UNUSABLE_CLASSES
     _check(composite, masked_classes, damaged, block, bands)
     grid = grid_of(one_area(bounds, area), resolution, crs, bounds_crs, like)
     period = asked_period(months, year)
@@ -170,6 +187,8 @@ def from_stac(
         tuple(sorted(set(masked_classes))),
         resampling,
         damaged,
+        _masked_by(mask),
+        mask,
         signer(sign, within),
     )
     cube = xr.Dataset(
@@ -177,11 +196,20 @@ def from_stac(
         coords=coordinates(grid, period, settings.bands),
         attrs=_attributes(within, period, settings, found.left_out),
     )
+    if mask is not None:
+        cube.attrs["cloud_mask"] = words_of(mask)
     cube.attrs[SURVEY] = survey_of(found, settings.bands, grid).to_json()
     cube = cube.rio.write_crs(str(grid.crs))
     placed: xr.Dataset = cube.rio.write_transform(grid.affine)
     check_cube(placed)
     return placed
+
+
+def _masked_by(mask: CloudMask | None) -> str:
+    """Return a name that is another one for another detector, "" without one."""
+    from dask.base import tokenize
+
+    return "" if mask is None else f"{words_of(mask)} {tokenize(mask)}"
 
 
 def summary(cube: xr.Dataset) -> str:
@@ -269,7 +297,8 @@ def _fingerprint(scenes: list[Scene], settings: Settings) -> str:
         (s.item, s.offset, [(band, href.split("?")[0]) for band, _, href in s.assets])
         for s in scenes
     ]
-    return hashlib.sha256(repr((described, settings)).encode()).hexdigest()
+    text = repr((described, settings)) + settings.masked_by
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _attributes(

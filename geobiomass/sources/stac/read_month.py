@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
+import xarray as xr
 
-from geobiomass.cube import DamagedError
+from geobiomass.cube import CubeError, DamagedError
 from geobiomass.cube.address_errors import failure_of
 from geobiomass.cube.grid_size import check_size
 from geobiomass.outside_text import one_line
@@ -30,6 +31,7 @@ from geobiomass.sources.stac.archives import (
     RADAR,
     REFLECTANCES,
 )
+from geobiomass.sources.stac.cloud_masks import CloudMask, cloudy
 from geobiomass.sources.stac.scene import Scene
 from geobiomass.threads import silence_arrays_in_memory
 
@@ -68,6 +70,10 @@ class Settings:
     masked_classes: tuple[int, ...]
     resampling: str
     damaged: Literal["raise", "skip"]
+    # Name and hash of a detector of clouds. Fingerprints without one are as before
+    # there were any.
+    masked_by: str = field(default="", repr=False)
+    cloud_mask: CloudMask | None = field(default=None, compare=False, repr=False)
     sign: Callable[[str], str] | None = field(default=None, compare=False, repr=False)
     # Item and name of the assets that were reported as unreadable.
     reported: set[tuple[str, str]] = field(
@@ -125,8 +131,10 @@ def _read_optical(
     kept = composites.first_of_each_pass(there, [scene.sweep for scene in scenes])
     kept &= composites.clear(classes, settings.masked_classes)
     # Other bands are not read of scenes that are completely cloudy in this block.
-    seen = np.flatnonzero(kept.any(axis=(1, 2)))
-    scenes, kept, classes = [scenes[i] for i in seen], kept[seen], classes[seen]
+    scenes, kept, classes = _some_clear(scenes, kept, classes)
+    if settings.cloud_mask is not None and scenes:
+        kept &= ~_detected(settings.cloud_mask, scenes, grid, settings)
+        scenes, kept, classes = _some_clear(scenes, kept, classes)
     chosen = None
     if settings.composite == "best" and scenes:
         middle = datetime(*month, 15, 12, tzinfo=UTC)
@@ -141,6 +149,51 @@ def _read_optical(
             if chosen is None
             else composites.pick(values, chosen)
         )
+
+
+def _some_clear(
+    scenes: list[Scene], kept: Mask, classes: npt.NDArray[np.uint8]
+) -> tuple[list[Scene], Mask, npt.NDArray[np.uint8]]:
+    """Return the scenes of which some pixels are kept."""
+    seen = np.flatnonzero(kept.any(axis=(1, 2)))
+    return [scenes[i] for i in seen], kept[seen], classes[seen]
+
+
+def _detected(
+    mask: CloudMask, scenes: list[Scene], grid: GeoBox, settings: Settings
+) -> Mask:
+    """Return which pixels a detector masks, (scene, y, x).
+
+    Of scenes that have a band that cannot be read all pixels are masked.
+    """
+    names = tuple(getattr(mask, "bands", ())) or tuple(
+        band for band in settings.bands if band in REFLECTANCES
+    )
+    for scene in scenes:
+        if lacking := [band for band in names if not scene.asset(band)]:
+            raise CubeError(
+                f"cloud_mask needs band {lacking[0]}, which item {scene.item} does not "
+                "have; leave the item out, or use cloud_mask='classification'."
+            )
+    margin = int(getattr(mask, "margin", 0))
+    around = grid.pad(margin) if margin else grid
+    images: Pixels = np.full(
+        (len(scenes), len(names), *around.shape), np.nan, np.float32
+    )
+    whole = np.zeros(len(scenes), int)
+    for band, numbers, found in _read(scenes, names, around, settings, np.uint16):
+        indexes = [scenes.index(scene) for scene in found]
+        every = np.ones(numbers.shape, bool)
+        images[indexes, names.index(band)] = _values(band, numbers, found, every)
+        whole[indexes] += 1
+    inner = slice(margin, margin + grid.shape[0]), slice(margin, margin + grid.shape[1])
+    masked = np.ones((len(scenes), *grid.shape), bool)
+    for index in np.flatnonzero(whole == len(names)):
+        image = xr.DataArray(
+            images[index], dims=("band", "y", "x"), coords={"band": list(names)}
+        )
+        masked[index] = cloudy(mask, image)[inner]
+    return masked
 
 
 def _values(
