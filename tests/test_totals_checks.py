@@ -413,8 +413,28 @@ def test_an_earlier_error_model_is_checked_as_far_as_it_goes(
     table = totals(as_map(values), residuals=model)
     assert verdicts(table) == {}
     words = " ".join(c["words"] for c in table.attrs["checks"])
-    assert words.count("not checked: an earlier error model") == 4
+    assert words.count("not checked: an earlier error model") == 5
     assert table["beyond_held_out"].isna().all()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"far": 0.03}, {"directions": 1.4}, {"far": 0.005, "inflation": 2.5}],
+)
+def test_errors_that_may_reach_further_have_twice_the_spread(
+    values: np.ndarray, changes: dict[str, float]
+) -> None:
+    known = {"far": 0.5, "directions": 1.1, "inflation": changes.get("inflation", 1.0)}
+    sure, doubted = (
+        totals(as_map(values), residuals=model_of(**each), force=True)
+        for each in (known, known | changes)
+    )
+    assert verdicts(sure) == {}
+    assert len(verdicts(doubted)) == 1
+    assert doubted["mean"].item() == sure["mean"].item()
+    ratio = doubted["mean_se"].item() / sure["mean_se"].item()
+    assert 1.5 < ratio <= 2  # the part of the estimated biases stays
+    assert "the standard error is doubled" in doubted["note"].item()
 
 
 def test_errors_that_spread_unevenly() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from geobiomass.accounting.check import BROKEN, DOUBTFUL, OK, Check, Verdict, graded
+from geobiomass.accounting.distant_errors import distance_checks
 from geobiomass.accounting.error_model import ErrorModel
 from geobiomass.accounting.region_sums import RegionSum
 
@@ -20,23 +21,10 @@ _FEW_UNITS = (10, 4)
 # class. Of n exchangeable pixels 2 / (n + 1) are expected, below 1 % from 200 on. With
 # a fifth of the region beyond, a bias of 25 % there moves the total by 5 %.
 _BEYOND = (0.01, 0.20)
-# The range at which errors are independent, over the longest lag that was measured
-# (half the extent of the held-out land). A fit to a scene is too short where the curve
-# still rises: in `benchmarks.covered other-worlds` errors of a range of 450 m over lags
-# of 1.2 km are below 0.6 in 97 of 100 scenes, and of those of 3 km half are above 1.2.
-_RANGE = (0.6, 1.0)
-# Chips have the variance between them as well, which is their sill.
-_RANGE_OF_CHIPS = (1.0, 2.0)
 # Hectares beyond the quantiles of 1 and 99 % of the held-out predictions: the bias of
 # the outer classes is known from few pixels. Patches of tall forest make 15 % of a
 # region of 64 ha common; with a half of it the total is an extrapolation.
 _UNUSUAL = (0.15, 0.50)
-# Levels of the permutation test. Units beyond the effective range are not quite
-# independent: in clean scenes 5 % speak in 10 to 22 of 100. With 1 % and sums of errors
-# twice as variable as the variogram says, in 0 to 5 of 100, and in 50 of 100 whose
-# errors have 30 % of their variance over 4.5 km (`benchmarks.covered other-worlds`):
-# two signs that all of the held-out land shares an error that is not the region's.
-_ALIKE, _VERY_ALIKE, _LARGE = 0.05, 0.01, 2.0
 # Squared sums of errors of whole units over what the variogram predicts. The interval
 # is wider by it, so that it is never broken; but it is then mostly this factor.
 _INFLATION = 3.0
@@ -63,12 +51,11 @@ def error_checks(
     return [
         _units(model),
         _places(model),
-        _range(model),
         _inflation(model),
         _uneven(model),
         _beyond(one, model),
         _usual(one, model),
-        _far(model),
+        *distance_checks(model),
         _support(model, pixel),
     ]
 
@@ -85,21 +72,6 @@ def _places(model: ErrorModel) -> Check:
     if model.places:
         return Check("held-out land", 1.0, OK, "residuals have their places on a scene")
     return Check("held-out land", 0.0, DOUBTFUL, CHIPS)
-
-
-def _range(model: ErrorModel) -> Check:
-    name, table = "range of errors", model.variogram.table
-    if not len(table):
-        return Check(name, math.nan, OK, "not checked: the error model has no lags")
-    reach = float(table["lag"].max())
-    length = model.variogram.effective_range
-    words = (
-        f"errors are correlated over {length:,.3g} m, and pairs up to {reach:,.3g} m "
-        "were measured"
-    )
-    limits = _RANGE if model.places else _RANGE_OF_CHIPS
-    verdict = graded(length / reach, *limits)
-    return Check(name, length / reach, verdict, words, of_change=False)
 
 
 def _inflation(model: ErrorModel) -> Check:
@@ -144,22 +116,6 @@ def _usual(one: RegionSum, model: ErrorModel) -> Check:
         "which 98 % of the held-out predictions are within"
     )
     return Check(name, share, graded(share, *_UNUSUAL), words, of_change=False)
-
-
-def _far(model: ErrorModel) -> Check:
-    name = "errors of distant units"
-    if model.far is None:
-        words = "not checked: fewer than 8 units with places, or none far apart"
-        return Check(name, math.nan, OK, words)
-    words = (
-        "mean errors of units beyond the range of errors are as alike as "
-        f"{100 * model.far:.2g} % of independent ones"
-    )
-    verdict: Verdict = OK
-    if model.far < _ALIKE:
-        sure = model.far <= _VERY_ALIKE and model.inflation > _LARGE
-        verdict = BROKEN if sure else DOUBTFUL
-    return Check(name, model.far, verdict, words, of_change=False)
 
 
 def _support(model: ErrorModel, pixel: tuple[float, float]) -> Check:

@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from geobiomass.accounting.distant_errors import widening
 from geobiomass.accounting.pair_sums import Cells
 from geobiomass.cube.units import MASS_PER_AREA, plain
+from geobiomass.statistics.directions import unlike_directions
 from geobiomass.statistics.evenness import unevenness
 from geobiomass.statistics.far_correlation import far_correlation
 from geobiomass.statistics.residual_columns import RESIDUALS, check_residuals
@@ -22,7 +24,8 @@ Bias = Literal["class", "overall"]
 FEWEST_RESIDUALS = 200  # of a class
 MOST_CHECKED = 100  # units whose sums of errors are compared with the model
 _USUAL = (0.01, 0.99)  # quantiles of the predictions
-_LATER = ("held_out", "pixel", "unevenness", "usual", "far", "freedom")  # than others
+# Later than the others.
+_LATER = ("held_out", "pixel", "unevenness", "usual", "far", "directions", "freedom")
 SMALLEST_SPREAD = 1e-3  # of the overall spread, for classes almost without any
 
 
@@ -70,6 +73,9 @@ class ErrorModel:
     far : float, optional
         How probable it is that mean errors of distant units are as alike as these are,
         if they are independent; see ``far_correlation``.
+    directions : float, optional
+        The largest semivariance of a direction over the smallest; see
+        ``unlike_directions``.
     freedom : float, optional
         Degrees of freedom of the spread of errors: one less than the number of units,
         which its sums were compared with. None: as if it were known exactly, as
@@ -91,6 +97,7 @@ class ErrorModel:
     unevenness: float | None = None
     usual: tuple[float, float] | None = None
     far: float | None = None
+    directions: float | None = None
     freedom: float | None = None
 
     def bias(self, predicted: npt.ArrayLike) -> Floats:
@@ -248,6 +255,9 @@ def fit_error_model(
         )
         if model.places
         else None,
+        directions=unlike_directions(
+            residuals, standardised, variogram.effective_range, seed
+        ),
         freedom=float(len(names) - 1),
     )
 
@@ -436,10 +446,15 @@ class ErrorSum:
         return float(self._by_class @ covariance @ self._by_class)
 
     def variance(self) -> float:
-        """Return the variance of the sum of weights times errors, Mg^2."""
+        """Return the variance of the sum of weights times errors, Mg^2.
+
+        That of the variogram is multiplied by the inflation and, where errors may
+        reach further than it shows, by 4.
+        """
         pairs = self._cells.double_sum(self.model.covariance)
         own = self.model.variogram.nugget * self._cells.squares
-        return self.model.inflation * (own + pairs + self._parts) + self.bias_variance()
+        factor = self.model.inflation * widening(self.model) ** 2
+        return factor * (own + pairs + self._parts) + self.bias_variance()
 
     def half_width(self, confidence: float = 0.95) -> float:
         """Return half the width of the confidence interval of the sum, Mg.
