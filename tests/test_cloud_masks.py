@@ -168,6 +168,36 @@ def test_a_wrong_detector_is_one_sentence(site: Site, mask: Any, words: str) -> 
         opened(site.url, cloud_mask=mask)["image"].compute(scheduler="synchronous")
 
 
+def test_a_survey_counts_what_each_detector_leaves(site: Site) -> None:
+    survey = gb.survey_archive(
+        *(site.url, BOUNDS, "2021-12:2022-01"),
+        crs=32633,
+        bands=["B02"],
+        headers=False,
+        cloud_masks=["classification", bright, Wide()],
+    )
+    table = survey.masks
+    assert table is not None
+    assert list(table) == ["classification", "bright", "Wide", "pixels"]
+    december = table.loc["2021-12"]
+    # The sample is the whole of this small area.
+    passes = survey.table.loc[("2021-12", "Sentinel-2"), "dates"]
+    assert 0.5 * passes < december["pixels"] / (348 * 336) < passes
+    assert 0.2 < december["classification"] < 0.95
+    assert december["bright"] == december["classification"]
+    assert december["Wide"] < december["bright"] - 0.005
+    assert table.loc["2022-01", "pixels"] == 0
+    assert np.isnan(table.loc["2022-01", "bright"])
+    text = str(survey)
+    assert "left as clear" in text
+    assert f"{100 * december['Wide']:.0f}" in text
+    carried = survey.to_dict()["masks"]["2021-12"]
+    assert carried["bright"] == pytest.approx(december["bright"])
+    assert gb.survey_archive(site.url, BOUNDS, "2021-12", headers=False).masks is None
+    with pytest.raises(gb.CubeError, match="different names, got 'bright' twice"):
+        gb.survey_archive(site.url, BOUNDS, "2021-12", cloud_masks=[bright, bright])
+
+
 def test_the_command_has_it(
     folder: Path, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
 ) -> None:

@@ -3,6 +3,7 @@
 - `from_archive`: `geobiomass.from_stac`, a lazy cube of monthly composites.
 - `archives`: the known archives: collections and names of assets.
 - `survey`: `geobiomass.survey_archive`, what there is before a pixel is read.
+- `mask_survey`: what detectors of clouds leave.
 - `survey_rows`: a row for each month and sensor; `survey_picture`: drawn.
 - `bytes_to_fetch`: their bytes; `file_places`: blocks of files that an area touches;
   `file_headers`: their sizes, of remote headers.

@@ -123,18 +123,11 @@ def _read_optical(
     """Fill the bands of Sentinel-2: first the classes, then the clear pixels."""
     names = (*REFLECTANCES, CLOUD_PROBABILITY)
     wanted = {band: i for i, band in enumerate(settings.bands) if band in names}
-    read = _read(scenes, [CLASSIFICATION] if wanted else [], grid, settings, np.uint8)
-    _, classes, scenes = next(read, (CLASSIFICATION, np.empty(0, np.uint8), []))
+    scenes, classes, there = _observed(scenes if wanted else [], grid, settings)
     if not scenes:
         return
-    there = classes != composites.NO_DATA
-    kept = composites.first_of_each_pass(there, [scene.sweep for scene in scenes])
-    kept &= composites.clear(classes, settings.masked_classes)
     # Other bands are not read of scenes that are completely cloudy in this block.
-    scenes, kept, classes = _some_clear(scenes, kept, classes)
-    if settings.cloud_mask is not None and scenes:
-        kept &= ~_detected(settings.cloud_mask, scenes, grid, settings)
-        scenes, kept, classes = _some_clear(scenes, kept, classes)
+    scenes, kept, classes = _clear(scenes, there, classes, grid, settings)
     chosen = None
     if settings.composite == "best" and scenes:
         middle = datetime(*month, 15, 12, tzinfo=UTC)
@@ -149,6 +142,53 @@ def _read_optical(
             if chosen is None
             else composites.pick(values, chosen)
         )
+
+
+def count_clear(
+    scenes: Sequence[Scene], grid: GeoBox, settings: Settings
+) -> tuple[int, int]:
+    """Return the pixels that the passes of a month observe, and those left as clear.
+
+    A pixel of each pass counts.
+    """
+    silence_arrays_in_memory()
+    optical = [scene for scene in scenes if scene.sensor == "Sentinel-2"]
+    found, classes, there = _observed(optical, grid, settings)
+    if not found:
+        return 0, 0
+    kept = _clear(found, there, classes, grid, settings)[1]
+    return int(there.sum()), int(kept.sum())
+
+
+def _observed(
+    scenes: list[Scene], grid: GeoBox, settings: Settings
+) -> tuple[list[Scene], npt.NDArray[np.uint8], Mask]:
+    """Return the scenes whose classes can be read, these, and the first of each pass.
+
+    Classes and pixels are (scene, y, x).
+    """
+    read = _read(scenes, [CLASSIFICATION] if scenes else [], grid, settings, np.uint8)
+    empty = np.empty((0, *grid.shape), np.uint8)
+    _, classes, found = next(read, (CLASSIFICATION, empty, []))
+    there = classes != composites.NO_DATA
+    passes = [scene.sweep for scene in found]
+    return found, classes, composites.first_of_each_pass(there, passes)
+
+
+def _clear(
+    scenes: list[Scene],
+    there: Mask,
+    classes: npt.NDArray[np.uint8],
+    grid: GeoBox,
+    settings: Settings,
+) -> tuple[list[Scene], Mask, npt.NDArray[np.uint8]]:
+    """Return scenes with clear pixels, these pixels, and the classes, (scene, y, x)."""
+    kept = there & composites.clear(classes, settings.masked_classes)
+    scenes, kept, classes = _some_clear(scenes, kept, classes)
+    if settings.cloud_mask is not None and scenes:
+        kept &= ~_detected(settings.cloud_mask, scenes, grid, settings)
+        scenes, kept, classes = _some_clear(scenes, kept, classes)
+    return scenes, kept, classes
 
 
 def _some_clear(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from geobiomass.sources.stac.access import signer
 from geobiomass.sources.stac.archives import Archive
 from geobiomass.sources.stac.area import grid_of
 from geobiomass.sources.stac.found_scenes import FoundScenes, find_scenes
+from geobiomass.sources.stac.mask_survey import named_masks, shares_left
 from geobiomass.sources.stac.period import asked_period
 from geobiomass.sources.stac.select_scenes import check_bands, default_bands
 from geobiomass.sources.stac.survey_rows import SENSORS, survey_rows
@@ -55,12 +56,16 @@ class ArchiveSurvey:
         Items that are not used, by reason.
     place : mapping of str to str
         Source, size and months in words.
+    masks : pandas.DataFrame, optional
+        A row for each month: the share of the pixels that Sentinel-2 observed which
+        each of the `cloud_masks` leaves as clear, and ``pixels``, how many were read.
     """
 
     table: pd.DataFrame
     sizes: pd.DataFrame
     left_out: Mapping[str, int] = field(default_factory=dict)
     place: Mapping[str, str] = field(default_factory=dict)
+    masks: pd.DataFrame | None = None
 
     @property
     def bytes(self) -> int:
@@ -117,7 +122,14 @@ class ArchiveSurvey:
             if row["items"]:
                 facts = {name: _plain(row[name]) for name in _CARRIED}
                 sensors.setdefault(row["sensor"], {})[row["month"]] = facts
-        return {
+        masks: dict[str, Any] = {}
+        if self.masks is not None:
+            by_month = self.masks.to_dict("index")
+            masks["masks"] = {
+                str(month): {str(name): _plain(value) for name, value in row.items()}
+                for month, row in by_month.items()
+            }
+        return masks | {
             "months": list(dict.fromkeys(self.table.index.get_level_values("month"))),
             "sensors": sensors,
             "bytes": self.bytes,
@@ -144,6 +156,8 @@ class ArchiveSurvey:
         images = images_table(self.to_dict())
         if images is not None:
             facts["images"] = images
+        if self.masks is not None:
+            facts["left as clear"] = _masks_in_words(self.masks)
         facts["archive"] = _archives(self.table)
         known = set(self.table.index.get_level_values("sensor"))
         if absent := [sensor for sensor in SENSORS if sensor not in known]:
@@ -199,6 +213,7 @@ def survey_archive(
     offset: int | None = None,
     sign: Callable[[str], str] | bool | None = None,
     headers: bool = True,
+    cloud_masks: Sequence[Any] = (),
 ) -> ArchiveSurvey:
     """Return what an archive has for an area, by month and sensor; no pixel is read.
 
@@ -235,11 +250,15 @@ def survey_archive(
     headers : bool
         Whether the header of one image of each collection and band may be read, a few
         dozen kB, where items state neither ``file:size`` nor ``proj:shape``.
+    cloud_masks : sequence
+        Detectors to compare, each as `cloud_mask` of :func:`geobiomass.from_stac`:
+        ``["classification", "omnicloudmask"]``. What each leaves is counted by month,
+        in up to four squares of 256 x 256 pixels, which are read.
 
     Returns
     -------
     ArchiveSurvey
-        ``.table .gaps .bytes .estimated_bytes .sizes .seconds(rate) .plot()``.
+        ``.table .gaps .bytes .estimated_bytes .sizes .masks .seconds(rate) .plot()``.
 
     Raises
     ------
@@ -265,12 +284,16 @@ def survey_archive(
     """
     need("gb.survey_archive", "stac", "odc.stac", "pystac_client")
     check_bands(bands)
+    masks = named_masks(cloud_masks)
     grid = grid_of(area, resolution, crs, bounds_crs, like)
     period = asked_period(months, year)
     found = find_scenes(items, archive, grid, period, offset, max_cloud)
     wanted = tuple(bands) if bands is not None else default_bands(found.scenes)
     signed = signer(sign, found.scenes)
-    return survey_of(found, wanted, grid, signed, headers)
+    survey = survey_of(found, wanted, grid, signed, headers)
+    if not masks:
+        return survey
+    return replace(survey, masks=shares_left(found, masks, wanted, grid, signed))
 
 
 def survey_of(
@@ -319,6 +342,15 @@ def bytes_a_second(rate: float | str) -> float:
             f"'20 MB/s' or '100 Mbit/s', got {rate!r}."
         )
     return float(value)
+
+
+def _masks_in_words(masks: pd.DataFrame) -> Table:
+    """Return what each detector leaves, in percent, by month."""
+    shares = 100 * masks.drop(columns="pixels").T
+    shares.columns.name = None
+    count = int(masks["pixels"].sum())
+    note = f"percent of what Sentinel-2 observed, {count:,} pixels of its passes"
+    return Table(shares, note, shares=True, decimals=0)
 
 
 def _plain(value: Any) -> Any:
