@@ -326,6 +326,14 @@ class Composite(StrEnum):
     best = "best"
 
 
+class Steps(StrEnum):
+    """Choices of what is composed into one image."""
+
+    month = "month"
+    dekad = "dekad"
+    season = "season"
+
+
 class ByClouds(StrEnum):
     """Choices of what finds clouds."""
 
@@ -366,6 +374,9 @@ def stac(
         str | None,
         typer.Option(help="Bands, VV_asc,VH_asc,B04; by default all known bands."),
     ] = None,
+    step: Annotated[
+        Steps, typer.Option(help="What is composed into one image.")
+    ] = Steps.month,
     composite: Annotated[
         Composite, typer.Option(help="Composite of Sentinel-2.")
     ] = Composite.median,
@@ -428,6 +439,7 @@ def stac(
         bytes_a_second(rate)  # a wrong one is told before the search
         found = survey_archive(
             *(source, area, months),
+            step=step.value,
             resolution=resolution,
             crs=crs,
             bands=chosen,
@@ -459,6 +471,7 @@ def stac(
         resolution,
         crs,
         months,
+        step=step.value,
         bands=chosen,
         composite=composite.value,
         cloud_mask=OmniCloudMask(cloud_weights) if detects else None,
@@ -470,4 +483,4 @@ def stac(
     say(summary(cube))
     write_cube(cube, out, dtype.value, overwrite=overwrite, progress=True)
     sizes = cube.sizes
-    say(f"{out}: {sizes['month']} months, {sizes['y']} x {sizes['x']} pixels")
+    say(f"{out}: {sizes['month']} {step.value}s, {sizes['y']} x {sizes['x']} pixels")

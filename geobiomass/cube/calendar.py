@@ -14,6 +14,8 @@ import xarray as xr
 from geobiomass.cube.schema import CubeError
 
 Months = npt.NDArray[np.int64]
+STEPS = ("month", "dekad", "season", "date")
+"""How far apart the images of a cube are at least; "date": there may be any number."""
 
 _NAMES = {
     name.lower(): number
@@ -44,8 +46,15 @@ def plain_coordinates(data: Any) -> Any:
     return data.assign_coords(found) if found else data
 
 
-def with_months(image: xr.DataArray, month: int | Sequence[int] | None) -> xr.DataArray:
-    """Return the image with the calendar month of each step as coordinate."""
+def with_months(
+    image: xr.DataArray, month: int | Sequence[int] | None, step: str = "month"
+) -> xr.DataArray:
+    """Return the image with the calendar month of each step as coordinate.
+
+    Of dates, at most one may be in each `step`.
+    """
+    if step not in STEPS:
+        raise CubeError(f"step must be one of {list(STEPS)}, got {step!r}.")
     if "month" not in image.dims:
         if month is None:
             raise CubeError(
@@ -61,35 +70,37 @@ def with_months(image: xr.DataArray, month: int | Sequence[int] | None) -> xr.Da
                 f"steps, got {months.tolist()}."
             )
         if months.dtype.kind in "MOUS":  # dates, or names of months
-            months = _months_of(months)
+            months = _months_of(months, step)
     else:
-        months = _calendar_months(image)
+        months = _calendar_months(image, step)
     return image.drop_vars("month", errors="ignore").assign_coords(month=months)
 
 
-def _calendar_months(image: xr.DataArray) -> Months:
+def _calendar_months(image: xr.DataArray, step: str) -> Months:
     if "month" not in image.coords:
         raise CubeError(f"The time axis has no coordinate: {_GIVE_MONTHS}.")
-    return _months_of(image["month"].values)
+    return _months_of(image["month"].values, step)
 
 
-def _months_of(values: npt.NDArray[Any]) -> Months:
+def _months_of(values: npt.NDArray[Any], step: str) -> Months:
     if values.dtype.kind == "M":
         if np.isnat(values).any():
             _raise_missing(np.isnat(values))
-        whole = values.astype("datetime64[M]").astype(np.int64)
-        return _one_a_month(whole // 12 + 1970, whole % 12 + 1)
+        whole = values.astype("datetime64[M]")
+        days = (values.astype("datetime64[D]") - whole).astype(np.int64) + 1
+        number = whole.astype(np.int64)
+        return _one_a_step(number // 12 + 1970, number % 12 + 1, days, step)
     if values.dtype.kind in "iuf":
-        return _of_numbers(values)
+        return _of_numbers(values, step)
     if values.dtype.kind in "SUOT":
-        return _of_objects(values)
+        return _of_objects(values, step)
     raise CubeError(
         f"The time axis must hold dates or calendar months, got {values.dtype}; "
         f"{_GIVE_MONTHS}."
     )
 
 
-def _of_numbers(values: npt.NDArray[Any]) -> Months:
+def _of_numbers(values: npt.NDArray[Any], step: str) -> Months:
     """Return months from months, or from dates such as 20230605."""
     if not np.isfinite(values).all():
         _raise_missing(~np.isfinite(values))
@@ -98,7 +109,7 @@ def _of_numbers(values: npt.NDArray[Any]) -> Months:
             return values.astype(np.int64)
         digits = {len(str(int(value))) for value in values}
         if digits <= {7, 8}:
-            return _of_text([str(int(value)) for value in values])
+            return _of_text([str(int(value)) for value in values], step)
         if ((values >= 1900) & (values <= 2100)).all():
             raise CubeError(
                 f"The time axis holds years, {_few(values)}, and a cube has a calendar "
@@ -113,7 +124,7 @@ def _of_numbers(values: npt.NDArray[Any]) -> Months:
     )
 
 
-def _of_objects(values: npt.NDArray[Any]) -> Months:
+def _of_objects(values: npt.NDArray[Any], step: str) -> Months:
     """Return months from texts, or from objects with year and month, as cftime's."""
     found = values.ravel().tolist()
     missing = np.array([_is_missing(value) for value in found])
@@ -122,22 +133,25 @@ def _of_objects(values: npt.NDArray[Any]) -> Months:
     if all(hasattr(value, "month") and hasattr(value, "year") for value in found):
         # Also calendars without leap days or with 30 days a month, and time zones,
         # whose own date counts.
-        return _one_a_month(
+        return _one_a_step(
             np.array([int(value.year) for value in found]),
             np.array([int(value.month) for value in found]),
+            # A pandas.Period of a month has its first day.
+            np.array([int(getattr(value, "day", 1)) for value in found]),
+            step,
         )
     if all(isinstance(v, int | float | np.number) for v in found):
-        return _of_numbers(np.array(found, np.float64))
+        return _of_numbers(np.array(found, np.float64), step)
     texts = [v.decode() if isinstance(v, bytes) else str(v).strip() for v in found]
     names = [_NAMES.get(text.lower().rstrip(".")) for text in texts]
     if all(names):
         return np.array(names, np.int64)
     if all(text.isdigit() and 1 <= int(text) <= 12 for text in texts):
         return np.array([int(text) for text in texts], np.int64)
-    return _of_text(texts)
+    return _of_text(texts, step)
 
 
-def _of_text(texts: list[str]) -> Months:
+def _of_text(texts: list[str], step: str) -> Months:
     import pandas as pd
 
     from geobiomass.cube.table_errors import cube_errors
@@ -147,9 +161,8 @@ def _of_text(texts: list[str]) -> Months:
         dates = read_dates(pd.Series(texts), "time")
     if dates.isna().any():
         _raise_missing(dates.isna().to_numpy())
-    return _one_a_month(
-        dates.dt.year.to_numpy(np.int64), dates.dt.month.to_numpy(np.int64)
-    )
+    parts = (dates.dt.year, dates.dt.month, dates.dt.day)
+    return _one_a_step(*(part.to_numpy(np.int64) for part in parts), step)
 
 
 def _is_missing(value: Any) -> bool:
@@ -170,17 +183,29 @@ def _few(values: npt.NDArray[Any]) -> str:
     return f"{shown}, ..." if values.size > 4 else shown
 
 
-def _one_a_month(years: Months, months: Months) -> Months:
-    """Check that no month of a year has several images, and return the months."""
-    dates = [
-        f"{year:04d}-{month:02d}" for year, month in zip(years, months, strict=True)
+def _one_a_step(years: Months, months: Months, days: Months, step: str) -> Months:
+    """Check that no step of a year has several images, and return the months."""
+    if step == "date":
+        return months.astype(np.int64)
+    names = [
+        _name_of_step(*map(int, each), step)
+        for each in zip(years, months, days, strict=True)
     ]
-    often = {date: n for date, n in Counter(dates).items() if n > 1}
+    often = {name: n for name, n in Counter(names).items() if n > 1}
     if often:
-        date, count = max(often.items(), key=lambda pair: pair[1])
+        name, count = max(often.items(), key=lambda pair: pair[1])
         raise CubeError(
-            f"A cube has one image per month, got {count} dates in {date}; compose "
+            f"A cube has one image per {step}, got {count} dates in {name}; compose "
             "them, data.resample(time='MS').median(), or use gb.from_stac, which also "
-            "leaves out clouds."
+            "leaves out clouds; if they are meant, gb.as_cube(data, step='date') takes "
+            "any number."
         )
     return months.astype(np.int64)
+
+
+def _name_of_step(year: int, month: int, day: int, step: str) -> str:
+    if step == "season":  # December belongs to the next year's winter
+        first = month // 3 * 3 or 12
+        return f"the season from {year - (month < 3):04d}-{first:02d} on"
+    dekad = f"-{min((day - 1) // 10, 2) * 10 + 1:02d}" if step == "dekad" else ""
+    return f"{year:04d}-{month:02d}{dekad}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -28,7 +28,8 @@ from geobiomass.cube.values import (
 )
 from geobiomass.training.setting_names import explain_arguments
 
-_COORDS = ("chip", "month", "band", "y", "x", "spatial_ref")
+# `start` and `end` are the days of steps that are no months.
+_COORDS = ("chip", "month", "start", "end", "band", "y", "x", "spatial_ref")
 
 
 @explain_arguments
@@ -39,6 +40,7 @@ def as_cube(
     nodata: float | None = None,
     crs: Any = None,
     month: int | Sequence[int] | None = None,
+    step: Literal["month", "dekad", "season", "date"] = "month",
     target: str | None = None,
     units: str | None = None,
     bands: Bands = None,
@@ -73,6 +75,10 @@ def as_cube(
     month : int or sequence of int, optional
         Calendar month of each step, if `data` has no time axis or no dates on it; of a
         date, its month is taken.
+    step : "month", "dekad", "season" or "date"
+        How far apart images are at least. Two dates in one step are an error, because
+        months of several images are mostly a mistake; with "date" any number is right.
+        The coordinate `month` has the calendar month of each.
     target : str, optional
         Own name of the target, such as ``"canopy_height"``, instead of the array's:
         the name of the variable in maps. In the cube it stays ``agb``.
@@ -117,6 +123,7 @@ def as_cube(
             nodata=nodata,
             crs=crs,
             month=month,
+            step=step,
             target=target,
             units=units,
             bands=bands,
@@ -140,6 +147,7 @@ def converted(
     nodata: float | None = None,
     crs: Any = None,
     month: int | Sequence[int] | None = None,
+    step: Literal["month", "dekad", "season", "date"] = "month",
     target: str | None = None,
     units: str | None = None,
     bands: Bands = None,
@@ -182,7 +190,7 @@ def converted(
         )
     image, notes = stack_bands(data, bands=bands, target=wanted, needed=needed)
     image = missing_as_nan(image)
-    image = with_months(image, month)
+    image = with_months(image, month, step)
     chips = "chip" in image.dims
     image = image.transpose(*(CHIP_DIMS if chips else SCENE_DIMS))
     if chips and "chip" not in image.coords:

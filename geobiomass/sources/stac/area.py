@@ -101,8 +101,17 @@ def lonlat_box(grid: GeoBox) -> Box:
 def coordinates(
     grid: GeoBox, period: Period, bands: Sequence[str]
 ) -> dict[str, tuple[str, Any]]:
-    """Return the coordinates of a cube: month, band, and the centres of pixels."""
-    return {
+    """Return the coordinates of a cube: month, band, and the centres of pixels.
+
+    Steps that are no calendar months have the coordinates `start` and `end` too, their
+    first and last day.
+    """
+    days: dict[str, tuple[str, Any]] = {}
+    if period.step != "month":
+        for name in ("start", "end"):
+            dates = [getattr(step, name).isoformat() for step in period.steps]
+            days[name] = ("month", np.array(dates, "datetime64[ns]"))
+    return days | {
         "month": ("month", np.array([month for _, month in period.months])),
         "band": ("band", np.array(bands)),
         **{dim: (dim, centres) for dim, centres in grid_coordinates(grid).items()},

@@ -69,7 +69,7 @@ def find_scenes(
     found = find_items(items, known, around, period)
     scenes, left_out = select_scenes(found, known, around, offset, max_cloud)
     period = period or period_covered([scene for scene, _ in scenes])
-    within = [pair for pair in scenes if pair[0].month in period.months]
+    within = [pair for pair in scenes if period.name_of(pair[0].when)]
     left_out["outside the period"] += len(scenes) - len(within)
     if not within:
         raise CubeError(nothing_left(len(found), period, left_out))

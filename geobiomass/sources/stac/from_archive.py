@@ -31,7 +31,7 @@ from geobiomass.sources.stac.composites import (
     UNUSABLE_CLASSES,
 )
 from geobiomass.sources.stac.found_scenes import find_scenes
-from geobiomass.sources.stac.period import Period, asked_period
+from geobiomass.sources.stac.period import Period, asked_period, in_steps
 from geobiomass.sources.stac.read_month import Settings, read_month
 from geobiomass.sources.stac.scene import Scene
 from geobiomass.sources.stac.select_scenes import check_bands, default_bands
@@ -58,6 +58,7 @@ def from_stac(
     archive: str | Archive | None = None,
     area: Any = None,
     year: int | None = None,
+    step: Literal["month", "dekad", "season"] | Sequence[Any] = "month",
     bounds_crs: Any = WGS84,
     like: Any = None,
     bands: Sequence[str] | None = None,
@@ -105,6 +106,13 @@ def from_stac(
     year : int, optional
         Year of `months` that are numbers; those after December are in the next year.
         Without `months` the whole year.
+    step : "month", "dekad", "season" or sequence of dates
+        What is composed into one image: a calendar month; the days 1 to 10, 11 to 20
+        and the rest of each month; December to February, March to May, ..., cut where
+        `months` end; or the days between dates, which are the first days of the steps
+        and the day after the last one, in place of `months`. The coordinate `month` is
+        then the calendar month of each step's middle, and `start` and `end` are its
+        first and last day.
     bounds_crs : optional
         CRS of `bounds`; by default longitude and latitude.
     like : optional
@@ -178,7 +186,7 @@ def from_stac(
         masked_classes = MASKED_CLASSES if mask is None else UNUSABLE_CLASSES
     _check(composite, masked_classes, damaged, block, bands)
     grid = grid_of(one_area(bounds, area), resolution, crs, bounds_crs, like)
-    period = asked_period(months, year)
+    period = in_steps(asked_period(months, year), step)
     found = find_scenes(items, archive, grid, period, offset, max_cloud)
     within, period = found.scenes, found.period
     settings = Settings(
@@ -264,21 +272,22 @@ def _lazy_image(
     from dask.base import tokenize
     from odc.geo.geobox import GeoboxTiles
 
-    check_tasks(len(period.months), grid.shape, block)
-    by_month: dict[tuple[int, int], list[Scene]] = defaultdict(list)
+    check_tasks(len(period.steps), grid.shape, block)
+    by_step: dict[str | None, list[Scene]] = defaultdict(list)
     for scene in scenes:
-        by_month[scene.month].append(scene)
+        by_step[period.name_of(scene.when)].append(scene)
     tiles = GeoboxTiles(grid, (block, block))
-    name = f"stac-{tokenize(_fingerprint(scenes, settings), str(grid), block)}"
+    mark = _fingerprint(scenes, settings, period)
+    name = f"stac-{tokenize(mark, str(grid), block, period)}"
     tasks = {}
     for row, column in np.ndindex(*tiles.shape):
         part = cast("GeoBox", tiles[row, column])
         around = lonlat_box(part)
-        for index, month in enumerate(period.months):
-            near = [s for s in by_month[month] if boxes_touch(s.reach, around)]
+        for index, step in enumerate(period.steps):
+            near = [s for s in by_step[step.name] if boxes_touch(s.reach, around)]
             key = (name, index, 0, row, column)
-            tasks[key] = (read_month, near, month, part, settings)
-    chunks = ((1,) * len(period.months), (len(settings.bands),), *tiles.chunks)
+            tasks[key] = (read_month, near, step.middle, part, settings)
+    chunks = ((1,) * len(period.steps), (len(settings.bands),), *tiles.chunks)
     image = cast(Any, da.Array)(tasks, name, chunks, dtype=np.float32)
     attrs = {
         "long_name": "monthly Sentinel-1 backscatter and Sentinel-2 reflectance",
@@ -287,7 +296,7 @@ def _lazy_image(
     return xr.Variable(("month", "band", "y", "x"), image, attrs)
 
 
-def _fingerprint(scenes: list[Scene], settings: Settings) -> str:
+def _fingerprint(scenes: list[Scene], settings: Settings, period: Period) -> str:
     """Return a hash of the images and settings.
 
     Signatures, which follow the question mark of an address, change every day, so they
@@ -298,22 +307,21 @@ def _fingerprint(scenes: list[Scene], settings: Settings) -> str:
         for s in scenes
     ]
     text = repr((described, settings)) + settings.masked_by
+    if period.step != "month":
+        text += repr(period)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _attributes(
     scenes: list[Scene], period: Period, settings: Settings, left_out: Counter[str]
 ) -> dict[str, Any]:
-    counts: dict[str, Counter[str]] = {
-        f"{year}-{month:02d}": Counter() for year, month in period.months
-    }
+    counts: dict[str, Counter[str]] = {name: Counter() for name in period.names}
     for scene in scenes:
-        year, month = scene.month
-        counts[f"{year}-{month:02d}"][scene.sensor] += 1
+        counts[str(period.name_of(scene.when))][scene.sensor] += 1
     years = sorted({scene.when.year for scene in scenes})
     collections = {f"{s.archive}: {s.collection}" for s in scenes}
     return {
-        "title": f"Monthly composites, {period.start[:7]} to {period.end[:7]}",
+        "title": _title(period),
         "source": ", ".join(sorted(collections)),
         "licence": "Copernicus Sentinel data terms: free, full and open",
         "attribution": "Contains modified Copernicus Sentinel data "
@@ -322,15 +330,26 @@ def _attributes(
         "time_coverage_end": period.end,
         "composite": settings.composite,
         "observations": json.dumps(counts),
-        SCENES: json.dumps(_scenes_by_month(scenes)),
+        SCENES: json.dumps(_scenes_by_step(scenes, period)),
         "left_out": json.dumps({why: n for why, n in left_out.items() if n}),
-        FINGERPRINT: _fingerprint(scenes, settings),
+        FINGERPRINT: _fingerprint(scenes, settings, period),
     }
 
 
-def _scenes_by_month(scenes: list[Scene]) -> dict[str, list[dict[str, Any]]]:
-    """Return the items of each month, grouped by what they have in common."""
-    by_month: dict[str, dict[tuple[str | int, ...], list[str]]] = defaultdict(dict)
+def _title(period: Period) -> str:
+    kinds = {"month": "Monthly", "dekad": "Dekadal", "season": "Seasonal"}
+    if period.step not in kinds:
+        return (
+            f"Composites of {len(period.steps)} steps, {period.start} to {period.end}"
+        )
+    return f"{kinds[period.step]} composites, {period.start[:7]} to {period.end[:7]}"
+
+
+def _scenes_by_step(
+    scenes: list[Scene], period: Period
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the items of each step, grouped by what they have in common."""
+    by_step: dict[str, dict[tuple[str | int, ...], list[str]]] = defaultdict(dict)
     for scene in sorted(scenes, key=lambda scene: (scene.when, scene.item)):
         folder, _, name = scene.address.rpartition("/")
         key = (
@@ -339,14 +358,14 @@ def _scenes_by_month(scenes: list[Scene]) -> dict[str, list[dict[str, Any]]]:
             scene.offset,
             folder if name == scene.item else "",
         )
-        month = by_month["{}-{:02d}".format(*scene.month)]
-        month.setdefault(key, []).append(scene.item)
+        step = by_step[str(period.name_of(scene.when))]
+        step.setdefault(key, []).append(scene.item)
     names = ("collection", "baseline", "offset", "at")
     return {
-        month: [
+        name: [
             {name: value for name, value in zip(names, key, strict=True) if value}
             | {"ids": ids}
             for key, ids in groups.items()
         ]
-        for month, groups in by_month.items()
+        for name, groups in by_step.items()
     }

@@ -67,8 +67,8 @@ def shares_left(
     optical = tuple(band for band in bands if band in REFLECTANCES)
     squares = _squares(grid)
     rows: dict[str, dict[str, float]] = {}
-    for month, name in zip(found.period.months, found.period.names, strict=True):
-        mine = [scene for scene in found.scenes if scene.month == month]
+    for name in found.period.names:
+        mine = [one for one in found.scenes if found.period.name_of(one.when) == name]
         rows[name] = {}
         for label, mask in masks.items():
             settings = Settings(

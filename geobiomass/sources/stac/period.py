@@ -1,11 +1,13 @@
-"""The months that a cube covers."""
+"""The steps of a cube: months, or finer or coarser ones."""
 
 from __future__ import annotations
 
 import calendar
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from itertools import groupby, pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -13,13 +15,52 @@ import numpy as np
 from geobiomass.cube import CubeError
 
 LONGEST = 12  # months: a cube contains each calendar month once
+STEPS = ("month", "dekad", "season")
+_LONGEST_DAYS = 366
+
+
+@dataclass(frozen=True)
+class Step:
+    """One image of a cube: the days it is composed of."""
+
+    start: date
+    """The first day."""
+    end: date
+    """The last day, which belongs to it."""
+    name: str
+    """``"2023-09"`` for a calendar month, else the first day, ``"2023-09-11"``."""
+
+    @property
+    def middle(self) -> datetime:
+        """The middle of a month is noon of its 15th, as in earlier releases."""
+        if self.name == f"{self.start:%Y-%m}":
+            return datetime(self.start.year, self.start.month, 15, 12, tzinfo=UTC)
+        days = (self.end - self.start).days + 1
+        first = datetime(*self.start.timetuple()[:3], tzinfo=UTC)
+        return first + timedelta(days=days / 2)
+
+    @property
+    def month(self) -> int:
+        """Calendar month of the middle."""
+        return self.middle.month
+
+    def holds(self, when: datetime) -> bool:
+        """Return whether an image of a time belongs to it."""
+        return self.start <= when.date() <= self.end
 
 
 @dataclass(frozen=True)
 class Period:
-    """Consecutive calendar months, each with its year."""
+    """Consecutive steps, by default calendar months, each with its year."""
 
-    months: tuple[tuple[int, int], ...]
+    steps: tuple[Step, ...]
+    step: str = "month"
+    """What the steps are: "month", "dekad", "season" or "edges"."""
+
+    @property
+    def months(self) -> tuple[tuple[int, int], ...]:
+        """Year and calendar month of each step."""
+        return tuple((one.middle.year, one.month) for one in self.steps)
 
     @property
     def span(self) -> str:
@@ -29,19 +70,102 @@ class Period:
     @property
     def start(self) -> str:
         """The first day, ISO 8601."""
-        year, month = self.months[0]
-        return f"{year}-{month:02d}-01"
+        return self.steps[0].start.isoformat()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The months as ``"2023-09"``."""
-        return tuple(f"{year}-{month:02d}" for year, month in self.months)
+        """The steps as ``"2023-09"``, or by their first day."""
+        return tuple(one.name for one in self.steps)
 
     @property
     def end(self) -> str:
         """The last day, ISO 8601."""
-        year, month = self.months[-1]
-        return f"{year}-{month:02d}-{calendar.monthrange(year, month)[1]}"
+        return self.steps[-1].end.isoformat()
+
+    def name_of(self, when: datetime) -> str | None:
+        """Return the name of the step that a time belongs to, None if none."""
+        return next((one.name for one in self.steps if one.holds(when)), None)
+
+
+def in_steps(period: Period | None, step: Any) -> Period | None:
+    """Return a period of months in other steps.
+
+    Parameters
+    ----------
+    period : Period, optional
+        Calendar months.
+    step : "month", "dekad", "season" or sequence
+        Edges are the first days of the steps, and the day after the last one; they
+        are a period themselves.
+
+    Raises
+    ------
+    CubeError
+        If it is none of these, or a period is lacking or too many.
+    """
+    if isinstance(step, str):
+        if step not in STEPS:
+            raise CubeError(
+                f"step must be one of {list(STEPS)}, or the days that steps begin on "
+                "and the day after the last, such as ['2023-04-01', '2023-05-15', "
+                f"'2023-07-01'], got {step!r}."
+            )
+        if period is None or step == "month":
+            if period is None and step != "month":
+                raise CubeError(
+                    f"step={step!r} needs months, such as '2023-04:2023-10', got none."
+                )
+            return period
+        if step == "dekad":
+            return Period(tuple(_dekads(period.steps)), step)
+        return Period(tuple(_seasons(period.steps)), step)
+    if period is not None:
+        raise CubeError(
+            "months and year must be left out where step has the edges of the steps, "
+            f"got months from {period.start[:7]} to {period.end[:7]}."
+        )
+    return _between(step)
+
+
+def _dekads(months: Iterable[Step]) -> Iterator[Step]:
+    """Yield the days 1 to 10, 11 to 20, and the rest of each month."""
+    for month in months:
+        starts = [month.start.replace(day=day) for day in (1, 11, 21)]
+        ends = [month.start.replace(day=10), month.start.replace(day=20), month.end]
+        for start, end in zip(starts, ends, strict=True):
+            yield Step(start, end, start.isoformat())
+
+
+def _seasons(months: Iterable[Step]) -> Iterator[Step]:
+    """Yield December to February, March to May, ...; cut where the period ends."""
+    for _, group in groupby(months, lambda one: (one.start.month % 12) // 3):
+        mine = list(group)
+        start = mine[0].start
+        yield Step(start, mine[-1].end, start.isoformat())
+
+
+def _between(edges: Any) -> Period:
+    """Return the steps between edges."""
+    try:
+        days = [np.datetime64(str(edge), "D").astype(date) for edge in edges]
+        known = all(isinstance(day, date) for day in days)
+    except (TypeError, ValueError):
+        known = False
+    if not known or len(days) < 2:
+        raise CubeError(
+            "step must have two dates or more, such as ['2023-04-01', '2023-05-15'], "
+            f"got {edges!r}."
+        )
+    if any(b <= a for a, b in pairwise(days)):
+        raise CubeError(f"step must have dates that rise, got {edges!r}.")
+    if (days[-1] - days[0]).days > _LONGEST_DAYS:
+        raise CubeError(
+            f"step must have dates of a year at most, got {days[0]} to {days[-1]}; "
+            "make one cube per year."
+        )
+    last = timedelta(days=1)
+    steps = (Step(a, b - last, a.isoformat()) for a, b in pairwise(days))
+    return Period(tuple(steps), "edges")
 
 
 def asked_period(months: Any, year: int | None) -> Period | None:
@@ -137,4 +261,9 @@ def period_of(first: int, last: int, said: str) -> Period:
             f"months must be {LONGEST} at most, since a cube has each calendar month "
             f"once, got {count}: {said}; make one cube per year."
         )
-    return Period(tuple((n // 12, n % 12 + 1) for n in range(first, last + 1)))
+    return Period(tuple(_month(n // 12, n % 12 + 1) for n in range(first, last + 1)))
+
+
+def _month(year: int, month: int) -> Step:
+    last = calendar.monthrange(year, month)[1]
+    return Step(date(year, month, 1), date(year, month, last), f"{year}-{month:02d}")

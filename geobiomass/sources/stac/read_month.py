@@ -6,7 +6,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlsplit
@@ -82,9 +82,11 @@ class Settings:
 
 
 def read_month(
-    scenes: Sequence[Scene], month: tuple[int, int], grid: GeoBox, settings: Settings
+    scenes: Sequence[Scene], middle: datetime, grid: GeoBox, settings: Settings
 ) -> Pixels:
     """Read the composite of a month, (1, band, y, x): dB, reflectance x 10^4, percent.
+
+    The month may be another step of a cube; `middle` is the middle of it.
 
     Raises
     ------
@@ -94,7 +96,7 @@ def read_month(
     silence_arrays_in_memory()
     image: Pixels = np.full((1, len(settings.bands), *grid.shape), np.nan, np.float32)
     optical = [scene for scene in scenes if scene.sensor == "Sentinel-2"]
-    _read_optical(image[0], optical, month, grid, settings)
+    _read_optical(image[0], optical, middle, grid, settings)
     for ending, sensor in PASSES.items():
         radar = [scene for scene in scenes if scene.sensor == sensor]
         _read_radar(image[0], radar, ending, grid, settings)
@@ -116,7 +118,7 @@ def _read_radar(
 def _read_optical(
     image: Pixels,
     scenes: list[Scene],
-    month: tuple[int, int],
+    middle: datetime,
     grid: GeoBox,
     settings: Settings,
 ) -> None:
@@ -130,7 +132,6 @@ def _read_optical(
     scenes, kept, classes = _clear(scenes, there, classes, grid, settings)
     chosen = None
     if settings.composite == "best" and scenes:
-        middle = datetime(*month, 15, 12, tzinfo=UTC)
         distances = [abs((s.when - middle).total_seconds()) for s in scenes]
         chosen = composites.least_risk(classes, kept, distances)
     for band, numbers, found in _read(scenes, wanted, grid, settings, np.uint16):

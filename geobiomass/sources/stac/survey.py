@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from geobiomass.sources.stac.archives import Archive
 from geobiomass.sources.stac.area import grid_of
 from geobiomass.sources.stac.found_scenes import FoundScenes, find_scenes
 from geobiomass.sources.stac.mask_survey import named_masks, shares_left
-from geobiomass.sources.stac.period import asked_period
+from geobiomass.sources.stac.period import asked_period, in_steps
 from geobiomass.sources.stac.select_scenes import check_bands, default_bands
 from geobiomass.sources.stac.survey_rows import SENSORS, survey_rows
 from geobiomass.summary import Summary, Table, bytes_in_words
@@ -203,6 +203,7 @@ def survey_archive(
     months: str | Sequence[str] | Sequence[int] | int | None = None,
     year: int | None = None,
     *,
+    step: Literal["month", "dekad", "season"] | Sequence[Any] = "month",
     resolution: float = 10.0,
     crs: Any = "utm",
     bounds_crs: Any = WGS84,
@@ -234,6 +235,9 @@ def survey_archive(
         from 1 to 12, ``range(4, 11)``.
     year : int, optional
         Year of `months` that are numbers; without `months` the whole year.
+    step : "month", "dekad", "season" or sequence of dates
+        Steps of the cube, as of :func:`geobiomass.from_stac`: rows are named by their
+        first day.
     resolution, crs, bounds_crs, like : optional
         The grid of the cube: a coarser one than 10 m needs fewer bytes, of overviews.
     archive : str or Archive, optional
@@ -286,7 +290,7 @@ def survey_archive(
     check_bands(bands)
     masks = named_masks(cloud_masks)
     grid = grid_of(area, resolution, crs, bounds_crs, like)
-    period = asked_period(months, year)
+    period = in_steps(asked_period(months, year), step)
     found = find_scenes(items, archive, grid, period, offset, max_cloud)
     wanted = tuple(bands) if bands is not None else default_bands(found.scenes)
     signed = signer(sign, found.scenes)

@@ -72,7 +72,8 @@ def survey_rows(
     counted = bytes_to_fetch(with_shares, bands, grid, area, sign, headers)
     groups: dict[tuple[str, Sensor], list[int]] = defaultdict(list)
     for index, scene in enumerate(found.scenes):
-        groups["{}-{:02d}".format(*scene.month), scene.sensor].append(index)
+        step = str(found.period.name_of(scene.when))
+        groups[step, scene.sensor].append(index)
     by_scene: dict[int, float] = defaultdict(float)
     for asset in counted:
         by_scene[id(asset.scene)] += asset.count
