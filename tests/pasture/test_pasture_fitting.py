@@ -62,6 +62,21 @@ def test_each_fold_is_held_out_from_one_member_of_each_stream(both, photos, fold
             )
 
 
+def test_a_fold_learns_nothing_from_what_it_holds_out(photos, folds):
+    other = photos.copy()
+    other.loc[folds == 1, TARGETS] = photos.loc[folds == 1, TARGETS].to_numpy()[::-1]
+    settings = SMALL | {"epochs": 1}  # of several the best would be chosen
+    first, second = (
+        [member.network.state_dict() for member in model.members]
+        for model in (pasture.fit(p, folds=folds, **settings) for p in (photos, other))
+    )
+    same = [
+        all(value.equal(after[name]) for name, value in before.items())
+        for before, after in zip(first, second, strict=True)
+    ]
+    assert same == [False, True]  # the second holds them out
+
+
 def test_scores_are_those_of_the_photos_held_out(both, photos):
     scores = both.scores
     assert list(scores.index) == [
