@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,28 @@ def test_totals_have_a_row_a_change_and_add_up() -> None:
         assert list(net.index) == ["net"]
         widths.append(net.loc["net", "total_upper"] - net.loc["net", "total_lower"])
     assert widths[0] > 1.3 * widths[1] > 1.3 * widths[2]
+
+
+def test_a_change_has_the_broken_checks_of_both_dates() -> None:
+    random = np.random.default_rng(3)
+    one, other = (fit_error_model(t, pairs=20_000) for t in held_out(64, random))
+    _, _, first, second = two_dates(120, random)
+    table = gb.change_totals(
+        as_map(first),
+        as_map(second),
+        {"here": BOUNDS},
+        # Of the first date alone the errors are of too few units.
+        residuals=(replace(one, units=3), replace(other, units=100)),
+        correlation=0.5,
+        progress=False,
+    )
+    net = table.loc[("here", "net")]
+    assert np.isfinite(net["total"])
+    assert net[["total_se", "total_lower", "total_upper"]].isna().all()
+    assert net["interval"] == "none"
+    assert "3 held-out units, 10 or more are wanted" in net["note"]
+    found = [c for c in table.attrs["checks"] if c["check"] == "held-out units"]
+    assert [c["verdict"] for c in found] == ["broken", "ok"]
 
 
 def test_a_part_that_no_held_out_pixel_has_is_not_known() -> None:

@@ -207,6 +207,19 @@ def test_what_the_trainer_gets_is_never_held_out(by: str) -> None:
         assert mean == pytest.approx(np.mean(list(allowed)), rel=0.01)
 
 
+def test_what_validates_has_no_part_in_the_scaling() -> None:
+    chips, measured = make_chips(4), []
+    recipe = find_recipe("quick", crop=32, damaged="raise", progress=False)
+    held = chips["chip"] == "chip003"
+    for factor in (1, 3):
+        cube = chips.assign(
+            {name: chips[name] * xr.where(held, factor, 1) for name in chips}
+        ).transpose("chip", "month", "band", "y", "x")
+        loaders = make_loaders(LabelledCube.open(cube), recipe, ["chip003"])
+        measured.append(loaders.measure())
+    assert measured[0] == measured[1]
+
+
 def seen(loader: Any, epochs: int = 1) -> set[float]:
     """All labels in batches of some epochs."""
     found: set[float] = set()

@@ -17,6 +17,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from geobiomass.network import AttentionUNet, MonthAttention
+from geobiomass.network.encoder_input import standardise
+from geobiomass.network.missing import Missing
 from geobiomass.network.month_attention import seasons
 from geobiomass.network.wrappers import InMonths
 
@@ -151,6 +153,21 @@ def test_a_month_without_values_takes_no_part_and_costs_nothing() -> None:
     assert seen == [3, 3, 3]
     torch.testing.assert_close(with_empty, without, atol=1e-6, rtol=1e-5)
     assert torch.equal(with_empty, asked_for)
+
+
+def test_a_month_with_one_value_of_one_band_takes_part() -> None:
+    image = torch.randn(1, 4, 3, 32, 32)
+    image[0, 2] = torch.nan
+    image[0, 2, 2, 5, 7] = 1.0  # of the last band, as where a pass is missing
+    seen: list[int] = []
+    hook = NETWORK.encoder.register_forward_hook(
+        lambda module, inputs, output: seen.append(inputs[0].shape[0])
+    )
+    with torch.inference_mode():
+        found, without = NETWORK(image), NETWORK(image[:, [0, 1, 3]])
+    hook.remove()
+    assert seen == [4, 3]
+    assert not torch.equal(found, without)
 
 
 def test_absent_months_cost_no_attention_either() -> None:
@@ -289,6 +306,17 @@ def test_what_the_encoder_sees_of_missing_values() -> None:
     assert torch.equal(seen["renormalise"][:, rows, 0], torch.tensor(expected) * times)
 
 
+@pytest.mark.parametrize("missing", ["zero", "validity", "renormalise"])
+def test_missing_values_are_zero_after_scaling(missing: Missing) -> None:
+    months = torch.full((1, 2, 1, 3), 7.0)
+    months[0, :, 0, 1] = torch.tensor([torch.nan, torch.inf])
+    months[0, 1, 0, 2] = torch.nan
+    shift, scale = torch.tensor([3.0, 5.0]), torch.tensor([2.0, 4.0])
+    found = standardise(months, shift, scale, missing, (0, 0))
+    last = 4.0 if missing == "renormalise" else 2.0  # one of two bands is there
+    assert found[0, :2, 0].tolist() == [[2.0, 0.0, last], [0.5, 0.0, 0.0]]
+
+
 def test_beyond_the_edge_nothing_is_there() -> None:
     padded = torch.full((1, 2, 3, 64, 64), torch.nan)
     padded[..., :40, :50] = torch.randn(1, 2, 3, 40, 50)
@@ -311,6 +339,14 @@ def test_the_month_of_the_year_counts_and_not_the_order() -> None:
         assert not torch.equal(weights, network.month_weights(image))
         wrapped = InMonths(network, (9, 8, 7, 6))(image)
         assert torch.equal(wrapped, network(image, calendar=(9, 8, 7, 6)))
+
+
+def test_an_absent_month_does_not_move_the_others_in_the_year() -> None:
+    network, image = KINDS["month term"], torch.randn(1, 4, 3, 32, 32)
+    present = torch.tensor([[True, False, True, True]])
+    with torch.inference_mode():
+        alone = network(image[:, [0, 2, 3]], calendar=(6, 8, 9))
+        assert torch.equal(network(image, present), alone)
 
 
 def test_before_training_the_month_of_the_year_changes_nothing() -> None:

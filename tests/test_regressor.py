@@ -13,6 +13,8 @@ from conftest import make_chips, make_scene
 from sklearn.metrics import r2_score
 
 import geobiomass as gb
+from geobiomass.data.labelled_cube import LabelledCube
+from geobiomass.models.fit_members import untrained_for
 from geobiomass.network import AttentionUNet
 from geobiomass.recipes.band_facts import BIOMASSTERS_RANGE
 from geobiomass.recipes.recipe import RECIPES, find_recipe
@@ -84,7 +86,21 @@ def same(one: gb.BiomassRegressor, other: gb.BiomassRegressor) -> bool:
     return all(torch.equal(a, b) for a, b in pairs)
 
 
-@pytest.mark.slow
+def test_the_first_weights_follow_the_seed_alone() -> None:
+    # What follows from them is `test_refit_under_a_seed_is_identical`.
+    data, made = LabelledCube.open(make_chips(2)), []
+    for generator, seed in ((1, 0), (2, 0), (2, 1)):
+        torch.manual_seed(generator)
+        expected = torch.rand(3)
+        torch.manual_seed(generator)
+        recipe = find_recipe("quick", **QUICK, seed=seed)
+        made.append(untrained_for(data, recipe))
+        assert torch.equal(torch.rand(3), expected)
+    assert same(made[0], made[1])
+    assert not same(made[0], made[2])
+
+
+@pytest.mark.slow  # its parts are quick
 def test_the_seed_decides_and_the_callers_random_state_is_kept() -> None:
     scene = make_scene(64, 64)
     torch.manual_seed(1)

@@ -67,6 +67,21 @@ def test_it_is_better_than_the_mean_and_its_interval_covers(
     assert f"B04 month {int(full['month'][0])}" in model.features
 
 
+def test_with_few_labels_it_is_no_worse_than_a_forest_by_pixel(
+    full: xr.Dataset, model: PixelRegressor
+) -> None:
+    from sklearn.ensemble import RandomForestRegressor
+
+    table = full["image"].values.reshape(-1, full["agb"].size).T
+    target = full["agb"].values.ravel()
+    few = np.flatnonzero(np.isfinite(plots(full)["agb"].values.ravel()))
+    forest = RandomForestRegressor(100, random_state=0, min_samples_leaf=2)
+    forest.fit(np.nan_to_num(table[few], nan=-99), target[few])
+    errors = forest.predict(np.nan_to_num(table, nan=-99)) - target
+    row = model.evaluate(full, bootstrap=0).loc["all"]
+    assert row["pixel_rmse"] <= np.sqrt(np.mean(errors**2))
+
+
 def test_a_map_does_not_depend_on_tiles_blocks_or_threads(
     full: xr.Dataset, model: PixelRegressor, tmp_path: Path
 ) -> None:

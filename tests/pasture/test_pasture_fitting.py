@@ -62,6 +62,19 @@ def test_each_fold_is_held_out_from_one_member_of_each_stream(both, photos, fold
             )
 
 
+def test_nothing_is_learnt_from_photos_that_validate(photos, folds):
+    training, held = photos[folds == 0], photos[folds == 1]
+    other = held.assign(**{name: 2 * held[name].iloc[::-1].values for name in TARGETS})
+    settings = SMALL | {"epochs": 1}  # of several the best would be chosen
+    first, second = (
+        pasture.fit(training, validation=each, **settings) for each in (held, other)
+    )
+    assert first.network.settings == second.network.settings
+    weights = second.network.state_dict()
+    for name, value in first.network.state_dict().items():
+        assert value.equal(weights[name]), name
+
+
 def test_scores_are_those_of_the_photos_held_out(both, photos):
     scores = both.scores
     assert list(scores.index) == [

@@ -17,6 +17,10 @@ from geobiomass.training.estimator import ModelError, NotFittedError, Regressor
 FILES = ("config.json", "weights.safetensors", "history.csv", "README.md")
 
 
+class Reached(Exception):
+    """The core of the trainer was called."""
+
+
 class RegressorContract:
     """Inherit as ``class TestMyRegressor(RegressorContract)``."""
 
@@ -42,6 +46,14 @@ class RegressorContract:
     @pytest.fixture
     def fitted(self, make, fit, data):
         return fit(make(), data)
+
+    def test_it_trains_through_the_shared_core(self, make, fit, data, monkeypatch):
+        def reached(task, plan, writer, *others):
+            raise Reached
+
+        monkeypatch.setattr("geobiomass.training.core._train", reached)
+        with pytest.raises(Reached):
+            fit(make(), data)
 
     def test_refit_under_a_seed_is_identical(self, make, fit, data):
         one, other = fit(make(), data), fit(make(), data)
