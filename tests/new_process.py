@@ -19,20 +19,24 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
 PATHS = (str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "faults"))
 IMPORTED = (
+    "dask.array",
     "lightning.pytorch",
+    "rioxarray",
     "segmentation_models_pytorch",
     "timm",
     "torch",
     "torchmetrics",
     "torchvision",
+    "typer",
     "xarray",
+    "zarr",
 )
 
 
@@ -45,6 +49,7 @@ class NewProcesses:
 
     def __init__(self, *imported: str) -> None:
         self.imported = imported
+        self.asking = threading.Lock()
 
     def __enter__(self) -> NewProcesses:
         self.server = subprocess.Popen(
@@ -77,7 +82,7 @@ class NewProcesses:
         env: Mapping[str, str] = os.environ,
         devices: int = 1,
     ) -> Started:
-        """Start what ``python *words`` does: ``-m name ...`` or a file and its words.
+        """Start what ``python *words`` does: ``-m``, ``-c`` or a file, and more words.
 
         It has a session of its own. With several devices it is a training, for which
         Lightning starts the same program again, as a child of the first process; that
@@ -86,11 +91,26 @@ class NewProcesses:
         pid = self._ask("start", words, str(cwd), dict(env), devices)
         return Started(pid, self._ask)
 
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str] = os.environ,
+        timeout: float = 600,
+        **_: object,
+    ) -> subprocess.CompletedProcess[str]:
+        """Do what `subprocess.run` does with a command of Python, and its output."""
+        process = self.start(*command[1:], env=env)
+        out, errors = process.communicate(timeout)
+        assert process.returncode is not None
+        return subprocess.CompletedProcess(command, process.returncode, out, errors)
+
     def _ask(self, *request: Any) -> Any:
         assert self.server.stdin is not None
-        self.server.stdin.write(json.dumps(request) + "\n")
-        self.server.stdin.flush()
-        return self._answer()
+        with self.asking:  # benchmarks run programs from several threads
+            self.server.stdin.write(json.dumps(request) + "\n")
+            self.server.stdin.flush()
+            return self._answer()
 
     def _answer(self) -> Any:
         assert self.server.stdout is not None
@@ -99,6 +119,8 @@ class NewProcesses:
 
 class Started:
     """A process that runs, with what tests use of `subprocess.Popen`."""
+
+    stdin = stdout = stderr = None  # no pipes: what it prints is kept in files
 
     def __init__(self, pid: int, ask: Callable[..., Any]) -> None:
         self.pid = pid
@@ -122,6 +144,11 @@ class Started:
             time.sleep(0.02)
         return self._said
 
+    def wait(self, timeout: float = 60) -> int | None:
+        """Wait for the end; return the exit code."""
+        self.communicate(timeout)
+        return self.returncode
+
     def send_signal(self, number: int) -> None:
         """Send a signal to it, if it runs."""
         if self.poll() is None:
@@ -135,7 +162,8 @@ class Served:
         self.running: dict[int, list[Any]] = {}
 
     def fork(self, run: Callable[..., None], *arguments: Any) -> int:
-        files = [tempfile.TemporaryFile() for _ in range(2)]
+        # They are closed when the process has ended.
+        files = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115
         pid = os.fork()
         if pid == 0:
             with open(os.devnull) as nothing:
@@ -207,9 +235,14 @@ def run_program(words: list[str], cwd: str, env: dict[str, str]) -> None:
         os.environ.update(env)
         paths = env.get("PYTHONPATH", "").split(os.pathsep)
         sys.path[:0] = [path for path in paths if path]
+        first = str(Path(words[0]).parent) if words[0][0] != "-" else cwd
+        sys.path.insert(0, first)
         if words[0] == "-m":
             sys.argv = list(words[1:])
             runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        elif words[0] == "-c":
+            sys.argv = ["-c", *words[2:]]
+            exec(compile(words[1], "<script>", "exec"), {"__name__": "__main__"})
         else:
             sys.argv = list(words)
             runpy.run_path(words[0], run_name="__main__")
