@@ -84,7 +84,7 @@ class NewProcesses:
     ) -> Started:
         """Start what ``python *words`` does: ``-m``, ``-c`` or a file, and more words.
 
-        It has a session of its own. With several devices it is a training, for which
+        It has a process group of its own. With several devices it is a training, for which
         Lightning starts the same program again, as a child of the first process; that
         child is forked as well, from a process in which nothing has run yet.
         """
@@ -219,7 +219,7 @@ def run_script(script: str, arguments: list[str], cwd: str) -> None:
 def start_program(
     words: list[str], cwd: str, env: dict[str, str], devices: int
 ) -> None:
-    os.setsid()
+    os.setpgrp()
     if devices > 1:
         _let_lightning_fork(devices - 1)
     run_program(words, cwd, env)
