@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import importlib
 import json
+import math
 import os
 import runpy
 import subprocess
@@ -72,8 +73,10 @@ class NewProcesses:
 
         The environment is the server's: what a test has changed in it is not seen.
         """
-        code, out, errors = self._ask("script", script, arguments, str(cwd))
-        return subprocess.CompletedProcess(script, code, out, errors)
+        process = Started(self._ask("script", script, arguments, str(cwd)), self._ask)
+        out, errors = process.communicate()
+        assert process.returncode is not None
+        return subprocess.CompletedProcess(script, process.returncode, out, errors)
 
     def start(
         self,
@@ -84,9 +87,9 @@ class NewProcesses:
     ) -> Started:
         """Start what ``python *words`` does: ``-m``, ``-c`` or a file, and more words.
 
-        It has a process group of its own. With several devices it is a training, for which
-        Lightning starts the same program again, as a child of the first process; that
-        child is forked as well, from a process in which nothing has run yet.
+        It has a process group of its own. With several devices it is a training, for
+        which Lightning starts the same program again, as a child of the first process;
+        that child is forked as well, from a process in which nothing has run yet.
         """
         pid = self._ask("start", words, str(cwd), dict(env), devices)
         return Started(pid, self._ask)
@@ -107,7 +110,7 @@ class NewProcesses:
 
     def _ask(self, *request: Any) -> Any:
         assert self.server.stdin is not None
-        with self.asking:  # benchmarks run programs from several threads
+        with self.asking:  # several threads may run programs at the same time
             self.server.stdin.write(json.dumps(request) + "\n")
             self.server.stdin.flush()
             return self._answer()
@@ -135,13 +138,13 @@ class Started:
             self._said = (said[0], said[1])
         return self.returncode
 
-    def communicate(self, timeout: float) -> tuple[str, str]:
+    def communicate(self, timeout: float = math.inf) -> tuple[str, str]:
         """Wait for the end; return what it printed, and its errors."""
         until = time.monotonic() + timeout
         while self.poll() is None:
             if time.monotonic() > until:
                 raise subprocess.TimeoutExpired(str(self.pid), timeout)
-            time.sleep(0.02)
+            time.sleep(0.01)
         return self._said
 
     def wait(self, timeout: float = 60) -> int | None:
@@ -174,9 +177,9 @@ class Served:
         self.running[pid] = files
         return pid
 
-    def end(self, pid: int, options: int = 0) -> list[Any] | None:
+    def end_of(self, pid: int) -> list[Any] | None:
         """Return code, output and errors; None if the process has not ended."""
-        found, status = os.waitpid(pid, options)
+        found, status = os.waitpid(pid, os.WNOHANG)
         if not found:
             return None
         said = []
@@ -200,10 +203,10 @@ def serve() -> None:
         answer: Any
         if what == "start":
             answer = served.fork(start_program, *given)
-        elif what == "poll":
-            answer = served.end(given[0], os.WNOHANG)
+        elif what == "script":
+            answer = served.fork(run_script, *given)
         else:
-            answer = served.end(served.fork(run_script, *given))
+            answer = served.end_of(given[0])
         print(json.dumps(answer), flush=True)
 
 
