@@ -311,6 +311,8 @@ def end_with(
         code = 0
     except SystemExit as stop:
         code = stop.code or 0
+        if not isinstance(code, int):
+            print(code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
     if at_exit is not None:

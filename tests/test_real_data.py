@@ -73,7 +73,6 @@ def test_trained_on_real_chips_it_beats_the_mean(data: Path, tmp_path: Path) -> 
     model = gb.fit(
         west,
         "quick",
-        encoder="test_resnet",
         validation=0,
         epochs=40,
         crop=64,
@@ -135,7 +134,6 @@ def test_the_worldcereal_cube_trains_and_is_mapped_on_its_own_grid(
     model = gb.fit(
         west,
         "quick",
-        encoder="test_resnet",
         validation=0,
         epochs=60,
         crop=32,
