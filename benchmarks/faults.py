@@ -63,14 +63,14 @@ def kills(most: int, names: Iterable[str]) -> Iterator[tuple[str, list[Outcome]]
 
 
 def pairs(times: int, names: Iterable[str]) -> Iterator[tuple[str, list[Outcome]]]:
-    with warm_processes() as run, warm_processes() as second:
+    with warm_processes() as run:
         for name in names:
             outcomes = []
             for pipeline in pipelines(name):
                 with tempfile.TemporaryDirectory() as folder:
                     place = Path(folder) / "k"
                     numbers = range(times * len(DELAYS))
-                    outcomes += paired(name, pipeline, place, run, second, numbers)
+                    outcomes += paired(name, pipeline, place, run, numbers)
             yield f"pairs, {name}", outcomes
 
 
@@ -87,7 +87,7 @@ def repeat(case: str) -> Outcome:
         one = Killing(writer, pipeline, place, run)
         if not both:
             return one.outcome(one.of_number(int(number)))
-        return Pair(one, stack.enter_context(warm_processes())).at(int(number))
+        return Pair(one).at(int(number))
 
 
 def row_of(title: str, outcomes: Sequence[Outcome]) -> Row:

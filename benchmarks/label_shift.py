@@ -22,7 +22,7 @@ import numpy as np
 from few_labels import _landscape, carry_out, judge
 from label_cases import BY_TRACK, Cell, make_case
 from label_learners import Figures
-from labels import Run, _kept, cells_named
+from labels import TINY, Run, _kept, cells_named
 from tables import Row, show
 
 OUT = Path("build/label_shift.jsonl")
@@ -86,7 +86,7 @@ def _figures(run: Run, quick: bool) -> Figures:
     if quick and recipe == "pixels":
         settings |= {"trees": 10, "neighbourhoods": (3,)}
     elif quick:
-        settings["epochs"] = 1
+        settings |= TINY
     return judge(case, recipe, settings)
 
 

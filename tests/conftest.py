@@ -124,6 +124,15 @@ def new_process() -> Iterator[NewProcesses]:
         yield processes
 
 
+@pytest.fixture(scope="session")
+def warm() -> Iterator[NewProcesses]:
+    """Run scripts in processes that have the package imported, for the fault suite."""
+    from killing import warm_processes
+
+    with warm_processes() as processes:
+        yield processes
+
+
 # One for all modules: s3fs keeps connections by their settings, not by the address that
 # the environment names.
 @pytest.fixture(scope="session")

@@ -12,11 +12,13 @@ import threading
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import make_scene
+from new_process import NewProcesses
 from typer.main import get_command
 from variants import variants
 
@@ -28,18 +30,6 @@ from pasture import cli as pasture_cli
 
 ROOT = Path(__file__).parent.parent
 SMALL = ("--recipe", "quick", "--epochs", "2", "--set", "crop=32")
-
-
-def command(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the real program in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "geobiomass", *map(str, words)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | environment,
-        check=False,
-    )
 
 
 @pytest.fixture
@@ -57,14 +47,22 @@ def store(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_training_answers_with_nothing_but_json(store: Path, tmp_path: Path) -> None:
-    done = command("train", store, tmp_path / "model", *SMALL, "--json")
-    assert done.returncode == 0, done.stderr
-    facts = json.loads(done.stdout)
+def test_training_answers_with_nothing_but_json(
+    store: Path, tmp_path: Path, new_process: NewProcesses
+) -> None:
+    def answer(*words: object) -> tuple[dict[str, Any], str]:
+        """Run the real program in a process of its own."""
+        program = ("-m", "geobiomass", *map(str, words), "--json")
+        process = new_process.start(*program)
+        out, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+        return json.loads(out), errors
+
+    facts, errors = answer("train", store, tmp_path / "model", *SMALL)
     assert [row["epoch"] for row in facts["models"][0]["epochs"]] == [1, 2]
-    assert "stage" in done.stderr  # the plan is for people
-    done = command("evaluate", tmp_path / "model", store, "--json")
-    first = json.loads(done.stdout)["metrics"][0]
+    assert "stage" in errors  # the plan is for people
+    facts, _ = answer("evaluate", tmp_path / "model", store)
+    first = facts["metrics"][0]
     assert (first["biomass"], first["pixels"]) == ("all", 64 * 48)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import xarray as xr
+from new_process import NewProcesses
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import adaptation
@@ -133,7 +136,18 @@ def test_times_are_medians_over_seeds_and_their_ratios() -> None:
     assert (line["forest predicts, s"], line["our map, s"]) == (0.5, 8)
 
 
-@pytest.mark.slow  # three processes, each with its own imports
+@pytest.fixture
+def _forked(monkeypatch: pytest.MonkeyPatch, new_process: NewProcesses) -> None:
+    """Fork the processes of a comparison, whose imports take longer than its runs."""
+    forked = SimpleNamespace(
+        run=new_process.run, TimeoutExpired=subprocess.TimeoutExpired
+    )
+    for module in (labels, label_times):
+        monkeypatch.setattr(module, "subprocess", forked)
+
+
+@pytest.mark.slow  # three processes
+@pytest.mark.usefixtures("_forked")
 def test_a_whole_call_is_timed_on_disk(capsys: pytest.CaptureFixture[str]) -> None:
     name = "landscape | points, random | 100"
     label_times.main(["--quick", "--markdown", "--maps", "--cells", name])
@@ -165,7 +179,8 @@ def test_adaptation_has_a_row_for_each_model(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # four processes that train, each with its own imports
+@pytest.mark.timeout(900)  # four processes that train
+@pytest.mark.usefixtures("_forked")
 def test_every_learner_has_its_row(capsys: pytest.CaptureFixture[str]) -> None:
     labels.main(["--quick", "--markdown"])
     lines = capsys.readouterr().out.splitlines()

@@ -33,6 +33,7 @@ from map_work import (
     layout,
     write,
 )
+from new_process import NewProcesses
 from rio_cogeo.cogeo import cog_info, cog_validate
 from test_maps import BANDS, NETWORK, Failing, small_network
 from variants import variants
@@ -162,36 +163,33 @@ model = gb.BiomassRegressor(NETWORK, BANDS, months=3)
 slow = NETWORK.forward
 def forward(*args):
     time.sleep(0.05)
-    print("tile", flush=True)
+    with open({tiles!r}, "a") as file:
+        file.write(".")
     return slow(*args)
 NETWORK.forward = forward
 model.predict_to({path!r}, make_scene(160, 160), **TILING)
-print("done", flush=True)
 """
 
 
 @pytest.mark.slow
 def test_killed_at_random_moments_it_ends_with_the_same_bits(
-    tmp_path: Path, model: gb.BiomassRegressor
+    tmp_path: Path, model: gb.BiomassRegressor, new_process: NewProcesses
 ) -> None:
-    path = tmp_path / "map.zarr"
-    script = KILLED.format(tests=str(Path(__file__).parent), path=str(path))
+    path, tiles = tmp_path / "map.zarr", tmp_path / "tiles"
+    tests = str(Path(__file__).parent)
+    script = KILLED.format(tests=tests, path=str(path), tiles=str(tiles))
     draw = np.random.default_rng(7)
     kills = 0
     for _ in range(12):
-        process = subprocess.Popen(
-            [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
+        tiles.write_text("")
+        process = new_process.start("-c", script)
         patience = int(draw.integers(3, 24))  # tiles, of 81
-        for lines, line in enumerate(process.stdout, start=1):
-            if line.startswith("done"):
-                break
-            if kills < 2 and lines >= patience:
-                process.kill()  # SIGKILL: no cleaning up
+        while kills < 2 and process.poll() is None:
+            if tiles.stat().st_size >= patience:
+                process.send_signal(signal.SIGKILL)  # no cleaning up
                 kills += 1
                 break
-        process.stdout.close()
+            time.sleep(0.005)
         if process.wait(60) == 0:
             break
     assert kills == 2
@@ -527,15 +525,18 @@ except KeyboardInterrupt:
 """
 
 
-def start(path: Path, work: Work, prelude: str = "") -> subprocess.Popen[str]:
-    script = prelude + WRITE.format(
+def script_of(path: Path, work: Work) -> str:
+    return WRITE.format(
         tests=str(Path(__file__).parent),
         path=str(path),
         log=str(work.log),
         seconds=work.seconds,
     )
+
+
+def start(path: Path, work: Work) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", script],
+        [sys.executable, "-c", script_of(path, work)],
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parent.parent,
@@ -634,7 +635,7 @@ sys.addaudithook(die)
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["zarr", "tif"])
 def test_killed_before_any_change_to_a_file_it_ends_with_the_same_bits(
-    tmp_path: Path, suffix: str
+    tmp_path: Path, suffix: str, new_process: NewProcesses
 ) -> None:
     """Kill it at the start, in blocks and at the end: there are about 120 changes."""
     path, work = tmp_path / f"map.{suffix}", Work(tmp_path / "log")
@@ -642,9 +643,8 @@ def test_killed_before_any_change_to_a_file_it_ends_with_the_same_bits(
     kills, whole = 0, 0
     for moment in [1, 2, 4, *draw.integers(5, 45, 4).tolist(), 10**9]:
         prelude = DIE.format(moment=moment, folder=str(path))
-        with start(path, work, prelude) as process:
-            process.communicate(timeout=60)
-        assert process.returncode in (0, -signal.SIGKILL)
+        process = new_process(prelude + script_of(path, work))
+        assert process.returncode in (0, -signal.SIGKILL), process.stderr
         kills += process.returncode != 0
         whole += process.returncode == 0
     assert kills >= 5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import make_chips
+from new_process import NewProcesses, Started
 
 import geobiomass as gb
 from geobiomass.training import average_weights
@@ -38,61 +38,57 @@ def cube(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-COMMAND = [str(Path(sys.executable).with_name("geobiomass"))]
-MODULE = [sys.executable, "-m", "geobiomass"]
-
-
-def start(
-    cube: Path, folder: Path, recipe: str, program: list[str] = MODULE
-) -> subprocess.Popen[str]:
-    """Begin the command, or go on with it; the same words each time.
-
-    Lightning starts the program again for the second process, whatever its name is.
-    """
+def words_of(cube: Path, folder: Path, recipe: str) -> list[str]:
+    """Return the words that begin the command, and that go on with it."""
     words = ["train", str(cube), str(folder / "model"), "--recipe", recipe]
     words += ["--epochs", "2", "--devices", "2"]
     for name, value in SETTINGS.items():
         words += ["--set", f"{name}={value}"]
+    return words
+
+
+def start_command(*words: str) -> subprocess.Popen[str]:
+    """Start the program by its name, which Lightning does once more by itself."""
     return subprocess.Popen(
-        [*program, *words],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        [str(Path(sys.executable).with_name("geobiomass")), *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def finish(process: subprocess.Popen[str]) -> str:
+def finish(process: subprocess.Popen[str] | Started) -> str:
     said, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     return said
 
 
-def first_seen(folder: Path, pattern: str, process: subprocess.Popen[str]) -> Path:
+def first_seen(folder: Path, pattern: str, process: Started) -> Path:
     """Wait for a file of a training that runs."""
     while process.poll() is None:
         for path in folder.glob(pattern):
             return path
         time.sleep(0.01)
-    raise AssertionError(f"no {pattern}: {process.communicate()}")
+    raise AssertionError(f"no {pattern}: {process.communicate(1)}")
 
 
 # Of one stage: tests/training/test_processes.py.
 @pytest.mark.parametrize(("recipe", "sign"), [("biomassters", "2-cool-down/last.ckpt")])
 def test_the_same_command_ends_with_the_same_bits(
-    cube: Path, tmp_path: Path, recipe: str, sign: str
+    cube: Path, tmp_path: Path, recipe: str, sign: str, new_process: NewProcesses
 ) -> None:
     whole, halted = tmp_path / "whole", tmp_path / "halted"
-    said = finish(start(cube, whole, recipe, COMMAND))
+    said = finish(start_command(*words_of(cube, whole, recipe)))
     assert said.count("2 x cpu, batches of 2") == 1  # the plan: one of them says so
-    running = start(cube, halted, recipe)
+    module = ("-m", "geobiomass", *words_of(cube, halted, recipe))
+    running = new_process.start(*module, devices=2)
     first_seen(halted, f"model.checkpoints/{sign}", running)
     running.send_signal(signal.SIGTERM)
     errors = running.communicate(timeout=120)[1]
     assert running.returncode == 128 + signal.SIGTERM, errors
     assert errors.count("SIGTERM: training stopped after step") == 1
     assert not (halted / "model").exists()
-    finish(start(cube, halted, recipe))
+    finish(new_process.start(*module, devices=2))
     ends = [gb.load(folder / "model") for folder in (whole, halted)]
     histories = [end.history.drop(columns="seconds") for end in ends]
     assert histories[0].equals(histories[1])

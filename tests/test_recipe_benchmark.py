@@ -8,36 +8,31 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from new_process import NewProcesses
 
 import geobiomass as gb
 from geobiomass.network import AttentionUNet
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
 
 pytestmark = pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 
 
-@pytest.fixture(autouse=True)
-def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+@pytest.fixture(scope="module")
+def chips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the chips of the smallest comparison, for all of them."""
+    from recipe_data import write_chips
+    from recipe_rows import SIZES
 
-
-def compare(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [
-            *(sys.executable, "-m", "benchmarks.recipes", "--quick", "--markdown"),
-            *("--folder", str(folder), *arguments),
-        ],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    folder = tmp_path_factory.mktemp("chips")
+    write_chips(folder, SIZES["quick"].chips)
+    return folder
 
 
 def tables(printed: str) -> list[dict[str, str]]:
@@ -50,22 +45,37 @@ def tables(printed: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # half a dozen processes, each with its own imports
-def test_rows_run_are_kept_and_added_to(tmp_path: Path) -> None:
-    first = compare("--rows", "ours", "gradient boosting by pixel", folder=tmp_path)
-    assert first.returncode == 0, first.stderr
+@pytest.mark.timeout(900)  # three processes
+def test_rows_run_are_kept_and_added_to(
+    tmp_path: Path,
+    chips: Path,
+    new_process: NewProcesses,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import recipes
+
+    # Imports take longer than these runs.
+    forked = SimpleNamespace(run=new_process.run)
+    monkeypatch.setattr(recipes, "subprocess", forked)
+
+    def compare(*names: str) -> tuple[str, str]:
+        words = ["--quick", "--markdown", "--folder", str(chips)]
+        recipes.main([*words, "--out", str(tmp_path), "--rows", *names])
+        return capsys.readouterr()
+
+    printed, _ = compare("ours", "gradient boosting by pixel")
     kept = json.loads((tmp_path / "results.json").read_text())
     assert len(kept) == 2
-    second = compare("--rows", "winner", "ours", folder=tmp_path)
-    assert second.returncode == 0, second.stderr
-    assert "1 runs" in second.stderr  # ours is not run twice
+    printed_later, said = compare("winner", "ours")
+    assert "1 runs" in said  # ours is not run twice
     now = json.loads((tmp_path / "results.json").read_text())
     assert len(now) == 3
     assert {key: now[key] for key in kept} == kept
     rows = {
         row["row"].split(" (")[0]: row
-        for printed in (first.stdout, second.stdout)
-        for row in tables(printed)
+        for text in (printed, printed_later)
+        for row in tables(text)
     }
     assert list(rows) == ["ours", "gradient boosting by pixel", "winner"]
     for row in rows.values():
@@ -80,6 +90,15 @@ def test_rows_run_are_kept_and_added_to(tmp_path: Path) -> None:
     assert float(rows["winner"]["minus ours"]) == pytest.approx(
         difference[0] - difference[1], abs=0.011
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["recipes", "tall_forest"])
+def test_it_is_called_as_a_module(name: str, new_process: NewProcesses) -> None:
+    process = new_process.start("-m", f"benchmarks.{name}", "--help")
+    said, errors = process.communicate(60)
+    assert process.returncode == 0, errors
+    assert "--quick" in said
 
 
 @pytest.mark.slow
@@ -217,20 +236,13 @@ def test_memory_and_time_of_steps_are_seen() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_what_tall_forest_costs_is_printed(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "benchmarks.tall_forest", "--quick", "--markdown"),
-            *("--folder", str(tmp_path)),
-        ],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    rows = tables(done.stdout)
+def test_what_tall_forest_costs_is_printed(
+    chips: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import tall_forest
+
+    tall_forest.main(["--quick", "--markdown", "--folder", str(chips)])
+    rows = tables(capsys.readouterr().out)
     assert rows[0]["strength"] == "as it is"
     assert [float(row["strength"]) for row in rows[1:3]] == [0, 100]
     biases = [float(row["bias at 300 and more"]) for row in rows[1:]]

@@ -9,8 +9,6 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -24,6 +22,7 @@ import pytest
 import torch
 import xarray as xr
 from conftest import make_chips, make_scene
+from new_process import NewProcesses, Started
 from shapely.geometry import box
 from test_evaluation import with_interval
 from variants import variants
@@ -644,21 +643,17 @@ def test_a_report_of_chips_has_their_cross_validation(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_killed_and_called_again_it_ends_with_the_same_bits(tmp_path: Path) -> None:
+def test_killed_and_called_again_it_ends_with_the_same_bits(
+    tmp_path: Path, new_process: NewProcesses
+) -> None:
     store = tmp_path / "scene.zarr"
     gb.write_cube(make_scene(64, 96, months=(7,)), store)
 
-    def start(folder: Path) -> subprocess.Popen[str]:
+    def start(folder: Path) -> Started:
         words = ["validate", str(store), "--folder", str(folder), *FOLDS, *WORDS]
-        return subprocess.Popen(
-            [sys.executable, "-m", "geobiomass", *words, "--epochs", "3"],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return new_process.start("-m", "geobiomass", *words, "--epochs", "3")
 
-    def finish(process: subprocess.Popen[str]) -> None:
+    def finish(process: Started) -> None:
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
 
@@ -666,7 +661,7 @@ def test_killed_and_called_again_it_ends_with_the_same_bits(tmp_path: Path) -> N
     finish(start(whole))
     running = start(halted)
     while not (halted / "checkpoints" / "member-2" / "last.ckpt").exists():
-        assert running.poll() is None, running.communicate()
+        assert running.poll() is None, running.communicate(1)
         time.sleep(0.01)
     running.send_signal(signal.SIGKILL)
     running.communicate(timeout=60)

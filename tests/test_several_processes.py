@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import make_chips, make_scene
+from new_process import NewProcesses
 
 import geobiomass as gb
 from geobiomass.statistics.conformal import Calibration
@@ -66,27 +65,24 @@ if __name__ == "__main__":
 OURS = ("LOCAL_RANK", "MASTER_PORT", "MASTER_ADDR", "WORLD_SIZE", "NODE_RANK")
 
 
-def launch(out: Path) -> list[dict[str, Any]]:
+def launch(out: Path, new_process: NewProcesses) -> list[dict[str, Any]]:
     """Run the script to its end; return the report of each process."""
     script = out / "script.py"
     script.write_text(SCRIPT)
     environment = {k: v for k, v in os.environ.items() if k not in OURS}
     folders = (Path(gb.__file__).parent.parent, Path(__file__).parent)
     environment["PYTHONPATH"] = os.pathsep.join(map(str, folders))
-    found = subprocess.run(
-        [sys.executable, script, out],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=200,
-    )
-    assert found.returncode == 0, found.stdout + found.stderr
+    process = new_process.start(str(script), str(out), env=environment, devices=2)
+    said, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, said + errors
     files = sorted(out.glob("said-*.json"))
     return [json.loads(file.read_text()) for file in files]
 
 
-def test_two_processes_end_with_one_calibrated_model(tmp_path: Path) -> None:
-    first, second = launch(tmp_path)
+def test_two_processes_end_with_one_calibrated_model(
+    tmp_path: Path, new_process: NewProcesses
+) -> None:
+    first, second = launch(tmp_path, new_process)
     assert first == second
     calibration = Calibration.from_dict(first["calibration"])
     assert calibration.count == 15
@@ -115,5 +111,5 @@ def test_two_processes_end_with_one_calibrated_model(tmp_path: Path) -> None:
     assert list(raw) == ["agb", "agb_lower_raw", "agb_upper_raw"]
     # Again: nothing is trained, and all is as it was.
     before = (tmp_path / "run" / "last.ckpt").stat().st_mtime_ns
-    assert launch(tmp_path) == [first, second]
+    assert launch(tmp_path, new_process) == [first, second]
     assert (tmp_path / "run" / "last.ckpt").stat().st_mtime_ns == before

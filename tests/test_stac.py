@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +23,7 @@ from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from new_process import NewProcesses, Started
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from pystac_client import Client
@@ -939,24 +938,21 @@ def test_the_command_with_a_file_of_items_and_a_region(
 @pytest.mark.slow
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL])
 def test_the_command_resumes_after_an_interruption(
-    site: Site, tmp_path: Path, cube: xr.Dataset, blow: signal.Signals
+    site: Site,
+    tmp_path: Path,
+    cube: xr.Dataset,
+    blow: signal.Signals,
+    new_process: NewProcesses,
 ) -> None:
     path = tmp_path / "scene.zarr"
     bands = ["VV_asc", "B02", "B08"]
     few = ("--bands", ",".join(bands))
-    words = [sys.executable, "-m", "geobiomass", *command(site, path, *few)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    words = ["-m", "geobiomass", *map(str, command(site, path, *few))]
     site.delay = 0.05
-    with subprocess.Popen(
-        words,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment,
-        text=True,
-    ) as first:
-        wait_for_a_block(path, first)
-        first.send_signal(blow)
-        _, errors = first.communicate(timeout=60)
+    first = new_process.start(*words)
+    wait_for_a_block(path, first)
+    first.send_signal(blow)
+    _, errors = first.communicate(timeout=60)
     assert first.returncode == (130 if blow == signal.SIGINT else -signal.SIGKILL)
     if blow == signal.SIGINT:
         assert "the same command continues" in errors
@@ -965,11 +961,10 @@ def test_the_command_resumes_after_an_interruption(
     site.delay = 0.0
     done = len(written(path))
     assert 1 <= done < 4
-    second = subprocess.run(
-        words, capture_output=True, env=environment, text=True, timeout=120
-    )
-    assert second.returncode == 0, second.stderr
-    assert f"{4 * done}/16" in second.stderr  # starts where the first one stopped
+    second = new_process.start(*words)
+    _, errors = second.communicate(timeout=120)
+    assert second.returncode == 0, errors
+    assert f"{4 * done}/16" in errors  # starts where the first one stopped
     stored = gb.open_cube(path).compute()
     gb.write_cube(cube.sel(band=bands), tmp_path / "whole.zarr")
     xr.testing.assert_identical(
@@ -985,12 +980,12 @@ def written(path: Path) -> list[Path]:
     ]
 
 
-def wait_for_a_block(path: Path, process: subprocess.Popen[str]) -> None:
+def wait_for_a_block(path: Path, process: Started) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if written(path):
             return
-        assert process.poll() is None, process.communicate()[1]
+        assert process.poll() is None, process.communicate(1)[1]
         time.sleep(0.01)
     raise AssertionError("no block was written within a minute")
 

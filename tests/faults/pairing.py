@@ -18,10 +18,9 @@ DELAYS = (0.0, 0.05, 0.1, 0.2, 0.4)
 
 @dataclass(frozen=True)
 class Pair:
-    """One writer, twice, with two servers of processes."""
+    """One writer, twice."""
 
     killing: Killing
-    second: NewProcesses
 
     def at(self, number: int) -> Outcome:
         """Start two, apart as the number says; judge what each said and what is there.
@@ -35,7 +34,7 @@ class Pair:
         with ThreadPoolExecutor(2) as pool:
             first = pool.submit(one.do, AGAIN, one.place, answers[0], one.run)
             time.sleep(delay)
-            other = pool.submit(one.do, AGAIN, one.place, answers[1], self.second)
+            other = pool.submit(one.do, AGAIN, one.place, answers[1], one.run)
             said = [first.result(), other.result()]
         case = f"{one.name}, {one.pipeline}, two processes:{number}"
         result, words = self._judge(said)
@@ -63,9 +62,8 @@ def paired(
     pipeline: str,
     folder: Path,
     run: NewProcesses,
-    second: NewProcesses,
     numbers: Iterable[int],
 ) -> list[Outcome]:
     """Run a writer in two processes, at the delays that the numbers name."""
-    pair = Pair(Killing(writer, pipeline, folder, run), second)
+    pair = Pair(Killing(writer, pipeline, folder, run))
     return [pair.at(number) for number in numbers]

@@ -19,7 +19,7 @@ import pytest
 import xarray as xr
 from conftest import make_scene
 from kill_points import fail_at, fail_at_size
-from killing import AGAIN, Killing, warm_processes
+from killing import AGAIN, Killing
 from new_process import NewProcesses
 from outcomes import Reading, differing, is_clear, observed
 from writers import WRITERS
@@ -29,12 +29,6 @@ import geobiomass as gb
 WATCHED = ["append", "write_cube, overwrite", "write_cube, scene", "ingest",
            "save over a model", "predict_to, Zarr", "predict_to, overwrite",
            "predict_to, COG"]  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def warm() -> Iterator[NewProcesses]:
-    with warm_processes() as processes:
-        yield processes
 
 
 # --- a reader beside a writer -------------------------------------------------------

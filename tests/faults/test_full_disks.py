@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from killing import Killing, warm_processes
+from killing import Killing
 from new_process import NewProcesses
 from outcomes import check
 
@@ -20,12 +19,6 @@ WRITERS = [
     "stac item",
 ]
 CODES = (errno.ENOSPC, errno.EROFS, errno.EACCES)
-
-
-@pytest.fixture(scope="module")
-def warm() -> Iterator[NewProcesses]:
-    with warm_processes() as processes:
-        yield processes
 
 
 @pytest.mark.slow

@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from killing import Killing, warm_processes
+from killing import Killing
 from new_process import NewProcesses
 from outcomes import check
 from pairing import DELAYS, paired
@@ -40,19 +39,6 @@ APART = (0.0, 0.1, 0.4)  # seconds, of those that the benchmark has
 SOME = 3  # kills of each writer; ``python -m benchmarks.faults --kinds kills`` does all
 
 
-@pytest.fixture(scope="session")
-def warm() -> Iterator[NewProcesses]:
-    """Run scripts in processes that have the package imported."""
-    with warm_processes() as processes:
-        yield processes
-
-
-@pytest.fixture(scope="session")
-def warm_too() -> Iterator[NewProcesses]:
-    with warm_processes() as processes:
-        yield processes
-
-
 @pytest.mark.parametrize("name", QUICK)
 def test_a_killed_writer_goes_on_with_the_same_bits(
     name: str, tmp_path: Path, warm: NewProcesses
@@ -79,13 +65,9 @@ def test_writers_go_on_from_a_kill_at_each_kind_of_operation(
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("name", "pipeline"), cases(PAIRED))
 def test_two_writers_at_one_path_do_not_harm_each_other(
-    name: str,
-    pipeline: str,
-    tmp_path: Path,
-    warm: NewProcesses,
-    warm_too: NewProcesses,
+    name: str, pipeline: str, tmp_path: Path, warm: NewProcesses
 ) -> None:
     delays = [DELAYS.index(seconds) for seconds in APART]
-    outcomes = paired(name, pipeline, tmp_path / "k", warm, warm_too, delays)
+    outcomes = paired(name, pipeline, tmp_path / "k", warm, delays)
     assert len(outcomes) == len(APART)
     check(outcomes)

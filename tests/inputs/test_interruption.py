@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -326,7 +324,7 @@ main()
 
 
 @pytest.mark.slow
-def test_the_command_exits_with_130_and_goes_on(photos, tmp_path) -> None:
+def test_the_command_exits_with_130_and_goes_on(photos, tmp_path, new_process) -> None:
     """A process that gets a real SIGINT, as from Ctrl-C in a terminal."""
     draw_photos(tmp_path).to_csv(tmp_path / "train.csv", index=False)
     words = ["train", "train.csv", "model", "--recipe", "quick", "--epochs", "400"]
@@ -335,9 +333,7 @@ def test_the_command_exits_with_130_and_goes_on(photos, tmp_path) -> None:
     sign = tmp_path / "training"
     root = str(Path(__file__).parents[2])
     script = SCRIPT.format(root=root, sign=str(sign), words=words)
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
+    process = new_process.start("-c", script, cwd=tmp_path)
     deadline = time.monotonic() + 120
     while not sign.exists() and time.monotonic() < deadline:
         time.sleep(0.1)

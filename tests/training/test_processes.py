@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -195,37 +194,36 @@ if __name__ == "__main__":
 SIZE = 4  # samples a step and process
 
 
-def launch(out: Path, kind: str, devices: int, fails: str = "never") -> int:
+@pytest.fixture(scope="module")
+def launch(new_process):
     """Run the script to its end; everything it started must have ended as well."""
-    out.mkdir(exist_ok=True)
-    for old in [*out.glob("pid-*"), *out.glob("done-*"), *out.glob("seen-*")]:
-        old.unlink()
-    script = out / "script.py"
-    script.write_text(SCRIPT)
-    ours = Path(geobiomass.__file__).parent.parent
-    hidden = ("LOCAL_RANK", "MASTER_PORT", "MASTER_ADDR", "WORLD_SIZE", "NODE_RANK")
-    environment = {k: v for k, v in os.environ.items() if k not in hidden}
-    environment["PYTHONPATH"] = str(ours)
-    process = subprocess.Popen(
-        [sys.executable, script, out, kind, str(devices), fails],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=120)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
-    (out / "output.txt").write_text(output)
-    assert_ended([int(file.read_text()) for file in out.glob("pid-*")])
-    if fails == "never":
-        assert process.returncode == 0, output
-        assert output == ""
-        assert len(list(out.glob("done-*"))) == devices
-    return process.returncode
+
+    def run(out: Path, kind: str, devices: int, fails: str = "never") -> int:
+        out.mkdir(exist_ok=True)
+        for old in [*out.glob("pid-*"), *out.glob("done-*"), *out.glob("seen-*")]:
+            old.unlink()
+        script = out / "script.py"
+        script.write_text(SCRIPT)
+        ours = Path(geobiomass.__file__).parent.parent
+        hidden = ("LOCAL_RANK", "MASTER_PORT", "MASTER_ADDR", "WORLD_SIZE", "NODE_RANK")
+        environment = {k: v for k, v in os.environ.items() if k not in hidden}
+        environment["PYTHONPATH"] = str(ours)
+        words = map(str, (script, out, kind, devices, fails))
+        process = new_process.start(*words, env=environment, devices=devices)
+        try:
+            output = "".join(process.communicate(timeout=120))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        (out / "output.txt").write_text(output)
+        assert_ended([int(file.read_text()) for file in out.glob("pid-*")])
+        if fails == "never":
+            assert process.returncode == 0, output
+            assert output == ""
+            assert len(list(out.glob("done-*"))) == devices
+        return process.returncode
+
+    return run
 
 
 def assert_ended(pids: list[int]) -> None:
@@ -249,7 +247,7 @@ def seen(out: Path) -> list[list[int]]:
     return [[int(n) for n in file.read_text().split()] for file in files]
 
 
-def test_two_processes_train_like_one_on_the_same_batches(tmp_path):
+def test_two_processes_train_like_one_on_the_same_batches(launch, tmp_path):
     launch(tmp_path / "two", "plain", 2)
     launch(tmp_path / "one", "plain", 1)
     one = read_weights(tmp_path / "one" / "weights-0.safetensors")
@@ -270,7 +268,7 @@ def test_two_processes_train_like_one_on_the_same_batches(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(launch, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     launch(folder, "rich", 2)
     return folder
@@ -284,7 +282,7 @@ def whole(tmp_path_factory):
     ],
 )
 def test_two_processes_interrupted_and_resumed_end_with_the_same_bits(
-    whole, tmp_path, kind, fails, left
+    launch, whole, tmp_path, kind, fails, left
 ):
     assert launch(tmp_path, kind, 2, fails) != 0
     message = (tmp_path / "output.txt").read_text()
@@ -310,7 +308,7 @@ def assert_same_end(whole: Path, resumed: Path, devices: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def staged(tmp_path_factory):
+def staged(launch, tmp_path_factory):
     """Return the folder of an uninterrupted training in stages, by its processes."""
     folders: dict[int, Path] = {}
 
@@ -332,7 +330,7 @@ def staged(tmp_path_factory):
     ],
 )
 def test_stages_interrupted_and_resumed_end_with_the_same_bits(
-    staged, tmp_path, devices, kind, place, who
+    launch, staged, tmp_path, devices, kind, place, who
 ):
     whole = staged(devices)
     names = {file.name for file in (whole / "run").iterdir()}
