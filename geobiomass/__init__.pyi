@@ -32,6 +32,7 @@ from .sources.labels import with_labels as with_labels
 from .sources.landscape.scene import landscape as landscape
 from .sources.rasters.from_files import from_rasters as from_rasters
 from .sources.stac.from_archive import from_stac as from_stac
+from .sources.static_layers import with_static as with_static
 from .training.estimator import ModelError as ModelError
 from .validation.cross_validation import CrossValidation as CrossValidation
 from .validation.cross_validation import cross_validate as cross_validate

@@ -47,6 +47,7 @@ FACE = {
     "provenance",
     "residuals",
     "with_labels",
+    "with_static",
     "write_cube",
     "write_dossier",
     "write_report",
