@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ import xarray as xr
 
 from geobiomass.cube import CubeError, DamagedError, check_cube, is_chips, select_bands
 from geobiomass.cube.cluster_errors import ClusterError
+from geobiomass.cube.static_layers import STATIC, select_layers
 from geobiomass.cube.statistics import BandTally
 from geobiomass.data.arrays import (
     Array,
@@ -28,10 +29,10 @@ from geobiomass.data.arrays import (
     Pixels,
     pixels_of,
 )
+from geobiomass.data.decoder import Decoder
+from geobiomass.data.static_pixels import static_pixels
+from geobiomass.network.static_planes import packed, plane_count
 from geobiomass.tiles import Sample, Window, mirror
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 __all__ = ["Decoder", "Reader", "Sample"]
 
@@ -47,14 +48,18 @@ class Reader:
         A scene or chips.
     bands : sequence of str
         Bands to read, matched by name.
+    layers : sequence of str
+        Static layers to read with :meth:`tile`, matched by name.
 
     Raises
     ------
     CubeError
-        If `cube` is not a cube, or lacks a band.
+        If `cube` is not a cube, or lacks a band or a layer.
     """
 
-    def __init__(self, cube: xr.Dataset, bands: Sequence[str]) -> None:
+    def __init__(
+        self, cube: xr.Dataset, bands: Sequence[str], layers: Sequence[str] = ()
+    ) -> None:
         check_cube(cube)
         cube = select_bands(cube, tuple(bands))
         self.chips = is_chips(cube)
@@ -71,6 +76,39 @@ class Reader:
             self._errors = pixels_of(cube["agb_se"].data)
         self._weigh: Callable[[Array], Array] | None = None
         self._known: Callable[[Sample], Mask] | None = None
+        self._layers = cube[[STATIC]] if STATIC in cube else xr.Dataset()
+        self.static_layers: tuple[str, ...] = ()
+        self._static: Pixels | None = None
+        self._take_layers(layers)
+
+    def _take_layers(self, names: Sequence[str]) -> None:
+        self.static_layers = tuple(names)
+        if not names:
+            self._static = None
+            return
+        chosen = select_layers(self._layers, names, "The model learnt")
+        self._static = static_pixels(chosen[STATIC])
+
+    def with_layers(self, names: Sequence[str]) -> Reader:
+        """Return a copy of this reader whose tiles have these static layers.
+
+        Itself, where it reads these already.
+
+        Raises
+        ------
+        CubeError
+            If the cube lacks a layer.
+        """
+        if tuple(names) == self.static_layers:
+            return self
+        other = copy.copy(self)
+        other._take_layers(names)
+        return other
+
+    @property
+    def planes(self) -> int:
+        """Further months of a tile that hold its static layers."""
+        return plane_count(len(self.static_layers), len(self.bands))
 
     @property
     def whole(self) -> Window:
@@ -84,7 +122,10 @@ class Reader:
 
     def identity(self) -> str:
         """Return a fingerprint of the pixels, as far as it needs no computing."""
-        return self._image.identity()
+        known = self._image.identity()
+        if self._static is None:
+            return known
+        return f"{known} {list(self.static_layers)} {self._static.identity()}"
 
     def stored_bytes(self) -> int:
         """Return the bytes of the image as it is stored, compressed or not."""
@@ -180,10 +221,11 @@ class Reader:
         Dask arrays are then computed chunk by chunk, and the chunks are kept for the
         next windows: those that `height` x `width` pixels may touch.
         """
-        if not isinstance(self._image, Lazy):
-            return self
         other = copy.copy(self)
-        other._image = Kept(self._image.array, height, width)
+        if isinstance(self._image, Lazy):
+            other._image = Kept(self._image.array, height, width)
+        if isinstance(self._static, Lazy):
+            other._static = Kept(self._static.array, height, width)
         return other
 
     def cache(self, limit: int) -> None:
@@ -192,7 +234,7 @@ class Reader:
         Without this, random crops decode more than they need in every epoch.
         """
         sources = [self._image] + ([self._agb] if self._agb is not None else [])
-        sources += [self._errors] if self._errors is not None else []
+        sources += [each for each in (self._errors, self._static) if each is not None]
         if sum(source.bytes for source in sources) > limit:
             return
         self._image = self._image.in_memory()
@@ -200,6 +242,8 @@ class Reader:
             self._agb = self._agb.in_memory()
         if self._errors is not None:
             self._errors = self._errors.in_memory()
+        if self._static is not None:
+            self._static = self._static.in_memory()
 
     def read(self, sample: Sample) -> Array:
         """Read one window; beyond the scene's edge it is reflected.
@@ -214,10 +258,43 @@ class Reader:
         CubeError
             If a part of the cube cannot be read; it names the part.
         """
+        return self._reflected(self._image, sample)
+
+    def tile(self, sample: Sample) -> Array:
+        """Read one window as a network takes it: months, then static layers, if any.
+
+        Returns
+        -------
+        numpy.ndarray
+            (month, band, y, x) float32 as :meth:`read` has it, with static layers as
+            :mod:`geobiomass.network.static_planes` arranges them.
+
+        Raises
+        ------
+        CubeError
+            If a part of the cube cannot be read; it names the part.
+        """
+        image = self.read(sample)
+        if self._static is None:
+            return image
+        return packed(image, self._reflected(self._static, sample)[0])
+
+    def layers_alone(self) -> Reader:
+        """Return a reader of the static layers, as an image of one month.
+
+        Its bands are the layers, and its month is 0.
+        """
+        other = copy.copy(self)
+        other._image = cast(Pixels, self._static)
+        other.bands, other.months, other.calendar = self.static_layers, 1, (0,)
+        other._take_layers(())
+        return other
+
+    def _reflected(self, source: Pixels, sample: Sample) -> Array:
         inside = sample.window
         if inside.intersect(self.whole) != inside:
             inside = _reach(inside, self.whole)
-        image = self._read(self._image, Sample(inside, sample.chip))
+        image = self._read(source, Sample(inside, sample.chip))
         if inside != sample.window:
             rows = mirror(sample.window.top, sample.window.bottom, self.height)
             columns = mirror(sample.window.left, sample.window.right, self.width)
@@ -362,84 +439,3 @@ def _reach(window: Window, whole: Window) -> Window:
     return Window(
         int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1
     )
-
-
-class Decoder:
-    """Decoder of batches from stored codes to physical values, on their device.
-
-    Parameters
-    ----------
-    steps : numpy.ndarray or None
-        Physical value of one code, one for all or (band, 1, 1).
-    missing : int or None
-        The code of missing values.
-    months, bands : sequence of int
-        Positions of the months and bands, from the first one that is stored.
-    calendar : tuple of int
-        Calendar months of the steps, for networks with a month-of-year term.
-    """
-
-    def __init__(
-        self,
-        steps: Array | None,
-        missing: int | None,
-        months: Sequence[int],
-        bands: Sequence[int],
-        calendar: tuple[int, ...] = (),
-    ) -> None:
-        import torch  # not at the top: errors and `info` come without it
-
-        self.calendar = calendar
-        self.steps = None if steps is None else torch.from_numpy(steps)
-        self.missing = missing
-        self.months = torch.tensor(months)
-        self.bands = torch.tensor(bands)
-
-    def decode(
-        self, codes: Tensor, corners: Sequence[Sequence[int]], size: tuple[int, int]
-    ) -> Tensor:
-        """Arrange and decode a batch.
-
-        Parameters
-        ----------
-        codes : torch.Tensor
-            (batch, cells along month, band, y and x, then size of a cell).
-        corners : sequence of four int
-            The corner of each sample in its cells: month, band, row, column.
-        size : tuple of int
-            Height and width of a sample.
-
-        Returns
-        -------
-        torch.Tensor
-            (batch, month, band, y, x) float32, physical units, NaN where missing.
-        """
-        import torch
-
-        whole = codes.permute(0, 1, 5, 2, 6, 3, 7, 4, 8)
-        sizes = [whole.shape[i] * whole.shape[i + 1] for i in (1, 3, 5, 7)]
-        whole = whole.reshape(len(codes), *sizes)
-        if len(set(map(tuple, corners))) == 1:
-            return self._physical(self._choose(whole, corners[0], *size))
-        pairs = zip(torch.split(whole, 1), corners, strict=True)
-        return self._physical(torch.cat([self._choose(*pair, *size) for pair in pairs]))
-
-    def _choose(
-        self, codes: Tensor, corner: Sequence[int], height: int, width: int
-    ) -> Tensor:
-        """Cut a window out of (batch, month, band, y, x), months and bands in order."""
-        import torch
-
-        month, band, row, column = corner
-        for dim, wanted in ((1, self.months + month), (2, self.bands + band)):
-            if not torch.equal(wanted, torch.arange(codes.shape[dim])):
-                codes = codes.index_select(dim, wanted.to(codes.device))
-        return codes[..., row : row + height, column : column + width]
-
-    def _physical(self, codes: Tensor) -> Tensor:
-        if self.steps is None:
-            return codes.float()
-        values = codes * self.steps.to(codes.device)
-        if self.missing is None:
-            return values
-        return values.masked_fill_(codes == self.missing, np.nan)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from geobiomass.inference.machine import MemoryWatch, half_of_memory, map_device
 from geobiomass.inference.thread_pools import THREADS
+from geobiomass.network.static_planes import months_of, static_layers_of
 from geobiomass.network.wrappers import unknown_bands
 from geobiomass.training.augment import Orientation
 
@@ -79,6 +80,7 @@ class BatchPredictor:
         self.device = map_device()
         self.network.to(self.device).eval()
         self._unknown = unknown_bands(self.network)
+        self._layers = len(static_layers_of(self.network))
         self._measuring = threading.Lock()
         self._side_by_side: threading.Semaphore | None = None
         if self.device.type == "cuda":
@@ -103,7 +105,8 @@ class BatchPredictor:
 
     def predict(self, batch: Image, tensor: Tensor, ready: Any) -> Predicted:
         """Predict a batch that :meth:`stage` returned."""
-        seen = _seen(batch, self._unknown)
+        # Ground that no image shows is not observed, whatever is known of it.
+        seen = _seen(months_of(batch, self._layers), self._unknown)
         if not seen.any():  # nothing was observed: the values are masked anyway
             shape = (len(batch), self.outputs, *batch.shape[-2:])
             return Predicted(np.zeros(shape, np.float32), seen)

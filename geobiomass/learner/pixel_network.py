@@ -15,6 +15,7 @@ from geobiomass.learner.kernel_ridge import KernelRidge
 from geobiomass.learner.own_estimator import OwnEstimator
 from geobiomass.learner.trees import Trees
 from geobiomass.network.attention_unet import Look
+from geobiomass.network.static_planes import packed_batch, unpacked
 
 BLEND = "blend"
 OWN = "own"
@@ -148,6 +149,11 @@ class PixelNetwork(nn.Module):
         return made
 
     @property
+    def static_layers(self) -> tuple[str, ...]:
+        """Names of the static layers that are features."""
+        return self.features.layers
+
+    @property
     def calendar(self) -> tuple[int, ...]:
         """Calendar months of the images, where no others are given."""
         return self.features.calendar
@@ -174,7 +180,9 @@ class PixelNetwork(nn.Module):
         Parameters
         ----------
         image : Tensor
-            (batch, month, band, y, x) float32, physical units, NaN where missing.
+            (batch, month, band, y, x) float32, physical units, NaN where missing; with
+            static layers after the months, as
+            :mod:`geobiomass.network.static_planes` has them.
         calendar : sequence of int, optional
             Calendar months of its steps; by default those of training.
 
@@ -207,7 +215,7 @@ class PixelNetwork(nn.Module):
             standardised.
         """
         if present is not None:
-            image = image.masked_fill(~present[:, :, None, None, None], torch.nan)
+            image = self._without(~present[:, :, None, None, None], image)
         features = self._features_of(image, calendar)
         batch, count, height, width = features.shape
         flat = features.movedim(1, 0).reshape(count, -1)
@@ -223,11 +231,13 @@ class PixelNetwork(nn.Module):
         Returns
         -------
         tuple of Tensor
-            (feature, pixel) standardised features; (2 bands, pixel) the bands and
-            whether they have a value.
+            (feature, pixel) standardised features; (2 inputs, pixel) the bands and
+            static layers, and whether they have a value.
         """
         scaled = self.kernel.standardise(features).float()
-        means = [self.features.names.index(f"{b} mean") for b in self.features.bands]
+        inputs = [f"{band} mean" for band in self.features.bands]
+        inputs += self.features.layer_names
+        means = [self.features.names.index(name) for name in inputs]
         there = features[means].isfinite().float()
         return scaled, torch.cat([scaled[means], there])
 
@@ -237,8 +247,14 @@ class PixelNetwork(nn.Module):
             image = image.float()
             # A graph has no branch on values.
             if torch.compiler.is_exporting() or bool(self.unknown.any()):
-                image = image.masked_fill(self.unknown[:, None, None], torch.nan)
+                image = self._without(self.unknown[:, None, None], image)
             return cast(Tensor, self.features(image, calendar))
+
+    def _without(self, gone: Tensor, image: Tensor) -> Tensor:
+        """Return an image without values in its months where `gone` is true."""
+        months, static = unpacked(image, len(self.static_layers))
+        months = months.masked_fill(gone, torch.nan)
+        return packed_batch(months, static) if self.static_layers else months
 
     def _maps(self, features: Tensor) -> Tensor:
         batch, count, height, width = features.shape

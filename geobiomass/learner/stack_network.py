@@ -10,6 +10,7 @@ from torch import Tensor
 
 from geobiomass.learner.pixel_network import PixelNetwork
 from geobiomass.network.saved_settings import network_of_settings
+from geobiomass.network.static_planes import months_of
 
 MAP = "map of the network"
 """Name of the feature."""
@@ -55,7 +56,8 @@ class StackNetwork(PixelNetwork):
     def _features_of(self, image: Tensor, calendar: Sequence[int] | None) -> Tensor:
         features = super()._features_of(image, calendar)
         with torch.autocast(image.device.type, enabled=False):
-            found = self._map_of(image.float().clone(), calendar)
+            months = months_of(image, len(self.static_layers))
+            found = self._map_of(months.float().clone(), calendar)
         if self.floor is not None:
             found = found.clamp_min(self.floor)
         return torch.cat([features, found], dim=1)

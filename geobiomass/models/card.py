@@ -197,6 +197,8 @@ def _how(network: Facts) -> str:
             f", with mean and spread of squares of {', '.join(map(str, sides))} "
             "pixels around it"
         )
+    if layers := network["features"].get("layers"):
+        around += f", and from the static layers {', '.join(map(as_code, layers))}"
     if network.get("own"):
         missing = ""
         if network["own"]["impute"]:

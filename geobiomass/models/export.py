@@ -24,6 +24,7 @@ from geobiomass.learner.pixel_network import PixelNetwork
 from geobiomass.learner.stack_network import StackNetwork
 from geobiomass.network import AttentionUNet
 from geobiomass.network.month_attention import MonthAttention
+from geobiomass.network.static_planes import static_layers_of
 from geobiomass.network.wrappers import Ensemble
 from geobiomass.training.files import output_file
 from geobiomass.training.own_files import check_own_file
@@ -119,6 +120,11 @@ def exportable(network: nn.Module, months: int) -> nn.Module:
     ValueError
         If the network is of another package.
     """
+    if layers := static_layers_of(network):
+        raise ValueError(
+            "A model to export must read images alone, got one that learnt the static "
+            f"layers {list(layers)}; train without them, cube.drop_dims('layer')."
+        )
     if isinstance(network, AttentionUNet):
         return Exported(network, months)
     if isinstance(network, PixelNetwork):

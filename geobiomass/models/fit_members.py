@@ -106,7 +106,9 @@ def untrained_for(
 ) -> BiomassRegressor:
     """Return the untrained model for a training, which takes the same arguments."""
     if recipe.by_pixel:
-        return PixelRegressor.untrained(data.bands, data.reader.calendar, recipe)
+        return PixelRegressor.untrained(
+            data.bands, data.reader.calendar, recipe, data.layers
+        )
     crop = crop_side(recipe, units_to_split(data, recipe, held, calibrate))
     return _build(recipe, data.bands, data.reader.calendar, crop)
 

@@ -145,6 +145,7 @@ class NetworkTraining(Predictor, Regressor):
         from geobiomass.training import train_stages  # imports Lightning
 
         self._learn(data.target)
+        _tell_unused(data)
         recipe = recipe_for(recipe, data.target)
         with self._uncorrected():
             given = self._check_folder(data, recipe, held)
@@ -388,3 +389,13 @@ class NetworkTraining(Predictor, Regressor):
     def map_errors(self) -> tuple[MapError, ...]:
         """The error of maps that :meth:`fit` measured, if it did."""
         return () if self.map_error is None else (self.map_error,)
+
+
+def _tell_unused(data: LabelledCube) -> None:
+    """Warn where a cube has static layers, which no network reads yet."""
+    if data.layers:
+        warnings.warn(
+            f"The network does not use static layers: {list(data.layers)} are left out "
+            "of its training; gb.fit(cube, 'pixels') learns from them.",
+            stacklevel=5,
+        )

@@ -149,6 +149,8 @@ def _network(settings: Mapping[str, Any]) -> dict[str, Any]:
     known |= {f"{count}": kind for kind, count in settings["kinds"].items()}
     if settings.get("inner"):
         known["map of"] = settings["inner"]["encoder"]
+    if layers := settings["features"].get("layers"):
+        known["static layers"] = "/".join(layers)
     sides = settings["features"]["neighbourhoods"]
     return known | {"squares of": "/".join(map(str, sides)) or "none"}
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from geobiomass.network.attention_unet import AttentionUNet, Look
+from geobiomass.network.static_planes import packed_batch, unpacked
 
 
 class InMonths(nn.Module):
@@ -49,6 +50,10 @@ class Ensemble(nn.Module):
         Also return the standard deviation among the members, after the means.
     last : int
         Number of each member's last maps without a spread; their means come last.
+    layers : sequence of sequence of int, optional
+        Indices of the image's static layers for each member, in its order.
+    static_layers : sequence of str
+        Names of the image's static layers.
     """
 
     def __init__(
@@ -57,22 +62,29 @@ class Ensemble(nn.Module):
         bands: Sequence[Sequence[int]],
         spread: bool = False,
         last: int = 0,
+        layers: Sequence[Sequence[int]] | None = None,
+        static_layers: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
         self.bands = [list(chosen) for chosen in bands]
         self.spread = spread
         self.last = last
+        self.static_layers = tuple(static_layers)
+        self.layers = [list(chosen) for chosen in layers or [[]] * len(self.bands)]
 
     def forward(self, image: Tensor) -> Tensor:
         """Predict (batch, output, y, x) from (batch, month, band, y, x)."""
         everything = list(range(image.shape[2]))
-        maps = torch.stack(
-            [
-                member(image if chosen == everything else image[:, :, chosen])
-                for member, chosen in zip(self.members, self.bands, strict=True)
-            ]
-        )
+        months, static = unpacked(image, len(self.static_layers))
+        parts = []
+        for member, chosen, layers in zip(
+            self.members, self.bands, self.layers, strict=True
+        ):
+            part = months if chosen == everything else months[:, :, chosen]
+            part = packed_batch(part, static[:, layers]) if layers else part
+            parts.append(member(part))
+        maps = torch.stack(parts)
         if not self.spread:
             return maps.mean(dim=0)
         mean, first = maps.mean(dim=0), maps.shape[2] - self.last
