@@ -235,11 +235,25 @@ class PixelNetwork(nn.Module):
             static layers, and whether they have a value.
         """
         scaled = self.kernel.standardise(features).float()
+        if self.static_layers:
+            scaled = self._with_far_layers(scaled, features)
         inputs = [f"{band} mean" for band in self.features.bands]
         inputs += self.features.layer_names
         means = [self.features.names.index(name) for name in inputs]
         there = features[means].isfinite().float()
         return scaled, torch.cat([scaled[means], there])
+
+    def _with_far_layers(self, scaled: Tensor, features: Tensor) -> Tensor:
+        """Return standardised features whose static layers are not held in range.
+
+        Held in the range of training, one feature of many would hardly be noticed.
+        """
+        first = len(self.features.names) - len(self.static_layers)
+        rows = slice(first, len(self.features.names))
+        shift, scale = self.kernel.shift[rows, None], self.kernel.scale[rows, None]
+        far = ((features[rows].double() - shift) / scale).float()
+        layers = torch.where(far.isfinite(), far, scaled[rows])
+        return torch.cat([scaled[:first], layers, scaled[rows.stop :]])
 
     def _features_of(self, image: Tensor, calendar: Sequence[int] | None) -> Tensor:
         with torch.autocast(image.device.type, enabled=False):

@@ -37,10 +37,10 @@ def with_layers(cube: xr.Dataset, seed: int = 0) -> xr.Dataset:
 
 
 def noisy(height: int = 64, width: int = 64) -> xr.Dataset:
-    """Return a scene whose bands say little about its biomass, a part unobserved."""
+    """Return a scene whose bands say nothing of its biomass, a part unobserved."""
     cube = make_scene(height, width)
     noise = np.random.default_rng(1).normal(0, 1, cube["image"].shape)
-    image = cube["image"] * 0.02 + noise.astype(np.float32)
+    image = cube["image"] * 0 + noise.astype(np.float32)
     image[:, :, 50:54, 20:30] = np.nan
     return cube.assign(image=image)
 
@@ -231,10 +231,10 @@ def test_an_unusual_layer_is_told_and_not_applicable(
     with pytest.warns(UserWarning, match="static e1: unusual"):
         model.predict(moved)
     index, far = (
-        model.applicability(one, check="off")["dissimilarity"].mean().item()
+        float(model.applicability(one, check="off")["dissimilarity"].compute().median())
         for one in (full, moved)
     )
-    assert far > 3 * index
+    assert index < 1 < 10 < far
     again = gb.Ensemble([model, without])
     assert again.check(moved)["verdict"]["static e1"] == "unusual"
 
@@ -260,7 +260,7 @@ def test_learnt_percentiles_and_domain_have_the_layers(
     other.learn_percentiles(plots)
     assert set(other.check(plots)["verdict"]) == {"ok"}
     other.learn_applicability(plots, cells=64)
-    assert other.applicability(plots)["dissimilarity"].mean().item() < 1
+    assert float(other.applicability(plots)["dissimilarity"].compute().median()) < 1
 
 
 def test_chips_with_layers_and_labels_that_are_off(tmp_path: Path) -> None:
