@@ -15,8 +15,13 @@ from conftest import make_chips, make_scene
 import geobiomass as gb
 from geobiomass.data.reader import Reader
 from geobiomass.learner.features import PixelFeatures
+from geobiomass.learner.stack_network import StackNetwork
+from geobiomass.models import network_training
+from geobiomass.models.fit_members import untrained
 from geobiomass.models.pixel_regressor import PixelRegressor
+from geobiomass.network import AttentionUNet
 from geobiomass.network.static_planes import months_of, packed, packed_batch, unpacked
+from geobiomass.recipes.recipe import find_recipe
 from geobiomass.tiles import Sample, Window
 
 FAST: dict[str, Any] = {"trees": 40, "neighbourhoods": (3,), "progress": False}
@@ -283,12 +288,64 @@ def test_what_cannot_be_done_with_layers_is_said(
         gb.fit(plots.assign(static=empty), "pixels", block=16, **FAST)
 
 
-def test_a_network_says_that_it_does_not_use_layers() -> None:
+def test_a_network_says_that_it_does_not_use_layers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Stop(Exception):
+        """Stands for the training."""
+
+    def stop(*arguments: object) -> None:
+        raise Stop
+
     cube = with_layers(make_scene(32, 32))
-    settings = {"encoder": "test_resnet", "epochs": 1, "crop": 32, "progress": False}
-    with pytest.warns(UserWarning, match="does not use static layers"):
-        model = gb.fit(cube, "quick", 0.0, pretrained=False, **settings)
-    bare = cube.drop_dims("layer")
-    np.testing.assert_array_equal(
-        model.predict(cube)["agb"].values, model.predict(bare)["agb"].values
-    )
+    settings = {"encoder": "test_resnet", "crop": 32, "progress": False}
+    monkeypatch.setattr(network_training, "recipe_for", stop)
+    with (
+        pytest.warns(UserWarning, match="does not use static layers"),
+        pytest.raises(Stop),
+    ):
+        gb.fit(cube, "quick", 0.0, pretrained=False, **settings)
+    recipe = find_recipe("quick", pretrained=False, **settings)
+    model = untrained(cube, recipe)
+    assert model.static_layers == ()
+    maps = [
+        model.predict(one, check="off")["agb"].values
+        for one in (cube, cube.drop_dims("layer"))
+    ]
+    np.testing.assert_array_equal(*maps)
+
+
+def test_a_stack_gives_its_network_the_months_alone(full: xr.Dataset) -> None:
+    bands, months = ["VV_asc", "B04", "B08"], (6, 7, 8)
+    features = PixelFeatures(bands, months, (3,), layers=LAYERS)
+    inner = AttentionUNet(3, "test_resnet", (8, 8, 8, 8, 8))
+    stack = StackNetwork(features.settings, inner=inner.settings).eval()
+    stack.inner = inner.eval()
+    reader = Reader(full.isel(y=slice(32), x=slice(32)), bands, LAYERS)
+    tile = torch.from_numpy(reader.tile(Sample(reader.whole)))[None]
+    image = torch.from_numpy(reader.read(Sample(reader.whole)))[None]
+    with torch.inference_mode():
+        found = stack._features_of(tile, None)
+        expected = inner(image)
+    np.testing.assert_array_equal(found[:, -1:].numpy(), expected.numpy())
+    np.testing.assert_array_equal(found[:, :-1].numpy(), features(tile).numpy())
+    assert stack.static_layers == LAYERS
+
+
+def test_a_model_that_learnt_layers_is_adapted(
+    full: xr.Dataset, model: PixelRegressor
+) -> None:
+    new = with_layers(noisy(48, 48), seed=7)
+    higher = (2 * new["agb"]).assign_attrs(new["agb"].attrs)
+    draw = np.random.default_rng(3).random(new["agb"].shape)
+    own = new.assign(agb=higher.where(draw < 0.05))
+    adapted = model.adapt(own, "affine", block=8)
+    assert adapted.static_layers == LAYERS
+    network = adapted.network
+    maps = model.predict(new, check="off")["agb"]
+    moved = float(network.slope) * maps + float(network.intercept)
+    found = adapted.predict(new, check="off")["agb"]
+    np.testing.assert_allclose(found.values, moved.values.clip(0), rtol=1e-4)
+    assert float(network.slope) > 1.5
+    with pytest.raises(gb.CubeError, match="the cube has no static layers"):
+        adapted.predict(new.drop_dims("layer"))
