@@ -14,6 +14,7 @@ from conftest import make_chips, make_scene
 
 import geobiomass as gb
 from geobiomass.cube import layer_statistics, verify
+from geobiomass.cube.axes import find_axes
 from geobiomass.cube.static_layers import units_of_layers
 from geobiomass.cube.store import LAYER_STATISTICS
 from geobiomass.info.notebook import dataset_html
@@ -198,6 +199,12 @@ def test_layers_of_chips_have_their_chip() -> None:
     gb.check_cube(cube)
     with pytest.raises(gb.CubeError, match=r"chip.*layer.*got \('layer'"):
         gb.check_cube(cube.assign(static=cube["static"].isel(chip=0, drop=True)))
+
+
+def test_layers_are_no_axis_of_the_image() -> None:
+    cube = with_layers(make_chips(2, 16))
+    axes = find_axes(cube)
+    assert axes == {dim: dim for dim in ("chip", "month", "band", "y", "x")}
 
 
 def test_conversion_keeps_layers() -> None:

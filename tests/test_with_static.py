@@ -248,6 +248,10 @@ def test_chips_take_arrays_by_their_ids() -> None:
     both = height.expand_dims(layer=["a", "b"])
     more = gb.with_static(made, pair=both)
     assert more["layer"].values.tolist() == ["height", "pair_a", "pair_b"]
+    height[1, 3, 4] = np.inf
+    with pytest.warns(UserWarning, match=r"inf \(1 pixels\)|height 1"):
+        gone = gb.with_static(chips, height=height)["static"]
+    assert json.loads(gone.attrs["missing_pixels"]) == {"height": 1}
     with pytest.raises(gb.CubeError, match="must have all chips"):
         gb.with_static(chips, height=height[:2])
     with pytest.raises(gb.CubeError, match="16 x 16 pixels"):

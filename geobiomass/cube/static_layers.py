@@ -13,6 +13,8 @@ from geobiomass.cube.plain_attributes import mapping_in
 
 STATIC = "static"
 """The variable of the layers, (layer, y, x) or (chip, layer, y, x)."""
+SOURCES = "sources"
+"""Attribute of the variable: where layers come from, by layer, JSON text."""
 PIXELS = ("image", "agb", STATIC)
 """The variables that are written and read block by block."""
 

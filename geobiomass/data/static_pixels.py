@@ -35,6 +35,11 @@ class LayersOnDisk(OnDisk):
         return len(self.positions) == 4
 
     @property
+    def bands(self) -> list[int]:
+        """Positions of the layers among those stored."""
+        return [int(at) for at in self.positions[-3]]
+
+    @property
     def order(self) -> tuple[list[int], list[int]]:
         """Positions of the one month, and of the layers among those read."""
         layers = self.positions[-3] - self.spans[-3].start

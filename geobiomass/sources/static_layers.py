@@ -14,7 +14,13 @@ import xarray as xr
 from geobiomass.cube import CubeError, check_cube, is_chips
 from geobiomass.cube.missing_values import TAKEN, Teller, in_words, tell
 from geobiomass.cube.plain_attributes import mapping_in
-from geobiomass.cube.static_layers import STATIC, layers_of, units_of_layers, units_text
+from geobiomass.cube.static_layers import (
+    SOURCES,
+    STATIC,
+    layers_of,
+    units_of_layers,
+    units_text,
+)
 from geobiomass.sources.grid_like import grid_like
 from geobiomass.sources.raster_labels import box_in_words
 from geobiomass.sources.rasters.reproject import Resampling
@@ -29,7 +35,6 @@ from geobiomass.sources.static_rasters import (
 
 MISSING_PIXELS = "missing_pixels"
 """Attribute of ``static``: pixels without a value, by layer, JSON text."""
-_SOURCES = "sources"
 _KEPT = 2**28  # bytes of layers that are kept in memory once they are counted
 
 
@@ -164,7 +169,7 @@ def _planes(
                 "of a known length for a slope; add layers to the scene that they were "
                 "cut from."
             )
-        return planes_of_chips(raster, name, cube, how)
+        return planes_of_chips(raster, name, cube, how, teller)
     grid = grid_like(cube, "The cube")
     if is_path:
         return planes_of_file(os.fspath(raster), name, grid, how, derived, teller)
@@ -218,10 +223,10 @@ def _counted(
         static = cube[STATIC]
         attrs = dict(static.attrs)
         units = units_of_layers(static) | units
-        sources = (mapping_in(attrs.get(_SOURCES)) or {}) | sources
+        sources = (mapping_in(attrs.get(SOURCES)) or {}) | sources
         missing = (mapping_in(attrs.get(MISSING_PIXELS)) or {}) | missing
         new = da.concatenate([da.asarray(static.data), new], axis=axis)
-    attrs |= {"units": units_text(units), _SOURCES: json.dumps(sources)}
+    attrs |= {"units": units_text(units), SOURCES: json.dumps(sources)}
     if missing:
         attrs[MISSING_PIXELS] = json.dumps(missing)
     dims = (*(("chip",) if axis else ()), "layer", "y", "x")

@@ -192,7 +192,8 @@ def planes_of_array(
     units = dict.fromkeys(names, unit)
     if not derived and factor == 1.0 and _is_on(source, grid):
         chunks = (len(names), BLOCK, BLOCK)
-        lazy = da.asarray(known.data).astype(np.float32).rechunk(chunks)
+        data = _cleaned(known, teller)
+        lazy = da.asarray(data).astype(np.float32).rechunk(chunks)
         return Planes(tuple(names), units, lazy, "an array")
     values, taken = clean(np.asarray(known.values, np.float32))
     teller.add(taken, "")
@@ -212,7 +213,7 @@ def planes_of_array(
 
 
 def planes_of_chips(
-    array: xr.DataArray, name: str, cube: xr.Dataset, how: Reading
+    array: xr.DataArray, name: str, cube: xr.Dataset, how: Reading, teller: Teller
 ) -> Planes:
     """Return the layers of an array of chips, in the order of a cube's chips.
 
@@ -248,8 +249,21 @@ def planes_of_chips(
     unit, factor = _units_of(name, names[0], stated, how.units)
     known = decoded(layered, how.nodata, instead=how.nodata is not None)
     ordered = known.isel(chip=[there[chip] for chip in ids]).astype(np.float32)
-    values = ordered if factor == 1.0 else ordered * np.float32(factor)
-    return Planes(tuple(names), dict.fromkeys(names, unit), values.data, "an array")
+    values = _cleaned(ordered, teller)
+    values = values if factor == 1.0 else values * np.float32(factor)
+    return Planes(tuple(names), dict.fromkeys(names, unit), values, "an array")
+
+
+def _cleaned(array: xr.DataArray, teller: Teller) -> Any:
+    """Return values in memory without those that no measurement has.
+
+    Lazy ones are cleaned when they are written, or learnt from.
+    """
+    if array.chunks is not None:
+        return array.data
+    values, taken = clean(array.values)
+    teller.add(taken, "")
+    return values
 
 
 def _named_layers(array: xr.DataArray, name: str) -> tuple[xr.DataArray, list[str]]:

@@ -37,7 +37,8 @@ def with_layers(cube: xr.Dataset, seed: int = 0) -> xr.Dataset:
     values[..., 0, :, :] = cube["agb"].values / 10 + draw.normal(0, 0.3, cube.agb.shape)
     values[..., 1, :4, :4] = np.nan
     units = dict(zip(LAYERS, ("m", "degree", "1", "1"), strict=True))
-    static = xr.Variable(dims, values, {"units": json.dumps(units)})
+    attrs = {"units": json.dumps(units), "sources": json.dumps({"height": "chm.tif"})}
+    static = xr.Variable(dims, values, attrs)
     return cube.assign(static=static).assign_coords(layer=list(LAYERS))
 
 
@@ -163,12 +164,15 @@ def test_a_layer_that_tells_biomass_is_learnt(
 
 
 def test_a_map_does_not_depend_on_tiles_blocks_or_the_order_of_layers(
-    full: xr.Dataset, model: PixelRegressor, tmp_path: Path
+    full: xr.Dataset, plots: xr.Dataset, model: PixelRegressor, tmp_path: Path
 ) -> None:
     agb = model.predict(full, tile=64, overlap=0)["agb"].values
     gone = np.isnan(agb)
     assert gone[50:54, 20:30].all()  # known ground that no image shows
     assert gone.sum() == 40
+    unseen = np.isfinite(plots["agb"].values[50:54, 20:30]).sum()
+    assert unseen
+    assert model.provenance["learner"]["without an image"] == unseen
     turned = full.isel(layer=[3, 1, 0, 2])
     for cube in (turned, turned.chunk({"y": 20, "x": 30})):
         found = model.predict(cube, tile=32, overlap=8, block=32)["agb"].values
@@ -176,6 +180,10 @@ def test_a_map_does_not_depend_on_tiles_blocks_or_the_order_of_layers(
     gb.write_cube(full, tmp_path / "c.zarr", dtype="float32")
     opened = gb.open_cube(tmp_path / "c.zarr")
     model.predict_to(tmp_path / "map.zarr", opened, tile=64, overlap=0, progress=False)
+    made = gb.provenance(tmp_path / "map.zarr")
+    known = made["input"]["static layers"]
+    assert known["height"] == {"units": "m", "source": "chm.tif"}
+    assert "height of chm.tif, slope, e1, e2" in str(made)
     stored = xr.open_zarr(tmp_path / "map.zarr")["agb"].values
     np.testing.assert_array_equal(stored, agb)
 
@@ -245,11 +253,17 @@ def test_an_unusual_layer_is_told_and_not_applicable(
 
 
 def test_an_ensemble_gives_each_member_its_layers(
-    full: xr.Dataset, model: PixelRegressor, without: PixelRegressor
+    full: xr.Dataset,
+    plots: xr.Dataset,
+    model: PixelRegressor,
+    without: PixelRegressor,
 ) -> None:
-    both = gb.Ensemble([without, model])
-    assert both.static_layers == LAYERS
-    mean = (model.predict(full)["agb"] + without.predict(full)["agb"]) / 2
+    few = plots.sel(layer=["e2", "height"], band=["B08", "VV_asc"])
+    other = gb.fit(few, "pixels", block=16, **FAST)
+    both = gb.Ensemble([without, other, model])
+    assert both.static_layers == ("e2", "height", "slope", "e1")
+    each = [one.predict(full)["agb"] for one in (without, other, model)]
+    mean = (each[0] + each[1] + each[2]) / 3
     found = both.predict(full)["agb"]
     np.testing.assert_allclose(found.values, mean.values, rtol=1e-5)
     with pytest.raises(gb.CubeError, match="the cube has no static layers"):
@@ -262,10 +276,24 @@ def test_learnt_percentiles_and_domain_have_the_layers(
     model.save(tmp_path / "m")
     other = gb.load(tmp_path / "m")
     other.provenance = {}
-    other.learn_percentiles(plots)
+    gb.write_cube(plots, tmp_path / "c.zarr", dtype="float32")
+    other.learn_percentiles(gb.open_cube(tmp_path / "c.zarr"))
     assert set(other.check(plots)["verdict"]) == {"ok"}
     other.learn_applicability(plots, cells=64)
     assert float(other.applicability(plots)["dissimilarity"].compute().median()) < 1
+
+
+def test_a_cross_validation_knows_its_layers(plots: xr.Dataset, tmp_path: Path) -> None:
+    found = gb.cross_validate(plots, "pixels", 2, block=16, **FAST)
+    assert found.model.static_layers == LAYERS
+    error = found.evaluate(bootstrap=0).loc["all", "pixel_rmse"]
+    assert error < 0.3 * float(plots["agb"].std())
+    found.save(tmp_path / "cv", progress=False)
+    gb.CrossValidation.load(tmp_path / "cv", plots)
+    changed = plots.assign(static=(plots["static"] + np.float32(1)))
+    changed["static"].attrs = plots["static"].attrs
+    with pytest.warns(UserWarning, match="static layers in memory was"):
+        gb.CrossValidation.load(tmp_path / "cv", changed)
 
 
 def test_chips_with_layers_and_labels_that_are_off(tmp_path: Path) -> None:
@@ -335,7 +363,8 @@ def test_a_stack_gives_its_network_the_months_alone(full: xr.Dataset) -> None:
 def test_a_model_that_learnt_layers_is_adapted(
     full: xr.Dataset, model: PixelRegressor
 ) -> None:
-    new = with_layers(noisy(48, 48), seed=7)
+    new = with_layers(noisy(64, 48), seed=7)
+    new = new.assign_coords(x=new.x + 10_000)  # other ground
     higher = (2 * new["agb"]).assign_attrs(new["agb"].attrs)
     draw = np.random.default_rng(3).random(new["agb"].shape)
     own = new.assign(agb=higher.where(draw < 0.05))
