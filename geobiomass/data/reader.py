@@ -128,8 +128,9 @@ class Reader:
         return f"{known} {list(self.static_layers)} {self._static.identity()}"
 
     def stored_bytes(self) -> int:
-        """Return the bytes of the image as it is stored, compressed or not."""
-        return self._plain.stored_bytes()
+        """Return the bytes of image and static layers as stored, compressed or not."""
+        layers = 0 if self._static is None else self._static.stored_bytes()
+        return self._plain.stored_bytes() + layers
 
     @property
     def statistics(self) -> pd.DataFrame | None:

@@ -124,6 +124,9 @@ def test_a_tile_is_the_same_on_disk_with_dask_and_in_memory(
     plain = Reader(cube, ["B08", "VV_asc"])
     np.testing.assert_array_equal(plain.tile(sample), expected[:3])
     assert plain.identity() != Reader(cube, ["B08", "VV_asc"], chosen).identity()
+    both = Reader(cube, ["B08", "VV_asc"], chosen)
+    assert both.stored_bytes() == plain.stored_bytes() + 3 * cube["agb"].nbytes
+    assert Reader(opened, ["B08"], chosen).stored_bytes() > 0
 
 
 def test_a_layer_is_one_feature_and_settings_without_are_as_before() -> None:
