@@ -116,6 +116,9 @@ class PixelNetwork(nn.Module):
         sizes += [(given.get("own") or {}).get("size", 0)]
         if any(type(n) is not int or not 0 <= n <= _LARGEST for n in sizes):
             raise ValueError("sizes of trees must be whole numbers, got others")
+        layers = (given.get("features") or {}).get("layers", [])
+        if type(layers) is not list or any(type(name) is not str for name in layers):
+            raise ValueError("layers must be a list of names, got another value")
         made = cls(**given)
         if len(made.features.bands) != settings["bands"]:
             raise ValueError(

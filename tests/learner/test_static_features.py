@@ -15,6 +15,7 @@ from conftest import make_chips, make_scene
 import geobiomass as gb
 from geobiomass.data.reader import Reader
 from geobiomass.learner.features import PixelFeatures
+from geobiomass.learner.pixel_network import PixelNetwork
 from geobiomass.learner.stack_network import StackNetwork
 from geobiomass.models import network_training
 from geobiomass.models.fit_members import untrained
@@ -201,6 +202,10 @@ def test_saved_is_loaded_with_its_layers(
         again.predict(full)["agb"].values, model.predict(full)["agb"].values
     )
     assert "height" in (tmp_path / "m" / "README.md").read_text()
+    wrong = json.loads(json.dumps(model.network.settings))
+    wrong["features"]["layers"] = "height"
+    with pytest.raises(ValueError, match="layers must be a list of names"):
+        PixelNetwork.of_settings(wrong)
     without.save(tmp_path / "plain")
     assert "layer" not in json.dumps(without.settings)
 
