@@ -227,6 +227,7 @@ def test_what_cannot_be_a_layer_is_refused_in_a_sentence(tmp_path: Path) -> None
         ("derived from an elevation model", cube, {"slope": True}),
         ("must be the path of a raster", cube, {"canopy_height": 3}),
         ("by name, got none", cube, {}),
+        ("must be True or False", cube, {"dem": good, "slope": "slope.tif"}),
         ("give one of the two", cube, {"dem": good, "elevation": good}),
         ("of a collection of chips", make_chips(2, 16), {"canopy_height": good}),
     ]

@@ -384,7 +384,7 @@ def _count(codes: npt.NDArray[Any], target: Target) -> None:
         target.tally.merge(tally)
 
 
-def _count_layers(values: npt.NDArray[Any], target: Target) -> None:
+def _count_layers(values: npt.ArrayLike, target: Target) -> None:
     """Add the values of a block to the statistics of the static layers."""
     tally = BandTally(target.layers.bands)
     tally.add(np.asarray(values, np.float32))

@@ -283,7 +283,7 @@ def _stored(
         if dim in dims and dim in group
     }
     counted = "present" if "band" in dims else "labelled"
-    tables = {("band",): STATISTICS, ("layer",): LAYER_STATISTICS}
+    tables = {"band": STATISTICS, "layer": LAYER_STATISTICS}
     return StoredArray(
         array,
         where,
@@ -291,7 +291,7 @@ def _stored(
         missing if whole else None,
         labels,
         None if "layer" in dims else _held(group, counted),
-        _statistics(group.attrs.get(tables.get(dims[-3:-2], ""))),
+        _statistics(group.attrs.get(tables.get("".join(dims[-3:-2]), ""))),
     )
 
 

@@ -7,7 +7,7 @@ last one is filled up with NaN. So no layer is repeated by month.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +51,8 @@ def months_of(images: Images, layers: int) -> Images:
     """Return the months of a batch (batch, month, band, y, x), a view of it."""
     if not layers:
         return images
-    return images[:, : images.shape[1] - plane_count(layers, images.shape[2])]
+    count = images.shape[1] - plane_count(layers, images.shape[2])
+    return cast(Images, images[:, :count])
 
 
 def unpacked(images: Tensor, layers: int) -> tuple[Tensor, Tensor]:

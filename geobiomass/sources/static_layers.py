@@ -113,8 +113,11 @@ def with_static(
     layers are then kept in memory, and more are read again when they are used.
     """
     check_cube(cube)
-    if isinstance(slope, str) or isinstance(aspect, str):
-        raise CubeError("slope= and aspect= are True or False: they follow from dem=.")
+    if {type(slope), type(aspect)} != {bool}:
+        raise CubeError(
+            "slope= and aspect= must be True or False, as they follow from dem=, got "
+            f"{slope!r:.60} and {aspect!r:.60}; give a layer of your own another name."
+        )
     derived = ([SLOPE] if slope else []) + ([*ASPECT] if aspect else [])
     if derived and dem is None:
         raise CubeError(

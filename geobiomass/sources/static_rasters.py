@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -188,7 +188,7 @@ def planes_of_array(
     layered, names = _named_layers(array, name)
     _check_elevation(names, name)
     unit, factor = _units_of(name, names[0], plain(array.attrs.get("units")), how.units)
-    known = decoded(layered, how.nodata, instead=how.nodata is not None)
+    known = _decoded(layered, how.nodata)
     units = dict.fromkeys(names, unit)
     if not derived and factor == 1.0 and _is_on(source, grid):
         chunks = (len(names), BLOCK, BLOCK)
@@ -247,11 +247,16 @@ def planes_of_chips(
         )
     stated = plain(array.attrs.get("units"))
     unit, factor = _units_of(name, names[0], stated, how.units)
-    known = decoded(layered, how.nodata, instead=how.nodata is not None)
+    known = _decoded(layered, how.nodata)
     ordered = known.isel(chip=[there[chip] for chip in ids]).astype(np.float32)
     values = _cleaned(ordered, teller)
     values = values if factor == 1.0 else values * np.float32(factor)
     return Planes(tuple(names), dict.fromkeys(names, unit), values, "an array")
+
+
+def _decoded(array: xr.DataArray, nodata: float | None) -> xr.DataArray:
+    """Return physical values, NaN where missing."""
+    return cast(xr.DataArray, decoded(array, nodata, instead=nodata is not None))
 
 
 def _cleaned(array: xr.DataArray, teller: Teller) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -117,6 +117,6 @@ def pixel_metres(grid: GeoBox) -> tuple[Numbers, Numbers]:
     return across, down
 
 
-def _within(y: Numbers, crs: object) -> Numbers:
+def _within(y: npt.NDArray[Any], crs: object) -> npt.NDArray[Any]:
     """Return latitudes not beyond the poles, which half a pixel may reach."""
     return np.clip(y, -90, 90) if getattr(crs, "is_geographic", False) else y
