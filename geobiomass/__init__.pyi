@@ -28,10 +28,13 @@ from .recipes.recipe import Recipe as Recipe
 from .report import write_report as write_report
 from .report.dossier import write_dossier as write_dossier
 from .sources.biomassters.from_folder import from_biomassters as from_biomassters
+from .sources.embeddings.from_embeddings import from_embeddings as from_embeddings
 from .sources.labels import with_labels as with_labels
 from .sources.landscape.scene import landscape as landscape
 from .sources.rasters.from_files import from_rasters as from_rasters
 from .sources.stac.from_archive import from_stac as from_stac
+from .sources.stac.survey import ArchiveSurvey as ArchiveSurvey
+from .sources.stac.survey import survey_archive as survey_archive
 from .sources.static_layers import with_static as with_static
 from .training.estimator import ModelError as ModelError
 from .validation.cross_validation import CrossValidation as CrossValidation

@@ -278,6 +278,7 @@ class Site:
     signature: str = ""  # if set, files need ?sig=
     answers: list[tuple[str, int]] = field(default_factory=list)  # path, status
     searches: list[dict[str, Any]] = field(default_factory=list)
+    sent: dict[str, int] = field(default_factory=dict)  # bytes by path
     lock: Any = field(default_factory=threading.Lock)
 
     def statuses(self, ending: str = ".tif") -> list[int]:
@@ -290,6 +291,7 @@ class Site:
         with self.lock:
             self.answers.clear()
             self.searches.clear()
+            self.sent.clear()
 
 
 class Archive(BaseHTTPRequestHandler):
@@ -382,8 +384,10 @@ class Archive(BaseHTTPRequestHandler):
             self._answer(200, content, {"Accept-Ranges": "bytes"})
             return
         first, _, last = wanted.partition("-")
-        start = int(first)
-        stop = min(int(last) + 1 if last else len(content), len(content))
+        start = int(first) if first else max(0, len(content) - int(last))
+        stop = len(content)
+        if first and last:  # without the first, they are the last bytes
+            stop = min(int(last) + 1, stop)
         if start >= len(content):
             self._answer(416, b"", {"Content-Range": f"bytes */{len(content)}"})
             return
@@ -399,7 +403,10 @@ class Archive(BaseHTTPRequestHandler):
         self, status: int, body: bytes = b"", headers: dict[str, str] | None = None
     ) -> None:
         with self.site.lock:
-            self.site.answers.append((urlsplit(self.path).path, status))
+            path = urlsplit(self.path).path
+            self.site.answers.append((path, status))
+            if self.command != "HEAD":
+                self.site.sent[path] = self.site.sent.get(path, 0) + len(body)
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)

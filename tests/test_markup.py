@@ -40,11 +40,15 @@ class Parsed(HTMLParser):
         self.words.append(data)
 
 
-def check_is_text(html: str, times: int) -> None:
-    """Check that the name is on the page, as text and never as markup."""
+def check_is_text(html: str, times: int | None = None) -> None:
+    """Check that the name is on the page, as text and never as markup.
+
+    Without `times` it may be there several times, such as in each check of a region.
+    """
     parsed = Parsed(html)
     assert "script" not in parsed.tags
-    assert "".join(parsed.words).count(EVIL) == times
+    found = "".join(parsed.words).count(EVIL)
+    assert found == times if times is not None else found >= 1
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +110,7 @@ def test_names_of_regions_in_a_report_are_text(
         plots=plots,
         progress=False,
     )
-    check_is_text(path.read_text(encoding="utf-8"), 1)
+    check_is_text(path.read_text(encoding="utf-8"))
 
 
 def test_a_title_a_section_and_a_paragraph_are_text() -> None:

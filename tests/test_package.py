@@ -14,6 +14,7 @@ import geobiomass as gb
 
 ROOT = Path(__file__).parent.parent
 FACE = {
+    "ArchiveSurvey",
     "accounting",
     "BiomassRegressor",
     "CrossValidation",
@@ -35,6 +36,7 @@ FACE = {
     "explain_totals",
     "fit",
     "from_biomassters",
+    "from_embeddings",
     "from_rasters",
     "from_stac",
     "landscape",
@@ -46,6 +48,7 @@ FACE = {
     "totals",
     "provenance",
     "residuals",
+    "survey_archive",
     "with_labels",
     "with_static",
     "write_cube",

@@ -33,6 +33,7 @@ CALLS = {
         ["folium"],
     ),
     "gb.from_stac('items.json', (1, 1, 2, 2))": ("stac", ["pystac_client"]),
+    "gb.survey_archive('items.json', (1, 1, 2, 2))": ("stac", ["pystac_client"]),
     "gb.with_labels(cube, 'plots.gpkg')": ("vectors", ["geopandas"]),
     "plots.scatter(grams, grams)": ("plots", ["matplotlib"]),
     "plots.sheet(grams, grams)": ("plots", ["matplotlib"]),

@@ -17,13 +17,14 @@ DOCS = Path(__file__).parents[1]
 sys.path.insert(0, str(DOCS.parent))
 sys.path.insert(0, str(DOCS))
 
-from figures import metric, network  # noqa: E402
+from figures import metric, network, survey  # noqa: E402
 
 DRAWN: dict[str, Callable[[], Figure]] = {
     "figures/network.png": network.draw,
     "figures/metric-average.png": metric.draw_average,
     "figures/metric-bins.png": metric.draw_bins,
     "figures/trust-range.png": metric.draw_range,
+    "figures/survey.png": survey.draw,
 }
 """Pictures by their place in docs/, and what draws them."""
 

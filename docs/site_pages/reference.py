@@ -17,6 +17,7 @@ MODULES = (
     "geobiomass.sources.grid",
     "geobiomass.sources.stac.archives",
     "geobiomass.sources.landscape.archive",
+    "geobiomass.sources.landscape.embedding_archive",
     "geobiomass.applicability",
     "geobiomass.statistics.conformal",
     "geobiomass.inference.plan",

@@ -9,12 +9,15 @@ from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Literal, TypeAlias
 
+from geobiomass.training.setting_names import explain_arguments
+
 CO2_PER_CARBON = 44 / 12
 """Mass of carbon dioxide for a mass of carbon: molecular masses 44 and 12."""
 
 OWN = "own value"
 
 
+@explain_arguments
 @dataclass(frozen=True)
 class Factor:
     """A factor, its standard error and its source.
@@ -50,6 +53,7 @@ class Factor:
         return f"{self.value:g} ({error}; {self.source})"
 
 
+@explain_arguments
 @dataclass(frozen=True)
 class RootShoot:
     """A ratio of below-ground to above-ground biomass that jumps at a density.
@@ -137,6 +141,7 @@ class CarbonFactor:
     without_error: tuple[str, ...]
 
 
+@explain_arguments
 @dataclass(frozen=True, init=False)
 class Carbon:
     """Factors from above-ground biomass to carbon.

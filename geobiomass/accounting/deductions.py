@@ -13,11 +13,14 @@ from difflib import get_close_matches
 import numpy as np
 import numpy.typing as npt
 
+from geobiomass.training.setting_names import explain_arguments
+
 Floats = npt.NDArray[np.float64]
 
 T_70, T_95 = 0.524417, 1.645006  # of ART TREES 2.0: Student's t at 10,000 degrees
 
 
+@explain_arguments
 @dataclass(frozen=True)
 class Deduction:
     """A rule that turns a relative half-width into a deduction.
@@ -112,6 +115,7 @@ def deduction_named(name: str) -> Deduction:
     )
 
 
+@explain_arguments
 def half_width_of_change(
     se_first: float, se_last: float, *, correlation: float = 0.0, quantile: float
 ) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from geobiomass.accounting.check import BROKEN, DOUBTFUL, OK
+from geobiomass.training.setting_names import explain_arguments
 
 UNSEEN = {
     "design": (
@@ -30,6 +31,7 @@ UNSEEN = {
 """Assumptions that nothing in a table of plots or residuals shows, by basis."""
 
 
+@explain_arguments
 def explain_totals(table: pd.DataFrame) -> str:
     """Return a table of totals in words, with each check, its figure and verdict.
 

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geobiomass.training.setting_names import explain_arguments
+
 Floats = npt.NDArray[np.float64]
 
 
+@explain_arguments
 @dataclass(frozen=True)
 class ParameterCovariance:
     """The error of a model's parameters, such as an allometric equation's.

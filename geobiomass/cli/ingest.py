@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from geobiomass.cli.output import say
+from geobiomass.cli.output import AsJson, answer, say
 from geobiomass.training.option_names import ExplainingGroup
 
 app = typer.Typer(
@@ -262,6 +262,63 @@ def _count_text(count: int, thing: str) -> str:
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
+@app.command()
+def embeddings(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="alphaearth, tessera, or the path or address of an index, of tiles or "
+            "of a Zarr store."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="The cube to write, such as scene.zarr.")],
+    year: Annotated[int, typer.Option(help="The year.")],
+    bbox: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option(help="West, south, east and north in degrees."),
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option(help="Vector file, whose bounding box is used.")
+    ] = None,
+    resolution: Annotated[
+        float | None,
+        typer.Option(help="Side of a pixel; by default the archive's pixels."),
+    ] = None,
+    crs: Annotated[
+        str | None, typer.Option(help="Reference system: EPSG:32633, or utm.")
+    ] = None,
+    dimensions: Annotated[
+        int | None,
+        typer.Option(help="Only the first ones, of releases that are ordered."),
+    ] = None,
+    dtype: Stored = StoredAs.int16,
+    overwrite: Overwrite = False,
+) -> None:
+    """Read a year of embeddings into one Zarr cube.
+
+    After an interruption the same command continues.
+
+    Example: `geobiomass ingest embeddings alphaearth scene.zarr --year 2023 --bbox
+    24.0 61.8 24.2 61.9`
+    """
+    from geobiomass.cube import write_cube
+    from geobiomass.sources.embeddings.from_embeddings import from_embeddings
+
+    cube = from_embeddings(
+        source,
+        region if region is not None and bbox is None else bbox,
+        year,
+        resolution=resolution,
+        crs=crs,
+        dimensions=dimensions,
+    )
+    write_cube(cube, out, dtype.value, overwrite=overwrite, progress=True)
+    sizes = cube.sizes
+    say(f"{out}: {sizes['band']} bands, {sizes['y']} x {sizes['x']} pixels")
+    if attribution := cube.attrs.get("attribution"):
+        say(f"To show on maps: {attribution}")
+
+
 class Composite(StrEnum):
     """Choices of a composite of the clear observations of a month."""
 
@@ -271,8 +328,13 @@ class Composite(StrEnum):
 
 @app.command()
 def stac(
-    out: Annotated[Path, typer.Argument(help="The cube to write, such as scene.zarr.")],
     months: Annotated[str, typer.Option(help="First and last month: 2023-09:2024-08.")],
+    out: Annotated[
+        Path | None,
+        typer.Argument(
+            help="The cube to write, such as scene.zarr; not with --survey."
+        ),
+    ] = None,
     bbox: Annotated[
         tuple[float, float, float, float] | None,
         typer.Option(help="West, south, east and north in degrees."),
@@ -315,6 +377,23 @@ def stac(
         int, typer.Option(help="Side of the blocks to compute, pixels.")
     ] = 512,
     overwrite: Overwrite = False,
+    survey: Annotated[
+        bool,
+        typer.Option(
+            "--survey",
+            help="Only show what there is by month and sensor; read no pixel.",
+        ),
+    ] = False,
+    rate: Annotated[
+        str, typer.Option(help="With --survey: rate of the network for its time.")
+    ] = "10 MB/s",
+    headers: Annotated[
+        bool,
+        typer.Option(
+            help="With --survey: read headers of images whose items state no size."
+        ),
+    ] = True,
+    as_json: AsJson = False,
 ) -> None:
     """Make monthly composites of Sentinel-2 and Sentinel-1 from an open archive.
 
@@ -322,17 +401,44 @@ def stac(
 
     Example: `geobiomass ingest stac --bbox 24.0 61.8 24.2 61.9 --months
     2023-09:2024-08 scene.zarr`
+
+    Example: `geobiomass ingest stac --region farm.gpkg --months 2023-04:2023-10
+    --survey`
     """
+    area = region if region is not None and bbox is None else bbox
+    source = items if items is not None else archive
+    chosen = bands.split(",") if bands is not None else None
+    if survey:
+        from geobiomass.sources.stac.survey import bytes_a_second, survey_archive
+
+        bytes_a_second(rate)  # a wrong one is told before the search
+        found = survey_archive(
+            *(source, area, months),
+            resolution=resolution,
+            crs=crs,
+            bands=chosen,
+            max_cloud=max_cloud,
+            offset=offset,
+            headers=headers,
+        )
+        facts = {**found.to_dict(), "seconds": found.seconds(rate), "rate": rate}
+        answer(found.summary(rate), facts, as_json)
+        return
+    if out is None:
+        raise ValueError(
+            "A cube needs a path to write to, got none; give OUT, such as scene.zarr, "
+            "or --survey to see what there is."
+        )
     from geobiomass.cube import write_cube
     from geobiomass.sources.stac.from_archive import from_stac, summary
 
     cube = from_stac(
-        items if items is not None else archive,
-        region if region is not None and bbox is None else bbox,
+        source,
+        area,
         resolution,
         crs,
         months,
-        bands=bands.split(",") if bands is not None else None,
+        bands=chosen,
         composite=composite.value,
         max_cloud=max_cloud,
         offset=offset,

@@ -192,6 +192,8 @@ def _status_of(error: BaseException) -> int | None:
             if isinstance(status, int) and 300 <= status < 600:
                 return status
         answer = getattr(error, "response", None)
+        if isinstance(status := getattr(answer, "status_code", None), int):
+            return status if status >= 300 else None  # of requests
         facts = answer.get("ResponseMetadata", {}) if isinstance(answer, dict) else {}
         if isinstance(status := facts.get("HTTPStatusCode"), int) and status >= 300:
             return status

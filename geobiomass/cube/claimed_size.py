@@ -132,10 +132,18 @@ def check_group(group: zarr.Group, name: str) -> None:
         shape = getattr(meta, "shape", None)
         if shape is not None:
             array = one if isinstance(one, zarr.Array) else group[key]
-            _check_array(array, f"Array {key!r} of {name}")
+            check_array(array, f"Array {key!r} of {name}")
 
 
-def _check_array(array: Any, what: str) -> None:
+def check_array(array: Any, what: str) -> None:
+    """Check the size that an array of Zarr claims, and the size of its chunks.
+
+    Raises
+    ------
+    CubeError
+        If it has too many values, is a coordinate too long to be read, or has a chunk
+        that does not fit into memory.
+    """
     shape = array.shape
     if len(shape) <= 1 and math.prod(shape) > _MOST_ALONG:
         raise CubeError(

@@ -19,6 +19,7 @@ import xarray as xr
 
 from geobiomass.cube.cluster_watch import keeper_of
 from geobiomass.cube.encoding import Encoding, encode
+from geobiomass.cube.found_images import SURVEY
 from geobiomass.cube.missing_values import clean
 from geobiomass.cube.plain_attributes import as_json, mapping_in
 from geobiomass.cube.static_layers import PIXELS
@@ -147,10 +148,10 @@ def _same_frame(cube: xr.Dataset, there: xr.Dataset, appended: bool) -> bool:
             return False
     if appended:
         return True
-    texts = [
-        json.dumps(dict(one.attrs), sort_keys=True, default=repr)
-        for one in (cube, there)
-    ]
+    # The survey follows from the images, which the fingerprint has; cubes of earlier
+    # commits have none.
+    attrs = [{**one.attrs, SURVEY: None} for one in (cube, there)]
+    texts = [json.dumps(one, sort_keys=True, default=repr) for one in attrs]
     return texts[0] == texts[1]
 
 

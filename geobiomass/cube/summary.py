@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from geobiomass.cube import check_cube, is_chips
+from geobiomass.cube.found_images import image_facts
 from geobiomass.cube.grid_summary import bytes_in, grid_facts, size_in_words
 from geobiomass.cube.one_state import consistently
 from geobiomass.cube.quantity import quantity_of
@@ -111,6 +112,7 @@ def _facts(cube: xr.Dataset, present: Table | None) -> Facts:
         if name in cube.attrs:
             facts[name] = str(cube.attrs[name])
     facts |= grid_facts(cube)
+    facts |= image_facts(cube)
     facts["values present"] = present or (
         "not known before it is computed; gb.describe(cube) looks at a few pixels"
     )

@@ -147,6 +147,8 @@ def write_report(
     )
     with tempfile.TemporaryDirectory() as folder:
         if wanted:
+            # By its path, since a GeoTIFF in memory lacks what the file says of labels.
+            source = material.layers if map is None else map
             if map is None:  # written once, because it is read by sections and totals
                 made = predictor.predict_to(
                     Path(folder) / "map.zarr",
@@ -155,10 +157,11 @@ def write_report(
                     progress=progress,
                 )
                 material.layers = open_map(str(made))
+                source = made
             terms = {"progress": progress, **totals}
             if plots is None:
                 terms["residuals"] = residuals
-            material.totals = totals_of(material.layers, regions, plots, **terms)
+            material.totals = totals_of(source, regions, plots, **terms)
         material.gather(samples, progress)
         text = page(_title(material), list(_written(material, progress)))
     write_whole(path, text)

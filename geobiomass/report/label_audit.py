@@ -26,6 +26,7 @@ from geobiomass.sources.label_errors import ERRORS
 from geobiomass.summary import Table
 from geobiomass.training.files import write_whole
 from geobiomass.training.own_files import check_own_file
+from geobiomass.training.setting_names import explain_arguments
 from geobiomass.validation.cross_validation import CrossValidation, cross_validate
 
 Numbers = npt.NDArray[np.float64]
@@ -42,6 +43,7 @@ _VISIBLE = ("B02", "B03", "B04")
 _GENERATOR = "<!-- geobiomass label audit -->"
 
 
+@explain_arguments
 @dataclass(frozen=True)
 class LabelAudit:
     """Suspicious labels; shown with a picture each in Jupyter.

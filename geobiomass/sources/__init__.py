@@ -2,6 +2,8 @@
 
 - `stac/`: Sentinel images in open archives, `geobiomass.from_stac`.
 - `rasters/`: raster files, `geobiomass.from_rasters`.
+- `embeddings/`: embeddings of AlphaEarth, TESSERA and Zarr stores,
+  `geobiomass.from_embeddings`.
 - `biomassters/`: the chips of the BioMassters competition, `from_biomassters`.
 - `landscape/`: a synthetic landscape with known biomass, `geobiomass.landscape`.
 - `labels`: labels for a cube, `geobiomass.with_labels`.

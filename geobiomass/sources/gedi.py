@@ -31,6 +31,7 @@ from geobiomass.sources.plot_table import geometries_of_table, moved
 from geobiomass.tables import is_table, match_column, read_dates, read_table
 from geobiomass.tables.coordinates import numbers_or_missing
 from geobiomass.training.packages import need, need_for_address
+from geobiomass.training.setting_names import explain_arguments
 
 Mask = npt.NDArray[np.bool_]
 
@@ -51,6 +52,7 @@ _DIGITS = 2**53  # whole numbers that a float64 holds exactly
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
+@explain_arguments
 def read_gedi(
     paths: Paths,
     area: Any = None,

@@ -16,6 +16,7 @@ from geobiomass.sources.plot_table import plots_table
 from geobiomass.tables import TableError
 from geobiomass.tables.columns import near_names
 from geobiomass.tables.coordinates import read_coordinates
+from geobiomass.training.setting_names import explain_arguments
 
 Indexes = npt.NDArray[np.int64]
 
@@ -41,6 +42,7 @@ class PlotSplit(NamedTuple):
     audit: pd.DataFrame
 
 
+@explain_arguments
 def split(
     plots: Any,
     audit: float = 0.3,

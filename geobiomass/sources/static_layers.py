@@ -32,12 +32,14 @@ from geobiomass.sources.static_rasters import (
     planes_of_chips,
     planes_of_file,
 )
+from geobiomass.training.setting_names import explain_arguments
 
 MISSING_PIXELS = "missing_pixels"
 """Attribute of ``static``: pixels without a value, by layer, JSON text."""
 _KEPT = 2**28  # bytes of layers that are kept in memory once they are counted
 
 
+@explain_arguments
 def with_static(
     cube: xr.Dataset,
     *,

@@ -29,7 +29,7 @@ from geobiomass.sources.rasters.grid_geometry import pixel_offset, pixel_ratio
 from geobiomass.sources.rasters.headers import read_headers
 from geobiomass.sources.rasters.lazy_array import BLOCK, lazy_blocks
 from geobiomass.sources.rasters.open_raster import gdal_settings, open_raster
-from geobiomass.sources.rasters.read_block import Layer
+from geobiomass.sources.rasters.read_block import Layer, copy_pixels
 from geobiomass.sources.rasters.reproject import Resampling, warp
 from geobiomass.sources.rasters.terrain import DERIVED, ELEVATION, SLOPE, derive
 
@@ -348,15 +348,11 @@ def _on_grid(
     corner = pixel_offset(source, grid)
     if corner is None:
         return warp(values, source, grid, method, pixel_ratio(source, grid))
-    out = np.full((len(values), *grid.shape), np.nan, np.float32)
-    row, column = corner
-    top, left = max(0, row), max(0, column)
-    bottom = min(grid.shape[0], row + source.shape[0])
-    right = min(grid.shape[1], column + source.shape[1])
-    if top < bottom and left < right:
-        part = values[:, top - row : bottom - row, left - column : right - column]
-        out[:, top:bottom, left:right] = part
-    return out
+
+    def read(rows: slice, columns: slice) -> npt.NDArray[np.float32]:
+        return values[:, rows, columns]
+
+    return copy_pixels(len(values), grid, source, corner, read)
 
 
 __all__ = ["DERIVED", "Planes", "Reading", "planes_of_array", "planes_of_chips"]

@@ -2,6 +2,8 @@
 
 - `scene`: `geobiomass.landscape`, the landscape as a lazy scene cube.
 - `archive`: the landscape written as dated images with a STAC catalogue.
+- `embedding_archive`: embeddings of the landscape, in the layouts of archives;
+  `embedding_vectors`: the vectors; `embedding_stores`: their Zarr stores.
 - `forest`: terrain, water, roads, stands and their biomass.
 - `versions`: the constants of both versions.
 - `sensors`: the monthly image of both satellites, out of the next four.

@@ -53,7 +53,7 @@ def lazy_blocks(
         for row, top in enumerate(tops):
             for column, left in enumerate(lefts):
                 bottom, right = min(top + BLOCK, height), min(left + BLOCK, width)
-                near = partial(_touches, (top, left, bottom, right))
+                near = partial(touches, (top, left, bottom, right))
                 mine = [x for x in wanted if near(reach[x.geobox])]
                 box = grid[top:bottom, left:right]
                 tasks[name, at, 0, row, column] = (
@@ -62,12 +62,12 @@ def lazy_blocks(
     chunks = (
         (1,) * len(steps),
         (len(bands),),
-        *(_lengths(size) for size in (height, width)),
+        *(block_lengths(size) for size in (height, width)),
     )
     return cast(Any, da.Array)(tasks, name, chunks, dtype=np.float32)
 
 
-def _touches(block: Sequence[float], outline: Sequence[float]) -> bool:
+def touches(block: Sequence[float], outline: Sequence[float]) -> bool:
     """Return whether a file may touch a block, with a margin for curved edges."""
     top, left, bottom, right = outline
     rim = 4 + 0.02 * max(bottom - top, right - left)
@@ -80,7 +80,8 @@ def _touches(block: Sequence[float], outline: Sequence[float]) -> bool:
     )
 
 
-def _lengths(size: int) -> tuple[int, ...]:
+def block_lengths(size: int) -> tuple[int, ...]:
+    """Return the lengths of the blocks along a side of the grid."""
     return tuple(min(BLOCK, size - start) for start in range(0, size, BLOCK))
 
 

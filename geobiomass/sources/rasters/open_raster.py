@@ -66,13 +66,20 @@ def _names_others(kind: str) -> OSError:
     )
 
 
-def gdal_settings() -> Any:
-    """Return a context with the GDAL settings of reading, for this thread only."""
+def gdal_settings(companions: bool = True) -> Any:
+    """Return a context with the GDAL settings of reading, for this thread only.
+
+    Parameters
+    ----------
+    companions : bool
+        Whether GDAL looks for files beside a raster, such as ``.aux.xml`` and ``.ovr``.
+        Archives of GeoTIFFs have none, and each look is a request.
+    """
     import rasterio
 
     return rasterio.Env(
         # GDAL opens companion files by name; listing 100,000 files would be slow.
-        GDAL_DISABLE_READDIR_ON_OPEN="TRUE",
+        GDAL_DISABLE_READDIR_ON_OPEN="TRUE" if companions else "EMPTY_DIR",
         # Else a file that was cut short gives zeros.
         GTIFF_IGNORE_READ_ERRORS="NO",
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -163,9 +164,10 @@ def _on_block(batch: Sequence[Layer], box: GeoBox) -> Pixels:
     source = batch[0].geobox
     corner = pixel_offset(source, box)
     if corner is not None:
-        return _copy_pixels(batch, box, *corner)
+        read = partial(_read, batch)
+        return copy_pixels(len(batch), box, source, corner, read)
     method = batch[0].resampling
-    window = _source_window(source, box, method)
+    window = source_window(source, box, method)
     if window is None:
         return np.full((len(batch), *box.shape), np.nan, np.float32)
     rows, columns = window
@@ -185,7 +187,7 @@ def _in_halves(batch: Sequence[Layer], box: GeoBox) -> Pixels:
     return np.concatenate([_on_block(batch, part) for part in parts], axis + 1)
 
 
-def _source_window(
+def source_window(
     source: GeoBox, box: GeoBox, method: str
 ) -> tuple[slice, slice] | None:
     """Return the rows and columns of a file that a block depends on."""
@@ -206,16 +208,36 @@ def _source_window(
     return spans[0], spans[1]
 
 
-def _copy_pixels(batch: Sequence[Layer], box: GeoBox, row: int, column: int) -> Pixels:
-    """Read pixels of a file whose grid is the block's: copied unchanged."""
-    out: Pixels = np.full((len(batch), *box.shape), np.nan, np.float32)
-    height, width = batch[0].geobox.shape
+def copy_pixels(
+    count: int,
+    box: GeoBox,
+    source: GeoBox,
+    at: tuple[int, int],
+    read: Callable[[slice, slice], Pixels],
+) -> Pixels:
+    """Return the pixels of a source whose grid is the block's, copied unchanged.
+
+    Parameters
+    ----------
+    count : int
+        Number of layers.
+    box : GeoBox
+        Grid of the block.
+    source : GeoBox
+        Grid of the source.
+    at : tuple of int
+        Row and column of the source's first pixel in the block; may be negative.
+    read : callable
+        Returns a window of the source, (layer, y, x), by its rows and columns.
+    """
+    out: Pixels = np.full((count, *box.shape), np.nan, np.float32)
+    (row, column), (height, width) = at, source.shape
     top, bottom = max(0, row), min(box.shape[0], row + height)
     left, right = max(0, column), min(box.shape[1], column + width)
     if top < bottom and left < right:
         rows = slice(top - row, bottom - row)
         columns = slice(left - column, right - column)
-        out[:, top:bottom, left:right] = _read(batch, rows, columns)
+        out[:, top:bottom, left:right] = read(rows, columns)
     return out
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from geobiomass.cube import CubeError
 
 if TYPE_CHECKING:
     import pystac
@@ -100,3 +102,20 @@ ARCHIVES: Mapping[str, Archive] = {
     "earth-search": EARTH_SEARCH,
     "planetary-computer": PLANETARY_COMPUTER,
 }
+
+
+def named_archive(named: Any, must_be_known: bool) -> Archive | None:
+    """Return the archive that a name or an `Archive` stands for, None if it is another.
+
+    Raises
+    ------
+    CubeError
+        If it has to be known and is not.
+    """
+    if isinstance(named, Archive):
+        return named
+    if isinstance(named, str) and named in ARCHIVES:
+        return ARCHIVES[named]
+    if must_be_known:
+        raise CubeError(f"archive must be one of {list(ARCHIVES)}, got {named!r}.")
+    return None

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 
 from geobiomass.cube import CubeError
 from geobiomass.cube.antimeridian import box_around, box_of_shapes
@@ -17,6 +18,22 @@ from geobiomass.sources.stac.period import Period
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
+
+
+def one_area(bounds: Any, area: Any) -> Any:
+    """Return which of two arguments of one meaning is given, None if neither is.
+
+    Raises
+    ------
+    CubeError
+        If both are.
+    """
+    if bounds is not None and area is not None:
+        raise CubeError(
+            "area and bounds mean the same, got both; give one of them, such as "
+            "area='farm.gpkg'."
+        )
+    return bounds if area is None else area
 
 
 def grid_of(
@@ -31,11 +48,17 @@ def grid_of(
     """
     if (bounds is None) == (like is None):
         raise CubeError(
-            "from_stac needs an area: give either bounds=(west, south, east, north) "
-            "in degrees, or a polygon; or like=, an object whose grid is used."
+            "A cube of an archive needs an area: give either area=, which is (west, "
+            "south, east, north) in degrees, a vector file or a polygon; or like=, an "
+            "object whose grid is used."
+        )
+    if isinstance(bounds, xr.Dataset | xr.DataArray):
+        raise CubeError(
+            "area must be bounds, a vector file or a polygon, got a cube; for the grid "
+            "of a cube give like=cube instead."
         )
     if like is None:
-        box, box_crs = _box_of(bounds, bounds_crs)
+        box, box_crs = box_of(bounds, bounds_crs)
         return make_grid(box, resolution, crs, bounds_crs=box_crs)
     grid = grid_like(like)
     if grid.affine.b or grid.affine.d:
@@ -46,8 +69,14 @@ def grid_of(
     return grid
 
 
-def _box_of(bounds: Any, crs: Any) -> tuple[Any, Any]:
-    """Return the box of a polygon or of bounds, and its CRS."""
+def box_of(bounds: Any, crs: Any) -> tuple[Any, Any]:
+    """Return the box of a polygon or of bounds, and its CRS.
+
+    Raises
+    ------
+    CubeError
+        If it is no area, or wider than 180 degrees.
+    """
     bounds = checked_area(bounds, degrees=crs == WGS84)
     if hasattr(bounds, "to_crs") and getattr(bounds, "crs", None) is not None:
         bounds, crs = bounds.to_crs(WGS84), WGS84  # geopandas and odc-geo

@@ -14,27 +14,23 @@ import xarray as xr
 from geobiomass.cube import CubeError, check_cube
 from geobiomass.cube.antimeridian import boxes_touch
 from geobiomass.cube.claimed_size import check_tasks
+from geobiomass.cube.found_images import SURVEY
 from geobiomass.sources.grid import SCENES, WGS84
-from geobiomass.sources.stac.archives import (
-    ARCHIVES,
-    CLOUD_PROBABILITY,
-    PASSES,
-    RADAR_BANDS,
-    REFLECTANCES,
-    Archive,
+from geobiomass.sources.stac.access import signer
+from geobiomass.sources.stac.archives import PASSES, Archive
+from geobiomass.sources.stac.area import (
+    coordinates,
+    grid_of,
+    lonlat_box,
+    one_area,
 )
-from geobiomass.sources.stac.area import coordinates, grid_of, lonlat_box
 from geobiomass.sources.stac.composites import CLASSES, MASKED_CLASSES
-from geobiomass.sources.stac.period import Period, parse_period
+from geobiomass.sources.stac.found_scenes import find_scenes
+from geobiomass.sources.stac.period import Period, asked_period
 from geobiomass.sources.stac.read_month import Settings, read_month
 from geobiomass.sources.stac.scene import Scene
-from geobiomass.sources.stac.search import find_items
-from geobiomass.sources.stac.select_scenes import (
-    default_bands,
-    nothing_left,
-    period_covered,
-    select_scenes,
-)
+from geobiomass.sources.stac.select_scenes import check_bands, default_bands
+from geobiomass.sources.stac.survey import survey_of
 from geobiomass.training.json_files import parse_json
 from geobiomass.training.packages import need
 from geobiomass.training.setting_names import explain_arguments
@@ -43,10 +39,7 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
 FINGERPRINT = "source_fingerprint"
-_KNOWN_BANDS = (*RADAR_BANDS, *REFLECTANCES, CLOUD_PROBABILITY)
 _COMPOSITES, _DAMAGED = ("median", "best"), ("raise", "skip")
-# Part of addresses that the Planetary Computer signs: storage of Azure.
-_SIGNED = ".blob.core.windows.net/"
 
 
 @explain_arguments
@@ -55,9 +48,11 @@ def from_stac(
     bounds: Any = None,
     resolution: float = 10.0,
     crs: Any = "utm",
-    months: str | Sequence[str] | None = None,
+    months: str | Sequence[str] | Sequence[int] | int | None = None,
     *,
     archive: str | Archive | None = None,
+    area: Any = None,
+    year: int | None = None,
     bounds_crs: Any = WGS84,
     like: Any = None,
     bands: Sequence[str] | None = None,
@@ -92,12 +87,18 @@ def from_stac(
         Side of a pixel in units of `crs`.
     crs : optional
         CRS of the cube, such as "EPSG:32633"; "utm" is the UTM zone of the centre.
-    months : str or pair of str
-        First and last month, ``"2023-09:2024-08"``, at most one year. A search needs
-        it. By default from the first to the last month of `items`.
+    months : str, pair of str, or numbers
+        First and last month, ``"2023-09:2024-08"``, at most one year; or with `year`
+        consecutive numbers from 1 to 12, ``range(4, 11)``. A search needs it. By
+        default from the first to the last month of `items`.
     archive : str or Archive, optional
         Archive that defines the names of assets and collections. By default it is
         recognised from the items.
+    area : optional
+        Another name of `bounds`: one of them is given.
+    year : int, optional
+        Year of `months` that are numbers; those after December are in the next year.
+        Without `months` the whole year.
     bounds_crs : optional
         CRS of `bounds`; by default longitude and latitude.
     like : optional
@@ -144,7 +145,8 @@ def from_stac(
         ``image`` (month, band, y, x) float32: dB of gamma0 for Sentinel-1,
         reflectance x 10^4 for Sentinel-2, percent for CLP. The attribute
         `observations` (JSON) counts items by month and sensor, `scenes` lists them,
-        `left_out` counts the unused ones by reason.
+        `left_out` counts the unused ones by reason, `survey` (JSON) has what
+        :func:`geobiomass.survey_archive` counts without reading a header.
 
     Raises
     ------
@@ -158,30 +160,24 @@ def from_stac(
 
     need("gb.from_stac", "stac", "odc.stac", "pystac_client")
     _check(composite, masked_classes, damaged, block, bands)
-    names = _archive(archive if archive is not None else items, archive is not None)
-    grid = grid_of(bounds, resolution, crs, bounds_crs, like)
-    period = parse_period(months) if months is not None else None
-    around = lonlat_box(grid)
-    found = find_items(items, names, around, period)
-    scenes, left_out = select_scenes(found, names, around, offset, max_cloud)
-    period = period or period_covered(scenes)
-    within = [scene for scene in scenes if scene.month in period.months]
-    left_out["outside the period"] += len(scenes) - len(within)
-    if not within:
-        raise CubeError(nothing_left(len(found), period, left_out))
+    grid = grid_of(one_area(bounds, area), resolution, crs, bounds_crs, like)
+    period = asked_period(months, year)
+    found = find_scenes(items, archive, grid, period, offset, max_cloud)
+    within, period = found.scenes, found.period
     settings = Settings(
         tuple(bands) if bands is not None else default_bands(within),
         composite,
         tuple(sorted(set(masked_classes))),
         resampling,
         damaged,
-        _signer(sign, within),
+        signer(sign, within),
     )
     cube = xr.Dataset(
         {"image": _lazy_image(within, period, grid, settings, block)},
         coords=coordinates(grid, period, settings.bands),
-        attrs=_attributes(within, period, settings, left_out),
+        attrs=_attributes(within, period, settings, found.left_out),
     )
+    cube.attrs[SURVEY] = survey_of(found, settings.bands, grid).to_json()
     cube = cube.rio.write_crs(str(grid.crs))
     placed: xr.Dataset = cube.rio.write_transform(grid.affine)
     check_cube(placed)
@@ -226,36 +222,7 @@ def _check(
         )
     if block < 1:
         raise CubeError(f"block must be at least 1 pixel, got {block}.")
-    if unknown := [band for band in bands or () if band not in _KNOWN_BANDS]:
-        raise CubeError(f"bands must be among {list(_KNOWN_BANDS)}, got {unknown}.")
-
-
-def _archive(named: Any, must_be_known: bool) -> Archive | None:
-    if isinstance(named, Archive):
-        return named
-    if isinstance(named, str) and named in ARCHIVES:
-        return ARCHIVES[named]
-    if must_be_known:
-        raise CubeError(f"archive must be one of {list(ARCHIVES)}, got {named!r}.")
-    return None
-
-
-def _signer(
-    sign: Callable[[str], str] | bool | None, scenes: list[Scene]
-) -> Callable[[str], str] | None:
-    if callable(sign):
-        return sign
-    asks = any(_SIGNED in href for s in scenes for _, _, href in s.assets)
-    if sign is False or not (sign or asks):
-        return None
-    need(
-        "Signing addresses of the Planetary Computer (or give sign=, False for none)",
-        "stac",
-        "planetary_computer",
-    )
-    from planetary_computer import sign_url
-
-    return cast("Callable[[str], str]", sign_url)
+    check_bands(bands)
 
 
 # The lazy cube ------------------------------------------------------------------------

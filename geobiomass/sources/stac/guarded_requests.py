@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from pystac_client.stac_api_io import StacApiIO
-from requests import PreparedRequest, RequestException, Response, Session
+from requests import HTTPError, PreparedRequest, RequestException, Response, Session
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
@@ -110,6 +110,27 @@ def first_byte(href: str, guard: Guard) -> None:
             session.get(href, headers={"Range": "bytes=0-0"}, timeout=_TIMEOUT)
         except RequestException:
             return
+
+
+def first_bytes(href: str, guard: Guard, count: int) -> bytes:
+    """Return the first bytes of a file, in one request.
+
+    Raises
+    ------
+    CubeError
+        If a redirect leads to where the catalogue may not.
+    requests.RequestException
+        If the server does not answer, or refuses.
+    """
+    retries = Retry(3, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504))
+    with Session() as session:
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, _Adapter(guard, count, max_retries=retries))
+        wanted = {"Range": f"bytes=0-{count - 1}", "Accept-Encoding": "identity"}
+        answer = session.get(href, headers=wanted, timeout=_TIMEOUT)
+    if answer.status_code >= 400:  # raise_for_status would show the signature
+        raise HTTPError(f"it answers {answer.status_code}", response=answer)
+    return answer.content[:count]
 
 
 @cache

@@ -33,10 +33,69 @@ class Period:
         return f"{year}-{month:02d}-01"
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The months as ``"2023-09"``."""
+        return tuple(f"{year}-{month:02d}" for year, month in self.months)
+
+    @property
     def end(self) -> str:
         """The last day, ISO 8601."""
         year, month = self.months[-1]
         return f"{year}-{month:02d}-{calendar.monthrange(year, month)[1]}"
+
+
+def asked_period(months: Any, year: int | None) -> Period | None:
+    """Return the period of the arguments `months` and `year`, None without both.
+
+    Raises
+    ------
+    CubeError
+        If they are no period, or do not belong together.
+    """
+    if months is None and year is None:
+        return None
+    if year is None:
+        if _is_numbers(months):
+            raise CubeError(
+                "months that are numbers need their year, such as months=range(4, 11), "
+                f"year=2023, got months={months!r}."
+            )
+        return parse_period(months)
+    if isinstance(year, bool) or not isinstance(year, int | np.integer):
+        raise CubeError(f"year must be a whole number such as 2023, got {year!r}.")
+    if not 1900 <= year < 2200:
+        raise CubeError(f"year must be from 1900 to 2199, got {year}.")
+    if months is None:
+        return period_of(12 * int(year), 12 * int(year) + 11, str(year))
+    if not _is_numbers(months):
+        raise CubeError(
+            "year belongs to months that are numbers, such as months=range(4, 11), "
+            f"got year={year} and months={months!r}; leave year out."
+        )
+    return _period_of_numbers([int(one) for one in np.atleast_1d(months)], int(year))
+
+
+def _is_numbers(months: Any) -> bool:
+    """Return whether months are numbers: 4, [4, 5], range(4, 6), an array."""
+    if isinstance(months, str):
+        return False
+    many = list(months) if isinstance(months, Iterable) else [months]
+    return bool(many) and all(
+        isinstance(one, int | np.integer) and not isinstance(one, bool) for one in many
+    )
+
+
+def _period_of_numbers(months: list[int], year: int) -> Period:
+    """Return consecutive months of the year; after December those of the next one."""
+    if any(not 1 <= month <= 12 for month in months):
+        raise CubeError(f"months must be from 1 to 12, got {months}.")
+    first = 12 * year + months[0] - 1
+    period = period_of(first, first + len(months) - 1, str(months))
+    if [month for _, month in period.months] != months:
+        raise CubeError(
+            f"months must follow each other, such as range(4, 11), got {months}."
+        )
+    return period
 
 
 def parse_period(months: str | Sequence[str]) -> Period:

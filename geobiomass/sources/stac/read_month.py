@@ -45,7 +45,7 @@ _LOG = logging.getLogger(__name__)
 _READS = 8
 _JPEG_2000 = ("JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID", "JP2Grok", "GTiff")
 _BANDS = 4  # bands of all scenes in memory at the same time
-_GDAL = {
+GDAL_SETTINGS = {
     "GDAL_HTTP_CONNECTTIMEOUT": "30",
     # A stalled connection is closed, and the request is repeated.
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
@@ -272,7 +272,7 @@ def _driver() -> Any:
 
         def capture_env(self) -> dict[str, Any]:
             # odc-stac's defaults, such as ten retries, or the user's own settings.
-            return {**_GDAL, **super().capture_env()}
+            return {**GDAL_SETTINGS, **super().capture_env()}
 
         def open(self, source: Any, context: Any) -> Any:
             return NamingReader(source, context, self)

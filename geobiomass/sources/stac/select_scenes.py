@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from geobiomass.cube import BIOMASSTERS_BANDS, CubeError
@@ -22,6 +22,8 @@ from geobiomass.sources.stac.scene import Scene, archive_of, as_scene
 if TYPE_CHECKING:
     import pystac
 
+_KNOWN_BANDS = (*RADAR_BANDS, *REFLECTANCES, CLOUD_PROBABILITY)
+
 
 def select_scenes(
     items: Iterable[pystac.Item],
@@ -29,13 +31,13 @@ def select_scenes(
     around: Box,
     offset: int | None,
     max_cloud: float,
-) -> tuple[list[Scene], Counter[str]]:
+) -> tuple[list[tuple[Scene, pystac.Item]], Counter[str]]:
     """Return the usable scenes in order of preference, and counts of the others.
 
-    The counter has the reasons as keys.
+    Each scene is beside its item. The counter has the reasons as keys.
     """
     left_out: Counter[str] = Counter()
-    scenes: list[Scene] = []
+    scenes: list[tuple[Scene, pystac.Item]] = []
     for item in items:
         known = archive_of(item, [archive] if archive else ARCHIVES.values())
         if known is None:
@@ -47,24 +49,38 @@ def select_scenes(
         elif scene.cloud is not None and scene.cloud > max_cloud:
             left_out["too cloudy"] += 1
         else:
-            scenes.append(scene)
+            scenes.append((scene, item))
     once = _without_duplicates(scenes)
     left_out["in a better collection as well"] += len(scenes) - len(once)
-    once.sort(key=lambda scene: (*scene.preference, scene.when, scene.item))
+    once.sort(key=lambda pair: (*pair[0].preference, pair[0].when, pair[0].item))
     return once, left_out
 
 
-def _without_duplicates(scenes: list[Scene]) -> list[Scene]:
+def _without_duplicates(
+    scenes: list[tuple[Scene, pystac.Item]],
+) -> list[tuple[Scene, pystac.Item]]:
     """Return the scenes without tiles that a preferred collection has of that day."""
     best: dict[tuple[str, str], int] = {}
-    for scene in scenes:
+    for scene, _ in scenes:
         key, rank = (scene.tile, scene.sweep), scene.preference[0]
         best[key] = min(rank, best.get(key, rank))
     return [
-        scene
-        for scene in scenes
+        (scene, item)
+        for scene, item in scenes
         if not scene.tile or scene.preference[0] == best[scene.tile, scene.sweep]
     ]
+
+
+def check_bands(bands: Sequence[str] | None) -> None:
+    """Check that bands are of sensors that archives have.
+
+    Raises
+    ------
+    CubeError
+        If one is not.
+    """
+    if unknown := [band for band in bands or () if band not in _KNOWN_BANDS]:
+        raise CubeError(f"bands must be among {list(_KNOWN_BANDS)}, got {unknown}.")
 
 
 def period_covered(scenes: list[Scene]) -> Period:
