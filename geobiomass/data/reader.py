@@ -31,8 +31,9 @@ from geobiomass.data.arrays import (
 )
 from geobiomass.data.decoder import Decoder
 from geobiomass.data.static_pixels import static_pixels
-from geobiomass.network.static_planes import packed, plane_count
+from geobiomass.network.static_planes import direction_planes, packed, plane_count
 from geobiomass.tiles import Sample, Window, mirror
+from geobiomass.training.directions import Directions
 
 __all__ = ["Decoder", "Reader", "Sample"]
 
@@ -78,6 +79,8 @@ class Reader:
         self._known: Callable[[Sample], Mask] | None = None
         self._layers = cube[[STATIC]] if STATIC in cube else xr.Dataset()
         self.static_layers: tuple[str, ...] = ()
+        # Rows of most scenes go south; those of chips are taken to.
+        self._rows_go_north = not self.chips and _goes_up(cube)
         self._static: Pixels | None = None
         self._take_layers(layers)
 
@@ -109,6 +112,12 @@ class Reader:
     def planes(self) -> int:
         """Further months of a tile that hold its static layers."""
         return plane_count(len(self.static_layers), len(self.bands))
+
+    @property
+    def directions(self) -> tuple[Directions, ...]:
+        """The planes of a tile whose values are directions on the ground."""
+        pairs = direction_planes(self.static_layers, len(self.bands))
+        return tuple(Directions(*pair, self._rows_go_north) for pair in pairs)
 
     @property
     def whole(self) -> Window:
@@ -215,6 +224,11 @@ class Reader:
     def layers(self) -> int:
         """Layers of :meth:`fill`'s labels: two if they come with weights."""
         return 1 if self._weigh is None else 2
+
+    @property
+    def ground_layers(self) -> int:
+        """Layers that :meth:`fill` fills beside the codes: labels, static layers."""
+        return self.layers + len(self.static_layers)
 
     def keeping(self, height: int, width: int) -> Reader:
         """Return a copy of this reader for windows that are near each other.
@@ -364,8 +378,8 @@ class Reader:
         codes : numpy.ndarray
             To be filled: of the shape and type that :meth:`cells` returns.
         agb : numpy.ndarray
-            (layer, y, x), to be filled with the labels, and with their weights if
-            there are two layers.
+            (layer, y, x), to be filled with the labels, with their weights if they
+            have any, then with the static layers: `ground_layers` in all.
 
         Returns
         -------
@@ -381,8 +395,14 @@ class Reader:
             self._image.fill(sample, codes)
         except Exception as error:
             raise self._named(sample, error) from error
-        self.fill_labels(sample, agb)
+        self.fill_ground(sample, agb)
         return self._image.cells(sample)[1]
+
+    def fill_ground(self, sample: Sample, agb: Array) -> None:
+        """Read labels, weights and static layers of a sample into given memory."""
+        self.fill_labels(sample, agb)
+        if self._static is not None:
+            agb[self.layers :] = self._read(self._static, sample)[0]
 
     def fill_labels(self, sample: Sample, agb: Array) -> None:
         """Read the labels of one sample, and their weights, into given memory."""
@@ -401,7 +421,7 @@ class Reader:
         return [source.cut(sample) for sample in samples]
 
     def blank(self, codes: Codes, agb: Array) -> None:
-        """Fill one sample with missing values: no month, no label."""
+        """Fill one sample with missing values: no month, no label, no layer."""
         missing = self._image.missing
         codes[...] = np.nan if missing is None else missing
         agb[...] = np.nan
@@ -431,6 +451,12 @@ class Reader:
             return pixels
         chip = f"chip {self.names[sample.chip]}"
         return chip if window == self.whole else f"{chip}, {pixels}"
+
+
+def _goes_up(cube: xr.Dataset) -> bool:
+    """Return whether y grows from row to row."""
+    known = "y" in cube.coords and cube.sizes["y"] > 1
+    return known and bool(cube["y"].values[-1] > cube["y"].values[0])
 
 
 def _reach(window: Window, whole: Window) -> Window:

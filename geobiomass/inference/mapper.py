@@ -238,6 +238,7 @@ class Mapper:
             _orientations(settings),
             resolve_precision(settings.precision),
             settings.memory,
+            self.reader.directions,
         )
 
     @cached_property

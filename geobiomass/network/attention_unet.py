@@ -31,6 +31,8 @@ from geobiomass.network.month_attention import (
     seasons,
 )
 from geobiomass.network.rising_curve import RisingCurve
+from geobiomass.network.static_fusion import StaticFusion
+from geobiomass.network.static_planes import StaticLevels, unpacked
 
 _LEAST_SPREAD = 0.01
 """Of the target's scale: a predicted standard deviation is at least this."""
@@ -45,11 +47,12 @@ class Look(NamedTuple):
         (batch, outputs, y, x), Mg/ha.
     levels : list of Tensor
         (batch, channel, rows, columns) for each level of the encoder, the finest first,
-        pooled over months. The image is padded to a multiple of the network's stride.
+        pooled over months, with static layers. The image is padded to a multiple of
+        the network's stride.
     seen : Tensor
         (batch, 2 bands, rows, columns) on the cells of the finest level: the scaled
         bands, and whether they have a value, pooled over months with the attention of
-        that level.
+        that level. Then static layers, scaled, and whether they have a value.
     """
 
     maps: Tensor
@@ -93,6 +96,11 @@ class AttentionUNet(nn.Module):
         Whether the last output is a standard deviation, which is always above zero.
     curve : int, optional
         Straight parts of a curve that the maps pass through; None: no curve.
+    static : sequence of str
+        Names of static layers that images come with, after their months, as
+        :func:`geobiomass.network.static_planes.packed_batch` puts them there.
+    static_levels : "finest", "coarsest" or "both"
+        Levels of the encoder whose pooled features they are added to.
 
     Raises
     ------
@@ -107,6 +115,7 @@ class AttentionUNet(nn.Module):
     target_shift: Tensor
     target_scale: Tensor
     season: Tensor
+    turns_directions = True
 
     def __init__(
         self,
@@ -122,6 +131,8 @@ class AttentionUNet(nn.Module):
         levels: int | None = None,
         spread: bool = False,
         curve: int | None = None,
+        static: Sequence[str] = (),
+        static_levels: StaticLevels = "both",
     ) -> None:
         super().__init__()
         self.missing, self.passes = missing, check_passes(passes, bands, missing)
@@ -174,6 +185,16 @@ class AttentionUNet(nn.Module):
         self.register_buffer("season", season, persistent=False)
         self.curve: RisingCurve | None = None
         self.set_curve(None if curve is None else RisingCurve(curve))
+        # Last, so that the other weights are drawn as without layers.
+        self.fusion: StaticFusion | None = None
+        if static:
+            self.settings |= {"static": list(static), "static_levels": static_levels}
+            self.fusion = StaticFusion(static, channels, strides, static_levels)
+
+    @property
+    def static_layers(self) -> tuple[str, ...]:
+        """Names of the static layers that it reads, in their order."""
+        return () if self.fusion is None else self.fusion.names
 
     def set_statistics(
         self,
@@ -262,9 +283,9 @@ class AttentionUNet(nn.Module):
         Parameters
         ----------
         image : Tensor
-            (batch, month, band, y, x) float, physical units, NaN where missing.
-            Height and width are padded with missing pixels to a multiple of the
-            network's stride.
+            (batch, month, band, y, x) float, physical units, NaN where missing; with
+            static layers after the months, if the network reads any. Height and width
+            are padded with missing pixels to a multiple of the network's stride.
         present : Tensor, optional
             (batch, month) bool: months to use. A month without any value is never
             used.
@@ -283,7 +304,9 @@ class AttentionUNet(nn.Module):
             If a shape does not fit, or there is a month-of-year term and the calendar
             months of the image are not known.
         """
-        padded = self._decode(*self._pool(image, present, calendar))
+        image, static = self._parted(image)
+        packed, levels = self._pool(image, present, calendar)
+        padded = self._decode(packed, self._joined(levels, static))
         return padded[..., : image.shape[-2], : image.shape[-1]]
 
     def look(
@@ -304,6 +327,7 @@ class AttentionUNet(nn.Module):
         Look
             Its ``maps`` equal the result of :meth:`forward`.
         """
+        image, static = self._parted(image)
         season = self._seasons_of(image, calendar)
         packed, present = self._pack(image, present)
         counts: list[int] = present.sum(dim=1).tolist()
@@ -324,6 +348,10 @@ class AttentionUNet(nn.Module):
                 pool_months(*pair, counts) for pair in zip(each, scores, strict=True)
             ]
             seen = pool_months(bands, scores[0], counts)
+        if self.fusion is not None and static is not None:
+            cells = self.fusion.by_cell(static, *seen.shape[-2:])
+            seen = torch.cat([seen, cells], dim=1)
+        levels = self._joined(levels, static)
         padded = self._decode(packed, levels)
         maps = padded[..., : image.shape[-2], : image.shape[-1]]
         return Look(maps, levels, seen)
@@ -348,7 +376,7 @@ class AttentionUNet(nn.Module):
         Parameters
         ----------
         image, present, calendar
-            As in :meth:`forward`.
+            As in :meth:`forward`, but without static layers, which have no weight.
 
         Returns
         -------
@@ -424,6 +452,20 @@ class AttentionUNet(nn.Module):
         if not bool(unknown.any()):
             return image
         return image.masked_fill(unknown[:, None, None], math.nan)
+
+    def _parted(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the months of an image, and its static layers if any are read."""
+        return (
+            (image, None)
+            if self.fusion is None
+            else unpacked(image, len(self.static_layers))
+        )
+
+    def _joined(self, levels: list[Tensor], static: Tensor | None) -> list[Tensor]:
+        """Return pooled features with those of the static layers."""
+        if self.fusion is None or static is None:
+            return levels
+        return cast("list[Tensor]", self.fusion(static, levels))
 
     def _decode(self, packed: Tensor, pooled: list[Tensor]) -> Tensor:
         """Return the maps of pooled features, still padded."""

@@ -70,6 +70,10 @@ def learnt_from(
         del values["label_errors"]  # of no effect
     if not recipe.label_shift:
         del values["label_shift"]  # earlier releases did not have it
+    if layers := data.reader.static_layers:
+        made["static layers"] = ", ".join(layers)
+    else:
+        del values["static_levels"]  # of no effect, and new
     if recipe.interval is None:
         del values["calibration_fraction"]  # of no effect
     return {
