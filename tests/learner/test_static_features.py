@@ -17,12 +17,9 @@ from geobiomass.data.reader import Reader
 from geobiomass.learner.features import PixelFeatures
 from geobiomass.learner.pixel_network import PixelNetwork
 from geobiomass.learner.stack_network import StackNetwork
-from geobiomass.models import network_training
-from geobiomass.models.fit_members import untrained
 from geobiomass.models.pixel_regressor import PixelRegressor
 from geobiomass.network import AttentionUNet
 from geobiomass.network.static_planes import months_of, packed, packed_batch, unpacked
-from geobiomass.recipes.recipe import find_recipe
 from geobiomass.tiles import Sample, Window
 
 FAST: dict[str, Any] = {"trees": 40, "neighbourhoods": (3,), "progress": False}
@@ -314,47 +311,17 @@ def test_chips_with_layers_and_labels_that_are_off(tmp_path: Path) -> None:
     assert np.corrcoef(maps.ravel(), chips["agb"].values.ravel())[0, 1] > 0.9
 
 
-def test_what_cannot_be_done_with_layers_is_said(
-    plots: xr.Dataset, model: PixelRegressor, tmp_path: Path
-) -> None:
-    with pytest.raises(ValueError, match="learnt the static layers"):
-        model.export(tmp_path / "m.onnx")
+def test_a_layer_without_a_value_at_any_label_is_refused(plots: xr.Dataset) -> None:
     empty = plots["static"].where(plots["layer"] != "slope")
     with pytest.raises(gb.CubeError, match=r"none of \['slope'\]"):
         gb.fit(plots.assign(static=empty), "pixels", block=16, **FAST)
-
-
-def test_a_network_says_that_it_does_not_use_layers(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class Stop(Exception):
-        """Stands for the training."""
-
-    def stop(*arguments: object) -> None:
-        raise Stop
-
-    cube = with_layers(make_scene(32, 32))
-    settings = {"encoder": "test_resnet", "crop": 32, "progress": False}
-    monkeypatch.setattr(network_training, "recipe_for", stop)
-    with (
-        pytest.warns(UserWarning, match="does not use static layers"),
-        pytest.raises(Stop),
-    ):
-        gb.fit(cube, "quick", 0.0, pretrained=False, **settings)
-    recipe = find_recipe("quick", pretrained=False, **settings)
-    model = untrained(cube, recipe)
-    assert model.static_layers == ()
-    maps = [
-        model.predict(one, check="off")["agb"].values
-        for one in (cube, cube.drop_dims("layer"))
-    ]
-    np.testing.assert_array_equal(*maps)
 
 
 def test_a_stack_gives_its_network_the_months_alone(full: xr.Dataset) -> None:
     bands, months = ["VV_asc", "B04", "B08"], (6, 7, 8)
     features = PixelFeatures(bands, months, (3,), layers=LAYERS)
     inner = AttentionUNet(3, "test_resnet", (8, 8, 8, 8, 8))
+    plain = PixelFeatures(bands, months, (3,))
     stack = StackNetwork(features.settings, inner=inner.settings).eval()
     stack.inner = inner.eval()
     reader = Reader(full.isel(y=slice(32), x=slice(32)), bands, LAYERS)
@@ -366,6 +333,15 @@ def test_a_stack_gives_its_network_the_months_alone(full: xr.Dataset) -> None:
     np.testing.assert_array_equal(found[:, -1:].numpy(), expected.numpy())
     np.testing.assert_array_equal(found[:, :-1].numpy(), features(tile).numpy())
     assert stack.static_layers == LAYERS
+    # One that learnt the layers gets them.
+    reads = AttentionUNet(3, "test_resnet", (8, 8, 8, 8, 8), static=LAYERS)
+    stack = StackNetwork(features.settings, inner=reads.settings).eval()
+    stack.inner = reads.eval()
+    with torch.inference_mode():
+        found = stack._features_of(tile, None)
+        np.testing.assert_array_equal(found[:, -1:].numpy(), reads(tile).numpy())
+    with pytest.raises(ValueError, match="or none, got"):
+        StackNetwork(plain.settings, inner=reads.settings)
 
 
 def test_a_model_that_learnt_layers_is_adapted(
