@@ -214,7 +214,9 @@ def export_network(
 ) -> Path:
     """Write a network as a graph that runs without this package.
 
-    A batch may have any number of images; months, bands, height and width are fixed
+    A model that learnt static layers takes them as a second input, ``static``: (batch,
+    layer, y, x), in the order that the file notes as ``static_layers``. A batch may
+    have any number of images; months, bands, height and width are fixed
     to the values given here.
 
     Parameters

@@ -54,8 +54,9 @@ def with_static(
 ) -> xr.Dataset:
     """Return a cube with more static layers: terrain, canopy height, embeddings, ....
 
-    Each raster is reprojected to the cube's grid. The learner by pixel takes static
-    layers as features, one each; they are never repeated by month.
+    Each raster is reprojected to the cube's grid. A network takes static layers once
+    the months are pooled, the learner by pixel as features, one each; they are never
+    repeated by month.
 
     Parameters
     ----------
