@@ -257,3 +257,40 @@ def test_chips_take_arrays_by_their_ids() -> None:
         gb.with_static(chips, height=height[:2])
     with pytest.raises(gb.CubeError, match="16 x 16 pixels"):
         gb.with_static(chips, height=height[:, :8])
+
+
+def test_a_command_adds_layers(run: Any, tmp_path: Path) -> None:
+    cube = make_scene()
+    values, transform = tilted(cube, "EPSG:3067", 10.0)
+    dem = write_raster(tmp_path / "dem.tif", values, transform, units="m")
+    chm = write_raster(tmp_path / "chm.tif", 0 * values + 7, transform)
+    left, top = corner_of(cube)
+    image = write_raster(
+        *(tmp_path / "S2_2023-06.tif", cube["image"].values[1, 1:]),
+        Affine(10, 0, left, 0, -10, top),
+        names=["B04", "B08"],
+    )
+    out = tmp_path / "c.zarr"
+    words = ["ingest", "rasters", str(image.parent / "S2_{year}-{month}.tif"), out]
+    layers = ["--dem", dem, "--slope", "--static", f"canopy_height={chm}"]
+    more = ["--static", f"soil={chm}", "--static-units", "soil=g/kg"]
+    code, _, said = run(*words, *layers, *more)
+    assert code == 0, said
+    assert "static layers: elevation, slope, canopy_height, soil" in said
+    static = gb.open_cube(out)["static"]
+    units = {"elevation": "m", "slope": "degree", "canopy_height": "m", "soil": "g/kg"}
+    assert units_of_layers(static) == units
+    slope = np.rad2deg(np.arctan(np.hypot(0.1, 0.2)))
+    np.testing.assert_allclose(static.sel(layer="slope"), slope, rtol=1e-3)
+    assert (static.sel(layer="soil") == 7).all()
+    code, described, _ = run("info", out)
+    assert code == 0
+    assert "canopy_height" in described
+    for wrong, told in (
+        (["--slope"], "follow from an elevation model"),
+        (["--static", "chm.tif"], "must be a name and what it is"),
+        (["--static", f"dem={chm}"], "must name a layer of its own"),
+    ):
+        code, _, said = run(*words, "--overwrite", *wrong)
+        assert code != 0
+        assert told in " ".join(said.split())

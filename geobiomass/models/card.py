@@ -186,9 +186,11 @@ def _what(settings: Facts) -> str:
 def _how(network: Facts) -> str:
     """Return how maps are made, in one sentence."""
     if "learner" not in network:
+        layers = ", ".join(map(as_code, network.get("static", [])))
+        static = f" with the static layers {layers} after it," if layers else ""
         return (
-            f"Encoder {as_code(network['encoder'])}, attention over the months, U-Net "
-            "decoder."
+            f"Encoder {as_code(network['encoder'])}, attention over the months,"
+            f"{static} U-Net decoder."
         )
     sides = network["features"]["neighbourhoods"]
     around = ""

@@ -216,9 +216,10 @@ def set_scaling(
     if getattr(network, "spread", False):  # networks of other classes have none
         shifts[-1] = 0.0  # of a standard deviation
     network.set_statistics(shift, scale, shifts, [found.target_scale] * outputs)
-    if found.static is not None and network.fusion is not None:
-        network.fusion.set_statistics(found.static.shift, found.static.scale)
-        _tell_constant(network.fusion.names, found.static.scale)
+    fusion = getattr(network, "fusion", None)
+    if found.static is not None and fusion is not None:
+        fusion.set_statistics(found.static.shift, found.static.scale)
+        _tell_constant(fusion.names, found.static.scale)
 
 
 def _tell_constant(layers: Sequence[str], scales: Sequence[float]) -> None:

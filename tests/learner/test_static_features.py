@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 import xarray as xr
@@ -309,6 +310,25 @@ def test_chips_with_layers_and_labels_that_are_off(tmp_path: Path) -> None:
     assert model.static_layers == LAYERS
     maps = model.predict(chips)["agb"].values
     assert np.corrcoef(maps.ravel(), chips["agb"].values.ravel())[0, 1] > 0.9
+
+
+@pytest.mark.slow
+def test_an_exported_graph_takes_layers_as_a_second_input(
+    full: xr.Dataset, model: PixelRegressor, tmp_path: Path
+) -> None:
+    tile = full.isel(y=slice(32), x=slice(32))
+    reader = Reader(tile, model.bands)
+    image = torch.from_numpy(reader.read(Sample(reader.whole)))[None]
+    static = torch.from_numpy(tile["static"].values)[None]
+    with torch.inference_mode():
+        expected = model.network(packed_batch(image, static)).numpy()
+    model.export(tmp_path / "m.onnx", height=32, width=32)
+    session = onnxruntime.InferenceSession(
+        tmp_path / "m.onnx", providers=["CPUExecutionProvider"]
+    )
+    given = {"image": image.numpy(), "static": static.numpy()}
+    found = session.run(None, given)[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_layer_without_a_value_at_any_label_is_refused(plots: xr.Dataset) -> None:
