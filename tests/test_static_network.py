@@ -511,12 +511,11 @@ def test_members_of_folds_take_their_layers(labelled: xr.Dataset) -> None:
     )
 
 
-def test_a_start_without_labels_reads_no_layer(
-    labelled: xr.Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_start_without_labels_reads_no_layer(labelled: xr.Dataset) -> None:
     model = train(labelled, epochs=1, self_supervised=1, domain_cells=0)
     assert "self-supervised" in model.provenance
     assert model.static_layers == LAYERS
+    assert all(each.requires_grad for each in model.network.fusion.parameters())
 
 
 def test_what_cannot_be_learnt_is_said(labelled: xr.Dataset) -> None:

@@ -274,9 +274,9 @@ def test_a_command_adds_layers(run: Any, tmp_path: Path) -> None:
     words = ["ingest", "rasters", str(image.parent / "S2_{year}-{month}.tif"), out]
     layers = ["--dem", dem, "--slope", "--static", f"canopy_height={chm}"]
     more = ["--static", f"soil={chm}", "--static-units", "soil=g/kg"]
-    code, _, said = run(*words, *layers, *more)
+    code, told, said = run(*words, *layers, *more)
     assert code == 0, said
-    assert "static layers: elevation, slope, canopy_height, soil" in said
+    assert "static layers: elevation, slope, canopy_height, soil" in told
     static = gb.open_cube(out)["static"]
     units = {"elevation": "m", "slope": "degree", "canopy_height": "m", "soil": "g/kg"}
     assert units_of_layers(static) == units

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from geobiomass.cli.output import AsJson, answer, say
+from geobiomass.cli.static_options import (
+    Aspect,
+    Dem,
+    Slope,
+    Static,
+    StaticUnits,
+    static_layers,
+    with_layers,
+)
 from geobiomass.training.option_names import ExplainingGroup
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 app = typer.Typer(
     cls=ExplainingGroup,
@@ -53,25 +59,6 @@ class Damaged(StrEnum):
 Stored = Annotated[StoredAs, typer.Option(help="Type of the stored values.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace an existing cube.")
-]
-
-Dem = Annotated[
-    str | None,
-    typer.Option(help="Raster of elevations, for the static layer elevation."),
-]
-Slope = Annotated[
-    bool, typer.Option("--slope", help="Also its slope, in degrees, as a layer.")
-]
-Aspect = Annotated[
-    bool, typer.Option("--aspect", help="Also its aspect, as sine and cosine.")
-]
-Static = Annotated[
-    list[str] | None,
-    typer.Option(help="A static layer, canopy_height=chm.tif; can be repeated."),
-]
-StaticUnits = Annotated[
-    list[str] | None,
-    typer.Option(help="Units of a layer whose raster states none, soil_carbon=g/kg."),
 ]
 
 
@@ -253,7 +240,7 @@ def rasters(
 
     if error is not None and labels is None:
         raise ValueError("--error needs the labels, got none; give --labels.")
-    layers = _static_layers(dem, slope, aspect, static, static_units)
+    layers = static_layers(dem, slope, aspect, static, static_units)
     cube = from_rasters(
         files,
         bands=band or None,
@@ -283,63 +270,11 @@ def rasters(
         labelled = f", {cube['agb'].attrs['labelled_pixels']} labelled"
         if "agb_se" in cube:
             labelled += " with standard errors"
-    cube = _with_layers(cube, layers)
+    cube = with_layers(cube, layers)
     write_cube(cube, out, dtype.value, overwrite=overwrite, progress=True)
     months, bands = (_count_text(cube.sizes[dim], dim) for dim in ("month", "band"))
     size = f"{cube.sizes['y']} x {cube.sizes['x']} pixels"
     say(f"{out}: {months}, {bands}, {size}{labelled}")
-
-
-def _static_layers(
-    dem: str | None,
-    slope: bool,
-    aspect: bool,
-    static: list[str] | None,
-    static_units: list[str] | None,
-) -> dict[str, Any]:
-    """Return the arguments of :func:`geobiomass.with_static`; none without layers."""
-    if dem is None and not static:
-        if slope or aspect or static_units:
-            raise ValueError(
-                "--slope and --aspect follow from an elevation model, --static-units "
-                "are of a layer, got neither; give --dem FILE, or --static NAME=FILE."
-            )
-        return {}
-    files = _named(static, "--static", "canopy_height=chm.tif")
-    given: dict[str, Any] = {"dem": dem, "slope": slope, "aspect": aspect}
-    if taken := set(files) & {*given, "units", "nodata", "crs", "resampling", "cube"}:
-        raise ValueError(
-            f"--static must name a layer of its own, got {sorted(taken)}; give an "
-            "elevation with --dem, and another layer another name."
-        )
-    units = _named(static_units, "--static-units", "soil_carbon=g/kg")
-    return given | {"units": units} | files
-
-
-def _named(words: list[str] | None, option: str, example: str) -> dict[str, str]:
-    """Return words such as NAME=VALUE by name."""
-    found: dict[str, str] = {}
-    for word in words or []:
-        name, equals, value = word.partition("=")
-        if not (name and equals and value) or name in found:
-            raise ValueError(
-                f"{option} must be a name and what it is, each name once, such as "
-                f"{example}, got {word!r}."
-            )
-        found[name] = value
-    return found
-
-
-def _with_layers(cube: xr.Dataset, layers: dict[str, Any]) -> xr.Dataset:
-    """Return a cube with static layers, and say which they are."""
-    if not layers:
-        return cube
-    from geobiomass.cube.static_layers import layers_of
-    from geobiomass.sources.static_layers import with_static
-
-    found = with_static(cube, **layers)
-    say(f"static layers: {', '.join(layers_of(found))}")
-    return found
 
 
 def _count_text(count: int, thing: str) -> str:
@@ -495,7 +430,7 @@ def stac(
     --survey`
     """
     area = region if region is not None and bbox is None else bbox
-    layers = _static_layers(dem, slope, aspect, static, static_units)
+    layers = static_layers(dem, slope, aspect, static, static_units)
     source = items if items is not None else archive
     chosen = bands.split(",") if bands is not None else None
     if survey:
@@ -536,7 +471,7 @@ def stac(
         block=block,
     )
     say(summary(cube))
-    cube = _with_layers(cube, layers)
+    cube = with_layers(cube, layers)
     write_cube(cube, out, dtype.value, overwrite=overwrite, progress=True)
     sizes = cube.sizes
     say(f"{out}: {sizes['month']} months, {sizes['y']} x {sizes['x']} pixels")

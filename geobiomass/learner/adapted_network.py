@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from geobiomass.learner.correction import Correction
 from geobiomass.learner.features import PixelFeatures
 from geobiomass.learner.kernel_ridge import KernelRidge
-from geobiomass.network.attention_unet import Look
+from geobiomass.network.look import Look
 from geobiomass.network.static_planes import months_of, packed_batch, unpacked
 
 ADAPTED = "adapted"

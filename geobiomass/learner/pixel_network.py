@@ -14,7 +14,7 @@ from geobiomass.learner.fitting import EXTRA, KERNEL, FittedParts
 from geobiomass.learner.kernel_ridge import KernelRidge
 from geobiomass.learner.own_estimator import OwnEstimator
 from geobiomass.learner.trees import Trees
-from geobiomass.network.attention_unet import Look
+from geobiomass.network.look import Look
 from geobiomass.network.static_planes import packed_batch, unpacked
 
 BLEND = "blend"

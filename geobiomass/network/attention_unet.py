@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from geobiomass.network.encoder_decoder import (
     encode_by_group,
     feature_encoder,
     initialise,
+    nothing_pooled,
     unet_decoder,
 )
 from geobiomass.network.encoder_input import (
@@ -22,6 +23,7 @@ from geobiomass.network.encoder_input import (
     pad_to_stride,
     standardise,
 )
+from geobiomass.network.look import Look
 from geobiomass.network.missing import Missing, check_passes, months_with_values
 from geobiomass.network.month_attention import (
     MonthAttention,
@@ -36,28 +38,6 @@ from geobiomass.network.static_planes import StaticLevels, unpacked
 
 _LEAST_SPREAD = 0.01
 """Of the target's scale: a predicted standard deviation is at least this."""
-
-
-class Look(NamedTuple):
-    """Maps, with the features and inputs that the network predicted them from.
-
-    Parameters
-    ----------
-    maps : Tensor
-        (batch, outputs, y, x), Mg/ha.
-    levels : list of Tensor
-        (batch, channel, rows, columns) for each level of the encoder, the finest first,
-        pooled over months, with static layers. The image is padded to a multiple of
-        the network's stride.
-    seen : Tensor
-        (batch, 2 bands, rows, columns) on the cells of the finest level: the scaled
-        bands, and whether they have a value, pooled over months with the attention of
-        that level. Then static layers, scaled, and whether they have a value.
-    """
-
-    maps: Tensor
-    levels: list[Tensor]
-    seen: Tensor
 
 
 class AttentionUNet(nn.Module):
@@ -340,7 +320,7 @@ class AttentionUNet(nn.Module):
         there = nn.functional.pad(there, (0, edges[0], 0, edges[1]))
         bands = torch.cat([pooled, there], dim=1)
         if packed.shape[0] == 0:
-            levels = self._nothing(packed, len(counts))
+            levels = nothing_pooled(self.encoder, self.attention, packed, len(counts))
             seen = bands.new_zeros(len(counts), *bands.shape[1:])
         else:
             each, scores = self._encode(packed, season_of_each(season, present))
@@ -492,7 +472,7 @@ class AttentionUNet(nn.Module):
         self, packed: Tensor, counts: list[int], season: Tensor | None
     ) -> list[Tensor]:
         if packed.shape[0] == 0:
-            return self._nothing(packed, len(counts))
+            return nothing_pooled(self.encoder, self.attention, packed, len(counts))
         if self.month_group is None or not torch.is_grad_enabled():
             levels, scores = self._encode(packed, season)
         else:
@@ -514,15 +494,3 @@ class AttentionUNet(nn.Module):
             for attention, level in zip(self.attention, levels, strict=True)
         ]
         return levels, scores
-
-    def _nothing(self, packed: Tensor, batch: int) -> list[Tensor]:
-        """Return the pooled features of samples without any month: zeros."""
-        height, width = packed.shape[-2:]
-        info = self.encoder.feature_info
-        sizes = zip(info.channels(), info.reduction(), strict=True)  # type: ignore[operator, union-attr]
-        zero = packed.new_zeros(())
-        if torch.is_grad_enabled():
-            # Several processes wait for a gradient of every weight, even if it is zero.
-            weights = [*self.encoder.parameters(), *self.attention.parameters()]
-            zero = torch.stack([weight.sum() for weight in weights]).sum() * 0
-        return [zero.expand(batch, c, height // s, width // s) for c, s in sizes]

@@ -8,7 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from geobiomass.network.attention_unet import AttentionUNet, Look
+from geobiomass.network.attention_unet import AttentionUNet
+from geobiomass.network.look import Look
 from geobiomass.network.static_planes import packed_batch, unpacked
 
 
