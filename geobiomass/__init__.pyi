@@ -36,6 +36,7 @@ from .sources.stac.cloud_masks import OmniCloudMask as OmniCloudMask
 from .sources.stac.from_archive import from_stac as from_stac
 from .sources.stac.survey import ArchiveSurvey as ArchiveSurvey
 from .sources.stac.survey import survey_archive as survey_archive
+from .sources.static_layers import with_static as with_static
 from .training.estimator import ModelError as ModelError
 from .validation.cross_validation import CrossValidation as CrossValidation
 from .validation.cross_validation import cross_validate as cross_validate

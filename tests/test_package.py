@@ -50,6 +50,7 @@ FACE = {
     "residuals",
     "survey_archive",
     "with_labels",
+    "with_static",
     "write_cube",
     "write_dossier",
     "write_report",

@@ -100,13 +100,13 @@ def learn_domain(
         for sample in chosen:
             window = _window(sample, marks or {}, draw)
             try:
-                image, labels = reader.read(window), reader.labels(window)
+                image, labels = reader.tile(window), reader.labels(window)
             except DamagedError:
                 if not skip:
                     raise
                 continue
             kept = draw.permutation(_cells_with_label(labels, cell))[:each]
-            known = np.delete(image, unknown, axis=1)
+            known = np.delete(image[: reader.months], unknown, axis=1)
             if kept.size and np.isfinite(known).any():
                 views = _views(network, image, reader.calendar, augment)
                 vectors.append([_cells(view, kept) for view in views])

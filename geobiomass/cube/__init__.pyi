@@ -10,4 +10,5 @@ from .schema import select_bands as select_bands
 from .sealing import seal as seal
 from .sealing import verify as verify
 from .statistics import band_statistics as band_statistics
+from .statistics import layer_statistics as layer_statistics
 from .store import open_cube as open_cube

@@ -15,6 +15,13 @@ from geobiomass.cube.missing_values import TAKEN
 from geobiomass.cube.same_call import is_same
 from geobiomass.cube.schema import CubeError, is_chips, select_bands
 from geobiomass.cube.sealing import ensure_seal
+from geobiomass.cube.static_layers import (
+    PIXELS,
+    STATIC,
+    layers_of,
+    select_layers,
+    units_of_layers,
+)
 from geobiomass.cube.store import open_cube, open_group
 from geobiomass.cube.write_end import is_counted, tally_there, tidy_append
 from geobiomass.cube.write_record import Record, create_record, has_record
@@ -52,7 +59,7 @@ def open_to_append(
     encoding = _encoding_there(group, cube, known)
     counted = is_counted(group, encoding)
     bands = [str(band) for band in there["band"].values]
-    tally = tally_there(group, bands, encoding)
+    tally, layers = tally_there(group, bands, layers_of(there), encoding)
     if not counted and not has_record(group, encoding.fingerprint):
         create_record(group, cube, encoding.fingerprint)
     arrays = open_arrays(destination, cube)
@@ -62,7 +69,8 @@ def open_to_append(
         Record(group) if has_record(group) else None,
         encoding,
         tally,
-        Losses(bands),
+        layers,
+        Losses.of(cube),
         _shown_losses(destination),
         first=len(known),
         begun=True,
@@ -117,10 +125,12 @@ def _fit_to(
         )
     bands = tuple(str(band) for band in there["band"].values)
     cube = select_bands(cube, bands)
+    cube = select_layers(cube, layers_of(there), f"{destination} has")
     for what, ours, theirs in (
         ("months", cube["month"].values.tolist(), there["month"].values.tolist()),
         ("pixels", *((d.sizes["y"], d.sizes["x"]) for d in (cube, there))),
         ("variables", *(along_chips(d) for d in (cube, there))),
+        ("units of static layers", *(_units(d) for d in (cube, there))),
     ):
         if ours != theirs:
             raise CubeError(
@@ -128,9 +138,13 @@ def _fit_to(
                 f"{ours}."
             )
     for name in there.variables:
-        if name in cube.variables and name not in ("image", "agb"):
+        if name in cube.variables and name not in PIXELS:
             cube[name].encoding = there[name].encoding
     return cube
+
+
+def _units(cube: xr.Dataset) -> dict[str, str]:
+    return units_of_layers(cube[STATIC]) if STATIC in cube else {}
 
 
 def _encoding_there(

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from geobiomass.cube.schema import CubeError
+from geobiomass.cube.static_layers import STATIC, is_static
 
 # The names of rioxarray, odc-stac, openEO, stackstac and xbatcher. xbatcher adds
 # "_input" to the axes of a batch.
@@ -40,8 +41,8 @@ def find_axes(data: xr.Dataset | xr.DataArray) -> dict[str, str]:
     Parameters
     ----------
     data : xarray.Dataset or xarray.DataArray
-        In a Dataset, variables with a single dimension, and the bounds of an axis,
-        do not count.
+        In a Dataset, variables with a single dimension, the bounds of an axis, and
+        static layers do not count.
 
     Returns
     -------
@@ -112,6 +113,8 @@ def _dims(data: xr.Dataset | xr.DataArray) -> list[str]:
         return [str(dim) for dim in data.dims]
     used: dict[Hashable, None] = {}
     for name, variable in data.data_vars.items():
+        if name == STATIC and is_static(data):
+            continue  # its layers are no axis of the image
         if variable.ndim > 1 and not _is_bounds(str(name), variable):
             used.update(dict.fromkeys(variable.dims))
     return [str(dim) for dim in used]

@@ -12,6 +12,7 @@ from geobiomass.cube.axes import find_axes, renamed
 from geobiomass.cube.known_bands import certain_names, orbit_of, sensor_of
 from geobiomass.cube.not_images import flagged_bands, not_images
 from geobiomass.cube.schema import CubeError
+from geobiomass.cube.static_layers import STATIC, is_static
 
 BANDS_OF, LEFT_OUT, RENAMED = "bands_of_variables", "left_out", "renamed_bands"
 """Attributes of a cube: which variables became bands, which did not, new names."""
@@ -146,6 +147,7 @@ def _stack_variables(
     grid = {theirs for theirs, ours in axes.items() if ours in ("y", "x")}
     # The cube's own variables that are not the image have their own names.
     ours = {"agb", "agb_se"} - set(kept)
+    ours |= {STATIC} if is_static(data) else set()
     bands: dict[str, Any] = {
         str(name): variable
         for name, variable in data.items()

@@ -161,8 +161,11 @@ def _of_text(texts: list[str], step: str) -> Months:
         dates = read_dates(pd.Series(texts), "time")
     if dates.isna().any():
         _raise_missing(dates.isna().to_numpy())
-    parts = (dates.dt.year, dates.dt.month, dates.dt.day)
-    return _one_a_step(*(part.to_numpy(np.int64) for part in parts), step)
+    year, month, day = (
+        part.to_numpy(np.int64)
+        for part in (dates.dt.year, dates.dt.month, dates.dt.day)
+    )
+    return _one_a_step(year, month, day, step)
 
 
 def _is_missing(value: Any) -> bool:
@@ -188,8 +191,8 @@ def _one_a_step(years: Months, months: Months, days: Months, step: str) -> Month
     if step == "date":
         return months.astype(np.int64)
     names = [
-        _name_of_step(*map(int, each), step)
-        for each in zip(years, months, days, strict=True)
+        _name_of_step(int(year), int(month), int(day), step)
+        for year, month, day in zip(years, months, days, strict=True)
     ]
     often = {name: n for name, n in Counter(names).items() if n > 1}
     if often:

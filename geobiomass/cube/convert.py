@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
+from geobiomass.cube.axes import axis_changes
 from geobiomass.cube.band_names import Bands, stack_bands
 from geobiomass.cube.calendar import plain_coordinates, with_months
 from geobiomass.cube.coordinate_units import MULTIPLIED, check_units
@@ -18,6 +19,7 @@ from geobiomass.cube.grid_size import check_scene_size
 from geobiomass.cube.label_values import warn_of_odd_labels
 from geobiomass.cube.missing_values import floats_of, measured
 from geobiomass.cube.schema import CHIP_DIMS, SCENE_DIMS, CubeError, check_cube
+from geobiomass.cube.static_layers import STATIC, is_static
 from geobiomass.cube.target import errors_on, settled, target_on
 from geobiomass.cube.values import (
     UNDECODED,
@@ -59,7 +61,9 @@ def as_cube(
         as coordinate, or as the attribute ``long_name``, as rioxarray returns it. Axes
         may have other names (``longitude``, ``t``, ``bands``, ...) and any order; the
         time axis may contain dates or calendar months. A band without a time axis
-        (elevation) is repeated for every month. Values may be dask's or not, decoded
+        (elevation) is repeated for every month; :func:`geobiomass.with_static` keeps
+        it as a static layer instead, and a variable ``static`` of `data` with a
+        dimension ``layer`` stays one. Values may be dask's or not, decoded
         by CF or not.
     agb : xarray.DataArray, optional
         Above-ground biomass density, or any other target, (y, x) on the same grid.
@@ -204,6 +208,12 @@ def converted(
         if agb is None and isinstance(data, xr.Dataset) and "agb_se" in data:
             errors = floats_of(decoded_layers(data["agb_se"]))
             cube["agb_se"] = errors_on(image, errors, known, target, units)
+    if isinstance(data, xr.Dataset) and is_static(data):
+        layers = as_float32(missing_as_nan(data[STATIC]))
+        changes = {t: o for t, o in axis_changes(layers).items() if t != "layer"}
+        layers = layers.rename(changes)
+        dims = ("layer", "y", "x")
+        cube[STATIC] = layers.transpose(*(("chip", *dims) if chips else dims))
     if found is not None and not chips:
         cube = cube.rio.write_crs(found).rio.write_coordinate_system()
     cube.attrs |= {k: given.attrs[k] for k in (MOVED, MULTIPLIED) if k in given.attrs}

@@ -29,6 +29,8 @@ from geobiomass.cube.missing_values import clean, measured
 from geobiomass.cube.plain_attributes import with_plain_attributes
 from geobiomass.cube.same_call import identity_of, is_remembered, is_same, remember
 from geobiomass.cube.schema import DamagedError, is_chips
+from geobiomass.cube.static_layers import STATIC
+from geobiomass.cube.statistics import BandTally
 from geobiomass.cube.storage_steps import CoarseStepError, check_steps
 from geobiomass.cube.store import UNFINISHED, WRITTEN_FROM, open_cube
 from geobiomass.cube.write_blocks import (
@@ -69,8 +71,8 @@ def write_cube(
     An interrupted call is continued by the same call: shards that are written are
     not computed again. The same call once more, after the end, does nothing.
     A finished cube is overwritten only with `overwrite`.
-    Minimum, maximum, mean, standard deviation and percentiles of each band are
-    computed during the writing and stored as an attribute.
+    Minimum, maximum, mean, standard deviation and percentiles of each band and of each
+    static layer are computed during the writing and stored as attributes.
 
     Parameters
     ----------
@@ -262,8 +264,8 @@ def _write_batch(
     bands = [str(band) for band in cube["band"].values]
     wanted = {name: whole.of(cube[name]) for name in target.arrays}
     codes = np.empty(wanted["image"].shape, target.encoding.dtype)
-    labels = None
-    losses = [Losses(bands) for _ in batch]
+    still: dict[str, npt.NDArray[Any]] = {}  # labels and static layers
+    losses = [Losses.of(cube) for _ in batch]
     for months in month_parts(cube):
         if stop.is_set():
             return
@@ -284,14 +286,14 @@ def _write_batch(
             codes[..., months, :, rows, columns] = encode(
                 values[..., rows, columns], target.encoding, bands, lost
             )
-        if "agb" in wanted:
-            labels = found["agb"].values
-            del wanted["agb"]  # labels have no months: they are computed once
+        for name in wanted.keys() - {"image"}:
+            still[name] = found[name].values
+            del wanted[name]  # without months: they are computed once
         if months.stop < cube.sizes["month"]:
             with target.lock:
                 bar.update(len(batch))
     for block, lost in zip(batch, losses, strict=True):
-        _write_block(block, block.within(whole), codes, labels, cube, target, lost)
+        _write_block(block, block.within(whole), codes, still, cube, target, lost)
         with target.lock:
             bar.update()
 
@@ -300,7 +302,7 @@ def _write_block(
     block: Block,
     within: tuple[slice, slice],
     codes: npt.NDArray[Any],
-    labels: npt.NDArray[Any] | None,
+    still: Mapping[str, npt.NDArray[Any]],
     cube: xr.Dataset,
     target: Target,
     losses: Losses,
@@ -311,11 +313,14 @@ def _write_block(
         target.forget(block, cube)
     target.arrays["image"][target.region(block, cube["image"])] = codes
     labelled = None
-    if labels is not None:
-        labels, found = clean(labels[(..., *within)], whole=False)
-        losses.add_missing(found)
-        target.arrays["agb"][target.region(block, cube["agb"])] = labels
-        labelled = int(np.isfinite(labels).sum())
+    for name, whole in still.items():
+        values, found = clean(whole[(..., *within)], whole=False)
+        losses.add_missing(found, name)
+        target.arrays[name][target.region(block, cube[name])] = values
+        if name == "agb":
+            labelled = int(np.isfinite(values).sum())
+        else:
+            _count_layers(values, target)
     _count(codes, target)
     target.losses.merge(losses)
     present = _count_present(codes, target.encoding.dtype)
@@ -360,9 +365,12 @@ def _count_stored(block: Block, *, cube: xr.Dataset, target: Target) -> None:
         there = _count_present(codes, target.encoding.dtype)
         if not np.array_equal(there, np.asarray(record.written[block.number])):
             raise DamagedError("it has not the values that were counted")
+        if STATIC in target.arrays:
+            layers = target.arrays[STATIC]
+            _count_layers(layers[target.region(block, cube[STATIC])], target)
         _count(codes, target)
     if (lost := record.lost(block.number)) is not None:
-        before = Losses(target.tally.bands)
+        before = Losses.of(cube)
         before.counts = lost
         target.losses.merge(before)
 
@@ -374,6 +382,14 @@ def _count(codes: npt.NDArray[Any], target: Target) -> None:
     tally.add(encoding.physical(codes) if encoding.dtype == "int32" else codes)
     with target.lock:
         target.tally.merge(tally)
+
+
+def _count_layers(values: npt.ArrayLike, target: Target) -> None:
+    """Add the values of a block to the statistics of the static layers."""
+    tally = BandTally(target.layers.bands)
+    tally.add(np.asarray(values, np.float32))
+    with target.lock:
+        target.layers.merge(tally)
 
 
 def _count_present(codes: npt.NDArray[Any], dtype: Dtype) -> npt.NDArray[np.uint32]:

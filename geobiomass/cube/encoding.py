@@ -15,6 +15,7 @@ from geobiomass.cube.losses import Losses
 from geobiomass.cube.missing_values import clean
 from geobiomass.cube.plain_attributes import without_storage
 from geobiomass.cube.schema import CubeError
+from geobiomass.cube.static_layers import STATIC, layers_of
 from geobiomass.cube.statistics import BandTally
 from geobiomass.cube.storage_steps import band_quantum as band_quantum
 from geobiomass.cube.storage_steps import chosen_steps
@@ -115,6 +116,8 @@ def fingerprint_of(cube: xr.Dataset, dtype: str, steps: Sequence[float]) -> str:
             if dim in cube.coords
         ],
     }
+    if STATIC in cube:
+        described[STATIC] = list(layers_of(cube))
     # Pixels of a lazy cube are not known yet, but its source may have a fingerprint.
     if (source := cube.attrs.get(SOURCE)) is not None:
         described["source"] = str(source)
@@ -156,8 +159,8 @@ def encode(
 
 def extents(array: xr.DataArray) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the sizes of a chunk and of a shard, which contains whole chunks."""
-    image = "band" in array.dims
-    side = {"y": ROWS, "x": COLUMNS} if image else {"y": LABEL_CHUNK, "x": LABEL_CHUNK}
+    deep = "band" in array.dims or "layer" in array.dims
+    side = {"y": ROWS, "x": COLUMNS} if deep else {"y": LABEL_CHUNK, "x": LABEL_CHUNK}
     chunk, shard = [], []
     for dim, size in array.sizes.items():
         length, whole = size, size
@@ -204,7 +207,7 @@ def with_text_of_any_length(frame: xr.Dataset) -> xr.Dataset:
     text = {
         name: values.astype(object).drop_encoding()
         for name, values in frame.coords.items()
-        if values.dtype.kind == "U" or name in ("chip", "band")
+        if values.dtype.kind == "U" or name in ("chip", "band", "layer")
     }
     frame = frame.assign_coords(text)
     for variable in frame.variables.values():

@@ -17,10 +17,13 @@ from typing import Any
 from geobiomass.cube.addresses import check_exists, is_local
 from geobiomass.cube.errors import missing_target
 from geobiomass.cube.known_bands import missing_bands
+from geobiomass.cube.static_layers import PIXELS
 from geobiomass.cube.store_seal import ROOT, SEAL, UNFINISHED, root_sum
 from geobiomass.training.checksums import agrees
 
-_COORDINATES = {"chip", "month", "band", "y", "x", "spatial_ref", "multiplier"}
+_COORDINATES = {
+    *("chip", "month", "band", "layer", "y", "x", "spatial_ref", "multiplier")
+}
 _WRONG = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
@@ -58,7 +61,7 @@ def look(path: str | Path) -> FirstLook | None:
         named = {n for n, m in members.items() if m["node_type"] == "array"}
         variables = {n for n in named if "/" not in n} - _COORDINATES
         bands = json.loads(attributes["band_statistics"])["bands"]
-        plain = "image" in variables and variables <= {"image", "agb", "agb_se"}
+        plain = "image" in variables and variables <= {*PIXELS, "agb_se"}
         whole = members["band"]["shape"] == [len(bands)]
     except _WRONG:
         return None

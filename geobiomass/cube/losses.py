@@ -9,8 +9,10 @@ from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
+import xarray as xr
 
 from geobiomass.cube.missing_values import Found, tell
+from geobiomass.cube.static_layers import STATIC
 
 CLIPPED = "clipped"
 """Attribute of an image on disk: the numbers of values that did not fit its type."""
@@ -21,23 +23,42 @@ Counts = npt.NDArray[np.uint32]
 class Losses:
     """Numbers of values of a block, or of a cube, that writing changes.
 
-    ``counts`` is (band and labels, 2): taken as missing, clipped. ``found`` and
-    ``worst`` say more about those that this process saw.
+    ``counts`` is (band and other variable, 2): taken as missing, clipped. ``found``
+    and ``worst`` say more about those that this process saw.
+
+    Parameters
+    ----------
+    bands : sequence of str
+        Names of the bands.
+    others : sequence of str
+        Other variables whose values are counted, each as a whole.
     """
 
-    def __init__(self, bands: Sequence[str]) -> None:
+    def __init__(self, bands: Sequence[str], others: Sequence[str] = ("agb",)) -> None:
         self.bands = tuple(bands)
-        self.counts: Counts = np.zeros((len(self.bands) + 1, 2), np.uint32)
+        self.others = tuple(others)
+        size = len(self.bands) + len(self.others)
+        self.counts: Counts = np.zeros((size, 2), np.uint32)
         self.found: Found = Counter()
         self.worst: dict[str, float] = {}
         self._lock = Lock()
 
-    def add_missing(self, found: Found) -> None:
-        """Count values taken as missing; those without a band are labels."""
+    @classmethod
+    def of(cls, cube: xr.Dataset) -> Losses:
+        """Return the numbers of a cube of which nothing is written yet."""
+        bands = [str(band) for band in cube["band"].values]
+        return cls(bands, ("agb", STATIC) if STATIC in cube else ("agb",))
+
+    def add_missing(self, found: Found, other: str = "") -> None:
+        """Count values taken as missing of bands, or of another variable."""
         for (band, value), count in found.items():
-            at = self.bands.index(band) if band else -1
+            at = (
+                len(self.bands) + self.others.index(other)
+                if other
+                else self.bands.index(band)
+            )
             self.counts[at, 0] += count
-            self.found[band or "agb", value] += count
+            self.found[other or band, value] += count
 
     def add_clipped(self, band: int, count: int, worst: float) -> None:
         """Count clipped values of a band, and the largest of them."""
@@ -55,7 +76,7 @@ class Losses:
 
     def in_words(self, which: int) -> str:
         """Return the numbers by band: 0, taken as missing; 1, clipped."""
-        names = [*self.bands, "agb"]
+        names = [*self.bands, *self.others]
         return ", ".join(
             f"{name} {count}"
             for name, count in zip(names, self.counts[:, which].tolist(), strict=True)

@@ -108,8 +108,10 @@ def _is_marked(folder: Path) -> bool:
 
 
 def _is_rest(folder: Path) -> bool:
-    """Return whether a folder without a root has an array called image or agb."""
-    return any((folder / name / "zarr.json").is_file() for name in ("image", "agb"))
+    """Return whether a folder without a root has an array of a cube."""
+    return any(
+        (folder / name / "zarr.json").is_file() for name in ("image", "agb", "static")
+    )
 
 
 def _refusal(path: Path, found: str) -> FileExistsError:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.cube.selection import Selection
+from geobiomass.cube.static_layers import PIXELS
 
 TAKEN = "taken_as_missing"
 """Attribute of an image, of labels or of a table: the values taken as missing."""
@@ -174,11 +175,12 @@ def measured(cube: xr.Dataset, *, lazy: bool = True) -> xr.Dataset:
     in memory.
     """
     told = []
-    for name in ("image", "agb"):
+    for name in PIXELS:
         if name not in cube:
             continue
-        bands = [str(b) for b in cube["band"].values] if name == "image" else None
         before = cube[name]
+        names = next((before[d] for d in ("band", "layer") if d in before.dims), None)
+        bands = None if names is None else [str(one) for one in names.values]
         if not lazy and not before.variable._in_memory:
             continue
         after, found = _measured(before, bands)
@@ -254,7 +256,7 @@ def _measured(
         array = array.chunk({"y": _SIDE, "x": _SIDE})
     if _is_clean(array, bands):
         return array, Counter()
-    axis = array.get_axis_num("band") if bands else None
+    axis = array.ndim - 3 if bands else None
     cleaner = _Cleaner(bands, axis, more=more)
     cleaned = array.copy(data=_in_blocks(array, cleaner))
     cleaned.encoding = {**array.encoding, "teller": cleaner.teller}

@@ -22,6 +22,7 @@ from geobiomass.cube.encoding import Encoding, encode
 from geobiomass.cube.found_images import SURVEY
 from geobiomass.cube.missing_values import clean
 from geobiomass.cube.plain_attributes import as_json, mapping_in
+from geobiomass.cube.static_layers import PIXELS
 from geobiomass.cube.store import WRITTEN_FROM
 from geobiomass.cube.store_objects import ROOT
 from geobiomass.training.files import sha256_of
@@ -135,9 +136,8 @@ def is_same(
 
 def _same_frame(cube: xr.Dataset, there: xr.Dataset, appended: bool) -> bool:
     """Compare all variables but images and labels, and the attributes."""
-    names = ["image", "agb"]
-    ours = cube.drop_vars(names, errors="ignore")
-    theirs = there.drop_vars(names, errors="ignore")
+    ours = cube.drop_vars(PIXELS, errors="ignore")
+    theirs = there.drop_vars(PIXELS, errors="ignore")
     if set(ours.variables) != set(theirs.variables):
         return False
     for name, variable in ours.variables.items():
@@ -166,7 +166,7 @@ def _same_sample(
         start = (sizes[dim] - min(length, sizes[dim])) * number // 2
         at[str(dim)] = slice(start, start + min(length, sizes[dim]))
     bands = [str(band) for band in cube["band"].values]
-    part = cube[[n for n in ("image", "agb") if n in cube]].isel(at)
+    part = cube[[n for n in PIXELS if n in cube]].isel(at)
     part = part.compute(scheduler=keeper_of(part) or "synchronous")
     stored = {
         str(name): cast(Any, group[str(name)])[
@@ -179,10 +179,12 @@ def _same_sample(
         stored["image"],
         equal_nan=encoding.dtype == "float32",
     )
-    if not same or "agb" not in part:
-        return same
-    labels, _ = clean(part["agb"].values, whole=False)
-    return np.array_equal(labels.astype(np.float32), stored["agb"], equal_nan=True)
+    for name in PIXELS[1:]:
+        if same and name in part:
+            values, _ = clean(part[name].values, whole=False)
+            values = values.astype(np.float32)
+            same = np.array_equal(values, stored[name], equal_nan=True)
+    return same
 
 
 def _moved(dim: str, at: Mapping[str, slice], first: int) -> slice:

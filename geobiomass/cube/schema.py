@@ -11,6 +11,7 @@ from geobiomass.cube.errors import DamagedError as DamagedError
 from geobiomass.cube.errors import UnreachableError as UnreachableError
 from geobiomass.cube.known_bands import missing_bands
 from geobiomass.cube.spacing import line_of
+from geobiomass.cube.static_layers import STATIC, check_static
 from geobiomass.training.setting_names import explain_arguments
 
 BIOMASSTERS_BANDS = (
@@ -37,7 +38,9 @@ def check_cube(cube: xr.Dataset) -> None:
     cube : xarray.Dataset
         ``image`` (month, band, y, x) or (chip, month, band, y, x), floating
         point, NaN where missing; optionally ``agb`` (y, x) or (chip, y, x), Mg/ha,
-        and ``agb_se``, the standard errors of these labels.
+        and ``agb_se``, the standard errors of these labels; optionally ``static``
+        (layer, y, x) or (chip, layer, y, x), with names along ``layer`` and the units
+        of each layer in its attribute ``units``, JSON text.
 
     Raises
     ------
@@ -78,6 +81,8 @@ def check_cube(cube: xr.Dataset) -> None:
         _check_target(cube)
         if "agb_se" in cube:
             _check_errors(cube)
+    if STATIC in cube:
+        check_static(cube)
 
 
 def _check_bands(image: xr.DataArray) -> None:

@@ -20,6 +20,7 @@ from geobiomass.cube.cluster_watch import computed, keeper_of
 from geobiomass.cube.convert import as_cube
 from geobiomass.cube.schema import CubeError
 from geobiomass.cube.selection import Selection
+from geobiomass.cube.static_layers import STATIC, layers_of
 from geobiomass.training.setting_names import explain_arguments
 
 PERCENTILES = (0.1, 1, 2, 5, 10, 25, 50, 75, 90, 95, 98, 99, 99.9)
@@ -63,6 +64,10 @@ class BandTally:
             self._steps = np.array([float(str(step)) for step in by_band])
         self._extremes = [(math.inf, -math.inf)] * len(self.bands)
         self._sums = [(Fraction(0), Fraction(0))] * len(self.bands)
+
+    def __len__(self) -> int:
+        """Return the number of bands."""
+        return len(self.bands)
 
     def add(self, values: npt.NDArray[Any]) -> None:
         """Count a block, (..., band, y, x): int16 codes, or float32 with NaN."""
@@ -269,6 +274,42 @@ def band_statistics(
     return _count(image, bands, progress).table()
 
 
+@explain_arguments
+def layer_statistics(cube: xr.Dataset, *, progress: bool = False) -> pd.DataFrame:
+    """Compute statistics of each static layer of a cube.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        A scene or chips with ``static``.
+    progress : bool
+        Show a progress bar while values are read.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per layer, as :func:`band_statistics` has them, in the layers' units.
+        Stored statistics are used where the cube was opened from disk.
+
+    Raises
+    ------
+    CubeError
+        If `cube` is not a cube or has no static layers.
+    """
+    cube = as_cube(cube)
+    if STATIC not in cube:
+        raise CubeError(
+            "Statistics of static layers need a cube with 'static', got none; add "
+            "layers with gb.with_static(cube, ...)."
+        )
+    static, names = cube[STATIC], list(layers_of(cube))
+    index = pd.Index(names, name="layer")
+    found = Selection.of(static.data)
+    if found is not None and found.whole and found.stored.statistics is not None:
+        return found.stored.statistics.iloc[found.positions[-3]].set_axis(index)
+    return _count(static, names, progress).table().set_axis(index)
+
+
 def _count(image: xr.DataArray, bands: list[str], progress: bool) -> BandTally:
     from tqdm.auto import tqdm
 
@@ -278,7 +319,7 @@ def _count(image: xr.DataArray, bands: list[str], progress: bool) -> BandTally:
         return tally
     import dask
 
-    whole = {"month": -1, "band": -1}
+    whole = {dim: -1 for dim in ("month", "band", "layer") if dim in image.dims}
     blocks = image.chunk(whole).data.to_delayed().ravel()
     keeper = keeper_of(image)
     for block in tqdm(blocks, desc="Counting values", disable=not progress):

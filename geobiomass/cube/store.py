@@ -27,6 +27,7 @@ from geobiomass.cube.one_state import Origin, consistently
 from geobiomass.cube.plain_attributes import mapping_in, without_storage
 from geobiomass.cube.schema import CubeError, DamagedError, check_cube
 from geobiomass.cube.selection import PREFIX
+from geobiomass.cube.static_layers import PIXELS
 from geobiomass.cube.store_seal import UNFINISHED as UNFINISHED
 from geobiomass.cube.store_seal import Seal, check_store
 from geobiomass.cube.stored_array import StoredArray
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 VERSION = "geobiomass_cube"
 STORED_DTYPE = "stored_dtype"
 """The type on disk, in the encoding of an opened array."""
-STATISTICS = "band_statistics"
+STATISTICS, LAYER_STATISTICS = "band_statistics", "layer_statistics"
 WRITTEN_FROM = "geobiomass_written_from"
 """Attribute of a finished cube: what the last call of write_cube was given."""
 
@@ -91,7 +92,9 @@ def open_cube(
         If its coordinates, statistics or metadata cannot be read, or are not what was
         written. Pixels are checked when they are read, with the same error.
     """
-    opened, store = _open_one_state(path, storage_options)
+    opened, store = consistently(
+        [path], lambda: _open_stored(path, storage_options), storage_options
+    )
     lazy = {name: _in_dask(a, chunks) for name, a in store.arrays.items()}
     cube = _tidy(_with_values(opened, store, lazy), np.float32)
     wanted = store.chunks if chunks == "shards" else chunks
@@ -101,7 +104,7 @@ def open_cube(
     return cube.compute() if chunks is None else cube
 
 
-def inspect_cube(path: str | Path | Store) -> tuple[xr.Dataset, StoredArray | None]:
+def inspect_cube(path: str | Path | Store) -> tuple[xr.Dataset, dict[str, StoredArray]]:
     """Open a cube for a look at its facts, without dask, which takes long to import.
 
     Parameters
@@ -114,10 +117,10 @@ def inspect_cube(path: str | Path | Store) -> tuple[xr.Dataset, StoredArray | No
     cube : xarray.Dataset
         Lazy variables without chunks: only what is selected is read, but arithmetic
         reads a whole variable.
-    image : StoredArray or None
-        The array of ``image``; None if xarray decodes it.
+    arrays : dict of StoredArray
+        Those of ``image``, ``agb`` and ``static``; not those that xarray decodes.
     """
-    opened, store = _open_one_state(path)
+    opened, store = consistently([path], lambda: _open_stored(path))
     lazy = {
         name: xr.core.indexing.LazilyIndexedArray(WithoutDask(array))
         for name, array in store.arrays.items()
@@ -126,7 +129,7 @@ def inspect_cube(path: str | Path | Store) -> tuple[xr.Dataset, StoredArray | No
     for name in cube.data_vars:
         cube[name].encoding[LOOKED_AT] = True
     _check_stored(cube, path)
-    return placed(cube), store.arrays.get("image")
+    return placed(cube), store.arrays
 
 
 class WithoutDask(xr.backends.BackendArray):
@@ -142,12 +145,6 @@ class WithoutDask(xr.backends.BackendArray):
         return xr.core.indexing.explicit_indexing_adapter(
             key, self.shape, support, self.stored.__getitem__
         )
-
-
-def _open_one_state(
-    path: str | Path | Store, options: Mapping[str, Any] | None = None
-) -> tuple[xr.Dataset, StoreFacts]:
-    return consistently([path], lambda: _open_stored(path, options), options)
 
 
 def _open_stored(
@@ -226,7 +223,7 @@ def read_facts(
     consolidated = group.metadata.consolidated_metadata is not None
     with quick_codecs():
         image = group.get("image")
-        labels = group.get("agb")
+        others = {name: group.get(name) for name in PIXELS[1:]}
     chunks: dict[str, int] = {}
     arrays: dict[str, StoredArray] = {}
     if isinstance(image, zarr.Array):
@@ -236,9 +233,10 @@ def read_facts(
         chunks |= {dim: -1 for dim in ("month", "band") if dim in chunks}
         if (stored := _stored(group, image, dims, str(path))) is not None:
             arrays["image"] = stored
-            if isinstance(labels, zarr.Array):
-                found = _stored(group, labels, _dims(labels), str(path))
-                arrays |= {"agb": found} if found is not None else {}
+            for name, other in others.items():
+                if isinstance(other, zarr.Array):
+                    found = _stored(group, other, _dims(other), str(path))
+                    arrays |= {name: found} if found is not None else {}
     for name, array in arrays.items():
         array.sealed = None if sealed is None else sealed.of_array(name)
         array.origin = Origin.of(array.array, str(path), array.sealed)
@@ -281,17 +279,19 @@ def _stored(
             steps = (multiplier * scale).astype(np.float32)[:, None, None]
     labels: dict[str, list[str]] = {
         dim: [str(label) for label in np.asarray(group[dim]).tolist()]
-        for dim in ("chip", "month", "band")
+        for dim in ("chip", "month", "band", "layer")
         if dim in dims and dim in group
     }
+    counted = "present" if "band" in dims else "labelled"
+    tables = {"band": STATISTICS, "layer": LAYER_STATISTICS}
     return StoredArray(
         array,
         where,
         steps,
         missing if whole else None,
         labels,
-        _held(group, "present" if "band" in dims else "labelled"),
-        _statistics(dict(group.attrs)) if "band" in dims else None,
+        None if "layer" in dims else _held(group, counted),
+        _statistics(group.attrs.get(tables.get("".join(dims[-3:-2]), ""))),
     )
 
 
@@ -370,8 +370,8 @@ def _counts_in(
     return counts, _dims(array)
 
 
-def _statistics(attrs: Mapping[str, Any]) -> pd.DataFrame | None:
-    kept = mapping_in(attrs.get(STATISTICS))
+def _statistics(text: Any) -> pd.DataFrame | None:
+    kept = mapping_in(text)
     if kept is None:
         return None
     table = pd.DataFrame(kept["values"], kept["bands"], kept["columns"], dtype=float)
@@ -425,7 +425,7 @@ def _tidy(cube: xr.Dataset, dtype: npt.DTypeLike | None = None) -> xr.Dataset:
 
     Floating-point values are converted to `dtype`, if it is given.
     """
-    for name in ("image", "agb"):
+    for name in PIXELS:
         if name in cube:
             variable = cube[name]
             floats = dtype is not None and variable.dtype.kind == "f"
@@ -439,7 +439,7 @@ def _tidy(cube: xr.Dataset, dtype: npt.DTypeLike | None = None) -> xr.Dataset:
     cube = cube.drop_vars("multiplier", errors="ignore")
     for coordinate in cube.coords.values():
         coordinate.encoding = without_storage(coordinate.variable).encoding
-    for name in (VERSION, STATISTICS, WRITTEN_FROM):
+    for name in (VERSION, STATISTICS, LAYER_STATISTICS, WRITTEN_FROM):
         cube.attrs.pop(name, None)
     names = [str(name) for name in cube.data_vars]
     return cube[sorted(names, key=lambda name: name != "image")]

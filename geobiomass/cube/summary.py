@@ -16,6 +16,7 @@ from geobiomass.cube.one_state import consistently
 from geobiomass.cube.quantity import quantity_of
 from geobiomass.cube.sealing import damage_in_words
 from geobiomass.cube.selection import Selection
+from geobiomass.cube.static_layers import STATIC, units_of_layers
 from geobiomass.cube.store import STORED_DTYPE, inspect_cube, read_counts
 from geobiomass.summary import Table, bytes_in_words, month_names
 
@@ -35,16 +36,19 @@ def describe_stored_cube(path: str | Path) -> Facts:
 
 
 def _describe_stored(path: str | Path) -> Facts:
-    cube, stored = inspect_cube(path)
+    cube, arrays = inspect_cube(path)
+    stored = arrays.get("image")
     image = cube["image"]
     encoding = image.encoding
     dtype = encoding.get(STORED_DTYPE, encoding.get("dtype"))
     memory = image.size * np.dtype(dtype or np.float32).itemsize
     disk = bytes_in(path)
     found = None if stored is None else Selection.all_of(stored)
+    layers = Selection.all_of(arrays[STATIC]) if STATIC in arrays else None
     known = _known(image, found)
     present = _sampled(cube) if known is None else _table(known, image, "")
-    facts = _facts(cube, present) | _ranges(cube, found)
+    facts = _facts(cube, present) | _ranges(cube, "band", found)
+    facts |= _ranges(cube, "layer", layers)
     facts["stored as"] = (
         f"{dtype or image.dtype}, {bytes_in_words(disk)} on disk, "
         f"compressed {memory / max(disk, 1):.1f} to 1"
@@ -71,7 +75,11 @@ def describe_cube(cube: xr.Dataset, *, sample: bool = True) -> Facts:
         If it is not a cube.
     """
     found = presence(cube, sample=sample)
-    return _facts(cube, found) | _ranges(cube, _selection(cube["image"]))
+    facts = _facts(cube, found)
+    facts |= _ranges(cube, "band", _selection(cube["image"]))
+    if STATIC in cube:
+        facts |= _ranges(cube, "layer", _selection(cube[STATIC]))
+    return facts
 
 
 def _selection(image: xr.DataArray) -> Selection | None:
@@ -96,6 +104,10 @@ def _facts(cube: xr.Dataset, present: Table | None) -> Facts:
         "bands": " ".join(map(str, cube["band"].values.tolist())),
         "labels": _labels(cube),
     }
+    if STATIC in cube:
+        units = units_of_layers(cube[STATIC])
+        named = [name if u == "1" else f"{name} ({u})" for name, u in units.items()]
+        facts["static layers"] = ", ".join(named)
     for name in ("title", "source", "licence"):
         if name in cube.attrs:
             facts[name] = str(cube.attrs[name])
@@ -203,10 +215,14 @@ def _table(share: Shares, image: xr.DataArray, note: str) -> Table:
     return Table(frame, note, shares=True)
 
 
-def _ranges(cube: xr.Dataset, found: Selection | None) -> Facts:
-    """Return the range of values of each band, if the cube on disk contains it."""
+def _ranges(cube: xr.Dataset, dim: str, found: Selection | None) -> Facts:
+    """Return the range of values of each band or static layer, if it is stored."""
     if found is None or found.stored.statistics is None or not found.whole:
         return {}
     columns = ["minimum", "p1", "p50", "p99", "maximum", "mean", "sd"]
-    table = found.stored.statistics.loc[[str(b) for b in cube["band"].values], columns]
-    return {"value ranges": Table(table.round(2), fold=f"{len(table)} bands")}
+    every = found.stored.statistics.loc[[str(name) for name in cube[dim].values]]
+    table = every[columns].round(2)
+    if dim == "band":
+        return {"value ranges": Table(table, fold=f"{len(table)} bands")}
+    table.insert(0, "missing, %", (100 * every["missing"]).round(1))
+    return {"static values": Table(table, fold=f"{len(table)} static layers")}

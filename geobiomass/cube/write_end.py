@@ -7,6 +7,7 @@ belongs to it are one set of attributes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,8 +24,9 @@ from geobiomass.cube.publishing import mark_finished, publish
 from geobiomass.cube.same_call import written_from
 from geobiomass.cube.schema import is_chips
 from geobiomass.cube.sealing import publish_sealed, seal_part, write_seal
+from geobiomass.cube.static_layers import PIXELS
 from geobiomass.cube.statistics import BandTally
-from geobiomass.cube.store import STATISTICS, WRITTEN_FROM
+from geobiomass.cube.store import LAYER_STATISTICS, STATISTICS, WRITTEN_FROM
 from geobiomass.cube.store_objects import ROOT, list_names
 from geobiomass.cube.store_seal import FINISHING, UNFINISHED
 from geobiomass.cube.write_record import Record, forget_array, forget_record, put
@@ -33,6 +35,7 @@ from geobiomass.cube.write_target import Target, along_chips
 if TYPE_CHECKING:
     import zarr
 
+_TALLY, _LAYER_TALLY = "tally", "layer_tally"
 _HISTOGRAM = "histogram"
 """Name of the histograms in ``statistics`` of a cube that nothing was appended to."""
 
@@ -44,12 +47,12 @@ def finish(cube: xr.Dataset, target: Target) -> None:
         finish_append(cube, target)
         return
     if record is not None:
-        _put_histogram(group, _HISTOGRAM, target.tally)
+        _put_histogram(group, _HISTOGRAM, target)
         statistics: Any = group["statistics"]
-        statistics.attrs.put({"tally": target.tally.state()})
+        statistics.attrs.put(_states(target))
         _put_counts(cube, target, record)
         attrs = dict(group.attrs)
-        attrs[STATISTICS] = _as_text(target.tally)
+        attrs |= _tables(target)
         attrs[WRITTEN_FROM] = written_from(target.encoding, False)
         # From here on the record is not needed.
         group.attrs.put(attrs | {FINISHING: True})
@@ -68,15 +71,15 @@ def finish_append(cube: xr.Dataset, target: Target) -> None:
     before = str(statistics.attrs.get(_HISTOGRAM, _HISTOGRAM))
     if not target.counted:
         name = f"{_HISTOGRAM}_{target.first + cube.sizes['chip']}"
-        _put_histogram(group, name, target.tally)
+        _put_histogram(group, name, target)
         old = {
             k: statistics.attrs[k]
-            for k in (_HISTOGRAM, "tally")
+            for k in (_HISTOGRAM, _TALLY, _LAYER_TALLY)
             if k in statistics.attrs
         }
         statistics.attrs.put(
             {
-                "tally": target.tally.state(),
+                **_states(target),
                 _HISTOGRAM: name,
                 "append": {"fingerprint": target.encoding.fingerprint, "before": old},
             }
@@ -88,7 +91,7 @@ def finish_append(cube: xr.Dataset, target: Target) -> None:
         _put_counts(cube, target, record)
         forget_record(group)
     kept = dict(group.attrs)
-    kept[STATISTICS] = _as_text(target.tally)
+    kept |= _tables(target)
     kept[WRITTEN_FROM] = written_from(target.encoding, True)
     publish_sealed(
         group,
@@ -126,8 +129,10 @@ def tidy_append(group: zarr.Group) -> None:
     statistics.attrs.put({k: v for k, v in statistics.attrs.items() if k != "append"})
 
 
-def tally_there(group: zarr.Group, bands: list[str], encoding: Encoding) -> BandTally:
-    """Return the counts of the chips that a cube has.
+def tally_there(
+    group: zarr.Group, bands: list[str], layers: Sequence[str], encoding: Encoding
+) -> tuple[BandTally, BandTally]:
+    """Return the counts of the chips that a cube has, of bands and of static layers.
 
     Where this append has added its own already, they are in it; those of another one,
     which was not shown to readers, are left out.
@@ -142,8 +147,11 @@ def tally_there(group: zarr.Group, bands: list[str], encoding: Encoding) -> Band
     tally = encoding.tally(bands)
     name = str(attrs.get(_HISTOGRAM, _HISTOGRAM))
     histogram = np.asarray(cast(Any, group[f"statistics/{name}"]))
-    tally.restore(histogram, cast(Any, attrs["tally"]))
-    return tally
+    tally.restore(histogram[: len(bands)], cast(Any, attrs[_TALLY]))
+    of_layers = BandTally(layers)
+    if layers:
+        of_layers.restore(histogram[len(bands) :], cast(Any, attrs[_LAYER_TALLY]))
+    return tally, of_layers
 
 
 def is_counted(group: zarr.Group, encoding: Encoding) -> bool:
@@ -152,8 +160,23 @@ def is_counted(group: zarr.Group, encoding: Encoding) -> bool:
     return append is not None and append["fingerprint"] == encoding.fingerprint
 
 
-def _put_histogram(group: zarr.Group, name: str, tally: BandTally) -> None:
-    values = tally.histogram
+def _states(target: Target) -> dict[str, Any]:
+    """Return what restores the counts beside the histogram, JSON values."""
+    states = {_TALLY: target.tally.state()}
+    return states | ({_LAYER_TALLY: target.layers.state()} if target.layers else {})
+
+
+def _tables(target: Target) -> dict[str, str]:
+    """Return the tables of statistics as attributes of the cube."""
+    tables = {STATISTICS: _as_text(target.tally)}
+    return tables | (
+        {LAYER_STATISTICS: _as_text(target.layers)} if target.layers else {}
+    )
+
+
+def _put_histogram(group: zarr.Group, name: str, target: Target) -> None:
+    """Write the counts of bands and, in the rows below, of static layers."""
+    values = np.concatenate([target.tally.histogram, target.layers.histogram])
     with whole_files():
         cast(Any, group["statistics"]).create_array(
             name, data=values, chunks=(1, values.shape[1]), overwrite=True
@@ -188,7 +211,7 @@ def _put_losses(group: zarr.Group, losses: Losses, shown: dict[str, str]) -> Non
 
 def _values_along_chips(cube: xr.Dataset) -> dict[str, npt.NDArray[Any]]:
     """Return ids, groups, dates and other values of chips, as they are stored."""
-    names = [name for name in along_chips(cube) if name not in ("image", "agb")]
+    names = [name for name in along_chips(cube) if name not in PIXELS]
     return {
         n: xr.conventions.encode_cf_variable(cube[n].variable).values for n in names
     }

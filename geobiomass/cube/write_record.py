@@ -17,6 +17,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from geobiomass.cube.codecs import whole_files
+from geobiomass.cube.losses import Losses
 from geobiomass.cube.schema import is_chips
 from geobiomass.cube.store_objects import ROOT, synchronise
 from geobiomass.cube.write_blocks import block_counts
@@ -101,7 +102,7 @@ def create_record(group: zarr.Group, cube: xr.Dataset, fingerprint: str) -> None
     statistics = group.require_group("statistics")
     more: dict[str, dict[str, int]] = {
         "labels_written": {},
-        "lost": {"quantity": bands + 1, "kind": 2},
+        "lost": {"quantity": len(Losses.of(cube).counts), "kind": 2},
         "written": {"month": months, "band": bands},
     }
     # "written" last: where it is, the record is complete.

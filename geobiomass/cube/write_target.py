@@ -34,6 +34,7 @@ from geobiomass.cube.removal import (
     replacing_path,
 )
 from geobiomass.cube.schema import CubeError
+from geobiomass.cube.static_layers import PIXELS, layers_of
 from geobiomass.cube.statistics import BandTally
 from geobiomass.cube.store import UNFINISHED, VERSION, is_local, open_group
 from geobiomass.cube.store_objects import delete_all, list_names, synchronise
@@ -191,6 +192,7 @@ class Target:
     record: Record | None  # None: all blocks are written, and their counts are too
     encoding: Encoding
     tally: BandTally
+    layers: BandTally  # of static layers, which need not be any
     losses: Losses = field(default_factory=lambda: Losses(()))
     shown_losses: dict[str, str] = field(default_factory=dict)  # of earlier calls
     first: int = 0  # chips that the cube had before
@@ -266,7 +268,8 @@ def open_to_write(
         None if finishing else Record(group),
         encoding,
         encoding.tally(bands),
-        Losses(bands),
+        BandTally(layers_of(cube)),
+        Losses.of(cube),
         {name: str(shown[name]) for name in (TAKEN, CLIPPED) if name in shown},
         begun=attrs is not None,
     )
@@ -278,7 +281,7 @@ def open_arrays(
     """Open the arrays of images and labels with quick codecs."""
     group = destination.group("r+")
     with quick_codecs():
-        return {n: cast(Any, group[n]) for n in ("image", "agb") if n in cube}
+        return {n: cast(Any, group[n]) for n in PIXELS if n in cube}
 
 
 def _create(cube: xr.Dataset, destination: CubeDestination, encoding: Encoding) -> None:
@@ -309,17 +312,17 @@ def _create(cube: xr.Dataset, destination: CubeDestination, encoding: Encoding) 
 def _fill(
     group: zarr.Group, cube: xr.Dataset, encoding: Encoding, marks: Mapping[str, Any]
 ) -> None:
-    frame = cube.drop_vars(["image", "agb"], errors="ignore")
+    frame = cube.drop_vars(PIXELS, errors="ignore")
     if encoding.by_band:
         multiplier = np.array(encoding.quantum) / encoding.scale_factor
         frame = frame.assign_coords(multiplier=("band", multiplier))
     frame = with_text_of_any_length(frame)
     frame.attrs = dict(marks)
     frame.to_zarr(group.store, mode="a", zarr_format=3, consolidated=False)
-    stored = {"image": encoding.dtype, "agb": "float32"}
-    for name in stored:
+    for name in PIXELS:
         if name in cube:
-            _create_array(group, name, cube[name], encoding, stored[name])
+            dtype = encoding.dtype if name == "image" else "float32"
+            _create_array(group, name, cube[name], encoding, dtype)
     create_record(group, cube, encoding.fingerprint)
     # Read again: xarray added the names of the coordinates.
     import zarr

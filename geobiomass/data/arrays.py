@@ -66,12 +66,12 @@ def pixels_of(array: Any) -> Pixels:
     if isinstance(array, np.ndarray):
         return InMemory(array)
     found = Selection.of(array)
-    if found is not None and _is_window(found):
+    if found is not None and is_window(found):
         return OnDisk(found)
     return Lazy(array)
 
 
-def _is_window(selection: Selection) -> bool:
+def is_window(selection: Selection) -> bool:
     """Return whether rows and columns are without gaps and in their order."""
     return all(
         np.array_equal(

@@ -17,7 +17,9 @@ from geobiomass.training.files import sha256_of
 _SAMPLES = 64  # chips or blocks of which the labels are read
 
 
-def data_fingerprint(cube: xr.Dataset, bands: Sequence[str]) -> str:
+def data_fingerprint(
+    cube: xr.Dataset, bands: Sequence[str], layers: Sequence[str] = ()
+) -> str:
     """Return the fingerprint of a cube that is not open yet.
 
     Parameters
@@ -26,13 +28,15 @@ def data_fingerprint(cube: xr.Dataset, bands: Sequence[str]) -> str:
         With ``agb``.
     bands : sequence of str
         Those that are used, in their order.
+    layers : sequence of str
+        Static layers that are used, in their order.
 
     Returns
     -------
     str
         As :func:`hash_data` returns it.
     """
-    return hash_data(cube, Reader(cube, bands))
+    return hash_data(cube, Reader(cube, bands, layers))
 
 
 def hash_data(cube: xr.Dataset, reader: Reader) -> str:

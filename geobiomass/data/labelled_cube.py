@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
 
@@ -11,6 +11,7 @@ import xarray as xr
 
 from geobiomass.cube.convert import need_target
 from geobiomass.cube.quantity import Quantity, quantity_of
+from geobiomass.cube.static_layers import layers_of
 from geobiomass.data.fingerprint import hash_data, hash_labels
 from geobiomass.data.reader import Reader, Sample
 from geobiomass.data.splits import NO_LABEL, crops_in, label_marks, labelled
@@ -68,6 +69,16 @@ class LabelledCube:
         cube = need_target(cube, bands or ())
         names = [str(name) for name in cube["band"].values] if bands is None else bands
         return cls(cube, tuple(names), Reader(cube, names))
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the static layers that the cube has."""
+        return layers_of(self.cube)
+
+    def with_layers(self, names: Sequence[str]) -> LabelledCube:
+        """Return this value with a reader whose tiles have these static layers."""
+        reader = self.reader.with_layers(names)
+        return self if reader is self.reader else replace(self, reader=reader)
 
     @property
     def target(self) -> Quantity:

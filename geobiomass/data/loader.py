@@ -31,13 +31,16 @@ from geobiomass.cube import CubeError
 from geobiomass.cube.cluster_errors import told_of_cluster
 from geobiomass.cube.cluster_watch import Watch
 from geobiomass.data.reader import Decoder, Reader, Sample
+from geobiomass.network.static_planes import packed_batch
 from geobiomass.tiles import Marks, random_crop
 
 Corners = Sequence[tuple[int, ...]]
 
 
 class Arrangement:
-    """The positions of a batch's samples in its codes; plain numbers, on no device.
+    """The positions of a batch's samples in its codes, and the layers beside them.
+
+    It is on no device.
 
     Parameters
     ----------
@@ -45,11 +48,16 @@ class Arrangement:
         The cube's decoder.
     corners : sequence of tuple of int
         The corner of each sample in its cells: month, band, row, column.
+    static : Tensor, optional
+        (batch, layer, y, x) float32: static layers, NaN where missing.
     """
 
-    def __init__(self, decoder: Decoder, corners: Corners) -> None:
+    def __init__(
+        self, decoder: Decoder, corners: Corners, static: Tensor | None = None
+    ) -> None:
         self.decoder = decoder
         self.corners = corners
+        self.static = static
 
 
 Batch = tuple[Tensor, Arrangement, Tensor]
@@ -70,14 +78,18 @@ def decode_batch(
     Returns
     -------
     inputs : tuple
-        One tensor (batch, month, band, y, x) float32, NaN where missing.
+        One tensor (batch, month, band, y, x) float32, NaN where missing; static layers
+        follow the months, as :mod:`geobiomass.network.static_planes` has them.
     target : torch.Tensor
         Unchanged.
     """
     codes, arrangement = inputs
     height, width = target.shape[-2:]
     decoder, corners = arrangement.decoder, arrangement.corners
-    return (decoder.decode(codes, corners, (height, width)),), target
+    image = decoder.decode(codes, corners, (height, width))
+    if arrangement.static is not None:
+        image = packed_batch(image, arrangement.static.to(image.device))
+    return (image,), target
 
 
 class _Buffers:
@@ -284,7 +296,7 @@ class ChipLoader:
     def _bytes(self, samples: Sequence[Sample]) -> int:
         shape, dtype = self.reader.cells(samples)
         window = samples[0].window
-        labels = 4 * self.reader.layers * window.height * window.width
+        labels = 4 * self.reader.ground_layers * window.height * window.width
         return len(samples) * (int(np.prod(shape)) * dtype.itemsize + labels)
 
     def _start(self, stack: ExitStack) -> Callable[[list[Sample]], Any]:
@@ -317,8 +329,12 @@ class ChipLoader:
             if sample not in self.problems:
                 self.problems[sample] = problem
                 warnings.warn(f"Left out of training: {problem}", stacklevel=3)
-        arrangement = Arrangement(self.reader.decoder, corners)
-        return torch.from_numpy(codes), arrangement, torch.from_numpy(agb)
+        labels, static = torch.from_numpy(agb), None
+        if self.reader.static_layers:
+            layers = self.reader.layers
+            labels, static = labels[:, :layers], labels[:, layers:]
+        arrangement = Arrangement(self.reader.decoder, corners, static)
+        return torch.from_numpy(codes), arrangement, labels
 
 
 def _resampled(
@@ -356,7 +372,7 @@ def _cancel(waiting: deque[Any]) -> None:
         future.cancel()
 
 
-# codes, labels, corners, problems by name of the sample
+# codes, labels with static layers, corners, problems by name of the sample
 _Read = tuple[npt.NDArray[Any], npt.NDArray[np.float32], Corners, dict[str, str]]
 
 
@@ -371,7 +387,7 @@ def _empty(
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
     shape, dtype = reader.cells(samples)
     window = samples[0].window
-    labels = (len(samples), reader.layers, window.height, window.width)
+    labels = (len(samples), reader.ground_layers, window.height, window.width)
     return take((len(samples), *shape), dtype), np.empty(labels, np.float32)
 
 
@@ -409,7 +425,7 @@ def _read_together(
         values = dask.compute(*uncomputed, scheduler="threads", pool=pool)  # type: ignore[attr-defined, no-untyped-call]
         for i, sample in enumerate(samples):
             codes[i, 0, 0, 0, 0] = values[i]
-            reader.fill_labels(sample, agb[i])
+            reader.fill_ground(sample, agb[i])
     except Exception:
         return False  # read one by one, the damaged sample names itself
     return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ import xarray as xr
 
 from geobiomass.cube import CubeError, DamagedError, check_cube, is_chips, select_bands
 from geobiomass.cube.cluster_errors import ClusterError
+from geobiomass.cube.static_layers import STATIC, select_layers
 from geobiomass.cube.statistics import BandTally
 from geobiomass.data.arrays import (
     Array,
@@ -28,10 +29,11 @@ from geobiomass.data.arrays import (
     Pixels,
     pixels_of,
 )
+from geobiomass.data.decoder import Decoder
+from geobiomass.data.static_pixels import static_pixels
+from geobiomass.network.static_planes import direction_planes, packed, plane_count
 from geobiomass.tiles import Sample, Window, mirror
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from geobiomass.training.directions import Directions
 
 __all__ = ["Decoder", "Reader", "Sample"]
 
@@ -47,14 +49,18 @@ class Reader:
         A scene or chips.
     bands : sequence of str
         Bands to read, matched by name.
+    layers : sequence of str
+        Static layers to read with :meth:`tile`, matched by name.
 
     Raises
     ------
     CubeError
-        If `cube` is not a cube, or lacks a band.
+        If `cube` is not a cube, or lacks a band or a layer.
     """
 
-    def __init__(self, cube: xr.Dataset, bands: Sequence[str]) -> None:
+    def __init__(
+        self, cube: xr.Dataset, bands: Sequence[str], layers: Sequence[str] = ()
+    ) -> None:
         check_cube(cube)
         cube = select_bands(cube, tuple(bands))
         self.chips = is_chips(cube)
@@ -71,6 +77,47 @@ class Reader:
             self._errors = pixels_of(cube["agb_se"].data)
         self._weigh: Callable[[Array], Array] | None = None
         self._known: Callable[[Sample], Mask] | None = None
+        self._layers = cube[[STATIC]] if STATIC in cube else xr.Dataset()
+        self.static_layers: tuple[str, ...] = ()
+        # Rows of most scenes go south; those of chips are taken to.
+        self._rows_go_north = not self.chips and _goes_up(cube)
+        self._static: Pixels | None = None
+        self._take_layers(layers)
+
+    def _take_layers(self, names: Sequence[str]) -> None:
+        self.static_layers = tuple(names)
+        if not names:
+            self._static = None
+            return
+        chosen = select_layers(self._layers, names, "The model learnt")
+        self._static = static_pixels(chosen[STATIC])
+
+    def with_layers(self, names: Sequence[str]) -> Reader:
+        """Return a copy of this reader whose tiles have these static layers.
+
+        Itself, where it reads these already.
+
+        Raises
+        ------
+        CubeError
+            If the cube lacks a layer.
+        """
+        if tuple(names) == self.static_layers:
+            return self
+        other = copy.copy(self)
+        other._take_layers(names)
+        return other
+
+    @property
+    def planes(self) -> int:
+        """Further months of a tile that hold its static layers."""
+        return plane_count(len(self.static_layers), len(self.bands))
+
+    @property
+    def directions(self) -> tuple[Directions, ...]:
+        """The planes of a tile whose values are directions on the ground."""
+        pairs = direction_planes(self.static_layers, len(self.bands))
+        return tuple(Directions(*pair, self._rows_go_north) for pair in pairs)
 
     @property
     def whole(self) -> Window:
@@ -84,11 +131,15 @@ class Reader:
 
     def identity(self) -> str:
         """Return a fingerprint of the pixels, as far as it needs no computing."""
-        return self._image.identity()
+        known = self._image.identity()
+        if self._static is None:
+            return known
+        return f"{known} {list(self.static_layers)} {self._static.identity()}"
 
     def stored_bytes(self) -> int:
-        """Return the bytes of the image as it is stored, compressed or not."""
-        return self._plain.stored_bytes()
+        """Return the bytes of image and static layers as stored, compressed or not."""
+        layers = 0 if self._static is None else self._static.stored_bytes()
+        return self._plain.stored_bytes() + layers
 
     @property
     def statistics(self) -> pd.DataFrame | None:
@@ -174,16 +225,22 @@ class Reader:
         """Layers of :meth:`fill`'s labels: two if they come with weights."""
         return 1 if self._weigh is None else 2
 
+    @property
+    def ground_layers(self) -> int:
+        """Layers that :meth:`fill` fills beside the codes: labels, static layers."""
+        return self.layers + len(self.static_layers)
+
     def keeping(self, height: int, width: int) -> Reader:
         """Return a copy of this reader for windows that are near each other.
 
         Dask arrays are then computed chunk by chunk, and the chunks are kept for the
         next windows: those that `height` x `width` pixels may touch.
         """
-        if not isinstance(self._image, Lazy):
-            return self
         other = copy.copy(self)
-        other._image = Kept(self._image.array, height, width)
+        if isinstance(self._image, Lazy):
+            other._image = Kept(self._image.array, height, width)
+        if isinstance(self._static, Lazy):
+            other._static = Kept(self._static.array, height, width)
         return other
 
     def cache(self, limit: int) -> None:
@@ -192,7 +249,7 @@ class Reader:
         Without this, random crops decode more than they need in every epoch.
         """
         sources = [self._image] + ([self._agb] if self._agb is not None else [])
-        sources += [self._errors] if self._errors is not None else []
+        sources += [each for each in (self._errors, self._static) if each is not None]
         if sum(source.bytes for source in sources) > limit:
             return
         self._image = self._image.in_memory()
@@ -200,6 +257,8 @@ class Reader:
             self._agb = self._agb.in_memory()
         if self._errors is not None:
             self._errors = self._errors.in_memory()
+        if self._static is not None:
+            self._static = self._static.in_memory()
 
     def read(self, sample: Sample) -> Array:
         """Read one window; beyond the scene's edge it is reflected.
@@ -214,10 +273,43 @@ class Reader:
         CubeError
             If a part of the cube cannot be read; it names the part.
         """
+        return self._reflected(self._image, sample)
+
+    def tile(self, sample: Sample) -> Array:
+        """Read one window as a network takes it: months, then static layers, if any.
+
+        Returns
+        -------
+        numpy.ndarray
+            (month, band, y, x) float32 as :meth:`read` has it, with static layers as
+            :mod:`geobiomass.network.static_planes` arranges them.
+
+        Raises
+        ------
+        CubeError
+            If a part of the cube cannot be read; it names the part.
+        """
+        image = self.read(sample)
+        if self._static is None:
+            return image
+        return packed(image, self._reflected(self._static, sample)[0])
+
+    def layers_alone(self) -> Reader:
+        """Return a reader of the static layers, as an image of one month.
+
+        Its bands are the layers, and its month is 0.
+        """
+        other = copy.copy(self)
+        other._image = cast(Pixels, self._static)
+        other.bands, other.months, other.calendar = self.static_layers, 1, (0,)
+        other._take_layers(())
+        return other
+
+    def _reflected(self, source: Pixels, sample: Sample) -> Array:
         inside = sample.window
         if inside.intersect(self.whole) != inside:
             inside = _reach(inside, self.whole)
-        image = self._read(self._image, Sample(inside, sample.chip))
+        image = self._read(source, Sample(inside, sample.chip))
         if inside != sample.window:
             rows = mirror(sample.window.top, sample.window.bottom, self.height)
             columns = mirror(sample.window.left, sample.window.right, self.width)
@@ -286,8 +378,8 @@ class Reader:
         codes : numpy.ndarray
             To be filled: of the shape and type that :meth:`cells` returns.
         agb : numpy.ndarray
-            (layer, y, x), to be filled with the labels, and with their weights if
-            there are two layers.
+            (layer, y, x), to be filled with the labels, with their weights if they
+            have any, then with the static layers: `ground_layers` in all.
 
         Returns
         -------
@@ -303,8 +395,14 @@ class Reader:
             self._image.fill(sample, codes)
         except Exception as error:
             raise self._named(sample, error) from error
-        self.fill_labels(sample, agb)
+        self.fill_ground(sample, agb)
         return self._image.cells(sample)[1]
+
+    def fill_ground(self, sample: Sample, agb: Array) -> None:
+        """Read labels, weights and static layers of a sample into given memory."""
+        self.fill_labels(sample, agb)
+        if self._static is not None:
+            agb[self.layers :] = self._read(self._static, sample)[0]
 
     def fill_labels(self, sample: Sample, agb: Array) -> None:
         """Read the labels of one sample, and their weights, into given memory."""
@@ -323,7 +421,7 @@ class Reader:
         return [source.cut(sample) for sample in samples]
 
     def blank(self, codes: Codes, agb: Array) -> None:
-        """Fill one sample with missing values: no month, no label."""
+        """Fill one sample with missing values: no month, no label, no layer."""
         missing = self._image.missing
         codes[...] = np.nan if missing is None else missing
         agb[...] = np.nan
@@ -355,6 +453,12 @@ class Reader:
         return chip if window == self.whole else f"{chip}, {pixels}"
 
 
+def _goes_up(cube: xr.Dataset) -> bool:
+    """Return whether y grows from row to row."""
+    known = "y" in cube.coords and cube.sizes["y"] > 1
+    return known and bool(cube["y"].values[-1] > cube["y"].values[0])
+
+
 def _reach(window: Window, whole: Window) -> Window:
     """Return the part of the scene that a window and its reflection need."""
     rows = mirror(window.top, window.bottom, whole.height)
@@ -362,84 +466,3 @@ def _reach(window: Window, whole: Window) -> Window:
     return Window(
         int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1
     )
-
-
-class Decoder:
-    """Decoder of batches from stored codes to physical values, on their device.
-
-    Parameters
-    ----------
-    steps : numpy.ndarray or None
-        Physical value of one code, one for all or (band, 1, 1).
-    missing : int or None
-        The code of missing values.
-    months, bands : sequence of int
-        Positions of the months and bands, from the first one that is stored.
-    calendar : tuple of int
-        Calendar months of the steps, for networks with a month-of-year term.
-    """
-
-    def __init__(
-        self,
-        steps: Array | None,
-        missing: int | None,
-        months: Sequence[int],
-        bands: Sequence[int],
-        calendar: tuple[int, ...] = (),
-    ) -> None:
-        import torch  # not at the top: errors and `info` come without it
-
-        self.calendar = calendar
-        self.steps = None if steps is None else torch.from_numpy(steps)
-        self.missing = missing
-        self.months = torch.tensor(months)
-        self.bands = torch.tensor(bands)
-
-    def decode(
-        self, codes: Tensor, corners: Sequence[Sequence[int]], size: tuple[int, int]
-    ) -> Tensor:
-        """Arrange and decode a batch.
-
-        Parameters
-        ----------
-        codes : torch.Tensor
-            (batch, cells along month, band, y and x, then size of a cell).
-        corners : sequence of four int
-            The corner of each sample in its cells: month, band, row, column.
-        size : tuple of int
-            Height and width of a sample.
-
-        Returns
-        -------
-        torch.Tensor
-            (batch, month, band, y, x) float32, physical units, NaN where missing.
-        """
-        import torch
-
-        whole = codes.permute(0, 1, 5, 2, 6, 3, 7, 4, 8)
-        sizes = [whole.shape[i] * whole.shape[i + 1] for i in (1, 3, 5, 7)]
-        whole = whole.reshape(len(codes), *sizes)
-        if len(set(map(tuple, corners))) == 1:
-            return self._physical(self._choose(whole, corners[0], *size))
-        pairs = zip(torch.split(whole, 1), corners, strict=True)
-        return self._physical(torch.cat([self._choose(*pair, *size) for pair in pairs]))
-
-    def _choose(
-        self, codes: Tensor, corner: Sequence[int], height: int, width: int
-    ) -> Tensor:
-        """Cut a window out of (batch, month, band, y, x), months and bands in order."""
-        import torch
-
-        month, band, row, column = corner
-        for dim, wanted in ((1, self.months + month), (2, self.bands + band)):
-            if not torch.equal(wanted, torch.arange(codes.shape[dim])):
-                codes = codes.index_select(dim, wanted.to(codes.device))
-        return codes[..., row : row + height, column : column + width]
-
-    def _physical(self, codes: Tensor) -> Tensor:
-        if self.steps is None:
-            return codes.float()
-        values = codes * self.steps.to(codes.device)
-        if self.missing is None:
-            return values
-        return values.masked_fill_(codes == self.missing, np.nan)

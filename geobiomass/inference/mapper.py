@@ -238,6 +238,7 @@ class Mapper:
             _orientations(settings),
             resolve_precision(settings.precision),
             settings.memory,
+            self.reader.directions,
         )
 
     @cached_property
@@ -252,7 +253,8 @@ class Mapper:
     @property
     def _tile_size(self) -> tuple[int, int, int, int]:
         height, width = self.lattice.tile_shape
-        return self.reader.months, len(self.reader.bands), height, width
+        months = self.reader.months + self.reader.planes
+        return months, len(self.reader.bands), height, width
 
     @property
     def image_bytes(self) -> int:
@@ -281,7 +283,7 @@ class Mapper:
         # Enough for the rows of tiles of two blocks that are computed at once.
         tile, block = self.settings.tile, self.settings.block
         reader = self.reader.keeping(2 * tile, 2 * (block + 2 * tile))
-        return Batches(self.batch_predictor, reader.read, max(2, slots))
+        return Batches(self.batch_predictor, reader.tile, max(2, slots))
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state to pickle: without threads, the network as it pickles."""

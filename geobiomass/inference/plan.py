@@ -195,7 +195,7 @@ def _measure(mapper: Mapper) -> _Measured:
         number = THREADS.count * mapper.batch_size
         samples = _some_samples(mapper, 1 + 4 * number)
         start = time.perf_counter()
-        first = [mapper.reader.read(samples[0])]
+        first = [mapper.reader.tile(samples[0])]
         with MemoryWatch() as watch:
             THREADS.passes.submit(
                 lambda: network.predict(*network.stage(first))

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from geobiomass.learner.correction import Correction
 from geobiomass.learner.features import PixelFeatures
 from geobiomass.learner.kernel_ridge import KernelRidge
-from geobiomass.network.attention_unet import Look
+from geobiomass.network.look import Look
+from geobiomass.network.static_planes import months_of, packed_batch, unpacked
 
 ADAPTED = "adapted"
 """Name of the correction in the settings of a network."""
@@ -95,6 +96,11 @@ class AdaptedNetwork(nn.Module):
         return AdaptedNetwork(inner, own["features"], rows)
 
     @property
+    def static_layers(self) -> tuple[str, ...]:
+        """Names of the static layers that the inner network reads."""
+        return tuple(getattr(self.inner, "static_layers", ()))
+
+    @property
     def calendar(self) -> tuple[int, ...] | None:
         """Calendar months of the images; None where they make no difference."""
         if self.features is not None:
@@ -130,7 +136,9 @@ class AdaptedNetwork(nn.Module):
             (batch, month) bool: months that count.
         """
         if present is not None:
-            image = image.masked_fill(~present[:, :, None, None, None], torch.nan)
+            months, static = unpacked(image, len(self.static_layers))
+            image = months.masked_fill(~present[:, :, None, None, None], torch.nan)
+            image = packed_batch(image, static) if self.static_layers else image
         features = self._features_of(image, calendar)
         found = self.inner.look(image, present, **self._months(calendar))  # type: ignore[operator]
         return Look(self._corrected(found.maps, features), found.levels, found.seen)
@@ -146,6 +154,7 @@ class AdaptedNetwork(nn.Module):
         if self.features is None:
             return None
         months = self.features.calendar if calendar is None else tuple(calendar)
+        image = months_of(image, len(self.static_layers))
         with torch.autocast(image.device.type, enabled=False):
             return cast(Tensor, self.features(image.float(), months))
 

@@ -18,6 +18,7 @@ from geobiomass.learner.band_kinds import (
     normalised_differences,
     sensors,
 )
+from geobiomass.network.static_planes import unpacked
 
 MOST_MONTHLY = 400
 """Bands times months up to which each is a feature: 15 bands of two years are 360."""
@@ -45,6 +46,8 @@ class PixelFeatures(nn.Module):
         Sides of the squares around the pixel, odd numbers of pixels.
     monthly : bool
         Whether bands by calendar month are features, where they are not too many.
+    layers : sequence of str
+        Names of static layers, each of which is a feature: the value of the pixel.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class PixelFeatures(nn.Module):
         months: Sequence[int],
         neighbourhoods: Sequence[int] = (3, 7, 15),
         monthly: bool = True,
+        layers: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if any(side < 3 or side % 2 == 0 for side in neighbourhoods):
@@ -64,6 +68,7 @@ class PixelFeatures(nn.Module):
         self.calendar = tuple(months)
         self.neighbourhoods = tuple(neighbourhoods)
         self.monthly = monthly
+        self.layers = tuple(layers)
         self._differences = normalised_differences(self.bands)
         self._ratios = cross_polarised(self.bands)
         self._sensors = sensors(self.bands)
@@ -77,12 +82,13 @@ class PixelFeatures(nn.Module):
     @property
     def settings(self) -> dict[str, Any]:
         """The settings, ready for JSON."""
-        return {
+        found = {
             "bands": list(self.bands),
             "months": list(self.calendar),
             "neighbourhoods": list(self.neighbourhoods),
             "monthly": self.monthly,
         }
+        return found | ({"layers": list(self.layers)} if self.layers else {})
 
     @classmethod
     def of_settings(cls, settings: Mapping[str, Any]) -> PixelFeatures:
@@ -112,7 +118,12 @@ class PixelFeatures(nn.Module):
                     f"{band} mean of {side}x{side}",
                     f"{band} sd of {side}x{side}",
                 ]
-        return names
+        return names + self.layer_names
+
+    @property
+    def layer_names(self) -> list[str]:
+        """Names of the features that are static layers."""
+        return [f"static {layer}" for layer in self.layers]
 
     def forward(
         self, image: Tensor, calendar: Sequence[int] | None = None, margin: int = 0
@@ -122,7 +133,8 @@ class PixelFeatures(nn.Module):
         Parameters
         ----------
         image : Tensor
-            (batch, month, band, y, x) float32, NaN where missing.
+            (batch, month, band, y, x) float32, NaN where missing; with static layers
+            after the months, as :mod:`geobiomass.network.static_planes` has them.
         calendar : sequence of int, optional
             Calendar months of its steps; by default those of training.
         margin : int
@@ -135,6 +147,7 @@ class PixelFeatures(nn.Module):
             (batch, feature, y, x) float32 without the margin; NaN where missing.
         """
         calendar = self.calendar if calendar is None else tuple(calendar)
+        image, static = unpacked(image, len(self.layers))
         if len(calendar) != image.shape[1]:
             raise ValueError(
                 f"image must have the {len(calendar)} months of its calendar, got "
@@ -180,6 +193,9 @@ class PixelFeatures(nn.Module):
                 planes += [
                     one for pair in zip(mean, spread, strict=True) for one in pair
                 ]
+        if self.layers:
+            cut = static[..., inner[0], inner[1]]
+            planes += cut.masked_fill(~cut.isfinite(), torch.nan).float().unbind(1)
         return torch.stack(planes, dim=1)
 
     def _band(self, image: Tensor, position: int) -> Tensor:

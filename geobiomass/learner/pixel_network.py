@@ -14,7 +14,8 @@ from geobiomass.learner.fitting import EXTRA, KERNEL, FittedParts
 from geobiomass.learner.kernel_ridge import KernelRidge
 from geobiomass.learner.own_estimator import OwnEstimator
 from geobiomass.learner.trees import Trees
-from geobiomass.network.attention_unet import Look
+from geobiomass.network.look import Look
+from geobiomass.network.static_planes import packed_batch, unpacked
 
 BLEND = "blend"
 OWN = "own"
@@ -48,6 +49,7 @@ class PixelNetwork(nn.Module):
 
     tile_multiple = 1  # pixels: a tile may have any size
     more = 0  # features besides those of the image
+    turns_directions = False  # it learns from images with north at the top
     shares: Tensor
     start: Tensor
     unknown: Tensor
@@ -115,6 +117,9 @@ class PixelNetwork(nn.Module):
         sizes += [(given.get("own") or {}).get("size", 0)]
         if any(type(n) is not int or not 0 <= n <= _LARGEST for n in sizes):
             raise ValueError("sizes of trees must be whole numbers, got others")
+        layers = (given.get("features") or {}).get("layers", [])
+        if type(layers) is not list or any(type(name) is not str for name in layers):
+            raise ValueError("layers must be a list of names, got another value")
         made = cls(**given)
         if len(made.features.bands) != settings["bands"]:
             raise ValueError(
@@ -148,6 +153,11 @@ class PixelNetwork(nn.Module):
         return made
 
     @property
+    def static_layers(self) -> tuple[str, ...]:
+        """Names of the static layers that are features."""
+        return self.features.layers
+
+    @property
     def calendar(self) -> tuple[int, ...]:
         """Calendar months of the images, where no others are given."""
         return self.features.calendar
@@ -174,7 +184,9 @@ class PixelNetwork(nn.Module):
         Parameters
         ----------
         image : Tensor
-            (batch, month, band, y, x) float32, physical units, NaN where missing.
+            (batch, month, band, y, x) float32, physical units, NaN where missing; with
+            static layers after the months, as
+            :mod:`geobiomass.network.static_planes` has them.
         calendar : sequence of int, optional
             Calendar months of its steps; by default those of training.
 
@@ -207,7 +219,7 @@ class PixelNetwork(nn.Module):
             standardised.
         """
         if present is not None:
-            image = image.masked_fill(~present[:, :, None, None, None], torch.nan)
+            image = self._without(~present[:, :, None, None, None], image)
         features = self._features_of(image, calendar)
         batch, count, height, width = features.shape
         flat = features.movedim(1, 0).reshape(count, -1)
@@ -223,13 +235,29 @@ class PixelNetwork(nn.Module):
         Returns
         -------
         tuple of Tensor
-            (feature, pixel) standardised features; (2 bands, pixel) the bands and
-            whether they have a value.
+            (feature, pixel) standardised features; (2 inputs, pixel) the bands and
+            static layers, and whether they have a value.
         """
         scaled = self.kernel.standardise(features).float()
-        means = [self.features.names.index(f"{b} mean") for b in self.features.bands]
+        if self.static_layers:
+            scaled = self._with_far_layers(scaled, features)
+        inputs = [f"{band} mean" for band in self.features.bands]
+        inputs += self.features.layer_names
+        means = [self.features.names.index(name) for name in inputs]
         there = features[means].isfinite().float()
         return scaled, torch.cat([scaled[means], there])
+
+    def _with_far_layers(self, scaled: Tensor, features: Tensor) -> Tensor:
+        """Return standardised features whose static layers are not held in range.
+
+        Held in the range of training, one feature of many would hardly be noticed.
+        """
+        first = len(self.features.names) - len(self.static_layers)
+        rows = slice(first, len(self.features.names))
+        shift, scale = self.kernel.shift[rows, None], self.kernel.scale[rows, None]
+        far = ((features[rows].double() - shift) / scale).float()
+        layers = torch.where(far.isfinite(), far, scaled[rows])
+        return torch.cat([scaled[:first], layers, scaled[rows.stop :]])
 
     def _features_of(self, image: Tensor, calendar: Sequence[int] | None) -> Tensor:
         with torch.autocast(image.device.type, enabled=False):
@@ -237,8 +265,14 @@ class PixelNetwork(nn.Module):
             image = image.float()
             # A graph has no branch on values.
             if torch.compiler.is_exporting() or bool(self.unknown.any()):
-                image = image.masked_fill(self.unknown[:, None, None], torch.nan)
+                image = self._without(self.unknown[:, None, None], image)
             return cast(Tensor, self.features(image, calendar))
+
+    def _without(self, gone: Tensor, image: Tensor) -> Tensor:
+        """Return an image without values in its months where `gone` is true."""
+        months, static = unpacked(image, len(self.static_layers))
+        months = months.masked_fill(gone, torch.nan)
+        return packed_batch(months, static) if self.static_layers else months
 
     def _maps(self, features: Tensor) -> Tensor:
         batch, count, height, width = features.shape

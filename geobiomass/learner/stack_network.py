@@ -10,6 +10,7 @@ from torch import Tensor
 
 from geobiomass.learner.pixel_network import PixelNetwork
 from geobiomass.network.saved_settings import network_of_settings
+from geobiomass.network.static_planes import months_of
 
 MAP = "map of the network"
 """Name of the feature."""
@@ -45,6 +46,12 @@ class StackNetwork(PixelNetwork):
         if floor is not None and not isinstance(floor, int | float):
             raise ValueError(f"floor must be a number, got {str(floor)[:40]}")
         self.floor = floor
+        self._inner_layers = self.inner.static_layers
+        if self._inner_layers not in ((), self.static_layers):
+            raise ValueError(
+                "The network of a stack must read the static layers of the learner, "
+                f"{list(self.static_layers)}, or none, got {list(self._inner_layers)}."
+            )
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -55,6 +62,8 @@ class StackNetwork(PixelNetwork):
     def _features_of(self, image: Tensor, calendar: Sequence[int] | None) -> Tensor:
         features = super()._features_of(image, calendar)
         with torch.autocast(image.device.type, enabled=False):
+            if not self._inner_layers:
+                image = months_of(image, len(self.static_layers))
             found = self._map_of(image.float().clone(), calendar)
         if self.floor is not None:
             found = found.clamp_min(self.floor)

@@ -11,7 +11,7 @@ import json
 import math
 import platform
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from geobiomass.cube.plain_attributes import mapping_in
 from geobiomass.cube.quantity import AGB
+from geobiomass.cube.static_layers import SOURCES, STATIC, units_of_layers
 from geobiomass.data.label_places import LABEL_PLACES
 from geobiomass.learner.pixel_network import PixelNetwork
 from geobiomass.learner.saved_network import any_network_of_settings
@@ -96,6 +98,8 @@ def note_provenance(
         "software": [software()],
         "notes": check_notes(notes),
     }
+    if layers := getattr(model, "static_layers", ()):
+        note["input"]["static layers"] = _layers(cube, layers)
     # Once, of all members of an ensemble together.
     places = None if held_out else getattr(model, "label_places", None)
     if places is not None:
@@ -318,6 +322,17 @@ def input_facts(cube: xr.Dataset, made_with: Mapping[str, Any]) -> dict[str, Any
             parse_json(cube.attrs["scenes"], "The attribute scenes", dict)
         )
     return facts
+
+
+def _layers(cube: xr.Dataset, names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return units and source of the static layers that a model reads."""
+    units = units_of_layers(cube[STATIC])
+    sources = mapping_in(cube[STATIC].attrs.get(SOURCES)) or {}
+    return {
+        name: {"units": units[name]}
+        | ({"source": str(sources[name])} if name in sources else {})
+        for name in names
+    }
 
 
 def _scenes(by_month: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:

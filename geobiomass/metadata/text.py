@@ -202,6 +202,11 @@ def _input(source: Mapping[str, Any]) -> Facts:
     for name in ("source", "licence", "attribution"):
         if name in source:
             facts[f"input, {name}"] = str(source[name])
+    if layers := source.get("static layers"):
+        facts["static layers"] = ", ".join(
+            f"{name} of {each['source']}" if "source" in each else name
+            for name, each in layers.items()
+        )
     if source.get("scenes"):
         facts["scenes"] = _scenes(source["scenes"])
     return facts

@@ -43,7 +43,7 @@ from geobiomass.models.pixel_data import (
     groups_of_rows,
     split_by_pixel,
 )
-from geobiomass.models.pixel_record import errors_by_bin, profile_of
+from geobiomass.models.pixel_record import errors_by_bin, profiles_of
 from geobiomass.models.regressor import BiomassRegressor
 from geobiomass.models.training_record import metrics_by_bin
 from geobiomass.recipes.label_table import LabelTable, make_table
@@ -129,7 +129,7 @@ def adapt(
             "The model was trained on this cube, whose labels cannot correct it; give "
             "plots that it never saw."
         )
-    data = LabelledCube.open(given, model.bands)
+    data = LabelledCube.open(given, model.bands).with_layers(model.static_layers)
     changes = {"interval": interval, "groups": groups, "block": block, "seed": seed}
     recipe = RECIPES["pixels"].with_changes(
         neighbourhoods=(), monthly=False, most_labels=_MOST, **changes
@@ -194,7 +194,7 @@ def adapt(
     made.calibration = calibrate_out_of_fold(
         made, interval, part.reader, table, held_out, where, named, FOLDS
     )
-    profile = profile_of(part, recipe).to_dict()
+    profile = profiles_of(part, recipe)
     _record(made, model, data, table, held_out[0], kept, plots, profile)
     made.provenance = {k: v for k, v in made.provenance.items() if k != LABEL_PLACES}
     if remember_labels:

@@ -186,9 +186,11 @@ def _what(settings: Facts) -> str:
 def _how(network: Facts) -> str:
     """Return how maps are made, in one sentence."""
     if "learner" not in network:
+        layers = ", ".join(map(as_code, network.get("static", [])))
+        static = f" with the static layers {layers} after it," if layers else ""
         return (
-            f"Encoder {as_code(network['encoder'])}, attention over the months, U-Net "
-            "decoder."
+            f"Encoder {as_code(network['encoder'])}, attention over the months,"
+            f"{static} U-Net decoder."
         )
     sides = network["features"]["neighbourhoods"]
     around = ""
@@ -197,6 +199,8 @@ def _how(network: Facts) -> str:
             f", with mean and spread of squares of {', '.join(map(str, sides))} "
             "pixels around it"
         )
+    if layers := network["features"].get("layers"):
+        around += f", and from the static layers {', '.join(map(as_code, layers))}"
     if network.get("own"):
         missing = ""
         if network["own"]["impute"]:

@@ -125,7 +125,7 @@ class Comparison:
 
     def _untrained(self) -> PixelRegressor:
         bands, calendar = self.data.bands, self.data.reader.calendar
-        return PixelRegressor.untrained(bands, calendar, self.pixels)
+        return PixelRegressor.untrained(bands, calendar, self.pixels, self.data.layers)
 
     # --- what will be done ---
 

@@ -103,7 +103,14 @@ class Ensemble(Predictor, SavedModel):
 
     def _joined(self, networks: Sequence[nn.Module], last: int = 0) -> EnsembleNetwork:
         choices = [[self.bands.index(b) for b in m.bands] for m in self.models]
-        return EnsembleNetwork(networks, choices, self._spread, last)
+        named = self.static_layers
+        layers = [[named.index(one) for one in m.static_layers] for m in self.models]
+        return EnsembleNetwork(networks, choices, self._spread, last, layers, named)
+
+    @property
+    def static_layers(self) -> tuple[str, ...]:
+        """Names of the static layers that any of the models learnt."""
+        return tuple(dict.fromkeys(n for m in self.models for n in m.static_layers))
 
     @property
     def domain(self) -> Domain | Domains | None:
@@ -157,6 +164,10 @@ class Ensemble(Predictor, SavedModel):
 
     def _learnt(self) -> Learnt:
         return [one for model in self.models for one in model._learnt()]
+
+    def _learnt_layers(self) -> Learnt:
+        every = [one for model in self.models for one in model._learnt_layers()]
+        return [(layers, profile) for layers, profile in every if layers]
 
     def _attention(self, cube: xr.Dataset, **settings: Any) -> xr.DataArray:
         """Return the mean of the members' attention."""

@@ -24,6 +24,7 @@ from geobiomass.learner.pixel_network import PixelNetwork
 from geobiomass.learner.stack_network import StackNetwork
 from geobiomass.network import AttentionUNet
 from geobiomass.network.month_attention import MonthAttention
+from geobiomass.network.static_planes import packed_batch, static_layers_of
 from geobiomass.network.wrappers import Ensemble
 from geobiomass.training.files import output_file
 from geobiomass.training.own_files import check_own_file
@@ -69,7 +70,8 @@ class Exported(nn.Module):
         Parameters
         ----------
         image : Tensor
-            (batch, month, band, y, x) float32, physical units, NaN where missing.
+            (batch, month, band, y, x) float32, physical units, NaN where missing; with
+            static layers after the months, if the network reads any.
 
         Returns
         -------
@@ -77,6 +79,7 @@ class Exported(nn.Module):
             (batch, output, y, x), Mg/ha.
         """
         network = self.network
+        image, static = network._parted(image)
         # Without a branch on values, which a graph cannot have.
         image = image.masked_fill(network.unknown[:, None, None], torch.nan)
         present = image.isfinite().flatten(2).any(dim=2)
@@ -89,6 +92,7 @@ class Exported(nn.Module):
                 network.attention, network.encoder(months), strict=True
             )
         ]
+        pooled = network._joined(pooled, static)
         raw: Tensor = network.head(network.decoder([months[:0], *pooled]))
         return network.maps_of(raw[..., : image.shape[-2], : image.shape[-1]])
 
@@ -146,11 +150,48 @@ def exportable(network: nn.Module, months: int) -> nn.Module:
         return _around(network, exportable(network.inner, months))
     if isinstance(network, Ensemble):
         members = [exportable(member, months) for member in network.members]
-        return Ensemble(members, network.bands, network.spread)
+        return Ensemble(
+            members,
+            network.bands,
+            network.spread,
+            layers=network.layers,
+            static_layers=network.static_layers,
+        )
     raise ValueError(
         "network to export must be an AttentionUNet or an ensemble of them, got a "
         f"{type(network).__name__}; export that with torch.export itself."
     )
+
+
+class WithStatic(nn.Module):
+    """Exportable form of a network that reads static layers: they are a second input.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        The exportable form that takes them after the months.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor, static: Tensor) -> Tensor:
+        """Predict maps.
+
+        Parameters
+        ----------
+        image : Tensor
+            (batch, month, band, y, x) float32, physical units, NaN where missing.
+        static : Tensor
+            (batch, layer, y, x) float32, physical units, NaN where missing.
+
+        Returns
+        -------
+        Tensor
+            (batch, output, y, x), in the units of the target.
+        """
+        return cast(Tensor, self.network(packed_batch(image, static)))
 
 
 def _around(network: nn.Module, inner: nn.Module) -> nn.Module:
@@ -173,7 +214,9 @@ def export_network(
 ) -> Path:
     """Write a network as a graph that runs without this package.
 
-    A batch may have any number of images; months, bands, height and width are fixed
+    A model that learnt static layers takes them as a second input, ``static``: (batch,
+    layer, y, x), in the order that the file notes as ``static_layers``. A batch may
+    have any number of images; months, bands, height and width are fixed
     to the values given here.
 
     Parameters
@@ -228,31 +271,36 @@ def export_network(
     if onnx:
         need("Export to ONNX", "export", "onnx", "onnxscript")
     # Two samples: with one, torch.export would fix the batch size to one.
-    example = torch.zeros(2, months, bands, height, width)
+    examples = {"image": torch.zeros(2, months, bands, height, width)}
+    notes = {"outputs": ",".join(outputs), "units": units}
+    if layers := static_layers_of(network):
+        examples["static"] = torch.zeros(2, len(layers), height, width)
+        notes["static_layers"] = ",".join(layers)
+    batch = torch.export.Dim("batch")
     with _quiet(), _on_cpu(network), torch.no_grad():
+        form = exportable(network, months)
         program = torch.export.export(
-            exportable(network, months).eval(),
-            (example,),
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            (WithStatic(form) if layers else form).eval(),
+            tuple(examples.values()),
+            dynamic_shapes=tuple({0: batch} for _ in examples),
             strict=False,
         )
         with output_file(path, path.suffix) as part:
-            notes = {"outputs": ",".join(outputs), "units": units}
             if onnx:
-                _write_onnx(program, example, part, notes)
+                _write_onnx(program, examples, part, notes)
             else:
                 torch.export.save(program, part, extra_files=notes)
     return path
 
 
 def _write_onnx(
-    program: Any, example: Tensor, path: Path, notes: dict[str, str]
+    program: Any, examples: dict[str, Tensor], path: Path, notes: dict[str, str]
 ) -> None:
     with contextlib.redirect_stdout(io.StringIO()):  # the exporter prints its steps
         written: Any = torch.onnx.export(
             program,
-            (example,),
-            input_names=["image"],
+            tuple(examples.values()),
+            input_names=list(examples),
             output_names=["maps"],
             opset_version=_OPSET,
             dynamo=True,

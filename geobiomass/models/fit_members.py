@@ -17,6 +17,7 @@ import torch
 import xarray as xr
 
 from geobiomass.cube import CubeError, as_cube
+from geobiomass.cube.static_layers import layers_of
 from geobiomass.data.folds import Fold, Folds
 from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.reader import Reader
@@ -98,7 +99,7 @@ def untrained(
     bands = [str(name) for name in cube["band"].values]
     chosen, reader = find_recipe(recipe), Reader(cube, bands)
     crop = crop_side(chosen, parts_of(reader, chosen))
-    return _build(chosen, bands, reader.calendar, crop)
+    return _build(chosen, bands, reader.calendar, crop, layers_of(cube))
 
 
 def untrained_for(
@@ -106,9 +107,11 @@ def untrained_for(
 ) -> BiomassRegressor:
     """Return the untrained model for a training, which takes the same arguments."""
     if recipe.by_pixel:
-        return PixelRegressor.untrained(data.bands, data.reader.calendar, recipe)
+        return PixelRegressor.untrained(
+            data.bands, data.reader.calendar, recipe, data.layers
+        )
     crop = crop_side(recipe, units_to_split(data, recipe, held, calibrate))
-    return _build(recipe, data.bands, data.reader.calendar, crop)
+    return _build(recipe, data.bands, data.reader.calendar, crop, data.layers)
 
 
 def _build(
@@ -116,6 +119,7 @@ def _build(
     bands: Sequence[str],
     months: Sequence[int],
     crop: int,
+    layers: Sequence[str] = (),
 ) -> BiomassRegressor:
     # The same seed gives the same weights, and the caller's random state is kept.
     with torch.random.fork_rng(devices=[]):
@@ -134,6 +138,8 @@ def _build(
             calendar=list(months) if recipe.month_term else None,
             levels=levels,
             spread=recipe.loss == "beta_nll",
+            static=layers,
+            static_levels=recipe.static_levels,
         )
     return BiomassRegressor(network, bands, len(months), recipe.outputs)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import pandas as pd
@@ -10,18 +10,20 @@ import xarray as xr
 
 from geobiomass.cube.convert import cube_for
 from geobiomass.data.band_profile import BandProfile
-from geobiomass.data.input_sample import sample_input
+from geobiomass.data.input_sample import InputSample, Mask, sample_input
 from geobiomass.data.labelled_cube import LabelledCube
 from geobiomass.data.reader import Reader
 from geobiomass.data.splits import samples_of
 from geobiomass.inference.input_check import Learnt, check_input, tell
 from geobiomass.inference.mapper import Mapper
 from geobiomass.recipes.scaling import measure_statistics
-from geobiomass.tiles import EVALUATION_BLOCK, blocks, samples_on_chips
+from geobiomass.tiles import EVALUATION_BLOCK, Sample, blocks, samples_on_chips
 from geobiomass.training.setting_names import explain_arguments
 
 INPUTS = "inputs"
 """Name of the training percentiles in a model's provenance."""
+LAYERS = "static layers"
+"""Name of those of static layers among them."""
 
 _BLOCK = 1024  # pixels: windows are spread over the blocks of a map
 
@@ -32,6 +34,11 @@ class ChecksInput:
 
     bands: tuple[str, ...]
     provenance: Mapping[str, Any]
+
+    @property
+    def static_layers(self) -> tuple[str, ...]:
+        """Names of the static layers that the model learnt."""
+        return ()
 
     def check(self, cube: xr.Dataset | xr.DataArray) -> pd.DataFrame:
         """Compare a small sample of a cube with what the model has learnt.
@@ -48,7 +55,8 @@ class ChecksInput:
         Returns
         -------
         pandas.DataFrame
-            A row for each band. ``verdict`` is "ok"; "wrong scale" (another unit, or
+            A row for each band, and for each static layer that the model learnt
+            ("static elevation"). ``verdict`` is "ok"; "wrong scale" (another unit, or
             an order off), "offset", "nodata as values", "swapped", "missing", "other
             season" or "unusual"; or "unknown" where the model does not know its
             training data. ``cause`` is the likely cause with the remedy. ``outside``
@@ -63,10 +71,28 @@ class ChecksInput:
         CubeError
             If `cube` is not a cube or lacks a band.
         """
-        reader = Reader(cube_for(cube, self.bands), self.bands)
+        reader = Reader(cube_for(cube, self.bands), self.bands, self.static_layers)
         windows = blocks(reader.height, reader.width, _BLOCK)
         samples = samples_on_chips(windows, reader.count if reader.chips else None)
-        return check_input(self._learnt(), sample_input(reader, samples))
+        return self._compared(reader, samples, sample_input(reader, samples))
+
+    def _compared(
+        self,
+        reader: Reader,
+        samples: Sequence[Sample],
+        sample: InputSample,
+        inside: Mask | None = None,
+    ) -> pd.DataFrame:
+        """Compare a sample of the bands, and one of the static layers, if any."""
+        table = check_input(self._learnt(), sample)
+        if not reader.static_layers:
+            return table
+        static = sample_input(reader.layers_alone(), samples, inside)
+        rows = check_input(self._learnt_layers(), static)
+        joined = pd.concat([table, rows.rename(index="static {}".format)])
+        joined.index.name = table.index.name
+        joined.attrs = dict(table.attrs)
+        return joined
 
     def learn_percentiles(self, cube: xr.Dataset | xr.DataArray) -> Self:
         """Learn the percentiles of the training data's bands, for :meth:`check`.
@@ -90,9 +116,14 @@ class ChecksInput:
             If `cube` is not a cube, has no label or lacks a band.
         """
         reader = LabelledCube.open(cube, self.bands).reader
-        found = measure_statistics(reader, samples_of(reader, EVALUATION_BLOCK))
+        reader = reader.with_layers(self.static_layers)
+        samples = samples_of(reader, EVALUATION_BLOCK)
+        profile = measure_statistics(reader, samples).profile.to_dict()
+        if reader.static_layers:
+            layers = measure_statistics(reader.layers_alone(), samples).profile
+            profile[LAYERS] = layers.to_dict()
         known = getattr(self, "provenance", {})
-        self.provenance = {**known, INPUTS: found.profile.to_dict()}
+        self.provenance = {**known, INPUTS: profile}
         return self
 
     def _learnt(self) -> Learnt:
@@ -103,6 +134,12 @@ class ChecksInput:
         known = getattr(self, "provenance", {}).get(INPUTS)
         profile = None if known is None else BandProfile.from_dict(known)
         return [(self.bands, profile)]
+
+    def _learnt_layers(self) -> Learnt:
+        """Return static layers and training percentiles, as for the bands."""
+        known = getattr(self, "provenance", {}).get(INPUTS, {}).get(LAYERS)
+        profile = None if known is None else BandProfile.from_dict(known)
+        return [(self.static_layers, profile)]
 
     def _check_mapped(
         self, mapper: Mapper, check: str, stacklevel: int = 4
@@ -118,4 +155,5 @@ class ChecksInput:
         sample = sample_input(mapper.reader, mapper.samples(), inside)
         if not sample.values.size and check == "warn":
             return {"result": "unknown", "sample": sample.text}
-        return tell(check_input(learnt, sample), check, stacklevel)
+        table = self._compared(mapper.reader, mapper.samples(), sample, inside)
+        return tell(table, check, stacklevel)

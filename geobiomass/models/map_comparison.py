@@ -16,6 +16,7 @@ from geobiomass.data.loader import ChipLoader, decode_batch
 from geobiomass.inference.mapper import Mapper
 from geobiomass.models.map_error import MapError, outside_range
 from geobiomass.models.training_record import evaluating
+from geobiomass.network.static_planes import months_of
 from geobiomass.tiles import Sample, Window
 
 if TYPE_CHECKING:
@@ -139,7 +140,8 @@ def _crop_rmse(
         for codes, arrangement, target in crops.epoch(0):
             (image,), truth = decode_batch((codes.to(device), arrangement), target)
             maps = network(image, calendar=arrangement.decoder.calendar)[:, :1]
-            seen = network.without_unknown(image).isfinite().flatten(1, 2).any(1)
+            months = months_of(image, len(crops.reader.static_layers))
+            seen = network.without_unknown(months).isfinite().flatten(1, 2).any(1)
             # Where nothing is observed a map has no value.
             maps = maps.masked_fill(~seen[:, None], math.nan)
             found = maps.cpu().double().clamp(min=floor)

@@ -25,6 +25,7 @@ from geobiomass.models.input_check import ChecksInput
 from geobiomass.models.map_counts import MapCounts
 from geobiomass.models.map_error import MapError
 from geobiomass.models.network_settings import settings_for
+from geobiomass.network.static_planes import static_layers_of
 from geobiomass.statistics.conformal import Calibration
 
 
@@ -67,6 +68,11 @@ class ModelMapper(ChecksInput):
         return self._domain
 
     @property
+    def static_layers(self) -> tuple[str, ...]:
+        """Names of the static layers that the model learnt."""
+        return static_layers_of(self.network)
+
+    @property
     def target(self) -> Quantity:
         """What the model predicts: name, description and units."""
         return Quantity(self.outputs[0], self.long_name, self.units)
@@ -75,7 +81,7 @@ class ModelMapper(ChecksInput):
         self, cube: xr.Dataset, settings: MapSettings, applicability: bool = False
     ) -> Mapper:
         """Return the mapper of a cube, with the post-processing of this model."""
-        reader = Reader(cube, self.bands)
+        reader = Reader(cube, self.bands, self.static_layers)
         settings = settings_for(self.network, settings)
         given = settings.region
         region = Region.of(given, cube) if given is not None else None
@@ -119,6 +125,7 @@ class ModelMapper(ChecksInput):
     def _bare_over(self, reader: Reader) -> Mapper:
         """Return the same mapper for a cube that is opened already."""
         network = self._in_months(reader.calendar)
+        reader = reader.with_layers(self.static_layers)
         # Blocks of a tile's size: only those that are asked for are computed.
         settings = settings_for(self.network, MapSettings(block=MapSettings.tile))
         return Mapper(network, reader, settings, self.outputs, target=self.target)

@@ -23,7 +23,7 @@ from geobiomass.data.loader import ChipLoader
 from geobiomass.data.reader import Sample
 from geobiomass.models.calibration import calibrate_together, check_worth
 from geobiomass.models.domain import domain_of
-from geobiomass.models.input_check import INPUTS
+from geobiomass.models.input_check import INPUTS, LAYERS
 from geobiomass.models.learnt_labels import noted
 from geobiomass.models.map_comparison import measure_map_error
 from geobiomass.models.map_error import MapError, tell
@@ -145,6 +145,7 @@ class NetworkTraining(Predictor, Regressor):
         from geobiomass.training import train_stages  # imports Lightning
 
         self._learn(data.target)
+        data, held = self._with_layers(data, held)
         recipe = recipe_for(recipe, data.target)
         with self._uncorrected():
             given = self._check_folder(data, recipe, held)
@@ -234,6 +235,8 @@ class NetworkTraining(Predictor, Regressor):
                 add_labels(places.training, reader, loaders.calibration)
             self.provenance |= noted(places.places())
         self.provenance[INPUTS] = found.profile.to_dict()
+        if found.static is not None:
+            self.provenance[INPUTS][LAYERS] = found.static.profile.to_dict()
         note_weights(self, loaders.weights, data.reader.has_errors)
         note_shift(self, recipe)
         if (words := frozen_in_words(recipe, self.network)) is not None:
@@ -268,6 +271,21 @@ class NetworkTraining(Predictor, Regressor):
             self.outputs = target.outputs(self.outputs)
             self.units, self.long_name = target.units, target.long_name
 
+    def _with_layers(
+        self, data: LabelledCube, held: HeldOut
+    ) -> tuple[LabelledCube, HeldOut]:
+        """Return both with readers of the static layers that the network reads."""
+        unused = set(data.layers) - set(self.static_layers)
+        if unused:
+            warnings.warn(
+                f"The network does not read static layers {sorted(unused)}: they are "
+                "left out of its training; gb.fit(cube) makes a network that does.",
+                stacklevel=6,
+            )
+        if isinstance(held, LabelledCube):
+            held = held.with_layers(self.static_layers)
+        return data.with_layers(self.static_layers), held
+
     def _check_folder(
         self, data: LabelledCube, recipe: Recipe, held: HeldOut = None
     ) -> dict[str, Any] | None:
@@ -278,6 +296,7 @@ class NetworkTraining(Predictor, Regressor):
         if recipe.training.folder is None:
             return None
         recipe = recipe_for(recipe, data.target)
+        data, held = self._with_layers(data, held)
         from geobiomass.training import check_folder  # imports Lightning
 
         given = learnt_from(data, self.network, recipe, held)
@@ -311,6 +330,7 @@ class NetworkTraining(Predictor, Regressor):
     def _plan_fit(
         self, data: LabelledCube, recipe: Recipe, held: HeldOut = None
     ) -> TrainingPlan:
+        data, held = self._with_layers(data, held)
         loaders, task = self._prepare(data, recipe_for(recipe, data.target), held)
         self._scale(loaders)
         return plan_training(task, stages_of(loaders), loaders)

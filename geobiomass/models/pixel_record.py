@@ -18,6 +18,7 @@ from geobiomass.data.labelled_cube import LabelledCube, LabelledSamples
 from geobiomass.data.reader import Reader, Sample
 from geobiomass.evaluation.label_errors import tally_for
 from geobiomass.evaluation.metrics import Bins
+from geobiomass.models.input_check import LAYERS
 from geobiomass.models.training_record import environment_of, georeference_of
 from geobiomass.recipes.label_table import LabelTable
 from geobiomass.recipes.recipe import Recipe
@@ -84,6 +85,15 @@ def _part(table: LabelTable, reader: Reader) -> dict[str, Any]:
         "labels": len(table),
         "names": sha256_of("\n".join(_names(used, reader))),
     }
+
+
+def profiles_of(part: LabelledSamples, recipe: Recipe) -> dict[str, Any]:
+    """Return the percentiles of bands and static layers, as a model keeps them."""
+    found = profile_of(part, recipe).to_dict()
+    if part.reader.static_layers:
+        alone = dataclasses.replace(part, reader=part.reader.layers_alone())
+        found[LAYERS] = profile_of(alone, recipe).to_dict()
+    return found
 
 
 def profile_of(part: LabelledSamples, recipe: Recipe) -> BandProfile:
@@ -169,4 +179,4 @@ def environment() -> dict[str, Any]:
     return found | {"packages": packages}
 
 
-__all__ = ["describe_data", "environment", "errors_by_bin", "profile_of"]
+__all__ = ["describe_data", "environment", "errors_by_bin", "profiles_of"]

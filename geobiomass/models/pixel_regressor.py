@@ -14,6 +14,7 @@ import xarray as xr
 
 from geobiomass.applicability import Domain
 from geobiomass.applicability.learning import domain_of_rows
+from geobiomass.cube import CubeError
 from geobiomass.cube.quantity import AGB
 from geobiomass.data.folds import Fold
 from geobiomass.data.label_places import LABEL_PLACES
@@ -50,7 +51,7 @@ from geobiomass.models.pixel_record import (
     describe_data,
     environment,
     errors_by_bin,
-    profile_of,
+    profiles_of,
 )
 from geobiomass.models.regressor import BiomassRegressor
 from geobiomass.models.training_record import metrics_by_bin, note_shift, note_weights
@@ -118,16 +119,22 @@ class PixelRegressor(BiomassRegressor):
             own.name if own is not None else " + ".join(parts) or self.network.learner
         )
         interval = "" if self.calibration is None else f", {self.calibration}"
+        count = len(self.static_layers)
+        layers = f" and {count} static layer{'s' * (count > 1)}" if count else ""
         return (
             f"PixelRegressor({kind}, {len(self.features)} features of "
-            f"{len(self.bands)} bands, {self.months} months, {state}{interval})"
+            f"{len(self.bands)} bands{layers}, {self.months} months, {state}{interval})"
         )
 
     # --- fit ---
 
     @classmethod
     def untrained(
-        cls, bands: Sequence[str], calendar: Sequence[int], recipe: Recipe
+        cls,
+        bands: Sequence[str],
+        calendar: Sequence[int],
+        recipe: Recipe,
+        layers: Sequence[str] = (),
     ) -> PixelRegressor:
         """Return the untrained model of a recipe.
 
@@ -139,7 +146,8 @@ class PixelRegressor(BiomassRegressor):
         own = not isinstance(recipe.learner, str)
         if own:
             check_estimator(recipe.learner)
-        features = PixelFeatures(bands, calendar, recipe.neighbourhoods, recipe.monthly)
+        squares, monthly = recipe.neighbourhoods, recipe.monthly
+        features = PixelFeatures(bands, calendar, squares, monthly, layers)
         ends = recipe.interval is not None and not own
         network = PixelNetwork(
             features.settings,
@@ -168,6 +176,7 @@ class PixelRegressor(BiomassRegressor):
         called with the predictions out of fold.
         """
         self._learn(data.target)
+        data = data.with_layers(self.static_layers)
         recipe = recipe_for(recipe, data.target)
         given = identity_of(data, recipe, held)
         finished = find_finished(recipe.training, given)
@@ -231,10 +240,23 @@ class PixelRegressor(BiomassRegressor):
             recipe.most_labels,
         )
         check_enough(table, "chips" if part.reader.chips else "blocks of a scene")
+        self._check_layers(table)
         groups, named = groups_of_rows(data, table, recipe, held)
         if calibrate and recipe.interval is not None:
             check_units(table.where, recipe)
         return split, table, groups, named
+
+    def _check_layers(self, table: LabelTable) -> None:
+        """Check that each static layer has a value at some of the labels."""
+        features = self.network.features
+        columns = [features.names.index(name) for name in features.layer_names]
+        gone = np.isnan(table.features[:, columns]).all(axis=0)
+        if gone.any():
+            names = np.array(features.layers)[gone].tolist()
+            raise CubeError(
+                f"Static layers must have a value at some labels, got none of {names}; "
+                "leave them out, cube.drop_sel(layer=[...])."
+            )
 
     def _matched(
         self, labels: Labels, split: Split, table: LabelTable, recipe: Recipe
@@ -255,6 +277,7 @@ class PixelRegressor(BiomassRegressor):
         self, data: LabelledCube, recipe: Recipe, held: HeldOut = None
     ) -> Any:
         recipe = recipe_for(recipe, data.target)
+        data = data.with_layers(self.static_layers)
         _, table, groups, _ = self._table(data, recipe, held, calibrate=False)
         labels = Labels(table.features, table.target, np.ones(len(table)), groups)
         return plan_pixels(labels, table.found, recipe, _threads())
@@ -264,6 +287,7 @@ class PixelRegressor(BiomassRegressor):
     ) -> dict[str, Any] | None:
         if recipe.training.folder is None:
             return None
+        data = data.with_layers(self.static_layers)
         given = identity_of(data, recipe_for(recipe, data.target), held)
         find_finished(recipe.training, given)
         return given
@@ -382,7 +406,7 @@ class PixelRegressor(BiomassRegressor):
                     for step in self.history.to_dict("records")
                 ],
             },
-            INPUTS: profile_of(part, recipe).to_dict(),
+            INPUTS: profiles_of(part, recipe),
         }
         if recipe.remember_labels:
             self.provenance = {

@@ -13,6 +13,7 @@ import xarray as xr
 
 from geobiomass.cube import CubeError
 from geobiomass.cube.convert import cube_for, need_target
+from geobiomass.cube.static_layers import layers_of
 from geobiomass.cube.target import in_units_of, settled
 from geobiomass.data.fingerprint import data_fingerprint
 from geobiomass.data.splits import groups_of
@@ -291,7 +292,10 @@ class Predictor(KnowsLabels, MapMaker):
         # What it was trained on, and the plots that an adapted model was corrected by.
         parts = [made[name] for name in ("data", "adaptation") if made.get(name)]
         known = {part["fingerprint"] for part in parts}
-        return bool(known) and data_fingerprint(settled(cube), self.bands) in known
+        layers: tuple[str, ...] = getattr(self, "static_layers", ())
+        if not known or not set(layers) <= set(layers_of(cube)):
+            return False
+        return data_fingerprint(settled(cube), self.bands, layers) in known
 
     def _with_own_units(self, cube: xr.Dataset) -> xr.Dataset:
         """Return a cube with labels in the units that the model predicts."""

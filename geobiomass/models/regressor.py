@@ -153,6 +153,7 @@ class BiomassRegressor(NetworkTraining):
             If there are fewer than 8 cells with a label, or `cube` is not a cube.
         """
         reader = LabelledCube.open(cube, self.bands).reader
+        reader = reader.with_layers(self.static_layers)
         known = LabelledSamples.find(reader, samples_of(reader, EVALUATION_BLOCK))
         domain = learn_domain(
             self.network, reader, known.samples, cells, seed, marks=known.marks

@@ -89,7 +89,9 @@ class StackRegressor(PixelRegressor):
         """
         kind = f"stack: {inner.recipe.name}" if inner.recipe is not None else "stack"
         recipe = dataclasses.replace(recipe, name=STACK, learner=kind)
-        by_pixel = PixelRegressor.untrained(data.bands, data.reader.calendar, recipe)
+        by_pixel = PixelRegressor.untrained(
+            data.bands, data.reader.calendar, recipe, data.layers
+        )
         empty = StackNetwork(
             by_pixel.network.features.settings,
             outputs=by_pixel.network.outputs,

@@ -139,16 +139,21 @@ def _choice(made: Mapping[str, Any]) -> Facts:
 def _network(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a network that are shown."""
     if "learner" not in settings:
-        return {
+        shown = {
             name: value
             for name, value in settings.items()
-            if value is not None and name not in ("bands", "passes")
+            if value is not None and name not in ("bands", "passes", "static")
         }
+        if layers := settings.get("static"):
+            shown["static layers"] = "/".join(layers)
+        return shown
     own = (settings.get("own") or {}).get("name")
     known = {"by pixel:": own or settings["learner"]}
     known |= {f"{count}": kind for kind, count in settings["kinds"].items()}
     if settings.get("inner"):
         known["map of"] = settings["inner"]["encoder"]
+    if layers := settings["features"].get("layers"):
+        known["static layers"] = "/".join(layers)
     sides = settings["features"]["neighbourhoods"]
     return known | {"squares of": "/".join(map(str, sides)) or "none"}
 

@@ -287,18 +287,28 @@ def georeference_of(cube: xr.Dataset) -> dict[str, Any]:
 
 
 def _normalisation(network: AttentionUNet, bands: tuple[str, ...]) -> dict[str, Any]:
-    columns = zip(bands, network.shift.tolist(), network.scale.tolist(), strict=True)
-    return {
+    found = {
         "formula": "(value - shift) / scale",
-        # A band that the network takes as missing has no scale.
-        "bands": {
-            band: {"shift": a, "scale": b if b < UNKNOWN else None}
-            for band, a, b in columns
-        },
+        "bands": _scaling(bands, network.shift, network.scale),
         "target": {
             "shift": network.target_shift.tolist(),
             "scale": network.target_scale.tolist(),
         },
+    }
+    fusion = getattr(network, "fusion", None)  # not of networks of all classes
+    if fusion is not None:
+        layers = _scaling(fusion.names, fusion.shift, fusion.scale)
+        found["static layers"] = layers
+    return found
+
+
+def _scaling(
+    names: Sequence[str], shift: torch.Tensor, scale: torch.Tensor
+) -> dict[str, Any]:
+    # A band that the network takes as missing has no scale.
+    return {
+        name: {"shift": a, "scale": b if b < UNKNOWN else None}
+        for name, a, b in zip(names, shift.tolist(), scale.tolist(), strict=True)
     }
 
 

@@ -1,4 +1,5 @@
-from .attention_unet import AttentionUNet, Look
+from .attention_unet import AttentionUNet
+from .look import Look
 from .month_attention import MonthAttention
 
 __all__ = ["AttentionUNet", "Look", "MonthAttention"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from geobiomass.network.encoder_decoder import (
     encode_by_group,
     feature_encoder,
     initialise,
+    nothing_pooled,
     unet_decoder,
 )
 from geobiomass.network.encoder_input import (
@@ -22,6 +23,7 @@ from geobiomass.network.encoder_input import (
     pad_to_stride,
     standardise,
 )
+from geobiomass.network.look import Look
 from geobiomass.network.missing import Missing, check_passes, months_with_values
 from geobiomass.network.month_attention import (
     MonthAttention,
@@ -31,30 +33,11 @@ from geobiomass.network.month_attention import (
     seasons,
 )
 from geobiomass.network.rising_curve import RisingCurve
+from geobiomass.network.static_fusion import StaticFusion
+from geobiomass.network.static_planes import StaticLevels, unpacked
 
 _LEAST_SPREAD = 0.01
 """Of the target's scale: a predicted standard deviation is at least this."""
-
-
-class Look(NamedTuple):
-    """Maps, with the features and inputs that the network predicted them from.
-
-    Parameters
-    ----------
-    maps : Tensor
-        (batch, outputs, y, x), Mg/ha.
-    levels : list of Tensor
-        (batch, channel, rows, columns) for each level of the encoder, the finest first,
-        pooled over months. The image is padded to a multiple of the network's stride.
-    seen : Tensor
-        (batch, 2 bands, rows, columns) on the cells of the finest level: the scaled
-        bands, and whether they have a value, pooled over months with the attention of
-        that level.
-    """
-
-    maps: Tensor
-    levels: list[Tensor]
-    seen: Tensor
 
 
 class AttentionUNet(nn.Module):
@@ -93,6 +76,11 @@ class AttentionUNet(nn.Module):
         Whether the last output is a standard deviation, which is always above zero.
     curve : int, optional
         Straight parts of a curve that the maps pass through; None: no curve.
+    static : sequence of str
+        Names of static layers that images come with, after their months, as
+        :func:`geobiomass.network.static_planes.packed_batch` puts them there.
+    static_levels : "finest", "coarsest" or "both"
+        Levels of the encoder whose pooled features they are added to.
 
     Raises
     ------
@@ -107,6 +95,7 @@ class AttentionUNet(nn.Module):
     target_shift: Tensor
     target_scale: Tensor
     season: Tensor
+    turns_directions = True
 
     def __init__(
         self,
@@ -122,6 +111,8 @@ class AttentionUNet(nn.Module):
         levels: int | None = None,
         spread: bool = False,
         curve: int | None = None,
+        static: Sequence[str] = (),
+        static_levels: StaticLevels = "both",
     ) -> None:
         super().__init__()
         self.missing, self.passes = missing, check_passes(passes, bands, missing)
@@ -174,6 +165,16 @@ class AttentionUNet(nn.Module):
         self.register_buffer("season", season, persistent=False)
         self.curve: RisingCurve | None = None
         self.set_curve(None if curve is None else RisingCurve(curve))
+        # Last, so that the other weights are drawn as without layers.
+        self.fusion: StaticFusion | None = None
+        if static:
+            self.settings |= {"static": list(static), "static_levels": static_levels}
+            self.fusion = StaticFusion(static, channels, strides, static_levels)
+
+    @property
+    def static_layers(self) -> tuple[str, ...]:
+        """Names of the static layers that it reads, in their order."""
+        return () if self.fusion is None else self.fusion.names
 
     def set_statistics(
         self,
@@ -262,9 +263,9 @@ class AttentionUNet(nn.Module):
         Parameters
         ----------
         image : Tensor
-            (batch, month, band, y, x) float, physical units, NaN where missing.
-            Height and width are padded with missing pixels to a multiple of the
-            network's stride.
+            (batch, month, band, y, x) float, physical units, NaN where missing; with
+            static layers after the months, if the network reads any. Height and width
+            are padded with missing pixels to a multiple of the network's stride.
         present : Tensor, optional
             (batch, month) bool: months to use. A month without any value is never
             used.
@@ -283,7 +284,9 @@ class AttentionUNet(nn.Module):
             If a shape does not fit, or there is a month-of-year term and the calendar
             months of the image are not known.
         """
-        padded = self._decode(*self._pool(image, present, calendar))
+        image, static = self._parted(image)
+        packed, levels = self._pool(image, present, calendar)
+        padded = self._decode(packed, self._joined(levels, static))
         return padded[..., : image.shape[-2], : image.shape[-1]]
 
     def look(
@@ -304,6 +307,7 @@ class AttentionUNet(nn.Module):
         Look
             Its ``maps`` equal the result of :meth:`forward`.
         """
+        image, static = self._parted(image)
         season = self._seasons_of(image, calendar)
         packed, present = self._pack(image, present)
         counts: list[int] = present.sum(dim=1).tolist()
@@ -316,7 +320,7 @@ class AttentionUNet(nn.Module):
         there = nn.functional.pad(there, (0, edges[0], 0, edges[1]))
         bands = torch.cat([pooled, there], dim=1)
         if packed.shape[0] == 0:
-            levels = self._nothing(packed, len(counts))
+            levels = nothing_pooled(self.encoder, self.attention, packed, len(counts))
             seen = bands.new_zeros(len(counts), *bands.shape[1:])
         else:
             each, scores = self._encode(packed, season_of_each(season, present))
@@ -324,6 +328,10 @@ class AttentionUNet(nn.Module):
                 pool_months(*pair, counts) for pair in zip(each, scores, strict=True)
             ]
             seen = pool_months(bands, scores[0], counts)
+        if self.fusion is not None and static is not None:
+            cells = self.fusion.by_cell(static, *seen.shape[-2:])
+            seen = torch.cat([seen, cells], dim=1)
+        levels = self._joined(levels, static)
         padded = self._decode(packed, levels)
         maps = padded[..., : image.shape[-2], : image.shape[-1]]
         return Look(maps, levels, seen)
@@ -348,7 +356,7 @@ class AttentionUNet(nn.Module):
         Parameters
         ----------
         image, present, calendar
-            As in :meth:`forward`.
+            As in :meth:`forward`, but without static layers, which have no weight.
 
         Returns
         -------
@@ -425,6 +433,20 @@ class AttentionUNet(nn.Module):
             return image
         return image.masked_fill(unknown[:, None, None], math.nan)
 
+    def _parted(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the months of an image, and its static layers if any are read."""
+        return (
+            (image, None)
+            if self.fusion is None
+            else unpacked(image, len(self.static_layers))
+        )
+
+    def _joined(self, levels: list[Tensor], static: Tensor | None) -> list[Tensor]:
+        """Return pooled features with those of the static layers."""
+        if self.fusion is None or static is None:
+            return levels
+        return cast("list[Tensor]", self.fusion(static, levels))
+
     def _decode(self, packed: Tensor, pooled: list[Tensor]) -> Tensor:
         """Return the maps of pooled features, still padded."""
         decoded = self.decoder([packed[:0], *pooled])
@@ -450,7 +472,7 @@ class AttentionUNet(nn.Module):
         self, packed: Tensor, counts: list[int], season: Tensor | None
     ) -> list[Tensor]:
         if packed.shape[0] == 0:
-            return self._nothing(packed, len(counts))
+            return nothing_pooled(self.encoder, self.attention, packed, len(counts))
         if self.month_group is None or not torch.is_grad_enabled():
             levels, scores = self._encode(packed, season)
         else:
@@ -472,15 +494,3 @@ class AttentionUNet(nn.Module):
             for attention, level in zip(self.attention, levels, strict=True)
         ]
         return levels, scores
-
-    def _nothing(self, packed: Tensor, batch: int) -> list[Tensor]:
-        """Return the pooled features of samples without any month: zeros."""
-        height, width = packed.shape[-2:]
-        info = self.encoder.feature_info
-        sizes = zip(info.channels(), info.reduction(), strict=True)  # type: ignore[operator, union-attr]
-        zero = packed.new_zeros(())
-        if torch.is_grad_enabled():
-            # Several processes wait for a gradient of every weight, even if it is zero.
-            weights = [*self.encoder.parameters(), *self.attention.parameters()]
-            zero = torch.stack([weight.sum() for weight in weights]).sum() * 0
-        return [zero.expand(batch, c, height // s, width // s) for c, s in sizes]

@@ -210,6 +210,36 @@ def encode_by_group(
     return levels, scores
 
 
+def nothing_pooled(
+    encoder: nn.Module, attention: nn.Module, packed: Tensor, batch: int
+) -> list[Tensor]:
+    """Return the pooled features of samples without any month: zeros.
+
+    Parameters
+    ----------
+    encoder, attention : torch.nn.Module
+        Of the network.
+    packed : Tensor
+        (0, band, y, x), padded to a multiple of the network's stride.
+    batch : int
+        Number of samples.
+
+    Returns
+    -------
+    list of Tensor
+        (batch, channel, rows, columns) for each level, the finest first.
+    """
+    height, width = packed.shape[-2:]
+    info = encoder.feature_info
+    sizes = zip(info.channels(), info.reduction(), strict=True)  # type: ignore[operator, union-attr]
+    zero = packed.new_zeros(())
+    if torch.is_grad_enabled():
+        # Several processes wait for a gradient of every weight, even if it is zero.
+        weights = [*encoder.parameters(), *attention.parameters()]
+        zero = torch.stack([weight.sum() for weight in weights]).sum() * 0
+    return [zero.expand(batch, c, height // s, width // s) for c, s in sizes]
+
+
 @contextmanager
 def _preserve_buffers(module: nn.Module) -> Iterator[None]:
     """Preserve all buffers during a second pass over the same images."""

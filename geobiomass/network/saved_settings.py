@@ -39,6 +39,9 @@ def network_of_settings(settings: Mapping[str, Any]) -> AttentionUNet:
         check_count(given["curve"], "curve", _MOST_PARTS)
     if not isinstance(given.get("spread", False), bool):
         raise ValueError(f"spread must be true or false, got {_kind(given['spread'])}")
+    if "static" in given:
+        check_names(given["static"], "static")
+        check_text(given.get("static_levels"), "static_levels")
     channels = given.get("decoder_channels")
     if not isinstance(channels, list) or len(channels) > _MOST_LEVELS:
         raise ValueError(

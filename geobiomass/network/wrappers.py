@@ -8,7 +8,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from geobiomass.network.attention_unet import AttentionUNet, Look
+from geobiomass.network.attention_unet import AttentionUNet
+from geobiomass.network.look import Look
+from geobiomass.network.static_planes import packed_batch, unpacked
 
 
 class InMonths(nn.Module):
@@ -49,6 +51,10 @@ class Ensemble(nn.Module):
         Also return the standard deviation among the members, after the means.
     last : int
         Number of each member's last maps without a spread; their means come last.
+    layers : sequence of sequence of int, optional
+        Indices of the image's static layers for each member, in its order.
+    static_layers : sequence of str
+        Names of the image's static layers.
     """
 
     def __init__(
@@ -57,22 +63,29 @@ class Ensemble(nn.Module):
         bands: Sequence[Sequence[int]],
         spread: bool = False,
         last: int = 0,
+        layers: Sequence[Sequence[int]] | None = None,
+        static_layers: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
         self.bands = [list(chosen) for chosen in bands]
         self.spread = spread
         self.last = last
+        self.static_layers = tuple(static_layers)
+        self.layers = [list(chosen) for chosen in layers or [[]] * len(self.bands)]
 
     def forward(self, image: Tensor) -> Tensor:
         """Predict (batch, output, y, x) from (batch, month, band, y, x)."""
         everything = list(range(image.shape[2]))
-        maps = torch.stack(
-            [
-                member(image if chosen == everything else image[:, :, chosen])
-                for member, chosen in zip(self.members, self.bands, strict=True)
-            ]
-        )
+        months, static = unpacked(image, len(self.static_layers))
+        parts = []
+        for member, chosen, layers in zip(
+            self.members, self.bands, self.layers, strict=True
+        ):
+            part = months if chosen == everything else months[:, :, chosen]
+            part = packed_batch(part, static[:, layers]) if layers else part
+            parts.append(member(part))
+        maps = torch.stack(parts)
         if not self.spread:
             return maps.mean(dim=0)
         mean, first = maps.mean(dim=0), maps.shape[2] - self.last
@@ -92,6 +105,22 @@ def tile_multiple(network: nn.Module) -> int:
     own = [getattr(one, "tile_multiple", None) for one in network.modules()]
     nets = [isinstance(one, AttentionUNet) for one in network.modules()]
     return max([n for n in own if n is not None], default=32) if not any(nets) else 32
+
+
+def turns_directions(network: nn.Module) -> bool:
+    """Return whether directions in static layers turn with the images of a network.
+
+    A U-Net learns from turned images. A learner by pixel learns from images with north
+    at the top; where it reads the layers too, they stay as they are.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        One that maps, wrapped or not.
+    """
+    inner = network.modules()
+    found = [one.turns_directions for one in inner if hasattr(one, "turns_directions")]
+    return bool(found) and all(found)
 
 
 def unknown_bands(network: nn.Module) -> tuple[int, ...]:

@@ -22,7 +22,11 @@ from geobiomass.data.splits import (
 )
 from geobiomass.recipes.label_weights import LabelWeights, weights_of_samples
 from geobiomass.recipes.recipe import Recipe
-from geobiomass.recipes.scaling import Statistics, measure_statistics
+from geobiomass.recipes.scaling import (
+    Statistics,
+    measure_layers,
+    measure_statistics,
+)
 from geobiomass.recipes.split import HeldOut, Split, split_samples, units_to_split
 from geobiomass.recipes.tall_forest import LabelBalance, balance_of, chances_of
 from geobiomass.tiles import EVALUATION_BLOCK
@@ -76,12 +80,11 @@ class DataLoaders:
         """Measure how to scale bands and labels, on the training data alone."""
         recipe = self.recipe
         samples = list(dict.fromkeys(self.training.samples))  # crops repeat them
-        return measure_statistics(
-            self.training.reader,
-            samples,
-            recipe.damaged == "skip",
-            recipe.training.progress,
-        )
+        reader, skip = self.training.reader, recipe.damaged == "skip"
+        found = measure_statistics(reader, samples, skip, recipe.training.progress)
+        if not reader.static_layers:
+            return found
+        return dataclasses.replace(found, static=measure_layers(reader, samples, skip))
 
 
 def make_loaders(
@@ -155,7 +158,8 @@ def make_loaders(
     images = None
     if recipe.self_supervised:
         there = _images_to_learn(units, split, every, held)
-        images = draw(LabelledSamples(every.reader, there, {}))
+        # Layers are no images: what is hidden is not to be guessed from the ground.
+        images = draw(LabelledSamples(every.reader.with_layers(()), there, {}))
     return DataLoaders(
         learn(split.training),
         None if validation is None else cover(validation),

@@ -212,7 +212,8 @@ class FeatureRows:
     def __init__(
         self, reader: Reader, features: PixelFeatures, around: int = 0
     ) -> None:
-        self.reader, self.features, self.around = reader, features, around
+        self.reader = reader.with_layers(features.layers)
+        self.features, self.around = features, around
         self._done: list[npt.NDArray[np.float32]] = []
         self._waiting: list[torch.Tensor] = []
 
@@ -226,9 +227,9 @@ class FeatureRows:
             window.top + int(last[0]) + radius,
             window.left + int(last[1]) + radius,
         )
-        image = torch.from_numpy(self.reader.read(Sample(hull, place.chip)))
+        image = torch.from_numpy(self.reader.tile(Sample(hull, place.chip)))
         rows, columns = torch.from_numpy(at - first).unbind(1)
-        centre = image[:, :, rows + radius, columns + radius]
+        centre = image[: self.reader.months, :, rows + radius, columns + radius]
         there = centre.isfinite().flatten(0, 1).any(dim=0)
         rows, columns = rows[there], columns[there]
         side, area = 2 * radius + 1, image.shape[-2] * image.shape[-1]

@@ -170,6 +170,8 @@ def augmentation_of(recipe: Recipe, loader: ChipLoader) -> Augmentation:
         passes=passes,
         optical=0,
         calendar=loader.reader.calendar,
+        planes=loader.reader.planes,
+        directions=loader.reader.directions,
     )
 
 
@@ -180,7 +182,7 @@ def training_changes(recipe: Recipe, loader: ChipLoader) -> Change:
     """
     augmentation = augmentation_of(recipe, loader)
     if recipe.label_shift:
-        return partial(with_image_layer, augmentation)
+        return partial(with_image_layer, augmentation, planes=augmentation.planes)
     return augmentation
 
 

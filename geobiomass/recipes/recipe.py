@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from geobiomass.network.missing import Missing
+from geobiomass.network.static_planes import StaticLevels
 from geobiomass.recipes.by_pixel import BY_PIXEL, check_by_pixel, check_kind
 from geobiomass.recipes.freezing import check_frozen
 from geobiomass.recipes.setting_checks import check_settings, check_tall_forest
@@ -68,6 +69,9 @@ class Recipe:
         Input for a band without a value in a month that has other bands: see
         :class:`geobiomass.network.AttentionUNet`. Months without any value take no
         part in any case.
+    static_levels : "finest", "coarsest" or "both"
+        Levels of the network whose features static layers of a cube are added to, once
+        months are pooled. A cube without static layers trains as before.
     month_term : bool
         Whether the attention knows the month of the year.
     loss : "chip_rmse", "chip_huber", "huber", "mse" or "beta_nll"
@@ -184,6 +188,7 @@ class Recipe:
     crop_sampling: Literal["even", "biomass"] = "even"
     scaling: Literal["robust", "biomassters"] = "robust"
     missing: Missing = "validity"
+    static_levels: StaticLevels = "both"
     month_term: bool = False
     loss: Literal["chip_rmse", "chip_huber", "huber", "mse", "beta_nll"] = "chip_rmse"
     balance: float = 0.0
@@ -300,7 +305,7 @@ class Recipe:
 # have them, and a model of theirs is saved as it was.
 LATER = (
     *("label_errors", "label_shift", "remember_labels"),
-    *("crop_sampling", "balance", "tail_correction"),
+    *("crop_sampling", "balance", "tail_correction", "static_levels"),
 )
 # Learners by pixel came with these, and have always been saved with them.
 _LATER = ("frozen", "self_supervised", "crops", *LATER)

@@ -8,8 +8,10 @@ from typing import Any, cast
 
 import numpy as np
 
+from geobiomass.cube.static_layers import STATIC
 from geobiomass.data.folds import Fold
 from geobiomass.data.labelled_cube import LabelledCube
+from geobiomass.data.reader import Reader
 from geobiomass.network import AttentionUNet
 from geobiomass.recipes.by_pixel import BY_PIXEL
 from geobiomass.recipes.recipe import Recipe
@@ -68,6 +70,10 @@ def learnt_from(
         del values["label_errors"]  # of no effect
     if not recipe.label_shift:
         del values["label_shift"]  # earlier releases did not have it
+    if layers := data.reader.static_layers:
+        made["static layers"] = ", ".join(layers)
+    else:
+        del values["static_levels"]  # of no effect, and new
     if recipe.interval is None:
         del values["calibration_fraction"]  # of no effect
     return {
@@ -141,17 +147,21 @@ def identify(data: LabelledCube) -> dict[str, str]:
     dict of str to str
         "data": size, and a short fingerprint of names and labels. "images on disk" or
         "images in memory": a short fingerprint, where something cheap distinguishes
-        images. The same cube in another form lacks an entry, and differs in none.
+        images. The same cube in another form lacks an entry, and differs in none. The
+        same of the static layers that are read, if any.
     """
-    return {"data": _describe(data), **_images(data)}
+    found = {"data": _describe(data)} | _pixels(data, "image", data.reader, "images")
+    if data.reader.static_layers:
+        layers = data.reader.layers_alone()
+        found |= _pixels(data, STATIC, layers, "static layers")
+    return found
 
 
-def _images(data: LabelledCube) -> dict[str, str]:
-    reader = data.reader
+def _pixels(data: LabelledCube, name: str, reader: Reader, kind: str) -> dict[str, str]:
     if reader.statistics is not None:
-        return {"images on disk": _short(reader.statistics.to_csv())}
-    if isinstance(data.cube["image"].data, np.ndarray):
-        return {"images in memory": reader.identity()[:_DIGITS]}
+        return {f"{kind} on disk": _short(reader.statistics.to_csv())}
+    if isinstance(data.cube[name].data, np.ndarray):
+        return {f"{kind} in memory": reader.identity()[:_DIGITS]}
     return {}
 
 

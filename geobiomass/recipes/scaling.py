@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import pandas as pd
+
 from geobiomass.cube import CubeError, DamagedError
 from geobiomass.cube.statistics import BandTally
 from geobiomass.data.band_profile import BandProfile
@@ -40,6 +42,17 @@ class Statistics:
     profile: BandProfile
     """What the values are, for :meth:`geobiomass.BiomassRegressor.check`."""
     target_range: tuple[float, float] = (math.nan, math.nan)
+    static: LayerStatistics | None = None
+    """The same of static layers, where a network reads some."""
+
+
+@dataclass(frozen=True)
+class LayerStatistics:
+    """Shift and scale of static layers, and what their values are."""
+
+    shift: tuple[float, ...]
+    scale: tuple[float, ...]
+    profile: BandProfile
 
 
 def measure_statistics(
@@ -95,20 +108,71 @@ def measure_statistics(
             images.merge(image)
             labels.merge(label)
     table = images.table() if known is None else known
-    ranges = table[["p5", "p95", "sd"]].fillna(0).to_numpy().tolist()
+    shifts, scales = _robust(table)
     mean, spread = labels.below(99.9)
     counted = labels.table()
     ((lowest, highest),) = counted[["minimum", "maximum"]].to_numpy().tolist()
-    scales = tuple((high - low) / _SPAN or sd or UNKNOWN for low, high, sd in ranges)
     check_training_data(counted, scales, UNKNOWN, reader, samples, skip)
     return Statistics(
-        tuple((low + high) / 2 for low, high, _ in ranges),
+        shifts,
         scales,
         mean,
         spread or 1.0,
         BandProfile.of(table, sample_input(reader, samples).by_month()),
         (lowest, highest),
     )
+
+
+def _robust(table: pd.DataFrame) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return shift and scale of each row of a table of statistics."""
+    ranges = table[["p5", "p95", "sd"]].fillna(0).to_numpy().tolist()
+    return (
+        tuple((low + high) / 2 for low, high, _ in ranges),
+        tuple((high - low) / _SPAN or sd or UNKNOWN for low, high, sd in ranges),
+    )
+
+
+def measure_layers(
+    reader: Reader, samples: Sequence[Sample], skip: bool = False
+) -> LayerStatistics:
+    """Measure the scaling of static layers, as of bands, on the training data alone.
+
+    A layer of one value has the scale `UNKNOWN`, with which it has no effect.
+
+    Parameters
+    ----------
+    reader : Reader
+        Over a cube, with its static layers.
+    samples : sequence of Sample
+        The training samples; they do not overlap.
+    skip : bool
+        Skip samples that cannot be read.
+
+    Raises
+    ------
+    CubeError
+        If a layer has no value in the training data; or a sample cannot be read and
+        `skip` is False.
+    """
+    alone = reader.layers_alone()
+    table = alone.statistics if _area(samples) == alone.pixels else None
+    if table is None:
+        tally = alone.tally()
+        for sample in samples:
+            try:
+                tally.add(alone.codes(sample))
+            except DamagedError:
+                if not skip:
+                    raise
+        table = tally.table()
+    empty = [str(name) for name, count in table["count"].items() if not count]
+    if empty:
+        raise CubeError(
+            "Static layers must have values in the training data, got none of "
+            f"{empty}; leave them out, cube.drop_sel(layer=[...])."
+        )
+    profile = BandProfile.of(table, sample_input(alone, samples).by_month())
+    return LayerStatistics(*_robust(table), profile)
 
 
 def _area(samples: Sequence[Sample]) -> int:
@@ -152,6 +216,21 @@ def set_scaling(
     if getattr(network, "spread", False):  # networks of other classes have none
         shifts[-1] = 0.0  # of a standard deviation
     network.set_statistics(shift, scale, shifts, [found.target_scale] * outputs)
+    fusion = getattr(network, "fusion", None)
+    if found.static is not None and fusion is not None:
+        fusion.set_statistics(found.static.shift, found.static.scale)
+        _tell_constant(fusion.names, found.static.scale)
+
+
+def _tell_constant(layers: Sequence[str], scales: Sequence[float]) -> None:
+    constant = [one for one, s in zip(layers, scales, strict=True) if s == UNKNOWN]
+    if constant:
+        warnings.warn(
+            f"Static layers of one value in the training data: {', '.join(constant)}. "
+            "They have no effect, in maps too; train on data where they differ, or "
+            "leave them out with cube.drop_sel(layer=[...]).",
+            stacklevel=5,
+        )
 
 
 def _tell_unknown(bands: Sequence[str]) -> None:

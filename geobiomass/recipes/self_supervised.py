@@ -70,13 +70,17 @@ def start_self_supervised(
     from geobiomass.training import train  # imports Lightning
 
     whole = _whole(network, recipe)
-    network.head.requires_grad_(False)  # processes wait for all weights that learn
+    fusion = getattr(network, "fusion", None)  # of static layers, which are no images
+    idle = [part for part in (network.head, fusion) if part is not None]
+    for part in idle:
+        part.requires_grad_(False)  # processes wait for all weights that learn
     try:
         task = _task(whole, recipe)
         config = settings_of_start(recipe)
         history = train(task, loader, None, config, given=given).history
     finally:
-        network.head.requires_grad_(True)
+        for part in idle:
+            part.requires_grad_(True)
     losses = history["train_loss"]
     places = len(dict.fromkeys(loader.samples))
     kind = "chips" if loader.reader.chips else "blocks"

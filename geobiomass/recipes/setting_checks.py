@@ -17,6 +17,7 @@ _CHOICES: dict[str, tuple[str | bool, ...]] = {
     "damaged": ("raise", "skip"),
     "remember_labels": (True, False),
     "missing": ("validity", "renormalise", "zero"),
+    "static_levels": ("finest", "coarsest", "both"),
 }
 _COUNTS = {"crop": "pixel", "crops": "crop", "block": "pixel", "month_group": "month"}
 _SHARES = ("rotation", "month_dropout", "pattern_dropout", "pass_dropout")

@@ -12,6 +12,7 @@ from geobiomass.cube import CubeError
 from geobiomass.data.loader import ChipLoader
 from geobiomass.network import AttentionUNet
 from geobiomass.network.norm_statistics import sees_single_values
+from geobiomass.network.static_planes import plane_count, static_layers_of
 from geobiomass.recipes.recipe import Recipe
 
 _OF_TORCH = "Expected more than 1 value per channel when training"
@@ -61,7 +62,8 @@ def told_of_single_values(
 
 def _is_single(network: AttentionUNet, side: int) -> bool:
     bands = network.shift.numel()
-    image = torch.zeros(1, 1, bands, side, side, device=network.shift.device)
+    months = 1 + plane_count(len(static_layers_of(network)), bands)
+    image = torch.zeros(1, months, bands, side, side, device=network.shift.device)
     calendar: Any = [1]  # any month: only sizes count
     return sees_single_values(network, image, calendar=calendar)
 

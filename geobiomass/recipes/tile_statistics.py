@@ -115,7 +115,7 @@ def _tiles(loader: ChipLoader, side: int) -> Iterator[Tensor]:
         ]
         yield torch.cat(rows, dim=-2)[None, ..., :side, :side].contiguous()
         waiting, made = [], made + 1
-        if made >= max(_FEWEST_TILES, -(-_IMAGES // image.shape[0])):
+        if made >= max(_FEWEST_TILES, -(-_IMAGES // loader.reader.months)):
             return
 
 

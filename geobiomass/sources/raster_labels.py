@@ -81,11 +81,20 @@ def _method(source: GeoBox, grid: GeoBox) -> Resampling:
 
 def on_turns(layer: Layer, grid: GeoBox) -> list[Layer]:
     """Return the raster on each turn of longitude that meets a grid in degrees."""
-    return [replace(layer, geobox=turn) for turn in _turns(layer.geobox, grid)]
+    return [replace(layer, geobox=turn) for turn in turns_of(layer.geobox, grid)]
 
 
-def check_overlap(layers: list[Layer], grid: GeoBox) -> None:
+def check_overlap(layers: list[Layer], grid: GeoBox, what: str = "The labels") -> None:
     """Check that a raster covers a part of the grid, on any turn of longitude.
+
+    Parameters
+    ----------
+    layers : list of Layer
+        One band on each turn.
+    grid : GeoBox
+        Of the cube.
+    what : str
+        What it is called in the message.
 
     Raises
     ------
@@ -100,7 +109,7 @@ def check_overlap(layers: list[Layer], grid: GeoBox) -> None:
         for top, left, bottom, right in outlines
     ):
         raise CubeError(
-            f"The labels {layer.path} must overlap the cube, which covers "
+            f"{what} {layer.path} must overlap the cube, which covers "
             f"{box_in_words(grid)}, got {box_in_words(layer.geobox)}; check the file "
             "and its CRS."
         )
@@ -144,7 +153,7 @@ def reproject_array(
     values, taken = clean(np.asarray(known.values, np.float32))
     teller.add(taken, "")
     out: Pixels = np.full(grid.shape, np.nan, np.float32)
-    for turn in _turns(source, grid):
+    for turn in turns_of(source, grid):
         corner = pixel_offset(turn, grid)
         if corner is None:
             method = resampling or _method(turn, grid)
@@ -156,7 +165,7 @@ def reproject_array(
     return da.from_array(out, chunks=BLOCK)
 
 
-def _turns(source: GeoBox, grid: GeoBox) -> list[GeoBox]:
+def turns_of(source: GeoBox, grid: GeoBox) -> list[GeoBox]:
     """Return a grid in degrees on each turn of longitude that meets another one.
 
     So labels from -180 to 180 are also at 181. Others are returned as they are.

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from .directions import Directions
 from .dropout import draw_passes, draw_patterns, drop_bands, drop_months
 from .rotation import Rotation, check_same_grid, random_rotation
 
@@ -22,6 +23,7 @@ __all__ = [
     "FLIPS",
     "ORIENTATIONS",
     "Augmentation",
+    "Directions",
     "Orientation",
     "Rotation",
     "drop_months",
@@ -65,6 +67,11 @@ class Orientation:
             tensor = tensor.flip(-1)
         return tensor.rot90(self.turns, (-2, -1)) if self.turns else tensor
 
+    def turn(self, image: Tensor, directions: Sequence[Directions]) -> None:
+        """Turn the directions in an image that :meth:`apply` returned, in place."""
+        for each in directions:
+            each.turn(image, 90.0 * self.turns, self.mirrored)
+
 
 ORIENTATIONS = tuple(
     Orientation(turns, mirrored) for mirrored in (False, True) for turns in range(4)
@@ -79,7 +86,10 @@ FLIPS = (
 
 
 def random_orientation(
-    inputs: Sequence[Any], target: Tensor, generator: Generator | None = None
+    inputs: Sequence[Any],
+    target: Tensor,
+    generator: Generator | None = None,
+    directions: Sequence[Directions] = (),
 ) -> tuple[tuple[Any, ...], Tensor]:
     """Orient each sample at random, the same for image and target.
 
@@ -91,6 +101,8 @@ def random_orientation(
         (batch, ..., y, x) with the image's y and x.
     generator
         A generator of the CPU; None is torch's global one.
+    directions
+        Planes of the image whose values turn with it.
 
     Returns
     -------
@@ -109,6 +121,8 @@ def random_orientation(
     choices = ORIENTATIONS if square else FLIPS
     drawn = torch.randint(len(choices), (len(image),), generator=generator)
     image = _orient(image, choices, drawn)
+    for sample, choice in zip(image, drawn.tolist(), strict=True):
+        choices[choice].turn(sample, directions)
     return (image, *rest), _orient(target, choices, drawn)
 
 
@@ -152,6 +166,11 @@ class Augmentation:
     ceiling
         The ceiling of the loss; a rotation does not mix labels above it. None: no
         ceiling.
+    planes
+        Last months of the image that hold static layers: they are turned with it, and
+        never dropped.
+    directions
+        Planes among them whose values turn, too.
 
     Raises
     ------
@@ -169,6 +188,8 @@ class Augmentation:
     optical: int | None = None
     calendar: tuple[int, ...] | None = None
     ceiling: float | None = None
+    planes: int = 0
+    directions: tuple[Directions, ...] = ()
 
     def __post_init__(self) -> None:
         for name in (
@@ -199,12 +220,23 @@ class Augmentation:
     ) -> tuple[tuple[Any, ...], Tensor]:
         """Return one batch with random changes."""
         if self.orientations:
-            inputs, target = random_orientation(inputs, target)
+            inputs, target = random_orientation(
+                inputs, target, directions=self.directions
+            )
         if self.rotation:
             inputs, target = random_rotation(
-                inputs, target, self.rotation, ceiling=self.ceiling
+                inputs,
+                target,
+                self.rotation,
+                ceiling=self.ceiling,
+                directions=self.directions,
             )
-        return self._drop(inputs), target
+        if not self.planes:
+            return self._drop(inputs), target
+        image, *rest = inputs
+        months = image.shape[1] - self.planes
+        dropped, *rest = self._drop((image[:, :months], *rest))
+        return (torch.cat([dropped, image[:, months:]], dim=1), *rest), target
 
     def _drop(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         image, present, *rest = inputs if len(inputs) > 1 else (*inputs, None)

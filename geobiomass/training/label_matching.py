@@ -91,7 +91,7 @@ def _moved(values: Tensor, y: int, x: int, beyond: float) -> Tensor:
 
 
 def with_image_layer(
-    augment: Change, inputs: tuple[Any, ...], target: Tensor
+    augment: Change, inputs: tuple[Any, ...], target: Tensor, planes: int = 0
 ) -> tuple[tuple[Any, ...], Tensor]:
     """Augment a batch, and add where it has an image as a last layer of the target.
 
@@ -104,6 +104,8 @@ def with_image_layer(
         months are there (batch, month) or None.
     target : Tensor
         (batch, layer, y, x).
+    planes : int
+        Last months of the image that hold static layers, which are no image.
 
     Returns
     -------
@@ -115,7 +117,7 @@ def with_image_layer(
     """
     inputs, target = augment(inputs, target)
     image, present = inputs[0], inputs[1] if len(inputs) > 1 else None
-    seen = image.isfinite().any(dim=2)
+    seen = image[:, : image.shape[1] - planes].isfinite().any(dim=2)
     if present is not None:
         seen = seen & present[:, :, None, None]
     return inputs, torch.cat([target, seen.any(dim=1, keepdim=True).to(target)], dim=1)

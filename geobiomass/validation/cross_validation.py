@@ -355,7 +355,7 @@ class CrossValidation:
         self.model.save(folder / MODEL)
         facts = {
             "cube": cube_address(cube) if cube else None,
-            "identity": identify(LabelledCube.open(self.cube, self.model.bands)),
+            "identity": _identity(self.cube, self.model),
             "pixel": self.pixel,
             "settings": self._settings,
             "folds": folds_to_dict(self.folds),
@@ -369,7 +369,9 @@ class CrossValidation:
         known = [step.to_dict() for step in steps if step is not None]
         return {
             "model": weights_fingerprint(self.model.network),
-            "input": Reader(self.cube, self.model.bands).identity(),
+            "input": Reader(
+                self.cube, self.model.bands, self.model.static_layers
+            ).identity(),
             "grid": self.folds.grid,
             **({"calibrations": known} if known else {}),
             **self._how(),
@@ -426,7 +428,7 @@ class CrossValidation:
         pixel, settings = record["pixel"], record["settings"]
         pixel = tuple(pixel) if isinstance(pixel, list) else pixel
         found = cls(data, load(folder / MODEL), folds, pixel, **settings)
-        now = identify(LabelledCube.open(data, found.model.bands))
+        now = _identity(data, found.model)
         where = "The cube that was given" if given else f"The cube {cube}"
         check_unchanged(record.get("identity", {}), now, where, folder)
         found.predictions = open_predictions(folder, data, found._settings["block"])
@@ -473,3 +475,9 @@ class CrossValidation:
 
 def _pixel_of(cube: xr.Dataset) -> float | tuple[float, float]:
     return _CHIP_PIXEL if "chip" in cube.dims else pixel_size(cube)
+
+
+def _identity(cube: xr.Dataset, model: Ensemble) -> dict[str, str]:
+    """Return what distinguishes a cube, as the model reads it, from another one."""
+    data = LabelledCube.open(cube, model.bands).with_layers(model.static_layers)
+    return identify(data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from geobiomass.sources.rasters.grid_geometry import (
 )
 from geobiomass.sources.rasters.open_raster import gdal_settings, open_raster
 from geobiomass.sources.rasters.reproject import Pixels, Resampling, warp
+from geobiomass.sources.rasters.terrain import derive
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -62,6 +63,9 @@ class Layer:
         The difference of neighbouring values of a file of scaled whole numbers.
     whole : bool
         Whether the file has whole numbers.
+    derived : str
+        ``slope``, ``aspect_sin`` or ``aspect_cos`` of the band, an elevation; "" for
+        the band itself.
     """
 
     path: str
@@ -77,6 +81,7 @@ class Layer:
     teller: Teller | None = field(default=None, repr=False, compare=False)
     step: float | None = field(default=None, repr=False, compare=False)
     whole: bool = field(default=False, repr=False, compare=False)
+    derived: str = ""
 
 
 def read_block(
@@ -240,13 +245,38 @@ def _read(batch: Sequence[Layer], rows: slice, columns: slice) -> Pixels:
     """Read a window of each layer; a file is opened once for all of its bands."""
     shape = (len(batch), rows.stop - rows.start, columns.stop - columns.start)
     out: Pixels = np.empty(shape, np.float32)
-    files = dict.fromkeys((layer.path, layer.overview) for layer in batch)
-    for path, overview in files:
-        mine = [
-            i for i, x in enumerate(batch) if (x.path, x.overview) == (path, overview)
-        ]
-        _read_file([batch[i] for i in mine], rows, columns, out, mine)
+    files = dict.fromkeys(_source_of(layer) for layer in batch)
+    for source in files:
+        mine = [i for i, layer in enumerate(batch) if _source_of(layer) == source]
+        layers = [batch[i] for i in mine]
+        if layers[0].derived:
+            out[mine] = _derived(layers, rows, columns)
+        else:
+            _read_file(layers, rows, columns, out, mine)
     return out
+
+
+def _source_of(layer: Layer) -> tuple[Any, ...]:
+    """Return what is read together: the bands of a file, or what one is derived to."""
+    return (layer.path, layer.overview, layer.index if layer.derived else 0)
+
+
+def _derived(layers: Sequence[Layer], rows: slice, columns: slice) -> Pixels:
+    """Return slope and aspect of a window of an elevation, read with a pixel around.
+
+    Beyond the edge of the file the elevation is missing.
+    """
+    height, width = layers[0].geobox.shape
+    top, left = max(0, rows.start - 1), max(0, columns.start - 1)
+    bottom, right = min(height, rows.stop + 1), min(width, columns.stop + 1)
+    plain = replace(layers[0], derived="")
+    read = _read([plain], slice(top, bottom), slice(left, right))[0]
+    around = (
+        (top - (rows.start - 1), rows.stop + 1 - bottom),
+        (left - (columns.start - 1), columns.stop + 1 - right),
+    )
+    elevation = np.pad(read, around, constant_values=np.nan)
+    return derive(elevation, [x.derived for x in layers], layers[0].geobox, rows)
 
 
 def _read_file(
