@@ -25,6 +25,7 @@ FACE = {
     "IncompleteMapError",
     "MapInUseError",
     "ModelError",
+    "OmniCloudMask",
     "Recipe",
     "as_cube",
     "band_statistics",
