@@ -51,6 +51,7 @@ nitpick_ignore_regex = [
     ("py:class", r"geobiomass\.cube\.areas\.NamedRegions"),
     ("py:class", r"(geobiomass\.models\.predictor\.)?Predictor"),
     ("py:class", r"geobiomass\.training\.(sharding\.BatchSource|start\.Start)"),
+    ("py:class", r"geobiomass\.sources\.stac\.cloud_masks\.CloudMask"),
     ("py:class", r"pasture\.(model\.PastureModel|swards\.leaves\.Grass)"),
 ]
 

@@ -78,7 +78,7 @@ class AttentionUNet(nn.Module):
         Straight parts of a curve that the maps pass through; None: no curve.
     static : sequence of str
         Names of static layers that images come with, after their months, as
-        :func:`geobiomass.network.static_planes.packed_batch` puts them there.
+        ``geobiomass.network.static_planes.packed_batch`` puts them there.
     static_levels : "finest", "coarsest" or "both"
         Levels of the encoder whose pooled features they are added to.
 

@@ -135,9 +135,9 @@ def from_stac(
         OmniCloudMask (``pip install 'geobiomass[clouds]'``; ``gb.OmniCloudMask(weights=
         folder)`` has its settings); or a function that takes an image, (band, y, x)
         reflectance x 10^4 with NaN where there is no data, and returns a bool for each
-        pixel, True where it is cloud or shadow. See
-        :class:`geobiomass.sources.stac.cloud_masks.CloudMask`. It reads its bands of
-        all scenes that are not missing in a block.
+        pixel, True where it is cloud or shadow. A function may have the attributes
+        `bands`, names of those it needs (by default those of the cube), and `margin`,
+        the pixels around a block that it looks at too.
     max_cloud : float
         Scenes whose ``eo:cloud_cover`` in percent is above this are left out.
     offset : int, optional
