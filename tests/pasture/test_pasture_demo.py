@@ -12,7 +12,7 @@ from pasture.swards import draw_swards
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 TARGETS = list(pasture.TARGETS)
-SMALL = {"count": 36, "tested": 9, "epochs": 2, "height": 64, "width": 64}
+SMALL = {"count": 24, "tested": 8, "epochs": 2, "height": 64, "width": 64}
 
 
 @pytest.fixture(scope="module")
