@@ -23,36 +23,40 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from conftest import make_chips
 
 import geobiomass as gb
 
 torch.set_num_threads(1)
-out = Path(sys.argv[1])
+out, more = Path(sys.argv[1]), json.loads(sys.argv[2])
 
 
 def main():
+    chips = make_chips(30)
+    if "label_shift" in more:  # footprints, a few in each crop
+        kept = np.random.default_rng(0).random(chips["agb"].shape) < 0.02
+        chips["agb"] = chips["agb"].where(kept)
     model = gb.fit(
-        make_chips(30),
+        chips,
         "quick",
-        interval=0.8,
         encoder="test_resnet",
         decoder_channels=(8, 8, 8, 8, 8),
         batch_size=2,
         crop=32,
         epochs=2,
-        calibration_fraction=0.5,
         devices=2,
         accelerator="cpu",
         progress=False,
         folder=out / "run",
+        **more,
     )
     rank = os.environ.get("LOCAL_RANK", "0")
     model.save(out / "model")
     model.save(out / f"model-{rank}")
     said = {
-        "calibration": model.calibration.to_dict(),
+        "calibration": model.calibration and model.calibration.to_dict(),
         "domain": model.domain.fingerprint(),
         "epochs": len(model.history),
     }
@@ -65,14 +69,20 @@ if __name__ == "__main__":
 OURS = ("LOCAL_RANK", "MASTER_PORT", "MASTER_ADDR", "WORLD_SIZE", "NODE_RANK")
 
 
-def launch(out: Path, new_process: NewProcesses) -> list[dict[str, Any]]:
+CALIBRATED = {"interval": 0.8, "calibration_fraction": 0.5}
+
+
+def launch(
+    out: Path, new_process: NewProcesses, **settings: Any
+) -> list[dict[str, Any]]:
     """Run the script to its end; return the report of each process."""
     script = out / "script.py"
     script.write_text(SCRIPT)
     environment = {k: v for k, v in os.environ.items() if k not in OURS}
     folders = (Path(gb.__file__).parent.parent, Path(__file__).parent)
     environment["PYTHONPATH"] = os.pathsep.join(map(str, folders))
-    process = new_process.start(str(script), str(out), env=environment, devices=2)
+    words = (str(script), str(out), json.dumps(settings))
+    process = new_process.start(*words, env=environment, devices=2)
     said, errors = process.communicate(timeout=200)
     assert process.returncode == 0, said + errors
     files = sorted(out.glob("said-*.json"))
@@ -82,7 +92,7 @@ def launch(out: Path, new_process: NewProcesses) -> list[dict[str, Any]]:
 def test_two_processes_end_with_one_calibrated_model(
     tmp_path: Path, new_process: NewProcesses
 ) -> None:
-    first, second = launch(tmp_path, new_process)
+    first, second = launch(tmp_path, new_process, **CALIBRATED)
     assert first == second
     calibration = Calibration.from_dict(first["calibration"])
     assert calibration.count == 15
@@ -111,5 +121,16 @@ def test_two_processes_end_with_one_calibrated_model(
     assert list(raw) == ["agb", "agb_lower_raw", "agb_upper_raw"]
     # Again: nothing is trained, and all is as it was.
     before = (tmp_path / "run" / "last.ckpt").stat().st_mtime_ns
-    assert launch(tmp_path, new_process) == [first, second]
+    assert launch(tmp_path, new_process, **CALIBRATED) == [first, second]
     assert (tmp_path / "run" / "last.ckpt").stat().st_mtime_ns == before
+
+
+def test_labels_are_shifted_alike_on_two_processes(
+    tmp_path: Path, new_process: NewProcesses
+) -> None:
+    first, second = launch(tmp_path, new_process, label_shift=1)
+    assert first == second
+    models = [gb.load(tmp_path / name) for name in ("model-0", "model-1")]
+    for name, value in models[0].network.state_dict().items():
+        assert value.equal(models[1].network.state_dict()[name]), name
+    assert models[0].provenance["shift of labels"]["pixels"] == 1
