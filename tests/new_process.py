@@ -21,6 +21,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,10 @@ def serve() -> None:
         answer: Any
         if what == "start":
             answer = served.fork(start_program, *given)
+            # As the process itself does, whichever is first: nobody who asks for its
+            # group gets that of the tests.
+            with suppress(PermissionError, ProcessLookupError):
+                os.setpgid(answer, answer)
         elif what == "script":
             answer = served.fork(run_script, *given)
         else:

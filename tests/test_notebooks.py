@@ -8,47 +8,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import pytest
-from jupyter_client.provisioning import local_provisioner
 from nbclient import NotebookClient
-from new_process import IMPORTED, NewProcesses, Started
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "docs" / "tutorials").glob("*.ipynb"))
-
-# What kernels need besides what scripts of other tests do.
-BESIDES = ("distributed", "geopandas", "ipykernel.kernelapp", "matplotlib.pyplot")
 
 _EPOCHS = re.compile(r"""(\bepochs(?:=|": ))\d+""")
 _PHOTOS = re.compile(r"(\bdraw_swards\(folder, count=)\d+")
 _SMALL = "**{'encoder': 'test_resnet', 'decoder_channels': (8, 8, 8, 8, 8)}"
 
 
-@pytest.fixture(scope="module")
-def _kernels() -> Iterator[None]:
-    """Fork kernels from a process that has imported torch, but nothing of ours."""
-    with pytest.MonkeyPatch.context() as patch:
-        # Else a kernel sets it, and matplotlib reads it when it is imported.
-        patch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-        patch.setenv("DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD", "forkserver")
-        with NewProcesses(*IMPORTED, *BESIDES) as processes:
-
-            def launch(
-                command: list[str], env: dict[str, str], cwd: str, **_: Any
-            ) -> Started:
-                return processes.start(*command[1:], env=env, cwd=Path(cwd))
-
-            patch.setattr(local_provisioner, "launch_kernel", launch)
-            yield
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.usefixtures("_kernels")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
