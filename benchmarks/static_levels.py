@@ -16,11 +16,9 @@ import argparse
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +26,6 @@ import xarray as xr
 
 import geobiomass as gb
 from few_labels import carry_out
-from geobiomass.data.reader import Reader
 from geobiomass.sources.landscape.forest import CELL, survey
 from geobiomass.sources.landscape.random_fields import Patch
 from geobiomass.sources.landscape.versions import VERSIONS
@@ -39,9 +36,8 @@ from tables import Row, show
 OUT = Path("build/static_levels.jsonl")
 SEEDS = "0,1,2"
 CELL_NAME = "landscape"
-AS_IT_IS = "both, aspect as it is"
 """The values of an aspect do not turn with the image in training."""
-ROWS = ("no layers", "finest", "coarsest", "both", AS_IT_IS)
+ROWS = ("no layers", "finest", "coarsest", "both")
 SIZE, MONTHS, BLOCK = 256, 2, 64
 BANDS = ("VV_asc", "VH_asc", "B04", "B08", "B11")
 GROUND = 11
@@ -135,14 +131,10 @@ def _figures(run: Run, quick: bool) -> Figures:
     settings = SETTINGS | {"seed": run.seed, "progress": False, "block": block}
     settings |= TINY if quick else {}
     if run.row != "no layers":
-        settings["static_levels"] = "both" if run.row == AS_IT_IS else run.row
-    turned: AbstractContextManager[object] = nullcontext()
-    if run.row == AS_IT_IS:
-        turned = mock.patch.object(Reader, "directions", ())
+        settings["static_levels"] = run.row
     begin = time.process_time()
-    with turned:
-        # No epoch is chosen by validation: all rows train the same steps.
-        model = gb.fit(scene.assign(agb=labels), "quick", 0.0, **settings)
+    # No epoch is chosen by validation: all rows train the same steps.
+    model = gb.fit(scene.assign(agb=labels), "quick", 0.0, **settings)
     seconds = time.process_time() - begin
     found = model.predict(scene, check="off")["agb"].values
     wrong = (found - scene["agb"].values)[test].astype(float)

@@ -21,14 +21,11 @@ from geobiomass.models.fit_members import untrained
 from geobiomass.network import AttentionUNet
 from geobiomass.network.saved_settings import network_of_settings
 from geobiomass.network.static_fusion import StaticFusion
-from geobiomass.network.static_planes import direction_planes, packed_batch
-from geobiomass.network.wrappers import turns_directions
+from geobiomass.network.static_planes import packed_batch
 from geobiomass.recipes.recipe import find_recipe
-from geobiomass.sources.rasters.terrain import ASPECT
 from geobiomass.tiles import Sample, Window
-from geobiomass.training.augment import FLIPS, ORIENTATIONS, Augmentation, Directions
+from geobiomass.training.augment import FLIPS, ORIENTATIONS, Augmentation
 from geobiomass.training.label_matching import with_image_layer
-from geobiomass.training.rotation import Rotation
 
 LAYERS = ("height", "noise")
 SMALL: dict[str, Any] = {
@@ -289,41 +286,11 @@ def test_a_damaged_sample_has_no_layer(tmp_path: Path) -> None:
 # --- augmentation ---
 
 
-def ground(rows_go_north: bool = False) -> torch.Tensor:
-    """Return (1, month 3, band 2, y, x): a month, then elevation and its gradient."""
-    draw = torch.Generator().manual_seed(2)
-    surface = torch.randn(12, 12, generator=draw)
-    image = torch.zeros(1, 3, 2, 12, 12)
-    image[0, 0], image[0, 1, 0] = 1.0, surface
-    image[0, 1:] = described(surface, rows_go_north)
+def ground() -> torch.Tensor:
+    """Return (1, month 3, band 2, y, x): a month, then four planes of layers."""
+    image = torch.randn(1, 3, 2, 12, 12, generator=torch.Generator().manual_seed(2))
+    image[0, 0] = 1.0
     return image
-
-
-def described(surface: torch.Tensor, rows_go_north: bool) -> torch.Tensor:
-    """Return elevation, its rise to the east, its rise to the north, and nothing."""
-    east, north = torch.zeros_like(surface), torch.zeros_like(surface)
-    east[:, 1:-1] = surface[:, 2:] - surface[:, :-2]
-    north[1:-1] = surface[:-2] - surface[2:]
-    planes = [surface, east, -north if rows_go_north else north, 0 * surface]
-    return torch.stack(planes).reshape(2, 2, *surface.shape)
-
-
-@pytest.mark.parametrize("rows_go_north", [False, True])
-def test_directions_turn_with_the_image(rows_go_north: bool) -> None:
-    directions = Directions((-2, 1), (-1, 0), rows_go_north)
-    for orientation in ORIENTATIONS:
-        found = orientation.apply(ground(rows_go_north)).clone()
-        orientation.turn(found, [directions])
-        expected = described(found[0, 1, 0], rows_go_north)
-        inner = (..., slice(1, -1), slice(1, -1))  # the edge has no rise
-        torch.testing.assert_close(found[0, 1:][inner], expected[inner])
-    tilted = torch.zeros(1, 2, 9, 9)
-    tilted[0, 0] = 1.0  # all to the east
-    rotation = Rotation(30.0)
-    found = rotation.apply(tilted[None])[0]
-    Directions((0, 0), (0, 1)).turn(found, rotation.degrees)
-    torch.testing.assert_close(found[0, 0], torch.full((9, 9), 0.75**0.5))
-    torch.testing.assert_close(found[0, 1], torch.full((9, 9), 0.5))
 
 
 def test_augmentation_turns_layers_and_never_drops_them() -> None:
@@ -333,19 +300,17 @@ def test_augmentation_turns_layers_and_never_drops_them() -> None:
     settings: dict[str, Any] = {
         **{"probability_batch": 1.0, "probability_month": 0.9, "pass_dropout": 1.0},
         **{"passes": (0, 1), "optical": 0, "planes": 2},
-        "directions": (Directions((-2, 1), (-1, 0)),),
     }
     target = image[:, -2, :1].clone()
     (found, present), labels = Augmentation(**settings)((image.clone(),), target)
     assert present.shape == (16, 4)
     assert not present.all()
     assert found[:, :4].isnan().any()
-    inner = (..., slice(1, -1), slice(1, -1))
     for sample, label in zip(found, labels, strict=True):
-        torch.testing.assert_close(sample[-2, 0], label[0])
-        torch.testing.assert_close(
-            sample[-2:][inner], described(label[0], False)[inner]
-        )
+        assert torch.equal(sample[-2, 0], label[0])
+        # Pixels move and keep their values: an aspect stays one to the north.
+        turned = [each.apply(image[0, -2:]) for each in ORIENTATIONS]
+        assert any(torch.equal(sample[-2:], each) for each in turned)
     assert not torch.equal(found[:, -2, 0], image[:, -2, 0])
     plain = Augmentation(orientations=False, **settings)
     (found, _), _ = plain((image.clone(),), target)
@@ -356,45 +321,17 @@ def test_augmentation_turns_layers_and_never_drops_them() -> None:
     assert seen[:, -1, 6:].eq(1).all()
 
 
-def test_the_planes_of_an_aspect_are_found() -> None:
-    names = ("height", *ASPECT, "e1")
-    assert direction_planes(names, 3) == (((-2, 1), (-2, 2)),)
-    assert direction_planes(names, 2) == (((-2, 1), (-1, 0)),)
-    assert direction_planes(names[:2], 2) == ()
-    cube = make_scene()
-    reader = Reader(cube, ["B08"])
-    assert reader.directions == ()
-    static = np.zeros((2, 40, 56), np.float32)
-    attrs = {"units": json.dumps(dict.fromkeys(ASPECT, "1"))}
-    cube = cube.assign(static=(("layer", "y", "x"), static, attrs))
-    cube = cube.assign_coords(layer=list(ASPECT))
-    for one, upward in ((cube, False), (cube.isel(y=slice(None, None, -1)), True)):
-        (found,) = Reader(one, ["B08"], ASPECT).directions
-        assert (found.east, found.north) == ((-2, 0), (-1, 0))
-        assert found.rows_go_north is upward
+def test_flips_of_a_map_leave_the_values_of_layers() -> None:
+    class East(torch.nn.Module):
+        """A network that maps the layer of the aspect's sine."""
 
-
-def test_flips_of_a_map_turn_directions_too() -> None:
-    class Rise(torch.nn.Module):
-        """A network that maps the rise to the east that it sees."""
-
-        turns_directions, static_layers = True, ("a", "b", "c")
+        static_layers = ("a", "b", "c")
 
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             return image[:, -2, 1:2]
 
     image = ground()
-    kinds = (Directions((-2, 1), (-1, 0)),)
-    for each in (Rise(), torch.nn.Sequential(Rise())):
-        assert turns_directions(each)
-        predictor = BatchPredictor(each, 1, FLIPS, "float32", directions=kinds)
-        found = predictor._average(image)[0, 0]
-        # Two flips exchange left and right, and so the sign.
-        np.testing.assert_allclose(found, 0, atol=1e-6)
-    network = Rise()
-    network.turns_directions = False
-    predictor = BatchPredictor(network, 1, FLIPS, "float32", directions=kinds)
-    found = predictor._average(image)[0, 0]
+    found = BatchPredictor(East(), 1, FLIPS, "float32")._average(image)[0, 0]
     np.testing.assert_allclose(found, image[0, 1, 1], atol=1e-6)
 
 

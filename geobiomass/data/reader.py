@@ -31,9 +31,8 @@ from geobiomass.data.arrays import (
 )
 from geobiomass.data.decoder import Decoder
 from geobiomass.data.static_pixels import static_pixels
-from geobiomass.network.static_planes import direction_planes, packed, plane_count
+from geobiomass.network.static_planes import packed, plane_count
 from geobiomass.tiles import Sample, Window, mirror
-from geobiomass.training.directions import Directions
 
 __all__ = ["Decoder", "Reader", "Sample"]
 
@@ -80,7 +79,6 @@ class Reader:
         self._layers = cube[[STATIC]] if STATIC in cube else xr.Dataset()
         self.static_layers: tuple[str, ...] = ()
         # Rows of most scenes go south; those of chips are taken to.
-        self._rows_go_north = not self.chips and _goes_up(cube)
         self._static: Pixels | None = None
         self._take_layers(layers)
 
@@ -112,12 +110,6 @@ class Reader:
     def planes(self) -> int:
         """Further months of a tile that hold its static layers."""
         return plane_count(len(self.static_layers), len(self.bands))
-
-    @property
-    def directions(self) -> tuple[Directions, ...]:
-        """The planes of a tile whose values are directions on the ground."""
-        pairs = direction_planes(self.static_layers, len(self.bands))
-        return tuple(Directions(*pair, self._rows_go_north) for pair in pairs)
 
     @property
     def whole(self) -> Window:
@@ -451,12 +443,6 @@ class Reader:
             return pixels
         chip = f"chip {self.names[sample.chip]}"
         return chip if window == self.whole else f"{chip}, {pixels}"
-
-
-def _goes_up(cube: xr.Dataset) -> bool:
-    """Return whether y grows from row to row."""
-    known = "y" in cube.coords and cube.sizes["y"] > 1
-    return known and bool(cube["y"].values[-1] > cube["y"].values[0])
 
 
 def _reach(window: Window, whole: Window) -> Window:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from geobiomass.inference.machine import MemoryWatch, half_of_memory, map_device
 from geobiomass.inference.thread_pools import THREADS
 from geobiomass.network.static_planes import months_of, static_layers_of
-from geobiomass.network.wrappers import turns_directions, unknown_bands
-from geobiomass.training.augment import Directions, Orientation
+from geobiomass.network.wrappers import unknown_bands
+from geobiomass.training.augment import Orientation
 
 Image = npt.NDArray[np.float32]
 
@@ -67,8 +67,6 @@ class BatchPredictor:
     memory : int, optional
         Bytes that parallel passes may take on the CPU; by default half of what
         the process may use.
-    directions : sequence of Directions
-        Planes of the image whose values turn with it, where the network learnt so.
     """
 
     network: nn.Module
@@ -76,7 +74,6 @@ class BatchPredictor:
     orientations: Sequence[Orientation]
     precision: Literal["float32", "bf16"]
     memory: int | None = None
-    directions: Sequence[Directions] = ()
     device: torch.device = field(init=False)
 
     def __post_init__(self) -> None:
@@ -84,8 +81,6 @@ class BatchPredictor:
         self.network.to(self.device).eval()
         self._unknown = unknown_bands(self.network)
         self._layers = len(static_layers_of(self.network))
-        if not turns_directions(self.network):
-            self.directions = ()
         self._measuring = threading.Lock()
         self._side_by_side: threading.Semaphore | None = None
         if self.device.type == "cuda":
@@ -136,17 +131,9 @@ class BatchPredictor:
         with torch.inference_mode(), exact, half:
             total = torch.zeros((), dtype=torch.float64)
             for orientation in self.orientations:
-                turned = self.network(self._turned(image, orientation))
+                turned = self.network(orientation.apply(image))
                 total = total + orientation.inverse.apply(turned).double().cpu()
             return (total / len(self.orientations)).float().numpy()
-
-    def _turned(self, image: Tensor, orientation: Orientation) -> Tensor:
-        turned = orientation.apply(image)
-        if not self.directions or orientation == Orientation():
-            return turned
-        turned = turned.clone()
-        orientation.turn(turned, self.directions)
-        return turned
 
     # --- memory ---
 
@@ -201,7 +188,6 @@ class BatchPredictor:
             "orientations": self.orientations,
             "precision": self.precision,
             "memory": self.memory,
-            "directions": self.directions,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -238,7 +238,6 @@ class Mapper:
             _orientations(settings),
             resolve_precision(settings.precision),
             settings.memory,
-            self.reader.directions,
         )
 
     @cached_property

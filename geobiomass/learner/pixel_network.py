@@ -49,7 +49,6 @@ class PixelNetwork(nn.Module):
 
     tile_multiple = 1  # pixels: a tile may have any size
     more = 0  # features besides those of the image
-    turns_directions = False  # it learns from images with north at the top
     shares: Tensor
     start: Tensor
     unknown: Tensor

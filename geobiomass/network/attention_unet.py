@@ -95,7 +95,6 @@ class AttentionUNet(nn.Module):
     target_shift: Tensor
     target_scale: Tensor
     season: Tensor
-    turns_directions = True
 
     def __init__(
         self,

@@ -7,7 +7,6 @@ last one is filled up with NaN. So no layer is repeated by month.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -18,49 +17,14 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[np.float32]
 Images = TypeVar("Images", bound=Any)
-Plane = tuple[int, int]  # month and band of a plane of an image
 
 StaticLevels: TypeAlias = Literal["finest", "coarsest", "both"]
 """Levels of a network's encoder whose features static layers are added to."""
-
-# East and north component of a direction; geobiomass.with_static derives them.
-_DIRECTIONS = (("aspect_sin", "aspect_cos"),)
 
 
 def plane_count(layers: int, bands: int) -> int:
     """Return how many further months hold so many layers."""
     return -(-layers // bands)
-
-
-def direction_planes(
-    layers: Sequence[str], bands: int
-) -> tuple[tuple[Plane, Plane], ...]:
-    """Return where the two components of directions are in an image with its layers.
-
-    Parameters
-    ----------
-    layers : sequence of str
-        Names of the static layers.
-    bands : int
-        Bands of the image.
-
-    Returns
-    -------
-    tuple
-        For each direction the planes of its east and its north component: month,
-        counted from the end, and band.
-    """
-    names, count = list(layers), plane_count(len(layers), bands)
-
-    def plane(name: str) -> Plane:
-        month, band = divmod(names.index(name), bands)
-        return month - count, band
-
-    return tuple(
-        (plane(east), plane(north))
-        for east, north in _DIRECTIONS
-        if east in names and north in names
-    )
 
 
 def packed(image: Pixels, static: Pixels) -> Pixels:

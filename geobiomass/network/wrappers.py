@@ -107,22 +107,6 @@ def tile_multiple(network: nn.Module) -> int:
     return max([n for n in own if n is not None], default=32) if not any(nets) else 32
 
 
-def turns_directions(network: nn.Module) -> bool:
-    """Return whether directions in static layers turn with the images of a network.
-
-    A U-Net learns from turned images. A learner by pixel learns from images with north
-    at the top; where it reads the layers too, they stay as they are.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        One that maps, wrapped or not.
-    """
-    inner = network.modules()
-    found = [one.turns_directions for one in inner if hasattr(one, "turns_directions")]
-    return bool(found) and all(found)
-
-
 def unknown_bands(network: nn.Module) -> tuple[int, ...]:
     """Return the bands that a network takes as missing.
 

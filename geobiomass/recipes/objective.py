@@ -171,7 +171,6 @@ def augmentation_of(recipe: Recipe, loader: ChipLoader) -> Augmentation:
         optical=0,
         calendar=loader.reader.calendar,
         planes=loader.reader.planes,
-        directions=loader.reader.directions,
     )
 
 

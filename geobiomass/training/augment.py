@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from .directions import Directions
 from .dropout import draw_passes, draw_patterns, drop_bands, drop_months
 from .rotation import Rotation, check_same_grid, random_rotation
 
@@ -23,7 +22,6 @@ __all__ = [
     "FLIPS",
     "ORIENTATIONS",
     "Augmentation",
-    "Directions",
     "Orientation",
     "Rotation",
     "drop_months",
@@ -67,11 +65,6 @@ class Orientation:
             tensor = tensor.flip(-1)
         return tensor.rot90(self.turns, (-2, -1)) if self.turns else tensor
 
-    def turn(self, image: Tensor, directions: Sequence[Directions]) -> None:
-        """Turn the directions in an image that :meth:`apply` returned, in place."""
-        for each in directions:
-            each.turn(image, 90.0 * self.turns, self.mirrored)
-
 
 ORIENTATIONS = tuple(
     Orientation(turns, mirrored) for mirrored in (False, True) for turns in range(4)
@@ -86,10 +79,7 @@ FLIPS = (
 
 
 def random_orientation(
-    inputs: Sequence[Any],
-    target: Tensor,
-    generator: Generator | None = None,
-    directions: Sequence[Directions] = (),
+    inputs: Sequence[Any], target: Tensor, generator: Generator | None = None
 ) -> tuple[tuple[Any, ...], Tensor]:
     """Orient each sample at random, the same for image and target.
 
@@ -101,8 +91,6 @@ def random_orientation(
         (batch, ..., y, x) with the image's y and x.
     generator
         A generator of the CPU; None is torch's global one.
-    directions
-        Planes of the image whose values turn with it.
 
     Returns
     -------
@@ -121,8 +109,6 @@ def random_orientation(
     choices = ORIENTATIONS if square else FLIPS
     drawn = torch.randint(len(choices), (len(image),), generator=generator)
     image = _orient(image, choices, drawn)
-    for sample, choice in zip(image, drawn.tolist(), strict=True):
-        choices[choice].turn(sample, directions)
     return (image, *rest), _orient(target, choices, drawn)
 
 
@@ -168,9 +154,7 @@ class Augmentation:
         ceiling.
     planes
         Last months of the image that hold static layers: they are turned with it, and
-        never dropped.
-    directions
-        Planes among them whose values turn, too.
+        never dropped. Their values stay: an aspect keeps its north.
 
     Raises
     ------
@@ -189,7 +173,6 @@ class Augmentation:
     calendar: tuple[int, ...] | None = None
     ceiling: float | None = None
     planes: int = 0
-    directions: tuple[Directions, ...] = ()
 
     def __post_init__(self) -> None:
         for name in (
@@ -220,16 +203,10 @@ class Augmentation:
     ) -> tuple[tuple[Any, ...], Tensor]:
         """Return one batch with random changes."""
         if self.orientations:
-            inputs, target = random_orientation(
-                inputs, target, directions=self.directions
-            )
+            inputs, target = random_orientation(inputs, target)
         if self.rotation:
             inputs, target = random_rotation(
-                inputs,
-                target,
-                self.rotation,
-                ceiling=self.ceiling,
-                directions=self.directions,
+                inputs, target, self.rotation, ceiling=self.ceiling
             )
         if not self.planes:
             return self._drop(inputs), target

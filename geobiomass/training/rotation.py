@@ -12,8 +12,6 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from .directions import Directions
-
 __all__ = ["Rotation", "check_same_grid", "random_rotation"]
 
 Mode: TypeAlias = Literal["bilinear", "nearest"]
@@ -138,7 +136,6 @@ def random_rotation(
     jitter: float = 0.1,
     ceiling: float | None = None,
     generator: Generator | None = None,
-    directions: Sequence[Directions] = (),
 ) -> tuple[tuple[Any, ...], Tensor]:
     """Rotate some samples by any angle about a centre near the middle.
 
@@ -167,8 +164,6 @@ def random_rotation(
         that leaves these labels out then leaves out all their effects.
     generator
         A generator of the CPU; None is torch's global one.
-    directions
-        Planes of the image whose values turn with it.
 
     Returns
     -------
@@ -193,8 +188,6 @@ def random_rotation(
         y, x = centres[sample].tolist()
         rotation = Rotation(angles[sample].item(), (y, x))
         image[sample] = rotation.apply(image[sample])
-        for each in directions:
-            each.turn(image[sample], rotation.degrees)
         target[sample] = _rotate_label(rotation, target[sample], ceiling)
     return (image, *rest), target
 
