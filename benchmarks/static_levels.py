@@ -36,7 +36,6 @@ from tables import Row, show
 OUT = Path("build/static_levels.jsonl")
 SEEDS = "0,1,2"
 CELL_NAME = "landscape"
-"""The values of an aspect do not turn with the image in training."""
 ROWS = ("no layers", "finest", "coarsest", "both")
 SIZE, MONTHS, BLOCK = 256, 2, 64
 BANDS = ("VV_asc", "VH_asc", "B04", "B08", "B11")
