@@ -14,6 +14,7 @@ import xarray as xr
 from geobiomass.cube import CubeError
 from geobiomass.sources.stac.archives import REFLECTANCES
 from geobiomass.training.packages import need
+from geobiomass.training.setting_names import explain_arguments
 
 Mask = npt.NDArray[np.bool_]
 
@@ -41,6 +42,7 @@ class CloudMask(Protocol):
         ...
 
 
+@explain_arguments
 @dataclass(frozen=True)
 class OmniCloudMask:
     """Detect clouds and their shadows with the networks of OmniCloudMask.
