@@ -838,9 +838,9 @@ def test_a_dask_chunk_of_several_shards_is_computed_once(
     calls: list[tuple[int, int]] = []
     read = stac.read_month
 
-    def counted(scenes: Any, month: tuple[int, int], *more: Any) -> Any:
-        calls.append(month)
-        return read(scenes, month, *more)
+    def counted(scenes: Any, middle: datetime, *more: Any) -> Any:
+        calls.append((middle.year, middle.month))
+        return read(scenes, middle, *more)
 
     monkeypatch.setattr(stac, "read_month", counted)
     bands = ["VV_desc", "B02"]
