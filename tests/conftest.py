@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cpu_time
 import numpy as np
@@ -17,6 +18,9 @@ import torch
 import xarray as xr
 from hypothesis import settings
 from new_process import NewProcesses
+
+if TYPE_CHECKING:
+    from stac_server import Site
 
 # The quick suite draws fewer examples, the same ones in each run.
 settings.register_profile("steady", derandomize=True, deadline=None, max_examples=15)
@@ -131,6 +135,25 @@ def warm() -> Iterator[NewProcesses]:
 
     with warm_processes() as processes:
         yield processes
+
+
+@pytest.fixture(scope="session")
+def archive_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the small archive of ``stac_server``: only to read."""
+    import stac_server
+
+    folder = tmp_path_factory.mktemp("archive")
+    stac_server.write_images(folder, stac_server.images())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def archive_site(archive_folder: Path) -> Iterator[Site]:
+    """Serve this archive."""
+    import stac_server
+
+    with stac_server.serve(archive_folder, stac_server.images()) as site:
+        yield site
 
 
 # One for all modules: s3fs keeps connections by their settings, not by the address that

@@ -204,8 +204,8 @@ def serve() -> None:
         answer: Any
         if what == "start":
             answer = served.fork(start_program, *given)
-            # As the process itself does, whichever is first: nobody who asks for its
-            # group gets that of the tests.
+            # As the process itself does, whichever of the two is first. A question for
+            # its group that comes early would be answered with the group of the tests.
             with suppress(PermissionError, ProcessLookupError):
                 os.setpgid(answer, answer)
         elif what == "script":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,9 @@ from geobiomass.sources.stac.from_archive import FINGERPRINT
 CLOUD = 8_000  # the archive draws clouds and shadows with 9,000
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("archive")
-    stac_server.write_images(path, stac_server.images())
-    return path
-
-
 @pytest.fixture
-def site(folder: Path) -> Iterator[Site]:
-    with stac_server.serve(folder, stac_server.images()) as served:
-        yield served
+def site(archive_site: Site) -> Site:
+    return archive_site
 
 
 def opened(items: Any, **more: Any) -> xr.Dataset:
@@ -199,10 +191,10 @@ def test_a_survey_counts_what_each_detector_leaves(site: Site) -> None:
 
 
 def test_the_command_has_it(
-    folder: Path, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+    archive_folder: Path, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
 ) -> None:
     words = ("ingest", "stac", "--months", "2021-12", tmp_path / "cube.zarr")
-    where = ("--items", folder / "catalog.json", "--bbox", *map(str, BOUNDS))
+    where = ("--items", archive_folder / "catalog.json", "--bbox", *map(str, BOUNDS))
     for more, text in (
         (("--cloud-weights", tmp_path), "is of --cloud-mask omnicloudmask"),
         (

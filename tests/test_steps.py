@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ import numpy as np
 import pystac
 import pytest
 import rioxarray  # noqa: F401  (the .rio accessor)
-import stac_server
 import xarray as xr
 from stac_server import BOUNDS, Site
 
@@ -80,13 +79,9 @@ def test_what_is_no_step_is_one_sentence(
         in_steps(None if months is None else parse_period(months), step)
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    folder = tmp_path_factory.mktemp("archive")
-    drawn = stac_server.images()
-    stac_server.write_images(folder, drawn)
-    with stac_server.serve(folder, drawn) as served:
-        yield served
+@pytest.fixture
+def site(archive_site: Site) -> Site:
+    return archive_site
 
 
 def opened(items: Any, **more: Any) -> xr.Dataset:

@@ -16,6 +16,8 @@ from geobiomass.cube.schema import CubeError
 Months = npt.NDArray[np.int64]
 STEPS = ("month", "dekad", "season", "date")
 """How far apart the images of a cube are at least; "date": there may be any number."""
+DEKADS = (1, 11, 21)
+"""Days of a month that its dekads begin on; the last one has the rest of the month."""
 
 _NAMES = {
     name.lower(): number
@@ -206,9 +208,14 @@ def _one_a_step(years: Months, months: Months, days: Months, step: str) -> Month
     return months.astype(np.int64)
 
 
+def season_of(year: int, month: int) -> tuple[int, int]:
+    """Return year and month that a season begins in: December, March, June, ..."""
+    return (year, month // 3 * 3) if month >= 3 else (year - 1, 12)
+
+
 def _name_of_step(year: int, month: int, day: int, step: str) -> str:
-    if step == "season":  # December belongs to the next year's winter
-        first = month // 3 * 3 or 12
-        return f"the season from {year - (month < 3):04d}-{first:02d} on"
-    dekad = f"-{min((day - 1) // 10, 2) * 10 + 1:02d}" if step == "dekad" else ""
-    return f"{year:04d}-{month:02d}{dekad}"
+    if step == "season":
+        first = season_of(year, month)
+        return f"the season from {first[0]:04d}-{first[1]:02d} on"
+    dekad = max(first for first in DEKADS if first <= day)
+    return f"{year:04d}-{month:02d}" + (f"-{dekad:02d}" if step == "dekad" else "")

@@ -59,7 +59,7 @@ def check_static(cube: xr.Dataset) -> None:
     if static.dims != dims:
         raise CubeError(
             f"Dimensions of 'static' must be {dims}, got {static.dims}; fix it with "
-            f"cube.static.transpose(...), or add layers anew: {_ADD}."
+            f"cube.static.transpose(...), or add the layers again: {_ADD}."
         )
     if not np.issubdtype(static.dtype, np.floating):
         raise CubeError(
@@ -88,7 +88,7 @@ def check_static(cube: xr.Dataset) -> None:
         raise CubeError(
             f"Units of the static layers {lacking} are unknown; set the attribute "
             f"units of 'static', JSON text such as '{{\"{lacking[0]}\": \"m\"}}' "
-            f'("1" of plain numbers), or add layers anew: {_ADD}.'
+            f'("1" of plain numbers), or add the layers again: {_ADD}.'
         )
 
 

@@ -78,7 +78,6 @@ class Reader:
         self._known: Callable[[Sample], Mask] | None = None
         self._layers = cube[[STATIC]] if STATIC in cube else xr.Dataset()
         self.static_layers: tuple[str, ...] = ()
-        # Rows of most scenes go south; those of chips are taken to.
         self._static: Pixels | None = None
         self._take_layers(layers)
 

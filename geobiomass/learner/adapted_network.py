@@ -12,7 +12,7 @@ from geobiomass.learner.correction import Correction
 from geobiomass.learner.features import PixelFeatures
 from geobiomass.learner.kernel_ridge import KernelRidge
 from geobiomass.network.look import Look
-from geobiomass.network.static_planes import months_of, packed_batch, unpacked
+from geobiomass.network.static_planes import months_of, without_values
 
 ADAPTED = "adapted"
 """Name of the correction in the settings of a network."""
@@ -136,9 +136,8 @@ class AdaptedNetwork(nn.Module):
             (batch, month) bool: months that count.
         """
         if present is not None:
-            months, static = unpacked(image, len(self.static_layers))
-            image = months.masked_fill(~present[:, :, None, None, None], torch.nan)
-            image = packed_batch(image, static) if self.static_layers else image
+            gone = ~present[:, :, None, None, None]
+            image = without_values(image, len(self.static_layers), gone)
         features = self._features_of(image, calendar)
         found = self.inner.look(image, present, **self._months(calendar))  # type: ignore[operator]
         return Look(self._corrected(found.maps, features), found.levels, found.seen)

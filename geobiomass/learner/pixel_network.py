@@ -15,7 +15,7 @@ from geobiomass.learner.kernel_ridge import KernelRidge
 from geobiomass.learner.own_estimator import OwnEstimator
 from geobiomass.learner.trees import Trees
 from geobiomass.network.look import Look
-from geobiomass.network.static_planes import packed_batch, unpacked
+from geobiomass.network.static_planes import without_values
 
 BLEND = "blend"
 OWN = "own"
@@ -218,7 +218,9 @@ class PixelNetwork(nn.Module):
             standardised.
         """
         if present is not None:
-            image = self._without(~present[:, :, None, None, None], image)
+            image = without_values(
+                image, len(self.static_layers), ~present[:, :, None, None, None]
+            )
         features = self._features_of(image, calendar)
         batch, count, height, width = features.shape
         flat = features.movedim(1, 0).reshape(count, -1)
@@ -264,14 +266,10 @@ class PixelNetwork(nn.Module):
             image = image.float()
             # A graph has no branch on values.
             if torch.compiler.is_exporting() or bool(self.unknown.any()):
-                image = self._without(self.unknown[:, None, None], image)
+                image = without_values(
+                    image, len(self.static_layers), self.unknown[:, None, None]
+                )
             return cast(Tensor, self.features(image, calendar))
-
-    def _without(self, gone: Tensor, image: Tensor) -> Tensor:
-        """Return an image without values in its months where `gone` is true."""
-        months, static = unpacked(image, len(self.static_layers))
-        months = months.masked_fill(gone, torch.nan)
-        return packed_batch(months, static) if self.static_layers else months
 
     def _maps(self, features: Tensor) -> Tensor:
         batch, count, height, width = features.shape

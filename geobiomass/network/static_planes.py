@@ -66,16 +66,34 @@ def unpacked(images: Tensor, layers: int) -> tuple[Tensor, Tensor]:
 
 
 def packed_batch(months: Tensor, static: Tensor) -> Tensor:
-    """Return a batch of months with layers (batch, layer, y, x) after them."""
+    """Return a batch of months with layers (batch, layer, y, x) after them, if any."""
     import torch
 
     batch, layers, height, width = static.shape
+    if not layers:
+        return months
     bands = months.shape[2]
     count = plane_count(layers, bands)
     shape = (batch, count * bands - layers, height, width)
     planes = torch.cat([static, static.new_full(shape, torch.nan)], dim=1)
     planes = planes.reshape(batch, count, bands, height, width)
     return torch.cat([months, planes], dim=1)
+
+
+def without_values(images: Tensor, layers: int, gone: Tensor) -> Tensor:
+    """Return a batch whose months have no value where `gone`; layers keep theirs.
+
+    Parameters
+    ----------
+    images : Tensor
+        (batch, month, band, y, x), with layers after the months.
+    layers : int
+        Number of these layers.
+    gone : Tensor
+        bool, of a shape that is broadcast to that of the months.
+    """
+    months, static = unpacked(images, layers)
+    return packed_batch(months.masked_fill(gone, np.nan), static)
 
 
 def static_layers_of(network: nn.Module) -> tuple[str, ...]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import pandas as pd
 
@@ -23,6 +24,8 @@ from geobiomass.recipes.recipe import Recipe
 from geobiomass.recipes.training_checks import check_training_data
 from geobiomass.threads import few_at_a_time
 from geobiomass.tiles import Sample
+
+Counts = TypeVar("Counts")
 
 _SPAN = 3.29
 """Standard deviations from the 5th to the 95th percentile of a normal distribution."""
@@ -90,23 +93,12 @@ def measure_statistics(
         If there is no label, a sample cannot be read and `skip` is False, or nothing
         can be learnt, see :func:`.check_training_data`.
     """
-    from tqdm.auto import tqdm
-
     known = reader.statistics if _area(samples) == reader.pixels else None
     images, labels = reader.tally(), BandTally(["agb"])
     count = partial(_count, reader, known is None)
-    workers = min(8, os.cpu_count() or 1)
-    with tqdm(total=len(samples), desc="Measuring", disable=not progress) as bar:
-        for _, future in few_at_a_time(samples, count, workers):
-            bar.update()
-            try:
-                image, label = future.result()
-            except DamagedError:
-                if not skip:
-                    raise
-                continue
-            images.merge(image)
-            labels.merge(label)
+    for image, label in _counted(samples, count, skip, progress):
+        images.merge(image)
+        labels.merge(label)
     table = images.table() if known is None else known
     shifts, scales = _robust(table)
     mean, spread = labels.below(99.9)
@@ -158,12 +150,8 @@ def measure_layers(
     table = alone.statistics if _area(samples) == alone.pixels else None
     if table is None:
         tally = alone.tally()
-        for sample in samples:
-            try:
-                tally.add(alone.codes(sample))
-            except DamagedError:
-                if not skip:
-                    raise
+        for part in _counted(samples, partial(_tallied, alone), skip):
+            tally.merge(part)
         table = tally.table()
     empty = [str(name) for name, count in table["count"].items() if not count]
     if empty:
@@ -179,11 +167,39 @@ def _area(samples: Sequence[Sample]) -> int:
     return sum(sample.window.height * sample.window.width for sample in samples)
 
 
-def _count(reader: Reader, with_image: bool, sample: Sample) -> tuple[BandTally, ...]:
-    """Count the values of one sample, and its labels."""
-    image, labels = reader.tally(), BandTally(["agb"])
-    if with_image:
-        image.add(reader.codes(sample))
+def _counted(
+    samples: Sequence[Sample],
+    count: Callable[[Sample], Counts],
+    skip: bool,
+    progress: bool = False,
+) -> Iterator[Counts]:
+    """Yield what is counted of each sample that can be read, on a few threads."""
+    from tqdm.auto import tqdm
+
+    workers = min(8, os.cpu_count() or 1)
+    with tqdm(total=len(samples), desc="Measuring", disable=not progress) as bar:
+        for _, future in few_at_a_time(samples, count, workers):
+            bar.update()
+            try:
+                yield future.result()
+            except DamagedError:
+                if not skip:
+                    raise
+
+
+def _tallied(reader: Reader, sample: Sample) -> BandTally:
+    """Count the values of one sample."""
+    image = reader.tally()
+    image.add(reader.codes(sample))
+    return image
+
+
+def _count(
+    reader: Reader, with_image: bool, sample: Sample
+) -> tuple[BandTally, BandTally]:
+    """Count the values of one sample, if they are not known, and its labels."""
+    image = _tallied(reader, sample) if with_image else reader.tally()
+    labels = BandTally(["agb"])
     labels.add(reader.labels(sample)[None])
     return image, labels
 

@@ -13,6 +13,7 @@ import xarray as xr
 
 from geobiomass.cube import CubeError
 from geobiomass.sources.stac.archives import REFLECTANCES
+from geobiomass.sources.stac.composites import MASKED_CLASSES, UNUSABLE_CLASSES
 from geobiomass.training.packages import need
 from geobiomass.training.setting_names import explain_arguments
 
@@ -139,6 +140,11 @@ def find_mask(asked: Any) -> CloudMask | None:
             f"{sorted(unknown)}."
         )
     return cast(CloudMask, asked)
+
+
+def default_classes(mask: CloudMask | None) -> tuple[int, ...]:
+    """Return the classes of the scene classification that are masked beside it."""
+    return MASKED_CLASSES if mask is None else UNUSABLE_CLASSES
 
 
 def words_of(mask: CloudMask) -> str:

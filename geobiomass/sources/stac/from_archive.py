@@ -24,12 +24,13 @@ from geobiomass.sources.stac.area import (
     lonlat_box,
     one_area,
 )
-from geobiomass.sources.stac.cloud_masks import CloudMask, find_mask, words_of
-from geobiomass.sources.stac.composites import (
-    CLASSES,
-    MASKED_CLASSES,
-    UNUSABLE_CLASSES,
+from geobiomass.sources.stac.cloud_masks import (
+    CloudMask,
+    default_classes,
+    find_mask,
+    words_of,
 )
+from geobiomass.sources.stac.composites import CLASSES
 from geobiomass.sources.stac.found_scenes import find_scenes
 from geobiomass.sources.stac.period import Period, asked_period, in_steps
 from geobiomass.sources.stac.read_month import Settings, read_month
@@ -183,7 +184,7 @@ def from_stac(
     need("gb.from_stac", "stac", "odc.stac", "pystac_client")
     mask = find_mask(cloud_mask)
     if masked_classes is None:
-        masked_classes = MASKED_CLASSES if mask is None else UNUSABLE_CLASSES
+        masked_classes = default_classes(mask)
     _check(composite, masked_classes, damaged, block, bands)
     grid = grid_of(one_area(bounds, area), resolution, crs, bounds_crs, like)
     period = in_steps(asked_period(months, year), step)
@@ -195,7 +196,6 @@ def from_stac(
         tuple(sorted(set(masked_classes))),
         resampling,
         damaged,
-        _masked_by(mask),
         mask,
         signer(sign, within),
     )
@@ -211,13 +211,6 @@ def from_stac(
     placed: xr.Dataset = cube.rio.write_transform(grid.affine)
     check_cube(placed)
     return placed
-
-
-def _masked_by(mask: CloudMask | None) -> str:
-    """Return a name that is another one for another detector, "" without one."""
-    from dask.base import tokenize
-
-    return "" if mask is None else f"{words_of(mask)} {tokenize(mask)}"
 
 
 def summary(cube: xr.Dataset) -> str:
@@ -302,11 +295,16 @@ def _fingerprint(scenes: list[Scene], settings: Settings, period: Period) -> str
     Signatures, which follow the question mark of an address, change every day, so they
     are left out.
     """
+    from dask.base import tokenize
+
     described = [
         (s.item, s.offset, [(band, href.split("?")[0]) for band, _, href in s.assets])
         for s in scenes
     ]
-    text = repr((described, settings)) + settings.masked_by
+    text = repr((described, settings))
+    # Of what was new later, only where it is used: others are as before.
+    if settings.cloud_mask is not None:
+        text += f"{words_of(settings.cloud_mask)} {tokenize(settings.cloud_mask)}"
     if period.step != "month":
         text += repr(period)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -12,8 +12,12 @@ from geobiomass.cube import CubeError
 from geobiomass.cube.antimeridian import boxes_touch
 from geobiomass.sources.stac.archives import REFLECTANCES
 from geobiomass.sources.stac.area import lonlat_box
-from geobiomass.sources.stac.cloud_masks import CloudMask, find_mask, words_of
-from geobiomass.sources.stac.composites import MASKED_CLASSES, UNUSABLE_CLASSES
+from geobiomass.sources.stac.cloud_masks import (
+    CloudMask,
+    default_classes,
+    find_mask,
+    words_of,
+)
 from geobiomass.sources.stac.found_scenes import FoundScenes
 from geobiomass.sources.stac.read_month import Settings, count_clear
 
@@ -65,29 +69,31 @@ def shares_left(
         detector, and ``pixels``, how many were observed.
     """
     optical = tuple(band for band in bands if band in REFLECTANCES)
+    settings = [
+        Settings(
+            bands=optical,
+            composite="median",
+            masked_classes=default_classes(mask),
+            resampling="nearest",
+            damaged="raise",
+            cloud_mask=mask,
+            sign=sign,
+        )
+        for mask in masks.values()
+    ]
     squares = _squares(grid)
     rows: dict[str, dict[str, float]] = {}
     for name in found.period.names:
         mine = [one for one in found.scenes if found.period.name_of(one.when) == name]
-        rows[name] = {}
-        for label, mask in masks.items():
-            settings = Settings(
-                optical,
-                "median",
-                MASKED_CLASSES if mask is None else UNUSABLE_CLASSES,
-                "nearest",
-                "raise",
-                "",
-                mask,
-                sign,
-            )
-            counts = np.zeros(2, int)
-            for square in squares:
-                around = lonlat_box(square)
-                near = [one for one in mine if boxes_touch(one.reach, around)]
-                counts += count_clear(near, square, settings)
-            rows[name][label] = counts[1] / counts[0] if counts[0] else np.nan
-            rows[name]["pixels"] = int(counts[0])
+        observed, left = 0, np.zeros(len(masks), int)
+        for square in squares:
+            around = lonlat_box(square)
+            near = [one for one in mine if boxes_touch(one.reach, around)]
+            more, clear = count_clear(near, square, settings)
+            observed, left = observed + more, left + clear
+        shares = left / observed if observed else np.full(len(masks), np.nan)
+        rows[name] = dict(zip(masks, shares.tolist(), strict=True))
+        rows[name]["pixels"] = observed
     table = pd.DataFrame.from_dict(rows, orient="index")[[*masks, "pixels"]]
     table.index.name = "month"
     return table

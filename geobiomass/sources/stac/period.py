@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 
 from geobiomass.cube import CubeError
+from geobiomass.cube.calendar import DEKADS, season_of
 
 LONGEST = 12  # months: a cube contains each calendar month once
 STEPS = ("month", "dekad", "season")
@@ -130,15 +131,17 @@ def in_steps(period: Period | None, step: Any) -> Period | None:
 def _dekads(months: Iterable[Step]) -> Iterator[Step]:
     """Yield the days 1 to 10, 11 to 20, and the rest of each month."""
     for month in months:
-        starts = [month.start.replace(day=day) for day in (1, 11, 21)]
-        ends = [month.start.replace(day=10), month.start.replace(day=20), month.end]
+        starts = [month.start.replace(day=day) for day in DEKADS]
+        ends = [start - timedelta(days=1) for start in starts[1:]] + [month.end]
         for start, end in zip(starts, ends, strict=True):
             yield Step(start, end, start.isoformat())
 
 
 def _seasons(months: Iterable[Step]) -> Iterator[Step]:
     """Yield December to February, March to May, ...; cut where the period ends."""
-    for _, group in groupby(months, lambda one: (one.start.month % 12) // 3):
+    for _, group in groupby(
+        months, lambda one: season_of(one.start.year, one.start.month)
+    ):
         mine = list(group)
         start = mine[0].start
         yield Step(start, mine[-1].end, start.isoformat())

@@ -70,9 +70,6 @@ class Settings:
     masked_classes: tuple[int, ...]
     resampling: str
     damaged: Literal["raise", "skip"]
-    # Name and hash of a detector of clouds. Fingerprints without one are as before
-    # there were any.
-    masked_by: str = field(default="", repr=False)
     cloud_mask: CloudMask | None = field(default=None, compare=False, repr=False)
     sign: Callable[[str], str] | None = field(default=None, compare=False, repr=False)
     # Item and name of the assets that were reported as unreadable.
@@ -146,19 +143,17 @@ def _read_optical(
 
 
 def count_clear(
-    scenes: Sequence[Scene], grid: GeoBox, settings: Settings
-) -> tuple[int, int]:
+    scenes: Sequence[Scene], grid: GeoBox, settings: Sequence[Settings]
+) -> tuple[int, list[int]]:
     """Return the pixels that the passes of a month observe, and those left as clear.
 
-    A pixel of each pass counts.
+    A pixel of each pass counts. The settings differ in what masks clouds.
     """
     silence_arrays_in_memory()
     optical = [scene for scene in scenes if scene.sensor == "Sentinel-2"]
-    found, classes, there = _observed(optical, grid, settings)
-    if not found:
-        return 0, 0
-    kept = _clear(found, there, classes, grid, settings)[1]
-    return int(there.sum()), int(kept.sum())
+    found, classes, there = _observed(optical, grid, settings[0])
+    clear = [_clear(found, there, classes, grid, each)[1] for each in settings]
+    return int(there.sum()), [int(kept.sum()) for kept in clear]
 
 
 def _observed(
